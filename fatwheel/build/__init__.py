@@ -1,0 +1,1 @@
+"""Capture, compile and assemble one target. Standard library only: it runs inside containers."""

@@ -1,0 +1,122 @@
+"""Every way fatwheel can fail, one class each, with its exit code.
+
+A message says what is wrong, where, and what would be valid. `tasks.py` turns any of these into
+one readable block on stderr and the class's exit code; anything else that escapes is a bug.
+
+Standard library only: this module is imported inside build containers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FatwheelError(Exception):
+    """Base of all expected failures.
+
+    what:    one sentence, the mistake itself.
+    where:   the file, line, unit or option it was found in.
+    hint:    what would be valid, or what to do next.
+    details: further lines (a compiler's output, a list of mismatches), shown as they are.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        details: Sequence[str] = (),
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        lines += [f"  {line}" for line in self.details]
+        if self.hint:
+            lines.append(f"  {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(FatwheelError):
+    """An option or argument that cannot be: unknown kernel, arch, toolchain, Python."""
+
+    exit_code = 2
+
+
+class ConfigError(FatwheelError):
+    """A recipe or toolchain file with mistakes in it; `details` lists all of them."""
+
+    exit_code = 3
+
+
+class FetchError(FatwheelError):
+    """A pinned file could not be fetched: no network, not on the index."""
+
+    exit_code = 4
+
+
+class HashMismatchError(FatwheelError):
+    """A file is not the one that was pinned."""
+
+    exit_code = 5
+
+
+class ToolchainError(FatwheelError):
+    """The toolchain cannot be set up or used here: no C++ compiler, no such interpreter."""
+
+    exit_code = 6
+
+
+class UpstreamError(FatwheelError):
+    """The project's own build failed, or has no CUDA units."""
+
+    exit_code = 7
+
+
+class CompileError(FatwheelError):
+    """A unit does not compile; `details` has the compiler's words and the command to repeat."""
+
+    exit_code = 8
+
+
+class OutOfMemoryError(FatwheelError):
+    """A job was killed for memory although it ran alone."""
+
+    exit_code = 9
+
+
+class StoreError(FatwheelError):
+    """The store cannot be read or written: disk full, no permission."""
+
+    exit_code = 10
+
+
+class FormatError(FatwheelError):
+    """A wheel, ELF, PE, fatbin or cubin is malformed or of a kind that is not handled."""
+
+    exit_code = 11
+
+
+class StitchError(FatwheelError):
+    """Slices that do not belong together: other kernels, other parameter layouts."""
+
+    exit_code = 12
+
+
+class VerifyError(FatwheelError):
+    """A finished wheel is not what it should be."""
+
+    exit_code = 13
+
+
+class InterruptedBuildError(FatwheelError):
+    """Ctrl-C: the workers were ended, what was finished is kept."""
+
+    exit_code = 130

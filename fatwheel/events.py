@@ -1,0 +1,130 @@
+"""What a build says while it runs. The pipeline emits these; `ui.py` shows them.
+
+Sizes are bytes, times are seconds. No event carries formatting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .model import Job, Target
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What will be built, before it starts.
+
+    jobs_known: units × archs in all; hits: those that the store already has; work: seconds of
+    compiling expected on one core; memory: the budget; archlist_units: units that must be
+    compiled again because their text depends on the list of architectures.
+    """
+
+    targets: tuple[Target, ...]
+    engine: str
+    front: str
+    shards: int
+    jobs: int
+    memory: int
+    units: int
+    slices: int
+    hits: int
+    work: float
+    archlist_units: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepStarted:
+    """A step of the pipeline began: 'toolchain', 'source', 'capture', 'compile', 'assemble'."""
+
+    step: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StepFinished:
+    step: str
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes done of a download or an installation; total is 0 where unknown."""
+
+    label: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class JobStarted:
+    job: Job
+    shard: str
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """A job ended well: wall seconds, CPU seconds, peak RSS in bytes."""
+
+    job: Job
+    shard: str
+    seconds: float
+    cpu: float
+    rss: int
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """A job ended badly; retry is true where it will run again alone."""
+
+    job: Job
+    shard: str
+    reason: str
+    retry: bool
+
+
+@dataclass(frozen=True)
+class MemoryUsed:
+    """Sum of the running jobs' resident memory, sampled about twice a second."""
+
+    rss: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """One sentence the user should see."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WheelMade:
+    """A finished wheel. hits and compiled count slices; seconds is the whole target's time."""
+
+    path: str
+    size: int
+    sha256: str
+    archs: str
+    seconds: float
+    hits: int
+    compiled: int
+
+
+Event = (
+    Planned
+    | StepStarted
+    | StepFinished
+    | Progress
+    | JobStarted
+    | JobFinished
+    | JobFailed
+    | MemoryUsed
+    | Note
+    | WheelMade
+)
+Emit = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """An Emit for callers that show nothing."""

@@ -1,0 +1,1 @@
+"""Fat binaries as bytes: containers, objects, cubins. Standard library only."""

@@ -1,0 +1,1 @@
+"""Wheels as bytes: names, archives, metadata. Standard library only."""
