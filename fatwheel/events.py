@@ -15,9 +15,10 @@ from .model import Job, Target
 class Planned:
     """What will be built, before it starts.
 
-    jobs_known: units × archs in all; hits: those that the store already has; work: seconds of
-    compiling expected on one core; memory: the budget; archlist_units: units that must be
-    compiled again because their text depends on the list of architectures.
+    slices: units × archs in all; hits: those that the store already has; pending: the jobs that
+    will run for the rest; work: seconds of compiling expected on one core; jobs: how many run at
+    a time; memory: the budget; archlist_units: units that must be compiled again because their
+    text depends on the list of architectures.
     """
 
     targets: tuple[Target, ...]
@@ -31,6 +32,7 @@ class Planned:
     hits: int
     work: float
     archlist_units: tuple[str, ...] = ()
+    pending: int = 0
 
 
 @dataclass(frozen=True)

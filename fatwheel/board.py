@@ -1,0 +1,162 @@
+"""Where a build stands, as its events tell it, and how that looks on a terminal.
+
+`Standing` is told every event and the time it came; `picture` draws it for `ui`, which prints.
+Nothing here prints, reads a clock or keeps a thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from . import text
+from .events import (
+    Event,
+    JobFailed,
+    JobFinished,
+    JobStarted,
+    MemoryUsed,
+    Planned,
+    Progress,
+    StepFinished,
+    StepStarted,
+)
+from .model import Job
+
+BAR_WIDTH = 30
+
+
+@dataclass
+class Standing:
+    """What is going on now.
+
+    started:  running steps, jobs by (shard, label): when each began.
+    estimate: seconds expected of the jobs that finished, and `measured` what they took.
+    """
+
+    planned: Planned | None = None
+    steps: dict[str, tuple[str, float]] = field(default_factory=dict)
+    downloads: dict[str, Progress] = field(default_factory=dict)
+    running: dict[tuple[str, str], tuple[Job, float]] = field(default_factory=dict)
+    finished: int = 0
+    failed: int = 0
+    estimate: float = 0.0
+    measured: float = 0.0
+    rss: int = 0
+
+    def note(self, event: Event, now: float) -> None:
+        """Take in one event; now is in seconds of any steady clock."""
+        match event:
+            case Planned():
+                self.planned = event
+                self.finished = self.failed = 0
+                self.estimate = self.measured = 0.0
+            case StepStarted(step, detail):
+                self.steps[step] = (detail, now)
+            case StepFinished(step):
+                self.steps.pop(step, None)
+                self.downloads.clear()
+            case Progress(label, done, total):
+                self.downloads[label] = event
+                if total and done >= total:
+                    del self.downloads[label]
+            case JobStarted(job, shard):
+                self.running[shard, job.label] = (job, now)
+            case JobFinished(job, shard, seconds):
+                self.running.pop((shard, job.label), None)
+                self.finished += 1
+                self.estimate += job.seconds
+                self.measured += seconds
+            case JobFailed(job, shard, _, retry):
+                self.running.pop((shard, job.label), None)
+                self.failed += not retry
+            case MemoryUsed(rss):
+                self.rss = rss
+
+    @property
+    def total(self) -> int:
+        """Jobs in all; never less than have been seen."""
+        known = self.planned.pending if self.planned else 0
+        return max(known, self.finished + self.failed + len(self.running))
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds of wall time still to go, or None where nothing is known.
+
+        The estimates of the unfinished jobs, corrected by how the finished ones compared with
+        theirs, over the slots there are; and no less than the longest running job needs.
+        """
+        if self.planned is None or not self.planned.work:
+            return None
+        pace = self.measured / self.estimate if self.estimate else 1.0
+        left = max(0.0, self.planned.work - self.estimate) * pace
+        longest = 0.0
+        for job, started in self.running.values():
+            expected, elapsed = job.seconds * pace, now - started
+            left -= min(elapsed, expected)
+            longest = max(longest, expected - elapsed)
+        slots = max(1, min(self.planned.jobs, self.total - self.finished - self.failed))
+        return max(left / slots, longest, 0.0)
+
+
+def picture(standing: Standing, now: float, height: int) -> RenderableType:
+    """The live part of the board: running steps, downloads, counts and running jobs.
+
+    Never higher than `height` lines: the jobs that don't fit are counted.
+    """
+    parts: list[RenderableType] = [
+        _line(f"{step}  {detail}", now - started) for step, (detail, started) in standing.steps.items()
+    ]
+    for progress in standing.downloads.values():
+        parts += _download(progress)
+    if standing.total:
+        parts.append(_counts(standing, now))
+        room = max(1, height - len(parts) - 2)
+        jobs = sorted(standing.running.values(), key=lambda pair: pair[1])
+        parts += [_line(f"  {job.label}", now - started) for job, started in jobs[:room]]
+        if len(jobs) > room:
+            parts.append(Text(f"  and {text.count(len(jobs) - room, 'more job')}"))
+    return Group(*parts)
+
+
+def _line(label: str, seconds: float) -> RenderableType:
+    """A label that gives way, and a time at the right edge that does not."""
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_row(Text(text.clean(label)), Text(text.duration(seconds), style="dim"))
+    return grid
+
+
+def _download(progress: Progress) -> list[RenderableType]:
+    """The whole name on a line of its own, then the bar and the bytes."""
+    name = Text(f"  {text.clean(progress.label)}", overflow="fold")
+    bar = ProgressBar(total=progress.total or None, completed=progress.done, width=BAR_WIDTH)
+    amount = text.size(progress.done)
+    if progress.total:
+        amount += f" of {text.size(progress.total)}"
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(Text(""), bar, Text(amount))
+    return [name, grid]
+
+
+def _counts(standing: Standing, now: float) -> RenderableType:
+    done = standing.finished + standing.failed
+    words = [f"{done} of {text.count(standing.total, 'job')}"]
+    if standing.failed:
+        words.append(f"{standing.failed} failed")
+    if standing.planned:
+        words.append(f"{text.size(standing.rss)} of {text.size(standing.planned.memory)} in use")
+    left = standing.remaining(now)
+    if left is not None:
+        words.append(f"{text.rough_duration(left)} left")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(
+        Text(""),
+        ProgressBar(total=standing.total, completed=done, width=BAR_WIDTH),
+        Text(", ".join(words), style="bold", overflow="fold"),
+    )
+    return grid

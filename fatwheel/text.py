@@ -1,0 +1,61 @@
+"""Sizes, durations and foreign text, as people read them.
+
+Sizes come in bytes, durations in seconds.
+"""
+
+from __future__ import annotations
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: int) -> str:
+    """`512 B`, `3.4 KiB`, `12.3 MiB`, `1.0 GiB`."""
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    unit = _UNITS[0]
+    for unit in _UNITS:
+        value /= 1024
+        if round(value, 1) < 1024:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """`12.1 s`, `1 min 23 s`, `2 h 05 min`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """An estimate, no more exact than it deserves: `under 1 min`, `about 2 h 05 min`."""
+    if seconds < 60:
+        return "under 1 min"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60:02} min"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 unit`, `3 units`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clean(text: str) -> str:
+    """Text from a wheel or a compiler without the control characters that steer a terminal.
+
+    They are shown as escapes (`\\x1b`); tabs and line ends stay.
+    """
+    return "".join(_visible(char) for char in text.replace("\r\n", "\n"))
+
+
+def _visible(char: str) -> str:
+    if char in "\t\n" or char.isprintable():
+        return char
+    return char.encode("unicode_escape").decode("ascii")
