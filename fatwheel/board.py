@@ -108,7 +108,8 @@ def picture(standing: Standing, now: float, height: int) -> RenderableType:
     Never higher than `height` lines: the jobs that don't fit are counted.
     """
     parts: list[RenderableType] = [
-        _line(f"{step}  {detail}", now - started) for step, (detail, started) in standing.steps.items()
+        _line(f"{step}  {detail}", now - started)
+        for step, (detail, started) in standing.steps.items()
     ]
     for progress in standing.downloads.values():
         parts += _download(progress)

@@ -12,13 +12,10 @@ def size(count: int) -> str:
     """`512 B`, `3.4 KiB`, `12.3 MiB`, `1.0 GiB`."""
     if count < 1024:
         return f"{count} B"
-    value = float(count)
-    unit = _UNITS[0]
-    for unit in _UNITS:
-        value /= 1024
-        if round(value, 1) < 1024:
-            break
-    return f"{value:.1f} {unit}"
+    value, power = count / 1024, 0
+    while round(value, 1) >= 1024 and power < len(_UNITS) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.1f} {_UNITS[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,337 @@
+"""The only module that prints: results to stdout; progress, messages and errors to stderr.
+
+On a terminal there is colour and a live board. Elsewhere, and wherever CI is set, there are plain
+lines without control characters, as wide as they need to be. NO_COLOR is honoured.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from . import tables, text
+from .board import Standing, picture
+from .errors import FatwheelError
+from .events import (
+    Event,
+    JobFailed,
+    JobFinished,
+    Note,
+    Planned,
+    Progress,
+    StepFinished,
+    StepStarted,
+    WheelMade,
+)
+from .store import Damage, Usage
+
+PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
+REFRESH = 4  # pictures of the board a second
+
+STYLES = {tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red"}
+NUMBERS = {"size", "time", "entries", "count"}  # columns, aligned at the right
+
+
+# -- consoles ------------------------------------------------------------------------------------
+
+
+def out() -> Console:
+    """Where results go."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """Where everything else goes."""
+    return _console(sys.stderr)
+
+
+def _console(stream: IO[str]) -> Console:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    live = _interactive(stream)
+    return Console(
+        file=stream,
+        force_terminal=live,
+        width=None if live else PLAIN_WIDTH,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def _interactive(stream: IO[str]) -> bool:
+    """Whether a person looks at it: a terminal that can move its cursor, and not in CI."""
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return stream.isatty() and not in_ci and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+def show_note(sentence: str) -> None:
+    """One sentence on what is going on."""
+    _print(err(), Text(text.clean(sentence)))
+
+
+def show_error(error: FatwheelError) -> None:
+    """What is wrong, where, what would be valid; details as they are."""
+    block = Text.assemble(("error: ", "bold red"), (text.clean(error.what), "bold"))
+    if error.where:
+        block.append(f"\n  where: {text.clean(error.where)}")
+    for detail in error.details:
+        for line in text.clean(detail).splitlines():
+            block.append(f"\n    {line}")
+    if error.hint:
+        block.append("\n  hint:  ", "cyan").append(text.clean(error.hint))
+    _print(err(), block)
+
+
+def show_json(data: Any) -> None:
+    """One JSON document, as a result."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def show_plan(plan: Planned, console: Console | None = None) -> None:
+    """What will be built, before it starts."""
+    console = console or err()
+    recipe = plan.targets[0].recipe
+    wheels = text.count(len(plan.targets), "wheel")
+    _print(console, Text(f"{recipe.project} {recipe.version}: {wheels}", style="bold"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for heading, sentence in tables.plan_lines(plan):
+        grid.add_row(f"  {heading}", text.clean(sentence))
+    console.print(grid)
+
+
+# -- the board -----------------------------------------------------------------------------------
+
+
+class PlainBoard:
+    """An Emit that writes one line per start and end of a step, and per finished job."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._standing = Standing()
+        self._marks: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> PlainBoard:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event; from any thread."""
+        with self._lock:
+            self._standing.note(event, self._clock())
+            line = self._started_or_done(event)
+            if line:
+                _print(self._console, Text(text.clean(line)))
+            else:
+                _report(self._console, event)
+
+    def _started_or_done(self, event: Event) -> str | None:
+        match event:
+            case StepStarted(step, detail):
+                return f"{step}: {detail}" if detail else step
+            case JobFinished(job, _, seconds, _, rss):
+                count = (
+                    f"[{self._standing.finished + self._standing.failed}/{self._standing.total}]"
+                )
+                return f"{count} {job.label} {text.duration(seconds)}, {text.size(rss)}"
+            case Progress():
+                return self._download(event)
+        return None
+
+    def _download(self, progress: Progress) -> str | None:
+        """A line for every full tenth; where the total is unknown, none."""
+        if not progress.total:
+            return None
+        tenth = 10 * progress.done // progress.total
+        if tenth <= self._marks.get(progress.label, 0):
+            return None
+        self._marks[progress.label] = tenth
+        return f"{progress.label}: {10 * tenth} % of {text.size(progress.total)}"
+
+
+class LiveBoard:
+    """An Emit that keeps a live picture at the foot of a terminal."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._standing = Standing()
+        self._lock = threading.Lock()
+        self._live = Live(
+            console=console,
+            get_renderable=self._picture,
+            refresh_per_second=REFRESH,
+            transient=True,
+        )
+
+    def __enter__(self) -> LiveBoard:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event; from any thread."""
+        with self._lock:
+            self._standing.note(event, self._clock())
+        # Printed outside the lock: the thread that refreshes the picture takes the console's
+        # lock first and ours second.
+        _report(self._console, event)
+
+    def _picture(self) -> RenderableType:
+        with self._lock:
+            return picture(self._standing, self._clock(), self._console.size.height)
+
+
+def board() -> PlainBoard | LiveBoard:
+    """The board that suits stderr; a context manager, to be called with each event."""
+    console = err()
+    return LiveBoard(console) if console.is_terminal else PlainBoard(console)
+
+
+def _report(console: Console, event: Event) -> None:
+    """The lines that stay, on a terminal too."""
+    match event:
+        case Planned():
+            show_plan(event, console)
+        case StepFinished(step, seconds, detail):
+            words = [step, text.clean(detail), text.duration(seconds)]
+            done = Text("done  ", style="green").append(", ".join(w for w in words if w), "default")
+            _print(console, done)
+        case JobFailed(job, _, reason, retry):
+            tail = "; it will run again, alone" if retry else ""
+            failed = Text("failed  ", style="bold red").append(f"{job.label}: ", "default")
+            _print(console, failed.append(text.clean(reason) + tail, "default"))
+        case Note(sentence):
+            _print(console, Text(text.clean(sentence)))
+        case WheelMade(path):
+            _print(console, Text("made  ", style="green").append(path, "default"))
+
+
+# -- results -------------------------------------------------------------------------------------
+
+
+class ProofResult(Protocol):
+    """What `show_proof` needs to know of a proof. units and kernels count what was compared;
+    different names the kernels whose SASS differs."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def same(self) -> bool: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def kernels(self) -> int: ...
+    @property
+    def different(self) -> Sequence[str]: ...
+
+
+def show_wheels(wheels: Sequence[WheelMade]) -> None:
+    """One table of what was made; a list instead where the screen is too narrow for it."""
+    _show_rows(out(), tables.wheel_rows(wheels))
+
+
+def show_proof(proof: ProofResult) -> None:
+    """Whether one front may serve several architectures, and where that is written."""
+    compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(proof.units, 'unit')}"
+    console = out()
+    if proof.same:
+        _print(console, Text(f"same code with a shared front: {compared}", style="green"))
+    else:
+        verdict = f"other code with a shared front: {len(proof.different)} of {compared} differ"
+        _print(console, Text(verdict, style="yellow"))
+    for name in proof.different:
+        _print(console, Text(f"  {text.clean(name)}"))
+    _print(console, Text(f"written to {proof.path}"))
+
+
+def show_cache(folder: Path, usage: Sequence[Usage], damaged: Sequence[Damage] = ()) -> None:
+    """What the cache holds, by kind, and what was found damaged and deleted."""
+    console = out()
+    _print(console, Text(f"{folder}: {text.size(sum(item.bytes for item in usage))}"))
+    _show_rows(console, tables.cache_rows(usage))
+    for damage in damaged:
+        _print(console, Text(f"deleted {damage.kind} {damage.key}: {damage.reason}"))
+
+
+def show_inspection(report: Mapping[str, Any]) -> None:
+    """`verify.inspect.inspect_file`'s report, for people."""
+    console = out()
+    _print(console, Text(text.clean(report["file"]), style="bold"))
+    wheel = report["wheel"]
+    if wheel:
+        tags = ", ".join(wheel["tags"])
+        _print(console, Text(text.clean(f"{wheel['name']} {wheel['version']} for {tags}")))
+    for binary in report["binaries"]:
+        _show_binary(console, binary)
+    if report["binaries"]:
+        _print(console, Text(""))
+        _show_rows(console, tables.coverage_rows(report["coverage"]))
+
+
+def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
+    machine = f"{binary['format']}, {binary['machine']}" if binary["machine"] else binary["format"]
+    containers = text.count(binary["containers"], "container")
+    held = f"{containers}, {text.count(binary['kernels'], 'kernel')}"
+    _print(console, Text(f"\n{text.clean(binary['path'])}  ({machine}; {held})"))
+    _show_rows(console, tables.image_rows(binary["images"]))
+
+
+# -- layout --------------------------------------------------------------------------------------
+
+
+def _print(console: Console, words: Text) -> None:
+    """Lines that the terminal may wrap and nothing cuts."""
+    console.print(words, soft_wrap=True)
+
+
+def _show_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows with equal keys as a table, or, on a screen too narrow for it, as a list of pairs."""
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for key in rows[0]:
+        table.add_column(key, no_wrap=True, justify="right" if key in NUMBERS else "left")
+    for row in rows:
+        table.add_row(
+            *(Text(text.clean(value), style=STYLES.get(value, "")) for value in row.values())
+        )
+    if Measurement.get(console, console.options, table).maximum <= console.width:
+        console.print(table)
+        return
+    width = max(len(key) for key in rows[0])
+    for row in rows:
+        for key, value in row.items():
+            _print(console, Text(f"{key:<{width}}  {text.clean(value)}"))
+        _print(console, Text(""))
