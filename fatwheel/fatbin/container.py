@@ -1,0 +1,226 @@
+"""Fatbin containers and their entries (images): read them, and write them back verbatim.
+
+A `.fatbin` file, or a binary's `.nv_fatbin` section, is a row of containers with zero padding
+between them. The format is NVIDIA's and unpublished; this reading was measured on CUDA 11.8 to
+13.2 against `cuobjdump`:
+
+container header, 16 bytes: u32 magic, u16 version (1), u16 header size (16), u64 size of entries
+entry header, 64 bytes or more, all little-endian:
+  0x00 u16 kind   0x02 u16 0x0101   0x04 u32 header size   0x08 u64 padded payload size
+  0x10 u32 compressed size (0: not compressed)   0x14 u32 offset of options
+  0x18 u16 minor, u16 major (PTX ISA or cubin version)   0x1C u32 architecture number
+  0x20 u32, u32 offset and length of an identifier   0x28 u64 flags   0x38 u64 uncompressed size
+
+Entries are always copied whole: a header rebuilt from a cubin would lose the a/f suffix and the
+fields that newer CUDA versions add.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..arch import Arch
+from ..errors import FormatError
+from . import lz4, zstd
+
+MAGIC = 0xBA55ED50
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+
+_CONTAINER = struct.Struct("<IHHQ")
+_ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
+_KINDS = {1: "ptx", 2: "elf", 8: "lto"}
+
+_FLAG_LZ4 = 0x2000
+_FLAG_ZSTD = 0x8000
+_FLAG_ARCH_SPECIFIC = 0x100000
+_FLAG_FAMILY_SPECIFIC = 0x200000
+
+# The CUDA runtime addresses a container with 32-bit offsets, and so do linkers' relocations.
+MAX_CONTAINER = 2**31 - 1
+# More than any real binary has (the largest have some ten thousand); bounds memory.
+MAX_PARTS = 500_000
+# Uncompressed bytes of one image; bounds memory. The largest cubins known are a tenth of this.
+MAX_IMAGE = 2**30
+_PADDING_STEP = 65536
+
+# (compressed bytes, uncompressed size in bytes) -> exactly that many bytes, or FormatError.
+Decoder = Callable[[memoryview, int], bytes]
+DECODERS: Mapping[str, Decoder] = {"lz4": lz4.decompress, "zstd": zstd.decompress}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a container.
+
+    kind:         'elf' (cubin), 'ptx', 'lto' (LTO-IR) or 'other'.
+    arch:         what it was made for, with its a/f suffix.
+    compression:  '', 'lz4', 'zstd' or 'unknown'.
+    stored:       payload size in bytes as it lies in the file, without padding.
+    uncompressed: payload size in bytes once decompressed.
+    raw:          header, payload and padding, as they are in the file.
+    """
+
+    kind: str
+    arch: Arch
+    flags: int
+    header_size: int
+    compression: str
+    stored: int
+    uncompressed: int
+    raw: memoryview = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container; offset is where its header starts in what was read, size includes it."""
+
+    offset: int
+    size: int
+    entries: tuple[Entry, ...]
+
+
+def parse_containers(data: bytes | memoryview) -> tuple[Container, ...]:
+    """All containers of a section or `.fatbin` file, in order; () if it is empty or all zeros.
+
+    Entries refer to `data`, which is not copied. Raises FormatError, by offset.
+    """
+    view = memoryview(data)
+    containers: list[Container] = []
+    parts = 0
+    position = _skip_zeros(view, 0)
+    while position < len(view):
+        container = _read_container(view, position)
+        containers.append(container)
+        parts += 1 + len(container.entries)
+        if parts > MAX_PARTS:
+            raise FormatError(f"more than {MAX_PARTS} containers and images in one section")
+        position = _skip_zeros(view, position + container.size)
+    return tuple(containers)
+
+
+def read_entry(data: bytes | memoryview) -> Entry:
+    """The entry whose raw bytes are `data`, no more and no less."""
+    entry = _read_entry(memoryview(data), 0)
+    if len(entry.raw) != len(data):
+        raise FormatError(f"{len(data) - len(entry.raw)} bytes too many after a fatbin entry")
+    return entry
+
+
+def write_container(entries: Iterable[Entry]) -> bytes:
+    """One container with these entries, copied verbatim in the given order."""
+    parts = [entry.raw for entry in entries]
+    size = sum(len(part) for part in parts)
+    if size + _CONTAINER.size > MAX_CONTAINER:
+        raise FormatError(
+            f"a fatbin container of {size} bytes is too large",
+            hint=f"CUDA addresses at most {MAX_CONTAINER} bytes; build for fewer architectures",
+        )
+    return b"".join([_CONTAINER.pack(MAGIC, 1, _CONTAINER.size, size), *parts])
+
+
+def payload(entry: Entry, decoders: Mapping[str, Decoder] = DECODERS) -> bytes | memoryview:
+    """The image itself, decompressed: a cubin, or PTX text (which may end in zero bytes).
+
+    decoders, by name of the compression, may replace the slow ones of this package.
+    """
+    stored = entry.raw[entry.header_size : entry.header_size + entry.stored]
+    if not entry.compression:
+        return stored
+    decode = decoders.get(entry.compression)
+    if decode is None:
+        raise FormatError(
+            f"an image for {entry.arch.sm} is compressed in an unknown way",
+            where=f"fatbin entry with flags {entry.flags:#x}",
+        )
+    if entry.uncompressed > MAX_IMAGE:
+        raise FormatError(
+            f"an image for {entry.arch.sm} claims {entry.uncompressed} bytes uncompressed",
+            hint=f"at most {MAX_IMAGE} bytes are accepted",
+        )
+    return decode(stored, entry.uncompressed)
+
+
+def _skip_zeros(view: memoryview, position: int) -> int:
+    """Where the next byte that is not zero stands, or the end."""
+    while position < len(view):
+        step = bytes(view[position : position + _PADDING_STEP])
+        rest = step.lstrip(b"\0")
+        position += len(step) - len(rest)
+        if rest:
+            break
+    return position
+
+
+def _read_container(view: memoryview, offset: int) -> Container:
+    where = f"fatbin container at offset {offset:#x}"
+    if len(view) - offset < _CONTAINER.size:
+        raise FormatError("the container header is cut off", where=where)
+    magic, version, header_size, size = _CONTAINER.unpack_from(view, offset)
+    if magic != MAGIC:
+        raise FormatError(f"no container here: magic {magic:#010x}, not {MAGIC:#x}", where=where)
+    if version != 1 or header_size != _CONTAINER.size:
+        raise FormatError(
+            f"container version {version} with a header of {header_size} bytes is not known",
+            where=where,
+        )
+    start = offset + header_size
+    if size > len(view) - start:
+        raise FormatError(
+            f"the container claims {size} bytes of images, {len(view) - start} are there",
+            where=where,
+        )
+    entries = tuple(_read_entries(view[start : start + size], where))
+    return Container(offset, header_size + size, entries)
+
+
+def _read_entries(view: memoryview, where: str) -> Iterator[Entry]:
+    position = 0
+    for _ in range(MAX_PARTS):
+        if position == len(view):
+            return
+        try:
+            entry = _read_entry(view, position)
+        except FormatError as error:
+            raise FormatError(error.what, where=f"{where}, entry at {position:#x}") from error
+        yield entry
+        position += len(entry.raw)
+    raise FormatError(f"more than {MAX_PARTS} images in one container", where=where)
+
+
+def _read_entry(view: memoryview, position: int) -> Entry:
+    room = len(view) - position
+    if room < _ENTRY.size:
+        raise FormatError("the entry's header is cut off")
+    header = _ENTRY.unpack_from(view, position)
+    kind, _, header_size, padded, compressed = header[:5]
+    number, flags, uncompressed = header[8], header[11], header[13]
+    if not _ENTRY.size <= header_size <= room:
+        raise FormatError(f"the entry's header cannot be {header_size} bytes")
+    if padded > room - header_size:
+        raise FormatError(f"the image claims {padded} bytes, {room - header_size} are there")
+    if compressed > padded:
+        raise FormatError(f"{compressed} compressed bytes do not fit into the image's {padded}")
+    return Entry(
+        kind=_KINDS.get(kind, "other"),
+        arch=Arch(number, _suffix(flags)),
+        flags=flags,
+        header_size=header_size,
+        compression=_compression(flags) if compressed else "",
+        stored=compressed or padded,
+        uncompressed=uncompressed if compressed else padded,
+        raw=view[position : position + header_size + padded],
+    )
+
+
+def _suffix(flags: int) -> str:
+    if flags & _FLAG_FAMILY_SPECIFIC:
+        return "f"
+    return "a" if flags & _FLAG_ARCH_SPECIFIC else ""
+
+
+def _compression(flags: int) -> str:
+    if flags & _FLAG_ZSTD:
+        return "zstd"
+    return "lz4" if flags & _FLAG_LZ4 else "unknown"

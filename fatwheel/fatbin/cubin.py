@@ -1,0 +1,129 @@
+"""What a host program relies on in device code: kernels and their parameter layouts.
+
+A cubin is an ELF file whose kernels are the function symbols with the 'entry' bit. Section
+`.nv.info.<kernel>` holds records: u8 format, u8 attribute, u16 value; for format 4 the value is
+the size of a payload that follows. The attributes read here (names are cuobjdump's):
+
+  0x17 EIATTR_KPARAM_INFO      u32 index, u16 ordinal, u16 offset, u32 with size = value >> 18
+  0x45 EIATTR_KPARAM_INFO_V2   u32 index, u16 ordinal, u16 offset, u16 size, u16 of other things;
+                               in its place for kernels with more than 4 KiB of parameters
+  0x19 EIATTR_CBANK_PARAM_SIZE the value is the size of all parameters
+
+Measured on CUDA 11.8 to 13.2 against `cuobjdump -elf`. Sizes and offsets are bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import FormatError
+from .elf import EM_CUDA, Elf, read_elf
+
+_STT_FUNC = 2
+_STO_CUDA_ENTRY = 0x10
+_INFO = ".nv.info."
+
+_RECORD = struct.Struct("<BBH")
+_PARAMETER = struct.Struct("<IHHI")
+_FORMAT_WITH_PAYLOAD = 4
+_KPARAM_INFO = 0x17
+_KPARAM_INFO_V2 = 0x45
+_CBANK_PARAM_SIZE = 0x19
+
+# Comments and strings are matched first, so that a name within them is not taken for an entry.
+_PTX_ENTRY = re.compile(
+    rb'//[^\n]*|/\*.*?\*/|"[^"\n]*"|\.entry\s+(?P<name>[A-Za-z_$%][\w$]*)', re.DOTALL
+)
+
+
+@dataclass(frozen=True, order=True)
+class Parameter:
+    """One kernel parameter: its number and its place in the parameter buffer, in bytes."""
+
+    ordinal: int
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"#{self.ordinal} at {self.offset}, {self.size} bytes"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kernel takes its parameters: all of them in order, and their size together."""
+
+    size: int
+    parameters: tuple[Parameter, ...]
+
+    def __str__(self) -> str:
+        listing = "; ".join(str(parameter) for parameter in self.parameters)
+        return f"{self.size} bytes ({listing or 'no parameters'})"
+
+
+def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, Layout]:
+    """The kernels of a cubin by (mangled) name, in the order of its symbol table."""
+    elf = read_cubin(cubin)
+    infos = {section.name: section for section in elf.sections if section.name.startswith(_INFO)}
+    kernels = {}
+    for name in _entry_symbols(elf):
+        info = infos.get(_INFO + name)
+        kernels[name] = _read_layout(elf.content(info), name) if info else Layout(0, ())
+    return kernels
+
+
+def kernel_names_of_cubin(cubin: bytes | memoryview) -> tuple[str, ...]:
+    """Only the names, for who needs no layouts."""
+    return tuple(_entry_symbols(read_cubin(cubin)))
+
+
+def kernel_names_of_ptx(ptx: bytes | memoryview) -> tuple[str, ...]:
+    """The names of the entries that a PTX text defines, in order."""
+    matches = _PTX_ENTRY.finditer(ptx)
+    return tuple(match["name"].decode("ascii") for match in matches if match["name"])
+
+
+def read_cubin(cubin: bytes | memoryview) -> Elf:
+    """The ELF file of a cubin; FormatError for any other ELF file."""
+    elf = read_elf(cubin)
+    if elf.machine != EM_CUDA:
+        raise FormatError(f"not a cubin: an ELF file for machine {elf.machine}")
+    return elf
+
+
+def _entry_symbols(elf: Elf) -> Iterator[str]:
+    for symbol in elf.symbols():
+        if symbol.type == _STT_FUNC and symbol.other & _STO_CUDA_ENTRY and symbol.section:
+            yield symbol.name
+
+
+def _read_layout(info: memoryview, kernel: str) -> Layout:
+    size = 0
+    parameters = []
+    for attribute, value, content in _records(info, kernel):
+        if attribute == _CBANK_PARAM_SIZE:
+            size = value
+        elif attribute in (_KPARAM_INFO, _KPARAM_INFO_V2):
+            if len(content) < _PARAMETER.size:
+                raise FormatError("a parameter record is cut off", where=_INFO + kernel)
+            _, ordinal, offset, rest = _PARAMETER.unpack_from(content)
+            length = rest >> 18 if attribute == _KPARAM_INFO else rest & 0xFFFF
+            parameters.append(Parameter(ordinal, offset, length))
+    return Layout(size, tuple(sorted(parameters)))
+
+
+def _records(info: memoryview, kernel: str) -> Iterator[tuple[int, int, memoryview]]:
+    """(attribute, value, payload) of each record; the payload may be empty."""
+    position = 0
+    while position < len(info):
+        if position + _RECORD.size > len(info):
+            raise FormatError("a record is cut off", where=_INFO + kernel)
+        format_, attribute, value = _RECORD.unpack_from(info, position)
+        position += _RECORD.size
+        length = value if format_ == _FORMAT_WITH_PAYLOAD else 0
+        if length > len(info) - position:
+            raise FormatError("a record is cut off", where=_INFO + kernel)
+        yield attribute, value, info[position : position + length]
+        position += length
