@@ -6,6 +6,7 @@ Nothing here prints, reads a clock or keeps a thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -102,62 +103,66 @@ class Standing:
         return max(left / slots, longest, 0.0)
 
 
-def picture(standing: Standing, now: float, height: int) -> RenderableType:
+def picture(standing: Standing, now: float, width: int, height: int) -> RenderableType:
     """The live part of the board: running steps, downloads, counts and running jobs.
 
-    Never higher than `height` lines: the jobs that don't fit are counted.
+    At most `height` lines where jobs are concerned: those that don't fit are counted.
     """
     parts: list[RenderableType] = [
-        _line(f"{step}  {detail}", now - started)
+        _line(f"{step}  {detail}", now - started, width)
         for step, (detail, started) in standing.steps.items()
     ]
     for progress in standing.downloads.values():
-        parts += _download(progress)
+        parts += [Text(f"  {text.clean(progress.label)}", overflow="fold"), _download(progress)]
     if standing.total:
         parts.append(_counts(standing, now))
-        room = max(1, height - len(parts) - 2)
         jobs = sorted(standing.running.values(), key=lambda pair: pair[1])
-        parts += [_line(f"  {job.label}", now - started) for job, started in jobs[:room]]
+        room = max(1, height - len(parts) - 3)
+        parts += [_line(f"  {job.label}", now - started, width) for job, started in jobs[:room]]
         if len(jobs) > room:
             parts.append(Text(f"  and {text.count(len(jobs) - room, 'more job')}"))
     return Group(*parts)
 
 
-def _line(label: str, seconds: float) -> RenderableType:
-    """A label that gives way, and a time at the right edge that does not."""
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    grid.add_column(no_wrap=True, justify="right")
-    grid.add_row(Text(text.clean(label)), Text(text.duration(seconds), style="dim"))
-    return grid
+def _line(label: str, seconds: float, width: int) -> RenderableType:
+    """A label that gives way, and a time at the right edge that does not.
+
+    A long label loses its beginning: the end names the unit and its architecture.
+    """
+    label, elapsed = text.clean(label), text.duration(seconds)
+    room = max(10, width - len(elapsed) - 2)
+    if len(label) > room:
+        label = "  ..." + label[5 - room :]
+    return Text.assemble(f"{label:<{room}}  ", (elapsed, "dim"), no_wrap=True)
 
 
-def _download(progress: Progress) -> list[RenderableType]:
-    """The whole name on a line of its own, then the bar and the bytes."""
-    name = Text(f"  {text.clean(progress.label)}", overflow="fold")
-    bar = ProgressBar(total=progress.total or None, completed=progress.done, width=BAR_WIDTH)
+def _download(progress: Progress) -> RenderableType:
     amount = text.size(progress.done)
     if progress.total:
         amount += f" of {text.size(progress.total)}"
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row(Text(""), bar, Text(amount))
-    return [name, grid]
+    return _bars([("", progress.done, progress.total, amount)])
 
 
 def _counts(standing: Standing, now: float) -> RenderableType:
     done = standing.finished + standing.failed
-    words = [f"{done} of {text.count(standing.total, 'job')}"]
+    words = [f"{done} of {standing.total}"]
     if standing.failed:
         words.append(f"{standing.failed} failed")
-    if standing.planned:
-        words.append(f"{text.size(standing.rss)} of {text.size(standing.planned.memory)} in use")
     left = standing.remaining(now)
     if left is not None:
         words.append(f"{text.rough_duration(left)} left")
+    rows = [("jobs", done, standing.total, ", ".join(words))]
+    if standing.planned:
+        budget = standing.planned.memory
+        used = f"{text.size(standing.rss)} of {text.size(budget)}"
+        rows.append(("memory", min(standing.rss, budget), budget, used))
+    return _bars(rows)
+
+
+def _bars(rows: Sequence[tuple[str, int, int, str]]) -> RenderableType:
+    """A name, a bar of done in total (0: unknown) and words, a row each."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_row(
-        Text(""),
-        ProgressBar(total=standing.total, completed=done, width=BAR_WIDTH),
-        Text(", ".join(words), style="bold", overflow="fold"),
-    )
+    for name, done, total, words in rows:
+        bar = ProgressBar(total=total or None, completed=done, width=BAR_WIDTH)
+        grid.add_row(Text(f"  {name}" if name else ""), bar, Text(words))
     return grid

@@ -108,8 +108,8 @@ def coverage_rows(coverage: Mapping[str, str]) -> list[Row]:
     return [
         {
             "capability": capability,
-            "GPUs": ", ".join(names.get(capability, [])),
             "code": _COVERAGE[how],
+            "GPUs": ", ".join(names.get(capability, [])),
         }
         for capability, how in coverage.items()
     ]

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
 from rich.table import Table
@@ -41,10 +41,12 @@ from .events import (
 from .store import Damage, Usage
 
 PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
+PROGRESS_STEP = 64 * 2**20  # bytes: smaller steps of a download get no line of their own
 REFRESH = 4  # pictures of the board a second
 
 STYLES = {tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red"}
 NUMBERS = {"size", "time", "entries", "count"}  # columns, aligned at the right
+PROSE = {"GPUs"}  # columns that may go over several lines
 
 
 # -- consoles ------------------------------------------------------------------------------------
@@ -163,14 +165,15 @@ class PlainBoard:
         return None
 
     def _download(self, progress: Progress) -> str | None:
-        """A line for every full tenth; where the total is unknown, none."""
-        if not progress.total:
+        """A line at the end, and before it at most one per tenth and per PROGRESS_STEP."""
+        label, done, total = progress.label, progress.done, progress.total
+        step = max(total // 10, PROGRESS_STEP)
+        if done < (total or done + 1) and done - self._marks.get(label, 0) < step:
             return None
-        tenth = 10 * progress.done // progress.total
-        if tenth <= self._marks.get(progress.label, 0):
-            return None
-        self._marks[progress.label] = tenth
-        return f"{progress.label}: {10 * tenth} % of {text.size(progress.total)}"
+        self._marks[label] = done
+        if not total:
+            return f"{label}: {text.size(done)}"
+        return f"{label}: {100 * done // total} % of {text.size(total)}"
 
 
 class LiveBoard:
@@ -210,7 +213,7 @@ class LiveBoard:
 
     def _picture(self) -> RenderableType:
         with self._lock:
-            return picture(self._standing, self._clock(), self._console.size.height)
+            return picture(self._standing, self._clock(), *self._console.size)
 
 
 def board() -> PlainBoard | LiveBoard:
@@ -322,12 +325,14 @@ def _show_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for key in rows[0]:
-        table.add_column(key, no_wrap=True, justify="right" if key in NUMBERS else "left")
+        justify: JustifyMethod = "right" if key in NUMBERS else "left"
+        table.add_column(key, no_wrap=key not in PROSE, justify=justify)
     for row in rows:
         table.add_row(
             *(Text(text.clean(value), style=STYLES.get(value, "")) for value in row.values())
         )
-    if Measurement.get(console, console.options, table).maximum <= console.width:
+    unlimited = console.options.update(max_width=PLAIN_WIDTH)
+    if Measurement.get(console, unlimited, table).minimum <= console.width:
         console.print(table)
         return
     width = max(len(key) for key in rows[0])
