@@ -38,7 +38,7 @@ from .events import (
     StepStarted,
     WheelMade,
 )
-from .store import Damage, Usage
+from .housekeeping import CacheReport
 
 PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
 PROGRESS_STEP = 64 * 2**20  # bytes: smaller steps of a download get no line of their own
@@ -106,6 +106,7 @@ def show_error(error: FatwheelError) -> None:
 def show_json(data: Any) -> None:
     """One JSON document, as a result."""
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    sys.stdout.flush()
 
 
 def show_plan(plan: Planned, console: Console | None = None) -> None:
@@ -167,8 +168,11 @@ class PlainBoard:
     def _download(self, progress: Progress) -> str | None:
         """A line at the end, and before it at most one per tenth and per PROGRESS_STEP."""
         label, done, total = progress.label, progress.done, progress.total
+        last = self._marks.get(label, 0)
+        if done < last:  # another download of that name
+            last = 0
         step = max(total // 10, PROGRESS_STEP)
-        if done < (total or done + 1) and done - self._marks.get(label, 0) < step:
+        if done == last or (done != total and done - last < step):
             return None
         self._marks[label] = done
         if not total:
@@ -279,12 +283,13 @@ def show_proof(proof: ProofResult) -> None:
     _print(console, Text(f"written to {proof.path}"))
 
 
-def show_cache(folder: Path, usage: Sequence[Usage], damaged: Sequence[Damage] = ()) -> None:
+def show_cache(report: CacheReport) -> None:
     """What the cache holds, by kind, and what was found damaged and deleted."""
     console = out()
-    _print(console, Text(f"{folder}: {text.size(sum(item.bytes for item in usage))}"))
-    _show_rows(console, tables.cache_rows(usage))
-    for damage in damaged:
+    total = text.size(sum(item.bytes for item in report.usage))
+    _print(console, Text(f"{report.folder}: {total}"))
+    _show_rows(console, tables.cache_rows(report.usage))
+    for damage in report.damaged:
         _print(console, Text(f"deleted {damage.kind} {damage.key}: {damage.reason}"))
 
 

@@ -1,0 +1,311 @@
+"""The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
+
+Arguments and help only; each task makes one call. Results go to stdout, everything else to
+stderr. Relative paths are relative to the folder that invoke is called in, which may be any
+folder below this one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from fatwheel import ui
+from fatwheel.errors import FatwheelError, InterruptedBuildError, ToolchainError, UsageError
+from fatwheel.sizes import parse_size
+
+# What each task calls is imported when it runs: the list of tasks, help and tab completion
+# should not wait for it.
+
+ROOT = Path(__file__).parent
+ENGINES = ("process",)
+FRONTS = ("auto", "exact", "shared")
+
+_TOOLCHAIN = "linux-cuda13.0"
+_HELP = {
+    "kernel": "what to build: a folder of kernels/ (default: flash-attn)",
+    "arch": "GPU architectures as nvcc names them, comma-separated: 80,86,90a; "
+    "89+ptx adds PTX for GPUs to come (default: the recipe's)",
+    "toolchain": f"compilers and libraries: a file of toolchains/ (default: {_TOOLCHAIN})",
+    "jobs": "compiler calls at a time (default: one per core)",
+    "memory": "what all compiler calls together may use, as 48GiB or 800MiB "
+    "(default: what is free, less a margin)",
+}
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        **_HELP,
+        "python": "Pythons to make wheels for, comma-separated: 3.10,3.11 "
+        "(default: the one that runs this, if the toolchain serves it, or else the newest)",
+        "torch": "torch to build against, as 2.11.0 (default: the toolchain's newest)",
+        "engine": "where the work runs: process, worker processes on this machine",
+        "shards": "workers to spread the work over (default: one per architecture)",
+        "front": "exact: each architecture gets a run of nvcc's front end of its own, as nvcc "
+        "does it; shared: one run for all, half the work; auto: shared where a proof kept with "
+        "the recipe shows the same code, else exact (default: auto)",
+        "out": "folder for the wheels (default: dist)",
+    },
+)
+def build(
+    c: Context,
+    kernel: str = "flash-attn",
+    arch: str | None = None,
+    python: str | None = None,
+    torch: str | None = None,
+    toolchain: str = _TOOLCHAIN,
+    engine: str = "process",
+    shards: str | None = None,
+    jobs: str | None = None,
+    memory: str | None = None,
+    front: str = "auto",
+    out: str = "dist",
+) -> None:
+    """
+    Make a wheel that holds code for all the GPUs you name.
+
+    The toolchain is fetched on the first run (about 5 GB). What was compiled once is kept:
+    run it again after a failure, with one more architecture or for another Python, and only
+    what is missing is compiled.
+
+      invoke build --kernel causal-conv1d --arch 80,86,89
+      invoke build --arch 86                      flash-attn for one GPU generation
+      invoke build --arch 80,90a,120+ptx          and PTX for what comes after
+      invoke build --jobs 4 --memory 16GiB        leave room for other work
+      invoke build --front exact                  byte for byte what nvcc alone makes
+
+    GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
+    100 B200; 103 B300; 120 RTX 50, RTX PRO; 121 DGX Spark.
+    """
+    with _reported():
+        from fatwheel import pipeline
+
+        request = pipeline.BuildRequest(
+            kernel=kernel,
+            archs=arch,
+            pythons=python,
+            torch=torch,
+            toolchain=toolchain,
+            engine=_choice("--engine", engine, ENGINES),
+            shards=_count("--shards", shards),
+            jobs=_count("--jobs", jobs),
+            memory=_size("--memory", memory),
+            front=_choice("--front", front, FRONTS),
+            out=_folder("--out", out),
+        )
+        with ui.board() as emit:
+            wheels = pipeline.build(request, emit)
+        ui.show_wheels(wheels)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["file"],
+    help={
+        "file": "a wheel, .so, .o, .fatbin or .cubin",
+        "json": "print one JSON document instead of tables",
+    },
+)
+def inspect(c: Context, file: str, json: bool = False) -> None:
+    """
+    Show what GPU code a file holds, and which GPUs it runs on.
+
+    Reads the bytes; the file's name is not trusted. Needs no CUDA.
+
+      invoke inspect dist/*.whl
+      invoke inspect module.so --json
+    """
+    with _reported():
+        from fatwheel.verify.inspect import inspect_file
+
+        report = inspect_file(Path(file))
+        show = ui.show_json if json else ui.show_inspection
+        show(report)
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        **_HELP,
+        "units": "only units whose name matches this pattern: 'csrc/*hdim64*' (default: all)",
+        "python": "Python to build with (default: as for build)",
+    },
+)
+def prove(
+    c: Context,
+    kernel: str = "flash-attn",
+    arch: str | None = None,
+    units: str | None = None,
+    toolchain: str = _TOOLCHAIN,
+    python: str | None = None,
+    jobs: str | None = None,
+    memory: str | None = None,
+) -> None:
+    """
+    Find out whether architectures may share nvcc's front end for a kernel.
+
+    Compiles units both ways, compares the machine code of every kernel and writes the result
+    beside the recipe, where `invoke build --front auto` looks for it.
+
+      invoke prove --kernel causal-conv1d --arch 80,86,89
+      invoke prove --kernel flash-attn --arch 80,86,89 --units '*hdim64*'
+    """
+    with _reported():
+        from fatwheel import pipeline
+
+        request = pipeline.ProveRequest(
+            kernel=kernel,
+            archs=arch,
+            units=units,
+            toolchain=toolchain,
+            python=python,
+            jobs=_count("--jobs", jobs),
+            memory=_size("--memory", memory),
+        )
+        with ui.board() as emit:
+            proof = pipeline.prove(request, emit)
+        ui.show_proof(proof)
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "clean": "empty the store: the next build compiles everything again",
+        "limit": "delete what was used least recently, down to a size such as 20GiB",
+        "check": "read every entry of the store and delete those that are damaged",
+        "json": "print one JSON document instead of tables",
+    },
+)
+def cache(
+    c: Context,
+    clean: bool = False,
+    limit: str | None = None,
+    check: bool = False,
+    json: bool = False,
+) -> None:
+    """
+    Show what the cache holds; check it, shrink it or clean it.
+
+    It lies in the user's cache directory, or where FATWHEEL_CACHE says. The store in it keeps
+    what was compiled; it stays below a limit by itself. Everything in the cache can be made
+    again: to be rid of downloads and environments too, delete the folder while nothing builds.
+
+      invoke cache
+      invoke cache --limit 20GiB
+      FATWHEEL_CACHE=/big/disk invoke cache --clean
+    """
+    with _reported():
+        from fatwheel.housekeeping import tend_cache
+
+        report = tend_cache(check=check, limit=_size("--limit", limit), clean=clean)
+        if json:
+            ui.show_json(report.to_json())
+        else:
+            ui.show_cache(report)
+
+
+@task(
+    name="test",
+    auto_shortflags=False,
+    help={
+        "all": "also the tests that take longer than a CI run has",
+        "k": "only tests that match this pytest expression",
+    },
+)
+def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
+    """
+    Check style and types, then run the tests; some of them build something real.
+
+    Ends with the exit code of the first check that failed.
+
+      invoke test
+      invoke test -k 'store and not slow'
+      pytest -m 'not slow'                        the quick ones only
+    """
+    with _reported():
+        codes = [_run_module(*command) for command in _checks(all, k)]
+    raise SystemExit(next((code for code in codes if code), 0))
+
+
+def _checks(everything: bool, expression: str | None) -> list[list[str]]:
+    tests = ["pytest"]
+    if not everything:
+        tests += ["-m", "not long"]
+    if expression:
+        tests += ["-k", expression]
+    return [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", "fatwheel", "tasks.py"],
+        tests,
+    ]
+
+
+def _run_module(name: str, *arguments: str) -> int:
+    """Run a Python tool in this folder; its exit code."""
+    if importlib.util.find_spec(name) is None:
+        raise ToolchainError(
+            f"{name} is not installed", hint="install it: python -m pip install -e '.[test]'"
+        )
+    ui.show_note(" ".join([name, *arguments]))
+    return subprocess.call([sys.executable, "-m", name, *arguments], cwd=ROOT)
+
+
+# -- reading arguments ---------------------------------------------------------------------------
+
+
+def _count(option: str, text: str | None) -> int | None:
+    """A whole number from 1 on."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UsageError(f"{text!r} is not a number of them", where=option, hint="valid: 1, 2, 3 …")
+    return int(text)
+
+
+def _size(option: str, text: str | None) -> int | None:
+    """Bytes, of `48GiB`."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error), where=option) from None
+
+
+def _choice(option: str, text: str, valid: Sequence[str]) -> str:
+    if text not in valid:
+        raise UsageError(f"there is no {text!r}", where=option, hint=f"valid: {', '.join(valid)}")
+    return text
+
+
+def _folder(option: str, text: str) -> Path:
+    """A folder, which need not exist yet."""
+    path = Path(text)
+    if not text or (path.exists() and not path.is_dir()):
+        raise UsageError(f"{text!r} is not a folder", where=option, hint="valid: dist")
+    return path
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what can go wrong into a message and an exit code; see fatwheel.errors."""
+    try:
+        yield
+    except FatwheelError as error:
+        ui.show_error(error)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        ui.show_note("interrupted; what was finished is kept")
+        raise SystemExit(InterruptedBuildError.exit_code) from None
+    except BrokenPipeError:
+        # Whoever read our result has seen enough. Nothing may be flushed into the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
