@@ -9,6 +9,11 @@ the size of a payload that follows. The attributes read here (names are cuobjdum
                                in its place for kernels with more than 4 KiB of parameters
   0x19 EIATTR_CBANK_PARAM_SIZE the value is the size of all parameters
 
+The architecture is in the ELF header's flags: the lowest byte up to ABI version 7 (CUDA 12), the
+next one from ABI version 8 (CUDA 13). The suffix 'a' is flag 0x800 in the former, and record 0x09
+(EICOMPAT_ATTR_CUDA_ACCELERATOR_TARGET) of section `.nv.compat` in the latter. The suffix 'f' is
+not in a cubin at all, only in the fatbin entry around it.
+
 Measured on CUDA 11.8 to 13.2 against `cuobjdump -elf`. Sizes and offsets are bytes.
 """
 
@@ -19,6 +24,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..arch import Arch
 from ..errors import FormatError
 from .elf import EM_CUDA, Elf, read_elf
 
@@ -33,9 +39,13 @@ _KPARAM_INFO = 0x17
 _KPARAM_INFO_V2 = 0x45
 _CBANK_PARAM_SIZE = 0x19
 
+_COMPAT = ".nv.compat"
+_ACCELERATOR_TARGET = 0x09
+_FLAG_ACCELERATOR = 0x800
+
 # Comments and strings are matched first, so that a name within them is not taken for an entry.
 _PTX_ENTRY = re.compile(
-    rb'//[^\n]*|/\*.*?\*/|"[^"\n]*"|\.entry\s+(?P<name>[A-Za-z_$%][\w$]*)', re.DOTALL
+    rb'//[^\n]*|/\*.*?(?:\*/|\Z)|"[^"\n]*"|\.entry\s+(?P<name>[A-Za-z_$%][\w$]*)', re.DOTALL
 )
 
 
@@ -70,13 +80,26 @@ def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, Layout]:
     kernels = {}
     for name in _entry_symbols(elf):
         info = infos.get(_INFO + name)
-        kernels[name] = _read_layout(elf.content(info), name) if info else Layout(0, ())
+        kernels[name] = _read_layout(elf.content(info), info.name) if info else Layout(0, ())
     return kernels
 
 
 def kernel_names_of_cubin(cubin: bytes | memoryview) -> tuple[str, ...]:
     """Only the names, for who needs no layouts."""
     return tuple(_entry_symbols(read_cubin(cubin)))
+
+
+def arch_of_cubin(cubin: bytes | memoryview) -> Arch:
+    """What a cubin was made for; 'f' cannot be seen (module docstring)."""
+    elf = read_cubin(cubin)
+    if elf.abi < 8:
+        return Arch(elf.flags & 0xFF, "a" if elf.flags & _FLAG_ACCELERATOR else "")
+    specific = any(
+        attribute == _ACCELERATOR_TARGET and value
+        for section in elf.named(_COMPAT)
+        for attribute, value, _ in _records(elf.content(section), section.name)
+    )
+    return Arch(elf.flags >> 8 & 0xFF, "a" if specific else "")
 
 
 def kernel_names_of_ptx(ptx: bytes | memoryview) -> tuple[str, ...]:
@@ -99,31 +122,31 @@ def _entry_symbols(elf: Elf) -> Iterator[str]:
             yield symbol.name
 
 
-def _read_layout(info: memoryview, kernel: str) -> Layout:
+def _read_layout(info: memoryview, where: str) -> Layout:
     size = 0
     parameters = []
-    for attribute, value, content in _records(info, kernel):
+    for attribute, value, content in _records(info, where):
         if attribute == _CBANK_PARAM_SIZE:
             size = value
         elif attribute in (_KPARAM_INFO, _KPARAM_INFO_V2):
             if len(content) < _PARAMETER.size:
-                raise FormatError("a parameter record is cut off", where=_INFO + kernel)
+                raise FormatError("a parameter record is cut off", where=where)
             _, ordinal, offset, rest = _PARAMETER.unpack_from(content)
             length = rest >> 18 if attribute == _KPARAM_INFO else rest & 0xFFFF
             parameters.append(Parameter(ordinal, offset, length))
     return Layout(size, tuple(sorted(parameters)))
 
 
-def _records(info: memoryview, kernel: str) -> Iterator[tuple[int, int, memoryview]]:
+def _records(info: memoryview, where: str) -> Iterator[tuple[int, int, memoryview]]:
     """(attribute, value, payload) of each record; the payload may be empty."""
     position = 0
     while position < len(info):
         if position + _RECORD.size > len(info):
-            raise FormatError("a record is cut off", where=_INFO + kernel)
+            raise FormatError("a record is cut off", where=where)
         format_, attribute, value = _RECORD.unpack_from(info, position)
         position += _RECORD.size
         length = value if format_ == _FORMAT_WITH_PAYLOAD else 0
         if length > len(info) - position:
-            raise FormatError("a record is cut off", where=_INFO + kernel)
+            raise FormatError("a record is cut off", where=where)
         yield attribute, value, info[position : position + length]
         position += length

@@ -59,10 +59,15 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Elf:
-    """An ELF file's header and sections. Offsets of both header tables are kept for rewriting."""
+    """An ELF file's header and sections.
+
+    abi is the ABI version of its identification; programs counts program headers, table is the
+    offset of the section table.
+    """
 
     type: int
     machine: int
+    abi: int
     flags: int
     programs: int
     table: int
@@ -108,9 +113,9 @@ def read_elf(data: bytes | memoryview) -> Elf:
     if view[4] != 2 or view[5] != 1:
         raise FormatError("only 64-bit little-endian ELF files are supported")
     header = _HEADER.unpack_from(view)
-    _, type_, machine, _, _, _, table, flags, _, _, programs, entry_size, count, names = header
+    ident, type_, machine, _, _, _, table, flags, _, _, programs, entry_size, count, names = header
     if table == 0:
-        return Elf(type_, machine, flags, programs, table, (), view)
+        return Elf(type_, machine, ident[8], flags, programs, table, (), view)
     if entry_size != _SECTION.size or table + entry_size > len(view):
         raise FormatError("the ELF section table is cut off or malformed")
     first = _SECTION.unpack_from(view, table)
@@ -122,7 +127,7 @@ def read_elf(data: bytes | memoryview) -> Elf:
         raise FormatError("the ELF section names are missing")
     rows = list(_SECTION.iter_unpack(view[table : table + count * entry_size]))
     sections = _name_sections(view, rows, names)
-    return Elf(type_, machine, flags, programs, table, sections, view)
+    return Elf(type_, machine, ident[8], flags, programs, table, sections, view)
 
 
 def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> bytes:
