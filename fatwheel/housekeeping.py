@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class CacheReport:
     damaged: tuple[Damage, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As `invoke cache --json` prints it (schemas/cache.schema.json)."""
+        """As `invoke cache --json` prints it (cache.schema.json)."""
         return {
             "folder": str(self.folder),
             "kinds": [asdict(usage) for usage in self.usage],
@@ -60,12 +61,18 @@ def tend_cache(*, check: bool, limit: int | None, clean: bool) -> CacheReport:
 
 def _folder_usage(folder: Path) -> Usage:
     """A folder counted as one kind; its entries are what lies directly in it."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size
-            except FileNotFoundError:
-                continue  # deleted since it was listed
-    times = [entry.stat().st_mtime for entry in folder.iterdir()] or [folder.stat().st_mtime]
-    return Usage(folder.name, len(times), total, min(times), max(times))
+    files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    size = sum(found.st_size for found in map(_stat, files) if found)
+    entries = [found.st_mtime for found in map(_stat, folder.iterdir()) if found]
+    now = time.time()
+    return Usage(
+        folder.name, len(entries), size, min(entries, default=now), max(entries, default=now)
+    )
+
+
+def _stat(path: Path | str) -> os.stat_result | None:
+    """None where it was deleted since it was listed."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None

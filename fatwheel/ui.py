@@ -40,6 +40,8 @@ from .events import (
 )
 from .housekeeping import CacheReport
 
+Part = str | tuple[str, str]  # words, or words and their style
+
 PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
 PROGRESS_STEP = 64 * 2**20  # bytes: smaller steps of a download get no line of their own
 REFRESH = 4  # pictures of the board a second
@@ -87,20 +89,18 @@ def _interactive(stream: IO[str]) -> bool:
 
 def show_note(sentence: str) -> None:
     """One sentence on what is going on."""
-    _print(err(), Text(text.clean(sentence)))
+    _print(err(), sentence)
 
 
 def show_error(error: FatwheelError) -> None:
     """What is wrong, where, what would be valid; details as they are."""
-    block = Text.assemble(("error: ", "bold red"), (text.clean(error.what), "bold"))
+    parts: list[Part] = [("error: ", "bold red"), (error.what, "bold")]
     if error.where:
-        block.append(f"\n  where: {text.clean(error.where)}")
-    for detail in error.details:
-        for line in text.clean(detail).splitlines():
-            block.append(f"\n    {line}")
+        parts.append(f"\n  where: {error.where}")
+    parts += [f"\n    {line}" for detail in error.details for line in detail.splitlines()]
     if error.hint:
-        block.append("\n  hint:  ", "cyan").append(text.clean(error.hint))
-    _print(err(), block)
+        parts += [("\n  hint:  ", "cyan"), error.hint]
+    _print(err(), *parts)
 
 
 def show_json(data: Any) -> None:
@@ -114,7 +114,7 @@ def show_plan(plan: Planned, console: Console | None = None) -> None:
     console = console or err()
     recipe = plan.targets[0].recipe
     wheels = text.count(len(plan.targets), "wheel")
-    _print(console, Text(f"{recipe.project} {recipe.version}: {wheels}", style="bold"))
+    _print(console, (f"{recipe.project} {recipe.version}: {wheels}", "bold"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
@@ -148,7 +148,7 @@ class PlainBoard:
             self._standing.note(event, self._clock())
             line = self._started_or_done(event)
             if line:
-                _print(self._console, Text(text.clean(line)))
+                _print(self._console, line)
             else:
                 _report(self._console, event)
 
@@ -170,9 +170,9 @@ class PlainBoard:
         label, done, total = progress.label, progress.done, progress.total
         last = self._marks.get(label, 0)
         if done < last:  # another download of that name
-            last = 0
-        step = max(total // 10, PROGRESS_STEP)
-        if done == last or (done != total and done - last < step):
+            last = self._marks[label] = 0
+        a_tenth_more = not total or 10 * done // total > 10 * last // total
+        if done == last or (done != total and (done - last < PROGRESS_STEP or not a_tenth_more)):
             return None
         self._marks[label] = done
         if not total:
@@ -232,17 +232,15 @@ def _report(console: Console, event: Event) -> None:
         case Planned():
             show_plan(event, console)
         case StepFinished(step, seconds, detail):
-            words = [step, text.clean(detail), text.duration(seconds)]
-            done = Text("done  ", style="green").append(", ".join(w for w in words if w), "default")
-            _print(console, done)
+            words = [step, detail, text.duration(seconds)]
+            _print(console, ("done  ", "green"), ", ".join(word for word in words if word))
         case JobFailed(job, _, reason, retry):
             tail = "; it will run again, alone" if retry else ""
-            failed = Text("failed  ", style="bold red").append(f"{job.label}: ", "default")
-            _print(console, failed.append(text.clean(reason) + tail, "default"))
+            _print(console, ("failed  ", "bold red"), f"{job.label}: {reason}{tail}")
         case Note(sentence):
-            _print(console, Text(text.clean(sentence)))
+            _print(console, sentence)
         case WheelMade(path):
-            _print(console, Text("made  ", style="green").append(path, "default"))
+            _print(console, ("made  ", "green"), path)
 
 
 # -- results -------------------------------------------------------------------------------------
@@ -274,54 +272,59 @@ def show_proof(proof: ProofResult) -> None:
     compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(proof.units, 'unit')}"
     console = out()
     if proof.same:
-        _print(console, Text(f"same code with a shared front: {compared}", style="green"))
+        _print(console, (f"same code with a shared front: {compared}", "green"))
     else:
         verdict = f"other code with a shared front: {len(proof.different)} of {compared} differ"
-        _print(console, Text(verdict, style="yellow"))
+        _print(console, (verdict, "yellow"))
     for name in proof.different:
-        _print(console, Text(f"  {text.clean(name)}"))
-    _print(console, Text(f"written to {proof.path}"))
+        _print(console, f"  {name}")
+    _print(console, f"written to {proof.path}")
 
 
 def show_cache(report: CacheReport) -> None:
     """What the cache holds, by kind, and what was found damaged and deleted."""
     console = out()
     total = text.size(sum(item.bytes for item in report.usage))
-    _print(console, Text(f"{report.folder}: {total}"))
+    _print(console, f"{report.folder}: {total}")
     _show_rows(console, tables.cache_rows(report.usage))
     for damage in report.damaged:
-        _print(console, Text(f"deleted {damage.kind} {damage.key}: {damage.reason}"))
+        _print(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:
     """`verify.inspect.inspect_file`'s report, for people."""
     console = out()
-    _print(console, Text(text.clean(report["file"]), style="bold"))
+    _print(console, (report["file"], "bold"))
     wheel = report["wheel"]
     if wheel:
-        tags = ", ".join(wheel["tags"])
-        _print(console, Text(text.clean(f"{wheel['name']} {wheel['version']} for {tags}")))
+        _print(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
     for binary in report["binaries"]:
         _show_binary(console, binary)
-    if report["binaries"]:
-        _print(console, Text(""))
+    if any(binary["images"] for binary in report["binaries"]):
+        _print(console, "")
         _show_rows(console, tables.coverage_rows(report["coverage"]))
+    else:
+        _print(console, "no GPU code")
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
-    machine = f"{binary['format']}, {binary['machine']}" if binary["machine"] else binary["format"]
     containers = text.count(binary["containers"], "container")
-    held = f"{containers}, {text.count(binary['kernels'], 'kernel')}"
-    _print(console, Text(f"\n{text.clean(binary['path'])}  ({machine}; {held})"))
+    kernels = text.count(binary["kernels"], "kernel")
+    kind = f"{binary['format']}, {binary['machine']}"
+    _print(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
     _show_rows(console, tables.image_rows(binary["images"]))
 
 
 # -- layout --------------------------------------------------------------------------------------
 
 
-def _print(console: Console, words: Text) -> None:
-    """Lines that the terminal may wrap and nothing cuts."""
-    console.print(words, soft_wrap=True)
+def _print(console: Console, *parts: Part) -> None:
+    """Lines that the terminal may wrap and nothing cuts; parts with a style, or plain."""
+    line = Text()
+    for part in parts:
+        words, style = (part, "") if isinstance(part, str) else part
+        line.append(text.clean(words), style)
+    console.print(line, soft_wrap=True)
 
 
 def _show_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
@@ -343,5 +346,5 @@ def _show_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
     width = max(len(key) for key in rows[0])
     for row in rows:
         for key, value in row.items():
-            _print(console, Text(f"{key:<{width}}  {text.clean(value)}"))
-        _print(console, Text(""))
+            _print(console, f"{key:<{width}}  {value}")
+        _print(console, "")
