@@ -1,0 +1,103 @@
+"""Answers one compile command of the upstream build from the store.
+
+A CUDA unit's answer is its host object with one container that holds the slices of all fronts;
+a C++ unit's is its object. What the store does not have is compiled on the spot.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ..errors import CompileError, OutOfMemoryError
+from ..fatbin.container import Entry
+from ..fatbin.stitch import check_parity, nvcc_order, stitch_object
+from ..model import Front, Job, Unit
+from ..store import Store
+from .context import Context
+from .preprocess import HOST_PASS, Texts, pass_of
+from .slices import (
+    KilledForMemoryError,
+    host_key,
+    load_slice,
+    missing,
+    preprocess_command,
+    run_job,
+    slice_key,
+)
+
+
+def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
+    """All jobs of a unit: one per front, the first yields the host object too."""
+    if unit.kind == "c++":
+        return [Job(unit, None, host=True, memory=0, seconds=0)]
+    return [
+        Job(unit, front, host=index == 0, memory=0, seconds=0) for index, front in enumerate(fronts)
+    ]
+
+
+def look_up_text(texts: Texts, context: Context, job: Job) -> None:
+    """Make a job's texts known where the store may have their results and no record holds."""
+    passes = [pass_of(job.front)] + ([HOST_PASS] if job.host and job.front else [])
+    for pass_ in passes:
+        if texts.recorded(job.unit, pass_) is None and texts.seen(job.unit, pass_):
+            # A source that does not preprocess is reported when it is compiled.
+            with suppress(subprocess.CalledProcessError):
+                texts.preprocess(job.unit, pass_, preprocess_command(context, job))
+
+
+def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front]) -> bytes:
+    """The unit's finished object. Raises CompileError, StitchError or OutOfMemoryError."""
+    texts = Texts(context, store)
+    found = _from_store(texts, context, store, unit, fronts)
+    if found is None:
+        _compile(texts, context, store, unit, fronts)
+        found = _from_store(texts, context, store, unit, fronts)
+    if found is None:
+        raise CompileError(
+            "what was just compiled is not in the store",
+            where=unit.name,
+            hint="do sources or the store change while the build runs?",
+        )
+    return found
+
+
+def _from_store(
+    texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
+) -> bytes | None:
+    text = texts.recorded(unit, HOST_PASS)
+    host = store.get("host", host_key(context, unit, text)) if text else None
+    if host is None or unit.kind == "c++":
+        return host
+    entries: list[Entry] = []
+    for front in fronts:
+        text = texts.recorded(unit, pass_of(front))
+        for code in front.codes:
+            key = text and slice_key(context, unit, front, code, text)
+            data = store.get("slice", key) if key else None
+            if data is None:
+                return None
+            entries += load_slice(data)
+    check_parity(unit.name, entries)
+    return stitch_object(host, nvcc_order(entries))
+
+
+def _compile(
+    texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
+) -> None:
+    for job in jobs_of(unit, fronts):
+        look_up_text(texts, context, job)
+        wanted = missing(texts, context, store, job)
+        if wanted is None:
+            continue
+        try:
+            run_job(context, store, texts, wanted)
+        except KilledForMemoryError as error:
+            raise OutOfMemoryError(
+                f"the compiler was killed for memory at {error.rss / 2**30:.1f} GiB",
+                where=wanted.label,
+                hint="give the build more memory, or fewer --jobs",
+            ) from error

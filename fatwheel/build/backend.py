@@ -1,0 +1,30 @@
+"""Runs a project's PEP 517 back end; started by file name in the environment's own Python.
+
+Arguments: the project's folder, the back end (`module:object`), its backend-path entries joined
+by os.pathsep (may be empty), the folder for the wheel. The wheel's name goes to a file `name`
+in that folder. Standard library only, and nothing of fatwheel.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+
+def main() -> None:
+    project, backend, paths, out = sys.argv[1:]
+    os.chdir(project)
+    # Where this file lies is not where the project's modules are.
+    sys.path[:1] = [os.path.join(project, path) for path in paths.split(os.pathsep) if path]
+    module, _, attribute = backend.partition(":")
+    hooks = importlib.import_module(module)
+    for part in filter(None, attribute.split(".")):
+        hooks = getattr(hooks, part)
+    name = hooks.build_wheel(out)
+    with open(os.path.join(out, "name"), "w", encoding="utf-8") as stream:
+        stream.write(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The preprocessed text of a unit: what a compiler really reads, and so what keys are made of.
+
+A unit has one text per *pass*: 'host', and one per front ('compute_80'). Three ways to know the
+digest of a text, from cheap to dear:
+
+1. from the record of an earlier run: which files that text came from, with their digests. The
+   record holds while every file is the same, and while none of them speaks of
+   __CUDA_ARCH_LIST__ or the list is the same;
+2. from the compiler's own by-product: `--keep` leaves the texts of a call behind;
+3. by preprocessing, 1 to 3 s a pass, done only where the unit was compiled before (else the
+   store cannot have what would be looked up).
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..model import Front, Unit
+from ..store import Store
+from .context import Context, digest
+
+HOST_PASS = "host"
+_VARIANTS = 6  # records kept per unit and pass: other Pythons, torches, lists of architectures
+_MARKER = re.compile(rb'^# \d+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+_ARCHLIST = b"__CUDA_ARCH_LIST__"
+
+
+def pass_of(front: Front | None) -> str:
+    return HOST_PASS if front is None else front.virtual.compute
+
+
+class Texts:
+    """Digests of preprocessed texts; files are read once for its whole life."""
+
+    def __init__(self, context: Context, store: Store) -> None:
+        self._context = context
+        self._store = store
+        self._files: dict[str, tuple[str, bool] | None] = {}
+
+    def recorded(self, unit: Unit, pass_: str) -> str | None:
+        """The text's digest by an earlier record that still holds, or None."""
+        for variant in self._variants(unit, pass_):
+            if variant["archlist"] not in (None, list(self._context.archlist)):
+                continue
+            if all(self._file(path) == (sha, lists) for path, sha, lists in variant["files"]):
+                text: str = variant["text"]
+                return text
+        return None
+
+    def seen(self, unit: Unit, pass_: str) -> bool:
+        """Whether this unit was ever compiled with this pass, so that a lookup may succeed."""
+        return self._store.has("seen", self._seen_key(unit, pass_))
+
+    def record(self, unit: Unit, pass_: str, text: Path) -> str:
+        """Remember which files a text came from; returns its digest."""
+        sha, names = _read_text(text)
+        files = []
+        for name in names:
+            found = self._file(name)
+            if found:
+                files.append((name, *found))
+        lists = any(in_file for _, _, in_file in files)
+        variant = {
+            "text": sha,
+            "archlist": list(self._context.archlist) if lists else None,
+            "files": files,
+        }
+        others = [old for old in self._variants(unit, pass_) if old["text"] != sha]
+        self._store.put_json("text", self._key(unit, pass_), [variant, *others][:_VARIANTS])
+        self._store.put_json("seen", self._seen_key(unit, pass_), True)
+        return sha
+
+    def reads_archlist(self, unit: Unit, pass_: str) -> bool:
+        """Whether records prove that this text changes with the list of architectures: the
+        same files gave another text under another list."""
+        mine = list(self._context.archlist)
+        variants = self._variants(unit, pass_)
+        now = [found for found in variants if found["archlist"] == mine]
+        return any(
+            old["files"] == found["files"] and old["text"] != found["text"]
+            for found in now
+            for old in variants
+            if old["archlist"] not in (None, mine)
+        )
+
+    def preprocess(self, unit: Unit, pass_: str, command: list[str]) -> str:
+        """Preprocess one pass, record its text, return the digest.
+
+        command: for C++ the g++ -E command; for CUDA an nvcc command that runs this pass.
+        Raises CalledProcessError where the source does not even preprocess.
+        """
+        with tempfile.TemporaryDirectory(dir=self._context.scratch) as scratch:
+            folder = Path(scratch)
+            job_folder(self._context, unit, folder)
+            text = folder / "text.ii"
+            if unit.kind == "cuda":
+                command = self._pass_command(command, pass_, folder)
+            subprocess.run(
+                [*command, "-o", str(text)],
+                cwd=folder, env=dict(self._context.environment), check=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            return self.record(unit, pass_, text)
+
+    def _pass_command(self, nvcc: list[str], pass_: str, folder: Path) -> list[str]:
+        """The gcc -E command that nvcc itself would run (`--dryrun`), less its output."""
+        listing = subprocess.run(
+            [*nvcc, "--dryrun"], cwd=folder, env=dict(self._context.environment),
+            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        for line in listing.stderr.splitlines():
+            words = shlex.split(line[2:]) if line.startswith("#$ ") and " -E " in line else []
+            if "-E" not in words or "-o" not in words:
+                continue
+            output = words.index("-o")
+            if words[output + 1].endswith(".cpp4.ii") == (pass_ == HOST_PASS):
+                return words[:output] + words[output + 2 :]
+        raise subprocess.CalledProcessError(1, nvcc, listing.stderr)
+
+    def _variants(self, unit: Unit, pass_: str) -> list[dict[str, Any]]:
+        found = self._store.get_json("text", self._key(unit, pass_))
+        return found if isinstance(found, list) else []
+
+    def _key(self, unit: Unit, pass_: str) -> str:
+        context = self._context
+        tools = [context.device_id, context.host_id] if unit.kind == "cuda" else [context.host_id]
+        return digest(
+            "text", tools, unit.name, unit.source, unit.codegen, unit.preprocessor,
+            context.places.source, pass_,
+        )  # fmt: skip
+
+    def _seen_key(self, unit: Unit, pass_: str) -> str:
+        return digest("seen", unit.name, unit.source, self._context.places.source, pass_)
+
+    def _file(self, name: str) -> tuple[str, bool] | None:
+        """sha256 of a file as named in a text, and whether it speaks of the arch list."""
+        if name not in self._files:
+            self._files[name] = _read_file(self._context.places.real(name))
+        return self._files[name]
+
+
+def job_folder(context: Context, unit: Unit, folder: Path) -> None:
+    """Lay out a job's own folder: links to the environment, the pre-included header."""
+    context.places.link_into(folder)
+    (folder / "keep").mkdir()
+    if unit.kind == "cuda":
+        (folder / "fatwheel.h").write_text(unit_header(unit, context.archlist))
+
+
+def unit_header(unit: Unit, archlist: tuple[int, ...]) -> str:
+    """The header that every nvcc call of a unit includes first.
+
+    It fixes __CUDA_ARCH_LIST__ to the whole list, from which CCCL builds names and dispatch,
+    and anchors the module id: nvcc takes it from the first external symbol, and from the
+    process id where there is none (CUDA before 12.9).
+    """
+    anchor = digest("anchor", unit.name)[:16]
+    return (
+        "#undef __CUDA_ARCH_LIST__\n"
+        f"#define __CUDA_ARCH_LIST__ {','.join(map(str, archlist))}\n"
+        f'extern "C" {{ __attribute__((visibility("hidden"))) int fw_unit_{anchor} = 1; }}\n'
+    )
+
+
+def _read_text(path: Path) -> tuple[str, list[str]]:
+    """sha256 of a text, and the files that its line markers name, in order, each once."""
+    if path.stat().st_size == 0:
+        return hashlib.sha256(b"").hexdigest(), []
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        sha = hashlib.sha256(view).hexdigest()
+        names = dict.fromkeys(match[1] for match in _MARKER.finditer(view))
+    return sha, [os.fsdecode(name) for name in names if not name.startswith(b"<")]
+
+
+def _read_file(path: str) -> tuple[str, bool] | None:
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha256(data).hexdigest(), _ARCHLIST in data

@@ -1,0 +1,150 @@
+"""Stands in for nvcc and g++ while the upstream build runs.
+
+In mode 'capture' it writes each compile command down and leaves an empty object; in mode
+'assemble' it answers each with an object stitched from the store, and compiles what is missing
+on the spot. Whatever is not one compilation of one source below the project's folder goes to
+the real compiler.
+
+Standard library only; it starts once per command, so it imports little.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import FatwheelError
+from ..model import Unit
+from .commands import Compile, read_host, read_nvcc
+from .context import context_from_wire, fingerprint
+from .view import Marks, abstract
+
+SETTINGS = "FATWHEEL_SHIM"  # the environment variable that names the settings file
+
+
+def write_shims(folder: Path, python: str, cuda_home: Path) -> tuple[Path, Path]:
+    """Make the two stand-ins: a CUDA_HOME with the shim as its nvcc, and a g++.
+
+    Returns the CUDA_HOME and the g++. Everything else of the real CUDA_HOME is linked.
+    """
+    shadow = folder / "cuda"
+    (shadow / "bin").mkdir(parents=True)
+    for item in cuda_home.iterdir():
+        if item.name != "bin":
+            (shadow / item.name).symlink_to(item.resolve())
+    for tool in (cuda_home / "bin").iterdir():
+        if tool.name != "nvcc":
+            (shadow / "bin" / tool.name).symlink_to(tool.resolve())
+    compilers = folder / "compilers"
+    compilers.mkdir()
+    _write_shim(shadow / "bin" / "nvcc", python, "nvcc")
+    _write_shim(compilers / "g++", python, "g++")
+    return shadow, compilers / "g++"
+
+
+def _write_shim(path: Path, python: str, tool: str) -> None:
+    package = Path(__file__).resolve().parents[2]
+    start = (
+        f"import sys; sys.path.insert(0, {str(package)!r}); from fatwheel.build.shim import main"
+    )
+    path.write_text(
+        f"#!/bin/sh\nexec {shlex.quote(python)} -I -c "
+        f'{shlex.quote(start + "; sys.exit(main())")} {tool} "$@"\n'
+    )
+    path.chmod(0o755)
+
+
+def main() -> int:
+    """The shim's entry point: argv is the tool's name, then the command's arguments."""
+    settings = json.loads(Path(os.environ[SETTINGS]).read_text())
+    tool, arguments = sys.argv[1], sys.argv[2:]
+    reader = read_nvcc if tool == "nvcc" else read_host
+    command = reader(arguments, os.getcwd())
+    if command is None or not _below(command.source, settings["root"]):
+        real = settings[tool]
+        os.execv(real, [real, *arguments])
+    try:
+        if settings["mode"] == "capture":
+            _capture(settings, command)
+        else:
+            _answer(settings, command)
+    except FatwheelError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    _write_depfile(command)
+    return 0
+
+
+def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
+    """The unit that a captured command compiles, with placeholders for all folders."""
+    return Unit(
+        name=_unit_name(command.output, root),
+        kind=command.kind,
+        source=abstract(command.source, marks),
+        codegen=tuple(abstract(arg, marks) for arg in command.codegen),
+        preprocessor=tuple(abstract(arg, marks) for arg in command.preprocessor),
+    )
+
+
+def _unit_name(output: str, root: str) -> str:
+    """The object's path inside the project: no build folder, no suffix.
+
+    setuptools puts objects below build/temp.PLATFORM-PYTHON/, and those of sources named by an
+    absolute path below that with the whole path repeated.
+    """
+    name = os.path.relpath(output, root)
+    name = re.sub(r"^build/temp[^/]*/", "", name)
+    name = name.removeprefix(root.lstrip("/") + "/")
+    return os.path.splitext(name)[0]
+
+
+def _below(path: str, root: str) -> bool:
+    return os.path.realpath(path).startswith(os.path.realpath(root) + os.sep)
+
+
+def _marks(settings: dict[str, Any]) -> Marks:
+    return tuple((real, name) for real, name in settings["marks"])
+
+
+def _capture(settings: dict[str, Any], command: Compile) -> None:
+    unit = unit_of(command, settings["root"], _marks(settings))
+    record = {"unit": dataclasses.asdict(unit), "relocatable": command.relocatable}
+    path = Path(settings["records"], fingerprint(unit))
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(record))
+    part.rename(path)
+    shutil.copyfile(settings["empty_object"], command.output)
+
+
+def _answer(settings: dict[str, Any], command: Compile) -> None:
+    # Imported here: capturing does without, and it runs once per command.
+    from .assemble import object_of
+    from .context import fronts_from_wire
+
+    unit = unit_of(command, settings["root"], _marks(settings))
+    context = context_from_wire(settings["context"])
+    data = object_of(context, context.store(), unit, fronts_from_wire(settings["fronts"]))
+    part = Path(f"{command.output}.{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(command.output)
+
+
+def _write_depfile(command: Compile) -> None:
+    """ninja and make read it; a stitched object depends on its source alone."""
+    if command.depfile:
+        Path(command.depfile).write_text(f"{command.output}: {command.source}\n")
+
+
+def settings_text(
+    *, mode: str, root: Path, marks: Marks, nvcc: Path, cxx: str, **more: object
+) -> str:
+    """The settings file's content."""
+    common = {"mode": mode, "root": str(root), "marks": marks, "nvcc": str(nvcc), "g++": cxx}
+    return json.dumps({**common, **more})

@@ -1,0 +1,224 @@
+"""Makes slices and host objects: one job is one compiler call, its results go to the store.
+
+A slice is stored as the raw fatbin entries of one image under a key over the CUDA compilers,
+the arguments that decide the code, the preprocessed text of its front and the image's name. A
+host object is stored without device code. So neither key knows the Python, the torch or the
+list of architectures, unless the text does.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arch import parse_arch
+from ..errors import CompileError, FormatError
+from ..fatbin.container import Entry, parse_containers, write_container
+from ..fatbin.stitch import image_name, slices_of, without_device_code
+from ..model import Front, Job, Unit
+from ..store import Store
+from .context import Context, digest
+from .preprocess import HOST_PASS, Texts, job_folder, pass_of
+from .processes import Usage, run_measured
+
+# How compilers say that the system ran out of memory: gcc's driver, nvcc's, the allocators.
+_MEMORY_WORDS = re.compile(
+    r"died due to signal 9|Killed signal terminated|signal 9|out of memory|bad_alloc"
+    r"|Cannot allocate memory|virtual memory exhausted",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a job left in the store, and what it cost (seconds, bytes)."""
+
+    seconds: float
+    cpu: float
+    rss: int
+
+
+class KilledForMemoryError(Exception):
+    """The compiler was killed, or gave up, for lack of memory; rss is its peak in bytes."""
+
+    def __init__(self, rss: int, output: str) -> None:
+        super().__init__(output)
+        self.rss = rss
+
+
+def slice_key(context: Context, unit: Unit, front: Front, code: str, text: str) -> str:
+    return digest("slice", context.device_id, unit.codegen, front.virtual.name, code, text)
+
+
+def host_key(context: Context, unit: Unit, text: str) -> str:
+    """Key of a host object. Macros count too: nvcc's stub is compiled with them once more."""
+    macros = _macros(unit.preprocessor) if unit.kind == "cuda" else ()
+    tools = [context.host_id] + ([context.device_id] if unit.kind == "cuda" else [])
+    return digest("host", tools, unit.kind, unit.codegen, macros, text)
+
+
+def cost_key(job: Job) -> str:
+    """Key of what a job cost: its unit and images, not the text, so that edits keep it."""
+    front = job.front and [job.front.virtual.name, *job.front.codes]
+    return digest("cost", job.unit.name, job.unit.source, front, job.host)
+
+
+def missing(texts: Texts, context: Context, store: Store, job: Job) -> Job | None:
+    """The part of a job that the store cannot answer by known texts; None if it all can."""
+    unit, front = job.unit, job.front
+    host = job.host and not _has_host(texts, context, store, unit)
+    codes: tuple[str, ...] = ()
+    if front:
+        text = texts.recorded(unit, pass_of(front))
+        codes = tuple(
+            code
+            for code in front.codes
+            if text is None or not store.has("slice", slice_key(context, unit, front, code, text))
+        )
+    if not host and not codes:
+        return None
+    # A host object comes with at least one image: nvcc makes it in one call.
+    if front and not codes:
+        codes = front.codes[:1]
+    return Job(unit, front and Front(front.virtual, codes), host, job.memory, job.seconds)
+
+
+def commands_of(context: Context, job: Job) -> list[str]:
+    """The compiler command of a job, less its output: `{nvcc} … -c source`."""
+    unit = job.unit
+    arguments = [context.places.in_view(arg) for arg in (*unit.preprocessor, *unit.codegen)]
+    source = context.places.in_view(unit.source)
+    if job.front is None:
+        # Debug information would name the job's own folder otherwise.
+        steady = ["-fno-working-directory", "-fdebug-prefix-map=/proc/self/cwd=/fatwheel"]
+        return [context.cxx, *steady, *arguments, "-c", source]
+    seed = ["-frandom-seed", digest("seed", unit.name)[:16]] if context.seeded else []
+    gencode = f"arch={job.front.virtual.compute},code=[{','.join(job.front.codes)}]"
+    return [
+        context.places.in_view(context.nvcc), "-ccbin", context.cxx, "-include", "fatwheel.h",
+        *arguments, *seed, "-gencode", gencode, "-c" if job.host else "-fatbin", source,
+    ]  # fmt: skip
+
+
+def preprocess_command(context: Context, job: Job) -> list[str]:
+    """What `Texts.preprocess` needs: for nvcc the job's command, for g++ its -E form."""
+    command = commands_of(context, job)
+    if job.unit.kind == "cuda":
+        return command
+    return ["-E" if arg == "-c" else arg for arg in command]
+
+
+def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
+    """Compile, and put slices, host object, texts and cost in the store.
+
+    Raises CompileError with the compiler's words and the command to repeat, or
+    KilledForMemoryError.
+    """
+    with tempfile.TemporaryDirectory(prefix="job-", dir=context.scratch) as scratch:
+        folder = Path(scratch)
+        job_folder(context, job.unit, folder)
+        output = folder / "output"
+        keep = ["--keep", "--keep-dir", "keep"] if job.front else ["-save-temps=obj"]
+        command = [*commands_of(context, job), *keep, "-o", str(output.name)]
+        started = time.monotonic()
+        usage = run_measured(command, folder, dict(context.environment))
+        if usage.returncode != 0:
+            raise _failure(context, job, command, usage)
+        _store_results(context, store, texts, job, folder, output)
+        made = Made(time.monotonic() - started, usage.cpu, usage.rss)
+        store.put_json(
+            "cost", cost_key(job), {"seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
+        )
+        return made
+
+
+def _store_results(
+    context: Context, store: Store, texts: Texts, job: Job, folder: Path, output: Path
+) -> None:
+    unit, front = job.unit, job.front
+    data = output.read_bytes()
+    if front is None:
+        text = texts.record(unit, HOST_PASS, _kept(folder, ".ii"))
+        store.put("host", host_key(context, unit, text), data)
+        return
+    text = texts.record(unit, pass_of(front), _kept(folder / "keep", ".cpp1.ii"))
+    for code, entries in _by_code(slices_of(data), front).items():
+        store.put("slice", slice_key(context, unit, front, code, text), write_container(entries))
+    if job.host:
+        text = texts.record(unit, HOST_PASS, _kept(folder / "keep", ".cpp4.ii"))
+        store.put("host", host_key(context, unit, text), without_device_code(data))
+
+
+def _by_code(entries: tuple[Entry, ...], front: Front) -> dict[str, list[Entry]]:
+    """Sort a fatbin's entries by the code they were asked for as."""
+    sorted_: dict[str, list[Entry]] = {code: [] for code in front.codes}
+    for entry in entries:
+        name = image_name(entry)
+        if name not in sorted_:
+            raise FormatError(
+                f"nvcc made an image {name} that was not asked for",
+                hint=f"asked for: {', '.join(front.codes)}",
+            )
+        sorted_[name].append(entry)
+    absent = [code for code, found in sorted_.items() if not found]
+    if absent:
+        raise FormatError(f"nvcc made no image for {', '.join(absent)}")
+    return sorted_
+
+
+def load_slice(data: bytes) -> tuple[Entry, ...]:
+    """The raw entries of a stored slice."""
+    return parse_containers(data)[0].entries
+
+
+def code_order(code: str) -> tuple[object, ...]:
+    """Sort key of images: by architecture, a cubin before its PTX."""
+    return parse_arch(code), code.startswith("compute_")
+
+
+def _has_host(texts: Texts, context: Context, store: Store, unit: Unit) -> bool:
+    text = texts.recorded(unit, HOST_PASS)
+    return text is not None and store.has("host", host_key(context, unit, text))
+
+
+def _kept(folder: Path, suffix: str) -> Path:
+    found = sorted(folder.glob(f"*{suffix}"))
+    if len(found) != 1:
+        raise FormatError(
+            f"the compiler left {len(found)} files *{suffix}, not one", where=str(folder)
+        )
+    return found[0]
+
+
+def _macros(preprocessor: tuple[str, ...]) -> list[str]:
+    pairs = zip(preprocessor[::2], preprocessor[1::2], strict=True)
+    return [word for name, value in pairs if name in ("-D", "-U") for word in (name, value)]
+
+
+def _failure(context: Context, job: Job, command: list[str], usage: Usage) -> Exception:
+    if usage.returncode == -9 or _MEMORY_WORDS.search(usage.output):
+        return KilledForMemoryError(usage.rss, usage.output)
+    kept = _keep_folder(context, job)
+    return CompileError(
+        f"{os.path.basename(command[0])} failed with exit code {usage.returncode}",
+        where=job.label,
+        details=[*usage.output.rstrip().splitlines(), "", "to repeat it:"],
+        hint=f"cd {shlex.quote(str(kept))} && {shlex.join(command)}",
+    )
+
+
+def _keep_folder(context: Context, job: Job) -> Path:
+    """A job's folder that stays after the build, so that a failure can be repeated."""
+    folder = Path(context.scratch).parent / "failed" / digest(job.label)[:12]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    job_folder(context, job.unit, folder)
+    return folder

@@ -1,0 +1,179 @@
+"""Runs the upstream build with stand-ins for nvcc and g++: first to capture, then to assemble.
+
+The project's own back end runs unpatched in the environment's Python. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UpstreamError
+from ..model import Environment, Front, Unit
+from . import backend as backend_script
+from .context import Context, unit_from_wire
+from .shim import SETTINGS, settings_text, write_shims
+from .view import Marks
+
+_TAIL = 40  # lines of upstream's output that an error shows
+
+
+@dataclass(frozen=True)
+class Project:
+    """An unpacked source tree that upstream's build may write into.
+
+    backend and backend_paths are those of pyproject.toml's [build-system] (PEP 517).
+    variables: the recipe's [environment]. epoch: seconds, for SOURCE_DATE_EPOCH.
+    """
+
+    root: Path
+    backend: str
+    backend_paths: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...]
+    epoch: int
+
+
+class Upstream:
+    """One project's build in one environment, in a work folder that is the build's own."""
+
+    def __init__(
+        self, project: Project, environment: Environment, cxx: str, work: Path, python: str
+    ) -> None:
+        """cxx: the host compiler; python: the interpreter that runs the stand-ins."""
+        self.project = project
+        self.environment = environment
+        self.cxx = cxx
+        self.work = work
+        work.mkdir(parents=True, exist_ok=True)
+        self._cuda_home, self._gxx = write_shims(
+            work / "shims", python, environment.cuda_home
+        )  # fmt: skip
+
+    @property
+    def marks(self) -> Marks:
+        """The folders that captured commands must not name."""
+        folders = (
+            (self.project.root, "src"),
+            (self._cuda_home, "cuda"),
+            (self.environment.cuda_home, "cuda"),
+            (self.environment.site, "site"),
+            (self.environment.root, "env"),
+            (self.environment.include, "python"),
+        )
+        found: dict[str, str] = {}
+        for folder, name in folders:
+            found.setdefault(str(folder), name)
+            found.setdefault(os.path.realpath(folder), name)
+        return tuple(found.items())
+
+    def capture(self) -> tuple[Unit, ...]:
+        """The units of the build, by name. Raises UpstreamError where it fails or has none."""
+        records = self.work / "records"
+        shutil.rmtree(records, ignore_errors=True)
+        records.mkdir()
+        self._run("capture", records=str(records), empty_object=str(self._empty_object()))
+        found = [json.loads(path.read_text()) for path in sorted(records.iterdir())]
+        units = tuple(
+            sorted((unit_from_wire(record["unit"]) for record in found), key=lambda u: u.name)
+        )
+        relocatable = [record["unit"]["name"] for record in found if record["relocatable"]]
+        if relocatable:
+            raise UpstreamError(
+                "units built as relocatable device code (-rdc=true, -dc) are not supported yet",
+                where=", ".join(sorted(relocatable)),
+            )
+        if not any(unit.kind == "cuda" for unit in units):
+            raise UpstreamError(
+                "this project's build compiles no CUDA unit",
+                where=str(self.project.root.name),
+                hint="does its setup.py need a variable to build CUDA code "
+                "([environment] in the recipe, for example FORCE_CUDA)?",
+            )
+        return units
+
+    def assemble(self, context: Context, fronts: Sequence[Front]) -> Path:
+        """The wheel that upstream's build makes when every compile is answered from the store."""
+        return self._run(
+            "assemble", context=context.to_wire(), fronts=[asdict(front) for front in fronts]
+        )
+
+    def _run(self, mode: str, **settings: Any) -> Path:
+        settings_file = self.work / f"{mode}.json"
+        nvcc = self.environment.cuda_home / "bin" / "nvcc"
+        settings_file.write_text(
+            settings_text(
+                mode=mode, root=self.project.root, marks=self.marks, nvcc=nvcc, cxx=self.cxx,
+                **settings,
+            )
+        )  # fmt: skip
+        # What the other mode built must not be taken for up to date.
+        shutil.rmtree(self.project.root / "build", ignore_errors=True)
+        out = self.work / f"{mode}-wheel"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        log = self.work / f"{mode}.log"
+        command = [
+            str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
+            self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
+        ]  # fmt: skip
+        returncode = _run_logged(command, self._variables(settings_file), log)
+        name = out / "name"
+        if returncode != 0 or not name.is_file():
+            raise UpstreamError(
+                f"the project's own build failed (exit code {returncode})",
+                where=f"{self.project.root.name}, {mode}",
+                details=log.read_text(errors="replace").splitlines()[-_TAIL:],
+                hint="above are the last lines of its output",
+            )
+        return out / name.read_text()
+
+    def _variables(self, settings_file: Path) -> dict[str, str]:
+        tools = [self._cuda_home / "bin", self.environment.python.parent]
+        inherited = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
+        return {
+            **inherited,
+            "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
+            "CUDA_HOME": str(self._cuda_home),
+            "CUDA_PATH": str(self._cuda_home),
+            "CXX": str(self._gxx),
+            # torch would look for a GPU otherwise; the flags it makes of this are dropped.
+            "TORCH_CUDA_ARCH_LIST": "8.0",
+            "MAX_JOBS": str(os.cpu_count() or 1),
+            "LC_ALL": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SOURCE_DATE_EPOCH": str(self.project.epoch),
+            SETTINGS: str(settings_file),
+            **dict(self.project.variables),
+        }
+
+    def _empty_object(self) -> Path:
+        """An object without content, so that upstream's link step succeeds while capturing."""
+        path = self.work / "empty.o"
+        subprocess.run(
+            [self.cxx, "-c", "-x", "c++", os.devnull, "-o", str(path)],
+            check=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return path
+
+
+def _run_logged(command: Sequence[str], variables: dict[str, str], log: Path) -> int:
+    """Run in a process group of its own, so that an interrupt ends all of it."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, env=variables, stdin=subprocess.DEVNULL, stdout=stream,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            return process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,73 @@
+"""What every engine offers: workers that do jobs, one per shard.
+
+An engine opens one worker a shard; a worker takes jobs at any time and reports each outcome to
+the queue it was opened with. Engines decide nothing: `engines.run` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from queue import Queue
+from typing import Protocol
+
+from ..build.context import Context
+from ..build.slices import Made
+from ..errors import FatwheelError
+from ..model import Job
+
+
+@dataclass(frozen=True)
+class JobMade:
+    job: Job
+    made: Made
+
+
+@dataclass(frozen=True)
+class JobKilled:
+    """The compiler was killed for memory, at a peak of rss bytes."""
+
+    job: Job
+    rss: int
+
+
+@dataclass(frozen=True)
+class JobBroken:
+    """The job ended with an error."""
+
+    job: Job
+    error: FatwheelError
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """The worker itself ended; the jobs that it had are not done."""
+
+    shard: str
+    jobs: tuple[Job, ...]
+    reason: str
+
+
+Report = JobMade | JobKilled | JobBroken | WorkerLost
+Reports = Queue[Report]
+
+
+class Worker(Protocol):
+    """One shard's worker."""
+
+    def start(self, job: Job) -> None:
+        """Begin a job; its outcome goes to the reports."""
+
+    def close(self) -> None:
+        """End the worker and whatever it still does."""
+
+    def memory(self) -> int:
+        """Bytes resident now, over all its compilers."""
+
+
+class Engine(Protocol):
+    """Where shards run."""
+
+    name: str
+
+    def open(self, shard: str, context: Context, reports: Reports) -> Worker:
+        """A new worker for a shard."""
