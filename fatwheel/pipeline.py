@@ -1,0 +1,216 @@
+"""The one place where the steps of a build are put in order:
+
+resolve → toolchain → source → capture → plan → compile → assemble → pack → check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .build.context import digest
+from .build.schedule import Scheduler
+from .engines.base import Engine
+from .engines.process import ProcessEngine
+from .engines.run import JobRun
+from .errors import CompileError, UsageError
+from .events import Emit, Note, Planned, WheelMade
+from .fronts import exact_fronts, shared_fronts
+from .machine import cores, free_memory
+from .model import Front, Target
+from .plan import Work, make_shards, plan_work
+from .prepare import (
+    Prepared,
+    Tools,
+    code_digest,
+    open_store,
+    prepared,
+    ready_tools,
+    resolve,
+    step,
+)
+from .proof import find_proofs
+from .record import FILE as RECORD_FILE
+from .record import build_record, record_bytes
+from .source import epoch_of
+from .verify.wheel import check_wheel
+from .wheels.name import version_label
+from .wheels.pack import repack
+
+ENGINES: dict[str, type[Engine]] = {"process": ProcessEngine}
+FRONTS = ("auto", "exact", "shared")
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What `invoke build` was asked for; None means the default. memory is in bytes."""
+
+    kernel: str
+    archs: str | None
+    pythons: str | None
+    torch: str | None
+    toolchain: str
+    engine: str
+    shards: int | None
+    jobs: int | None
+    memory: int | None
+    front: str
+    out: Path
+
+
+def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
+    """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay."""
+    _check_choice("--front", request.front, FRONTS)
+    _check_choice("--engine", request.engine, tuple(ENGINES))
+    asked = resolve(
+        request.kernel, request.toolchain, request.archs, request.pythons, request.torch
+    )
+    return [_build_target(target, request, emit) for target in asked.targets]
+
+
+def fronts_for(target: Target, mode: str, compiler_id: str) -> tuple[Front, ...]:
+    """The fronts of a target under `--front` mode."""
+    if mode == "exact":
+        return exact_fronts(target.archs)
+    if mode == "shared":
+        return shared_fronts(target.archs, lambda front, archs: True)
+    proofs = find_proofs(target.recipe, compiler_id)
+    return shared_fronts(
+        target.archs, lambda front, archs: any(proof.covers(front, archs) for proof in proofs)
+    )
+
+
+def _build_target(target: Target, request: BuildRequest, emit: Emit) -> WheelMade:
+    started = time.monotonic()
+    tools = ready_tools(target, emit)
+    fronts = fronts_for(target, request.front, tools.environment.compiler_id)
+    key = _wheel_key(target, tools, fronts, request.front)
+    made = _from_store(target, request, key, emit)
+    if made is None:
+        with prepared(target, tools, emit) as ready:
+            made = _make(ready, request, fronts, key, emit)
+    path, slices, compiled = made
+    result = WheelMade(
+        path=str(path),
+        size=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        archs=",".join(str(request) for request in target.archs),
+        seconds=time.monotonic() - started,
+        hits=slices - compiled,
+        compiled=compiled,
+    )
+    emit(result)
+    return result
+
+
+Made = tuple[Path, int, int]  # the wheel, its slices, how many of them were compiled
+
+
+def _from_store(target: Target, request: BuildRequest, key: str, emit: Emit) -> Made | None:
+    """The finished wheel, where these very inputs made it before."""
+    store = open_store()
+    facts = store.get_json("built", key)
+    if not isinstance(facts, dict) or not store.has("wheel", key):
+        return None
+    path = request.out / facts["file"]
+    request.out.mkdir(parents=True, exist_ok=True)
+    if not store.copy_out("wheel", key, path):
+        return None
+    emit(
+        Planned(
+            (target,), request.engine, request.front, shards=0, jobs=0, memory=0,
+            units=facts["units"], slices=facts["slices"], hits=facts["slices"], work=0,
+        )
+    )  # fmt: skip
+    return path, facts["slices"], 0
+
+
+def _make(
+    ready: Prepared, request: BuildRequest, fronts: tuple[Front, ...], key: str, emit: Emit
+) -> Made:
+    target, store = ready.target, open_store()
+    context = ready.context(fronts)
+    with step(emit, "plan"):
+        work = plan_work(ready.units, lambda unit: fronts, context, target.recipe, cores())
+    _compile(ready, request, fronts, work, emit)
+    with step(emit, "assemble"):
+        upstream_wheel = ready.upstream.assemble(context, fronts)
+    with step(emit, "pack"):
+        record = build_record(target, context, store, ready.units, fronts, request.front)
+        path = repack(
+            upstream_wheel,
+            request.out,
+            local_version=version_label(target.toolchain.cuda, target.torch, target.archs),
+            extra_files={RECORD_FILE: record_bytes(record)},
+            epoch=ready.upstream.project.epoch,
+        )
+        check_wheel(path, target, fronts)
+    store.put_file("wheel", key, path)
+    store.put_json("built", key, {"file": path.name, "units": work.units, "slices": work.slices})
+    return path, work.slices, work.slices - work.hits
+
+
+def _compile(
+    ready: Prepared,
+    request: BuildRequest,
+    fronts: tuple[Front, ...],
+    work: Work,
+    emit: Emit,
+) -> None:
+    """Run what the store lacks; raises the first failure when everything else is done."""
+    jobs = request.jobs or cores()
+    memory = request.memory or free_memory()
+    shards = make_shards(work.pending, request.shards or len(ready.target.archs))
+    emit(
+        Planned(
+            (ready.target,), request.engine, request.front, shards=len(shards), jobs=jobs,
+            memory=memory, units=work.units, slices=work.slices, hits=work.hits,
+            work=work.seconds, archlist_units=work.archlist_units, pending=len(work.pending),
+        )
+    )  # fmt: skip
+    if work.archlist_units:
+        emit(
+            Note(
+                f"{len(work.archlist_units)} units read __CUDA_ARCH_LIST__ and are compiled again "
+                f"for every architecture: {', '.join(work.archlist_units)}"
+            )
+        )
+    if not work.pending:
+        return
+    scheduler = Scheduler(work.pending, jobs, memory, lend=request.jobs is None)
+    run = JobRun(
+        ENGINES[request.engine](), ready.context(fronts), shards, scheduler, emit
+    )  # fmt: skip
+    with step(emit, "compile", f"{len(work.pending)} jobs"):
+        run.run()
+    if run.errors:
+        raise _summed_up(run, len(work.pending))
+
+
+def _summed_up(run: JobRun, total: int) -> Exception:
+    first, *others = run.errors
+    if not others:
+        return first
+    return CompileError(
+        f"{len(run.errors)} of {total} jobs failed; the others are kept",
+        details=[line for error in run.errors for line in (*str(error).splitlines(), "")],
+    )
+
+
+def _wheel_key(target: Target, tools: Tools, fronts: tuple[Front, ...], mode: str) -> str:
+    """Key of a finished wheel: everything that can reach its bytes."""
+    return digest(
+        "wheel", target.recipe.digest, target.toolchain.digest, target.python, target.torch,
+        [str(request) for request in target.archs], mode,
+        [(front.virtual.name, front.codes) for front in fronts],
+        tools.environment.root.name, tools.compiler.id, epoch_of(target.recipe), code_digest(),
+    )  # fmt: skip
+
+
+def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UsageError(
+            f"{value!r} is not a valid choice", where=option, hint=f"valid: {', '.join(valid)}"
+        )

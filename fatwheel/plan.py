@@ -1,0 +1,130 @@
+"""Turns units and fronts into jobs and shards, with what each is expected to cost.
+
+Costs come from the store where a job was measured before, else from the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from .build.assemble import jobs_of, look_up_text
+from .build.context import Context
+from .build.preprocess import HOST_PASS, Texts, pass_of
+from .build.slices import cost_key, missing
+from .model import Front, Job, Recipe, Shard, Unit
+from .store import Store
+
+# A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
+_FURTHER_IMAGE = 0.15
+# The next run of a unit may need a little more memory than the last one did.
+_HEADROOM = 1.05
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be compiled, and what the store answers already.
+
+    pending: the jobs for what the store lacks. slices counts units × images, hits those that
+    are there. archlist_units must be compiled again because their text changes with the list
+    of architectures.
+    """
+
+    pending: tuple[Job, ...]
+    units: int
+    slices: int
+    hits: int
+    archlist_units: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(job.seconds for job in self.pending)
+
+
+def plan_work(
+    units: Sequence[Unit],
+    fronts_of: Callable[[Unit], Sequence[Front]],
+    context: Context,
+    recipe: Recipe,
+    threads: int,
+) -> Work:
+    """Ask the store for every slice and host object; what it lacks becomes jobs."""
+    store = context.store()
+    texts = Texts(context, store)
+    jobs = [job for unit in units for job in jobs_of(unit, fronts_of(unit))]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda job: look_up_text(texts, context, job), jobs))
+    pending = [part for job in jobs if (part := missing(texts, context, store, job))]
+    slices = sum(len(job.front.codes) for job in jobs if job.front)
+    lacking = sum(len(job.front.codes) for job in pending if job.front)
+    return Work(
+        pending=tuple(estimated(job, store, recipe) for job in pending),
+        units=len(units),
+        slices=slices,
+        hits=slices - lacking,
+        archlist_units=_archlist_units(pending, texts),
+    )
+
+
+def estimated(job: Job, store: Store, recipe: Recipe) -> Job:
+    """The job with the memory (bytes) and seconds that it is expected to take."""
+    measured = store.get_json("cost", cost_key(job))
+    if isinstance(measured, dict):
+        memory, seconds = int(measured["rss"] * _HEADROOM), float(measured["cpu"])
+    else:
+        memory, seconds = _recipe_cost(job, recipe)
+    return dataclasses.replace(job, memory=memory, seconds=seconds)
+
+
+def make_shards(jobs: Iterable[Job], count: int) -> tuple[Shard, ...]:
+    """Distribute jobs over `count` shards.
+
+    The jobs of one front stay together while there are no more shards than fronts; beyond that
+    a front's units are split. C++ units go wherever there is least to do.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(pass_of(job.front), []).append(job)
+    loose = groups.pop(HOST_PASS, [])
+    bins = _split(groups, count)
+    for job in sorted(loose, key=lambda job: -job.seconds):
+        if len(bins) < count:
+            bins.append((HOST_PASS, [job]))
+        else:
+            min(bins, key=lambda item: sum(job.seconds for job in item[1]))[1].append(job)
+    return tuple(
+        Shard(f"{index}:{name}", tuple(members)) for index, (name, members) in enumerate(bins, 1)
+    )
+
+
+def _split(groups: dict[str, list[Job]], count: int) -> list[tuple[str, list[Job]]]:
+    """Join the smallest groups, or halve the largest, until there are `count`."""
+    bins = list(groups.items())
+    bins.sort(key=lambda item: -sum(job.seconds for job in item[1]))
+    while len(bins) > count:
+        (last, few), (name, more) = bins.pop(), bins.pop()
+        bins.append((f"{name}+{last}", more + few))
+    while 0 < len(bins) < count and max(len(members) for _, members in bins) > 1:
+        bins.sort(key=lambda item: len(item[1]))
+        name, members = bins.pop()
+        bins += [(name, members[::2]), (name, members[1::2])]
+    return bins
+
+
+def _recipe_cost(job: Job, recipe: Recipe) -> tuple[int, float]:
+    memory, seconds = recipe.memory, recipe.seconds
+    for cost in recipe.costs:
+        if fnmatch.fnmatch(job.unit.name, cost.units):
+            memory, seconds = cost.memory, cost.seconds
+            break
+    images = len(job.front.codes) if job.front else 1
+    return memory, seconds * (1 + _FURTHER_IMAGE * (images - 1))
+
+
+def _archlist_units(pending: Iterable[Job], texts: Texts) -> tuple[str, ...]:
+    """Units that are pending only because their text changes with the list."""
+    names = [job.unit.name for job in pending if texts.reads_archlist(job.unit, pass_of(job.front))]
+    return tuple(dict.fromkeys(names))

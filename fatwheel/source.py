@@ -1,0 +1,114 @@
+"""Unpacks a recipe's source into a folder that upstream's build may write into."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from .build.upstream import Project
+from .errors import FormatError, UpstreamError
+from .events import Emit
+from .fetch import fetch
+from .model import Recipe
+from .sourcetree import source_files
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What a project without [build-system] gets (PEP 517).
+_LEGACY = "setuptools.build_meta:__legacy__"
+_EXPANSION = 4 << 30  # bytes: no sdist that anyone builds unpacks to more
+
+
+def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project:
+    """The recipe's source in folder/NAME-VERSION, fetched first where it is an sdist.
+
+    Raises FetchError, HashMismatchError, FormatError for a hostile or broken archive.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder / f"{recipe.project}-{recipe.version}"
+    if recipe.source.folder is not None:
+        for relative in source_files(recipe.source.folder):
+            target = root / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(recipe.source.folder / relative, target)
+    else:
+        assert recipe.source.package is not None
+        [archive] = fetch([recipe.source.package], downloads, emit)
+        _extract(archive, folder / "unpacked").rename(root)
+    root = root / recipe.subdirectory if recipe.subdirectory else root
+    system = _build_system(root)
+    return Project(
+        root=root,
+        backend=system.get("build-backend", _LEGACY),
+        backend_paths=tuple(system.get("backend-path", ())),
+        variables=tuple(sorted(recipe.environment.items())),
+        epoch=epoch_of(recipe),
+    )
+
+
+def epoch_of(recipe: Recipe) -> int:
+    """Seconds since 1970 for every time in the wheel."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH", recipe.epoch))
+
+
+def _extract(archive: Path, folder: Path) -> Path:
+    """Unpack an sdist; returns the one folder that it holds."""
+    try:
+        with tarfile.open(archive) as tar:
+            members = list(_safe_members(tar, archive.name))
+            tar.extractall(folder, members=members)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise FormatError(f"not a readable sdist: {error}", where=archive.name) from error
+    tops = list(folder.iterdir())
+    if len(tops) != 1 or not tops[0].is_dir():
+        raise FormatError(
+            "an sdist holds exactly one folder, this one holds "
+            + (", ".join(sorted(top.name for top in tops)) or "nothing"),
+            where=archive.name,
+        )
+    return tops[0]
+
+
+def _safe_members(tar: tarfile.TarFile, name: str) -> list[tarfile.TarInfo]:
+    """Files and folders that stay below the target (tarfile's own filter needs 3.12)."""
+    members: list[tarfile.TarInfo] = []
+    total = 0
+    for member in tar:
+        parts = Path(member.name).parts
+        if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
+            raise FormatError(
+                f"the sdist has a member that could leave its folder: {member.name!r}", where=name
+            )
+        total += member.size
+        if total > _EXPANSION:
+            raise FormatError("the sdist unpacks to more than 4 GiB", where=name)
+        member.uid = member.gid = os.getuid()
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        members.append(member)
+    return members
+
+
+def _build_system(root: Path) -> dict[str, Any]:
+    file = root / "pyproject.toml"
+    if not file.is_file():
+        if not (root / "setup.py").is_file():
+            raise UpstreamError(
+                "neither pyproject.toml nor setup.py: nothing says how to build this project",
+                where=root.name,
+                hint="is the recipe's 'subdirectory' right?",
+            )
+        return {}
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("build-system", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UpstreamError(f"unreadable: {error}", where=f"{root.name}/pyproject.toml") from error
+    return dict(table) if isinstance(table, dict) else {}
