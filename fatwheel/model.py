@@ -15,8 +15,8 @@ from .arch import Arch, ArchRequest
 class Package:
     """One pinned file of a package index, by name, size and sha256.
 
-    role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …) or
-    'runtime' (torch and the libraries that it loads).
+    role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …),
+    'runtime' (torch and the libraries that it loads) or 'source' (a recipe's sdist).
     """
 
     name: str
@@ -115,8 +115,10 @@ class Recipe:
 
     project, version: of the wheel, as upstream's METADATA says them.
     environment:      variables set for upstream's build.
-    imports:          modules that must import from the finished wheel.
-    memory, seconds:  of one job, where no cost below fits.
+    imports:          modules that must import from the finished wheel, in this order.
+    stub_commands:    commands that upstream's build calls without need (`git`): each must be
+                      replaced on its PATH by one that does nothing and succeeds.
+    memory, seconds:  of one job, where no cost below fits; of several costs the first counts.
     epoch:            seconds since 1970 for every time in the wheel, unless SOURCE_DATE_EPOCH.
     digest:           over the file's meaning, and over the sources where they lie beside it.
     """
@@ -135,6 +137,7 @@ class Recipe:
     folder: Path
     digest: str
     subdirectory: str = ""
+    stub_commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

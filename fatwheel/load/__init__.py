@@ -1,0 +1,257 @@
+"""TOML files into the model: recipes and toolchains.
+
+All mistakes of a file come at once, in one ConfigError: each detail is a line
+`kernels/x/recipe.toml:12: memroy: unknown key; did you mean 'memory'?`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..arch import parse_arch
+from ..errors import ConfigError, UsageError
+from ..model import Cost, Package, Recipe, Source, Toolchain, TorchBuild
+from ..sourcetree import tree_digest
+from .crosschecks import recipe_mistakes, toolchain_mistakes
+from .mistakes import schema_mistakes, suggestion
+from .places import Key, Places
+from .schema import PackageTable, RecipeFile, SourceTable, ToolchainFile
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPE_FILE = "recipe.toml"
+
+
+def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
+    """A recipe by its folder's name in `kernels_dir`, or by the path of a folder or file.
+
+    Raises UsageError where there is none, ConfigError listing every mistake in it.
+    """
+    file = _recipe_file(name_or_path, kernels_dir)
+    places, raw = _read(file)
+    mistakes = [*schema_mistakes(RecipeFile, raw), *recipe_mistakes(raw)]
+    mistakes += _missing_folders(raw, file)
+    _refuse(file, places, mistakes, hint="docs/recipes.md explains every key")
+    return _recipe(RecipeFile.model_validate(raw), file.parent.resolve())
+
+
+def load_toolchain(name: str, toolchains_dir: Path) -> Toolchain:
+    """The toolchain `toolchains_dir`/`name`.toml.
+
+    Raises UsageError where there is none, ConfigError listing every mistake in it.
+    """
+    if name not in list_toolchains(toolchains_dir):
+        raise _unknown("toolchain", name, list_toolchains(toolchains_dir), toolchains_dir)
+    file = toolchains_dir / f"{name}.toml"
+    places, raw = _read(file)
+    mistakes = [*schema_mistakes(ToolchainFile, raw), *toolchain_mistakes(raw, file.stem)]
+    _refuse(file, places, mistakes, hint=None)
+    return _toolchain(ToolchainFile.model_validate(raw))
+
+
+def list_recipes(kernels_dir: Path) -> tuple[str, ...]:
+    """The names of the recipes in a folder, sorted."""
+    return tuple(sorted(file.parent.name for file in kernels_dir.glob(f"*/{RECIPE_FILE}")))
+
+
+def list_toolchains(toolchains_dir: Path) -> tuple[str, ...]:
+    """The names of the toolchains in a folder, sorted."""
+    return tuple(sorted(file.stem for file in toolchains_dir.glob("*.toml")))
+
+
+def _recipe_file(name_or_path: str | Path, kernels_dir: Path) -> Path:
+    if isinstance(name_or_path, str) and not re.search(r"[/\\]|\.toml$", name_or_path):
+        if name_or_path not in list_recipes(kernels_dir):
+            raise _unknown("kernel", name_or_path, list_recipes(kernels_dir), kernels_dir)
+        return kernels_dir / name_or_path / RECIPE_FILE
+    path = Path(name_or_path)
+    file = path if path.suffix == ".toml" else path / RECIPE_FILE
+    if not file.is_file():
+        raise UsageError(
+            "no such recipe",
+            where=str(path),
+            hint=f"name a folder with a {RECIPE_FILE} in it, or one of: "
+            + ", ".join(list_recipes(kernels_dir)),
+        )
+    return file
+
+
+def _unknown(what: str, name: str, known: Sequence[str], folder: Path) -> UsageError:
+    if not known:
+        return UsageError(f"unknown {what} {name!r}", hint=f"there is none in {_shown(folder)}")
+    near = suggestion(name, known)
+    listing = f"{what}s here: {', '.join(known)}"
+    hint = f"{near} ({listing})" if near.startswith("did") else listing
+    return UsageError(f"unknown {what} {name!r}", hint=hint)
+
+
+def _read(file: Path) -> tuple[Places, dict[str, Any]]:
+    """A TOML file's lines and values; ConfigError where it is none."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = f"{data[error.start]:#04x}"
+        raise _unparsable(file, f"{line}: not UTF-8: byte {byte}") from error
+    try:
+        raw = tomllib.loads(text)
+        return Places(text), raw
+    except ValueError as error:
+        raise _unparsable(file, _syntax_mistake(str(error), text)) from error
+    except RecursionError as error:
+        raise _unparsable(file, "1: nested too deeply") from error
+
+
+def _syntax_mistake(message: str, text: str) -> str:
+    """`LINE:COLUMN: MESSAGE` from the parser's words."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
+    if match:
+        return f"{match[2]}:{match[3]}: not TOML: {match[1]}"
+    last_line = text.rstrip("\n").count("\n") + 1
+    return f"{last_line}: not TOML: {message}"
+
+
+def _unparsable(file: Path, mistake: str) -> ConfigError:
+    return ConfigError(
+        "not a TOML file",
+        where=_shown(file),
+        details=[f"{_shown(file)}:{mistake}"],
+        hint="TOML's rules: toml.io",
+    )
+
+
+def _missing_folders(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
+    source = raw.get("source")
+    folder = source.get("folder") if isinstance(source, dict) else None
+    if not isinstance(folder, str) or os.path.isdir(file.parent / folder):
+        return []
+    return [(("source", "folder"), f"{folder!r}: no such folder beside this file")]
+
+
+def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: str | None) -> None:
+    """Raise ConfigError with all mistakes in the file's order, if there are any."""
+    if not mistakes:
+        return
+    lines = sorted((places.line(key), _dotted(key), message) for key, message in mistakes)
+    count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    raise ConfigError(
+        count,
+        where=_shown(file),
+        details=[f"{_shown(file)}:{line}: {key}: {message}" for line, key, message in lines],
+        hint=hint,
+    )
+
+
+def _dotted(key: Key) -> str:
+    """`cost[0].units` for ("cost", 0, "units")."""
+    return "".join(_part(part) for part in key).removeprefix(".")
+
+
+def _part(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part}" if re.fullmatch("[A-Za-z0-9_-]+", part) else f".{json.dumps(part)}"
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would write it from here."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def _recipe(file: RecipeFile, folder: Path) -> Recipe:
+    source = _source(file, file.source, folder)
+    tree = tree_digest(source.folder) if source.folder else None
+    return Recipe(
+        name=folder.name,
+        project=file.project,
+        version=file.version,
+        source=source,
+        archs=tuple(file.archs),
+        environment=dict(file.environment),
+        imports=tuple(file.imports),
+        stub_commands=tuple(file.stub_commands),
+        memory=file.memory,
+        seconds=file.seconds,
+        costs=tuple(
+            Cost(cost.units, cost.memory or file.memory, cost.seconds or file.seconds)
+            for cost in file.cost
+        ),
+        epoch=file.epoch,
+        folder=folder,
+        digest=_digest({"recipe": file.model_dump(), "tree": tree}),
+        subdirectory=file.subdirectory or "",
+    )
+
+
+def _source(file: RecipeFile, source: SourceTable, folder: Path) -> Source:
+    if source.folder is not None:
+        return Source(folder=folder / source.folder)
+    # crosschecks saw to it that an sdist comes with both.
+    assert source.sdist is not None
+    assert source.size is not None
+    assert source.sha256 is not None
+    return Source(
+        package=Package(
+            name=file.project,
+            version=file.version,
+            filename=source.sdist,
+            size=source.size,
+            sha256=source.sha256,
+            role="source",
+        )
+    )
+
+
+def _toolchain(file: ToolchainFile) -> Toolchain:
+    oldest, newest = file.gcc
+    return Toolchain(
+        name=file.name,
+        platform=file.platform,
+        cuda=file.cuda,
+        nvcc=file.nvcc,
+        archs=tuple(parse_arch(arch) for arch in file.archs),
+        gcc=(oldest, newest),
+        packages=_packages(file.packages),
+        builds=tuple(
+            TorchBuild(build.torch, build.python, _packages(build.packages))
+            for build in file.builds
+        ),
+        digest=_digest(file.model_dump()),
+    )
+
+
+def _packages(tables: Sequence[PackageTable]) -> tuple[Package, ...]:
+    return tuple(
+        Package(
+            name=table.name,
+            version=table.version,
+            filename=table.file,
+            size=table.size,
+            sha256=table.sha256,
+            role=table.role,
+        )
+        for table in tables
+    )
+
+
+def _digest(meaning: dict[str, Any]) -> str:
+    """sha256 over values, however they were written: sorted keys, no spaces."""
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

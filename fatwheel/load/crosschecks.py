@@ -1,0 +1,180 @@
+"""Mistakes that lie between the keys of a file, looked for in the raw TOML values.
+
+They are looked for even where `schema` found mistakes, so that all come at once: any value may
+be missing or of a wrong type here, and is then left to `schema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion, Version
+
+from ..arch import parse_arch
+from ..errors import UsageError
+from .places import Key
+from .schema import SourceTable
+
+Raw = dict[str, Any]
+Mistakes = Iterator[tuple[Key, str]]
+
+
+def recipe_mistakes(raw: Raw) -> Mistakes:
+    """Mistakes between the keys of a recipe."""
+    yield from _list_mistakes(raw, "archs", least=1)
+    yield from _list_mistakes(raw, "imports", least=1)
+    yield from _list_mistakes(raw, "stub_commands", least=0)
+    source = raw.get("source")
+    if isinstance(source, dict):
+        yield from _source_mistakes(source, raw)
+
+
+def toolchain_mistakes(raw: Raw, stem: str) -> Mistakes:
+    """Mistakes between the keys of a toolchain whose file is `stem`.toml."""
+    if isinstance(raw.get("name"), str) and raw["name"] != stem:
+        yield ("name",), f"{raw['name']!r} is not the file's name, {stem!r}"
+    yield from _list_mistakes(raw, "archs", least=1)
+    yield from _range_mistakes(raw)
+    shared = _tables(raw, "packages")
+    yield from _package_mistakes(shared, ("packages",), taken=[])
+    seen: list[tuple[object, object]] = []
+    for index, build in _tables(raw, "builds"):
+        key = ("builds", index)
+        yield from _package_mistakes(
+            _tables(build, "packages"),
+            (*key, "packages"),
+            taken=[canonicalize_name(str(package.get("name"))) for _, package in shared],
+        )
+        yield from _build_mistakes(build, key, seen)
+        seen.append((build.get("python"), build.get("torch")))
+    if raw.get("builds") == []:
+        yield ("builds",), "empty; at least one is needed"
+
+
+def _source_mistakes(source: Raw, recipe: Raw) -> Mistakes:
+    pins = ("size", "sha256")
+    if "sdist" in source and "folder" in source:
+        yield ("source", "folder"), "beside sdist; a source is either an sdist or a folder"
+    elif "folder" in source:
+        for pin in pins:
+            if pin in source:
+                yield ("source", pin), "belongs to an sdist; a folder has none"
+    elif "sdist" in source:
+        for pin in pins:
+            if pin not in source:
+                yield ("source", pin), f"missing: {SourceTable.model_fields[pin].description}"
+        yield from _sdist_mistakes(source["sdist"], recipe)
+    else:
+        yield ("source",), "neither sdist nor folder is given"
+
+
+def _sdist_mistakes(sdist: object, recipe: Raw) -> Mistakes:
+    if not isinstance(sdist, str):
+        return
+    try:
+        name, version = parse_sdist_filename(sdist)
+    except InvalidSdistFilename:
+        yield (
+            ("source", "sdist"),
+            f"{sdist!r} is not an sdist's file name; valid: as in flash_attn-2.3.6.tar.gz",
+        )
+        return
+    for contradiction in _contradictions(name, version, recipe.get("project"), recipe):
+        yield ("source", "sdist"), f"{sdist!r} is a file of {contradiction}"
+
+
+def _contradictions(name: str, version: Version, wanted: object, table: Raw) -> Iterator[str]:
+    """How a file's name and version disagree with the keys beside it."""
+    if isinstance(wanted, str) and canonicalize_name(wanted) != name:
+        yield f"{name}, not of {wanted}"
+    try:
+        differs = Version(table.get("version", "")) != version
+    except (InvalidVersion, TypeError):
+        return
+    if differs:
+        yield f"version {version}, not {table['version']}"
+
+
+def _list_mistakes(raw: Raw, key: str, *, least: int) -> Mistakes:
+    items = raw.get(key)
+    if not isinstance(items, list):
+        return
+    if len(items) < least:
+        yield (key,), "empty; at least one is needed"
+    seen = set()
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            continue
+        name = _arch_name(item) if key == "archs" else item
+        if name in seen:
+            yield (key, index), f"{item!r} stands there a second time"
+        seen.add(name)
+
+
+def _arch_name(text: str) -> str:
+    """`80` for `80`, `sm_80` and `80+ptx`, which all ask for the same slices."""
+    try:
+        return parse_arch(text.partition("+")[0]).name
+    except UsageError:
+        return text
+
+
+def _range_mistakes(raw: Raw) -> Mistakes:
+    gcc = raw.get("gcc")
+    if not isinstance(gcc, list) or any(type(major) is not int for major in gcc):
+        return
+    if len(gcc) != 2 or not 0 < gcc[0] <= gcc[1]:
+        yield ("gcc",), f"{gcc} is not a range; valid: oldest and newest, as in [9, 15]"
+
+
+def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> Mistakes:
+    python, torch = build.get("python"), build.get("torch")
+    if (python, torch) in seen and None not in (python, torch):
+        yield key, f"a second build for Python {python} and torch {torch}"
+    packages = [package for _, package in _tables(build, "packages")]
+    named = [package.get("version") for package in packages if package.get("name") == "torch"]
+    if isinstance(build.get("packages"), list) and named != [torch]:
+        yield key, f"its packages hold no torch {torch}"
+
+
+def _package_mistakes(
+    packages: Iterable[tuple[int, Raw]], place: Key, *, taken: list[str]
+) -> Mistakes:
+    """Mistakes of an array of packages; `taken` are names that the environment has already."""
+    taken = list(taken)
+    for index, package in packages:
+        key = (*place, index)
+        name = package.get("name")
+        if isinstance(name, str):
+            if canonicalize_name(name) in taken:
+                yield (*key, "name"), f"a second package {name!r}"
+            taken.append(canonicalize_name(name))
+        yield from _file_mistakes(package, key)
+
+
+def _file_mistakes(package: Raw, key: Key) -> Mistakes:
+    file = package.get("file")
+    if not isinstance(file, str):
+        return
+    try:
+        name, version, _, _ = parse_wheel_filename(file)
+    except InvalidWheelFilename:
+        yield (*key, "file"), f"{file!r} is not a wheel's file name"
+        return
+    for contradiction in _contradictions(name, version, package.get("name"), package):
+        yield (*key, "file"), f"{file!r} is a file of {contradiction}"
+
+
+def _tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
+    items = raw.get(key)
+    if not isinstance(items, list):
+        return []
+    return [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
