@@ -1,0 +1,64 @@
+"""What tests of real tools need: a missing tool fails the test in CI, and skips it elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from fatwheel.cache import cache_folder
+from fatwheel.environment import ensure_environment
+from fatwheel.errors import FatwheelError
+from fatwheel.events import silent
+from fatwheel.load import load_toolchain
+from fatwheel.model import Environment
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLCHAIN = "linux-cuda13.0"
+
+
+def missing(what: str) -> NoReturn:
+    """End a test that cannot run here."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} (a failure because CI=true)", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """Gives the path of a program that a test calls."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            missing(f"{name} is not installed: scripts/install-test-tools installs it on Debian")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    """The environment that builds use, for this Python if the toolchain serves it."""
+    toolchain = load_toolchain(TOOLCHAIN, ROOT / "toolchains")
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = running if running in toolchain.pythons else "3.11"
+    try:
+        return ensure_environment(toolchain, python, toolchain.torches[0], cache_folder(), silent)
+    except FatwheelError as error:
+        missing(f"no CUDA toolchain: {error}")
+
+
+@pytest.fixture(scope="session")
+def cuda_home(request: pytest.FixtureRequest) -> Path:
+    """CUDA_HOME with nvcc and cuobjdump; FATWHEEL_TEST_CUDA_HOME names another one."""
+    named = os.environ.get("FATWHEEL_TEST_CUDA_HOME")
+    if named:
+        return Path(named)
+    found: Environment = request.getfixturevalue("environment")
+    return found.cuda_home

@@ -1,0 +1,205 @@
+"""Stitching objects, with device code from data/device and host objects from g++."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from fatwheel.errors import FormatError, StitchError
+from fatwheel.fatbin.container import Entry, parse_containers, read_entry
+from fatwheel.fatbin.stitch import (
+    check_parity,
+    image_name,
+    nvcc_order,
+    slices_of,
+    stitch_object,
+    without_device_code,
+)
+
+DATA = Path(__file__).parent.parent / "data" / "device"
+FATBIN = DATA / "none.fatbin"
+
+SOURCE = r"""
+__asm__(".section %s,\"a\"\n.align 8\nfatbinData: .incbin \"%s\"\n.previous");
+extern "C" const char fatbinData[];
+const void *wrapper[3] __attribute__((section(".nvFatBinSegment"))) = {nullptr, fatbinData, nullptr};
+int main() { return 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def compile_host(
+    tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
+) -> Callable[[str], bytes]:
+    """Make an object as nvcc does, with the fatbin in a section of the given name."""
+
+    def compile_(section: str) -> bytes:
+        folder = tmp_path_factory.mktemp("host")
+        (folder / "a.cpp").write_text(SOURCE % (section, FATBIN))
+        subprocess.run([tool("g++"), "-c", "a.cpp", "-o", "a.o"], cwd=folder, check=True)
+        return (folder / "a.o").read_bytes()
+
+    return compile_
+
+
+@pytest.fixture(scope="module")
+def host(compile_host: Callable[[str], bytes]) -> bytes:
+    return compile_host(".nv_fatbin")
+
+
+def entry(image: bytes, number: int, *, kind: int = 2, flags: int = 0x11) -> Entry:
+    header = (kind, 0x101, 64, len(image), 0, 0, 0, 0, number, 0, 0, flags, 0, 0)
+    return read_entry(struct.pack("<HHIQIIHHIIIQQQ", *header) + image)
+
+
+def cubin(name: str) -> bytes:
+    return (DATA / f"{name}.cubin").read_bytes()
+
+
+def test_slices_of_a_fatbin_and_of_an_object_are_the_same(host: bytes) -> None:
+    (container,) = parse_containers(FATBIN.read_bytes())
+    assert slices_of(FATBIN.read_bytes()) == container.entries
+    assert slices_of(host) == container.entries
+
+
+def test_an_object_without_its_code_gets_it_back(host: bytes) -> None:
+    empty = without_device_code(host)
+    section = ELFFile(io.BytesIO(empty)).get_section_by_name(".nv_fatbin")
+    assert section.data() == b""
+    assert len(empty) < len(host) - 17_000
+    assert stitch_object(empty, slices_of(host)) == host
+
+
+def test_entries_are_written_in_the_given_order(host: bytes) -> None:
+    entries = slices_of(host)[::-1]
+    data = ELFFile(io.BytesIO(stitch_object(host, entries)))
+    section = data.get_section_by_name(".nv_fatbin").data()
+    raw = b"".join(bytes(entry.raw) for entry in entries)
+    assert section == struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw
+
+
+def test_the_stitched_object_links(host: bytes, tmp_path: Path, tool: Callable[[str], str]) -> None:
+    twice = slices_of(host) * 2
+    (tmp_path / "a.o").write_bytes(stitch_object(host, twice))
+    subprocess.run([tool("g++"), "a.o", "-o", "a"], cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "a"], check=False).returncode == 0
+    linked = ELFFile(io.BytesIO((tmp_path / "a").read_bytes()))
+    data = linked.get_section_by_name(".nv_fatbin").data()
+    assert slices_of(data) == twice
+
+
+def test_relocatable_device_code_is_refused_by_name(
+    compile_host: Callable[[str], bytes],
+) -> None:
+    obj = compile_host("__nv_relfatbin")
+    for use in (slices_of, without_device_code, lambda data: stitch_object(data, ())):
+        with pytest.raises(FormatError, match="relocatable device code.*is not supported"):
+            use(obj)
+
+
+def test_an_object_without_fatbin_section_is_refused(compile_host: Callable[[str], bytes]) -> None:
+    with pytest.raises(FormatError, match=r"0 \.nv_fatbin sections"):
+        slices_of(compile_host(".other"))
+
+
+def test_several_containers_are_refused() -> None:
+    with pytest.raises(FormatError, match="2 fatbin containers, not one"):
+        slices_of(FATBIN.read_bytes() * 2)
+    with pytest.raises(FormatError, match="0 fatbin containers, not one"):
+        slices_of(b"")
+
+
+def test_order_is_ascending_and_a_cubin_comes_before_its_ptx() -> None:
+    wanted = [("elf", "80"), ("ptx", "80"), ("elf", "86"), ("elf", "90"), ("elf", "90a")]
+    wanted += [("elf", "100f"), ("elf", "120")]
+    flags = {"": 0x11, "a": 0x100011, "f": 0x200011}
+    entries = [
+        entry(b"", int(name.rstrip("af")), kind={"elf": 2, "ptx": 1}[kind], flags=flags[suffix])
+        for kind, name in wanted
+        for suffix in [name.lstrip("0123456789")]
+    ]
+    for seed in range(20):
+        shuffled = random.Random(seed).sample(entries, len(entries))
+        assert [(e.kind, e.arch.name) for e in nvcc_order(shuffled)] == wanted
+
+
+def test_images_are_named_as_users_know_them() -> None:
+    names = [image_name(entry) for entry in slices_of(FATBIN.read_bytes())]
+    assert names == ["sm_80", "compute_80", "sm_90a", "sm_120f"]
+
+
+@pytest.mark.parametrize("name", ["none", "lz4", "zstd"])
+def test_slices_that_agree_pass(name: str) -> None:
+    check_parity("unit", slices_of((DATA / f"{name}.fatbin").read_bytes()))
+
+
+def test_slices_of_different_cuda_versions_agree() -> None:
+    entries = [entry(cubin("cuda11.8-sm_80"), 80), entry(cubin("cuda13.0-sm_120f"), 120)]
+    check_parity("unit", entries)
+
+
+def test_other_kernels_are_refused_with_both_sides() -> None:
+    entries = [entry(cubin("cuda13.0-sm_80"), 80), entry(cubin("large"), 90)]
+    with pytest.raises(StitchError, match="do not have the same kernels") as caught:
+        check_parity("csrc/unit", entries)
+    assert caught.value.where == "csrc/unit"
+    assert caught.value.what.startswith("sm_80 and sm_90 ")
+    assert caught.value.details == (
+        "only in sm_80: $empty",
+        "only in sm_80: scale",
+        "only in sm_90: large",
+    )
+
+
+def test_other_ptx_entries_are_refused() -> None:
+    ptx = (DATA / "scale.ptx").read_bytes().replace(b".entry scale(", b".entry other(")
+    entries = [entry(cubin("cuda13.0-sm_80"), 80), entry(ptx, 80, kind=1)]
+    with pytest.raises(StitchError) as caught:
+        check_parity("unit", entries)
+    assert caught.value.what.startswith("sm_80 and compute_80 ")
+    assert caught.value.details == ("only in sm_80: scale", "only in compute_80: other")
+
+
+def test_ptx_alone_is_compared_too() -> None:
+    ptx = (DATA / "scale.ptx").read_bytes()
+    large = (DATA / "large.ptx").read_bytes()
+    check_parity("unit", [entry(ptx, 80, kind=1), entry(ptx, 90, kind=1)])
+    with pytest.raises(StitchError):
+        check_parity("unit", [entry(ptx, 80, kind=1), entry(large, 90, kind=1)])
+
+
+def test_other_layouts_are_refused_with_both() -> None:
+    changed = bytearray(cubin("cuda12.4-sm_86"))
+    # KPARAM_INFO of parameter 1: index 0, ordinal 1, offset 8, and in the top 14 bits size 12.
+    record = changed.find(struct.pack("<BBHIHH", 4, 0x17, 12, 0, 1, 8))
+    assert record > 0, "the sample must have the record"
+    (value,) = struct.unpack_from("<I", changed, record + 12)
+    assert value >> 18 == 12
+    struct.pack_into("<I", changed, record + 12, value - (4 << 18))
+    entries = [entry(cubin("cuda13.0-sm_80"), 80), entry(bytes(changed), 86)]
+    with pytest.raises(StitchError, match="sm_80 and sm_86 disagree on kernel param") as caught:
+        check_parity("csrc/unit", entries)
+    assert caught.value.where == "csrc/unit"
+    assert caught.value.details == (
+        "scale: sm_80 has 22 bytes (#0 at 0, 8 bytes; #1 at 8, 12 bytes; #2 at 20, 2 bytes)",
+        "scale: sm_86 has 22 bytes (#0 at 0, 8 bytes; #1 at 8, 8 bytes; #2 at 20, 2 bytes)",
+    )
+
+
+def test_long_lists_are_shortened() -> None:
+    many = b"".join(b".entry k%03d() { ret; }\n" % number for number in range(100))
+    with pytest.raises(StitchError) as caught:
+        check_parity("unit", [entry(many, 80, kind=1), entry(b"", 90, kind=1)])
+    assert len(caught.value.details) == 13
+    assert caught.value.details[-1] == "... and 88 more"
+
+
+def test_images_that_cannot_be_compared_are_left_alone() -> None:
+    check_parity("unit", [entry(cubin("cuda13.0-sm_80"), 80), entry(b"IR", 80, kind=8)])
