@@ -1,4 +1,4 @@
-"""The cache on this machine: the one store that all builds share, and what else lies there."""
+"""The cache on this machine: the store that all builds share, and what else lies there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .cache import cache_folder
-from .store import Damage, Store, Usage
-
-STORE_LIMIT = 50 * 2**30  # bytes: some hundred builds of a large project
-_STORE = "store"
+from .prepare import open_store
+from .store import Damage, Usage
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,6 @@ class CacheReport:
         }
 
 
-def open_store() -> Store:
-    """The store in the cache folder. Raises StoreError."""
-    return Store(cache_folder() / _STORE, STORE_LIMIT)
-
-
 def tend_cache(*, check: bool, limit: int | None, clean: bool) -> CacheReport:
     """Do what was asked for, in this order, and say what is left. Raises StoreError.
 
@@ -54,15 +47,23 @@ def tend_cache(*, check: bool, limit: int | None, clean: bool) -> CacheReport:
     if clean:
         store.clear()
     folder = cache_folder()
-    others = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != _STORE)
-    usage = (*store.usage(), *(_folder_usage(path) for path in others))
+    others = sorted(path for path in folder.iterdir() if path.is_dir() and path != store.root)
+    seen: set[tuple[int, int]] = set()
+    usage = (*store.usage(), *(_folder_usage(path, seen) for path in others))
     return CacheReport(folder, usage, damaged)
 
 
-def _folder_usage(folder: Path) -> Usage:
-    """A folder counted as one kind; its entries are what lies directly in it."""
-    files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
-    size = sum(found.st_size for found in map(_stat, files) if found)
+def _folder_usage(folder: Path, seen: set[tuple[int, int]]) -> Usage:
+    """A folder counted as one kind; its entries are what lies directly in it.
+
+    A file with several names (environments share theirs) counts where it is seen first.
+    """
+    size = 0
+    for place, _, names in os.walk(folder):
+        for found in map(_stat, (os.path.join(place, name) for name in names)):
+            if found and (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                size += found.st_size
     entries = [found.st_mtime for found in map(_stat, folder.iterdir()) if found]
     now = time.time()
     return Usage(

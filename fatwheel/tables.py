@@ -37,22 +37,20 @@ def plan_lines(plan: Planned) -> Iterator[tuple[str, str]]:
     yield "toolchain", f"{toolchain.name} (CUDA {toolchain.cuda}, nvcc {toolchain.nvcc})"
     yield "archs", ", ".join(str(request) for request in plan.targets[0].archs)
     yield "front", plan.front
+    made = f"{text.count(plan.units, 'unit')}, {text.count(plan.slices, 'slice')}"
+    yield "store", f"{made}; {plan.hits} of them already there"
+    if not plan.pending:
+        yield "work", "nothing to compile"
+        return
+    work = f"{text.count(plan.pending, 'job')}, {text.rough_duration(plan.work)} on one core"
+    yield "work", work
     workers = (
         f"{text.count(plan.shards, 'shard')}, at most {text.count(plan.jobs, 'job')} at a time"
     )
     yield "engine", f"{plan.engine}: {workers}"
     yield "memory", f"at most {text.size(plan.memory)} for all jobs together"
-    made = f"{text.count(plan.units, 'unit')}, {text.count(plan.slices, 'slice')}"
-    yield "store", f"{made}; {plan.hits} of them already there"
-    yield "work", _work(plan)
     if plan.archlist_units:
         yield "again", _compiled_again(plan.archlist_units)
-
-
-def _work(plan: Planned) -> str:
-    if not plan.pending:
-        return "nothing to compile"
-    return f"{text.count(plan.pending, 'job')}, {text.rough_duration(plan.work)} on one core"
 
 
 def _compiled_again(units: Sequence[str]) -> str:

@@ -13,9 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from rich import box
 from rich.console import Console, JustifyMethod, RenderableType
@@ -39,11 +38,13 @@ from .events import (
     WheelMade,
 )
 from .housekeeping import CacheReport
+from .proof import Proof
 
 Part = str | tuple[str, str]  # words, or words and their style
 
 PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
 PROGRESS_STEP = 64 * 2**20  # bytes: smaller steps of a download get no line of their own
+NAMES_SHOWN = 10  # of the kernels that differ
 REFRESH = 4  # pictures of the board a second
 
 STYLES = {tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red"}
@@ -246,38 +247,24 @@ def _report(console: Console, event: Event) -> None:
 # -- results -------------------------------------------------------------------------------------
 
 
-class ProofResult(Protocol):
-    """What `show_proof` needs to know of a proof. units and kernels count what was compared;
-    different names the kernels whose SASS differs."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def same(self) -> bool: ...
-    @property
-    def units(self) -> int: ...
-    @property
-    def kernels(self) -> int: ...
-    @property
-    def different(self) -> Sequence[str]: ...
-
-
 def show_wheels(wheels: Sequence[WheelMade]) -> None:
     """One table of what was made; a list instead where the screen is too narrow for it."""
     _show_rows(out(), tables.wheel_rows(wheels))
 
 
-def show_proof(proof: ProofResult) -> None:
+def show_proof(proof: Proof) -> None:
     """Whether one front may serve several architectures, and where that is written."""
-    compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(proof.units, 'unit')}"
     console = out()
+    archs = ", ".join(str(arch) for arch in proof.archs)
+    compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(len(proof.units), 'unit')}"
     if proof.same:
-        _print(console, (f"same code with a shared front: {compared}", "green"))
+        _print(console, ("same code with a shared front", "green"), f" for {archs}: {compared}")
     else:
-        verdict = f"other code with a shared front: {len(proof.different)} of {compared} differ"
-        _print(console, (verdict, "yellow"))
-    for name in proof.different:
+        _print(console, ("other code with a shared front", "yellow"), f" for {archs}: {compared}")
+    for name in proof.different[:NAMES_SHOWN]:
         _print(console, f"  {name}")
+    if len(proof.different) > NAMES_SHOWN:
+        _print(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
     _print(console, f"written to {proof.path}")
 
 

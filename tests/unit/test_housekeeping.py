@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 
 from fatwheel import housekeeping
-from fatwheel.housekeeping import CacheReport, open_store, tend_cache
+from fatwheel.housekeeping import CacheReport, tend_cache
+from fatwheel.prepare import open_store
 
 SCHEMA = Path(housekeeping.__file__).with_name("cache.schema.json")
 KEY = "ab" * 32
@@ -45,6 +46,14 @@ def test_the_store_and_the_other_folders_are_counted(folder: Path) -> None:
     downloads = report.usage[-1]
     assert downloads.entries == 2
     assert downloads.oldest <= downloads.newest
+
+
+def test_a_file_with_two_names_counts_once(folder: Path) -> None:
+    for name in ("environments", "packages"):
+        (folder / name).mkdir()
+    (folder / "packages" / "file").write_bytes(b"123")
+    (folder / "environments" / "file").hardlink_to(folder / "packages" / "file")
+    assert sizes(look()) == {"environments": 3, "packages": 0}
 
 
 def test_clean_empties_the_store_and_nothing_else(folder: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from fatwheel.events import (
 )
 from fatwheel.housekeeping import CacheReport
 from fatwheel.model import Front, Job, Package, Recipe, Source, Target, Toolchain, Unit
+from fatwheel.proof import Proof, UnitProof
 from fatwheel.store import Damage, Usage
 
 SNAPSHOTS = Path(__file__).parents[1] / "data" / "snapshots"
@@ -174,13 +175,17 @@ COMPILE_ERROR = CompileError(
 )
 
 
-@dataclass(frozen=True)
-class Proof:
-    path: Path = Path("kernels/flash-attn/proofs/linux-cuda13.0.json")
-    same: bool = True
-    units: int = 6
-    kernels: int = 242
-    different: tuple[str, ...] = ()
+def make_proof(*different: str) -> Proof:
+    return Proof(
+        project="flash-attn",
+        version="2.3.6",
+        toolchain="linux-cuda13.0",
+        compiler_id="0" * 64,
+        front=ARCHS[0],
+        archs=tuple(ARCHS),
+        units=(UnitProof("csrc/fwd", 200, {}, different), UnitProof("csrc/bwd", 42, {}, ())),
+        path=Path("kernels/flash-attn/proofs/linux-cuda13.0-sm80.sm86.sm89.json"),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -300,12 +305,12 @@ def test_cache(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_proof(capsys: pytest.CaptureFixture[str]) -> None:
-    ui.show_proof(Proof())
+    ui.show_proof(make_proof())
     check_snapshot("proof-same", capsys.readouterr().out)
 
 
 def test_counter_example(capsys: pytest.CaptureFixture[str]) -> None:
-    ui.show_proof(Proof(same=False, different=("_Z3fwdv [sm_86]", "_Z3bwdv [sm_89]")))
+    ui.show_proof(make_proof(*(f"sm_86 _Z3fwd{number}v" for number in range(12))))
     check_snapshot("proof-different", capsys.readouterr().out)
 
 
@@ -330,7 +335,7 @@ def test_plain_text_has_no_control_characters(capsys: pytest.CaptureFixture[str]
     ui.show_inspection({**INSPECTION, "file": HOSTILE})
     ui.show_inspection({**INSPECTION, "binaries": [{**INSPECTION["binaries"][0], "path": HOSTILE}]})
     ui.show_cache(CACHE)
-    ui.show_proof(Proof(same=False, different=(HOSTILE,), path=Path(HOSTILE)))
+    ui.show_proof(replace(make_proof(HOSTILE), path=Path(HOSTILE)))
     ui.show_note(HOSTILE)
     captured = capsys.readouterr()
     printed = captured.out + captured.err

@@ -1,0 +1,411 @@
+"""The command line: what each argument becomes, how failures end, and that the README tells so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from invoke.collection import Collection
+from invoke.program import Program
+
+from fatwheel import errors
+from fatwheel.events import WheelMade
+from fatwheel.pipeline import BuildRequest
+from fatwheel.prove import ProveRequest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+Run = Callable[..., int]
+
+
+def load_tasks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tasks", ROOT / "tasks.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+COLLECTION = Collection.from_module(load_tasks())
+# Asking a task for its arguments takes their help away from it, so these are tasks of their own.
+ARGUMENTS = {
+    name: task.get_arguments() for name, task in Collection.from_module(load_tasks()).tasks.items()
+}
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process; its exit code."""
+
+    def run(*arguments: str) -> int:
+        try:
+            Program(namespace=COLLECTION).run(["invoke", *arguments])
+        except SystemExit as end:
+            code = end.code
+        else:
+            code = 0
+        assert isinstance(code, int)
+        return code
+
+    return run
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `build` and `prove` were asked for; nothing is built."""
+    asked: list[Any] = []
+
+    def build(request: BuildRequest, emit: object) -> list[WheelMade]:
+        asked.append(request)
+        return []
+
+    def prove(request: ProveRequest, emit: object) -> None:
+        asked.append(request)
+
+    monkeypatch.setattr("fatwheel.pipeline.build", build)
+    monkeypatch.setattr("fatwheel.prove.prove", prove)
+    monkeypatch.setattr("fatwheel.ui.show_proof", lambda proof: None)
+    return asked
+
+
+# -- arguments -----------------------------------------------------------------------------------
+
+
+def test_build_without_options_leaves_the_choice_to_recipe_and_machine(
+    run: Run, requests: list[Any]
+) -> None:
+    assert run("build") == 0
+    assert requests == [
+        BuildRequest(
+            kernel="flash-attn",
+            archs=None,
+            pythons=None,
+            torch=None,
+            toolchain="linux-cuda13.0",
+            engine="process",
+            shards=None,
+            jobs=None,
+            memory=None,
+            front="auto",
+            out=Path("dist"),
+        )
+    ]
+
+
+def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
+    line = (
+        "build --kernel k --arch 80,86+ptx --python 3.10,3.11 --torch 2.1 --toolchain t "
+        "--engine e --shards 5 --jobs 3 --memory 1.5GiB --front f --out some/where"
+    )
+    assert run(*line.split()) == 0
+    assert requests == [
+        BuildRequest(
+            kernel="k",
+            archs="80,86+ptx",
+            pythons="3.10,3.11",
+            torch="2.1",
+            toolchain="t",
+            engine="e",
+            shards=5,
+            jobs=3,
+            memory=1_610_612_736,
+            front="f",
+            out=Path("some/where"),
+        )
+    ]
+
+
+def test_prove_passes_every_option_on(run: Run, requests: list[Any]) -> None:
+    line = (
+        "prove --kernel k --arch 80,86 --units *hdim64* --toolchain t --python 3.10 "
+        "--jobs 3 --memory 48GiB"
+    )
+    assert run(*line.split()) == 0
+    assert requests == [
+        ProveRequest(
+            kernel="k",
+            archs="80,86",
+            units="*hdim64*",
+            toolchain="t",
+            python="3.10",
+            jobs=3,
+            memory=48 * 2**30,
+        )
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--arch", ""], ["--arch="]])
+def test_an_empty_list_of_architectures_is_not_the_default(
+    arguments: list[str], run: Run, requests: list[Any]
+) -> None:
+    """So that `--arch "$ARCHS"` with an unset variable is refused, not taken for all."""
+    assert run("build", *arguments) == 0
+    assert requests[0].archs == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--jobs", "0"),
+        ("--jobs", "-1"),
+        ("--jobs", "many"),
+        ("--jobs", "1.5"),
+        ("--jobs", "²"),
+        ("--jobs", ""),
+        ("--shards", "0"),
+        ("--memory", "12"),
+        ("--memory", "0GiB"),
+        ("--memory", "-3GiB"),
+        ("--memory", "lots"),
+        ("--memory", ""),
+        ("--out", ""),
+        ("--out", __file__),
+    ],
+)
+def test_nonsense_is_refused_with_the_option_and_what_would_be_valid(
+    option: str,
+    value: str,
+    run: Run,
+    requests: list[Any],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert run("build", option, value) == errors.UsageError.exit_code
+    told = capfd.readouterr().err
+    assert told.startswith("error: ")
+    assert option in told
+    assert "valid" in told
+    assert requests == [], "it was built all the same"
+
+
+def test_relative_paths_are_relative_to_where_the_user_is(tmp_path: Path) -> None:
+    """tasks.py is found from a folder below; the file is looked for in that folder."""
+    folder = ROOT / "tests" / "unit"
+    command = [sys.executable, "-m", "invoke", "inspect", "test_tasks.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == errors.FormatError.exit_code, done.stderr
+    there = [sys.executable, "-m", "invoke", "-r", str(ROOT), "inspect", "missing.whl"]
+    done = subprocess.run(there, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == errors.UsageError.exit_code, done.stderr
+    assert "missing.whl" in done.stderr
+
+
+# -- results and failures ------------------------------------------------------------------------
+
+
+def all_errors() -> list[type[errors.FatwheelError]]:
+    found = [errors.FatwheelError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return found
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_each_failure_has_its_message_and_exit_code(
+    kind: type[errors.FatwheelError],
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def build(request: object, emit: object) -> list[WheelMade]:
+        raise kind("it did not work", where="here", hint="try again")
+
+    monkeypatch.setattr("fatwheel.pipeline.build", build)
+    assert run("build") == kind.exit_code
+    captured = capfd.readouterr()
+    assert captured.err == "error: it did not work\n  where: here\n  hint:  try again\n"
+    assert captured.out == ""
+
+
+def test_ctrl_c_is_one_line_and_130(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def build(request: object, emit: object) -> list[WheelMade]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fatwheel.pipeline.build", build)
+    assert run("build") == 130
+    assert capfd.readouterr().err == "interrupted; what was finished is kept\n"
+
+
+def test_wheels_are_the_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = WheelMade("dist/x.whl", 1024, "ab" * 32, "80", 1.0, 1, 2)
+    monkeypatch.setattr("fatwheel.pipeline.build", lambda request, emit: [made])
+    assert run("build") == 0
+    captured = capfd.readouterr()
+    assert "dist/x.whl" in captured.out
+    assert captured.err == ""
+
+
+def test_inspect_prints_what_was_found(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = {"file": "x.so", "wheel": None, "binaries": [], "coverage": {}}
+    monkeypatch.setattr("fatwheel.verify.inspect.inspect_file", lambda path: report)
+    assert run("inspect", "x.so", "--json") == 0
+    assert json.loads(capfd.readouterr().out) == report
+    assert run("inspect", "x.so") == 0
+    assert capfd.readouterr().out.startswith("x.so\n")
+
+
+def test_cache_is_shown_and_tended(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from fatwheel.prepare import open_store
+
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
+    open_store().put("slice", "ab" * 32, b"12345")
+    assert run("cache", "--check", "--limit", "1GiB", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["kinds"][0]["entries"] == 1
+    assert run("cache", "--clean") == 0
+    assert capfd.readouterr().out == f"{tmp_path}: 0 B\n"
+    assert run("cache", "--limit", "none") == errors.UsageError.exit_code
+
+
+def test_a_closed_pipe_is_no_error_of_ours(tmp_path: Path) -> None:
+    """As in `invoke cache --json | head -n 1`, with a reader that has left already."""
+    command = [sys.executable, "-m", "invoke", "cache", "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "FATWHEEL_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=60
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+# -- invoke test ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The tools that `invoke test` calls; mypy and pytest fail."""
+    made: list[list[str]] = []
+
+    def call(command: list[str], cwd: Path) -> int:
+        assert command[:2] == [sys.executable, "-m"]
+        assert cwd == ROOT
+        made.append(command[2:])
+        return {"mypy": 3, "pytest": 4}.get(command[2], 0)
+
+    monkeypatch.setattr("subprocess.call", call)
+    return made
+
+
+def test_the_first_failing_check_decides_and_pytest_has_the_last_word(
+    run: Run, calls: list[list[str]]
+) -> None:
+    assert run("test") == 3
+    assert [call[0] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
+    assert calls[-1] == ["pytest", "-m", "not long"], "slow tests belong to it, long ones do not"
+
+
+def test_tests_can_be_chosen(run: Run, calls: list[list[str]]) -> None:
+    run("test", "--all", "-k", "store and not slow")
+    assert calls[-1] == ["pytest", "-k", "store and not slow"]
+
+
+def test_missing_test_tools_are_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run("test") == errors.ToolchainError.exit_code
+    assert "python -m pip install -e '.[test]'" in capfd.readouterr().err
+
+
+# -- help and README -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COLLECTION.task_names)
+def test_help_teaches(name: str) -> None:
+    assert f"invoke {name}" in COLLECTION[name].__doc__, "no example"
+    for argument in ARGUMENTS[name]:
+        assert argument.help, f"{argument.name} has no help"
+
+
+def test_unknown_options_are_refused_by_invoke(
+    run: Run, requests: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before any task runs, so with invoke's own exit code; the README says so."""
+    assert run("build", "--archs", "80") == 1
+    assert capfd.readouterr().err == "No idea what '--archs' is!\n"
+
+
+def option_table(name: str) -> str:
+    """The README's table of a task's options."""
+    lines = ["| option | meaning |", "|---|---|"]
+    for argument in ARGUMENTS[name]:
+        if argument.positional:
+            flag = argument.name.upper()
+        else:
+            flag = ("-" if len(argument.name) == 1 else "--") + argument.name
+        lines.append(f"| `{flag}` | {argument.help} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", COLLECTION.task_names)
+def test_the_readme_explains_every_option(name: str) -> None:
+    summary = COLLECTION[name].__doc__.strip().splitlines()[0]
+    section = f"### invoke {name}\n\n{summary}\n\n{option_table(name)}\n"
+    assert section in README, f"README.md should say:\n\n{section}"
+
+
+def test_the_readme_explains_no_other_task() -> None:
+    assert sorted(re.findall(r"^### invoke (\w+)$", README, re.M)) == sorted(COLLECTION.task_names)
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    listed = re.findall(r"^\| (\d+) \| (\w*) ?\| .+ \|$", README, re.M)
+    rows = [(0, ""), *((kind.exit_code, kind.__name__) for kind in all_errors())]
+    assert [(int(code), name) for code, name in listed] == sorted(rows)
+
+
+def test_exit_codes_are_distinct() -> None:
+    codes = [kind.exit_code for kind in all_errors()]
+    assert len(codes) == len(set(codes))
+
+
+def test_the_readme_names_the_gpus_as_inspect_does() -> None:
+    from fatwheel.tables import gpu_names
+
+    listed = dict(re.findall(r"^\| (\d+) \| ([^|]+) \|$", README, re.M))
+    assert listed, "the table of GPUs is gone"
+    for arch, names in listed.items():
+        capability = f"{int(arch) // 10}.{int(arch) % 10}"
+        assert names == ", ".join(gpu_names()[capability]), f"--arch {arch}"
+
+
+def test_the_two_commands_come_first() -> None:
+    commands = re.findall(r"^```sh\n(.*?)\n```$", README, re.M | re.S)
+    assert commands[:2] == [
+        "python -m pip install -e . && invoke build --kernel causal-conv1d --arch 80,86,89",
+        "python -m pip install -e '.[test]' && invoke test",
+    ]
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert "python -m pip install -e '.[test]' && invoke test" in lines
+
+
+def test_links_in_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert not missing, f"README.md links to what does not exist: {missing}"
