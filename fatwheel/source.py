@@ -50,6 +50,7 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
         backend_paths=tuple(system.get("backend-path", ())),
         variables=tuple(sorted(recipe.environment.items())),
         epoch=epoch_of(recipe),
+        stub_commands=recipe.stub_commands,
     )
 
 

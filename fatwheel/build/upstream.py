@@ -32,6 +32,7 @@ class Project:
 
     backend and backend_paths are those of pyproject.toml's [build-system] (PEP 517).
     variables: the recipe's [environment]. epoch: seconds, for SOURCE_DATE_EPOCH.
+    stub_commands: programs that the build calls without need; it finds ones that do nothing.
     """
 
     root: Path
@@ -39,6 +40,7 @@ class Project:
     backend_paths: tuple[str, ...]
     variables: tuple[tuple[str, str], ...]
     epoch: int
+    stub_commands: tuple[str, ...] = ()
 
 
 class Upstream:
@@ -136,7 +138,7 @@ class Upstream:
         return out / name.read_text()
 
     def _variables(self, settings_file: Path) -> dict[str, str]:
-        tools = [self._cuda_home / "bin", self.environment.python.parent]
+        tools = [self._stubs(), self._cuda_home / "bin", self.environment.python.parent]
         inherited = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
         return {
             **inherited,
@@ -154,6 +156,14 @@ class Upstream:
             SETTINGS: str(settings_file),
             **dict(self.project.variables),
         }
+
+    def _stubs(self) -> Path:
+        folder = self.work / "stubs"
+        folder.mkdir(exist_ok=True)
+        for name in self.project.stub_commands:
+            (folder / name).write_text("#!/bin/sh\nexit 0\n")
+            (folder / name).chmod(0o755)
+        return folder
 
     def _empty_object(self) -> Path:
         """An object without content, so that upstream's link step succeeds while capturing."""
