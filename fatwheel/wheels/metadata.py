@@ -1,0 +1,102 @@
+"""METADATA and WHEEL of a wheel: read fields, set the version, see that all names agree.
+
+Both files are lines of `Name: value` up to the first empty line (PyPA specifications "Core
+metadata" and "Binary distribution format"; a line that begins with white space continues the
+one before).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..errors import FormatError
+from .name import WheelName, canonical_project, canonical_version
+
+_END_OF_FIELDS = re.compile(rb"(?:\A|\r?\n)\r?\n|\Z")
+
+
+def fields(text: bytes, name: str) -> list[str]:
+    """The values of a field, in the file's order; upper and lower case are the same."""
+    return [
+        match[2].decode("utf-8", "replace").strip() for match in _lines(text) if _named(match, name)
+    ]
+
+
+def field(text: bytes, name: str, where: str) -> str:
+    """The value of a field that must be there once; FormatError, with `where`, if it is not."""
+    return _only(fields(text, name), name, where)
+
+
+def set_version(metadata: bytes, version: str, where: str = "METADATA") -> bytes:
+    """METADATA with another Version and every other byte as it was."""
+    found = [match for match in _lines(metadata) if _named(match, "Version")]
+    _only([str(match) for match in found], "Version", where)
+    start, end = found[0].span(2)
+    return metadata[:start] + b" " + version.encode("ascii") + metadata[end:]
+
+
+def check_agreement(name: WheelName, dist_info: str, metadata: bytes, wheel: bytes) -> None:
+    """FormatError unless file name, dist-info folder, METADATA and WHEEL speak of one wheel.
+
+    pip refuses, or installs under a wrong name, what does not agree here.
+    """
+    said = {
+        "the file name": (name.project, name.version),
+        "the folder": _split_folder(dist_info),
+        "METADATA": (field(metadata, "Name", "METADATA"), field(metadata, "Version", "METADATA")),
+    }
+    meant = {(canonical_project(project), canonical_version(v)) for project, v in said.values()}
+    if len(meant) > 1:
+        raise FormatError(
+            "the wheel's names do not agree",
+            where=name.filename,
+            details=[f"{source} says {' '.join(pair)}" for source, pair in said.items()],
+            hint="build it again: an installer would refuse this wheel",
+        )
+    tags = frozenset(expand_tags(fields(wheel, "Tag")))
+    if tags != name.tags:
+        raise FormatError(
+            "the wheel's tags do not agree",
+            where=name.filename,
+            details=[
+                f"the file name says {', '.join(sorted(name.tags))}",
+                f"WHEEL says {', '.join(sorted(tags)) or 'none'}",
+            ],
+        )
+
+
+def expand_tags(tags: Iterable[str]) -> Iterable[str]:
+    """The single tags that a WHEEL file's Tag lines stand for."""
+    for tag in tags:
+        parts = tag.split("-")
+        if len(parts) == 3:
+            yield from WheelName("", "", "", *parts).tags
+        else:
+            yield tag
+
+
+def _split_folder(dist_info: str) -> tuple[str, str]:
+    project, dash, version = dist_info.removesuffix(".dist-info").partition("-")
+    if not dash:
+        raise FormatError("not PROJECT-VERSION.dist-info", where=dist_info)
+    return project, version
+
+
+def _lines(text: bytes) -> list[re.Match[bytes]]:
+    """The field lines: group 1 is the name, group 2 the value with its continuation lines."""
+    end = _END_OF_FIELDS.search(text)
+    assert end is not None, "\\Z matches every text"
+    pattern = rb"^([!-9;-~]+):((?:[^\r\n]|\r?\n[ \t])*)"
+    return list(re.finditer(pattern, text[: end.start()], re.MULTILINE))
+
+
+def _named(match: re.Match[bytes], name: str) -> bool:
+    return match[1].lower() == name.lower().encode()
+
+
+def _only(values: list[str], name: str, where: str) -> str:
+    if len(values) != 1:
+        count = "no" if not values else str(len(values))
+        raise FormatError(f"{count} {name} fields, where one is needed", where=where)
+    return values[0]

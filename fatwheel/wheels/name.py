@@ -1,0 +1,160 @@
+"""Names of wheels: the file name's parts, versions in their one normal spelling, and the label
+that tells CUDA, torch and architectures apart.
+
+Formats: PyPA specifications "Binary distribution format" (PEP 427, PEP 491) for file names and
+"Version specifiers" (PEP 440) for versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..arch import ArchRequest
+from ..errors import FormatError
+
+_PROJECT = re.compile(r"[A-Za-z0-9]+(?:[._][A-Za-z0-9]+)*")
+_BUILD = re.compile(r"[0-9][A-Za-z0-9_.]*")
+_TAGS = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
+
+# PEP 440, appendix B.
+_VERSION = re.compile(
+    r"""
+    \s*v?
+    (?:(?P<epoch>[0-9]+)!)?
+    (?P<release>[0-9]+(?:\.[0-9]+)*)
+    (?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_number>[0-9]+)?)?
+    (?:-(?P<post_implicit>[0-9]+)|(?P<post>[-_.]?(?:post|rev|r)[-_.]?(?P<post_number>[0-9]+)?))?
+    (?P<dev>[-_.]?dev[-_.]?(?P<dev_number>[0-9]+)?)?
+    (?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?
+    \s*
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+_PRE_SPELLING = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
+
+
+@dataclass(frozen=True)
+class WheelName:
+    """The parts of a wheel's file name, as they stand there; build is '' where there is none."""
+
+    project: str
+    version: str
+    build: str
+    python: str
+    abi: str
+    platform: str
+
+    @property
+    def filename(self) -> str:
+        parts = [self.project, self.version, self.build, self.python, self.abi, self.platform]
+        return "-".join(part for part in parts if part) + ".whl"
+
+    @property
+    def dist_info(self) -> str:
+        """The folder of the wheel's own files."""
+        return f"{self.project}-{self.version}.dist-info"
+
+    @property
+    def data(self) -> str:
+        """The folder of files that are installed elsewhere than in site-packages."""
+        return f"{self.project}-{self.version}.data"
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Every single tag that the compressed ones stand for: `cp310-cp310-win_amd64`."""
+        sets = (part.split(".") for part in (self.python, self.abi, self.platform))
+        return frozenset("-".join(tag) for tag in itertools.product(*sets))
+
+    def renamed(self, project: str, version: str) -> WheelName:
+        """The name of the same wheel with this project and version, both made normal."""
+        return dataclasses.replace(
+            self, project=escape_project(project), version=canonical_version(version)
+        )
+
+
+def parse_wheel_name(filename: str) -> WheelName:
+    """Take a wheel's file name (no folder) apart; FormatError where it is none."""
+    stem, dot, suffix = filename.rpartition(".")
+    parts = stem.split("-")
+    if not dot or suffix != "whl" or len(parts) not in (5, 6):
+        raise _bad_name(filename, "it needs five or six parts")
+    project, version, *build, python, abi, platform = parts
+    if not _PROJECT.fullmatch(project):
+        raise _bad_name(filename, f"{project!r} is not a project")
+    if not _VERSION.fullmatch(version) or version != version.strip():
+        raise _bad_name(filename, f"{version!r} is not a version")
+    if build and not _BUILD.fullmatch(build[0]):
+        raise _bad_name(filename, f"the build tag {build[0]!r} does not begin with a digit")
+    for tag in (python, abi, platform):
+        if not _TAGS.fullmatch(tag):
+            raise _bad_name(filename, f"{tag!r} is not a tag")
+    return WheelName(project, version, "".join(build), python, abi, platform)
+
+
+def _bad_name(filename: str, why: str) -> FormatError:
+    return FormatError(
+        f"not the name of a wheel: {why}",
+        where=filename,
+        hint="valid: PROJECT-VERSION-PYTHON-ABI-PLATFORM.whl, such as "
+        "flash_attn-2.3.6-cp311-cp311-linux_x86_64.whl",
+    )
+
+
+def canonical_project(name: str) -> str:
+    """A project's name as indexes compare it: `flash-attn`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def escape_project(name: str) -> str:
+    """A project's name as it stands in file names: `flash_attn`."""
+    return canonical_project(name).replace("-", "_")
+
+
+def canonical_version(text: str) -> str:
+    """A version in PEP 440's one normal spelling; FormatError where it is none."""
+    match = _VERSION.fullmatch(text)
+    if not match:
+        raise FormatError(f"{text!r} is not a version", hint="valid: 2.3.6, 1.0rc1, 2.3.6+cu130")
+    part = match.groupdict()
+    result = f"{_number(part['epoch'])}!" if _number(part["epoch"]) != "0" else ""
+    result += ".".join(_number(digits) for digits in part["release"].split("."))
+    if part["pre"]:
+        letters = part["pre"].lower()
+        result += _PRE_SPELLING.get(letters, letters) + _number(part["pre_number"])
+    if part["post_implicit"] or part["post"]:
+        result += f".post{_number(part['post_implicit'] or part['post_number'])}"
+    if part["dev"]:
+        result += f".dev{_number(part['dev_number'])}"
+    if part["local"]:
+        result += "+" + _canonical_local(part["local"])
+    return result
+
+
+def _number(digits: str | None) -> str:
+    """Without leading zeros; as text, for Python refuses to convert numbers without end."""
+    return (digits or "").lstrip("0") or "0"
+
+
+def _canonical_local(text: str) -> str:
+    parts = re.split(r"[-_.]", text.lower())
+    return ".".join(_number(part) if part.isdigit() else part for part in parts)
+
+
+def with_local(version: str, local: str) -> str:
+    """A version with this local part, in place of the one it may have."""
+    return canonical_version(f"{version.partition('+')[0].strip()}+{local}")
+
+
+def version_label(cuda: str, torch: str, archs: Sequence[ArchRequest]) -> str:
+    """The local version that says what a wheel was built for: `cu130torch2.11.sm80.sm86`.
+
+    Of cuda and torch the major and minor number count: no wheel depends on more of them.
+    """
+    cuda_major, cuda_minor = cuda.split(".")[:2]
+    torch_release = ".".join(torch.split(".")[:2])
+    labels = [f"cu{cuda_major}{cuda_minor}torch{torch_release}", *(arch.label for arch in archs)]
+    return ".".join(labels)

@@ -1,0 +1,172 @@
+"""Wheels out: any files as a wheel whose bytes depend on nothing else, and upstream's wheel
+under our version with our files in its dist-info folder.
+
+Members are in order of their names, the dist-info folder last and RECORD at the very end, as
+the specification recommends; all have one time; files are 0644, or 0755 where they can be
+executed. So the same files and epoch give the same bytes under any umask, locale, time zone,
+folder, number of cores and Python; only another zlib may compress otherwise (see
+`zipwriter.compressor`). For that case there is `digest_of_contents`.
+
+Format: PyPA specifications "Binary distribution format" and "Recording installed projects".
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..errors import FormatError
+from ..files import disk_error, replacing
+from .archive import Member, Wheel, open_wheel
+from .metadata import check_agreement, set_version
+from .name import WheelName, parse_wheel_name, with_local
+from .zipwriter import ZipWriter
+
+_CHUNK = 1 << 20
+_SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be put in a wheel: its size in bytes, and its content, asked for once."""
+
+    name: str
+    executable: bool
+    size: int
+    content: Callable[[], Iterable[bytes | memoryview]]
+
+
+def plain_file(name: str, data: bytes) -> File:
+    """A file with these bytes that nobody executes."""
+    return File(name, executable=False, size=len(data), content=lambda: [data])
+
+
+def write_wheel(path: Path, dist_info: str, files: Iterable[File], epoch: int) -> None:
+    """Write a wheel, and its RECORD, which `files` must not have; replaces `path` atomically.
+
+    Every time in it is `epoch`, seconds since 1970. Raises StoreError if the disk is full or
+    the folder not writable; then `path` is as it was.
+    """
+    ordered = sorted(files, key=lambda file: (file.name.startswith(f"{dist_info}/"), file.name))
+    rows: list[tuple[str, str, str]] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as stream, ZipWriter(stream, epoch) as archive:
+            for file in ordered:
+                rows.append((file.name, _add(archive, file), str(file.size)))
+            name = f"{dist_info}/RECORD"
+            _add(archive, plain_file(name, _csv([*rows, (name, "", "")])))
+    except OSError as error:
+        raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
+
+
+def repack(
+    upstream: Path,
+    out_dir: Path,
+    *,
+    local_version: str,
+    extra_files: Mapping[str, bytes],
+    epoch: int,
+) -> Path:
+    """Upstream's wheel with `+local_version` and these files in its dist-info folder.
+
+    METADATA's Version, the names that carry it and RECORD change, nothing else. A signature of
+    the old RECORD is left out. Returns the new wheel in `out_dir`. Raises FormatError where
+    `upstream` is no sound wheel, StoreError where `out_dir` cannot be written.
+    """
+    _check_names(extra_files)
+    old = parse_wheel_name(upstream.name)
+    with _opened(upstream) as wheel:
+        folder = wheel.dist_info
+        metadata = wheel.read(f"{folder}/METADATA")
+        check_agreement(old, folder, metadata, wheel.read(f"{folder}/WHEEL"))
+        version = with_local(wheel.version, local_version)
+        new = old.renamed(old.project, version)
+        own = {"METADATA": set_version(metadata, version), **extra_files}
+        files = [plain_file(f"{new.dist_info}/{name}", data) for name, data in own.items()]
+        dropped = {f"{folder}/{name}" for name in ("RECORD", *_SIGNATURES, *own)}
+        files += [
+            _kept(wheel, member, _new_place(member.name, folder, new))
+            for member in wheel.members
+            if member.name not in dropped
+        ]
+        path = out_dir / new.filename
+        write_wheel(path, new.dist_info, files, epoch)
+    return path
+
+
+def digest_of_contents(wheel: Path) -> str:
+    """What a wheel holds, however it was compressed: the sha256, in hex, over each member in
+    the archive's order as `NAME\\0MODE\\0SHA256\\n`, mode in octal and digest in hex."""
+    total = hashlib.sha256()
+    with _opened(wheel) as opened:
+        for member in opened.members:
+            digest = hashlib.sha256()
+            for chunk in _content(opened, member.name):
+                digest.update(chunk)
+            total.update(f"{member.name}\0{member.mode:o}\0{digest.hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Wheel]:
+    try:
+        with open_wheel(path) as wheel:
+            yield wheel
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FormatError(f"the wheel cannot be read: {reason}", where=str(path)) from error
+
+
+def _check_names(extra_files: Mapping[str, bytes]) -> None:
+    for name in extra_files:
+        if "/" in name or name in ("METADATA", "WHEEL", "RECORD", *_SIGNATURES):
+            raise ValueError(f"{name!r} is not a file to add to a dist-info folder")
+
+
+def _new_place(name: str, dist_info: str, new: WheelName) -> str:
+    """Where a file of upstream's goes: the two folders whose names carry the version change."""
+    top, slash, rest = name.partition("/")
+    data = dist_info.removesuffix(".dist-info") + ".data"
+    return {dist_info: new.dist_info, data: new.data}.get(top, top) + slash + rest
+
+
+def _kept(wheel: Wheel, member: Member, name: str) -> File:
+    """A file of upstream's as it is. Of its permissions only 'executable' is kept: the others
+    follow the umask of whoever built it."""
+    script = ".data/scripts/" in name
+    executable = script or bool(member.mode & stat.S_IXUSR)
+    return File(name, executable, member.size, partial(_content, wheel, member.name))
+
+
+def _content(wheel: Wheel, name: str) -> Iterator[memoryview]:
+    with wheel.mapped(name) as view:
+        for start in range(0, len(view), _CHUNK):
+            yield view[start : start + _CHUNK]
+
+
+def _add(archive: ZipWriter, file: File) -> str:
+    """Write a file; its digest as RECORD wants it."""
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[bytes | memoryview]:
+        for chunk in file.content():
+            digest.update(chunk)
+            yield chunk
+
+    archive.add(file.name, file.size, hashed(), executable=file.executable)
+    return "sha256=" + base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
+
+
+def _csv(rows: Sequence[tuple[str, str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8")

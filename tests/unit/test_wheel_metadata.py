@@ -1,0 +1,121 @@
+"""METADATA and WHEEL, with the standard library's mail parser as oracle."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fatwheel.errors import FormatError
+from fatwheel.wheels.metadata import check_agreement, expand_tags, field, fields, set_version
+from fatwheel.wheels.name import parse_wheel_name
+
+METADATA = (
+    "Metadata-Version: 2.1\n"
+    "Name: flash-attn\n"
+    "Version: 2.3.6\n"
+    "Summary: schnell, größer\n"
+    "Classifier: A\n"
+    "Classifier: B\n"
+    "Description: old style\n"
+    "        \n"
+    "        Version: 9.9 is not a field\n"
+    "\n"
+    "Version: 8.8 is not a field either\n"
+).encode()
+
+
+def test_fields_are_read() -> None:
+    assert fields(METADATA, "classifier") == ["A", "B"]
+    assert field(METADATA, "Summary", "METADATA") == "schnell, größer"
+    assert fields(METADATA, "Version") == ["2.3.6"]
+    assert fields(METADATA, "Nothing") == []
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_only_the_version_changes(end: bytes) -> None:
+    metadata = METADATA.replace(b"\n", end)
+    changed = set_version(metadata, "2.3.6+cu130")
+    assert changed == metadata.replace(b"Version: 2.3.6", b"Version: 2.3.6+cu130")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (b"Version:1\nName: x\n", b"Version: 2\nName: x\n"),
+        (b"Name: x\nVERSION:   1", b"Name: x\nVERSION: 2"),
+        (b"Version:\n 1\nName: x\n", b"Version: 2\nName: x\n"),
+        (b"Name: \xff\xfe\nVersion: 1\n\n\xff", b"Name: \xff\xfe\nVersion: 2\n\n\xff"),
+    ],
+)
+def test_odd_spellings_of_the_field(metadata: bytes, expected: bytes) -> None:
+    assert set_version(metadata, "2") == expected
+
+
+@pytest.mark.parametrize(
+    ("metadata", "count"),
+    [(b"", "no"), (b"Name: x\n\nVersion: 1\n", "no"), (b"Version: 1\nVersion: 1\n", "2"),
+     (b"\nVersion: 1\n", "no")],
+)  # fmt: skip
+def test_a_version_that_is_not_there_once(metadata: bytes, count: str) -> None:
+    with pytest.raises(FormatError, match=f"{count} Version fields") as caught:
+        set_version(metadata, "2")
+    assert "METADATA" in str(caught.value)
+
+
+LINE_ENDS = "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+LINE = st.text(st.characters(codec="utf-8", exclude_characters=LINE_ENDS), max_size=20)
+NAME = st.sampled_from(["Name", "Version", "Summary", "version", "Tag", "Description"])
+FIELD = st.builds("{}: {}".format, NAME, LINE)
+CONTINUATION = LINE.map(lambda line: "        " + line)
+
+
+@given(st.lists(st.one_of(FIELD, CONTINUATION), max_size=8), st.lists(LINE, max_size=4))
+def test_fields_are_those_of_a_mail_parser(head: list[str], body: list[str]) -> None:
+    lines = ["Metadata-Version: 2.1", *head, "", *body]
+    text = "\n".join(lines)
+    parsed = email.parser.HeaderParser(policy=email.policy.compat32).parsestr(text)
+    for name in ("Name", "Version", "Tag", "Description"):
+        expected = [value.strip() for value in parsed.get_all(name, [])]
+        assert fields(text.encode(), name) == expected
+
+
+WHEEL = b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp310-cp310-linux_x86_64\n"
+GOOD_NAME = "flash_attn-2.3.6-cp310-cp310-linux_x86_64.whl"
+
+
+def test_a_wheel_that_agrees() -> None:
+    check_agreement(parse_wheel_name(GOOD_NAME), "flash_attn-2.3.6.dist-info", METADATA, WHEEL)
+    spelled = METADATA.replace(b"flash-attn", b"Flash.Attn").replace(b" 2.3.6", b" v2.3.6")
+    check_agreement(parse_wheel_name(GOOD_NAME), "Flash_Attn-2.3.6.dist-info", spelled, WHEEL)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "metadata", "said"),
+    [
+        (GOOD_NAME.replace("2.3.6", "2.3.7"), "flash_attn-2.3.6", METADATA, "file name says"),
+        (GOOD_NAME, "flash_attn-2.3.7", METADATA, "the folder says flash_attn 2.3.7"),
+        (GOOD_NAME, "flash_attn-2.3.6", METADATA.replace(b" 2.3.6", b" 2.3.6+cu1"), "2.3.6+cu1"),
+        (GOOD_NAME, "flash_attn-2.3.6", METADATA.replace(b"-attn", b"-atn"), "flash-atn"),
+    ],
+)
+def test_names_that_contradict(name: str, folder: str, metadata: bytes, said: str) -> None:
+    with pytest.raises(FormatError, match="names do not agree") as caught:
+        check_agreement(parse_wheel_name(name), f"{folder}.dist-info", metadata, WHEEL)
+    assert said in str(caught.value)
+
+
+def test_tags_that_contradict() -> None:
+    name = parse_wheel_name(GOOD_NAME.replace("linux_x86_64", "win_amd64"))
+    with pytest.raises(FormatError, match="tags do not agree") as caught:
+        check_agreement(name, "flash_attn-2.3.6.dist-info", METADATA, WHEEL)
+    assert "win_amd64" in str(caught.value)
+    assert "linux_x86_64" in str(caught.value)
+
+
+def test_compressed_tags_agree_with_single_ones() -> None:
+    assert set(expand_tags(["py2.py3-none-any"])) == {"py2-none-any", "py3-none-any"}
+    assert set(expand_tags(["nonsense"])) == {"nonsense"}

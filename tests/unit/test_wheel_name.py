@@ -1,0 +1,195 @@
+"""Wheel file names and versions, against the `packaging` library."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
+from fatwheel.arch import Arch, ArchRequest
+from fatwheel.errors import FormatError
+from fatwheel.wheels.name import (
+    WheelName,
+    canonical_project,
+    canonical_version,
+    escape_project,
+    parse_wheel_name,
+    version_label,
+    with_local,
+)
+
+REAL = [
+    "flash_attn-2.3.6-cp310-cp310-win_amd64.whl",
+    "flash_attn-2.3.6+cu123torch2.1.sm80.sm86.sm89-cp310-cp310-win_amd64.whl",
+    "numpy-2.1.0-cp313-cp313t-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    "six-1.16.0-py2.py3-none-any.whl",
+    "zope.interface-7.0-cp38-cp38-macosx_10_9_x86_64.whl",
+    "torch-2.1.1+cu121-3-cp310-cp310-win_amd64.whl",
+    "pkg-1!2.0.post1-2b-py3-none-any.whl",
+]
+
+
+@pytest.mark.parametrize("filename", REAL)
+def test_real_names_read_as_packaging_reads_them(filename: str) -> None:
+    name = parse_wheel_name(filename)
+    project, version, build, tags = parse_wheel_filename(filename)
+    assert canonical_project(name.project) == project
+    assert canonical_version(name.version) == str(version)
+    assert name.build == "".join(map(str, build))
+    assert name.tags == {str(tag) for tag in tags}
+    assert name.filename == filename
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "",
+        ".whl",
+        "flash_attn.whl",
+        "flash_attn-2.3.6-cp310-cp310-win_amd64.zip",
+        "flash_attn-2.3.6-cp310-cp310-win_amd64.whl.part",
+        "flash_attn-2.3.6-cp310-win_amd64.whl",
+        "flash-attn-2.3.6-1-cp310-cp310-win_amd64.whl",
+        "flash_attn-two-cp310-cp310-win_amd64.whl",
+        "flash_attn-2.3.6-x-cp310-cp310-win_amd64.whl",
+        "flash__attn!-2.3.6-cp310-cp310-win_amd64.whl",
+        "flash_attn-2.3.6-cp310--win_amd64.whl",
+        "../flash_attn-2.3.6-cp310-cp310-win_amd64.whl",
+        "flash_attn-2.3.6 -cp310-cp310-win_amd64.whl",
+    ],
+)
+def test_what_is_no_wheel_name_is_refused(filename: str) -> None:
+    with pytest.raises(FormatError, match="not the name of a wheel") as caught:
+        parse_wheel_name(filename)
+    assert "PROJECT-VERSION-PYTHON-ABI-PLATFORM.whl" in str(caught.value)
+
+
+@given(st.text(alphabet="aA1_.-+!whl ", max_size=30).map(lambda text: text + "-py3-none-any.whl"))
+def test_nothing_is_accepted_that_packaging_refuses(filename: str) -> None:
+    try:
+        name = parse_wheel_name(filename)
+    except FormatError:
+        return
+    project, version, _, tags = parse_wheel_filename(filename)
+    assert canonical_project(name.project) == project
+    assert canonical_version(name.version) == str(version)
+    assert name.tags == {str(tag) for tag in tags}
+
+
+LETTERS = st.sampled_from("abxyzAZ019._-")
+
+
+@given(st.text(LETTERS, min_size=1, max_size=12))
+def test_project_names_escape_as_the_specification_says(project: str) -> None:
+    assert canonical_project(project) == canonicalize_name(project)
+    assert escape_project(project) == canonicalize_name(project).replace("-", "_")
+
+
+def spelled(*choices: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(choices)
+
+
+NUMBER = st.integers(0, 2030).flatmap(lambda n: spelled(str(n), f"0{n}", f"00{n}"))
+SEPARATOR = spelled("", ".", "-", "_")
+VERSIONS = st.builds(
+    "".join,
+    st.tuples(
+        spelled("", "v", "V"),
+        st.one_of(st.just(""), NUMBER.map(lambda n: n + "!")),
+        st.lists(NUMBER, min_size=1, max_size=4).map(".".join),
+        st.one_of(
+            st.just(""),
+            st.builds(
+                "{}{}{}{}".format,
+                SEPARATOR,
+                spelled("a", "Alpha", "b", "beta", "c", "RC", "pre", "preview"),
+                SEPARATOR,
+                st.one_of(st.just(""), NUMBER),
+            ),
+        ),
+        st.one_of(
+            st.just(""),
+            NUMBER.map(lambda n: "-" + n),
+            st.builds("{}post{}{}".format, SEPARATOR, SEPARATOR, NUMBER),
+            st.builds("{}r{}".format, SEPARATOR, NUMBER),
+        ),
+        st.one_of(st.just(""), st.builds("{}dev{}".format, SEPARATOR, NUMBER)),
+        st.one_of(st.just(""), spelled("+cu123torch2.1.sm80", "+CU-12_01.00", "+1", "+ubuntu.07")),
+    ),
+)
+
+
+@given(st.one_of(VERSIONS, st.text("0123.+-_!abrcdevpost ", max_size=12)))
+def test_versions_become_normal_as_packaging_makes_them(text: str) -> None:
+    try:
+        expected = str(Version(text))
+    except InvalidVersion:
+        with pytest.raises(FormatError, match="is not a version"):
+            canonical_version(text)
+    else:
+        assert canonical_version(text) == expected
+
+
+def test_a_version_of_endless_digits() -> None:
+    assert canonical_version("0" * 9000 + "7" + "1" * 9000) == "7" + "1" * 9000
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("2.3.6", "2.3.6+cu130"), ("2.3.6+git1234", "2.3.6+cu130"), ("v1.0-rc.1", "1.0rc1+cu130")],
+)
+def test_a_local_version_replaces_the_old_one(version: str, expected: str) -> None:
+    assert with_local(version, "cu130") == expected
+
+
+@pytest.mark.parametrize("local", ["", "cu130+x", "a b", "ü", ".sm80"])
+def test_an_impossible_local_version(local: str) -> None:
+    with pytest.raises(FormatError, match="is not a version"):
+        with_local("1.0", local)
+
+
+def requests(*names: str) -> list[ArchRequest]:
+    result = []
+    for name in names:
+        base, plus, _ = name.partition("+")
+        digits = base.rstrip("af")
+        result.append(ArchRequest(Arch(int(digits), base[len(digits) :]), ptx=bool(plus)))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("cuda", "torch", "archs", "label"),
+    [
+        ("12.3", "2.1.1", ["80", "86", "89"], "cu123torch2.1.sm80.sm86.sm89"),
+        ("13.0", "2.11.0", ["80", "86", "89"], "cu130torch2.11.sm80.sm86.sm89"),
+        ("13.0.88", "2.11", ["80+ptx"], "cu130torch2.11.sm80.ptx"),
+        ("12.10", "3.0.0rc1", ["90a", "120f+ptx"], "cu1210torch3.0.sm90a.sm120f.ptx"),
+    ],
+)
+def test_labels(cuda: str, torch: str, archs: list[str], label: str) -> None:
+    made = version_label(cuda, torch, requests(*archs))
+    assert made == label
+    assert Version(f"1.0+{made}").local == label, "the label is not in PEP 440's normal form"
+
+
+def test_the_name_of_the_design() -> None:
+    upstream = parse_wheel_name("flash_attn-2.3.6-cp310-cp310-win_amd64.whl")
+    label = version_label("12.3", "2.1.1", requests("80", "86", "89"))
+    name = upstream.renamed("flash-attn", with_local(upstream.version, label))
+    expected = "flash_attn-2.3.6+cu123torch2.1.sm80.sm86.sm89-cp310-cp310-win_amd64.whl"
+    assert name.filename == expected
+    assert name.dist_info == "flash_attn-2.3.6+cu123torch2.1.sm80.sm86.sm89.dist-info"
+    assert name.data == "flash_attn-2.3.6+cu123torch2.1.sm80.sm86.sm89.data"
+
+
+def test_packaging_refuses_what_we_call_bad() -> None:
+    """The list above would prove nothing if `packaging` read such names."""
+    with pytest.raises(InvalidWheelFilename):
+        parse_wheel_filename("flash_attn-2.3.6-x-cp310-cp310-win_amd64.whl")
+
+
+def test_tags_are_all_combinations() -> None:
+    name = WheelName("six", "1.16.0", "", "py2.py3", "none", "any.win32")
+    assert name.tags == {"py2-none-any", "py3-none-any", "py2-none-win32", "py3-none-win32"}
