@@ -41,6 +41,7 @@ _END_MAGIC = b"PK\x05\x06"
 _END64 = struct.Struct("<4sQHHIIQQQQ")
 _END64_MAGIC = b"PK\x06\x06"
 _LOCATOR64 = struct.Struct("<4sIQI")
+_LOCATOR64_MAGIC = b"PK\x06\x07"
 _LOCAL = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
 
@@ -200,10 +201,12 @@ def _directory_place(stream: IO[bytes]) -> tuple[int, int, int, int]:
             hint="a wheel ends with the zip archive's end record, without a comment",
         )
     end = length - _END.size
-    if count != 0xFFFF and 0xFFFFFFFF not in (size, offset):
+    if end < _LOCATOR64.size:
         return count, size, offset, end
     locator = _read_at(stream, end - _LOCATOR64.size, _LOCATOR64.size)
-    _, _, end64, _ = _LOCATOR64.unpack(locator)
+    magic, _, end64, _ = _LOCATOR64.unpack(locator)
+    if magic != _LOCATOR64_MAGIC:
+        return count, size, offset, end
     record = _END64.unpack(_read_at(stream, end64, _END64.size))
     if record[0] != _END64_MAGIC or end64 + _END64.size + _LOCATOR64.size != end:
         raise FormatError("the zip64 end record is damaged")

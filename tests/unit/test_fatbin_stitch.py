@@ -29,7 +29,7 @@ FATBIN = DATA / "none.fatbin"
 SOURCE = r"""
 __asm__(".section %s,\"a\"\n.align 8\nfatbinData: .incbin \"%s\"\n.previous");
 extern "C" const char fatbinData[];
-const void *wrapper[3] __attribute__((section(".nvFatBinSegment"))) = {nullptr, fatbinData, nullptr};
+__attribute__((section(".nvFatBinSegment"))) const void *wrapper[2] = {nullptr, fatbinData};
 int main() { return 0; }
 """
 
@@ -100,7 +100,7 @@ def test_relocatable_device_code_is_refused_by_name(
 ) -> None:
     obj = compile_host("__nv_relfatbin")
     for use in (slices_of, without_device_code, lambda data: stitch_object(data, ())):
-        with pytest.raises(FormatError, match="relocatable device code.*is not supported"):
+        with pytest.raises(FormatError, match=r"relocatable device code.*is not supported"):
             use(obj)
 
 

@@ -1,0 +1,257 @@
+"""The wheel reader, on archives that zipfile wrote and on damaged ones."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import FormatError
+from fatwheel.wheels import archive
+from fatwheel.wheels.archive import open_wheel
+
+METADATA = "Metadata-Version: 2.1\nName: Thing\nVersion: 1.0+cu130\n\nLong text\nName: other\n"
+WHEEL = "Wheel-Version: 1.0\nTag: cp311-cp311-linux_x86_64\nTag: cp311-abi3-linux_x86_64\n"
+FILES = {
+    "thing/__init__.py": b"x = 1\n",
+    "thing/_C.so": b"\x7fELF" + bytes(range(256)) * 1000,
+    "thing/empty": b"",
+    "thing-1.0+cu130.dist-info/METADATA": METADATA.encode(),
+    "thing-1.0+cu130.dist-info/WHEEL": WHEEL.encode(),
+    "thing-1.0+cu130.dist-info/RECORD": b"",
+}
+NAME = "thing-1.0+cu130-cp311-cp311-linux_x86_64.whl"
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Write a wheel with zipfile: the usual files, then others given as (ZipInfo, content)."""
+
+    def write(
+        *others: tuple[zipfile.ZipInfo | str, bytes],
+        files: Mapping[str, bytes] = FILES,
+        method: int = zipfile.ZIP_DEFLATED,
+    ) -> Path:
+        path = tmp_path / NAME
+        with zipfile.ZipFile(path, "w", method) as out:
+            for name, data in [*files.items(), *others]:
+                out.writestr(name, data)
+        return path
+
+    return write
+
+
+def read_all(path: Path) -> None:
+    with open_wheel(path) as wheel:
+        for member in wheel.members:
+            wheel.read(member.name)
+
+
+def refused(path: Path, message: str) -> FormatError:
+    with pytest.raises(FormatError, match=message) as caught:
+        read_all(path)
+    assert caught.value.where is not None
+    assert str(path) in caught.value.where
+    return caught.value
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_reads_a_wheel(make: Make, method: int) -> None:
+    with open_wheel(make(method=method)) as wheel:
+        assert (wheel.name, wheel.version) == ("Thing", "1.0+cu130")
+        assert wheel.tags == ("cp311-cp311-linux_x86_64", "cp311-abi3-linux_x86_64")
+        assert wheel.dist_info == "thing-1.0+cu130.dist-info"
+        assert [(m.name, m.size) for m in wheel.members] == [(n, len(d)) for n, d in FILES.items()]
+        assert wheel.start("thing/_C.so", 4) == b"\x7fELF"
+        for name, data in FILES.items():
+            assert wheel.read(name) == data
+            with wheel.mapped(name) as view:
+                assert bytes(view) == data
+
+
+def test_a_mapped_member_outlives_the_wheel(make: Make) -> None:
+    with open_wheel(make()) as wheel, wheel.mapped("thing/_C.so") as view:
+        pass
+    assert bytes(view) == FILES["thing/_C.so"]
+
+
+def test_modes_and_folders(make: Make) -> None:
+    script, folder = zipfile.ZipInfo("thing/run"), zipfile.ZipInfo("thing/sub/")
+    script.external_attr = (stat.S_IFREG | 0o755) << 16
+    folder.external_attr = (stat.S_IFDIR | 0o755) << 16
+    with open_wheel(make((script, b"#!"), (folder, b""))) as wheel:
+        assert {m.name: m.mode for m in wheel.members}["thing/run"] == 0o755
+        assert "thing/sub/" not in {member.name for member in wheel.members}
+
+
+def test_a_zip64_archive_is_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+    path = make()
+    assert b"PK\x06\x06" in path.read_bytes(), "the sample must be zip64"
+    monkeypatch.undo()
+    with open_wheel(path) as wheel:
+        assert wheel.read("thing/_C.so") == FILES["thing/_C.so"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "thing/../../evil", "/etc/passwd", "a//b", "./a", "C:/evil", "a\\..\\b", "a\nb"],
+)
+def test_names_that_leave_the_folder_are_refused(make: Make, name: str) -> None:
+    error = refused(make((name, b"x")), "a file named")
+    assert repr(name) in error.what
+
+
+def test_a_nul_in_a_name_is_refused(make: Make) -> None:
+    path = make(("thing/nul_here", b"x"))
+    path.write_bytes(path.read_bytes().replace(b"nul_here", b"nul\0here"))
+    refused(path, r"'thing/nul\\x00here'")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR])
+def test_links_and_devices_are_refused(make: Make, kind: int) -> None:
+    link = zipfile.ZipInfo("thing/link")
+    link.external_attr = (kind | 0o777) << 16
+    refused(make((link, b"/etc/passwd")), "no links")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_duplicates_are_refused(make: Make) -> None:
+    error = refused(make(("thing/__init__.py", b"evil")), "two files of this name")
+    assert "thing/__init__.py" in str(error.where)
+
+
+@pytest.mark.parametrize("name", ["thing/__init__.py/x", "thing/_C.so/"])
+def test_a_file_cannot_be_a_folder_too(make: Make, name: str) -> None:
+    refused(make((name, b"")), "where its folder should be")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_is_refused(make: Make, method: int) -> None:
+    refused(make(method=method), f"compression method {method}")
+
+
+def test_encryption_is_refused(make: Make) -> None:
+    path = make()
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # general purpose flags in the central directory
+    path.write_bytes(data)
+    refused(path, "encrypted")
+
+
+def test_bombs_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_SMALL", 1 << 20)
+    refused(make(("thing/zeros", bytes(4 << 20))), "would expand to")
+
+
+def test_too_many_members_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 5)
+    refused(make(), "lists 6 members")
+
+
+def test_a_member_larger_than_it_says_is_refused(make: Make) -> None:
+    path = make()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)  # thing/_C.so
+    assert struct.unpack_from("<I", data, at + 24) == (256_004,)
+    struct.pack_into("<I", data, at + 24, 1000)
+    path.write_bytes(data)
+    refused(path, "damaged: Bad CRC-32")
+
+
+def test_a_damaged_member_is_refused_by_name(make: Make) -> None:
+    path = make(method=zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"x = 1\n", b"x = 2\n"))
+    error = refused(path, "damaged")
+    assert error.where == f"{path}: thing/__init__.py"
+
+
+def test_overlapping_members_are_refused(make: Make) -> None:
+    path = make()
+    data = bytearray(path.read_bytes())
+    first = data.index(b"PK\x01\x02")
+    second = data.index(b"PK\x01\x02", first + 1)
+    # Two entries of the directory for the same bytes (offset of the local header: at 42).
+    struct.pack_into("<I", data, second + 42, struct.unpack_from("<I", data, first + 42)[0])
+    path.write_bytes(data)
+    refused(path, "overlaps another")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (b"", b"trailing", "something follows it"),
+        (b"", bytes(22), "something follows it"),
+        (b"#!/bin/sh\n", b"", "does not start as a zip"),
+        (b"PK\x03\x04", b"", "do not belong"),
+    ],
+)
+def test_bytes_around_the_archive_are_refused(
+    make: Make, before: bytes, after: bytes, message: str
+) -> None:
+    path = make()
+    path.write_bytes(before + path.read_bytes() + after)
+    refused(path, message)
+
+
+def test_a_comment_is_refused(make: Make) -> None:
+    path = make()
+    with zipfile.ZipFile(path, "a") as out:
+        out.comment = b"hidden"
+    refused(path, "something follows it")
+
+
+def test_every_truncation_is_refused(make: Make) -> None:
+    path = make()
+    data = path.read_bytes()
+    for length in range(0, len(data), 97):
+        path.write_bytes(data[:length])
+        refused(path, "not a wheel|cut off|something follows")
+
+
+@pytest.mark.parametrize(
+    ("drop", "message"),
+    [
+        ("METADATA", "has no METADATA"),
+        ("WHEEL", "has no WHEEL"),
+        ("RECORD", "has no RECORD"),
+        ("", "0 .dist-info folders"),
+    ],
+)
+def test_an_archive_that_is_no_wheel_is_refused(make: Make, drop: str, message: str) -> None:
+    files = {name: data for name, data in FILES.items() if not name.endswith(f"dist-info/{drop}")}
+    if not drop:
+        files = {"readme.txt": b"hello"}
+    refused(make(files=files), message)
+
+
+def test_two_dist_info_folders_are_refused(make: Make) -> None:
+    refused(make(("other-1.dist-info/METADATA", b"")), "2 .dist-info folders")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("METADATA", "Name: Thing\n", ""),
+        ("METADATA", "Name: Thing\n", "Name:\n"),
+        ("METADATA", "Version: 1.0", "Version: 1.0\nVersion: 2.0"),
+        ("WHEEL", "Tag", "Gat"),
+    ],
+)
+def test_a_wheel_must_say_what_it_is(make: Make, file: str, old: str, new: str) -> None:
+    name = f"thing-1.0+cu130.dist-info/{file}"
+    changed = FILES[name].decode().replace(old, new).encode()
+    with pytest.raises(FormatError), open_wheel(make(files={**FILES, name: changed})):
+        pass
+
+
+def test_a_missing_member_is_an_error(make: Make) -> None:
+    with pytest.raises(FormatError, match="no such file"), open_wheel(make()) as wheel:
+        wheel.read("nothing")
