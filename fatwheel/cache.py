@@ -1,0 +1,36 @@
+"""Where everything lives that can be made again: downloads, environments, the store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from .errors import StoreError
+
+VARIABLE = "FATWHEEL_CACHE"
+
+
+def cache_folder() -> Path:
+    """FATWHEEL_CACHE, or else the user's cache directory; made if it is missing.
+
+    Raises StoreError where it cannot be made or written.
+    """
+    named = os.environ.get(VARIABLE)
+    folder = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("fatwheel"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error.strerror or str(error)) from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise _unusable(folder, "no permission to write there")
+    return folder.resolve()
+
+
+def _unusable(folder: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"the cache folder cannot be used: {reason}",
+        where=str(folder),
+        hint=f"name another folder on a disk with space: {VARIABLE}=/path/to/folder",
+    )

@@ -1,0 +1,309 @@
+"""Makes a toolchain's environment: a virtual environment with torch and a CUDA compiler in it.
+
+    <cache>/downloads/              wheels on their way, deleted once unpacked (see `fetch`)
+    <cache>/packages/<sha256>/      wheels, unpacked (see `unpack`)
+    <cache>/envs/<digest>/          environments, mostly hard links into packages
+    <cache>/envs/lock               held while anything of this is made
+
+An environment is made under another name and renamed when it has passed its checks, so a folder
+of the final name is complete. The digest in the name covers the pinned packages and the
+interpreter. Everything here may be deleted at any time; it is made again when it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from packaging.tags import platform_tags
+from packaging.utils import parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
+from . import files
+from .cache import VARIABLE
+from .errors import StoreError, ToolchainError, UsageError
+from .events import Emit, Note, Progress
+from .fetch import fetch, place
+from .hostcompiler import HostCompiler, find_host_compiler
+from .interpreters import Interpreter, find_interpreter
+from .mend import mend
+from .model import Environment, Package, Toolchain, TorchBuild
+from .unpack import is_unpacked, link_into, unpack_all
+
+__all__ = ["HostCompiler", "ensure_environment", "find_host_compiler"]
+
+LABEL = "install"
+MARKER = "fatwheel-environment.json"  # written last; says what is in the environment
+
+_LAYOUT = 1  # of what this module makes; a new number makes every environment anew
+_UNPACKED = 1.9  # bytes on disk per byte of wheel, with some to spare (measured: 1.7)
+_NVCC_VERSION = re.compile(r"\bV(\d+(?:\.\d+)+)\b")
+
+
+def ensure_environment(
+    toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
+) -> Environment:
+    """The environment for one Python (`3.11`) and one torch (`2.11.0`), made if need be.
+
+    Processes that want one at the same time wait for each other. Emits Progress over bytes
+    while it downloads, unpacks and installs.
+
+    Raises UsageError for a Python or torch that the toolchain does not serve, ToolchainError
+    where the machine lacks something or the result does not work, StoreError (no space), and
+    what `fetch` raises.
+    """
+    build = _build(toolchain, python, torch)
+    _check_platform(toolchain, build)
+    plan = _Plan(toolchain, build, find_interpreter(python), cache)
+    if plan.is_made():
+        return plan.environment(plan.root)
+    with _disk_errors(cache), _alone(cache, emit):
+        if not plan.is_made():
+            _sweep(cache)
+            _make(plan, emit)
+    return plan.environment(plan.root)
+
+
+def _build(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
+    for build in toolchain.builds:
+        if (build.python, build.torch) == (python, torch):
+            return build
+    served = [f"Python {build.python} with torch {build.torch}" for build in toolchain.builds]
+    raise UsageError(
+        f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
+        hint="it serves: " + ", ".join(served),
+    )
+
+
+def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:
+    here = f"{platform.system()}-{platform.machine()}".lower()
+    if here != toolchain.platform:
+        raise ToolchainError(
+            f"toolchain {toolchain.name} is for {toolchain.platform}, and this machine is {here}"
+        )
+    supported = {*platform_tags(), "any"}
+    for package in (*toolchain.packages, *build.packages):
+        tags = {tag.platform for tag in parse_wheel_filename(package.filename)[3]}
+        if not tags & supported:
+            library = " ".join(platform.libc_ver()).strip() or "a C library other than glibc"
+            raise ToolchainError(
+                f"{package.name} {package.version} does not run here: this system has {library}",
+                where=f"toolchain {toolchain.name}",
+                hint=f"its wheel wants {' or '.join(sorted(tags))}: build on a newer system",
+            )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an environment will be made of, and where."""
+
+    toolchain: Toolchain
+    build: TorchBuild
+    interpreter: Interpreter
+    cache: Path
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        return (*self.toolchain.packages, *self.build.packages)
+
+    @property
+    def description(self) -> dict[str, object]:
+        """All that decides what is in the environment."""
+        return {
+            "layout": _LAYOUT,
+            "packages": _pins(self.packages),
+            "python": self.interpreter.version,
+            "interpreter": str(self.interpreter.executable),
+        }
+
+    @property
+    def root(self) -> Path:
+        text = json.dumps(self.description, sort_keys=True)
+        return self.cache / "envs" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def unpacked(self, package: Package) -> Path:
+        return self.cache / "packages" / package.sha256
+
+    def environment(self, root: Path) -> Environment:
+        """The environment in `root`: the final one, or a copy being made."""
+        site = root / "lib" / f"python{self.build.python}" / "site-packages"
+        compilers = [package for package in self.packages if package.role == "compiler"]
+        return Environment(
+            root=root,
+            python=root / "bin" / "python",
+            site=site,
+            cuda_home=site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}",
+            include=self.interpreter.include,
+            python_version=self.interpreter.version,
+            torch=self.build.torch,
+            compiler_id=hashlib.sha256("\n".join(_pins(compilers)).encode()).hexdigest(),
+        )
+
+    def is_made(self) -> bool:
+        """Whether the final environment is there and looks sound."""
+        made = self.environment(self.root)
+        try:
+            described = json.loads((self.root / MARKER).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        nvcc = made.cuda_home / "bin" / "nvcc"
+        return described == self.description and made.python.exists() and nvcc.exists()
+
+
+def _pins(packages: Iterable[Package]) -> list[str]:
+    return sorted(f"{package.name} {package.version} {package.sha256}" for package in packages)
+
+
+@contextmanager
+def _disk_errors(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise files.disk_error(
+            error, "make the toolchain's environment", cache, f"{VARIABLE}=FOLDER"
+        ) from error
+
+
+@contextmanager
+def _alone(cache: Path, emit: Emit) -> Iterator[None]:
+    """Hold the lock on environments and packages; say so when that takes waiting."""
+    folder = cache / "envs"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        emit(Note("another build is making a toolchain's environment: waiting for it"))
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(cache: Path) -> None:
+    """Delete what killed runs left half-made. Only under the lock: else it may be in use."""
+    for folder in ("envs", "packages"):
+        for part in (cache / folder).glob(".*.part"):
+            shutil.rmtree(part)
+
+
+def _make(plan: _Plan, emit: Emit) -> None:
+    # Asked for now, so that nobody waits for gigabytes to learn that g++ is missing.
+    compiler = find_host_compiler(plan.toolchain)
+    _unpack_missing(plan, emit)
+    part = plan.root.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        _make_venv(plan, part)
+        _link_packages(plan, part, emit)
+        new = plan.environment(part)
+        mend(new.site / "nvidia", new.cuda_home, compiler)
+        _check(plan, new)
+        (part / MARKER).write_text(json.dumps(plan.description, indent=1), encoding="utf-8")
+        # The name promises that all is there, after a power failure too. One sync for 20,000
+        # files; what it writes has to be written anyway.
+        os.sync()
+        if plan.root.exists():  # a damaged one
+            shutil.rmtree(plan.root)
+        part.rename(plan.root)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _unpack_missing(plan: _Plan, emit: Emit) -> None:
+    """Bring all packages into <cache>/packages."""
+    (plan.cache / "packages").mkdir(exist_ok=True)
+    missing = [package for package in plan.packages if not is_unpacked(plan.unpacked(package))]
+    _check_space(missing, plan.cache)
+    for package in missing:
+        shutil.rmtree(plan.unpacked(package), ignore_errors=True)
+    downloads = plan.cache / "downloads"
+    fetch(missing, downloads, emit)
+    unpack_all({place(package, downloads): plan.unpacked(package) for package in missing}, emit)
+
+
+def _check_space(missing: Sequence[Package], cache: Path) -> None:
+    needed = int(sum(package.size for package in missing) * _UNPACKED)
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise StoreError(
+            f"the toolchain needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            where=str(cache),
+            hint=f"free some space, or name a folder on another disk: {VARIABLE}=FOLDER",
+        )
+
+
+def _make_venv(plan: _Plan, part: Path) -> None:
+    _run([str(plan.interpreter.executable), "-I", "-m", "venv", "--without-pip", str(part)])
+    for path in (part / "pyvenv.cfg", *(part / "bin").glob("[Aa]ctivate*")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(str(part), str(plan.root)), encoding="utf-8")
+
+
+def _link_packages(plan: _Plan, part: Path, emit: Emit) -> None:
+    new = plan.environment(part)
+    total = sum(package.size for package in plan.packages)
+    done = 0
+    for package in plan.packages:
+        schemes = {
+            "purelib": str(new.site),
+            "platlib": str(new.site),
+            "headers": str(part / "include" / "site" / package.name),
+            "scripts": str(part / "bin"),
+            "data": str(part),
+        }
+        link_into(plan.unpacked(package), schemes, plan.root / "bin" / "python")
+        done += package.size
+        emit(Progress(LABEL, done, total))
+
+
+def _check(plan: _Plan, new: Environment) -> None:
+    """Whether the compiler and torch run and are the pinned ones."""
+    nvcc = _NVCC_VERSION.search(_run([str(new.cuda_home / "bin" / "nvcc"), "--version"]))
+    torch = _run([str(new.python), "-I", "-c", "import torch; print(torch.__version__)"])
+    _same("nvcc", plan.toolchain.nvcc, nvcc[1] if nvcc else "of no version")
+    _same("torch", plan.build.torch, _public(torch.strip()))
+
+
+def _same(name: str, wanted: str, found: str) -> None:
+    if wanted != found:
+        raise ToolchainError(
+            f"the installed {name} is {found}, and the toolchain says {wanted}",
+            hint="the pins in the toolchain's file contradict each other",
+        )
+
+
+def _public(version: str) -> str:
+    """`2.11.0` for `2.11.0+cu130`."""
+    try:
+        return Version(version).public
+    except InvalidVersion:
+        return version
+
+
+def _run(command: list[str]) -> str:
+    """What a command prints. Raises ToolchainError with its last lines where it fails."""
+    # LD_LIBRARY_PATH could put another CUDA's libraries in the place of these.
+    variables = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, env=variables)
+    except OSError as error:
+        raise ToolchainError(f"cannot run {command[0]}: {error.strerror}") from error
+    if answer.returncode:
+        raise ToolchainError(
+            f"{Path(command[0]).name} fails in the new environment",
+            where=" ".join(command),
+            details=(answer.stderr or answer.stdout).strip().splitlines()[-10:],
+        )
+    return answer.stdout

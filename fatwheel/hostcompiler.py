@@ -1,0 +1,104 @@
+"""Finds the C++ compiler that nvcc calls for host code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import files
+from .errors import ToolchainError
+from .model import Toolchain
+
+_VERSION = re.compile(r"^gcc version (\d+)(\S*)", re.MULTILINE)
+_IDENTITY = re.compile(r"^(?:Target: |Configured with: |Thread model: |gcc version ).*$", re.M)
+_PARTS = ("cc1plus", "as")  # the programs whose bytes decide what host code is made
+
+
+@dataclass(frozen=True)
+class HostCompiler:
+    """A g++: its path, its version (`12.2.0`), and a digest of what it is made of.
+
+    The digest covers what `g++ -v` says and the compiler proper and assembler that it calls.
+    """
+
+    path: Path
+    version: str
+    id: str
+
+
+def find_host_compiler(toolchain: Toolchain) -> HostCompiler:
+    """The g++ to use: CXX if it is set, else g++, c++ or a g++-N on PATH.
+
+    Raises ToolchainError where CXX cannot be used, or where there is none that the toolchain's
+    nvcc accepts; the error says how to install one.
+    """
+    seen: list[str] = []
+    for candidate in _candidates(toolchain):
+        answer = _examine(candidate, toolchain)
+        if isinstance(answer, HostCompiler):
+            return answer
+        seen.append(answer)
+    low, high = toolchain.gcc
+    raise ToolchainError(
+        f"there is no C++ compiler here that CUDA {toolchain.cuda} works with",
+        where=f"CXX={os.environ['CXX']}" if os.environ.get("CXX") else None,
+        details=seen or ["no g++ or c++ on PATH"],
+        hint=(
+            f"install g++ {low} to {high}: apt install g++ (Debian, Ubuntu), "
+            "dnf install gcc-c++ (Fedora, RHEL); or name one: CXX=/path/to/g++"
+        ),
+    )
+
+
+def _candidates(toolchain: Toolchain) -> Iterator[str]:
+    named = os.environ.get("CXX")
+    if named:
+        yield named
+        return
+    low, high = toolchain.gcc
+    for name in ("g++", "c++", *(f"g++-{major}" for major in range(high, low - 1, -1))):
+        found = shutil.which(name)
+        if found:
+            yield found
+
+
+def _examine(candidate: str, toolchain: Toolchain) -> HostCompiler | str:
+    """The compiler behind a name, or why it is of no use."""
+    found = shutil.which(candidate)
+    if found is None:
+        return f"{candidate}: no such program"
+    words = _ask(found, "-v")
+    version = _VERSION.search(words)
+    if version is None:
+        return f"{found}: is not g++ (`{found} -v` names no gcc version)"
+    low, high = toolchain.gcc
+    if not low <= int(version[1]) <= high:
+        return f"{found}: g++ {version[1]}{version[2]}, but {low} to {high} is needed"
+    digest = hashlib.sha256("\n".join(_IDENTITY.findall(words)).encode())
+    for part in _PARTS:
+        program = shutil.which(_ask(found, f"-print-prog-name={part}").strip())
+        if program is None:
+            return f"{found}: its {part} is missing, so it cannot compile C++"
+        digest.update(f"\n{part} {files.digest_of(Path(program))}".encode())
+    return HostCompiler(Path(found).absolute(), f"{version[1]}{version[2]}", digest.hexdigest())
+
+
+def _ask(compiler: str, option: str) -> str:
+    """What the compiler prints; nothing where it does not run."""
+    try:
+        answer = subprocess.run(
+            [compiler, option],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError:
+        return ""
+    return answer.stdout + answer.stderr

@@ -1,0 +1,103 @@
+"""Finds a CPython of a wanted version that can build extension modules."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ToolchainError
+
+_TIMEOUT = 30.0  # seconds for an interpreter to say who it is
+
+# In a virtual environment this describes the interpreter that it was made from.
+_QUESTION = """
+import json, os, platform, sys, sysconfig
+print(json.dumps({
+    "implementation": platform.python_implementation(),
+    "version": platform.python_version(),
+    "threads": "t" in getattr(sys, "abiflags", ""),
+    "executable": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),
+    "include": sysconfig.get_path("include"),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A base interpreter, outside of any virtual environment.
+
+    version is complete (`3.11.7`); include is the folder of its Python.h.
+    """
+
+    executable: Path
+    version: str
+    include: Path
+
+
+def find_interpreter(python: str) -> Interpreter:
+    """A CPython of version `python` (`3.11`): this one, or else one on PATH.
+
+    Only one that runs, is of that version and has its header files is taken. Raises
+    ToolchainError that lists what was found instead.
+    """
+    seen: list[str] = []
+    for candidate in _candidates(python):
+        answer = _ask(candidate)
+        if isinstance(answer, str):
+            seen.append(f"{candidate}: {answer}")
+        elif _minor(answer.version) != python:
+            seen.append(f"{candidate}: is Python {answer.version}")
+        elif not (answer.include / "Python.h").is_file():
+            seen.append(f"{candidate}: Python {answer.version} without {answer.include}/Python.h")
+        else:
+            return answer
+    raise ToolchainError(
+        f"there is no usable Python {python} here",
+        details=["looked at:", *(f"  {line}" for line in dict.fromkeys(seen))],
+        hint=(
+            f"install CPython {python} with its header files and put it on PATH (Debian, Ubuntu: "
+            f"python{python} and python{python}-dev; Fedora: python{python}-devel)"
+        ),
+    )
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _candidates(python: str) -> Iterator[Path]:
+    yield Path(sys.executable)
+    for name in (f"python{python}", "python3", "python"):
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            found = shutil.which(name, path=folder) if folder else None
+            if found:
+                yield Path(found)
+
+
+def _ask(candidate: Path) -> Interpreter | str:
+    """Who the candidate is, or why it is of no use."""
+    try:
+        # Isolated: PYTHONPATH and PYTHONHOME are meant for another interpreter.
+        answer = subprocess.run(
+            [str(candidate), "-I", "-c", _QUESTION],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )
+        facts = json.loads(answer.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not run: {error}"
+    except ValueError:
+        complaint = answer.stderr.strip().splitlines()
+        return f"does not run: {complaint[0] if complaint else 'no answer'}"
+    if facts["implementation"] != "CPython" or facts["threads"]:
+        kind = "free-threaded" if facts["threads"] else facts["implementation"]
+        return f"is a {kind} {facts['version']}; plain CPython is wanted"
+    return Interpreter(Path(facts["executable"]), facts["version"], Path(facts["include"]))

@@ -1,0 +1,73 @@
+"""Adds to an installed CUDA what NVIDIA's wheels leave out and build systems look for.
+
+- `libcudart.so` and its like: the wheels have `libcudart.so.13` only, so `-lcudart` fails.
+- `lib64`: where torch's cpp_extension and CMake's FindCUDAToolkit look first.
+- `lib/stubs/libcuda.so`: CMake's CUDA::cuda_driver and `-lcuda` need it, and the driver itself
+  is not part of a build machine. As in NVIDIA's toolkit, it has the driver's function names
+  and no code, and says that the real library is libcuda.so.1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .errors import ToolchainError
+from .hostcompiler import HostCompiler
+from .unpack import MTIME, finish
+
+_VERSIONED = re.compile(r"(lib.+\.so)\.[\d.]+")
+_DRIVER_FUNCTION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(")
+
+
+def mend(nvidia: Path, cuda_home: Path, compiler: HostCompiler) -> None:
+    """Mend the packages below `nvidia` (site-packages/nvidia), one of which is the CUDA home."""
+    for folder in sorted(nvidia.glob("*/lib")):
+        link_names(folder)
+    if not (cuda_home / "lib64").exists():
+        _symlink(cuda_home / "lib64", "lib")
+    _driver_stub(cuda_home, compiler)
+
+
+def link_names(folder: Path) -> None:
+    """For each `libX.so.N` without a `libX.so`, make that link; the highest N wins."""
+    for path in sorted(folder.iterdir(), reverse=True):
+        match = _VERSIONED.fullmatch(path.name)
+        if match and not (folder / match[1]).exists():
+            _symlink(folder / match[1], path.name)
+
+
+def _symlink(path: Path, target: str) -> None:
+    path.symlink_to(target)
+    os.utime(path, (MTIME, MTIME), follow_symlinks=False)
+
+
+def _driver_stub(cuda_home: Path, compiler: HostCompiler) -> None:
+    stub = cuda_home / "lib" / "stubs" / "libcuda.so"
+    header = cuda_home / "include" / "cuda.h"
+    if stub.exists() or not header.is_file():
+        return
+    stub.parent.mkdir(exist_ok=True)
+    declared = _run([str(compiler.path), "-E", "-P", str(header)])
+    names = sorted(set(_DRIVER_FUNCTION.findall(declared)))
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "cuda.cpp")
+        source.write_text("".join(f'extern "C" void {name}() {{}}\n' for name in names))
+        soname = "-Wl,-soname,libcuda.so.1"
+        arguments = ["-shared", "-fPIC", "-nostdlib", soname, str(source), "-o", str(stub)]
+        _run([str(compiler.path), *arguments])
+    finish(stub, executable=True)
+
+
+def _run(command: list[str]) -> str:
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode:
+        raise ToolchainError(
+            "the C++ compiler does not work",
+            where=" ".join(command),
+            details=answer.stderr.strip().splitlines()[-10:],
+        )
+    return answer.stdout
