@@ -266,7 +266,9 @@ def _count(option: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise UsageError(f"{text!r} is not a number of them", where=option, hint="valid: 1, 2, 3 …")
+        raise UsageError(
+            f"{text!r} is not a whole number above 0", where=option, hint="valid: 1, 2, 3"
+        )
     return int(text)
 
 
