@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -265,7 +266,7 @@ def _count(option: str, text: str | None) -> int | None:
     """A whole number from 1 on."""
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
         raise UsageError(
             f"{text!r} is not a whole number above 0", where=option, hint="valid: 1, 2, 3"
         )

@@ -162,6 +162,7 @@ def test_an_empty_list_of_architectures_is_not_the_default(
         ("--jobs", "many"),
         ("--jobs", "1.5"),
         ("--jobs", "²"),
+        ("--jobs", "9" * 5000),
         ("--jobs", ""),
         ("--shards", "0"),
         ("--memory", "12"),
