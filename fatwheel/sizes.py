@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?) ?([KMGT]i?|k)?B")
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([KMGT]i?|k)?B")
 _FACTORS = {
     None: 1,
     "k": 10**3,

@@ -38,7 +38,7 @@ RESERVED_VARIABLES = (
 
 def _matching(pattern: str, valid: str) -> AfterValidator:
     def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+        if not re.fullmatch(pattern, text, re.ASCII):
             raise ValueError(f"{text!r} is not {valid}")
         return text
 

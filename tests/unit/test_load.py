@@ -1,0 +1,574 @@
+"""load: every mistake of a file at once, each with its line; the values of a right one.
+
+Lines are counted by hand: the numbers stand beside RECIPE and TOOLCHAIN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from fatwheel.arch import Arch
+from fatwheel.errors import ConfigError, UsageError
+from fatwheel.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from fatwheel.load.schema import CostTable, RecipeFile, SourceTable
+from fatwheel.model import Cost, Package
+from fatwheel.sourcetree import tree_digest
+
+ROOT = Path(__file__).parents[2]
+SHA = "0123456789abcdef" * 4
+
+RECIPE = f"""\
+project = "demo_ext"
+version = "1.2.0"
+archs = ["80", "90a", "120+ptx"]
+imports = ["demo_ext", "demo_ext.ops"]
+memory = "1.5GiB"
+seconds = 30
+epoch = 2024-05-06
+
+[source]
+sdist = "demo_ext-1.2.0.tar.gz"
+size = 1234
+sha256 = "{SHA}"
+
+[environment]
+DEMO_FORCE_BUILD = "TRUE"
+
+[[cost]]
+units = "*_bwd"
+memory = "2GB"
+
+[[cost]]
+units = "*_fwd"
+seconds = 7.5
+"""  # lines: 1 project … 7 epoch, 9 [source] … 12, 14 [environment], 17 [[cost]], 21 [[cost]] … 23
+
+TOOLCHAIN = f"""\
+name = "demo"
+platform = "linux-x86_64"
+cuda = "13.0"
+nvcc = "13.0.88"
+archs = ["80", "90", "90a"]
+gcc = [9, 15]
+
+[[packages]]
+name = "ninja"
+version = "1.13.2"
+file = "ninja-1.13.2-py3-none-any.whl"
+size = 5
+sha256 = "{SHA}"
+role = "build"
+
+[[builds]]
+python = "3.11"
+torch = "2.11.0"
+
+[[builds.packages]]
+name = "torch"
+version = "2.11.0"
+file = "torch-2.11.0-cp311-cp311-linux_x86_64.whl"
+size = 6
+sha256 = "{SHA}"
+role = "runtime"
+"""  # lines: 8 [[packages]], 16 [[builds]], 20 [[builds.packages]], 21 name … 26 role
+
+
+def changed(text: str, line: int, new: str) -> str:
+    """The text with one line (counted from 1) replaced; '' deletes nothing but its content."""
+    lines = text.splitlines()
+    lines[line - 1] = new
+    return "\n".join(lines) + "\n"
+
+
+def recipe_at(folder: Path, text: str | bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "recipe.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def mistakes_of(file: Path) -> list[str]:
+    """The details of the ConfigError that loading a recipe raises, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(file, file.parent)
+    return without_file(caught.value, file)
+
+
+def without_file(error: ConfigError, file: Path) -> list[str]:
+    prefix = f"{file}:"
+    assert all(detail.startswith(prefix) for detail in error.details), error.details
+    return [detail.removeprefix(prefix) for detail in error.details]
+
+
+def test_a_right_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_at(tmp_path / "demo", RECIPE), tmp_path)
+    assert recipe.name == "demo"
+    assert (recipe.project, recipe.version) == ("demo_ext", "1.2.0")
+    assert recipe.source.folder is None
+    assert recipe.source.package == Package(
+        "demo_ext", "1.2.0", "demo_ext-1.2.0.tar.gz", 1234, SHA, "source"
+    )
+    assert recipe.archs == ("80", "90a", "120+ptx")
+    assert recipe.imports == ("demo_ext", "demo_ext.ops")
+    assert recipe.environment == {"DEMO_FORCE_BUILD": "TRUE"}
+    assert (recipe.memory, recipe.seconds) == (1536 * 2**20, 30.0)
+    assert recipe.costs == (
+        Cost("*_bwd", 2_000_000_000, 30.0),
+        Cost("*_fwd", 1536 * 2**20, 7.5),
+    )
+    assert recipe.epoch == 1714953600  # date -u -d 2024-05-06 +%s
+    assert recipe.folder == tmp_path / "demo"
+    assert (recipe.subdirectory, recipe.stub_commands) == ("", ())
+
+
+def test_what_may_be_left_out_has_the_documented_default(tmp_path: Path) -> None:
+    text = "\n".join(RECIPE.splitlines()[:4] + RECIPE.splitlines()[7:12])
+    recipe = load_recipe(recipe_at(tmp_path, text), tmp_path)
+    assert (recipe.memory, recipe.seconds, recipe.costs) == (4 * 2**30, 120.0, ())
+    assert recipe.epoch == 315532800  # date -u -d 1980-01-01 +%s
+    assert recipe.environment == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("1700000000", 1700000000),
+        ("2023-11-14T22:13:20Z", 1700000000),
+        ("2023-11-15 00:13:20+02:00", 1700000000),
+        ("2023-11-14", 1699920000),
+    ],
+)
+def test_epochs(tmp_path: Path, written: str, seconds: int) -> None:
+    text = changed(RECIPE, 7, f"epoch = {written}")
+    assert load_recipe(recipe_at(tmp_path, text), tmp_path).epoch == seconds
+
+
+MISTAKES = [
+    # (line to change, new text, all mistakes expected)
+    (1, 'projekt = "demo_ext"', [
+        "1: project: missing: the project's name, as its METADATA has it",
+        "1: projekt: unknown key; did you mean 'project'?",
+    ]),
+    (1, 'project = "-demo"', [
+        "1: project: '-demo' is not a name; valid: as in flash_attn",
+        "10: source.sdist: 'demo_ext-1.2.0.tar.gz' is a file of demo-ext, not of -demo",
+    ]),
+    (1, 'project = "other"', [
+        "10: source.sdist: 'demo_ext-1.2.0.tar.gz' is a file of demo-ext, not of other",
+    ]),
+    (2, "version = 1.2", [
+        "2: version: must be a string, not the number 1.2; put it in quotes",
+    ]),
+    (2, 'version = "one"', [
+        "2: version: 'one' is not a version; valid: as in 2.8.3 or 1.0rc1",
+    ]),
+    (2, 'version = "1.2.0+cu130"', [
+        "2: version: '1.2.0+cu130' has a local label; fatwheel adds its own to the wheel",
+        "10: source.sdist: 'demo_ext-1.2.0.tar.gz' is a file of version 1.2.0, not 1.2.0+cu130",
+    ]),
+    (3, 'archs = "80"', ["3: archs: must be an array, not '80'"]),
+    (3, "archs = []", ["3: archs: empty; at least one is needed"]),
+    (3, 'archs = ["80", "foo"]', [
+        "3: archs[1]: 'foo' is not a GPU architecture; valid: a number as nvcc writes it, "
+        "with an optional a or f: 80, 86, 90a, 120f",
+    ]),
+    (3, 'archs = ["80", "90+sass"]', [
+        "3: archs[1]: '90+sass' is not a GPU architecture; valid: 80, 90a, 120f, 80+ptx",
+    ]),
+    (3, 'archs = ["80", "sm_80+ptx"]', ["3: archs[1]: 'sm_80+ptx' stands there a second time"]),
+    (3, 'archs = [\n "80",\n 86,\n]', [
+        "5: archs[1]: must be a string, not the number 86; put it in quotes",
+    ]),
+    (4, 'imports = ["demo-ext"]', [
+        "4: imports[0]: 'demo-ext' is not a module; valid: as in torch or flash_attn.ops",
+    ]),
+    (5, "memory = 6", [
+        "5: memory: must be a string with a size; valid: a number and a unit: "
+        "6GiB, 1.2GiB, 800MiB, 6GB",
+    ]),
+    (5, 'memory = "-6GiB"', [
+        "5: memory: '-6GiB' is not a size; valid: a number and a unit: 6GiB, 1.2GiB, 800MiB, 6GB",
+    ]),
+    (5, 'memroy = "6GiB"', ["5: memroy: unknown key; did you mean 'memory'?"]),
+    (5, 'colour = "red"', [
+        "5: colour: unknown key; valid: archs, cost, environment, epoch, imports, memory, "
+        "project, seconds, source, stub_commands, subdirectory, version",
+    ]),
+    (6, "seconds = -1", [
+        "6: seconds: -1 is not a duration; valid: a number of seconds above 0",
+    ]),
+    (6, "seconds = inf", [
+        "6: seconds: inf is not a duration; valid: a number of seconds above 0",
+    ]),
+    (6, "seconds = true", ["6: seconds: must be a number, not true"]),
+    (7, "epoch = 1979-12-31", [
+        "7: epoch: a wheel's times must lie between 1980-01-01 and 2107-12-31",
+    ]),
+    (7, "epoch = 2024-05-06T00:00:00", [
+        "7: epoch: the time has no offset; valid: as in 2023-11-28T02:16:00Z",
+    ]),
+    (7, 'epoch = "2024"', [
+        "7: epoch: must be a date, or seconds since 1970; valid: as in 2023-11-28",
+    ]),
+    (7, 'stub_commands = ["/bin/git"]', [
+        "7: stub_commands[0]: '/bin/git' is not the name of a command; valid: as in git",
+    ]),
+    (7, 'subdirectory = "../up"', [
+        "7: subdirectory: '../up' is not a folder below this one; valid: as in src or a/b",
+    ]),
+    (10, 'sdist = "demo_ext-1.2.0.whl"', [
+        "10: source.sdist: 'demo_ext-1.2.0.whl' is not an sdist's file name; "
+        "valid: as in flash_attn-2.3.6.tar.gz",
+    ]),
+    (10, 'sdist = "demo_ext-1.2.1.tar.gz"', [
+        "10: source.sdist: 'demo_ext-1.2.1.tar.gz' is a file of version 1.2.1, not 1.2.0",
+    ]),
+    (10, "", ["9: source: neither sdist nor folder is given"]),
+    (11, "", ["9: source.size: missing: the sdist's size in bytes"]),
+    (11, "size = 0", ["11: source.size: 0 is not a size; valid: a number of bytes above 0"]),
+    (11, 'size = "1234"', ["11: source.size: must be an integer, not '1234'"]),
+    (12, 'sha256 = "beef"', [
+        "12: source.sha256: 'beef' is not a sha256; valid: 64 digits 0-9, a-f",
+    ]),
+    (12, "", ["9: source.sha256: missing: the sdist's sha256"]),
+    (15, "DEMO_FORCE_BUILD = 1", [
+        "15: environment.DEMO_FORCE_BUILD: must be a string, not the number 1; put it in quotes",
+    ]),
+    (15, 'TORCH_CUDA_ARCH_LIST = "8.0"', [
+        "15: environment.TORCH_CUDA_ARCH_LIST: fatwheel sets this variable itself; remove it",
+    ]),
+    (15, '"A B" = "x"', [
+        '15: environment."A B": not the name of an environment variable; '
+        "valid: letters, digits, _",
+    ]),
+    (15, 'A = "nul: \\u0000"', [
+        "15: environment.A: an environment variable cannot hold a NUL character",
+    ]),
+    (18, "", ["17: cost[0].units: missing: a pattern of unit names, as in '*_bwd_*'"]),
+    (23, "secnods = 7", ["23: cost[1].secnods: unknown key; did you mean 'seconds'?"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "new", "expected"), MISTAKES)
+def test_each_mistake(tmp_path: Path, line: int, new: str, expected: list[str]) -> None:
+    assert mistakes_of(recipe_at(tmp_path, changed(RECIPE, line, new))) == expected
+
+
+def test_an_empty_recipe_names_all_that_is_needed(tmp_path: Path) -> None:
+    found = mistakes_of(recipe_at(tmp_path, ""))
+    assert [line.split(": ")[:3] for line in found] == [
+        ["1", key, "missing"] for key in ("archs", "imports", "project", "source", "version")
+    ]
+
+
+def test_many_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = changed(RECIPE, 3, 'archs = ["8O"]')
+    text = changed(text, 5, "memory = [1]")
+    text = changed(text, 12, 'sha265 = "x"')
+    text = changed(text, 18, "units = 3")
+    file = recipe_at(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(file, tmp_path)
+    found = without_file(caught.value, file)
+    assert [line.split(": ")[:2] for line in found] == [
+        ["3", "archs[0]"],
+        ["5", "memory"],
+        ["9", "source.sha256"],
+        ["12", "source.sha265"],
+        ["18", "cost[0].units"],
+    ]
+    assert caught.value.what == "5 mistakes"
+    assert caught.value.exit_code == 3
+    assert "docs/recipes.md" in str(caught.value)
+
+
+def test_lines_below_inline_tables_dotted_keys_and_long_strings(tmp_path: Path) -> None:
+    text = f'''\
+# a comment = with an equals sign
+version = """\\
+  1.2.0"""
+project = "demo_ext" # [not.a.table]
+archs = [ # one
+  "80", # ]
+  "x86",
+]
+imports = ["demo_ext"]
+source.sdist = 'demo_ext-1.2.0.tar.gz'
+source."size" = 0
+source.sha256 = "{SHA}"
+environment = {{ GOOD = "}}#", PATH = "x" }}
+cost = [
+  {{ units = "a" }},
+  {{ units = "b", memory = "lots" }},
+]
+'''
+    found = mistakes_of(recipe_at(tmp_path, text))
+    # Lines: 2-3 version, 4 project, 5 archs, 7 "x86", 9 imports, 11 size, 13 PATH, 16 lots.
+    assert [line.split(": ")[:2] for line in found] == [
+        ["7", "archs[1]"],
+        ["11", "source.size"],
+        ["13", "environment.PATH"],
+        ["16", "cost[1].memory"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('project = "a"\nversion\n', "2:8: not TOML:"),
+        ('project = "a\n', "1:13: not TOML:"),
+        ("a = 1\r\na = 2\r\n", "2:6: not TOML:"),
+        ('a = "unfinished', "1: not TOML:"),
+        ("a = 1\nb = 2024-02-30\n", "2:"),
+        (b'a = "\xe9"\n', "1: not UTF-8: byte 0xe9"),
+        (b'a = 1\nb = "\xff\xfe"\n', "2: not UTF-8: byte 0xff"),
+    ],
+)
+def test_what_is_no_toml(tmp_path: Path, text: str | bytes, start: str) -> None:
+    [found] = mistakes_of(recipe_at(tmp_path, text))
+    assert found.startswith(start)
+
+
+def test_deep_nesting_is_a_mistake_not_a_crash(tmp_path: Path) -> None:
+    for depth in (200, 400, 450, 480, 500, 100_000):
+        file = recipe_at(tmp_path, "a = " + "[" * depth + "]" * depth)
+        with pytest.raises(ConfigError):
+            load_recipe(file, tmp_path)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    file = recipe_at(tmp_path, b"\xef\xbb\xbf" + RECIPE.encode())
+    assert load_recipe(file, tmp_path).project == "demo_ext"
+
+
+def test_a_folder_in_the_file_s_place(tmp_path: Path) -> None:
+    (tmp_path / "demo.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"demo\.toml: cannot be read"):
+        load_toolchain("demo", tmp_path)
+
+
+TWO_SOURCES = "beside sdist; a source is either an sdist or a folder"
+
+FOLDER = """\
+project = "demo"
+version = "1"
+archs = ["80"]
+imports = ["demo"]
+source = { folder = "src" }
+"""
+
+
+def folder_recipe(folder: Path) -> Path:
+    file = recipe_at(folder, FOLDER)
+    (folder / "src").mkdir()
+    (folder / "src" / "setup.py").write_text("# build\n")
+    return file
+
+
+def test_a_source_folder(tmp_path: Path) -> None:
+    recipe = load_recipe(folder_recipe(tmp_path / "demo"), tmp_path)
+    assert recipe.source.package is None
+    assert recipe.source.folder == tmp_path / "demo" / "src"
+
+
+def test_source_folder_mistakes(tmp_path: Path) -> None:
+    file = folder_recipe(tmp_path)
+    file.write_text(FOLDER.replace('"src"', f'"source", size = 3, sha256 = "{SHA}"'))
+    assert mistakes_of(file) == [
+        "5: source.folder: 'source': no such folder beside this file",
+        "5: source.sha256: belongs to an sdist; a folder has none",
+        "5: source.size: belongs to an sdist; a folder has none",
+    ]
+    file.write_text(FOLDER.replace('"src"', '"src", sdist = "demo-1.tar.gz"'))
+    assert mistakes_of(file) == [f"5: source.folder: {TWO_SOURCES}"]
+
+
+def test_a_link_in_the_source_folder_is_refused(tmp_path: Path) -> None:
+    file = folder_recipe(tmp_path)
+    (tmp_path / "src" / "link").symlink_to("setup.py")
+    with pytest.raises(ConfigError, match="no links"):
+        load_recipe(file, tmp_path)
+
+
+def test_the_digest_follows_the_meaning_alone(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        return load_recipe(recipe_at(tmp_path / "demo", text), tmp_path).digest
+
+    same = [
+        RECIPE + "# a comment\n",
+        RECIPE.replace('"1.5GiB"', '"1536 MiB"'),
+        RECIPE.replace("2024-05-06", "1714953600"),
+        RECIPE.replace("seconds = 30\n", "seconds = 30.0\n"),
+        "source.sdist = 'demo_ext-1.2.0.tar.gz'\n"
+        + RECIPE.replace('sdist = "demo_ext-1.2.0.tar.gz"\n', "").replace("[source]\n", "")
+        .replace("size =", "source.size =").replace("sha256 =", "source.sha256 ="),
+    ]  # fmt: skip
+    for text in same:
+        assert digest(text) == digest(RECIPE), f"another digest for:\n{text}"
+    other = [
+        RECIPE.replace("1234", "1235"),
+        RECIPE.replace('"TRUE"', '"FALSE"'),
+        RECIPE.replace("30", "31"),
+        RECIPE.replace("[environment]", "[environment]\nMORE = '1'"),
+    ]
+    digests = {digest(text) for text in [RECIPE, *other]}
+    assert len(digests) == len(other) + 1
+    assert all(re.fullmatch("[0-9a-f]{64}", found) for found in digests)
+
+
+def test_the_digest_covers_a_source_folder(tmp_path: Path) -> None:
+    file = folder_recipe(tmp_path)
+    source = tmp_path / "src"
+
+    def digest() -> str:
+        return load_recipe(file, tmp_path).digest
+
+    first = digest()
+    for leftover in ("build/x.o", "__pycache__/x.pyc", "a/__pycache__/x.pyc", "demo.egg-info/P"):
+        (source / leftover).parent.mkdir(parents=True)
+        (source / leftover).write_text("x")
+    assert digest() == first, "what a build leaves behind must not count"
+    (source / "setup.py").write_text("# other build\n")
+    second = digest()
+    assert second != first
+    (source / "setup.py").rename(source / "set_up.py")
+    assert digest() not in (first, second)
+
+
+def test_finding_recipes(tmp_path: Path) -> None:
+    for name in ("flash-attn", "causal-conv1d"):
+        recipe_at(tmp_path / name, RECIPE)
+    (tmp_path / "notes").mkdir()
+    assert list_recipes(tmp_path) == ("causal-conv1d", "flash-attn")
+    by_name = load_recipe("flash-attn", tmp_path)
+    assert by_name == load_recipe(tmp_path / "flash-attn", tmp_path)
+    assert by_name == load_recipe(str(tmp_path / "flash-attn" / "recipe.toml"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["flash-atn", "", ".", "..", "flash-attn\0", "notes"])
+def test_an_unknown_kernel(tmp_path: Path, name: str) -> None:
+    for known in ("flash-attn", "causal-conv1d"):
+        recipe_at(tmp_path / known, RECIPE)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(UsageError) as caught:
+        load_recipe(name, tmp_path)
+    assert f"unknown kernel {name!r}" in str(caught.value)
+    assert "kernels here: causal-conv1d, flash-attn" in str(caught.value)
+    assert ("did you mean 'flash-attn'?" in str(caught.value)) == name.startswith("flash")
+
+
+def test_no_such_path(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such recipe"):
+        load_recipe(f"{tmp_path}/nothing", tmp_path)
+    with pytest.raises(UsageError, match="there is none in"):
+        load_recipe("flash-attn", tmp_path / "nothing")
+
+
+def test_a_right_toolchain(tmp_path: Path) -> None:
+    (tmp_path / "demo.toml").write_text(TOOLCHAIN)
+    toolchain = load_toolchain("demo", tmp_path)
+    assert list_toolchains(tmp_path) == ("demo",)
+    assert (toolchain.name, toolchain.platform) == ("demo", "linux-x86_64")
+    assert (toolchain.cuda, toolchain.nvcc, toolchain.gcc) == ("13.0", "13.0.88", (9, 15))
+    assert toolchain.archs == (Arch(80), Arch(90), Arch(90, "a"))
+    assert toolchain.packages == (
+        Package("ninja", "1.13.2", "ninja-1.13.2-py3-none-any.whl", 5, SHA, "build"),
+    )
+    assert (toolchain.pythons, toolchain.torches) == (("3.11",), ("2.11.0",))
+    assert toolchain.builds[0].packages == (
+        Package(
+            "torch", "2.11.0", "torch-2.11.0-cp311-cp311-linux_x86_64.whl", 6, SHA, "runtime"
+        ),
+    )  # fmt: skip
+
+
+BUILD = "".join(TOOLCHAIN.splitlines(keepends=True)[15:])
+
+TOOLCHAIN_MISTAKES = [
+    (1, 'name = "demon"', ["1: name: 'demon' is not the file's name, 'demo'"]),
+    (2, 'platform = "beos"', ["2: platform: 'beos' is not a platform; valid: as in linux-x86_64"]),
+    (3, "cuda = 13.0", ["3: cuda: must be a string, not the number 13.0; put it in quotes"]),
+    (5, 'archs = ["80", "80"]', ["5: archs[1]: '80' stands there a second time"]),
+    (6, "gcc = [15, 9]", [
+        "6: gcc: [15, 9] is not a range; valid: oldest and newest, as in [9, 15]",
+    ]),
+    (6, "gcc = [9]", ["6: gcc: [9] is not a range; valid: oldest and newest, as in [9, 15]"]),
+    (11, 'file = "ninja.zip"', ["11: packages[0].file: 'ninja.zip' is not a wheel's file name"]),
+    (11, 'file = "ninja-1.13-py3-none-any.whl"', [
+        "11: packages[0].file: 'ninja-1.13-py3-none-any.whl' is a file of version 1.13, not 1.13.2",
+    ]),
+    (14, 'role = "runtim"', [
+        "14: packages[0].role: must be 'compiler', 'build' or 'runtime', not 'runtim'",
+    ]),
+    (17, 'python = "cp311"', ["17: builds[0].python: 'cp311' is not a Python; valid: as in 3.11"]),
+    (18, 'torch = "2.1"', ["16: builds[0]: its packages hold no torch 2.1"]),
+    (21, 'name = "Ninja"', [
+        "16: builds[0]: its packages hold no torch 2.11.0",
+        "21: builds[0].packages[0].name: a second package 'Ninja'",
+        "23: builds[0].packages[0].file: 'torch-2.11.0-cp311-cp311-linux_x86_64.whl' "
+        "is a file of torch, not of Ninja",
+    ]),
+    (25, 'sha = "x"', [
+        "20: builds[0].packages[0].sha256: missing: the wheel's sha256",
+        "25: builds[0].packages[0].sha: unknown key; did you mean 'sha256'?",
+    ]),
+    (26, f'role = "runtime"\n{BUILD}', [
+        "27: builds[1]: a second build for Python 3.11 and torch 2.11.0",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "new", "expected"), TOOLCHAIN_MISTAKES)
+def test_each_toolchain_mistake(tmp_path: Path, line: int, new: str, expected: list[str]) -> None:
+    file = tmp_path / "demo.toml"
+    file.write_text(changed(TOOLCHAIN, line, new))
+    with pytest.raises(ConfigError) as caught:
+        load_toolchain("demo", tmp_path)
+    assert without_file(caught.value, file) == expected
+
+
+def test_an_unknown_toolchain(tmp_path: Path) -> None:
+    (tmp_path / "demo.toml").write_text(TOOLCHAIN)
+    with pytest.raises(UsageError, match=r"did you mean 'demo'\? \(toolchains here: demo\)"):
+        load_toolchain("dem", tmp_path)
+
+
+DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
+    explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
+    keys = set(RecipeFile.model_fields) - {"source", "environment", "cost"}
+    keys |= {f"source.{key}" for key in SourceTable.model_fields}
+    keys |= {f"cost.{key}" for key in CostTable.model_fields}
+    assert sorted(explained) == sorted(keys | {"environment.NAME"})
+
+
+def test_the_recipes_in_the_docs_load(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    blocks = re.findall(r"^ *```toml\n(.*?)^ *```", DOCS, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2, "docs/recipes.md shows a recipe with an sdist and one with a folder"
+    for block in blocks:
+        load_recipe(recipe_at(tmp_path, block), tmp_path)
+
+
+def test_the_errors_in_the_docs_are_those_that_come() -> None:
+    """Each message that the docs' table of errors explains is one that load can say."""
+    shown = re.findall(r"^\| `[a-z_.\[\]0-9]+: ([^`]+)` \|", DOCS, re.MULTILINE)
+    known = [line.split(": ", 2)[2] for *_, expected in MISTAKES for line in expected]
+    known.append(TWO_SOURCES)
+    assert shown
+    assert [message for message in shown if message not in known] == []
+
+
+def test_the_source_digest_can_be_made_by_hand(tmp_path: Path) -> None:
+    """tree_digest as its docstring has it, computed here from the files."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_bytes(b"1")
+    (tmp_path / "a").write_bytes(b"2")
+    content = hashlib.sha256(b"2").digest() + b"a\0" + hashlib.sha256(b"1").digest() + b"b/x\0"
+    assert tree_digest(tmp_path) == hashlib.sha256(content).hexdigest()
