@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from ..arch import Arch
 from ..errors import FormatError
-from .elf import EM_CUDA, Elf, read_elf
+from .elf import EM_CUDA, Elf, Symbol, read_elf
 
 _STT_FUNC = 2
 _STO_CUDA_ENTRY = 0x10
@@ -76,17 +76,14 @@ class Layout:
 def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, Layout]:
     """The kernels of a cubin by (mangled) name, in the order of its symbol table."""
     elf = read_cubin(cubin)
-    infos = {section.name: section for section in elf.sections if section.name.startswith(_INFO)}
-    kernels = {}
-    for name in _entry_symbols(elf):
-        info = infos.get(_INFO + name)
-        kernels[name] = _read_layout(elf.content(info), info.name) if info else Layout(0, ())
-    return kernels
+    names = _kernel_names(elf)
+    infos = _info_sections(elf, names)
+    return {name: _read_layout(infos.get(name, memoryview(b"")), _INFO + name) for name in names}
 
 
 def kernel_names_of_cubin(cubin: bytes | memoryview) -> tuple[str, ...]:
-    """Only the names, for who needs no layouts."""
-    return tuple(_entry_symbols(read_cubin(cubin)))
+    """Only the names, for who needs no layouts; each once."""
+    return _kernel_names(read_cubin(cubin))
 
 
 def arch_of_cubin(cubin: bytes | memoryview) -> Arch:
@@ -96,7 +93,7 @@ def arch_of_cubin(cubin: bytes | memoryview) -> Arch:
         return Arch(elf.flags & 0xFF, "a" if elf.flags & _FLAG_ACCELERATOR else "")
     specific = any(
         attribute == _ACCELERATOR_TARGET and value
-        for section in elf.named(_COMPAT)
+        for section in elf.named(_COMPAT)[:1]
         for attribute, value, _ in _records(elf.content(section), section.name)
     )
     return Arch(elf.flags >> 8 & 0xFF, "a" if specific else "")
@@ -116,10 +113,27 @@ def read_cubin(cubin: bytes | memoryview) -> Elf:
     return elf
 
 
-def _entry_symbols(elf: Elf) -> Iterator[str]:
-    for symbol in elf.symbols():
-        if symbol.type == _STT_FUNC and symbol.other & _STO_CUDA_ENTRY and symbol.section:
-            yield symbol.name
+def _kernel_names(elf: Elf) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(symbol.name for symbol in elf.symbols() if _is_kernel(symbol)))
+
+
+def _info_sections(elf: Elf, kernels: tuple[str, ...]) -> dict[str, memoryview]:
+    """The content of `.nv.info.<kernel>` by kernel, for those that have one."""
+    names = {_INFO + kernel: kernel for kernel in kernels}
+    infos = {
+        names[section.name]: elf.content(section)
+        for section in elf.sections
+        if section.name in names
+    }
+    # Else a small file could make us read the same bytes for each of very many kernels.
+    if sum(map(len, infos.values())) > len(elf.data):
+        raise FormatError(f"the {_INFO}* sections overlap: together they exceed the file")
+    return infos
+
+
+def _is_kernel(symbol: Symbol) -> bool:
+    defined = symbol.section != 0
+    return defined and symbol.type == _STT_FUNC and bool(symbol.other & _STO_CUDA_ENTRY)
 
 
 def _read_layout(info: memoryview, where: str) -> Layout:

@@ -89,10 +89,12 @@ class Elf:
         return self.data[section.offset : end]
 
     def symbols(self) -> Iterator[Symbol]:
-        """All symbols of the symbol table, if there is one."""
-        for table in self.sections:
-            if table.type == SHT_SYMTAB:
-                yield from self._symbols_of(table)
+        """All symbols of the symbol table, if there is one; gABI allows no second."""
+        tables = [section for section in self.sections if section.type == SHT_SYMTAB]
+        if len(tables) > 1:
+            raise FormatError(f"{len(tables)} ELF symbol tables, where one may be")
+        for table in tables:
+            yield from self._symbols_of(table)
 
     def _symbols_of(self, table: Section) -> Iterator[Symbol]:
         entries = self.content(table)

@@ -24,8 +24,8 @@ from ..wheels.archive import Wheel, open_wheel
 
 _MACHINES = {3: "x86", 21: "ppc64", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 _HEAD = 4096
-# Of one file, decompressed: ten times the largest known (torch), so that a bomb ends in time.
-_MAX_DECOMPRESSED = 48 << 30
+# Of one binary, decompressed: four times the largest known (torch), so that a bomb ends in time.
+_MAX_DECOMPRESSED = 16 << 30
 _MAX_NAMES = 1 << 30
 
 
@@ -174,6 +174,8 @@ def _inspect_elf(name: str, data: memoryview) -> Binary:
     # Where device code was linked, the executable code is what runs; the relocatable code that
     # it was linked from stays in the file. NVIDIA's cuobjdump chooses in the same way.
     sections = file.named(FATBIN_SECTION) or file.named(RELOCATABLE_SECTION)
+    if len(sections) > 1:
+        raise FormatError(f"{len(sections)} sections named {sections[0].name}, where one may be")
     for section in sections:
         _add_containers(binary, container.parse_containers(file.content(section)))
     return binary

@@ -16,6 +16,7 @@ from fatwheel.fatbin.cubin import (
     kernel_names_of_ptx,
     kernels_of_cubin,
 )
+from fatwheel.fatbin.elf import read_elf
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 SCALE_CUBINS = sorted(DATA.glob("cuda*.cubin"))
@@ -84,6 +85,26 @@ def test_a_record_that_is_cut_off_is_refused() -> None:
     with pytest.raises(FormatError, match="record is cut off") as caught:
         kernels_of_cubin(data)
     assert caught.value.where == ".nv.info.large"
+
+
+def test_sections_that_share_bytes_are_refused() -> None:
+    """Each `.nv.info.<kernel>` is made to span nearly all of the file."""
+    data = bytearray((DATA / "cuda13.0-sm_80.cubin").read_bytes())
+    elf = read_elf(data)
+    for section in elf.sections:
+        if section.name.startswith(".nv.info."):
+            struct.pack_into("<QQ", data, elf.table + 64 * section.index + 0x18, 64, len(data) - 64)
+    with pytest.raises(FormatError, match="overlap"):
+        kernels_of_cubin(data)
+
+
+def test_a_second_symbol_table_is_refused() -> None:
+    data = bytearray((DATA / "cuda13.0-sm_80.cubin").read_bytes())
+    elf = read_elf(data)
+    (other,) = elf.named(".debug_frame")
+    struct.pack_into("<I", data, elf.table + 64 * other.index + 4, 2)  # SHT_SYMTAB
+    with pytest.raises(FormatError, match="2 ELF symbol tables"):
+        kernel_names_of_cubin(data)
 
 
 def test_layouts_read_well() -> None:

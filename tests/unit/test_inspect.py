@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_the_file_name_decides_nothing(tmp_path: Path) -> None:
 
 
 def test_a_wheel_lists_every_binary_and_counts_those_with_code(tmp_path: Path) -> None:
-    host = Path("/proc/self/exe").resolve().read_bytes()
+    host = Path(sys.executable).resolve().read_bytes()
     files = {
         "thing/__init__.py": b"# not a binary",
         "thing/plain.so": host,
@@ -194,6 +195,17 @@ def test_a_linked_binary_counts_its_executable_code(
         (binary,) = inspect(tmp_path / f"{name}.o")["binaries"]
         assert (binary["format"], binary["containers"], binary["kernels"]) == ("elf", 1, 2)
         assert {image["compressed"] for image in binary["images"]} == {compressed}
+
+
+def test_two_fatbin_sections_are_refused(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    """A group makes the assembler write a second section of the same name."""
+    text = (
+        '.section .nv_fatbin,"a"\n.byte 0\n.section .nv_fatbin,"aG",@progbits,g,comdat\n.byte 0\n'
+    )
+    (tmp_path / "a.s").write_text(text)
+    subprocess.run([tool("as"), "a.s", "-o", "a.o"], cwd=tmp_path, check=True)
+    with pytest.raises(FormatError, match=r"2 sections named \.nv_fatbin"):
+        inspect_file(tmp_path / "a.o")
 
 
 PE = b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + bytes(100)
