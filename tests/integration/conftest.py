@@ -1,0 +1,158 @@
+"""Real builds for the integration tests: `invoke build` in caches of their own.
+
+The environment (5 GB) is shared with the user's own cache; the store never is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fatwheel.arch import parse_arch_list
+from fatwheel.build.context import Context
+from fatwheel.cache import cache_folder
+from fatwheel.events import silent
+from fatwheel.fronts import exact_fronts
+from fatwheel.model import Environment, Front
+from fatwheel.prepare import Prepared, prepared, ready_tools, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHS = "80,86,89"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of invoke ended."""
+
+    code: int
+    out: str
+    err: str
+    wheels: tuple[Path, ...]
+
+    def wheel(self) -> Path:
+        assert self.code == 0, f"the build failed with {self.code}:\n{self.err}"
+        assert len(self.wheels) == 1, f"not one wheel: {self.wheels}\n{self.err}"
+        return self.wheels[0]
+
+
+class Workbench:
+    """A cache of its own that shares environments and downloads with the user's."""
+
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
+        self.cache = folder / "cache"
+        self.out = folder / "dist"
+        self.cache.mkdir(parents=True)
+        shared = cache_folder()
+        for name in ("envs", "downloads", "packages"):
+            (shared / name).mkdir(exist_ok=True)
+            (self.cache / name).symlink_to(shared / name)
+        if store is not None:
+            shutil.copytree(store, self.cache / "store")
+
+    @property
+    def store(self) -> Path:
+        return self.cache / "store"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", *arguments]
+
+    def variables(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "FATWHEEL_CACHE": str(self.cache), "CI": "true", **more}
+
+    def invoke(self, *arguments: str, **variables: str) -> Outcome:
+        """Run invoke to its end."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=ROOT, env=self.variables(**variables),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return Outcome(done.returncode, done.stdout, done.stderr, self.wheels())
+
+    def build(self, *arguments: str, kernel: str = "selftest", **variables: str) -> Outcome:
+        """`invoke build` of a kernel into this bench's folder, exact fronts unless asked."""
+        options = list(arguments)
+        if "--front" not in options:
+            options += ["--front", "exact"]
+        return self.invoke(
+            "build", "--kernel", kernel, "--out", str(self.out), *options, **variables
+        )
+
+    def wheels(self) -> tuple[Path, ...]:
+        return tuple(sorted(self.out.glob("*.whl"))) if self.out.is_dir() else ()
+
+    def forget_wheels(self) -> None:
+        """Make the next build assemble again: finished wheels leave store and folder."""
+        for kind in ("wheel", "built"):
+            shutil.rmtree(self.store / "refs" / kind, ignore_errors=True)
+        shutil.rmtree(self.out, ignore_errors=True)
+
+
+@pytest.fixture
+def bench(environment: Environment, tmp_path: Path) -> Workbench:
+    """A workbench with an empty store."""
+    return Workbench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def selftest(
+    environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workbench, Outcome]:
+    """selftest, built once from nothing for 80,86,89; its bench must not be built on."""
+    bench = Workbench(tmp_path_factory.mktemp("selftest"))
+    outcome = bench.build("--arch", ARCHS)
+    outcome.wheel()
+    return bench, outcome
+
+
+@pytest.fixture
+def warm(selftest: tuple[Workbench, Outcome], tmp_path: Path) -> Workbench:
+    """A workbench whose store has everything of selftest but the finished wheel."""
+    bench = Workbench(tmp_path, selftest[0].store)
+    bench.forget_wheels()
+    return bench
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Captured]]:
+    """Captures a kernel's units in a bench's cache, as a build would."""
+    opened: list[object] = []
+
+    def open_(bench: Workbench, kernel: str, archs: str = ARCHS) -> Captured:
+        monkeypatch.setenv("FATWHEEL_CACHE", str(bench.cache))
+        asked = resolve(kernel, "linux-cuda13.0", archs, None, None)
+        target = asked.targets[0]
+        block = prepared(target, ready_tools(target, silent), silent)
+        opened.append(block)
+        ready = block.__enter__()
+        fronts = exact_fronts(parse_arch_list(archs, target.toolchain.archs))
+        return Captured(ready, fronts, ready.context(fronts))
+
+    yield open_
+    for block in opened:
+        block.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A kernel's units and the context in which builds compile them."""
+
+    ready: Prepared
+    fronts: tuple[Front, ...]
+    context: Context
+
+
+def record_of(wheel: Path) -> dict[str, object]:
+    """fatwheel.json of a wheel."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/fatwheel.json")]
+        found: dict[str, object] = json.loads(archive.read(name))
+    return found
