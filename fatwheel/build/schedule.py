@@ -1,0 +1,205 @@
+"""Which job runs next, so that memory lasts and the whole ends early. No processes, no clock.
+
+The longest job that fits goes first: whatever is long and starts late would make the end late.
+A job fits if a slot is free and the estimates of all running jobs stay within the memory.
+
+A job that waits for memory must not wait until all smaller ones are done. So they may pass it
+only in the room that it leaves: all that passed must fit beside it. Then it starts at the latest
+when the jobs that ran before it came to the head have ended.
+
+A job larger than the whole memory, or killed for memory beside others, runs alone, after all
+others: what they made is kept even if it fails.
+
+A slot may be lent. Jobs of 110, 110, 110, 22, 11, 11, 11, 3, 3 and 3 seconds on 2 cores end after
+220 s: the third long job starts at 110 s, and one core idles from 174 s on. With a third slot the
+long jobs share both cores, all three end at 165 s, the short ones fill the rest, and everything
+is done after about 198 s, for 394 s of work on 2 cores 197 s at best. The system shares cores
+well, so this costs only the third job's memory.
+
+Memory is bytes, times are seconds. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..model import Job, Unit
+
+# Lend a slot only if it brings the end nearer by more than estimates are worth.
+_WORTH_LENDING = 0.98
+# A job beyond its estimate is taken to need this much of what it already took.
+_OVERRUN = 0.1
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A job and the bytes that it is taken to need."""
+
+    job: Job
+    need: int
+
+
+class Scheduler:
+    """The jobs of one build, each in turn pending, running and gone.
+
+    slots:  jobs that may run at a time, at least 1: the cores.
+    memory: what they may use together.
+    lend:   whether one slot more may be used where that ends the build sooner.
+
+    `oversized` are the jobs that need more than the whole memory: they run, alone.
+    """
+
+    def __init__(self, jobs: Sequence[Job], slots: int, memory: int, lend: bool) -> None:
+        if slots < 1:
+            raise ValueError("a build needs at least one slot")
+        self._cores = slots
+        self._slots = slots
+        self._memory = memory
+        longest_first = sorted(jobs, key=lambda job: (-job.seconds, -job.memory))
+        self.oversized = tuple(job for job in longest_first if job.memory > memory)
+        self._queue = [_Claim(job, job.memory) for job in longest_first if job.memory <= memory]
+        self._alone = list(self.oversized)
+        self._running: dict[Job, int] = {}  # and what each is taken to need
+        self._had_company: set[Job] = set()
+        self._waiting: Job | None = None
+        self._passers: dict[Job, int] = {}
+        if lend:
+            self._lend_if_worth_it(jobs)
+
+    @property
+    def slots(self) -> int:
+        """Jobs that may run at a time, with the one that is lent."""
+        return self._slots
+
+    @property
+    def pending(self) -> tuple[Job, ...]:
+        """The jobs that were not started, in the order in which they would like to be."""
+        return (*(claim.job for claim in self._queue), *self._alone)
+
+    @property
+    def running(self) -> tuple[Job, ...]:
+        return tuple(self._running)
+
+    def idle(self) -> bool:
+        """Whether nothing is running or left to run."""
+        return not (self._running or self._queue or self._alone)
+
+    def next(self) -> Job | None:
+        """A job to start now, which counts as running from here on; None: wait for an end."""
+        if not self._queue:
+            return self._start_alone()
+        if len(self._running) >= self._slots:
+            return None
+        free = self._memory - sum(self._running.values())
+        head = self._queue[0]
+        if head.need <= free:
+            return self._start(0)
+        if head.job is not self._waiting:
+            self._waiting, self._passers = head.job, {}
+        return self._start_passer(min(free, self._room_beside(head)))
+
+    def finished(self, job: Job) -> None:
+        """A running job is done."""
+        self._end(job)
+
+    def failed(self, job: Job) -> None:
+        """A running job ended with an error of its own, and will not be run again."""
+        self._end(job)
+
+    def killed_for_memory(self, job: Job, rss: int) -> bool:
+        """A running job was killed when it used `rss` bytes (0: not known).
+
+        True: it will run again, alone. False: it ran alone, so there is no more to try. The
+        pending jobs of the same unit are taken to need as much from here on.
+        """
+        self._end(job)
+        self._expect(job.unit, rss)
+        if job not in self._had_company:
+            return False
+        self._had_company.remove(job)
+        self._alone.append(job)
+        return True
+
+    def eta(self, elapsed: Mapping[Job, float]) -> float:
+        """Seconds until all is done, going by the estimates and how long the running jobs ran."""
+        left = {}
+        for job in self._running:
+            ran = elapsed.get(job, 0.0)
+            left[job] = max(job.seconds - ran, ran * _OVERRUN)
+        return _simulate(self._copy(), left, self._cores)
+
+    def _lend_if_worth_it(self, jobs: Sequence[Job]) -> None:
+        plain = Scheduler(jobs, self._cores, self._memory, lend=False)
+        more = Scheduler(jobs, self._cores + 1, self._memory, lend=False)
+        seconds = _simulate(plain, {}, self._cores)
+        if _simulate(more, {}, self._cores) < seconds * _WORTH_LENDING:
+            self._slots += 1
+
+    def _room_beside(self, head: _Claim) -> int:
+        """Memory for one more job to pass `head`, so that all who passed fit beside it.
+
+        A slot is left for it anyway: that of the job it waits for.
+        """
+        return self._memory - head.need - sum(self._passers.values())
+
+    def _start_passer(self, room: int) -> Job | None:
+        for place, claim in enumerate(self._queue):
+            if claim.need <= room:
+                self._passers[claim.job] = claim.need
+                return self._start(place)
+        return None
+
+    def _start(self, place: int) -> Job:
+        claim = self._queue.pop(place)
+        if self._running:
+            self._had_company.update(self._running, [claim.job])
+        self._running[claim.job] = claim.need
+        return claim.job
+
+    def _start_alone(self) -> Job | None:
+        if self._running or not self._alone:
+            return None
+        job = self._alone.pop(0)
+        self._running[job] = self._memory
+        return job
+
+    def _end(self, job: Job) -> None:
+        del self._running[job]
+        self._passers.pop(job, None)
+
+    def _expect(self, unit: Unit, memory: int) -> None:
+        """Take the pending jobs of a unit to need at least this."""
+        raised = [
+            _Claim(claim.job, max(claim.need, memory)) if claim.job.unit == unit else claim
+            for claim in self._queue
+        ]
+        self._queue = [claim for claim in raised if claim.need <= self._memory]
+        self._alone += [claim.job for claim in raised if claim.need > self._memory]
+
+    def _copy(self) -> Scheduler:
+        other = Scheduler((), self._slots, self._memory, lend=False)
+        other._queue, other._alone = list(self._queue), list(self._alone)
+        other._running = dict(self._running)
+        other._waiting, other._passers = self._waiting, dict(self._passers)
+        return other
+
+
+def _simulate(scheduler: Scheduler, left: dict[Job, float], cores: int) -> float:
+    """Seconds until `scheduler`, which is used up, is idle, if all estimates are right.
+
+    left: what its running jobs still need. More jobs than cores share the cores evenly.
+    """
+    now = 0.0
+    while True:
+        while job := scheduler.next():
+            left[job] = job.seconds
+        if not left:
+            return now
+        step = min(left.values())
+        now += step * max(1.0, len(left) / cores)
+        for job in [job for job, seconds in left.items() if seconds <= step]:
+            del left[job]
+            scheduler.finished(job)
+        for job in left:
+            left[job] -= step
