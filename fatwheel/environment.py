@@ -35,13 +35,11 @@ from .cache import VARIABLE
 from .errors import StoreError, ToolchainError, UsageError
 from .events import Emit, Note, Progress
 from .fetch import fetch, place
-from .hostcompiler import HostCompiler, find_host_compiler
+from .hostcompiler import find_host_compiler
 from .interpreters import Interpreter, find_interpreter
 from .mend import mend
 from .model import Environment, Package, Toolchain, TorchBuild
 from .unpack import is_unpacked, link_into, unpack_all
-
-__all__ = ["HostCompiler", "ensure_environment", "find_host_compiler"]
 
 LABEL = "install"
 MARKER = "fatwheel-environment.json"  # written last; says what is in the environment
@@ -129,8 +127,9 @@ class _Plan:
 
     @property
     def root(self) -> Path:
+        # Resolved, because the path ends up in scripts, and a cache may be made of links.
         text = json.dumps(self.description, sort_keys=True)
-        return self.cache / "envs" / hashlib.sha256(text.encode()).hexdigest()[:16]
+        return (self.cache / "envs").resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def unpacked(self, package: Package) -> Path:
         return self.cache / "packages" / package.sha256

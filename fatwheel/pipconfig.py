@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from unearth import PackageFinder
 
@@ -60,9 +61,8 @@ def read_pip_config() -> PipConfig:
 
 
 def _pip() -> list[str] | None:
-    own = [sys.executable, "-m", "pip"]
-    if subprocess.run([*own, "--version"], capture_output=True).returncode == 0:
-        return own
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
     other = shutil.which("pip")
     return [other] if other else None
 

@@ -207,6 +207,8 @@ class UnpackedWheel(WheelSource):
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         for entry in self.entries():
+            if "__pycache__" in PurePosixPath(entry.path).parts:
+                continue  # compiled on the packager's machine; Python makes its own
             with _Member(self.folder / entry.path, entry) as stream:
                 executable = bool(os.fstat(stream.fileno()).st_mode & 0o100)
                 yield entry.to_row(), stream, executable
