@@ -251,14 +251,12 @@ class Store:
             source = self._object(ref.sha256).open("rb")
         except FileNotFoundError:
             return False
-        with source:
-            try:
-                with replacing(path) as out:
-                    if copy(source, out)[0] != ref.sha256:
-                        raise _DamagedError
-            except _DamagedError:
-                return False
-        return True
+        with source, suppress(_DamagedError):
+            with replacing(path) as out:
+                if copy(source, out)[0] != ref.sha256:
+                    raise _DamagedError
+            return True
+        return False
 
     def _put(self, ref_path: Path, source: BinaryIO) -> str:
         with self._errors("write to the store"):
