@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import FatwheelError
+from ..errors import FatwheelError, UpstreamError
 from ..model import Unit
 from .commands import Compile, read_host, read_nvcc
 from .context import context_from_wire, fingerprint
@@ -63,29 +63,48 @@ def _write_shim(path: Path, python: str, tool: str) -> None:
 
 def main() -> int:
     """The shim's entry point: argv is the tool's name, then the command's arguments."""
-    settings = json.loads(Path(os.environ[SETTINGS]).read_text())
     tool, arguments = sys.argv[1], sys.argv[2:]
-    reader = read_nvcc if tool == "nvcc" else read_host
-    command = reader(arguments, os.getcwd())
-    if command is None or not _below(command.source, settings["root"]):
-        real = settings[tool]
-        os.execv(real, [real, *arguments])
     try:
+        settings = _settings()
+        command = _read(tool, arguments)
+        if command is None or not _below(command.source, settings["root"]):
+            real = settings[tool]
+            os.execv(real, [real, *arguments])
         if settings["mode"] == "capture":
             _capture(settings, command)
         else:
             _answer(settings, command)
+        _write_depfile(command)
     except FatwheelError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    _write_depfile(command)
+    except OSError as error:
+        sys.stderr.write(f"{tool}: {error}\n")
+        return 1
     return 0
+
+
+def _settings() -> dict[str, Any]:
+    path = os.environ.get(SETTINGS)
+    if path is None:
+        raise UpstreamError(
+            f"a compiler was called without the variable {SETTINGS}",
+            hint="the project's build must pass its environment on to the compilers that it calls",
+        )
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    return found
+
+
+def _read(tool: str, arguments: list[str]) -> Compile | None:
+    if tool == "nvcc":
+        return read_nvcc(arguments, os.getcwd(), os.environ)
+    return read_host(arguments, os.getcwd())
 
 
 def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
     """The unit that a captured command compiles, with placeholders for all folders."""
     return Unit(
-        name=_unit_name(command.output, root),
+        name=_unit_name(command, root),
         kind=command.kind,
         source=abstract(command.source, marks),
         codegen=tuple(abstract(arg, marks) for arg in command.codegen),
@@ -93,15 +112,19 @@ def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
     )
 
 
-def _unit_name(output: str, root: str) -> str:
+def _unit_name(command: Compile, root: str) -> str:
     """The object's path inside the project: no build folder, no suffix.
 
     setuptools puts objects below build/temp.PLATFORM-PYTHON/, and those of sources named by an
-    absolute path below that with the whole path repeated.
+    absolute path below that with the whole path repeated. An object outside the project lies in
+    a folder that has another name in each build: its source's path is used instead.
     """
-    name = os.path.relpath(output, root)
+    # Either may go through links: the folder of the cache, or what upstream made of it.
+    place = command.output if _below(command.output, root) else command.source
+    name = os.path.relpath(os.path.realpath(place), os.path.realpath(root))
     name = re.sub(r"^build/temp[^/]*/", "", name)
-    name = name.removeprefix(root.lstrip("/") + "/")
+    for repeated in (root, os.path.realpath(root)):
+        name = name.removeprefix(repeated.lstrip("/") + "/")
     return os.path.splitext(name)[0]
 
 
@@ -115,7 +138,7 @@ def _marks(settings: dict[str, Any]) -> Marks:
 
 def _capture(settings: dict[str, Any], command: Compile) -> None:
     unit = unit_of(command, settings["root"], _marks(settings))
-    record = {"unit": dataclasses.asdict(unit), "relocatable": command.relocatable}
+    record = {"unit": dataclasses.asdict(unit), "unsupported": command.unsupported}
     path = Path(settings["records"], fingerprint(unit))
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(record))
@@ -139,7 +162,8 @@ def _answer(settings: dict[str, Any], command: Compile) -> None:
 def _write_depfile(command: Compile) -> None:
     """ninja and make read it; a stitched object depends on its source alone."""
     if command.depfile:
-        Path(command.depfile).write_text(f"{command.output}: {command.source}\n")
+        output, source = (path.replace(" ", "\\ ") for path in (command.output, command.source))
+        Path(command.depfile).write_text(f"{output}: {source}\n")
 
 
 def settings_text(

@@ -86,11 +86,17 @@ class Upstream:
         units = tuple(
             sorted((unit_from_wire(record["unit"]) for record in found), key=lambda u: u.name)
         )
-        relocatable = [record["unit"]["name"] for record in found if record["relocatable"]]
-        if relocatable:
+        linked_later = [
+            f"{record['unit']['name']}: {record['unsupported']}"
+            for record in found
+            if record["unsupported"]
+        ]
+        if linked_later:
             raise UpstreamError(
-                "units built as relocatable device code (-rdc=true, -dc) are not supported yet",
-                where=", ".join(sorted(relocatable)),
+                "device code that is linked again later is not supported yet",
+                where=self.project.root.name,
+                details=sorted(linked_later),
+                hint="can the project be built without separate compilation?",
             )
         if not any(unit.kind == "cuda" for unit in units):
             raise UpstreamError(
