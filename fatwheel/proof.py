@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .arch import Arch, parse_arch
+from .decoders import DECODERS
 from .errors import ConfigError
 from .fatbin.container import Entry, payload
 from .fatbin.cubin import kernel_names_of_cubin, read_cubin
@@ -169,7 +170,7 @@ def compare(unit: str, images: dict[str, tuple[Entry, Entry]]) -> UnitProof:
 
 def _machine_code(entry: Entry) -> Iterator[tuple[str, bytes]]:
     """Kernel name → the content of its .text section."""
-    cubin = payload(entry)
+    cubin = payload(entry, DECODERS)
     elf = read_cubin(cubin)
     for name in kernel_names_of_cubin(cubin):
         for section in elf.named(f".text.{name}"):

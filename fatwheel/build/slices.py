@@ -22,6 +22,7 @@ from pathlib import Path
 from ..arch import parse_arch
 from ..errors import CompileError, FormatError
 from ..fatbin.container import Entry, parse_containers, write_container
+from ..fatbin.cubin import kernel_names_of_ptx, kernels_of_cubin
 from ..fatbin.stitch import image_name, slices_of, without_device_code
 from ..model import Front, Job, Unit
 from ..store import Store
@@ -151,7 +152,9 @@ def _store_results(
         return
     text = texts.record(unit, pass_of(front), _kept(folder / "keep", ".cpp1.ii"))
     for code, entries in _by_code(slices_of(data), front).items():
-        store.put("slice", slice_key(context, unit, front, code, text), write_container(entries))
+        key = slice_key(context, unit, front, code, text)
+        store.put("slice", key, write_container(entries))
+        store.put_json("abi", key, _abi(folder / "keep", code))
     if job.host:
         text = texts.record(unit, HOST_PASS, _kept(folder / "keep", ".cpp4.ii"))
         store.put("host", host_key(context, unit, text), without_device_code(data))
@@ -172,6 +175,24 @@ def _by_code(entries: tuple[Entry, ...], front: Front) -> dict[str, list[Entry]]
     if absent:
         raise FormatError(f"nvcc made no image for {', '.join(absent)}")
     return sorted_
+
+
+def _abi(keep: Path, code: str) -> dict[str, str | None]:
+    """What a host program relies on, as digests: kernel names, and parameter layouts.
+
+    Read from what the compiler kept, where nothing is compressed. PTX has names alone.
+    """
+    if code.startswith("compute_"):
+        names = sorted(kernel_names_of_ptx(_kept(keep, ".ptx").read_bytes()))
+        return {"names": digest(names), "layouts": None}
+    cubins = sorted(keep.glob("*.cubin"))
+    # `x.cubin` where it is the only one, else `x.sm_80.cubin`, `x.compute_80.sm_80.cubin`.
+    cubin = cubins[0] if len(cubins) == 1 else _kept(keep, f".{code}.cubin")
+    layouts = kernels_of_cubin(cubin.read_bytes())
+    return {
+        "names": digest(sorted(layouts)),
+        "layouts": digest({name: str(layout) for name, layout in layouts.items()}),
+    }
 
 
 def load_slice(data: bytes) -> tuple[Entry, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -138,8 +139,8 @@ class Upstream:
             raise UpstreamError(
                 f"the project's own build failed (exit code {returncode})",
                 where=f"{self.project.root.name}, {mode}",
-                details=log.read_text(errors="replace").splitlines()[-_TAIL:],
-                hint="above are the last lines of its output",
+                details=_telling_lines(log.read_text(errors="replace")),
+                hint="above are the last lines of its output, without Python's tracebacks",
             )
         return out / name.read_text()
 
@@ -179,6 +180,19 @@ class Upstream:
             check=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return path
+
+
+def _telling_lines(log: str) -> list[str]:
+    """The end of a log without the frames of tracebacks, which hide what a compiler said."""
+    lines: list[str] = []
+    in_frame = False
+    for line in log.splitlines():
+        if re.match(r'\s*File "', line):
+            in_frame = True
+        elif not (in_frame and line.startswith("    ")):
+            in_frame = False
+            lines.append(line)
+    return lines[-_TAIL:]
 
 
 def _run_logged(command: Sequence[str], variables: dict[str, str], log: Path) -> int:

@@ -77,7 +77,8 @@ class JobRun:
                 )
             )
         elif isinstance(report, JobKilled):
-            self._retry(report.job, report.rss, f"killed at {report.rss / 2**30:.1f} GiB")
+            peak = f"{report.rss / 2**30:.1f} GiB"
+            self._retry(report.job, report.rss, f"killed for memory at {peak}")
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)
             self._fail(report.job, report.error)
@@ -94,7 +95,7 @@ class JobRun:
         self._fail(
             job,
             OutOfMemoryError(
-                f"the compiler was killed although it ran alone: {reason}",
+                f"it did not survive even alone: {reason}",
                 where=job.label,
                 hint="this unit needs a machine with more memory",
             ),

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lz4.block
-import zstandard
-
 from ..arch import CAPABILITIES, Arch, coverage, parse_capability
+from ..decoders import DECODERS
 from ..errors import FormatError, UsageError
 from ..fatbin import container, cubin, elf
 from ..fatbin.stitch import FATBIN_SECTION, RELOCATABLE_SECTION
@@ -206,42 +204,11 @@ def _add_containers(binary: Binary, containers: tuple[container.Container, ...])
 def _read_image(entry: container.Entry) -> tuple[Image, int, tuple[str, ...]]:
     names: tuple[str, ...] = ()
     if entry.kind == "elf":
-        names = cubin.kernel_names_of_cubin(container.payload(entry, _DECODERS))
+        names = cubin.kernel_names_of_cubin(container.payload(entry, DECODERS))
     elif entry.kind == "ptx":
-        names = cubin.kernel_names_of_ptx(container.payload(entry, _DECODERS))
+        names = cubin.kernel_names_of_ptx(container.payload(entry, DECODERS))
     image = Image(entry.kind, entry.arch, compressed=bool(entry.compression))
     return image, entry.stored, names
-
-
-def _decode_lz4(stored: memoryview, size: int) -> bytes:
-    # One byte of a block yields at most 255: a larger claim would only cost memory.
-    if size > len(stored) * 255:
-        raise FormatError(f"an LZ4 block of {len(stored)} bytes cannot hold {size}")
-    try:
-        data: bytes = lz4.block.decompress(stored, uncompressed_size=size)
-    except lz4.block.LZ4BlockError as error:
-        raise FormatError(f"an LZ4 block is damaged: {error}") from error
-    return _of_size(data, size)
-
-
-def _decode_zstd(stored: memoryview, size: int) -> bytes:
-    try:
-        if zstandard.frame_content_size(stored) not in (size, -1):
-            raise FormatError(f"a zstd frame does not hold {size} bytes")
-        data = zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"a zstd frame is damaged: {error}") from error
-    return _of_size(data, size)
-
-
-def _of_size(data: bytes, size: int) -> bytes:
-    if len(data) != size:
-        raise FormatError(f"an image holds {len(data)} bytes, not {size}")
-    return data
-
-
-# Ten to a hundred times as fast as the decoders of `fatbin`, which needs no library.
-_DECODERS: Mapping[str, container.Decoder] = {"lz4": _decode_lz4, "zstd": _decode_zstd}
 
 
 def _located(error: FormatError, place: str) -> FormatError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,11 +23,13 @@ def check_wheel(path: Path, target: Target, fronts: Iterable[Front]) -> None:
     if not with_code:
         mistakes.append("no binary in it holds device code")
     for binary in with_code:
-        counts = {image["arch"]: image["count"] for image in binary["images"]}
+        counts: Counter[str] = Counter()
+        for image in binary["images"]:
+            counts[image["arch"]] += image["count"]
         mistakes += [
-            f"{binary['path']}: {code} is in {counts.get(code, 0)} of {binary['containers']} units"
+            f"{binary['path']}: {code} is in {counts[code]} of {binary['containers']} units"
             for code in wanted
-            if counts.get(code, 0) != binary["containers"]
+            if counts[code] != binary["containers"]
         ]
     if not found["wheel"]["version"].startswith(f"{target.recipe.version}+"):
         mistakes.append(
