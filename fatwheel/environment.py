@@ -244,7 +244,9 @@ def _check_space(missing: Sequence[Package], cache: Path) -> None:
 
 
 def _make_venv(plan: _Plan, part: Path) -> None:
-    _run([str(plan.interpreter.executable), "-I", "-m", "venv", "--without-pip", str(part)])
+    python = str(plan.interpreter.executable)
+    options = ["--without-pip", "--prompt", f"{plan.toolchain.name} {plan.build.python}"]
+    _run([python, "-I", "-m", "venv", *options, str(part)])
     for path in (part / "pyvenv.cfg", *(part / "bin").glob("[Aa]ctivate*")):
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(str(part), str(plan.root)), encoding="utf-8")

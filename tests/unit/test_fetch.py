@@ -1,0 +1,438 @@
+"""Fetching from indexes of our own making, well behaved and not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fatwheel import fetch as fetch_module
+from fatwheel.errors import FetchError, HashMismatchError, StoreError
+from fatwheel.events import Event, Progress, silent
+from fatwheel.fetch import fetch
+from fatwheel.model import Package
+from fatwheel.pipconfig import PipConfig
+
+WHEEL = "demo-1.0-cp313-cp313-win_amd64.whl"  # neither this Python nor this system
+SDIST = "demo-1.0.tar.gz"
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def pin(content: bytes, filename: str = WHEEL, name: str = "demo") -> Package:
+    digest = hashlib.sha256(content).hexdigest()
+    return Package(name, "1.0", filename, len(content), digest, "runtime")
+
+
+class Server:
+    """An HTTP server whose paths are answered by functions, and that counts requests."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                outer.answers.get(self.path, status(404))(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def serve(self, path: str, content: bytes) -> None:
+        self.answers[path] = body(content)
+
+    def list(self, package: str, *filenames: str) -> None:
+        """A PEP 503 page for a package."""
+        page = "".join(f'<a href="/files/{name}">{name}</a>\n' for name in filenames)
+        self.answers[f"/simple/{package}/"] = body(page.encode(), "text/html")
+
+    def asked_for(self, path: str) -> int:
+        return self.requests.count(path)
+
+
+def body(content: bytes, kind: str = "application/octet-stream") -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return answer
+
+
+def status(code: int) -> Answer:
+    return lambda handler: handler.send_error(code)
+
+
+def cut_short(content: bytes, sent: int) -> Answer:
+    """Announces all bytes, sends some, and hangs up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content[:sent])
+        handler.close_connection = True
+
+    return answer
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """The first answer first; the last one for ever."""
+    left = list(answers)
+    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[PipConfig], None]:
+    """Puts a configuration in the place of the user's."""
+    monkeypatch.setattr("fatwheel.index._FIRST_PAUSE", 0.01)
+
+    def use(config: PipConfig) -> None:
+        monkeypatch.setattr("fatwheel.fetch.read_pip_config", lambda: config)
+
+    return use
+
+
+@pytest.fixture
+def index(server: Server, use: Callable[[PipConfig], None]) -> Server:
+    use(PipConfig(indexes=(f"{server.url}/simple",), retries=2, timeout=5.0))
+    return server
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in (folder / "incoming").rglob("*") if path.is_file()]
+
+
+def test_fetches_the_listed_file_whatever_platform_it_is_for(index: Server, tmp_path: Path) -> None:
+    content = b"wheel" * 1000
+    index.list("demo", "demo-0.9.tar.gz", WHEEL, SDIST)
+    index.serve(f"/files/{WHEEL}", content)
+
+    [path] = fetch([pin(content)], tmp_path, silent)
+
+    assert path == tmp_path / hashlib.sha256(content).hexdigest() / WHEEL
+    assert path.read_bytes() == content
+    assert leftovers(tmp_path) == []
+
+
+def test_an_sdist_is_only_a_file(index: Server, tmp_path: Path) -> None:
+    content = b"this is no archive at all"
+    index.list("demo", WHEEL, SDIST)
+    index.serve(f"/files/{SDIST}", content)
+
+    [path] = fetch([pin(content, SDIST)], tmp_path, silent)
+
+    assert path.read_bytes() == content
+
+
+def test_a_json_listing_serves_as_well(index: Server, tmp_path: Path) -> None:
+    content = b"json"  # PEP 691
+    package = pin(content)
+    other = {"filename": WHEEL, "url": "/files/other", "hashes": {"sha256": "0" * 64}}
+    ours = {"filename": WHEEL, "url": f"/files/{WHEEL}", "hashes": {"sha256": package.sha256}}
+    listing = json.dumps({"meta": {"api-version": "1.0"}, "files": [other, ours]}).encode()
+    index.answers["/simple/demo/"] = body(listing, "application/vnd.pypi.simple.v1+json")
+    index.serve(f"/files/{WHEEL}", content)
+
+    [path] = fetch([package], tmp_path, silent)
+
+    assert path.read_bytes() == content
+    assert index.asked_for("/files/other") == 0, "the listing said that this is another file"
+
+
+def test_many_files_come_back_in_the_order_asked_for(index: Server, tmp_path: Path) -> None:
+    packages = []
+    for number in range(12):
+        content = bytes([number]) * (5000 - 300 * number)
+        name = f"part{number}"
+        packages.append(pin(content, f"{name}-1.0.tar.gz", name))
+        index.list(name, f"{name}-1.0.tar.gz")
+        index.serve(f"/files/{name}-1.0.tar.gz", content)
+    events: list[Event] = []
+
+    paths = fetch(packages, tmp_path, events.append)
+
+    assert [path.name for path in paths] == [package.filename for package in packages]
+    assert all(pin(p.read_bytes()).sha256 == k.sha256 for p, k in zip(paths, packages, strict=True))
+    steps = [event for event in events if isinstance(event, Progress)]
+    total = sum(package.size for package in packages)
+    assert steps == events, "a fetch says nothing but its progress"
+    assert {step.total for step in steps} == {total}
+    assert steps[-1].done == total
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+
+
+def test_a_finished_file_is_not_fetched_again_but_a_damaged_one_is(
+    index: Server, tmp_path: Path
+) -> None:
+    content = b"x" * 100
+    package = pin(content)
+    index.list("demo", WHEEL)
+    index.serve(f"/files/{WHEEL}", content)
+
+    fetch([package], tmp_path, silent)
+    [path] = fetch([package], tmp_path, silent)
+    assert index.asked_for(f"/files/{WHEEL}") == 1, "the finished file was fetched again"
+
+    path.write_bytes(b"y" * 100)  # same size
+    [path] = fetch([package], tmp_path, silent)
+    assert path.read_bytes() == content
+
+
+def test_other_bytes_than_pinned_are_refused_with_both_digests(
+    index: Server, tmp_path: Path
+) -> None:
+    package, other = pin(b"good" * 50), b"evil" * 50
+    index.list("demo", WHEEL)
+    index.serve(f"/files/{WHEEL}", other)
+
+    with pytest.raises(HashMismatchError) as caught:
+        fetch([package], tmp_path, silent)
+
+    text = str(caught.value)
+    assert package.sha256 in text
+    assert hashlib.sha256(other).hexdigest() in text
+    assert index.url in text, "the error must say where the file came from"
+    assert not (tmp_path / package.sha256).exists()
+    assert leftovers(tmp_path) == []
+    assert index.asked_for(f"/files/{WHEEL}") == 1, "another file is not worth another try"
+
+
+def test_a_file_that_never_ends_is_not_written_to_disk(index: Server, tmp_path: Path) -> None:
+    package = pin(b"small")
+    index.list("demo", WHEEL)
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b"0" * 65536)
+        except OSError:
+            handler.close_connection = True
+
+    index.answers[f"/files/{WHEEL}"] = endless
+    with pytest.raises(HashMismatchError):
+        fetch([package], tmp_path, silent)
+
+
+def test_a_cut_off_body_is_fetched_again(index: Server, tmp_path: Path) -> None:
+    content = b"abc" * 1000
+    index.list("demo", WHEEL)
+    index.answers[f"/files/{WHEEL}"] = in_turn(cut_short(content, 700), body(content))
+
+    [path] = fetch([pin(content)], tmp_path, silent)
+
+    assert path.read_bytes() == content
+    assert index.asked_for(f"/files/{WHEEL}") == 2
+
+
+def test_a_body_that_is_always_cut_off_fails_with_the_count_of_tries(
+    index: Server, tmp_path: Path
+) -> None:
+    content = b"abc" * 1000
+    index.list("demo", WHEEL)
+    index.answers[f"/files/{WHEEL}"] = cut_short(content, 700)
+
+    with pytest.raises(FetchError, match=r"\(3 tries\)"):
+        fetch([pin(content)], tmp_path, silent)
+    assert leftovers(tmp_path) == []
+
+
+def test_server_errors_pass(index: Server, tmp_path: Path) -> None:
+    content = b"content"
+    index.list("demo", WHEEL)
+    index.answers["/simple/demo/"] = in_turn(status(503), index.answers["/simple/demo/"])
+    index.answers[f"/files/{WHEEL}"] = in_turn(status(500), body(content))
+
+    [path] = fetch([pin(content)], tmp_path, silent)
+
+    assert path.read_bytes() == content
+
+
+def test_a_lasting_server_error_is_told(index: Server, tmp_path: Path) -> None:
+    index.answers["/simple/demo/"] = status(500)
+    with pytest.raises(FetchError) as caught:
+        fetch([pin(b"")], tmp_path, silent)
+    assert "500 Internal Server Error" in str(caught.value)
+    assert index.asked_for("/simple/demo/") == 3
+
+
+def test_a_missing_package_or_file_says_where_it_was_looked_for(
+    index: Server, tmp_path: Path
+) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch([pin(b"a")], tmp_path, silent)
+    assert f"cannot fetch {WHEEL}" in str(caught.value)
+    assert f"{index.url}/simple: no such package here: 404 Not Found" in str(caught.value)
+    assert index.asked_for("/simple/demo/") == 1, "a 404 is not worth another try"
+
+    index.list("demo", "demo-0.8.tar.gz", "demo-0.9.tar.gz")
+    with pytest.raises(FetchError, match="lists 2 files of this package, not this one"):
+        fetch([pin(b"a")], tmp_path, silent)
+
+    index.list("demo", WHEEL)
+    with pytest.raises(FetchError, match=rf"{WHEEL}: 404 Not Found"):
+        fetch([pin(b"a")], tmp_path, silent)
+
+
+def test_no_network_names_the_index_and_what_to_check(
+    use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    use(PipConfig(indexes=("http://127.0.0.1:9/simple",), retries=0))
+    with pytest.raises(FetchError) as caught:
+        fetch([pin(b"a")], tmp_path, silent)
+    assert "http://127.0.0.1:9/simple: no connection" in str(caught.value)
+    assert "pip config list" in str(caught.value)
+
+
+def test_passwords_stay_out_of_errors(
+    server: Server, use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    secret = server.url.replace("http://", "http://user:hunter2@")
+    use(PipConfig(indexes=(f"{secret}/simple",), retries=0))
+    with pytest.raises(FetchError) as caught:
+        fetch([pin(b"a")], tmp_path, silent)
+    assert "hunter2" not in str(caught.value)
+    assert server.url.removeprefix("http://") in str(caught.value)
+
+
+def test_plain_http_needs_a_trusted_host(use: Callable[[PipConfig], None], tmp_path: Path) -> None:
+    use(PipConfig(indexes=("http://index.invalid/simple",), retries=0))
+    with pytest.raises(FetchError, match="not among pip's trusted hosts"):
+        fetch([pin(b"a")], tmp_path, silent)
+
+
+def test_folders_are_asked_before_the_network(
+    server: Server, use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    content = b"local"
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / WHEEL).write_bytes(content)
+    use(PipConfig(indexes=(f"{server.url}/simple",), find_links=(str(links),)))
+
+    [path] = fetch([pin(content)], tmp_path / "downloads", silent)
+
+    assert path.read_bytes() == content
+    assert server.requests == []
+
+
+def test_an_index_on_disk(use: Callable[[PipConfig], None], tmp_path: Path) -> None:
+    content = b"on disk"
+    page = tmp_path / "simple" / "demo"
+    page.mkdir(parents=True)
+    (page / WHEEL).write_bytes(content)
+    (page / "index.html").write_text(f'<a href="{WHEEL}">{WHEEL}</a>')
+    use(PipConfig(indexes=((tmp_path / "simple").as_uri(),)))
+
+    [path] = fetch([pin(content)], tmp_path / "downloads", silent)
+
+    assert path.read_bytes() == content
+
+
+def test_another_build_of_the_same_name_in_a_folder_does_not_end_the_search(
+    server: Server, use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    content = b"the pinned one"
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / WHEEL).write_bytes(b"a local rebuild")
+    server.list("demo", WHEEL)
+    server.serve(f"/files/{WHEEL}", content)
+    use(PipConfig(indexes=(f"{server.url}/simple",), find_links=(str(links),)))
+
+    [path] = fetch([pin(content)], tmp_path / "downloads", silent)
+
+    assert path.read_bytes() == content
+
+
+def test_nothing_configured(use: Callable[[PipConfig], None], tmp_path: Path) -> None:
+    use(PipConfig())
+    with pytest.raises(FetchError, match="nowhere to look"):
+        fetch([pin(b"a")], tmp_path, silent)
+
+
+def test_a_missing_certificate_file_is_named(
+    use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    use(PipConfig(indexes=("https://index.invalid/simple",), cert=str(tmp_path / "ca.pem")))
+    with pytest.raises(FetchError, match=r"ca\.pem.*certificates"):
+        fetch([pin(b"a")], tmp_path, silent)
+
+
+def test_a_failure_keeps_what_is_finished(
+    index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "WORKERS", 1)
+    large, small = b"L" * 1000, b"s"
+    index.list("good", "good-1.0.tar.gz")
+    index.serve("/files/good-1.0.tar.gz", large)
+    good = pin(large, "good-1.0.tar.gz", "good")
+
+    with pytest.raises(FetchError):
+        fetch([pin(small), good], tmp_path, silent)  # the largest goes first
+
+    assert fetch_module.is_fetched(good, tmp_path)
+
+
+def test_a_full_disk_is_a_store_error(
+    index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fatwheel.files.sync_file", full)
+    content = b"content"
+    index.list("demo", WHEEL)
+    index.serve(f"/files/{WHEEL}", content)
+    with pytest.raises(StoreError, match="No space left on device"):
+        fetch([pin(content)], tmp_path, silent)
+    assert leftovers(tmp_path) == []
+
+
+def test_ctrl_c_ends_at_once_although_the_server_is_silent(
+    index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "_PATIENCE", 0.2)
+    index.list("demo", WHEEL)
+    hold = threading.Event()
+
+    def silence(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"1")
+        hold.wait(20)
+
+    index.answers[f"/files/{WHEEL}"] = silence
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Progress) and event.done:
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fetch([pin(b"12345")], tmp_path, interrupt)
+    assert time.monotonic() - started < 3
+    hold.set()
