@@ -163,7 +163,8 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
         with step(emit, "capture"):
             units = upstream.capture()
         name = f"{recipe.project}-{recipe.version}"
-        with shared_sources(name, project.root, source_files(project.root)) as source:
+        files = source_files(project.root)
+        with shared_sources(name, project.root, files) as source:
             places = Places(
                 source=str(source),
                 links=(
@@ -172,6 +173,7 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
                     ("cuda", str(environment.cuda_home)),
                     ("python", str(environment.include)),
                 ),
+                listing=digest(sorted(files)),
             )
             scratch = work / "scratch"
             scratch.mkdir()

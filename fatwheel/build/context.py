@@ -53,11 +53,12 @@ class Context:
 
 
 def context_from_wire(data: dict[str, Any]) -> Context:
-    places = Places(data["places"]["source"], tuple((n, p) for n, p in data["places"]["links"]))
+    places = data["places"]
+    links = tuple((name, folder) for name, folder in places["links"])
     return Context(
         **{
             **data,
-            "places": places,
+            "places": Places(places["source"], links, places["listing"]),
             "archlist": tuple(data["archlist"]),
             "environment": tuple((name, value) for name, value in data["environment"]),
         }

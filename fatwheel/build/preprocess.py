@@ -4,7 +4,8 @@ A unit has one text per *pass*: 'host', and one per front ('compute_80'). Three 
 digest of a text, from cheap to dear:
 
 1. from the record of an earlier run: which files that text came from, with their digests. The
-   record holds while every file is the same, and while none of them speaks of
+   record holds while every file is the same, while the project has the same files (another
+   could be found first, or by __has_include), and while neither they nor the command speak of
    __CUDA_ARCH_LIST__ or the list is the same;
 2. from the compiler's own by-product: `--keep` leaves the texts of a call behind;
 3. by preprocessing, 1 to 3 s a pass, done only where the unit was compiled before (else the
@@ -32,7 +33,8 @@ from .context import Context, digest
 HOST_PASS = "host"
 _VARIANTS = 6  # records kept per unit and pass: other Pythons, torches, lists of architectures
 _MARKER = re.compile(rb'^# \d+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
-_ARCHLIST = b"__CUDA_ARCH_LIST__"
+_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+_ARCHLIST = "__CUDA_ARCH_LIST__"
 
 
 def pass_of(front: Front | None) -> str:
@@ -45,7 +47,7 @@ class Texts:
     def __init__(self, context: Context, store: Store) -> None:
         self._context = context
         self._store = store
-        self._files: dict[str, tuple[str, bool] | None] = {}
+        self._files: dict[str, tuple[str | None, bool]] = {}
 
     def recorded(self, unit: Unit, pass_: str) -> str | None:
         """The text's digest by an earlier record that still holds, or None."""
@@ -64,12 +66,10 @@ class Texts:
     def record(self, unit: Unit, pass_: str, text: Path) -> str:
         """Remember which files a text came from; returns its digest."""
         sha, names = _read_text(text)
-        files = []
-        for name in names:
-            found = self._file(name)
-            if found:
-                files.append((name, *found))
-        lists = any(in_file for _, _, in_file in files)
+        files = [(name, *self._file(name)) for name in names]
+        lists = any(in_file for _, _, in_file in files) or any(
+            _ARCHLIST in argument for argument in unit.preprocessor + unit.codegen
+        )
         variant = {
             "text": sha,
             "archlist": list(self._context.archlist) if lists else None,
@@ -136,14 +136,18 @@ class Texts:
         tools = [context.device_id, context.host_id] if unit.kind == "cuda" else [context.host_id]
         return digest(
             "text", tools, unit.name, unit.source, unit.codegen, unit.preprocessor,
-            context.places.source, pass_,
+            context.places.source, context.places.listing, pass_,
         )  # fmt: skip
 
     def _seen_key(self, unit: Unit, pass_: str) -> str:
         return digest("seen", unit.name, unit.source, self._context.places.source, pass_)
 
-    def _file(self, name: str) -> tuple[str, bool] | None:
-        """sha256 of a file as named in a text, and whether it speaks of the arch list."""
+    def _file(self, name: str) -> tuple[str | None, bool]:
+        """sha256 of a file as named in a text, and whether it speaks of the arch list.
+
+        None where there is none: `#line` may name anything, and the job's own header is made of
+        what the key has anyway.
+        """
         if name not in self._files:
             self._files[name] = _read_file(self._context.places.real(name))
         return self._files[name]
@@ -179,12 +183,22 @@ def _read_text(path: Path) -> tuple[str, list[str]]:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
         sha = hashlib.sha256(view).hexdigest()
         names = dict.fromkeys(match[1] for match in _MARKER.finditer(view))
-    return sha, [os.fsdecode(name) for name in names if not name.startswith(b"<")]
+    return sha, [os.fsdecode(_unescape(name)) for name in names if not name.startswith(b"<")]
 
 
-def _read_file(path: str) -> tuple[str, bool] | None:
+def _unescape(name: bytes) -> bytes:
+    """A name as gcc prints it: quotes and backslashes escaped, other characters as octals."""
+    return _ESCAPE.sub(
+        lambda match: bytes([int(match[1], 8)]) if len(match[1]) == 3 else match[1], name
+    )
+
+
+def _read_file(path: str) -> tuple[str | None, bool]:
+    # A relative name means nothing here: it was relative to the job's folder.
+    if not os.path.isabs(path):
+        return None, False
     try:
         data = Path(path).read_bytes()
     except OSError:
-        return None
-    return hashlib.sha256(data).hexdigest(), _ARCHLIST in data
+        return None, False
+    return hashlib.sha256(data).hexdigest(), _ARCHLIST.encode() in data

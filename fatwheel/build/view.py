@@ -25,22 +25,32 @@ from pathlib import Path
 from ..errors import StoreError
 
 VIEW_ROOT = Path("/tmp/fatwheel")
-SOURCE_SUFFIXES = tuple(
-    ".cu .cuh .c .cc .cpp .cxx .h .hh .hpp .hxx .inl .inc .ipp .tpp .impl .def".split()  # noqa: SIM905
-)
+# What sources include: files with these suffixes or, as in Eigen, headers without any.
+SOURCE_SUFFIXES = frozenset(
+    [
+        "", ".cu", ".cuh", ".c", ".cc", ".cp", ".cpp", ".cxx", ".c++", ".C",
+        ".h", ".hh", ".hp", ".hpp", ".hxx", ".h++", ".H", ".tcc", ".tpp", ".txx", ".icc", ".ixx",
+        ".ipp", ".inl", ".inc", ".impl", ".imp", ".def", ".x", ".gen", ".jit", ".ptx",
+    ]
+)  # fmt: skip
 _CWD = "/proc/self/cwd"
+_BEGIN = r"(?:^|(?<=[^\w./~+@-])|(?<=-[A-Za-z]))"
+_END = r"(?![\w.+~-])"
 
 
 @dataclass(frozen=True)
 class Places:
     """Where the things that placeholders stand for really are.
 
-    source: the folder that `@src@` stands for.
-    links:  name in a job's folder → real folder: site, env, cuda, python.
+    source:  the folder that `@src@` stands for.
+    links:   name in a job's folder → real folder: site, env, cuda, python.
+    listing: digest of the names of the files below source: a file that is added there can
+             change a text without any file that the text came from being another.
     """
 
     source: str
     links: tuple[tuple[str, str], ...]
+    listing: str
 
     def in_view(self, text: str) -> str:
         """Replace placeholders by the paths that the compilers see."""
@@ -66,9 +76,13 @@ Marks = tuple[tuple[str, str], ...]  # real folder, name of its placeholder
 
 
 def abstract(text: str, marks: Marks) -> str:
-    """Replace real folders in an argument by placeholders, the longest folder first."""
+    """Replace real folders in an argument by placeholders, the longest folder first.
+
+    A folder counts where a path may begin (after an option's letter too: `-Xcompiler -I/dir`)
+    and where its last name ends: in `-fdebug-prefix-map=/dir=.`, not in `/dir2`, not in `/a/dir`.
+    """
     for real, name in sorted(marks, key=lambda mark: -len(mark[0])):
-        text = re.sub(rf"{re.escape(real)}(?=/|$)", f"@{name}@", text)
+        text = re.sub(rf"{_BEGIN}{re.escape(real)}{_END}", f"@{name}@", text)
     return text
 
 
@@ -76,12 +90,17 @@ def source_files(root: Path) -> dict[str, str]:
     """Relative path → sha256 of every file below root that a compiler might read."""
     found: dict[str, str] = {}
     for folder, folders, names in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not _is_of_tools(name))
         for name in sorted(names):
             path = Path(folder, name)
-            if path.suffix in SOURCE_SUFFIXES and path.is_file():
+            if path.suffix in SOURCE_SUFFIXES and not _is_of_tools(name) and path.is_file():
                 found[path.relative_to(root).as_posix()] = _sha256(path)
     return found
+
+
+def _is_of_tools(name: str) -> bool:
+    """What build tools keep for themselves (.git, .ninja_log, NAME.egg-info), often with times."""
+    return name.startswith(".") or name.endswith(".egg-info")
 
 
 @contextlib.contextmanager
@@ -137,9 +156,12 @@ def _copy(target: Path, origin: Path, files: Iterable[str]) -> None:
 def _view_root() -> Path:
     """The fixed root, or one of the user's own where another user made that first."""
     for root in (VIEW_ROOT, Path(f"{VIEW_ROOT}-{os.getuid()}")):
-        with contextlib.suppress(FileExistsError):
-            root.mkdir(mode=0o755)
-        found = root.lstat()
+        try:
+            with contextlib.suppress(FileExistsError):
+                root.mkdir(mode=0o755)
+            found = root.lstat()
+        except OSError as error:
+            raise _unusable(root, error) from error
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
             return root
     raise StoreError(
