@@ -96,7 +96,8 @@ def test_scripts_run_under_the_final_path(wheels: Path, cache: Path) -> None:
 def test_pip_finds_it_consistent(wheels: Path, cache: Path) -> None:
     made = make(tiny_toolchain(wheels), cache)
     pip = [sys.executable, "-m", "pip", "--python", str(made.python), "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "check"], capture_output=True, text=True)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([*pip, "check"], capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {item.name: item.version for item in distributions(path=[str(made.site)])}
     assert found == {"nvidia_cuda_nvcc": "13.0.88", "torch": TORCH}
