@@ -20,7 +20,14 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
-from fatwheel.errors import FatwheelError, InterruptedBuildError, ToolchainError, UsageError
+from fatwheel.errors import (
+    FatwheelError,
+    InterruptedBuildError,
+    StoreError,
+    ToolchainError,
+    UsageError,
+)
+from fatwheel.files import OF_THE_DISK
 from fatwheel.sizes import parse_size
 
 # What each task calls is imported when it runs: the list of tasks, help and tab completion
@@ -284,7 +291,8 @@ def _size(option: str, text: str | None) -> int | None:
 def _folder(option: str, text: str) -> Path:
     """A folder, which need not exist yet."""
     path = Path(text)
-    if not text or (path.exists() and not path.is_dir()):
+    places = (path, *path.parents)
+    if not text or any(os.path.exists(place) and not os.path.isdir(place) for place in places):
         raise UsageError(f"{text!r} is not a folder", where=option, hint="valid: dist")
     return path
 
@@ -304,3 +312,13 @@ def _reported() -> Iterator[None]:
         # Whoever read our result has seen enough. Nothing may be flushed into the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        trouble = StoreError(
+            f"cannot go on: {error.strerror}",
+            where=error.filename and os.fsdecode(error.filename),
+            hint="look at the disks of the cache (FATWHEEL_CACHE), of --out and of TMPDIR",
+        )
+        ui.show_error(trouble)
+        raise SystemExit(trouble.exit_code) from None

@@ -32,6 +32,10 @@ else:
 
 T = TypeVar("T")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
+
 STALE = 86400.0  # seconds: a file still being written after that has no writer
 _CHUNK = 1 << 20
 
@@ -251,12 +255,12 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
     """
     number = error.errno or 0
     hint = None
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if number in _FULL:
         hint = (
             "free some space, with `invoke cache --clean` for one, or name a folder on another "
             f"disk: {option}"
         )
-    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+    elif number in _FORBIDDEN:
         hint = f"name a folder that you may write to: {option}"
     elif number in (errno.ENOTDIR, errno.EEXIST):
         hint = f"name a folder, not a file: {option}"

@@ -96,6 +96,7 @@ def _ask(compiler: str, option: str) -> str:
             [compiler, option],
             capture_output=True,
             text=True,
+            errors="replace",
             env={**os.environ, "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
         )

@@ -6,6 +6,7 @@ resolve → toolchain → source → capture → plan → compile → assemble �
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .engines.process import ProcessEngine
 from .engines.run import JobRun
 from .errors import CompileError, UsageError
 from .events import Emit, Note, Planned, WheelMade
+from .files import disk_error
 from .fronts import exact_fronts, shared_fronts
 from .machine import cores, free_memory
 from .model import Front, Target
@@ -67,6 +69,7 @@ def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     asked = resolve(
         request.kernel, request.toolchain, request.archs, request.pythons, request.torch
     )
+    _check_writable(request.out)
     return [_build_target(target, request, emit) for target in asked.targets]
 
 
@@ -115,9 +118,12 @@ def _from_store(target: Target, request: BuildRequest, key: str, emit: Emit) -> 
     if not isinstance(facts, dict) or not store.has("wheel", key):
         return None
     path = request.out / facts["file"]
-    request.out.mkdir(parents=True, exist_ok=True)
-    if not store.copy_out("wheel", key, path):
-        return None
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+        if not store.copy_out("wheel", key, path):
+            return None
+    except OSError as error:
+        raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
     emit(
         Planned(
             (target,), request.engine, request.front, shards=0, jobs=0, memory=0,
@@ -193,9 +199,12 @@ def _summed_up(run: JobRun, total: int) -> Exception:
     first, *others = run.errors
     if not others:
         return first
-    return CompileError(
-        f"{len(run.errors)} of {total} jobs failed; the others are kept",
+    kinds = {type(error) for error in run.errors}
+    kind = kinds.pop() if len(kinds) == 1 else CompileError
+    return kind(
+        f"{len(run.errors)} of {total} jobs failed",
         details=[line for error in run.errors for line in (*str(error).splitlines(), "")],
+        hint="what was finished is kept: the next build goes on from there",
     )
 
 
@@ -207,6 +216,19 @@ def _wheel_key(target: Target, tools: Tools, fronts: tuple[Front, ...], mode: st
         [(front.virtual.name, front.codes) for front in fronts],
         tools.environment.root.name, tools.compiler.id, epoch_of(target.recipe), code_digest(),
     )  # fmt: skip
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder for wheels in which nothing can be written, before hours of work.
+
+    It is made when there is a wheel to put into it.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise disk_error(error, "write wheels", folder, "--out FOLDER") from error
 
 
 def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:

@@ -21,10 +21,11 @@ from .arch import ArchRequest, parse_arch_list
 from .build.context import Context, digest
 from .build.upstream import Upstream
 from .build.view import Places, shared_sources, source_files
-from .cache import cache_folder
+from .cache import VARIABLE, cache_folder
 from .environment import ensure_environment
 from .errors import UsageError
 from .events import Emit, StepFinished, StepStarted
+from .files import disk_error
 from .fronts import archlist
 from .hostcompiler import HostCompiler, find_host_compiler
 from .load import load_recipe, load_toolchain
@@ -220,12 +221,15 @@ def _compiler_environment(epoch: int) -> tuple[tuple[str, str], ...]:
 def _work_folder() -> Iterator[Path]:
     """A folder of this build's own; those of builds that were killed are removed."""
     parent = cache_folder() / "work"
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.iterdir():
-        pid = old.name.partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(old, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for old in parent.iterdir():
+            pid = old.name.partition("-")[0]
+            if pid.isdigit() and not _alive(int(pid)):
+                shutil.rmtree(old, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+    except OSError as error:
+        raise disk_error(error, "make a work folder", parent, f"{VARIABLE}=FOLDER") from error
     try:
         yield work
     finally:

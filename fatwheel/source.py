@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import lzma
 import os
+import re
 import shutil
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from .build.upstream import Project
-from .errors import FormatError, UpstreamError
+from .errors import FormatError, UpstreamError, UsageError
 from .events import Emit
 from .fetch import fetch
 from .model import Recipe
@@ -23,6 +26,8 @@ else:
 
 # What a project without [build-system] gets (PEP 517).
 _LEGACY = "setuptools.build_meta:__legacy__"
+_EPOCH = "SOURCE_DATE_EPOCH"
+_LAST_EPOCH = 4354819198  # seconds: the end of 2107, and of what a zip archive can say
 _EXPANSION = 4 << 30  # bytes: no sdist that anyone builds unpacks to more
 
 
@@ -55,8 +60,17 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
 
 
 def epoch_of(recipe: Recipe) -> int:
-    """Seconds since 1970 for every time in the wheel."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH", recipe.epoch))
+    """Seconds since 1970 for every time in the wheel: SOURCE_DATE_EPOCH, or the recipe's."""
+    named = os.environ.get(_EPOCH)
+    if not named:
+        return recipe.epoch
+    if not re.fullmatch("[0-9]{1,10}", named) or int(named) > _LAST_EPOCH:
+        raise UsageError(
+            f"{named!r} is not a number of seconds since 1970 that a wheel can hold",
+            where=_EPOCH,
+            hint=f"valid: 0 to {_LAST_EPOCH}",
+        )
+    return int(named)
 
 
 def _extract(archive: Path, folder: Path) -> Path:
@@ -65,7 +79,7 @@ def _extract(archive: Path, folder: Path) -> Path:
         with tarfile.open(archive) as tar:
             members = list(_safe_members(tar, archive.name))
             tar.extractall(folder, members=members)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise FormatError(f"not a readable sdist: {error}", where=archive.name) from error

@@ -121,15 +121,14 @@ class Store:
             return None
 
     def copy_out(self, kind: str, key: str, path: Path) -> bool:
-        """Write the bytes under a key to the file `path`, atomically; False where absent."""
+        """Write a key's bytes to `path`, atomically; False where absent. Raises OSError."""
         ref_path = self._ref_path(kind, key)
-        with self._errors("copy from the store", path):
-            ref = _read_ref(ref_path)
-            if ref is not None and self._copy(ref, path):
-                _touch(ref)
-                return True
-            self._drop(ref_path)
-            return False
+        ref = _read_ref(ref_path)
+        if ref is not None and self._copy(ref, path):
+            _touch(ref)
+            return True
+        self._drop(ref_path)
+        return False
 
     def digest(self, kind: str, key: str) -> str | None:
         """The sha256 of what is under a key; its bytes are not read, only seen to be there."""

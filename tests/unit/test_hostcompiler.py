@@ -123,6 +123,13 @@ def test_why_a_compiler_is_of_no_use(
         find_host_compiler(toolchain)
 
 
+def test_a_compiler_that_speaks_no_utf8_is_passed_over(toolchain: Toolchain, path: Path) -> None:
+    (path / "g++").write_bytes(b"#!/bin/sh\nprintf 'gcc \\377\\376'\n")
+    (path / "g++").chmod(0o755)
+    with pytest.raises(ToolchainError, match=r"is not g\+\+"):
+        find_host_compiler(toolchain)
+
+
 def test_no_compiler_says_how_to_install_one(toolchain: Toolchain, path: Path) -> None:
     assert not list(path.iterdir())
     with pytest.raises(ToolchainError) as caught:

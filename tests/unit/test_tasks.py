@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -172,6 +173,8 @@ def test_an_empty_list_of_architectures_is_not_the_default(
         ("--memory", ""),
         ("--out", ""),
         ("--out", __file__),
+        ("--out", f"{__file__}/below"),
+        ("--out", "/dev/null"),
     ],
 )
 def test_nonsense_is_refused_with_the_option_and_what_would_be_valid(
@@ -237,6 +240,20 @@ def test_ctrl_c_is_one_line_and_130(
     monkeypatch.setattr("fatwheel.pipeline.build", build)
     assert run("build") == 130
     assert capfd.readouterr().err == "interrupted; what was finished is kept\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_disk_that_gives_up_is_no_bug(
+    number: int, run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def build(request: object, emit: object) -> list[WheelMade]:
+        raise OSError(number, os.strerror(number), "/some/file")
+
+    monkeypatch.setattr("fatwheel.pipeline.build", build)
+    assert run("build") == errors.StoreError.exit_code
+    told = capfd.readouterr().err
+    assert told.startswith(f"error: cannot go on: {os.strerror(number)}\n  where: /some/file\n")
+    assert "FATWHEEL_CACHE" in told
 
 
 def test_wheels_are_the_result(
