@@ -1,19 +1,23 @@
 """Runs a project's PEP 517 back end; started by file name in the environment's own Python.
 
 Arguments: the project's folder, the back end (`module:object`), its backend-path entries joined
-by os.pathsep (may be empty), the folder for the wheel. The wheel's name goes to a file `name`
-in that folder. Standard library only, and nothing of fatwheel.
+by os.pathsep (may be empty), the folder for the wheel, and the number of a file descriptor: when
+that comes to its end the build is gone, and this process ends with all that it started. The
+wheel's name goes to a file `name` in that folder. Standard library only, and nothing of fatwheel.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 
 
 def main() -> None:
-    project, backend, paths, out = sys.argv[1:]
+    project, backend, paths, out, descriptor = sys.argv[1:]
+    threading.Thread(target=end_with, args=(int(descriptor),), daemon=True).start()
     os.chdir(project)
     # Where this file lies is not where the project's modules are.
     sys.path[:1] = [os.path.join(project, path) for path in paths.split(os.pathsep) if path]
@@ -24,6 +28,12 @@ def main() -> None:
     name = hooks.build_wheel(out)
     with open(os.path.join(out, "name"), "w", encoding="utf-8") as stream:
         stream.write(name)
+
+
+def end_with(descriptor: int) -> None:
+    os.set_inheritable(descriptor, False)
+    os.read(descriptor, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

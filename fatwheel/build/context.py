@@ -16,7 +16,7 @@ from typing import Any
 from ..arch import Arch
 from ..model import Front, Job, Unit
 from ..store import Store
-from .view import Places
+from .view import CWD, Places
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Context:
     device_id:   digest of the CUDA compilers; host_id: of the host compiler.
     seeded:      whether this nvcc has -frandom-seed (CUDA 12.9 and later).
     archlist:    numbers for __CUDA_ARCH_LIST__, ascending: 800, 860.
-    environment: every variable that compilers see.
+    environment: every variable that compilers see, but for those that a job adds.
     scratch:     folder for the jobs' own folders.
     """
 
@@ -47,6 +47,14 @@ class Context:
 
     def store(self) -> Store:
         return Store(Path(self.store_root), self.store_limit)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a compiler's environment is in a job's folder.
+
+        gcc puts its working folder, as PWD calls it, into debug information and texts.
+        """
+        return {**dict(self.environment), "PWD": CWD}
 
     def to_wire(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -107,7 +107,7 @@ class Texts:
                 command = self._pass_command(command, pass_, folder)
             subprocess.run(
                 [*command, "-o", str(text)],
-                cwd=folder, env=dict(self._context.environment), check=True,
+                cwd=folder, env=self._context.variables, check=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
             )  # fmt: skip
             return self.record(unit, pass_, text)
@@ -115,7 +115,7 @@ class Texts:
     def _pass_command(self, nvcc: list[str], pass_: str, folder: Path) -> list[str]:
         """The gcc -E command that nvcc itself would run (`--dryrun`), less its output."""
         listing = subprocess.run(
-            [*nvcc, "--dryrun"], cwd=folder, env=dict(self._context.environment),
+            [*nvcc, "--dryrun"], cwd=folder, env=self._context.variables,
             check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         for line in listing.stderr.splitlines():

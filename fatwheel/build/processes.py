@@ -1,16 +1,15 @@
-"""Runs one compiler and measures it: wall and CPU seconds, peak memory of its whole tree.
+"""Runs one compiler and measures it: CPU seconds, peak memory of its whole tree.
 
 nvcc runs its steps one after another, so the largest step is the peak. wait4 reports it for
-the process and all descendants that it waited for. Standard library only.
+the process and all descendants that it waited for. Compilers stay in the process group of who
+runs them: whoever ends the group ends them too. Standard library only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,24 +25,14 @@ class Usage:
     rss: int
 
 
-_groups: set[int] = set()
-_lock = threading.Lock()
-
-
 def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Usage:
-    """Run a command in a process group of its own; stdout and stderr come back as one text."""
+    """Run a command; stdout and stderr come back as one text. OSError where it cannot start."""
     with (cwd / "compiler.log").open("w+b") as log:
         process = subprocess.Popen(
             command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        with _lock:
-            _groups.add(process.pid)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        finally:
-            with _lock:
-                _groups.discard(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         log.seek(0)
         output = log.read().decode(errors="replace")
@@ -52,9 +41,12 @@ def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, st
     )
 
 
-def kill_all() -> None:
-    """End every command that run_measured is running, with all its descendants."""
-    with _lock:
-        for group in _groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+def lead_group() -> None:
+    """Make this process the leader of a process group of its own, if it is none yet."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+
+
+def end_group() -> None:
+    """End this process and all others of its group, at once."""
+    os.killpg(0, signal.SIGKILL)

@@ -13,22 +13,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import FatwheelError
+from ..errors import FatwheelError, StoreError
 from ..store import Store
 from .context import Context, context_from_wire, job_from_wire
 from .preprocess import Texts
-from .processes import kill_all
+from .processes import end_group, lead_group
 from .slices import KilledForMemoryError, run_job
 
 
 def main() -> None:
     """The worker's entry point: stdin and stdout carry the protocol."""
+    lead_group()
     context = context_from_wire(json.loads(sys.stdin.readline()))
     store = context.store()
     texts = Texts(context, store)
@@ -39,8 +40,7 @@ def main() -> None:
         threading.Thread(
             target=_work, args=(context, store, texts, task, answer), daemon=True
         ).start()
-    kill_all()
-    os._exit(0)
+    end_group()
 
 
 def _work(
@@ -56,16 +56,27 @@ def _work(
     except KilledForMemoryError as error:
         outcome = {"outcome": "killed", "rss": error.rss}
     except FatwheelError as error:
-        outcome = {
-            "outcome": "failed", "class": type(error).__name__, "what": error.what,
-            "where": error.where, "hint": error.hint, "details": error.details,
-        }  # fmt: skip
+        outcome = _failed(error)
     except OSError as error:
-        outcome = {
-            "outcome": "failed", "class": "StoreError", "what": str(error),
-            "where": error.filename, "hint": None, "details": [],
-        }  # fmt: skip
+        outcome = _failed(StoreError(str(error), where=error.filename))
+    except Exception as error:
+        # Without an answer the build would wait for ever.
+        outcome = _failed(
+            FatwheelError(
+                f"a mistake in fatwheel itself: {error!r}",
+                where=task["job"]["unit"]["name"],
+                hint="please report it, with the lines above",
+                details=traceback.format_exc().splitlines(),
+            )
+        )
     answer({"id": task["id"], **outcome})
+
+
+def _failed(error: FatwheelError) -> dict[str, Any]:
+    return {
+        "outcome": "failed", "class": type(error).__name__, "what": error.what,
+        "where": error.where, "hint": error.hint, "details": error.details,
+    }  # fmt: skip
 
 
 class _Answers:

@@ -14,12 +14,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..arch import parse_arch
 from ..errors import CompileError, FormatError
 from ..fatbin.container import Entry, parse_containers, write_container
 from ..fatbin.cubin import kernel_names_of_ptx, kernels_of_cubin
@@ -30,11 +30,19 @@ from .context import Context, digest
 from .preprocess import HOST_PASS, Texts, job_folder, pass_of
 from .processes import Usage, run_measured
 
-# How compilers say that the system ran out of memory: gcc's driver, nvcc's, the allocators.
-_MEMORY_WORDS = re.compile(
-    r"died due to signal 9|Killed signal terminated|signal 9|out of memory|bad_alloc"
-    r"|Cannot allocate memory|virtual memory exhausted",
-    re.IGNORECASE,
+# How compilers say that the system ran out of memory, on lines that no excerpt of a source can be:
+# nvcc's and gcc's drivers, gcc's and binutils' allocator, LLVM (cicc), EDG (cudafe++), ptxas, the
+# C++ run time, the system.
+_OUT_OF_MEMORY = re.compile(
+    r"^nvcc error *: '\S+' died due to signal 9\b"
+    r"|^\S+: fatal error: Killed signal terminated program "
+    r"|^\S+: out of memory allocating \d+ bytes"
+    r"|^(?:LLVM ERROR|Catastrophic error): out of memory"
+    r"|^ptxas fatal *: Memory allocation failure"
+    r"|^terminate called after throwing an instance of 'std::bad_alloc'"
+    r"|^virtual memory exhausted"
+    r"|^[\w+./-]+: (?:[^:\n]+: )*Cannot allocate memory$",
+    re.MULTILINE | re.IGNORECASE,
 )
 
 
@@ -120,8 +128,8 @@ def preprocess_command(context: Context, job: Job) -> list[str]:
 def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
     """Compile, and put slices, host object, texts and cost in the store.
 
-    Raises CompileError with the compiler's words and the command to repeat, or
-    KilledForMemoryError.
+    Raises CompileError with the compiler's words and the command to repeat, FormatError where it
+    made something else than was asked for, or KilledForMemoryError.
     """
     with tempfile.TemporaryDirectory(prefix="job-", dir=context.scratch) as scratch:
         folder = Path(scratch)
@@ -130,10 +138,13 @@ def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
         keep = ["--keep", "--keep-dir", "keep"] if job.front else ["-save-temps=obj"]
         command = [*commands_of(context, job), *keep, "-o", str(output.name)]
         started = time.monotonic()
-        usage = run_measured(command, folder, dict(context.environment))
+        usage = run_measured(command, folder, context.variables)
         if usage.returncode != 0:
             raise _failure(context, job, command, usage)
-        _store_results(context, store, texts, job, folder, output)
+        try:
+            _store_results(context, store, texts, job, folder, output)
+        except FormatError as error:
+            raise FormatError(error.what, where=job.label, hint=error.hint) from error
         made = Made(time.monotonic() - started, usage.cpu, usage.rss)
         store.put_json(
             "cost", cost_key(job), {"seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
@@ -200,11 +211,6 @@ def load_slice(data: bytes) -> tuple[Entry, ...]:
     return parse_containers(data)[0].entries
 
 
-def code_order(code: str) -> tuple[object, ...]:
-    """Sort key of images: by architecture, a cubin before its PTX."""
-    return parse_arch(code), code.startswith("compute_")
-
-
 def _has_host(texts: Texts, context: Context, store: Store, unit: Unit) -> bool:
     text = texts.recorded(unit, HOST_PASS)
     return text is not None and store.has("host", host_key(context, unit, text))
@@ -225,7 +231,7 @@ def _macros(preprocessor: tuple[str, ...]) -> list[str]:
 
 
 def _failure(context: Context, job: Job, command: list[str], usage: Usage) -> Exception:
-    if usage.returncode == -9 or _MEMORY_WORDS.search(usage.output):
+    if usage.returncode == -signal.SIGKILL or _OUT_OF_MEMORY.search(usage.output):
         return KilledForMemoryError(usage.rss, usage.output)
     kept = _keep_folder(context, job)
     return CompileError(
@@ -238,7 +244,7 @@ def _failure(context: Context, job: Job, command: list[str], usage: Usage) -> Ex
 
 def _keep_folder(context: Context, job: Job) -> Path:
     """A job's folder that stays after the build, so that a failure can be repeated."""
-    folder = Path(context.scratch).parent / "failed" / digest(job.label)[:12]
+    folder = Path(context.places.source).parent / "failed" / digest(job.label)[:12]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job_folder(context, job.unit, folder)

@@ -196,14 +196,20 @@ def _telling_lines(log: str) -> list[str]:
 
 
 def _run_logged(command: Sequence[str], variables: dict[str, str], log: Path) -> int:
-    """Run in a process group of its own, so that an interrupt ends all of it."""
-    with log.open("wb") as stream:
+    """Run `backend` in a process group of its own, so that an interrupt ends all of it.
+
+    It also gets a pipe that ends with this process, so that a kill ends all of it too.
+    """
+    theirs, ours = os.pipe()
+    with log.open("wb") as stream, os.fdopen(ours, "w"):
         process = subprocess.Popen(
-            command, env=variables, stdin=subprocess.DEVNULL, stdout=stream,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            [*command, str(theirs)], env=variables, stdin=subprocess.DEVNULL, stdout=stream,
+            stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[theirs],
         )  # fmt: skip
+        os.close(theirs)
         try:
             return process.wait()
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -33,7 +33,7 @@ SOURCE_SUFFIXES = frozenset(
         ".ipp", ".inl", ".inc", ".impl", ".imp", ".def", ".x", ".gen", ".jit", ".ptx",
     ]
 )  # fmt: skip
-_CWD = "/proc/self/cwd"
+CWD = "/proc/self/cwd"
 _BEGIN = r"(?:^|(?<=[^\w./~+@-])|(?<=-[A-Za-z]))"
 _END = r"(?![\w.+~-])"
 
@@ -55,13 +55,13 @@ class Places:
     def in_view(self, text: str) -> str:
         """Replace placeholders by the paths that the compilers see."""
         for name, _ in self.links:
-            text = text.replace(f"@{name}@", f"{_CWD}/{name}")
+            text = text.replace(f"@{name}@", f"{CWD}/{name}")
         return text.replace("@src@", self.source)
 
     def real(self, path: str) -> str:
         """The real file behind a path that a compiler printed."""
         for name, folder in self.links:
-            prefix = f"{_CWD}/{name}/"
+            prefix = f"{CWD}/{name}/"
             if path.startswith(prefix):
                 return os.path.join(folder, path[len(prefix) :])
         return path

@@ -40,8 +40,12 @@ class JobBroken:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """The worker itself ended; the jobs that it had are not done."""
+    """The worker itself ended; the jobs that it had are not done.
 
+    A worker may report this again, for jobs that were given to it when it was gone.
+    """
+
+    worker: Worker
     shard: str
     jobs: tuple[Job, ...]
     reason: str

@@ -6,6 +6,7 @@ The worker ends when its input ends, so it never outlives the build, however tha
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,8 +44,10 @@ class _ProcessWorker:
     def __init__(self, shard: str, context: Context, reports: Reports) -> None:
         self._shard = shard
         self._reports = reports
+        self._lock = threading.Lock()  # over what follows
         self._jobs: dict[int, Job] = {}
         self._count = 0
+        self._lost: str | None = None
         self._closing = False
         # A session of its own: Ctrl-C at the terminal reaches the build, which ends its workers.
         self._process = subprocess.Popen(
@@ -55,9 +58,13 @@ class _ProcessWorker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, job: Job) -> None:
-        self._count += 1
-        self._jobs[self._count] = job
-        self._send({"id": self._count, "job": asdict(job)})
+        with self._lock:
+            self._count += 1
+            number = self._count
+            self._jobs[number] = job
+        self._send({"id": number, "job": asdict(job)})
+        if self._lost is not None:
+            self._report_loss()
 
     def close(self) -> None:
         self._closing = True
@@ -67,7 +74,7 @@ class _ProcessWorker:
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._end_group()
             self._process.wait()
 
     def memory(self) -> int:
@@ -88,12 +95,27 @@ class _ProcessWorker:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            outcome = json.loads(line)
-            self._reports.put(_report(self._jobs.pop(outcome["id"]), outcome))
+            if line.endswith("\n"):  # else it was killed while it wrote
+                outcome = json.loads(line)
+                with self._lock:
+                    job = self._jobs.pop(outcome["id"])
+                self._reports.put(_report(job, outcome))
+        # Its compilers would go on without it. It is not reaped yet, so its number is still its.
+        self._end_group()
+        code = self._process.wait()
+        self._lost = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if not self._closing:
-            code = self._process.wait()
-            reason = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._reports.put(WorkerLost(self._shard, tuple(self._jobs.values()), reason))
+            self._report_loss()
+
+    def _report_loss(self) -> None:
+        """Give back the jobs that no one will do, each once."""
+        with self._lock:
+            jobs, self._jobs = tuple(self._jobs.values()), {}
+        self._reports.put(WorkerLost(self, self._shard, jobs, self._lost or ""))
+
+    def _end_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _report(job: Job, outcome: dict[str, Any]) -> Report:

@@ -83,7 +83,9 @@ class JobRun:
             self._scheduler.failed(report.job)
             self._fail(report.job, report.error)
         else:
-            del self._workers[report.shard]
+            if self._workers.get(report.shard) is report.worker:
+                del self._workers[report.shard]
+            report.worker.close()
             for job in report.jobs:
                 self._retry(job, 0, f"its worker was lost: {report.reason}")
 
@@ -103,4 +105,4 @@ class JobRun:
 
     def _fail(self, job: Job, error: FatwheelError) -> None:
         self.errors.append(error)
-        self._emit(JobFailed(job, self._shard_of[job], str(error), retry=False))
+        self._emit(JobFailed(job, self._shard_of[job], error.what, retry=False))

@@ -6,7 +6,9 @@ import json
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fatwheel.build.context import Context
 from fatwheel.build.view import Places
 from fatwheel.model import Front, Job, Unit
 
+DATA = Path(__file__).parent.parent / "data" / "device"
 NVCC = Path(__file__).with_name("standin_nvcc.py")
 
 
@@ -42,7 +45,7 @@ def make_context(folder: Path, **changes: Any) -> Context:
     if not cuda.exists():
         write_nvcc(folder)
     for name in ("src", "scratch", "site"):
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
         "nvcc": "@cuda@/bin/nvcc",
         "cxx": shutil.which("g++") or "g++",
@@ -75,3 +78,44 @@ def front(virtual: str, *codes: str) -> Front:
 
 def job(unit: Unit, front: Front | None, host: bool = False) -> Job:
     return Job(unit, front, host or front is None, memory=0, seconds=0)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not only waiting to be reaped."""
+    try:
+        return _stat(pid)[1] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def descendants(pid: int, until: str) -> list[int]:
+    """All processes below one, as soon as one of them runs a program of this name."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = _below(pid)
+        if any(name == until for name in found.values()):
+            return list(found)
+        time.sleep(0.02)
+    raise AssertionError(f"{until} never ran below process {pid}: {found}")
+
+
+def _below(pid: int) -> dict[int, str]:
+    """Descendants by number, with the names of their programs."""
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            name, _, parent = _stat(int(entry.name))
+            parents[int(entry.name)] = (parent, name)
+    found: dict[int, str] = {}
+    for _ in range(8):
+        for child, (parent, name) in parents.items():
+            if parent == pid or parent in found:
+                found[child] = name
+    return found
+
+
+def _stat(pid: int) -> tuple[str, str, int]:
+    """Name, state and parent of a process (proc(5))."""
+    head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    state, parent = rest.split()[:2]
+    return head.partition("(")[2], state, int(parent)
