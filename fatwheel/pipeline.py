@@ -17,7 +17,7 @@ from .engines.base import Engine
 from .engines.process import ProcessEngine
 from .engines.run import JobRun
 from .errors import CompileError, UsageError
-from .events import Emit, Note, Planned, WheelMade
+from .events import Emit, Planned, WheelMade
 from .files import disk_error
 from .fronts import exact_fronts, shared_fronts
 from .machine import cores, free_memory
@@ -176,13 +176,6 @@ def _compile(
             work=work.seconds, archlist_units=work.archlist_units, pending=len(work.pending),
         )
     )  # fmt: skip
-    if work.archlist_units:
-        emit(
-            Note(
-                f"{len(work.archlist_units)} units read __CUDA_ARCH_LIST__ and are compiled again "
-                f"for every architecture: {', '.join(work.archlist_units)}"
-            )
-        )
     if not work.pending:
         return
     scheduler = Scheduler(work.pending, jobs, memory, lend=request.jobs is None)

@@ -56,7 +56,7 @@ class Upstream:
         self.cxx = cxx
         self.work = work
         work.mkdir(parents=True, exist_ok=True)
-        self._cuda_home, self._gxx = write_shims(
+        self._cuda_home, self._compilers = write_shims(
             work / "shims", python, environment.cuda_home
         )  # fmt: skip
 
@@ -136,11 +136,14 @@ class Upstream:
         returncode = _run_logged(command, self._variables(settings_file), log)
         name = out / "name"
         if returncode != 0 or not name.is_file():
+            said = _telling_lines(log.read_text(errors="replace"))
             raise UpstreamError(
-                f"the project's own build failed (exit code {returncode})",
+                f"the project's own build {_ending(returncode)}",
                 where=f"{self.project.root.name}, {mode}",
-                details=_telling_lines(log.read_text(errors="replace")),
-                hint="above are the last lines of its output, without Python's tracebacks",
+                details=said or ["it printed nothing"],
+                hint="above are the last lines of its output, without Python's tracebacks"
+                if said
+                else None,
             )
         return out / name.read_text()
 
@@ -152,7 +155,8 @@ class Upstream:
             "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
             "CUDA_HOME": str(self._cuda_home),
             "CUDA_PATH": str(self._cuda_home),
-            "CXX": str(self._gxx),
+            "CC": str(self._compilers / "gcc"),
+            "CXX": str(self._compilers / "g++"),
             # torch would look for a GPU otherwise; the flags it makes of this are dropped.
             "TORCH_CUDA_ARCH_LIST": "8.0",
             "MAX_JOBS": str(os.cpu_count() or 1),
@@ -180,6 +184,12 @@ class Upstream:
             check=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return path
+
+
+def _ending(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"failed (exit code {returncode})" if returncode else "ended without making a wheel"
 
 
 def _telling_lines(log: str) -> list[str]:
