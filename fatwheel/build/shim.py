@@ -30,9 +30,10 @@ SETTINGS = "FATWHEEL_SHIM"  # the environment variable that names the settings f
 
 
 def write_shims(folder: Path, python: str, cuda_home: Path) -> tuple[Path, Path]:
-    """Make the two stand-ins: a CUDA_HOME with the shim as its nvcc, and a g++.
+    """Make the stand-ins: a CUDA_HOME with the shim as its nvcc, and a folder with gcc and g++.
 
-    Returns the CUDA_HOME and the g++. Everything else of the real CUDA_HOME is linked.
+    Returns the two folders. Everything else of the real CUDA_HOME is linked. gcc is there
+    because setuptools may call it for C++ too.
     """
     shadow = folder / "cuda"
     (shadow / "bin").mkdir(parents=True)
@@ -45,8 +46,9 @@ def write_shims(folder: Path, python: str, cuda_home: Path) -> tuple[Path, Path]
     compilers = folder / "compilers"
     compilers.mkdir()
     _write_shim(shadow / "bin" / "nvcc", python, "nvcc")
-    _write_shim(compilers / "g++", python, "g++")
-    return shadow, compilers / "g++"
+    for tool_name in ("gcc", "g++"):
+        _write_shim(compilers / tool_name, python, tool_name)
+    return shadow, compilers
 
 
 def _write_shim(path: Path, python: str, tool: str) -> None:
@@ -170,5 +172,14 @@ def settings_text(
     *, mode: str, root: Path, marks: Marks, nvcc: Path, cxx: str, **more: object
 ) -> str:
     """The settings file's content."""
-    common = {"mode": mode, "root": str(root), "marks": marks, "nvcc": str(nvcc), "g++": cxx}
-    return json.dumps({**common, **more})
+    real = {"nvcc": str(nvcc), "g++": cxx, "gcc": c_compiler_of(cxx)}
+    return json.dumps({"mode": mode, "root": str(root), "marks": marks, **real, **more})
+
+
+def c_compiler_of(cxx: str) -> str:
+    """The C compiler that belongs to a C++ compiler: `gcc-12` beside `g++-12`."""
+    folder, name = os.path.split(cxx)
+    beside = os.path.join(folder, name.replace("g++", "gcc").replace("c++", "cc"))
+    if beside != cxx and os.access(beside, os.X_OK):
+        return beside
+    return shutil.which("gcc") or shutil.which("cc") or cxx
