@@ -220,6 +220,59 @@ def cache(
 
 
 @task(
+    auto_shortflags=False,
+    help={
+        "part": "what to measure: some of builds,again,arch,memory,units, or all "
+        "(default: all but units, which takes about 20 minutes on two cores)",
+        "kernel": "what to build in all parts but units (default: causal-conv1d)",
+        "rounds": "how often to build from nothing; medians are shown (default: 1)",
+        "toolchain": _HELP["toolchain"],
+        "python": "Python to build with (default: as for build)",
+        "json": "print one JSON document instead of tables",
+        "markdown": "print the tables as Markdown, as in docs/performance.md",
+    },
+)
+def bench(
+    c: Context,
+    part: str = "builds,again,arch,memory",
+    kernel: str = "causal-conv1d",
+    rounds: str = "1",
+    toolchain: str = _TOOLCHAIN,
+    python: str | None = None,
+    json: bool = False,
+    markdown: bool = False,
+) -> None:
+    """
+    Measure builds against the project's own, in turn, on this machine.
+
+    Leave the machine alone meanwhile. docs/performance.md explains the parts.
+
+      invoke bench --rounds 3
+      invoke bench --part units                   flash-attn's units, plain nvcc beside fatwheel
+      invoke bench --kernel selftest --part again,arch
+    """
+    with _reported():
+        from fatwheel.bench import run
+
+        request = run.BenchRequest(
+            parts=part,
+            rounds=_count("--rounds", rounds) or 1,
+            kernel=kernel,
+            unit_kernel="flash-attn",
+            units=run.UNITS,
+            toolchain=toolchain,
+            python=python,
+        )
+        with ui.board() as emit:
+            report = run.bench(request, emit)
+        if json:
+            ui.show_json(report.to_json())
+        else:
+            show = ui.show_bench_markdown if markdown else ui.show_bench
+            show(report)
+
+
+@task(
     name="test",
     auto_shortflags=False,
     help={

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import text
+from .bench.report import BYTES, COUNT, PERCENT, RATIO, BenchReport, Figure
 from .events import Planned, WheelMade
 from .store import Usage
 
@@ -118,3 +119,65 @@ def gpu_names() -> dict[str, list[str]]:
     with Path(__file__).with_name("gpus.toml").open("rb") as stream:
         names: dict[str, list[str]] = tomllib.load(stream)
     return names
+
+
+def bench_heading(report: BenchReport) -> str:
+    """What was measured where."""
+    machine = report.machine
+    rounds = "once" if report.rounds == 1 else f"{report.rounds} times, medians"
+    return (
+        f"{machine.cpu}, {text.count(machine.cores, 'core')}, {text.size(machine.memory)}, "
+        f"{machine.kernel}, load {machine.load:.1f} before the start; nvcc {machine.nvcc}, "
+        f"g++ {machine.gcc}, torch {machine.torch}, Python {machine.python}; builds from nothing: "
+        f"{rounds}"
+    )
+
+
+def measurement_rows(report: BenchReport) -> list[Row]:
+    return [
+        {
+            "part": item.part,
+            "measured": item.what,
+            "wall": text.duration(item.wall),
+            "CPU": text.duration(item.cpu),
+            "memory": text.size(item.memory) if item.memory else "",
+            "note": item.note,
+        }
+        for item in report.measurements
+    ]
+
+
+def figure_rows(report: BenchReport) -> list[Row]:
+    met = {True: "yes", False: "no", None: ""}
+    return [
+        {
+            "part": figure.part,
+            "figure": figure.what,
+            "value": _amount(figure, figure.value),
+            "at most": "" if figure.limit is None else _amount(figure, figure.limit),
+            "met": met[figure.met],
+        }
+        for figure in report.figures
+    ]
+
+
+def _amount(figure: Figure, value: float) -> str:
+    """A figure's value or limit in its unit."""
+    return {
+        RATIO: f"{value:.3f}×",
+        PERCENT: f"{value:.1f} %",
+        BYTES: text.size(int(value)),
+        COUNT: f"{value:.0f}",
+    }[figure.unit]
+
+
+def markdown(rows: Sequence[Row]) -> list[str]:
+    """The lines of a Markdown table."""
+    if not rows:
+        return []
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return [f"| {' | '.join(_cell(cell) for cell in line)} |" for line in cells]
+
+
+def _cell(words: str) -> str:
+    return text.clean(words).replace("|", "\\|")

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import tables, text
+from .bench.report import BenchReport
 from .board import Standing, picture
 from .errors import FatwheelError
 from .events import (
@@ -48,8 +49,9 @@ NAMES_SHOWN = 10  # of the kernels that differ
 REFRESH = 4  # pictures of the board a second
 
 STYLES = {tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red"}
-NUMBERS = {"size", "time", "entries", "count"}  # columns, aligned at the right
-PROSE = {"GPUs"}  # columns that may go over several lines
+# Columns that are aligned at the right.
+NUMBERS = {"size", "time", "entries", "count", "wall", "CPU", "memory", "value", "at most"}
+PROSE = {"GPUs", "note"}  # columns that may go over several lines
 
 
 # -- consoles ------------------------------------------------------------------------------------
@@ -276,6 +278,25 @@ def show_cache(report: CacheReport) -> None:
     _show_rows(console, tables.cache_rows(report.usage))
     for damage in report.damaged:
         _print(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
+
+
+def show_bench(report: BenchReport) -> None:
+    """What was measured, on which machine, and how it compares."""
+    console = out()
+    _print(console, tables.bench_heading(report))
+    for rows in (tables.measurement_rows(report), tables.figure_rows(report)):
+        _print(console, "")
+        _show_rows(console, rows)
+
+
+def show_bench_markdown(report: BenchReport) -> None:
+    """The same as Markdown, for a document."""
+    for rows in (tables.measurement_rows(report), tables.figure_rows(report)):
+        for line in tables.markdown(rows):
+            sys.stdout.write(line + "\n")
+        sys.stdout.write("\n")
+    sys.stdout.write(f"Measured on {tables.bench_heading(report)}.\n")
+    sys.stdout.flush()
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:

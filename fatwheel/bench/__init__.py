@@ -1,0 +1,1 @@
+"""`invoke bench`: builds measured against the way that upstream builds, on the same machine."""
