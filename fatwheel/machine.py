@@ -1,8 +1,13 @@
-"""What this machine has to give: cores and memory, within the limits of its control group."""
+"""What this machine has to give: cores and memory, within the limits of its control group.
+
+Control groups as the Linux kernel documents them, version 2 and 1; in a container the files are
+those of its own group.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,21 +15,53 @@ import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MARGIN = 1 << 30  # bytes left to everybody else
+_LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
 
 
 def cores() -> int:
     """Cores that this process may use: affinity and, in a container, its CPU quota."""
     usable = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        usable = min(usable, max(1, int(quota) // int(period)))
+    for quota, period in _quotas():
+        if quota > 0 and period > 0:
+            usable = min(usable, max(1, quota // period))
     return usable
 
 
 def free_memory() -> int:
     """Bytes that a build may take: what is free, less a margin, at least half a GiB."""
     free = psutil.virtual_memory().available
+    for left in _left_in_groups():
+        free = min(free, left)
+    return max(free - _MARGIN, _LEAST)
+
+
+def _quotas() -> Iterator[tuple[int, int]]:
+    """CPU time and the period that it is for, in microseconds; -1 where it is not limited."""
     with suppress(OSError, ValueError):
-        limit = int((_CGROUP / "memory.max").read_text())
-        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
-    return max(free - _MARGIN, 1 << 29)
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        yield int(quota), int(period)
+    with suppress(OSError, ValueError):
+        folder = _CGROUP / "cpu"
+        yield _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Bytes that the control group has left. Its use counts cached files, which give way."""
+    with suppress(OSError, ValueError):
+        used = _number(_CGROUP / "memory.current") - _cached(_CGROUP, "")
+        yield _number(_CGROUP / "memory.max") - used
+    with suppress(OSError, ValueError):
+        folder = _CGROUP / "memory"
+        used = _number(folder / "memory.usage_in_bytes") - _cached(folder, "total_")
+        yield _number(folder / "memory.limit_in_bytes") - used
+
+
+def _cached(folder: Path, prefix: str) -> int:
+    lines = (folder / "memory.stat").read_text().splitlines()
+    fields = dict(line.split(maxsplit=1) for line in lines)
+    return sum(int(fields.get(f"{prefix}{name}_file", 0)) for name in ("active", "inactive"))
+
+
+def _number(path: Path) -> int:
+    """ValueError for `max`: no limit."""
+    return int(path.read_text())

@@ -91,6 +91,9 @@ def source_files(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_of_tools(name))
+        if Path(folder) == root / "build":
+            # setuptools' copies of what goes into the wheel, in a folder named after the Python.
+            folders[:] = [name for name in folders if not name.startswith("lib")]
         for name in sorted(names):
             path = Path(folder, name)
             if path.suffix in SOURCE_SUFFIXES and not _is_of_tools(name) and path.is_file():

@@ -86,6 +86,14 @@ def test_sources_are_found_whatever_headers_are_called(tmp_path: Path) -> None:
     assert found["a.cu"] == known
 
 
+def test_copies_that_setuptools_makes_for_the_wheel_are_no_sources(tmp_path: Path) -> None:
+    """They lie in a folder named after the Python; what a setup.py generates is a source."""
+    for name in ("build/lib.linux-x86_64-cpython-311/p/a.cu", "build/gen/b.cu", "p/build/lib/c.h"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    assert list(source_files(tmp_path)) == ["build/gen/b.cu", "p/build/lib/c.h"]
+
+
 def test_a_folder_that_is_missing_has_no_sources(tmp_path: Path) -> None:
     assert source_files(tmp_path / "missing") == {}
 
