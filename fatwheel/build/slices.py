@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CompileError, FormatError
+from ..errors import CompileError, FormatError, StoreError
 from ..fatbin.container import Entry, parse_containers, write_container
 from ..fatbin.cubin import kernel_names_of_ptx, kernels_of_cubin
 from ..fatbin.stitch import image_name, slices_of, without_device_code
@@ -30,6 +30,7 @@ from .context import Context, digest
 from .preprocess import HOST_PASS, Texts, job_folder, pass_of
 from .processes import Usage, run_measured
 
+_NO_SPACE = 1 << 20  # bytes free on a disk that counts as full
 # How compilers say that the system ran out of memory, on lines that no excerpt of a source can be:
 # nvcc's and gcc's drivers, gcc's and binutils' allocator, LLVM (cicc), EDG (cudafe++), ptxas, the
 # C++ run time, the system.
@@ -129,7 +130,7 @@ def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
     """Compile, and put slices, host object, texts and cost in the store.
 
     Raises CompileError with the compiler's words and the command to repeat, FormatError where it
-    made something else than was asked for, or KilledForMemoryError.
+    made something else than was asked for, StoreError on a full disk, or KilledForMemoryError.
     """
     with tempfile.TemporaryDirectory(prefix="job-", dir=context.scratch) as scratch:
         folder = Path(scratch)
@@ -140,7 +141,7 @@ def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
         started = time.monotonic()
         usage = run_measured(command, folder, context.variables)
         if usage.returncode != 0:
-            raise _failure(context, job, command, usage)
+            raise _failure(context, job, command, usage, folder)
         try:
             _store_results(context, store, texts, job, folder, output)
         except FormatError as error:
@@ -230,9 +231,21 @@ def _macros(preprocessor: tuple[str, ...]) -> list[str]:
     return [word for name, value in pairs if name in ("-D", "-U") for word in (name, value)]
 
 
-def _failure(context: Context, job: Job, command: list[str], usage: Usage) -> Exception:
-    if usage.returncode == -signal.SIGKILL or _OUT_OF_MEMORY.search(usage.output):
+def _failure(
+    context: Context, job: Job, command: list[str], usage: Usage, folder: Path
+) -> Exception:
+    # nvcc runs its steps through a shell, and ends as that does.
+    killed = usage.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    if killed or _OUT_OF_MEMORY.search(usage.output):
         return KilledForMemoryError(usage.rss, usage.output)
+    # Compilers do not always say so: what they say goes to the same disk.
+    if shutil.disk_usage(folder).free < _NO_SPACE or "No space left on device" in usage.output:
+        return StoreError(
+            "No space left on device for what the compiler writes",
+            where=context.scratch,
+            hint="free some space, or name a folder on another disk: FATWHEEL_CACHE=FOLDER",
+            details=usage.output.rstrip().splitlines(),
+        )
     kept = _keep_folder(context, job)
     return CompileError(
         f"{os.path.basename(command[0])} failed with exit code {usage.returncode}",

@@ -193,12 +193,14 @@ def _ending(returncode: int) -> str:
 
 
 def _telling_lines(log: str) -> list[str]:
-    """The end of a log without the frames of tracebacks, which hide what a compiler said."""
+    """The end of a log without Python's tracebacks, which hide what a compiler said."""
     lines: list[str] = []
     in_frame = False
     for line in log.splitlines():
         if re.match(r'\s*File "', line):
             in_frame = True
+        elif line.strip() == "Traceback (most recent call last):":
+            in_frame = False
         elif not (in_frame and line.startswith("    ")):
             in_frame = False
             lines.append(line)
