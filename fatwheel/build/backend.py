@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 
+STORED = {"--build-option": ["--compression=stored"]}
+
 
 def main() -> None:
     project, backend, paths, out, descriptor = sys.argv[1:]
@@ -25,7 +27,9 @@ def main() -> None:
     hooks = importlib.import_module(module)
     for part in filter(None, attribute.split(".")):
         hooks = getattr(hooks, part)
-    name = hooks.build_wheel(out)
+    # fatwheel compresses the wheel itself, once it has the right names.
+    options = {"config_settings": STORED} if module == "setuptools.build_meta" else {}
+    name = hooks.build_wheel(out, **options)
     with open(os.path.join(out, "name"), "w", encoding="utf-8") as stream:
         stream.write(name)
 
