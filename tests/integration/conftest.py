@@ -97,7 +97,7 @@ class Workbench:
 @pytest.fixture
 def bench(environment: Environment, tmp_path: Path) -> Workbench:
     """A workbench with an empty store."""
-    return Workbench(tmp_path)
+    return Workbench(tmp_path / "bench")
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +114,7 @@ def selftest(
 @pytest.fixture
 def warm(selftest: tuple[Workbench, Outcome], tmp_path: Path) -> Workbench:
     """A workbench whose store has everything of selftest but the finished wheel."""
-    bench = Workbench(tmp_path, selftest[0].store)
+    bench = Workbench(tmp_path / "warm", selftest[0].store)
     bench.forget_wheels()
     return bench
 

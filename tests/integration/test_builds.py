@@ -1,0 +1,252 @@
+"""Whole builds of selftest: what is kept, what is compiled again, that wheels come out alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fatwheel.model import Environment
+from fatwheel.verify.inspect import inspect_file
+
+from .conftest import ARCHS, Outcome, Workbench, record_of
+
+pytestmark = pytest.mark.slow
+
+_FINISHED = re.compile(r"^\[\d+/\d+\] (.+?) \d", re.MULTILINE)
+KILLS = 20
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def compiled(outcome: Outcome) -> list[str]:
+    """The labels of the jobs that a build finished, as it printed them."""
+    return _FINISHED.findall(outcome.err)
+
+
+def test_first_build_compiles_every_slice_once(selftest: tuple[Workbench, Outcome]) -> None:
+    _, outcome = selftest
+    slices = [label for label in compiled(outcome) if "[sm_" in label]
+    assert len(slices) == 27, f"9 units for 3 architectures are 27 jobs, not {slices}"
+    record = record_of(outcome.wheel())
+    assert record["archs"] == ["80", "86", "89"]
+    units = record["units"]
+    assert isinstance(units, list)
+    assert all(set(unit["slices"]) == {"sm_80", "sm_86", "sm_89"} for unit in units)
+    assert all(len(digest) == 64 for unit in units for digest in unit["slices"].values())
+
+
+def test_identical_build_compiles_nothing(
+    selftest: tuple[Workbench, Outcome], warm: Workbench
+) -> None:
+    again = warm.build("--arch", ARCHS)
+    assert compiled(again) == [], "a unit was compiled although the store had all of them"
+    assert sha256(again.wheel()) == sha256(selftest[1].wheel()), (
+        "the same inputs in another cache folder gave other bytes"
+    )
+    once_more = warm.build("--arch", ARCHS)
+    assert "assemble" not in once_more.err, "the finished wheel was not taken from the store"
+    assert sha256(once_more.wheel()) == sha256(selftest[1].wheel())
+
+
+def test_circumstances_do_not_reach_the_wheel(
+    selftest: tuple[Workbench, Outcome], warm: Workbench
+) -> None:
+    command = warm.command(
+        "build", "--kernel", "selftest", "--arch", ARCHS, "--front", "exact",
+        "--out", str(warm.out), "--jobs", "1", "--shards", "1",
+    )  # fmt: skip
+    done = subprocess.run(
+        ["sh", "-c", 'umask 077; exec "$@"', "sh", *command],
+        cwd=Path(__file__).parent,
+        env=warm.variables(TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sha256(warm.wheels()[0]) == sha256(selftest[1].wheel())
+
+
+def test_added_arch_compiles_only_its_slices(warm: Workbench) -> None:
+    outcome = warm.build("--arch", "80,86,89,90")
+    outcome.wheel()
+    jobs = compiled(outcome)
+    others = {label for label in jobs if not label.endswith("[sm_90]")}
+    cub = {f"csrc/cub [sm_{arch}]" for arch in (80, 86, 89)}
+    assert others == cub, "only CUB's text depends on the list of architectures"
+    assert len(jobs) == 9 + len(cub)
+    assert "csrc/cub" in outcome.err.split("compile:")[0], "the plan does not say what is again"
+
+
+def test_ptx_and_arch_specific_images(warm: Workbench) -> None:
+    wheel = warm.build("--arch", "80+ptx,90a").wheel()
+    assert ".sm80.ptx.sm90a-" in wheel.name
+    report = inspect_file(wheel)
+    for binary in report["binaries"]:
+        if binary["containers"]:
+            names = {(image["kind"], image["arch"]) for image in binary["images"]}
+            assert names == {("elf", "sm_80"), ("ptx", "compute_80"), ("elf", "sm_90a")}
+    assert report["coverage"]["8.6"] == "native"
+    assert report["coverage"]["12.0"] == "jit"
+    assert report["coverage"]["7.5"] == "none"
+
+
+def test_shared_front_makes_all_images(warm: Workbench) -> None:
+    outcome = warm.build("--arch", ARCHS, "--front", "shared")
+    record = record_of(outcome.wheel())
+    assert record["fronts"] == [{"virtual": "compute_80", "codes": ["sm_80", "sm_86", "sm_89"]}], (
+        "archs of one family did not share a front"
+    )
+    assert record["front"] == "shared"
+
+
+def test_auto_is_exact_without_a_proof(
+    selftest: tuple[Workbench, Outcome], warm: Workbench
+) -> None:
+    outcome = warm.build("--arch", ARCHS, "--front", "auto")
+    record = record_of(outcome.wheel())
+    fronts = record["fronts"]
+    assert isinstance(fronts, list)
+    assert len(fronts) == 3
+    assert compiled(outcome) == []
+
+
+def test_two_builds_at_once_give_the_same_wheel(bench: Workbench, tmp_path: Path) -> None:
+    outs = [tmp_path / "one", tmp_path / "two"]
+    builds = [
+        subprocess.Popen(
+            bench.command("build", "--kernel", "selftest", "--arch", "86", "--out", str(out)),
+            env=bench.variables(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parent,
+        )
+        for out in outs
+    ]  # fmt: skip
+    for build in builds:
+        _, err = build.communicate()
+        assert build.returncode == 0, err
+    first, second = (next(out.glob("*.whl")) for out in outs)
+    assert sha256(first) == sha256(second)
+    _assert_store_is_sound(bench)
+
+
+def test_killed_builds_go_on_where_they_were(
+    warm: Workbench, bench: Workbench, tmp_path: Path
+) -> None:
+    reference = warm.build("--arch", "80,86").wheel()
+    seed = int(os.environ.get("FATWHEEL_TEST_SEED", "0")) or random.randrange(1, 10**6)
+    chance = random.Random(seed)
+    finished: list[str] = []
+    for _ in range(KILLS):
+        finished += _killed_build(bench, "80,86", chance.uniform(0.3, 9.0))
+        assert not bench.wheels() or sha256(bench.wheels()[0]) == sha256(reference), (
+            f"a killed build left an unfinished wheel (FATWHEEL_TEST_SEED={seed})"
+        )
+    last = bench.build("--arch", "80,86")
+    assert sha256(last.wheel()) == sha256(reference), f"FATWHEEL_TEST_SEED={seed}"
+    finished += compiled(last)
+    again = sorted({label for label in finished if finished.count(label) > _units(label)})
+    assert not again, f"compiled although it had finished: {again} (FATWHEEL_TEST_SEED={seed})"
+    _assert_store_is_sound(bench)
+
+
+def _units(label: str) -> int:
+    """selftest compiles one source twice, with other flags: two units of one name."""
+    return 2 if label.startswith("csrc/scaled [") else 1
+
+
+def _killed_build(bench: Workbench, archs: str, after: float) -> list[str]:
+    """Start a build, SIGKILL it after some seconds; the jobs that it reported as finished."""
+    log = bench.cache / "killed.log"
+    with log.open("w") as stream:
+        build = subprocess.Popen(
+            bench.command("build", "--kernel", "selftest", "--arch", archs, "--front", "exact",
+                          "--out", str(bench.out)),
+            env=bench.variables(), stdout=subprocess.DEVNULL, stderr=stream,
+            cwd=Path(__file__).parent,
+        )  # fmt: skip
+        try:
+            build.wait(timeout=after)
+        except subprocess.TimeoutExpired:
+            children = psutil.Process(build.pid).children(recursive=True)
+            build.send_signal(signal.SIGKILL)
+            build.wait()
+            _assert_workers_end(children)
+    return _FINISHED.findall(log.read_text())
+
+
+def _assert_workers_end(children: list[psutil.Process]) -> None:
+    """Workers and compilers end with the build; upstream's own build may take a moment more."""
+    _, alive = psutil.wait_procs(children, timeout=20)
+    names = []
+    for process in alive:
+        try:
+            names.append(" ".join(process.cmdline())[:100])
+        except psutil.Error:
+            continue
+    assert not names, f"still running 20 s after the build was killed: {names}"
+
+
+def _assert_store_is_sound(bench: Workbench) -> None:
+    outcome = bench.invoke("cache", "--check", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["damaged"] == []
+
+
+def test_wheel_installs_and_imports_in_a_clean_environment(
+    selftest: tuple[Workbench, Outcome], environment: Environment, tmp_path: Path
+) -> None:
+    home = tmp_path / "clean"
+    subprocess.run([str(environment.python), "-m", "venv", "--without-pip", str(home)], check=True)
+    python = home / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet",
+         "--no-index", "--no-deps", str(selftest[1].wheel())], check=True,
+    )  # fmt: skip
+    # torch (3 GB) is not installed once more: the clean environment is shown where it is.
+    site = next((home / "lib").glob("python*/site-packages"))
+    (site / "torch.pth").write_text(f"{environment.site}\n")
+    done = subprocess.run(
+        [str(python), "-c", "import fatwheel_selftest; print(fatwheel_selftest.__file__)"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(home) in done.stdout, "another fatwheel_selftest was imported"
+
+
+def test_inspect_agrees_with_cuobjdump(
+    selftest: tuple[Workbench, Outcome],
+    environment: Environment,
+    tmp_path: Path,
+    tool: Callable[[str], str],
+) -> None:
+    wheel = selftest[1].wheel()
+    report = {binary["path"]: binary for binary in inspect_file(wheel)["binaries"]}
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    checked = 0
+    for path, binary in report.items():
+        if not binary["containers"]:
+            continue
+        listing = subprocess.run(
+            [str(environment.cuda_home / "bin" / "cuobjdump"), "-lelf", str(tmp_path / path)],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        theirs = re.findall(r"\.(sm_\w+)\.cubin", listing)
+        ours = [
+            image["arch"] for image in binary["images"] for _ in range(image["count"])
+        ]  # fmt: skip
+        assert sorted(ours) == sorted(theirs), path
+        checked += 1
+    assert checked == 2, "selftest has two extension modules, both with device code"
