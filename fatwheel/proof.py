@@ -18,7 +18,7 @@ from typing import Any
 
 from .arch import Arch, parse_arch
 from .decoders import DECODERS
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 from .fatbin.container import Entry, payload
 from .fatbin.cubin import kernel_names_of_cubin, read_cubin
 from .files import replacing
@@ -69,8 +69,8 @@ class Proof:
         return [f"{unit.name}: {item}" for unit in self.units for item in unit.different]
 
     def covers(self, front: Arch, archs: frozenset[Arch]) -> bool:
-        """Whether this proof allows `front` to serve all of `archs`."""
-        return self.same and front == self.front and archs <= set(self.archs)
+        """Whether this proof allows `front` to serve all of `archs`; one over nothing does not."""
+        return self.kernels > 0 and self.same and front == self.front and archs <= set(self.archs)
 
 
 def find_proofs(recipe: Recipe, compiler_id: str) -> list[Proof]:
@@ -105,7 +105,7 @@ def read_proof(path: Path) -> Proof:
             units=tuple(_read_unit(unit) for unit in data["units"]),
             path=path,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise ConfigError(
             f"not a proof: {error!r}",
             where=str(path),

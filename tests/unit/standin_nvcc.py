@@ -5,7 +5,8 @@ with the real g++, once for each front and once for the host, and puts NVIDIA's 
 data/device in a fatbin, or in the .nv_fatbin section of an object.
 
 A source may say `// stand-in: WHAT`, where WHAT is `killed` (as if a step ran out of memory),
-`says TEXT` (and fails), `no image`, or `waits` (for ever, in a child).
+`says TEXT` (and fails), `no image`, `waits` (for ever, in a child), or `own code` (a front of its
+own gives sm_86 other machine code than that of compute_80 does).
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def _compile(
     for code in codes:
         kind, arch, flags, name = IMAGES[code]
         image = (DATA / name).read_bytes()
+        if "own code" in told and front == "compute_86":
+            image = _changed(image)
         suffix = ".ptx" if kind == 1 else f".{code}.cubin"
         stem.with_name(f"{stem.name}.{front}{suffix}").write_bytes(image)
         image += bytes(-len(image) % 8)
@@ -106,6 +109,18 @@ def _compile(
     Path("x.fatbin").write_bytes(fatbin)
     Path("x.cpp").write_text(HOST)
     return subprocess.run(["g++", "-c", "x.cpp", "-o", output]).returncode
+
+
+def _changed(cubin: bytes) -> bytes:
+    """The cubin with another last byte in the code of kernel `scale` (ELF-64, gABI)."""
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", cubin, table + size * n) for n in range(count)]
+    for name, _, _, _, offset, length in headers:
+        if cubin[headers[names][4] + name :].startswith(b".text.scale\0"):
+            place = offset + length - 1
+            return cubin[:place] + bytes([cubin[place] ^ 1]) + cubin[place + 1 :]
+    raise AssertionError("no kernel scale")
 
 
 if __name__ == "__main__":
