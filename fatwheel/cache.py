@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import platformdirs
@@ -15,10 +16,13 @@ VARIABLE = "FATWHEEL_CACHE"
 def cache_folder() -> Path:
     """FATWHEEL_CACHE, or else the user's cache directory; made if it is missing.
 
-    Raises StoreError where it cannot be made or written.
+    Raises StoreError where it cannot be made or written, or has a name that the projects' own
+    builds would stumble over: torch splits the compiler's path at spaces, PATH is split at colons.
     """
     named = os.environ.get(VARIABLE)
     folder = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("fatwheel"))
+    if re.search(r"[\s:]", str(folder.resolve())):
+        raise _unusable(folder, "builds cannot cope with a space or a colon in its path")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -38,3 +38,13 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
     with pytest.raises(StoreError, match="no permission"):
         cache_folder()
+
+
+@pytest.mark.parametrize("name", ["my cache", "a:b", "a\tb"])
+def test_a_path_that_upstreams_build_would_stumble_over_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / name))
+    with pytest.raises(StoreError, match="a space or a colon in its path"):
+        cache_folder()
+    assert not (tmp_path / name).exists()
