@@ -91,9 +91,7 @@ def sections(data: bytes) -> list[tuple[str, bytes]]:
 @st.composite
 def objects(draw: st.DrawFn) -> bytes:
     """A relocatable object encoded here, with sections of any size and alignment."""
-    contents = draw(
-        st.lists(st.tuples(st.binary(max_size=50), st.sampled_from([0, 1, 16, 256])))
-    )
+    contents = draw(st.lists(st.tuples(st.binary(max_size=50), st.sampled_from([0, 1, 16, 256]))))
     named = [(f".s{index}", data, align) for index, (data, align) in enumerate(contents)]
     named.append((".nv_fatbin", draw(st.binary(max_size=50)), 8))
     named = draw(st.permutations(named))
