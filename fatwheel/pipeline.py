@@ -5,7 +5,6 @@ resolve → toolchain → source → capture → plan → compile → assemble �
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from .engines.process import ProcessEngine
 from .engines.run import JobRun
 from .errors import CompileError, UsageError
 from .events import Emit, Planned, WheelMade
-from .files import disk_error
+from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
 from .machine import cores, free_memory
 from .model import Front, Target
@@ -98,7 +97,7 @@ def _build_target(target: Target, request: BuildRequest, emit: Emit) -> WheelMad
     result = WheelMade(
         path=str(path),
         size=path.stat().st_size,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=_sha256(path),
         archs=",".join(str(request) for request in target.archs),
         seconds=time.monotonic() - started,
         hits=slices - compiled,
@@ -145,17 +144,30 @@ def _make(
         upstream_wheel = ready.upstream.assemble(context, fronts)
     with step(emit, "pack"):
         record = build_record(target, context, store, ready.units, fronts, request.front)
-        path = repack(
+        wheel = repack(
             upstream_wheel,
-            request.out,
+            ready.scratch,
             local_version=version_label(target.toolchain.cuda, target.torch, target.archs),
             extra_files={RECORD_FILE: record_bytes(record)},
             epoch=ready.upstream.project.epoch,
         )
-        check_wheel(path, target, fronts)
+        check_wheel(wheel, target, fronts)
+        path = _publish(wheel, request.out)
     store.put_file("wheel", key, path)
     store.put_json("built", key, {"file": path.name, "units": work.units, "slices": work.slices})
     return path, work.slices, work.slices - work.hits
+
+
+def _publish(wheel: Path, out: Path) -> Path:
+    """Copy a wheel to where the user looks for it, now that it is checked; whole or not at all."""
+    path = out / wheel.name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with wheel.open("rb") as source, replacing(path) as stream:
+            copy(source, stream)
+    except OSError as error:
+        raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
+    return path
 
 
 def _compile(
@@ -199,6 +211,11 @@ def _summed_up(run: JobRun, total: int) -> Exception:
         details=[line for error in run.errors for line in (*str(error).splitlines(), "")],
         hint="what was finished is kept: the next build goes on from there",
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return copy(stream, None)[0]
 
 
 def _wheel_key(target: Target, tools: Tools, fronts: tuple[Front, ...], mode: str) -> str:

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .cache import VARIABLE, cache_folder
 from .environment import ensure_environment
 from .errors import UsageError
 from .events import Emit, StepFinished, StepStarted
-from .files import disk_error
+from .files import disk_error, locked
 from .fronts import archlist
 from .hostcompiler import HostCompiler, find_host_compiler
 from .load import load_recipe, load_toolchain
@@ -37,6 +37,7 @@ HOME = Path(__file__).resolve().parent.parent
 KERNELS = HOME / "kernels"
 TOOLCHAINS = HOME / "toolchains"
 STORE_LIMIT = 30 << 30  # bytes; `invoke cache --limit` shrinks it for once
+_WORK = "build-"
 _SEEDED_SINCE = (12, 9)  # the first CUDA whose nvcc has -frandom-seed
 
 
@@ -65,13 +66,9 @@ def resolve(
     recipe = load_recipe(kernel, KERNELS)
     tools = load_toolchain(toolchain, TOOLCHAINS)
     listing = ",".join(recipe.archs) if archs is None else archs
-    return Asked(
-        recipe=recipe,
-        toolchain=tools,
-        archs=parse_arch_list(listing, tools.archs),
-        pythons=_choose_pythons(tools, pythons),
-        torch=_choose_torch(tools, torch),
-    )
+    requests = parse_arch_list(listing, tools.archs)
+    chosen = _choose_pythons(tools, pythons)
+    return Asked(recipe, tools, requests, chosen, _choose_torch(tools, torch, chosen))
 
 
 def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
@@ -93,16 +90,25 @@ def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _choose_torch(toolchain: Toolchain, text: str | None) -> str:
-    if text is None:
-        return toolchain.torches[-1]
-    if text not in toolchain.torches:
-        raise UsageError(
-            f"{text!r} is not a torch of this toolchain",
-            where=f"--torch {text}",
-            hint=f"{toolchain.name} serves torch {', '.join(toolchain.torches)}",
-        )
-    return text
+def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ...]) -> str:
+    """The torch asked for, or the newest; there must be one for every Python."""
+    pairs = {(build.torch, build.python) for build in toolchain.builds}
+    usable = [t for t in toolchain.torches if all((t, python) in pairs for python in pythons)]
+    if text is None and usable:
+        return usable[-1]
+    if text in usable:
+        return text
+    wanted = "one torch" if text is None else f"torch {text}"
+    raise UsageError(
+        f"{toolchain.name} has not {wanted} for Python {', '.join(pythons)}",
+        where="--torch" if text is None else f"--torch {text}",
+        hint="valid: " + "; ".join(_served(toolchain, torch) for torch in toolchain.torches),
+    )
+
+
+def _served(toolchain: Toolchain, torch: str) -> str:
+    pythons = [build.python for build in toolchain.builds if build.torch == torch]
+    return f"{torch} for Python {', '.join(pythons)}"
 
 
 @dataclass(frozen=True)
@@ -223,23 +229,36 @@ def _work_folder() -> Iterator[Path]:
     parent = cache_folder() / "work"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.iterdir():
-            pid = old.name.partition("-")[0]
-            if pid.isdigit() and not _alive(int(pid)):
-                shutil.rmtree(old, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        with locked(parent / "lock"):
+            for old in parent.glob(f"{_WORK}*"):
+                _remove_if_abandoned(old)
+            work = Path(tempfile.mkdtemp(prefix=_WORK, dir=parent))
+            held = _hold(work)
     except OSError as error:
         raise disk_error(error, "make a work folder", parent, f"{VARIABLE}=FOLDER") from error
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        os.close(held)
 
 
-def _alive(pid: int) -> bool:
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
+def _hold(folder: Path) -> int:
+    """Lock a folder for as long as this process lives; BlockingIOError if another one does.
+
+    A process id would not do: the cache may be shared with other machines and containers.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    with suppress(BlockingIOError, FileNotFoundError):
+        handle = _hold(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UpstreamError
+from ..errors import ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
 from .context import Context, unit_from_wire
@@ -179,10 +179,20 @@ class Upstream:
     def _empty_object(self) -> Path:
         """An object without content, so that upstream's link step succeeds while capturing."""
         path = self.work / "empty.o"
-        subprocess.run(
-            [self.cxx, "-c", "-x", "c++", os.devnull, "-o", str(path)],
-            check=True, stdin=subprocess.DEVNULL,
+        command = [self.cxx, "-c", "-x", "c++", os.devnull, "-o", str(path)]
+        # None of the user's variables: compilers see none later on either.
+        variables = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
+        if done.returncode != 0:
+            raise ToolchainError(
+                "the C++ compiler does not even compile an empty file",
+                where=self.cxx,
+                details=done.stderr.splitlines()[-_TAIL:],
+                hint="name another one: CXX=/path/to/g++",
+            )
         return path
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fatwheel.build.upstream import Project, Upstream
-from fatwheel.errors import UpstreamError
+from fatwheel.errors import ToolchainError, UpstreamError
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Environment
 
@@ -245,6 +245,17 @@ def test_relocatable_device_code_is_refused_by_unit(bench: Bench) -> None:
     bench.write("backend.py", BACKEND.replace('"-arch=sm_80"', '"-rdc=true"'))
     error = bench.refusal()
     assert error.details == ("csrc/a: -rdc=true", "csrc/b: -rdc=true")
+
+
+def test_a_cpp_compiler_that_does_not_work_is_named(bench: Bench, tmp_path: Path) -> None:
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho 'no cc1plus here' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    upstream = bench.upstream()
+    upstream.cxx = str(broken)
+    with pytest.raises(ToolchainError) as caught:
+        upstream.capture()
+    assert (caught.value.where, caught.value.details) == (str(broken), ("no cc1plus here",))
 
 
 # -- ending ------------------------------------------------------------------------------------
