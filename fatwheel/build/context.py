@@ -52,9 +52,10 @@ class Context:
     def variables(self) -> dict[str, str]:
         """What a compiler's environment is in a job's folder.
 
-        gcc puts its working folder, as PWD calls it, into debug information and texts.
+        gcc puts its working folder, as PWD calls it, into debug information and texts. What a
+        killed compiler leaves in TMPDIR goes with the folder.
         """
-        return {**dict(self.environment), "PWD": CWD}
+        return {**dict(self.environment), "PWD": CWD, "TMPDIR": CWD}
 
     def to_wire(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

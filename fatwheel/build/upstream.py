@@ -45,7 +45,10 @@ class Project:
 
 
 class Upstream:
-    """One project's build in one environment, in a work folder that is the build's own."""
+    """One project's build in one environment, in a work folder that is the build's own.
+
+    Every run starts from the project as it was at first: stale objects can lie anywhere in it.
+    """
 
     def __init__(
         self, project: Project, environment: Environment, cxx: str, work: Path, python: str
@@ -56,6 +59,8 @@ class Upstream:
         self.cxx = cxx
         self.work = work
         work.mkdir(parents=True, exist_ok=True)
+        self._pristine = work / "pristine"
+        shutil.copytree(project.root, self._pristine, symlinks=True)
         self._cuda_home, self._compilers = write_shims(
             work / "shims", python, environment.cuda_home
         )  # fmt: skip
@@ -123,8 +128,9 @@ class Upstream:
                 **settings,
             )
         )  # fmt: skip
-        # What the other mode built must not be taken for up to date.
-        shutil.rmtree(self.project.root / "build", ignore_errors=True)
+        # What an earlier run built must not be taken for up to date.
+        shutil.rmtree(self.project.root)
+        shutil.copytree(self._pristine, self.project.root, symlinks=True)
         out = self.work / f"{mode}-wheel"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()

@@ -156,11 +156,22 @@ def test_commands_that_are_called_without_need_do_nothing(bench: Bench) -> None:
     assert bench.upstream(stub_commands=("fatwheel-no-such-git",)).capture()
 
 
-def test_capturing_again_forgets_the_first_time(bench: Bench) -> None:
+@pytest.mark.parametrize("place", ["build/temp.x", "build", "made", "csrc"])
+def test_every_run_starts_from_the_project_as_it_was(bench: Bench, place: str) -> None:
+    """Objects of an earlier run are empty, and newer than the sources."""
+    script = BACKEND.replace('"build/temp.x/csrc"', repr(place))
+    bench.write("backend.py", script)
     upstream = bench.upstream()
-    assert len(upstream.capture()) == 3
-    (bench.root / "csrc" / "a.cu").unlink()
-    assert [unit.name for unit in upstream.capture()] == ["csrc/b", "csrc/c"]
+    first = upstream.capture()
+    assert len(first) == 3
+    assert upstream.capture() == first
+
+
+def test_a_folder_called_build_may_be_the_projects_own(bench: Bench) -> None:
+    bench.write("build/flags.txt", "-DFROM_BUILD")
+    bench.write("backend.py", BACKEND.replace('["-DA"]', '[Path("build/flags.txt").read_text()]'))
+    [unit, *_] = bench.upstream().capture()
+    assert unit.preprocessor[-1] == "FROM_BUILD"
 
 
 # -- assembling --------------------------------------------------------------------------------

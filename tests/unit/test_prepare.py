@@ -203,8 +203,9 @@ def test_compilers_see_none_of_the_users_variables(
     monkeypatch.setenv("TMPDIR", str(demo.folder))
     with prepared(target(demo), demo.tools, silent) as ready:
         variables = ready.context((front("80"),)).variables
-    assert sorted(variables) == ["LC_ALL", "PATH", "PWD", "SOURCE_DATE_EPOCH"]
+    assert sorted(variables) == ["LC_ALL", "PATH", "PWD", "SOURCE_DATE_EPOCH", "TMPDIR"]
     assert variables["SOURCE_DATE_EPOCH"] == "1700000000"
+    assert variables["TMPDIR"] == "/proc/self/cwd", "a killed compiler's files go with its job's"
 
 
 def test_the_fronts_decide_the_list_of_architectures(demo: Demo) -> None:
