@@ -67,10 +67,10 @@ def _passes(args: tuple[str, ...], source: str, front: str) -> dict[str, list[st
             text += [arg, args[index + 1]]
     number = re.sub(r"\D", "", front) + "0"
     stem = Path(source).stem
-    return {
-        f"{stem}.cpp1.ii": ["g++", f"-D__CUDA_ARCH__={number}", "-E", "-x", "c++", *text, source],
-        f"{stem}.cpp4.ii": ["g++", "-E", "-x", "c++", *text, source],
-    }
+    device = ["g++", f"-D__CUDA_ARCH__={number}", "-E", "-x", "c++", *text, source]
+    if "-fatbin" in args:
+        return {f"{stem}.cpp1.ii": device}
+    return {f"{stem}.cpp1.ii": device, f"{stem}.cpp4.ii": ["g++", "-E", "-x", "c++", *text, source]}
 
 
 def _misbehave(told: list[str]) -> int:
