@@ -52,7 +52,7 @@ class Bench:
     def preprocess(self, pass_: str = DEVICE_PASS, unit: Unit | None = None, **changes: Any) -> str:
         unit = unit or self.unit
         context = dataclasses.replace(self.context, **changes)
-        work = job(unit, FRONT if unit.kind == "cuda" else None)
+        work = job(unit, FRONT if unit.kind == "cuda" else None, host=pass_ == HOST_PASS)
         return self.texts(**changes).preprocess(unit, pass_, preprocess_command(context, work))
 
     def recorded(self, pass_: str = DEVICE_PASS, unit: Unit | None = None, **changes: Any) -> Any:
