@@ -90,7 +90,7 @@ def alive(pid: int) -> bool:
 
 def descendants(pid: int, until: str) -> list[int]:
     """All processes below one, as soon as one of them runs a program of this name."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = _below(pid)
         if any(name == until for name in found.values()):

@@ -49,7 +49,7 @@ class Project:
 
     def build(self, hook: str, paths: str = ".") -> tuple[int, str, str]:
         process = self.start(hook, paths)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
 
@@ -127,8 +127,8 @@ def test_when_the_builder_is_gone_the_build_ends_with_all_that_it_started(
     pids = descendants(process.pid, until="sleep")
     assert process.poll() is None
     os.close(project.pipe[1])
-    assert process.wait(timeout=20) == -signal.SIGKILL
-    deadline = time.monotonic() + 10
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, pids))

@@ -74,7 +74,7 @@ def test_cpu_seconds_are_those_of_all_descendants(tmp_path: Path) -> None:
             subprocess.run([sys.executable, "-ISc", {burn!r}], check=True)
         """,
     )
-    assert 0.4 <= usage.cpu < 2
+    assert 0.4 <= usage.cpu < 5
 
 
 # -- process groups ---------------------------------------------------------------------------
@@ -92,7 +92,7 @@ LEADER = """
 
 
 def _lines(path: Path, count: int) -> list[str]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         lines = path.read_text().split() if path.exists() else []
         if len(lines) == count:
@@ -119,9 +119,9 @@ def test_ending_the_group_ends_compilers_and_what_they_started(
     )  # fmt: skip
     pids = _lines(tmp_path / "pids", 2)
     assert all(map(alive, pids))
-    leader.communicate(timeout=20)
+    leader.communicate(timeout=120)
     assert leader.returncode == -signal.SIGKILL, "the leader is of the group too"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, pids)), "a compiler outlived its group"

@@ -212,7 +212,7 @@ class Holder:
 
     def leave(self) -> str:
         """Leave the view; what the sources were just before."""
-        out, _ = self.process.communicate(timeout=30)
+        out, _ = self.process.communicate(timeout=120)
         return str(out)
 
 
@@ -232,7 +232,7 @@ def hold(root: Path) -> Iterator[Callable[[Path], Holder]]:
 
 def _blocked(process: subprocess.Popen[str]) -> bool:
     """Whether it still is not inside, after time enough to start and to come to the lock."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "it ended instead of waiting"
         # wchan may be hidden; the state of a process in flock() is S, and it uses no CPU.

@@ -53,14 +53,14 @@ def worker_process() -> int:
 
 
 def none_left(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not any(map(alive, pids))
 
 
 def get(reports: Reports) -> Report:
-    return reports.get(timeout=30)
+    return reports.get(timeout=120)
 
 
 def test_a_job_that_is_made_is_reported(context: Context, reports: Reports, worker: Worker) -> None:
@@ -127,7 +127,7 @@ def test_closing_ends_what_runs_and_reports_nothing(
     pids = [pid, *descendants(pid, until="sleep")]
     started = time.monotonic()
     worker.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9, "it had to be killed"
     assert none_left(pids), "something outlived the worker"
     time.sleep(0.2)
     assert reports.empty()
