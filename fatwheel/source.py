@@ -9,13 +9,14 @@ import shutil
 import sys
 import tarfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .build.upstream import Project
 from .errors import FormatError, UpstreamError, UsageError
 from .events import Emit
 from .fetch import fetch
+from .files import OF_THE_DISK
 from .model import Recipe
 from .sourcetree import source_files
 
@@ -28,6 +29,7 @@ else:
 _LEGACY = "setuptools.build_meta:__legacy__"
 _EPOCH = "SOURCE_DATE_EPOCH"
 _LAST_EPOCH = 4354819198  # seconds: the end of 2107, and of what a zip archive can say
+_FIRST_TIME = 315619200  # seconds: 1980-01-02, a time that a zip archive can say in any zone
 _EXPANSION = 4 << 30  # bytes: no sdist that anyone builds unpacks to more
 
 
@@ -79,9 +81,11 @@ def _extract(archive: Path, folder: Path) -> Path:
         with tarfile.open(archive) as tar:
             members = list(_safe_members(tar, archive.name))
             tar.extractall(folder, members=members)
-    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
+    except OSError as error:
+        if error.errno in OF_THE_DISK:
             raise
+        raise FormatError(f"not a readable sdist: {error}", where=archive.name) from error
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         raise FormatError(f"not a readable sdist: {error}", where=archive.name) from error
     tops = list(folder.iterdir())
     if len(tops) != 1 or not tops[0].is_dir():
@@ -98,8 +102,7 @@ def _safe_members(tar: tarfile.TarFile, name: str) -> list[tarfile.TarInfo]:
     members: list[tarfile.TarInfo] = []
     total = 0
     for member in tar:
-        parts = Path(member.name).parts
-        if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
+        if not _stays_below(member):
             raise FormatError(
                 f"the sdist has a member that could leave its folder: {member.name!r}", where=name
             )
@@ -107,9 +110,18 @@ def _safe_members(tar: tarfile.TarFile, name: str) -> list[tarfile.TarInfo]:
         if total > _EXPANSION:
             raise FormatError("the sdist unpacks to more than 4 GiB", where=name)
         member.uid = member.gid = os.getuid()
+        if not _FIRST_TIME <= member.mtime <= _LAST_EPOCH:
+            member.mtime = _FIRST_TIME
         member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
         members.append(member)
     return members
+
+
+def _stays_below(member: tarfile.TarInfo) -> bool:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    return member.isdir() or (member.isfile() and bool(path.parts))
 
 
 def _build_system(root: Path) -> dict[str, Any]:

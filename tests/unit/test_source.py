@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import random
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,125 @@ def test_an_epoch_that_no_wheel_can_hold_is_refused(
     with pytest.raises(UsageError, match="number of seconds since 1970") as caught:
         epoch_of(recipe)
     assert caught.value.where == "SOURCE_DATE_EPOCH"
+
+
+# -- hostile archives ------------------------------------------------------------------------------
+
+
+def member(name: str, text: str = "", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+    found = tarfile.TarInfo(name)
+    found.size = len(text)
+    for field, value in fields.items():
+        setattr(found, field, value)
+    return found, text.encode()
+
+
+def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for info, data in members:
+            archive.addfile(info, io.BytesIO(data.ljust(info.size, b"\0")[: info.size]))
+    return out.getvalue()
+
+
+HOSTILE = {
+    "absolute": [member("/etc/x", "1")],
+    "upwards": [member("a/../../x", "1")],
+    "device": [member("a/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)],
+    "fifo": [member("a/fifo", type=tarfile.FIFOTYPE)],
+    "hard link": [member("a/x", "1"), member("a/y", type=tarfile.LNKTYPE, linkname="a/x")],
+    "file below a file": [member("a/x", "1"), member("a/x/y", "1")],
+    "folder over a file": [member("a/x", "1"), member("a/x", type=tarfile.DIRTYPE)],
+    "file over a folder": [member("a/x", type=tarfile.DIRTYPE), member("a/x", "1")],
+    "no name": [member("", "1")],
+    "a dot": [member(".", "1")],
+    "a name of zeros": [member("a/x", "1", pax_headers={"path": "a/\0x"})],
+    "far future": [member("a/x", "1", pax_headers={"mtime": "1e300"})],
+    "negative time": [member("a/x", "1", pax_headers={"mtime": "-1e300"})],
+    "no number": [member("a/x", "1", pax_headers={"mtime": "nan"})],
+    "a long name": [member("a/" + "x" * 5000, "1")],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_sdist_is_refused_and_writes_nothing_outside(
+    recipe: Recipe, tmp_path: Path, name: str
+) -> None:
+    recipe = sdist(recipe, tmp_path / "dl", tar(*HOSTILE[name]))
+    work = tmp_path / "deep" / "er" / "work"
+    with pytest.raises((FormatError, UpstreamError)):
+        unpack(recipe, tmp_path / "dl", work, silent)
+    assert sorted(path.name for path in (tmp_path / "deep" / "er").iterdir()) == ["work"]
+    assert {path.name for path in work.iterdir()} <= {"unpacked", "demo-1.0"}
+
+
+def test_a_bomb_is_refused_by_what_it_claims(recipe: Recipe, tmp_path: Path) -> None:
+    info, _ = member("a/x")
+    info.size = 5 << 30
+    header = info.tobuf(tarfile.PAX_FORMAT)
+    recipe = sdist(recipe, tmp_path / "dl", gzip.compress(header + bytes(2048)))
+    with pytest.raises(FormatError, match="more than 4 GiB"):
+        unpack(recipe, tmp_path / "dl", tmp_path / "work", silent)
+
+
+def test_an_sdist_cannot_set_permissions(recipe: Recipe, tmp_path: Path) -> None:
+    data = tar(
+        member("a/setup.py", "1", mode=0o104777),
+        member("a/secret", "1", mode=0o000),
+        member("a/tool", "1", mode=0o755),
+    )
+    project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in project.root.iterdir()}
+    assert modes == {"setup.py": 0o755, "secret": 0o644, "tool": 0o755}
+
+
+def test_a_zip_is_no_sdist_here(recipe: Recipe, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("demo-1.0/setup.py", "")
+    with pytest.raises(FormatError, match="not a readable sdist"):
+        unpack(sdist(recipe, tmp_path / "dl", out.getvalue()), tmp_path / "dl", tmp_path, silent)
+
+
+# -- what makes a project --------------------------------------------------------------------------
+
+
+def test_a_folder_beside_the_recipe_is_copied_without_leftovers(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    for name in ("setup.py", "csrc/a.cu", "build/old.o", "p.egg-info/PKG-INFO"):
+        path = tmp_path / "src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    project = unpack(recipe, tmp_path / "dl", tmp_path / "work", silent)
+    found = [path.relative_to(project.root).as_posix() for path in project.root.rglob("*.*")]
+    assert sorted(found) == ["csrc/a.cu", "setup.py"]
+    (project.root / "setup.py").write_text("changed by the build")
+    assert (tmp_path / "src" / "setup.py").read_text() == "setup.py"
+
+
+def test_pyproject_says_how_to_build(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipe, environment={"B": "2", "A": "1"}, stub_commands=("git",))
+    system = '[build-system]\nbuild-backend = "own:hooks"\nbackend-path = ["tools", "."]\n'
+    data = tar(member("x/pyproject.toml", system))
+    project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
+    assert (project.backend, project.backend_paths) == ("own:hooks", ("tools", "."))
+    assert project.variables == (("A", "1"), ("B", "2"))
+    assert project.stub_commands == ("git",)
+    assert project.epoch == recipe.epoch
+
+
+@pytest.mark.parametrize("text", ["", "[tool.x]\n", '[build-system]\nrequires = ["setuptools"]\n'])
+def test_pyproject_may_leave_the_back_end_to_setuptools(
+    recipe: Recipe, tmp_path: Path, text: str
+) -> None:
+    data = tar(member("x/pyproject.toml", text), member("x/setup.py"))
+    project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
+    assert project.backend == "setuptools.build_meta:__legacy__"
+
+
+def test_a_project_may_lie_in_a_subdirectory(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipe, subdirectory="python")
+    data = tar(member("x/README"), member("x/python/setup.py"))
+    project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
+    assert project.root == tmp_path / "w" / "demo-1.0" / "python"
