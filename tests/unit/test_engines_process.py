@@ -47,9 +47,14 @@ def write(context: Context, name: str, text: str) -> None:
 
 def worker_process() -> int:
     """The one worker among this process's children."""
-    children = psutil.Process().children()
-    [found] = [child for child in children if "fatwheel.build.shard" in " ".join(child.cmdline())]
-    return found.pid
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        # A process that was just started has no command line for a moment.
+        for child in psutil.Process().children():
+            if "fatwheel.build.shard" in " ".join(child.cmdline()):
+                return child.pid
+        time.sleep(0.001)
+    raise AssertionError("there is no worker")
 
 
 def none_left(pids: list[int]) -> bool:
