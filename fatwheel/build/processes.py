@@ -17,7 +17,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """rss in bytes: the largest process of the tree; cpu in seconds, over all of them."""
+    """rss in bytes: the largest process of the tree; cpu in seconds, over all of them.
+
+    Linux counts what a process was before exec, so rss is at least this process's own.
+    """
 
     returncode: int
     output: str
