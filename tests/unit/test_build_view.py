@@ -16,7 +16,7 @@ from fatwheel.build.view import Places, abstract, shared_sources, source_files
 from fatwheel.errors import StoreError
 
 PLACES = Places("/tmp/fatwheel/p-1/src", (("site", "/env/lib/site"), ("cuda", "/env/cuda")), "")
-MARKS = (("/work/p", "src"), ("/work/p/env", "env"), ("/usr/include/python3.11", "python"))
+MARKS = (("/builds/p", "src"), ("/builds/p/env", "env"), ("/usr/include/python3.11", "python"))
 
 
 # -- placeholders -------------------------------------------------------------------------
@@ -25,18 +25,18 @@ MARKS = (("/work/p", "src"), ("/work/p/env", "env"), ("/usr/include/python3.11",
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("/work/p", "@src@"),
-        ("/work/p/csrc/a.cu", "@src@/csrc/a.cu"),
-        ("/work/p/env/include", "@env@/include"),
-        ("-I/work/p/csrc", "-I@src@/csrc"),
-        ("-O2,-I/work/p,-I/work/p/env", "-O2,-I@src@,-I@env@"),
-        ("-fdebug-prefix-map=/work/p=.", "-fdebug-prefix-map=@src@=."),
-        ('ROOT="/work/p"', 'ROOT="@src@"'),
+        ("/builds/p", "@src@"),
+        ("/builds/p/csrc/a.cu", "@src@/csrc/a.cu"),
+        ("/builds/p/env/include", "@env@/include"),
+        ("-I/builds/p/csrc", "-I@src@/csrc"),
+        ("-O2,-I/builds/p,-I/builds/p/env", "-O2,-I@src@,-I@env@"),
+        ("-fdebug-prefix-map=/builds/p=.", "-fdebug-prefix-map=@src@=."),
+        ('ROOT="/builds/p"', 'ROOT="@src@"'),
         # Other folders, though their names begin or end alike:
-        ("/work/p2/a.cu", "/work/p2/a.cu"),
-        ("/work/p-1/a.cu", "/work/p-1/a.cu"),
-        ("/work/p.old", "/work/p.old"),
-        ("/mnt/work/p/a.cu", "/mnt/work/p/a.cu"),
+        ("/builds/p2/a.cu", "/builds/p2/a.cu"),
+        ("/builds/p-1/a.cu", "/builds/p-1/a.cu"),
+        ("/builds/p.old", "/builds/p.old"),
+        ("/mnt/builds/p/a.cu", "/mnt/builds/p/a.cu"),
         ("/sysroot/usr/include/python3.11", "/sysroot/usr/include/python3.11"),
         ("-std=c++17", "-std=c++17"),
     ],
