@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,13 @@ from fatwheel.model import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = "linux-cuda13.0"
+
+
+def pytest_configure() -> None:
+    # A process that was started in the background ignores Ctrl-C, and so do its children: builds
+    # that tests interrupt would go on.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(what: str) -> NoReturn:

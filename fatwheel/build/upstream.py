@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ToolchainError, UpstreamError
+from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
 from .context import Context, unit_from_wire
@@ -60,7 +60,7 @@ class Upstream:
         self.work = work
         work.mkdir(parents=True, exist_ok=True)
         self._pristine = work / "pristine"
-        shutil.copytree(project.root, self._pristine, symlinks=True)
+        _copy_tree(project.root, self._pristine)
         self._cuda_home, self._compilers = write_shims(
             work / "shims", python, environment.cuda_home
         )  # fmt: skip
@@ -130,7 +130,7 @@ class Upstream:
         )  # fmt: skip
         # What an earlier run built must not be taken for up to date.
         shutil.rmtree(self.project.root)
-        shutil.copytree(self._pristine, self.project.root, symlinks=True)
+        _copy_tree(self._pristine, self.project.root)
         out = self.work / f"{mode}-wheel"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
@@ -206,6 +206,18 @@ def _ending(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"
     return f"failed (exit code {returncode})" if returncode else "ended without making a wheel"
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, symlinks=True)
+    except shutil.Error as error:
+        # One entry for each file that could not be copied: (source, target, why).
+        raise StoreError(
+            f"the project's sources cannot be copied: {error.args[0][0][2]}",
+            where=str(target),
+            hint="make room, or choose another folder: FATWHEEL_CACHE=/big/disk",
+        ) from error
 
 
 def _telling_lines(log: str) -> list[str]:
