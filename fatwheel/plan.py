@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .build.assemble import jobs_of, look_up_text
 from .build.context import Context
 from .build.preprocess import HOST_PASS, Texts, pass_of
-from .build.slices import cost_key, missing
+from .build.slices import absent_codes, cost_key, missing
 from .model import Front, Job, Recipe, Shard, Unit
 from .store import Store
 
@@ -65,7 +65,7 @@ def plan_work(
         units=len(units),
         slices=slices,
         hits=slices - lacking,
-        archlist_units=_archlist_units(pending, texts),
+        archlist_units=_archlist_units(pending, texts, context, store),
     )
 
 
@@ -124,7 +124,17 @@ def _recipe_cost(job: Job, recipe: Recipe) -> tuple[int, float]:
     return memory, seconds * (1 + _FURTHER_IMAGE * (images - 1))
 
 
-def _archlist_units(pending: Iterable[Job], texts: Texts) -> tuple[str, ...]:
-    """Units that are pending only because their text changes with the list."""
-    names = [job.unit.name for job in pending if texts.reads_archlist(job.unit, pass_of(job.front))]
+def _archlist_units(
+    pending: Iterable[Job], texts: Texts, context: Context, store: Store
+) -> tuple[str, ...]:
+    """Units whose slices are pending because their text changes with the list.
+
+    A job may be pending for its host object alone: that is no matter of the list.
+    """
+    names = [
+        job.unit.name
+        for job in pending
+        if texts.reads_archlist(job.unit, pass_of(job.front))
+        and absent_codes(texts, context, store, job)
+    ]
     return tuple(dict.fromkeys(names))

@@ -85,20 +85,26 @@ def missing(texts: Texts, context: Context, store: Store, job: Job) -> Job | Non
     """The part of a job that the store cannot answer by known texts; None if it all can."""
     unit, front = job.unit, job.front
     host = job.host and not _has_host(texts, context, store, unit)
-    codes: tuple[str, ...] = ()
-    if front:
-        text = texts.recorded(unit, pass_of(front))
-        codes = tuple(
-            code
-            for code in front.codes
-            if text is None or not store.has("slice", slice_key(context, unit, front, code, text))
-        )
+    codes = absent_codes(texts, context, store, job)
     if not host and not codes:
         return None
     # A host object comes with at least one image: nvcc makes it in one call.
     if front and not codes:
         codes = front.codes[:1]
     return Job(unit, front and Front(front.virtual, codes), host, job.memory, job.seconds)
+
+
+def absent_codes(texts: Texts, context: Context, store: Store, job: Job) -> tuple[str, ...]:
+    """The images of a job that the store has no slice of, by known texts."""
+    unit, front = job.unit, job.front
+    if front is None:
+        return ()
+    text = texts.recorded(unit, pass_of(front))
+    return tuple(
+        code
+        for code in front.codes
+        if text is None or not store.has("slice", slice_key(context, unit, front, code, text))
+    )
 
 
 def commands_of(context: Context, job: Job) -> list[str]:
