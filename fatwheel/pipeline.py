@@ -16,7 +16,7 @@ from .engines.base import Engine
 from .engines.process import ProcessEngine
 from .engines.run import JobRun
 from .errors import CompileError, UsageError
-from .events import Emit, Planned, WheelMade
+from .events import Emit, Note, Planned, WheelMade
 from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
 from .machine import cores, free_memory
@@ -36,6 +36,7 @@ from .proof import find_proofs
 from .record import FILE as RECORD_FILE
 from .record import build_record, record_bytes
 from .source import epoch_of
+from .text import size
 from .verify.wheel import check_wheel
 from .wheels.name import version_label
 from .wheels.pack import repack
@@ -181,16 +182,19 @@ def _compile(
     jobs = request.jobs or cores()
     memory = request.memory or free_memory()
     shards = make_shards(work.pending, request.shards or len(ready.target.archs))
+    scheduler = Scheduler(work.pending, jobs, memory, lend=request.jobs is None)
     emit(
         Planned(
-            (ready.target,), request.engine, request.front, shards=len(shards), jobs=jobs,
-            memory=memory, units=work.units, slices=work.slices, hits=work.hits,
-            work=work.seconds, archlist_units=work.archlist_units, pending=len(work.pending),
+            (ready.target,), request.engine, request.front, shards=len(shards),
+            jobs=scheduler.slots, memory=memory, units=work.units, slices=work.slices,
+            hits=work.hits, work=work.seconds, archlist_units=work.archlist_units,
+            pending=len(work.pending),
         )
     )  # fmt: skip
+    for job in scheduler.oversized:
+        emit(Note(f"{job.label} may need {size(job.memory)}, more than all may: it runs alone"))
     if not work.pending:
         return
-    scheduler = Scheduler(work.pending, jobs, memory, lend=request.jobs is None)
     run = JobRun(
         ENGINES[request.engine](), ready.context(fronts), shards, scheduler, emit
     )  # fmt: skip

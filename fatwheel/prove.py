@@ -86,16 +86,17 @@ def _compile(
     slices = sum(len(front.codes) for front in fronts) * len(units)
     lacking = sum(len(job.front.codes) for job in pending if job.front)
     shards = make_shards(pending, len(fronts))
+    scheduler = Scheduler(pending, slots, memory, lend=request.jobs is None)
     emit(
         Planned(
-            (ready.target,), "process", label, shards=len(shards), jobs=slots, memory=memory,
+            (ready.target,), "process", label, shards=len(shards), jobs=scheduler.slots,
+            memory=memory,
             units=len(units), slices=slices, hits=slices - lacking,
             work=sum(job.seconds for job in pending), pending=len(pending),
         )
     )  # fmt: skip
     if not pending:
         return
-    scheduler = Scheduler(pending, slots, memory, lend=request.jobs is None)
     run = JobRun(ProcessEngine(), context, shards, scheduler, emit)
     with step(emit, "compile", label):
         run.run()
