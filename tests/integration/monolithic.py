@@ -1,7 +1,7 @@
 """What one nvcc call for all architectures makes of a unit: the reference for stitched objects.
 
 The call is the upstream build's own, with plain -gencode flags for every architecture, in the
-same folder layout and with the same pre-included header (facts: without these nvcc's internal
+same folder layout and with the same pre-included header (without these nvcc's internal
 names differ from run to run).
 """
 
