@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ SOURCE_SUFFIXES = frozenset(
     ]
 )  # fmt: skip
 CWD = "/proc/self/cwd"
+_LOOK_AGAIN = 0.3  # seconds, while builds of other sources hold the view
 _BEGIN = r"(?:^|(?<=[^\w./~+@-])|(?<=-[A-Za-z]))"
 _END = r"(?![\w.+~-])"
 
@@ -120,29 +122,33 @@ def shared_sources(name: str, origin: Path, files: dict[str, str]) -> Iterator[P
     except OSError as error:
         raise _unusable(base, error) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if source_files(base / "src") != files:
-            # Not an upgrade in place: two builds that both hold LOCK_SH would wait for ever.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            _fill_alone(lock, base / "src", origin, files)
+        _share_filled(lock, base / "src", origin, files)
         yield base / "src"
     finally:
         os.close(lock)
 
 
-def _fill_alone(lock: int, target: Path, origin: Path, files: dict[str, str]) -> None:
-    """Hold the lock alone, fill target unless another build just did, then share the lock."""
+def _share_filled(lock: int, target: Path, origin: Path, files: dict[str, str]) -> None:
+    """Share the lock of a target that holds `files`, filling it while nobody else looks.
+
+    A build never waits for the lock alone: one that shares it may have just what is needed, and
+    flock has no way to go from alone to shared at once. So it is tried again and again.
+    """
     while True:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if source_files(target) != files:
-            try:
-                _copy(target, origin, files)
-            except OSError as error:
-                raise _unusable(target, error) from error
-        # flock has no atomic downgrade: another build may have refilled it in between.
         fcntl.flock(lock, fcntl.LOCK_SH)
         if source_files(target) == files:
             return
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_AGAIN)
+            continue
+        try:
+            if source_files(target) != files:
+                _copy(target, origin, files)
+        except OSError as error:
+            raise _unusable(target, error) from error
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -235,11 +236,12 @@ def _blocked(process: subprocess.Popen[str]) -> bool:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "it ended instead of waiting"
-        # wchan may be hidden; the state of a process in flock() is S, and it uses no CPU.
         for path in Path(f"/proc/{process.pid}/fd").iterdir():
-            if os.path.basename(os.readlink(path)) == "lock":
-                time.sleep(0.3)
-                return True
+            # It opens and closes other files meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.basename(os.readlink(path)) == "lock":
+                    time.sleep(0.3)
+                    return True
         time.sleep(0.01)
     return False
 
