@@ -110,6 +110,11 @@ def read_entry(data: bytes | memoryview) -> Entry:
 
 def write_container(entries: Iterable[Entry]) -> bytes:
     """One container with these entries, copied verbatim in the given order."""
+    return b"".join(container_pieces(entries))
+
+
+def container_pieces(entries: Iterable[Entry]) -> tuple[bytes | memoryview, ...]:
+    """The same without a copy: the container's header, then the entries' own bytes."""
     parts = [entry.raw for entry in entries]
     size = sum(len(part) for part in parts)
     if size + _CONTAINER.size > MAX_CONTAINER:
@@ -117,7 +122,7 @@ def write_container(entries: Iterable[Entry]) -> bytes:
             f"a fatbin container of {size} bytes is too large",
             hint=f"CUDA addresses at most {MAX_CONTAINER} bytes; build for fewer architectures",
         )
-    return b"".join([_CONTAINER.pack(MAGIC, 1, _CONTAINER.size, size), *parts])
+    return (_CONTAINER.pack(MAGIC, 1, _CONTAINER.size, size), *parts)
 
 
 def payload(entry: Entry, decoders: Mapping[str, Decoder] = DECODERS) -> bytes | memoryview:

@@ -1,0 +1,157 @@
+"""Files with device code, whatever their format: what they hold, and the same with other code.
+
+The format is told from the bytes. Raises FormatError for what is malformed or not supported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import FormatError
+from . import coff, container, cubin, elf, elf_dynamic, elf_linked, pe, pe_linked
+from .container import Container, Entry, parse_containers
+from .linked import Rewritten
+
+# As much of a file as `is_binary` needs.
+HEAD = 4096
+
+_ARCHIVE = b"!<arch>\n"
+_MACHINES = {3: "x86", 21: "ppc64", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
+
+
+class _Sections(Protocol):
+    """What the readers of all formats offer."""
+
+    def named(self, name: str) -> tuple[Any, ...]: ...
+
+    def content(self, section: Any) -> memoryview: ...
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A file as far as device code goes.
+
+    format:     'elf', 'pe', 'coff', 'fatbin' or 'cubin'.
+    machine:    of the host code: 'x86_64', 'aarch64' …; 'cuda' where there is only device code.
+    linked:     whether it is a library or program, and not an object.
+    containers: those that run, in the file's order; () for a cubin.
+    """
+
+    format: str
+    machine: str
+    linked: bool
+    containers: tuple[Container, ...]
+
+
+def is_binary(head: bytes) -> bool:
+    """Whether a file that begins so may hold device code that a program loads.
+
+    Objects of Windows (COFF) have nothing to be known by and are not looked for.
+    """
+    return head[:4] in (elf.MAGIC, container.MAGIC_BYTES) or pe.is_pe(head)
+
+
+def read_binary(data: memoryview) -> Binary:
+    """What a file holds; only its tables and the headers of its images are read."""
+    match _format_of(data):
+        case "elf":
+            return _read_elf(elf.read_elf(data))
+        case "pe":
+            image = pe.read_pe(data)
+            return Binary("pe", image.machine, True, _containers(image, pe.FATBIN_SECTIONS))
+        case "coff":
+            obj = coff.read_coff(data)
+            return Binary("coff", obj.machine, False, _containers(obj, coff.FATBIN_SECTIONS))
+        case _:
+            return Binary("fatbin", "cuda", False, parse_containers(data))
+
+
+def imports_of(data: memoryview) -> tuple[str, ...]:
+    """The libraries that a linked file asks the system for, in its order; () for others."""
+    match _format_of(data):
+        case "elf":
+            return elf_dynamic.needed(elf.read_elf(data))
+        case "pe":
+            return pe.imports(pe.read_pe(data))
+        case _:
+            return ()
+
+
+def exports_of(data: memoryview) -> tuple[str, ...]:
+    """The names that a linked file offers to others, in its order; () for others."""
+    match _format_of(data):
+        case "elf":
+            return elf_dynamic.exported(elf.read_elf(data))
+        case "pe":
+            return pe.exports(pe.read_pe(data))
+        case _:
+            return ()
+
+
+def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+    """The file with these images in its containers, in the order of `Binary.containers`.
+
+    The result depends on the host's part of the file and on `contents` alone: rewriting what
+    was rewritten before gives the same bytes as rewriting the original.
+    """
+    match _format_of(data):
+        case "elf":
+            file = elf.read_elf(data)
+            if file.machine == elf.EM_CUDA:
+                raise FormatError("a cubin is one image: there is nothing to choose from")
+            if file.type == elf.ET_REL:
+                return elf_linked.rewrite_object(file, contents)
+            return elf_linked.rewrite_linked(file, contents)
+        case "pe":
+            return pe_linked.rewrite_linked(pe.read_pe(data), contents)
+        case "coff":
+            return coff.rewrite_object(coff.read_coff(data), contents)
+        case _:
+            return Rewritten(tuple(piece for c in contents for piece in container.container_pieces(c)))
+
+
+def _format_of(data: memoryview) -> str:
+    head = bytes(data[:HEAD])
+    if head[:4] == elf.MAGIC:
+        return "elf"
+    if head[:4] == container.MAGIC_BYTES:
+        return "fatbin"
+    if pe.is_pe(head):
+        return "pe"
+    if coff.is_coff(head):
+        return "coff"
+    if head[:8] == _ARCHIVE:
+        raise FormatError(
+            "static libraries are not supported", hint="extract the objects first: ar x FILE"
+        )
+    raise FormatError(
+        "not a kind of file that is known here",
+        hint="valid: a wheel, an object or library of 64-bit Linux or Windows, a fatbin or a cubin",
+    )
+
+
+def _read_elf(file: elf.Elf) -> Binary:
+    if file.machine == elf.EM_CUDA:
+        return Binary("cubin", "cuda", False, ())
+    if not file.sections:
+        raise FormatError("it has no section table, so its device code cannot be found")
+    machine = _MACHINES.get(file.machine, f"machine {file.machine}")
+    linked = file.type in (elf.ET_DYN, elf.ET_EXEC)
+    return Binary("elf", machine, linked, _containers(file, elf_linked.FATBIN_SECTIONS))
+
+
+def _containers(file: _Sections, names: Sequence[str]) -> tuple[Container, ...]:
+    """The containers of the first of these sections that is there.
+
+    Where device code was linked, the executable code is what runs; the relocatable code that it
+    was linked from stays in the file. NVIDIA's cuobjdump chooses in the same way.
+    """
+    for name in names:
+        sections = file.named(name)
+        if len(sections) > 1:
+            raise FormatError(f"{len(sections)} sections named {name}, where one may be")
+        if sections:
+            return parse_containers(file.content(sections[0]))
+    return ()
