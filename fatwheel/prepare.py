@@ -22,16 +22,16 @@ from .build.context import Context, digest
 from .build.upstream import Upstream
 from .build.view import Places, shared_sources, source_files
 from .cache import VARIABLE, cache_folder
-from .environment import ensure_environment
 from .errors import UsageError
 from .events import Emit, StepFinished, StepStarted
 from .files import disk_error, locked
 from .fronts import archlist
-from .hostcompiler import HostCompiler, find_host_compiler
 from .load import load_recipe, load_toolchain
 from .model import Environment, Front, Recipe, Target, Toolchain, Unit
 from .source import unpack
 from .store import Store
+from .toolchain.environment import ensure_environment
+from .toolchain.hostcompiler import HostCompiler, find_host_compiler
 
 HOME = Path(__file__).resolve().parent.parent
 KERNELS = HOME / "kernels"

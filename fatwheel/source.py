@@ -15,10 +15,10 @@ from typing import Any
 from .build.upstream import Project
 from .errors import FormatError, UpstreamError, UsageError
 from .events import Emit
-from .fetch import fetch
 from .files import OF_THE_DISK
 from .model import Recipe
 from .sourcetree import source_files
+from .toolchain.fetch import fetch
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,11 +13,11 @@ from typing import NoReturn
 import pytest
 
 from fatwheel.cache import cache_folder
-from fatwheel.environment import ensure_environment
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
 from fatwheel.load import load_toolchain
 from fatwheel.model import Environment
+from fatwheel.toolchain.environment import ensure_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = "linux-cuda13.0"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from fatwheel.cache import cache_folder
-from fatwheel.environment import ensure_environment
 from fatwheel.events import Event, silent
 from fatwheel.load import load_toolchain
 from fatwheel.model import Environment, Toolchain
+from fatwheel.toolchain.environment import ensure_environment
 
 pytestmark = pytest.mark.slow
 

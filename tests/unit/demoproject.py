@@ -14,9 +14,9 @@ import pytest
 
 from fatwheel.arch import parse_arch
 from fatwheel.build import view
-from fatwheel.hostcompiler import HostCompiler
 from fatwheel.model import Environment, Recipe, Source, Toolchain, TorchBuild
 from fatwheel.prepare import Tools
+from fatwheel.toolchain.hostcompiler import HostCompiler
 
 from .standins import write_nvcc
 

@@ -11,7 +11,7 @@ import pytest
 
 from fatwheel.errors import ToolchainError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.unpack import is_unpacked, link_into, unpack, unpack_all
+from fatwheel.toolchain.unpack import is_unpacked, link_into, unpack, unpack_all
 
 from .tinywheels import record_hash, write_wheel
 

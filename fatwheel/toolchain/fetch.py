@@ -20,11 +20,11 @@ from typing import BinaryIO, TypeVar
 
 from unearth import Link
 
-from . import cache, files
-from .errors import FetchError, HashMismatchError
-from .events import Emit, Progress
+from .. import cache, files
+from ..errors import FetchError, HashMismatchError
+from ..events import Emit, Progress
+from ..model import Package
 from .index import Index, RefusedError, Source, TransientError
-from .model import Package
 from .pipconfig import read_pip_config
 
 WORKERS = 4  # connections at once

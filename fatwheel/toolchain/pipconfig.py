@@ -18,7 +18,7 @@ from importlib.util import find_spec
 
 from unearth import PackageFinder
 
-from .errors import FetchError
+from ..errors import FetchError
 
 _SECTIONS = ("global", "download", ":env:")  # later ones override
 _NO = ("", "0", "n", "no", "f", "false", "off")  # as pip's strtobool reads a switch

@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .errors import ToolchainError
+from ..errors import ToolchainError
 from .hostcompiler import HostCompiler
 from .unpack import MTIME, finish
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.interpreters import find_interpreter
+from fatwheel.toolchain.interpreters import find_interpreter
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -23,8 +23,8 @@ from unearth.auth import MultiDomainBasicAuth
 from unearth.collector import is_secure_origin
 from unearth.fetchers import Fetcher, PyPIClient
 
-from .errors import FetchError
-from .model import Package
+from ..errors import FetchError
+from ..model import Package
 from .pipconfig import PipConfig
 
 # unearth logs what it could not read; here that becomes part of the error.

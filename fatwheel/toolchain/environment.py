@@ -30,15 +30,15 @@ from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from . import files
-from .cache import VARIABLE
-from .errors import StoreError, ToolchainError, UsageError
-from .events import Emit, Note, Progress
+from .. import files
+from ..cache import VARIABLE
+from ..errors import StoreError, ToolchainError, UsageError
+from ..events import Emit, Note, Progress
+from ..model import Environment, Package, Toolchain, TorchBuild
 from .fetch import fetch, place
 from .hostcompiler import find_host_compiler
 from .interpreters import Interpreter, find_interpreter
 from .mend import mend
-from .model import Environment, Package, Toolchain, TorchBuild
 from .unpack import is_unpacked, link_into, unpack_all
 
 LABEL = "install"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel import fetch as fetch_module
 from fatwheel.errors import FetchError, HashMismatchError, StoreError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.fetch import fetch
 from fatwheel.model import Package
-from fatwheel.pipconfig import PipConfig
+from fatwheel.toolchain import fetch as fetch_module
+from fatwheel.toolchain.fetch import fetch
+from fatwheel.toolchain.pipconfig import PipConfig
 
 WHEEL = "demo-1.0-cp313-cp313-win_amd64.whl"  # neither this Python nor this system
 SDIST = "demo-1.0.tar.gz"
@@ -106,10 +106,10 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[PipConfig], None]:
     """Puts a configuration in the place of the user's."""
-    monkeypatch.setattr("fatwheel.index._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("fatwheel.toolchain.index._FIRST_PAUSE", 0.01)
 
     def use(config: PipConfig) -> None:
-        monkeypatch.setattr("fatwheel.fetch.read_pip_config", lambda: config)
+        monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
 
     return use
 

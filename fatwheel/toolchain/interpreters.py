@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ToolchainError
+from ..errors import ToolchainError
 
 _TIMEOUT = 30.0  # seconds for an interpreter to say who it is
 

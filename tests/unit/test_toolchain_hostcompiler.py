@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.hostcompiler import find_host_compiler
 from fatwheel.model import Toolchain
+from fatwheel.toolchain.hostcompiler import find_host_compiler
 
 from .tinywheels import tiny_toolchain
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import FetchError
-from fatwheel.pipconfig import interpret, merge, read_pip_config
+from fatwheel.toolchain.pipconfig import interpret, merge, read_pip_config
 
 
 @pytest.fixture

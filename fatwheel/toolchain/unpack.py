@@ -30,8 +30,8 @@ from installer.records import RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelFile, WheelSource
 from installer.utils import Scheme
 
-from .errors import ToolchainError
-from .events import Emit, Progress
+from ..errors import ToolchainError
+from ..events import Emit, Progress
 
 MTIME = 1577836800  # 2020-01-01 00:00 UTC, in seconds: the time of every installed file
 LABEL = "unpack"

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import pytest
 
-from fatwheel import environment as environment_module
-from fatwheel.environment import MARKER, ensure_environment
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.model import Environment, Toolchain
-from fatwheel.pipconfig import PipConfig
+from fatwheel.toolchain import environment as environment_module
+from fatwheel.toolchain.environment import MARKER, ensure_environment
+from fatwheel.toolchain.pipconfig import PipConfig
 
 from .tinywheels import PYTHON, nvcc_wheel, tiny_toolchain, torch_wheel, write_wheel
 
@@ -36,7 +36,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str]
     tool("g++")
     folder = tmp_path / "wheels"
     config = PipConfig(find_links=(str(folder),))
-    monkeypatch.setattr("fatwheel.fetch.read_pip_config", lambda: config)
+    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
     monkeypatch.setattr("os.sync", lambda: None)  # slow on a busy machine, and of no effect here
     monkeypatch.delenv("CXX", raising=False)
     return folder
@@ -319,7 +319,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_made(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fatwheel.environment.mend", full)
+    monkeypatch.setattr("fatwheel.toolchain.environment.mend", full)
     with pytest.raises(StoreError, match="No space left on device"):
         make(tiny_toolchain(wheels), cache)
     assert parts(cache) == []

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import files
-from .errors import ToolchainError
-from .model import Toolchain
+from .. import files
+from ..errors import ToolchainError
+from ..model import Toolchain
 
 _VERSION = re.compile(r"^gcc version (\d+)(\S*)", re.MULTILINE)
 _IDENTITY = re.compile(r"^(?:Target: |Configured with: |Thread model: |gcc version ).*$", re.M)
