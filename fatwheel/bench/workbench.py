@@ -22,7 +22,7 @@ from .measure import Run, run_child
 
 _SHARED = ("envs", "downloads", "packages")
 _TAIL = 20  # lines of a failed build's output that are shown
-# The lines of ui.PlainBoard and of the plan, which names the first few units of a long list.
+# The lines of ui.boards.PlainBoard and of the plan, which names the first few units of a long list.
 _JOB = re.compile(r"^\[\d+/\d+\] (.+?)(?: \[([\w,]+)\])? \d[^\[\]]*$", re.MULTILINE)
 _ARCHLIST = re.compile(
     r"whose code depends on the list of architectures: (.+?)(?: and (\d+) more)?$", re.MULTILINE

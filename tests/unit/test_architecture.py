@@ -38,7 +38,7 @@ KNOWS_ONLY = {
     "build": {"errors", "arch", "model", "store", "fatbin"},
 }
 KNOW_DOCKER = ("engines.docker", "images")
-WRITE_TO_STREAMS = ("ui", "build.shard", "build.shim")  # the last two: a worker's protocol
+WRITE_TO_STREAMS = ("ui.console", "build.shard", "build.shim")  # the last two: a worker's protocol
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,11 @@ def test_the_core_knows_little(module: Module) -> None:
 @each_module
 def test_only_docker_s_own_modules_know_docker(module: Module) -> None:
     assert module.name in KNOW_DOCKER or "docker" not in strangers(module)
+
+
+@each_module
+def test_only_ui_knows_rich(module: Module) -> None:
+    assert module.room == "ui" or "rich" not in strangers(module)
 
 
 @each_module

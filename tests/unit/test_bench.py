@@ -17,7 +17,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from fatwheel import tables, ui
+from fatwheel import ui
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.bench import units
 from fatwheel.bench.measure import Run, Sampled, kill_descendants, run_child
@@ -40,6 +40,8 @@ from fatwheel.events import JobFinished, Planned, silent
 from fatwheel.load import load_recipe, load_toolchain
 from fatwheel.model import Front, Job, Target, Unit
 from fatwheel.prepare import KERNELS, TOOLCHAINS
+from fatwheel.ui import tables
+from fatwheel.ui.console import PLAIN_WIDTH
 
 ARCHS = [parse_arch(name) for name in ("80", "86", "89")]
 GIB = 2**30
@@ -184,7 +186,7 @@ def test_the_lines_of_builds_are_understood() -> None:
     cuda, host = (Unit(name, kind, "s", (), ()) for name, kind in (("a/x", "cuda"), ("b", "c++")))
     shared = Front(ARCHS[0], ("sm_80", "sm_86"))
     stream = io.StringIO()
-    board = ui.PlainBoard(Console(file=stream, width=ui.PLAIN_WIDTH))
+    board = ui.PlainBoard(Console(file=stream, width=PLAIN_WIDTH))
     board(JobFinished(Job(cuda, shared, True, 0, 0), "1", 329.0, 300.0, GIB))
     board(JobFinished(Job(host, None, True, 0, 0), "1", 12.1, 12.0, 300))
     built = read_output(ran(stream.getvalue()))
@@ -207,7 +209,7 @@ def plan(units: tuple[str, ...]) -> Planned:
 def test_the_plans_words_on_the_list_of_architectures_are_understood(more: int) -> None:
     named = tuple(f"csrc/unit{number}" for number in range(tables.NAMES_SHOWN))
     stream = io.StringIO()
-    board = ui.PlainBoard(Console(file=stream, width=ui.PLAIN_WIDTH))
+    board = ui.PlainBoard(Console(file=stream, width=PLAIN_WIDTH))
     board(plan(named + tuple(f"other{number}" for number in range(more))))
     built = read_output(ran(stream.getvalue()))
     assert built.archlist_units == set(named), stream.getvalue()

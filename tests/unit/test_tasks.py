@@ -401,7 +401,7 @@ def test_exit_codes_are_distinct() -> None:
 
 
 def test_the_readme_names_the_gpus_as_inspect_does() -> None:
-    from fatwheel.tables import gpu_names
+    from fatwheel.ui.tables import gpu_names
 
     listed = dict(re.findall(r"^\| (\d+) \| ([^|]+) \|$", README, re.M))
     assert listed, "the table of GPUs is gone"

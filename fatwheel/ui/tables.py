@@ -1,4 +1,4 @@
-"""Plans and results as rows of text, for `ui` to lay out. Nothing here prints.
+"""Plans and results as rows of text, for `console` to lay out. Nothing here prints.
 
 A row is a dictionary from column to text; the rows of one table have equal keys.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import text
-from .bench.report import BYTES, COUNT, PERCENT, RATIO, BenchReport, Figure
-from .events import Planned, WheelMade
-from .store import Usage
+from .. import text
+from ..bench.report import BYTES, COUNT, PERCENT, RATIO, BenchReport, Figure
+from ..events import Planned, WheelMade
+from ..store import Usage
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fatwheel import tables
 from fatwheel.arch import CAPABILITIES
+from fatwheel.ui import tables
 
 
 def test_every_capability_has_gpus_that_people_know() -> None:

@@ -1,6 +1,6 @@
 """Where a build stands, as its events tell it, and how that looks on a terminal.
 
-`Standing` is told every event and the time it came; `picture` draws it for `ui`, which prints.
+`Standing` is told every event and the time it came; `picture` draws it for `boards`.
 Nothing here prints, reads a clock or keeps a thread.
 """
 
@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from . import text
-from .events import (
+from .. import text
+from ..events import (
     Event,
     JobFailed,
     JobFinished,
@@ -26,7 +26,7 @@ from .events import (
     StepFinished,
     StepStarted,
 )
-from .model import Job
+from ..model import Job
 
 BAR_WIDTH = 30
 

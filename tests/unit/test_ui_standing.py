@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.board import Standing, picture
 from fatwheel.events import (
     JobFailed,
     JobFinished,
@@ -20,6 +19,7 @@ from fatwheel.events import (
     StepStarted,
 )
 from fatwheel.model import Front, Job, Recipe, Source, Target, Toolchain, Unit
+from fatwheel.ui.standing import Standing, picture
 
 GIB = 2**30
 ARCH = parse_arch("80")

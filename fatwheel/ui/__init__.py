@@ -1,0 +1,31 @@
+"""What people see: the board while a command works, its results, messages and errors."""
+
+from __future__ import annotations
+
+from .boards import LiveBoard, PlainBoard, board
+from .messages import show_error, show_note, show_plan
+from .results import (
+    show_bench,
+    show_bench_markdown,
+    show_cache,
+    show_inspection,
+    show_json,
+    show_proof,
+    show_wheels,
+)
+
+__all__ = [
+    "LiveBoard",
+    "PlainBoard",
+    "board",
+    "show_bench",
+    "show_bench_markdown",
+    "show_cache",
+    "show_error",
+    "show_inspection",
+    "show_json",
+    "show_note",
+    "show_plan",
+    "show_proof",
+    "show_wheels",
+]

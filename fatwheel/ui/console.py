@@ -1,0 +1,102 @@
+"""The only module that writes: results to stdout; progress, messages and errors to stderr.
+
+On a terminal there is colour and a live board. Elsewhere, and wherever CI is set, there are plain
+lines without control characters, as wide as they need to be. NO_COLOR is honoured.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from .. import text
+from . import tables
+
+Part = str | tuple[str, str]  # words, or words and their style
+
+PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
+
+STYLES = {tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red"}
+# Columns that are aligned at the right.
+NUMBERS = {"size", "time", "entries", "count", "wall", "CPU", "memory", "value", "at most"}
+PROSE = {"GPUs", "note"}  # columns that may go over several lines
+
+
+def out() -> Console:
+    """Where results go."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """Where everything else goes."""
+    return _console(sys.stderr)
+
+
+def _console(stream: IO[str]) -> Console:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    live = _interactive(stream)
+    return Console(
+        file=stream,
+        force_terminal=live,
+        width=None if live else PLAIN_WIDTH,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def _interactive(stream: IO[str]) -> bool:
+    """Whether a person looks at it: a terminal that can move its cursor, and not in CI."""
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return stream.isatty() and not in_ci and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+# -- layout --------------------------------------------------------------------------------------
+
+
+def write(console: Console, *parts: Part) -> None:
+    """Lines that the terminal may wrap and nothing cuts; parts with a style, or plain."""
+    line = Text()
+    for part in parts:
+        words, style = (part, "") if isinstance(part, str) else part
+        line.append(text.clean(words), style)
+    console.print(line, soft_wrap=True)
+
+
+def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows with equal keys as a table, or, on a screen too narrow for it, as a list of pairs."""
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for key in rows[0]:
+        justify: JustifyMethod = "right" if key in NUMBERS else "left"
+        table.add_column(key, no_wrap=key not in PROSE, justify=justify)
+    for row in rows:
+        table.add_row(
+            *(Text(text.clean(value), style=STYLES.get(value, "")) for value in row.values())
+        )
+    unlimited = console.options.update(max_width=PLAIN_WIDTH)
+    if Measurement.get(console, unlimited, table).minimum <= console.width:
+        console.print(table)
+        return
+    width = max(len(key) for key in rows[0])
+    for row in rows:
+        for key, value in row.items():
+            write(console, f"{key:<{width}}  {value}")
+        write(console, "")
+
+
+def write_verbatim(document: str) -> None:
+    """A result in a format of its own: to stdout, neither wrapped nor styled."""
+    sys.stdout.write(document)
+    sys.stdout.flush()

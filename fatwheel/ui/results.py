@@ -1,0 +1,95 @@
+"""Results, a function each: what a command was run for, to stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from .. import text
+from ..bench.report import BenchReport
+from ..events import WheelMade
+from ..housekeeping import CacheReport
+from ..proof import Proof
+from . import tables
+from .console import out, write, write_rows, write_verbatim
+
+NAMES_SHOWN = 10  # of the kernels that differ
+
+
+def show_json(data: Any) -> None:
+    """One JSON document, as a result."""
+    write_verbatim(json.dumps(data, indent=2) + "\n")
+
+
+def show_wheels(wheels: Sequence[WheelMade]) -> None:
+    """One table of what was made; a list instead where the screen is too narrow for it."""
+    write_rows(out(), tables.wheel_rows(wheels))
+
+
+def show_proof(proof: Proof) -> None:
+    """Whether one front may serve several architectures, and where that is written."""
+    console = out()
+    archs = ", ".join(str(arch) for arch in proof.archs)
+    compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(len(proof.units), 'unit')}"
+    if proof.same:
+        write(console, ("same code with a shared front", "green"), f" for {archs}: {compared}")
+    else:
+        write(console, ("other code with a shared front", "yellow"), f" for {archs}: {compared}")
+    for name in proof.different[:NAMES_SHOWN]:
+        write(console, f"  {name}")
+    if len(proof.different) > NAMES_SHOWN:
+        write(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
+    write(console, f"written to {proof.path}")
+
+
+def show_cache(report: CacheReport) -> None:
+    """What the cache holds, by kind, and what was found damaged and deleted."""
+    console = out()
+    total = text.size(sum(item.bytes for item in report.usage))
+    write(console, f"{report.folder}: {total}")
+    write_rows(console, tables.cache_rows(report.usage))
+    for damage in report.damaged:
+        write(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
+
+
+def show_bench(report: BenchReport) -> None:
+    """What was measured, on which machine, and how it compares."""
+    console = out()
+    write(console, tables.bench_heading(report))
+    for rows in (tables.measurement_rows(report), tables.figure_rows(report)):
+        write(console, "")
+        write_rows(console, rows)
+
+
+def show_bench_markdown(report: BenchReport) -> None:
+    """The same as Markdown, for a document."""
+    for rows in (tables.measurement_rows(report), tables.figure_rows(report)):
+        write_verbatim("".join(f"{line}\n" for line in tables.markdown(rows)) + "\n")
+    write_verbatim(f"Measured on {tables.bench_heading(report)}.\n")
+
+
+def show_inspection(report: Mapping[str, Any]) -> None:
+    """`verify.inspect.inspect_file`'s report, for people."""
+    console = out()
+    write(console, (report["file"], "bold"))
+    wheel = report["wheel"]
+    if wheel:
+        write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
+    for binary in report["binaries"]:
+        _show_binary(console, binary)
+    if any(binary["images"] for binary in report["binaries"]):
+        write(console, "")
+        write_rows(console, tables.coverage_rows(report["coverage"]))
+    else:
+        write(console, "no GPU code")
+
+
+def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
+    containers = text.count(binary["containers"], "container")
+    kernels = text.count(binary["kernels"], "kernel")
+    kind = f"{binary['format']}, {binary['machine']}"
+    write(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
+    write_rows(console, tables.image_rows(binary["images"]))
