@@ -16,7 +16,8 @@ class Package:
     """One pinned file of a package index, by name, size and sha256.
 
     role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …),
-    'runtime' (torch and the libraries that it loads) or 'source' (a recipe's sdist).
+    'runtime' (torch and the libraries that it loads), 'source' (a recipe's sdist) or 'subject'
+    (what tests and the benchmark work on).
     """
 
     name: str
