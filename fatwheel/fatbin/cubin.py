@@ -19,6 +19,7 @@ Measured on CUDA 11.8 to 13.2 against `cuobjdump -elf`. Sizes and offsets are by
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -44,6 +45,9 @@ _ACCELERATOR_TARGET = 0x09
 _FLAG_ACCELERATOR = 0x800
 
 # Comments and strings are matched first, so that a name within them is not taken for an entry.
+# Only a comment of this kind, or a name on a line of its own, goes over the end of a line.
+_PTX_OPENS_COMMENT = b"/*"
+_PTX_BROKEN_ENTRY = re.compile(rb"\.entry[ \t\r\v\f]*\n")
 _PTX_ENTRY = re.compile(
     rb'//[^\n]*|/\*.*?(?:\*/|\Z)|"[^"\n]*"|\.entry\s+(?P<name>[A-Za-z_$%][\w$]*)', re.DOTALL
 )
@@ -101,7 +105,10 @@ def arch_of_cubin(cubin: bytes | memoryview) -> Arch:
 
 def kernel_names_of_ptx(ptx: bytes | memoryview) -> tuple[str, ...]:
     """The names of the entries that a PTX text defines, in order."""
-    matches = _PTX_ENTRY.finditer(ptx)
+    text = bytes(ptx)
+    by_lines = _PTX_OPENS_COMMENT not in text and not _PTX_BROKEN_ENTRY.search(text)
+    parts = _lines_with(b".entry", text) if by_lines else [text]
+    matches = itertools.chain.from_iterable(map(_PTX_ENTRY.finditer, parts))
     return tuple(match["name"].decode("ascii") for match in matches if match["name"])
 
 
@@ -111,6 +118,16 @@ def read_cubin(cubin: bytes | memoryview) -> Elf:
     if elf.machine != EM_CUDA:
         raise FormatError(f"not a cubin: an ELF file for machine {elf.machine}")
     return elf
+
+
+def _lines_with(word: bytes, text: bytes) -> Iterator[bytes]:
+    """The lines that hold a word; many times faster than an expression over the whole text."""
+    position = 0
+    while (found := text.find(word, position)) >= 0:
+        start = text.rfind(b"\n", position, found) + 1 or position
+        end = text.find(b"\n", found)
+        position = len(text) if end < 0 else end
+        yield text[start:position]
 
 
 def _kernel_names(elf: Elf) -> tuple[str, ...]:

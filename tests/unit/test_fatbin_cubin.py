@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.cubin import (
@@ -64,6 +66,18 @@ def test_ptx_entries() -> None:
 )
 def test_ptx_entries_of_odd_texts(text: bytes, names: tuple[str, ...]) -> None:
     assert kernel_names_of_ptx(text) == names
+
+
+PTX_PARTS = st.sampled_from(
+    [b".entry", b" a", b"b", b"\n", b"\r\n", b"//", b'"', b"/", b"*/", b"\t", b".visible ", b"("]
+)
+
+
+@given(st.lists(PTX_PARTS, max_size=25).map(b"".join))
+def test_reading_ptx_by_lines_finds_what_reading_it_whole_does(text: bytes) -> None:
+    """A comment that may span lines makes it be read whole."""
+    whole = text + b"\n/* */"
+    assert kernel_names_of_ptx(text) == kernel_names_of_ptx(whole)
 
 
 def test_ptx_with_many_open_comments_takes_no_quadratic_time() -> None:
