@@ -14,7 +14,8 @@ from contextlib import suppress
 
 from ..errors import CompileError, OutOfMemoryError
 from ..fatbin.container import Entry
-from ..fatbin.stitch import check_parity, nvcc_order, stitch_object
+from ..fatbin.parity import check_parity
+from ..fatbin.stitch import nvcc_order, stitch_object
 from ..model import Front, Job, Unit
 from ..store import Store
 from .context import Context

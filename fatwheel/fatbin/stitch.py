@@ -1,16 +1,17 @@
 """Put the slices of one unit, made by separate nvcc calls, into one host object.
 
-Raises FormatError for bytes that are not what they should be, StitchError for slices that do
-not belong together.
+Raises FormatError for bytes that are not what they should be. Whether slices belong together is
+for `parity` to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
-from ..errors import FormatError, StitchError
-from .container import Entry, parse_containers, payload, write_container
-from .cubin import Layout, kernel_names_of_ptx, kernels_of_cubin
+from ..arch import Arch
+from ..errors import FormatError
+from .container import Entry, parse_containers, write_container
 from .elf import MAGIC as ELF_MAGIC
 from .elf import read_elf, replace_section
 
@@ -18,8 +19,6 @@ FATBIN_SECTION = ".nv_fatbin"
 RELOCATABLE_SECTION = "__nv_relfatbin"
 
 _KIND_ORDER = {"elf": 0, "ptx": 1, "lto": 2, "other": 3}
-# Enough to see what is wrong; the rest is counted.
-_DETAILS_SHOWN = 12
 
 
 def slices_of(data: bytes | memoryview) -> tuple[Entry, ...]:
@@ -63,33 +62,33 @@ def nvcc_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     passes to fatbinary elf 86, elf 80, ptx 80, elf 120, elf 90a. The call that fatwheel stands
     for has the architectures in ascending order, each as `code=[sm_N,compute_N]`: its cubin
     first, then its PTX.
+
+    It does not depend on the order in which the images come: of one kind and architecture they
+    are sorted by their bytes, and identical ones are there once.
     """
-    return tuple(sorted(entries, key=lambda entry: (entry.arch, _KIND_ORDER[entry.kind])))
-
-
-def check_parity(unit: str, entries: Sequence[Entry]) -> None:
-    """Refuse, by the unit's name, slices that one host object could not launch alike.
-
-    All cubins must define the same kernels with the same parameter layouts, and all PTX the same
-    entries as those. Other images hold nothing that could be compared.
-    """
-    reference: tuple[Entry, dict[str, Layout]] | None = None
-    for entry in entries:
-        if entry.kind == "elf":
-            layouts = kernels_of_cubin(payload(entry))
-            reference = reference or (entry, layouts)
-            _compare(unit, reference, (entry, layouts))
-    names = (reference[0], set(reference[1])) if reference else None
-    for entry in entries:
-        if entry.kind == "ptx":
-            found = set(kernel_names_of_ptx(payload(entry)))
-            names = names or (entry, found)
-            _compare_names(unit, names, (entry, found))
+    ordered = sorted(entries, key=_place)
+    return tuple(
+        entry for _, alike in itertools.groupby(ordered, _place) for entry in _each_once(alike)
+    )
 
 
 def image_name(entry: Entry) -> str:
     """As users know it: `sm_80` for a cubin, `compute_80` for PTX and LTO-IR."""
     return entry.arch.sm if entry.kind == "elf" else entry.arch.compute
+
+
+def _place(entry: Entry) -> tuple[Arch, int]:
+    return entry.arch, _KIND_ORDER[entry.kind]
+
+
+def _each_once(entries: Iterable[Entry]) -> Iterable[Entry]:
+    """Images of one kind and architecture by their bytes, which only need a look if they are
+    several."""
+    alike = tuple(entries)
+    if len(alike) == 1:
+        return alike
+    by_bytes = {bytes(entry.raw): entry for entry in alike}
+    return [by_bytes[raw] for raw in sorted(by_bytes)]
 
 
 def _fatbin_of_object(obj: bytes | memoryview) -> memoryview:
@@ -107,50 +106,3 @@ def _fatbin_of_object(obj: bytes | memoryview) -> memoryview:
             hint="was this object made by nvcc -c?",
         )
     return elf.content(found[0])
-
-
-def _compare(
-    unit: str, first: tuple[Entry, dict[str, Layout]], second: tuple[Entry, dict[str, Layout]]
-) -> None:
-    (one, layouts), (other, others) = first, second
-    _compare_names(unit, (one, set(layouts)), (other, set(others)))
-    differing = [name for name in layouts if layouts[name] != others[name]]
-    if differing:
-        raise StitchError(
-            f"{image_name(one)} and {image_name(other)} disagree on kernel parameters",
-            where=unit,
-            details=_shorten(
-                f"{name}: {image_name(entry)} has {table[name]}"
-                for name in differing
-                for entry, table in (first, second)
-            ),
-            hint="a host program passes the same parameters to both; the source depends on the "
-            "architecture in a way that cannot work",
-        )
-
-
-def _compare_names(
-    unit: str, first: tuple[Entry, set[str]], second: tuple[Entry, set[str]]
-) -> None:
-    (one, names), (other, others) = first, second
-    if names != others:
-        raise StitchError(
-            f"{image_name(one)} and {image_name(other)} do not have the same kernels",
-            where=unit,
-            details=_shorten(
-                [f"only in {image_name(one)}: {name}" for name in sorted(names - others)]
-                + [f"only in {image_name(other)}: {name}" for name in sorted(others - names)]
-            ),
-            hint="were the slices made from the same source, with the same __CUDA_ARCH_LIST__ "
-            "and module id?",
-        )
-
-
-def _shorten(lines: Iterable[str]) -> list[str]:
-    shown: list[str] = []
-    iterator: Iterator[str] = iter(lines)
-    for line in iterator:
-        if len(shown) == _DETAILS_SHOWN:
-            return [*shown, f"... and {1 + sum(1 for _ in iterator)} more"]
-        shown.append(line)
-    return shown

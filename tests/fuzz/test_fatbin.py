@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from fatwheel.errors import FormatError, StitchError
-from fatwheel.fatbin import cubin, elf, stitch
+from fatwheel.fatbin import cubin, elf, parity, stitch
 from fatwheel.fatbin import lz4 as own_lz4
 from fatwheel.fatbin import zstd as own_zstd
 from fatwheel.fatbin.container import parse_containers, payload
@@ -83,7 +83,7 @@ def peak_memory() -> int:
 
 def read_fatbin(data: bytes) -> None:
     entries = stitch.slices_of(data)
-    stitch.check_parity("unit", entries)
+    parity.check_parity("unit", entries)
     for container in parse_containers(data):
         for entry in container.entries:
             payload(entry)

@@ -15,8 +15,8 @@ from elftools.elf.elffile import ELFFile
 from fatwheel.errors import FormatError, StitchError
 from fatwheel.fatbin.container import Entry, payload
 from fatwheel.fatbin.cubin import kernels_of_cubin
+from fatwheel.fatbin.parity import check_parity
 from fatwheel.fatbin.stitch import (
-    check_parity,
     nvcc_order,
     slices_of,
     stitch_object,

@@ -13,9 +13,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.errors import FormatError, StitchError
-from fatwheel.fatbin.container import Entry, parse_containers, read_entry
+from fatwheel.fatbin.container import Entry, parse_containers
+from fatwheel.fatbin.parity import check_parity
 from fatwheel.fatbin.stitch import (
-    check_parity,
     image_name,
     nvcc_order,
     slices_of,
@@ -56,7 +56,9 @@ def host(compile_host: Callable[[str], bytes]) -> bytes:
 
 def entry(image: bytes, number: int, *, kind: int = 2, flags: int = 0x11) -> Entry:
     header = (kind, 0x101, 64, len(image), 0, 0, 0, 0, number, 0, 0, flags, 0, 0)
-    return read_entry(struct.pack("<HHIQIIHHIIIQQQ", *header) + image)
+    raw = struct.pack("<HHIQIIHHIIIQQQ", *header) + image
+    (container,) = parse_containers(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw)
+    return container.entries[0]
 
 
 def cubin(name: str) -> bytes:

@@ -1,0 +1,158 @@
+"""The device code of several files that were built from the same source, put together.
+
+Which container of one file belongs to which of another is told by their kernels, whatever place
+the linker gave them: of those with the same kernels, the first belongs to the first, the second
+to the second. Raises StitchError where files do not belong together, FormatError for images that
+cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import FormatError, StitchError
+from .container import DECODERS, Decoder, Entry
+from .parity import compare, describe, is_readable, only_in, shorten
+from .stitch import image_name, nvcc_order
+
+# Decompressed bytes of all images together: four times the largest library known (torch), so
+# that a bomb ends in time.
+MAX_DECOMPRESSED = 16 << 30
+
+Kernels = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The containers of one file, each as its images; name is what messages call the file."""
+
+    name: str
+    containers: tuple[tuple[Entry, ...], ...] = field(repr=False)
+
+
+def unite(
+    parts: Sequence[Part], decoders: Mapping[str, Decoder] = DECODERS
+) -> tuple[tuple[Entry, ...], ...]:
+    """One container for each of the first part's, in its order, with the images of all parts.
+
+    Every kernel must be in every part, with the same parameter layout, and images of the same
+    kind and architecture must be the same, byte for byte.
+    """
+    _check_size(parts)
+    groups = [_by_kernels(part, decoders) for part in parts]
+    for part, group in zip(parts[1:], groups[1:], strict=True):
+        _check_match(parts[0].name, groups[0], part.name, group)
+    first, *_ = groups
+    result: dict[int, tuple[Entry, ...]] = {}
+    for kernels, numbers in first.items():
+        for place, number in enumerate(numbers):
+            alike = [
+                (part.name, part.containers[group[kernels][place]])
+                for part, group in zip(parts, groups, strict=True)
+            ]
+            result[number] = _unite_containers(title_of(kernels), alike, decoders)
+    return tuple(result[number] for number in range(len(parts[0].containers)))
+
+
+def kernels_of(entries: Sequence[Entry], decoders: Mapping[str, Decoder] = DECODERS) -> Kernels:
+    """The names of the kernels of a container, by the first image that can tell: a cubin, if
+    there is one, or PTX."""
+    readable = sorted(filter(is_readable, entries), key=lambda entry: entry.kind)
+    return describe("", readable[0], decoders).kernels if readable else frozenset()
+
+
+def title_of(kernels: Kernels) -> str:
+    """What a container is called: the file has no name for it."""
+    if not kernels:
+        return "the container without kernels"
+    more = f" and {len(kernels) - 1} more" if len(kernels) > 1 else ""
+    return f"the container of kernel {min(kernels)}{more}"
+
+
+def _check_size(parts: Sequence[Part]) -> None:
+    for part in parts:
+        total = sum(entry.uncompressed for entries in part.containers for entry in entries)
+        if total > MAX_DECOMPRESSED:
+            raise FormatError(
+                f"its images claim {total} bytes uncompressed: too many to read", where=part.name
+            )
+
+
+def _by_kernels(part: Part, decoders: Mapping[str, Decoder]) -> dict[Kernels, list[int]]:
+    """The numbers of the containers with each set of kernels, in order."""
+    found: dict[Kernels, list[int]] = defaultdict(list)
+    for number, entries in enumerate(part.containers):
+        try:
+            found[kernels_of(entries, decoders)].append(number)
+        except FormatError as error:
+            where = f"{part.name}, container {number + 1} of {len(part.containers)}"
+            raise FormatError(error.what, where=where, hint=error.hint) from error
+    return found
+
+
+def _check_match(
+    one: str, first: Mapping[Kernels, list[int]], other: str, second: Mapping[Kernels, list[int]]
+) -> None:
+    """Refuse files whose containers are not the same by their kernels."""
+    count = Counter({kernels: len(numbers) for kernels, numbers in first.items()})
+    others = Counter({kernels: len(numbers) for kernels, numbers in second.items()})
+    if count == others:
+        return
+    kernels, other_kernels = frozenset().union(*count), frozenset().union(*others)
+    hint = "stitch files that were built from the same source, with the same options"
+    if kernels != other_kernels:
+        raise StitchError(
+            f"{one} and {other} do not have the same kernels",
+            details=shorten(
+                only_in(one, kernels - other_kernels) + only_in(other, other_kernels - kernels)
+            ),
+            hint=hint,
+        )
+    raise StitchError(
+        f"{one} and {other} have the same kernels, but not in the same containers",
+        details=shorten(
+            only_in(one, map(title_of, (count - others).elements()))
+            + only_in(other, map(title_of, (others - count).elements()))
+        ),
+        hint=hint,
+    )
+
+
+def _unite_containers(
+    title: str, alike: Sequence[tuple[str, Sequence[Entry]]], decoders: Mapping[str, Decoder]
+) -> tuple[Entry, ...]:
+    """The images of containers with the same kernels, one per part."""
+    origin: dict[tuple[bytes, str], str] = {}
+    united: dict[tuple[bytes, str], tuple[Entry, ...]] = {}
+    for name, entries in alike:
+        for key, images in _by_kind_and_arch(entries).items():
+            if key not in united:
+                united[key], origin[key] = images, name
+            elif [image.raw for image in united[key]] != [image.raw for image in images]:
+                raise _contradiction(title, images[0], origin[key], name)
+    described = [
+        describe(f"{image_name(image)} of {origin[key]}", image, decoders)
+        for key, images in united.items()
+        for image in filter(is_readable, images)
+    ]
+    compare(title, described)
+    return nvcc_order(image for images in united.values() for image in images)
+
+
+def _by_kind_and_arch(entries: Sequence[Entry]) -> dict[tuple[bytes, str], tuple[Entry, ...]]:
+    """Images by the format's own number of their kind and their architecture."""
+    found: dict[tuple[bytes, str], list[Entry]] = defaultdict(list)
+    for entry in nvcc_order(entries):
+        found[bytes(entry.raw[:2]), entry.arch.name].append(entry)
+    return {key: tuple(images) for key, images in found.items()}
+
+
+def _contradiction(title: str, image: Entry, one: str, other: str) -> StitchError:
+    return StitchError(
+        f"{one} and {other} hold different images for {image_name(image)}",
+        where=title,
+        hint="only one of them can be right; leave that architecture out of one of the files: "
+        "invoke thin FILE --arch ...",
+    )
