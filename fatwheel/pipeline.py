@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .build.context import digest
-from .build.schedule import Scheduler
-from .engines.base import Engine
-from .engines.process import ProcessEngine
-from .engines.run import JobRun
-from .errors import CompileError, UsageError
-from .events import Emit, Note, Planned, WheelMade
+from .compiling import ENGINES, Means, compile_work
+from .errors import UsageError
+from .events import Emit, Planned, WheelMade
 from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
-from .machine import cores, free_memory
+from .machine import cores
 from .model import Front, Target
-from .plan import Work, make_shards, plan_work
+from .plan import plan_work
 from .prepare import (
     Prepared,
     Tools,
@@ -36,12 +33,10 @@ from .proof import find_proofs
 from .record import FILE as RECORD_FILE
 from .record import build_record, record_bytes
 from .source import epoch_of
-from .text import size
 from .verify.wheel import check_wheel
 from .wheels.name import version_label
 from .wheels.pack import repack
 
-ENGINES: dict[str, type[Engine]] = {"process": ProcessEngine}
 FRONTS = ("auto", "exact", "shared")
 
 
@@ -140,7 +135,8 @@ def _make(
     context = ready.context(fronts)
     with step(emit, "plan"):
         work = plan_work(ready.units, lambda unit: fronts, context, target.recipe, cores())
-    _compile(ready, request, fronts, work, emit)
+    means = Means(request.engine, request.shards or len(target.archs), request.jobs, request.memory)
+    compile_work(work, target, context, means, request.front, emit)
     with step(emit, "assemble"):
         upstream_wheel = ready.upstream.assemble(context, fronts)
     with step(emit, "pack"):
@@ -169,52 +165,6 @@ def _publish(wheel: Path, out: Path) -> Path:
     except OSError as error:
         raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
     return path
-
-
-def _compile(
-    ready: Prepared,
-    request: BuildRequest,
-    fronts: tuple[Front, ...],
-    work: Work,
-    emit: Emit,
-) -> None:
-    """Run what the store lacks; raises the first failure when everything else is done."""
-    jobs = request.jobs or cores()
-    memory = request.memory or free_memory()
-    shards = make_shards(work.pending, request.shards or len(ready.target.archs))
-    scheduler = Scheduler(work.pending, jobs, memory, lend=request.jobs is None)
-    emit(
-        Planned(
-            (ready.target,), request.engine, request.front, shards=len(shards),
-            jobs=scheduler.slots, memory=memory, units=work.units, slices=work.slices,
-            hits=work.hits, work=work.seconds, archlist_units=work.archlist_units,
-            pending=len(work.pending),
-        )
-    )  # fmt: skip
-    for job in scheduler.oversized:
-        emit(Note(f"{job.label} may need {size(job.memory)}, more than all may: it runs alone"))
-    if not work.pending:
-        return
-    run = JobRun(
-        ENGINES[request.engine](), ready.context(fronts), shards, scheduler, emit
-    )  # fmt: skip
-    with step(emit, "compile", f"{len(work.pending)} jobs"):
-        run.run()
-    if run.errors:
-        raise _summed_up(run, len(work.pending))
-
-
-def _summed_up(run: JobRun, total: int) -> Exception:
-    first, *others = run.errors
-    if not others:
-        return first
-    kinds = {type(error) for error in run.errors}
-    kind = kinds.pop() if len(kinds) == 1 else CompileError
-    return kind(
-        f"{len(run.errors)} of {total} jobs failed",
-        details=[line for error in run.errors for line in (*str(error).splitlines(), "")],
-        hint="what was finished is kept: the next build goes on from there",
-    )
 
 
 def _sha256(path: Path) -> str:

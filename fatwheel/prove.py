@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from .arch import Arch, ArchRequest
 from .build.context import Context
 from .build.preprocess import Texts, pass_of
-from .build.schedule import Scheduler
 from .build.slices import load_slice, missing, slice_key
-from .engines.process import ProcessEngine
-from .engines.run import JobRun
+from .compiling import Means, compile_work
 from .errors import UsageError
-from .events import Emit, Planned
+from .events import Emit
 from .fatbin.container import Entry
 from .fronts import exact_fronts, shared_fronts
-from .machine import cores, free_memory
-from .model import Front, Job, Unit
-from .plan import estimated, make_shards
-from .prepare import Asked, Prepared, prepared, ready_tools, resolve, step
+from .model import Front, Job, Recipe, Unit
+from .plan import Work, estimated
+from .prepare import Asked, Prepared, prepared, ready_tools, resolve
 from .proof import Proof, compare, proof_path, select_units, write_proof
 
 
@@ -61,47 +58,32 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
             )
         shared, own = fronts, exact_fronts(archs)
         for label, wanted in (("own fronts", own), ("shared front", shared)):
-            _compile(ready, units, wanted, label, request, emit)
+            context = ready.context(wanted)
+            work = _lacking(units, wanted, context, target.recipe)
+            means = Means("process", len(wanted), request.jobs, request.memory)
+            compile_work(work, target, context, means, label, emit)
         proof = _proof(ready, asked, units, own, shared[0])
     write_proof(proof)
     return proof
 
 
-def _compile(
-    ready: Prepared,
-    units: tuple[Unit, ...],
-    fronts: tuple[Front, ...],
-    label: str,
-    request: ProveRequest,
-    emit: Emit,
-) -> None:
-    """Make the device code that the store lacks; host objects say nothing here."""
-    context = ready.context(fronts)
+def _lacking(
+    units: tuple[Unit, ...], fronts: tuple[Front, ...], context: Context, recipe: Recipe
+) -> Work:
+    """The device code that the store lacks; host objects say nothing here."""
     store = context.store()
     texts = Texts(context, store)
     jobs = [Job(unit, front, False, 0, 0) for unit in units for front in fronts]
     pending = [part for job in jobs if (part := missing(texts, context, store, job))]
-    pending = [estimated(job, store, ready.target.recipe) for job in pending]
-    slots, memory = request.jobs or cores(), request.memory or free_memory()
     slices = sum(len(front.codes) for front in fronts) * len(units)
     lacking = sum(len(job.front.codes) for job in pending if job.front)
-    shards = make_shards(pending, len(fronts))
-    scheduler = Scheduler(pending, slots, memory, lend=request.jobs is None)
-    emit(
-        Planned(
-            (ready.target,), "process", label, shards=len(shards), jobs=scheduler.slots,
-            memory=memory,
-            units=len(units), slices=slices, hits=slices - lacking,
-            work=sum(job.seconds for job in pending), pending=len(pending),
-        )
-    )  # fmt: skip
-    if not pending:
-        return
-    run = JobRun(ProcessEngine(), context, shards, scheduler, emit)
-    with step(emit, "compile", label):
-        run.run()
-    if run.errors:
-        raise run.errors[0]
+    return Work(
+        pending=tuple(estimated(job, store, recipe) for job in pending),
+        units=len(units),
+        slices=slices,
+        hits=slices - lacking,
+        archlist_units=(),
+    )
 
 
 def _proof(
