@@ -20,7 +20,7 @@ from pathlib import Path
 from .arch import ArchRequest, parse_arch_list
 from .build.context import Context, digest
 from .build.upstream import Upstream
-from .build.view import Places, shared_sources, source_files
+from .build.view import Places, compiler_files, shared_sources
 from .cache import VARIABLE, cache_folder
 from .errors import UsageError
 from .events import Emit, StepFinished, StepStarted
@@ -170,7 +170,7 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
         with step(emit, "capture"):
             units = upstream.capture()
         name = f"{recipe.project}-{recipe.version}"
-        files = source_files(project.root)
+        files = compiler_files(project.root)
         with shared_sources(name, project.root, files) as source:
             places = Places(
                 source=str(source),

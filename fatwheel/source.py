@@ -17,7 +17,7 @@ from .errors import FormatError, UpstreamError, UsageError
 from .events import Emit
 from .files import OF_THE_DISK
 from .model import Recipe
-from .sourcetree import source_files
+from .sourcetree import tree_files
 from .toolchain.fetch import fetch
 
 if sys.version_info >= (3, 11):
@@ -41,7 +41,7 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / f"{recipe.project}-{recipe.version}"
     if recipe.source.folder is not None:
-        for relative in source_files(recipe.source.folder):
+        for relative in tree_files(recipe.source.folder):
             target = root / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(recipe.source.folder / relative, target)

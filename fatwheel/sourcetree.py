@@ -18,7 +18,7 @@ _LEFTOVERS_AT_TOP = ("build", "dist", ".git")
 _LEFTOVER_SUFFIX = ".egg-info"
 
 
-def source_files(folder: Path) -> tuple[PurePosixPath, ...]:
+def tree_files(folder: Path) -> tuple[PurePosixPath, ...]:
     """All files below `folder`, relative to it, sorted; without what builds leave behind.
 
     Raises ConfigError for symbolic links and special files, whose meaning would depend on the
@@ -42,9 +42,9 @@ def source_files(folder: Path) -> tuple[PurePosixPath, ...]:
 
 
 def tree_digest(folder: Path) -> str:
-    """sha256 over the relative paths and contents of `source_files(folder)`."""
+    """sha256 over the relative paths and contents of `tree_files(folder)`."""
     digest = hashlib.sha256()
-    for path in source_files(folder):
+    for path in tree_files(folder):
         try:
             content = Path(folder, path).read_bytes()
         except OSError as error:

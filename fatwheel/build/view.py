@@ -88,7 +88,7 @@ def abstract(text: str, marks: Marks) -> str:
     return text
 
 
-def source_files(root: Path) -> dict[str, str]:
+def compiler_files(root: Path) -> dict[str, str]:
     """Relative path → sha256 of every file below root that a compiler might read."""
     found: dict[str, str] = {}
     for folder, folders, names in os.walk(root):
@@ -136,7 +136,7 @@ def _share_filled(lock: int, target: Path, origin: Path, files: dict[str, str]) 
     """
     while True:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        if source_files(target) == files:
+        if compiler_files(target) == files:
             return
         fcntl.flock(lock, fcntl.LOCK_UN)
         try:
@@ -145,7 +145,7 @@ def _share_filled(lock: int, target: Path, origin: Path, files: dict[str, str]) 
             time.sleep(_LOOK_AGAIN)
             continue
         try:
-            if source_files(target) != files:
+            if compiler_files(target) != files:
                 _copy(target, origin, files)
         except OSError as error:
             raise _unusable(target, error) from error

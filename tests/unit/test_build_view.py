@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.build import view
-from fatwheel.build.view import Places, abstract, shared_sources, source_files
+from fatwheel.build.view import Places, abstract, compiler_files, shared_sources
 from fatwheel.errors import StoreError
 
 PLACES = Places("/tmp/fatwheel/p-1/src", (("site", "/env/lib/site"), ("cuda", "/env/cuda")), "")
@@ -78,7 +78,7 @@ def test_sources_are_found_whatever_headers_are_called(tmp_path: Path) -> None:
     for name in wanted + others:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    found = source_files(tmp_path)
+    found = compiler_files(tmp_path)
     assert sorted(found) == sorted(wanted)
     # sha256 of the four bytes `a.cu`, from coreutils.
     known = subprocess.run(
@@ -92,11 +92,11 @@ def test_copies_that_setuptools_makes_for_the_wheel_are_no_sources(tmp_path: Pat
     for name in ("build/lib.linux-x86_64-cpython-311/p/a.cu", "build/gen/b.cu", "p/build/lib/c.h"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
-    assert list(source_files(tmp_path)) == ["build/gen/b.cu", "p/build/lib/c.h"]
+    assert list(compiler_files(tmp_path)) == ["build/gen/b.cu", "p/build/lib/c.h"]
 
 
 def test_a_folder_that_is_missing_has_no_sources(tmp_path: Path) -> None:
-    assert source_files(tmp_path / "missing") == {}
+    assert compiler_files(tmp_path / "missing") == {}
 
 
 # -- the shared folder ----------------------------------------------------------------------
@@ -118,7 +118,7 @@ def project(folder: Path, **contents: str) -> Path:
 def test_the_view_holds_exactly_the_sources(root: Path, tmp_path: Path) -> None:
     origin = project(tmp_path / "p", a="one", b="two")
     (origin / "notes.md").write_text("not for compilers")
-    with shared_sources("p-1", origin, source_files(origin)) as source:
+    with shared_sources("p-1", origin, compiler_files(origin)) as source:
         assert source == root / "p-1" / "src"
         assert {path.name: path.read_text() for path in source.iterdir()} == {
             "a.cu": "one", "b.cu": "two",
@@ -128,18 +128,18 @@ def test_the_view_holds_exactly_the_sources(root: Path, tmp_path: Path) -> None:
 
 def test_other_content_takes_the_place_of_the_old(root: Path, tmp_path: Path) -> None:
     old, new = project(tmp_path / "old", a="one", b="two"), project(tmp_path / "new", a="three")
-    with shared_sources("p-1", old, source_files(old)):
+    with shared_sources("p-1", old, compiler_files(old)):
         pass
-    with shared_sources("p-1", new, source_files(new)) as source:
+    with shared_sources("p-1", new, compiler_files(new)) as source:
         assert [path.read_text() for path in source.iterdir()] == ["three"]
 
 
 def test_a_half_filled_folder_is_filled_again(root: Path, tmp_path: Path) -> None:
     origin = project(tmp_path / "p", a="one", b="two")
-    with shared_sources("p-1", origin, source_files(origin)) as source:
+    with shared_sources("p-1", origin, compiler_files(origin)) as source:
         (source / "b.cu").unlink()
         (source / "a.cu").write_text("o")
-    with shared_sources("p-1", origin, source_files(origin)) as source:
+    with shared_sources("p-1", origin, compiler_files(origin)) as source:
         assert (source / "a.cu").read_text() == "one"
         assert (source / "b.cu").read_text() == "two"
 
@@ -148,7 +148,7 @@ def test_a_planted_link_is_not_followed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     root.symlink_to(tmp_path / "elsewhere")
     origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, source_files(origin)) as source:
+    with shared_sources("p-1", origin, compiler_files(origin)) as source:
         assert source == Path(f"{root}-{os.getuid()}") / "p-1" / "src"
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -158,7 +158,7 @@ def test_a_root_that_is_somebody_elses_is_left_alone(root: Path, tmp_path: Path)
     root.mkdir()
     os.chown(root, 12345, 12345)
     origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, source_files(origin)) as source:
+    with shared_sources("p-1", origin, compiler_files(origin)) as source:
         assert source == Path(f"{root}-0") / "p-1" / "src"
 
 
@@ -193,7 +193,7 @@ HOLDER = """
     from pathlib import Path
     from fatwheel.build import view
     view.VIEW_ROOT, origin = Path(sys.argv[1]), Path(sys.argv[2])
-    with view.shared_sources("p-1", origin, view.source_files(origin)) as source:
+    with view.shared_sources("p-1", origin, view.compiler_files(origin)) as source:
         print("in", flush=True)
         sys.stdin.read()
         print((source / "a.cu").read_text(), flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from fatwheel.errors import ConfigError
-from fatwheel.sourcetree import source_files, tree_digest
+from fatwheel.sourcetree import tree_digest, tree_files
 
 
 def files_at(folder: Path, *names: str) -> None:
@@ -22,7 +22,7 @@ def test_sorted_and_without_leftovers(tmp_path: Path) -> None:
     files_at(tmp_path, *reversed(wanted))
     files_at(tmp_path, "build/x.o", "dist/x.whl", ".git/HEAD", "__pycache__/x.pyc")
     files_at(tmp_path, "a/__pycache__/x.pyc", "demo.egg-info/PKG-INFO", "a/x.egg-info/PKG-INFO")
-    assert source_files(tmp_path) == tuple(map(PurePosixPath, wanted))
+    assert tree_files(tmp_path) == tuple(map(PurePosixPath, wanted))
 
 
 def test_names_and_contents_cannot_be_traded(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_names_and_contents_cannot_be_traded(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_has_a_digest_of_its_own(tmp_path: Path) -> None:
-    assert source_files(tmp_path) == ()
+    assert tree_files(tmp_path) == ()
     # printf '' | sha256sum
     assert tree_digest(tmp_path).startswith("e3b0c44298fc1c149afbf4c8996fb924")
 
@@ -49,7 +49,7 @@ def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path, kind: str) -
     else:
         odd.symlink_to({"file link": "x", "folder link": "..", "dangling link": "no"}[kind])
     with pytest.raises(ConfigError, match="odd: a source folder may hold only files and folders"):
-        source_files(tmp_path)
+        tree_files(tmp_path)
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
