@@ -21,15 +21,13 @@ Memory is bytes, times are seconds. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..model import Job, Unit
 
 # Lend a slot only if it brings the end nearer by more than estimates are worth.
 _WORTH_LENDING = 0.98
-# A job beyond its estimate is taken to need this much of what it already took.
-_OVERRUN = 0.1
 
 
 @dataclass(frozen=True)
@@ -121,19 +119,11 @@ class Scheduler:
         self._alone.append(job)
         return True
 
-    def eta(self, elapsed: Mapping[Job, float]) -> float:
-        """Seconds until all is done, going by the estimates and how long the running jobs ran."""
-        left = {}
-        for job in self._running:
-            ran = elapsed.get(job, 0.0)
-            left[job] = max(job.seconds - ran, ran * _OVERRUN)
-        return _simulate(self._copy(), left, self._cores)
-
     def _lend_if_worth_it(self, jobs: Sequence[Job]) -> None:
         plain = Scheduler(jobs, self._cores, self._memory, lend=False)
         more = Scheduler(jobs, self._cores + 1, self._memory, lend=False)
-        seconds = _simulate(plain, {}, self._cores)
-        if _simulate(more, {}, self._cores) < seconds * _WORTH_LENDING:
+        seconds = simulate(plain, self._cores)
+        if simulate(more, self._cores) < seconds * _WORTH_LENDING:
             self._slots += 1
 
     def _room_beside(self, head: _Claim) -> int:
@@ -177,20 +167,14 @@ class Scheduler:
         self._queue = [claim for claim in raised if claim.need <= self._memory]
         self._alone += [claim.job for claim in raised if claim.need > self._memory]
 
-    def _copy(self) -> Scheduler:
-        other = Scheduler((), self._slots, self._memory, lend=False)
-        other._queue, other._alone = list(self._queue), list(self._alone)
-        other._running = dict(self._running)
-        other._waiting, other._passers = self._waiting, dict(self._passers)
-        return other
 
+def simulate(scheduler: Scheduler, cores: int) -> float:
+    """Seconds that a build takes if all estimates are right; uses the scheduler up.
 
-def _simulate(scheduler: Scheduler, left: dict[Job, float], cores: int) -> float:
-    """Seconds until `scheduler`, which is used up, is idle, if all estimates are right.
-
-    left: what its running jobs still need. More jobs than cores share the cores evenly.
+    More jobs than cores share the cores evenly.
     """
     now = 0.0
+    left: dict[Job, float] = {}  # what the running jobs still need
     while True:
         while job := scheduler.next():
             left[job] = job.seconds

@@ -100,14 +100,6 @@ def parse_containers(data: bytes | memoryview) -> tuple[Container, ...]:
     return tuple(containers)
 
 
-def read_entry(data: bytes | memoryview) -> Entry:
-    """The entry whose raw bytes are `data`, no more and no less."""
-    entry = _read_entry(memoryview(data), 0)
-    if len(entry.raw) != len(data):
-        raise FormatError(f"{len(data) - len(entry.raw)} bytes too many after a fatbin entry")
-    return entry
-
-
 def write_container(entries: Iterable[Entry]) -> bytes:
     """One container with these entries, copied verbatim in the given order."""
     return b"".join(container_pieces(entries))

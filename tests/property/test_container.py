@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fatwheel.fatbin import lz4 as own_lz4
 from fatwheel.fatbin import zstd as own_zstd
-from fatwheel.fatbin.container import parse_containers, payload, read_entry, write_container
+from fatwheel.fatbin.container import Entry, parse_containers, payload, write_container
 from fatwheel.fatbin.elf import read_elf, replace_section
 
 FLAGS = {"": 0, "a": 0x100000, "f": 0x200000}
@@ -41,12 +41,19 @@ def raw_entries(draw: st.DrawFn) -> tuple[bytes, tuple[str, str, bytes]]:
     return packed + extra + padded, (kind_name, f"{number}{suffix}", image)
 
 
+def read_entries(raws: list[bytes]) -> tuple[Entry, ...]:
+    """Entries as a container that is put together here holds them."""
+    raw = b"".join(raws)
+    (container,) = parse_containers(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw)
+    return container.entries
+
+
 @given(st.lists(raw_entries(), max_size=6))
 def test_a_written_container_is_read_back(
     entries: list[tuple[bytes, tuple[str, str, bytes]]],
 ) -> None:
     raw = b"".join(data for data, _ in entries)
-    written = write_container([read_entry(data) for data, _ in entries])
+    written = write_container(read_entries([data for data, _ in entries]))
     assert written == struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw
     (container,) = parse_containers(written)
     read = [(entry.kind, entry.arch.name, bytes(payload(entry))) for entry in container.entries]
@@ -57,7 +64,7 @@ def test_a_written_container_is_read_back(
 def test_containers_in_a_row_are_all_found(
     row: list[tuple[list[tuple[bytes, tuple[str, str, bytes]]], int]],
 ) -> None:
-    written = [write_container([read_entry(data) for data, _ in entries]) for entries, _ in row]
+    written = [write_container(read_entries([data for data, _ in entries])) for entries, _ in row]
     section = b"".join(
         data + bytes(padding) for data, (_, padding) in zip(written, row, strict=True)
     )

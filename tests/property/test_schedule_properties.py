@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.arch import Arch
-from fatwheel.build.schedule import Scheduler
+from fatwheel.build.schedule import Scheduler, simulate
 from fatwheel.model import Front, Job, Unit
 
 BUDGET = 100
@@ -115,8 +115,8 @@ def test_every_job_runs_and_no_promise_is_broken(
 
 @given(job_lists(most=30), st.integers(1, 6))
 def test_lending_never_makes_the_expected_end_later(jobs: list[Job], slots: int) -> None:
-    plain = Scheduler(jobs, slots, BUDGET, lend=False).eta({})
-    lent = Scheduler(jobs, slots, BUDGET, lend=True).eta({})
+    plain = simulate(Scheduler(jobs, slots, BUDGET, lend=False), slots)
+    lent = simulate(Scheduler(jobs, slots, BUDGET, lend=True), slots)
     assert lent <= plain
 
 
@@ -125,7 +125,7 @@ def test_the_expected_end_is_possible(jobs: list[Job], slots: int, lend: bool) -
     """Not before the work and the longest job allow, not after doing one job at a time."""
     total = sum(job.seconds for job in jobs)
     longest = max((job.seconds for job in jobs), default=0)
-    expected = Scheduler(jobs, slots, BUDGET, lend).eta({})
+    expected = simulate(Scheduler(jobs, slots, BUDGET, lend), slots)
     assert max(longest, total / slots) - 1e-6 <= expected <= total + 1e-6
 
 
@@ -141,5 +141,5 @@ def test_longest_first_is_close_to_the_best(seconds: list[int], slots: int) -> N
         )
         for places in itertools.product(range(slots), repeat=len(seconds))
     )
-    expected = Scheduler(jobs, slots, BUDGET, lend=False).eta({})
+    expected = simulate(Scheduler(jobs, slots, BUDGET, lend=False), slots)
     assert best - 1e-6 <= expected <= best * (4 / 3 - 1 / (3 * slots)) + 1e-6

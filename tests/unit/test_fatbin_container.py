@@ -10,9 +10,9 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.container import (
     MAX_IMAGE,
+    Entry,
     parse_containers,
     payload,
-    read_entry,
     write_container,
 )
 
@@ -48,6 +48,11 @@ def entry(
     )
 
 
+def read_entry(raw: bytes) -> Entry:
+    ((read,),) = [found.entries for found in parse_containers(container(raw))]
+    return read
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_reads_what_fatbinary_was_given(name: str) -> None:
     (found,) = parse_containers((DATA / f"{name}.fatbin").read_bytes())
@@ -73,8 +78,6 @@ def test_writing_the_entries_gives_the_file_again(name: str) -> None:
     data = (DATA / f"{name}.fatbin").read_bytes()
     (found,) = parse_containers(data)
     assert write_container(found.entries) == data
-    for old in found.entries:
-        assert read_entry(bytes(old.raw)) == old
 
 
 def test_zero_padding_between_and_around_containers_is_skipped() -> None:
@@ -141,11 +144,6 @@ def test_errors_say_where() -> None:
         parse_containers(data)
     # 16 + 72 bytes before the second container, 72 before its second entry.
     assert caught.value.where == "fatbin container at offset 0x58, entry at 0x48"
-
-
-def test_bytes_after_a_single_entry_are_refused() -> None:
-    with pytest.raises(FormatError, match="3 bytes too many"):
-        read_entry(entry() + b"abc")
 
 
 @pytest.mark.parametrize(

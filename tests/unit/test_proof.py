@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 
 from fatwheel.arch import Arch, parse_arch
 from fatwheel.errors import ConfigError
-from fatwheel.fatbin.container import Entry, read_entry
+from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.model import Recipe, Source, Toolchain, Unit
 from fatwheel.proof import (
     Proof,
@@ -36,7 +36,9 @@ def cubin(name: str) -> bytes:
 
 def entry(image: bytes, number: int = 80) -> Entry:
     header = (2, 0x101, 64, len(image), 0, 0, 0, 0, number, 0, 0, 0x11, 0, 0)
-    return read_entry(struct.pack("<HHIQIIHHIIIQQQ", *header) + image)
+    raw = struct.pack("<HHIQIIHHIIIQQQ", *header) + image
+    (container,) = parse_containers(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw)
+    return container.entries[0]
 
 
 def code(image: bytes) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.build.schedule import Scheduler
+from fatwheel.build.schedule import Scheduler, simulate
 from fatwheel.model import Front, Job, Unit
 
 GB = 1 << 30
@@ -139,7 +139,7 @@ def jobs_of(seconds: list[float], memory: float = 1.0) -> list[Job]:
 
 
 def expected_seconds(seconds: list[float], slots: int, lend: bool) -> float:
-    return Scheduler(jobs_of(seconds), slots, 100 * GB, lend).eta({})
+    return simulate(Scheduler(jobs_of(seconds), slots, 100 * GB, lend), slots)
 
 
 def test_the_example_of_the_docstring() -> None:
@@ -175,41 +175,5 @@ def test_the_users_own_number_of_jobs_is_kept() -> None:
     assert Scheduler(jobs_of(THREE_LONG), 2, 100 * GB, lend=False).slots == 2
 
 
-# -- time left ---------------------------------------------------------------------------------
-
-
-def test_time_left_goes_by_estimates() -> None:
-    scheduler = Scheduler(jobs_of([8, 6, 5]), 2, 100 * GB, lend=False)
-    assert scheduler.eta({}) == 11  # 8 | 6 + 5
-    first, second = scheduler.next(), scheduler.next()
-    assert first is not None
-    assert second is not None
-    assert scheduler.eta({first: 2.0, second: 2.0}) == 9
-    scheduler.finished(second)
-    assert scheduler.eta({first: 6.0}) == 5
-    assert started(scheduler) == ["j2"], "asking for the time must not start anything"
-
-
-def test_a_job_beyond_its_estimate_still_needs_time() -> None:
-    scheduler = Scheduler(jobs_of([10]), 2, 100 * GB, lend=False)
-    running = scheduler.next()
-    assert running is not None
-    assert scheduler.eta({running: 100.0}) == pytest.approx(10.0)
-
-
-def test_time_left_with_more_jobs_than_cores() -> None:
-    """Three jobs share two cores: each gets two thirds of one."""
-    scheduler = Scheduler(jobs_of(THREE_LONG), 2, 100 * GB, lend=True)
-    running = [scheduler.next() for _ in range(3)]
-    assert all(running)
-    for short in scheduler.pending:
-        assert short.seconds <= 22
-    left = {job: 110.0 - 10.0 for job in running if job}
-    # 10 s each of the long ones is 15 s; then 64 s of short ones on two cores.
-    assert 15 + 32 <= scheduler.eta(left) <= 15 + 32 + 3
-
-
 def test_an_empty_build_is_done() -> None:
-    scheduler = Scheduler([], 2, GB, lend=True)
-    assert scheduler.idle()
-    assert scheduler.eta({}) == 0
+    assert Scheduler([], 2, GB, lend=True).idle()
