@@ -15,15 +15,15 @@ from ..errors import FormatError
 MAGIC = b"\x7fELF"
 ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
 EM_CUDA = 190
-SHT_SYMTAB, SHT_RELA, SHT_NOBITS, SHT_REL = 2, 4, 8, 9
+SHT_SYMTAB, SHT_RELA, SHT_NOBITS, SHT_REL, SHT_DYNSYM = 2, 4, 8, 9, 11
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
+HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+SECTION = struct.Struct("<IIQQQQIIQQ")
+SYMBOL = struct.Struct("<IBBHQQ")  # name, type and binding, visibility, section, address, size
 _SHN_XINDEX = 0xFFFF
 # Both bound memory: far more than any compiler makes.
 _MAX_SECTIONS = 500_000
-_MAX_NAMES = 64 << 20
+MAX_NAMES = 64 << 20
 _MAX_ALIGN = 1 << 20
 
 
@@ -35,6 +35,7 @@ class Section:
     name: str
     type: int
     flags: int
+    address: int
     offset: int
     size: int
     link: int
@@ -98,10 +99,10 @@ class Elf:
 
     def _symbols_of(self, table: Section) -> Iterator[Symbol]:
         entries = self.content(table)
-        if len(entries) % _SYMBOL.size or not 0 < table.link < len(self.sections):
+        if len(entries) % SYMBOL.size or not 0 < table.link < len(self.sections):
             raise FormatError("malformed symbol table", where=f"ELF section {table.name}")
-        names = _Names(bytes(self.content(self.sections[table.link])))
-        for name, info, other, section, _, _ in _SYMBOL.iter_unpack(entries):
+        names = Names(bytes(self.content(self.sections[table.link])))
+        for name, info, other, section, _, _ in SYMBOL.iter_unpack(entries):
             yield Symbol(names.at(name), info & 15, other, section)
 
 
@@ -110,24 +111,24 @@ def read_elf(data: bytes | memoryview) -> Elf:
     view = memoryview(data)
     if bytes(view[:4]) != MAGIC:
         raise FormatError("not an ELF file")
-    if len(view) < _HEADER.size:
+    if len(view) < HEADER.size:
         raise FormatError("the ELF header is cut off")
     if view[4] != 2 or view[5] != 1:
         raise FormatError("only 64-bit little-endian ELF files are supported")
-    header = _HEADER.unpack_from(view)
+    header = HEADER.unpack_from(view)
     ident, type_, machine, _, _, _, table, flags, _, _, programs, entry_size, count, names = header
     if table == 0:
         return Elf(type_, machine, ident[8], flags, programs, table, (), view)
-    if entry_size != _SECTION.size or table + entry_size > len(view):
+    if entry_size != SECTION.size or table + entry_size > len(view):
         raise FormatError("the ELF section table is cut off or malformed")
-    first = _SECTION.unpack_from(view, table)
+    first = SECTION.unpack_from(view, table)
     count = count or first[5]
     names = first[6] if names == _SHN_XINDEX else names
     if count > _MAX_SECTIONS or table + count * entry_size > len(view):
         raise FormatError(f"an ELF section table of {count} sections is cut off or too long")
     if names >= count:
         raise FormatError("the ELF section names are missing")
-    rows = list(_SECTION.iter_unpack(view[table : table + count * entry_size]))
+    rows = list(SECTION.iter_unpack(view[table : table + count * entry_size]))
     sections = _name_sections(view, rows, names)
     return Elf(type_, machine, ident[8], flags, programs, table, sections, view)
 
@@ -147,7 +148,7 @@ def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> b
             hint="in a linked file the addresses of everything behind it would be wrong",
         )
     replaced = {_replaceable(elf, name).index: new for name, new in contents.items()}
-    out = bytearray(elf.data[: _HEADER.size])
+    out = bytearray(elf.data[: HEADER.size])
     places: dict[int, tuple[int, int]] = {}
     for section in _in_file_order(elf):
         out += b"\0" * (-len(out) % max(section.align, 1))
@@ -164,7 +165,7 @@ def _in_file_order(elf: Elf) -> list[Section]:
     (Both would let a small file grow without bound when it is laid out anew.)
     """
     ordered = sorted(elf.sections[1:], key=lambda section: (section.offset, section.index))
-    end = _HEADER.size
+    end = HEADER.size
     for section in ordered:
         if section.align > _MAX_ALIGN:
             raise FormatError(f"alignment {section.align} is too large", where=section.name)
@@ -197,22 +198,22 @@ def _with_table(elf: Elf, out: bytearray, places: Mapping[int, tuple[int, int]])
     out += b"\0" * (-len(out) % 8)
     table = len(out)
     for index in range(len(elf.sections)):
-        row = list(_SECTION.unpack_from(elf.data, elf.table + index * _SECTION.size))
+        row = list(SECTION.unpack_from(elf.data, elf.table + index * SECTION.size))
         if index in places:
             row[4], row[5] = places[index]
-        out += _SECTION.pack(*row)
-    header = list(_HEADER.unpack_from(out))
+        out += SECTION.pack(*row)
+    header = list(HEADER.unpack_from(out))
     header[6] = table
-    _HEADER.pack_into(out, 0, *header)
+    HEADER.pack_into(out, 0, *header)
     return bytes(out)
 
 
-class _Names:
+class Names:
     """A string table, with a limit on what is read from it in all: names may share bytes."""
 
     def __init__(self, table: bytes) -> None:
         self._table = table
-        self._left = _MAX_NAMES
+        self._left = MAX_NAMES
 
     def at(self, offset: int) -> str:
         end = self._table.find(b"\0", offset)
@@ -220,7 +221,7 @@ class _Names:
             raise FormatError("an ELF name lies outside its string table")
         self._left -= end - offset
         if self._left < 0:
-            raise FormatError(f"the ELF names are longer than {_MAX_NAMES} bytes in all")
+            raise FormatError(f"the ELF names are longer than {MAX_NAMES} bytes in all")
         return self._table[offset:end].decode("utf-8", "backslashreplace")
 
 
@@ -230,8 +231,5 @@ def _name_sections(
     offset, size = rows[names_index][4], rows[names_index][5]
     if offset + size > len(view):
         raise FormatError("the ELF section names are cut off")
-    names = _Names(bytes(view[offset : offset + size]))
-    return tuple(
-        Section(index, names.at(row[0]), row[1], row[2], row[4], row[5], row[6], row[7], row[8])
-        for index, row in enumerate(rows)
-    )
+    names = Names(bytes(view[offset : offset + size]))
+    return tuple(Section(index, names.at(row[0]), *row[1:9]) for index, row in enumerate(rows))
