@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import FormatError
-from . import coff, container, cubin, elf, elf_dynamic, elf_linked, pe, pe_linked
+from . import coff, coff_edit, container, cubin, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
 from .linked import Rewritten
 
@@ -107,7 +107,7 @@ def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rew
         case "pe":
             return pe_linked.rewrite_linked(pe.read_pe(data), contents)
         case "coff":
-            return coff.rewrite_object(coff.read_coff(data), contents)
+            return coff_edit.rewrite_object(coff.read_coff(data), contents)
         case _:
             return Rewritten(tuple(piece for c in contents for piece in container.container_pieces(c)))
 
