@@ -36,6 +36,11 @@ class FatwheelError(Exception):
         self.hint = hint
         self.details = tuple(details)
 
+    def within(self, place: str) -> FatwheelError:
+        """The same error, with the file or part in which its place lies in front of it."""
+        where = f"{place}: {self.where}" if self.where else place
+        return type(self)(self.what, where=where, hint=self.hint, details=self.details)
+
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what]
         lines += [f"  {line}" for line in self.details]

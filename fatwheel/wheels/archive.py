@@ -10,6 +10,7 @@ bytes before or after the archive. Sizes are bytes. Nothing is ever unpacked und
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import mmap
 import re
 import stat
@@ -100,6 +101,14 @@ class Wheel:
             data = stream.read()
         _check_size(member, len(data))
         return data
+
+    @property
+    def newest(self) -> int:
+        """The newest time of its files, taken for UTC, in seconds since 1970; 0 if none has one.
+
+        A zip archive holds times of no time zone.
+        """
+        return max(map(_time_of, self.members), default=0)
 
     def start(self, name: str, size: int) -> bytes:
         """The first bytes of a member, up to `size`, not checked against its checksum."""
@@ -302,6 +311,14 @@ def _check_places(infos: list[zipfile.ZipInfo], directory: int, stream: IO[bytes
         end = offset + _LOCAL.size + name_size + extra_size + info.compress_size
     if end > directory:
         raise FormatError("the last member reaches into the archive's directory")
+
+
+def _time_of(member: Member) -> int:
+    try:
+        moment = datetime.datetime(*member.info.date_time, tzinfo=datetime.timezone.utc)
+    except ValueError:  # such as the month 0, where a writer left the time out
+        return 0
+    return int(moment.timestamp())
 
 
 def _check_size(member: Member, size: int) -> None:

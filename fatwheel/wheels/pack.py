@@ -1,5 +1,5 @@
-"""Wheels out: any files as a wheel whose bytes depend on nothing else, and upstream's wheel
-under our version with our files in its dist-info folder.
+"""Wheels out: any files as a wheel whose bytes depend on nothing else, and an existing wheel
+under another version, with some files changed.
 
 Members are in order of their names, the dist-info folder last and RECORD at the very end, as
 the specification recommends; all have one time; files are 0644, or 0755 where they can be
@@ -32,6 +32,9 @@ from .zipwriter import ZipWriter
 
 _CHUNK = 1 << 20
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+
+# The bytes of a file, one piece after the other.
+Content = Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True)
@@ -83,23 +86,48 @@ def repack(
     `upstream` is no sound wheel, StoreError where `out_dir` cannot be written.
     """
     _check_names(extra_files)
-    old = parse_wheel_name(upstream.name)
     with _opened(upstream) as wheel:
-        folder = wheel.dist_info
-        metadata = wheel.read(f"{folder}/METADATA")
-        check_agreement(old, folder, metadata, wheel.read(f"{folder}/WHEEL"))
-        version = with_local(wheel.version, local_version)
-        new = old.renamed(old.project, version)
-        own = {"METADATA": set_version(metadata, version), **extra_files}
-        files = [plain_file(f"{new.dist_info}/{name}", data) for name, data in own.items()]
-        dropped = {f"{folder}/{name}" for name in ("RECORD", *_SIGNATURES, *own)}
-        files += [
-            _kept(wheel, member, _new_place(member.name, folder, new))
-            for member in wheel.members
-            if member.name not in dropped
-        ]
-        path = out_dir / new.filename
-        write_wheel(path, new.dist_info, files, epoch)
+        old = name_of(wheel)
+        new = old.renamed(old.project, with_local(wheel.version, local_version))
+        changed = {f"{wheel.dist_info}/{name}": [data] for name, data in extra_files.items()}
+        return rewrite_wheel(wheel, new, changed, out_dir, epoch)
+
+
+def name_of(wheel: Wheel) -> WheelName:
+    """The parts of a wheel's file name; FormatError unless the wheel itself says the same."""
+    name = parse_wheel_name(wheel.path.name)
+    folder = wheel.dist_info
+    metadata, tags = (wheel.read(f"{folder}/{file}") for file in ("METADATA", "WHEEL"))
+    check_agreement(name, folder, metadata, tags)
+    return name
+
+
+def rewrite_wheel(
+    wheel: Wheel, new: WheelName, changed: Mapping[str, Content], out_dir: Path, epoch: int
+) -> Path:
+    """The same wheel under another name and version, with these contents of files.
+
+    changed has the names that files have in `wheel`; those it does not have are added.
+    METADATA's Version, the names that carry it and RECORD change with the name; a signature of
+    the old RECORD is left out. Returns the new wheel in `out_dir`. Raises FormatError where a
+    file of `wheel` is damaged, StoreError where `out_dir` cannot be written.
+    """
+    folder = wheel.dist_info
+    metadata = f"{folder}/METADATA"
+    contents = {metadata: [set_version(wheel.read(metadata), new.version)], **changed}
+    modes = {member.name: member.mode for member in wheel.members}
+    files = [
+        _changed(_new_place(name, folder, new), modes.get(name, 0), content)
+        for name, content in contents.items()
+    ]
+    dropped = {f"{folder}/{name}" for name in ("RECORD", *_SIGNATURES)}
+    files += [
+        _kept(wheel, member, _new_place(member.name, folder, new))
+        for member in wheel.members
+        if member.name not in dropped and member.name not in contents
+    ]
+    path = out_dir / new.filename
+    write_wheel(path, new.dist_info, files, epoch)
     return path
 
 
@@ -140,17 +168,32 @@ def _new_place(name: str, dist_info: str, new: WheelName) -> str:
 
 
 def _kept(wheel: Wheel, member: Member, name: str) -> File:
-    """A file of upstream's as it is. Of its permissions only 'executable' is kept: the others
-    follow the umask of whoever built it."""
-    script = ".data/scripts/" in name
-    executable = script or bool(member.mode & stat.S_IXUSR)
-    return File(name, executable, member.size, partial(_content, wheel, member.name))
+    """A file of the old wheel as it is."""
+    content = partial(_content, wheel, member.name)
+    return File(name, _executable(name, member.mode), member.size, content)
+
+
+def _changed(name: str, mode: int, content: Content) -> File:
+    """A file with other content, in chunks that do not cost memory."""
+    size = sum(len(piece) for piece in content)
+    return File(name, _executable(name, mode), size, partial(_chunks, content))
+
+
+def _executable(name: str, mode: int) -> bool:
+    """The one permission that is kept: others follow the umask of whoever built the wheel."""
+    return ".data/scripts/" in name or bool(mode & stat.S_IXUSR)
+
+
+def _chunks(content: Content) -> Iterator[memoryview]:
+    for piece in content:
+        view = memoryview(piece)
+        for start in range(0, len(view), _CHUNK):
+            yield view[start : start + _CHUNK]
 
 
 def _content(wheel: Wheel, name: str) -> Iterator[memoryview]:
     with wheel.mapped(name) as view:
-        for start in range(0, len(view), _CHUNK):
-            yield view[start : start + _CHUNK]
+        yield from _chunks([view])
 
 
 def _add(archive: ZipWriter, file: File) -> str:
