@@ -28,9 +28,12 @@ def decompress(block: bytes | memoryview, size: int) -> bytes:
 
 
 def _decode(data: bytes, size: int, out: bytearray) -> None:
-    """Append the block's bytes to `out`, stopping with FormatError once `size` is passed."""
+    """Append the block's bytes to `out`, stopping with FormatError once `size` is passed.
+
+    The last sequence has literals only, so there is another one after every match.
+    """
     position, end = 0, len(data)
-    while position < end:
+    while True:
         token = data[position]
         position += 1
         literals = token >> 4

@@ -42,6 +42,7 @@ def test_the_size_must_be_exact() -> None:
         (b"\x20a", "cut off in its literals"),
         (b"\x10a\x01", "cut off"),
         (b"\xf0", "cut off"),
+        (b"\x10a\x01\x00", "cut off"),  # ends with a match, which only literals may follow
         (b"\x10a\x02\x00", "before the start"),
         (b"\x10a\x00\x00", "before the start"),
     ],
@@ -49,6 +50,13 @@ def test_the_size_must_be_exact() -> None:
 def test_malformed_blocks_are_refused(block: bytes, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         decompress(block, 5)
+
+
+def test_an_empty_block_holds_not_even_nothing() -> None:
+    """Nothing is a token of zero, as the library has it, too."""
+    with pytest.raises(FormatError, match="cut off"):
+        decompress(b"", 0)
+    assert decompress(b"\0", 0) == b""
 
 
 def test_a_bomb_is_refused_before_it_grows() -> None:
