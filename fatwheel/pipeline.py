@@ -19,6 +19,8 @@ from .fronts import exact_fronts, shared_fronts
 from .machine import cores
 from .model import Front, Target
 from .plan import plan_work
+from .postlink.record import FILE as RECORD_FILE
+from .postlink.record import record_bytes
 from .prepare import (
     Prepared,
     Tools,
@@ -30,8 +32,7 @@ from .prepare import (
     step,
 )
 from .proof import find_proofs
-from .record import FILE as RECORD_FILE
-from .record import build_record, record_bytes
+from .record import build_record
 from .source import epoch_of
 from .verify.wheel import check_wheel
 from .wheels.name import version_label

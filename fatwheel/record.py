@@ -5,7 +5,6 @@ The same inputs give the same bytes: nothing of the machine, the user or the tim
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +13,8 @@ from .build.context import Context
 from .build.preprocess import Texts, pass_of
 from .build.slices import slice_key
 from .model import Front, Target, Unit
+from .postlink.record import SCHEMA
 from .store import Store
-
-SCHEMA = 1
-FILE = "fatwheel.json"
 
 
 def build_record(
@@ -61,10 +58,6 @@ def build_record(
             if unit.kind == "cuda"
         ],
     }
-
-
-def record_bytes(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _slices(

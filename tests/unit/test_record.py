@@ -12,7 +12,8 @@ from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.build.assemble import object_of
 from fatwheel.model import Package, Recipe, Source, Target, Toolchain
-from fatwheel.record import build_record, record_bytes
+from fatwheel.postlink.record import record_bytes
+from fatwheel.record import build_record
 
 from .standins import cpp_unit, cuda_unit, front, make_context
 

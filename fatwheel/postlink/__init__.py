@@ -1,0 +1,1 @@
+"""Edit finished wheels and libraries: put device code of several together, or leave some out."""
