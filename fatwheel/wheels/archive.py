@@ -122,7 +122,7 @@ class Wheel:
         The view may outlive the block; the file goes when the last view of it does.
         """
         member = self._member(name)
-        with tempfile.TemporaryFile() as copy:
+        with _temporary_file(member) as copy:
             self._copy(member, copy)
             if member.size == 0:
                 yield memoryview(b"")
@@ -137,11 +137,7 @@ class Wheel:
             copy.flush()
             _check_size(member, copy.tell())
         except OSError as error:
-            raise StoreError(
-                f"cannot make a temporary copy of {member.size} bytes: {error}",
-                where=member.name,
-                hint=f"make room in {tempfile.gettempdir()}, or point TMPDIR elsewhere",
-            ) from error
+            raise _no_copy(member, error) from error
 
     def _member(self, name: str) -> Member:
         if name not in self._by_name:
@@ -311,6 +307,21 @@ def _check_places(infos: list[zipfile.ZipInfo], directory: int, stream: IO[bytes
         end = offset + _LOCAL.size + name_size + extra_size + info.compress_size
     if end > directory:
         raise FormatError("the last member reaches into the archive's directory")
+
+
+def _temporary_file(member: Member) -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise _no_copy(member, error) from error
+
+
+def _no_copy(member: Member, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot make a temporary copy of {member.size} bytes: {error}",
+        where=member.name,
+        hint="make room in the folder for temporary files, or point TMPDIR elsewhere",
+    )
 
 
 def _time_of(member: Member) -> int:

@@ -1,0 +1,156 @@
+"""What must be known of a wheel, library or object before its device code can change.
+
+Raises UsageError where there is no such file, FormatError for what is malformed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import FatwheelError, FormatError, UsageError
+from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
+from ..fatbin.container import Entry
+from ..wheels.archive import Wheel, open_wheel
+from ..wheels.name import WheelName
+from ..wheels.pack import name_of
+from .record import FILE as RECORD_FILE
+
+_ZIP = b"PK\x03\x04"
+# Files of a wheel that follow from the others, or sign what is about to change.
+_DERIVED = ("RECORD", "RECORD.jws", "RECORD.p7s", RECORD_FILE)
+
+
+@dataclass(frozen=True)
+class DeviceFile:
+    """A file with containers; where says what messages call it: its wheel and its name in it."""
+
+    name: str
+    where: str
+    data: memoryview = field(repr=False)
+    binary: Binary
+
+    @property
+    def containers(self) -> tuple[tuple[Entry, ...], ...]:
+        return tuple(container.entries for container in self.binary.containers)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A wheel as far as editing it goes.
+
+    name:     the parts of its file name, which its METADATA and WHEEL agree with.
+    version:  METADATA's.
+    files:    those with containers, by a name that does not depend on the version (`_stem`).
+    others:   names of all other files that the wheel consists of, by the same.
+    record:   its fatwheel.json, or None.
+    newest:   the newest time in it, seconds since 1970.
+    """
+
+    path: Path
+    name: WheelName
+    version: str
+    dist_info: str
+    files: Mapping[str, DeviceFile]
+    others: Mapping[str, str]
+    record: bytes | None
+    newest: int
+
+
+def is_wheel(path: Path) -> bool:
+    """Whether a file is a zip archive, which only wheels are among the files handled here."""
+    with _readable(path), path.open("rb") as stream:
+        return stream.read(len(_ZIP)) == _ZIP
+
+
+def survey_wheel(path: Path) -> Surveyed:
+    """Read a wheel's names, and the tables of its binaries; those with containers are unpacked
+    to temporary files that go with the result."""
+    check_readable(path)
+    with open_wheel(path) as wheel:
+        name = name_of(wheel)
+        members = {_stem(member.name, wheel.dist_info): member.name for member in wheel.members}
+        files = {
+            stem: file
+            for stem, member in members.items()
+            if (file := _device_file(wheel, member)) is not None
+        }
+        derived = {f"{wheel.dist_info}/{file}" for file in _DERIVED}
+        others = {
+            stem: member
+            for stem, member in members.items()
+            if stem not in files and member not in derived
+        }
+        record = f"{wheel.dist_info}/{RECORD_FILE}"
+        return Surveyed(
+            path, name, wheel.version, wheel.dist_info, files, others,
+            wheel.read(record) if record in members.values() else None, wheel.newest,
+        )  # fmt: skip
+
+
+def survey_file(path: Path) -> DeviceFile:
+    """Read the tables of a library, object or fatbin."""
+    with _readable(path), path.open("rb") as stream:
+        if path.stat().st_size == 0:
+            raise FormatError("the file is empty", where=str(path))
+        data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    with located(str(path)):
+        return DeviceFile(path.name, str(path), data, read_binary(data))
+
+
+def digest_of(pieces: Iterable[bytes | memoryview]) -> str:
+    """The sha256 of the pieces one after the other."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put a file's name in front of the place that an error of the block names."""
+    try:
+        yield
+    except FatwheelError as error:
+        raise error.within(place) from error
+
+
+def check_readable(path: Path) -> None:
+    """UsageError unless there is such a file and it can be opened."""
+    with _readable(path):
+        path.open("rb").close()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Blame the user's argument where the file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot read this file: {error.strerror or error}",
+            where=str(path),
+            hint="valid: a wheel, a library or an object",
+        ) from error
+
+
+def _device_file(wheel: Wheel, member: str) -> DeviceFile | None:
+    if not is_binary(wheel.start(member, HEAD)):
+        return None
+    with wheel.mapped(member) as data, located(member):
+        binary = read_binary(data)
+    if not binary.containers:
+        return None
+    return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
+
+
+def _stem(member: str, dist_info: str) -> str:
+    """A file's name without the version that its folder may carry."""
+    top, slash, rest = member.partition("/")
+    project_version = dist_info.removesuffix(".dist-info")
+    stems = {f"{project_version}.{kind}": f".{kind}" for kind in ("dist-info", "data")}
+    return stems.get(top, top) + slash + rest

@@ -1,0 +1,141 @@
+"""Wheels, libraries and objects with only the device code that given GPUs load: `invoke thin`.
+
+Nothing is decompressed but what an error has to name. Raises FormatError where there is no
+device code or it cannot be edited, StitchError where too little would be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arch import Arch
+from ..decoders import DECODERS
+from ..errors import FormatError, StitchError
+from ..fatbin.binary import rewrite_binary
+from ..fatbin.choose import Selection, choose, loaded_by
+from ..fatbin.container import Entry
+from ..fatbin.parity import is_readable, shorten
+from ..fatbin.stitch import image_name, nvcc_order
+from ..fatbin.union import Kernels, kernels_of, title_of
+from .edited import Change, Edited, held_images, write_file, write_wheel
+from .record import thinned
+from .survey import DeviceFile, is_wheel, located, survey_file, survey_wheel
+
+
+def thin(path: Path, selection: Selection, out_dir: Path) -> Edited:
+    """A wheel, library or object, whatever it is, with what `selection` says."""
+    make = thin_wheel if is_wheel(path) else thin_file
+    return make(path, selection, out_dir)
+
+
+def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
+    """A wheel with less device code; its version names the architectures that are left."""
+    wheel = survey_wheel(path)
+    notes = _check(str(path), list(wheel.files.values()), selection)
+    changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
+    held = held_images(list(changes.values()))
+    notes += [note for change in changes.values() for note in change.rewritten.notes]
+    record = None if wheel.record is None else thinned(wheel.record, held)
+    return write_wheel(
+        wheel, changes, record, out_dir, inputs=[path], epoch=wheel.newest, notes=notes
+    )
+
+
+def thin_file(path: Path, selection: Selection, out_dir: Path) -> Edited:
+    """A library, object or fatbin with less device code, under the same name in `out_dir`."""
+    file = survey_file(path)
+    if file.binary.format == "cubin":
+        raise FormatError("a cubin is one image: there is nothing to choose from", where=str(path))
+    notes = _check(str(path), [file], selection)
+    change = _thinned(file, selection)
+    return write_file(path, change, out_dir, [*notes, *change.rewritten.notes])
+
+
+def _thinned(file: DeviceFile, selection: Selection) -> Change:
+    contents = [choose(selection, entries) for entries in file.containers]
+    with located(file.where):
+        return Change(contents, rewrite_binary(file.data, contents))
+
+
+@dataclass(frozen=True)
+class _Container:
+    """A container with cubins or PTX, and the file it is in."""
+
+    file: DeviceFile
+    entries: tuple[Entry, ...]
+
+    def kernels(self) -> Kernels:
+        with located(self.file.where):
+            return kernels_of(self.entries, DECODERS)
+
+    def described(self) -> str:
+        images = ", ".join(map(image_name, nvcc_order(self.entries)))
+        return f"{self.file.name}: {title_of(self.kernels())} has {images}"
+
+
+def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> list[str]:
+    """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
+    containers = list(_code(files))
+    if not containers:
+        raise FormatError("there is no device code in it", where=where)
+    unserved = {gpu: _unserved(gpu, containers) for gpu in selection.gpus}
+    _check_gpus(where, unserved, containers)
+    _check_left_alone(where, list(unserved.values()))
+    return [
+        f"{len(missing)} of {len(containers)} containers have nothing for GPUs of compute "
+        f"capability {gpu.capability}, as before: {missing[0].described()}"
+        + (" ..." if len(missing) > 1 else "")
+        for gpu, missing in unserved.items()
+        if missing
+    ]
+
+
+def _code(files: Iterable[DeviceFile]) -> Iterable[_Container]:
+    for file in files:
+        for entries in file.containers:
+            if any(map(is_readable, entries)):
+                yield _Container(file, entries)
+
+
+def _unserved(gpu: Arch, containers: Sequence[_Container]) -> list[_Container]:
+    """The containers whose kernels a GPU cannot run."""
+    empty = [container for container in containers if not loaded_by(gpu, container.entries)]
+    return [container for container in empty if container.kernels()]
+
+
+def _check_gpus(
+    where: str, unserved: dict[Arch, list[_Container]], containers: Sequence[_Container]
+) -> None:
+    without = [
+        gpu
+        for gpu in unserved
+        if not any(loaded_by(gpu, container.entries) for container in containers)
+    ]
+    if without:
+        held = nvcc_order(entry for container in containers for entry in container.entries)
+        images = dict.fromkeys(map(image_name, held))
+        gpus = ", ".join(gpu.capability for gpu in without)
+        raise StitchError(
+            f"nothing in it runs on GPUs of compute capability {gpus}",
+            where=where,
+            hint=f"it holds {', '.join(images)}; `invoke inspect` tells which GPUs those serve",
+        )
+
+
+def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> None:
+    """Refuse if none of the GPUs could run the kernels of some container."""
+    others = [{id(container) for container in missing} for missing in unserved[1:]]
+    left = [
+        container
+        for container in unserved[0]
+        if all(id(container) in missing for missing in others)
+    ]
+    if left:
+        raise StitchError(
+            f"{len(left)} containers would be left with nothing that runs on these GPUs",
+            where=where,
+            details=shorten(container.described() for container in left),
+            hint="name GPUs that they serve, too; `invoke inspect` tells which",
+        )
