@@ -92,7 +92,7 @@ def decompress(frame: bytes | memoryview, size: int) -> bytes:
     data = bytes(frame)
     state = _State(size)
     try:
-        position = _skip_frame_header(data)
+        position = _skip_frame_header(data, size)
         last = False
         while not last:
             last, position = _decode_block(data, position, state)
@@ -103,8 +103,11 @@ def decompress(frame: bytes | memoryview, size: int) -> bytes:
     return bytes(state.out)
 
 
-def _skip_frame_header(data: bytes) -> int:
-    """Check the frame header [3.1.1.1] and return where the first block starts."""
+def _skip_frame_header(data: bytes, size: int) -> int:
+    """Check the frame header [3.1.1.1] and return where the first block starts.
+
+    `size` is what the frame must hold; most headers say it, too.
+    """
     if int.from_bytes(data[:4], "little") != _MAGIC:
         raise FormatError("not a zstd frame")
     descriptor = data[4]
@@ -112,7 +115,11 @@ def _skip_frame_header(data: bytes) -> int:
         raise FormatError("a zstd frame needs a dictionary or has reserved bits set")
     single_segment = descriptor >> 5 & 1
     size_bytes = (single_segment, 2, 4, 8)[descriptor >> 6]
-    return 5 + (1 - single_segment) + size_bytes
+    position = 5 + (1 - single_segment)
+    claim = _little(data, position, size_bytes) + (256 if size_bytes == 2 else 0)
+    if size_bytes and claim != size:
+        raise FormatError(f"a zstd frame claims {claim} bytes, not {size}")
+    return position + size_bytes
 
 
 def _decode_block(data: bytes, position: int, state: _State) -> tuple[bool, int]:

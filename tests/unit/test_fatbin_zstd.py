@@ -69,7 +69,11 @@ def test_a_dictionary_is_refused() -> None:
 
 
 def test_a_bomb_stops_at_the_claimed_size() -> None:
-    frame = zstandard.ZstdCompressor(level=19).compress(bytes(64 << 20))
+    """Whether the frame says how much it holds or not."""
+    honest = zstandard.ZstdCompressor(level=19).compress(bytes(64 << 20))
+    with pytest.raises(FormatError, match="claims 67108864 bytes, not 1000"):
+        decompress(honest, 1000)
+    frame = zstandard.ZstdCompressor(level=19, write_content_size=False).compress(bytes(64 << 20))
     assert len(frame) < 10_000, "the sample must be a bomb"
     with pytest.raises(FormatError, match="more than 1000 bytes"):
         decompress(frame, 1000)
