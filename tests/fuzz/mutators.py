@@ -1,0 +1,207 @@
+"""Changes that damage files in the ways that readers get wrong.
+
+All choices come from the given source of chance: the same source makes the same changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import random
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .fields import Place, places_of
+
+# What overflows, wraps, is negative, or is off by one.
+NUMBERS = (
+    0, 1, 2, 3, 4, 7, 8, 16, 40, 64, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF,
+    0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 32,
+    2**63 - 1, 2**63, 2**64 - 4096, 2**64 - 8, 2**64 - 1,
+)  # fmt: skip
+# What readers of text and of names stumble over.
+WORDS = (
+    b"\0", b"\n", b"\r\n", b",", b'"', b"'", b"/", b"//", b"\\", b"../", b"/etc/passwd", b"C:\\",
+    b"\xff\xfe", b"\xc3", "ü".encode(), "\u202e".encode(), b"\x1b[2J", b" " * 300, b"a" * 5000,
+    b"9" * 5000, b"sha256=", b"Name: x\n", b"Tag: a-b-c\n", b".entry x(", b"//", b"/*", b"\n\n",
+)  # fmt: skip
+NAMES = (
+    "../seed.py", "/seed.py", "seed/_C.so", "seed", "seed/", "seed/./a", "a\\b", "a:b", "a\nb", "",
+    "seed-1.0.dist-info/RECORD", "seed-2.0.dist-info/METADATA", "seed-1.0.dist-info/", "ü.so",
+    "x" * 5000, "a/" * 2000 + "b", "seed/_C.cpython-39-x86_64-linux-gnu.so", "seed/_D.pyd",
+)  # fmt: skip
+_MOST_BYTES = 1 << 17
+_RECORD = "seed-1.0.dist-info/RECORD"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A sound file; its places of interest are found when they are asked for."""
+
+    name: str
+    data: bytes
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        return places_of(self.data)
+
+
+def mutate(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
+    """The seed with one to five changes; `others` are what it may be spliced with."""
+    if source.random() < 0.5 and seed.data[:2] == b"PK":
+        return _mutate_wheel(source, seed)
+    data = bytearray(seed.data)
+    for _ in range(source.choice((0, 1, 1, 1, 2, 3))):
+        _change_number(source, data, seed.places)
+    for _ in range(source.choice((0, 0, 1, 1, 2)) if seed.places else 2):
+        change = source.choice(_CHANGES)
+        change(source, data)
+    if source.random() < 0.05:
+        _splice(source, data, source.choice(others).data)
+    return bytes(data[:_MOST_BYTES])
+
+
+def _change_number(source: random.Random, data: bytearray, places: Sequence[Place]) -> None:
+    """Set a field to a number that is extreme, or nearly right, or another field's."""
+    if not places:
+        return
+    offset, size = source.choice(places)
+    old = int.from_bytes(data[offset : offset + size], "little")
+    other, its_size = source.choice(places)
+    numbers = (
+        source.choice(NUMBERS),
+        old + source.choice((-64, -24, -16, -8, -1, 1, 8, 16, 24, 64)),
+        old ^ 1 << source.randrange(8 * size),
+        len(data) - source.choice((0, 1, 8, offset)),
+        int.from_bytes(data[other : other + its_size], "little"),
+        source.getrandbits(8 * size),
+    )
+    _put(data, offset, size, source.choice(numbers))
+
+
+def _put(data: bytearray, offset: int, size: int, number: int) -> None:
+    if offset + size <= len(data):
+        data[offset : offset + size] = (number % (1 << 8 * size)).to_bytes(size, "little")
+
+
+def _flip_bits(source: random.Random, data: bytearray) -> None:
+    for _ in range(source.choice((1, 1, 4, 16))):
+        if data:
+            data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+
+
+def _set_number(source: random.Random, data: bytearray) -> None:
+    """A field wherever one might be."""
+    size = source.choice((1, 2, 4, 8))
+    _put(data, source.randrange(len(data) + 1) // size * size, size, source.choice(NUMBERS))
+
+
+def _cut(source: random.Random, data: bytearray) -> None:
+    del data[source.randrange(len(data) + 1) :]
+
+
+def _remove(source: random.Random, data: bytearray) -> None:
+    start, end = _block(source, data)
+    del data[start:end]
+
+
+def _repeat(source: random.Random, data: bytearray) -> None:
+    start, end = _block(source, data)
+    data[end:end] = data[start:end] * source.choice((1, 1, 1, 2, 8))
+
+
+def _swap(source: random.Random, data: bytearray) -> None:
+    start, end = _block(source, data)
+    other = source.randrange(len(data) + 1)
+    piece = data[other : other + end - start]
+    data[other : other + len(piece)], data[start : start + len(piece)] = (
+        data[start : start + len(piece)],
+        piece,
+    )
+
+
+def _zero(source: random.Random, data: bytearray) -> None:
+    start, end = _block(source, data)
+    data[start:end] = bytes(end - start)
+
+
+def _insert(source: random.Random, data: bytearray) -> None:
+    at = source.randrange(len(data) + 1)
+    data[at:at] = source.choice((source.choice(WORDS), source.randbytes(source.randint(1, 64))))
+
+
+def _block(source: random.Random, data: bytearray) -> Place:
+    """Start and end of a piece, aligned or not."""
+    size = source.choice((1, 4, 8, 16, 24, 40, 64, 256, 4096))
+    step = source.choice((1, 8, 512))
+    start = source.randrange(len(data) + 1) // step * step
+    return start, min(start + size, len(data))
+
+
+_CHANGES: tuple[Callable[[random.Random, bytearray], None], ...] = (
+    _flip_bits, _flip_bits, _set_number, _set_number, _cut, _remove, _repeat, _swap, _zero, _insert,
+)  # fmt: skip
+
+
+def _splice(source: random.Random, data: bytearray, other: bytes) -> None:
+    """The first part of one file and the last part of another."""
+    at = source.randrange(len(data) + 1)
+    data[at:] = other[min(at, len(other)) if source.random() < 0.5 else 0 :]
+
+
+# -- wheels --------------------------------------------------------------------------------------
+
+
+def _mutate_wheel(source: random.Random, seed: Seed) -> bytes:
+    """Another archive of changed members, so that damage lies behind a sound archive, too."""
+    with zipfile.ZipFile(io.BytesIO(seed.data)) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    for _ in range(source.choice((1, 1, 2, 3))):
+        _change_member(source, members)
+    if source.random() < 0.6:
+        members = _with_record(members)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for info, data in members:
+            fresh = zipfile.ZipInfo("x")
+            fresh.filename, fresh.external_attr = info.filename, info.external_attr
+            fresh.compress_type = source.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+            archive.writestr(fresh, data, compresslevel=1)
+    return out.getvalue()
+
+
+Members = list[tuple[zipfile.ZipInfo, bytes]]
+
+
+def _change_member(source: random.Random, members: Members) -> None:
+    if not members:
+        return
+    index = source.randrange(len(members))
+    info, data = members[index]
+    kind = source.randrange(10)
+    if kind < 6:
+        part = Seed(info.filename, data)
+        members[index] = (info, mutate(source, part, [Seed(i.filename, d) for i, d in members]))
+    elif kind == 6:
+        info.filename = source.choice(NAMES)
+    elif kind == 7:
+        del members[index]
+    elif kind == 8:
+        copy = zipfile.ZipInfo(source.choice((info.filename, *NAMES)) or "x")
+        members.insert(source.randrange(len(members) + 1), (copy, data))
+    else:
+        info.external_attr = source.choice((0o120777, 0o040755, 0o100755, 0o020644, 0)) << 16
+
+
+def _with_record(members: Members) -> Members:
+    """The members with a RECORD that is right."""
+    rows = []
+    for info, data in members:
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        rows.append(f'"{info.filename}",sha256={digest},{len(data)}\n')
+    text = "".join(row for row in rows if _RECORD not in row) + f"{_RECORD},,\n"
+    kept = [(info, data) for info, data in members if info.filename != _RECORD]
+    return [*kept, (zipfile.ZipInfo(_RECORD), text.encode("utf-8", "surrogatepass"))]

@@ -1,0 +1,233 @@
+"""What the fuzzer starts from: small sound files of every kind, made by code.
+
+Device code comes from tests/data/device; compilers wrap it into objects and libraries, of Linux
+and of Windows, where they are installed.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import subprocess
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import lz4.block
+import zstandard
+
+from fatwheel.fatbin.container import Entry, parse_containers, write_container
+from fatwheel.wheels.pack import plain_file, write_wheel
+
+DATA = Path(__file__).parent.parent / "data" / "device"
+
+_HOST = """\
+#ifdef _WIN32
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+extern const void *const wrappers[];
+extern int puts(const char *);
+EXPORT int counter = 7;
+EXPORT int *pointer = &counter;
+EXPORT const void *first_wrapper(void) { return wrappers; }
+EXPORT int PyInit_seed(void) { return puts("hello"); }
+EXPORT int start(void) { return 1; }
+"""
+_ASSEMBLER = """\
+.section {fatbins},"{flags}"
+.align 8
+one: .incbin "one.fatbin"
+.align 8
+two: .incbin "two.fatbin"
+.align 8
+none: .incbin "empty.fatbin"
+.section {wrappers},"{writable}"
+.align 8
+.globl wrappers
+wrappers:
+.long 0x466243B1, 1
+.quad one, 0
+.long 0x466243B1, 1
+.quad two, 0
+.long 0x466243B1, 1
+.quad none, 0
+"""
+_OBJECT = '.text\nnop\n.section {section},"{flags}"\n.align 8\n.incbin "one.fatbin"\n'
+_ELF = {"fatbins": ".nv_fatbin", "flags": "a", "wrappers": ".nvFatBinSegment", "writable": "aw"}
+_PE = {"fatbins": ".nv_fatb", "flags": "dr", "wrappers": ".nvFatBi", "writable": "dw"}
+_TINY = ["-Os", "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostartfiles"]
+_MINGW = "x86_64-w64-mingw32-"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command that makes one seed; outputs go to the file that follows `-o`."""
+
+    kind: str
+    name: str
+    command: tuple[str, ...]
+
+
+_TOOLS = (
+    Tool("elf", "object.o", ("as", "object.s")),
+    Tool("elf", "separate.o", ("as", "separate.s")),
+    Tool("elf", "library.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "linked.s")),
+    Tool("elf", "relr.so", ("gcc", "-shared", "-fPIC", *_TINY, "-Wl,-z,pack-relative-relocs",
+                            "-Wl,--hash-style=sysv", "host.c", "linked.s")),
+    Tool("elf", "compact.so", ("gcc", "-shared", "-fPIC", *_TINY, "-Wl,-z,noseparate-code",
+                               "-Wl,-soname,libseed.so.1", "host.c", "linked.s")),
+    Tool("elf", "program", ("gcc", "-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
+    Tool("elf", "fixed", ("gcc", "-no-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
+    Tool("pe", "library.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
+                               "host.c", "linked-pe.s", "-lmsvcrt")),
+    Tool("pe", "debug.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-Wl,-e,start",
+                             "-Wl,--build-id", "host.c", "linked-pe.s", "-lmsvcrt")),
+    Tool("pe", "program.exe", (f"{_MINGW}gcc", *_TINY, "-s", "-Wl,-e,start",
+                               "host.c", "linked-pe.s", "-lmsvcrt")),
+    Tool("coff", "object.obj", (f"{_MINGW}as", "object-pe.s")),
+    Tool("coff", "large.obj", (f"{_MINGW}as", "-mbig-obj", "linked-pe.s")),
+    Tool("coff", "clang.obj", ("clang", "--target=x86_64-pc-windows-msvc", "-c", "linked-pe.s")),
+)  # fmt: skip
+
+
+def make_seeds(folder: Path) -> list[str]:
+    """Write a folder per kind with its seeds; names the seeds for which a tool is missing."""
+    seeds: dict[str, dict[str, bytes]] = {
+        "cubin": {path.name: path.read_bytes() for path in sorted(DATA.glob("*.cubin"))},
+        "ptx": {path.name: path.read_bytes() for path in sorted(DATA.glob("*.ptx"))},
+        "fatbin": dict(_fatbins()),
+        "lz4": dict(_blocks("lz4")),
+        "zstd": dict(_blocks("zstd")),
+    }
+    work = folder / "work"
+    work.mkdir(parents=True)
+    missing = _compile(work, seeds)
+    seeds["wheel"] = dict(_wheels(work, seeds))
+    shutil.rmtree(work)
+    for kind, files in seeds.items():
+        (folder / kind).mkdir()
+        for name, data in files.items():
+            (folder / kind / name).write_bytes(data)
+    return missing
+
+
+def read_seeds(folder: Path) -> dict[str, dict[str, bytes]]:
+    """What `make_seeds` wrote: by kind, by name."""
+    return {
+        kind.name: {path.name: path.read_bytes() for path in sorted(kind.iterdir())}
+        for kind in sorted(folder.iterdir())
+    }
+
+
+def _entries(name: str) -> tuple[Entry, ...]:
+    return parse_containers((DATA / f"{name}.fatbin").read_bytes())[0].entries
+
+
+def _fatbins() -> Iterator[tuple[str, bytes]]:
+    plain, lz4_entries, zstd_entries = (_entries(name) for name in ("none", "lz4", "zstd"))
+    for name in ("none", "lz4", "zstd"):
+        yield name, (DATA / f"{name}.fatbin").read_bytes()
+    yield "empty", write_container([])
+    yield "mixed", write_container([plain[1], lz4_entries[0], zstd_entries[2]])
+    yield (
+        "row",
+        b"\0\0\0\0\0\0\0\0".join(
+            write_container(entries) for entries in (lz4_entries[:2], [], zstd_entries[1:3])
+        ),
+    )
+    yield "unknown", write_container([_other(zstd_entries[1], 8), _other(zstd_entries[1], 77)])
+
+
+def _other(entry: Entry, kind: int) -> Entry:
+    """The same entry with another kind: what is in it is not looked at."""
+    raw = struct.pack("<H", kind) + bytes(entry.raw[2:])
+    return parse_containers(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw)[0].entries[0]
+
+
+def _blocks(compression: str) -> Iterator[tuple[str, bytes]]:
+    """The size once decompressed, in four bytes, then the compressed data."""
+    cubin, ptx = (DATA / "cuda13.0-sm_80.cubin").read_bytes(), (DATA / "scale.ptx").read_bytes()
+    contents = {"cubin": cubin, "ptx": ptx * 5, "zeros": bytes(70_000), "bytes": bytes(range(256))}
+    for name, data in contents.items():
+        size = struct.pack("<I", len(data))
+        if compression == "lz4":
+            yield name, size + lz4.block.compress(data, store_size=False)
+            continue
+        for level in (1, 19):
+            yield f"{name}-{level}", size + zstandard.ZstdCompressor(level=level).compress(data)
+    if compression == "zstd":
+        streamed = zstandard.ZstdCompressor(write_content_size=False).compress(ptx)
+        yield "unsized", struct.pack("<I", len(ptx)) + streamed
+
+
+def _compile(work: Path, seeds: dict[str, dict[str, bytes]]) -> list[str]:
+    """Add what compilers make; names the seeds for which one is missing."""
+    zstd_entries, lz4_entries = _entries("zstd"), _entries("lz4")
+    (work / "one.fatbin").write_bytes(write_container(zstd_entries))
+    (work / "two.fatbin").write_bytes(write_container(lz4_entries[:3]))
+    (work / "empty.fatbin").write_bytes(write_container([]))
+    (work / "host.c").write_text(_HOST)
+    (work / "linked.s").write_text(_ASSEMBLER.format(**_ELF) + '.section .note.GNU-stack,""\n')
+    (work / "linked-pe.s").write_text(_ASSEMBLER.format(**_PE))
+    (work / "object.s").write_text(_OBJECT.format(section=".nv_fatbin", flags="a"))
+    (work / "separate.s").write_text(_OBJECT.format(section="__nv_relfatbin", flags="a"))
+    (work / "object-pe.s").write_text(_OBJECT.format(section=".nv_fatb", flags="dr"))
+    missing = []
+    for tool in _TOOLS:
+        program, *arguments = tool.command
+        if not shutil.which(program):
+            missing.append(f"{tool.kind}/{tool.name}: {program} is not installed")
+            continue
+        subprocess.run([program, *arguments, "-o", tool.name], cwd=work, check=True)
+        seeds.setdefault(tool.kind, {})[tool.name] = (work / tool.name).read_bytes()
+    return missing
+
+
+def _wheels(work: Path, seeds: Mapping[str, Mapping[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    extension = {"seed/_C.so": seeds["elf"]["library.so"], "seed/__init__.py": b"x = 1\n"}
+    dll = seeds.get("pe", {}).get("library.dll")
+    windows = {"seed/_C.pyd": dll, "seed/data.txt": b"text\n"} if dll else {}
+    yield "ours", _own_wheel(work, extension, "cp311-cp311-linux_x86_64")
+    yield "fatbin", _own_wheel(work, {"seed/a.fatbin": seeds["fatbin"]["row"]}, "py3-none-any")
+    if windows:
+        yield "windows", _own_wheel(work, windows, "cp311-cp311-win_amd64")
+    yield "stored", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_STORED)
+    yield "deflated", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_DEFLATED)
+
+
+def _texts(tag: str) -> dict[str, bytes]:
+    return {
+        "METADATA": b"Metadata-Version: 2.1\nName: seed\nVersion: 1.0\n\nA seed.\n",
+        "WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: " + tag.encode() + b"\n",
+    }
+
+
+def _own_wheel(work: Path, contents: Mapping[str, bytes], tag: str) -> bytes:
+    info = "seed-1.0.dist-info"
+    files = {**contents, **{f"{info}/{name}": text for name, text in _texts(tag).items()}}
+    path = work / "seed.whl"
+    write_wheel(path, info, [plain_file(name, data) for name, data in files.items()], 0)
+    return path.read_bytes()
+
+
+def _plain_wheel(contents: Mapping[str, bytes], tag: str, method: int) -> bytes:
+    """As Python's zipfile writes it, with an empty RECORD."""
+    texts = {f"seed-1.0.dist-info/{name}": text for name, text in _texts(tag).items()}
+    return zip_bytes(
+        [*contents.items(), *texts.items(), ("seed-1.0.dist-info/RECORD", b"")], method
+    )
+
+
+def zip_bytes(files: Iterable[tuple[str, bytes]], method: int) -> bytes:
+    """A zip archive of these files, with one time for all."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in files:
+            info = zipfile.ZipInfo(name)
+            info.compress_type, info.external_attr = method, 0o100644 << 16
+            archive.writestr(info, data)
+    return out.getvalue()
