@@ -18,7 +18,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -48,6 +48,12 @@ _LOCAL_MAGIC = b"PK\x03\x04"
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _BAD_NAME = re.compile(r"[\\:\x00-\x1f\x7f]")
+# What Windows cannot have as a file or folder, or takes for a device (Microsoft, "Naming Files,
+# Paths, and Namespaces"): a wheel must not mean something else there.
+_NOT_ON_WINDOWS = re.compile(
+    r'.*[<>"|?*].*|.*[. ]|(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\..*)?',
+    re.IGNORECASE | re.DOTALL,
+)
 # What `zipfile` lets escape on a malformed archive, besides its own error.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -115,27 +121,36 @@ class Wheel:
         with self._reading(self._member(name)) as stream:
             return stream.read(size)
 
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """A member's whole content, checked, a piece at a time."""
+        member, size = self._member(name), 0
+        with self._reading(member) as stream:
+            while piece := stream.read(_COPY_STEP):
+                size += len(piece)
+                yield piece
+        _check_size(member, size)
+
     @contextmanager
-    def mapped(self, name: str) -> Iterator[memoryview]:
+    def mapped(self, name: str, watch: Callable[[bytes], object] = len) -> Iterator[memoryview]:
         """A member's whole content, checked, through a temporary file: large ones are fine.
 
-        The view may outlive the block; the file goes when the last view of it does.
+        watch is shown the content, a piece at a time, before the block begins. The view may
+        outlive the block; the file goes when the last view of it does.
         """
         member = self._member(name)
         with _temporary_file(member) as copy:
-            self._copy(member, copy)
+            self._copy(member, copy, watch)
             if member.size == 0:
                 yield memoryview(b"")
             else:
                 yield memoryview(mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ))
 
-    def _copy(self, member: Member, copy: IO[bytes]) -> None:
+    def _copy(self, member: Member, copy: IO[bytes], watch: Callable[[bytes], object]) -> None:
         try:
-            with self._reading(member) as stream:
-                while step := stream.read(_COPY_STEP):
-                    copy.write(step)
+            for piece in self.pieces(member.name):
+                copy.write(piece)
+                watch(piece)
             copy.flush()
-            _check_size(member, copy.tell())
         except OSError as error:
             raise _no_copy(member, error) from error
 
@@ -235,9 +250,13 @@ def _check_members(
     members = []
     for info in infos:
         _check_name(info)
-        if info.filename in seen:
-            raise FormatError("the archive holds two files of this name", where=info.filename)
-        seen.add(info.filename)
+        if info.filename.lower() in seen:
+            raise FormatError(
+                "the archive holds two files of this name",
+                where=info.filename,
+                hint="upper and lower case are the same on Windows",
+            )
+        seen.add(info.filename.lower())
         mode = info.external_attr >> 16
         _check_kind(info, mode)
         if not info.is_dir():
@@ -255,6 +274,11 @@ def _check_name(info: zipfile.ZipInfo) -> None:
         raise FormatError(
             f"the archive holds a file named {name!r}",
             hint="names must be relative, with forward slashes, and stay inside the wheel",
+        )
+    if any(map(_NOT_ON_WINDOWS.fullmatch, parts)):
+        raise FormatError(
+            f"the archive holds a file named {name!r}, which Windows cannot have",
+            hint='no part may end with a dot or a space, hold any of <>"|?*, or be a device: NUL',
         )
 
 

@@ -8,7 +8,7 @@ one before).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..errors import FormatError
 from .name import WheelName, canonical_project, canonical_version
@@ -37,7 +37,15 @@ def set_version(metadata: bytes, version: str, where: str = "METADATA") -> bytes
 
 
 def check_agreement(name: WheelName, dist_info: str, metadata: bytes, wheel: bytes) -> None:
-    """FormatError unless file name, dist-info folder, METADATA and WHEEL speak of one wheel.
+    """FormatError unless file name, dist-info folder, METADATA and WHEEL speak of one wheel."""
+    for error in disagreements(name, dist_info, metadata, wheel):
+        raise error
+
+
+def disagreements(
+    name: WheelName, dist_info: str, metadata: bytes, wheel: bytes
+) -> Iterator[FormatError]:
+    """What file name, dist-info folder, METADATA and WHEEL do not agree on, an error each.
 
     pip refuses, or installs under a wrong name, what does not agree here.
     """
@@ -48,15 +56,15 @@ def check_agreement(name: WheelName, dist_info: str, metadata: bytes, wheel: byt
     }
     meant = {(canonical_project(project), canonical_version(v)) for project, v in said.values()}
     if len(meant) > 1:
-        raise FormatError(
+        yield FormatError(
             "the wheel's names do not agree",
             where=name.filename,
-            details=[f"{source} says {' '.join(pair)}" for source, pair in said.items()],
+            details=[f"{place} says {project} {v}" for place, (project, v) in said.items()],
             hint="build it again: an installer would refuse this wheel",
         )
     tags = frozenset(expand_tags(fields(wheel, "Tag")))
     if tags != name.tags:
-        raise FormatError(
+        yield FormatError(
             "the wheel's tags do not agree",
             where=name.filename,
             details=[

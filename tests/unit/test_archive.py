@@ -71,8 +71,10 @@ def test_reads_a_wheel(make: Make, method: int) -> None:
         assert wheel.start("thing/_C.so", 4) == b"\x7fELF"
         for name, data in FILES.items():
             assert wheel.read(name) == data
-            with wheel.mapped(name) as view:
-                assert bytes(view) == data
+            assert b"".join(wheel.pieces(name)) == data
+            shown = bytearray()
+            with wheel.mapped(name, shown.extend) as view:
+                assert bytes(view) == data == shown
 
 
 def test_a_mapped_member_outlives_the_wheel(make: Make) -> None:
@@ -109,6 +111,24 @@ def test_names_that_leave_the_folder_are_refused(make: Make, name: str) -> None:
     assert repr(name) in error.what
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thing/aux.py", "NUL", "thing/Con/x", "thing/com1.tar.gz", "LPT9", "prn .txt", "conin$",
+        "COM¹", "thing/dot.", "thing/space ", "folder./x", "thing/what?", 'a"b', "a|b", "a<b", "a*",
+    ],
+)  # fmt: skip
+def test_names_that_windows_cannot_have_are_refused(make: Make, name: str) -> None:
+    error = refused(make((name, b"x")), "which Windows cannot have")
+    assert repr(name) in error.what
+
+
+def test_names_that_only_look_like_devices_are_read(make: Make) -> None:
+    names = ("thing/auxiliary.py", "thing/console", "thing/.nul", "com10", "nul_", "lpt", "a b.c")
+    with open_wheel(make(*((name, b"x") for name in names))) as wheel:
+        assert {member.name for member in wheel.members} >= set(names)
+
+
 def test_a_nul_in_a_name_is_refused(make: Make) -> None:
     path = make(("thing/nul_here", b"x"))
     path.write_bytes(path.read_bytes().replace(b"nul_here", b"nul\0here"))
@@ -128,7 +148,12 @@ def test_duplicates_are_refused(make: Make) -> None:
     assert "thing/__init__.py" in str(error.where)
 
 
-@pytest.mark.parametrize("name", ["thing/__init__.py/x", "thing/_C.so/"])
+def test_names_that_differ_in_case_are_duplicates(make: Make) -> None:
+    error = refused(make(("Thing/__INIT__.py", b"evil")), "two files of this name")
+    assert "Windows" in (error.hint or "")
+
+
+@pytest.mark.parametrize("name", ["thing/__init__.py/x", "thing/_C.so/", "THING/_c.so/x"])
 def test_a_file_cannot_be_a_folder_too(make: Make, name: str) -> None:
     refused(make((name, b"")), "where its folder should be")
 
@@ -171,6 +196,38 @@ def test_a_damaged_member_is_refused_by_name(make: Make) -> None:
     path.write_bytes(path.read_bytes().replace(b"x = 1\n", b"x = 2\n"))
     error = refused(path, "damaged")
     assert error.where == f"{path}: thing/__init__.py"
+
+
+@pytest.mark.parametrize("field", [20, 24], ids=["compressed", "uncompressed"])
+def test_sizes_of_zip64_that_are_not_given_are_refused(make: Make, field: int) -> None:
+    """Sizes of 0xFFFFFFFF in the directory promise an extra field with the real ones."""
+    path = make()
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + field, 0xFFFFFFFF)
+    path.write_bytes(data)
+    refused(path, ".")
+
+
+def test_a_zip64_end_record_that_lies_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+    path = make()
+    monkeypatch.undo()
+    original = path.read_bytes()
+    record = original.index(b"PK\x06\x06")
+    for field, value in ((32, 5), (32, 1 << 40), (40, 1 << 40), (48, 0), (48, 1 << 60)):
+        data = bytearray(original)
+        struct.pack_into("<Q", data, record + field, value)  # count, size and place of directory
+        path.write_bytes(data)
+        refused(path, ".")
+
+
+def test_a_local_header_with_another_name_is_refused(make: Make) -> None:
+    """Tools that read the archive as a stream would see another file."""
+    path = make()
+    path.write_bytes(path.read_bytes().replace(b"thing/empty", b"thing/evils", 1))
+    refused(path, "damaged")
 
 
 def test_overlapping_members_are_refused(make: Make) -> None:
