@@ -14,13 +14,22 @@ from ..errors import FormatError
 
 MAGIC = b"\x7fELF"
 ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
-EM_CUDA = 190
+EM_X86_64, EM_CUDA = 62, 190
 SHT_SYMTAB, SHT_RELA, SHT_NOBITS, SHT_REL, SHT_DYNSYM = 2, 4, 8, 9, 11
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")  # name, type and binding, visibility, section, address, size
 _SHN_XINDEX = 0xFFFF
+_MACHINES = {
+    3: "x86",
+    21: "ppc64",
+    40: "arm",
+    EM_X86_64: "x86_64",
+    183: "aarch64",
+    EM_CUDA: "cuda",
+    243: "riscv",
+}
 # Both bound memory: far more than any compiler makes.
 _MAX_SECTIONS = 500_000
 MAX_NAMES = 64 << 20
@@ -74,6 +83,11 @@ class Elf:
     table: int
     sections: tuple[Section, ...]
     data: memoryview = field(repr=False)
+
+    @property
+    def machine_name(self) -> str:
+        """What the file is made for: 'x86_64', 'aarch64' …, 'cuda', or the number."""
+        return _MACHINES.get(self.machine, f"machine {self.machine}")
 
     def named(self, name: str) -> tuple[Section, ...]:
         """The sections of that name, in the file's order."""

@@ -34,7 +34,7 @@ _DT_NEEDED, _DT_PLTRELSZ, _DT_HASH, _DT_STRTAB, _DT_SYMTAB = 1, 2, 4, 5, 6
 _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_JMPREL = 7, 8, 10, 23
 _DT_RELRSZ, _DT_RELR, _DT_GNU_HASH = 35, 36, 0x6FFFFEF5
 _GLOBAL_BINDINGS = (1, 2, 10)  # global, weak, unique
-_MAX_SEGMENTS = 1024
+_MAX_SEGMENTS = 256
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,10 @@ class Image:
             return self._elf.data[:0]
         offset = self.offset_of(address, size)
         return self._elf.data[offset : offset + size]
+
+    def word(self, address: int) -> int:
+        """The 8 bytes at an address, as they are in the file."""
+        return int(_WORD.unpack_from(self._elf.data, self.offset_of(address, _WORD.size))[0])
 
     def names(self) -> Names:
         """The dynamic string table."""
