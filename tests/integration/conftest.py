@@ -88,6 +88,14 @@ class Workbench:
             "build", "--kernel", kernel, "--out", str(self.out), *options, **variables
         )
 
+    def wheel_in(self, out: Path, *arguments: str) -> Path:
+        """The wheel that a task other than build writes into a folder of its own."""
+        done = self.invoke(*arguments, "--out", str(out))
+        assert done.code == 0, f"{' '.join(arguments)} ended with {done.code}:\n{done.err}"
+        found = sorted(out.glob("*.whl"))
+        assert len(found) == 1, f"not one wheel: {found}\n{done.err}"
+        return found[0]
+
     def wheels(self) -> tuple[Path, ...]:
         return tuple(sorted(self.out.glob("*.whl"))) if self.out.is_dir() else ()
 

@@ -95,20 +95,11 @@ def stitched(
 
 
 def stitch(bench: Workbench, wheels: Sequence[Path], out: Path) -> Path:
-    return made(bench, out, "stitch", *map(str, wheels))
+    return bench.wheel_in(out, "stitch", *map(str, wheels))
 
 
 def thin(bench: Workbench, wheel: Path, out: Path, *options: str) -> Path:
-    return made(bench, out, "thin", str(wheel), *options)
-
-
-def made(bench: Workbench, out: Path, *command: str) -> Path:
-    """The wheel that a task writes into an empty folder."""
-    done = bench.invoke(*command, "--out", str(out))
-    assert done.code == 0, f"{' '.join(command)} ended with {done.code}:\n{done.err}"
-    found = list(out.iterdir())
-    assert len(found) == 1, f"not one file, but {found}\n{done.err}"
-    return found[0]
+    return bench.wheel_in(out, "thin", str(wheel), *options)
 
 
 @pytest.fixture
