@@ -18,12 +18,15 @@ import pytest
 from fatwheel.arch import Arch
 from fatwheel.errors import FormatError, UsageError
 from fatwheel.verify import inspect as inspect_module
-from fatwheel.verify.inspect import Binary, coverage_of, inspect_file
+from fatwheel.verify.contents import Contents, Image, Unit
+from fatwheel.verify.inspect import coverage_of, inspect_file, inspect_units
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 SCHEMA = json.loads(
     (Path(inspect_module.__file__).parent / "schema" / "inspect.schema.json").read_text()
 )
+# A container without images.
+EMPTY = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0)
 DIST_INFO = {
     "thing-1.dist-info/METADATA": b"Name: thing\nVersion: 1\n",
     "thing-1.dist-info/WHEEL": b"Tag: py3-none-any\n",
@@ -33,7 +36,10 @@ DIST_INFO = {
 
 def inspect(path: Path) -> dict[str, Any]:
     """Inspect a file, and check the result against the schema."""
-    report = inspect_file(path)
+    return valid(inspect_file(path))
+
+
+def valid(report: dict[str, Any]) -> dict[str, Any]:
     jsonschema.validate(report, SCHEMA, jsonschema.Draft202012Validator)
     return report
 
@@ -136,32 +142,37 @@ def test_a_wheel_without_cuda_serves_nothing(tmp_path: Path) -> None:
     assert set(report["coverage"].values()) == {"none"}
 
 
-def group(*names: str) -> tuple[frozenset[Arch], frozenset[Arch]]:
-    """Architectures as in a container: 'sm_80' a cubin, 'compute_80' PTX."""
-    cubins = [Arch(int(name[3:])) for name in names if name.startswith("sm_")]
-    ptx = [Arch(int(name[8:])) for name in names if name.startswith("compute_")]
-    return frozenset(cubins), frozenset(ptx)
+def unit(*names: str) -> Unit:
+    """A container with one kernel: 'sm_80' is a cubin, 'compute_80' PTX."""
+    images = tuple(
+        Image("elf", Arch(int(name[3:])), 1, "")
+        if name.startswith("sm_")
+        else Image("ptx", Arch(int(name[8:])), 1, "")
+        for name in names
+    )
+    return Unit(0, ("kernel",), images)
+
+
+def contents(*units: Unit) -> Contents:
+    return Contents("a.so", "elf", "x86_64", len(units), (), units)
 
 
 @pytest.mark.parametrize(
-    ("groups", "expected"),
+    ("units", "expected"),
     [
         ([], "none"),
-        ([group("sm_86")], "native"),
-        ([group("sm_80")], "native"),
-        ([group("sm_89")], "none"),
-        ([group("compute_75")], "jit"),
-        ([group("compute_89")], "none"),
-        ([group("sm_90", "compute_80")], "jit"),
-        ([group("sm_86"), group("compute_80")], "jit"),
-        ([group("sm_86"), group("compute_80"), group("sm_90")], "none"),
+        ([unit("sm_86")], "native"),
+        ([unit("sm_80")], "native"),
+        ([unit("sm_89")], "none"),
+        ([unit("compute_75")], "jit"),
+        ([unit("compute_89")], "none"),
+        ([unit("sm_90", "compute_80")], "jit"),
+        ([unit("sm_86"), unit("compute_80")], "jit"),
+        ([unit("sm_86"), unit("compute_80"), unit("sm_90")], "none"),
     ],
 )
-def test_the_worst_container_decides(
-    groups: list[tuple[frozenset[Arch], frozenset[Arch]]], expected: str
-) -> None:
-    binaries = [Binary("a", "elf", "x86_64", groups=groups), Binary("b", "elf", "x86_64")]
-    assert coverage_of(binaries)["8.6"] == expected
+def test_the_worst_container_decides(units: list[Unit], expected: str) -> None:
+    assert coverage_of([contents(*units), contents()])["8.6"] == expected
 
 
 def test_containers_without_kernels_are_ignored(tmp_path: Path) -> None:
@@ -176,6 +187,54 @@ def test_containers_without_kernels_are_ignored(tmp_path: Path) -> None:
     report = inspect(tmp_path / "a.fatbin")
     assert report["binaries"][0]["containers"] == 2
     assert report["coverage"]["8.0"] == "native"
+
+
+def test_units_are_containers_with_their_kernels_and_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.fatbin"
+    path.write_bytes(
+        (DATA / "none.fatbin").read_bytes() + EMPTY + (DATA / "lz4.fatbin").read_bytes()
+    )
+    report = valid(inspect_units(path))
+    first, second = report["binaries"][0].pop("units")
+    assert report == inspect(path), "--units may only add to the report"
+    # The empty container between the two has the number 1, and no kernels.
+    assert (first["container"], second["container"]) == (0, 2)
+    assert first["kernels"] == second["kernels"] == ["$empty", "scale"]
+    images = [("elf", "sm_80"), ("ptx", "compute_80"), ("elf", "sm_90a"), ("elf", "sm_120f")]
+    for unit, compressions in ((first, {""}), (second, {"lz4"})):
+        assert [(image["kind"], image["arch"]) for image in unit["images"]] == images
+        assert {image["compression"] for image in unit["images"]} == compressions
+
+
+def test_a_cubin_is_a_unit_outside_of_any_container() -> None:
+    report = valid(inspect_units(DATA / "cuda12.4-sm_90a.cubin"))
+    (unit,) = report["binaries"][0]["units"]
+    assert (unit["container"], unit["kernels"]) == (None, ["$empty", "scale"])
+
+
+def test_units_of_a_wheel_are_with_their_binary(tmp_path: Path) -> None:
+    data = (DATA / "zstd.fatbin").read_bytes()
+    report = valid(inspect_units(wheel(tmp_path / "a.whl", {"a/x.bin": data, "a/y.bin": data * 2})))
+    assert [len(binary["units"]) for binary in report["binaries"]] == [1, 2]
+    assert report["binaries"][0]["units"][0]["images"][0]["compression"] == "zstd"
+
+
+@pytest.mark.parametrize(
+    ("compiler", "name", "format_"),
+    [("x86_64-w64-mingw32-gcc", "a.dll", "pe"), ("x86_64-w64-mingw32-gcc", "a.obj", "coff")],
+)
+def test_files_of_windows(
+    tmp_path: Path, tool: Callable[[str], str], compiler: str, name: str, format_: str
+) -> None:
+    (tmp_path / "a.s").write_text(
+        f'.section .nv_fatb,"dr"\n.incbin "{DATA / "lz4.fatbin"}"\n'
+        ".section .text\n.globl DllMainCRTStartup\nDllMainCRTStartup: mov $1, %eax\nret\n"
+    )
+    mode = ["-shared", "-nostdlib"] if format_ == "pe" else ["-c"]
+    subprocess.run([tool(compiler), *mode, "a.s", "-o", name], cwd=tmp_path, check=True)
+    (binary,) = inspect(tmp_path / name)["binaries"]
+    assert (binary["format"], binary["machine"]) == (format_, "x86_64")
+    assert (binary["containers"], binary["kernels"]) == (1, 2)
 
 
 def test_a_linked_binary_counts_its_executable_code(
@@ -217,7 +276,7 @@ PE = b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + bytes(100)
         (b"", "empty"),
         (b"hello, world\n", "not a kind of file"),
         (b"MZ is how this text begins", "not a kind of file"),
-        (PE, "PE files .* not supported yet"),
+        (PE, "header .* malformed"),
         (b"!<arch>\n", "static libraries"),
         (b"\x7fELF\x01\x01" + bytes(60), "64-bit"),
         (b"\x7fELF", "cut off"),

@@ -1,0 +1,145 @@
+"""What a binary holds: its containers, the images of each and the kernels in them.
+
+Read once, container by container, so that a library of a gigabyte costs little memory. What is
+malformed ends in FormatError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ..arch import Arch
+from ..decoders import DECODERS
+from ..errors import FormatError
+from ..fatbin import cubin
+from ..fatbin.binary import Binary, read_binary
+from ..fatbin.container import Entry, payload
+from ..fatbin.parity import Described, describe
+from ..fatbin.union import MAX_DECOMPRESSED
+
+_MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: 'elf' (a cubin), 'ptx', 'lto' or 'other'; size is bytes as they are stored.
+
+    compression: '', 'lz4', 'zstd' or 'unknown'.
+    """
+
+    kind: str
+    arch: Arch
+    size: int
+    compression: str
+
+    @property
+    def name(self) -> str:
+        """`sm_86` for a cubin, `compute_80` for any other kind."""
+        return self.arch.sm if self.kind == "elf" else self.arch.compute
+
+
+@dataclass(frozen=True)
+class Read:
+    """An image and its kernels; these are empty where its kind cannot be read."""
+
+    image: Image
+    kernels: Described
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A container with kernels: its place in the file from 0 on, None for a cubin's own code.
+
+    kernels are distinct, in the order of their names.
+    """
+
+    container: int | None
+    kernels: tuple[str, ...]
+    images: tuple[Image, ...]
+
+    def archs(self, kind: str) -> frozenset[Arch]:
+        """The architectures of its images of one kind."""
+        return frozenset(image.arch for image in self.images if image.kind == kind)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one binary holds; images are those of all containers, also of those without kernels."""
+
+    path: str
+    format: str
+    machine: str
+    containers: int
+    images: tuple[Image, ...]
+    units: tuple[Unit, ...]
+
+
+# One container's images, or a cubin by itself.
+Container = tuple[int | None, list[Read]]
+ReadImage = Callable[[Entry], Described]
+
+
+def read_contents(path: str, data: memoryview) -> Contents:
+    """What the binary at `path` holds; of its kernels only the names are looked at."""
+    binary = read_binary(data)
+    return sum_up(path, binary, read_containers(data, binary, names_of))
+
+
+def names_of(entry: Entry) -> Described:
+    """An image's kernels by name, without their layouts."""
+    names: tuple[str, ...] = ()
+    if entry.kind == "elf":
+        names = cubin.kernel_names_of_cubin(payload(entry, DECODERS))
+    elif entry.kind == "ptx":
+        names = cubin.kernel_names_of_ptx(payload(entry, DECODERS))
+    return Described(_image(entry).name, frozenset(names), None)
+
+
+def layouts_of(entry: Entry) -> Described:
+    """An image's kernels with the layouts of their parameters, where it is a cubin."""
+    if entry.kind not in ("elf", "ptx"):
+        return names_of(entry)
+    return describe(_image(entry).name, entry, DECODERS)
+
+
+def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterator[Container]:
+    """The images of each container of a binary, and what `read` finds in them."""
+    if binary.format == "cubin":
+        yield None, [_read_cubin(data)]
+    total = sum(entry.uncompressed for found in binary.containers for entry in found.entries)
+    if total > MAX_DECOMPRESSED:
+        raise FormatError(f"its images claim {total} bytes uncompressed: too many to read")
+    for number, found in enumerate(binary.containers):
+        try:
+            yield number, [Read(_image(entry), read(entry)) for entry in found.entries]
+        except FormatError as error:
+            raise error.within(f"fatbin container at offset {found.offset:#x}") from error
+
+
+def sum_up(path: str, binary: Binary, containers: Iterable[Container]) -> Contents:
+    """What all containers hold together, as they come."""
+    images: list[Image] = []
+    units: list[Unit] = []
+    names = 0
+    for number, found in containers:
+        here = tuple(read.image for read in found)
+        images += here
+        kernels = sorted(set().union(*(read.kernels.kernels for read in found)))
+        names += sum(map(len, kernels))
+        if names > _MAX_NAMES:
+            raise FormatError("its kernels' names are too long")
+        if kernels:
+            units.append(Unit(number, tuple(kernels), here))
+    count = len(binary.containers)
+    return Contents(path, binary.format, binary.machine, count, tuple(images), tuple(units))
+
+
+def _image(entry: Entry) -> Image:
+    return Image(entry.kind, entry.arch, entry.stored, entry.compression)
+
+
+def _read_cubin(data: memoryview) -> Read:
+    image = Image("elf", cubin.arch_of_cubin(data), len(data), "")
+    layouts = cubin.kernels_of_cubin(data)
+    return Read(image, Described(image.name, frozenset(layouts), layouts))

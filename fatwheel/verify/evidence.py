@@ -1,0 +1,129 @@
+"""All that the checks of a wheel look at, read in one pass over the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import FormatError, StitchError, UsageError
+from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
+from ..fatbin.parity import compare
+from ..wheels.archive import Wheel, open_wheel
+from .contents import Container, Contents, Read, layouts_of, read_containers, sum_up
+from .findings import Finding, wrong
+from .recorded import Record, Watched, read_record
+
+_MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One binary of a wheel.
+
+    linked:       whether it is a library or program, and not an object.
+    imports:      the libraries it asks the system for.
+    initialisers: the functions it exports that initialise a Python module: `PyInit__C`.
+    disparities:  where images of one container do not agree on their kernels.
+    """
+
+    contents: Contents
+    linked: bool
+    imports: tuple[str, ...]
+    initialisers: frozenset[str]
+    disparities: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A wheel: what it says of itself, its files, its binaries, and binaries that are damaged."""
+
+    filename: str
+    name: str
+    version: str
+    tags: tuple[str, ...]
+    dist_info: str
+    metadata: bytes
+    wheel: bytes
+    record: Record
+    files: Mapping[str, Watched]
+    binaries: tuple[Examined, ...]
+    unreadable: tuple[Finding, ...]
+
+
+def gather(path: Path) -> Evidence:
+    """Read a wheel from its first to its last file.
+
+    UsageError where there is no such file, FormatError where its archive is not sound: nothing
+    in it can be believed then.
+    """
+    try:
+        with open_wheel(path) as wheel:
+            return _gather(wheel)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read this file: {error.strerror or error}",
+            where=str(path),
+            hint="valid: a wheel",
+        ) from error
+
+
+def _gather(wheel: Wheel) -> Evidence:
+    folder = wheel.dist_info
+    record = read_record(f"{folder}/RECORD", wheel.read(f"{folder}/RECORD"))
+    files: dict[str, Watched] = {}
+    binaries: list[Examined] = []
+    unreadable: list[Finding] = []
+    for member in wheel.members:
+        watched = files[member.name] = record.watch(member.name)
+        if not is_binary(wheel.start(member.name, HEAD)):
+            for piece in wheel.pieces(member.name):
+                watched.update(piece)
+            continue
+        with wheel.mapped(member.name, watched.update) as data:
+            try:
+                binaries.append(examine(member.name, data))
+            except FormatError as error:
+                where = ": ".join(part for part in (member.name, error.where) if part)
+                unreadable.append(wrong(error.what, where, error.details))
+    return Evidence(
+        filename=wheel.path.name,
+        name=wheel.name,
+        version=wheel.version,
+        tags=wheel.tags,
+        dist_info=folder,
+        metadata=wheel.read(f"{folder}/METADATA"),
+        wheel=wheel.read(f"{folder}/WHEEL"),
+        record=record,
+        files=files,
+        binaries=tuple(binaries),
+        unreadable=tuple(unreadable),
+    )
+
+
+def examine(path: str, data: memoryview) -> Examined:
+    """One binary; FormatError where it cannot be read."""
+    binary = read_binary(data)
+    disparities: list[Finding] = []
+
+    def compared() -> Iterator[Container]:
+        for number, found in read_containers(data, binary, layouts_of):
+            where = path if number is None else f"{path}, container {number}"
+            disparities.extend(_disparities(where, found))
+            yield number, found
+
+    contents = sum_up(path, binary, compared())
+    initialisers = frozenset(name for name in exports_of(data) if name.startswith(_MODULE))
+    return Examined(contents, binary.linked, imports_of(data), initialisers, tuple(disparities))
+
+
+def _disparities(where: str, found: list[Read]) -> Iterator[Finding]:
+    """Each image that does not agree with the first cubin of its container, or the first PTX."""
+    cubins = [read.kernels for read in found if read.image.kind == "elf"]
+    ptx = [read.kernels for read in found if read.image.kind == "ptx"]
+    comparable = [*cubins, *ptx]
+    for other in comparable[1:]:
+        try:
+            compare(where, [comparable[0], other])
+        except StitchError as error:
+            yield wrong(error.what, where, error.details)

@@ -1,0 +1,94 @@
+"""Whether a wheel is what its names say: project, version, tags, and the version's own label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from ..errors import FormatError
+from ..wheels.metadata import disagreements, fields
+from ..wheels.name import parse_wheel_name
+from .evidence import Evidence
+from .findings import Finding, note, warning, wrong
+from .libraries import cuda_versions
+
+_ARCH = re.compile(r"(sm|ptx)_?([0-9]{2,3}[af]?)")
+_WITH_PTX = "ptx"
+_CUDA = re.compile(r"cu(1[0-9])[0-9]?(?![0-9])")
+
+
+def name_findings(evidence: Evidence) -> Iterator[Finding]:
+    """File name, dist-info folder, METADATA and WHEEL against each other."""
+    for severity, error in _disagreements(evidence):
+        yield Finding(severity, error.what, details=error.details)
+    versions = fields(evidence.wheel, "Wheel-Version")
+    if len(versions) != 1 or not versions[0].startswith("1."):
+        said = ", ".join(versions) or "none"
+        yield wrong(f"the wheel's format is {said}; installers know 1.x", "WHEEL")
+    if len(fields(evidence.metadata, "Metadata-Version")) != 1:
+        yield wrong("there is not one Metadata-Version", "METADATA")
+    host_code = any(binary.contents.machine != "cuda" for binary in evidence.binaries)
+    if host_code and fields(evidence.wheel, "Root-Is-Purelib") == ["true"]:
+        yield warning("Root-Is-Purelib is true, although there are binaries", "WHEEL")
+
+
+def _disagreements(evidence: Evidence) -> Iterator[tuple[str, FormatError]]:
+    try:
+        name = parse_wheel_name(evidence.filename)
+        for error in disagreements(name, evidence.dist_info, evidence.metadata, evidence.wheel):
+            yield "wrong", error
+    except FormatError as error:
+        yield "wrong", error
+        return
+    build = "".join(fields(evidence.wheel, "Build"))
+    if build != name.build:
+        details = [f"the file name says {name.build or 'none'}", f"WHEEL says {build or 'none'}"]
+        yield "warning", FormatError("the wheel's build tags do not agree", details=details)
+
+
+def label_findings(evidence: Evidence) -> Iterator[Finding]:
+    """The version's local part, such as `cu130torch2.11.sm80.sm89.ptx`, against the bytes."""
+    local = evidence.version.partition("+")[2]
+    yield from _cuda_findings(local, cuda_versions(evidence))
+    named = _named_images(local)
+    if not named:
+        yield note("the version names no architectures")
+        return
+    found = {
+        image.name
+        for binary in evidence.binaries
+        for image in binary.contents.images
+        if image.kind in ("elf", "ptx") and binary.contents.containers
+    }
+    if named != found:
+        yield wrong(
+            f"the version {evidence.version} does not name the architectures that are inside",
+            details=[
+                *(f"only in the version: {name}" for name in sorted(named - found)),
+                *(f"only inside: {name}" for name in sorted(found - named)),
+            ],
+        )
+
+
+def _cuda_findings(local: str, versions: Collection[str]) -> Iterator[Finding]:
+    said = _CUDA.match(local)
+    if said and versions and said[1] not in versions:
+        found = " and ".join(f"CUDA {version}" for version in sorted(versions))
+        yield wrong(f"the version says CUDA {said[1]}, its binaries need {found}")
+
+
+def _named_images(local: str) -> set[str]:
+    """`sm_80` and `compute_80` for each architecture that a label names.
+
+    `sm89.ptx` is for cubins and PTX, `ptx80` for PTX alone.
+    """
+    named: set[str] = set()
+    last = ""
+    for part in re.split(r"[-_.]", local.lower()):
+        match = _ARCH.fullmatch(part)
+        if match:
+            last = match[2]
+            named.add(f"sm_{last}" if match[1] == "sm" else f"compute_{last}")
+        elif part == _WITH_PTX and last:
+            named.add(f"compute_{last}")
+    return named

@@ -1,0 +1,136 @@
+"""Whether a wheel's tags fit its binaries, and its Python modules' names what they hold.
+
+Tags: PyPA specification "Platform compatibility tags". Names of modules: PEP 3149 (Linux), PEP
+489 (`PyInit_`), and what CPython writes on Windows (`_C.cp311-win_amd64.pyd`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..wheels.metadata import expand_tags
+from .evidence import Evidence, Examined
+from .findings import Finding, note, warning, wrong
+
+_WINDOWS = {"win_amd64": "x86_64", "win32": "x86", "win_arm64": "aarch64"}
+_LINUX = re.compile(r"(?:many|musl)?linux(?:_[0-9]+_[0-9]+|[0-9]+)?_(?P<machine>[a-z].*)")
+_MACHINES = {
+    "i686": "x86", "i386": "x86", "ppc64le": "ppc64", "armv6l": "arm", "armv7l": "arm",
+    "riscv64": "riscv",
+}  # fmt: skip
+_FORMATS = {"pe": "Windows", "coff": "Windows", "elf": "Linux"}
+_DEVICE_ONLY = "cuda"
+
+_MODULE = re.compile(
+    r"(?P<name>[^./]+?)(?P<debug>_d)?(?:\.(?P<tag>[a-z][A-Za-z0-9_-]*))?\.(?P<suffix>so|pyd)"
+)
+_CPYTHON = re.compile(r"(?:cpython-|cp)(?P<abi>[0-9]{2,}[a-z]*)(?:-(?P<platform>.+))?")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One tag of a wheel, taken apart."""
+
+    python: str
+    abi: str
+    platform: str
+
+    @property
+    def system(self) -> tuple[str, str] | None:
+        """The system and machine that the platform stands for; None where it is not known."""
+        if self.platform in _WINDOWS:
+            return "Windows", _WINDOWS[self.platform]
+        match = _LINUX.fullmatch(self.platform)
+        if not match:
+            return None
+        return "Linux", _MACHINES.get(match["machine"], match["machine"])
+
+
+def tags_of(evidence: Evidence) -> tuple[Tag, ...]:
+    """The single tags that the wheel's own WHEEL stands for, in order."""
+    parts = (tag.split("-") for tag in expand_tags(evidence.tags))
+    return tuple(sorted((Tag(*three) for three in parts if len(three) == 3), key=str))
+
+
+def platform_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Every binary's format and machine against every platform that the wheel is for."""
+    platforms = {tag.platform: tag.system for tag in tags_of(evidence)}
+    for platform, system in platforms.items():
+        if platform == "any" or system:
+            continue
+        yield warning(f"the platform {platform} is not known here")
+    for binary in evidence.binaries:
+        contents = binary.contents
+        if contents.machine == _DEVICE_ONLY:
+            continue
+        made_for = (_FORMATS[contents.format], contents.machine)
+        for platform, system in platforms.items():
+            if platform == "any":
+                what = f"it is for {' '.join(made_for)}, the wheel says it runs on any system"
+                yield wrong(what, contents.path)
+            elif system and system != made_for:
+                what = f"it is for {' '.join(made_for)}, the wheel for {platform}"
+                yield wrong(what, contents.path)
+
+
+def module_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Libraries that are named as Python modules are named."""
+    tags = tags_of(evidence)
+    for binary in evidence.binaries:
+        match = _MODULE.fullmatch(binary.contents.path.rpartition("/")[2])
+        if match and binary.linked:
+            yield from _initialiser_findings(binary, match)
+            yield from _abi_findings(binary.contents.path, match["tag"] or "", tags)
+
+
+def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Finding]:
+    path = binary.contents.path
+    wanted = _initialiser(match["name"])
+    there = sorted(binary.initialisers)
+    if wanted in there:
+        return
+    if match["tag"]:
+        yield wrong(
+            f"it cannot be imported: it does not export {wanted}",
+            path,
+            [f"it exports {name}" for name in there],
+        )
+    elif there:
+        what = f"Python cannot import it under this name: it exports {', '.join(there)}"
+        yield warning(what, path)
+    elif not match["name"].startswith("lib"):
+        yield note(f"not a Python module: it does not export {wanted}", path)
+
+
+def _initialiser(module: str) -> str:
+    if module.isascii():
+        return f"PyInit_{module}"
+    return "PyInitU_" + module.encode("punycode").decode("ascii").replace("-", "_")
+
+
+def _abi_findings(path: str, module: str, tags: tuple[Tag, ...]) -> Iterator[Finding]:
+    """`cpython-311-x86_64-linux-gnu` or `cp311-win_amd64` against the wheel's tags."""
+    match = _CPYTHON.fullmatch(module)
+    if not match:
+        return
+    abi, platform = f"cp{match['abi']}", match["platform"] or ""
+    abis = {tag.abi for tag in tags}
+    if abi not in abis:
+        severity = "warning" if abis == {"none"} else "wrong"
+        meant = ", ".join(sorted({f"{tag.python}-{tag.abi}" for tag in tags}))
+        yield Finding(severity, f"only {abi} loads it, the wheel is for {meant}", path)
+    machines = {tag.system[1] for tag in tags if tag.system}
+    if not platform or not machines:
+        return
+    wanted = _WINDOWS.get(platform, _MACHINES.get(_machine(platform), _machine(platform)))
+    if wanted not in machines:
+        yield wrong(
+            f"its name says {platform}, the wheel is for {', '.join(sorted(machines))}", path
+        )
+
+
+def _machine(triple: str) -> str:
+    """`x86_64` of `x86_64-linux-gnu`."""
+    return triple.partition("-")[0]

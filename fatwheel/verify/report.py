@@ -1,0 +1,112 @@
+"""Whether a wheel is what it should be: `invoke verify`.
+
+Every check looks at the same evidence, and tells all that it finds. The result's shape is fixed
+by `schema/verify.schema.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import VerifyError
+from .device import compression_findings, coverage_findings, parity_findings
+from .evidence import Evidence, Examined, gather
+from .findings import WRONG, Check, Finding
+from .inspect import coverage_of, report_binary
+from .libraries import cuda_versions, import_findings, imports_of
+from .names import label_findings, name_findings
+from .platforms import module_findings, platform_findings
+from .recorded import record_findings
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in one wheel."""
+
+    evidence: Evidence
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; warnings may be there."""
+        return all(check.result != WRONG for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        evidence = self.evidence
+        return {
+            "file": evidence.filename,
+            "wheel": {
+                "name": evidence.name,
+                "version": evidence.version,
+                "tags": list(evidence.tags),
+            },
+            "ok": self.ok,
+            "checks": [_report_check(check) for check in self.checks],
+            "binaries": [_report_examined(binary, evidence) for binary in evidence.binaries],
+            "coverage": coverage_of(binary.contents for binary in evidence.binaries),
+        }
+
+
+def verify_wheel(path: Path) -> Report:
+    """Check a wheel that anyone built.
+
+    UsageError where there is no such file; FormatError where it is no wheel, or its archive is
+    damaged or hostile, so that nothing in it can be believed.
+    """
+    evidence = gather(path)
+    return Report(evidence, checks_of(evidence))
+
+
+def checks_of(evidence: Evidence) -> tuple[Check, ...]:
+    """Every check, in the order in which they are shown."""
+    found: dict[str, Iterable[Finding]] = {
+        "record": record_findings(evidence.record, evidence.files),
+        "names": name_findings(evidence),
+        "label": label_findings(evidence),
+        "platform": platform_findings(evidence),
+        "binaries": evidence.unreadable,
+        "modules": module_findings(evidence),
+        "imports": import_findings(evidence),
+        "coverage": coverage_findings(evidence),
+        "parity": parity_findings(evidence),
+        "compression": compression_findings(evidence, cuda_versions(evidence)),
+    }
+    return tuple(Check(name, tuple(findings)) for name, findings in found.items())
+
+
+def refusal(report: Report) -> VerifyError:
+    """What to end with where something is wrong; the report itself tells the rest."""
+    failed = [check.name for check in report.checks if check.result == WRONG]
+    return VerifyError(
+        f"something is wrong with this wheel: {', '.join(failed)}", where=report.evidence.filename
+    )
+
+
+def _report_check(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "result": check.result,
+        "findings": [
+            {
+                "severity": finding.severity,
+                "where": finding.where or None,
+                "what": finding.what,
+                "details": list(finding.details),
+            }
+            for finding in check.findings
+        ],
+    }
+
+
+def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
+    return {
+        **report_binary(binary.contents),
+        "coverage": coverage_of([binary.contents]),
+        "imports": [
+            {"name": found.name, "from": found.origin, "version": found.version or None}
+            for found in imports_of(binary, evidence.files)
+        ],
+    }
