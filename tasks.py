@@ -8,27 +8,17 @@ folder below this one.
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
-from fatwheel.errors import (
-    FatwheelError,
-    InterruptedBuildError,
-    StoreError,
-    ToolchainError,
-    UsageError,
-)
-from fatwheel.files import OF_THE_DISK
-from fatwheel.sizes import parse_size
+from fatwheel.errors import ToolchainError
+from fatwheel.ui.arguments import FilesTask, count_of, folder_of, size_of
+from fatwheel.ui.ending import reported
 
 # What each task calls is imported when it runs: the list of tasks, help and tab completion
 # should not wait for it.
@@ -58,6 +48,7 @@ _HELP = {
         "front": "exact: each architecture gets a run of nvcc's front end of its own, as nvcc "
         "does it; shared: one run for all, half the work; auto: shared where a proof kept with "
         "the recipe shows the same code, else exact (default: auto)",
+        "split": "besides, make a thin wheel for each architecture",
         "out": "folder for the wheels (default: dist)",
     },
 )
@@ -73,6 +64,7 @@ def build(
     jobs: str | None = None,
     memory: str | None = None,
     front: str = "auto",
+    split: bool = False,
     out: str = "dist",
 ) -> None:
     """
@@ -87,11 +79,12 @@ def build(
       invoke build --arch 80,90a,120+ptx          and PTX for what comes after
       invoke build --jobs 4 --memory 16GiB        leave room for other work
       invoke build --front exact                  byte for byte what nvcc alone makes
+      invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
 
     GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
     100 B200; 103 B300; 120 RTX 50, RTX PRO.
     """
-    with _reported():
+    with reported():
         from fatwheel import pipeline
 
         request = pipeline.BuildRequest(
@@ -101,15 +94,17 @@ def build(
             torch=torch,
             toolchain=toolchain,
             engine=engine,
-            shards=_count("--shards", shards),
-            jobs=_count("--jobs", jobs),
-            memory=_size("--memory", memory),
+            shards=count_of("--shards", shards),
+            jobs=count_of("--jobs", jobs),
+            memory=size_of("--memory", memory),
             front=front,
-            out=_folder("--out", out),
+            out=folder_of("--out", out),
         )
         with ui.board() as emit:
             wheels = pipeline.build(request, emit)
+            thin_wheels = pipeline.split(wheels, emit) if split else []
         ui.show_wheels(wheels)
+        ui.show_edited(thin_wheels)
 
 
 @task(
@@ -129,12 +124,75 @@ def inspect(c: Context, file: str, json: bool = False) -> None:
       invoke inspect dist/*.whl
       invoke inspect module.so --json
     """
-    with _reported():
+    with reported():
         from fatwheel.verify.inspect import inspect_file
 
         report = inspect_file(Path(file))
         show = ui.show_json if json else ui.show_inspection
         show(report)
+
+
+@task(
+    klass=FilesTask,
+    auto_shortflags=False,
+    positional=["wheels"],
+    help={
+        "wheels": "two or more wheels of the same project, version, Python and platform",
+        "out": "folder for the wheel (default: dist)",
+    },
+)
+def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
+    """
+    Put the GPU code of several wheels into one.
+
+    Whoever built the wheels: they must be builds of the same source for different GPUs. Nothing
+    is compiled. All kernels must be in all wheels, with the same parameters, and all other files
+    must be the same. The new wheel's version names all architectures.
+
+      invoke stitch demo-1.0+sm80-cp311-cp311-win_amd64.whl demo-1.0+sm89-cp311-cp311-win_amd64.whl
+      invoke stitch dist/*.whl --out fat
+    """
+    with reported():
+        from fatwheel.postlink.stitch import stitch_wheels
+
+        ui.show_edited([stitch_wheels([Path(wheel) for wheel in wheels], folder_of("--out", out))])
+
+
+@task(
+    auto_shortflags=False,
+    positional=["file"],
+    help={
+        "file": "a wheel, or a single .so, .pyd, .dll, .o, .obj or .fatbin",
+        "arch": "the GPUs to keep code for, by their architecture, comma-separated: 80,86,90; "
+        "89+ptx keeps the PTX of that architecture too",
+        "keep-ptx": "keep all PTX, for GPUs to come",
+        "out": "folder for the result (default: dist)",
+    },
+)
+def thin(
+    c: Context, file: str, arch: str | None = None, keep_ptx: bool = False, out: str = "dist"
+) -> None:
+    """
+    Leave out the GPU code that the GPUs you name do not load.
+
+    Whoever built the file. Of each unit's images those stay that such a GPU would load: machine
+    code for it or for the nearest older GPU of its generation, or else PTX for its driver to
+    compile. Where nothing would be left for a kernel to run on, nothing is written. A wheel's
+    version says what is left.
+
+      invoke thin xformers-0.0.23-cp311-cp311-win_amd64.whl --arch 89
+      invoke thin demo.whl --arch 86,89 --keep-ptx --out thin
+      invoke thin module.so --arch 80 --out thin
+    """
+    with reported():
+        from fatwheel.arch import parse_gpu_list
+        from fatwheel.fatbin.choose import selection_for
+        from fatwheel.postlink import thin as thinning
+
+        selection = selection_for(parse_gpu_list(arch or ""))
+        if keep_ptx:
+            selection = selection.with_every_ptx()
+        ui.show_edited([thinning.thin(Path(file), selection, folder_of("--out", out))])
 
 
 @task(
@@ -165,7 +223,7 @@ def prove(
       invoke prove --kernel causal-conv1d --arch 80,86,89
       invoke prove --kernel flash-attn --arch 80,86,89 --units '*fwd_hdim64*,*bwd_hdim64*'
     """
-    with _reported():
+    with reported():
         from fatwheel import prove as proving
 
         request = proving.ProveRequest(
@@ -174,8 +232,8 @@ def prove(
             units=units,
             toolchain=toolchain,
             python=python,
-            jobs=_count("--jobs", jobs),
-            memory=_size("--memory", memory),
+            jobs=count_of("--jobs", jobs),
+            memory=size_of("--memory", memory),
         )
         with ui.board() as emit:
             proof = proving.prove(request, emit)
@@ -209,10 +267,10 @@ def cache(
       invoke cache --limit 20GiB
       FATWHEEL_CACHE=/big/disk invoke cache --clean
     """
-    with _reported():
+    with reported():
         from fatwheel.housekeeping import tend_cache
 
-        report = tend_cache(check=check, limit=_size("--limit", limit), clean=clean)
+        report = tend_cache(check=check, limit=size_of("--limit", limit), clean=clean)
         if json:
             ui.show_json(report.to_json())
         else:
@@ -251,12 +309,12 @@ def bench(
       invoke bench --part units                   flash-attn's units, plain nvcc beside fatwheel
       invoke bench --kernel selftest --part again,arch
     """
-    with _reported():
+    with reported():
         from fatwheel.bench import run
 
         request = run.BenchRequest(
             parts=part,
-            rounds=_count("--rounds", rounds) or 1,
+            rounds=count_of("--rounds", rounds) or 1,
             kernel=kernel,
             unit_kernel="flash-attn",
             units=run.UNITS,
@@ -290,7 +348,7 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
       invoke test -k 'store and not slow'
       pytest -m 'not slow'                        the quick ones only
     """
-    with _reported():
+    with reported():
         codes = [_run_module(*command) for command in _checks(all, k)]
     raise SystemExit(next((code for code in codes if code), 0))
 
@@ -317,61 +375,3 @@ def _run_module(name: str, *arguments: str) -> int:
         )
     ui.show_note(" ".join([name, *arguments]))
     return subprocess.call([sys.executable, "-m", name, *arguments], cwd=ROOT)
-
-
-# -- reading arguments ---------------------------------------------------------------------------
-
-
-def _count(option: str, text: str | None) -> int | None:
-    """A whole number from 1 on."""
-    if text is None:
-        return None
-    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
-        raise UsageError(
-            f"{text!r} is not a whole number above 0", where=option, hint="valid: 1, 2, 3"
-        )
-    return int(text)
-
-
-def _size(option: str, text: str | None) -> int | None:
-    """Bytes, of `48GiB`."""
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as error:
-        raise UsageError(str(error), where=option) from None
-
-
-def _folder(option: str, text: str) -> Path:
-    """A folder, which need not exist yet."""
-    path = Path(text)
-    places = (path, *path.parents)
-    if not text or any(os.path.exists(place) and not os.path.isdir(place) for place in places):
-        raise UsageError(f"{text!r} is not a folder", where=option, hint="valid: dist")
-    return path
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what can go wrong into a message and an exit code; see fatwheel.errors."""
-    try:
-        yield
-    except FatwheelError as error:
-        ui.show_error(error)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        ui.show_note("interrupted; what was finished is kept")
-        raise SystemExit(InterruptedBuildError.exit_code) from None
-    except BrokenPipeError:
-        # Whoever read our result has seen enough. Nothing may be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except OSError as error:
-        if error.errno not in OF_THE_DISK:
-            raise
-        trouble = StoreError(
-            f"cannot go on: {error.strerror}",
-            where=error.filename and os.fsdecode(error.filename),
-            hint="look at the disks of the cache (FATWHEEL_CACHE), of --out and of TMPDIR",
-        )
-        ui.show_error(trouble)
-        raise SystemExit(trouble.exit_code) from None

@@ -10,7 +10,7 @@ Standard library only: this module is imported inside build containers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -21,6 +21,8 @@ _NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)")
 # Compute capabilities of NVIDIA GPUs from 7.5 on (NVIDIA, "CUDA GPU Compute Capability").
 # 8.7 and 11.0 are Jetson Orin and Thor; 10.3 is B300; 12.1 is DGX Spark.
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1")
+# Those before, for which there are wheels still, and one that nvcc knows and no GPU has.
+OTHER_CAPABILITIES = ("5.0", "5.2", "5.3", "6.0", "6.1", "6.2", "7.0", "7.2", "8.8")
 
 
 @total_ordering
@@ -98,8 +100,24 @@ def parse_arch_list(text: str, known: Sequence[Arch]) -> tuple[ArchRequest, ...]
 
     The result is in ascending order. Raises UsageError naming every mistake.
     """
-    items = [item.strip() for item in text.split(",")] if text.strip() else []
     listing = "this toolchain's nvcc knows: " + ", ".join(str(a) for a in sorted(known))
+    unknown = "an architecture this toolchain's nvcc does not know"
+    return _parse_list(text, lambda arch: arch in known, unknown, listing)
+
+
+def parse_gpu_list(text: str) -> tuple[ArchRequest, ...]:
+    """The same where no compiler is needed: any GPU's architecture, with any suffix."""
+    known = sorted(map(parse_capability, (*CAPABILITIES, *OTHER_CAPABILITIES)))
+    listing = "GPUs are known of: " + ", ".join(str(arch) for arch in known)
+    return _parse_list(
+        text, lambda arch: Arch(arch.number) in known, "no GPU's architecture", listing
+    )
+
+
+def _parse_list(
+    text: str, is_known: Callable[[Arch], bool], unknown: str, listing: str
+) -> tuple[ArchRequest, ...]:
+    items = [item.strip() for item in text.split(",")] if text.strip() else []
     if not items:
         raise UsageError("no architecture given", where="--arch", hint=listing)
     requests: dict[Arch, ArchRequest] = {}
@@ -111,8 +129,8 @@ def parse_arch_list(text: str, known: Sequence[Arch]) -> tuple[ArchRequest, ...]
             mistakes.append(f"{item!r} is not an architecture (valid: 80, 90a, 120f, 80+ptx)")
             continue
         arch = Arch(int(match[1]), match[2])
-        if arch not in known:
-            mistakes.append(f"{item!r} is an architecture this toolchain's nvcc does not know")
+        if not is_known(arch):
+            mistakes.append(f"{item!r} is {unknown}")
         elif arch in requests:
             mistakes.append(f"{item!r} names {arch} a second time")
         else:

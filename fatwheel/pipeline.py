@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .arch import parse_gpu_list
 from .build.context import digest
 from .compiling import ENGINES, Means, compile_work
 from .errors import UsageError
-from .events import Emit, Planned, WheelMade
+from .events import Emit, Note, Planned, WheelMade
+from .fatbin.choose import selection_for
 from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
 from .machine import cores
 from .model import Front, Target
 from .plan import plan_work
+from .postlink.edited import Edited
 from .postlink.record import FILE as RECORD_FILE
 from .postlink.record import record_bytes
+from .postlink.thin import thin_wheel
 from .prepare import (
     Prepared,
     Tools,
@@ -67,6 +72,27 @@ def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     )
     _check_writable(request.out)
     return [_build_target(target, request, emit) for target in asked.targets]
+
+
+def split(wheels: Sequence[WheelMade], emit: Emit) -> list[Edited]:
+    """For each architecture of each of these wheels, a thin wheel beside it.
+
+    Variants of one architecture, such as 90 and 90a, stay together: a GPU chooses among them.
+    """
+    return [thin for wheel in wheels for thin in _split_wheel(wheel, emit)]
+
+
+def _split_wheel(wheel: WheelMade, emit: Emit) -> Iterator[Edited]:
+    path = Path(wheel.path)
+    requests = parse_gpu_list(wheel.archs)
+    numbers = sorted({request.arch.number for request in requests})
+    if len(numbers) == 1:
+        emit(Note(f"{path.name} is for one architecture already: nothing to split"))
+        return
+    for number in numbers:
+        wanted = [request for request in requests if request.arch.number == number]
+        with step(emit, "split", ",".join(map(str, wanted))):
+            yield thin_wheel(path, selection_for(wanted), path.parent)
 
 
 def fronts_for(target: Target, mode: str, compiler_id: str) -> tuple[Front, ...]:

@@ -10,7 +10,7 @@ Nothing here knows what images of other kinds (LTO-IR, unknown ones) are for, so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..arch import Arch, ArchRequest, runs_by_jit, runs_natively
 from .container import Entry
@@ -45,6 +45,10 @@ class Selection:
 
     gpus: tuple[Arch, ...]
     also: Callable[[Entry], bool] = nothing_more
+
+    def with_every_ptx(self) -> Selection:
+        """The same, and all PTX."""
+        return replace(self, also=every_ptx)
 
 
 def selection_for(requests: Iterable[ArchRequest]) -> Selection:

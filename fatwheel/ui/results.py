@@ -12,9 +12,11 @@ from .. import text
 from ..bench.report import BenchReport
 from ..events import WheelMade
 from ..housekeeping import CacheReport
+from ..postlink.edited import Edited
 from ..proof import Proof
 from . import tables
 from .console import out, write, write_rows, write_verbatim
+from .messages import show_note
 
 NAMES_SHOWN = 10  # of the kernels that differ
 
@@ -27,6 +29,14 @@ def show_json(data: Any) -> None:
 def show_wheels(wheels: Sequence[WheelMade]) -> None:
     """One table of what was made; a list instead where the screen is too narrow for it."""
     write_rows(out(), tables.wheel_rows(wheels))
+
+
+def show_edited(files: Sequence[Edited]) -> None:
+    """Files with more device code, or less, in one table; to stderr what was lost on the way."""
+    for file in files:
+        for note in file.notes:
+            show_note(f"{file.path.name}: {note}")
+    write_rows(out(), tables.edited_rows(files))
 
 
 def show_proof(proof: Proof) -> None:

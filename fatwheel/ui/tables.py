@@ -14,6 +14,7 @@ from typing import Any
 from .. import text
 from ..bench.report import BYTES, COUNT, PERCENT, RATIO, BenchReport, Figure
 from ..events import Planned, WheelMade
+from ..postlink.edited import Edited
 from ..store import Usage
 
 if sys.version_info >= (3, 11):
@@ -73,6 +74,18 @@ def wheel_rows(wheels: Sequence[WheelMade]) -> list[Row]:
             "slices": f"{wheel.hits} from the store, {wheel.compiled} compiled",
         }
         for wheel in wheels
+    ]
+
+
+def edited_rows(files: Sequence[Edited]) -> list[Row]:
+    return [
+        {
+            "file": str(file.path),
+            "size": text.size(file.size),
+            "sha256": file.sha256,
+            "archs": ", ".join(file.archs),
+        }
+        for file in files
     ]
 
 

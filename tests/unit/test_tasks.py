@@ -373,7 +373,7 @@ def option_table(name: str) -> str:
         if argument.positional:
             flag = argument.name.upper()
         else:
-            flag = ("-" if len(argument.name) == 1 else "--") + argument.name
+            flag = ("-" if len(argument.names[0]) == 1 else "--") + argument.names[0]
         lines.append(f"| `{flag}` | {argument.help} |")
     return "\n".join(lines)
 

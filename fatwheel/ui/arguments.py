@@ -1,0 +1,112 @@
+"""Arguments of tasks: what their text means, and several files in a row.
+
+As for several files: invoke's positional arguments take one value each, and what follows it
+is the name of another task to invoke. How many values belong to an argument must be known before
+they are read; so it is counted beforehand, on the command line itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+
+from ..errors import UsageError
+from ..sizes import parse_size
+
+
+def count_of(option: str, text: str | None) -> int | None:
+    """A whole number from 1 on."""
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
+        raise UsageError(
+            f"{text!r} is not a whole number above 0", where=option, hint="valid: 1, 2, 3"
+        )
+    return int(text)
+
+
+def size_of(option: str, text: str | None) -> int | None:
+    """Bytes, of `48GiB`."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error), where=option) from None
+
+
+def folder_of(option: str, text: str) -> Path:
+    """A folder, which need not exist yet."""
+    path = Path(text)
+    places = (path, *path.parents)
+    if not text or any(os.path.exists(place) and not os.path.isdir(place) for place in places):
+        raise UsageError(f"{text!r} is not a folder", where=option, hint="valid: dist")
+    return path
+
+
+class FilesTask(Task[Any]):
+    """A task whose positional argument becomes the list of all words that are given to it.
+
+    It is the last task of its command line, since nothing can tell another's name from a file's.
+    Use it as `@task(klass=FilesTask, positional=[NAME])`.
+    """
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """As invoke's own, but that positional ones take several values."""
+        arguments = super().get_arguments(ignore_unknown_help)
+        valued = {
+            flag for argument in arguments if argument.takes_value for flag in _flags(argument)
+        }
+        count = sum(1 for _ in words_of(sys.argv[1:], {self.name, *self.aliases}, valued))
+        return [
+            _Files(argument, count) if argument.positional else argument for argument in arguments
+        ]
+
+
+def words_of(
+    line: Iterable[str], names: Collection[str], options: Collection[str]
+) -> Iterator[str]:
+    """The words of a command line after the name of a task, without options and their values.
+
+    options are those that take a value; `--option=value` is one word.
+    """
+    words = iter(line)
+    if not any(word in names for word in words):
+        return
+    for word in words:
+        if word == "--":
+            return
+        if word in options:
+            next(words, None)
+        elif not word.startswith("-"):
+            yield word
+
+
+class _Files(Argument):
+    """Has a value, the list of all that were given, only when these are as many as expected."""
+
+    def __init__(self, single: Argument, expected: int) -> None:
+        super().__init__(names=single.names, help=single.help, positional=True)
+        self._expected = max(expected, 1)
+        self._given: list[str] = []
+
+    @property
+    def value(self) -> list[str] | None:
+        return self._given if len(self._given) >= self._expected else None
+
+    @value.setter
+    def value(self, word: str) -> None:
+        self.set_value(word)
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        self.raw_value = value
+        self._given = [*self._given, value]
+
+
+def _flags(argument: Argument) -> tuple[str, ...]:
+    return tuple(("-" if len(name) == 1 else "--") + name for name in argument.names)
