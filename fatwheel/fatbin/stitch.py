@@ -1,4 +1,4 @@
-"""Put the slices of one unit, made by separate nvcc calls, into one host object.
+"""Put the slices of one unit, made by separate nvcc calls, into one host object: `.o` or `.obj`.
 
 Raises FormatError for bytes that are not what they should be. Whether slices belong together is
 for `parity` to say.
@@ -7,16 +7,36 @@ for `parity` to say.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..arch import Arch
 from ..errors import FormatError
+from . import coff, coff_edit, elf, elf_linked
 from .container import Entry, parse_containers, write_container
-from .elf import MAGIC as ELF_MAGIC
-from .elf import read_elf, replace_section
 
-FATBIN_SECTION = ".nv_fatbin"
-RELOCATABLE_SECTION = "__nv_relfatbin"
+
+class _Object(Protocol):
+    """What the readers of all formats offer."""
+
+    def named(self, name: str) -> tuple[Any, ...]: ...
+
+    def content(self, section: Any) -> memoryview: ...
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How objects of one format are read and edited, and which sections hold device code."""
+
+    code: str
+    relocatable: str
+    read: Callable[[bytes | memoryview], _Object]
+    replace: Callable[[bytes | memoryview, Mapping[str, bytes]], bytes]
+
+
+_ELF = _Format(*elf_linked.FATBIN_SECTIONS, elf.read_elf, elf.replace_section)
+_COFF = _Format(*coff.FATBIN_SECTIONS, coff.read_coff, coff_edit.replace_section)
 
 _KIND_ORDER = {"elf": 0, "ptx": 1, "lto": 2, "other": 3}
 
@@ -26,8 +46,8 @@ def slices_of(data: bytes | memoryview) -> tuple[Entry, ...]:
 
     FormatError if there is no container or more than one, or the code is device-linked.
     """
-    is_object = bytes(data[:4]) == ELF_MAGIC
-    containers = parse_containers(_fatbin_of_object(data) if is_object else data)
+    form = _format_of(data)
+    containers = parse_containers(_fatbin(form, data) if form else data)
     if len(containers) != 1:
         raise FormatError(
             f"{len(containers)} fatbin containers, not one",
@@ -38,14 +58,12 @@ def slices_of(data: bytes | memoryview) -> tuple[Entry, ...]:
 
 def without_device_code(obj: bytes | memoryview) -> bytes:
     """The host object with an empty fatbin section, for the store."""
-    _fatbin_of_object(obj)
-    return replace_section(obj, {FATBIN_SECTION: b""})
+    return _with_fatbin(obj, b"")
 
 
 def stitch_object(host: bytes | memoryview, entries: Sequence[Entry]) -> bytes:
     """The host object with one container that holds `entries` in the given order, verbatim."""
-    _fatbin_of_object(host)
-    return replace_section(host, {FATBIN_SECTION: write_container(entries)})
+    return _with_fatbin(host, write_container(entries))
 
 
 def nvcc_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -91,18 +109,34 @@ def _each_once(entries: Iterable[Entry]) -> Iterable[Entry]:
     return [by_bytes[raw] for raw in sorted(by_bytes)]
 
 
-def _fatbin_of_object(obj: bytes | memoryview) -> memoryview:
-    elf = read_elf(obj)
-    if elf.named(RELOCATABLE_SECTION):
+def _format_of(data: bytes | memoryview) -> _Format | None:
+    """The format of an object, told from its bytes; None for anything else."""
+    head = bytes(data[: coff.HEADER_SIZE])
+    if head.startswith(elf.MAGIC):
+        return _ELF
+    return _COFF if coff.is_coff(head) else None
+
+
+def _with_fatbin(obj: bytes | memoryview, fatbin: bytes) -> bytes:
+    form = _format_of(obj)
+    if form is None:
+        raise FormatError("neither an object for Linux (ELF) nor one for Windows (COFF)")
+    _fatbin(form, obj)
+    return form.replace(obj, {form.code: fatbin})
+
+
+def _fatbin(form: _Format, obj: bytes | memoryview) -> memoryview:
+    sections = form.read(obj)
+    if sections.named(form.relocatable):
         raise FormatError(
             "relocatable device code (nvcc -rdc=true, -dc or -dlto) is not supported",
-            where=f"section {RELOCATABLE_SECTION}",
+            where=f"section {form.relocatable}",
             hint="build the unit without separate compilation",
         )
-    found = elf.named(FATBIN_SECTION)
+    found = sections.named(form.code)
     if len(found) != 1:
         raise FormatError(
-            f"{len(found)} {FATBIN_SECTION} sections, not one",
+            f"{len(found)} {form.code} sections, not one",
             hint="was this object made by nvcc -c?",
         )
-    return elf.content(found[0])
+    return sections.content(found[0])

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import lief
 import pytest
 from elftools.elf.elffile import ELFFile
 
@@ -22,6 +23,9 @@ from fatwheel.fatbin.stitch import (
     stitch_object,
     without_device_code,
 )
+
+from .coffobjects import COMPILERS, compile_object
+from .coffobjects import SOURCE as WINDOWS_SOURCE
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 FATBIN = DATA / "none.fatbin"
@@ -52,6 +56,17 @@ def compile_host(
 @pytest.fixture(scope="module")
 def host(compile_host: Callable[[str], bytes]) -> bytes:
     return compile_host(".nv_fatbin")
+
+
+@pytest.fixture(scope="module", params=COMPILERS)
+def windows_host(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tool: Callable[[str], str],
+) -> bytes:
+    """An object for Windows with the same fatbin."""
+    folder = tmp_path_factory.mktemp("windows")
+    return compile_object(tool, folder, request.param, FATBIN.read_bytes())
 
 
 def entry(image: bytes, number: int, *, kind: int = 2, flags: int = 0x11) -> Entry:
@@ -95,6 +110,37 @@ def test_the_stitched_object_links(host: bytes, tmp_path: Path, tool: Callable[[
     linked = ELFFile(io.BytesIO((tmp_path / "a").read_bytes()))
     data = linked.get_section_by_name(".nv_fatbin").data()
     assert slices_of(data) == twice
+
+
+def test_objects_for_windows_are_stitched_alike(windows_host: bytes) -> None:
+    (container,) = parse_containers(FATBIN.read_bytes())
+    assert slices_of(windows_host) == container.entries
+    empty = without_device_code(windows_host)
+    assert len(empty) < len(windows_host) - 17_000
+    assert stitch_object(empty, slices_of(windows_host)) == windows_host
+    reverse = stitch_object(empty, slices_of(windows_host)[::-1])
+    assert slices_of(reverse) == slices_of(windows_host)[::-1]
+    parsed = lief.COFF.parse(list(reverse))
+    (data,) = [bytes(part.content) for part in parsed.sections if part.name == ".nv_fatb"]
+    raw = b"".join(bytes(entry.raw) for entry in container.entries[::-1])
+    assert data == struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw
+
+
+def test_relocatable_device_code_for_windows_is_refused_by_name(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    source = WINDOWS_SOURCE.replace(".nv_fatb", "__nv_rel")
+    obj = compile_object(tool, tmp_path, "clang", FATBIN.read_bytes(), source)
+    for use in (slices_of, without_device_code, lambda data: stitch_object(data, ())):
+        with pytest.raises(FormatError, match=r"relocatable device code.*is not supp") as caught:
+            use(obj)
+        assert caught.value.where == "section __nv_rel"
+
+
+def test_only_objects_can_be_stitched() -> None:
+    for use in (without_device_code, lambda data: stitch_object(data, ())):
+        with pytest.raises(FormatError, match="neither an object for Linux"):
+            use(FATBIN.read_bytes())
 
 
 def test_relocatable_device_code_is_refused_by_name(

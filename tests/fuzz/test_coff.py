@@ -1,0 +1,82 @@
+"""Damaged COFF objects end in FormatError or are edited soundly, in little time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import FormatError
+from fatwheel.fatbin.binary import read_binary
+from fatwheel.fatbin.coff import Coff, read_coff
+from fatwheel.fatbin.coff_edit import rewrite_object
+from fatwheel.fatbin.container import Entry, parse_containers
+from fatwheel.fatbin.stitch import slices_of, stitch_object, without_device_code
+
+from ..unit.coffobjects import COMPILERS, compile_object
+from .mutators import Seed, mutate
+
+DATA = Path(__file__).parent.parent / "data" / "device"
+ROUNDS = 600
+ENTRIES = parse_containers((DATA / "lz4.fatbin").read_bytes())[0].entries
+KEPT = ENTRIES[:1]
+
+
+def stitch(data: bytes) -> None:
+    """Device code that is put into an object is in it then, and nothing else has changed."""
+    stitched = stitch_object(without_device_code(data), ENTRIES)
+    assert raw(slices_of(stitched)) == raw(ENTRIES)
+    assert others(read_coff(stitched)) == others(read_coff(data))
+
+
+def thin(data: bytes) -> None:
+    """The same, and what was edited can be edited again to the same result."""
+    many, few = written(data, ENTRIES), written(data, KEPT)
+    assert raw(slices_of(few)) == raw(KEPT)
+    assert written(many, KEPT) == few
+    assert len(few) <= len(data) + 4096, "it has grown"
+
+
+def raw(entries: tuple[Entry, ...]) -> list[bytes]:
+    return [bytes(entry.raw) for entry in entries]
+
+
+def written(data: bytes, entries: tuple[Entry, ...]) -> bytes:
+    containers = read_binary(memoryview(data)).containers
+    return b"".join(rewrite_object(read_coff(data), [entries for _ in containers]).pieces)
+
+
+def others(coff: Coff) -> list[tuple[str, bytes, bytes]]:
+    """Everything that sections but the fatbin's hold."""
+    return [
+        (section.name, bytes(coff.content(section)), bytes(coff.relocations(section)))
+        for section in coff.sections
+        if section.name != ".nv_fatb"
+    ]
+
+
+@pytest.mark.parametrize("use", [stitch, thin])
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_damaged_objects(
+    tool: Callable[[str], str], tmp_path: Path, compiler: str, use: Callable[[bytes], None]
+) -> None:
+    seed = Seed(
+        compiler, compile_object(tool, tmp_path, compiler, (DATA / "zstd.fatbin").read_bytes())
+    )
+    use(seed.data)
+    refused = 0
+    for number in range(ROUNDS):
+        case = mutate(random.Random(f"{compiler}/{number}"), seed, [seed])
+        start = time.monotonic()
+        try:
+            use(case)
+        except FormatError:
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(f"case {compiler}/{number}: {error!r} came out") from error
+        seconds = time.monotonic() - start
+        assert seconds < 2, f"case {compiler}/{number} took {seconds:.1f} seconds"
+    assert ROUNDS // 10 < refused < ROUNDS * 9 // 10, f"{refused} of {ROUNDS} cases were refused"
