@@ -4,73 +4,142 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import lz4.block
+import pytest
 import zstandard
 from elftools.elf.elffile import ELFFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fatwheel.errors import FormatError
 from fatwheel.fatbin import lz4 as own_lz4
 from fatwheel.fatbin import zstd as own_zstd
 from fatwheel.fatbin.container import Entry, parse_containers, payload, write_container
 from fatwheel.fatbin.elf import read_elf, replace_section
 
-FLAGS = {"": 0, "a": 0x100000, "f": 0x200000}
+COMPRESSIONS = ("", "lz4", "zstd", "unknown")
+KINDS = {1: "ptx", 2: "elf", 8: "lto"}
+LZ4, ZSTD, ARCH_SPECIFIC, FAMILY_SPECIFIC = 0x2000, 0x8000, 0x100000, 0x200000
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What must be read of an entry; image is None where nobody can know it."""
+
+    kind: str
+    arch: str
+    flags: int
+    header_size: int
+    compression: str
+    stored: int
+    uncompressed: int
+    image: bytes | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An entry encoded here, and what it means."""
+
+    raw: bytes
+    meaning: Meaning
 
 
 @st.composite
-def raw_entries(draw: st.DrawFn) -> tuple[bytes, tuple[str, str, bytes]]:
-    """An entry encoded here, and (kind, architecture, image) as it must be read."""
-    kind, kind_name = draw(st.sampled_from([(1, "ptx"), (2, "elf"), (8, "lto"), (77, "other")]))
+def samples(draw: st.DrawFn, compressions: Sequence[str] = COMPRESSIONS) -> Sample:
+    """Entries of every kind, known or not, with any flags, header and compression."""
+    kind = draw(st.sampled_from(sorted(KINDS)) | st.integers(0, 2**16 - 1))
     number = draw(st.sampled_from([50, 75, 80, 90, 100, 121, 999]))
-    suffix = draw(st.sampled_from(sorted(FLAGS)))
-    image = draw(st.binary(max_size=300).map(lambda data: data + bytes(-len(data) % 8)))
-    compression = draw(st.sampled_from(["", "lz4", "zstd"]))
-    stored, flags = image, FLAGS[suffix] | draw(st.sampled_from([0x11, 0x41, 0x1000013]))
+    header_size = draw(st.sampled_from([64, 72, 80, 96, 104, 112]) | st.integers(64, 300))
+    flags = draw(st.sampled_from([0x11, 0x41, 0x1000013]) | st.integers(0, 2**64 - 1))
+    image = draw(st.binary(max_size=300))
+    compression = draw(st.sampled_from(compressions))
+    stored, flags = compress(compression, image, flags)
+    padding = draw(st.binary(max_size=16)) if compression else b""
+    # The library's version, the options' offset, and the identifier's offset and length.
+    unread = draw(st.lists(st.integers(0, 2**16 - 1), min_size=5, max_size=5))
+    header = struct.pack(
+        "<HHIQIIHHIIIQQQ",
+        kind, 0x101, header_size, len(stored + padding), len(stored) if compression else 0,
+        *unread[:3], number, *unread[3:], flags, 0, len(image),
+    )  # fmt: skip
+    extra = draw(st.binary(min_size=header_size - 64, max_size=header_size - 64))
+    suffix = "f" if flags & FAMILY_SPECIFIC else "a" if flags & ARCH_SPECIFIC else ""
+    meaning = Meaning(
+        kind=KINDS.get(kind, "other"),
+        arch=f"{number}{suffix}",
+        flags=flags,
+        header_size=header_size,
+        compression=compression,
+        stored=len(stored),
+        uncompressed=len(image),
+        image=None if compression == "unknown" else image,
+    )
+    return Sample(header + extra + stored + padding, meaning)
+
+
+def compress(compression: str, image: bytes, flags: int) -> tuple[bytes, int]:
+    """The image as it is stored, and the flags that say how; without compression any do."""
+    neither = flags & ~(LZ4 | ZSTD)
     if compression == "lz4":
-        stored, flags = lz4.block.compress(image, store_size=False), flags | 0x2000
-    elif compression == "zstd":
-        stored, flags = zstandard.ZstdCompressor().compress(image), flags | 0x8000
-    header = draw(st.sampled_from([64, 72, 80, 112]))
-    padded = stored + bytes(-len(stored) % 8)
-    size = len(stored) if compression else 0
-    fields = (kind, 0x101, header, len(padded), size, 0, 7, 8, number, 0, 0, flags, 0, len(image))
-    packed = struct.pack("<HHIQIIHHIIIQQQ", *fields)
-    extra = draw(st.binary(min_size=header - 64, max_size=header - 64))
-    return packed + extra + padded, (kind_name, f"{number}{suffix}", image)
+        return lz4.block.compress(image, store_size=False), neither | LZ4
+    if compression == "zstd":
+        return zstandard.ZstdCompressor().compress(image), flags | ZSTD
+    if compression == "unknown":
+        return b"?" + image, neither
+    return image, flags
 
 
-def read_entries(raws: list[bytes]) -> tuple[Entry, ...]:
-    """Entries as a container that is put together here holds them."""
-    raw = b"".join(raws)
+def meaning_of(entry: Entry) -> Meaning:
+    return Meaning(
+        kind=entry.kind,
+        arch=entry.arch.name,
+        flags=entry.flags,
+        header_size=entry.header_size,
+        compression=entry.compression,
+        stored=entry.stored,
+        uncompressed=entry.uncompressed,
+        image=None if entry.compression == "unknown" else bytes(payload(entry)),
+    )
+
+
+def read_entries(row: list[Sample]) -> tuple[Entry, ...]:
+    """The entries of a container that is put together here."""
+    raw = b"".join(sample.raw for sample in row)
     (container,) = parse_containers(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw)
     return container.entries
 
 
-@given(st.lists(raw_entries(), max_size=6))
-def test_a_written_container_is_read_back(
-    entries: list[tuple[bytes, tuple[str, str, bytes]]],
-) -> None:
-    raw = b"".join(data for data, _ in entries)
-    written = write_container(read_entries([data for data, _ in entries]))
+@given(st.lists(samples(), max_size=6))
+def test_a_written_container_is_read_back(row: list[Sample]) -> None:
+    entries = read_entries(row)
+    written = write_container(entries)
+    raw = b"".join(sample.raw for sample in row)
     assert written == struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw
     (container,) = parse_containers(written)
-    read = [(entry.kind, entry.arch.name, bytes(payload(entry))) for entry in container.entries]
-    assert read == [meaning for _, meaning in entries]
+    assert (container.offset, container.size) == (0, len(written))
+    assert container.entries == entries
+    assert [meaning_of(entry) for entry in container.entries] == [s.meaning for s in row]
 
 
-@given(st.lists(st.tuples(st.lists(raw_entries(), max_size=3), st.integers(0, 40)), max_size=5))
-def test_containers_in_a_row_are_all_found(
-    row: list[tuple[list[tuple[bytes, tuple[str, str, bytes]]], int]],
-) -> None:
-    written = [write_container(read_entries([data for data, _ in entries])) for entries, _ in row]
+@given(st.lists(st.tuples(st.lists(samples(), max_size=3), st.integers(0, 40)), max_size=5))
+def test_containers_in_a_row_are_all_found(row: list[tuple[list[Sample], int]]) -> None:
+    written = [write_container(read_entries(entries)) for entries, _ in row]
     section = b"".join(
         data + bytes(padding) for data, (_, padding) in zip(written, row, strict=True)
     )
     found = parse_containers(section)
     assert [section[c.offset : c.offset + c.size] for c in found] == written
     assert [write_container(c.entries) for c in found] == written
+
+
+@given(samples(compressions=["unknown"]))
+def test_an_unknown_compression_is_refused_when_the_image_is_wanted(sample: Sample) -> None:
+    (entry,) = read_entries([sample])
+    with pytest.raises(FormatError, match="compressed in an unknown way"):
+        payload(entry)
 
 
 REPETITIVE = st.builds(
