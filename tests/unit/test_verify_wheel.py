@@ -3,7 +3,6 @@ with sm_80, compute_80, sm_90a and sm_120f (data/device/README.md)."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,22 +11,16 @@ from fatwheel.errors import FormatError, VerifyError
 from fatwheel.model import Front, Recipe, Source, Target, Toolchain
 from fatwheel.verify.wheel import check_wheel
 
-from .standins import DATA, front
+from .cudawheels import LABEL, LZ4, NONE
+from .standins import front
+from .tinywheels import Draft
 
-NONE, LZ4 = ((DATA / f"{name}.fatbin").read_bytes() for name in ("none", "lz4"))
 ALL = (front("80", "sm_80", "compute_80"), front("90a"), front("120f"))
 
 
-def wheel(folder: Path, version: str = "1.0+cu130", **binaries: bytes) -> Path:
-    path = folder / f"demo-{version}-py3-none-any.whl"
-    info = f"demo-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as out:
-        for name, data in binaries.items():
-            out.writestr(f"demo/{name}.bin", data)
-        out.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: demo\nVersion: {version}\n")
-        out.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        out.writestr(f"{info}/RECORD", "")
-    return path
+def wheel(folder: Path, version: str = f"1.0+{LABEL}", **binaries: bytes) -> Path:
+    files = {f"demo/{name}.fatbin": data for name, data in binaries.items()}
+    return Draft(version=version, tag="py3-none-any", files=files).write(folder)
 
 
 def check(path: Path, *fronts: Front) -> None:
@@ -62,7 +55,7 @@ def test_binaries_without_device_code_do_not_matter(tmp_path: Path) -> None:
 def test_an_image_that_is_missing_is_named_with_its_binary(tmp_path: Path) -> None:
     error = refusal(wheel(tmp_path, one=NONE, two=NONE), *ALL, front("86"))
     assert error.details == (
-        "demo/one.bin: sm_86 is in 0 of 1 units", "demo/two.bin: sm_86 is in 0 of 1 units",
+        "demo/one.fatbin: sm_86 is in 0 of 1 units", "demo/two.fatbin: sm_86 is in 0 of 1 units",
     )  # fmt: skip
     assert "sm_86" in (error.hint or "")
     assert error.exit_code == 13
@@ -73,19 +66,29 @@ def test_an_image_must_be_in_every_unit(tmp_path: Path) -> None:
     start = 16
     other = NONE[: start + 0x1C] + b"\x56" + NONE[start + 0x1D :]
     error = refusal(wheel(tmp_path, one=NONE + other), *ALL)
-    assert error.details == ("demo/one.bin: sm_80 is in 1 of 2 units",)
+    assert "demo/one.fatbin: sm_80 is in 1 of 2 units" in error.details
 
 
 def test_a_wheel_without_device_code_is_refused(tmp_path: Path) -> None:
-    error = refusal(wheel(tmp_path, text=b"nothing"), *ALL)
+    error = refusal(wheel(tmp_path, "1.0+cu130", text=b"nothing"), *ALL)
     assert error.details == ("no binary in it holds device code",)
 
 
-@pytest.mark.parametrize("version", ["1.1+cu130", "1.0", "1.0.1+cu130"])
+@pytest.mark.parametrize("version", [f"1.1+{LABEL}", "1.0", f"1.0.1+{LABEL}"])
 def test_the_version_must_be_the_recipes_with_our_label(tmp_path: Path, version: str) -> None:
     [detail] = refusal(wheel(tmp_path, version, one=NONE), *ALL).details
     assert version in detail
     assert "1.0" in detail
+
+
+def test_what_any_wheel_must_be_a_finished_one_must_be_too(tmp_path: Path) -> None:
+    """The label lacks an architecture, and RECORD has another hash."""
+    files = {"demo/one.fatbin": NONE}
+    rows: dict[str, str | None] = {"demo/one.fatbin": f"demo/one.fatbin,sha256=AA,{len(NONE)}"}
+    draft = Draft(version="1.0+cu130.sm80.ptx.sm90a", tag="py3-none-any", files=files, rows=rows)
+    details = "\n".join(refusal(draft.write(tmp_path), *ALL).details)
+    assert "only inside: sm_120f" in details
+    assert "demo/one.fatbin: its sha256 is not the one in RECORD" in details
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import platform
 import sys
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fatwheel.arch import Arch
@@ -70,6 +71,47 @@ def write_wheel(
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     return Package(name, version, path.name, len(content), digest, role)
+
+
+@dataclass
+class Draft:
+    """A wheel of any files that tests can spoil before it is written.
+
+    rows: lines of RECORD, by path, in place of the right ones; None leaves the line out.
+    """
+
+    project: str = "demo"
+    version: str = "1.0"
+    tag: str = "cp311-cp311-linux_x86_64"
+    files: dict[str, bytes] = field(default_factory=dict)
+    rows: dict[str, str | None] = field(default_factory=dict)
+    filename: str = ""
+    dist_info: str = ""
+    metadata: str = ""
+    wheel: str = ""
+
+    def write(self, folder: Path) -> Path:
+        """The wheel in `folder`."""
+        info = self.dist_info or f"{self.project}-{self.version}.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: {self.project}\nVersion: {self.version}\n"
+        wheel = f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {self.tag}\n"
+        contents = {
+            **self.files,
+            f"{info}/METADATA": (self.metadata or metadata).encode(),
+            f"{info}/WHEEL": (self.wheel or wheel).encode(),
+        }
+        rows: dict[str, str | None] = {
+            name: f"{name},{record_hash(data)},{len(data)}" for name, data in contents.items()
+        }
+        rows[f"{info}/RECORD"] = f"{info}/RECORD,,"
+        rows.update(self.rows)
+        lines = [row for row in rows.values() if row is not None]
+        contents[f"{info}/RECORD"] = "".join(f"{line}\n" for line in lines).encode("utf-8")
+        path = folder / (self.filename or f"{self.project}-{self.version}-{self.tag}.whl")
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in contents.items():
+                archive.writestr(name, data)
+        return path
 
 
 def nvcc_wheel(folder: Path, script: str = NVCC) -> Package:
