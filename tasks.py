@@ -7,16 +7,12 @@ folder below this one.
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
-from fatwheel.errors import ToolchainError
 from fatwheel.ui.arguments import FilesTask, count_of, folder_of, size_of
 from fatwheel.ui.ending import reported
 
@@ -111,25 +107,55 @@ def build(
     auto_shortflags=False,
     positional=["file"],
     help={
-        "file": "a wheel, .so, .o, .fatbin or .cubin",
+        "file": "a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin",
+        "units": "also each unit (container) with its kernels and images",
         "json": "print one JSON document instead of tables",
     },
 )
-def inspect(c: Context, file: str, json: bool = False) -> None:
+def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> None:
     """
     Show what GPU code a file holds, and which GPUs it runs on.
 
     Reads the bytes; the file's name is not trusted. Needs no CUDA.
 
       invoke inspect dist/*.whl
-      invoke inspect module.so --json
+      invoke inspect module.pyd --units --json
     """
     with reported():
-        from fatwheel.verify.inspect import inspect_file
+        from fatwheel.verify.inspect import inspect_file, inspect_units
 
-        report = inspect_file(Path(file))
+        report = inspect_units(Path(file)) if units else inspect_file(Path(file))
         show = ui.show_json if json else ui.show_inspection
         show(report)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    help={
+        "wheel": "the wheel to check, for Windows or Linux",
+        "json": "print one JSON document instead of the report",
+    },
+)
+def verify(c: Context, wheel: str, json: bool = False) -> None:
+    """
+    Check that a CUDA wheel is what it says, whoever built it.
+
+    RECORD, names and tags, architectures in the version, Python modules, libraries needed, GPUs
+    served, the same kernels for all of them. All that is wrong is shown at once, and then the
+    exit code is 13. Needs no CUDA and no GPU.
+
+      invoke verify dist/*.whl
+      invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl --json
+    """
+    with reported():
+        from fatwheel.verify.report import refusal, verify_wheel
+
+        report = verify_wheel(Path(wheel))
+        show = ui.show_json if json else ui.show_verification
+        show(report.to_json())
+        if not report.ok:
+            raise refusal(report)
 
 
 @task(
@@ -349,29 +375,7 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
       pytest -m 'not slow'                        the quick ones only
     """
     with reported():
-        codes = [_run_module(*command) for command in _checks(all, k)]
-    raise SystemExit(next((code for code in codes if code), 0))
+        from fatwheel import testing
 
-
-def _checks(everything: bool, expression: str | None) -> list[list[str]]:
-    tests = ["pytest"]
-    if not everything:
-        tests += ["-m", "not long"]
-    if expression:
-        tests += ["-k", expression]
-    return [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["mypy", "fatwheel", "tasks.py"],
-        tests,
-    ]
-
-
-def _run_module(name: str, *arguments: str) -> int:
-    """Run a Python tool in this folder; its exit code."""
-    if importlib.util.find_spec(name) is None:
-        raise ToolchainError(
-            f"{name} is not installed", hint="install it: python -m pip install -e '.[test]'"
-        )
-    ui.show_note(" ".join([name, *arguments]))
-    return subprocess.call([sys.executable, "-m", name, *arguments], cwd=ROOT)
+        code = testing.run_checks(ROOT, all, k, ui.show_note)
+    raise SystemExit(code)

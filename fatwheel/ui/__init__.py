@@ -9,11 +9,11 @@ from .results import (
     show_bench_markdown,
     show_cache,
     show_edited,
-    show_inspection,
     show_json,
     show_proof,
     show_wheels,
 )
+from .verdicts import show_inspection, show_verification
 
 __all__ = [
     "LiveBoard",
@@ -29,5 +29,6 @@ __all__ = [
     "show_note",
     "show_plan",
     "show_proof",
+    "show_verification",
     "show_wheels",
 ]

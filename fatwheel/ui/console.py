@@ -79,6 +79,12 @@ def write(console: Console, *parts: Part) -> None:
     console.print(line, soft_wrap=True)
 
 
+def write_cut(console: Console, line: str) -> None:
+    """A line of which a terminal shows as much as its width has room for."""
+    words = Text(text.clean(line))
+    console.print(words, no_wrap=True, overflow="ellipsis", soft_wrap=not console.is_terminal)
+
+
 def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
     """Rows with equal keys as a table, or, on a screen too narrow for it, as a list of pairs."""
     if not rows:

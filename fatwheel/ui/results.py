@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from rich.console import Console
 
 from .. import text
 from ..bench.report import BenchReport
@@ -79,27 +77,3 @@ def show_bench_markdown(report: BenchReport) -> None:
     for rows in (tables.measurement_rows(report), tables.figure_rows(report)):
         write_verbatim("".join(f"{line}\n" for line in tables.markdown(rows)) + "\n")
     write_verbatim(f"Measured on {tables.bench_heading(report)}.\n")
-
-
-def show_inspection(report: Mapping[str, Any]) -> None:
-    """`verify.inspect.inspect_file`'s report, for people."""
-    console = out()
-    write(console, (report["file"], "bold"))
-    wheel = report["wheel"]
-    if wheel:
-        write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
-    for binary in report["binaries"]:
-        _show_binary(console, binary)
-    if any(binary["images"] for binary in report["binaries"]):
-        write(console, "")
-        write_rows(console, tables.coverage_rows(report["coverage"]))
-    else:
-        write(console, "no GPU code")
-
-
-def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
-    containers = text.count(binary["containers"], "container")
-    kernels = text.count(binary["kernels"], "kernel")
-    kind = f"{binary['format']}, {binary['machine']}"
-    write(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
-    write_rows(console, tables.image_rows(binary["images"]))

@@ -114,6 +114,18 @@ def image_rows(images: Sequence[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
+def unit_heading(unit: Mapping[str, Any]) -> str:
+    """A unit of a binary, as `inspect_units` reports it, without its kernels' names."""
+    place = "cubin" if unit["container"] is None else f"container {unit['container']}"
+    images = ", ".join(
+        " ".join(
+            filter(None, [image["arch"], image["compression"], f"({text.size(image['bytes'])})"])
+        )
+        for image in unit["images"]
+    )
+    return f"{place}: {text.count(len(unit['kernels']), 'kernel')}; {images}"
+
+
 def coverage_rows(coverage: Mapping[str, str]) -> list[Row]:
     """How each GPU is served, as `inspect_file` reports it by compute capability."""
     names = gpu_names()

@@ -23,6 +23,8 @@ from fatwheel.events import WheelMade
 from fatwheel.pipeline import BuildRequest
 from fatwheel.prove import ProveRequest
 
+from .tinywheels import Draft
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -276,6 +278,42 @@ def test_inspect_prints_what_was_found(
     assert json.loads(capfd.readouterr().out) == report
     assert run("inspect", "x.so") == 0
     assert capfd.readouterr().out.startswith("x.so\n")
+
+
+def test_inspect_shows_units_when_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = {"file": "x.so", "wheel": None, "binaries": [], "coverage": {}}
+    monkeypatch.setattr("fatwheel.verify.inspect.inspect_units", lambda path: report)
+    assert run("inspect", "x.so", "--units", "--json") == 0
+    assert json.loads(capfd.readouterr().out) == report
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [("py3-none-any", 0), ("cp311-cp311-win_amd64", errors.VerifyError.exit_code)],
+)
+def test_verify_reports_before_it_fails(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], tag: str, code: int
+) -> None:
+    """The same wheel, with the tag in its name as in WHEEL, and with another."""
+    wheel = Draft(tag="py3-none-any", filename=f"demo-1.0-{tag}.whl").write(tmp_path)
+    assert run("verify", str(wheel), "--json") == code
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["ok"] is (code == 0)
+    assert captured.err.startswith(
+        "error: something is wrong with this wheel: names" if code else ""
+    )
+    assert run("verify", str(wheel)) == code
+    captured = capfd.readouterr()
+    assert captured.out.startswith(f"{wheel.name}\ndemo 1.0 for py3-none-any\n")
+    assert "there is no device code in this wheel" in captured.out
+
+
+def test_verify_of_other_files_is_a_format_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.whl").write_bytes(b"no wheel")
+    assert run("verify", str(tmp_path / "a.whl")) == errors.FormatError.exit_code
+    assert run("verify", str(tmp_path / "b.whl")) == errors.UsageError.exit_code
 
 
 def test_cache_is_shown_and_tended(
