@@ -29,7 +29,7 @@ from .seeds import make_seeds
 from .worker import Cases, Outcome, Target, Work
 
 ROOT = Path(__file__).parents[2]
-CPU = 2.0  # seconds
+CPU, WALL = 2.0, 60.0  # seconds
 MEMORY = 256 << 20
 TARGETS = "tests.fuzz.targets"
 # Beyond this a campaign has shown enough, and ends.
@@ -41,7 +41,7 @@ Problem = tuple[str, str, str]  # target, kind and place: problems alike in thes
 
 @dataclass(frozen=True)
 class Campaign:
-    """What to try; cpu in seconds and memory in bytes are what one input may take."""
+    """What to try. What one input may take: cpu and wall in seconds, memory in bytes."""
 
     runs: int
     targets: tuple[str, ...]
@@ -49,6 +49,7 @@ class Campaign:
     jobs: int
     module: str = TARGETS
     cpu: float = CPU
+    wall: float = WALL
     memory: int = MEMORY
 
 
@@ -64,6 +65,7 @@ class Report:
     seconds: float = 0.0
     tried: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
+    took: Counter[str] = field(default_factory=Counter)  # CPU seconds
     slowest: tuple[float, int] = (0.0, -1)
     largest: tuple[int, int] = (0, -1)
     problems: dict[Problem, tuple[int, Outcome]] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Report:
     def add(self, number: int, outcome: Outcome) -> None:
         self.tried[outcome.target] += 1
         self.accepted[outcome.target] += outcome.accepted
+        self.took[outcome.target] += outcome.seconds  # type: ignore[assignment]
         self.slowest = max(self.slowest, (outcome.seconds, number))
         self.largest = max(self.largest, (outcome.memory, number))
         self.last = outcome
@@ -102,7 +105,7 @@ class Run:
         return Work(
             module=campaign.module, targets=campaign.targets, seed=campaign.seed,
             seeds=str(self._seeds), first=first, step=campaign.jobs, runs=campaign.runs,
-            cpu=campaign.cpu, memory=campaign.memory,
+            cpu=campaign.cpu, wall=campaign.wall, memory=campaign.memory,
         )  # fmt: skip
 
     def cases(self) -> Cases:
@@ -269,7 +272,8 @@ def _show(report: Report) -> None:
     rate = report.inputs / report.seconds
     _say(f"{report.inputs} inputs in {report.seconds:.0f} s, {rate:.0f} a second")
     for target, count in sorted(report.tried.items()):
-        _say(f"  {target}: {count} inputs, {report.accepted[target]} not refused by every step")
+        speed = 1000 * report.took[target] / count
+        _say(f"  {target}: {count} inputs, {speed:.1f} ms each, {report.accepted[target]} accepted")
     (seconds, slow), (memory, large) = report.slowest, report.largest
     _say(f"slowest: {seconds:.2f} s of CPU time (input {slow})")
     _say(f"highest rise of memory: {memory / (1 << 20):.0f} MiB (by input {large})")

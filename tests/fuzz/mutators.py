@@ -33,6 +33,8 @@ NAMES = (
     "seed-1.0.dist-info/RECORD", "seed-2.0.dist-info/METADATA", "seed-1.0.dist-info/", "ü.so",
     "x" * 5000, "a/" * 2000 + "b", "seed/_C.cpython-39-x86_64-linux-gnu.so", "seed/_D.pyd",
 )  # fmt: skip
+# What begins an input of two files; the size of the first follows in four bytes.
+PAIR = b"TWO\0"
 _MOST_BYTES = 1 << 17
 _RECORD = "seed-1.0.dist-info/RECORD"
 
@@ -51,7 +53,9 @@ class Seed:
 
 def mutate(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
     """The seed with one to five changes; `others` are what it may be spliced with."""
-    if source.random() < 0.5 and seed.data[:2] == b"PK":
+    if seed.data[:4] == PAIR:
+        return _mutate_pair(source, seed, others)
+    if source.random() < 0.7 and seed.data[:2] == b"PK":
         return _mutate_wheel(source, seed)
     data = bytearray(seed.data)
     for _ in range(source.choice((0, 1, 1, 1, 2, 3))):
@@ -150,6 +154,24 @@ def _splice(source: random.Random, data: bytearray, other: bytes) -> None:
     """The first part of one file and the last part of another."""
     at = source.randrange(len(data) + 1)
     data[at:] = other[min(at, len(other)) if source.random() < 0.5 else 0 :]
+
+
+def split_pair(data: bytes) -> tuple[bytes, bytes]:
+    """The files of an input of two."""
+    end = 8 + int.from_bytes(data[4:8], "little")
+    return data[8:end], data[end:]
+
+
+def join_pair(one: bytes, other: bytes) -> bytes:
+    return PAIR + len(one).to_bytes(4, "little") + one + other
+
+
+def _mutate_pair(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
+    """One of the two files changed, sometimes both."""
+    files = list(split_pair(seed.data))
+    for index in source.choice(((0,), (1,), (0, 1))):
+        files[index] = mutate(source, Seed(seed.name, files[index]), others)
+    return join_pair(*files)
 
 
 # -- wheels --------------------------------------------------------------------------------------

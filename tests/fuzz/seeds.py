@@ -18,8 +18,13 @@ from pathlib import Path
 import lz4.block
 import zstandard
 
+from fatwheel.arch import Arch, ArchRequest
+from fatwheel.fatbin.choose import selection_for
 from fatwheel.fatbin.container import Entry, parse_containers, write_container
+from fatwheel.postlink.thin import thin_wheel
 from fatwheel.wheels.pack import plain_file, write_wheel
+
+from .mutators import join_pair
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 
@@ -37,27 +42,39 @@ EXPORT const void *first_wrapper(void) { return wrappers; }
 EXPORT int PyInit_seed(void) { return puts("hello"); }
 EXPORT int start(void) { return 1; }
 """
-_ASSEMBLER = """\
+# Labels that begin with .L leave no symbol behind.
+_LINKED = """\
 .section {fatbins},"{flags}"
 .align 8
-one: .incbin "one.fatbin"
+.Lone: .incbin "one.fatbin"
 .align 8
-two: .incbin "two.fatbin"
+.Ltwo: .incbin "two.fatbin"
 .align 8
-none: .incbin "empty.fatbin"
+.Lnone: .incbin "empty.fatbin"
 .section {wrappers},"{writable}"
 .align 8
 .globl wrappers
 wrappers:
 .long 0x466243B1, 1
-.quad one, 0
+.quad .Lone, 0
 .long 0x466243B1, 1
-.quad two, 0
+.quad .Ltwo, 0
 .long 0x466243B1, 1
-.quad none, 0
+.quad .Lnone, 0
 """
-_OBJECT = '.text\nnop\n.section {section},"{flags}"\n.align 8\n.incbin "one.fatbin"\n'
+_OBJECT = """\
+.text
+nop
+.section {fatbins},"{flags}"
+.align 8
+.Lone: .incbin "one.fatbin"
+.section {wrappers},"{writable}"
+.align 8
+.long 0x466243B1, 1
+.quad .Lone, 0
+"""
 _ELF = {"fatbins": ".nv_fatbin", "flags": "a", "wrappers": ".nvFatBinSegment", "writable": "aw"}
+_SEPARATE = {**_ELF, "fatbins": "__nv_relfatbin"}
 _PE = {"fatbins": ".nv_fatb", "flags": "dr", "wrappers": ".nvFatBi", "writable": "dw"}
 _TINY = ["-Os", "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostartfiles"]
 _MINGW = "x86_64-w64-mingw32-"
@@ -89,8 +106,8 @@ _TOOLS = (
     Tool("pe", "program.exe", (f"{_MINGW}gcc", *_TINY, "-s", "-Wl,-e,start",
                                "host.c", "linked-pe.s", "-lmsvcrt")),
     Tool("coff", "object.obj", (f"{_MINGW}as", "object-pe.s")),
-    Tool("coff", "large.obj", (f"{_MINGW}as", "-mbig-obj", "linked-pe.s")),
-    Tool("coff", "clang.obj", ("clang", "--target=x86_64-pc-windows-msvc", "-c", "linked-pe.s")),
+    Tool("coff", "large.obj", (f"{_MINGW}as", "-mbig-obj", "object-pe.s")),
+    Tool("coff", "clang.obj", ("clang", "--target=x86_64-pc-windows-msvc", "-c", "object-pe.s")),
 )  # fmt: skip
 
 
@@ -107,6 +124,7 @@ def make_seeds(folder: Path) -> list[str]:
     work.mkdir(parents=True)
     missing = _compile(work, seeds)
     seeds["wheel"] = dict(_wheels(work, seeds))
+    seeds["pair"] = dict(_pairs(work, seeds["wheel"]))
     shutil.rmtree(work)
     for kind, files in seeds.items():
         (folder / kind).mkdir()
@@ -171,11 +189,11 @@ def _compile(work: Path, seeds: dict[str, dict[str, bytes]]) -> list[str]:
     (work / "two.fatbin").write_bytes(write_container(lz4_entries[:3]))
     (work / "empty.fatbin").write_bytes(write_container([]))
     (work / "host.c").write_text(_HOST)
-    (work / "linked.s").write_text(_ASSEMBLER.format(**_ELF) + '.section .note.GNU-stack,""\n')
-    (work / "linked-pe.s").write_text(_ASSEMBLER.format(**_PE))
-    (work / "object.s").write_text(_OBJECT.format(section=".nv_fatbin", flags="a"))
-    (work / "separate.s").write_text(_OBJECT.format(section="__nv_relfatbin", flags="a"))
-    (work / "object-pe.s").write_text(_OBJECT.format(section=".nv_fatb", flags="dr"))
+    (work / "linked.s").write_text(_LINKED.format(**_ELF) + '.section .note.GNU-stack,""\n')
+    (work / "linked-pe.s").write_text(_LINKED.format(**_PE))
+    (work / "object.s").write_text(_OBJECT.format(**_ELF))
+    (work / "separate.s").write_text(_OBJECT.format(**_SEPARATE))
+    (work / "object-pe.s").write_text(_OBJECT.format(**_PE))
     missing = []
     for tool in _TOOLS:
         program, *arguments = tool.command
@@ -197,6 +215,19 @@ def _wheels(work: Path, seeds: Mapping[str, Mapping[str, bytes]]) -> Iterator[tu
         yield "windows", _own_wheel(work, windows, "cp311-cp311-win_amd64")
     yield "stored", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_STORED)
     yield "deflated", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_DEFLATED)
+
+
+def _pairs(work: Path, wheels: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The parts of wheels for two GPUs, which can be stitched."""
+    for name, tag in (("ours", "cp311-cp311-linux_x86_64"), ("windows", "cp311-cp311-win_amd64")):
+        if name in wheels:
+            path = work / f"seed-1.0-{tag}.whl"
+            path.write_bytes(wheels[name])
+            parts = [
+                thin_wheel(path, selection_for([ArchRequest(Arch(arch))]), work / str(arch)).path
+                for arch in (80, 90)
+            ]
+            yield name, join_pair(*(part.read_bytes() for part in parts))
 
 
 def _texts(tag: str) -> dict[str, bytes]:

@@ -39,7 +39,7 @@ from fatwheel.errors import FatwheelError
 from .mutators import Seed, mutate
 from .seeds import read_seeds
 
-HANGS_AFTER = 60.0  # seconds of wall time
+_SETTLES_IN = 120.0  # seconds of wall time
 _KILL_AFTER = 2  # CPU seconds beyond the limit
 _STACK = 512 << 10  # of threads, in bytes: stacks count as memory
 _LONGEST = 20_000  # characters of a traceback
@@ -63,7 +63,7 @@ class Work:
     """What one worker does: inputs first, first + step, … below runs; or one file.
 
     module names the targets' module; seeds is the folder that `seeds.make_seeds` filled. cpu
-    is in seconds and memory in bytes: what one input may take.
+    and wall (time waited included) are seconds and memory is bytes: what one input may take.
     """
 
     module: str
@@ -74,6 +74,7 @@ class Work:
     step: int
     runs: int
     cpu: float
+    wall: float
     memory: int
     file: str | None = None
 
@@ -142,11 +143,11 @@ class Guard:
     def __init__(self, work: Work, targets: Mapping[str, Target]) -> None:
         self._work, self._targets = work, targets
         self._status = os.open("/proc/self/status", os.O_RDONLY)
-        self._floor = 0
+        self._floor = self._most = 0
 
     def settle(self, cases: Cases) -> None:
         """Try the seeds, so that everything is imported, and set the limits from there."""
-        signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER)
+        signal.setitimer(signal.ITIMER_REAL, _SETTLES_IN)
         for case in cases.sound():
             for step in self._targets[case.target].steps:
                 try:
@@ -154,19 +155,19 @@ class Guard:
                 except Exception:  # such an input is tried soon enough, and then reported
                     continue
         self._floor = self._memory("VmHWM")
-        limit = self._memory("VmData") + self._work.memory
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+        self._most = self._memory("VmData") + self._work.memory
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGPROF, _too_slow)
 
     def attempt(self, case: Case) -> Outcome:
         start = time.process_time()
         deadline = math.ceil(start + self._work.cpu) + _KILL_AFTER
-        resource.setrlimit(resource.RLIMIT_CPU, (deadline, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_CPU, deadline)
         error: BaseException | None = None
         refusals: list[str] = []
         try:
-            signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER)
+            _limit(resource.RLIMIT_DATA, self._most)
+            signal.setitimer(signal.ITIMER_REAL, self._work.wall)
             signal.setitimer(signal.ITIMER_PROF, self._work.cpu)
             for step in self._targets[case.target].steps:
                 refusals += _refusal(step, case.data)
@@ -175,6 +176,7 @@ class Guard:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
+            _limit(resource.RLIMIT_DATA, resource.RLIM_INFINITY)  # telling takes memory, too
         seconds = time.process_time() - start
         return self._outcome(case, seconds, refusals, error)
 
@@ -198,6 +200,10 @@ class Guard:
         """A line of the process's status, in bytes."""
         text = os.pread(self._status, 4096, 0).decode()
         return int(text.partition(f"{name}:")[2].split(maxsplit=1)[0]) << 10
+
+
+def _limit(what: int, most: int) -> None:
+    resource.setrlimit(what, (most, resource.RLIM_INFINITY))
 
 
 def _refusal(step: Callable[[bytes], None], data: bytes) -> list[str]:
