@@ -126,12 +126,13 @@ def _unit_names(record: Record) -> list[str]:
 def _union(records: Sequence[Record]) -> Record:
     """One record for several of the same identity."""
     codes: dict[str, set[str]] = {}
-    slices: dict[str, dict[str, str | None]] = {name: {} for name in _unit_names(records[0])}
+    names = _unit_names(records[0])  # the same in all; one name may stand there twice
+    slices: list[dict[str, str | None]] = [{} for _ in names]
     for record in records:
         for front in record["fronts"]:
             codes.setdefault(front["virtual"], set()).update(front["codes"])
-        for unit in record["units"]:
-            _add_slices(unit["name"], slices[unit["name"]], unit["slices"])
+        for found, unit in zip(slices, record["units"], strict=True):
+            _add_slices(unit["name"], found, unit["slices"])
     result = {key: value for key, value in records[0].items() if key != "schema"}
     return {
         **result,
@@ -141,7 +142,9 @@ def _union(records: Sequence[Record]) -> Record:
             for virtual in sorted(codes, key=_place)
             if codes[virtual]
         ],
-        "units": [{"name": name, "slices": found} for name, found in slices.items()],
+        "units": [
+            {"name": name, "slices": found} for name, found in zip(names, slices, strict=True)
+        ],
     }
 
 

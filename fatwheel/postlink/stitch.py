@@ -172,7 +172,7 @@ def _host_notes(stem: str, wheels: Sequence[Surveyed]) -> list[str]:
         return []
     return [
         f"{wheels[0].files[stem].name}: the host code is that of {wheels[0].path.name}; "
-        f"{', '.join(differing)} would have had another"
+        f"in {', '.join(differing)} it is not quite the same"
     ]
 
 
