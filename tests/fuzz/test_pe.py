@@ -1,0 +1,75 @@
+"""Damaged PE images end in FormatError or are edited soundly, in little time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import FormatError
+from fatwheel.fatbin.container import Entry, parse_containers
+from fatwheel.fatbin.pe import base_relocations, exported_addresses, exports, imports, read_pe
+from fatwheel.fatbin.pe_linked import rewrite_linked
+
+from ..unit import peimages
+from .mutators import Seed, mutate
+
+DATA = Path(__file__).parent.parent / "data" / "device"
+ROUNDS = 600
+ENTRIES = parse_containers((DATA / "lz4.fatbin").read_bytes())[0].entries
+LIBRARY = peimages.library(ENTRIES[:2], ENTRIES[2:])
+SEEDS = {
+    "appended": LIBRARY,
+    "in place": peimages.library(ENTRIES[:2], ENTRIES[2:], last=True),
+    "signed": replace(LIBRARY, signature=bytes(64), checksum=1, room=40),
+    "no room": peimages.with_debug_offset(replace(LIBRARY, room=0)),
+}
+
+
+def read(data: bytes) -> None:
+    pe = read_pe(data)
+    imports(pe)
+    exports(pe)
+    exported_addresses(pe)
+    list(base_relocations(pe))
+    for section in pe.sections:
+        pe.content(section)
+
+
+def rewrite(data: bytes) -> None:
+    """What was edited can be edited again, and to the same result as the original."""
+    few = written(data, 1)
+    assert written(few, 1) == few
+    assert len(few) <= len(data) + 4096, "it has grown"
+
+
+def written(data: bytes, kept: int) -> bytes:
+    pe = read_pe(data)
+    sections = pe.named(".nv_fatb")
+    found = parse_containers(pe.content(sections[0])) if sections else ()
+    contents: list[tuple[Entry, ...]] = [container.entries[:kept] for container in found]
+    return b"".join(rewrite_linked(pe, contents).pieces)
+
+
+@pytest.mark.parametrize("use", [read, rewrite])
+@pytest.mark.parametrize("name", SEEDS)
+def test_damaged_images(name: str, use: Callable[[bytes], None]) -> None:
+    seed = Seed(name, SEEDS[name].write())
+    use(seed.data)
+    refused = 0
+    for number in range(ROUNDS):
+        case = mutate(random.Random(f"{name}/{number}"), seed, [seed])
+        start = time.monotonic()
+        try:
+            use(case)
+        except FormatError:
+            refused += 1
+        except BaseException as error:
+            raise AssertionError(f"case {name}/{number}: {error!r} came out") from error
+        seconds = time.monotonic() - start
+        assert seconds < 2, f"case {name}/{number} took {seconds:.1f} seconds"
+    assert ROUNDS // 10 < refused < ROUNDS * 9 // 10, f"{refused} of {ROUNDS} cases were refused"
