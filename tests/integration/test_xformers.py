@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -60,6 +61,11 @@ COVERAGE = {
     "for 90": ("none", "none", "none", "native", "none"),
     "stitched": ("none", "native", "native", "native", "jit"),
 }
+
+
+# Bytes that cannot be reclaimed: on Linux, of the pages that old device code shared with its
+# neighbours, and of the one that new code begins in; on Windows, of a sector at its end.
+EDGES = {"linux": 3 * 4096, "windows": 512}
 
 
 @dataclass(frozen=True)
@@ -169,8 +175,12 @@ def expected(stage: str, module: str) -> Counter[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module", params=SUFFIX)
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return Sample(request.param, tmp_path_factory.mktemp(f"xformers-{request.param}"))
+def sample(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sample]:
+    folder = tmp_path_factory.mktemp(f"xformers-{request.param}")
+    yield Sample(request.param, folder)
+    shutil.rmtree(folder)  # pytest would keep these gigabytes for its next runs
 
 
 each_module = pytest.mark.parametrize("module", [FLASH, GENERAL])
@@ -219,11 +229,7 @@ def test_a_file_is_smaller_by_what_was_dropped(sample: Sample, stage: str, modul
     before = sample.binary("original", module).stat().st_size
     after = sample.binary(stage, module).stat().st_size
     dropped = sizes["original"] - sizes[stage]
-    if not dropped:
-        # Code that moves leaves less than a page behind it on either side.
-        assert after <= before + 3 * 4096
-    else:
-        assert before - after >= dropped
+    assert before - after >= dropped - EDGES[sample.system]
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
@@ -262,19 +268,20 @@ def test_stitched_the_file_has_the_original_s_code(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_pip_installs_it(sample: Sample, tmp_path: Path, stage: str) -> None:
+def test_pip_installs_it(sample: Sample, stage: str) -> None:
     platform = {"linux": "manylinux2014_x86_64", "windows": "win_amd64"}[sample.system]
     wheel = sample.wheel(stage)
+    site = sample.folder / "site" / stage
     command = [
         sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile",
         "--only-binary=:all:", "--python-version=3.11", f"--platform={platform}",
-        "--target", tmp_path / "site", wheel,
+        "--target", site, wheel,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     version = wheel.name.split("-")[1]
     assert version != "0.0.23", "the version does not say that this is another wheel"
-    assert (tmp_path / "site" / f"xformers-{version}.dist-info" / "METADATA").is_file()
+    assert (site / f"xformers-{version}.dist-info" / "METADATA").is_file()
 
 
 # -- NVIDIA's own readers ------------------------------------------------------------------------
@@ -294,11 +301,11 @@ def cuobjdump_12(environment: Environment) -> Path:
 @each_stage
 @each_module
 def test_cuobjdump_counts_the_same(
-    sample: Sample, cuobjdump_12: Path, tmp_path: Path, stage: str, module: str
+    sample: Sample, cuobjdump_12: Path, stage: str, module: str
 ) -> None:
     file = sample.binary(stage, module)
     if sample.system == "windows":
-        file = in_an_object(file, tmp_path)
+        file = in_an_object(file, sample.folder)
     listing = "".join(
         subprocess.run(
             [cuobjdump_12, option, file], capture_output=True, text=True, check=True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -116,12 +117,14 @@ class WindowsPython:
 @pytest.fixture(scope="session")
 def wine(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
     """A Windows with nothing in it."""
-    windows = Wine(tool("wine"), tool("wineserver"), tmp_path_factory.mktemp("wine"))
+    prefix = tmp_path_factory.mktemp("wine")
+    windows = Wine(tool("wine"), tool("wineserver"), prefix)
     try:
         windows.start()
         yield windows
     finally:
         windows.stop()
+        shutil.rmtree(prefix)  # 0.7 GB, which pytest would keep for its next runs
 
 
 @pytest.fixture(scope="session")
