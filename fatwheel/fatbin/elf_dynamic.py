@@ -115,7 +115,7 @@ def needed(elf: Elf) -> tuple[str, ...]:
 def exported(elf: Elf) -> tuple[str, ...]:
     """The names of the global and weak dynamic symbols that are defined here, in its order."""
     image = Image(elf)
-    symbols = image.symbols()
+    symbols = image.defined_symbols()
     if not symbols:
         return ()
     names = image.names()
@@ -175,10 +175,17 @@ class Image:
             raise FormatError(f"a dynamic string table of {size} bytes is too long")
         return Names(bytes(self.read(self._value(_DT_STRTAB), size)))
 
-    def symbols(self) -> memoryview:
-        """The dynamic symbols, 24 bytes each."""
-        count = self._symbol_count()
-        return self.read(self._value(_DT_SYMTAB), count * SYMBOL.size) if count else memoryview(b"")
+    def symbol(self, index: int) -> tuple[int, int]:
+        """Section index (0: of another file) and address of a dynamic symbol."""
+        place = self._value(_DT_SYMTAB) + index * SYMBOL.size
+        _, _, _, section, address, _ = SYMBOL.unpack(self.read(place, SYMBOL.size))
+        return section, address
+
+    def defined_symbols(self) -> memoryview:
+        """The dynamic symbols, 24 bytes each, up to the last one that is defined, or further."""
+        if _DT_SYMTAB not in self._values:
+            return self._elf.data[:0]
+        return self.read(self._values[_DT_SYMTAB], self._symbol_count() * SYMBOL.size)
 
     def relocations(self) -> Iterator[Relocation]:
         """All of them, whatever table they are in."""
@@ -226,14 +233,15 @@ class Image:
             following += 63 * _WORD.size
 
     def _symbol_count(self) -> int:
-        """How many dynamic symbols there are; only hash tables or a section say so."""
+        """How many dynamic symbols there are; only hash tables or a section say so.
+
+        DT_GNU_HASH holds only those that are defined; they stand last.
+        """
         if _DT_HASH in self._values:
             _, count = _HASH.unpack(self.read(self._values[_DT_HASH], _HASH.size))
             return int(count)
         if _DT_GNU_HASH in self._values:
             return self._count_hashed(self._values[_DT_GNU_HASH])
-        if _DT_SYMTAB not in self._values:
-            return 0
         for section in self._elf.sections:
             if section.type == SHT_DYNSYM and section.address == self._values[_DT_SYMTAB]:
                 return section.size // SYMBOL.size

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import FormatError
 from .elf import HEADER, SECTION, Elf, Section
-from .elf_dynamic import PT_LOAD, PT_PHDR, SEGMENT, Segment, read_segments, read_table
+from .elf_dynamic import PT_INTERP, PT_LOAD, PT_PHDR, SEGMENT, Segment, read_segments, read_table
 
 PAGE = 4096  # of x86-64
 _PF_R = 4
@@ -221,7 +221,13 @@ def _behind_all(
     table: tuple[int, int],
     end: int,
 ) -> Layout:
-    """The layout with a segment behind these, in the file and in memory."""
+    """The layout with a segment behind these, in the file and in memory.
+
+    Only programs keep the entry for the program header table (lld gives libraries one, too):
+    loaders of libraries do without, and patchelf cannot correct it.
+    """
+    if all(segment.type != PT_INTERP for segment in segments):
+        segments = tuple(segment for segment in segments if segment.type != PT_PHDR)
     ends = [s.address + s.memory_size for s in segments if s.type == PT_LOAD]
     if not ends:
         raise FormatError("nothing but device code is loaded from the ELF file")

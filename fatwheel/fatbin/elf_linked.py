@@ -3,8 +3,8 @@
 In a linked file the containers move to a new segment (`elf_layout`), and whatever points to one
 follows: symbols, and the pointers in wrappers. These the loader relocates (by the addend of a
 RELA entry, or by the word that is there with RELR), or, in a program that is not moved, they hold
-the address as it is. Measured with GNU ld and lld, before and after patchelf. GNU strip cannot
-follow: strip first.
+the address as it is. Measured with GNU ld, gold and lld, and libraries also before and after
+patchelf. GNU strip cannot follow: strip first.
 """
 
 from __future__ import annotations
@@ -185,7 +185,6 @@ class _Pointers:
         self._elf = elf
         self._image = image
         self._code = code
-        self._symbols = image.symbols()
         self._sections = elf.named(_WRAPPERS)
         self._relocations: dict[int, Relocation] = {}
         for relocation in image.relocations():
@@ -254,20 +253,12 @@ class _Pointers:
             return relocation.addend
         if relocation.type not in _NAMED_ADDRESSES:
             return None
-        section, address = self._symbol(relocation.symbol)
+        section, address = self._image.symbol(relocation.symbol)
         return (address + relocation.addend) % _ADDRESSES if section else None
-
-    def _symbol(self, index: int) -> tuple[int, int]:
-        """Section index (0: in another file) and address of a dynamic symbol."""
-        place = index * SYMBOL.size
-        if place + SYMBOL.size > len(self._symbols):
-            raise FormatError(f"an ELF relocation names symbol {index}, which is not there")
-        _, _, _, section, address, _ = SYMBOL.unpack_from(self._symbols, place)
-        return section, address
 
     def _follows(self, relocation: Relocation) -> bool:
         """Whether the relocation stays right because its symbol moves."""
-        section, _ = self._symbol(relocation.symbol)
+        section, _ = self._image.symbol(relocation.symbol)
         whole = relocation.type in _FOLLOWING and not relocation.addend
         return whole and section == self._code.index
 
@@ -278,4 +269,7 @@ class _Pointers:
 
 def _notes(image: Image) -> Iterator[str]:
     if any(segment.type == PT_INTERP for segment in image.segments):
-        yield "the program now needs Linux 5.18 or newer: its program headers have moved"
+        yield (
+            "this program now needs Linux 5.18 or newer, and patchelf would break it: its program "
+            "headers have moved"
+        )

@@ -6,10 +6,12 @@ show the containers that their wrappers lead to once they are loaded.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -73,7 +75,7 @@ wrappers:
 .section .note.GNU-stack,"",@progbits
 """
 
-LIBRARY = ("-shared", "-fPIC")
+LIBRARY = ("-shared",)
 # Every way to lay out a file and to relocate its pointers that there is.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "rela": (),
@@ -89,17 +91,17 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "lld-compact": ("-fuse-ld=lld", "-Wl,-z,noseparate-code", "-Wl,--hash-style=sysv"),
 }
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
-    "program": ("-no-pie", "-fno-pie"),
-    "program-lld": ("-no-pie", "-fno-pie", "-fuse-ld=lld"),
-    "program-pie": ("-pie", "-fPIE"),
+    "program": ("-no-pie",),
+    "program-lld": ("-no-pie", "-fuse-ld=lld"),
+    "program-pie": ("-pie",),
     "program-static": ("-static",),
-    "program-static-pie": ("-static-pie", "-fPIE"),
+    "program-static-pie": ("-static-pie",),
 }
 # Loaders of this system may refuse it: lld 14 does not ask for a glibc that knows RELR.
 UNLOADED: Mapping[str, tuple[str, ...]] = {
     "lld-relr": ("-fuse-ld=lld", "-Wl,--pack-dyn-relocs=relr"),
 }
-_LOAD = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).show())"
+_LOAD = "import ctypes, sys; sys.exit(max(ctypes.CDLL(path).show() for path in sys.argv[1:]))"
 
 
 def image(arch: int, fill: str, size: int) -> bytes:
@@ -135,13 +137,22 @@ def link(
     more: str = "",
 ) -> bytes:
     """A library or program with these two containers; visible, more: assembler for DEVICE."""
-    (folder / "host.cpp").write_text(host)
+    (folder / "host.o").write_bytes(_compiled(tool("g++"), host))
     (folder / "device.s").write_text(DEVICE.format(visible=visible, more=more))
     (folder / "first.bin").write_bytes(first)
     (folder / "second.bin").write_bytes(second)
-    command = [tool("g++"), "-O1", *options, "host.cpp", "device.s", "-o", "linked"]
+    command = [tool("g++"), *options, "host.o", "device.s", "-o", "linked"]
     subprocess.run(command, cwd=folder, check=True)
     return (folder / "linked").read_bytes()
+
+
+@functools.cache
+def _compiled(compiler: str, source: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "host.o")
+        command = [compiler, "-O1", "-fPIC", "-c", "-x", "c++", "-", "-o", str(output)]
+        subprocess.run(command, check=True, input=source, text=True)
+        return output.read_bytes()
 
 
 def link_variant(tool: Tool, folder: Path, name: str) -> bytes:
@@ -154,13 +165,15 @@ def link_variant(tool: Tool, folder: Path, name: str) -> bytes:
     return link(tool, folder, [*LIBRARY, *{**LIBRARIES, **UNLOADED}[name]])
 
 
-def shown_by_library(data: bytes, folder: Path) -> bytes:
-    """The containers that the library's wrappers lead to once a process has loaded it."""
-    (folder / "loaded.so").write_bytes(data)
-    return _output([sys.executable, "-c", _LOAD, str(folder / "loaded.so")])
+def shown_by_library(folder: Path, *libraries: bytes) -> bytes:
+    """The containers that the libraries' wrappers lead to once a process has loaded them."""
+    paths = [folder / f"loaded{number}.so" for number, _ in enumerate(libraries)]
+    for path, data in zip(paths, libraries, strict=True):
+        path.write_bytes(data)
+    return _output([sys.executable, "-c", _LOAD, *map(str, paths)])
 
 
-def shown_by_program(data: bytes, folder: Path) -> bytes:
+def shown_by_program(folder: Path, data: bytes) -> bytes:
     program = folder / "program"
     program.write_bytes(data)
     program.chmod(0o755)

@@ -121,7 +121,7 @@ def test_system_files_are_read_as_pyelftools_reads_them() -> None:
 @pytest.mark.parametrize("linker", ["bfd", "gold", "lld"])
 def test_exports_and_imports(tmp_path: Path, tool: Tool, linker: str, style: str) -> None:
     tool(f"ld.{linker}")
-    options = [*LIBRARY, f"-fuse-ld={linker}", f"-Wl,--hash-style={style}"]
+    options = [*LIBRARY, "-fPIC", f"-fuse-ld={linker}", f"-Wl,--hash-style={style}"]
     command = [tool("g++"), "-x", "c++", "-", *options, "-Wl,--no-as-needed", "-lm", "-o", "a.so"]
     subprocess.run(command, cwd=tmp_path, check=True, input=SYMBOLS, text=True)
     data = (tmp_path / "a.so").read_bytes()
