@@ -1,6 +1,7 @@
 """The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
 
-Arguments and help only; each task makes one call. Results go to stdout, everything else to
+Arguments and help only; each task makes one call. Tasks for work on fatwheel itself are in
+fatwheel.development. Results go to stdout, everything else to
 stderr. Relative paths are relative to the folder that invoke is called in, which may be any
 folder below this one.
 """
@@ -13,19 +14,18 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
-from fatwheel.ui.arguments import FilesTask, count_of, folder_of, size_of
+from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
+from fatwheel.ui.arguments import TOOLCHAIN, FilesTask, count_of, folder_of, size_of
 from fatwheel.ui.ending import reported
 
 # What each task calls is imported when it runs: the list of tasks, help and tab completion
 # should not wait for it.
 
-ROOT = Path(__file__).parent
-_TOOLCHAIN = "linux-cuda13.0"
 _HELP = {
     "kernel": "what to build: a folder of kernels/ (default: flash-attn)",
     "arch": "GPU architectures as nvcc names them, comma-separated: 80,86,90a; "
     "89+ptx adds PTX for GPUs to come (default: the recipe's)",
-    "toolchain": f"compilers and libraries: a file of toolchains/ (default: {_TOOLCHAIN})",
+    "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
     "jobs": "compiler calls at a time (default: one per core)",
     "memory": "what all compiler calls together may use, as 48GiB or 800MiB "
     "(default: what is free, less a margin)",
@@ -54,7 +54,7 @@ def build(
     arch: str | None = None,
     python: str | None = None,
     torch: str | None = None,
-    toolchain: str = _TOOLCHAIN,
+    toolchain: str = TOOLCHAIN,
     engine: str = "process",
     shards: str | None = None,
     jobs: str | None = None,
@@ -235,7 +235,7 @@ def prove(
     kernel: str = "flash-attn",
     arch: str | None = None,
     units: str | None = None,
-    toolchain: str = _TOOLCHAIN,
+    toolchain: str = TOOLCHAIN,
     python: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,
@@ -301,81 +301,3 @@ def cache(
             ui.show_json(report.to_json())
         else:
             ui.show_cache(report)
-
-
-@task(
-    auto_shortflags=False,
-    help={
-        "part": "what to measure: some of builds,again,arch,memory,units, or all "
-        "(default: all but units, which takes about 20 minutes on two cores)",
-        "kernel": "what to build in all parts but units (default: causal-conv1d)",
-        "rounds": "how often to build from nothing; medians are shown (default: 1)",
-        "toolchain": _HELP["toolchain"],
-        "python": "Python to build with (default: as for build)",
-        "json": "print one JSON document instead of tables",
-        "markdown": "print the tables as Markdown, as in docs/performance.md",
-    },
-)
-def bench(
-    c: Context,
-    part: str = "builds,again,arch,memory",
-    kernel: str = "causal-conv1d",
-    rounds: str = "1",
-    toolchain: str = _TOOLCHAIN,
-    python: str | None = None,
-    json: bool = False,
-    markdown: bool = False,
-) -> None:
-    """
-    Measure builds against the project's own, in turn, on this machine.
-
-    Leave the machine alone meanwhile. docs/performance.md explains the parts.
-
-      invoke bench --rounds 3
-      invoke bench --part units                   flash-attn's units, plain nvcc beside fatwheel
-      invoke bench --kernel selftest --part again,arch
-    """
-    with reported():
-        from fatwheel.bench import run
-
-        request = run.BenchRequest(
-            parts=part,
-            rounds=count_of("--rounds", rounds) or 1,
-            kernel=kernel,
-            unit_kernel="flash-attn",
-            units=run.UNITS,
-            toolchain=toolchain,
-            python=python,
-        )
-        with ui.board() as emit:
-            report = run.bench(request, emit)
-        if json:
-            ui.show_json(report.to_json())
-        else:
-            show = ui.show_bench_markdown if markdown else ui.show_bench
-            show(report)
-
-
-@task(
-    name="test",
-    auto_shortflags=False,
-    help={
-        "all": "also the tests that take longer than a CI run has",
-        "k": "only tests that match this pytest expression",
-    },
-)
-def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
-    """
-    Check style and types, then run the tests; some of them build something real.
-
-    Ends with the exit code of the first check that failed.
-
-      invoke test
-      invoke test -k 'store and not slow'
-      pytest -m 'not slow'                        the quick ones only
-    """
-    with reported():
-        from fatwheel import testing
-
-        code = testing.run_checks(ROOT, all, k, ui.show_note)
-    raise SystemExit(code)

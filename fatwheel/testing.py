@@ -1,4 +1,4 @@
-"""The checks of `invoke test`: Python's own tools, one after the other, in the project's folder."""
+"""What `invoke test` and `invoke fuzz` run: programs of their own, in the project's folder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ def run_checks(
     """
     codes = [_run(folder, command, say) for command in _commands(everything, expression)]
     return next((code for code in codes if code), 0)
+
+
+def run_fuzzer(folder: Path, **options: int | str | Path | None) -> int:
+    """Run the fuzzer, which lies with the tests; its exit code. None: its own default.
+
+    Raises ToolchainError where there are no tests.
+    """
+    if not (folder / "tests" / "fuzz" / "harness.py").exists():
+        raise ToolchainError(
+            "the fuzzer is not here", where=str(folder), hint="it comes with the project's sources"
+        )
+    command = [sys.executable, "-m", "tests.fuzz.harness"]
+    for name, value in options.items():
+        if value is not None:
+            command += [f"--{name}", str(value)]
+    return subprocess.call(command, cwd=folder)
 
 
 def _commands(everything: bool, expression: str | None) -> list[list[str]]:

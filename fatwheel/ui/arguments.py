@@ -20,6 +20,8 @@ from invoke.tasks import Task
 from ..errors import UsageError
 from ..sizes import parse_size
 
+TOOLCHAIN = "linux-cuda13.0"  # the default of --toolchain
+
 
 def count_of(option: str, text: str | None) -> int | None:
     """A whole number from 1 on."""

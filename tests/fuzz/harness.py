@@ -244,7 +244,7 @@ def _parse(arguments: Sequence[str] | None, targets: dict[str, Target]) -> argpa
     parser = argparse.ArgumentParser(prog="invoke fuzz")
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--target", default="all")
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--seed", type=int, default=random.randrange(1, 1_000_000))
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--replay")
     parser.add_argument("--out", default="fuzz-problems")

@@ -1,0 +1,141 @@
+"""Tasks for work on fatwheel itself: measure, fuzz, test. They need a checkout with its tests.
+
+Like tasks.py, whose other half this is: arguments and help only; each task makes one call.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from . import ui
+from .ui.arguments import TOOLCHAIN, count_of, folder_of
+from .ui.ending import reported
+
+ROOT = Path(__file__).parents[1]
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "part": "what to measure: some of builds,again,arch,memory,units, or all "
+        "(default: all but units, which takes about 20 minutes on two cores)",
+        "kernel": "what to build in all parts but units (default: causal-conv1d)",
+        "rounds": "how often to build from nothing; medians are shown (default: 1)",
+        "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
+        "python": "Python to build with (default: as for build)",
+        "json": "print one JSON document instead of tables",
+        "markdown": "print the tables as Markdown, as in docs/performance.md",
+    },
+)
+def bench(
+    c: Context,
+    part: str = "builds,again,arch,memory",
+    kernel: str = "causal-conv1d",
+    rounds: str = "1",
+    toolchain: str = TOOLCHAIN,
+    python: str | None = None,
+    json: bool = False,
+    markdown: bool = False,
+) -> None:
+    """
+    Measure builds against the project's own, in turn, on this machine.
+
+    Leave the machine alone meanwhile. docs/performance.md explains the parts.
+
+      invoke bench --rounds 3
+      invoke bench --part units                   flash-attn's units, plain nvcc beside fatwheel
+      invoke bench --kernel selftest --part again,arch
+    """
+    with reported():
+        from .bench import run
+
+        request = run.BenchRequest(
+            parts=part,
+            rounds=count_of("--rounds", rounds) or 1,
+            kernel=kernel,
+            unit_kernel="flash-attn",
+            units=run.UNITS,
+            toolchain=toolchain,
+            python=python,
+        )
+        with ui.board() as emit:
+            report = run.bench(request, emit)
+        if json:
+            ui.show_json(report.to_json())
+        else:
+            show = ui.show_bench_markdown if markdown else ui.show_bench
+            show(report)
+
+
+@task(
+    name="test",
+    auto_shortflags=False,
+    help={
+        "all": "also the tests that take longer than a CI run has",
+        "k": "only tests that match this pytest expression",
+    },
+)
+def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
+    """
+    Check style and types, then run the tests; some of them build something real.
+
+    Ends with the exit code of the first check that failed.
+
+      invoke test
+      invoke test -k 'store and not slow'
+      pytest -m 'not slow'                        the quick ones only
+    """
+    with reported():
+        from . import testing
+
+        code = testing.run_checks(ROOT, all, k, ui.show_note)
+    raise SystemExit(code)
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "runs": "how many inputs to try (default: 100000)",
+        "target": "what gets them: some of elf,pe,coff,fatbin,cubin,ptx,lz4,zstd,wheel,thin,"
+        "stitch, or all (default: all)",
+        "seed": "a number: the same one tries the same inputs (default: another each time)",
+        "jobs": "inputs at a time (default: one per core)",
+        "replay": "try one file again, such as one that was kept, and show what happens",
+        "out": "folder for the inputs that found something (default: fuzz-problems)",
+    },
+)
+def fuzz(
+    c: Context,
+    runs: str = "100000",
+    target: str = "all",
+    seed: str | None = None,
+    jobs: str | None = None,
+    replay: str | None = None,
+    out: str = "fuzz-problems",
+) -> None:
+    """
+    Give damaged files to everything that reads files from anywhere.
+
+    Only an error message may come of one, within 2 seconds and 256 MiB. What does more harm is
+    kept, with a traceback; then this ends with 1.
+
+      invoke fuzz
+      invoke fuzz --target elf,pe --runs 20000 --seed 7
+      invoke fuzz --replay fuzz-problems/elf-7-1234.bin
+    """
+    with reported():
+        from . import testing
+
+        code = testing.run_fuzzer(
+            ROOT,
+            runs=count_of("--runs", runs),
+            target=target,
+            seed=count_of("--seed", seed),
+            jobs=count_of("--jobs", jobs),
+            replay=replay and Path(replay).absolute(),
+            out=folder_of("--out", out).absolute(),
+        )
+    raise SystemExit(code)
