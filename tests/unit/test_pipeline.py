@@ -27,7 +27,7 @@ from fatwheel.events import (
 )
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Target
-from fatwheel.pipeline import BuildRequest, build, fronts_for
+from fatwheel.pipeline import BuildRequest, build, fronts_for, split
 from fatwheel.proof import Proof, UnitProof, write_proof
 
 from .demoproject import Demo
@@ -125,6 +125,30 @@ def test_the_same_build_again_comes_from_the_store(bench: Bench) -> None:
     assert (again.sha256, again.hits, again.compiled) == (first.sha256, 4, 0)
     assert bench.nvcc_calls() == before
     assert bench.of(StepStarted) == [], "nothing was unpacked, captured or assembled"
+
+
+def test_a_wheel_is_split_into_one_per_architecture(bench: Bench) -> None:
+    fat = bench.build("80,86+ptx")
+    thin = split([fat], bench.events.append)
+    label = "demo-1.0+cu130torch2.11"
+    assert [made.path.name for made in thin] == [
+        f"{label}.sm80-py3-none-any.whl", f"{label}.sm86.ptx-py3-none-any.whl",
+    ]  # fmt: skip
+    assert {made.path.parent for made in thin} == {bench.out}
+    for made, expected in zip(thin, (["sm_80"], ["sm_86", "compute_86"]), strict=True):
+        with zipfile.ZipFile(made.path) as wheel:
+            for unit in ("a", "b"):
+                images = [image_name(entry) for entry in slices_of(wheel.read(f"demo/{unit}.o"))]
+                assert images == expected
+            [name] = [name for name in wheel.namelist() if name.endswith("/fatwheel.json")]
+            units = json.loads(wheel.read(name))["units"]
+            assert {code for unit in units for code in unit["slices"]} == set(expected)
+
+
+def test_a_wheel_for_one_architecture_is_not_split(bench: Bench) -> None:
+    assert split([bench.build("80")], bench.events.append) == []
+    [note] = bench.of(Note)
+    assert note.text.endswith("is for one architecture already: nothing to split")
 
 
 def test_a_lost_wheel_is_put_together_again_without_compiling(bench: Bench) -> None:

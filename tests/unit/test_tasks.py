@@ -48,10 +48,12 @@ ARGUMENTS = {
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command line in this process; its exit code."""
 
     def run(*arguments: str) -> int:
+        # Tasks that take several files count them there (fatwheel.ui.arguments).
+        monkeypatch.setattr(sys, "argv", ["invoke", *arguments])
         try:
             Program(namespace=COLLECTION).run(["invoke", *arguments])
         except SystemExit as end:
@@ -104,6 +106,22 @@ def test_build_without_options_leaves_the_choice_to_recipe_and_machine(
             out=Path("dist"),
         )
     ]
+
+
+def test_build_splits_when_asked(
+    run: Run, requests: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def split(wheels: list[WheelMade], emit: object) -> list[WheelMade]:
+        asked.append(wheels)
+        return []
+
+    monkeypatch.setattr("fatwheel.pipeline.split", split)
+    assert run("build") == 0
+    assert asked == []
+    assert run("build", "--split") == 0
+    assert asked == [[]]
 
 
 def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:

@@ -1,0 +1,160 @@
+"""Reading what follows a task's name: several files in a row, and what `stitch` and `thin` make of
+their arguments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.collection import Collection
+from invoke.program import Program
+
+from fatwheel import errors
+from fatwheel.postlink.edited import Edited
+from fatwheel.ui.arguments import words_of
+
+from .deviceimages import compute, entries
+from .test_tasks import ROOT, load_tasks
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in this process; its exit code."""
+    collection = Collection.from_module(load_tasks())
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["invoke", *arguments])
+        try:
+            Program(namespace=collection).run(["invoke", *arguments])
+        except SystemExit as end:
+            code = end.code
+        else:
+            code = 0
+        assert isinstance(code, int)
+        return code
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("stitch a b", "a b"),
+        ("-r folder stitch a b", "a b"),
+        ("stitch a --out o b -- c", "a b"),
+        ("stitch --out=o a --flag b", "a b"),
+        ("build a b", ""),
+        ("", ""),
+    ],
+)
+def test_the_words_of_a_task(line: str, words: str) -> None:
+    assert list(words_of(line.split(), {"stitch"}, {"--out"})) == words.split()
+
+
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What stitch_wheels and thin were called with; nothing is edited."""
+    asked: list[Any] = []
+
+    def edit(*arguments: Any) -> Edited:
+        asked.append(arguments)
+        return Edited(Path("dist/a.whl"), 2048, "ab" * 32, ("sm80", "sm90"), ("a note",))
+
+    monkeypatch.setattr("fatwheel.postlink.stitch.stitch_wheels", edit)
+    monkeypatch.setattr("fatwheel.postlink.thin.thin", edit)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("line", "wheels", "out"),
+    [
+        ("a.whl b.whl", ["a.whl", "b.whl"], "dist"),
+        ("a.whl b.whl c.whl --out fat", ["a.whl", "b.whl", "c.whl"], "fat"),
+        ("--out fat a.whl b.whl", ["a.whl", "b.whl"], "fat"),
+        ("a.whl --out=fat b.whl", ["a.whl", "b.whl"], "fat"),
+        ("build inspect", ["build", "inspect"], "dist"),  # files, though named like tasks
+        ("a.whl", ["a.whl"], "dist"),
+    ],
+)
+def test_stitch_takes_any_number_of_wheels(
+    run: Run, edited: list[Any], line: str, wheels: list[str], out: str
+) -> None:
+    assert run("stitch", *line.split()) == 0
+    assert edited == [([Path(wheel) for wheel in wheels], Path(out))]
+
+
+def test_stitch_without_wheels_is_refused_by_invoke(
+    run: Run, edited: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("stitch") == 1
+    assert "'wheels'" in capfd.readouterr().err
+    assert edited == []
+
+
+def test_stitch_after_another_task(
+    run: Run, edited: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fatwheel.verify.inspect.inspect_file", lambda path: {})
+    assert run("inspect", "x", "--json", "stitch", "a.whl", "b.whl") == 0
+    assert edited == [([Path("a.whl"), Path("b.whl")], Path("dist"))]
+
+
+def test_a_real_command_line_takes_several_wheels(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "invoke", "-r", str(ROOT), "stitch", "a.whl", "b.whl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == errors.UsageError.exit_code
+    assert "No such file or directory\n  where: a.whl" in done.stderr
+
+
+def test_edited_files_are_listed_and_notes_go_to_stderr(
+    run: Run, edited: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("stitch", "a.whl", "b.whl") == 0
+    out, err = capfd.readouterr()
+    heading, _, row = out.splitlines()
+    assert heading.split() == ["file", "size", "sha256", "archs"]
+    assert row.split() == ["dist/a.whl", "2.0", "KiB", "ab" * 32, "sm80,", "sm90"]
+    assert err == "a.whl: a note\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "gpus", "ptx_kept"),
+    [
+        ("x.whl --arch 80", [80], []),
+        ("x.whl --arch 90a,89 --out o", [89, 90], []),
+        ("x.whl --arch 80,89+ptx", [80, 89], [89]),
+        ("x.whl --arch 80 --keep-ptx", [80], [50, 80, 89]),
+    ],
+)
+def test_thin_selects_what_is_asked_for(
+    run: Run, edited: list[Any], line: str, gpus: list[int], ptx_kept: list[int]
+) -> None:
+    assert run("thin", *line.split()) == 0
+    [(path, selection, out)] = edited
+    assert (path, out) == (Path("x.whl"), Path("o" if "--out" in line else "dist"))
+    assert [gpu.number for gpu in selection.gpus] == gpus
+    held = entries(*(compute(number) for number in (50, 80, 89)))
+    assert [entry.arch.number for entry in held if selection.also(entry)] == ptx_kept
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ([], "no architecture given"),
+        (["--arch", "98"], "'98' is no GPU's architecture"),
+        (["--arch", "80,80"], "names 80 a second time"),
+        (["--arch", "8.0"], "'8.0' is not an architecture"),
+    ],
+)
+def test_thin_needs_gpus_that_there_are(
+    run: Run, edited: list[Any], option: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("thin", "x.whl", *option) == errors.UsageError.exit_code
+    assert message in capfd.readouterr().err
+    assert edited == []
