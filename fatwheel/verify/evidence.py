@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Evidence:
     files: Mapping[str, Watched]
     binaries: tuple[Examined, ...]
     unreadable: tuple[Finding, ...]
+
+    @functools.cached_property
+    def shipped(self) -> frozenset[str]:
+        """The names of its files without their folders, in lower case."""
+        return frozenset(name.rpartition("/")[2].lower() for name in self.files)
 
 
 def gather(path: Path) -> Evidence:

@@ -38,8 +38,8 @@ class Check:
         return max((OK, *severities), key=_RANKS.index)
 
 
-def note(what: str, where: str = "") -> Finding:
-    return Finding(NOTE, what, where)
+def note(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
+    return Finding(NOTE, what, where, tuple(details))
 
 
 def warning(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:

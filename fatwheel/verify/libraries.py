@@ -45,42 +45,39 @@ class Import:
         return " ".join(filter(None, [_TITLES[self.origin], self.version]))
 
 
-def imports_of(binary: Examined, files: Collection[str]) -> tuple[Import, ...]:
-    """What a binary needs, in its order; files are those of its wheel."""
-    shipped = {file.rpartition("/")[2].lower() for file in files}
+def imports_of(binary: Examined, shipped: Collection[str]) -> tuple[Import, ...]:
+    """What a binary needs, in its order; shipped is `Evidence.shipped` of its wheel."""
     return tuple(_import(name, shipped) for name in binary.imports)
 
 
 def import_findings(evidence: Evidence) -> Iterator[Finding]:
     """What each binary needs, and what cannot be together."""
-    runtimes: set[str] = set()
+    pythons = {tag.python for tag in tags_of(evidence) if tag.python.startswith("cp")}
     for binary in evidence.binaries:
-        found = imports_of(binary, evidence.files)
+        found = imports_of(binary, evidence.shipped)
         if found:
-            yield note(_listing(found), binary.contents.path)
-        runtimes |= {library.version for library in found if library.origin == "cuda"}
-        yield from _python_findings(evidence, binary.contents.path, found)
-    runtimes.discard("")
+            what = "it needs 1 library" if len(found) == 1 else f"it needs {len(found)} libraries"
+            yield note(what, binary.contents.path, _listing(found))
+        yield from _python_findings(binary.contents.path, found, pythons)
+    runtimes = sorted(cuda_versions(evidence))
     if len(runtimes) > 1:
-        yield warning(f"its binaries need CUDA {' and CUDA '.join(sorted(runtimes))}")
+        yield warning(f"its binaries need CUDA {' and CUDA '.join(runtimes)}")
 
 
 def cuda_versions(evidence: Evidence) -> frozenset[str]:
     """The major versions of the CUDA runtimes that the wheel's binaries need."""
-    found = (imports_of(binary, evidence.files) for binary in evidence.binaries)
     return frozenset(
         library.version
-        for libraries in found
-        for library in libraries
+        for binary in evidence.binaries
+        for library in imports_of(binary, evidence.shipped)
         if library.origin == "cuda" and library.version
     )
 
 
 def _python_findings(
-    evidence: Evidence, path: str, libraries: Collection[Import]
+    path: str, libraries: Collection[Import], allowed: Collection[str]
 ) -> Iterator[Finding]:
     """It must be the Python that loads the binary, or the stable part of any (python3.dll)."""
-    allowed = {tag.python for tag in tags_of(evidence) if tag.python.startswith("cp")}
     for library in libraries:
         tag = f"cp{library.version.replace('.', '')}"
         if library.origin == "python" and allowed and tag not in {*allowed, "cp3"}:
@@ -116,9 +113,8 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     )
 
 
-def _listing(libraries: Collection[Import]) -> str:
-    titles = dict.fromkeys(library.title for library in libraries)
-    return "; ".join(
-        f"{title}: {', '.join(library.name for library in libraries if library.title == title)}"
-        for title in titles
-    )
+def _listing(libraries: Collection[Import]) -> Iterator[str]:
+    """A line per origin: `CUDA 12: cudart64_12.dll`."""
+    for title in dict.fromkeys(library.title for library in libraries):
+        names = (library.name for library in libraries if library.title == title)
+        yield f"{title}: {', '.join(names)}"

@@ -107,6 +107,6 @@ def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
         "coverage": coverage_of([binary.contents]),
         "imports": [
             {"name": found.name, "from": found.origin, "version": found.version or None}
-            for found in imports_of(binary, evidence.files)
+            for found in imports_of(binary, evidence.shipped)
         ],
     }

@@ -7,12 +7,15 @@ one before).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 
 from ..errors import FormatError
 from .name import WheelName, canonical_project, canonical_version
 
+# Single tags of one wheel; real ones have a few dozen. Three lists of tags multiply.
+MAX_TAGS = 1000
 _END_OF_FIELDS = re.compile(rb"(?:\A|\r?\n)\r?\n|\Z")
 
 
@@ -75,9 +78,13 @@ def disagreements(
 
 
 def expand_tags(tags: Iterable[str]) -> Iterable[str]:
-    """The single tags that a WHEEL file's Tag lines stand for."""
+    """The single tags that a WHEEL file's Tag lines stand for; FormatError if they have no end."""
+    left = MAX_TAGS
     for tag in tags:
         parts = tag.split("-")
+        left -= math.prod(part.count(".") + 1 for part in parts)
+        if left < 0:
+            raise FormatError(f"its tags stand for more than {MAX_TAGS}", where="WHEEL")
         if len(parts) == 3:
             yield from WheelName("", "", "", *parts).tags
         else:

@@ -119,3 +119,10 @@ def test_tags_that_contradict() -> None:
 def test_compressed_tags_agree_with_single_ones() -> None:
     assert set(expand_tags(["py2.py3-none-any"])) == {"py2-none-any", "py3-none-any"}
     assert set(expand_tags(["nonsense"])) == {"nonsense"}
+
+
+def test_tags_without_end_are_refused() -> None:
+    """A line of 6 KB that would stand for a thousand million tags."""
+    many = ".".join(["x"] * 1000)
+    with pytest.raises(FormatError, match="more than 1000"):
+        list(expand_tags([f"{many}-{many}-{many}"]))

@@ -1,0 +1,77 @@
+"""What a version's label says, against what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from fatwheel.arch import parse_arch
+from fatwheel.verify.contents import Contents, Image
+from fatwheel.verify.evidence import Evidence, Examined
+from fatwheel.verify.names import label_findings
+from fatwheel.verify.recorded import read_record
+
+
+def evidence(version: str, *images: str, needs: tuple[str, ...] = ()) -> Evidence:
+    """A wheel whose only binary has these images: `sm_80`, `compute_80`."""
+    found = tuple(
+        Image("elf" if name.startswith("sm") else "ptx", parse_arch(name), 1, "") for name in images
+    )
+    contents = Contents("a.so", "elf", "x86_64", 1, found, ())
+    return Evidence(
+        "a.whl", "a", version, (), "a-1.dist-info", b"", b"", read_record("RECORD", b""), {},
+        (Examined(contents, True, needs, frozenset(), ()),), (),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "images"),
+    [
+        ("1.0+sm80", ["sm_80"]),
+        ("1.0+cu130torch2.11.sm80.sm86.sm89", ["sm_80", "sm_86", "sm_89"]),
+        ("1.0+sm80.ptx.sm90a", ["sm_80", "compute_80", "sm_90a"]),
+        ("1.0+ptx50.sm120f", ["compute_50", "sm_120f"]),
+        ("1.0+torch2.11.ptx80", ["compute_80"]),
+        ("1.0+cu130", ["sm_80"]),
+        ("1.0", ["sm_80", "sm_90"]),
+        ("1.0+ptx", ["sm_80"]),
+        ("1.0+small80.xsm90", ["sm_75"]),
+    ],
+)
+def test_labels_that_are_right_or_name_nothing(version: str, images: list[str]) -> None:
+    assert [
+        one for one in label_findings(evidence(version, *images)) if one.severity != "note"
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "images", "details"),
+    [
+        ("1.0+sm80", ["sm_86"], ["only in the version: sm_80", "only inside: sm_86"]),
+        ("1.0+sm80", [], ["only in the version: sm_80"]),
+        ("1.0+sm90", ["sm_90a"], ["only in the version: sm_90", "only inside: sm_90a"]),
+        ("1.0+sm89.ptx", ["sm_89"], ["only in the version: compute_89"]),
+        ("1.0+ptx80", ["sm_80"], ["only in the version: compute_80", "only inside: sm_80"]),
+        ("1.0+cu130.sm80", ["sm_80", "compute_80"], ["only inside: compute_80"]),
+    ],
+)
+def test_labels_that_are_wrong(version: str, images: list[str], details: list[str]) -> None:
+    [finding] = label_findings(evidence(version, *images))
+    assert finding.severity == "wrong"
+    assert list(finding.details) == details
+
+
+@pytest.mark.parametrize(
+    ("version", "library", "wrong"),
+    [
+        ("1.0+cu130", "libcudart.so.13", False),
+        ("1.0+cu130torch2.11", "libcudart.so.12", True),
+        ("1.0+cu12torch2.3cxx11abiFALSE", "libcudart.so.12", False),
+        ("1.0+cu118", "cudart64_110.dll", False),
+        ("1.0+cu118", "cudart64_12.dll", True),
+        ("1.0+cu130", "libc.so.6", False),
+        ("1.0+torch2.11", "libcudart.so.12", False),
+    ],
+)
+def test_cuda_in_a_label(version: str, library: str, wrong: bool) -> None:
+    found = label_findings(evidence(version, needs=(library,)))
+    assert [one.severity for one in found] == (["wrong"] if wrong else []) + ["note"]

@@ -1,0 +1,145 @@
+"""Platform tags and names of Python modules, as pip and CPython have them."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sysconfig
+
+import packaging.tags
+import pytest
+
+from fatwheel.verify.contents import Contents
+from fatwheel.verify.evidence import Evidence, Examined
+from fatwheel.verify.platforms import Tag, module_findings, platform_findings, tags_of
+from fatwheel.verify.recorded import read_record
+
+
+def evidence(*tags: str, binaries: tuple[Examined, ...] = ()) -> Evidence:
+    record = read_record("RECORD", b"")
+    return Evidence(
+        "a.whl", "a", "1", tags, "a-1.dist-info", b"", b"", record, {}, binaries, ()
+    )  # fmt: skip
+
+
+def library(
+    path: str, format_: str = "elf", machine: str = "x86_64", *exports: str, linked: bool = True
+) -> Examined:
+    contents = Contents(path, format_, machine, 0, (), ())
+    return Examined(contents, linked, (), frozenset(exports), ())
+
+
+@pytest.mark.parametrize(
+    ("platform", "system"),
+    [
+        ("win_amd64", ("Windows", "x86_64")),
+        ("win32", ("Windows", "x86")),
+        ("win_arm64", ("Windows", "aarch64")),
+        ("linux_x86_64", ("Linux", "x86_64")),
+        ("linux_aarch64", ("Linux", "aarch64")),
+        ("linux_i686", ("Linux", "x86")),
+        ("linux_armv7l", ("Linux", "arm")),
+        ("manylinux1_x86_64", ("Linux", "x86_64")),
+        ("manylinux2014_aarch64", ("Linux", "aarch64")),
+        ("manylinux_2_28_x86_64", ("Linux", "x86_64")),
+        ("manylinux_2_17_ppc64le", ("Linux", "ppc64")),
+        ("musllinux_1_2_x86_64", ("Linux", "x86_64")),
+        ("macosx_11_0_arm64", None),
+        ("any", None),
+    ],
+)
+def test_what_a_platform_stands_for(platform: str, system: tuple[str, str] | None) -> None:
+    assert Tag("cp311", "cp311", platform).system == system
+
+
+def test_every_tag_of_this_system_is_known() -> None:
+    platforms = {tag.platform for tag in packaging.tags.sys_tags()} - {"any"}
+    machine = sysconfig.get_platform().partition("-")[2]
+    if not machine.startswith("x86"):
+        pytest.skip("tags of other machines are in the table above")
+    odd = {
+        p for p in platforms if Tag("", "", p).system not in (("Linux", "x86_64"), ("Linux", "x86"))
+    }
+    assert odd == set()
+
+
+def test_compressed_tags_are_taken_apart() -> None:
+    found = tags_of(evidence("cp38.cp39-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64"))
+    assert {tag.python for tag in found} == {"cp38", "cp39"}
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("tag", "format_", "machine", "fits"),
+    [
+        ("py3-none-win_amd64", "pe", "x86_64", True),
+        ("py3-none-win_amd64", "coff", "x86_64", True),
+        ("py3-none-win_amd64", "pe", "x86", False),
+        ("py3-none-win_amd64", "elf", "x86_64", False),
+        ("py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64", "elf", "x86_64", True),
+        ("py3-none-linux_x86_64", "pe", "x86_64", False),
+        ("py3-none-any", "elf", "x86_64", False),
+        ("py3-none-any", "fatbin", "cuda", True),
+        ("py3-none-win_amd64", "cubin", "cuda", True),
+    ],
+)
+def test_binaries_must_fit_every_platform(tag: str, format_: str, machine: str, fits: bool) -> None:
+    found = list(platform_findings(evidence(tag, binaries=(library("x", format_, machine),))))
+    assert [finding.severity for finding in found] == ([] if fits else ["wrong"])
+
+
+WINDOWS, LINUX, STABLE = (
+    "cp311-cp311-win_amd64", "cp311-cp311-linux_x86_64", "cp38-abi3-linux_x86_64",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "export", "tag", "severities"),
+    [
+        ("a/_C.cp311-win_amd64.pyd", "PyInit__C", WINDOWS, []),
+        ("a/_C.cp311-win_amd64.pyd", "", WINDOWS, ["wrong"]),
+        ("a/_C.cp310-win_amd64.pyd", "PyInit__C", WINDOWS, ["wrong"]),
+        ("a/_C.cp311-win32.pyd", "PyInit__C", WINDOWS, ["wrong"]),
+        ("a/_C_d.cp311-win_amd64.pyd", "PyInit__C", WINDOWS, []),
+        ("a/_C.pyd", "PyInit__C", WINDOWS, []),
+        ("a/_C.pyd", "", WINDOWS, ["note"]),
+        ("a/_C.pyd", "PyInit_other", WINDOWS, ["warning"]),
+        ("a/cudart64_12.dll", "", WINDOWS, []),
+        ("_C.cpython-311-x86_64-linux-gnu.so", "PyInit__C", LINUX, []),
+        ("_C.cpython-311-x86_64-linux-musl.so", "PyInit__C", LINUX, []),
+        ("_C.cpython-311-aarch64-linux-gnu.so", "PyInit__C", LINUX, ["wrong"]),
+        ("_C.cpython-311.so", "PyInit__C", LINUX, []),
+        ("_C.abi3.so", "PyInit__C", LINUX, []),
+        ("_C.abi3.so", "PyInit__C", STABLE, []),
+        ("_C.abi3.so", "", STABLE, ["wrong"]),
+        ("_C.cpython-38-x86_64-linux-gnu.so", "PyInit__C", STABLE, ["wrong"]),
+        ("_C.cpython-313t-x86_64-linux-gnu.so", "PyInit__C", "cp313-cp313t-linux_x86_64", []),
+        ("_C.cpython-313-x86_64-linux-gnu.so", "PyInit__C", "cp313-cp313t-linux_x86_64", ["wrong"]),
+        ("_C.cpython-311-x86_64-linux-gnu.so", "PyInit__C", "py3-none-linux_x86_64", ["warning"]),
+        ("libfoo.so", "", LINUX, []),
+        ("libfoo.so.1", "", LINUX, []),
+        ("a/.libs/libfoo-1234abcd.so.1.2", "", LINUX, []),
+        # The examples of PEP 489.
+        ("lančmít.cpython-311.so", "PyInitU_lanmt_2sa6t", LINUX, []),
+        ("スパム.cpython-311.so", "PyInitU_zck5b2b", LINUX, []),
+        ("lančmít.cpython-311.so", "PyInit_lančmít", LINUX, ["wrong"]),
+    ],
+)
+def test_what_is_named_as_a_module_must_be_one(
+    name: str, export: str, tag: str, severities: list[str]
+) -> None:
+    exports = (export,) if export else ()
+    module = library(name, "pe" if "win" in tag else "elf", "x86_64", *exports)
+    found = list(module_findings(evidence(tag, binaries=(module,))))
+    assert [finding.severity for finding in found] == severities, found
+
+
+def test_every_suffix_of_this_python_is_that_of_a_module() -> None:
+    """Without an initialiser, each of them must be spoken of."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        module = library(f"thing{suffix}")
+        assert list(module_findings(evidence(STABLE, binaries=(module,)))), suffix
+
+
+def test_objects_are_no_modules() -> None:
+    module = library("_C.cpython-310.so", linked=False)
+    assert list(module_findings(evidence(LINUX, binaries=(module,)))) == []
