@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 import zipfile
 from collections import Counter
@@ -21,6 +22,8 @@ from fatwheel.fatbin.container import parse_containers
 from .conftest import Workbench
 from .windows import WindowsPython
 from .winwheel import build_extension, write_wheel
+
+pytestmark = pytest.mark.slow
 
 DEVICE = Path(__file__).parent.parent / "data" / "device"
 PROJECT, VERSION = "fwdemo", "1.0"
@@ -104,22 +107,27 @@ def thin(bench: Workbench, wheel: Path, out: Path, *options: str) -> Path:
 
 @pytest.fixture
 def read(windows_python: WindowsPython, tmp_path: Path) -> Reader:
-    """Installs a wheel with pip, imports its modules and gives what each finds."""
+    """Installs a wheel with pip and gives what its modules find."""
 
     def read_(wheel: Path) -> dict[str, list[bytes]]:
         target = tmp_path / wheel.stem
         windows_python.install(wheel, target)
-        code = (
-            "import json, fwdemo._one, fwdemo._two; print(json.dumps({"
-            "m.__name__: [c.hex() for c in m.containers()] for m in (fwdemo._one, fwdemo._two)}))"
-        )
-        found = json.loads(windows_python.call(code, target))
-        return {
-            name.rpartition(".")[2]: [bytes.fromhex(text) for text in texts]
-            for name, texts in found.items()
-        }
+        return imported(windows_python, target)
 
     return read_
+
+
+def imported(python: WindowsPython, target: Path) -> dict[str, list[bytes]]:
+    """What each module of an installed wheel finds through its wrappers."""
+    code = (
+        "import json, fwdemo._one, fwdemo._two; print(json.dumps({"
+        "m.__name__: [c.hex() for c in m.containers()] for m in (fwdemo._one, fwdemo._two)}))"
+    )
+    found = json.loads(python.call(code, target))
+    return {
+        name.rpartition(".")[2]: [bytes.fromhex(text) for text in texts]
+        for name, texts in found.items()
+    }
 
 
 def check(found: dict[str, list[bytes]], expected: dict[str, list[bytes]]) -> None:
@@ -173,7 +181,7 @@ def test_the_order_of_stitching_does_not_matter(
         # Nothing else runs there: the PTX is compiled when it is loaded.
         (("--arch", "100"), modules(PTX_80)),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=["80 and PTX", "80", "90", "120", "80 and 120", "100"],
 )
 def test_thinned_modules_find_what_is_kept(
     stitched: Path,
@@ -185,6 +193,27 @@ def test_thinned_modules_find_what_is_kept(
 ) -> None:
     thinned = thin(bench, stitched, tmp_path / "thin", *options)
     check(read(thinned), expected)
+
+
+def test_a_single_module_is_thinned(
+    stitched: Path, bench: Workbench, windows_python: WindowsPython, tmp_path: Path
+) -> None:
+    """And put in the place of the one that pip installed."""
+    windows_python.install(stitched, tmp_path / "site")
+    file = tmp_path / "site" / FILES["_two"]
+    done = bench.invoke("thin", str(file), "--arch", "80,90", "--out", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    shutil.copy(tmp_path / "out" / file.name, file)
+    expected = {"_one": FOR_ALL["_one"], "_two": modules(ELF_80, ELF_90A)["_two"]}
+    check(imported(windows_python, tmp_path / "site"), expected)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_verify_finds_nothing_wrong(
+    parts: tuple[Path, ...], stitched: Path, bench: Workbench, number: int
+) -> None:
+    done = bench.invoke("verify", str([*parts, stitched][number]))
+    assert done.code == 0, done.out + done.err
 
 
 def test_thinned_and_stitched_again_it_is_as_before(
