@@ -81,8 +81,10 @@ def write(console: Console, *parts: Part) -> None:
 
 def write_cut(console: Console, line: str) -> None:
     """A line of which a terminal shows as much as its width has room for."""
-    words = Text(text.clean(line))
-    console.print(words, no_wrap=True, overflow="ellipsis", soft_wrap=not console.is_terminal)
+    if console.is_terminal:
+        console.print(Text(text.clean(line)), no_wrap=True, overflow="ellipsis")
+    else:
+        write(console, line)
 
 
 def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:

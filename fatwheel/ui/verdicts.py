@@ -16,16 +16,16 @@ DETAILS_SHOWN = 12  # of one finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
 _TITLES = {
-    "record": "RECORD lists every file with its hash and size",
-    "names": "file name, METADATA and WHEEL agree",
-    "label": "the version says what is inside",
-    "platform": "the tags fit the binaries",
-    "binaries": "every binary can be read",
-    "modules": "Python can import its modules",
-    "imports": "libraries that its binaries need",
-    "coverage": "every unit has every image",
-    "parity": "images of one unit have the same kernels and parameters",
-    "compression": "drivers can read its images",
+    "record": "RECORD: files, hashes and sizes",
+    "names": "names in the file name, METADATA and WHEEL",
+    "label": "architectures and CUDA in the version",
+    "platform": "platform tags and binaries",
+    "binaries": "binaries that can be read",
+    "modules": "Python modules",
+    "imports": "libraries that are needed",
+    "coverage": "GPUs that are served",
+    "parity": "kernels and parameters, the same in all images of a unit",
+    "compression": "compression that drivers can read",
 }
 _MARK = max(map(len, _STYLES)) + 2
 
