@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from .. import text
 from ..decoders import DECODERS
 from ..errors import FormatError, StitchError, UsageError
 from ..fatbin.binary import rewrite_binary
@@ -65,7 +66,7 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
 def _check_different(paths: Sequence[Path]) -> None:
     if len(paths) < 2:
         raise UsageError(
-            f"{len(paths)} wheels given, where at least two are needed",
+            f"{text.count(len(paths), 'wheel')} given, where at least two are needed",
             hint="invoke stitch A.whl B.whl",
         )
     seen: set[tuple[int, int]] = set()

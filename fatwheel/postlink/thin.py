@@ -6,10 +6,11 @@ device code or it cannot be edited, StitchError where too little would be left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import text
 from ..arch import Arch
 from ..decoders import DECODERS
 from ..errors import FormatError, StitchError
@@ -70,9 +71,21 @@ class _Container:
         with located(self.file.where):
             return kernels_of(self.entries, DECODERS)
 
-    def described(self) -> str:
-        images = ", ".join(map(image_name, nvcc_order(self.entries)))
-        return f"{self.file.name}: {title_of(self.kernels())} has {images}"
+    def images(self) -> str:
+        return ", ".join(map(image_name, nvcc_order(self.entries)))
+
+    def title(self) -> str:
+        return f"{self.file.name}: {title_of(self.kernels())}"
+
+
+def _described(containers: Iterable[_Container]) -> Iterator[str]:
+    """What they hold, a line for all of one file that hold the same."""
+    groups: dict[tuple[str, str], list[_Container]] = {}
+    for container in containers:
+        groups.setdefault((container.file.name, container.images()), []).append(container)
+    for (_, images), (first, *others) in groups.items():
+        more = f"; {len(others)} more are like it" if others else ""
+        yield f"{first.title()} has {images}{more}"
 
 
 def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> list[str]:
@@ -84,9 +97,8 @@ def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> lis
     _check_gpus(where, unserved, containers)
     _check_left_alone(where, list(unserved.values()))
     return [
-        f"{len(missing)} of {len(containers)} containers have nothing for GPUs of compute "
-        f"capability {gpu.capability}, as before: {missing[0].described()}"
-        + (" ..." if len(missing) > 1 else "")
+        f"{len(missing)} of {text.count(len(containers), 'container')} have nothing for GPUs of compute "
+        f"capability {gpu.capability}, as before: {next(_described(missing))}"
         for gpu, missing in unserved.items()
         if missing
     ]
@@ -134,8 +146,8 @@ def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> N
     ]
     if left:
         raise StitchError(
-            f"{len(left)} containers would be left with nothing that runs on these GPUs",
+            f"{text.count(len(left), 'container')} would be left with nothing that runs on these GPUs",
             where=where,
-            details=shorten(container.described() for container in left),
+            details=shorten(_described(left)),
             hint="name GPUs that they serve, too; `invoke inspect` tells which",
         )

@@ -176,7 +176,7 @@ def test_two_different_wheels_are_needed(tmp_path: Path) -> None:
     link_to_it = tmp_path / "a" / "again.whl"
     os.link(a, link_to_it)
     assert refusal(a) == (
-        "UsageError 1 wheels given, where at least two are needed\n  invoke stitch A.whl B.whl"
+        "UsageError 1 wheel given, where at least two are needed\n  invoke stitch A.whl B.whl"
     )
     assert refusal(a, link_to_it) == "UsageError a/again.whl: the same file is given twice"
     with pytest.raises(UsageError, match="cannot read this file"):

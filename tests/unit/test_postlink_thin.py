@@ -139,9 +139,9 @@ def test_a_gpu_that_was_served_in_part_still_is_and_a_note_says_so(tmp_path: Pat
     made = thinned(fat, "75,80,90", tmp_path / "out")
     assert made.notes == (
         "2 of 3 containers have nothing for GPUs of compute capability 7.5, as before: "
-        "demo/a.fatbin: the container of kernel one has sm_80, sm_86 ...",
+        "demo/a.fatbin: the container of kernel one has sm_80, sm_86",
         "2 of 3 containers have nothing for GPUs of compute capability 9.0, as before: "
-        "demo/a.fatbin: the container of kernel one has sm_80, sm_86 ...",
+        "demo/a.fatbin: the container of kernel one has sm_80, sm_86",
     )
     found = read_wheel(made.path)
     assert images(found["demo/a.fatbin"]) == [["elf 80"], ["elf 80", "elf 90"]]
@@ -175,10 +175,11 @@ def test_a_gpu_that_nothing_serves_is_refused(tmp_path: Path) -> None:
 
 def test_a_container_that_would_be_left_with_nothing_is_refused(tmp_path: Path) -> None:
     code = FAT + container(sm(90, TWO), compute(90, TWO)) + container(sm(75, {"three": []}))
+    code += 2 * container(compute(90, TWO), sm(90, TWO))
     fat = write_wheel(tmp_path, {"demo/a.fatbin": code})
     assert refusal(fat, "80") == (
-        f"StitchError {fat.name}: 2 containers would be left with nothing that runs on these GPUs\n"
-        "  demo/a.fatbin: the container of kernel two has sm_90, compute_90\n"
+        f"StitchError {fat.name}: 4 containers would be left with nothing that runs on these GPUs\n"
+        "  demo/a.fatbin: the container of kernel two has sm_90, compute_90; 2 more are like it\n"
         "  demo/a.fatbin: the container of kernel three has sm_75\n"
         "  name GPUs that they serve, too; `invoke inspect` tells which"
     )
