@@ -165,7 +165,7 @@ def _without(
         holder,
         offset=holder.offset + last,
         address=holder.address + last,
-        physical=holder.physical + last,
+        physical=(holder.physical + last) % (1 << 64),  # means nothing here
         file_size=holder.file_size - last,
         memory_size=holder.memory_size - last,
     )
