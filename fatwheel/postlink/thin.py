@@ -97,8 +97,8 @@ def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> lis
     _check_gpus(where, unserved, containers)
     _check_left_alone(where, list(unserved.values()))
     return [
-        f"{len(missing)} of {text.count(len(containers), 'container')} have nothing for GPUs of compute "
-        f"capability {gpu.capability}, as before: {next(_described(missing))}"
+        f"{len(missing)} of {text.count(len(containers), 'container')} have nothing for GPUs of "
+        f"compute capability {gpu.capability}, as before: {next(_described(missing))}"
         for gpu, missing in unserved.items()
         if missing
     ]
@@ -145,8 +145,9 @@ def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> N
         if all(id(container) in missing for missing in others)
     ]
     if left:
+        containers = text.count(len(left), "container")
         raise StitchError(
-            f"{text.count(len(left), 'container')} would be left with nothing that runs on these GPUs",
+            f"{containers} would be left with nothing that runs on these GPUs",
             where=where,
             details=shorten(_described(left)),
             hint="name GPUs that they serve, too; `invoke inspect` tells which",
