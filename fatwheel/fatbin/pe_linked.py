@@ -5,6 +5,9 @@ where it is the last. The old section keeps its addresses, for nothing else may 
 in the file. So offsets in the file change, and with them the section headers, the debug directory
 and the place of the symbol table. The wrappers' pointers are changed; the table of base
 relocations, which says where they stand, stays as it is.
+
+GNU strip must be used before, not after: it takes out the debug sections of MinGW in front of the
+new one, and Windows loads no image with a hole.
 """
 
 from __future__ import annotations

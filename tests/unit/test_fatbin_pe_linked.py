@@ -132,6 +132,28 @@ def test_the_last_section_is_replaced_where_it_is() -> None:
         assert len(new) == len(data) - before.sections[-1].size + section.size
 
 
+def test_a_section_without_virtual_size_keeps_its_addresses() -> None:
+    data = bytearray(peimages.library(*OLD).write())
+    header = int.from_bytes(data[60:64], "little") + 24 + peimages.OPTIONAL + 2 * 40
+    [size] = struct.unpack_from("<I", data, header + 16)
+    struct.pack_into("<I", data, header + 8, 0)
+    old = parsed(rewritten(bytes(data), THIN)).sections[2]
+    assert (old.virtual_size, old.size) == (size, 0)
+
+
+def test_the_new_section_is_aligned_where_the_last_one_ends_anywhere() -> None:
+    image = replace(peimages.library(*OLD), symbols=False, tail=b"")
+    whole = image.write()
+    cut = len(image.parts[4].padded) - len(image.parts[4].content) - 2
+    data = bytearray(whole[:-cut])
+    header = int.from_bytes(data[60:64], "little") + 24 + peimages.OPTIONAL + 4 * 40
+    struct.pack_into("<I", data, header + 16, len(image.parts[4].content) + 2)
+    new = rewritten(bytes(data), THIN)
+    assert parsed(new).sections[5].offset % 512 == 0
+    assert found_through_wrappers(new) == [peimages.container(images) for images in THIN]
+    assert rewritten(rewritten(bytes(data), FAT), THIN) == new
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("room", [0, 32, 80])
 def test_only_the_host_part_and_the_contents_decide(last: bool, room: int) -> None:
@@ -145,9 +167,10 @@ def test_only_the_host_part_and_the_contents_decide(last: bool, room: int) -> No
 
 def test_the_checksum_is_right_where_there_was_one() -> None:
     assert parsed(rewritten(peimages.library(*OLD).write(), FAT)).optional_header.checksum == 0
-    for tail in (b"", b"odd", b"even"):
+    odd = (peimages.entries((80, b"\1\2\3"), (90, b"\4\5")), peimages.entries((90, b"\6")))
+    for tail, contents in ((b"", FAT), (b"odd", FAT), (b"even", odd)):
         image = replace(peimages.library(*OLD), checksum=1, tail=tail, symbols=False)
-        new = rewritten(image.write(), FAT)
+        new = rewritten(image.write(), contents)
         stored = parsed(new).optional_header.checksum
         assert stored == peimages.checksum(new), tail
         assert stored == parsed(new).compute_checksum(), tail
@@ -328,6 +351,16 @@ def test_headers_that_no_linker_writes_are_refused(offset: int, value: int, said
     struct.pack_into("<I", data, int.from_bytes(data[60:64], "little") + offset, value)
     with pytest.raises(FormatError, match=said):
         rewritten(bytes(data), THIN)
+
+
+def test_debug_directories_that_cannot_be_are_refused() -> None:
+    image = peimages.library(*OLD)
+    for place, said in (
+        ((image.parts[3].address, 28), "parts of the PE image overlap"),
+        ((0x2000, 1 << 17), "131072 bytes of debug directory"),
+    ):
+        with pytest.raises(FormatError, match=said):
+            rewritten(replace(image, directories={**image.directories, 6: place}).write(), THIN)
 
 
 def test_an_image_larger_than_windows_loads_is_refused() -> None:
