@@ -65,7 +65,7 @@ def write_wheel(
     notes: Sequence[str],
 ) -> Edited:
     """The wheel `source` with changed files, by their stems, under a version that says what is
-    in them.
+    in them. What rewriting them has lost is added to the notes.
 
     Raises UsageError if it would replace one of `inputs`, StoreError if it cannot be written.
     """
@@ -79,7 +79,12 @@ def write_wheel(
         changed[f"{source.dist_info}/{RECORD_FILE}"] = [record]
     with open_wheel(source.path) as wheel:
         path = rewrite_wheel(wheel, name, changed, out_dir, epoch)
-    return _edited(path, labels, notes)
+    lost = [
+        f"{source.files[stem].name}: {note}"
+        for stem, change in changes.items()
+        for note in change.rewritten.notes
+    ]
+    return _edited(path, labels, [*notes, *lost])
 
 
 def write_file(source: Path, change: Change, out_dir: Path, notes: Sequence[str]) -> Edited:
@@ -93,7 +98,7 @@ def write_file(source: Path, change: Change, out_dir: Path, notes: Sequence[str]
             shutil.copymode(source, stream.name)
     except OSError as error:
         raise disk_error(error, "write the file", path, "--out FOLDER") from error
-    return _edited(path, labels_of([change]), notes)
+    return _edited(path, labels_of([change]), [*notes, *change.rewritten.notes])
 
 
 def _entries(changes: Sequence[Change]) -> list[Entry]:

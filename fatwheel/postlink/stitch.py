@@ -49,8 +49,7 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
     if not any(entries for file in first.files.values() for entries in file.containers):
         raise FormatError("there is no device code in it", where=str(first.path))
     changes = {stem: _united(stem, wheels) for stem in first.files}
-    notes = [note for change in changes.values() for note in change.rewritten.notes]
-    notes += [note for stem in first.files for note in _host_notes(stem, wheels)]
+    notes = [note for stem in first.files for note in _host_notes(stem, wheels)]
     records = [wheel.record for wheel in wheels if wheel.record is not None]
     return write_wheel(
         first,

@@ -37,7 +37,6 @@ def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
     notes = _check(str(path), list(wheel.files.values()), selection)
     changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
     held = held_images(list(changes.values()))
-    notes += [note for change in changes.values() for note in change.rewritten.notes]
     record = None if wheel.record is None else thinned(wheel.record, held)
     return write_wheel(
         wheel, changes, record, out_dir, inputs=[path], epoch=wheel.newest, notes=notes
@@ -51,7 +50,7 @@ def thin_file(path: Path, selection: Selection, out_dir: Path) -> Edited:
         raise FormatError("a cubin is one image: there is nothing to choose from", where=str(path))
     notes = _check(str(path), [file], selection)
     change = _thinned(file, selection)
-    return write_file(path, change, out_dir, [*notes, *change.rewritten.notes])
+    return write_file(path, change, out_dir, notes)
 
 
 def _thinned(file: DeviceFile, selection: Selection) -> Change:

@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import stat
+import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,13 @@ from fatwheel.fatbin.choose import selection_for
 from fatwheel.postlink.edited import Edited
 from fatwheel.postlink.thin import thin
 
+from . import peimages
 from .deviceimages import (
     ONE,
     TWO,
     compute,
     container,
+    entries,
     images,
     raw,
     read_wheel,
@@ -312,6 +316,19 @@ def test_a_library_is_thinned_and_loads(tmp_path: Path, tool: Callable[[str], st
     wheel = write_wheel(tmp_path, {"demo.so": data})
     in_wheel = read_wheel(thinned(wheel, "90", tmp_path / "out").path)["demo.so"]
     assert shown_by_library(tmp_path, in_wheel) == expected
+
+
+def test_a_signature_that_is_lost_is_noted(tmp_path: Path) -> None:
+    image = peimages.library(entries(sm(80), sm(90)))
+    signed = replace(image, signature=struct.pack("<IHH", 16, 0x200, 2) + bytes(8)).write()
+    note = "its Authenticode signature was dropped, because what it signed has changed"
+    library = tmp_path / "demo.dll"
+    library.write_bytes(signed)
+    [found] = thinned(library, "80", tmp_path / "out").notes
+    assert found.startswith(note)
+    wheel = write_wheel(tmp_path, {"demo/demo.dll": signed}, tag="cp311-cp311-win_amd64")
+    [found] = thinned(wheel, "80", tmp_path / "out").notes
+    assert found.startswith(f"demo/demo.dll: {note}")
 
 
 def test_a_library_of_another_machine_is_refused(
