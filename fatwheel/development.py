@@ -20,10 +20,11 @@ ROOT = Path(__file__).parents[1]
 @task(
     auto_shortflags=False,
     help={
-        "part": "what to measure: some of builds,again,arch,memory,units, or all "
+        "part": "what to measure: some of builds,again,arch,memory,units,wheels, or all "
         "(default: all but units, which takes about 20 minutes on two cores)",
-        "kernel": "what to build in all parts but units (default: causal-conv1d)",
-        "rounds": "how often to build from nothing; medians are shown (default: 1)",
+        "kernel": "what to build in builds, again, arch and memory (default: causal-conv1d)",
+        "rounds": "how often to do what takes turns with another way; medians are shown "
+        "(default: 1)",
         "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
         "python": "Python to build with (default: as for build)",
         "json": "print one JSON document instead of tables",
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 )
 def bench(
     c: Context,
-    part: str = "builds,again,arch,memory",
+    part: str = "builds,again,arch,memory,wheels",
     kernel: str = "causal-conv1d",
     rounds: str = "1",
     toolchain: str = TOOLCHAIN,
@@ -41,12 +42,13 @@ def bench(
     markdown: bool = False,
 ) -> None:
     """
-    Measure builds against the project's own, in turn, on this machine.
+    Measure fatwheel against other ways to do the same, in turn, on this machine.
 
     Leave the machine alone meanwhile. docs/performance.md explains the parts.
 
       invoke bench --rounds 3
       invoke bench --part units                   flash-attn's units, plain nvcc beside fatwheel
+      invoke bench --part wheels                  inspect, thin and stitch beside Python's zipfile
       invoke bench --kernel selftest --part again,arch
     """
     with reported():

@@ -75,7 +75,7 @@ def measure_builds(session: Session) -> Findings:
     # then counts against fatwheel.
     ways = {EXACT: exact, SHARED: shared, UPSTREAM: upstream}
     runs = take_turns(ways, session.rounds, session.emit)
-    medians = {what: _median("builds", what, runs[what]) for what in (UPSTREAM, EXACT, SHARED)}
+    medians = {what: median_of("builds", what, runs[what]) for what in (UPSTREAM, EXACT, SHARED)}
     base = medians[UPSTREAM]
     return Findings(
         tuple(medians.values()),
@@ -171,7 +171,8 @@ def take_turns(ways: dict[str, Way], rounds: int, emit: Emit) -> dict[str, list[
     return runs
 
 
-def _median(part: str, what: str, runs: Iterable[Run]) -> Measurement:
+def median_of(part: str, what: str, runs: Iterable[Run]) -> Measurement:
+    """The median of wall and CPU time."""
     several = list(runs)
     return Measurement(
         part, what, median(run.wall for run in several), median(run.cpu for run in several)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,17 +11,17 @@ RATIO, PERCENT, BYTES, COUNT = "ratio", "percent", "bytes", "count"
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured. load is the system's over the last minute, before the start."""
+    """Where it was measured. load is the system's over the last minute, before the start.
+
+    programs: versions of what was used, by name.
+    """
 
     cpu: str
     cores: int
     memory: int
     kernel: str
     load: float
-    nvcc: str
-    gcc: str
-    torch: str
-    python: str
+    programs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Measurement:
     """One thing that was run; a median of each where it was run several times.
 
     cpu is user and system time of the whole process tree. memory is the highest sum over all
-    compilers at one time; 0 where it was not looked at.
+    compilers at one time; of a wheel's commands, what they took at most above the interpreter; 0
+    where it was not looked at.
     """
 
     part: str

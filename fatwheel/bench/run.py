@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,10 @@ from ..prepare import Tools, ready_tools, resolve
 from .parts import Session, measure_added_arch, measure_again, measure_builds, measure_memory
 from .report import BenchReport, Findings, Machine
 from .units import measure_units
+from .wheels import measure_wheels
 
-PARTS = ("builds", "again", "arch", "memory", "units")
+WHEELS = "wheels"
+PARTS = ("builds", "again", "arch", "memory", "units", WHEELS)
 ARCHS = "80,86,89"
 # One backward unit of flash-attn, one split, two forward.
 UNITS = (
@@ -35,7 +38,7 @@ UNITS = (
 class BenchRequest:
     """What to measure; python None: the default.
 
-    kernel is for the parts that make whole wheels, unit_kernel and units (globs, separated by
+    kernel is for the parts that build whole wheels, unit_kernel and units (globs, separated by
     commas) for the part 'units'.
     """
 
@@ -51,28 +54,41 @@ class BenchRequest:
 def bench(request: BenchRequest, emit: Emit) -> BenchReport:
     """Measure. Raises a FatwheelError; whatever was started is ended however this returns."""
     parts = _chosen(request.parts)
-    target = _target(request, request.kernel)
-    unit_target = _target(request, request.unit_kernel)
+    builds = [part for part in parts if part != WHEELS]
     load = os.getloadavg()[0]
-    tools = ready_tools(target, emit)
+    programs = {"Python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
+    findings: list[Findings] = []
     with _folder() as name:
-        session = Session(target, tools, Path(name), request.rounds, emit)
-        measures: dict[str, Callable[[], Findings]] = {
-            "builds": partial(measure_builds, session),
-            "again": partial(measure_again, session),
-            "arch": partial(measure_added_arch, session),
-            "memory": partial(measure_memory, session),
-            "units": partial(
-                measure_units, unit_target, tools, request.units, session.new_folder(), emit
-            ),
-        }
-        findings = [measures[part]() for part in parts]
+        if builds:
+            target = _target(request, request.kernel)
+            unit_target = _target(request, request.unit_kernel)
+            tools = ready_tools(target, emit)
+            programs |= _programs(target, tools)
+            session = Session(target, tools, Path(name), request.rounds, emit)
+            findings += _measure_builds(builds, session, request.units, unit_target)
+        if WHEELS in parts:
+            findings.append(measure_wheels(Path(name) / WHEELS, request.rounds, emit))
     return BenchReport(
-        machine=_machine(target, tools, load),
+        machine=_machine(load, programs),
         rounds=request.rounds,
         measurements=tuple(item for found in findings for item in found.measurements),
         figures=tuple(item for found in findings for item in found.figures),
     )
+
+
+def _measure_builds(
+    parts: Sequence[str], session: Session, units: str, unit_target: Target
+) -> list[Findings]:
+    measures: dict[str, Callable[[], Findings]] = {
+        "builds": partial(measure_builds, session),
+        "again": partial(measure_again, session),
+        "arch": partial(measure_added_arch, session),
+        "memory": partial(measure_memory, session),
+        "units": lambda: measure_units(
+            unit_target, session.tools, units, session.new_folder(), session.emit
+        ),
+    }
+    return [measures[part]() for part in parts]
 
 
 def _chosen(text: str) -> list[str]:
@@ -96,24 +112,30 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     """A folder beside those of builds, named like them: what is left of a bench that was killed
     is removed by the next build."""
     parent = cache_folder() / "work"
-    parent.mkdir(exist_ok=True)
+    parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(
         prefix=f"{os.getpid()}-", dir=parent, ignore_cleanup_errors=True
     )
 
 
-def _machine(target: Target, tools: Tools, load: float) -> Machine:
+def _machine(load: float, programs: Mapping[str, str]) -> Machine:
     return Machine(
         cpu=_cpu_model(Path("/proc/cpuinfo").read_text()),
         cores=cores(),
         memory=psutil.virtual_memory().total,
         kernel=f"{platform.system()} {platform.release()}",
         load=load,
-        nvcc=target.toolchain.nvcc,
-        gcc=tools.compiler.version,
-        torch=target.torch,
-        python=target.python,
+        programs=programs,
     )
+
+
+def _programs(target: Target, tools: Tools) -> dict[str, str]:
+    return {
+        "nvcc": target.toolchain.nvcc,
+        "g++": tools.compiler.version,
+        "torch": target.torch,
+        "Python": target.python,
+    }
 
 
 def _cpu_model(cpuinfo: str) -> str:

@@ -150,10 +150,10 @@ def bench_heading(report: BenchReport) -> str:
     """What was measured where."""
     machine = report.machine
     rounds = "once" if report.rounds == 1 else f"{report.rounds} times, medians"
+    programs = ", ".join(f"{name} {version}" for name, version in machine.programs.items())
     return (
         f"{machine.cpu}, {text.count(machine.cores, 'core')}, {text.size(machine.memory)}, "
-        f"{machine.kernel}, load {machine.load:.1f} before the start; nvcc {machine.nvcc}, "
-        f"g++ {machine.gcc}, torch {machine.torch}, Python {machine.python}; builds from nothing: "
+        f"{machine.kernel}, load {machine.load:.1f} before the start; {programs}; what has rounds: "
         f"{rounds}"
     )
 

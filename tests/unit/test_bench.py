@@ -330,7 +330,7 @@ def test_the_processors_name() -> None:
 
 
 REPORT = BenchReport(
-    Machine("Some CPU", 2, 24 * GIB, "Linux 6.1", 0.25, "13.0.88", "12.2.0", "2.11.0", "3.11"),
+    Machine("Some CPU", 2, 24 * GIB, "Linux 6.1", 0.25, {"nvcc": "13.0.88", "Python": "3.11"}),
     3,
     (
         Measurement("builds", "upstream's own build", 100.0, 200.0),
@@ -371,7 +371,7 @@ def test_a_table_for_people(
     ui.show_bench(REPORT)
     told = capsys.readouterr().out
     assert told.startswith("Some CPU, 2 cores, 24.0 GiB, Linux 6.1, load 0.2 before the start; ")
-    assert "nvcc 13.0.88, g++ 12.2.0, torch 2.11.0, Python 3.11" in told
+    assert "; nvcc 13.0.88, Python 3.11; " in told
     assert "3 times, medians" in told
     assert "upstream's own build" in told
 
