@@ -7,6 +7,7 @@ does.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,17 @@ def test_programs_find_the_new_device_code_at_home_and_moved(
         expected = b"".join(peimages.container(images) for images in contents)
         for found in words[1::2]:
             assert found.read_bytes() == expected, f"{found.name}: the wrappers lead elsewhere"
+
+
+def test_nvidias_reader_for_windows_lists_the_new_images(
+    library: Library, tmp_path: Path, cuobjdump_exe: Callable[..., str]
+) -> None:
+    for name, contents in (("thin", library.thin), ("fat", library.fat)):
+        (tmp_path / f"{name}.dll").write_bytes(rewritten(library.data, contents))
+        listed = re.findall(r"sm_\w+(?=\.cubin)", cuobjdump_exe("-lelf", tmp_path / f"{name}.dll"))
+        images = [entry for entries in contents for entry in entries if entry.kind == "elf"]
+        # Its names leave the f of sm_120f out.
+        assert listed == [entry.arch.sm.removesuffix("f") for entry in images], name
 
 
 def test_only_the_device_code_decides(library: Library) -> None:
