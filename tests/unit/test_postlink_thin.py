@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import struct
+import subprocess
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -345,6 +346,34 @@ def test_a_library_of_another_machine_is_refused(
     library.write_bytes(bytes(data))
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     assert refusal(library).startswith("FormatError demo.so: ")
+
+
+LINKED_CODE = """
+.section {section},"a"
+.align 8
+container: .incbin "code.bin"
+.section .nvFatBinSegment,"aw"
+.align 8
+.long 0x466243B1, 2
+.quad container, container
+.section .note.GNU-stack,"",@progbits
+"""
+
+
+@pytest.mark.parametrize("section", [".nv_fatbin", "__nv_relfatbin"])
+@pytest.mark.parametrize("options", [["-c"], ["-shared"]], ids=["object", "library"])
+def test_linked_device_code_is_refused(
+    tmp_path: Path, tool: Callable[[str], str], section: str, options: list[str]
+) -> None:
+    """As nvcc -rdc=true leaves it: wrappers of version 2, relocatable code."""
+    (tmp_path / "code.bin").write_bytes(FAT)
+    (tmp_path / "code.s").write_text(LINKED_CODE.format(section=section))
+    command = [tool("g++"), *options, "code.s", "-o", "code"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    message = refusal(tmp_path / "code")
+    assert message.startswith("FormatError code: ")
+    assert "device code" in message
+    assert "-rdc=true" in message
 
 
 def test_a_damaged_library_is_refused(tmp_path: Path, tool: Callable[[str], str]) -> None:
