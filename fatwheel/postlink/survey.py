@@ -18,6 +18,7 @@ from ..fatbin.container import Entry
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName
 from ..wheels.pack import name_of
+from ..wheels.recorded import Watched, check_record, read_record
 from .record import FILE as RECORD_FILE
 
 _ZIP = b"PK\x03\x04"
@@ -69,16 +70,20 @@ def is_wheel(path: Path) -> bool:
 
 def survey_wheel(path: Path) -> Surveyed:
     """Read a wheel's names, and the tables of its binaries; those with containers are unpacked
-    to temporary files that go with the result."""
+    to temporary files that go with the result. Every file must be the one that RECORD lists."""
     check_readable(path)
     with open_wheel(path) as wheel:
         name = name_of(wheel)
         members = {_stem(member.name, wheel.dist_info): member.name for member in wheel.members}
+        listing = f"{wheel.dist_info}/RECORD"
+        listed = read_record(listing, wheel.read(listing))
+        watched = {member: listed.watch(member) for member in members.values()}
         files = {
             stem: file
             for stem, member in members.items()
-            if (file := _device_file(wheel, member)) is not None
+            if (file := _device_file(wheel, member, watched[member])) is not None
         }
+        check_record(listed, watched)
         derived = {f"{wheel.dist_info}/{file}" for file in _DERIVED}
         others = {
             stem: member
@@ -138,10 +143,13 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _device_file(wheel: Wheel, member: str) -> DeviceFile | None:
+def _device_file(wheel: Wheel, member: str, watched: Watched) -> DeviceFile | None:
+    """Read a member, and show all of it to `watched`."""
     if not is_binary(wheel.start(member, HEAD)):
+        for piece in wheel.pieces(member):
+            watched.update(piece)
         return None
-    with wheel.mapped(member) as data, located(member):
+    with wheel.mapped(member, watched.update) as data, located(member):
         binary = read_binary(data)
     if not binary.containers:
         return None

@@ -11,9 +11,9 @@ from ..errors import FormatError, StitchError, UsageError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
 from ..fatbin.parity import compare
 from ..wheels.archive import Wheel, open_wheel
+from ..wheels.recorded import Record, Watched, read_record
 from .contents import Container, Contents, Read, layouts_of, read_containers, sum_up
 from .findings import Finding, wrong
-from .recorded import Record, Watched, read_record
 
 _MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII
 

@@ -1,4 +1,6 @@
-"""Whether a wheel is what its names say: project, version, tags, and the version's own label."""
+"""Whether a wheel is what it says of itself: RECORD, project, version, tags, and the version's own
+label.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,21 @@ from collections.abc import Collection, Iterator
 from ..errors import FormatError
 from ..wheels.metadata import disagreements, fields
 from ..wheels.name import parse_wheel_name
+from ..wheels.recorded import mistakes_of
 from .evidence import Evidence
-from .findings import Finding, note, warning, wrong
+from .findings import WARNING, WRONG, Finding, note, warning, wrong
 from .libraries import cuda_versions
 
 _ARCH = re.compile(r"(sm|ptx)_?([0-9]{2,3}[af]?)")
 _WITH_PTX = "ptx"
 _CUDA = re.compile(r"cu(1[0-9])[0-9]?(?![0-9])")
+
+
+def record_findings(evidence: Evidence) -> Iterator[Finding]:
+    """RECORD against the files."""
+    for mistake in mistakes_of(evidence.record, evidence.files):
+        severity = WRONG if mistake.grave else WARNING
+        yield Finding(severity, mistake.what, mistake.where, mistake.details)
 
 
 def name_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -36,14 +46,14 @@ def _disagreements(evidence: Evidence) -> Iterator[tuple[str, FormatError]]:
     try:
         name = parse_wheel_name(evidence.filename)
         for error in disagreements(name, evidence.dist_info, evidence.metadata, evidence.wheel):
-            yield "wrong", error
+            yield WRONG, error
     except FormatError as error:
-        yield "wrong", error
+        yield WRONG, error
         return
     build = "".join(fields(evidence.wheel, "Build"))
     if build != name.build:
         details = [f"the file name says {name.build or 'none'}", f"WHEEL says {build or 'none'}"]
-        yield "warning", FormatError("the wheel's build tags do not agree", details=details)
+        yield WARNING, FormatError("the wheel's build tags do not agree", details=details)
 
 
 def label_findings(evidence: Evidence) -> Iterator[Finding]:

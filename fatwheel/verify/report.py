@@ -17,9 +17,8 @@ from .evidence import Evidence, Examined, gather
 from .findings import WRONG, Check, Finding
 from .inspect import coverage_of, report_binary
 from .libraries import cuda_versions, import_findings, imports_of
-from .names import label_findings, name_findings
+from .names import label_findings, name_findings, record_findings
 from .platforms import module_findings, platform_findings
-from .recorded import record_findings
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def verify_wheel(path: Path) -> Report:
 def checks_of(evidence: Evidence) -> tuple[Check, ...]:
     """Every check, in the order in which they are shown."""
     found: dict[str, Iterable[Finding]] = {
-        "record": record_findings(evidence.record, evidence.files),
+        "record": record_findings(evidence),
         "names": name_findings(evidence),
         "label": label_findings(evidence),
         "platform": platform_findings(evidence),

@@ -122,12 +122,34 @@ def test_the_record_and_names_follow_and_signatures_go(tmp_path: Path) -> None:
 
 def test_all_times_are_the_newest_of_the_wheel(tmp_path: Path) -> None:
     fat = write_wheel(tmp_path, FILES, time=(2021, 2, 3, 4, 5, 6))
-    with zipfile.ZipFile(fat, "a") as archive:
-        archive.writestr(zipfile.ZipInfo("demo/old.txt", (1999, 1, 1, 0, 0, 0)), b"")
+    with zipfile.ZipFile(fat) as archive:
+        contents = {info: archive.read(info) for info in archive.infolist()}
+    next(iter(contents)).date_time = (1999, 1, 1, 0, 0, 0)
+    with zipfile.ZipFile(fat, "w") as archive:
+        for info, data in contents.items():
+            archive.writestr(info, data)
     made = thinned(fat, "80", tmp_path / "out")
     with zipfile.ZipFile(made.path) as archive:
         times = {info.date_time for info in archive.infolist()}
     assert times == {(2021, 2, 3, 4, 5, 6)}
+
+
+@pytest.mark.parametrize("name", ["demo/__init__.py", "demo/a.fatbin"])
+def test_a_wheel_with_files_that_record_does_not_list_so_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """RECORD is made anew: it would vouch for what somebody put there."""
+    files = {**FILES, "demo/__init__.py": b"good = 1", "demo/a.fatbin": container(sm(80, ONE))}
+    fat = write_wheel(tmp_path, files)
+    with zipfile.ZipFile(fat) as archive:
+        contents = {info: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(fat, "w") as archive:
+        for info, data in contents.items():
+            spoiled = data.replace(b"good", b"evil") + bytes(8 * (info.filename == "demo/a.fatbin"))
+            archive.writestr(info, spoiled if info.filename == name else data)
+    message = refusal(fat)
+    assert "the wheel's files are not those that its RECORD lists" in message
+    assert f"{name}: its sha256 is not the one in RECORD" in message
 
 
 def test_files_that_only_look_like_device_code_are_carried(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from fatwheel.arch import parse_arch
 from fatwheel.verify.contents import Contents, Image, Unit
 from fatwheel.verify.device import compression_findings, coverage_findings
 from fatwheel.verify.evidence import Evidence, Examined
-from fatwheel.verify.recorded import read_record
+from fatwheel.wheels.recorded import read_record
 
 
 def image(name: str, compression: str = "") -> Image:

@@ -8,7 +8,7 @@ from fatwheel.arch import parse_arch
 from fatwheel.verify.contents import Contents, Image
 from fatwheel.verify.evidence import Evidence, Examined
 from fatwheel.verify.names import label_findings
-from fatwheel.verify.recorded import read_record
+from fatwheel.wheels.recorded import read_record
 
 
 def evidence(version: str, *images: str, needs: tuple[str, ...] = ()) -> Evidence:

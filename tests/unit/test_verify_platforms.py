@@ -11,7 +11,7 @@ import pytest
 from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined
 from fatwheel.verify.platforms import Tag, module_findings, platform_findings, tags_of
-from fatwheel.verify.recorded import read_record
+from fatwheel.wheels.recorded import read_record
 
 
 def evidence(*tags: str, binaries: tuple[Examined, ...] = ()) -> Evidence:

@@ -1,4 +1,4 @@
-"""RECORD as it is read, and files as they are hashed; test_verify_report spoils whole wheels."""
+"""RECORD as it is read, and files as they are hashed; test_verify_report has whole wheels."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.verify.recorded import Record, Watched, read_record, record_findings
+from fatwheel.errors import FormatError
+from fatwheel.wheels.recorded import Record, Watched, check_record, mistakes_of, read_record
 
 PATH = "demo-1.0.dist-info/RECORD"
 
 
-def told(record: Record, files: Mapping[str, bytes]) -> list[tuple[str, str, str]]:
-    """Severity, place and words of all that is found."""
+def told(record: Record, files: Mapping[str, bytes]) -> list[tuple[bool, str, str]]:
+    """Whether it is grave, place and words of all that is found."""
     watched = {}
     for name, data in files.items():
         watched[name] = record.watch(name)
         watched[name].update(data[:1])
         watched[name].update(data[1:])
     watched[PATH] = Watched("sha256")
-    return [(one.severity, one.where, one.what) for one in record_findings(record, watched)]
+    return [(one.grave, one.where, one.what) for one in mistakes_of(record, watched)]
 
 
 def line(name: str, data: bytes, algorithm: str = "sha256", padding: str = "") -> str:
@@ -39,16 +40,16 @@ def line(name: str, data: bytes, algorithm: str = "sha256", padding: str = "") -
 def test_strong_hashes_are_compared(algorithm: str) -> None:
     record = read_record(PATH, (line("a", b"content", algorithm) + f"{PATH},,\n").encode())
     assert told(record, {"a": b"content"}) == []
-    [(severity, place, words)] = told(record, {"a": b"Content"})
-    assert (severity, place) == ("wrong", "a")
+    [(grave, place, words)] = told(record, {"a": b"Content"})
+    assert (grave, place) == (True, "a")
     assert words == f"its {algorithm} is not the one in RECORD"
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha224", "shake_128", "MD5", "", "sha256 "])
 def test_weak_and_strange_hashes_prove_nothing(algorithm: str) -> None:
     record = read_record(PATH, f"a,{algorithm}=AAAA,7\n{PATH},,\n".encode())
-    [(severity, place, words)] = told(record, {"a": b"content"})
-    assert (severity, place) == ("wrong", "a")
+    [(grave, place, words)] = told(record, {"a": b"content"})
+    assert (grave, place) == (True, "a")
     assert repr(algorithm) in words
 
 
@@ -59,14 +60,14 @@ def test_a_padded_hash_is_the_same_hash() -> None:
 
 def test_bytes_that_are_no_text() -> None:
     [mistake] = read_record(PATH, b"a,\xff,\n").mistakes
-    assert (mistake.severity, mistake.what) == ("wrong", "it is not UTF-8: byte 2")
+    assert (mistake.grave, mistake.what) == (True, "it is not UTF-8: byte 2")
 
 
 def test_signatures_are_not_in_record() -> None:
     record = read_record(PATH, f"{PATH},,\n".encode())
     files = dict.fromkeys((PATH, f"{PATH}.jws", f"{PATH}.p7s", f"{PATH}.sig"), Watched("sha256"))
-    [finding] = record_findings(record, files)
-    assert (finding.where, finding.what) == (f"{PATH}.sig", "it is not in RECORD")
+    [mistake] = mistakes_of(record, files)
+    assert (mistake.where, mistake.what) == (f"{PATH}.sig", "it is not in RECORD")
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12)
@@ -80,3 +81,20 @@ def test_any_names_can_be_recorded(files: dict[str, bytes]) -> None:
     csv.writer(text).writerows([*rows, [PATH, "", ""]])
     record = read_record(PATH, text.getvalue().encode())
     assert told(record, files) == []
+
+
+def test_all_grave_mistakes_are_refused_at_once() -> None:
+    text = "".join(f"missing{number},sha256=AAAA,1\n" for number in range(20))
+    record = read_record(PATH, (line("a", b"content") + text + f"{PATH},,\n").encode())
+    with pytest.raises(FormatError, match="not those that its RECORD lists") as caught:
+        check_record(record, {"a": Watched("sha256"), PATH: Watched("sha256")})
+    assert caught.value.where == PATH
+    assert len(caught.value.details) == 13
+    assert caught.value.details[-1] == "... and 10 more"  # 20 missing; hash and size of a
+
+
+def test_what_is_only_missing_in_record_is_not_refused() -> None:
+    watched = Watched("sha256")
+    watched.update(b"content")
+    without_size = line("a", b"content").rpartition(",")[0] + ",\n"
+    check_record(read_record(PATH, without_size.encode()), {"a": watched, PATH: watched})

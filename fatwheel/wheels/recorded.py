@@ -14,12 +14,30 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .findings import Finding, warning, wrong
+from ..errors import FormatError
 
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 _DEFAULT = "sha256"
 _STRONG = (_DEFAULT, "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b")
+
+
+# As many mistakes as a message names.
+_DETAILS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something about a file that is not as it should be.
+
+    grave: whether the file may be another one than its wheel's author meant, or pip may refuse
+    it; else only something that should be there is missing.
+    """
+
+    where: str
+    what: str
+    details: tuple[str, ...] = ()
+    grave: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +62,7 @@ class Record:
 
     path: str
     rows: Mapping[str, Row]
-    mistakes: tuple[Finding, ...]
+    mistakes: tuple[Mistake, ...]
 
     def watch(self, name: str) -> Watched:
         """For the content of a file, piece by piece, as it is read."""
@@ -73,29 +91,45 @@ class Watched:
 def read_record(path: str, data: bytes) -> Record:
     """RECORD at `path`; what cannot be understood is among its mistakes."""
     rows: dict[str, Row] = {}
-    mistakes: list[Finding] = []
+    mistakes: list[Mistake] = []
     try:
         text = io.StringIO(data.decode("utf-8"), newline="")
         for line in csv.reader(text, strict=True):
             mistakes += _take(line, rows)
     except UnicodeDecodeError as error:
-        mistakes.append(wrong(f"it is not UTF-8: byte {error.start}", path))
+        mistakes.append(Mistake(path, f"it is not UTF-8: byte {error.start}"))
     except csv.Error as error:
-        mistakes.append(wrong(f"it cannot be read: {error}", path))
+        mistakes.append(Mistake(path, f"it cannot be read: {error}"))
     return Record(path, rows, tuple(mistakes))
 
 
-def record_findings(record: Record, files: Mapping[str, Watched]) -> Iterator[Finding]:
+def check_record(record: Record, files: Mapping[str, Watched]) -> None:
+    """FormatError, with all grave mistakes, unless RECORD agrees with the files."""
+    grave = [mistake for mistake in mistakes_of(record, files) if mistake.grave]
+    if grave:
+        more = len(grave) - _DETAILS_SHOWN
+        raise FormatError(
+            "the wheel's files are not those that its RECORD lists",
+            where=record.path,
+            details=[
+                *(f"{mistake.where}: {mistake.what}" for mistake in grave[:_DETAILS_SHOWN]),
+                *([f"... and {more} more"] if more > 0 else []),
+            ],
+            hint="was it changed after it was built? get it again from where it came",
+        )
+
+
+def mistakes_of(record: Record, files: Mapping[str, Watched]) -> Iterator[Mistake]:
     """Whether RECORD agrees with the files that are really there."""
     yield from record.mistakes
     folder = record.path.rpartition("/")[0]
     unlisted = {record.path, *(f"{folder}/{name}" for name in SIGNATURES)}
     for name in sorted(record.rows.keys() - files.keys()):
-        yield wrong("RECORD lists it, but it is not in the wheel", name)
+        yield Mistake(name, "RECORD lists it, but it is not in the wheel")
     for name in sorted(files.keys() - record.rows.keys() - unlisted):
-        yield wrong("it is not in RECORD", name)
+        yield Mistake(name, "it is not in RECORD")
     if record.path not in record.rows:
-        yield warning("RECORD does not list itself", record.path)
+        yield Mistake(record.path, "RECORD does not list itself", grave=False)
     for name, row in record.rows.items():
         if name == record.path:
             yield from _own_row(name, row)
@@ -103,32 +137,32 @@ def record_findings(record: Record, files: Mapping[str, Watched]) -> Iterator[Fi
             yield from _row_findings(name, row, files[name])
 
 
-def _take(line: list[str], rows: dict[str, Row]) -> Iterator[Finding]:
+def _take(line: list[str], rows: dict[str, Row]) -> Iterator[Mistake]:
     if not line:
         return
     if len(line) != 3:
-        yield wrong(f"a line of RECORD has {len(line)} parts, not three", line[0])
+        yield Mistake(line[0], f"a line of RECORD has {len(line)} parts, not three")
     elif line[0] in rows:
-        yield wrong("RECORD lists it twice", line[0])
+        yield Mistake(line[0], "RECORD lists it twice")
     else:
         rows[line[0]] = Row(line[1], line[2])
 
 
-def _own_row(name: str, row: Row) -> Iterator[Finding]:
+def _own_row(name: str, row: Row) -> Iterator[Mistake]:
     if row.hash or row.size:
-        yield wrong("RECORD cannot hold its own hash or size", name)
+        yield Mistake(name, "RECORD cannot hold its own hash or size")
 
 
-def _row_findings(name: str, row: Row, found: Watched) -> Iterator[Finding]:
+def _row_findings(name: str, row: Row, found: Watched) -> Iterator[Mistake]:
     if not row.hash:
-        yield wrong("RECORD has no hash of it", name)
+        yield Mistake(name, "RECORD has no hash of it")
     elif row.algorithm not in _STRONG:
         hint = f"RECORD has {row.algorithm!r} of it; valid: {', '.join(_STRONG)}"
-        yield wrong(f"its hash proves nothing: {hint}", name)
+        yield Mistake(name, f"its hash proves nothing: {hint}")
     elif row.digest != found.digest:
-        details = [f"RECORD says {row.digest}", f"it is {found.digest}"]
-        yield wrong(f"its {row.algorithm} is not the one in RECORD", name, details)
+        details = (f"RECORD says {row.digest}", f"it is {found.digest}")
+        yield Mistake(name, f"its {row.algorithm} is not the one in RECORD", details)
     if not row.size:
-        yield warning("RECORD has no size of it", name)
+        yield Mistake(name, "RECORD has no size of it", grave=False)
     elif row.size != str(found.size):
-        yield wrong(f"it has {found.size} bytes, RECORD says {row.size}", name)
+        yield Mistake(name, f"it has {found.size} bytes, RECORD says {row.size}")
