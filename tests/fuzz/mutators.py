@@ -10,7 +10,7 @@ import hashlib
 import io
 import random
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,8 +35,8 @@ NAMES = (
 )  # fmt: skip
 # What begins an input of two files; the size of the first follows in four bytes.
 PAIR = b"TWO\0"
-_MOST_BYTES = 1 << 17
-_RECORD = "seed-1.0.dist-info/RECORD"
+_MOST_BYTES = 1 << 18
+RECORD = "seed-1.0.dist-info/RECORD"
 
 
 @dataclass(frozen=True)
@@ -220,10 +220,15 @@ def _change_member(source: random.Random, members: Members) -> None:
 
 def _with_record(members: Members) -> Members:
     """The members with a RECORD that is right."""
+    kept = [(info, data) for info, data in members if info.filename != RECORD]
+    text = record_of((info.filename, data) for info, data in kept)
+    return [*kept, (zipfile.ZipInfo(RECORD), text)]
+
+
+def record_of(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A RECORD for files by name, without itself."""
     rows = []
-    for info, data in members:
+    for name, data in files:
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-        rows.append(f'"{info.filename}",sha256={digest},{len(data)}\n')
-    text = "".join(row for row in rows if _RECORD not in row) + f"{_RECORD},,\n"
-    kept = [(info, data) for info, data in members if info.filename != _RECORD]
-    return [*kept, (zipfile.ZipInfo(_RECORD), text.encode("utf-8", "surrogatepass"))]
+        rows.append(f'"{name}",sha256={digest},{len(data)}\n')
+    return "".join([*rows, f"{RECORD},,\n"]).encode("utf-8", "surrogatepass")

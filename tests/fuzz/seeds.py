@@ -24,7 +24,7 @@ from fatwheel.fatbin.container import Entry, parse_containers, write_container
 from fatwheel.postlink.thin import thin_wheel
 from fatwheel.wheels.pack import plain_file, write_wheel
 
-from .mutators import join_pair
+from .mutators import RECORD, join_pair, record_of
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 
@@ -73,6 +73,26 @@ nop
 .long 0x466243B1, 1
 .quad .Lone, 0
 """
+# So many containers that work which grows with their square takes seconds.
+_MANY = """\
+.section {fatbins},"{flags}"
+.align 8
+.Lall:
+.rept 2000
+.long 0xBA55ED50, 0x100001
+.quad 0
+.endr
+.section {wrappers},"{writable}"
+.align 8
+.globl wrappers
+wrappers:
+.set number, 0
+.rept 2000
+.long 0x466243B1, 1
+.quad .Lall + 16 * number, 0
+.set number, number + 1
+.endr
+"""
 _ELF = {"fatbins": ".nv_fatbin", "flags": "a", "wrappers": ".nvFatBinSegment", "writable": "aw"}
 _SEPARATE = {**_ELF, "fatbins": "__nv_relfatbin"}
 _PE = {"fatbins": ".nv_fatb", "flags": "dr", "wrappers": ".nvFatBi", "writable": "dw"}
@@ -99,6 +119,9 @@ _TOOLS = (
                                "-Wl,-soname,libseed.so.1", "host.c", "linked.s")),
     Tool("elf", "program", ("gcc", "-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
     Tool("elf", "fixed", ("gcc", "-no-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
+    Tool("elf", "many.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "many.s")),
+    Tool("pe", "many.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
+                            "host.c", "many-pe.s", "-lmsvcrt")),
     Tool("pe", "library.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
                                "host.c", "linked-pe.s", "-lmsvcrt")),
     Tool("pe", "debug.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-Wl,-e,start",
@@ -157,6 +180,7 @@ def _fatbins() -> Iterator[tuple[str, bytes]]:
             write_container(entries) for entries in (lz4_entries[:2], [], zstd_entries[1:3])
         ),
     )
+    yield "many", write_container(zstd_entries[1:2]) * 200
     yield "unknown", write_container([_other(zstd_entries[1], 8), _other(zstd_entries[1], 77)])
 
 
@@ -189,8 +213,11 @@ def _compile(work: Path, seeds: dict[str, dict[str, bytes]]) -> list[str]:
     (work / "two.fatbin").write_bytes(write_container(lz4_entries[:3]))
     (work / "empty.fatbin").write_bytes(write_container([]))
     (work / "host.c").write_text(_HOST)
-    (work / "linked.s").write_text(_LINKED.format(**_ELF) + '.section .note.GNU-stack,""\n')
+    no_stack = '.section .note.GNU-stack,""\n'
+    (work / "linked.s").write_text(_LINKED.format(**_ELF) + no_stack)
     (work / "linked-pe.s").write_text(_LINKED.format(**_PE))
+    (work / "many.s").write_text(_MANY.format(**_ELF) + no_stack)
+    (work / "many-pe.s").write_text(_MANY.format(**_PE))
     (work / "object.s").write_text(_OBJECT.format(**_ELF))
     (work / "separate.s").write_text(_OBJECT.format(**_SEPARATE))
     (work / "object-pe.s").write_text(_OBJECT.format(**_PE))
@@ -213,6 +240,8 @@ def _wheels(work: Path, seeds: Mapping[str, Mapping[str, bytes]]) -> Iterator[tu
     yield "fatbin", _own_wheel(work, {"seed/a.fatbin": seeds["fatbin"]["row"]}, "py3-none-any")
     if windows:
         yield "windows", _own_wheel(work, windows, "cp311-cp311-win_amd64")
+    many = {f"seed/{number}/__init__.py": b"" for number in range(1000)}
+    yield "many", _plain_wheel(many, "py3-none-any", zipfile.ZIP_STORED)
     yield "stored", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_STORED)
     yield "deflated", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_DEFLATED)
 
@@ -246,11 +275,10 @@ def _own_wheel(work: Path, contents: Mapping[str, bytes], tag: str) -> bytes:
 
 
 def _plain_wheel(contents: Mapping[str, bytes], tag: str, method: int) -> bytes:
-    """As Python's zipfile writes it, with an empty RECORD."""
+    """As Python's zipfile writes it."""
     texts = {f"seed-1.0.dist-info/{name}": text for name, text in _texts(tag).items()}
-    return zip_bytes(
-        [*contents.items(), *texts.items(), ("seed-1.0.dist-info/RECORD", b"")], method
-    )
+    files = [*contents.items(), *texts.items()]
+    return zip_bytes([*files, (RECORD, record_of(files))], method)
 
 
 def zip_bytes(files: Iterable[tuple[str, bytes]], method: int) -> bytes:

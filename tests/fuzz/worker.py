@@ -42,6 +42,7 @@ from .seeds import read_seeds
 _SETTLES_IN = 120.0  # seconds of wall time
 _KILL_AFTER = 2  # CPU seconds beyond the limit
 _STACK = 512 << 10  # of threads, in bytes: stacks count as memory
+_LARGE = 16_384  # bytes from which on a seed is used less often
 _LONGEST = 20_000  # characters of a traceback
 
 
@@ -129,7 +130,9 @@ class Cases:
     def at(self, number: int) -> Case:
         source = random.Random(f"{self._seed}/{number}")
         [target] = source.choices(list(self._seeds), self._weights)
-        return Case(target, mutate(source, source.choice(self._seeds[target]), self._others))
+        seeds = self._seeds[target]
+        [seed] = source.choices(seeds, [min(1, _LARGE / len(seed.data)) for seed in seeds])
+        return Case(target, mutate(source, seed, self._others))
 
     def sound(self) -> Iterator[Case]:
         """Every seed as it is, for every target that gets it."""
