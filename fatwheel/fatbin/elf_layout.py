@@ -22,7 +22,7 @@ PAGE = 4096  # of x86-64
 _PF_R = 4
 _SHF_ALLOC = 2
 _LAST_ADDRESS = 1 << 47  # x86-64 programs have no addresses above
-_MAX_ALIGN = 1 << 20
+_MAX_ALIGN = 1 << 24  # bounds the zeros that are written
 _CODE_ALIGN = 8
 _E_PHOFF, _E_SHOFF, _E_PHNUM = 5, 6, 10  # fields of the header
 
@@ -175,43 +175,33 @@ def _without(
         for part in ((head, tail) if segment == holder else (segment,))
         if segment != holder or part.memory_size > 0
     ]
-    end = code.offset + code.size
-    aligns = {
-        part: _least_align(elf, part)
-        for part in parts
-        if part.type == PT_LOAD and part.offset >= end
-    }
-    step = max([PAGE, *aligns.values()])
+    step = _strictest_align(elf, code)
     dropped = code.size // step * step
     if not dropped:
         return segments, 0
-    moved = (
-        replace(part, offset=part.offset - dropped, align=aligns.get(part, part.align))
-        if part.offset >= end
-        else part
-        for part in parts
-    )
-    return tuple(moved), dropped
+    end = code.offset + code.size
+    return tuple(
+        part if part.offset < end else _moved_back(part, dropped, step) for part in parts
+    ), dropped
 
 
-def _least_align(elf: Elf, segment: Segment) -> int:
-    """The alignment that a loaded segment needs, in the file as in memory.
+def _moved_back(segment: Segment, dropped: int, step: int) -> Segment:
+    """The segment so many bytes further to the front of the file, a multiple of the step."""
+    align = min(segment.align, step) if segment.type == PT_LOAD else segment.align
+    return replace(segment, offset=segment.offset - dropped, align=align)
 
-    Linkers claim up to 2 MiB, for systems with larger pages. Pages of x86-64 are 4 KiB; so only
-    data that is aligned more strictly, relative to the start of the file, needs more.
+
+def _strictest_align(elf: Elf, code: Section) -> int:
+    """The alignment that segments need, in the file as in memory.
+
+    Linkers claim up to 2 MiB, for systems with larger pages. Pages of x86-64 are 4 KiB, so only
+    data that is aligned more strictly needs more.
     """
-    if segment.align <= PAGE:
-        return segment.align
-    end = segment.address + segment.memory_size
-    inside = [
-        section.align
-        for section in elf.sections
-        if section.flags & _SHF_ALLOC and segment.address <= section.address < end
-    ]
-    least = min(segment.align, max([PAGE, *inside]))
-    if least > _MAX_ALIGN or least & least - 1:
-        raise FormatError(f"alignment {least} of an ELF segment is not supported")
-    return least
+    aligns = [s.align for s in elf.sections if s.flags & _SHF_ALLOC and s is not code]
+    strictest = max([PAGE, *aligns])
+    if strictest > _MAX_ALIGN or strictest & strictest - 1:
+        raise FormatError(f"alignment {strictest} of an ELF section is not supported")
+    return strictest
 
 
 def _behind_all(
