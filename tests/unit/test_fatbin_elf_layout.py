@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -39,9 +38,9 @@ def laid_out(data: bytes) -> bytes:
     return b"".join(host_pieces(elf, layout, code_of(elf), len(NEW_CODE), {})) + NEW_CODE
 
 
-def changed(data: bytes, place: int, code: str, value: int) -> bytes:
+def changed(data: bytes, place: int, code: str, *values: int) -> bytes:
     new = bytearray(data)
-    struct.pack_into(code, new, place, value)
+    struct.pack_into(code, new, place, *values)
     return bytes(new)
 
 
@@ -122,10 +121,16 @@ def test_segments_that_cannot_be(library: bytes) -> None:
         planned(changed(library, 64 + 56 * others[0] + 8, "<Q", place + 16))  # p_offset
 
 
-def test_a_file_of_nothing_but_device_code(library: bytes, tmp_path: Path) -> None:
-    data = library
-    holder = planned(library).dead[0]
+def test_a_file_of_nothing_but_device_code_is_refused(library: bytes) -> None:
+    """Nothing would be left that the new segment could stand behind."""
+    code, data = code_of(read_elf(library)), library
     for index, segment in enumerate(read_segments(read_elf(library))):
-        if segment.type == 1 and not segment.offset <= holder < segment.end:
-            data = changed(data, 64 + 56 * index, "<I", 0)  # PT_NULL
-    assert [s.type for s in planned(data).segments].count(1) == 2, "what is around it stays"
+        place = 64 + 56 * index
+        if segment.type == 1 and segment.offset <= code.offset < segment.end:
+            data = changed(data, place + 8, "<QQ", code.offset, code.address)
+            data = changed(data, place + 32, "<QQ", code.size, code.size)
+        else:
+            data = changed(data, place, "<I", 0)  # PT_NULL
+            data = changed(data, place + 8, "<Q", 0)
+    with pytest.raises(FormatError, match="nothing but device code is loaded"):
+        planned(data)
