@@ -195,6 +195,8 @@ def _execute_sequences(block: bytes, position: int, literals: bytes, state: _Sta
     used = 0
     if count:
         modes = block[position]
+        if modes & 3:
+            raise FormatError("a zstd block has reserved bits set")
         position += 1
         codes = (_LITERAL_LENGTH, _OFFSET, _MATCH_LENGTH)
         for index, code in enumerate(codes):

@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets = targets_of(TARGETS)
     options = _parse(arguments, targets)
     chosen = tuple(targets) if options.target == "all" else tuple(options.target.split(","))
-    campaign = Campaign(options.runs, chosen, options.seed, options.jobs)
+    campaign = Campaign(options.runs, chosen, options.seed, options.jobs, TARGETS)
     with tempfile.TemporaryDirectory(prefix="fatwheel-fuzz-") as folder:
         seeds = Path(folder) / "seeds"
         for line in make_seeds(seeds):
@@ -300,4 +300,7 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -220,15 +220,17 @@ def _change_member(source: random.Random, members: Members) -> None:
 
 def _with_record(members: Members) -> Members:
     """The members with a RECORD that is right."""
-    kept = [(info, data) for info, data in members if info.filename != RECORD]
-    text = record_of((info.filename, data) for info, data in kept)
-    return [*kept, (zipfile.ZipInfo(RECORD), text)]
+    names = [info.filename for info, _ in members if info.filename.endswith(".dist-info/RECORD")]
+    record = names[0] if names else RECORD
+    kept = [(info, data) for info, data in members if info.filename != record]
+    text = record_of(record, ((info.filename, data) for info, data in kept))
+    return [*kept, (zipfile.ZipInfo(record), text)]
 
 
-def record_of(files: Iterable[tuple[str, bytes]]) -> bytes:
-    """A RECORD for files by name, without itself."""
+def record_of(record: str, files: Iterable[tuple[str, bytes]]) -> bytes:
+    """What a RECORD of this name says of these files."""
     rows = []
     for name, data in files:
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
         rows.append(f'"{name}",sha256={digest},{len(data)}\n')
-    return "".join([*rows, f"{RECORD},,\n"]).encode("utf-8", "surrogatepass")
+    return "".join([*rows, f"{record},,\n"]).encode("utf-8", "surrogatepass")

@@ -278,7 +278,7 @@ def _plain_wheel(contents: Mapping[str, bytes], tag: str, method: int) -> bytes:
     """As Python's zipfile writes it."""
     texts = {f"seed-1.0.dist-info/{name}": text for name, text in _texts(tag).items()}
     files = [*contents.items(), *texts.items()]
-    return zip_bytes([*files, (RECORD, record_of(files))], method)
+    return zip_bytes([*files, (RECORD, record_of(RECORD, files))], method)
 
 
 def zip_bytes(files: Iterable[tuple[str, bytes]], method: int) -> bytes:

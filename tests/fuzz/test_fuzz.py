@@ -21,7 +21,7 @@ from .seeds import make_seeds
 from .worker import Cases
 
 ROOT = Path(__file__).parents[2]
-INPUTS = 4000
+INPUTS = 3000
 PLANTED = "tests.fuzz.planted"
 # What each planted bug must be reported as.
 BUGS = {
@@ -149,3 +149,18 @@ def test_the_command_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("no problem ")
+
+
+def test_what_finds_something_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness, "TARGETS", PLANTED)
+    line = ["--runs", "3", "--seed", "1", "--jobs", "1", "--target", "key_error"]
+    assert harness.main([*line, "--out", str(tmp_path / "kept")]) == 1
+    told = capsys.readouterr().out
+    assert "3 × key_error: KeyError at planted.py:" in told
+    file = tmp_path / "kept" / "key_error-1-0.bin"
+    assert f"invoke fuzz --replay {file}" in told
+    assert "KeyError: 'missing'" in file.with_suffix(".txt").read_text()
+    assert harness.main(["--replay", str(file)]) == 1
+    assert "KeyError: 'missing'" in capsys.readouterr().out

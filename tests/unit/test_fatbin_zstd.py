@@ -61,6 +61,18 @@ def test_every_truncation_is_refused(name: str) -> None:
             decompress(frame[:length], len(sample))
 
 
+def test_reserved_bits_are_refused() -> None:
+    """Of a block whose sequences are all of one kind: 70000 zeros, found by fuzzing."""
+    frame = bytes.fromhex("28b52ffda0701101004d000008000100 6c11391002")
+    assert decompress(frame, 70_000) == bytes(70_000)
+    modes = frame.index(b"\x01\x00\x6c") + 1
+    damaged = frame[:modes] + b"\x01" + frame[modes + 1 :]
+    with pytest.raises(zstandard.ZstdError):
+        zstandard.ZstdDecompressor().decompress(damaged)
+    with pytest.raises(FormatError, match="reserved"):
+        decompress(damaged, 70_000)
+
+
 def test_a_dictionary_is_refused() -> None:
     frame = bytearray(zstandard.ZstdCompressor().compress(SAMPLES["text"]))
     frame[4] |= 1  # the flag for a dictionary identifier of one byte
