@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import StoreError, UsageError
 from ..fatbin.container import Entry
 from ..fatbin.linked import Rewritten
 from ..fatbin.stitch import image_name
@@ -117,5 +117,5 @@ def _check_target(path: Path, inputs: Sequence[Path]) -> None:
 def _edited(path: Path, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:
     digest = digest_of_file(path)
     if digest is None:
-        raise UsageError("the file was deleted as soon as it was made", where=str(path))
+        raise StoreError("the file was deleted as soon as it was made", where=str(path))
     return Edited(path, path.stat().st_size, digest, labels, tuple(dict.fromkeys(notes)))
