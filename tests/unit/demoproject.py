@@ -45,9 +45,10 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
         subprocess.run([*tool, "-c", str(source), "-o", str(target)], check=True)
         files[f"demo/{source.stem}.o"] = target.read_bytes()
     files[INFO + "METADATA"] = b"Metadata-Version: 2.1\\nName: demo\\nVersion: 1.0\\n"
-    files[INFO + "WHEEL"] = b"Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: py3-none-any\\n"
+    tag = b"Tag: py3-none-linux_x86_64"
+    files[INFO + "WHEEL"] = b"Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\n" + tag + b"\\n"
     files[INFO + "RECORD"] = "".join(f"{name},,\\n" for name in files).encode()
-    name = "demo-1.0-py3-none-any.whl"
+    name = "demo-1.0-py3-none-linux_x86_64.whl"
     with zipfile.ZipFile(Path(directory, name), "w") as wheel:
         for member, data in files.items():
             wheel.writestr(member, data)

@@ -30,7 +30,8 @@ IMAGES = {
 HOST = r"""
 __asm__(".section .nv_fatbin,\"a\"\n.align 8\nfatbinData: .incbin \"x.fatbin\"\n.previous");
 extern "C" const char fatbinData[];
-__attribute__((section(".nvFatBinSegment"))) const void *wrapper[2] = {nullptr, fatbinData};
+struct Wrapper { int magic, version; const void *container, *none; };
+__attribute__((section(".nvFatBinSegment"))) Wrapper wrapper = {0x466243b1, 1, fatbinData, nullptr};
 """
 
 

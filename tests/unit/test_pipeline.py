@@ -33,7 +33,7 @@ from fatwheel.proof import Proof, UnitProof, write_proof
 from .demoproject import Demo
 from .standins import calls
 
-NAME = "demo-1.0+cu130torch2.11.sm80.sm86-py3-none-any.whl"
+NAME = "demo-1.0+cu130torch2.11.sm80.sm86-py3-none-linux_x86_64.whl"
 
 
 class Bench(Demo):
@@ -128,14 +128,14 @@ def test_the_same_build_again_comes_from_the_store(bench: Bench) -> None:
 
 
 def test_a_wheel_is_split_into_one_per_architecture(bench: Bench) -> None:
-    fat = bench.build("80,86+ptx")
+    fat = bench.build("80+ptx,86")
     thin = split([fat], bench.events.append)
     label = "demo-1.0+cu130torch2.11"
     assert [made.path.name for made in thin] == [
-        f"{label}.sm80-py3-none-any.whl", f"{label}.sm86.ptx-py3-none-any.whl",
+        f"{label}.sm80.ptx-py3-none-linux_x86_64.whl", f"{label}.sm86-py3-none-linux_x86_64.whl",
     ]  # fmt: skip
     assert {made.path.parent for made in thin} == {bench.out}
-    for made, expected in zip(thin, (["sm_80"], ["sm_86", "compute_86"]), strict=True):
+    for made, expected in zip(thin, (["sm_80", "compute_80"], ["sm_86"]), strict=True):
         with zipfile.ZipFile(made.path) as wheel:
             for unit in ("a", "b"):
                 images = [image_name(entry) for entry in slices_of(wheel.read(f"demo/{unit}.o"))]
