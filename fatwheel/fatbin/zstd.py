@@ -24,6 +24,7 @@ from .entropy import (
 
 _MAGIC = 0xFD2FB528
 _MAX_BLOCK = 128 << 10
+_MAX_WINDOW_LOG = 31  # as the library has it
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,13 @@ _MATCH_LENGTH = _Code(_ranges(3, _MATCH_BITS), _MATCH_BITS, 9, build_fse_table(_
 
 @dataclass
 class _State:
-    """What one block leaves for the next: output so far, tables, and the last three offsets."""
+    """What one block leaves for the next: output so far, tables, and the last three offsets.
+
+    block is how many bytes one may hold at most.
+    """
 
     size: int
+    block: int = _MAX_BLOCK
     out: bytearray = field(default_factory=bytearray)
     huffman: HuffmanTable | None = None
     tables: dict[int, FseTable] = field(default_factory=dict)
@@ -92,7 +97,8 @@ def decompress(frame: bytes | memoryview, size: int) -> bytes:
     data = bytes(frame)
     state = _State(size)
     try:
-        position = _skip_frame_header(data, size)
+        position, window = _read_frame_header(data, size)
+        state.block = min(window, _MAX_BLOCK)
         last = False
         while not last:
             last, position = _decode_block(data, position, state)
@@ -103,8 +109,8 @@ def decompress(frame: bytes | memoryview, size: int) -> bytes:
     return bytes(state.out)
 
 
-def _skip_frame_header(data: bytes, size: int) -> int:
-    """Check the frame header [3.1.1.1] and return where the first block starts.
+def _read_frame_header(data: bytes, size: int) -> tuple[int, int]:
+    """Check the frame header [3.1.1.1]; where the first block starts, and the window's size.
 
     `size` is what the frame must hold; most headers say it, too.
     """
@@ -119,7 +125,15 @@ def _skip_frame_header(data: bytes, size: int) -> int:
     claim = _little(data, position, size_bytes) + (256 if size_bytes == 2 else 0)
     if size_bytes and claim != size:
         raise FormatError(f"a zstd frame claims {claim} bytes, not {size}")
-    return position + size_bytes
+    return position + size_bytes, claim if single_segment else _window_size(data[5])
+
+
+def _window_size(descriptor: int) -> int:
+    """Eighths of a power of two [3.1.1.1.2]; no decoder has to accept more than 8 MiB."""
+    if descriptor >> 3 > _MAX_WINDOW_LOG - 10:
+        raise FormatError("a zstd frame needs too large a window")
+    eighth = 1 << 7 + (descriptor >> 3)
+    return (8 + (descriptor & 7)) * eighth
 
 
 def _decode_block(data: bytes, position: int, state: _State) -> tuple[bool, int]:
@@ -232,7 +246,7 @@ def _run_sequences(bits: BackwardBits, count: int, literals: bytes, state: _Stat
     offset_state = bits.read(offset_table.log)
     match_state = bits.read(match_table.log)
     used = 0
-    limit = len(state.out) + _MAX_BLOCK
+    limit = len(state.out) + state.block
     for remaining in range(count, 0, -1):
         offset_code = offset_table.symbols[offset_state]
         match_code = match_table.symbols[match_state]
@@ -248,7 +262,7 @@ def _run_sequences(bits: BackwardBits, count: int, literals: bytes, state: _Stat
         used += run
         _copy_match(state, _resolve_offset(state, offset_value, run), match)
         if len(state.out) > limit:
-            raise FormatError(f"a zstd block holds more than {_MAX_BLOCK} bytes")
+            raise FormatError(f"a zstd block holds more than {state.block} bytes")
         if remaining > 1:
             literal_state = literal_table.next(literal_state, bits)
             match_state = match_table.next(match_state, bits)

@@ -73,6 +73,29 @@ def test_reserved_bits_are_refused() -> None:
         decompress(damaged, 70_000)
 
 
+def test_blocks_larger_than_the_window_are_refused() -> None:
+    """The same zeros in a frame with a window of 1 KiB, in which no block may hold more."""
+    damaged = bytes.fromhex("28b52ffd000000000055000010000001006b1139c002")
+    with pytest.raises(zstandard.ZstdError):
+        zstandard.ZstdDecompressor().decompress(damaged, max_output_size=70_000)
+    with pytest.raises(FormatError, match="more than 1024 bytes"):
+        decompress(damaged, 70_000)
+
+
+def test_windows_that_the_library_refuses_are_refused() -> None:
+    frame = bytearray(zstandard.ZstdCompressor(write_content_size=False).compress(b"some text"))
+    assert not frame[4] & 0x20, "the header must have a window"
+    for exponent in range(32):
+        frame[5] = exponent << 3
+        try:
+            zstandard.frame_content_size(bytes(frame))
+        except zstandard.ZstdError:
+            with pytest.raises(FormatError, match="window"):
+                decompress(frame, 9)
+        else:
+            assert decompress(frame, 9) == b"some text"
+
+
 def test_a_dictionary_is_refused() -> None:
     frame = bytearray(zstandard.ZstdCompressor().compress(SAMPLES["text"]))
     frame[4] |= 1  # the flag for a dictionary identifier of one byte
