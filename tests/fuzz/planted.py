@@ -23,7 +23,7 @@ def _sound(data: bytes) -> None:
 
 
 def _key_error(data: bytes) -> None:
-    {}["missing"]
+    dict[str, int]()["missing"]
 
 
 def _recursion(data: bytes) -> None:

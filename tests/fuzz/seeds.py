@@ -174,12 +174,8 @@ def _fatbins() -> Iterator[tuple[str, bytes]]:
         yield name, (DATA / f"{name}.fatbin").read_bytes()
     yield "empty", write_container([])
     yield "mixed", write_container([plain[1], lz4_entries[0], zstd_entries[2]])
-    yield (
-        "row",
-        b"\0\0\0\0\0\0\0\0".join(
-            write_container(entries) for entries in (lz4_entries[:2], [], zstd_entries[1:3])
-        ),
-    )
+    row = (lz4_entries[:2], (), zstd_entries[1:3])
+    yield "row", bytes(8).join(map(write_container, row))
     yield "many", write_container(zstd_entries[1:2]) * 200
     yield "unknown", write_container([_other(zstd_entries[1], 8), _other(zstd_entries[1], 77)])
 

@@ -135,7 +135,7 @@ def _decode_both(compression: str, stored: memoryview, size: int) -> None:
         assert own == library, "the decoders give different bytes"
         return
     if isinstance(own, bytes) and not (compression == "zstd" and _has_checksum(stored)):
-        raise AssertionError(f"the core gives {len(own)} bytes; the library: {library}")
+        raise AssertionError(f"the core gives {len(own)} bytes; the library: {library!s}")
 
 
 def _decoded(
