@@ -7,10 +7,12 @@ Tags: PyPA specification "Platform compatibility tags". Names of modules: PEP 31
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..errors import FormatError
 from ..wheels.metadata import expand_tags
+from ..wheels.name import parse_wheel_name
 from .evidence import Evidence, Examined
 from .findings import Finding, note, warning, wrong
 
@@ -49,8 +51,13 @@ class Tag:
 
 
 def tags_of(evidence: Evidence) -> tuple[Tag, ...]:
-    """The single tags that the wheel's own WHEEL stands for, in order."""
-    parts = (tag.split("-") for tag in expand_tags(evidence.tags))
+    """The single tags that the file's name stands for, in order: installers go by these. Where it
+    is not a wheel's name, those of WHEEL."""
+    try:
+        tags: Iterable[str] = parse_wheel_name(evidence.filename).tags
+    except FormatError:
+        tags = expand_tags(evidence.tags)
+    parts = (tag.split("-") for tag in tags)
     return tuple(sorted((Tag(*three) for three in parts if len(three) == 3), key=str))
 
 

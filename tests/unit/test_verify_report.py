@@ -184,8 +184,8 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
     ),
     (
         "another Python",
-        "names",
-        "tags do not agree",
+        "modules",
+        "only cp311 loads it, the wheel is for cp310-cp310",
         facts(filename=f"demo-1.0+{LABEL}-cp310-cp310-linux_x86_64.whl"),
     ),
     ("no name of a wheel", "names", "not the name of a wheel", facts(filename="download.whl")),
@@ -291,6 +291,12 @@ WARNINGS: list[tuple[str, str, str, Spoil]] = [
         "names",
         "build tags",
         facts(filename=f"demo-1.0+{LABEL}-1-cp311-cp311-linux_x86_64.whl"),
+    ),
+    (
+        "other tags in WHEEL",
+        "names",
+        "the wheel's tags do not agree",
+        facts(wheel="Wheel-Version: 1.0\nTag: py3-none-linux_x86_64\n"),
     ),
     ("an unknown platform", "platform", "plan9", facts(tag="cp311-cp311-plan9")),
     (
