@@ -1,13 +1,13 @@
 """The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
 
 Arguments and help only; each task makes one call. Tasks for work on fatwheel itself are in
-fatwheel.development. Results go to stdout, everything else to
-stderr. Relative paths are relative to the folder that invoke is called in, which may be any
-folder below this one.
+fatwheel.development. Results go to stdout, everything else to stderr. Relative paths are relative
+to the folder that invoke is called in, which may be any folder below this one.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from invoke.context import Context
@@ -192,19 +192,25 @@ def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
         "arch": "the GPUs to keep code for, by their architecture, comma-separated: 80,86,90; "
         "89+ptx keeps the PTX of that architecture too",
         "keep-ptx": "keep all PTX, for GPUs to come",
+        "partial": "do without kernels that none of these GPUs can run",
         "out": "folder for the result (default: dist)",
     },
 )
 def thin(
-    c: Context, file: str, arch: str | None = None, keep_ptx: bool = False, out: str = "dist"
+    c: Context,
+    file: str,
+    arch: str | None = None,
+    keep_ptx: bool = False,
+    partial: bool = False,
+    out: str = "dist",
 ) -> None:
     """
     Leave out the GPU code that the GPUs you name do not load.
 
     Whoever built the file. Of each unit's images those stay that such a GPU would load: machine
     code for it or for the nearest older GPU of its generation, or else PTX for its driver to
-    compile. Where nothing would be left for a kernel to run on, nothing is written. A wheel's
-    version says what is left.
+    compile. Where nothing would be left for a kernel to run on, nothing is written, unless you
+    say --partial. A wheel's version says what is left.
 
       invoke thin xformers-0.0.23-cp311-cp311-win_amd64.whl --arch 89
       invoke thin demo.whl --arch 86,89 --keep-ptx --out thin
@@ -216,6 +222,7 @@ def thin(
         from fatwheel.postlink import thin as thinning
 
         selection = selection_for(parse_gpu_list(arch or ""))
+        selection = replace(selection, partial=partial)
         if keep_ptx:
             selection = selection.with_every_ptx()
         ui.show_edited([thinning.thin(Path(file), selection, folder_of("--out", out))])

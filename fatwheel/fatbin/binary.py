@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import FormatError
-from . import coff, coff_edit, container, cubin, elf, elf_dynamic, elf_linked, pe, pe_linked
+from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
 from .linked import Rewritten
 
@@ -33,16 +33,19 @@ class _Sections(Protocol):
 class Binary:
     """A file as far as device code goes.
 
-    format:     'elf', 'pe', 'coff', 'fatbin' or 'cubin'.
-    machine:    of the host code: 'x86_64', 'aarch64' …; 'cuda' where there is only device code.
-    linked:     whether it is a library or program, and not an object.
-    containers: those that run, in the file's order; () for a cubin.
+    format:      'elf', 'pe', 'coff', 'fatbin' or 'cubin'.
+    machine:     of the host code: 'x86_64', 'aarch64' …; 'cuda' where there is only device code.
+    linked:      whether it is a library or program, and not an object.
+    containers:  those that run, in the file's order; () for a cubin.
+    relocatable: where device code was linked (nvcc -rdc=true), the containers it was linked from:
+                 drivers link them anew for GPUs that the linked code does not serve.
     """
 
     format: str
     machine: str
     linked: bool
     containers: tuple[Container, ...]
+    relocatable: tuple[Container, ...] = ()
 
 
 def is_binary(head: bytes) -> bool:
@@ -60,10 +63,10 @@ def read_binary(data: memoryview) -> Binary:
             return _read_elf(elf.read_elf(data))
         case "pe":
             image = pe.read_pe(data)
-            return Binary("pe", image.machine, True, _containers(image, pe.FATBIN_SECTIONS))
+            return Binary("pe", image.machine, True, *_containers(image, pe.FATBIN_SECTIONS))
         case "coff":
             obj = coff.read_coff(data)
-            return Binary("coff", obj.machine, False, _containers(obj, coff.FATBIN_SECTIONS))
+            return Binary("coff", obj.machine, False, *_containers(obj, coff.FATBIN_SECTIONS))
         case _:
             return Binary("fatbin", "cuda", False, parse_containers(data))
 
@@ -91,7 +94,8 @@ def exports_of(data: memoryview) -> tuple[str, ...]:
 
 
 def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rewritten:
-    """The file with these images in its containers, in the order of `Binary.containers`.
+    """The file with these images in its containers, then in its relocatable ones, each in their
+    order in `Binary`.
 
     The result depends on the host's part of the file and on `contents` alone: rewriting what
     was rewritten before gives the same bytes as rewriting the original.
@@ -109,7 +113,9 @@ def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rew
         case "coff":
             return coff_edit.rewrite_object(coff.read_coff(data), contents)
         case _:
-            return Rewritten(tuple(piece for c in contents for piece in container.container_pieces(c)))
+            return Rewritten(
+                tuple(piece for c in contents for piece in container.container_pieces(c))
+            )
 
 
 def _format_of(data: memoryview) -> str:
@@ -139,19 +145,26 @@ def _read_elf(file: elf.Elf) -> Binary:
         raise FormatError("it has no section table, so its device code cannot be found")
     machine = _MACHINES.get(file.machine, f"machine {file.machine}")
     linked = file.type in (elf.ET_DYN, elf.ET_EXEC)
-    return Binary("elf", machine, linked, _containers(file, elf_linked.FATBIN_SECTIONS))
+    return Binary("elf", machine, linked, *_containers(file, elf_linked.FATBIN_SECTIONS))
 
 
-def _containers(file: _Sections, names: Sequence[str]) -> tuple[Container, ...]:
-    """The containers of the first of these sections that is there.
+def _containers(
+    file: _Sections, names: tuple[str, str]
+) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
+    """The containers that run, and the relocatable ones that they were linked from.
 
-    Where device code was linked, the executable code is what runs; the relocatable code that it
-    was linked from stays in the file. NVIDIA's cuobjdump chooses in the same way.
+    Where nothing was linked, as in objects, relocatable device code is all there is.
+    NVIDIA's cuobjdump chooses in the same way.
     """
-    for name in names:
-        sections = file.named(name)
-        if len(sections) > 1:
-            raise FormatError(f"{len(sections)} sections named {name}, where one may be")
-        if sections:
-            return parse_containers(file.content(sections[0]))
-    return ()
+    executable, relocatable = (_section(file, name) for name in names)
+    if executable is None:
+        return relocatable or (), ()
+    return executable, relocatable or ()
+
+
+def _section(file: _Sections, name: str) -> tuple[Container, ...] | None:
+    """The containers of a section; None if there is none of that name."""
+    sections = file.named(name)
+    if len(sections) > 1:
+        raise FormatError(f"{len(sections)} sections named {name}, where one may be")
+    return parse_containers(file.content(sections[0])) if sections else None

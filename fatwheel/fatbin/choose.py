@@ -41,10 +41,14 @@ class PtxOf:
 @dataclass(frozen=True)
 class Selection:
     """What to keep: what any of these GPUs (by their plain architecture) would load, and beyond
-    that the images for which `also` is true."""
+    that the images for which `also` is true.
+
+    partial: whether kernels that none of the GPUs can run may go, and leave nothing behind.
+    """
 
     gpus: tuple[Arch, ...]
     also: Callable[[Entry], bool] = nothing_more
+    partial: bool = False
 
     def with_every_ptx(self) -> Selection:
         """The same, and all PTX."""

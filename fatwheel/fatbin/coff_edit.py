@@ -82,7 +82,7 @@ def rewrite_object(coff: Coff, contents: Sequence[Sequence[Entry]]) -> Rewritten
             f"{len(containers)} containers, where only one at the section's start can be edited",
             where=f"section {code}",
         )
-    used_containers(_wrappers(coff), {0: containers[0].entries})
+    used_containers(_wrappers(coff), {0: containers[0].entries}, ())
     return Rewritten(_lay_out(coff, {section.index: container_pieces(contents[0])}))
 
 

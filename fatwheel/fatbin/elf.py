@@ -56,6 +56,11 @@ class Section:
         """Bytes that the section takes in the file."""
         return 0 if self.type == SHT_NOBITS else self.size
 
+    @property
+    def addresses(self) -> range:
+        """Where it lies in memory once it is loaded."""
+        return range(self.address, self.address + self.size)
+
 
 @dataclass(frozen=True)
 class Symbol:

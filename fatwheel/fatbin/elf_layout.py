@@ -80,7 +80,11 @@ def plan(elf: Elf, code: Section) -> Layout:
 
 
 def host_pieces(
-    elf: Elf, layout: Layout, code: Section, code_size: int, changes: Mapping[int, bytes]
+    elf: Elf,
+    layout: Layout,
+    code: Section,
+    code_size: int,
+    changes: Mapping[int, bytes | memoryview],
 ) -> Iterator[bytes | memoryview]:
     """The new file up to its device code, given that code's new size in bytes.
 

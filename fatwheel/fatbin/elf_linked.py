@@ -29,7 +29,14 @@ from .elf import (
 )
 from .elf_dynamic import PT_INTERP, R_X86_64_RELATIVE, Image, Relocation
 from .elf_layout import host_pieces, plan
-from .linked import Rewritten, Wrapper, lay_out, read_wrappers, used_containers
+from .linked import (
+    Rewritten,
+    Wrapper,
+    lay_in_place,
+    lay_out,
+    read_wrappers,
+    used_containers,
+)
 
 # Executable device code first: where device code was linked, that is what runs.
 FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin")
@@ -47,11 +54,12 @@ _NAMED_ADDRESSES = (*_FOLLOWING, 2, 10, 11, 24)  # and PC32, 32, 32S, PC64
 
 def rewrite_object(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
     """An object, as nvcc makes them, with other entries in its one container."""
-    code = _code_section(elf)
-    containers = _matching_containers(elf, code, contents)
-    if len(containers) != 1:
+    held = _device_code(elf)
+    if len(contents) != len(held.moving):
+        raise ValueError(f"contents for {len(contents)} containers, of {len(held.moving)}")
+    if len(held.moving) != 1:
         raise FormatError(
-            f"{len(containers)} fatbin containers in one object, not one",
+            f"{len(held.moving)} fatbin containers in one object, not one",
             hint="was it linked from several objects (ld -r)? Edit those, or the finished library",
         )
     # Whatever a wrapper of this object points to can only be this container.
@@ -60,71 +68,94 @@ def rewrite_object(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
         for section in elf.named(_WRAPPERS)
         for wrapper in read_wrappers(elf.content(section), section.address, lambda _: 0)
     ]
-    used_containers(wrappers, {0: containers[0].entries})
-    return Rewritten((replace_section(elf.data, {code.name: write_container(contents[0])}),))
+    used_containers(wrappers, {0: held.moving[0].entries}, ())
+    return Rewritten((replace_section(elf.data, {held.code.name: write_container(contents[0])}),))
 
 
 def rewrite_linked(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
     """A library or program with other entries in its containers, one sequence for each.
 
-    Empty containers that no wrapper points to are left out. The addresses of all else stay.
+    Relocatable containers, whose contents come behind the others', stay at their places.
+    Containers without kernels that no wrapper points to are left out. The addresses of all else
+    stay.
     """
     if elf.machine != EM_X86_64 or elf.type not in (ET_DYN, ET_EXEC):
         raise FormatError(
             f"device code in linked files for {elf.machine_name} cannot be replaced",
             hint="supported: libraries and programs for x86_64",
         )
-    code = _code_section(elf)
-    containers = _matching_containers(elf, code, contents)
-    old = {code.address + container.offset: container.entries for container in containers}
+    held = _device_code(elf)
+    count = len(held.moving) + len(held.staying)
+    if len(contents) != count:
+        raise ValueError(f"contents for {len(contents)} containers, of {count}")
+    moving, staying = contents[: len(held.moving)], contents[len(held.moving) :]
+    code = held.code
+    old = {code.address + container.offset: container.entries for container in held.moving}
     image = Image(elf)
     pointers = _Pointers(elf, image, code)
-    used = used_containers(pointers.wrappers(), old)
+    elsewhere = [held.relocatable.addresses] if held.relocatable else []
+    used = used_containers(pointers.wrappers(), old, elsewhere)
     pointers.refuse_others({place for places in used.values() for place in places})
     layout = plan(elf, code)
-    offsets, pieces = lay_out(_chosen(dict(zip(old, contents, strict=True)), used))
+    offsets, pieces = lay_out(_chosen(dict(zip(old, moving, strict=True)), used))
     new = (layout.code_address + offset for offset in offsets)
     moves = _Moves(code, layout.code_address, old.keys(), dict(zip(used, new, strict=True)))
     changes = dict(_moved_symbols(elf, moves))
     for address, places in used.items():
         changes |= pointers.moved(places, moves.new[address])
     size = sum(len(piece) for piece in pieces)
-    host = host_pieces(elf, layout, code, size, changes)
+    in_place = dict(held.in_place(staying))
+    host = host_pieces(elf, layout, code, size, {**changes, **in_place})
     return Rewritten((*host, *pieces), tuple(_notes(image)))
 
 
-def _code_section(elf: Elf) -> Section:
-    """The section with the device code that runs."""
-    executable, relocatable = (elf.named(name) for name in FATBIN_SECTIONS)
-    if relocatable and (elf.type == ET_REL or not executable):
+@dataclass(frozen=True)
+class _DeviceCode:
+    """The section with device code that runs, and that which it was linked from, if any; and the
+    containers of each: the former's move, the latter's stay."""
+
+    code: Section
+    moving: tuple[Container, ...]
+    relocatable: Section | None
+    staying: tuple[Container, ...]
+
+    def in_place(
+        self, contents: Sequence[Sequence[Entry]]
+    ) -> Iterator[tuple[int, bytes | memoryview]]:
+        """(offset in the file, new bytes) of relocatable containers with these entries."""
+        if self.relocatable:
+            for offset, piece in lay_in_place(self.staying, self.relocatable.size, contents):
+                yield self.relocatable.offset + offset, piece
+
+
+def _device_code(elf: Elf) -> _DeviceCode:
+    code, relocatable = (_section(elf, name) for name in FATBIN_SECTIONS)
+    if relocatable and (elf.type == ET_REL or not code):
         raise FormatError(
             "relocatable device code (nvcc -rdc=true, -dc or -dlto) cannot be replaced",
             where=f"ELF section {FATBIN_SECTIONS[1]}",
             hint="build without separate compilation",
         )
-    if len(executable) != 1:
-        raise FormatError(f"{len(executable)} sections named {FATBIN_SECTIONS[0]}, not one")
-    return executable[0]
-
-
-def _matching_containers(
-    elf: Elf, code: Section, contents: Sequence[Sequence[Entry]]
-) -> tuple[Container, ...]:
-    containers = parse_containers(elf.content(code))
-    if not containers:
+    if not code:
+        raise FormatError(f"no section is named {FATBIN_SECTIONS[0]}: it holds no device code")
+    moving = parse_containers(elf.content(code))
+    if not moving:
         raise FormatError("it holds no device code", where=f"ELF section {code.name}")
-    if len(contents) != len(containers):
-        raise ValueError(f"contents for {len(contents)} containers, of {len(containers)}")
-    return containers
+    staying = parse_containers(elf.content(relocatable)) if relocatable else ()
+    return _DeviceCode(code, moving, relocatable, staying)
+
+
+def _section(elf: Elf, name: str) -> Section | None:
+    found = elf.named(name)
+    if len(found) > 1:
+        raise FormatError(f"{len(found)} sections named {name}, where one may be")
+    return found[0] if found else None
 
 
 def _chosen(
     contents: Mapping[int, Sequence[Entry]], used: Mapping[int, object]
 ) -> list[Sequence[Entry]]:
     """The contents of the containers that are used, in their order."""
-    for address, entries in contents.items():
-        if entries and address not in used:
-            raise ValueError(f"images for the container at {address:#x}, which nothing uses")
     chosen = [entries for address, entries in contents.items() if address in used]
     if not chosen:
         raise FormatError("it holds no device code that it uses")

@@ -14,11 +14,12 @@ those of the loaded file, before it is moved; sizes and offsets are bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import FormatError
-from .container import Entry, container_pieces
+from .container import Container, Entry, container_pieces, payload
+from .cubin import kernel_names_of_cubin, kernel_names_of_ptx
 
 MAGIC = 0x466243B1
 SIZE = 24
@@ -87,34 +88,47 @@ def _wrappers(
 
 
 def used_containers(
-    wrappers: Sequence[Wrapper], containers: Mapping[int, Sequence[Entry]]
+    wrappers: Sequence[Wrapper],
+    containers: Mapping[int, Sequence[Entry]],
+    relocatable: Collection[range],
 ) -> dict[int, tuple[int, ...]]:
     """Which containers a program uses: by their address, the addresses of pointers to them.
 
-    containers: the entries of every container by its address. Refuses, with FormatError, what
-    could not be edited without breaking the program: wrappers that point elsewhere, containers
-    with images that no wrapper points to, linked device code. Empty containers that no wrapper
-    points to are left out.
+    containers: the entries of every container of the section that is edited, by its address.
+    relocatable: the addresses of relocatable device code. Where device code was linked, it has
+    wrappers of its own; its containers stay where they are (`lay_in_place`).
+
+    Refuses, with FormatError, what could not be edited without breaking the program: wrappers that
+    point elsewhere, containers with kernels that no wrapper points to. Containers without
+    kernels that no wrapper points to are left out: linkers leave such behind.
     """
     pointers: dict[int, list[int]] = {}
     for wrapper in wrappers:
-        where = f"fatbin wrapper at address {wrapper.pointer - POINTER:#x}"
+        if any(wrapper.target in addresses for addresses in relocatable):
+            continue
         if wrapper.target not in containers:
-            raise FormatError(f"no container is at address {wrapper.target:#x}", where=where)
-        if wrapper.version == _DEVICE_LINKED and containers[wrapper.target]:
             raise FormatError(
-                "linked device code (nvcc -rdc=true, -dlink) cannot be edited",
-                where=where,
-                hint="build it without separate compilation (-rdc=true), or for the GPUs you want",
+                f"no container is at address {wrapper.target:#x}",
+                where=f"fatbin wrapper at address {wrapper.pointer - POINTER:#x}",
             )
         pointers.setdefault(wrapper.target, []).append(wrapper.pointer)
     for address, entries in containers.items():
-        if entries and address not in pointers:
+        if address not in pointers and any(map(_may_have_kernels, entries)):
             raise FormatError(
                 "nothing shows how the program finds this container, so it cannot be moved",
                 where=f"fatbin container at address {address:#x}",
             )
     return {address: tuple(pointers[address]) for address in containers if address in pointers}
+
+
+def _may_have_kernels(entry: Entry) -> bool:
+    """Whether an image has kernels, or cannot be looked into."""
+    try:
+        if entry.kind == "elf":
+            return bool(kernel_names_of_cubin(payload(entry)))
+        return entry.kind != "ptx" or bool(kernel_names_of_ptx(payload(entry)))
+    except FormatError:
+        return True
 
 
 def lay_out(
@@ -131,3 +145,28 @@ def lay_out(
         pieces += [bytes(padding), *container]
         end += padding + sum(len(piece) for piece in container)
     return tuple(offsets), tuple(pieces)
+
+
+def lay_in_place(
+    containers: Sequence[Container], size: int, contents: Sequence[Sequence[Entry]]
+) -> tuple[tuple[int, bytes | memoryview], ...]:
+    """The new bytes, by offset, of a section of `size` bytes whose containers stay where they are.
+
+    Zeros fill what a container needs no more; as much is there for it later on. Raises FormatError
+    where the images need more room than their container has.
+    """
+    ends = [container.offset for container in containers[1:]] + [size]
+    pieces: list[tuple[int, bytes | memoryview]] = []
+    for container, end, entries in zip(containers, ends, contents, strict=True):
+        position = container.offset
+        for piece in container_pieces(entries):
+            pieces.append((position, piece))
+            position += len(piece)
+        if position > end:
+            raise FormatError(
+                f"{position - container.offset} bytes of relocatable device code do not fit into "
+                f"the {end - container.offset} of their container",
+                where=f"relocatable fatbin container at offset {container.offset:#x}",
+            )
+        pieces.append((position, bytes(end - position)))
+    return tuple((offset, piece) for offset, piece in pieces if len(piece))

@@ -1,8 +1,9 @@
 """The device code of several files that were built from the same source, put together.
 
-Which container of one file belongs to which of another is told by their kernels, whatever place
-the linker gave them: of those with the same kernels, the first belongs to the first, the second
-to the second. Raises StitchError where files do not belong together, FormatError for images that
+Containers that hold the same kernels, in the same order, belong together; one that holds none,
+since all of its images were taken out, goes by its place. Where a linker changed the order, it is
+told by their kernels: of those with the same, the first belongs to the first, the second to the
+second. Raises StitchError where files do not belong together, FormatError for images that
 cannot be read.
 """
 
@@ -20,6 +21,7 @@ from .stitch import image_name, nvcc_order
 # Decompressed bytes of all images together: four times the largest library known (torch), so
 # that a bomb ends in time.
 MAX_DECOMPRESSED = 16 << 30
+_NAME_SHOWN = 100
 
 Kernels = frozenset[str]
 
@@ -41,19 +43,15 @@ def unite(
     kind and architecture must be the same, byte for byte.
     """
     _check_size(parts)
-    groups = [_by_kernels(part, decoders) for part in parts]
-    for part, group in zip(parts[1:], groups[1:], strict=True):
-        _check_match(parts[0].name, groups[0], part.name, group)
-    first, *_ = groups
-    result: dict[int, tuple[Entry, ...]] = {}
-    for kernels, numbers in first.items():
-        for place, number in enumerate(numbers):
-            alike = [
-                (part.name, part.containers[group[kernels][place]])
-                for part, group in zip(parts, groups, strict=True)
-            ]
-            result[number] = _unite_containers(title_of(kernels), alike, decoders)
-    return tuple(result[number] for number in range(len(parts[0].containers)))
+    kernels = [_kernels(part, decoders) for part in parts]
+    return tuple(
+        _unite_containers(
+            title_of(kernels[0][numbers[0]]),
+            [(part.name, part.containers[n]) for part, n in zip(parts, numbers, strict=True)],
+            decoders,
+        )
+        for numbers in _belonging(parts, kernels)
+    )
 
 
 def kernels_of(entries: Sequence[Entry], decoders: Mapping[str, Decoder] = DECODERS) -> Kernels:
@@ -68,7 +66,10 @@ def title_of(kernels: Kernels) -> str:
     if not kernels:
         return "the container without kernels"
     more = f" and {len(kernels) - 1} more" if len(kernels) > 1 else ""
-    return f"the container of kernel {min(kernels)}{more}"
+    name = min(kernels)
+    if len(name) > _NAME_SHOWN:  # C++ templates make names of thousands of letters
+        name = name[: _NAME_SHOWN - 3] + "..."
+    return f"the container of kernel {name}{more}"
 
 
 def _check_size(parts: Sequence[Part]) -> None:
@@ -80,15 +81,54 @@ def _check_size(parts: Sequence[Part]) -> None:
             )
 
 
-def _by_kernels(part: Part, decoders: Mapping[str, Decoder]) -> dict[Kernels, list[int]]:
-    """The numbers of the containers with each set of kernels, in order."""
-    found: dict[Kernels, list[int]] = defaultdict(list)
+def _kernels(part: Part, decoders: Mapping[str, Decoder]) -> list[Kernels]:
+    """The kernels of each container."""
+    found: list[Kernels] = []
     for number, entries in enumerate(part.containers):
         try:
-            found[kernels_of(entries, decoders)].append(number)
+            found.append(kernels_of(entries, decoders))
         except FormatError as error:
             where = f"{part.name}, container {number + 1} of {len(part.containers)}"
             raise FormatError(error.what, where=where, hint=error.hint) from error
+    return found
+
+
+def _belonging(
+    parts: Sequence[Part], kernels: Sequence[Sequence[Kernels]]
+) -> list[tuple[int, ...]]:
+    """For each container of the first part, in order: its number and those of the others' that
+    belong to it."""
+    if _same_places(parts, kernels):
+        return [(number,) * len(parts) for number in range(len(kernels[0]))]
+    groups = [_by_kernels(of) for of in kernels]
+    for part, group in zip(parts[1:], groups[1:], strict=True):
+        _check_match(parts[0].name, groups[0], part.name, group)
+    places: dict[Kernels, int] = Counter()
+    found = []
+    for own in kernels[0]:
+        found.append(tuple(group[own][places[own]] for group in groups))
+        places[own] += 1
+    return found
+
+
+def _same_places(parts: Sequence[Part], kernels: Sequence[Sequence[Kernels]]) -> bool:
+    """Whether containers at the same place hold the same kernels, except where one holds none."""
+    if len({len(of) for of in kernels}) > 1:
+        return False
+    return all(
+        len(
+            {of[number] for part, of in zip(parts, kernels, strict=True) if part.containers[number]}
+        )
+        < 2
+        for number in range(len(kernels[0]))
+    )
+
+
+def _by_kernels(kernels: Sequence[Kernels]) -> dict[Kernels, list[int]]:
+    """The numbers of the containers with each set of kernels, in order."""
+    found: dict[Kernels, list[int]] = defaultdict(list)
+    for number, own in enumerate(kernels):
+        found[own].append(number)
     return found
 
 

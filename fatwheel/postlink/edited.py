@@ -36,7 +36,7 @@ class Edited:
 
 @dataclass(frozen=True)
 class Change:
-    """New device code of a file: its images per container, and the whole file with them."""
+    """New device code of a file: the images of each container that runs, and the whole file."""
 
     contents: Contents
     rewritten: Rewritten

@@ -49,7 +49,8 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
     if not any(entries for file in first.files.values() for entries in file.containers):
         raise FormatError("there is no device code in it", where=str(first.path))
     changes = {stem: _united(stem, wheels) for stem in first.files}
-    notes = [note for stem in first.files for note in _host_notes(stem, wheels)]
+    notes = [note for wheel in wheels for note in wheel.notes]
+    notes += [note for stem in first.files for note in _host_notes(stem, wheels)]
     records = [wheel.record for wheel in wheels if wheel.record is not None]
     return write_wheel(
         first,
@@ -141,13 +142,14 @@ def _united(stem: str, wheels: Sequence[Surveyed]) -> Change:
     files = [wheel.files[stem] for wheel in wheels]
     for file in files[1:]:
         _check_same_kind(files[0], file)
-    parts = [
-        Part(wheel.path.name, file.containers) for wheel, file in zip(wheels, files, strict=True)
-    ]
+    names = [wheel.path.name for wheel in wheels]
     with located(files[0].name):
-        contents = unite(parts, DECODERS)
+        contents, relocatable = (
+            unite([Part(name, part) for name, part in zip(names, parts, strict=True)], DECODERS)
+            for parts in ([f.containers for f in files], [f.relocatable for f in files])
+        )
     with located(files[0].where):
-        return Change(contents, rewrite_binary(files[0].data, contents))
+        return Change(contents, rewrite_binary(files[0].data, [*contents, *relocatable]))
 
 
 def _check_same_kind(one: DeviceFile, other: DeviceFile) -> None:
@@ -179,4 +181,5 @@ def _host_notes(stem: str, wheels: Sequence[Surveyed]) -> list[str]:
 def _host_digest(file: DeviceFile) -> str:
     """Of the file without any device code; the same whatever code was in it."""
     with located(file.where):
-        return digest_of(rewrite_binary(file.data, [()] * len(file.binary.containers)).pieces)
+        count = len(file.containers) + len(file.relocatable)
+        return digest_of(rewrite_binary(file.data, [()] * count).pieces)

@@ -17,7 +17,7 @@ from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
 from ..fatbin.container import Entry
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName
-from ..wheels.pack import name_of
+from ..wheels.pack import name_of, tags_contradiction
 from ..wheels.recorded import Watched, check_record, read_record
 from .record import FILE as RECORD_FILE
 
@@ -37,19 +37,26 @@ class DeviceFile:
 
     @property
     def containers(self) -> tuple[tuple[Entry, ...], ...]:
+        """The images of each container that runs."""
         return tuple(container.entries for container in self.binary.containers)
+
+    @property
+    def relocatable(self) -> tuple[tuple[Entry, ...], ...]:
+        """The images of each container that those were linked from."""
+        return tuple(container.entries for container in self.binary.relocatable)
 
 
 @dataclass(frozen=True)
 class Surveyed:
     """A wheel as far as editing it goes.
 
-    name:     the parts of its file name, which its METADATA and WHEEL agree with.
+    name:     the parts of its file name, which its METADATA agrees with.
     version:  METADATA's.
     files:    those with containers, by a name that does not depend on the version (`_stem`).
     others:   names of all other files that the wheel consists of, by the same.
     record:   its fatwheel.json, or None.
     newest:   the newest time in it, seconds since 1970.
+    notes:    sentences for the user: what is odd about it.
     """
 
     path: Path
@@ -60,6 +67,7 @@ class Surveyed:
     others: Mapping[str, str]
     record: bytes | None
     newest: int
+    notes: tuple[str, ...]
 
 
 def is_wheel(path: Path) -> bool:
@@ -94,7 +102,16 @@ def survey_wheel(path: Path) -> Surveyed:
         return Surveyed(
             path, name, wheel.version, wheel.dist_info, files, others,
             wheel.read(record) if record in members.values() else None, wheel.newest,
+            tuple(_oddities(wheel)),
         )  # fmt: skip
+
+
+def _oddities(wheel: Wheel) -> Iterator[str]:
+    contradiction = tags_contradiction(wheel)
+    if contradiction:
+        yield f"{wheel.path.name}: {contradiction.what}, as before: " + "; ".join(
+            contradiction.details
+        )
 
 
 def survey_file(path: Path) -> DeviceFile:

@@ -34,7 +34,7 @@ def thin(path: Path, selection: Selection, out_dir: Path) -> Edited:
 def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
     """A wheel with less device code; its version names the architectures that are left."""
     wheel = survey_wheel(path)
-    notes = _check(str(path), list(wheel.files.values()), selection)
+    notes = [*wheel.notes, *_check(str(path), list(wheel.files.values()), selection)]
     changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
     held = held_images(list(changes.values()))
     record = None if wheel.record is None else thinned(wheel.record, held)
@@ -54,9 +54,12 @@ def thin_file(path: Path, selection: Selection, out_dir: Path) -> Edited:
 
 
 def _thinned(file: DeviceFile, selection: Selection) -> Change:
-    contents = [choose(selection, entries) for entries in file.containers]
+    contents, relocatable = (
+        [choose(selection, entries) for entries in containers]
+        for containers in (file.containers, file.relocatable)
+    )
     with located(file.where):
-        return Change(contents, rewrite_binary(file.data, contents))
+        return Change(contents, rewrite_binary(file.data, [*contents, *relocatable]))
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> lis
         raise FormatError("there is no device code in it", where=where)
     unserved = {gpu: _unserved(gpu, containers) for gpu in selection.gpus}
     _check_gpus(where, unserved, containers)
-    _check_left_alone(where, list(unserved.values()))
+    if not selection.partial:
+        _check_left_alone(where, list(unserved.values()))
     return [
         f"{len(missing)} of {text.count(len(containers), 'container')} have nothing for GPUs of "
         f"compute capability {gpu.capability}, as before: {next(_described(missing))}"
@@ -149,5 +153,6 @@ def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> N
             f"{containers} would be left with nothing that runs on these GPUs",
             where=where,
             details=shorten(_described(left)),
-            hint="name GPUs that they serve, too; `invoke inspect` tells which",
+            hint="name GPUs that they serve, too (`invoke inspect` tells which), or do without "
+            "those kernels: --partial",
         )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from ..errors import FormatError
-from ..wheels.metadata import disagreements, fields
+from ..wheels.metadata import fields, name_disagreement, tag_disagreement
 from ..wheels.name import parse_wheel_name
 from ..wheels.recorded import mistakes_of
 from .evidence import Evidence
@@ -45,8 +45,12 @@ def name_findings(evidence: Evidence) -> Iterator[Finding]:
 def _disagreements(evidence: Evidence) -> Iterator[tuple[str, FormatError]]:
     try:
         name = parse_wheel_name(evidence.filename)
-        for error in disagreements(name, evidence.dist_info, evidence.metadata, evidence.wheel):
-            yield WRONG, error
+        for severity, error in (
+            (WRONG, name_disagreement(name, evidence.dist_info, evidence.metadata)),
+            (WARNING, tag_disagreement(name, evidence.wheel)),
+        ):
+            if error:
+                yield severity, error
     except FormatError as error:
         yield WRONG, error
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ..errors import FormatError
 from .name import WheelName, canonical_project, canonical_version
@@ -39,18 +39,10 @@ def set_version(metadata: bytes, version: str, where: str = "METADATA") -> bytes
     return metadata[:start] + b" " + version.encode("ascii") + metadata[end:]
 
 
-def check_agreement(name: WheelName, dist_info: str, metadata: bytes, wheel: bytes) -> None:
-    """FormatError unless file name, dist-info folder, METADATA and WHEEL speak of one wheel."""
-    for error in disagreements(name, dist_info, metadata, wheel):
-        raise error
+def name_disagreement(name: WheelName, dist_info: str, metadata: bytes) -> FormatError | None:
+    """Whether file name, dist-info folder and METADATA speak of different projects or versions.
 
-
-def disagreements(
-    name: WheelName, dist_info: str, metadata: bytes, wheel: bytes
-) -> Iterator[FormatError]:
-    """What file name, dist-info folder, METADATA and WHEEL do not agree on, an error each.
-
-    pip refuses, or installs under a wrong name, what does not agree here.
+    pip refuses such a wheel, or installs it under a wrong name.
     """
     said = {
         "the file name": (name.project, name.version),
@@ -58,23 +50,30 @@ def disagreements(
         "METADATA": (field(metadata, "Name", "METADATA"), field(metadata, "Version", "METADATA")),
     }
     meant = {(canonical_project(project), canonical_version(v)) for project, v in said.values()}
-    if len(meant) > 1:
-        yield FormatError(
-            "the wheel's names do not agree",
-            where=name.filename,
-            details=[f"{place} says {project} {v}" for place, (project, v) in said.items()],
-            hint="build it again: an installer would refuse this wheel",
-        )
+    if len(meant) == 1:
+        return None
+    return FormatError(
+        "the wheel's names do not agree",
+        where=name.filename,
+        details=[f"{place} says {project} {v}" for place, (project, v) in said.items()],
+        hint="build it again: an installer would refuse this wheel",
+    )
+
+
+def tag_disagreement(name: WheelName, wheel: bytes) -> FormatError | None:
+    """Whether file name and WHEEL name different tags. Installers go by the file name; published
+    wheels whose file was renamed, and nothing else, disagree."""
     tags = frozenset(expand_tags(fields(wheel, "Tag")))
-    if tags != name.tags:
-        yield FormatError(
-            "the wheel's tags do not agree",
-            where=name.filename,
-            details=[
-                f"the file name says {', '.join(sorted(name.tags))}",
-                f"WHEEL says {', '.join(sorted(tags)) or 'none'}",
-            ],
-        )
+    if tags == name.tags:
+        return None
+    return FormatError(
+        "the wheel's tags do not agree",
+        where=name.filename,
+        details=[
+            f"the file name says {', '.join(sorted(name.tags))}",
+            f"WHEEL says {', '.join(sorted(tags)) or 'none'}",
+        ],
+    )
 
 
 def expand_tags(tags: Iterable[str]) -> Iterable[str]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from ..errors import FormatError
 from ..files import disk_error, replacing
 from .archive import Member, Wheel, open_wheel
-from .metadata import check_agreement, set_version
+from .metadata import name_disagreement, set_version, tag_disagreement
 from .name import WheelName, parse_wheel_name, with_local
 from .zipwriter import ZipWriter
 
@@ -88,18 +88,30 @@ def repack(
     _check_names(extra_files)
     with _opened(upstream) as wheel:
         old = name_of(wheel)
+        contradiction = tags_contradiction(wheel)
+        if contradiction:
+            raise contradiction
         new = old.renamed(old.project, with_local(wheel.version, local_version))
         changed = {f"{wheel.dist_info}/{name}": [data] for name, data in extra_files.items()}
         return rewrite_wheel(wheel, new, changed, out_dir, epoch)
 
 
 def name_of(wheel: Wheel) -> WheelName:
-    """The parts of a wheel's file name; FormatError unless the wheel itself says the same."""
+    """The parts of a wheel's file name; FormatError where the wheel itself says another project
+    or version."""
     name = parse_wheel_name(wheel.path.name)
-    folder = wheel.dist_info
-    metadata, tags = (wheel.read(f"{folder}/{file}") for file in ("METADATA", "WHEEL"))
-    check_agreement(name, folder, metadata, tags)
+    contradiction = name_disagreement(
+        name, wheel.dist_info, wheel.read(f"{wheel.dist_info}/METADATA")
+    )
+    if contradiction:
+        raise contradiction
     return name
+
+
+def tags_contradiction(wheel: Wheel) -> FormatError | None:
+    """Whether a wheel's file name and its WHEEL name different tags."""
+    name = parse_wheel_name(wheel.path.name)
+    return tag_disagreement(name, wheel.read(f"{wheel.dist_info}/WHEEL"))
 
 
 def rewrite_wheel(

@@ -243,12 +243,6 @@ def test_relocatable_device_code_is_refused_by_name(compile_: Compile, compiler:
     assert caught.value.where == "section __nv_rel"
 
 
-def test_linked_device_code_is_refused(compile_: Compile, compiler: str) -> None:
-    obj = compile_(compiler, source=SOURCE.replace("0x466243B1, 1,", "0x466243B1, 2,"))
-    with pytest.raises(FormatError, match="linked device code"):
-        rewrite(obj, ())
-
-
 def test_a_container_that_nothing_points_to_is_refused(compile_: Compile, compiler: str) -> None:
     for changed in (
         SOURCE.replace('(".nvFatBi")', '(".other")'),

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,12 @@ from .deviceimages import (
     TWO,
     compute,
     container,
+    images,
     read_wheel,
     sm,
     write_wheel,
 )
-from .elflibraries import HOST, LIBRARY, link, shown_by_library
+from .elflibraries import HOST, LIBRARY, link, sections, shown_by_library
 
 TEXT = {"demo/__init__.py": b"import demo._C\n", "demo/data.bin": bytes(100)}
 
@@ -294,3 +296,96 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot write the wheel"):
         stitch_wheels(wheels, tmp_path / "file" / "out")
+
+
+# -- device code that was linked, and kernels that were given up ---------------------------------
+
+# What nvcc -rdc=true adds: the linked code, whose wrapper leads to a list that is filled while
+# the program starts, and the relocatable code that it was linked from.
+RELOCATABLE = """
+.long 0x466243B1, 2
+.quad linked, list
+.long 0x466243B1, 1
+.quad relocatable_one, 0
+.long 0x466243B1, 1
+.quad relocatable_two, 0
+.section .nv_fatbin,"a"
+.align 8
+linked: .incbin "linked.bin"
+.section __nv_relfatbin,"a"
+.align 8
+relocatable_one: .incbin "relocatable_one.bin"
+.align 8
+relocatable_two: .incbin "relocatable_two.bin"
+.bss
+.align 8
+list: .zero 24
+"""
+
+
+def test_linked_device_code_is_thinned_and_stitched(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """The relocatable code stays at its place, and none of it is lost for good."""
+    parts = {
+        "linked": container(sm(80, TWO), sm(90, TWO)),
+        "relocatable_one": container(sm(80, TWO), sm(90, TWO), compute(90, TWO)),
+        "relocatable_two": container(sm(80, {}), sm(90, {})),  # functions for others, no kernels
+    }
+    for name, data in parts.items():
+        (tmp_path / f"{name}.bin").write_bytes(data)
+    ordinary = container(sm(80), sm(90))
+    library = link(tool, tmp_path, LIBRARY, first=ordinary, second=ordinary, more=RELOCATABLE)
+    fat = write_wheel(tmp_path / "fat", {"demo.so": library})
+
+    def thin_to(arch: str) -> Path:
+        selection = selection_for(parse_gpu_list(arch))
+        return thin_wheel(fat, selection, tmp_path / arch).path
+
+    def held(wheel: Path) -> dict[str, list[list[str]]]:
+        found = sections(read_wheel(wheel)["demo.so"])
+        return {name: images(found[name][1]) for name in (".nv_fatbin", "__nv_relfatbin")}
+
+    a, b = thin_to("80"), thin_to("90+ptx")
+    assert held(a) == {".nv_fatbin": [["elf 80"]] * 3, "__nv_relfatbin": [["elf 80"]] * 2}
+    assert held(b) == {
+        ".nv_fatbin": [["elf 90"]] * 3,
+        "__nv_relfatbin": [["elf 90", "ptx 90"], ["elf 90"]],
+    }
+    before, after = (sections(read_wheel(wheel)["demo.so"]) for wheel in (fat, a))
+    assert after["__nv_relfatbin"][0] == before["__nv_relfatbin"][0], "relocatable code has moved"
+    made = stitch_wheels([b, a], tmp_path / "out").path
+    assert made.read_bytes() == thin_to("80,90+ptx").read_bytes()
+    stitched = sections(read_wheel(made)["demo.so"])["__nv_relfatbin"]
+    assert stitched == before["__nv_relfatbin"], "relocatable code is not what it was"
+    assert shown_by_library(tmp_path, read_wheel(made)["demo.so"]) == 2 * ordinary
+
+
+def test_wheels_with_kernels_given_up_can_be_stitched(tmp_path: Path) -> None:
+    code = container(sm(80), sm(90)) + container(sm(90, TWO)) + container(sm(80, TWO), sm(90, TWO))
+    fat = write_wheel(tmp_path / "fat", {"demo/code.fatbin": code})
+    partial = replace(selection_for(parse_gpu_list("80")), partial=True)
+    a = thin_wheel(fat, partial, tmp_path / "a")
+    assert images(read_wheel(a.path)["demo/code.fatbin"]) == [["elf 80"], [], ["elf 80"]]
+    assert a.notes == (
+        "1 of 3 containers have nothing for GPUs of compute capability 8.0, as before: "
+        "demo/code.fatbin: the container of kernel two has sm_90",
+    )
+    b = thin_wheel(fat, selection_for(parse_gpu_list("90")), tmp_path / "b")
+    both = thin_wheel(fat, selection_for(parse_gpu_list("80,90")), tmp_path / "both")
+    for order in ([a, b], [b, a]):
+        made = stitch_wheels([part.path for part in order], tmp_path / "out")
+        assert made.path.read_bytes() == both.path.read_bytes()
+
+
+def test_tags_that_do_not_agree_are_noted(tmp_path: Path) -> None:
+    """As in published wheels whose file was renamed, and nothing else."""
+    fat = write_wheel(tmp_path / "fat", {"demo/code.fatbin": container(sm(80), sm(90))})
+    renamed = fat.rename(fat.with_name(fat.name.replace("linux_x86_64", "manylinux_2_28_x86_64")))
+    thin = [
+        thin_wheel(renamed, selection_for(parse_gpu_list(arch)), tmp_path / arch)
+        for arch in ("80", "90")
+    ]
+    for made in (*thin, stitch_wheels([part.path for part in thin], tmp_path / "out")):
+        assert made.path.name.endswith("-cp311-cp311-manylinux_2_28_x86_64.whl")
+        assert "the wheel's tags do not agree, as before" in made.notes[0]
