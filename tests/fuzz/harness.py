@@ -172,7 +172,7 @@ class Run:
 def _death(target: str, code: int, words: str, work: Work) -> Outcome:
     """What is known about an input that ended its worker."""
     kind, said = {
-        -signal.SIGXCPU: ("TooSlow", "it took too long in a call that Python cannot interrupt"),
+        -signal.SIGVTALRM: ("TooSlow", "it took too long in a call that Python cannot interrupt"),
         -signal.SIGALRM: ("Hangs", "it waited for something that did not come"),
     }.get(code, ("Died", f"the process ended with {code}"))
     return Outcome(target, work.cpu, 0, False, (said,), kind, "", words)

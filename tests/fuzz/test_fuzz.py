@@ -38,7 +38,7 @@ BUGS = {
 # Steps that are right to refuse a sound file, of a target or of one file: those for the object
 # of one unit refuse files of several; relocatable device code cannot be edited.
 REFUSE = {
-    "fatbin/many": ("parity", "unite_with_itself"),
+    "fatbin/many": ("parity",),
     "fatbin/row": ("parity",),
     "elf": ("restitch",),
     "elf/object.o": (),

@@ -7,7 +7,7 @@ input was its end.
 Limits, per input:
 
 - CPU time of the process. A timer interrupts Python code, so that a problem shows where the time
-  went; RLIMIT_CPU kills calls into libraries, which Python cannot interrupt; and an alarm kills
+  went; a second one kills calls into libraries, which Python cannot interrupt; and a third kills
   what waits without taking CPU time.
 - Memory: RLIMIT_DATA lets the process have only so much more private memory than it had after
   trying all sound seeds, so that asking for more ends in MemoryError, touched or not. Besides, its
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import random
 import resource
@@ -164,21 +163,20 @@ class Guard:
 
     def attempt(self, case: Case) -> Outcome:
         start = time.process_time()
-        deadline = math.ceil(start + self._work.cpu) + _KILL_AFTER
-        _limit(resource.RLIMIT_CPU, deadline)
         error: BaseException | None = None
         refusals: list[str] = []
         try:
             _limit(resource.RLIMIT_DATA, self._most)
             signal.setitimer(signal.ITIMER_REAL, self._work.wall)
+            signal.setitimer(signal.ITIMER_VIRTUAL, self._work.cpu + _KILL_AFTER)
             signal.setitimer(signal.ITIMER_PROF, self._work.cpu)
             for step in self._targets[case.target].steps:
                 refusals += _refusal(step, case.data)
         except BaseException as caught:
             error = caught
         finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            for timer in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL, signal.ITIMER_REAL):
+                signal.setitimer(timer, 0)
             _limit(resource.RLIMIT_DATA, resource.RLIM_INFINITY)  # telling takes memory, too
         seconds = time.process_time() - start
         return self._outcome(case, seconds, refusals, error)
