@@ -43,6 +43,11 @@ MAX_CONTAINER = 2**31 - 1
 MAX_PARTS = 500_000
 # Uncompressed bytes of one image; bounds memory. The largest cubins known are a tenth of this.
 MAX_IMAGE = 2**30
+# Of all images of a section together: how many times its size they may become. Real ones stay
+# below 20.
+MAX_RATIO = 100
+# Below this total, in bytes, the ratio does not matter.
+_SMALL = 64 << 20
 _PADDING_STEP = 65536
 
 # (compressed bytes, uncompressed size in bytes) -> exactly that many bytes, or FormatError.
@@ -97,7 +102,23 @@ def parse_containers(data: bytes | memoryview) -> tuple[Container, ...]:
         if parts > MAX_PARTS:
             raise FormatError(f"more than {MAX_PARTS} containers and images in one section")
         position = _skip_zeros(view, position + container.size)
+    _check_expansion(containers, len(view))
     return tuple(containers)
+
+
+def _check_expansion(containers: Iterable[Container], size: int) -> None:
+    """Refuse a bomb: whoever reads all images must not need out of all proportion to the file."""
+    total = sum(
+        entry.uncompressed
+        for found in containers
+        for entry in found.entries
+        if entry.compression in DECODERS  # of others nothing is decompressed
+    )
+    if total > max(size * MAX_RATIO, _SMALL):
+        raise FormatError(
+            f"{size} bytes of device code claim to be {total} once decompressed",
+            hint=f"accepted are {MAX_RATIO} times as much",
+        )
 
 
 def write_container(entries: Iterable[Entry]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,9 +163,25 @@ def test_damaged_images_are_refused(flags: int, message: str) -> None:
 
 @pytest.mark.parametrize("flags", [0x2011, 0x8011])
 def test_an_image_cannot_claim_more_than_the_limit(flags: int) -> None:
-    bomb = read_entry(entry(flags=flags, compressed=8, uncompressed=MAX_IMAGE + 1))
+    sound = read_entry(entry(flags=flags, compressed=8, uncompressed=100))
     with pytest.raises(FormatError, match="claims"):
-        payload(bomb)
+        payload(replace(sound, uncompressed=MAX_IMAGE + 1))
+
+
+@pytest.mark.parametrize("flags", [0x2011, 0x8011])
+def test_images_cannot_claim_a_hundred_times_their_size(flags: int) -> None:
+    """Small sections may, up to 64 MiB in all: it does no harm."""
+    claims = entry(flags=flags, compressed=8, uncompressed=32 << 20)
+    assert len(parse_containers(container(claims * 2))[0].entries) == 2
+    with pytest.raises(FormatError, match="304 bytes of device code claim to be 100663296"):
+        parse_containers(container(claims * 3) + bytes(72))
+    megabyte = entry(bytes(1 << 20))
+    parse_containers(container(claims * 3 + megabyte))
+
+
+def test_what_is_not_decompressed_may_claim_anything() -> None:
+    unknown = read_entry(entry(kind=77, flags=0x10011, compressed=8, uncompressed=1 << 60))
+    assert unknown.uncompressed == 1 << 60
 
 
 def test_a_given_decoder_is_used() -> None:

@@ -317,7 +317,7 @@ def test_claims_of_too_much_are_refused(tmp_path: Path) -> None:
     data = bytearray((DATA / "zstd.fatbin").read_bytes())
     struct.pack_into("<Q", data, 16 + 0x38, 1 << 60)  # uncompressed size of the first image
     (tmp_path / "a").write_bytes(data)
-    with pytest.raises(FormatError, match="too many to read"):
+    with pytest.raises(FormatError, match="claim to be"):
         inspect_file(tmp_path / "a")
 
 
