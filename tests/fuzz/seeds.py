@@ -93,9 +93,37 @@ wrappers:
 .set number, number + 1
 .endr
 """
-_ELF = {"fatbins": ".nv_fatbin", "flags": "a", "wrappers": ".nvFatBinSegment", "writable": "aw"}
-_SEPARATE = {**_ELF, "fatbins": "__nv_relfatbin"}
-_PE = {"fatbins": ".nv_fatb", "flags": "dr", "wrappers": ".nvFatBi", "writable": "dw"}
+# As nvcc -rdc=true leaves it: code that was linked, and the code that it was linked from.
+_SEPARATE = """\
+.section {fatbins},"{flags}"
+.align 8
+.Lone: .incbin "one.fatbin"
+.section {relocatable},"{flags}"
+.align 8
+.Ltwo: .incbin "two.fatbin"
+.section {wrappers},"{writable}"
+.align 8
+.globl wrappers
+wrappers:
+.long 0x466243B1, 1
+.quad .Ltwo, 0
+.long 0x466243B1, 2
+.quad .Lone, wrappers
+"""
+_ELF = {
+    "fatbins": ".nv_fatbin",
+    "relocatable": "__nv_relfatbin",
+    "wrappers": ".nvFatBinSegment",
+    "flags": "a",
+    "writable": "aw",
+}
+_PE = {
+    "fatbins": ".nv_fatb",
+    "relocatable": "__nv_rel",
+    "wrappers": ".nvFatBi",
+    "flags": "dr",
+    "writable": "dw",
+}
 _TINY = ["-Os", "-fno-exceptions", "-fno-asynchronous-unwind-tables", "-nostartfiles"]
 _MINGW = "x86_64-w64-mingw32-"
 
@@ -111,7 +139,7 @@ class Tool:
 
 _TOOLS = (
     Tool("elf", "object.o", ("as", "object.s")),
-    Tool("elf", "separate.o", ("as", "separate.s")),
+    Tool("elf", "separate.o", ("as", "separate-object.s")),
     Tool("elf", "library.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "linked.s")),
     Tool("elf", "relr.so", ("gcc", "-shared", "-fPIC", *_TINY, "-Wl,-z,pack-relative-relocs",
                             "-Wl,--hash-style=sysv", "host.c", "linked.s")),
@@ -119,6 +147,9 @@ _TOOLS = (
                                "-Wl,-soname,libseed.so.1", "host.c", "linked.s")),
     Tool("elf", "program", ("gcc", "-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
     Tool("elf", "fixed", ("gcc", "-no-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
+    Tool("elf", "separate.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "separate.s")),
+    Tool("pe", "separate.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
+                                "host.c", "separate-pe.s", "-lmsvcrt")),
     Tool("elf", "many.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "many.s")),
     Tool("pe", "many.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
                             "host.c", "many-pe.s", "-lmsvcrt")),
@@ -177,13 +208,25 @@ def _fatbins() -> Iterator[tuple[str, bytes]]:
     row = (lz4_entries[:2], (), zstd_entries[1:3])
     yield "row", bytes(8).join(map(write_container, row))
     yield "many", write_container(zstd_entries[1:2]) * 200
+    yield "zeros", write_container([_ptx_of_zeros(40 << 20)])
     yield "unknown", write_container([_other(zstd_entries[1], 8), _other(zstd_entries[1], 77)])
 
 
 def _other(entry: Entry, kind: int) -> Entry:
     """The same entry with another kind: what is in it is not looked at."""
-    raw = struct.pack("<H", kind) + bytes(entry.raw[2:])
-    return parse_containers(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw)[0].entries[0]
+    return _entry(struct.pack("<H", kind) + bytes(entry.raw[2:]))
+
+
+def _entry(raw: bytes) -> Entry:
+    container = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw
+    return parse_containers(container)[0].entries[0]
+
+
+def _ptx_of_zeros(size: int) -> Entry:
+    """A bomb, just small enough to be let in."""
+    stored = zstandard.ZstdCompressor().compress(bytes(size))
+    fields = (1, 0x101, 64, len(stored), len(stored), 0, 7, 8, 80, 0, 0, 0x8011, 0, size)
+    return _entry(struct.pack("<HHIQIIHHIIIQQQ", *fields) + stored)
 
 
 def _blocks(compression: str) -> Iterator[tuple[str, bytes]]:
@@ -215,7 +258,10 @@ def _compile(work: Path, seeds: dict[str, dict[str, bytes]]) -> list[str]:
     (work / "many.s").write_text(_MANY.format(**_ELF) + no_stack)
     (work / "many-pe.s").write_text(_MANY.format(**_PE))
     (work / "object.s").write_text(_OBJECT.format(**_ELF))
-    (work / "separate.s").write_text(_OBJECT.format(**_SEPARATE))
+    only_relocatable = {**_ELF, "fatbins": _ELF["relocatable"]}
+    (work / "separate-object.s").write_text(_OBJECT.format(**only_relocatable))
+    (work / "separate.s").write_text(_SEPARATE.format(**_ELF) + no_stack)
+    (work / "separate-pe.s").write_text(_SEPARATE.format(**_PE))
     (work / "object-pe.s").write_text(_OBJECT.format(**_PE))
     missing = []
     for tool in _TOOLS:

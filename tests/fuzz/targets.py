@@ -54,7 +54,7 @@ def names(data: bytes) -> None:
 def thin(data: bytes) -> None:
     """Rewritten with some of its images, a file must be sound and hold exactly those."""
     source = random.Random(zlib.crc32(data))
-    containers = read_binary(memoryview(data)).containers
+    containers = _containers(data)
     some = [[entry for entry in c.entries if source.random() < 0.6] for c in containers]
     for contents in (some, [choose(_CHOSEN, c.entries) for c in containers]):
         _rewrite(data, contents)
@@ -62,7 +62,7 @@ def thin(data: bytes) -> None:
 
 def unite_with_itself(data: bytes) -> None:
     """Halves of a file's images, put together, are all of them: each once, in one order."""
-    containers = read_binary(memoryview(data)).containers
+    containers = _containers(data)
     halves = [
         Part(name, tuple(tuple(c.entries[start::2]) for c in containers))
         for name, start in (("even", 0), ("odd", 1))
@@ -73,9 +73,15 @@ def unite_with_itself(data: bytes) -> None:
 
 def _rewrite(data: bytes, contents: Sequence[Sequence[Entry]]) -> None:
     written = b"".join(rewrite_binary(memoryview(data), contents).pieces)
-    found = _images(read_binary(memoryview(written)).containers)
+    found = _images(_containers(written))
     wanted = [[bytes(entry.raw) for entry in entries] for entries in contents if entries]
     assert found == wanted, f"{len(found)} containers with images, not {len(wanted)} as asked for"
+
+
+def _containers(data: bytes) -> tuple[Container, ...]:
+    """Those that move and those that stay, as `rewrite_binary` takes them."""
+    binary = read_binary(memoryview(data))
+    return (*binary.containers, *binary.relocatable)
 
 
 def _images(containers: Sequence[Container]) -> list[list[bytes]]:
