@@ -155,7 +155,8 @@ def lay_in_place(
     Zeros fill what a container needs no more; as much is there for it later on. Raises FormatError
     where the images need more room than their container has.
     """
-    ends = [container.offset for container in containers[1:]] + [size]
+    starts = [container.offset for container in containers]
+    ends = [*starts[1:], size][: len(starts)]
     pieces: list[tuple[int, bytes | memoryview]] = []
     for container, end, entries in zip(containers, ends, contents, strict=True):
         position = container.offset

@@ -208,7 +208,7 @@ def _fatbins() -> Iterator[tuple[str, bytes]]:
     row = (lz4_entries[:2], (), zstd_entries[1:3])
     yield "row", bytes(8).join(map(write_container, row))
     yield "many", write_container(zstd_entries[1:2]) * 200
-    yield "zeros", write_container([_ptx_of_zeros(40 << 20)])
+    yield "zeros", write_container([_ptx_of_zeros(8 << 20)])
     yield "unknown", write_container([_other(zstd_entries[1], 8), _other(zstd_entries[1], 77)])
 
 
@@ -223,7 +223,7 @@ def _entry(raw: bytes) -> Entry:
 
 
 def _ptx_of_zeros(size: int) -> Entry:
-    """A bomb, just small enough to be let in."""
+    """A small bomb, which is let in."""
     stored = zstandard.ZstdCompressor().compress(bytes(size))
     fields = (1, 0x101, 64, len(stored), len(stored), 0, 7, 8, 80, 0, 0, 0x8011, 0, size)
     return _entry(struct.pack("<HHIQIIHHIIIQQQ", *fields) + stored)

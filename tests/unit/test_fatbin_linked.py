@@ -120,6 +120,10 @@ def test_what_was_taken_out_fits_in_again() -> None:
     assert in_place(container(sm(80), sm(90)), container(sm(80, TWO))) == SECTION
 
 
+def test_a_section_without_containers_stays_as_it_is() -> None:
+    assert lay_in_place([], 64, []) == ()
+
+
 def test_more_than_a_container_has_room_for_is_refused() -> None:
     too_much = container(sm(80), sm(90), sm(80))
     with pytest.raises(FormatError, match="do not fit into the ") as caught:
