@@ -14,7 +14,7 @@ from ..errors import FormatError
 from ..wheels.metadata import expand_tags
 from ..wheels.name import parse_wheel_name
 from .evidence import Evidence, Examined
-from .findings import Finding, note, warning, wrong
+from .findings import WARNING, WRONG, Finding, note, warning, wrong
 
 _WINDOWS = {"win_amd64": "x86_64", "win32": "x86", "win_arm64": "aarch64"}
 _LINUX = re.compile(r"(?:many|musl)?linux(?:_[0-9]+_[0-9]+|[0-9]+)?_(?P<machine>[a-z].*)")
@@ -28,6 +28,7 @@ _DEVICE_ONLY = "cuda"
 _MODULE = re.compile(
     r"(?P<name>[^./]+?)(?P<debug>_d)?(?:\.(?P<tag>[a-z][A-Za-z0-9_-]*))?\.(?P<suffix>so|pyd)"
 )
+_TORCH = re.compile(r"(?:lib)?torch(?:_|\.)")
 _CPYTHON = re.compile(r"(?:cpython-|cp)(?P<abi>[0-9]{2,}[a-z]*)(?:-(?P<platform>.+))?")
 
 
@@ -99,10 +100,14 @@ def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Fi
     if wanted in there:
         return
     if match["tag"]:
-        yield wrong(
-            f"it cannot be imported: it does not export {wanted}",
+        # torch.ops.load_library takes any library, whatever its name; setuptools names it so.
+        by_torch = any(_TORCH.match(name) for name in binary.imports)
+        yield Finding(
+            WARNING if by_torch else WRONG,
+            f"it cannot be imported: it does not export {wanted}"
+            + (" (torch.ops.load_library can load it)" if by_torch else ""),
             path,
-            [f"it exports {name}" for name in there],
+            tuple(f"it exports {name}" for name in there),
         )
     elif there:
         what = f"Python cannot import it under this name: it exports {', '.join(there)}"

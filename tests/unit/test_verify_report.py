@@ -270,6 +270,12 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
 ]
 
 WARNINGS: list[tuple[str, str, str, Spoil]] = [
+    (
+        "operators for torch",
+        "modules",
+        "torch.ops.load_library can load it",
+        library(init="other", needs=("libtorch_cpu.so",)),
+    ),
     ("no device code", "coverage", "no device code in this wheel", plain),
     ("an arch in some units", "coverage", "sm_90a in 1 of 2 units", library(NONE + without(2))),
     (
