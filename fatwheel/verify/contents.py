@@ -16,7 +16,7 @@ from ..fatbin import cubin
 from ..fatbin.binary import Binary, read_binary
 from ..fatbin.container import Entry, payload
 from ..fatbin.parity import Described, describe
-from ..fatbin.union import MAX_DECOMPRESSED
+from ..fatbin.union import MAX_DECOMPRESSED, kernels_of
 
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
 
@@ -48,19 +48,30 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Archs:
+    """The architectures of a container's cubins, and of its PTX."""
+
+    cubins: frozenset[Arch]
+    ptx: frozenset[Arch]
+
+
+@dataclass(frozen=True)
 class Unit:
     """A container with kernels: its place in the file from 0 on, None for a cubin's own code.
 
-    kernels are distinct, in the order of their names.
+    kernels are distinct, in the order of their names. relocatable are the architectures in each
+    container that this one was linked from, if it was.
     """
 
     container: int | None
     kernels: tuple[str, ...]
     images: tuple[Image, ...]
+    relocatable: tuple[Archs, ...] = ()
 
-    def archs(self, kind: str) -> frozenset[Arch]:
-        """The architectures of its images of one kind."""
-        return frozenset(image.arch for image in self.images if image.kind == kind)
+    @property
+    def archs(self) -> Archs:
+        """The architectures of its own images."""
+        return _archs(self.images)
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,8 @@ def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterat
     """The images of each container of a binary, and what `read` finds in them."""
     if binary.format == "cubin":
         yield None, [_read_cubin(data)]
-    total = sum(entry.uncompressed for found in binary.containers for entry in found.entries)
+    held = (*binary.containers, *binary.relocatable)
+    total = sum(entry.uncompressed for found in held for entry in found.entries)
     if total > MAX_DECOMPRESSED:
         raise FormatError(f"its images claim {total} bytes uncompressed: too many to read")
     for number, found in enumerate(binary.containers):
@@ -122,6 +134,7 @@ def sum_up(path: str, binary: Binary, containers: Iterable[Container]) -> Conten
     images: list[Image] = []
     units: list[Unit] = []
     names = 0
+    kernels_linked, linked_from = _relocatable(binary)
     for number, found in containers:
         here = tuple(read.image for read in found)
         images += here
@@ -130,9 +143,25 @@ def sum_up(path: str, binary: Binary, containers: Iterable[Container]) -> Conten
         if names > _MAX_NAMES:
             raise FormatError("its kernels' names are too long")
         if kernels:
-            units.append(Unit(number, tuple(kernels), here))
+            linked = kernels_linked.issuperset(kernels)
+            units.append(Unit(number, tuple(kernels), here, linked_from if linked else ()))
     count = len(binary.containers)
     return Contents(path, binary.format, binary.machine, count, tuple(images), tuple(units))
+
+
+def _relocatable(binary: Binary) -> tuple[frozenset[str], tuple[Archs, ...]]:
+    """The kernels of relocatable device code, and the architectures in each of its containers."""
+    containers = [container.entries for container in binary.relocatable]
+    kernels = frozenset().union(*(kernels_of(entries, DECODERS) for entries in containers))
+    return kernels, tuple(_archs(map(_image, entries)) for entries in containers)
+
+
+def _archs(images: Iterable[Image]) -> Archs:
+    found = [(image.kind, image.arch) for image in images]
+    return Archs(
+        frozenset(arch for kind, arch in found if kind == "elf"),
+        frozenset(arch for kind, arch in found if kind == "ptx"),
+    )
 
 
 def _image(entry: Entry) -> Image:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..arch import CAPABILITIES, coverage, parse_capability
+from ..arch import CAPABILITIES, Arch, coverage, parse_capability
 from ..errors import FormatError, UsageError
 from ..fatbin.binary import HEAD, is_binary
 from ..wheels.archive import Wheel, open_wheel
-from .contents import Contents, Image, Unit, read_contents
+from .contents import Archs, Contents, Image, Unit, read_contents
 
 _ZIP = b"PK\x03\x04"
 
@@ -45,16 +45,25 @@ def coverage_of(binaries: Iterable[Contents]) -> dict[str, str]:
     A program fails as soon as one kernel that it needs has no image, so the best container is of
     no use. Without any kernels, nothing is served.
     """
-    units = {(unit.archs("elf"), unit.archs("ptx")) for binary in binaries for unit in binary.units}
+    units = {(unit.archs, unit.relocatable) for binary in binaries for unit in binary.units}
     ranks = ("none", "jit", "native")
     return {
         capability: min(
-            (coverage(cubins, ptx, parse_capability(capability)) for cubins, ptx in units),
+            (_coverage(*unit, parse_capability(capability)) for unit in units),
             key=ranks.index,
             default="none",
         )
         for capability in CAPABILITIES
     }
+
+
+def _coverage(archs: Archs, relocatable: tuple[Archs, ...], gpu: Arch) -> str:
+    """How a GPU is served: at worst, a driver links linked code anew, from relocatable PTX."""
+    served = coverage(archs.cubins, archs.ptx, gpu)
+    if served != "none" or not relocatable:
+        return served
+    again = {coverage(each.cubins, each.ptx, gpu) for each in relocatable}
+    return "jit" if again == {"jit"} else "none"
 
 
 def report_binary(binary: Contents) -> dict[str, Any]:

@@ -75,6 +75,28 @@ wrappers:
 .section .note.GNU-stack,"",@progbits
 """
 
+# What nvcc -rdc=true adds: the linked code, whose wrapper leads to a list that is filled while
+# the program starts, and the relocatable code that it was linked from. For `more` of `link`.
+RELOCATABLE = """
+.long 0x466243B1, 2
+.quad linked, list
+.long 0x466243B1, 1
+.quad relocatable_one, 0
+.long 0x466243B1, 1
+.quad relocatable_two, 0
+.section .nv_fatbin,"a"
+.align 8
+linked: .incbin "linked.bin"
+.section __nv_relfatbin,"a"
+.align 8
+relocatable_one: .incbin "relocatable_one.bin"
+.align 8
+relocatable_two: .incbin "relocatable_two.bin"
+.bss
+.align 8
+list: .zero 24
+"""
+
 LIBRARY = ("-shared",)
 # Every way to lay out a file and to relocate its pointers that there is.
 LIBRARIES: Mapping[str, tuple[str, ...]] = {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from fatwheel.errors import FormatError, UsageError
 from fatwheel.verify import inspect as inspect_module
 from fatwheel.verify.contents import Contents, Image, Unit
 from fatwheel.verify.inspect import coverage_of, inspect_file, inspect_units
+
+from .deviceimages import TWO, compute, container, sm
+from .elflibraries import LIBRARY, RELOCATABLE, link
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 SCHEMA = json.loads(
@@ -173,6 +177,37 @@ def contents(*units: Unit) -> Contents:
 )
 def test_the_worst_container_decides(units: list[Unit], expected: str) -> None:
     assert coverage_of([contents(*units), contents()])["8.6"] == expected
+
+
+@pytest.mark.parametrize(
+    ("relocatable", "expected"),
+    [
+        ([unit("sm_80", "compute_80"), unit("compute_80")], "none"),  # the first is not linked anew
+        ([unit("sm_90", "compute_80"), unit("compute_75")], "jit"),
+        ([unit("compute_80"), unit("compute_90")], "none"),
+        ([unit("compute_80"), unit()], "none"),
+        ([], "none"),
+    ],
+)
+def test_linked_code_may_be_linked_anew_from_ptx(relocatable: list[Unit], expected: str) -> None:
+    linked = replace(unit("sm_90"), relocatable=tuple(one.archs for one in relocatable))
+    assert coverage_of([contents(linked)])["8.6"] == expected
+    assert coverage_of([contents(linked, unit("sm_90"))])["8.6"] == "none"
+    assert coverage_of([contents(linked)])["9.0"] == "native"
+
+
+def test_what_code_was_linked_from_is_told_by_its_kernels(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    (tmp_path / "linked.bin").write_bytes(container(sm(80, TWO)))
+    (tmp_path / "relocatable_one.bin").write_bytes(container(sm(80, TWO), compute(80, TWO)))
+    (tmp_path / "relocatable_two.bin").write_bytes(container(sm(80, {}), compute(80, [])))
+    for others, served in ((container(), "jit"), (container(sm(80)), "none")):
+        data = link(tool, tmp_path, LIBRARY, first=others, second=container(), more=RELOCATABLE)
+        (tmp_path / "linked.so").write_bytes(data)
+        report = inspect(tmp_path / "linked.so")
+        assert report["coverage"]["8.0"] == "native"
+        assert report["coverage"]["9.0"] == served
 
 
 def test_containers_without_kernels_are_ignored(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from .deviceimages import (
     sm,
     write_wheel,
 )
-from .elflibraries import HOST, LIBRARY, link, sections, shown_by_library
+from .elflibraries import HOST, LIBRARY, RELOCATABLE, link, sections, shown_by_library
 
 TEXT = {"demo/__init__.py": b"import demo._C\n", "demo/data.bin": bytes(100)}
 
@@ -299,28 +299,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 # -- device code that was linked, and kernels that were given up ---------------------------------
-
-# What nvcc -rdc=true adds: the linked code, whose wrapper leads to a list that is filled while
-# the program starts, and the relocatable code that it was linked from.
-RELOCATABLE = """
-.long 0x466243B1, 2
-.quad linked, list
-.long 0x466243B1, 1
-.quad relocatable_one, 0
-.long 0x466243B1, 1
-.quad relocatable_two, 0
-.section .nv_fatbin,"a"
-.align 8
-linked: .incbin "linked.bin"
-.section __nv_relfatbin,"a"
-.align 8
-relocatable_one: .incbin "relocatable_one.bin"
-.align 8
-relocatable_two: .incbin "relocatable_two.bin"
-.bss
-.align 8
-list: .zero 24
-"""
 
 
 def test_linked_device_code_is_thinned_and_stitched(

@@ -27,8 +27,8 @@ def test_images_and_kernels(data: bytes, compression: str) -> None:
     assert first.kernels == second.kernels == ("$empty", "scale")
     assert tuple(image.name for image in first.images) == NAMES
     assert {image.compression for image in first.images} == {compression}
-    assert {str(arch) for arch in second.archs("elf")} == {"80", "90a", "120f"}
-    assert second.archs("ptx") == frozenset()
+    assert {str(arch) for arch in second.archs.cubins} == {"80", "90a", "120f"}
+    assert second.archs.ptx == frozenset()
     assert found.images == first.images + second.images
 
 
