@@ -177,14 +177,14 @@ def _build_huffman_table(weights: list[int]) -> HuffmanTable:
     if total == 0 or log > _MAX_HUFFMAN_BITS or missing & missing - 1 or len(weights) > 255:
         raise FormatError("a zstd Huffman table does not add up")
     weights = [*weights, missing.bit_length()]
+    if 1 not in weights:  # a power of 2, but without codes of full length: as libzstd has it
+        raise FormatError("a zstd Huffman table does not add up")
     symbols, lengths = bytearray(), bytearray()
     for weight in range(1, log + 1):
         for symbol, own in enumerate(weights):
             if own == weight:
                 symbols += bytes([symbol]) * (1 << weight - 1)
                 lengths += bytes([log + 1 - weight]) * (1 << weight - 1)
-    if len(symbols) != 1 << log:
-        raise FormatError("a zstd Huffman table does not add up")
     return HuffmanTable(log, bytes(symbols), bytes(lengths))
 
 
