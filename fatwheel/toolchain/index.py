@@ -11,10 +11,10 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
+from http.client import responses
 from typing import cast
 
 import httpx2
@@ -31,7 +31,17 @@ from .pipconfig import PipConfig
 logging.getLogger("unearth").addHandler(logging.NullHandler())
 
 _FIRST_PAUSE = 0.25  # seconds before the first retry, doubled each time: as pip does
-_LATER = (408, 429, 500, 502, 503, 504)  # statuses worth another try
+# Statuses worth another try; those from 520 on are what proxies in front of indexes say.
+_LATER = (408, 429, 500, 502, 503, 504, *range(520, 528))
+# What `unearth` lets escape on a malformed listing, or a folder that cannot be read.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    httpx2.InvalidURL,
+    OSError,
+)
 
 
 class TransientError(Exception):
@@ -121,8 +131,8 @@ class Index:
             found = list(source.finder.find_all_packages(package.name, allow_yanked=True))
         except httpx2.HTTPError as error:
             raise TransientError(describe(error)) from error
-        except (ValueError, OSError) as error:
-            raise RefusedError(str(error)) from error
+        except _UNREADABLE as error:
+            raise RefusedError(f"the listing could not be read: {error}") from error
         links = [item.link for item in found if item.link.filename == package.filename]
         if not links:
             self._explain(source, len(found))
@@ -131,12 +141,12 @@ class Index:
     def _explain(self, source: Source, others: int) -> None:
         bad = [status for status in self._statuses.seen if status >= 400]
         if any(status in _LATER for status in bad):
-            raise TransientError(f"the listing could not be read: {_words(bad)}")
+            raise TransientError(f"the listing could not be read: {_words(bad[-1])}")
         if not source.local and not is_secure_origin(self._fetcher, Link(source.url)):
             raise RefusedError("skipped: plain http, and not among pip's trusted hosts")
         if others:
             raise RefusedError(f"lists {others} files of this package, not this one")
-        raise RefusedError(f"no such package here: {_words(bad)}" if bad else "not listed here")
+        raise RefusedError(f"no such package here: {_words(bad[-1])}" if bad else "not listed here")
 
     def _note_status(self, response: httpx2.Response) -> None:
         self._statuses.__dict__.setdefault("seen", []).append(response.status_code)
@@ -151,11 +161,11 @@ class Index:
                 response = stack.enter_context(request)
             except httpx2.HTTPError as error:
                 raise TransientError(describe(error)) from error
-            except OSError as error:
+            except (httpx2.InvalidURL, OSError) as error:
                 raise RefusedError(str(error)) from error
             if response.status_code >= 400:
                 later = response.status_code in _LATER
-                raise (TransientError if later else RefusedError)(_words([response.status_code]))
+                raise (TransientError if later else RefusedError)(_words(response.status_code))
             yield _chunks(response)
 
     def tries(self, stop: threading.Event) -> Iterator[int]:
@@ -179,9 +189,9 @@ def _announces(link: Link, package: Package) -> bool:
     return announced is None or package.sha256 in announced
 
 
-def _words(statuses: Sequence[int]) -> str:
-    """`404 Not Found`, for the last of the statuses."""
-    return f"{statuses[-1]} {HTTPStatus(statuses[-1]).phrase}"
+def _words(status: int) -> str:
+    """`404 Not Found`; only the number of a status that no standard knows."""
+    return f"{status} {responses.get(status, '')}".rstrip()
 
 
 def describe(error: httpx2.HTTPError) -> str:

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,10 @@ from fatwheel.toolchain import fetch as fetch_module
 from fatwheel.toolchain.fetch import fetch
 from fatwheel.toolchain.pipconfig import PipConfig
 
+from .webserver import Server, body, cut_short, in_turn, status
+
 WHEEL = "demo-1.0-cp313-cp313-win_amd64.whl"  # neither this Python nor this system
 SDIST = "demo-1.0.tar.gz"
-Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 def pin(content: bytes, filename: str = WHEEL, name: str = "demo") -> Package:
@@ -29,78 +30,10 @@ def pin(content: bytes, filename: str = WHEEL, name: str = "demo") -> Package:
     return Package(name, "1.0", filename, len(content), digest, "runtime")
 
 
-class Server:
-    """An HTTP server whose paths are answered by functions, and that counts requests."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.requests: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests.append(self.path)
-                outer.answers.get(self.path, status(404))(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-    def serve(self, path: str, content: bytes) -> None:
-        self.answers[path] = body(content)
-
-    def list(self, package: str, *filenames: str) -> None:
-        """A PEP 503 page for a package."""
-        page = "".join(f'<a href="/files/{name}">{name}</a>\n' for name in filenames)
-        self.answers[f"/simple/{package}/"] = body(page.encode(), "text/html")
-
-    def asked_for(self, path: str) -> int:
-        return self.requests.count(path)
-
-
-def body(content: bytes, kind: str = "application/octet-stream") -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Type", kind)
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    return answer
-
-
-def status(code: int) -> Answer:
-    return lambda handler: handler.send_error(code)
-
-
-def cut_short(content: bytes, sent: int) -> Answer:
-    """Announces all bytes, sends some, and hangs up."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        handler.wfile.write(content[:sent])
-        handler.close_connection = True
-
-    return answer
-
-
-def in_turn(*answers: Answer) -> Answer:
-    """The first answer first; the last one for ever."""
-    left = list(answers)
-    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""An HTTP server on this machine that behaves as well, or as badly, as a test wants."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """Answers each path by its function, and counts requests; it ends with the block."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                outer.answers.get(self.path, status(404))(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+    def serve(self, path: str, content: bytes) -> None:
+        self.answers[path] = body(content)
+
+    def list(self, package: str, *filenames: str) -> None:
+        """A PEP 503 page for a package."""
+        page = "".join(f'<a href="/files/{name}">{name}</a>\n' for name in filenames)
+        self.answers[f"/simple/{package}/"] = body(page.encode(), "text/html")
+
+    def asked_for(self, path: str) -> int:
+        return self.requests.count(path)
+
+
+def body(content: bytes, kind: str = "application/octet-stream") -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return answer
+
+
+def status(code: int) -> Answer:
+    return lambda handler: handler.send_error(code)
+
+
+def cut_short(content: bytes, sent: int) -> Answer:
+    """Announces all bytes, sends some, and hangs up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content[:sent])
+        handler.close_connection = True
+
+    return answer
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """The first answer first; the last one for ever."""
+    left = list(answers)
+    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
