@@ -12,13 +12,12 @@ from typing import Any, Protocol
 from ..errors import FormatError
 from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
-from .linked import Rewritten
+from .linked import Rewritten, lay_out
 
 # As much of a file as `is_binary` needs.
 HEAD = 4096
 
 _ARCHIVE = b"!<arch>\n"
-_MACHINES = {3: "x86", 21: "ppc64", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 
 class _Sections(Protocol):
@@ -113,9 +112,15 @@ def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rew
         case "coff":
             return coff_edit.rewrite_object(coff.read_coff(data), contents)
         case _:
-            return Rewritten(
-                tuple(piece for c in contents for piece in container.container_pieces(c))
-            )
+            return _rewrite_fatbin(data, contents)
+
+
+def _rewrite_fatbin(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+    count = len(parse_containers(data))
+    if len(contents) != count:
+        raise ValueError(f"contents for {len(contents)} containers, of {count}")
+    _, pieces = lay_out(contents)
+    return Rewritten(tuple(piece for piece in pieces if len(piece)))
 
 
 def _format_of(data: memoryview) -> str:
@@ -143,9 +148,9 @@ def _read_elf(file: elf.Elf) -> Binary:
         return Binary("cubin", "cuda", False, ())
     if not file.sections:
         raise FormatError("it has no section table, so its device code cannot be found")
-    machine = _MACHINES.get(file.machine, f"machine {file.machine}")
     linked = file.type in (elf.ET_DYN, elf.ET_EXEC)
-    return Binary("elf", machine, linked, *_containers(file, elf_linked.FATBIN_SECTIONS))
+    containers = _containers(file, elf_linked.FATBIN_SECTIONS)
+    return Binary("elf", file.machine_name, linked, *containers)
 
 
 def _containers(
