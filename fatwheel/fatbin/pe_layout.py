@@ -34,6 +34,7 @@ _SECTION_COUNT, _SYMBOL_TABLE = 2, 8  # offsets in the COFF header
 _DEBUG_ENTRY, _DEBUG_OFFSET = 28, 24  # size of an entry, and where its offset of the data stands
 
 _MAX_IMAGE = 1 << 31  # loaders and linkers stop there
+_MAX_OFFSET = 0xFFFFFFFF  # what headers have room for
 _MAX_DEBUG = 1 << 16  # bounds memory: far more than any linker makes
 _STEP = 1 << 20
 
@@ -60,6 +61,8 @@ class Edits:
                 new += sum(map(len, pieces)) - (end - start)
             elif start < offset:
                 raise FormatError(f"the PE header points into what is replaced, at {offset:#x}")
+        if new > _MAX_OFFSET:
+            raise FormatError(f"the PE header points to {offset:#x}, behind the file")
         return new
 
     def pieces(self) -> tuple[bytes | memoryview, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import lief
 
 from fatwheel.fatbin.container import Entry, parse_containers
 
@@ -212,3 +215,28 @@ def checksum(data: bytes) -> int:
 
 def aligned(value: int, alignment: int) -> int:
     return (value + alignment - 1) // alignment * alignment
+
+
+@lru_cache(64)
+def parsed(data: bytes) -> lief.PE.Binary:
+    """Kept, for LIEF's sections are views that do not keep their file alive."""
+    binary = lief.PE.parse(list(data))
+    assert binary is not None, "LIEF does not read it"
+    return binary
+
+
+def host_part(data: bytes) -> list[tuple[str, int, int, bytes]]:
+    """All sections but device code: name, addresses, bytes without the wrappers' pointers."""
+    rows = []
+    for section in parsed(data).sections:
+        content = bytearray(section.content)
+        if section.name == ".nvFatBi":
+            for place in range(8, section.virtual_size, 24):
+                content[place : place + 8] = bytes(8)
+        if section.name == ".rdata":
+            content[24:28] = bytes(4)  # where debug data stands in the file: tested by itself
+        if section.name != ".nv_fatb":
+            rows.append(
+                (section.name, section.virtual_address, section.virtual_size, bytes(content))
+            )
+    return rows
