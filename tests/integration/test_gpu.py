@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,15 @@ import pytest
 from fatwheel.model import Environment
 
 from .conftest import ROOT, Workbench
+from .linkedcode import (
+    NO_IMAGE,
+    NO_SYMBOL,
+    RIGHT,
+    Compiler,
+    compiler_in,
+    run_function,
+    running,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.gpu]
 
@@ -68,3 +79,131 @@ def test_a_gpu_that_is_not_covered_says_so(
     code, output = verify(wheel, environment, tmp_path / "w")
     assert code == 1, output
     assert "no kernel image" in output
+
+
+# -- thinned and stitched wheels -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fat:
+    """selftest for this GPU and others; `other` is an architecture whose code it cannot run."""
+
+    bench: Workbench
+    wheel: Path
+    other: int
+
+    def thin(self, folder: Path, arch: int, *options: str) -> Path:
+        return self.bench.wheel_in(
+            folder / f"for {arch}", "thin", str(self.wheel), "--arch", str(arch), *options
+        )
+
+
+@pytest.fixture(scope="module")
+def fat(environment: Environment, capability: int, tmp_path_factory: pytest.TempPathFactory) -> Fat:
+    other = 90 if capability // 10 == 8 else 80
+    bench = Workbench(tmp_path_factory.mktemp("fat"))
+    archs = sorted({80, other, capability})
+    wheel = bench.build("--arch", ",".join(map(str, archs)).replace("80", "80+ptx")).wheel()
+    return Fat(bench, wheel, other)
+
+
+def test_thinned_code_runs(
+    fat: Fat, environment: Environment, capability: int, tmp_path: Path
+) -> None:
+    wheel = fat.thin(tmp_path, capability)
+    code, output = verify(wheel, environment, tmp_path / "w", "--code", str(capability))
+    assert code == 0, output
+
+
+def test_ptx_that_was_kept_runs_by_jit(
+    fat: Fat, environment: Environment, capability: int, tmp_path: Path
+) -> None:
+    if capability < 90:
+        pytest.skip("this GPU runs sm_80 code natively, or no code for it")
+    wheel = fat.thin(tmp_path, 80, "--keep-ptx")
+    code, output = verify(wheel, environment, tmp_path / "w", "--code", "80")
+    assert code == 0, output
+
+
+def test_a_gpu_that_was_thinned_away_says_so(
+    fat: Fat, environment: Environment, tmp_path: Path
+) -> None:
+    code, output = verify(fat.thin(tmp_path, fat.other), environment, tmp_path / "w")
+    assert code == 1, output
+    assert "no kernel image" in output
+
+
+def test_stitched_back_it_runs_natively(
+    fat: Fat, environment: Environment, capability: int, tmp_path: Path
+) -> None:
+    parts = [str(fat.thin(tmp_path, arch)) for arch in (fat.other, capability)]
+    wheel = fat.bench.wheel_in(tmp_path / "stitched", "stitch", *parts)
+    code, output = verify(wheel, environment, tmp_path / "w", "--code", str(capability))
+    assert code == 0, output
+
+
+# -- single libraries ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """A compiler, and what thin makes of a library that it made."""
+
+    compiler: Compiler
+    bench: Workbench
+    python: Path
+
+    def thin(self, library: Path, arch: int, *options: str) -> Path:
+        out = library.parent / f"for {arch} {' '.join(options)}"
+        done = self.bench.invoke(
+            "thin", str(library), "--arch", str(arch), "--out", str(out), *options
+        )
+        assert done.code == 0, done.err
+        return out / library.name
+
+    def run(self, library: Path, function: str = "run", **variables: str) -> int:
+        return run_function(self.python, self.compiler.runtime, library, function, **variables)
+
+
+@pytest.fixture
+def libraries(
+    environment: Environment, capability: int, tool: Callable[[str], str], tmp_path: Path
+) -> Libraries:
+    compiler = compiler_in(tmp_path / "compiled", environment, tool)
+    return Libraries(compiler, Workbench(tmp_path / "bench"), environment.python)
+
+
+def gencode(arch: int, code: str = "sm_{0}") -> str:
+    return f"-gencode=arch=compute_{arch},code=[{code.format(arch)}]"
+
+
+def test_linked_code_runs_once_thinned(libraries: Libraries, capability: int) -> None:
+    """Natively; where only PTX is left, the driver links it anew; without an image it says so."""
+    if capability < 80:
+        pytest.skip("this GPU runs none of the code")
+    others = [gencode(capability)] if capability > 80 else []
+    library = libraries.compiler.library_of_linked_code(
+        "linked.so", gencode(80, "sm_{0},compute_{0}"), *others
+    )
+    assert libraries.run(library) == RIGHT
+    assert libraries.run(libraries.thin(library, capability)) == RIGHT
+    if capability >= 90:  # older ones run sm_80 code
+        assert libraries.run(libraries.thin(library, 80, "--keep-ptx")) == RIGHT
+        assert libraries.run(libraries.thin(library, 80)) == NO_SYMBOL
+
+
+@pytest.mark.parametrize("loading", ["LAZY", "EAGER"])
+def test_kernels_that_were_given_up_do_not_trouble_others(
+    libraries: Libraries, capability: int, loading: str
+) -> None:
+    foreign = 120 if capability // 10 == 10 else 100
+    make = libraries.compiler.objects
+    objects = [
+        *make({"here": running("here")}, gencode(capability)),
+        *make({"elsewhere": running("elsewhere")}, gencode(foreign)),
+    ]
+    library = libraries.compiler.library("partial.so", objects)
+    thin = libraries.thin(library, capability, "--partial")
+    for file in (library, thin):
+        assert libraries.run(file, "here", CUDA_MODULE_LOADING=loading) == RIGHT
+        assert libraries.run(file, "elsewhere", CUDA_MODULE_LOADING=loading) == NO_IMAGE
