@@ -82,7 +82,7 @@ def survey_wheel(path: Path) -> Surveyed:
     check_readable(path)
     with open_wheel(path) as wheel:
         name = name_of(wheel)
-        members = {_stem(member.name, wheel.dist_info): member.name for member in wheel.members}
+        members = _by_stem(wheel)
         listing = f"{wheel.dist_info}/RECORD"
         listed = read_record(listing, wheel.read(listing))
         watched = {member: listed.watch(member) for member in members.values()}
@@ -171,6 +171,16 @@ def _device_file(wheel: Wheel, member: str, watched: Watched) -> DeviceFile | No
     if not binary.containers:
         return None
     return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
+
+
+def _by_stem(wheel: Wheel) -> dict[str, str]:
+    """The names of all files by their stems; FormatError where two files have the same."""
+    found: dict[str, str] = {}
+    for member in wheel.members:
+        other = found.setdefault(_stem(member.name, wheel.dist_info), member.name)
+        if other != member.name:
+            raise FormatError(f"it is taken for the same file as {other}", where=member.name)
+    return found
 
 
 def _stem(member: str, dist_info: str) -> str:
