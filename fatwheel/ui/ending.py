@@ -31,8 +31,14 @@ def reported() -> Iterator[None]:
             raise
         trouble = StoreError(
             f"cannot go on: {error.strerror}",
-            where=error.filename and os.fsdecode(error.filename),
+            where=_place(error),
             hint="look at the disks of the cache (FATWHEEL_CACHE), of --out and of TMPDIR",
         )
         show_error(trouble)
         raise SystemExit(trouble.exit_code) from None
+
+
+def _place(error: OSError) -> str | None:
+    """The file's name; a file that is open already may have none, only a number."""
+    named = isinstance(error.filename, (str, bytes, os.PathLike))
+    return os.fsdecode(error.filename) if named else None
