@@ -47,7 +47,7 @@ _FLAG_ACCELERATOR = 0x800
 # Comments and strings are matched first, so that a name within them is not taken for an entry.
 # Only a comment of this kind, or a name on a line of its own, goes over the end of a line.
 _PTX_OPENS_COMMENT = b"/*"
-_PTX_BROKEN_ENTRY = re.compile(rb"\.entry[ \t\r\v\f]*\n")
+_PTX_ENTRY_WORD = b".entry"
 _PTX_ENTRY = re.compile(
     rb'//[^\n]*|/\*.*?(?:\*/|\Z)|"[^"\n]*"|\.entry\s+(?P<name>[A-Za-z_$%][\w$]*)', re.DOTALL
 )
@@ -106,8 +106,11 @@ def arch_of_cubin(cubin: bytes | memoryview) -> Arch:
 def kernel_names_of_ptx(ptx: bytes | memoryview) -> tuple[str, ...]:
     """The names of the entries that a PTX text defines, in order."""
     text = bytes(ptx)
-    by_lines = _PTX_OPENS_COMMENT not in text and not _PTX_BROKEN_ENTRY.search(text)
-    parts = _lines_with(b".entry", text) if by_lines else [text]
+    lines = list(_lines_with(_PTX_ENTRY_WORD, text))
+    broken = any(line.rstrip().endswith(_PTX_ENTRY_WORD) for line in lines)
+    # A single byte is found twenty times as fast as two, and hardly any text has this one.
+    commented = b"*" in text and _PTX_OPENS_COMMENT in text
+    parts = [text] if broken or commented else lines
     matches = itertools.chain.from_iterable(map(_PTX_ENTRY.finditer, parts))
     return tuple(match["name"].decode("ascii") for match in matches if match["name"])
 
