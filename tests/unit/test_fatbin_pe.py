@@ -6,7 +6,6 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-import lief
 import pytest
 
 from fatwheel.errors import FormatError
@@ -21,16 +20,10 @@ from fatwheel.fatbin.pe import (
 
 from .. import conftest
 from . import peimages
-from .peimages import Part
+from .peimages import Part, parsed
 
 MACHINES = {"I386": "x86", "AMD64": "x86_64", "ARM64": "aarch64"}
 ONE = peimages.entries((80, b"8" * 16))
-
-
-def parsed(data: bytes) -> lief.PE.Binary:
-    binary = lief.PE.parse(list(data))
-    assert binary is not None, "LIEF does not read it"
-    return binary
 
 
 def launchers() -> list[Path]:

@@ -15,7 +15,7 @@ from invoke.program import Program
 
 from fatwheel import errors
 from fatwheel.postlink.edited import Edited
-from fatwheel.ui.arguments import words_of
+from fatwheel.ui.arguments import count_of, folder_of, size_of, words_of
 
 from .deviceimages import compute, entries
 from .test_tasks import ROOT, load_tasks
@@ -55,6 +55,47 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 )
 def test_the_words_of_a_task(line: str, words: str) -> None:
     assert list(words_of(line.split(), {"stitch"}, {"--out"})) == words.split()
+
+
+# -- single values -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), ("999999", 999_999)])
+def test_counts_are_whole_numbers_from_1_on(text: str, number: int) -> None:
+    assert count_of("--jobs", text) == number
+
+
+@pytest.mark.parametrize("text", ["000", "+1", " 1", "1\n", "1e3", "1000000"])
+def test_other_counts_are_refused(text: str) -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        count_of("--jobs", text)
+    assert caught.value.where == "--jobs"
+    assert repr(text) in caught.value.what
+
+
+def test_what_is_not_given_is_none() -> None:
+    assert (count_of("--jobs", None), size_of("--memory", None)) == (None, None)
+
+
+def test_sizes_are_bytes_or_refused_with_the_option() -> None:
+    assert size_of("--memory", "1.5GiB") == 1_610_612_736
+    with pytest.raises(errors.UsageError, match="48") as caught:
+        size_of("--memory", "48")
+    assert caught.value.where == "--memory"
+
+
+def test_a_folder_need_not_exist_but_must_not_be_or_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for good in (tmp_path, tmp_path / "link", tmp_path / "link" / "new" / "dist", Path("dist")):
+        assert folder_of("--out", str(good)) == good
+    for bad in ("", f"{tmp_path}/file", f"{tmp_path}/file/dist", f"{tmp_path}/link/file/a/b"):
+        with pytest.raises(errors.UsageError, match="is not a folder") as caught:
+            folder_of("--out", bad)
+        assert caught.value.where == "--out"
+
+
+# -- several files -------------------------------------------------------------------------------
 
 
 @pytest.fixture
