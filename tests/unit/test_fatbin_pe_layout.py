@@ -201,6 +201,13 @@ def test_the_checksum_is_right_where_there_was_one() -> None:
         assert stored == parsed(new).compute_checksum(), tail
 
 
+def test_the_checksum_is_the_same_however_the_code_is_cut_in_pieces() -> None:
+    """It is a sum of 16-bit numbers, which pieces of odd sizes cut in two."""
+    pe = read_pe(replace(peimages.library(OLD), checksum=1).write())
+    pieces = [THIN[:1], THIN[1:4], THIN[4:10], THIN[10:]]
+    assert b"".join(laid_out(pe, pieces).pieces) == rewritten(bytes(pe.data), THIN)
+
+
 def test_a_signature_is_dropped_with_a_note() -> None:
     plain = peimages.library(OLD)
     signed = read_pe(replace(plain, signature=b"signature" * 8).write())

@@ -85,8 +85,12 @@ def test_a_reader_that_has_gone_is_no_failure_to_speak_of() -> None:
         "with reported():\n"
         "    for number in range(100_000): print('a line of a long result')\n"
     )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", program],
+        env=buffered,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout
         assert process.stderr
