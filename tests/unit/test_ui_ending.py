@@ -81,20 +81,22 @@ def test_bugs_are_not_hidden(bug: BaseException, capfd: pytest.CaptureFixture[st
 def test_a_reader_that_has_gone_is_no_failure_to_speak_of() -> None:
     """As in `inspect x.whl --json | head -1`: no traceback, not even from the last flush."""
     program = (
+        "from fatwheel.ui.console import write_verbatim\n"
         "from fatwheel.ui.ending import reported\n"
+        "input()\n"
         "with reported():\n"
-        "    for number in range(100_000): print('a line of a long result')\n"
+        "    write_verbatim('a short result')\n"
     )
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", program],
-        env=buffered,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", program], env=buffered, stdin=pipe, stdout=pipe, stderr=pipe
     ) as process:
+        assert process.stdin
         assert process.stdout
         assert process.stderr
-        process.stdout.readline()
         process.stdout.close()
+        process.stdin.write(b"go on\n")
+        process.stdin.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
