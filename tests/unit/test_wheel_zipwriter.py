@@ -127,6 +127,7 @@ def test_unzip_finds_no_fault(tmp_path: Path, tool: Callable[[str], str]) -> Non
     assert "No errors detected" in ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_members_beyond_four_gigabytes(tmp_path: Path) -> None:
     """Sizes and offsets that need ZIP64; zeros shrink, so the archive itself stays small."""
@@ -143,6 +144,7 @@ def test_members_beyond_four_gigabytes(tmp_path: Path) -> None:
         assert archive.testzip() is None
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_offsets_beyond_four_gigabytes(tmp_path: Path) -> None:
     size = (4 << 30) - (1 << 24)
