@@ -6,7 +6,6 @@ Raises UsageError where there is no such file, FormatError for what is malformed
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from ..errors import FatwheelError, FormatError, UsageError
 from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
 from ..fatbin.container import Entry
+from ..mapped import map_file
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName
 from ..wheels.pack import name_of, tags_contradiction
@@ -119,7 +119,7 @@ def survey_file(path: Path) -> DeviceFile:
     with _readable(path), path.open("rb") as stream:
         if path.stat().st_size == 0:
             raise FormatError("the file is empty", where=str(path))
-        data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        data = map_file(stream)
     with located(str(path)):
         return DeviceFile(path.name, str(path), data, read_binary(data))
 

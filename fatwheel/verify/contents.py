@@ -17,6 +17,7 @@ from ..fatbin.binary import Binary, read_binary
 from ..fatbin.container import Entry, payload
 from ..fatbin.parity import Described, describe
 from ..fatbin.union import MAX_DECOMPRESSED, kernels_of
+from ..mapped import STEP, let_go
 
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
 
@@ -122,7 +123,12 @@ def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterat
     total = sum(entry.uncompressed for found in held for entry in found.entries)
     if total > MAX_DECOMPRESSED:
         raise FormatError(f"its images claim {total} bytes uncompressed: too many to read")
+    read_so_far = 0
     for number, found in enumerate(binary.containers):
+        read_so_far += found.size
+        if read_so_far > STEP:
+            let_go(data)
+            read_so_far = 0
         try:
             yield number, [Read(_image(entry), read(entry)) for entry in found.entries]
         except FormatError as error:

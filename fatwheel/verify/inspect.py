@@ -6,7 +6,6 @@ Everything is read from the bytes, never from the file's name. The result's shap
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from ..arch import CAPABILITIES, Arch, coverage, parse_capability
 from ..errors import FormatError, UsageError
 from ..fatbin.binary import HEAD, is_binary
+from ..mapped import map_file
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Archs, Contents, Image, Unit, read_contents
 
@@ -116,7 +116,7 @@ def _map_file(path: Path) -> memoryview:
         with path.open("rb") as stream:
             if path.stat().st_size == 0:
                 raise FormatError("the file is empty", where=str(path))
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            return map_file(stream)
     except OSError as error:
         raise UsageError(
             f"cannot read this file: {error.strerror or error}",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import mmap
 import re
 import stat
 import struct
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import FormatError, StoreError
+from ..mapped import map_file
 from .metadata import field, fields
 
 MAX_MEMBERS = 100_000
@@ -143,7 +143,7 @@ class Wheel:
             if member.size == 0:
                 yield memoryview(b"")
             else:
-                yield memoryview(mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ))
+                yield map_file(copy)
 
     def _copy(self, member: Member, copy: IO[bytes], watch: Callable[[bytes], object]) -> None:
         try:

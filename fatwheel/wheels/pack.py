@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ..errors import FormatError
 from ..files import disk_error, replacing
+from ..mapped import STEP, let_go
 from .archive import Member, Wheel, open_wheel
 from .metadata import name_disagreement, set_version, tag_disagreement
 from .name import WheelName, parse_wheel_name, with_local
@@ -197,10 +198,16 @@ def _executable(name: str, mode: int) -> bool:
 
 
 def _chunks(content: Content) -> Iterator[memoryview]:
+    read_so_far = 0
     for piece in content:
         view = memoryview(piece)
         for start in range(0, len(view), _CHUNK):
-            yield view[start : start + _CHUNK]
+            chunk = view[start : start + _CHUNK]
+            yield chunk
+            read_so_far += len(chunk)
+            if read_so_far > STEP:
+                let_go(view)
+                read_so_far = 0
 
 
 def _content(wheel: Wheel, name: str) -> Iterator[memoryview]:
