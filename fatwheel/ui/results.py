@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import text
-from ..bench.report import BenchReport
-from ..events import WheelMade
-from ..housekeeping import CacheReport
-from ..postlink.edited import Edited
-from ..proof import Proof
 from . import tables
 from .console import out, write, write_rows, write_verbatim
 from .messages import show_note
+
+if TYPE_CHECKING:
+    # What is shown, made by modules that take a while to import and that few commands need.
+    from ..bench.report import BenchReport
+    from ..events import WheelMade
+    from ..housekeeping import CacheReport
+    from ..postlink.edited import Edited
+    from ..proof import Proof
 
 NAMES_SHOWN = 10  # of the kernels that differ
 
