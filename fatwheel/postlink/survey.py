@@ -11,16 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import FatwheelError, FormatError, UsageError
+from ..errors import FatwheelError, FormatError
 from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
 from ..fatbin.container import Entry
-from ..mapped import map_file
+from ..mapped import map_path, readable
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName
 from ..wheels.pack import name_of, tags_contradiction
 from ..wheels.recorded import Watched, check_record, read_record
 from .record import FILE as RECORD_FILE
 
+_VALID = "a wheel, a library or an object"
 _ZIP = b"PK\x03\x04"
 # Files of a wheel that follow from the others, or sign what is about to change.
 _DERIVED = ("RECORD", "RECORD.jws", "RECORD.p7s", RECORD_FILE)
@@ -72,7 +73,7 @@ class Surveyed:
 
 def is_wheel(path: Path) -> bool:
     """Whether a file is a zip archive, which only wheels are among the files handled here."""
-    with _readable(path), path.open("rb") as stream:
+    with readable(path, _VALID), path.open("rb") as stream:
         return stream.read(len(_ZIP)) == _ZIP
 
 
@@ -116,10 +117,7 @@ def _oddities(wheel: Wheel) -> Iterator[str]:
 
 def survey_file(path: Path) -> DeviceFile:
     """Read the tables of a library, object or fatbin."""
-    with _readable(path), path.open("rb") as stream:
-        if path.stat().st_size == 0:
-            raise FormatError("the file is empty", where=str(path))
-        data = map_file(stream)
+    data = map_path(path, _VALID)
     with located(str(path)):
         return DeviceFile(path.name, str(path), data, read_binary(data))
 
@@ -143,21 +141,8 @@ def located(place: str) -> Iterator[None]:
 
 def check_readable(path: Path) -> None:
     """UsageError unless there is such a file and it can be opened."""
-    with _readable(path):
+    with readable(path, _VALID):
         path.open("rb").close()
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Blame the user's argument where the file cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"cannot read this file: {error.strerror or error}",
-            where=str(path),
-            hint="valid: a wheel, a library or an object",
-        ) from error
 
 
 def _device_file(wheel: Wheel, member: str, watched: Watched) -> DeviceFile | None:

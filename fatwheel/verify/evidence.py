@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FormatError, StitchError, UsageError
+from ..errors import FormatError, StitchError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
 from ..fatbin.parity import compare
+from ..mapped import readable
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.recorded import Record, Watched, read_record
 from .contents import Container, Contents, Read, layouts_of, read_containers, sum_up
@@ -63,15 +64,8 @@ def gather(path: Path) -> Evidence:
     UsageError where there is no such file, FormatError where its archive is not sound: nothing
     in it can be believed then.
     """
-    try:
-        with open_wheel(path) as wheel:
-            return _gather(wheel)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read this file: {error.strerror or error}",
-            where=str(path),
-            hint="valid: a wheel",
-        ) from error
+    with readable(path, "a wheel"), open_wheel(path) as wheel:
+        return _gather(wheel)
 
 
 def _gather(wheel: Wheel) -> Evidence:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..arch import CAPABILITIES, Arch, coverage, parse_capability
-from ..errors import FormatError, UsageError
+from ..errors import FormatError
 from ..fatbin.binary import HEAD, is_binary
-from ..mapped import map_file
+from ..mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Archs, Contents, Image, Unit, read_contents
 
@@ -100,7 +100,7 @@ def report_wheel(wheel: Wheel) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[Contents]]:
     """What a wheel says of itself, if the file is one, and its binaries or the file itself."""
-    data = _map_file(path)
+    data = map_path(path, "a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin")
     if bytes(data[:4]) == _ZIP:
         with open_wheel(path) as wheel:
             return report_wheel(wheel), list(_read_members(wheel))
@@ -108,21 +108,6 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[Contents]]:
         return None, [read_contents(path.name, data)]
     except FormatError as error:
         raise error.within(str(path)) from error
-
-
-def _map_file(path: Path) -> memoryview:
-    """The file's bytes, mapped; the mapping goes with its last view."""
-    try:
-        with path.open("rb") as stream:
-            if path.stat().st_size == 0:
-                raise FormatError("the file is empty", where=str(path))
-            return map_file(stream)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read this file: {error.strerror or error}",
-            where=str(path),
-            hint="valid: a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin",
-        ) from error
 
 
 def _read_members(wheel: Wheel) -> Iterable[Contents]:
