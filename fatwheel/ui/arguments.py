@@ -24,12 +24,12 @@ TOOLCHAIN = "linux-cuda13.0"  # the default of --toolchain
 
 
 def count_of(option: str, text: str | None) -> int | None:
-    """A whole number from 1 on."""
+    """A whole number of at most six digits, from 1 on."""
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
         raise UsageError(
-            f"{text!r} is not a whole number above 0", where=option, hint="valid: 1, 2, 3"
+            f"{text!r} is not a whole number from 1 to 999999", where=option, hint="valid: 1, 2, 3"
         )
     return int(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import re
@@ -11,33 +10,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from invoke.collection import Collection
-from invoke.program import Program
 
 from fatwheel import errors
 from fatwheel.events import WheelMade
 from fatwheel.pipeline import BuildRequest
 from fatwheel.prove import ProveRequest
 
+from .commandline import ROOT, exit_code_of, load_tasks
 from .tinywheels import Draft
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 Run = Callable[..., int]
-
-
-def load_tasks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tasks", ROOT / "tasks.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 COLLECTION = Collection.from_module(load_tasks())
@@ -52,16 +40,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
     """Runs a command line in this process; its exit code."""
 
     def run(*arguments: str) -> int:
-        # Tasks that take several files count them there (fatwheel.ui.arguments).
-        monkeypatch.setattr(sys, "argv", ["invoke", *arguments])
-        try:
-            Program(namespace=COLLECTION).run(["invoke", *arguments])
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
-        assert isinstance(code, int)
-        return code
+        return exit_code_of(COLLECTION, arguments, monkeypatch)
 
     return run
 

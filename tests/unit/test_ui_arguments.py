@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 from invoke.collection import Collection
-from invoke.program import Program
 
 from fatwheel import errors
 from fatwheel.postlink.edited import Edited
 from fatwheel.ui.arguments import count_of, folder_of, size_of, words_of
 
+from .commandline import ROOT, exit_code_of, load_tasks
 from .deviceimages import compute, entries
-from .test_tasks import ROOT, load_tasks
 
 Run = Callable[..., int]
 
@@ -29,15 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     collection = Collection.from_module(load_tasks())
 
     def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["invoke", *arguments])
-        try:
-            Program(namespace=collection).run(["invoke", *arguments])
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
-        assert isinstance(code, int)
-        return code
+        return exit_code_of(collection, arguments, monkeypatch)
 
     return run
 
