@@ -8,14 +8,13 @@ to the folder that invoke is called in, which may be any folder below this one.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
 from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
-from fatwheel.ui.arguments import TOOLCHAIN, FilesTask, count_of, folder_of, size_of
+from fatwheel.ui.arguments import TOOLCHAIN, FilesTask, count_of, file_of, folder_of, size_of
 from fatwheel.ui.ending import reported
 
 # What each task calls is imported when it runs: the list of tasks, help and tab completion
@@ -118,13 +117,13 @@ def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> N
 
     Reads the bytes; the file's name is not trusted. Needs no CUDA.
 
-      invoke inspect dist/*.whl
+      invoke inspect xformers-0.0.23-cp311-cp311-win_amd64.whl
       invoke inspect module.pyd --units --json
     """
     with reported():
         from fatwheel.verify.inspect import inspect_file, inspect_units
 
-        report = inspect_units(Path(file)) if units else inspect_file(Path(file))
+        report = inspect_units(file_of(file)) if units else inspect_file(file_of(file))
         show = ui.show_json if json else ui.show_inspection
         show(report)
 
@@ -145,13 +144,13 @@ def verify(c: Context, wheel: str, json: bool = False) -> None:
     served, the same kernels for all of them. All that is wrong is shown at once, and then the
     exit code is 13. Needs no CUDA and no GPU.
 
-      invoke verify dist/*.whl
+      invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl
       invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl --json
     """
     with reported():
         from fatwheel.verify.report import refusal, verify_wheel
 
-        report = verify_wheel(Path(wheel))
+        report = verify_wheel(file_of(wheel))
         show = ui.show_json if json else ui.show_verification
         show(report.to_json())
         if not report.ok:
@@ -181,7 +180,9 @@ def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
     with reported():
         from fatwheel.postlink.stitch import stitch_wheels
 
-        ui.show_edited([stitch_wheels([Path(wheel) for wheel in wheels], folder_of("--out", out))])
+        ui.show_edited(
+            [stitch_wheels([file_of(wheel) for wheel in wheels], folder_of("--out", out))]
+        )
 
 
 @task(
@@ -221,11 +222,12 @@ def thin(
         from fatwheel.fatbin.choose import selection_for
         from fatwheel.postlink import thin as thinning
 
+        path = file_of(file)
         selection = selection_for(parse_gpu_list(arch or ""))
         selection = replace(selection, partial=partial)
         if keep_ptx:
             selection = selection.with_every_ptx()
-        ui.show_edited([thinning.thin(Path(file), selection, folder_of("--out", out))])
+        ui.show_edited([thinning.thin(path, selection, folder_of("--out", out))])
 
 
 @task(

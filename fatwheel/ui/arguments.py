@@ -51,6 +51,17 @@ def folder_of(option: str, text: str) -> Path:
     return path
 
 
+def file_of(text: str) -> Path:
+    """A file, which may turn out not to be there."""
+    # invoke takes any word for a task's missing argument, `--help` too.
+    if text.startswith("--"):
+        raise UsageError(
+            f"{text} stands where a file should be",
+            hint="name the file first; for help, put it before the task: invoke --help thin",
+        )
+    return Path(text)
+
+
 class FilesTask(Task[Any]):
     """A task whose positional argument becomes the list of all words that are given to it.
 

@@ -14,7 +14,7 @@ from invoke.collection import Collection
 
 from fatwheel import errors
 from fatwheel.postlink.edited import Edited
-from fatwheel.ui.arguments import count_of, folder_of, size_of, words_of
+from fatwheel.ui.arguments import count_of, file_of, folder_of, size_of, words_of
 
 from .commandline import ROOT, exit_code_of, load_tasks
 from .deviceimages import compute, entries
@@ -190,3 +190,11 @@ def test_thin_needs_gpus_that_there_are(
     assert run("thin", "x.whl", *option) == errors.UsageError.exit_code
     assert message in capfd.readouterr().err
     assert edited == []
+
+
+def test_an_option_is_no_file() -> None:
+    """`invoke thin --help` gives the task a file of that name."""
+    assert file_of("-odd/name.whl") == Path("-odd/name.whl")
+    with pytest.raises(errors.UsageError, match="--help stands where a file should be") as caught:
+        file_of("--help")
+    assert "invoke --help thin" in (caught.value.hint or "")
