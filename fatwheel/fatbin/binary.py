@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..errors import FormatError
 from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
-from .linked import Rewritten, lay_out
+from .linked import Rewritten, lay_out, only
 
 # As much of a file as `is_binary` needs.
 HEAD = 4096
@@ -169,7 +169,5 @@ def _containers(
 
 def _section(file: _Sections, name: str) -> tuple[Container, ...] | None:
     """The containers of a section; None if there is none of that name."""
-    sections = file.named(name)
-    if len(sections) > 1:
-        raise FormatError(f"{len(sections)} sections named {name}, where one may be")
-    return parse_containers(file.content(sections[0])) if sections else None
+    section = only(file.named(name), name)
+    return None if section is None else parse_containers(file.content(section))

@@ -34,6 +34,7 @@ from .linked import (
     Wrapper,
     lay_in_place,
     lay_out,
+    only,
     read_wrappers,
     used_containers,
 )
@@ -129,7 +130,7 @@ class _DeviceCode:
 
 
 def _device_code(elf: Elf) -> _DeviceCode:
-    code, relocatable = (_section(elf, name) for name in FATBIN_SECTIONS)
+    code, relocatable = (only(elf.named(name), name) for name in FATBIN_SECTIONS)
     if relocatable and (elf.type == ET_REL or not code):
         raise FormatError(
             "relocatable device code (nvcc -rdc=true, -dc or -dlto) cannot be replaced",
@@ -143,13 +144,6 @@ def _device_code(elf: Elf) -> _DeviceCode:
         raise FormatError("it holds no device code", where=f"ELF section {code.name}")
     staying = parse_containers(elf.content(relocatable)) if relocatable else ()
     return _DeviceCode(code, moving, relocatable, staying)
-
-
-def _section(elf: Elf, name: str) -> Section | None:
-    found = elf.named(name)
-    if len(found) > 1:
-        raise FormatError(f"{len(found)} sections named {name}, where one may be")
-    return found[0] if found else None
 
 
 def _chosen(

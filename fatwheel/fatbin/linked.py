@@ -16,10 +16,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..errors import FormatError
 from .container import Container, Entry, container_pieces, payload
 from .cubin import kernel_names_of_cubin, kernel_names_of_ptx
+
+S = TypeVar("S")
 
 MAGIC = 0x466243B1
 SIZE = 24
@@ -85,6 +88,13 @@ def _wrappers(
         pointer = address + position + POINTER
         yield Wrapper(pointer, version, address_at(pointer))
         position += SIZE
+
+
+def only(sections: Sequence[S], name: str) -> S | None:
+    """The section of that name, None if there is none; FormatError if there are several."""
+    if len(sections) > 1:
+        raise FormatError(f"{len(sections)} sections named {name}, where one may be")
+    return sections[0] if sections else None
 
 
 def used_containers(

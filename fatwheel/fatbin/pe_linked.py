@@ -20,6 +20,7 @@ from .linked import (
     Wrapper,
     lay_in_place,
     lay_out,
+    only,
     read_wrappers,
     used_containers,
 )
@@ -105,29 +106,27 @@ def _check_supported(pe: Pe) -> None:
 
 def _device_code(pe: Pe) -> tuple[Section, Section | None]:
     """The section with device code that runs, and that which it was linked from, if any."""
-    executable, relocatable = (pe.named(name) for name in FATBIN_SECTIONS)
-    if not executable and relocatable:
+    code, relocatable = (only(pe.named(name), name) for name in FATBIN_SECTIONS)
+    if not code and relocatable:
         raise FormatError(
             "its device code is only relocatable (nvcc -rdc=true) and cannot be edited",
             where=f"PE section {FATBIN_SECTIONS[1]}",
             hint="build it without separate compilation (-rdc=true), or for the GPUs you want",
         )
-    if not executable:
+    if not code:
         raise FormatError("it has no device code", where=f"PE section {FATBIN_SECTIONS[0]}")
-    section = _only(executable)
-    if section.size % pe.file_alignment:
-        raise FormatError("its size is not aligned", where=f"PE section {section.name}")
-    return section, _only(relocatable) if relocatable else None
+    if code.size % pe.file_alignment:
+        raise FormatError("its size is not aligned", where=f"PE section {code.name}")
+    return code, relocatable
 
 
 def _read_wrappers(pe: Pe) -> tuple[Wrapper, ...]:
     def address_at(pointer: int) -> int:
         return int.from_bytes(pe.at(pointer - pe.base, 8), "little")
 
-    found = pe.named(WRAPPERS_SECTION)
-    if not found:
+    section = only(pe.named(WRAPPERS_SECTION), WRAPPERS_SECTION)
+    if not section:
         return ()
-    section = _only(found)
     if section.size > _MAX_WRAPPERS:
         raise FormatError(f"it cannot be {section.size} bytes", where=f"PE section {section.name}")
     return read_wrappers(pe.content(section), pe.base + section.address, address_at)
@@ -137,12 +136,6 @@ def _addresses(pe: Pe, section: Section) -> range:
     """Where a section lies in memory."""
     start = pe.base + section.address
     return range(start, start + section.extent)
-
-
-def _only(sections: Sequence[Section]) -> Section:
-    if len(sections) > 1:
-        raise FormatError(f"{len(sections)} sections named {sections[0].name}, where one may be")
-    return sections[0]
 
 
 def _check_uses(pe: Pe, old: Section, owned: set[int]) -> None:
@@ -190,7 +183,7 @@ def _in_place(
 
 def _pointed(pe: Pe, targets: Mapping[int, int]) -> tuple[int, bytes]:
     """Offset and new content of the section with the wrappers, their pointers set to targets."""
-    section = _only(pe.named(WRAPPERS_SECTION))
+    [section] = pe.named(WRAPPERS_SECTION)  # _read_wrappers has seen that there is one
     content = bytearray(pe.content(section))
     for pointer, target in targets.items():
         struct.pack_into("<Q", content, pointer - pe.base - section.address, target)

@@ -11,8 +11,7 @@ from ..errors import StoreError, UsageError
 from ..fatbin.container import Entry
 from ..fatbin.linked import Rewritten
 from ..fatbin.stitch import image_name
-from ..files import digest_of as digest_of_file
-from ..files import disk_error, replacing
+from ..files import digest_of, disk_error, replacing
 from ..wheels.archive import open_wheel
 from ..wheels.pack import Content, rewrite_wheel
 from .label import arch_labels, with_archs
@@ -115,7 +114,7 @@ def _check_target(path: Path, inputs: Sequence[Path]) -> None:
 
 
 def _edited(path: Path, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:
-    digest = digest_of_file(path)
+    digest = digest_of(path)
     if digest is None:
         raise StoreError("the file was deleted as soon as it was made", where=str(path))
     return Edited(path, path.stat().st_size, digest, labels, tuple(dict.fromkeys(notes)))

@@ -22,7 +22,7 @@ from ..wheels.name import canonical_project
 from .edited import Change, Edited, write_wheel
 from .label import without_archs
 from .record import merged
-from .survey import DeviceFile, Surveyed, check_readable, digest_of, located, survey_wheel
+from .survey import DeviceFile, Surveyed, check_readable, digest_of_pieces, located, survey_wheel
 
 # What the wheels must have in common: as messages call it, and where it is found.
 _SAME: Mapping[str, Callable[[Surveyed], str]] = {
@@ -126,7 +126,10 @@ def _differ(how: str, first: Surveyed, other: Surveyed, details: Sequence[str]) 
 def _digests(wheel: Surveyed) -> dict[str, str]:
     """What is in the files without device code; of METADATA, all but the version."""
     with open_wheel(wheel.path) as opened:
-        return {stem: digest_of(_content(opened, member)) for stem, member in wheel.others.items()}
+        return {
+            stem: digest_of_pieces(_content(opened, member))
+            for stem, member in wheel.others.items()
+        }
 
 
 def _content(wheel: Wheel, member: str) -> Iterator[bytes | memoryview]:
@@ -182,4 +185,4 @@ def _host_digest(file: DeviceFile) -> str:
     """Of the file without any device code; the same whatever code was in it."""
     with located(file.where):
         count = len(file.containers) + len(file.relocatable)
-        return digest_of(rewrite_binary(file.data, [()] * count).pieces)
+        return digest_of_pieces(rewrite_binary(file.data, [()] * count).pieces)

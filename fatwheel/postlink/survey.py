@@ -122,7 +122,7 @@ def survey_file(path: Path) -> DeviceFile:
         return DeviceFile(path.name, str(path), data, read_binary(data))
 
 
-def digest_of(pieces: Iterable[bytes | memoryview]) -> str:
+def digest_of_pieces(pieces: Iterable[bytes | memoryview]) -> str:
     """The sha256 of the pieces one after the other."""
     digest = hashlib.sha256()
     for piece in pieces:

@@ -199,6 +199,6 @@ def test_a_file_that_is_deleted_at_once_is_told(
 ) -> None:
     source = tmp_path / "demo.so"
     source.write_bytes(b"old")
-    monkeypatch.setattr(edited_module, "digest_of_file", lambda path: None)
+    monkeypatch.setattr(edited_module, "digest_of", lambda path: None)
     with pytest.raises(StoreError, match="deleted as soon as it was made"):
         write_file(source, change(sm(80)), tmp_path / "out", [])

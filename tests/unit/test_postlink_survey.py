@@ -13,7 +13,7 @@ import pytest
 from fatwheel.errors import FormatError, StitchError, UsageError
 from fatwheel.postlink.survey import (
     check_readable,
-    digest_of,
+    digest_of_pieces,
     is_wheel,
     located,
     survey_file,
@@ -206,7 +206,7 @@ def test_what_cannot_be_opened_is_wrong_use(tmp_path: Path, look: object) -> Non
 def test_a_digest_is_that_of_all_pieces() -> None:
     data = (DATA / "none.fatbin").read_bytes()
     pieces = [data[:10], b"", memoryview(data)[10:]]
-    assert digest_of(pieces) == hashlib.sha256(data).hexdigest()
+    assert digest_of_pieces(pieces) == hashlib.sha256(data).hexdigest()
 
 
 def test_errors_get_the_place_in_front_and_keep_the_rest() -> None:
