@@ -6,13 +6,11 @@ object with a container in section `.nv_fatb` and a wrapper for it in `.nvFatBi`
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import subprocess
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..unit import deviceimages
 from .windows import WindowsPython
 
 SOURCE = Path(__file__).parent.parent / "data" / "windows" / "reader.c"
@@ -66,24 +64,4 @@ def build_extension(
 
 def write_wheel(folder: Path, project: str, version: str, members: Mapping[str, bytes]) -> Path:
     """A wheel of these members, by hand: neither fatwheel nor another tool packs it."""
-    info = f"{project}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
-    wheel = f"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: false\nTag: {TAG}\n"
-    contents = {
-        **members,
-        f"{info}/METADATA": metadata.encode(),
-        f"{info}/WHEEL": wheel.encode(),
-    }
-    rows = [f"{name},{_hash(data)},{len(data)}\n" for name, data in contents.items()]
-    contents[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"]).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{project}-{version}-{TAG}.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
-    return path
-
-
-def _hash(data: bytes) -> str:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-    return f"sha256={digest}"
+    return deviceimages.write_wheel(folder, members, project=project, version=version, tag=TAG)
