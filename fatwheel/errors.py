@@ -121,6 +121,12 @@ class VerifyError(FatwheelError):
     exit_code = 13
 
 
+class EngineError(FatwheelError):
+    """The container engine cannot be reached or used, or an image cannot be built there."""
+
+    exit_code = 14
+
+
 class InterruptedBuildError(FatwheelError):
     """Ctrl-C: the workers were ended, what was finished is kept."""
 

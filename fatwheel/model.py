@@ -18,6 +18,9 @@ class Package:
     role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …),
     'runtime' (torch and the libraries that it loads), 'source' (a recipe's sdist) or 'subject'
     (what tests and the benchmark work on).
+    url:  where it lies, if that is not the user's own package index; else ''.
+    A size of 0 or an empty sha256 is not known yet: `invoke lock` fills it in, and until then
+    the file is not `locked` and is never used.
     """
 
     name: str
@@ -26,6 +29,11 @@ class Package:
     size: int
     sha256: str
     role: str
+    url: str = ""
+
+    @property
+    def locked(self) -> bool:
+        return bool(self.size and self.sha256)
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,83 @@ class TorchBuild:
 
 
 @dataclass(frozen=True)
+class Download:
+    """One pinned file that is no package: an archive of CUDA, an installer, an interpreter.
+
+    size in bytes; 0 and an empty sha256 are as for a Package. filename is what it is called on
+    this machine and in an image's build context.
+    """
+
+    name: str
+    version: str
+    url: str
+    filename: str
+    size: int
+    sha256: str
+
+    @property
+    def locked(self) -> bool:
+        return bool(self.size and self.sha256)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A CPython that a toolchain installs into its images: `3.11`, and where it comes from."""
+
+    python: str
+    download: Download
+
+
+@dataclass(frozen=True)
+class Base:
+    """An image to build on: a reference as `docker pull` takes it, and the digest it must have.
+
+    digest is 'sha256:…', or '' until `invoke lock` has asked the registry. pythons are those
+    that the image itself brings, for which the toolchain has no interpreter of its own.
+    """
+
+    reference: str
+    digest: str
+    pythons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Msvc:
+    """The C++ compiler of a Windows toolchain.
+
+    visual_studio: the release of the Build Tools (`17.8.2`). cl: what `cl` must say (`19.38.33130`).
+    toolset: the value for `vcvars64.bat -vcvars_ver` (`14.38`). components: ids to install.
+    """
+
+    visual_studio: str
+    cl: str
+    toolset: str
+    components: tuple[str, ...]
+    bootstrapper: Download
+
+
+@dataclass(frozen=True)
+class Containers:
+    """How a toolchain becomes container images.
+
+    os: 'linux' or 'windows', as an engine's OSType says it. os_build: of Windows, the build
+    number of the base (20348 for ltsc2022); 0 for Linux. bases: for a Python, the first that
+    brings it; one without pythons serves every Python that `interpreters` install.
+    """
+
+    os: str
+    os_build: int
+    bases: tuple[Base, ...]
+
+
+@dataclass(frozen=True)
 class Toolchain:
     """Compilers, CUDA, Pythons and torches for one target platform (toolchains/NAME.toml).
 
     archs are those its nvcc knows. gcc is the closed range of major versions that its nvcc
-    accepts as host compiler. packages serve every Python; builds hold the rest.
+    accepts as host compiler; None where msvc is the host compiler. packages serve every Python;
+    builds hold the rest. cuda_files: CUDA where it does not come as packages. containers: None
+    where no images can be made. default_torch: what is built against unless asked otherwise.
     digest is over the file's meaning, not its comments.
     """
 
@@ -51,10 +131,20 @@ class Toolchain:
     cuda: str
     nvcc: str
     archs: tuple[Arch, ...]
-    gcc: tuple[int, int]
+    gcc: tuple[int, int] | None
     packages: tuple[Package, ...]
     builds: tuple[TorchBuild, ...]
     digest: str
+    default_torch: str
+    cuda_files: tuple[Download, ...] = ()
+    interpreters: tuple[Interpreter, ...] = ()
+    msvc: Msvc | None = None
+    containers: Containers | None = None
+
+    @property
+    def runs_in_processes(self) -> bool:
+        """Whether all of it comes as packages, so that no container is needed."""
+        return not (self.cuda_files or self.interpreters or self.msvc)
 
     @property
     def pythons(self) -> tuple[str, ...]:

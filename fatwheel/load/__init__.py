@@ -234,6 +234,7 @@ def _toolchain(file: ToolchainFile) -> Toolchain:
             for build in file.builds
         ),
         digest=_digest(file.model_dump()),
+        default_torch=file.builds[-1].torch,
     )
 
 
