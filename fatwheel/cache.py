@@ -14,15 +14,14 @@ VARIABLE = "FATWHEEL_CACHE"
 
 
 def cache_folder() -> Path:
-    """FATWHEEL_CACHE, or else the user's cache directory; made if it is missing.
+    """The chosen folder; made if it is missing.
 
-    Raises StoreError where it cannot be made or written, or has a name that the projects' own
-    builds would stumble over: torch splits the compiler's path at spaces, PATH is split at colons.
+    Raises StoreError where it cannot be made or written, or has a name that builds cannot use.
     """
-    named = os.environ.get(VARIABLE)
-    folder = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("fatwheel"))
-    if re.search(r"[\s:]", str(folder.resolve())):
-        raise _unusable(folder, "builds cannot cope with a space or a colon in its path")
+    folder = chosen_folder()
+    mistake = mistake_in(folder)
+    if mistake:
+        raise _unusable(folder, mistake)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -30,6 +29,24 @@ def cache_folder() -> Path:
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise _unusable(folder, "no permission to write there")
     return folder.resolve()
+
+
+def chosen_folder() -> Path:
+    """FATWHEEL_CACHE, or else the user's cache directory. It need not exist."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("fatwheel"))
+
+
+def mistake_in(folder: Path) -> str:
+    """Why projects' own builds would stumble over the folder's path; else ''.
+
+    torch splits the compiler's path at spaces, PATH is split at colons; that of a Windows drive
+    is none of them.
+    """
+    path = folder.resolve()
+    if re.search(r"[\s:]", str(path)[len(path.drive) :]):
+        return "builds cannot cope with a space or a colon in its path"
+    return ""
 
 
 def _unusable(folder: Path, reason: str) -> StoreError:

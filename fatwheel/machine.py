@@ -20,11 +20,16 @@ _LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
 
 def cores() -> int:
     """Cores that this process may use: affinity and, in a container, its CPU quota."""
-    usable = len(os.sched_getaffinity(0))
+    usable = _in_affinity()
     for quota, period in _quotas():
         if quota > 0 and period > 0:
             usable = min(usable, max(1, quota // period))
     return usable
+
+
+def all_memory() -> int:
+    """Bytes of memory that there are at all: the machine's, or its control group's limit."""
+    return min([psutil.virtual_memory().total, *_limits()])
 
 
 def free_memory() -> int:
@@ -35,6 +40,12 @@ def free_memory() -> int:
     return max(free - _MARGIN, _LEAST)
 
 
+def _in_affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # Windows has no such call
+
+
 def _quotas() -> Iterator[tuple[int, int]]:
     """CPU time and the period that it is for, in microseconds; -1 where it is not limited."""
     with suppress(OSError, ValueError):
@@ -43,6 +54,14 @@ def _quotas() -> Iterator[tuple[int, int]]:
     with suppress(OSError, ValueError):
         folder = _CGROUP / "cpu"
         yield _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+
+
+def _limits() -> Iterator[int]:
+    """Bytes that the control group may use, where it says so."""
+    with suppress(OSError, ValueError):
+        yield _number(_CGROUP / "memory.max")
+    with suppress(OSError, ValueError):
+        yield _number(_CGROUP / "memory" / "memory.limit_in_bytes")
 
 
 def _left_in_groups() -> Iterator[int]:

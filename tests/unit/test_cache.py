@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import cast
 
 import pytest
 
-from fatwheel.cache import cache_folder
+from fatwheel.cache import cache_folder, chosen_folder, mistake_in
 from fatwheel.errors import StoreError
 
 
@@ -48,3 +49,21 @@ def test_a_path_that_upstreams_build_would_stumble_over_is_refused(
     with pytest.raises(StoreError, match="a space or a colon in its path"):
         cache_folder()
     assert not (tmp_path / name).exists()
+
+
+def test_choosing_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "later"))
+    assert chosen_folder() == tmp_path / "later"
+    assert not chosen_folder().exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "usable"),
+    [(r"C:\fw", True), (r"D:\cache\fw", True), (r"C:\my cache", False), (r"C:\a:b", False)],
+)
+def test_the_colon_of_a_windows_drive_is_no_mistake(path: str, usable: bool) -> None:
+    class Resolved(PureWindowsPath):
+        def resolve(self) -> PureWindowsPath:
+            return self
+
+    assert (mistake_in(cast(Path, Resolved(path))) == "") is usable

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from fatwheel import machine
-from fatwheel.machine import cores, free_memory
+from fatwheel.machine import all_memory, cores, free_memory
 
 GIB = 1 << 30
 
@@ -21,7 +21,7 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
     """Writes the files of a control group, on a machine with 8 cores and 20 GiB free."""
     monkeypatch.setattr(machine, "_CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    free = SimpleNamespace(available=20 * GIB)
+    free = SimpleNamespace(available=20 * GIB, total=32 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
 
     def write(**files: object) -> None:
@@ -36,6 +36,25 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
 def test_without_a_control_group_the_machine_is_ours(group: Group) -> None:
     assert cores() == 8
     assert free_memory() == 19 * GIB, "what is free, less a margin of 1 GiB"
+
+
+def test_all_memory_is_the_machines_or_the_limit(group: Group) -> None:
+    assert all_memory() == 32 * GIB
+    group(memory_dot_max="max")
+    assert all_memory() == 32 * GIB
+    group(memory_dot_max=8 * GIB)
+    assert all_memory() == 8 * GIB
+    group(memory__memory_dot_limit_in_bytes=6 * GIB)
+    assert all_memory() == 6 * GIB
+
+
+def test_where_there_is_no_affinity_all_cores_count(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert cores() == 12
 
 
 # -- version 2 ---------------------------------------------------------------------------------
