@@ -28,10 +28,10 @@ from .files import disk_error, locked
 from .fronts import archlist
 from .load import load_recipe, load_toolchain
 from .model import Environment, Front, Recipe, Target, Toolchain, Unit
+from .provision.hostcompiler import HostCompiler, find_host_compiler
 from .source import unpack
 from .store import Store
 from .toolchain.environment import ensure_environment
-from .toolchain.hostcompiler import HostCompiler, find_host_compiler
 
 HOME = Path(__file__).resolve().parent.parent
 KERNELS = HOME / "kernels"
@@ -121,7 +121,7 @@ class Tools:
 
 def ready_tools(target: Target, emit: Emit) -> Tools:
     """The host compiler, found, and the environment, made where it does not exist yet."""
-    compiler = find_host_compiler(target.toolchain)
+    compiler = find_host_compiler(target.toolchain.cuda, target.toolchain.gcc)
     with step(emit, "toolchain", f"{target.toolchain.name}, Python {target.python}"):
         environment = ensure_environment(
             target.toolchain, target.python, target.torch, cache_folder(), emit

@@ -35,10 +35,10 @@ from ..cache import VARIABLE
 from ..errors import StoreError, ToolchainError, UsageError
 from ..events import Emit, Note, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
+from ..provision.hostcompiler import find_host_compiler
+from ..provision.mend import mend
 from .fetch import fetch, place
-from .hostcompiler import find_host_compiler
 from .interpreters import Interpreter, find_interpreter
-from .mend import mend
 from .unpack import is_unpacked, link_into, unpack_all
 
 LABEL = "install"
@@ -200,7 +200,7 @@ def _sweep(cache: Path) -> None:
 
 def _make(plan: _Plan, emit: Emit) -> None:
     # Asked for now, so that nobody waits for gigabytes to learn that g++ is missing.
-    compiler = find_host_compiler(plan.toolchain)
+    compiler = find_host_compiler(plan.toolchain.cuda, plan.toolchain.gcc)
     _unpack_missing(plan, emit)
     part = plan.root.with_name(f".{secrets.token_hex(8)}.part")
     try:

@@ -32,8 +32,8 @@ from installer.utils import Scheme
 
 from ..errors import ToolchainError
 from ..events import Emit, Progress
+from ..provision.finish import finish
 
-MTIME = 1577836800  # 2020-01-01 00:00 UTC, in seconds: the time of every installed file
 LABEL = "unpack"
 WORKERS = 4  # threads: reading, inflating, hashing and writing overlap
 _CHUNK = 1 << 20
@@ -156,12 +156,6 @@ def _safe(name: str) -> PurePosixPath:
 def _encoded(digest: bytes) -> str:
     """As in RECORD: URL-safe base64 without padding."""
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-def finish(path: Path, executable: bool = False) -> None:
-    """Give a written file its mode and its time, whatever the umask and the clock say."""
-    path.chmod(0o755 if executable else 0o644)
-    os.utime(path, (MTIME, MTIME))
 
 
 def is_unpacked(folder: Path) -> bool:

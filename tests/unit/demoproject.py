@@ -16,7 +16,7 @@ from fatwheel.arch import parse_arch
 from fatwheel.build import view
 from fatwheel.model import Environment, Recipe, Source, Toolchain, TorchBuild
 from fatwheel.prepare import Tools
-from fatwheel.toolchain.hostcompiler import HostCompiler
+from fatwheel.provision.hostcompiler import HostCompiler
 
 from .standins import write_nvcc
 

@@ -119,7 +119,7 @@ def test_the_compiler_is_found_before_gigabytes_are_fetched(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(prepare, "find_host_compiler", lambda toolchain: order.append("compiler"))
+    monkeypatch.setattr(prepare, "find_host_compiler", lambda *_: order.append("compiler"))
 
     def ensure(*arguments: object) -> object:
         order.append("environment")

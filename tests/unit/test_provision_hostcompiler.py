@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +9,9 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.model import Toolchain
-from fatwheel.toolchain.hostcompiler import find_host_compiler
+from fatwheel.provision.hostcompiler import find_host_compiler
 
-from .tinywheels import tiny_toolchain
-
-
-@pytest.fixture
-def toolchain(tmp_path: Path) -> Toolchain:
-    return dataclasses.replace(tiny_toolchain(tmp_path / "wheels"), gcc=(9, 15))
+GCC = (9, 15)
 
 
 @pytest.fixture
@@ -50,61 +43,55 @@ def pretend(path: Path, version: str, says: str = "gcc version", cc1plus: str = 
     return path
 
 
-def test_the_real_one(
-    toolchain: Toolchain, tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_real_one(tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     tool("g++")
-    found = find_host_compiler(dataclasses.replace(toolchain, gcc=(1, 99)))
+    found = find_host_compiler("13.0", (1, 99))
     full = subprocess.run(
         [found.path, "-dumpfullversion"], capture_output=True, text=True, check=True
     )
     assert found.version == full.stdout.strip()
-    assert found == find_host_compiler(dataclasses.replace(toolchain, gcc=(1, 99)))
+    assert found == find_host_compiler("13.0", (1, 99))
 
 
-def test_g_plus_plus_comes_first_and_its_digest_covers_the_compiler_proper(
-    toolchain: Toolchain, path: Path
-) -> None:
+def test_g_plus_plus_comes_first_and_its_digest_covers_the_compiler_proper(path: Path) -> None:
     pretend(path / "c++", "10.1.0", cc1plus="other")
     pretend(path / "g++", "12.2.0", cc1plus="one")
-    first = find_host_compiler(toolchain)
+    first = find_host_compiler("13.0", GCC)
     assert (first.path, first.version) == (path / "g++", "12.2.0")
 
     pretend(path / "g++", "12.2.0", cc1plus="two")
-    second = find_host_compiler(toolchain)
+    second = find_host_compiler("13.0", GCC)
     assert second.id != first.id, "another cc1plus behind the same version must have another id"
 
     pretend(path / "g++", "12.2.1", cc1plus="two")
-    assert find_host_compiler(toolchain).id != second.id
+    assert find_host_compiler("13.0", GCC).id != second.id
 
 
-def test_too_new_a_default_is_passed_over_for_a_versioned_one(
-    toolchain: Toolchain, path: Path
-) -> None:
+def test_too_new_a_default_is_passed_over_for_a_versioned_one(path: Path) -> None:
     pretend(path / "g++", "16.0.0", cc1plus="x")
     pretend(path / "g++-15", "15.3.0", cc1plus="x")
     pretend(path / "g++-11", "11.1.0", cc1plus="x")
-    assert find_host_compiler(toolchain).path == path / "g++-15"
+    assert find_host_compiler("13.0", GCC).path == path / "g++-15"
 
 
 def test_cxx_is_taken_or_refused_but_not_replaced(
-    toolchain: Toolchain, path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(path / "g++", "12.2.0", cc1plus="x")
     other = pretend(path / "mine", "13.1.0", cc1plus="x")
     monkeypatch.setenv("CXX", str(other))
-    assert find_host_compiler(toolchain).path == other
+    assert find_host_compiler("13.0", GCC).path == other
     monkeypatch.setenv("CXX", "mine")
-    assert find_host_compiler(toolchain).path == other
+    assert find_host_compiler("13.0", GCC).path == other
 
     pretend(path / "old", "8.5.0", cc1plus="x")
     monkeypatch.setenv("CXX", "old")
     with pytest.raises(ToolchainError, match=r"CXX=old.*\n.*old: g\+\+ 8\.5\.0, but 9 to 15"):
-        find_host_compiler(toolchain)
+        find_host_compiler("13.0", GCC)
     monkeypatch.setenv("CXX", "absent")
     with pytest.raises(ToolchainError, match="absent: no such program"):
-        find_host_compiler(toolchain)
+        find_host_compiler("13.0", GCC)
 
 
 @pytest.mark.parametrize(
@@ -115,24 +102,28 @@ def test_cxx_is_taken_or_refused_but_not_replaced(
         ({"version": "8.5.0", "cc1plus": "x"}, r"g\+\+ 8\.5\.0, but 9 to 15 is needed"),
     ],
 )
-def test_why_a_compiler_is_of_no_use(
-    toolchain: Toolchain, path: Path, options: dict[str, str], words: str
-) -> None:
+def test_why_a_compiler_is_of_no_use(path: Path, options: dict[str, str], words: str) -> None:
     pretend(path / "g++", **options)
     with pytest.raises(ToolchainError, match=words):
-        find_host_compiler(toolchain)
+        find_host_compiler("13.0", GCC)
 
 
-def test_a_compiler_that_speaks_no_utf8_is_passed_over(toolchain: Toolchain, path: Path) -> None:
+def test_a_compiler_that_speaks_no_utf8_is_passed_over(path: Path) -> None:
     (path / "g++").write_bytes(b"#!/bin/sh\nprintf 'gcc \\377\\376'\n")
     (path / "g++").chmod(0o755)
     with pytest.raises(ToolchainError, match=r"is not g\+\+"):
-        find_host_compiler(toolchain)
+        find_host_compiler("13.0", GCC)
 
 
-def test_no_compiler_says_how_to_install_one(toolchain: Toolchain, path: Path) -> None:
+def test_no_compiler_says_how_to_install_one(path: Path) -> None:
     assert not list(path.iterdir())
     with pytest.raises(ToolchainError) as caught:
-        find_host_compiler(toolchain)
+        find_host_compiler("13.0", GCC)
     assert "apt install g++" in str(caught.value)
     assert "dnf install gcc-c++" in str(caught.value)
+
+
+def test_where_nvcc_takes_msvc_only_no_gcc_is_looked_for(path: Path) -> None:
+    pretend(path / "g++", "12.2.0", cc1plus="x")
+    with pytest.raises(ToolchainError, match=r"CUDA 12\.3 takes MSVC"):
+        find_host_compiler("12.3", None)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.toolchain.hostcompiler import HostCompiler
-from fatwheel.toolchain.mend import link_names, mend
+from fatwheel.provision.hostcompiler import HostCompiler
+from fatwheel.provision.mend import link_names, mend
 
 from .tinywheels import CUDA_H
 

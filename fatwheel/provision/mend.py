@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ToolchainError
+from .finish import MTIME, finish
 from .hostcompiler import HostCompiler
-from .unpack import MTIME, finish
 
 _VERSIONED = re.compile(r"(lib.+\.so)\.[\d.]+")
 _DRIVER_FUNCTION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(")

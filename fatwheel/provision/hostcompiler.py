@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import files
 from ..errors import ToolchainError
-from ..model import Toolchain
 
 _VERSION = re.compile(r"^gcc version (\d+)(\S*)", re.MULTILINE)
 _IDENTITY = re.compile(r"^(?:Target: |Configured with: |Thread model: |gcc version ).*$", re.M)
@@ -32,21 +30,24 @@ class HostCompiler:
     id: str
 
 
-def find_host_compiler(toolchain: Toolchain) -> HostCompiler:
+def find_host_compiler(cuda: str, gcc: tuple[int, int] | None) -> HostCompiler:
     """The g++ to use: CXX if it is set, else g++, c++ or a g++-N on PATH.
 
-    Raises ToolchainError where CXX cannot be used, or where there is none that the toolchain's
-    nvcc accepts; the error says how to install one.
+    cuda is that CUDA's version, for messages; gcc the major versions that its nvcc accepts, both
+    included, None where it accepts MSVC only. Raises ToolchainError where CXX cannot be used, or
+    where there is none that nvcc accepts; the error says how to install one.
     """
+    if gcc is None:
+        raise ToolchainError(f"this CUDA {cuda} takes MSVC as its C++ compiler, which is not here")
     seen: list[str] = []
-    for candidate in _candidates(toolchain):
-        answer = _examine(candidate, toolchain)
+    for candidate in _candidates(gcc):
+        answer = _examine(candidate, gcc)
         if isinstance(answer, HostCompiler):
             return answer
         seen.append(answer)
-    low, high = toolchain.gcc
+    low, high = gcc
     raise ToolchainError(
-        f"there is no C++ compiler here that CUDA {toolchain.cuda} works with",
+        f"there is no C++ compiler here that CUDA {cuda} works with",
         where=f"CXX={os.environ['CXX']}" if os.environ.get("CXX") else None,
         details=seen or ["no g++ or c++ on PATH"],
         hint=(
@@ -56,19 +57,19 @@ def find_host_compiler(toolchain: Toolchain) -> HostCompiler:
     )
 
 
-def _candidates(toolchain: Toolchain) -> Iterator[str]:
+def _candidates(gcc: tuple[int, int]) -> Iterator[str]:
     named = os.environ.get("CXX")
     if named:
         yield named
         return
-    low, high = toolchain.gcc
+    low, high = gcc
     for name in ("g++", "c++", *(f"g++-{major}" for major in range(high, low - 1, -1))):
         found = shutil.which(name)
         if found:
             yield found
 
 
-def _examine(candidate: str, toolchain: Toolchain) -> HostCompiler | str:
+def _examine(candidate: str, gcc: tuple[int, int]) -> HostCompiler | str:
     """The compiler behind a name, or why it is of no use."""
     found = shutil.which(candidate)
     if found is None:
@@ -77,7 +78,7 @@ def _examine(candidate: str, toolchain: Toolchain) -> HostCompiler | str:
     version = _VERSION.search(words)
     if version is None:
         return f"{found}: is not g++ (`{found} -v` names no gcc version)"
-    low, high = toolchain.gcc
+    low, high = gcc
     if not low <= int(version[1]) <= high:
         return f"{found}: g++ {version[1]}{version[2]}, but {low} to {high} is needed"
     digest = hashlib.sha256("\n".join(_IDENTITY.findall(words)).encode())
@@ -85,7 +86,8 @@ def _examine(candidate: str, toolchain: Toolchain) -> HostCompiler | str:
         program = shutil.which(_ask(found, f"-print-prog-name={part}").strip())
         if program is None:
             return f"{found}: its {part} is missing, so it cannot compile C++"
-        digest.update(f"\n{part} {files.digest_of(Path(program))}".encode())
+        content = hashlib.sha256(Path(program).read_bytes()).hexdigest()
+        digest.update(f"\n{part} {content}".encode())
     return HostCompiler(Path(found).absolute(), f"{version[1]}{version[2]}", digest.hexdigest())
 
 
