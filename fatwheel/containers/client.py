@@ -1,0 +1,215 @@
+"""The container engine: how it is found, what it says of itself, what its errors mean.
+
+It is looked for where the `docker` command looks: DOCKER_HOST, DOCKER_CONTEXT, the current context
+of the user's Docker configuration, and the system's usual place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+from docker import errors as docker_errors
+from docker.constants import DEFAULT_NPIPE, IS_WINDOWS_PLATFORM
+from docker.context import Context, ContextAPI
+from docker.utils import kwargs_from_env
+
+from ..errors import EngineError
+from ..text import clean
+from .causes import cause_of
+from .specs import EngineFacts
+
+_OLDEST = (1, 41)  # the API of Docker Engine 20.10
+_PATIENCE = 20  # seconds for an engine to answer at all
+_LONGEST = 600  # seconds for one request: a container with a machine of its own starts slowly
+_USUAL = DEFAULT_NPIPE if IS_WINDOWS_PLATFORM else "unix:///var/run/docker.sock"
+_BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
+# What SDK and HTTP raise; all of `requests` is OSError. ValueError: an answer that is no JSON.
+FAILURES = (docker_errors.DockerException, OSError, ValueError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerEngine(EngineFacts):
+    """An engine that answers, and what it said of itself.
+
+    api:      its client, which several threads may use.
+    endpoint: where it was found.
+    """
+
+    api: docker.APIClient
+    endpoint: str
+
+    def check_os(self, wanted: str, toolchain: str) -> None:
+        """Raise EngineError unless this engine has containers of the OS that a toolchain needs."""
+        if self.os != wanted:
+            raise EngineError(
+                f"{toolchain} needs {_NAMES[wanted]} containers, and this engine runs "
+                f"{_NAMES.get(self.os, self.os)} containers",
+                where=self.endpoint,
+                hint=_SWITCH[wanted],
+            )
+
+
+_NAMES = {"linux": "Linux", "windows": "Windows"}
+_SWITCH = {
+    "windows": "on Windows with Docker Desktop: 'Switch to Windows containers…' in the menu of its "
+    "icon; elsewhere name the engine of a Windows machine that shares these folders: "
+    "DOCKER_HOST=npipe:////./pipe/docker_engine. A Linux host cannot run Windows containers; "
+    "there, `--toolchain linux-cuda13.0` builds for Linux",
+    "linux": "with Docker Desktop: 'Switch to Linux containers…' in the menu of its icon; Docker "
+    "on Windows Server runs Windows containers only: use a Linux machine, or a toolchain for "
+    "Windows such as `--toolchain windows-msvc17.8-cuda12.3`",
+}
+
+
+def connect() -> DockerEngine:
+    """The engine that the user's variables and Docker configuration name.
+
+    Raises EngineError, with what to do, where none answers that can be used.
+    """
+    endpoint, options = _endpoint(os.environ)
+    with engine_errors("reach the container engine", endpoint):
+        api = docker.APIClient(version="auto", timeout=_PATIENCE, **options)
+        facts = _facts(api.info(), api.version())
+    if _numbers(facts["api_version"]) < _OLDEST:
+        raise EngineError(
+            f"the container engine is too old: it is {facts['version']} with API "
+            f"{facts['api_version']}, and 1.41 is needed",
+            where=endpoint,
+            hint="update it: Docker Engine 20.10 is the oldest that will do",
+        )
+    api.timeout = _LONGEST
+    return DockerEngine(api=api, endpoint=endpoint, **facts)
+
+
+def _endpoint(variables: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:
+    """Where the engine is, and the options with which the SDK's client connects to it."""
+    if variables.get("DOCKER_HOST"):
+        with engine_errors("use DOCKER_HOST", variables["DOCKER_HOST"]):
+            options = kwargs_from_env(dict(variables))
+        return _local(str(options["base_url"]), "DOCKER_HOST"), options
+    context = _context(variables.get("DOCKER_CONTEXT") or None)
+    if context.name == "default":
+        return _USUAL, {"base_url": _USUAL}
+    host = context.Host or _USUAL
+    tls: Any = context.TLSConfig or False
+    return _local(host, f"the Docker context {context.name!r}"), {"base_url": host, "tls": tls}
+
+
+def _context(name: str | None) -> Context:
+    """The named Docker context, or the current one."""
+    where = "DOCKER_CONTEXT" if name else "currentContext in Docker's config.json"
+    try:
+        context = ContextAPI.get_context(name)
+    except Exception as error:  # the SDK raises bare ones here
+        raise explained(error, "read the Docker context", where) from error
+    if context is None:
+        raise EngineError(
+            f"there is no Docker context {clean(name)!r}" if name else "there is no such context",
+            where=where,
+            hint="`docker context ls` lists those that there are; `docker context use default` "
+            "goes back to this machine's own engine",
+        )
+    return context
+
+
+def _local(host: str, named_by: str) -> str:
+    """Refuse engines that certainly do not see this machine's folders."""
+    if host.startswith("ssh://"):
+        raise EngineError(
+            "an engine on another machine cannot be used: it does not see this machine's folders",
+            where=f"{named_by}: {clean(host)}",
+            hint="run fatwheel on that machine, or name an engine of this one: "
+            "`docker context use default`, without DOCKER_HOST",
+        )
+    return host
+
+
+# -- what it says of itself ----------------------------------------------------------------------
+
+
+def _facts(info: Mapping[str, Any], version: Mapping[str, Any]) -> dict[str, Any]:
+    """EngineFacts from the answers to GET /info and GET /version."""
+    kind = str(info.get("OSType") or version.get("Os") or "linux")
+    security = {str(option).partition(",")[0] for option in info.get("SecurityOptions") or ()}
+    status = info.get("DriverStatus") or ()
+    return {
+        "os": kind,
+        "os_build": _windows_build(info, version) if kind == "windows" else 0,
+        "version": str(version.get("Version") or info.get("ServerVersion") or ""),
+        "api_version": str(version.get("ApiVersion") or ""),
+        "system": str(info.get("OperatingSystem") or ""),
+        "cpus": int(info.get("NCPU") or 0),
+        "memory": int(info.get("MemTotal") or 0),
+        "root": str(info.get("DockerRootDir") or ""),
+        "storage_driver": str(info.get("Driver") or ""),
+        "storage": tuple((str(pair[0]), str(pair[1])) for pair in status if len(pair) > 1),
+        "isolation": str(info.get("Isolation") or ""),
+        "rootless": "name=rootless" in security,
+        "remapped": "name=userns" in security,
+        "selinux": "name=selinux" in security,
+        "limits": frozenset(name for name, field in _LIMITS.items() if info.get(field, True)),
+    }
+
+
+_LIMITS = {
+    "memory": "MemoryLimit",
+    "swap": "SwapLimit",
+    "cpus": "CpuCfsQuota",
+    "pids": "PidsLimit",
+}
+
+
+def _windows_build(info: Mapping[str, Any], version: Mapping[str, Any]) -> int:
+    """The build number of a Windows host: `10.0 20348 (20348.1.amd64fre.fe_release…)`."""
+    for text in (info.get("KernelVersion"), version.get("KernelVersion")):
+        found = _BUILD.search(str(text or ""))
+        if found:
+            return int(found[1])
+    return 0
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+# -- what its errors mean ------------------------------------------------------------------------
+
+
+@contextmanager
+def engine_errors(doing: str, where: str | None = None) -> Iterator[None]:
+    """Raise what the engine or the way to it says as an EngineError, with what to do.
+
+    doing completes "cannot …". Errors of fatwheel's own go through.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        raise explained(error, doing, where) from error
+
+
+def explained(error: Exception, doing: str, where: str | None = None) -> EngineError:
+    """An error of the SDK, of HTTP, or of the engine, in the user's words."""
+    said = clean(_words(error)).strip()
+    cause = cause_of(said)
+    first, *rest = said.splitlines() or [type(error).__name__]
+    return EngineError(
+        f"cannot {doing}: {cause.what or first}",
+        where=where,
+        hint=cause.hint,
+        details=[first, *rest] if cause.what else rest,
+    )
+
+
+def _words(error: Exception) -> str:
+    """The engine's own message where there is one."""
+    if isinstance(error, docker_errors.APIError) and error.explanation:
+        explanation = error.explanation
+        return explanation if isinstance(explanation, str) else json.dumps(explanation)
+    return str(error)

@@ -1,0 +1,210 @@
+"""Linux and Windows containers: the one module in which they differ.
+
+Paths inside of an image and of a container, and what the engine is told of a container: the body
+of POST /containers/create, as the Docker Engine API 1.41 describes it. No Docker here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EngineError
+from .specs import ContainerSpec, EngineFacts, Mount
+
+# Windows Server 2022 and its successors run in processes of any newer host; what is older wants
+# a host of its very build. Source: Microsoft's page on the compatibility of container versions.
+_STABLE_SINCE = 20348
+_NOBODY = 65534
+_MOST_PROCESSES = 4096  # of one container, threads counted: far more than compilers start
+_TMP = 1 << 30  # bytes; only what insists on /tmp lies there, and it counts as memory
+_DISK = "127GB"  # of a Windows container; it grows as it is filled, and the default is 20 GB
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie inside of an image, and of a container made from it.
+
+    description: what the image says of itself, JSON.
+    code:        where fatwheel is mounted: the folder that holds the package.
+    sources:     the unpacked project, or its captured files; read-only.
+    store:       the store; read-only.
+    incoming:    the only writable mount.
+    work:        where work folders are made.
+    home:        of the image's own files.
+    """
+
+    os: str
+    home: str
+    description: str
+    code: str
+    sources: str
+    store: str
+    incoming: str
+    work: str
+
+    def python_of(self, python: str) -> str:
+        """The interpreter of an image's environment; python is `3.11`."""
+        if self.os == "windows":
+            return rf"C:\Python{python.replace('.', '')}\python.exe"
+        return f"{self.home}/env/bin/python"
+
+
+LINUX = Layout(
+    os="linux",
+    home="/opt/fatwheel",
+    description="/opt/fatwheel/environment.json",
+    code="/fatwheel/code",
+    sources="/fatwheel/sources",
+    store="/fatwheel/store",
+    incoming="/fatwheel/incoming",
+    work="/fatwheel/incoming/work",
+)
+# Short, because command lines and many programs end at 260 characters of a path; and work lies
+# on the container's own disk: the compiler hangs where its files lie in a mounted folder.
+WINDOWS = Layout(
+    os="windows",
+    home=r"C:\fatwheel",
+    description=r"C:\fatwheel\environment.json",
+    code=r"C:\fw\code",
+    sources=r"C:\fw\sources",
+    store=r"C:\fw\store",
+    incoming=r"C:\fw\incoming",
+    work=r"C:\b",
+)
+
+
+def layout_of(os_name: str) -> Layout:
+    """The layout for an engine's OSType."""
+    return {"linux": LINUX, "windows": WINDOWS}[os_name]
+
+
+def create_arguments(
+    spec: ContainerSpec, facts: EngineFacts, labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """The body of the request that creates a container.
+
+    Its input is one stream that ends when whoever started it ends, however that comes about; the
+    engine then removes it. Raises EngineError where the host is too old for the image.
+    """
+    special = _windows if spec.os == "windows" else _linux
+    config, host = special(spec, facts)
+    return {
+        "Image": spec.image,
+        "Cmd": list(spec.command),
+        "Env": [f"{name}={value}" for name, value in _variables(spec)],
+        "Labels": {**labels, "fatwheel.purpose": spec.purpose},
+        "Tty": False,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "NetworkDisabled": True,
+        **config,
+        "HostConfig": {
+            "AutoRemove": True,
+            "NetworkMode": "none",
+            "Mounts": [_mount(mount) for mount in spec.mounts],
+            "Memory": spec.memory,
+            # All output is read as it comes; the engine would keep a second copy on its disk.
+            "LogConfig": {"Type": "none", "Config": {}},
+            **host,
+        },
+    }
+
+
+def owner(facts: EngineFacts) -> tuple[int, int] | None:
+    """The user and group, as this machine counts them, that containers write as.
+
+    Writable folders must belong to them, and what is mounted read-only they must be able to read.
+    None: it is whoever runs fatwheel.
+    """
+    if facts.os == "windows" or facts.rootless or os.name == "nt" or os.getuid():
+        return None
+    return _NOBODY, _NOBODY
+
+
+def isolation(host_build: int, image_build: int) -> str:
+    """How a Windows container is kept apart: 'process' where the host can do so, or 'hyperv'.
+
+    A build of 0 is unknown. Raises EngineError where the host is older than the image: neither
+    works there.
+    """
+    if 0 < host_build < image_build:
+        raise EngineError(
+            f"the host is too old for the image: it is Windows build {host_build}, and the image "
+            f"needs {image_build} or newer",
+            hint="use Windows Server 2022 (build 20348), Windows 11 (22000) or newer as the host",
+        )
+    if host_build in (0, image_build) or image_build >= _STABLE_SINCE:
+        return "process"
+    return "hyperv"
+
+
+# -- Linux ---------------------------------------------------------------------------------------
+
+
+def _linux(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    host: dict[str, Any] = {
+        "Init": True,
+        "ReadonlyRootfs": True,
+        "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(_TMP, spec.memory)}"},
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+    }
+    if "swap" in facts.limits:
+        host["MemorySwap"] = spec.memory  # together with memory: no swap
+    if "pids" in facts.limits:
+        host["PidsLimit"] = _MOST_PROCESSES
+    if "cpus" in facts.limits:
+        # An engine refuses more than it has.
+        host["NanoCpus"] = min(spec.cpus, facts.cpus or spec.cpus) * 10**9
+    if facts.remapped:
+        host["UsernsMode"] = "host"  # else nobody could write what belongs to the caller
+    if facts.selinux:
+        host["SecurityOpt"] = [*host["SecurityOpt"], "label=disable"]
+    return {"User": _user(facts)}, host
+
+
+def _user(facts: EngineFacts) -> str:
+    """Who a container's processes are."""
+    if facts.rootless:
+        return "0:0"  # which is the caller; everybody else is nobody on the host
+    mine = owner(facts) or ((os.getuid(), os.getgid()) if os.name != "nt" else (_NOBODY, _NOBODY))
+    return f"{mine[0]}:{mine[1]}"
+
+
+# -- Windows -------------------------------------------------------------------------------------
+
+
+def _windows(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    host: dict[str, Any] = {
+        "Isolation": isolation(facts.os_build, spec.os_build),
+        # Always: what is isolated by Hyper-V gets 1 GB and 2 CPUs unless it asks for more.
+        "CpuCount": min(spec.cpus, facts.cpus or spec.cpus),
+    }
+    if facts.storage_driver in ("", "windowsfilter"):
+        host["StorageOpt"] = {"size": _DISK}
+    return {}, host
+
+
+# -- both ----------------------------------------------------------------------------------------
+
+
+def _variables(spec: ContainerSpec) -> list[tuple[str, str]]:
+    """The container's variables; there is no home for a user whom the image does not know."""
+    own = {} if spec.os == "windows" else {"HOME": "/tmp"}
+    return list({**own, **dict(spec.variables)}.items())
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    """A bind mount. Unlike the older `Binds`, it never makes a source that is not there."""
+    return {
+        "Type": "bind",
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": not mount.writable,
+    }
