@@ -16,8 +16,9 @@ class Package:
     """One pinned file of a package index, by name, size and sha256.
 
     role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …),
-    'runtime' (torch and the libraries that it loads), 'source' (a recipe's sdist) or 'subject'
-    (what tests and the benchmark work on).
+    'runtime' (torch and the libraries that it loads), 'installer' (pip, which puts the others into
+    an image; no part of an environment), 'source' (a recipe's sdist) or 'subject' (what tests and
+    the benchmark work on).
     url:  where it lies, if that is not the user's own package index; else ''.
     A size of 0 or an empty sha256 is not known yet: `invoke lock` fills it in, and until then
     the file is not `locked` and is never used.
@@ -123,6 +124,7 @@ class Toolchain:
     accepts as host compiler; None where msvc is the host compiler. packages serve every Python;
     builds hold the rest. cuda_files: CUDA where it does not come as packages. containers: None
     where no images can be made. default_torch: what is built against unless asked otherwise.
+    cuda_manifest: URL of what NVIDIA says of the release that cuda_files are from, or ''.
     digest is over the file's meaning, not its comments.
     """
 
@@ -140,6 +142,7 @@ class Toolchain:
     interpreters: tuple[Interpreter, ...] = ()
     msvc: Msvc | None = None
     containers: Containers | None = None
+    cuda_manifest: str = ""
 
     @property
     def runs_in_processes(self) -> bool:

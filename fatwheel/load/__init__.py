@@ -17,12 +17,33 @@ from typing import Any
 
 from ..arch import parse_arch
 from ..errors import ConfigError, UsageError
-from ..model import Cost, Package, Recipe, Source, Toolchain, TorchBuild
+from ..model import (
+    Base,
+    Containers,
+    Cost,
+    Download,
+    Interpreter,
+    Msvc,
+    Package,
+    Recipe,
+    Source,
+    Toolchain,
+    TorchBuild,
+)
 from ..sourcetree import tree_digest
 from .crosschecks import recipe_mistakes, toolchain_mistakes
+from .imagechecks import filename_of, image_mistakes
 from .mistakes import schema_mistakes, suggestion
 from .places import Key, Places
-from .schema import PackageTable, RecipeFile, SourceTable, ToolchainFile
+from .schema import (
+    BootstrapperTable,
+    ContainersTable,
+    MsvcTable,
+    PackageTable,
+    RecipeFile,
+    SourceTable,
+    ToolchainFile,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,7 +76,8 @@ def load_toolchain(name: str, toolchains_dir: Path) -> Toolchain:
     file = toolchains_dir / f"{name}.toml"
     places, raw = _read(file)
     mistakes = [*schema_mistakes(ToolchainFile, raw), *toolchain_mistakes(raw, file.stem)]
-    _refuse(file, places, mistakes, hint=None)
+    mistakes += image_mistakes(raw)
+    _refuse(file, places, mistakes, hint="docs/toolchains.md explains every key")
     return _toolchain(ToolchainFile.model_validate(raw))
 
 
@@ -220,21 +242,27 @@ def _source(file: RecipeFile, source: SourceTable, folder: Path) -> Source:
 
 
 def _toolchain(file: ToolchainFile) -> Toolchain:
-    oldest, newest = file.gcc
     return Toolchain(
         name=file.name,
         platform=file.platform,
         cuda=file.cuda,
         nvcc=file.nvcc,
         archs=tuple(parse_arch(arch) for arch in file.archs),
-        gcc=(oldest, newest),
+        gcc=(file.gcc[0], file.gcc[1]) if file.gcc else None,
         packages=_packages(file.packages),
         builds=tuple(
             TorchBuild(build.torch, build.python, _packages(build.packages))
             for build in file.builds
         ),
         digest=_digest(file.model_dump()),
-        default_torch=file.builds[-1].torch,
+        default_torch=file.default_torch or file.builds[-1].torch,
+        cuda_files=tuple(_download(table.name, table) for table in file.cuda_files),
+        interpreters=tuple(
+            Interpreter(table.python, _download("cpython", table)) for table in file.interpreters
+        ),
+        msvc=_msvc(file.msvc) if file.msvc else None,
+        containers=_containers(file.containers) if file.containers else None,
+        cuda_manifest=file.cuda_manifest or "",
     )
 
 
@@ -244,11 +272,43 @@ def _packages(tables: Sequence[PackageTable]) -> tuple[Package, ...]:
             name=table.name,
             version=table.version,
             filename=table.file,
-            size=table.size,
-            sha256=table.sha256,
+            size=table.size or 0,
+            sha256=table.sha256 or "",
             role=table.role,
+            url=table.url or "",
         )
         for table in tables
+    )
+
+
+def _download(name: str, table: BootstrapperTable) -> Download:
+    return Download(
+        name=name,
+        version=table.version,
+        url=table.url,
+        filename=filename_of(table.url),
+        size=table.size or 0,
+        sha256=table.sha256 or "",
+    )
+
+
+def _msvc(table: MsvcTable) -> Msvc:
+    return Msvc(
+        visual_studio=table.visual_studio,
+        cl=table.cl,
+        toolset=table.toolset,
+        components=tuple(table.components),
+        bootstrapper=_download("vs_buildtools", table.bootstrapper),
+    )
+
+
+def _containers(table: ContainersTable) -> Containers:
+    return Containers(
+        os=table.os,
+        os_build=table.os_build or 0,
+        bases=tuple(
+            Base(base.reference, base.digest or "", tuple(base.pythons)) for base in table.bases
+        ),
     )
 
 

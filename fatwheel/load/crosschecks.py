@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from packaging.utils import (
     InvalidSdistFilename,
@@ -21,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 from ..arch import parse_arch
 from ..errors import UsageError
 from .places import Key
-from .schema import SourceTable
+from .schema import PackageTable, SourceTable
 
 Raw = dict[str, Any]
 Mistakes = Iterator[tuple[Key, str]]
@@ -43,13 +44,13 @@ def toolchain_mistakes(raw: Raw, stem: str) -> Mistakes:
         yield ("name",), f"{raw['name']!r} is not the file's name, {stem!r}"
     yield from _list_mistakes(raw, "archs", least=1)
     yield from _range_mistakes(raw)
-    shared = _tables(raw, "packages")
+    shared = tables(raw, "packages")
     yield from _package_mistakes(shared, ("packages",), taken=[])
     seen: list[tuple[object, object]] = []
-    for index, build in _tables(raw, "builds"):
+    for index, build in tables(raw, "builds"):
         key = ("builds", index)
         yield from _package_mistakes(
-            _tables(build, "packages"),
+            tables(build, "packages"),
             (*key, "packages"),
             taken=[canonicalize_name(str(package.get("name"))) for _, package in shared],
         )
@@ -57,6 +58,7 @@ def toolchain_mistakes(raw: Raw, stem: str) -> Mistakes:
         seen.append((build.get("python"), build.get("torch")))
     if raw.get("builds") == []:
         yield ("builds",), "empty; at least one is needed"
+    yield from _default_torch_mistakes(raw)
 
 
 def _source_mistakes(source: Raw, recipe: Raw) -> Mistakes:
@@ -139,10 +141,21 @@ def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> 
     python, torch = build.get("python"), build.get("torch")
     if (python, torch) in seen and None not in (python, torch):
         yield key, f"a second build for Python {python} and torch {torch}"
-    packages = [package for _, package in _tables(build, "packages")]
+    packages = [package for _, package in tables(build, "packages")]
     named = [package.get("version") for package in packages if package.get("name") == "torch"]
-    if isinstance(build.get("packages"), list) and named != [torch]:
+    public = [version.partition("+")[0] for version in named if isinstance(version, str)]
+    if isinstance(build.get("packages"), list) and public != [torch]:
         yield key, f"its packages hold no torch {torch}"
+
+
+def _default_torch_mistakes(raw: Raw) -> Mistakes:
+    torches = [build.get("torch") for _, build in tables(raw, "builds")]
+    known = [torch for torch in dict.fromkeys(torches) if isinstance(torch, str)]
+    default = raw.get("default_torch")
+    if default is None and len(known) > 1:
+        yield ("default_torch",), "missing: the torch to build against unless asked otherwise"
+    if isinstance(default, str) and known and default not in known:
+        yield ("default_torch",), f"no build has torch {default}; valid: {', '.join(known)}"
 
 
 def _package_mistakes(
@@ -158,6 +171,11 @@ def _package_mistakes(
                 yield (*key, "name"), f"a second package {name!r}"
             taken.append(canonicalize_name(name))
         yield from _file_mistakes(package, key)
+        if "url" not in package:
+            # Nobody but the index can say what these are, and it is asked by them.
+            for pin in ("size", "sha256"):
+                if pin not in package:
+                    yield (*key, pin), f"missing: {PackageTable.model_fields[pin].description}"
 
 
 def _file_mistakes(package: Raw, key: Key) -> Mistakes:
@@ -171,9 +189,13 @@ def _file_mistakes(package: Raw, key: Key) -> Mistakes:
         return
     for contradiction in _contradictions(name, version, package.get("name"), package):
         yield (*key, "file"), f"{file!r} is a file of {contradiction}"
+    url = package.get("url")
+    if isinstance(url, str) and unquote(url.rpartition("/")[2]) != file:
+        yield (*key, "url"), f"is the URL of another file than {file}"
 
 
-def _tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
+def tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
+    """The tables of an array, with their places in it."""
     items = raw.get(key)
     if not isinstance(items, list):
         return []

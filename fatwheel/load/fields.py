@@ -10,6 +10,7 @@ import re
 from datetime import date, datetime, time, timezone
 from pathlib import PurePosixPath
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BeforeValidator
@@ -36,6 +37,10 @@ RESERVED_VARIABLES = (
 )
 
 
+# Hosts from which plain http is taken: this machine.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
 def _matching(pattern: str, valid: str) -> AfterValidator:
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text, re.ASCII):
@@ -47,10 +52,14 @@ def _matching(pattern: str, valid: str) -> AfterValidator:
 
 def _version(text: str) -> str:
     try:
-        version = Version(text)
+        Version(text)
     except InvalidVersion:
         raise ValueError(f"{text!r} is not a version; valid: as in 2.8.3 or 1.0rc1") from None
-    if version.local:
+    return text
+
+
+def _public_version(text: str) -> str:
+    if Version(_version(text)).local:
         raise ValueError(f"{text!r} has a local label; fatwheel adds its own to the wheel")
     return text
 
@@ -124,16 +133,52 @@ def _epoch(value: object) -> int:
     return value
 
 
+def _url(text: str) -> str:
+    """https; from this machine itself http too, for trying things out."""
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+    except ValueError:
+        raise ValueError(f"{text!r} is not a URL") from None
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
+        raise ValueError("must begin with https://")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must have no user, password, ? or # in it")
+    name = unquote(parts.path.rpartition("/")[2])
+    if not host or not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII) or re.search(r"[\s\\]", text):
+        raise ValueError(f"{text!r} is not the URL of a file; valid: as in https://host/a/file.zip")
+    return text
+
+
 Project = Annotated[
     str, _matching("(?i:[a-z0-9]|[a-z0-9][a-z0-9._-]*[a-z0-9])", "a name; valid: as in flash_attn")
 ]
-PublicVersion = Annotated[str, AfterValidator(_version)]
+AnyVersion = Annotated[str, AfterValidator(_version)]
+PublicVersion = Annotated[str, AfterValidator(_public_version)]
 Release = Annotated[str, _matching(r"\d+(\.\d+)+", "a version; valid: as in 13.0")]
 Python = Annotated[str, _matching(r"3\.\d+", "a Python; valid: as in 3.11")]
 Platform = Annotated[
     str, _matching("(linux|win)-[a-z0-9_]+", "a platform; valid: as in linux-x86_64")
 ]
 Sha256 = Annotated[str, _matching("[0-9a-f]{64}", "a sha256; valid: 64 digits 0-9, a-f")]
+Digest = Annotated[
+    str, _matching("sha256:[0-9a-f]{64}", "a digest; valid: sha256: and 64 digits 0-9, a-f")
+]
+# As `docker pull` takes it (distribution/reference: [HOST[:PORT]/]PATH[:TAG]).
+Reference = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9][a-z0-9._-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)*(:\w[\w.-]{0,127})?",
+        "an image; valid: as in python:3.11-bookworm, without a digest",
+    ),
+]
+Url = Annotated[str, AfterValidator(_url)]
+Part = Annotated[str, _matching(r"\w[\w.-]*", "a name; valid: as in cuda_nvcc")]
+Toolset = Annotated[str, _matching(r"14\.\d+", "a toolset of MSVC; valid: as in 14.38")]
+Component = Annotated[
+    str,
+    _matching(r"\w+(\.\w+)+", "a component; valid: as in Microsoft.VisualStudio.Component.Roslyn"),
+]
 Module = Annotated[
     str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "a module; valid: as in torch or flash_attn.ops")
 ]

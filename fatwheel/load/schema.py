@@ -1,7 +1,7 @@
 """What may stand in recipe.toml and in a toolchain's TOML: keys, types, defaults.
 
-A field's description is what the user reads where the key is missing. docs/recipes.md explains
-the keys of a recipe.
+A field's description is what the user reads where the key is missing. docs/recipes.md and
+docs/toolchains.md explain the keys.
 """
 
 from __future__ import annotations
@@ -56,13 +56,16 @@ class RecipeFile(Table):
 
 
 class PackageTable(Table):
+    """A wheel: of the user's index, or of a URL, and then size and sha256 may be unknown."""
+
     name: fields.Project = Field(description="the package's name")
-    version: fields.PublicVersion = Field(description="the package's version")
+    version: fields.AnyVersion = Field(description="the package's version")
     file: str = Field(description="the wheel's file name, as the index lists it")
-    size: fields.Bytes = Field(description="the wheel's size in bytes")
-    sha256: fields.Sha256 = Field(description="the wheel's sha256")
-    role: Literal["compiler", "build", "runtime"] = Field(
-        description="'compiler', 'build' or 'runtime'"
+    url: fields.Url | None = Field(None, description="where the wheel is, if not on the index")
+    size: fields.Bytes | None = Field(None, description="the wheel's size in bytes")
+    sha256: fields.Sha256 | None = Field(None, description="the wheel's sha256")
+    role: Literal["compiler", "build", "runtime", "installer"] = Field(
+        description="'compiler', 'build', 'runtime' or 'installer'"
     )
 
 
@@ -70,6 +73,43 @@ class BuildTable(Table):
     python: fields.Python = Field(description="a Python, as in '3.11'")
     torch: fields.PublicVersion = Field(description="a torch, as in '2.11.0'")
     packages: list[PackageTable] = Field(description="the wheels that only this build has")
+
+
+class BootstrapperTable(Table):
+    """A file that is no wheel; `invoke lock` finds out size and sha256 where they are missing."""
+
+    version: fields.Release = Field(description="the file's version")
+    url: fields.Url = Field(description="where the file is")
+    size: fields.Bytes | None = Field(None, description="the file's size in bytes")
+    sha256: fields.Sha256 | None = Field(None, description="the file's sha256")
+
+
+class CudaTable(BootstrapperTable):
+    name: fields.Part = Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")
+
+
+class InterpreterTable(BootstrapperTable):
+    python: fields.Python = Field(description="a Python, as in '3.11'")
+
+
+class MsvcTable(Table):
+    visual_studio: fields.Release = Field(description="the Build Tools, as in '17.8.2'")
+    cl: fields.Release = Field(description="what cl says, as in '19.38.33130'")
+    toolset: fields.Toolset = Field(description="for vcvars64.bat -vcvars_ver, as in '14.38'")
+    components: list[fields.Component] = Field(description="the ids to install")
+    bootstrapper: BootstrapperTable = Field(description="a table: version, url, size, sha256")
+
+
+class BaseTable(Table):
+    reference: fields.Reference = Field(description="an image, as in 'python:3.11-bookworm'")
+    digest: fields.Digest | None = Field(None, description="the digest it must have")
+    pythons: list[fields.Python] = []
+
+
+class ContainersTable(Table):
+    os: Literal["linux", "windows"] = Field(description="'linux' or 'windows'")
+    os_build: int | None = Field(None, description="the Windows build of the base, as in 20348")
+    bases: list[BaseTable] = Field(description="the images to build on")
 
 
 class ToolchainFile(Table):
@@ -80,6 +120,16 @@ class ToolchainFile(Table):
     cuda: fields.Release = Field(description="CUDA's version, as in '13.0'")
     nvcc: fields.Release = Field(description="nvcc's version, as in '13.0.88'")
     archs: list[fields.Arch] = Field(description="the GPU architectures that its nvcc knows")
-    gcc: list[int] = Field(description="oldest and newest major version of g++, as in [9, 15]")
+    default_torch: fields.PublicVersion | None = Field(
+        None, description="the torch to build against unless asked otherwise"
+    )
+    gcc: list[int] | None = Field(
+        None, description="oldest and newest major version of g++, as in [9, 15]"
+    )
+    msvc: MsvcTable | None = Field(None, description="the C++ compiler of a Windows toolchain")
+    containers: ContainersTable | None = Field(None, description="a table: how to make images")
+    cuda_manifest: fields.Url | None = None
+    cuda_files: list[CudaTable] = []
+    interpreters: list[InterpreterTable] = []
     packages: list[PackageTable] = Field(description="the wheels that every build has")
     builds: list[BuildTable] = Field(description="one table for each Python and torch")

@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from ..events import Emit, Note, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
 from ..provision.hostcompiler import find_host_compiler
 from ..provision.mend import mend
+from .compilers import compiler_id, pins
 from .fetch import fetch, place
 from .interpreters import Interpreter, find_interpreter
 from .unpack import is_unpacked, link_into, unpack_all
@@ -62,6 +63,7 @@ def ensure_environment(
     what `fetch` raises.
     """
     build = _build(toolchain, python, torch)
+    _check_kind(toolchain)
     _check_platform(toolchain, build)
     plan = _Plan(toolchain, build, find_interpreter(python), cache)
     if plan.is_made():
@@ -82,6 +84,15 @@ def _build(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
         f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
         hint="it serves: " + ", ".join(served),
     )
+
+
+def _check_kind(toolchain: Toolchain) -> None:
+    if not toolchain.runs_in_processes:
+        raise ToolchainError(
+            f"toolchain {toolchain.name} works in containers only: its compilers or Pythons are "
+            "no packages",
+            hint="use --engine docker",
+        )
 
 
 def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:
@@ -113,14 +124,16 @@ class _Plan:
 
     @property
     def packages(self) -> tuple[Package, ...]:
-        return (*self.toolchain.packages, *self.build.packages)
+        """All but pip, which nothing here needs: it is for images."""
+        found = (*self.toolchain.packages, *self.build.packages)
+        return tuple(package for package in found if package.role != "installer")
 
     @property
     def description(self) -> dict[str, object]:
         """All that decides what is in the environment."""
         return {
             "layout": _LAYOUT,
-            "packages": _pins(self.packages),
+            "packages": pins(self.packages),
             "python": self.interpreter.version,
             "interpreter": str(self.interpreter.executable),
         }
@@ -137,7 +150,6 @@ class _Plan:
     def environment(self, root: Path) -> Environment:
         """The environment in `root`: the final one, or a copy being made."""
         site = root / "lib" / f"python{self.build.python}" / "site-packages"
-        compilers = [package for package in self.packages if package.role == "compiler"]
         return Environment(
             root=root,
             python=root / "bin" / "python",
@@ -146,7 +158,7 @@ class _Plan:
             include=self.interpreter.include,
             python_version=self.interpreter.version,
             torch=self.build.torch,
-            compiler_id=hashlib.sha256("\n".join(_pins(compilers)).encode()).hexdigest(),
+            compiler_id=compiler_id(self.toolchain, self.build),
         )
 
     def is_made(self) -> bool:
@@ -158,10 +170,6 @@ class _Plan:
             return False
         nvcc = made.cuda_home / "bin" / "nvcc"
         return described == self.description and made.python.exists() and nvcc.exists()
-
-
-def _pins(packages: Iterable[Package]) -> list[str]:
-    return sorted(f"{package.name} {package.version} {package.sha256}" for package in packages)
 
 
 @contextmanager

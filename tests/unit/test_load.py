@@ -502,7 +502,8 @@ TOOLCHAIN_MISTAKES = [
         "11: packages[0].file: 'ninja-1.13-py3-none-any.whl' is a file of version 1.13, not 1.13.2",
     ]),
     (14, 'role = "runtim"', [
-        "14: packages[0].role: must be 'compiler', 'build' or 'runtime', not 'runtim'",
+        "14: packages[0].role: must be 'compiler', 'build', 'runtime' or 'installer', "
+        "not 'runtim'",
     ]),
     (17, 'python = "cp311"', ["17: builds[0].python: 'cp311' is not a Python; valid: as in 3.11"]),
     (18, 'torch = "2.1"', ["16: builds[0]: its packages hold no torch 2.1"]),

@@ -164,7 +164,7 @@ def test_a_proof_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_proofs_are_kept_beside_the_recipe_by_toolchain_and_architectures(recipe: Recipe) -> None:
-    toolchain = Toolchain("linux-cuda13.0", "", "13.0", "", (), (9, 15), (), (), "")
+    toolchain = Toolchain("linux-cuda13.0", "", "13.0", "", (), (9, 15), (), (), "", "2.11.0")
     path = proof_path(recipe, toolchain, (Arch(80), Arch(90, "a")))
     assert path == recipe.folder / "proofs" / "linux-cuda13.0-sm80.sm90a.json"
 

@@ -47,7 +47,9 @@ class Bench:
         (self.folder / "src" / name).write_text(text)
 
     def resolve(self, kernel: str, toolchain: str, archs: str, python: str, torch: str) -> Asked:
-        tools = Toolchain("tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "")
+        tools = Toolchain(
+            "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0"
+        )
         wanted = parse_arch_list(archs or "80,86", KNOWN)
         return Asked(self.recipe, tools, wanted, ("3.11",), "2.11.0")
 

@@ -71,6 +71,7 @@ TOOLCHAIN = Toolchain(
     packages=(),
     builds=(),
     digest="0" * 64,
+    default_torch="2.11.0",
 )
 TARGET = Target(RECIPE, TOOLCHAIN, "3.11", "2.11.0", parse_arch_list("80,86,89+ptx", ARCHS))
 PLAN = Planned(

@@ -47,7 +47,7 @@ def make_plan(*, pending: int, work: float, jobs: int = 2) -> Planned:
         digest="",
     )
     toolchain = Toolchain(
-        "linux", "linux_x86_64", "13.0", "13.0.88", (ARCH,), (6, 15), (), (), digest=""
+        "linux", "linux_x86_64", "13.0", "13.0.88", (ARCH,), (6, 15), (), (), "", "2.11.0"
     )
     target = Target(recipe, toolchain, "3.11", "2.11.0", parse_arch_list("80", [ARCH]))
     return Planned(

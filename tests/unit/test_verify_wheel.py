@@ -29,7 +29,7 @@ def check(path: Path, *fronts: Front) -> None:
         archs=("80",), environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0,
         folder=path.parent, digest="",
     )  # fmt: skip
-    tools = Toolchain("t", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "")
+    tools = Toolchain("t", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0")
     check_wheel(path, Target(recipe, tools, "3.11", "2.11", ()), fronts)
 
 

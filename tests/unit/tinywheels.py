@@ -160,4 +160,5 @@ def tiny_toolchain(folder: Path, *more: Package, **replaced: Package) -> Toolcha
         packages=(nvcc, *more),
         builds=(TorchBuild("2.11.0", PYTHON, (torch,)),),
         digest="0" * 64,
+        default_torch="2.11.0",
     )
