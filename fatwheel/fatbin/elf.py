@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import gcd
 
 from ..errors import FormatError
 
@@ -155,8 +156,8 @@ def read_elf(data: bytes | memoryview) -> Elf:
 def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> bytes:
     """A relocatable object with new contents for the named sections, of any size.
 
-    The sections are laid out anew, in the file's order and with their alignment, as assemblers
-    lay them out: no dead bytes remain, and the other sections' bytes do not change. FormatError
+    The sections are laid out anew, in the file's order and as aligned in it as they were: no
+    dead bytes remain, and the other sections' bytes do not change. FormatError
     for linked files, whose addresses would break, and for sections that are not there, not
     unique, or relocated (a relocation names a place in the old bytes).
     """
@@ -170,7 +171,8 @@ def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> b
     out = bytearray(elf.data[: HEADER.size])
     places: dict[int, tuple[int, int]] = {}
     for section in _in_file_order(elf):
-        out += b"\0" * (-len(out) % max(section.align, 1))
+        # It may be less aligned in a file than in memory: GNU as 2.44 aligns to 8 at most.
+        out += b"\0" * (-len(out) % gcd(section.offset, max(section.align, 1)))
         content = replaced.get(section.index)
         size = section.size if content is None else len(content)
         places[section.index] = (len(out), size)
@@ -179,7 +181,7 @@ def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> b
 
 
 def _in_file_order(elf: Elf) -> list[Section]:
-    """The sections sorted by offset; FormatError if two share bytes or one is not aligned.
+    """The sections sorted by offset; FormatError if two share bytes or one's alignment is huge.
 
     (Both would let a small file grow without bound when it is laid out anew.)
     """
@@ -190,10 +192,8 @@ def _in_file_order(elf: Elf) -> list[Section]:
             raise FormatError(f"alignment {section.align} is too large", where=section.name)
         if not section.in_file:
             continue
-        if section.offset < end or section.offset % max(section.align, 1):
-            raise FormatError(
-                "it overlaps another section or is not aligned", where=f"ELF section {section.name}"
-            )
+        if section.offset < end:
+            raise FormatError("it overlaps another section", where=f"ELF section {section.name}")
         end = section.offset + section.in_file
     return ordered
 
