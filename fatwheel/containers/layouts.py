@@ -20,6 +20,8 @@ _STABLE_SINCE = 20348
 _NOBODY = 65534
 _MOST_PROCESSES = 4096  # of one container, threads counted: far more than compilers start
 _TMP = 1 << 30  # bytes; only what insists on /tmp lies there, and it counts as memory
+# STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT
+_NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
 _DISK = "127GB"  # of a Windows container; it grows as it is filled, and the default is 20 GB
 
 
@@ -142,6 +144,18 @@ def isolation(host_build: int, image_build: int) -> str:
     if host_build in (0, image_build) or image_build >= _STABLE_SINCE:
         return "process"
     return "hyperv"
+
+
+def ended_for_memory(os_name: str, code: int, killed: bool) -> bool:
+    """Whether a container's exit code means that it needed more memory than it may use.
+
+    killed: the engine said that something in it was killed for memory, just before its end.
+    Windows kills nothing; there a program that gets no memory ends by itself, with one of the
+    statuses that say so.
+    """
+    if os_name == "windows":
+        return code & 0xFFFFFFFF in _NO_MEMORY
+    return killed and code == 128 + 9
 
 
 # -- Linux ---------------------------------------------------------------------------------------
