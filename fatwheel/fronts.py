@@ -36,11 +36,6 @@ def shared_fronts(archs: Iterable[ArchRequest], covers: Covers) -> tuple[Front, 
     return tuple(sorted(fronts, key=lambda front: front.virtual))
 
 
-def archlist(fronts: Iterable[Front]) -> tuple[int, ...]:
-    """__CUDA_ARCH_LIST__ as one nvcc call with these fronts would define it: 800, 860."""
-    return tuple(sorted({front.virtual.number * 10 for front in fronts}))
-
-
 def _families(archs: Iterable[ArchRequest]) -> list[list[ArchRequest]]:
     families: dict[tuple[int, str, int], list[ArchRequest]] = {}
     for request in sorted(archs, key=lambda request: request.arch):

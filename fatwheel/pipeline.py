@@ -13,35 +13,28 @@ from pathlib import Path
 
 from .arch import parse_gpu_list
 from .build.context import digest
-from .compiling import ENGINES, Means, compile_work
+from .compiling import Means, compile_work
+from .engines.allot import Limits
 from .errors import UsageError
 from .events import Emit, Note, Planned, WheelMade
 from .fatbin.choose import selection_for
 from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
-from .machine import cores
 from .model import Front, Target
 from .plan import plan_work
 from .postlink.edited import Edited
 from .postlink.record import FILE as RECORD_FILE
 from .postlink.record import record_bytes
 from .postlink.thin import thin_wheel
-from .prepare import (
-    Prepared,
-    Tools,
-    code_digest,
-    open_store,
-    prepared,
-    ready_tools,
-    resolve,
-    step,
-)
+from .prepare import code_digest, open_store, resolve, step
 from .proof import find_proofs
 from .record import build_record
 from .source import epoch_of
 from .verify.wheel import check_wheel
 from .wheels.name import version_label
 from .wheels.pack import repack
+from .workplaces.base import Premises, Workplace
+from .workplaces.choose import engine_for, premises_for
 
 FRONTS = ("auto", "exact", "shared")
 
@@ -55,7 +48,7 @@ class BuildRequest:
     pythons: str | None
     torch: str | None
     toolchain: str
-    engine: str
+    engine: str | None
     shards: int | None
     jobs: int | None
     memory: int | None
@@ -66,12 +59,12 @@ class BuildRequest:
 def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay."""
     _check_choice("--front", request.front, FRONTS)
-    _check_choice("--engine", request.engine, tuple(ENGINES))
     asked = resolve(
         request.kernel, request.toolchain, request.archs, request.pythons, request.torch
     )
+    engine = engine_for(asked.toolchain, request.engine)
     _check_writable(request.out)
-    return [_build_target(target, request, emit) for target in asked.targets]
+    return [_build_target(target, engine, request, emit) for target in asked.targets]
 
 
 def split(wheels: Sequence[WheelMade], emit: Emit) -> list[Edited]:
@@ -107,15 +100,17 @@ def fronts_for(target: Target, mode: str, compiler_id: str) -> tuple[Front, ...]
     )
 
 
-def _build_target(target: Target, request: BuildRequest, emit: Emit) -> WheelMade:
+def _build_target(target: Target, engine: str, request: BuildRequest, emit: Emit) -> WheelMade:
     started = time.monotonic()
-    tools = ready_tools(target, emit)
-    fronts = fronts_for(target, request.front, tools.environment.compiler_id)
-    key = _wheel_key(target, tools, fronts, request.front)
-    made = _from_store(target, request, key, emit)
+    premises = premises_for(target, engine, emit)
+    fronts = fronts_for(target, request.front, premises.compiler_id)
+    key = _wheel_key(target, premises, fronts, request.front)
+    made = _from_store(target, engine, request, key, emit)
     if made is None:
-        with prepared(target, tools, emit) as ready:
-            made = _make(ready, request, fronts, key, emit)
+        means = _means(request, target, premises)
+        limits = Limits(means.jobs, means.memory)
+        with premises.workplace(target, fronts, limits, emit) as place:
+            made = _make(target, place, means, request, fronts, key, emit)
     path, slices, compiled = made
     result = WheelMade(
         path=str(path),
@@ -133,7 +128,18 @@ def _build_target(target: Target, request: BuildRequest, emit: Emit) -> WheelMad
 Made = tuple[Path, int, int]  # the wheel, its slices, how many of them were compiled
 
 
-def _from_store(target: Target, request: BuildRequest, key: str, emit: Emit) -> Made | None:
+def _means(request: BuildRequest, target: Target, premises: Premises) -> Means:
+    return Means(
+        shards=request.shards or len(target.archs),
+        jobs=request.jobs or premises.cores,
+        lend=request.jobs is None,
+        memory=request.memory or premises.memory,
+    )
+
+
+def _from_store(
+    target: Target, engine: str, request: BuildRequest, key: str, emit: Emit
+) -> Made | None:
     """The finished wheel, where these very inputs made it before."""
     store = open_store()
     facts = store.get_json("built", key)
@@ -148,7 +154,7 @@ def _from_store(target: Target, request: BuildRequest, key: str, emit: Emit) -> 
         raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
     emit(
         Planned(
-            (target,), request.engine, request.front, shards=0, jobs=0, memory=0,
+            (target,), engine, request.front, shards=0, jobs=0, memory=0,
             units=facts["units"], slices=facts["slices"], hits=facts["slices"], work=0,
         )
     )  # fmt: skip
@@ -156,24 +162,22 @@ def _from_store(target: Target, request: BuildRequest, key: str, emit: Emit) -> 
 
 
 def _make(
-    ready: Prepared, request: BuildRequest, fronts: tuple[Front, ...], key: str, emit: Emit
-) -> Made:
-    target, store = ready.target, open_store()
-    context = ready.context(fronts)
-    with step(emit, "plan"):
-        work = plan_work(ready.units, lambda unit: fronts, context, target.recipe, cores())
-    means = Means(request.engine, request.shards or len(target.archs), request.jobs, request.memory)
-    compile_work(work, target, context, means, request.front, emit)
+    target: Target, place: Workplace, means: Means, request: BuildRequest,
+    fronts: tuple[Front, ...], key: str, emit: Emit,
+) -> Made:  # fmt: skip
+    store = open_store()
+    work = plan_work(place.lookup, store, target.recipe)
+    compile_work(work, target, place.engine, means, request.front, emit)
     with step(emit, "assemble"):
-        upstream_wheel = ready.upstream.assemble(context, fronts)
+        upstream_wheel, slices = place.assemble(Limits(means.jobs, means.memory))
     with step(emit, "pack"):
-        record = build_record(target, context, store, ready.units, fronts, request.front)
+        record = build_record(target, slices, fronts, request.front)
         wheel = repack(
             upstream_wheel,
-            ready.scratch,
+            place.scratch,
             local_version=version_label(target.toolchain.cuda, target.torch, target.archs),
             extra_files={RECORD_FILE: record_bytes(record)},
-            epoch=ready.upstream.project.epoch,
+            epoch=place.epoch,
         )
         check_wheel(wheel, target, fronts)
         path = _publish(wheel, request.out)
@@ -199,13 +203,13 @@ def _sha256(path: Path) -> str:
         return copy(stream, None)[0]
 
 
-def _wheel_key(target: Target, tools: Tools, fronts: tuple[Front, ...], mode: str) -> str:
+def _wheel_key(target: Target, premises: Premises, fronts: tuple[Front, ...], mode: str) -> str:
     """Key of a finished wheel: everything that can reach its bytes."""
     return digest(
         "wheel", target.recipe.digest, target.toolchain.digest, target.python, target.torch,
         [str(request) for request in target.archs], mode,
         [(front.virtual.name, front.codes) for front in fronts],
-        tools.environment.root.name, tools.compiler.id, epoch_of(target.recipe), code_digest(),
+        premises.identity, epoch_of(target.recipe), code_digest(),
     )  # fmt: skip
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .build.assemble import jobs_of, look_up_text
-from .build.context import Context
-from .build.preprocess import HOST_PASS, Texts, pass_of
-from .build.slices import absent_codes, cost_key, missing
-from .model import Front, Job, Recipe, Shard, Unit
+from .build.lookup import Lookup
+from .build.preprocess import HOST_PASS, pass_of
+from .build.slices import cost_key
+from .model import Job, Recipe, Shard
 from .store import Store
 
 # A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
@@ -44,28 +42,14 @@ class Work:
         return sum(job.seconds for job in self.pending)
 
 
-def plan_work(
-    units: Sequence[Unit],
-    fronts_of: Callable[[Unit], Sequence[Front]],
-    context: Context,
-    recipe: Recipe,
-    threads: int,
-) -> Work:
-    """Ask the store for every slice and host object; what it lacks becomes jobs."""
-    store = context.store()
-    texts = Texts(context, store)
-    jobs = [job for unit in units for job in jobs_of(unit, fronts_of(unit))]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda job: look_up_text(texts, context, job), jobs))
-    pending = [part for job in jobs if (part := missing(texts, context, store, job))]
-    slices = sum(len(job.front.codes) for job in jobs if job.front)
-    lacking = sum(len(job.front.codes) for job in pending if job.front)
+def plan_work(lookup: Lookup, store: Store, recipe: Recipe) -> Work:
+    """The work that a look-up left, with what each job is expected to cost."""
     return Work(
-        pending=tuple(estimated(job, store, recipe) for job in pending),
-        units=len(units),
-        slices=slices,
-        hits=slices - lacking,
-        archlist_units=_archlist_units(pending, texts, context, store),
+        pending=tuple(estimated(job, store, recipe) for job in lookup.pending),
+        units=lookup.units,
+        slices=lookup.slices,
+        hits=lookup.hits,
+        archlist_units=lookup.archlist_units,
     )
 
 
@@ -122,19 +106,3 @@ def _recipe_cost(job: Job, recipe: Recipe) -> tuple[int, float]:
             break
     images = len(job.front.codes) if job.front else 1
     return memory, seconds * (1 + _FURTHER_IMAGE * (images - 1))
-
-
-def _archlist_units(
-    pending: Iterable[Job], texts: Texts, context: Context, store: Store
-) -> tuple[str, ...]:
-    """Units whose slices are pending because their text changes with the list.
-
-    A job may be pending for its host object alone: that is no matter of the list.
-    """
-    names = [
-        job.unit.name
-        for job in pending
-        if texts.reads_archlist(job.unit, pass_of(job.front))
-        and absent_codes(texts, context, store, job)
-    ]
-    return tuple(dict.fromkeys(names))

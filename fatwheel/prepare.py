@@ -6,38 +6,36 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .arch import ArchRequest, parse_arch_list
+from .branch import Harvest
 from .build.context import Context, digest
-from .build.upstream import Upstream
-from .build.view import Places, compiler_files, shared_sources
+from .build.inside import BRANCH
+from .build.upstream import Project, Upstream
+from .build.workshop import Order, Workshop, laid_out, upstream_of
 from .cache import VARIABLE, cache_folder
+from .engines.logs import new_logs
 from .errors import UsageError
 from .events import Emit, StepFinished, StepStarted
-from .files import disk_error, locked
-from .fronts import archlist
+from .files import disk_error
 from .load import load_recipe, load_toolchain
 from .model import Environment, Front, Recipe, Target, Toolchain, Unit
 from .provision.hostcompiler import HostCompiler, find_host_compiler
 from .source import unpack
 from .store import Store
 from .toolchain.environment import ensure_environment
+from .workfolder import work_folder
 
 HOME = Path(__file__).resolve().parent.parent
 KERNELS = HOME / "kernels"
 TOOLCHAINS = HOME / "toolchains"
 STORE_LIMIT = 30 << 30  # bytes; `invoke cache --limit` shrinks it for once
-_WORK = "build-"
 _SEEDED_SINCE = (12, 9)  # the first CUDA whose nvcc has -frandom-seed
 
 
@@ -91,11 +89,11 @@ def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
 
 
 def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ...]) -> str:
-    """The torch asked for, or the newest; there must be one for every Python."""
+    """The torch asked for, or the toolchain's; there must be one for every Python."""
     pairs = {(build.torch, build.python) for build in toolchain.builds}
     usable = [t for t in toolchain.torches if all((t, python) in pairs for python in pythons)]
     if text is None and usable:
-        return usable[-1]
+        return toolchain.default_torch if toolchain.default_torch in usable else usable[-1]
     if text in usable:
         return text
     wanted = "one torch" if text is None else f"torch {text}"
@@ -131,60 +129,71 @@ def ready_tools(target: Target, emit: Emit) -> Tools:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A target's units, captured, and what is needed to compile and to assemble them."""
+    """A target's units, captured on this machine, and what compiles and assembles them."""
 
     target: Target
     tools: Tools
     upstream: Upstream
     units: tuple[Unit, ...]
-    places: Places
+    workshop: Workshop
     scratch: Path
 
     def context(self, fronts: tuple[Front, ...]) -> Context:
         """The compile context for these fronts: they decide __CUDA_ARCH_LIST__."""
-        toolchain = self.target.toolchain
-        return Context(
-            nvcc="@cuda@/bin/nvcc",
-            cxx=str(self.tools.compiler.path),
-            device_id=self.tools.environment.compiler_id,
-            host_id=self.tools.compiler.id,
-            seeded=tuple(map(int, toolchain.cuda.split("."))) >= _SEEDED_SINCE,
-            archlist=archlist(fronts),
-            places=self.places,
-            environment=_compiler_environment(self.upstream.project.epoch),
-            scratch=str(self.scratch),
-            store_root=str(store_folder()),
-            store_limit=STORE_LIMIT,
-        )
+        return self.workshop.context(fronts)
 
 
 @contextmanager
 def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
     """Unpack, capture, and lay out the view; the work folder goes when the block ends."""
-    recipe, environment = target.recipe, tools.environment
-    with _work_folder() as work:
-        with step(emit, "source", f"{recipe.project} {recipe.version}"):
-            project = unpack(recipe, downloads_folder(), work / "project", emit)
-        compiler = str(tools.compiler.path)
-        upstream = Upstream(project, environment, compiler, work / "upstream", sys.executable)
+    recipe = target.recipe
+    with own_work_folder() as work:
+        project = unpacked(recipe, work / "project", emit)
+        order = Order(
+            name=project_name(recipe),
+            project=project,
+            environment=tools.environment,
+            cxx=str(tools.compiler.path),
+            host_id=tools.compiler.id,
+            python=sys.executable,
+            seeded=is_seeded(target.toolchain),
+            variables=(),
+            store_root=str(store_folder()),
+            store_limit=STORE_LIMIT,
+            store_trunk="",
+            work=str(work),
+        )
+        upstream = upstream_of(order)
         with step(emit, "capture"):
             units = upstream.capture()
-        name = f"{recipe.project}-{recipe.version}"
-        files = compiler_files(project.root)
-        with shared_sources(name, project.root, files) as source:
-            places = Places(
-                source=str(source),
-                links=(
-                    ("site", str(environment.site)),
-                    ("env", str(environment.root)),
-                    ("cuda", str(environment.cuda_home)),
-                    ("python", str(environment.include)),
-                ),
-                listing=digest(sorted(files)),
-            )
-            scratch = work / "scratch"
-            scratch.mkdir()
-            yield Prepared(target, tools, upstream, units, places, scratch)
+        with laid_out(order, project.root) as workshop:
+            yield Prepared(target, tools, upstream, units, workshop, work)
+
+
+def unpacked(recipe: Recipe, folder: Path, emit: Emit) -> Project:
+    """The recipe's source in a folder, fetched first where it is an sdist."""
+    with step(emit, "source", f"{recipe.project} {recipe.version}"):
+        return unpack(recipe, downloads_folder(), folder, emit)
+
+
+def project_name(recipe: Recipe) -> str:
+    """What the project's folder is called in the view."""
+    return f"{recipe.project}-{recipe.version}"
+
+
+def is_seeded(toolchain: Toolchain) -> bool:
+    """Whether a toolchain's nvcc has -frandom-seed."""
+    return tuple(map(int, toolchain.cuda.split("."))) >= _SEEDED_SINCE
+
+
+def own_work_folder() -> AbstractContextManager[Path]:
+    """A work folder; what containers of a killed build made is taken into the store."""
+    return work_folder(_rescue)
+
+
+def _rescue(folder: Path) -> None:
+    for branch in folder.glob(f"incoming/*/{BRANCH}"):
+        Harvest(branch, open_store()).gather()
 
 
 def open_store() -> Store:
@@ -197,6 +206,15 @@ def store_folder() -> Path:
 
 def downloads_folder() -> Path:
     return cache_folder() / "downloads"
+
+
+def log_folder(target: Target) -> Path:
+    """A new folder for what the workers of a target's build say."""
+    parent = cache_folder() / "logs"
+    try:
+        return new_logs(parent, f"{project_name(target.recipe)}-{target.python}")
+    except OSError as error:
+        raise disk_error(error, "keep logs", parent, f"{VARIABLE}=FOLDER") from error
 
 
 def code_digest() -> str:
@@ -212,53 +230,3 @@ def step(emit: Emit, name: str, detail: str = "") -> Iterator[None]:
     emit(StepStarted(name, detail))
     yield
     emit(StepFinished(name, time.monotonic() - started, detail))
-
-
-def _compiler_environment(epoch: int) -> tuple[tuple[str, str], ...]:
-    """What compilers see: nothing of the user's variables but where programs are."""
-    return (
-        ("PATH", os.environ.get("PATH", os.defpath)),
-        ("LC_ALL", "C.UTF-8"),
-        ("SOURCE_DATE_EPOCH", str(epoch)),
-    )
-
-
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    """A folder of this build's own; those of builds that were killed are removed."""
-    parent = cache_folder() / "work"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with locked(parent / "lock"):
-            for old in parent.glob(f"{_WORK}*"):
-                _remove_if_abandoned(old)
-            work = Path(tempfile.mkdtemp(prefix=_WORK, dir=parent))
-            held = _hold(work)
-    except OSError as error:
-        raise disk_error(error, "make a work folder", parent, f"{VARIABLE}=FOLDER") from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(held)
-
-
-def _hold(folder: Path) -> int:
-    """Lock a folder for as long as this process lives; BlockingIOError if another one does.
-
-    A process id would not do: the cache may be shared with other machines and containers.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    with suppress(BlockingIOError, FileNotFoundError):
-        handle = _hold(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)

@@ -11,13 +11,15 @@ from .build.context import Context
 from .build.preprocess import Texts, pass_of
 from .build.slices import load_slice, missing, slice_key
 from .compiling import Means, compile_work
+from .engines.process import ProcessEngine
 from .errors import UsageError
 from .events import Emit
 from .fatbin.container import Entry
 from .fronts import exact_fronts, shared_fronts
+from .machine import cores, free_memory
 from .model import Front, Job, Recipe, Unit
 from .plan import Work, estimated
-from .prepare import Asked, Prepared, prepared, ready_tools, resolve
+from .prepare import Asked, Prepared, log_folder, prepared, ready_tools, resolve
 from .proof import Proof, compare, proof_path, select_units, write_proof
 
 
@@ -60,8 +62,14 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
         for label, wanted in (("own fronts", own), ("shared front", shared)):
             context = ready.context(wanted)
             work = _lacking(units, wanted, context, target.recipe)
-            means = Means("process", len(wanted), request.jobs, request.memory)
-            compile_work(work, target, context, means, label, emit)
+            means = Means(
+                shards=len(wanted),
+                jobs=request.jobs or cores(),
+                lend=request.jobs is None,
+                memory=request.memory or free_memory(),
+            )
+            engine = ProcessEngine(context, log_folder(target))
+            compile_work(work, target, engine, means, label, emit)
         proof = _proof(ready, asked, units, own, shared[0])
     write_proof(proof)
     return proof

@@ -9,24 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .build.context import Context
-from .build.preprocess import Texts, pass_of
-from .build.slices import slice_key
-from .model import Front, Target, Unit
+from .build.lookup import SliceDigests
+from .model import Front, Target
 from .postlink.record import SCHEMA
-from .store import Store
 
 
 def build_record(
-    target: Target,
-    context: Context,
-    store: Store,
-    units: Sequence[Unit],
-    fronts: Sequence[Front],
-    front_mode: str,
+    target: Target, slices: SliceDigests, fronts: Sequence[Front], front_mode: str
 ) -> dict[str, Any]:
     """The record of one wheel, ready for JSON."""
-    texts = Texts(context, store)
     recipe, toolchain = target.recipe, target.toolchain
     return {
         "schema": SCHEMA,
@@ -52,22 +43,5 @@ def build_record(
         "fronts": [
             {"virtual": front.virtual.compute, "codes": list(front.codes)} for front in fronts
         ],
-        "units": [
-            {"name": unit.name, "slices": _slices(unit, context, store, texts, fronts)}
-            for unit in units
-            if unit.kind == "cuda"
-        ],
+        "units": [{"name": name, "slices": digests} for name, digests in slices.items()],
     }
-
-
-def _slices(
-    unit: Unit, context: Context, store: Store, texts: Texts, fronts: Sequence[Front]
-) -> dict[str, str | None]:
-    """Image name → sha256 of the slice's bytes."""
-    found: dict[str, str | None] = {}
-    for front in fronts:
-        text = texts.recorded(unit, pass_of(front))
-        for code in front.codes:
-            key = text and slice_key(context, unit, front, code, text)
-            found[code] = store.digest("slice", key) if key else None
-    return found

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..arch import Arch
+from ..branch import Branch
 from ..model import Front, Job, Unit
 from ..store import Store
 from .view import CWD, Places
@@ -31,6 +33,7 @@ class Context:
     archlist:    numbers for __CUDA_ARCH_LIST__, ascending: 800, 860.
     environment: every variable that compilers see, but for those that a job adds.
     scratch:     folder for the jobs' own folders.
+    store_trunk: '' or the folder of a store that may only be read, beside store_root's.
     """
 
     nvcc: str
@@ -44,8 +47,11 @@ class Context:
     scratch: str
     store_root: str
     store_limit: int
+    store_trunk: str = ""
 
     def store(self) -> Store:
+        if self.store_trunk:
+            return Branch(Path(self.store_root), Path(self.store_trunk))
         return Store(Path(self.store_root), self.store_limit)
 
     @property
@@ -59,6 +65,11 @@ class Context:
 
     def to_wire(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def archlist(fronts: Iterable[Front]) -> tuple[int, ...]:
+    """__CUDA_ARCH_LIST__ as one nvcc call with these fronts would define it: 800, 860."""
+    return tuple(sorted({front.virtual.number * 10 for front in fronts}))
 
 
 def context_from_wire(data: dict[str, Any]) -> Context:

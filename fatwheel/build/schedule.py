@@ -21,13 +21,19 @@ Memory is bytes, times are seconds. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..model import Job, Unit
 
+Fits = Callable[[Job, int], bool]  # a job and the bytes that it is taken to need
+
 # Lend a slot only if it brings the end nearer by more than estimates are worth.
 _WORTH_LENDING = 0.98
+
+
+def _anywhere(job: Job, need: int) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Scheduler:
         self._had_company: set[Job] = set()
         self._waiting: Job | None = None
         self._passers: dict[Job, int] = {}
+        self._lonely: Job | None = None
         if lend:
             self._lend_if_worth_it(jobs)
 
@@ -83,19 +90,31 @@ class Scheduler:
         """Whether nothing is running or left to run."""
         return not (self._running or self._queue or self._alone)
 
-    def next(self) -> Job | None:
-        """A job to start now, which counts as running from here on; None: wait for an end."""
+    def next(self, fits: Fits = _anywhere) -> Job | None:
+        """A job to start now, which counts as running from here on; None: wait for an end.
+
+        fits says whether a job, taken to need so many bytes, may start where it would run; a
+        job that is to run alone is not asked about.
+        """
         if not self._queue:
             return self._start_alone()
         if len(self._running) >= self._slots:
             return None
         free = self._memory - sum(self._running.values())
         head = self._queue[0]
-        if head.need <= free:
+        if head.need <= free and fits(head.job, head.need):
             return self._start(0)
         if head.job is not self._waiting:
             self._waiting, self._passers = head.job, {}
-        return self._start_passer(min(free, self._room_beside(head)))
+        return self._start_passer(min(free, self._room_beside(head)), fits)
+
+    def need(self, job: Job) -> int:
+        """The bytes that a running job is taken to need."""
+        return self._running[job]
+
+    def is_alone(self, job: Job) -> bool:
+        """Whether a running job was started to run alone."""
+        return self._lonely is job
 
     def finished(self, job: Job) -> None:
         """A running job is done."""
@@ -133,9 +152,9 @@ class Scheduler:
         """
         return self._memory - head.need - sum(self._passers.values())
 
-    def _start_passer(self, room: int) -> Job | None:
+    def _start_passer(self, room: int, fits: Fits) -> Job | None:
         for place, claim in enumerate(self._queue):
-            if claim.need <= room:
+            if claim.need <= room and fits(claim.job, claim.need):
                 self._passers[claim.job] = claim.need
                 return self._start(place)
         return None
@@ -150,7 +169,7 @@ class Scheduler:
     def _start_alone(self) -> Job | None:
         if self._running or not self._alone:
             return None
-        job = self._alone.pop(0)
+        job = self._lonely = self._alone.pop(0)
         self._running[job] = self._memory
         return job
 

@@ -1,10 +1,11 @@
 """A worker: makes the slices of one shard, one job per line that comes in.
 
-Protocol, JSON lines. In: first the context, then jobs as {"id", "job"}. Out, one line per job:
-{"id", "outcome": "made", "seconds", "cpu", "rss"}, {"id", "outcome": "killed", "rss"} for a
-compiler that was killed for memory, or {"id", "outcome": "failed", "what", "where", "hint",
-"details", "class"}. When the input ends the worker ends its compilers and itself, so nothing
-outlives a build that was killed.
+Protocol, JSON lines. In: first the context (or, in a container, what `build.inside` wants), then
+jobs as {"id", "job"}. Out, one line per job: {"id", "outcome": "made", "seconds", "cpu", "rss"},
+{"id", "outcome": "killed", "rss"} for a compiler that was killed for memory, or {"id", "outcome":
+"failed", "what", "where", "hint", "details", "class"}; "id" is null where no job can be done.
+When the input ends the worker ends its compilers and itself, so nothing outlives a build that was
+killed. What happens is written to stderr for the log, in words.
 
 Standard library only.
 """
@@ -16,10 +17,12 @@ import json
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import FatwheelError, StoreError
+from ..model import Job
 from ..store import Store
 from .context import Context, context_from_wire, job_from_wire
 from .preprocess import Texts
@@ -30,17 +33,20 @@ from .slices import KilledForMemoryError, run_job
 def main() -> None:
     """The worker's entry point: stdin and stdout carry the protocol."""
     lead_group()
-    context = context_from_wire(json.loads(sys.stdin.readline()))
+    serve(context_from_wire(json.loads(sys.stdin.readline())), sys.stdin, Answers())
+    end_group()
+
+
+def serve(context: Context, lines: Iterable[str], answer: Callable[[dict[str, Any]], None]) -> None:
+    """Begin every job that comes in, until the lines end."""
     store = context.store()
     texts = Texts(context, store)
-    answer = _Answers()
-    for line in sys.stdin:
+    for line in lines:
         task = json.loads(line)
         # A thread per job: it only waits for its compiler.
         threading.Thread(
             target=_work, args=(context, store, texts, task, answer), daemon=True
         ).start()
-    end_group()
 
 
 def _work(
@@ -50,26 +56,36 @@ def _work(
     task: dict[str, Any],
     answer: Callable[[dict[str, Any]], None],
 ) -> None:
+    job = job_from_wire(task["job"])
+    log(f"{job.label}: begun")
+    outcome = outcome_of(lambda: _made(context, store, texts, job), job.label)
+    log(f"{job.label}: {_in_words(outcome)}")
+    answer({"id": task["id"], **outcome})
+
+
+def _made(context: Context, store: Store, texts: Texts, job: Job) -> dict[str, Any]:
+    return {"outcome": "made", **dataclasses.asdict(run_job(context, store, texts, job))}
+
+
+def outcome_of(task: Callable[[], dict[str, Any]], label: str) -> dict[str, Any]:
+    """What a task returns, or how it failed: without an answer the build would wait for ever."""
     try:
-        made = run_job(context, store, texts, job_from_wire(task["job"]))
-        outcome = {"outcome": "made", **dataclasses.asdict(made)}
+        return task()
     except KilledForMemoryError as error:
-        outcome = {"outcome": "killed", "rss": error.rss}
+        return {"outcome": "killed", "rss": error.rss}
     except FatwheelError as error:
-        outcome = _failed(error)
+        return _failed(error)
     except OSError as error:
-        outcome = _failed(StoreError(str(error), where=error.filename))
+        return _failed(StoreError(str(error), where=error.filename))
     except Exception as error:
-        # Without an answer the build would wait for ever.
-        outcome = _failed(
+        return _failed(
             FatwheelError(
                 f"a mistake in fatwheel itself: {error!r}",
-                where=task["job"]["unit"]["name"],
+                where=label,
                 hint="please report it, with the lines above",
                 details=traceback.format_exc().splitlines(),
             )
         )
-    answer({"id": task["id"], **outcome})
 
 
 def _failed(error: FatwheelError) -> dict[str, Any]:
@@ -79,7 +95,22 @@ def _failed(error: FatwheelError) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class _Answers:
+def _in_words(outcome: dict[str, Any]) -> str:
+    if outcome["outcome"] == "made":
+        return f"made in {outcome['seconds']:.1f} s, at most {outcome['rss'] / 2**30:.2f} GiB"
+    if outcome["outcome"] == "killed":
+        return f"killed for memory at {outcome['rss'] / 2**30:.2f} GiB"
+    return "\n".join([f"failed: {outcome['what']}", *outcome["details"]])
+
+
+def log(words: str) -> None:
+    """A line for the shard's log."""
+    with suppress(OSError):
+        sys.stderr.write(f"{words}\n")
+        sys.stderr.flush()
+
+
+class Answers:
     """Writes one line at a time, whichever thread it comes from."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class Project:
     variables: tuple[tuple[str, str], ...]
     epoch: int
     stub_commands: tuple[str, ...] = ()
+
+    def at(self, root: Path) -> Project:
+        """The same project in another place."""
+        return replace(self, root=root)
 
 
 class Upstream:

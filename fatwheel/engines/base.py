@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from queue import Queue
 from typing import Protocol
 
-from ..build.context import Context
 from ..build.slices import Made
-from ..errors import FatwheelError
+from ..errors import FatwheelError, OutOfMemoryError
 from ..model import Job
+from .allot import Limits
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,14 @@ class JobMade:
 
 @dataclass(frozen=True)
 class JobKilled:
-    """The compiler was killed for memory, at a peak of rss bytes."""
+    """The compiler was killed for memory, at a peak of rss bytes.
+
+    limit: the bytes that its worker may have, 0 where it has no limit of its own.
+    """
 
     job: Job
     rss: int
+    limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,15 @@ class JobBroken:
 class WorkerLost:
     """The worker itself ended; the jobs that it had are not done.
 
-    A worker may report this again, for jobs that were given to it when it was gone.
+    A worker may report this again, for jobs that were given to it when it was gone. failure is
+    what it is called if it happens to a job again that runs alone.
     """
 
     worker: Worker
     shard: str
     jobs: tuple[Job, ...]
     reason: str
+    failure: type[FatwheelError] = OutOfMemoryError
 
 
 Report = JobMade | JobKilled | JobBroken | WorkerLost
@@ -71,7 +77,8 @@ class Worker(Protocol):
 class Engine(Protocol):
     """Where shards run."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    def open(self, shard: str, context: Context, reports: Reports) -> Worker:
-        """A new worker for a shard."""
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        """A new worker for a shard. Raises EngineError where there can be none."""

@@ -1,6 +1,8 @@
 """Runs the jobs of all shards on an engine: admits, watches, retries, collects what failed.
 
-One job's failure stops no other: what can be made is made and kept in the store.
+One job's failure stops no other: what can be made is made and kept in the store. A shard's worker
+is opened for its first job and ended after its last one. A job that is to run alone gets a worker
+of its own, with all that the build may use.
 """
 
 from __future__ import annotations
@@ -8,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from queue import Empty, Queue
 
-from ..build.context import Context
 from ..build.schedule import Scheduler
 from ..errors import FatwheelError, OutOfMemoryError
 from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed
 from ..model import Job, Shard
+from .allot import Allotment, Limits
 from .base import Engine, JobBroken, JobKilled, JobMade, Report, Reports, Worker
 
 _SAMPLE_EVERY = 0.5  # seconds between two looks at the memory in use
@@ -24,17 +26,18 @@ class JobRun:
     def __init__(
         self,
         engine: Engine,
-        context: Context,
         shards: tuple[Shard, ...],
+        allotment: Allotment,
         scheduler: Scheduler,
         emit: Emit,
     ) -> None:
         self.errors: list[FatwheelError] = []
         self._engine = engine
-        self._context = context
+        self._allotment = allotment
         self._shard_of: Mapping[Job, str] = {
             job: shard.name for shard in shards for job in shard.jobs
         }
+        self._left = {shard.name: set(shard.jobs) for shard in shards}
         self._scheduler = scheduler
         self._emit = emit
         self._reports: Reports = Queue()
@@ -47,16 +50,52 @@ class JobRun:
                 self._start_what_fits()
                 self._wait_for_report()
         finally:
-            for worker in self._workers.values():
-                worker.close()
+            self._close_all()
 
     def _start_what_fits(self) -> None:
-        while job := self._scheduler.next():
+        while job := self._scheduler.next(self._fits):
             shard = self._shard_of[job]
-            if shard not in self._workers:
-                self._workers[shard] = self._engine.open(shard, self._context, self._reports)
+            if self._scheduler.is_alone(job):
+                self._close_all()
+                worker = self._open(shard, self._allotment.whole)
+            else:
+                worker = self._workers.get(shard) or self._open(shard, self._allotment.each)
             self._emit(JobStarted(job, shard))
-            self._workers[shard].start(job)
+            worker.start(job)
+
+    def _fits(self, job: Job, need: int) -> bool:
+        """Whether a job has room in its shard's worker, or that may be opened."""
+        shard = self._shard_of[job]
+        beside = [other for other in self._scheduler.running if self._shard_of[other] == shard]
+        if not beside:
+            return len(self._busy()) < self._allotment.at_once
+        used = sum(map(self._scheduler.need, beside))
+        return used + need <= self._allotment.each.memory
+
+    def _busy(self) -> set[str]:
+        """The shards that have a running job."""
+        return {self._shard_of[job] for job in self._scheduler.running}
+
+    def _open(self, shard: str, limits: Limits) -> Worker:
+        """A new worker for a shard, in the place of one that has nothing to do for now."""
+        for idle in set(self._workers) - self._busy():
+            if len(self._workers) < self._allotment.at_once:
+                break
+            self._workers.pop(idle).close()
+        self._workers[shard] = self._engine.open(shard, limits, self._reports)
+        return self._workers[shard]
+
+    def _close_all(self) -> None:
+        workers, self._workers = self._workers, {}
+        for worker in workers.values():
+            worker.close()
+
+    def _done_with(self, job: Job) -> None:
+        """A job is made or has failed for good: its worker ends if that was the last one."""
+        shard = self._shard_of[job]
+        self._left[shard].discard(job)
+        if not self._left[shard] and shard in self._workers:
+            self._workers.pop(shard).close()
 
     def _wait_for_report(self) -> None:
         while True:
@@ -76,9 +115,12 @@ class JobRun:
                     report.job, self._shard_of[report.job], made.seconds, made.cpu, made.rss
                 )
             )
+            self._done_with(report.job)
         elif isinstance(report, JobKilled):
-            peak = f"{report.rss / 2**30:.1f} GiB"
-            self._retry(report.job, report.rss, f"killed for memory at {peak}")
+            reason = f"killed for memory at {_gib(report.rss)}"
+            if report.limit:
+                reason += f"; its container may have {_gib(report.limit)}"
+            self._retry(report.job, report.rss, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)
             self._fail(report.job, report.error)
@@ -87,22 +129,23 @@ class JobRun:
                 del self._workers[report.shard]
             report.worker.close()
             for job in report.jobs:
-                self._retry(job, 0, f"its worker was lost: {report.reason}")
+                self._retry(job, 0, f"its worker was lost: {report.reason}", report.failure)
 
-    def _retry(self, job: Job, rss: int, reason: str) -> None:
+    def _retry(self, job: Job, rss: int, reason: str, failure: type[FatwheelError]) -> None:
         """Run a killed job again alone; the second time it has failed."""
         if self._scheduler.killed_for_memory(job, rss):
             self._emit(JobFailed(job, self._shard_of[job], reason, retry=True))
             return
+        hint = "this unit needs more memory" if failure is OutOfMemoryError else None
         self._fail(
-            job,
-            OutOfMemoryError(
-                f"it did not survive even alone: {reason}",
-                where=job.label,
-                hint="this unit needs a machine with more memory",
-            ),
+            job, failure(f"it did not survive even alone: {reason}", where=job.label, hint=hint)
         )
 
     def _fail(self, job: Job, error: FatwheelError) -> None:
         self.errors.append(error)
         self._emit(JobFailed(job, self._shard_of[job], error.what, retry=False))
+        self._done_with(job)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -12,14 +12,12 @@ from ..containers.layouts import layout_of
 from ..containers.specs import ContainerSpec, Mount
 from .allot import Limits
 
-CAPTURE, ASSEMBLE = "capture", "assemble"
-
 
 @dataclass(frozen=True)
 class Station:
     """What all containers of one target have in common.
 
-    image:   the image of its Python and torch; os is the image's.
+    image:   the image of its Python and torch; os and os_build are the image's (see Containers).
     python:  as in '3.11'.
     code:    the folder that holds the package `fatwheel`.
     sources: the folder with the project, and with what capture found in it.
@@ -28,6 +26,7 @@ class Station:
 
     image: str
     os: str
+    os_build: int
     python: str
     code: Path
     sources: Path
@@ -53,9 +52,5 @@ class Station:
             cpus=limits.cpus,
             memory=limits.memory,
             os=self.os,
+            os_build=self.os_build,
         )
-
-
-def shard_purpose(name: str) -> str:
-    """What the container of a shard is called in labels, logs and plans."""
-    return f"shard {name}"

@@ -1,0 +1,215 @@
+"""The `docker` engine: capture, every shard and assembling run in a container each.
+
+What a container makes comes into a folder of its own on this machine and is taken into the store
+from there, so a container can damage nothing but its own results. Docker itself is the business of
+`containers`; what runs inside is `build.inside`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..branch import Harvest
+from ..build.context import unit_from_wire
+from ..build.inside import ASSEMBLE, BRANCH, CAPTURE, CAPTURED, SHARD, SOURCES, WHEEL, Message
+from ..build.lookup import Lookup, SliceDigests, lookup_from_wire
+from ..containers.client import DockerEngine
+from ..containers.layouts import owner
+from ..containers.running import Container, Ending
+from ..errors import EngineError, FatwheelError, OutOfMemoryError
+from ..model import Job, Unit
+from ..store import Store
+from .allot import Limits
+from .base import Reports, Worker
+from .conversation import Conversation, error_of
+from .logs import log_name, shard_purpose
+from .stations import Station
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a target's containers run, and what of this machine they get.
+
+    store:  where what they make is taken to.
+    work:   a folder of this build, for what comes in.
+    logs:   a folder for what they say, kept.
+    labels: of every container, so that leftovers are known.
+    """
+
+    engine: DockerEngine
+    station: Station
+    store: Store
+    work: Path
+    logs: Path
+    labels: dict[str, str]
+
+    def incoming(self, purpose: str) -> Path:
+        """A new folder that a container may write to."""
+        parent = self.work / "incoming"
+        parent.mkdir(exist_ok=True)
+        taken = len(list(parent.iterdir()))
+        folder = parent / str(taken)
+        folder.mkdir()
+        user = owner(self.engine)
+        if user is not None:
+            os.chown(folder, *user)
+        return folder
+
+    def container(
+        self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
+    ) -> Container:
+        """A container, not started yet."""
+        spec = self.station.container(purpose, incoming, limits)
+        log = self.logs / log_name(purpose)
+        return Container(self.engine, spec, self.labels, on_line, log)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A target's units, and what the store answers of them; the engine of its shards."""
+
+    site: Site
+    message: Message
+    units: tuple[Unit, ...]
+    lookup: Lookup
+    name: str = "docker"
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        """The worker of a shard: a container that the build talks to."""
+        return _ContainerWorker(shard, self, limits, reports)
+
+    def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
+        """Upstream's wheel, and the digests of the slices in it."""
+        message = replace(self.message, task=ASSEMBLE, units=tuple(map(asdict, self.units)))
+        incoming, made = _call(self.site, ASSEMBLE, message, limits)
+        return incoming / WHEEL / Path(made["wheel"]).name, made["slices"]
+
+
+def capture(site: Site, message: Message, limits: Limits) -> Captured:
+    """Run upstream's build for the first time; the project lies below the station's sources.
+
+    Raises what the container met, or EngineError where it ended without a word.
+    """
+    incoming, made = _call(site, CAPTURE, message, limits)
+    (incoming / SOURCES).rename(site.station.sources / CAPTURED)
+    units = tuple(map(unit_from_wire, made["units"]))
+    return Captured(site, message, units, lookup_from_wire(made["lookup"]))
+
+
+def _call(
+    site: Site, purpose: str, message: Message, limits: Limits
+) -> tuple[Path, dict[str, Any]]:
+    """Have a container do one thing; the folder of what came in, and its answer."""
+    incoming = site.incoming(purpose)
+    answers: queue.Queue[str | None] = queue.Queue()
+    container = site.container(purpose, incoming, limits, answers.put)
+    container.start()
+    try:
+        # The answer comes before the end, if it comes.
+        threading.Thread(target=_tell_end, args=(container, answers), daemon=True).start()
+        container.send(message.to_line())
+        answer = answers.get()
+    finally:
+        container.kill()
+        ending = container.wait()
+    Harvest(incoming / BRANCH, site.store).gather()
+    if answer is None:
+        raise _silent(site, purpose, ending, limits)
+    outcome = json.loads(answer)
+    if outcome["outcome"] == "killed":
+        raise _short_of_memory(purpose, limits)
+    if outcome["outcome"] == "failed":
+        raise error_of(outcome)
+    return incoming, outcome
+
+
+def _tell_end(container: Container, answers: queue.Queue[str | None]) -> None:
+    container.wait()
+    answers.put(None)
+
+
+class _ContainerWorker:
+    """A shard's container; what it has made is in the store before anybody hears of it."""
+
+    def __init__(self, shard: str, captured: Captured, limits: Limits, reports: Reports) -> None:
+        purpose = shard_purpose(shard)
+        site = captured.site
+        incoming = site.incoming(purpose)
+        self._limits = limits
+        self._harvest = Harvest(incoming / BRANCH, site.store)
+        self._talk = Conversation(self, shard, reports, self._send, limits.memory)
+        self._closing = False
+        self._container = site.container(purpose, incoming, limits, self._hear)
+        self._container.start()
+        self._container.send(replace(captured.message, task=SHARD).to_line())
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def start(self, job: Job) -> None:
+        self._talk.start(job)
+
+    def close(self) -> None:
+        self._closing = True
+        self._container.kill()
+        self._container.wait()
+        self._harvest.gather()
+
+    def memory(self) -> int:
+        return self._container.memory()
+
+    def _send(self, line: str) -> None:
+        self._container.send(line)
+
+    def _hear(self, line: str) -> None:
+        try:
+            self._harvest.gather()
+        except FatwheelError as error:
+            self._talk.broken(error)
+        else:
+            self._talk.heard(line)
+
+    def _watch(self) -> None:
+        ending = self._container.wait()
+        if not self._closing:
+            failure = OutOfMemoryError if ending.out_of_memory else EngineError
+            self._talk.lost(_in_words(ending, self._limits), failure)
+
+
+def _in_words(ending: Ending, limits: Limits) -> str:
+    if ending.out_of_memory:
+        return f"its container used more than the {_gib(limits.memory)} that it may have"
+    words = f"its container ended with exit code {ending.code}"
+    if ending.last_lines:
+        words += ": " + " / ".join(line.strip() for line in ending.last_lines[-3:])
+    return words
+
+
+def _silent(
+    site: Site, purpose: str, ending: Ending, limits: Limits
+) -> EngineError | OutOfMemoryError:
+    if ending.out_of_memory:
+        return _short_of_memory(purpose, limits)
+    return EngineError(
+        f"the container ended without a word, with exit code {ending.code}",
+        where=purpose,
+        details=ending.last_lines,
+        hint=f"its log: {site.logs / log_name(purpose)}",
+    )
+
+
+def _short_of_memory(purpose: str, limits: Limits) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"its container used more than the {_gib(limits.memory)} that it may have",
+        where=purpose,
+        hint="give the build more memory: --memory",
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

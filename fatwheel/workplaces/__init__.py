@@ -1,0 +1,1 @@
+"""Where a target is built: on this machine, or in containers of an image."""

@@ -1,0 +1,120 @@
+"""A workplace in containers: an image, and an engine that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..build.context import digest
+from ..build.inside import CAPTURE, PROJECT, Message
+from ..build.lookup import Lookup, SliceDigests
+from ..cache import cache_folder
+from ..containers.client import DockerEngine, connect
+from ..containers.layouts import layout_of
+from ..containers.reaping import build_labels, reap
+from ..engines import docker
+from ..engines.allot import Limits
+from ..engines.base import Engine
+from ..engines.stations import Station
+from ..events import Emit, Note
+from ..images.build import ensure_image
+from ..machine import cores, free_memory
+from ..model import Front, Target
+from ..prepare import (
+    HOME,
+    is_seeded,
+    log_folder,
+    open_store,
+    own_work_folder,
+    project_name,
+    step,
+    store_folder,
+    unpacked,
+)
+from ..toolchain.compilers import compiler_id
+from .base import Premises, Workplace
+
+_ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
+
+
+@dataclass(frozen=True)
+class _Contained:
+    engine: DockerEngine
+    image: str
+    compiler_id: str
+    identity: str
+    cores: int
+    memory: int
+
+    @contextmanager
+    def workplace(
+        self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
+    ) -> Iterator[Workplace]:
+        with own_work_folder() as work:
+            sources = work / "sources"
+            project = unpacked(target.recipe, sources / PROJECT, emit)
+            site = self._site(target, sources, work, emit)
+            layout = layout_of(site.station.os)
+            below = project.root.relative_to(sources / PROJECT)
+            message = Message(
+                task=CAPTURE, name=project_name(target.recipe), project=project.at(below),
+                fronts=fronts, units=(), compiler_id=self.compiler_id,
+                seeded=is_seeded(target.toolchain), threads=limits.cpus,
+                description=layout.description, sources=layout.sources, store=layout.store,
+                incoming=layout.incoming, work=layout.work,
+            )  # fmt: skip
+            with step(emit, "capture"):
+                captured = docker.capture(site, message, limits)
+            yield _ContainedWorkplace(captured, captured, captured.lookup, project.epoch, work)
+
+    def _site(self, target: Target, sources: Path, work: Path, emit: Emit) -> docker.Site:
+        containers = target.toolchain.containers
+        assert containers is not None, "engine_for saw to it"
+        logs = log_folder(target)
+        emit(Note(f"logs of the containers: {logs}"))
+        store_folder().mkdir(parents=True, exist_ok=True)
+        station = Station(
+            image=self.image, os=containers.os, os_build=containers.os_build,
+            python=target.python, code=HOME, sources=sources, store=store_folder(),
+        )  # fmt: skip
+        return docker.Site(
+            self.engine, station, open_store(), work, logs, build_labels(logs.name, work)
+        )
+
+
+def contained_premises(target: Target, emit: Emit) -> Premises:
+    """An image of the target's Python and torch, built where the engine has it not.
+
+    Leftovers of builds that were killed are removed. Raises EngineError, and what making images
+    does.
+    """
+    toolchain = target.toolchain
+    assert toolchain.containers is not None, "engine_for saw to it"
+    engine = connect()
+    engine.check_os(toolchain.containers.os, toolchain.name)
+    reap(engine, cache_folder())
+    with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
+        image = ensure_image(engine, toolchain, target.python, target.torch, cache_folder(), emit)
+    [build] = [
+        build for build in toolchain.builds
+        if (build.python, build.torch) == (target.python, target.torch)
+    ]  # fmt: skip
+    memory = min(free_memory(), engine.memory - _ENGINE_KEEPS)
+    return _Contained(
+        engine, image, compiler_id(toolchain, build), digest(image),
+        min(cores(), engine.cpus), memory,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _ContainedWorkplace:
+    captured: docker.Captured
+    engine: Engine
+    lookup: Lookup
+    epoch: int
+    scratch: Path
+
+    def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
+        return self.captured.assemble(limits)

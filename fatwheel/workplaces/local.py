@@ -1,0 +1,63 @@
+"""A workplace on this machine: an environment, and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..build.context import digest
+from ..build.lookup import Lookup, SliceDigests
+from ..engines.allot import Limits
+from ..engines.base import Engine
+from ..engines.process import ProcessEngine
+from ..events import Emit
+from ..machine import cores, free_memory
+from ..model import Front, Target
+from ..prepare import Prepared, Tools, log_folder, prepared, ready_tools, step
+from .base import Premises, Workplace
+
+
+@dataclass(frozen=True)
+class _Local:
+    tools: Tools
+    compiler_id: str
+    identity: str
+    cores: int
+    memory: int
+
+    @contextmanager
+    def workplace(
+        self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
+    ) -> Iterator[Workplace]:
+        with prepared(target, self.tools, emit) as ready:
+            with step(emit, "plan"):
+                lookup = ready.workshop.look_up(ready.units, fronts, cores())
+            engine = ProcessEngine(ready.context(fronts), log_folder(target))
+            epoch = ready.upstream.project.epoch
+            yield _LocalWorkplace(ready, fronts, engine, lookup, epoch, ready.scratch)
+
+
+def local_premises(target: Target, emit: Emit) -> Premises:
+    """This machine: raises what making the environment does."""
+    tools = ready_tools(target, emit)
+    environment = tools.environment
+    return _Local(
+        tools, environment.compiler_id, digest(environment.root.name, tools.compiler.id),
+        cores(), free_memory(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _LocalWorkplace:
+    ready: Prepared
+    fronts: tuple[Front, ...]
+    engine: Engine
+    lookup: Lookup
+    epoch: int
+    scratch: Path
+
+    def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
+        wheel = self.ready.upstream.assemble(self.ready.context(self.fronts), self.fronts)
+        return wheel, self.ready.workshop.slice_digests(self.ready.units, self.fronts)
