@@ -35,10 +35,14 @@ _HELP = {
     auto_shortflags=False,
     help={
         **_HELP,
+        "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
+        "windows-msvc17.8-cuda12.3 where containers are Windows'; toolchains for Windows always "
+        "use containers)",
         "python": "Pythons to make wheels for, comma-separated: 3.10,3.11 "
         "(default: the one that runs this, if the toolchain serves it, or else the newest)",
         "torch": "torch to build against, as 2.11.0 (default: the toolchain's newest)",
-        "engine": "where the work runs: process, worker processes on this machine",
+        "engine": "where the work runs: process, worker processes on this machine; docker, "
+        "containers (default: process where the toolchain can do without containers)",
         "shards": "workers to spread the work over (default: one per architecture)",
         "front": "exact: each architecture gets a run of nvcc's front end of its own, as nvcc "
         "does it; shared: one run for all, half the work; auto: shared where a proof kept with "
@@ -53,8 +57,8 @@ def build(
     arch: str | None = None,
     python: str | None = None,
     torch: str | None = None,
-    toolchain: str = TOOLCHAIN,
-    engine: str = "process",
+    toolchain: str | None = None,
+    engine: str | None = None,
     shards: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,

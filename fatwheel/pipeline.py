@@ -34,7 +34,7 @@ from .verify.wheel import check_wheel
 from .wheels.name import version_label
 from .wheels.pack import repack
 from .workplaces.base import Premises, Workplace
-from .workplaces.choose import engine_for, premises_for
+from .workplaces.choose import default_toolchain, engine_for, premises_for
 
 FRONTS = ("auto", "exact", "shared")
 
@@ -47,7 +47,7 @@ class BuildRequest:
     archs: str | None
     pythons: str | None
     torch: str | None
-    toolchain: str
+    toolchain: str | None
     engine: str | None
     shards: int | None
     jobs: int | None
@@ -59,9 +59,8 @@ class BuildRequest:
 def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay."""
     _check_choice("--front", request.front, FRONTS)
-    asked = resolve(
-        request.kernel, request.toolchain, request.archs, request.pythons, request.torch
-    )
+    toolchain = request.toolchain or default_toolchain(request.engine)
+    asked = resolve(request.kernel, toolchain, request.archs, request.pythons, request.torch)
     engine = engine_for(asked.toolchain, request.engine)
     _check_writable(request.out)
     return [_build_target(target, engine, request, emit) for target in asked.targets]

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,9 @@ def _call(
 
 
 def _tell_end(container: Container, answers: queue.Queue[str | None]) -> None:
-    container.wait()
+    # Where waiting fails, whoever reads the answers waits once more, and meets the error.
+    with suppress(FatwheelError):
+        container.wait()
     answers.put(None)
 
 
@@ -175,7 +178,11 @@ class _ContainerWorker:
             self._talk.heard(line)
 
     def _watch(self) -> None:
-        ending = self._container.wait()
+        try:
+            ending = self._container.wait()
+        except FatwheelError as error:
+            self._talk.broken(error)
+            return
         if not self._closing:
             failure = OutOfMemoryError if ending.out_of_memory else EngineError
             self._talk.lost(_in_words(ending, self._limits), failure)

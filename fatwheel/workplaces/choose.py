@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 
-from ..errors import UsageError
+from ..errors import EngineError, UsageError
 from ..events import Emit
 from ..model import Target, Toolchain
 from .base import Premises
 
 PROCESS, DOCKER = "process", "docker"
 ENGINES = (PROCESS, DOCKER)
+TOOLCHAINS = {"linux": "linux-cuda13.0", "windows": "windows-msvc17.8-cuda12.3"}  # by system
+
+
+def default_toolchain(engine: str | None) -> str:
+    """The toolchain of this system, or of what the containers are that it is asked to use."""
+    system = platform.system().lower()
+    if engine == DOCKER:
+        from ..containers.client import connect
+
+        # An engine that does not answer is reported once it is needed; a plan needs none.
+        with suppress(EngineError):
+            system = connect().os
+    return TOOLCHAINS.get(system, TOOLCHAINS["linux"])
 
 
 def engine_for(toolchain: Toolchain, asked: str | None) -> str:
