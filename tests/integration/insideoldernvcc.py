@@ -1,0 +1,118 @@
+"""What runs in the container with an older nvcc: fatwheel's own code, and one plain nvcc call.
+
+Each of selftest's units below is compiled as slices, each by an nvcc process of its own, and
+stitched; and once more by one nvcc call for all architectures. Both objects and their cubins,
+which cuobjdump of the same toolkit extracts, are left in a folder for the test. Besides the units
+there are two objects of one plain call each, without the anchor of the module id.
+
+Standard library only: it runs on the container's own Python.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+from fatwheel.arch import Arch
+from fatwheel.build import preprocess
+from fatwheel.build.assemble import object_of
+from fatwheel.build.context import Context
+from fatwheel.build.view import Places
+from fatwheel.model import Front, Unit
+
+from .monolithic import compile_monolithic, cubins
+
+CODE, SOURCES, OUT = "/fatwheel/code", "/fatwheel/sources", "/fatwheel/out"
+ARCHS = ("sm_80", "sm_86", "sm_89")
+UNITS = ("templates", "statics", "cub", "lineinfo")
+UNANCHORED = ("unanchored-1", "unanchored-2")  # folders of two objects of the first unit
+_NVCC = "/usr/lib/nvidia-cuda-toolkit"
+_WORKERS = 2
+
+
+def unit_of(name: str) -> Unit:
+    """A unit as setup.py of selftest has it compiled, less torch's headers."""
+    lines = ("-lineinfo",) if name == "lineinfo" else ()
+    return Unit(
+        name=f"csrc/{name}",
+        kind="cuda",
+        source=f"@src@/csrc/{name}.cu",
+        codegen=("-O3", "-std=c++17", "-Xcompiler", "-fPIC", *lines),
+        preprocessor=("-I", "@src@/csrc"),
+    )
+
+
+def fronts() -> tuple[Front, ...]:
+    """A front for each architecture."""
+    numbers = (int(name.removeprefix("sm_")) for name in ARCHS)
+    archs = [Arch(number) for number in numbers]
+    return tuple(Front(arch, (arch.sm,)) for arch in archs)
+
+
+def context() -> Context:
+    """The context of an nvcc without -frandom-seed: nothing but the anchor fixes the module id."""
+    return Context(
+        nvcc="@cuda@/bin/nvcc",
+        cxx="/usr/bin/g++-13",
+        device_id="nvcc 12.4",
+        host_id="g++ 13",
+        seeded=False,
+        archlist=(800, 860, 890),  # as nvcc defines it from ARCHS
+        places=Places(SOURCES, (("cuda", _NVCC),), ""),
+        environment=(("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8"), ("SOURCE_DATE_EPOCH", "0")),
+        scratch=f"{OUT}/scratch",
+        store_root=f"{OUT}/store",
+        store_limit=1 << 30,
+    )
+
+
+def main() -> None:
+    """Compile everything, a few units at a time; a failure of any of them is the script's."""
+    Path(OUT, "scratch").mkdir()
+    tasks: list[Callable[[], None]] = [
+        step for name in UNITS for step in (partial(_sliced, name), partial(_monolithic, name))
+    ]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for done in [pool.submit(task) for task in tasks]:
+            done.result()
+    with patch.object(preprocess, "unit_header", _unanchored_header):
+        for folder in UNANCHORED:
+            _compile_plainly(unit_of(UNITS[0]), folder)
+
+
+def _sliced(name: str) -> None:
+    where = context()
+    (obj := Path(OUT, f"{name}.sliced.o")).write_bytes(
+        object_of(where, where.store(), unit_of(name), fronts())
+    )
+    _extract(obj)
+
+
+def _monolithic(name: str) -> None:
+    _extract(_compile_plainly(unit_of(name), f"{name}.monolithic"))
+
+
+def _compile_plainly(unit: Unit, folder: str) -> Path:
+    made = compile_monolithic(context(), unit, fronts(), Path(OUT, folder))
+    return Path(shutil.copy(made, Path(OUT, f"{folder}.o")))
+
+
+def _extract(obj: Path) -> None:
+    folder = obj.with_suffix(".cubins")
+    for arch, cubin in cubins(Path("/usr/bin/cuobjdump"), obj, folder).items():
+        (folder / arch).write_bytes(cubin)
+
+
+_anchored_header = preprocess.unit_header
+
+
+def _unanchored_header(unit: Unit, numbers: tuple[int, ...]) -> str:
+    """The list of architectures alone."""
+    lines = _anchored_header(unit, numbers).splitlines(keepends=True)
+    kept = [line for line in lines if line.startswith("#")]
+    assert len(kept) == len(lines) - 1, "the anchor is no longer one line of the header"
+    return "".join(kept)
