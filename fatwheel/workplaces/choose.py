@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..errors import EngineError, UsageError
 from ..events import Emit
 from ..model import Target, Toolchain
-from .base import Premises
+
+if TYPE_CHECKING:  # what builds needs more of a system than saying what would build
+    from .base import Premises
 
 PROCESS, DOCKER = "process", "docker"
 ENGINES = (PROCESS, DOCKER)
