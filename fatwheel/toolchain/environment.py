@@ -236,7 +236,7 @@ def _unpack_missing(plan: _Plan, emit: Emit) -> None:
     for package in missing:
         shutil.rmtree(plan.unpacked(package), ignore_errors=True)
     downloads = plan.cache / "downloads"
-    fetch(missing, downloads, emit)
+    fetch(missing, downloads, emit, toolchain=plan.toolchain.name)
     unpack_all({place(package, downloads): plan.unpacked(package) for package in missing}, emit)
 
 

@@ -1,31 +1,32 @@
-"""Pinned files, from the user's own package index into a folder of downloads.
+"""Pinned files into a folder of downloads: from their URLs, or from the user's own package index.
 
     <folder>/<sha256>/<filename>    finished, and what its pin says
     <folder>/incoming/              being written; swept when the writer is dead
 
 A file is accepted by its exact name, size and sha256, wherever it comes from. What is finished
-stays, so a fetch that was interrupted goes on from there. No code of a package is run: an sdist
-is a file like any other.
+stays, so a fetch that was interrupted goes on from there; a connection that breaks off is taken up
+at the byte where it broke. No code of a package is run: an sdist is a file like any other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from unearth import Link
 
 from .. import cache, files
-from ..errors import FetchError, HashMismatchError
+from ..errors import FetchError, HashMismatchError, ToolchainError
 from ..events import Emit, Progress
-from ..model import Package
-from .index import Index, RefusedError, Source, TransientError
-from .pipconfig import read_pip_config
+from ..model import Download, Package
+from .index import Index, Source
+from .part import Part, TooLongError
+from .pipconfig import PipConfig, read_pip_config
+from .web import RefusedError, TransientError, Web
 
 WORKERS = 4  # connections at once
 _TICK = 0.1  # seconds between two looks at the workers
@@ -33,38 +34,53 @@ _PATIENCE = 2.0  # seconds that a worker gets to end after a failure or Ctrl-C
 
 LABEL = "download"
 
+Pinned = Package | Download
 T = TypeVar("T")
 
 
-def fetch(packages: Sequence[Package], folder: Path, emit: Emit) -> list[Path]:
-    """Fetch what is not in `folder` yet; the files' paths, in the order of `packages`.
+def fetch(pinned: Sequence[Pinned], folder: Path, emit: Emit, *, toolchain: str = "") -> list[Path]:
+    """Fetch what is not in `folder` yet; the files' paths, in the order of `pinned`.
 
     Files that are there are checked again by size and sha256, and fetched anew where they are
     not what they should be. Emits Progress over the bytes of all missing files, from the
-    calling thread only.
+    calling thread only. toolchain: the one that the files belong to, for what an error says.
 
-    Raises FetchError (not found, no network), HashMismatchError, StoreError (disk full).
+    Raises ToolchainError where a pin is not locked, FetchError (not found, no network),
+    HashMismatchError, StoreError (disk full).
     """
-    missing = [package for package in packages if not is_fetched(package, folder)]
+    check_locked(pinned, toolchain)
+    missing = [item for item in pinned if not is_fetched(item, folder)]
     if missing:
         _Fetch(missing, folder).run(emit)
-    return [place(package, folder) for package in packages]
+    return [place(item, folder) for item in pinned]
 
 
-def place(package: Package, folder: Path) -> Path:
-    """Where a package's file is once it is fetched."""
-    return folder / package.sha256 / package.filename
+def check_locked(pinned: Iterable[Pinned], toolchain: str = "") -> None:
+    """Raise ToolchainError, with all of them, where size or sha256 of a file is not known."""
+    unlocked = [item.filename for item in pinned if not item.locked]
+    if unlocked:
+        raise ToolchainError(
+            "it is not known yet what these files must be, so they are not fetched",
+            where=f"toolchain {toolchain}" if toolchain else None,
+            details=unlocked,
+            hint=f"invoke lock --toolchain {toolchain or 'NAME'}",
+        )
 
 
-def is_fetched(package: Package, folder: Path) -> bool:
+def place(pinned: Pinned, folder: Path) -> Path:
+    """Where a file is once it is fetched."""
+    return folder / pinned.sha256 / pinned.filename
+
+
+def is_fetched(pinned: Pinned, folder: Path) -> bool:
     """Whether the file is there and is what its pin says."""
-    path = place(package, folder)
+    path = place(pinned, folder)
     try:
-        if path.stat().st_size != package.size:
+        if path.stat().st_size != pinned.size:
             return False
     except OSError:
         return False
-    return files.digest_of(path) == package.sha256
+    return files.digest_of(path) == pinned.sha256
 
 
 class _Stopped(Exception):
@@ -72,14 +88,14 @@ class _Stopped(Exception):
 
 
 class _Fetch:
-    """One run: workers take packages from a queue, the calling thread reports."""
+    """One run: workers take files from a queue, the calling thread reports."""
 
-    def __init__(self, packages: Sequence[Package], folder: Path) -> None:
+    def __init__(self, pinned: Sequence[Pinned], folder: Path) -> None:
         self.folder = folder
         self.incoming = files.Incoming(folder / "incoming")
-        self.total = sum(package.size for package in packages)
+        self.total = sum(item.size for item in pinned)
         # Largest first, so that no worker is left alone with a large file at the end.
-        self.queue = deque(sorted(packages, key=lambda package: -package.size))
+        self.queue = deque(sorted(pinned, key=lambda item: -item.size))
         self.received: dict[str, int] = {}  # bytes by sha256
         self.failures: list[BaseException] = []
         self.stop = threading.Event()
@@ -87,7 +103,8 @@ class _Fetch:
     def run(self, emit: Emit) -> None:
         """Fetch all, or raise what went wrong first."""
         self.incoming.sweep()
-        self.index = Index(read_pip_config())
+        config = read_pip_config()
+        self.web = self._client(config)
         # Daemons, because a thread that waits for a silent server must not hold up Ctrl-C.
         workers = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
@@ -101,9 +118,19 @@ class _Fetch:
             self.stop.set()
             for worker in workers:
                 worker.join(_PATIENCE)
-            self.index.close()
+            self.web.close()
         if self.failures:
             raise self.failures[0]
+
+    def _client(self, config: PipConfig) -> Web:
+        """Without an index where none is needed: the user may have none configured."""
+        self.sources: tuple[Source, ...] = ()
+        if all(item.url for item in self.queue):
+            return Web(config)
+        index = Index(config)
+        self.sources = index.sources
+        self.links = index.links
+        return index
 
     def _report(self, workers: Sequence[threading.Thread], emit: Emit) -> None:
         shown = -1
@@ -121,34 +148,33 @@ class _Fetch:
         try:
             while not self.stop.is_set():
                 try:
-                    package = self.queue.popleft()
+                    item = self.queue.popleft()
                 except IndexError:
                     return
-                self._fetch_one(package)
+                self._fetch_one(item)
         except _Stopped:
             pass
         except BaseException as error:  # handed to the calling thread, which raises it
             self.failures.append(error)
             self.stop.set()
 
-    def _fetch_one(self, package: Package) -> None:
-        """Try every link of every source until one yields the pinned file."""
+    def _fetch_one(self, item: Pinned) -> None:
+        """Try its URL, or every link of every source, until one yields the pinned file."""
         looked: list[str] = []
         wrong: HashMismatchError | None = None
-        for source in self.index.sources:
-            for link in self._listed(source, package, looked):
-                try:
-                    self._patiently(partial(self._download, link, package))
-                    return
-                except HashMismatchError as error:
-                    wrong = error
-                    looked.append(f"{link.redacted}: another file")
-                except RefusedError as error:
-                    looked.append(f"{link.redacted}: {error}")
+        for link in self._links_of(item, looked):
+            try:
+                self._download(link, item)
+                return
+            except HashMismatchError as error:
+                wrong = error
+                looked.append(f"{link.redacted}: another file")
+            except RefusedError as error:
+                looked.append(f"{link.redacted}: {error}")
         if wrong is not None:
             raise wrong
         raise FetchError(
-            f"cannot fetch {package.filename}",
+            f"cannot fetch {item.filename}",
             details=["looked here:", *(f"  {line}" for line in looked)],
             hint=(
                 "check the network, and what pip is configured with: python -m pip config list "
@@ -156,70 +182,69 @@ class _Fetch:
             ),
         )
 
-    def _listed(self, source: Source, package: Package, looked: list[str]) -> list[Link]:
-        try:
-            return self._patiently(partial(self.index.links, source, package))
-        except RefusedError as error:
-            looked.append(f"{source.shown}: {error}")
-            return []
+    def _links_of(self, item: Pinned, looked: list[str]) -> Iterator[Link]:
+        if item.url:
+            yield Link(item.url)
+            return
+        assert isinstance(item, Package)  # a Download has a URL
+        for source in self.sources:
+            try:
+                yield from self._patiently(partial(self.links, source, item))
+            except RefusedError as error:
+                looked.append(f"{source.shown}: {error}")
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """The action's result; tried again, after a pause, while the failure may pass."""
-        trouble: TransientError | None = None
-        for _ in self.index.tries(self.stop):
-            try:
-                return action()
-            except TransientError as error:
-                trouble = error
-        if self.stop.is_set():
-            raise _Stopped
-        raise RefusedError(f"{trouble} ({self.index.config.retries + 1} tries)")
-
-    def _download(self, link: Link, package: Package) -> None:
-        """One try at one link. Raises HashMismatchError, RefusedError or TransientError."""
-        target = place(package, self.folder)
-        self.received[package.sha256] = 0
         try:
-            with self.incoming.file() as part:
-                with part.open("xb") as stream, self.index.opened(link) as chunks:
-                    digest = self._receive(chunks, stream, package)
+            return self.web.patiently(action, self.stop)
+        except RefusedError:
+            if self.stop.is_set():
+                raise _Stopped from None
+            raise
+
+    def _download(self, link: Link, item: Pinned) -> None:
+        """A file from one link. Raises HashMismatchError or RefusedError."""
+        self.received[item.sha256] = 0
+        try:
+            with self.incoming.file() as path:
+                with path.open("xb") as stream:
+                    part = Part(stream, item.size)
+                    self._patiently(partial(self._receive, link, item, part))
                     files.sync_file(stream)
-                self._check(digest, link, package)
-                files.move(part, target)
+                if part.sha256 != item.sha256:
+                    raise self._mismatch(link, item, f"sha256 {part.sha256}")
+                files.move(path, place(item, self.folder))
+        except TooLongError:
+            raise self._mismatch(link, item, f"more than {item.size} bytes") from None
         except OSError as error:
             raise files.disk_error(
-                error, f"keep {package.filename}", self.folder, f"{cache.VARIABLE}=FOLDER"
+                error, f"keep {item.filename}", self.folder, f"{cache.VARIABLE}=FOLDER"
             ) from error
 
-    def _receive(self, chunks: Iterator[bytes], stream: BinaryIO, package: Package) -> str:
-        """Write the chunks; their sha256. Ends early when there are more bytes than pinned."""
-        digest = hashlib.sha256()
-        size = 0
-        for chunk in chunks:
+    def _receive(self, link: Link, item: Pinned, part: Part) -> None:
+        """One try. Raises TransientError, RefusedError or TooLongError."""
+
+        def note(size: int) -> None:
             if self.stop.is_set():
                 raise _Stopped
-            digest.update(chunk)
-            size += len(chunk)
-            if size > package.size:
-                return f"{digest.hexdigest()} (of the first {size} bytes; it has more)"
-            stream.write(chunk)
-            self.received[package.sha256] = size
-        if size < package.size:
-            raise TransientError(f"ended after {size} of {package.size} bytes")
-        return digest.hexdigest()
+            self.received[item.sha256] = size
 
-    def _check(self, digest: str, link: Link, package: Package) -> None:
-        if digest != package.sha256:
-            self.received[package.sha256] = 0
-            raise HashMismatchError(
-                f"{package.filename} is not the file that was pinned",
-                where=link.redacted,
-                details=[
-                    f"pinned:   sha256 {package.sha256}, {package.size} bytes",
-                    f"received: sha256 {digest}",
-                ],
-                hint=(
-                    "the download was removed; the index, a mirror or the pin is wrong: compare "
-                    "with another index before changing the pin"
-                ),
-            )
+        part.receive(self.web, link, note)
+        if part.size < item.size:
+            raise TransientError(f"ended after {part.size} of {item.size} bytes")
+
+    def _mismatch(self, link: Link, item: Pinned, received: str) -> HashMismatchError:
+        self.received[item.sha256] = 0
+        if item.url:
+            advice = "what lies at this URL has changed, or a proxy sends something else: find out"
+        else:
+            advice = "the index, a mirror or the pin is wrong: compare with another index"
+        return HashMismatchError(
+            f"{item.filename} is not the file that was pinned",
+            where=link.redacted,
+            details=[
+                f"pinned:   sha256 {item.sha256}, {item.size} bytes",
+                f"received: {received}",
+            ],
+            hint=f"the download was removed; {advice} before changing the pin",
+        )

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.errors import FetchError, HashMismatchError, StoreError
+from fatwheel.errors import FetchError, HashMismatchError, StoreError, ToolchainError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.model import Package
+from fatwheel.model import Download, Package
 from fatwheel.toolchain import fetch as fetch_module
 from fatwheel.toolchain.fetch import fetch
 from fatwheel.toolchain.pipconfig import PipConfig
 
-from .webserver import Server, body, cut_short, in_turn, status
+from .webserver import Server, body, cut_short, in_turn, ranged, status
 
 WHEEL = "demo-1.0-cp313-cp313-win_amd64.whl"  # neither this Python nor this system
 SDIST = "demo-1.0.tar.gz"
@@ -39,7 +39,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[PipConfig], None]:
     """Puts a configuration in the place of the user's."""
-    monkeypatch.setattr("fatwheel.toolchain.index._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("fatwheel.toolchain.web._FIRST_PAUSE", 0.01)
 
     def use(config: PipConfig) -> None:
         monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
@@ -207,7 +207,7 @@ def test_server_errors_pass(index: Server, tmp_path: Path) -> None:
 def test_a_lasting_server_error_is_told(index: Server, tmp_path: Path) -> None:
     index.answers["/simple/demo/"] = status(500)
     with pytest.raises(FetchError) as caught:
-        fetch([pin(b"")], tmp_path, silent)
+        fetch([pin(b"a")], tmp_path, silent)
     assert "500 Internal Server Error" in str(caught.value)
     assert index.asked_for("/simple/demo/") == 3
 
@@ -369,3 +369,131 @@ def test_ctrl_c_ends_at_once_although_the_server_is_silent(
         fetch([pin(b"12345")], tmp_path, interrupt)
     assert time.monotonic() - started < 3
     hold.set()
+
+
+# -- files that have a URL -----------------------------------------------------------------------
+
+ARCHIVE = "cuda_nvcc-1.0-archive.zip"
+
+
+def at(server: Server, content: bytes) -> Download:
+    digest = hashlib.sha256(content).hexdigest()
+    url = f"{server.url}/redist/{ARCHIVE}"
+    return Download("cuda_nvcc", "1.0", url, ARCHIVE, len(content), digest)
+
+
+@pytest.fixture
+def bare(server: Server, use: Callable[[PipConfig], None]) -> Server:
+    """A server, and pip configured with no index at all."""
+    use(PipConfig(retries=2, timeout=5.0))
+    return server
+
+
+def test_a_file_comes_from_its_url_without_any_index(bare: Server, tmp_path: Path) -> None:
+    content = b"archive" * 1000
+    bare.serve(f"/redist/{ARCHIVE}", content)
+    events: list[Event] = []
+
+    [path] = fetch([at(bare, content)], tmp_path, events.append)
+
+    assert path == tmp_path / hashlib.sha256(content).hexdigest() / ARCHIVE
+    assert path.read_bytes() == content
+    assert events[-1] == Progress("download", len(content), len(content))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_package_may_have_a_url_beside_others_of_the_index(index: Server, tmp_path: Path) -> None:
+    wheel = "torch-2.1.1+cu121-cp311-cp311-win_amd64.whl"
+    content, listed = b"torch", b"listed"
+    index.list("demo", WHEEL)
+    index.serve(f"/files/{WHEEL}", listed)
+    index.serve("/whl/" + wheel.replace("+", "%2B"), content)
+    torch = Package(
+        "torch", "2.1.1+cu121", wheel, len(content), hashlib.sha256(content).hexdigest(),
+        "runtime", f"{index.url}/whl/{wheel.replace('+', '%2B')}",
+    )  # fmt: skip
+
+    first, second = fetch([pin(listed), torch], tmp_path, silent)
+
+    assert (first.read_bytes(), second.read_bytes()) == (listed, content)
+    assert second.name == wheel
+    assert index.asked_for("/simple/torch/") == 0, "its place is the URL, not the index"
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(bare: Server, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10
+    bare.answers[f"/redist/{ARCHIVE}"] = ranged(content, sent=1000)
+
+    [path] = fetch([at(bare, content)], tmp_path, silent)
+
+    assert path.read_bytes() == content
+    assert bare.asked_for(f"/redist/{ARCHIVE}") == 3, "2560 bytes in pieces of 1000"
+
+
+def test_a_server_that_resumes_somewhere_else_is_refused(bare: Server, tmp_path: Path) -> None:
+    content = b"0123456789"
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(206)
+        handler.send_header("Content-Range", "bytes 7-9/10")
+        handler.send_header("Content-Length", "3")
+        handler.end_headers()
+        handler.wfile.write(content[7:])
+
+    bare.answers[f"/redist/{ARCHIVE}"] = in_turn(cut_short(content, 5), elsewhere)
+    with pytest.raises(FetchError, match="asked for byte 5 and sends byte 7"):
+        fetch([at(bare, content)], tmp_path, silent)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("received", "said"),
+    [
+        (b"evil", hashlib.sha256(b"evil").hexdigest()),  # sha256sum says the same
+        (b"good and more", "more than 4 bytes"),
+    ],
+)
+def test_another_file_at_the_url_is_refused(
+    bare: Server, tmp_path: Path, received: bytes, said: str
+) -> None:
+    bare.serve(f"/redist/{ARCHIVE}", received)
+    with pytest.raises(HashMismatchError) as caught:
+        fetch([at(bare, b"good")], tmp_path, silent)
+    assert said in str(caught.value)
+    assert f"{bare.url}/redist/{ARCHIVE}" in str(caught.value)
+    assert leftovers(tmp_path) == []
+
+
+def test_too_short_a_file_at_the_url_is_told_with_both_sizes(bare: Server, tmp_path: Path) -> None:
+    bare.serve(f"/redist/{ARCHIVE}", b"go")
+    with pytest.raises(FetchError, match=r"ended after 2 of 4 bytes \(3 tries\)"):
+        fetch([at(bare, b"good")], tmp_path, silent)
+
+
+def test_a_url_that_is_gone(bare: Server, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="404 Not Found") as caught:
+        fetch([at(bare, b"good")], tmp_path, silent)
+    assert f"cannot fetch {ARCHIVE}" in str(caught.value)
+    assert bare.asked_for(f"/redist/{ARCHIVE}") == 1
+
+
+def test_a_host_that_does_not_answer(use: Callable[[PipConfig], None], tmp_path: Path) -> None:
+    use(PipConfig(retries=0))
+    gone = Download("a", "1", "http://127.0.0.1:9/a-1.zip", "a-1.zip", 1, "0" * 64)
+    with pytest.raises(FetchError, match=r"http://127\.0\.0\.1:9/a-1\.zip: no connection"):
+        fetch([gone], tmp_path, silent)
+
+
+def test_what_is_not_locked_is_refused_before_anything_is_fetched(
+    bare: Server, tmp_path: Path
+) -> None:
+    known = at(bare, b"known")
+    unknown = [
+        Download("a", "1", f"{bare.url}/a-1.zip", "a-1.zip", 0, "0" * 64),
+        Download("b", "1", f"{bare.url}/b-1.zip", "b-1.zip", 5, ""),
+    ]
+    with pytest.raises(ToolchainError) as caught:
+        fetch([known, *unknown], tmp_path, silent, toolchain="windows-x")
+    assert caught.value.details == ("a-1.zip", "b-1.zip")
+    assert caught.value.hint == "invoke lock --toolchain windows-x"
+    assert bare.requests == []

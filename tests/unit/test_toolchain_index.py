@@ -19,9 +19,10 @@ from unearth import Link
 
 from fatwheel.errors import FetchError
 from fatwheel.model import Package
-from fatwheel.toolchain import index as index_module
-from fatwheel.toolchain.index import Index, RefusedError, TransientError
+from fatwheel.toolchain import web as web_module
+from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig
+from fatwheel.toolchain.web import RefusedError, TransientError
 
 from .webserver import Server, body, cut_short, status
 
@@ -263,6 +264,6 @@ def test_certificates_that_are_none_are_named(opened: Opened, tmp_path: Path, op
 
 
 def test_a_folder_of_certificates_is_taken(opened: Opened, tmp_path: Path) -> None:
-    context = index_module._ssl_context(PipConfig(cert=str(tmp_path)))
+    context = web_module._ssl_context(PipConfig(cert=str(tmp_path)))
     assert not isinstance(context, bool)
     assert context.get_ca_certs() == []

@@ -14,12 +14,17 @@ class Server:
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
-        self.requests: list[str] = []
+        self.requests: list[str] = []  # by GET
+        self.heads: list[str] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests.append(self.path)
+                outer.answers.get(self.path, status(404))(self)
+
+            def do_HEAD(self) -> None:
+                outer.heads.append(self.path)
                 outer.answers.get(self.path, status(404))(self)
 
             def log_message(self, *_: object) -> None:
@@ -55,7 +60,37 @@ def body(content: bytes, kind: str = "application/octet-stream") -> Answer:
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        handler.wfile.write(content)
+        if handler.command != "HEAD":
+            handler.wfile.write(content)
+
+    return answer
+
+
+def ranged(content: bytes, sent: int) -> Answer:
+    """Sends at most so many bytes, from where it is asked to begin, and hangs up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.end_headers()
+        handler.wfile.write(content[start : start + sent])
+        handler.close_connection = True
+
+    return answer
+
+
+def without_length(content: bytes) -> Answer:
+    """Sends all and hangs up: only the end tells the size."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(content)
+        handler.close_connection = True
 
     return answer
 
