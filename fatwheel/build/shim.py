@@ -22,7 +22,10 @@ from typing import Any
 
 from ..errors import FatwheelError, UpstreamError
 from ..model import Unit
-from .commands import Compile, read_host, read_nvcc
+from .commands import Compile
+from .commands_cl import read_cl
+from .commands_gcc import read_gcc
+from .commands_nvcc import read_nvcc
 from .context import context_from_wire, fingerprint
 from .view import Marks, abstract
 
@@ -100,7 +103,9 @@ def _settings() -> dict[str, Any]:
 def _read(tool: str, arguments: list[str]) -> Compile | None:
     if tool == "nvcc":
         return read_nvcc(arguments, os.getcwd(), os.environ)
-    return read_host(arguments, os.getcwd())
+    if tool == "cl":
+        return read_cl(arguments, os.getcwd(), os.environ)
+    return read_gcc(arguments, os.getcwd())
 
 
 def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
