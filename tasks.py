@@ -1,8 +1,9 @@
 """The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
 
 Arguments and help only; each task makes one call. Tasks for work on fatwheel itself are in
-fatwheel.development. Results go to stdout, everything else to stderr. Relative paths are relative
-to the folder that invoke is called in, which may be any folder below this one.
+fatwheel.development, those for a workstation in fatwheel.workstation. Results go to stdout,
+everything else to stderr. Relative paths are relative to the folder that invoke is called in, which
+may be any folder below this one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fatwheel import ui
 from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
 from fatwheel.ui.arguments import TOOLCHAIN, FilesTask, count_of, file_of, folder_of, size_of
 from fatwheel.ui.ending import reported
+from fatwheel.workstation import doctor, setup  # noqa: F401 (tasks, too)
 
 # What each task calls is imported when it runs: the list of tasks, help and tab completion
 # should not wait for it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .boards import LiveBoard, PlainBoard, board
+from .health import show_health, show_setup
 from .messages import show_error, show_note, show_plan
 from .results import (
     show_bench,
@@ -24,11 +25,13 @@ __all__ = [
     "show_cache",
     "show_edited",
     "show_error",
+    "show_health",
     "show_inspection",
     "show_json",
     "show_note",
     "show_plan",
     "show_proof",
+    "show_setup",
     "show_verification",
     "show_wheels",
 ]

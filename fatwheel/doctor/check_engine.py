@@ -1,0 +1,352 @@
+"""Checks of the container engine: reached, of the right kind, with room, limits and images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
+
+from .. import text
+from ..containers.layouts import isolation
+from ..errors import EngineError
+from ..sizes import parse_size
+from . import needs
+from .check_network import restart_command
+from .check_toolchain import setup_command
+from .facts import (
+    WINDOWS,
+    CacheFacts,
+    DaemonFile,
+    EngineTrouble,
+    EngineView,
+    Facts,
+    ImageFacts,
+    Silence,
+    Trouble,
+    WindowsHost,
+)
+from .finding import Check, Finding, Fix
+
+ENGINE = Check("engine", "container engine")
+KIND = Check("engine-os", "kind of containers")
+ISOLATION = Check("isolation", "isolation")
+CONTAINER_DISK = Check("container-disk", "disk of a container")
+IMAGE_DISK = Check("image-disk", "disk for images")
+LIMITS = Check("limits", "limits that hold")
+MOUNTS = Check("mounts", "folders in containers")
+IMAGES = Check("images", "images")
+
+_AFTER_ENGINE = (KIND, ISOLATION, CONTAINER_DISK, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
+_DEFAULT_SIZE = 20 * needs.GB
+_ROOMY_SINCE = 23  # the first engine whose Windows containers get 127 GB by themselves
+_WANTED = "size=127GB"
+_HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
+
+
+def check_engine(facts: Facts) -> Finding:
+    engine = facts.container_engine
+    if engine is None:
+        return ENGINE.skipped(f"{facts.toolchain.name} runs in processes here")
+    why = "every step of a build runs in a container"
+    if isinstance(engine, Silence):
+        return ENGINE.wrong(engine.reason, why, *_start(facts))
+    if isinstance(engine, EngineTrouble):
+        trouble = engine.trouble
+        found = f"{trouble.what} ({trouble.where})" if trouble.where else trouble.what
+        by_kind = {"permission": _allow, "absent": _start}.get(engine.kind)
+        hint = (Fix(trouble.hint),) if trouble.hint and not by_kind else ()
+        return ENGINE.wrong(found, why, *(by_kind(facts) if by_kind else ()), *hint)
+    found = f"{engine.facts.version} at {engine.endpoint}"
+    if engine.facts.system:
+        found += f" on {engine.facts.system}"
+    return ENGINE.ok(found)
+
+
+def _start(facts: Facts) -> tuple[Fix, ...]:
+    if facts.host.system == WINDOWS:
+        return (
+            Fix("start Docker Desktop, or the engine's service:", "sc.exe start docker", True),
+            Fix("is there none yet: docs/windows.md installs one"),
+        )
+    return (
+        Fix("start it", "sudo systemctl start docker", administrator=True),
+        Fix("is there none yet (Debian, Ubuntu)", "sudo apt-get install docker.io", True),
+        Fix("is it elsewhere", "export DOCKER_HOST=unix:///path/to/docker.sock"),
+    )
+
+
+def _allow(facts: Facts) -> tuple[Fix, ...]:
+    if facts.host.system == WINDOWS:
+        return (
+            Fix(
+                "join the engine's group (docker-users with Docker Desktop), then sign in again",
+                "net localgroup docker-users %USERNAME% /add",
+                administrator=True,
+            ),
+        )
+    return (
+        Fix(
+            "join the engine's group, whose members are as good as root, then sign in again",
+            'sudo usermod -aG docker "$USER"',
+            administrator=True,
+        ),
+    )
+
+
+def check_kind(facts: Facts, engine: EngineView) -> Finding:
+    """OSType and processor, against the toolchain's."""
+    wanted = facts.toolchain.containers
+    if wanted is None:
+        return KIND.wrong(
+            f"{facts.toolchain.name} has no [containers]",
+            "no images can be made of it",
+            Fix("use another toolchain, or processes", "invoke doctor --engine process"),
+        )
+    found = f"{engine.facts.os} containers on {engine.architecture or 'an unknown processor'}"
+    if engine.architecture.lower() not in ("", "x86_64", "amd64"):
+        return KIND.wrong(
+            found, "compilers and wheels are for x86-64", Fix("use an engine on an x86-64 machine")
+        )
+    if engine.facts.os == wanted.os:
+        return KIND.ok(found)
+    why = f"{facts.toolchain.name} needs {wanted.os} containers"
+    return KIND.wrong(found, why, *_switch(facts, wanted.os))
+
+
+def _switch(facts: Facts, wanted: str) -> tuple[Fix, ...]:
+    if facts.host.system != WINDOWS:
+        if wanted == "linux":
+            return (Fix("name an engine with Linux containers", "docker context ls"),)
+        return (
+            Fix(
+                "only a Windows host runs Windows containers: use one, or a toolchain for Linux",
+                "invoke doctor --toolchain linux-cuda13.0 --engine docker",
+            ),
+        )
+    which = wanted.capitalize()
+    return (
+        Fix(
+            f"Docker Desktop: right-click its icon, Switch to {which} containers…",
+            rf'"C:\Program Files\Docker\Docker\DockerCli.exe" -Switch{which}Engine',
+        ),
+    )
+
+
+def check_isolation(facts: Facts, engine: EngineView) -> Finding:
+    wanted = facts.toolchain.containers
+    if engine.facts.os != "windows" or wanted is None or wanted.os != "windows":
+        return ISOLATION.skipped("only Windows containers have it")
+    host = engine.facts.os_build
+    found = f"host build {host or 'unknown'}, image build {wanted.os_build}"
+    try:
+        way = isolation(host, wanted.os_build)
+    except EngineError as error:
+        return ISOLATION.wrong(found, error.what, *([Fix(error.hint)] if error.hint else []))
+    found += f": {way} isolation"
+    windows = facts.windows if isinstance(facts.windows, WindowsHost) else None
+    if windows and engine.local and windows.edition in _HOME_EDITIONS:
+        return ISOLATION.wrong(
+            f"{found}; Windows edition {windows.edition}",
+            "this edition runs no Windows containers",
+            Fix("Settings, System, Activation: upgrade to Windows Pro", "slui.exe 3", True),
+        )
+    if way == "process" or windows is None or not engine.local:
+        return ISOLATION.ok(found)
+    return _check_hyperv(found, windows)
+
+
+def _check_hyperv(found: str, windows: WindowsHost) -> Finding:
+    why = "a container of that kind is a small virtual machine"
+    if windows.hyperv is False:
+        feature = Fix(
+            "install Hyper-V, then start Windows again",
+            "dism.exe /Online /Enable-Feature /FeatureName:Microsoft-Hyper-V /All /NoRestart",
+            administrator=True,
+        )
+        firmware = Fix(
+            "switch virtualization on in the firmware's setup (Intel VT-x, AMD-V); in a virtual "
+            "machine, nested virtualization",
+            administrator=True,
+        )
+        fixes = (feature, firmware) if windows.virtualization is False else (feature,)
+        return ISOLATION.wrong(f"{found}, and Hyper-V is not installed", why, *fixes)
+    return ISOLATION.ok(f"{found}, Hyper-V is installed")
+
+
+def check_container_disk(facts: Facts, engine: EngineView) -> Finding:
+    """The C: that a Windows container sees, which has nothing to do with the free disk."""
+    if engine.facts.os != "windows":
+        return CONTAINER_DISK.skipped("only Windows containers have a disk of a fixed size")
+    file = facts.daemon_file
+    needed = needs.container_size(facts.toolchain, facts.python)
+    why = f"compilers, torch and a build take up to {text.size(needed)} of it"
+    fix = _size_fix(facts, engine, file)
+    if file is None or file.mistake:
+        known = f"{file.path}: {file.mistake}" if file else "the engine is not on this machine"
+        return CONTAINER_DISK.warning(f"not known; {known}", why, *fix)
+    if file.misspelt:
+        found = f'{file.path} says "storage-opt", which has no effect'
+        return CONTAINER_DISK.wrong(found, f"it is spelt storage-opts; {why}", *fix)
+    size = _configured_size(file)
+    if size is None and _major(engine.facts.version) >= _ROOMY_SINCE:
+        return CONTAINER_DISK.ok("127 GB, as this engine does by itself")
+    shown = f"{text.size(size)}, by {file.path}" if size else "20 GB, this engine's default"
+    if (size or _DEFAULT_SIZE) < needed:
+        return CONTAINER_DISK.wrong(shown, why, *fix)
+    return CONTAINER_DISK.ok(shown)
+
+
+def _size_fix(facts: Facts, engine: EngineView, file: DaemonFile | None) -> tuple[Fix, ...]:
+    entry = f'"storage-opts": ["{_WANTED}"]'
+    if engine.desktop:
+        return (Fix(f"Docker Desktop: Settings, Docker Engine: add {entry}, Apply & restart"),)
+    path = file.path if file else "the engine's daemon.json"
+    if file and not file.exists:
+        say = f"write {{{entry}}} into {path}, then start the engine again"
+    else:
+        say = f"add {entry} to {path}, then start the engine again"
+    return (Fix(say, restart_command(facts), administrator=True),)
+
+
+def _configured_size(file: DaemonFile) -> int | None:
+    """Bytes; None where no option says it. Docker's units are powers of two, however written."""
+    for option in file.options:
+        match = re.fullmatch(r"size=(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", option.strip(), re.IGNORECASE)
+        if match:
+            unit = f"{match[2].upper()}iB" if match[2] else "B"
+            return parse_size(f"{match[1]}{unit}")
+    return None
+
+
+def _major(version: str) -> int:
+    match = re.match(r"\d+", version)
+    return int(match[0]) if match else 0
+
+
+def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
+    images = facts.images
+    if isinstance(images, ImageFacts) and set(images.wanted) == set(images.present):
+        needed = 0
+    else:
+        needed = needs.image_size(facts.toolchain, facts.python)
+    where = f"where the engine keeps images ({engine.facts.root})"
+    need = f"about {text.size(needed)} for the images" if needed else "the images are there"
+    if engine.free is None:
+        if not needed:
+            return IMAGE_DISK.ok(need)
+        return IMAGE_DISK.warning(
+            f"{need}; what is free {where} cannot be seen from here",
+            "an image that does not fit fails in the middle",
+            Fix("look there", "docker system df"),
+        )
+    found = f"{text.size(engine.free)} free {where}; {need}"
+    if engine.free < needed:
+        return IMAGE_DISK.wrong(
+            found,
+            "an image that does not fit fails in the middle",
+            Fix("see what is in the way", "docker system df"),
+            Fix("remove images that nothing uses", "docker image prune"),
+            Fix('or say "data-root": "FOLDER" in daemon.json', restart_command(facts), True),
+        )
+    return IMAGE_DISK.ok(found)
+
+
+def check_limits(facts: Facts, engine: EngineView) -> Finding:
+    """What the engine's kernel can hold containers to."""
+    if engine.facts.os == "windows":
+        return LIMITS.ok("memory and processors, as Windows always does")
+    limits = engine.facts.limits
+    missing = sorted({"memory", "swap", "cpus", "pids"} - limits)
+    if not missing:
+        return LIMITS.ok("memory, swap, processors and processes")
+    found = f"not for {', '.join(missing)}"
+    kernel = Fix(
+        "add cgroup_enable=memory swapaccount=1 to GRUB_CMDLINE_LINUX in /etc/default/grub, then "
+        "start the machine again",
+        "sudo update-grub",
+        administrator=True,
+    )
+    newer = Fix("or use a system with control groups of version 2, as all since 2022 have")
+    if "memory" in missing:
+        return LIMITS.wrong(
+            found, "a compiler that takes too much would take the machine with it", kernel, newer
+        )
+    return LIMITS.warning(found, "what takes too much may slow everything else down", kernel, newer)
+
+
+def check_mounts(facts: Facts, engine: EngineView) -> Finding:
+    """Whether the engine sees the cache's folder, and may let containers use it."""
+    cache = facts.cache
+    if not engine.local:
+        return MOUNTS.warning(
+            f"the engine is elsewhere: {engine.endpoint}",
+            "it must see this machine's folders under the same paths",
+            Fix("use an engine of this machine", "docker context use default"),
+        )
+    if not isinstance(cache, CacheFacts):
+        return MOUNTS.skipped("the cache's folder does not answer")
+    if engine.facts.selinux:
+        return MOUNTS.warning(
+            "SELinux labels decide",
+            "containers are refused folders that are not labelled for them",
+            Fix(
+                "label the cache's folder",
+                f"sudo chcon -Rt container_file_t '{cache.folder}'",
+                administrator=True,
+            ),
+        )
+    if engine.desktop and facts.host.system != WINDOWS and not cache.in_home:
+        return MOUNTS.warning(
+            f"{cache.folder} is outside of your home",
+            "Docker Desktop shares what it was told to share",
+            Fix(f"Docker Desktop: Settings, Resources, File sharing: add {cache.folder}"),
+        )
+    if facts.host.system == WINDOWS and engine.facts.os == "windows" and cache.in_home:
+        return _check_profile(cache)
+    return MOUNTS.ok(f"the engine sees {cache.folder}")
+
+
+def _check_profile(cache: CacheFacts) -> Finding:
+    """Under process isolation a container's accounts are strangers to the host's files."""
+    short = PurePath(cache.folder).drive or "C:"
+    return MOUNTS.warning(
+        f"{cache.folder} is in your profile",
+        "containers' accounts have no access there",
+        Fix("make a folder for it", rf"mkdir {short}\fw"),
+        Fix("let containers in", rf'icacls.exe {short}\fw /grant "*S-1-5-11:(OI)(CI)M"'),
+        Fix("name it, then open a new prompt", rf"setx FATWHEEL_CACHE {short}\fw"),
+    )
+
+
+def check_images(facts: Facts, engine: EngineView) -> Finding:
+    images = facts.images
+    if images is None:
+        return IMAGES.skipped("no image can be made of this toolchain here")
+    why = "the first build makes them, and waits for it"
+    make = Fix("make them now", setup_command(facts))
+    if isinstance(images, Silence):
+        return IMAGES.warning(images.reason, why, make)
+    if isinstance(images, Trouble):
+        hint = (Fix(images.hint),) if images.hint else ()
+        return IMAGES.warning(images.what, why, *hint)
+    missing = [name for name in images.wanted if name not in images.present]
+    if not missing:
+        return IMAGES.ok(", ".join(images.wanted))
+    return IMAGES.warning(f"not made yet: {', '.join(missing)}", why, make)
+
+
+def findings(facts: Facts) -> Iterable[Finding]:
+    """All of them, in the order in which they are shown; none applies where no engine answers."""
+    yield check_engine(facts)
+    engine = facts.container_engine
+    if not isinstance(engine, EngineView):
+        reason = "no container engine is used" if engine is None else "the engine must answer first"
+        yield from (check.skipped(reason) for check in _AFTER_ENGINE)
+        return
+    yield check_kind(facts, engine)
+    yield check_isolation(facts, engine)
+    yield check_container_disk(facts, engine)
+    yield check_image_disk(facts, engine)
+    yield check_limits(facts, engine)
+    yield check_mounts(facts, engine)
+    yield check_images(facts, engine)

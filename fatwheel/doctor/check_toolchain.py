@@ -1,0 +1,186 @@
+"""Checks of the toolchain: pins, files, the host compiler and Pythons, and the GPU beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .. import text
+from ..workplaces.choose import DOCKER
+from . import needs
+from .facts import WINDOWS, Facts, Gpu, GpuFacts, Silence, Trouble
+from .finding import Check, Finding, Fix
+
+PINS = Check("pins", "the toolchain's pins")
+FILES = Check("files", "the toolchain's files")
+COMPILER = Check("compiler", "host compiler")
+PYTHONS = Check("pythons", "Pythons")
+GPU = Check("gpu", "NVIDIA GPU and driver")
+
+_NAMES = 3  # of files in a sentence
+_IN_IMAGES = "in the images, not on this machine"
+
+
+def check_pins(facts: Facts) -> Finding:
+    toolchain = facts.toolchain
+    files = needs.every_file(toolchain)
+    open_files = [file.filename for file in files if not file.locked]
+    in_images = facts.engine == DOCKER and facts.python not in facts.own_bases
+    bases = needs.unlocked_bases(toolchain, facts.python) if in_images else ()
+    if not open_files and not bases:
+        return PINS.ok(f"all {len(files)} files have size and sha256")
+    names = [*(base.reference for base in bases), *open_files]
+    shown = ", ".join(names[:_NAMES])
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    lock = Fix("fill them in, from the indexes", f"invoke lock --toolchain {toolchain.name}")
+    why = "what is not pinned is never used"
+    needed = {file.filename for file in needs.files_for(toolchain, facts.python)}
+    found = f"{len(names)} without size, sha256 or digest: {shown}{more}"
+    if bases or needed & {*open_files}:
+        return PINS.wrong(found, why, lock)
+    return PINS.warning(f"{found}; none of them for Python {facts.python}", why, lock)
+
+
+def check_files(facts: Facts) -> Finding:
+    stock = facts.stock
+    if isinstance(stock, Silence):
+        return FILES.wrong(stock.reason, "a disk that does not answer cannot be built on")
+    total = text.size(stock.present + stock.missing)
+    whose = f"for Python {facts.python}"
+    if not stock.missing:
+        return FILES.ok(f"{total} {whose} are here")
+    return FILES.warning(
+        f"{text.size(stock.missing)} of {total} {whose} are not here yet",
+        "the first build waits for them",
+        Fix("fetch them now", setup_command(facts)),
+    )
+
+
+def setup_command(facts: Facts) -> str:
+    return f"invoke setup --toolchain {facts.toolchain.name} --engine {facts.engine}"
+
+
+def check_compiler(facts: Facts) -> Finding:
+    compiler = facts.compiler
+    if compiler is None:
+        return COMPILER.skipped(_IN_IMAGES)
+    if isinstance(compiler, str):
+        return COMPILER.ok(compiler)
+    why = "nvcc compiles host code with it"
+    if isinstance(compiler, Silence):
+        return COMPILER.wrong(compiler.reason, why, Fix("try it", "g++ -v"))
+    found = f"{compiler.where}: {compiler.what}" if compiler.where else compiler.what
+    return COMPILER.wrong(
+        found, why, *_hint(compiler), _package(facts, "g++", "gcc-c++"), _containers()
+    )
+
+
+def check_pythons(facts: Facts) -> Finding:
+    """The one that is built for must be here; the others are only told."""
+    pythons = facts.pythons
+    if pythons is None:
+        return PYTHONS.skipped(_IN_IMAGES)
+    why = "an environment and extension modules are made with it"
+    if isinstance(pythons, Silence):
+        return PYTHONS.wrong(pythons.reason, why, Fix("try it", "python3 --version"))
+    answers = dict(pythons)
+    usable = [python for python, answer in pythons if isinstance(answer, str)]
+    others = [python for python, answer in pythons if not isinstance(answer, str)]
+    found = f"{', '.join(usable)} usable" if usable else "none is usable"
+    if others:
+        found += f"; not here: {', '.join(others)}"
+    wanted = answers.get(facts.python)
+    if not isinstance(wanted, Trouble):
+        return PYTHONS.ok(found)
+    fixes = (*_hint(wanted), _package(facts, "python3-dev", "python3-devel"))
+    if usable:
+        return PYTHONS.warning(
+            found, f"builds are for {facts.python} unless told otherwise", *fixes
+        )
+    return PYTHONS.wrong(found, why, *fixes, _containers())
+
+
+def _hint(trouble: Trouble) -> tuple[Fix, ...]:
+    return (Fix(trouble.hint),) if trouble.hint else ()
+
+
+def _package(facts: Facts, debian: str, fedora: str) -> Fix:
+    if any(name in facts.host.name for name in ("Fedora", "Red Hat", "Rocky", "Alma", "CentOS")):
+        return Fix("for example", f"sudo dnf install {fedora}", administrator=True)
+    return Fix("for example", f"sudo apt-get install {debian}", administrator=True)
+
+
+def _containers() -> Fix:
+    return Fix("or let it run in containers", "invoke doctor --engine docker")
+
+
+# -- GPU -----------------------------------------------------------------------------------------
+
+
+def check_gpu(facts: Facts) -> Finding:
+    """No build needs one; a driver too old for what is built is worth a warning."""
+    gpu = facts.gpu
+    if isinstance(gpu, Silence):
+        return GPU.warning(
+            gpu.reason, "the driver hangs; wheels cannot be tried here", _driver(facts)
+        )
+    if gpu.trouble:
+        return GPU.warning(gpu.trouble, "wheels cannot be tried here", _driver(facts))
+    if not gpu.driver:
+        if gpu.cards:
+            return GPU.warning(
+                f"{text.count(gpu.cards, 'NVIDIA GPU')}, no driver",
+                "wheels cannot be tried here",
+                _driver(facts),
+            )
+        return GPU.skipped("none here, and builds need none")
+    return _check_driver(facts, gpu)
+
+
+def _check_driver(facts: Facts, gpu: GpuFacts) -> Finding:
+    newest = ".".join(map(str, gpu.cuda))
+    names = ", ".join(
+        f"{one.name} (arch {_arch(one)}, {text.size(one.memory)})" for one in gpu.gpus
+    )
+    found = f"{names or 'no GPU'}; driver {gpu.driver}, for CUDA up to {newest}"
+    wanted = facts.toolchain.cuda
+    major = int(wanted.partition(".")[0])
+    if gpu.cuda[0] < major:
+        return GPU.warning(
+            found,
+            f"wheels of CUDA {wanted} need a driver for CUDA {major}.0 or newer",
+            _driver(facts),
+        )
+    known = {arch.number for arch in facts.toolchain.archs}
+    unknown = [_arch(one) for one in gpu.gpus if int(_arch(one)) not in known]
+    if unknown:
+        return GPU.warning(
+            found,
+            f"this toolchain's nvcc does not know arch {', '.join(dict.fromkeys(unknown))}; older "
+            "machine code or PTX may still run there",
+            Fix("embed PTX of the newest architecture, as in", "invoke build --arch 90+ptx"),
+        )
+    return GPU.ok(found)
+
+
+def _arch(gpu: Gpu) -> str:
+    return f"{gpu.capability[0]}{gpu.capability[1]}"
+
+
+def _driver(facts: Facts) -> Fix:
+    if facts.host.system == WINDOWS:
+        return Fix("install NVIDIA's current driver, by its own installer", administrator=True)
+    if "Debian" in facts.host.name:
+        return Fix(
+            "install NVIDIA's driver", "sudo apt-get install nvidia-driver", administrator=True
+        )
+    if "Ubuntu" in facts.host.name:
+        return Fix("install NVIDIA's driver", "sudo ubuntu-drivers install", administrator=True)
+    return Fix("install NVIDIA's driver as your distribution does", administrator=True)
+
+
+def findings(facts: Facts) -> Iterable[Finding]:
+    yield check_pins(facts)
+    yield check_files(facts)
+    yield check_compiler(facts)
+    yield check_pythons(facts)
+    yield check_gpu(facts)

@@ -1,0 +1,145 @@
+"""Asks the container engine, and reads its configuration file. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from ..containers.client import connect
+from ..errors import EngineError
+from .facts import WINDOWS, DaemonFile, EngineTrouble, EngineView, Trouble
+from .host import nearest
+from .network import without_password
+
+_LOCAL = ("unix://", "npipe://", "http+unix://", "http+docker://localhost")
+
+
+def ask_engine() -> EngineView | EngineTrouble:
+    """What the engine says of itself, or why it cannot be reached."""
+    try:
+        engine = connect()
+        with_images = _view(engine, engine.api.info(), engine.api.images())
+    except EngineError as error:
+        trouble = Trouble(error.what, error.where or "", error.hint or "")
+        return EngineTrouble(_kind(error), trouble)
+    return with_images
+
+
+def _view(engine: Any, info: Mapping[str, Any], images: list[Mapping[str, Any]]) -> EngineView:
+    local = engine.endpoint.startswith(_LOCAL)
+    tags = {str(tag) for image in images for tag in image.get("RepoTags") or ()}
+    ids = {str(image.get("Id")) for image in images}
+    proxies = (
+        f"{name}={without_password(str(info[field]))}"
+        for name, field in (("http", "HttpProxy"), ("https", "HttpsProxy"))
+        if info.get(field)
+    )
+    return EngineView(
+        facts=engine,
+        endpoint=engine.endpoint,
+        architecture=str(info.get("Architecture") or ""),
+        free=_free(engine.root) if local else None,
+        local=local,
+        proxies=tuple(proxies),
+        clock=_clock(str(info.get("SystemTime") or "")),
+        images=frozenset(tags | ids),
+    )
+
+
+def _free(root: str) -> int | None:
+    """Free bytes where the engine keeps images; None where this machine has no such folder.
+
+    That is so with Docker Desktop, whose engine is in a virtual machine.
+    """
+    folder = Path(root)
+    try:
+        # The folder itself may be closed to users; the file system it lies on is not.
+        there = nearest(folder)
+        if not root or there == Path(folder.anchor) or not folder.is_absolute():
+            return None
+        return shutil.disk_usage(there).free
+    except OSError:
+        return None
+
+
+def _clock(said: str) -> float | None:
+    """Seconds that the engine's clock is ahead of ours: `2026-01-02T03:04:05.678901234Z`."""
+    try:
+        moment = datetime.fromisoformat(said[:19] + "+00:00")
+    except ValueError:
+        return None
+    if not said.endswith("Z"):
+        return None
+    return moment.timestamp() - time.time()
+
+
+def _kind(error: BaseException) -> str:
+    """'permission', 'absent' or 'other', by what lies at the bottom of an error."""
+    seen: set[int] = set()
+    reason: BaseException | None = error
+    while reason is not None and id(reason) not in seen:
+        seen.add(id(reason))
+        for inner in (reason, *(arg for arg in reason.args if isinstance(arg, BaseException))):
+            if isinstance(inner, PermissionError):
+                return "permission"
+            if isinstance(inner, (FileNotFoundError, ConnectionRefusedError)):
+                return "absent"
+        reason = _below(reason)
+    return "other"
+
+
+def _below(error: BaseException) -> BaseException | None:
+    """What an error was raised from; libraries of HTTP keep it among their arguments."""
+    inner = [arg for arg in error.args if isinstance(arg, BaseException)]
+    return error.__cause__ or error.__context__ or (inner[0] if inner else None)
+
+
+# -- its configuration file ----------------------------------------------------------------------
+
+
+def daemon_path(engine: EngineView) -> str:
+    """Where an engine of this kind on this machine has its configuration.
+
+    The places are those of Docker's documentation of dockerd.
+    """
+    if engine.facts.os == "windows":
+        base = os.environ.get("PROGRAMDATA", r"C:\ProgramData")
+        return str(PureWindowsPath(base) / "docker" / "config" / "daemon.json")
+    if engine.facts.rootless:
+        home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        return f"{home}/docker/daemon.json"
+    return "/etc/docker/daemon.json"
+
+
+def read_daemon_file(path: str) -> DaemonFile:
+    """The options for storage in it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return DaemonFile(path)
+    except (OSError, UnicodeDecodeError) as error:
+        return DaemonFile(path, exists=True, mistake=f"it cannot be read: {error}")
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return DaemonFile(path, exists=True, mistake=f"it is not JSON: {error}")
+    if not isinstance(read, dict):
+        return DaemonFile(path, exists=True, mistake="it is not a JSON object")
+    options = read.get("storage-opts", [])
+    listed = [str(option) for option in options] if isinstance(options, list) else []
+    return DaemonFile(path, True, tuple(listed), "storage-opt" in read)
+
+
+def ask_daemon_file(engine: EngineView) -> DaemonFile | None:
+    """The engine's file, where the engine is on this machine; None elsewhere."""
+    same_system = (platform.system() == WINDOWS) == (engine.facts.os == "windows")
+    if not engine.local or not same_system:
+        return None
+    return read_daemon_file(daemon_path(engine))

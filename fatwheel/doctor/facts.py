@@ -1,0 +1,238 @@
+"""What is known about a workstation: gathered first, so that every check is a pure function of it.
+
+Sizes are bytes, times are seconds. Where a question got no answer there is a Silence in the
+answer's place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..containers.specs import EngineFacts
+from ..model import Toolchain
+
+LINUX, WINDOWS = "Linux", "Windows"  # as platform.system() says them
+
+
+@dataclass(frozen=True)
+class Silence:
+    """No answer: it took too long, or the question itself failed; reason is a sentence's end."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What an expected failure said: the mistake, its place, and what to do."""
+
+    what: str
+    where: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """This machine.
+
+    system is LINUX, WINDOWS or what else platform.system() says; name as people call it; build
+    is Windows' build number, else 0. wheel_platforms are the platform tags of wheels that run
+    here. memory is all there is, within the control group's limit.
+    """
+
+    system: str
+    name: str
+    machine: str
+    build: int
+    python: str
+    cores: int
+    memory: int
+    free_memory: int
+    wheel_platforms: frozenset[str]
+    now: float
+
+
+@dataclass(frozen=True)
+class WindowsHost:
+    """What only Windows has; None where it could not be read.
+
+    long_paths: the registry's LongPathsEnabled. hyperv, containers: whether the feature is
+    installed. virtualization: whether the firmware lets a hypervisor run. edition: as the registry
+    names it (`Professional`, `Core` for Home, `ServerStandard`), '' where unknown.
+    """
+
+    long_paths: bool | None
+    hyperv: bool | None
+    containers: bool | None
+    virtualization: bool | None
+    edition: str = ""
+
+
+@dataclass(frozen=True)
+class CacheFacts:
+    """The folder that the cache is in or would be in. mistake: why it cannot be used, or ''.
+
+    filesystem is what it lies on (`ext4`, `nfs4`; '' unknown); runs_programs: it is not mounted
+    noexec. in_home: it is within the user's own folder.
+    """
+
+    folder: str
+    exists: bool
+    mistake: str
+    free: int
+    filesystem: str
+    runs_programs: bool
+    in_home: bool
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """What the container engine says about itself, and how it looks from here.
+
+    free: bytes free where it keeps images, None where that cannot be seen from here. local:
+    whether it sees this machine's files. clock: its time less ours. images: all tags it has.
+    """
+
+    facts: EngineFacts
+    endpoint: str
+    architecture: str
+    free: int | None
+    local: bool
+    proxies: tuple[str, ...]
+    clock: float | None
+    images: frozenset[str]
+
+    @property
+    def desktop(self) -> bool:
+        return self.facts.system.startswith("Docker Desktop")
+
+
+@dataclass(frozen=True)
+class EngineTrouble:
+    """Why the engine cannot be reached. kind: 'permission', 'absent' or 'other'."""
+
+    kind: str
+    trouble: Trouble
+
+
+@dataclass(frozen=True)
+class DaemonFile:
+    """The engine's configuration file on this machine.
+
+    options are its storage-opts; misspelt: it says storage-opt, which has no effect. mistake:
+    why it cannot be read, or ''.
+    """
+
+    path: str
+    exists: bool = False
+    options: tuple[str, ...] = ()
+    misspelt: bool = False
+    mistake: str = ""
+
+
+@dataclass(frozen=True)
+class ProxyFacts:
+    """Proxies, without passwords: of the variables, of pip, and of the docker command."""
+
+    variables: tuple[tuple[str, str], ...]
+    pip: str
+    docker: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """How the places that pip is configured with answered.
+
+    asked: the file that was looked for. sources: each place and its trouble, '' where it has the
+    file. clock: the index's time less ours, None where none said it.
+    """
+
+    asked: str
+    sources: tuple[tuple[str, str], ...]
+    seconds: float
+    clock: float | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A host that files of the toolchain come from, other than the index.
+
+    missing: bytes of its files that are not here yet. trouble: why it does not answer, or ''.
+    """
+
+    host: str
+    missing: int
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What of the toolchain is in the cache, as bytes of files; for the Python built for."""
+
+    present: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The images of the toolchain for one Python: their names, and those that are there."""
+
+    wanted: tuple[str, ...]
+    present: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """capability is (major, minor)."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """NVIDIA's driver, its newest CUDA as (major, minor), and the GPUs it sees.
+
+    driver is '' where there is none; cards counts NVIDIA GPUs on the bus, None if unknown.
+    """
+
+    driver: str = ""
+    cuda: tuple[int, int] = (0, 0)
+    gpus: tuple[Gpu, ...] = ()
+    trouble: str = ""
+    cards: int | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one compiler call of a recipe takes: its largest."""
+
+    recipe: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the checks look at. engine is process or docker, python the one built for.
+
+    own_bases: Pythons whose base image the user named, in place of the toolchain's.
+    """
+
+    toolchain: Toolchain
+    engine: str
+    python: str
+    host: Host
+    windows: WindowsHost | Silence | None
+    cache: CacheFacts | Silence
+    stock: Stock | Silence
+    loads: tuple[Load, ...]
+    container_engine: EngineView | EngineTrouble | Silence | None
+    daemon_file: DaemonFile | None
+    images: ImageFacts | Trouble | Silence | None
+    proxies: ProxyFacts | Silence
+    index: IndexFacts | Trouble | Silence
+    places: tuple[Place, ...]
+    compiler: str | Trouble | Silence | None
+    pythons: tuple[tuple[str, str | Trouble], ...] | Silence | None
+    gpu: GpuFacts | Silence
+    own_bases: frozenset[str] = frozenset()

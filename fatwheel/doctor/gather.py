@@ -1,0 +1,114 @@
+"""Gathers the facts about this workstation: asks everything at once, waits for nothing long."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..load import load_toolchain
+from ..model import Download, Package, Toolchain
+from ..workplaces.choose import DOCKER, TOOLCHAINS, engine_for
+from . import engine as engines
+from . import gpu, host, needs, network, tools
+from .facts import (
+    WINDOWS,
+    EngineTrouble,
+    EngineView,
+    Facts,
+    IndexFacts,
+    Silence,
+    Trouble,
+)
+from .questions import Question
+
+# Seconds that an answer may take.
+_LOCAL, _PROGRAMS, _ENGINE, _NETWORK = 10.0, 20.0, 15.0, 30.0
+
+T = TypeVar("T")
+
+
+def gather(toolchain: str | None, engine: str | None) -> Facts:
+    """All facts for a toolchain and an engine; None chooses as `invoke build` does.
+
+    Raises UsageError or ConfigError for a toolchain or an engine that cannot be. Nothing else
+    is an error here: it is a fact.
+    """
+    asked = Question(engines.ask_engine, _ENGINE)
+    tools_of = load_toolchain(toolchain or _default_toolchain(engine, asked), tools.TOOLCHAINS)
+    return _gather(tools_of, engine_for(tools_of, engine), asked)
+
+
+def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTrouble]) -> str:
+    """As `default_toolchain`, but that no engine is waited for longer than its time."""
+    system = platform.system().lower()
+    answer = asked.answer() if engine == DOCKER else None
+    if isinstance(answer, EngineView):
+        system = answer.facts.os
+    return TOOLCHAINS.get(system, TOOLCHAINS["linux"])
+
+
+def python_for(toolchain: Toolchain) -> str:
+    """The Python that a build is for unless told otherwise: the running one, or the newest."""
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return running if running in toolchain.pythons else toolchain.pythons[-1]
+
+
+def _gather(
+    toolchain: Toolchain,
+    engine: str,
+    asked: Question[EngineView | EngineTrouble],
+) -> Facts:
+    python = python_for(toolchain)
+    docker = engine == DOCKER
+    on_windows = platform.system() == WINDOWS
+    cache = Question(host.ask_cache, _LOCAL)
+    stock = Question(lambda: tools.ask_stock(toolchain, python), _LOCAL)
+    windows = Question(host.ask_windows, _LOCAL) if on_windows else None
+    proxies = Question(network.ask_proxies, _PROGRAMS)
+    index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
+    compiler = None if docker else Question(lambda: tools.ask_compiler(toolchain), _PROGRAMS)
+    pythons = None if docker else Question(lambda: tools.ask_pythons(toolchain), _PROGRAMS)
+    gpus = Question(gpu.ask_gpu, _LOCAL)
+    places = network.ask_places(_missing(toolchain, python))
+    view = asked.answer() if docker else None
+    seen = view if isinstance(view, EngineView) else None
+    return Facts(
+        toolchain=toolchain,
+        engine=engine,
+        python=python,
+        host=host.ask_host(),
+        windows=windows.answer() if windows else None,
+        cache=cache.answer(),
+        stock=stock.answer(),
+        loads=tools.ask_loads(),
+        container_engine=view,
+        daemon_file=engines.ask_daemon_file(seen) if seen else None,
+        images=None,
+        proxies=proxies.answer(),
+        index=index.answer(),
+        places=network.places_of(places),
+        compiler=compiler.answer() if compiler else None,
+        pythons=pythons.answer() if pythons else None,
+        gpu=gpus.answer(),
+    )
+
+
+def _missing(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
+    """Files to ask other hosts for; none where the cache's disk does not answer."""
+    missing = _soon(lambda: tools.missing_files(toolchain, python))
+    return () if isinstance(missing, Silence) else missing
+
+
+def _ask_index(toolchain: Toolchain, python: str) -> IndexFacts | Trouble:
+    """Look for the smallest file that comes from an index: its listing is likely small, too."""
+    files = needs.files_for(toolchain, python)
+    packages = [file for file in files if isinstance(file, Package) and not file.url]
+    if not packages:
+        return IndexFacts("", (), 0.0, None)
+    return network.ask_index(min(packages, key=lambda package: package.size))
+
+
+def _soon(ask: Callable[[], T]) -> T | Silence:
+    return Question(ask, _LOCAL).answer()

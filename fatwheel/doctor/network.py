@@ -1,0 +1,158 @@
+"""Asks the package index, the other places that files come from, and which proxies are set.
+
+Nothing is downloaded: a listing is read, and of a file only whether it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+
+from ..errors import FatwheelError
+from ..model import Download, Package
+from ..toolchain.index import Index
+from ..toolchain.pipconfig import PipConfig, read_pip_config
+from ..toolchain.web import RefusedError, TransientError, Web
+from .facts import IndexFacts, Place, ProxyFacts, Silence, Trouble
+from .questions import Question
+
+VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+PATIENCE = 10.0  # seconds for one network operation: a first look, not a download
+
+
+def ask_index(package: Package) -> IndexFacts | Trouble:
+    """Whether any of the user's places has this file of the toolchain."""
+    try:
+        index = Index(_config())
+    except FatwheelError as error:
+        return trouble_of(error)
+    try:
+        return _ask_sources(index, package)
+    finally:
+        index.close()
+
+
+def _config() -> PipConfig:
+    """As pip is configured, but impatient."""
+    config = read_pip_config()
+    return replace(config, retries=0, timeout=min(config.timeout, PATIENCE))
+
+
+def _ask_sources(index: Index, package: Package) -> IndexFacts:
+    clocks: list[float] = []
+
+    def note_clock(response: httpx2.Response) -> None:
+        with suppress(ValueError, TypeError):
+            said = parsedate_to_datetime(response.headers.get("Date", ""))
+            clocks.append(said.timestamp() - time.time())
+
+    index.client.event_hooks["response"].append(note_clock)
+    started = time.monotonic()
+    sources = []
+    for source in index.sources:
+        try:
+            index.links(source, package)
+            sources.append((source.shown, ""))
+        except (TransientError, RefusedError) as error:
+            sources.append((source.shown, str(error)))
+    seconds = time.monotonic() - started
+    return IndexFacts(package.filename, tuple(sources), seconds, clocks[-1] if clocks else None)
+
+
+def ask_places(missing: Sequence[Package | Download]) -> list[tuple[str, int, Question[str]]]:
+    """Ask each host that missing files come from, all at once: host, bytes missing, its trouble."""
+    hosts: dict[str, list[Package | Download]] = {}
+    for file in missing:
+        if file.url:
+            hosts.setdefault(urlsplit(file.url).netloc, []).append(file)
+    return [
+        (
+            host,
+            sum(file.size for file in files),
+            Question(lambda url=files[0].url: _ask_url(url), 2 * PATIENCE),  # type: ignore[misc]
+        )
+        for host, files in hosts.items()
+    ]
+
+
+def places_of(asked: Sequence[tuple[str, int, Question[str]]]) -> tuple[Place, ...]:
+    """The answers."""
+    places = []
+    for host, size, question in asked:
+        answer = question.answer()
+        places.append(Place(host, size, answer.reason if isinstance(answer, Silence) else answer))
+    return tuple(places)
+
+
+def _ask_url(url: str) -> str:
+    """Why a file cannot be fetched; '' where it can."""
+    try:
+        web = Web(_config())
+    except FatwheelError as error:
+        return error.what
+    try:
+        web.length(url)
+    except (TransientError, RefusedError) as error:
+        return str(error)
+    finally:
+        web.close()
+    return ""
+
+
+def ask_proxies() -> ProxyFacts:
+    """The proxies of variables, of pip, and of the docker command."""
+    found = {}
+    for name in VARIABLES:
+        for spelling in (name.lower(), name):  # the lower-case one counts where both are set
+            value = os.environ.get(spelling)
+            if value:
+                found[spelling] = value if name == "NO_PROXY" else without_password(value)
+    try:
+        of_pip = read_pip_config().proxy or ""
+    except FatwheelError:
+        of_pip = ""  # what is wrong there, the index's check says
+    return ProxyFacts(tuple(found.items()), without_password(of_pip), _docker_proxies())
+
+
+def without_password(url: str) -> str:
+    """A proxy's address as it may be shown."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if "@" not in parts.netloc:
+            return url
+        host = parts.netloc.rpartition("@")[2]
+        user = (parts.username or "") + (":****" if parts.password else "")
+        return urlunsplit(parts._replace(netloc=f"{user}@{host}"))
+    except ValueError:
+        return "an address that cannot be read"
+
+
+def _docker_proxies() -> tuple[str, ...]:
+    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    try:
+        read = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        proxies = read["proxies"]["default"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return ()
+    if not isinstance(proxies, Mapping):
+        return ()
+    return tuple(
+        f"{name}={without_password(str(value))}"
+        for name, value in proxies.items()
+        if name in ("httpProxy", "httpsProxy") and value
+    )
+
+
+def trouble_of(error: FatwheelError) -> Trouble:
+    """An expected failure as a fact."""
+    what = ": ".join([error.what, *error.details[:3]])
+    return Trouble(what, error.where or "", error.hint or "")
