@@ -24,9 +24,10 @@ from fatwheel.fronts import exact_fronts
 from fatwheel.model import Environment, Front
 from fatwheel.prepare import Prepared, prepared, ready_tools, resolve
 
+from .engine import docker_engine
 from .windows import cuobjdump_exe, windows_python, wine
 
-__all__ = ["cuobjdump_exe", "windows_python", "wine"]  # fixtures
+__all__ = ["cuobjdump_exe", "docker_engine", "windows_python", "wine"]  # fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHS = "80,86,89"

@@ -20,6 +20,7 @@ from elftools.elf.sections import SymbolTableSection
 from fatwheel.model import Package
 
 from .debianimage import Recipe, image_tar
+from .engine import LentEngine
 from .insideoldernvcc import ARCHS, CODE, OUT, SOURCES, UNANCHORED, UNITS
 
 pytestmark = pytest.mark.slow
@@ -64,12 +65,17 @@ RECIPE = Recipe(
 
 
 @pytest.fixture(scope="module")
-def image(docker_engine: docker.APIClient) -> str:
+def client(docker_engine: LentEngine) -> docker.APIClient:
+    return docker_engine.client()
+
+
+@pytest.fixture(scope="module")
+def image(client: docker.APIClient) -> str:
     """The image with nvcc 12.4; an engine keeps it."""
     tag = f"fatwheel-test/nvcc-{VERSION}:{RECIPE.key}"
-    if not docker_engine.images(tag):
+    if not client.images(tag):
         name, _, version = tag.partition(":")
-        docker_engine.import_image_from_file(str(image_tar(RECIPE)), repository=name, tag=version)
+        client.import_image_from_file(str(image_tar(RECIPE)), repository=name, tag=version)
     return tag
 
 
@@ -100,12 +106,10 @@ def run(engine: docker.APIClient, image: str, code: str, out: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def objects(
-    docker_engine: docker.APIClient, image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def objects(client: docker.APIClient, image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the container left its objects and cubins."""
     out = tmp_path_factory.mktemp("objects")
-    run(docker_engine, image, "from tests.integration.insideoldernvcc import main; main()", out)
+    run(client, image, "from tests.integration.insideoldernvcc import main; main()", out)
     return out
 
 
@@ -137,13 +141,13 @@ def symbols(obj: Path, unit: str) -> list[tuple[str, object, object, object, obj
         ]
 
 
-def test_this_nvcc_has_no_seed(docker_engine: docker.APIClient, image: str, tmp_path: Path) -> None:
+def test_this_nvcc_has_no_seed(client: docker.APIClient, image: str, tmp_path: Path) -> None:
     code = (
         "import subprocess as s; n = '/usr/lib/nvidia-cuda-toolkit/bin/nvcc'; "
         "print(s.run([n, '--version'], capture_output=True, text=True).stdout, "
         "s.run([n, '-frandom-seed', 'x', '--dryrun', 'x.cu'], capture_output=True, text=True))"
     )
-    said = run(docker_engine, image, code, tmp_path)
+    said = run(client, image, code, tmp_path)
     assert f"V{VERSION}" in said
     assert "Unknown option '-frandom-seed'" in said, said
 
