@@ -87,6 +87,14 @@ class JobFailed:
 
 
 @dataclass(frozen=True)
+class ShardSaid:
+    """A line of a shard's log, as it is written."""
+
+    shard: str
+    line: str
+
+
+@dataclass(frozen=True)
 class MemoryUsed:
     """Sum of the running jobs' resident memory, sampled about twice a second."""
 
@@ -121,6 +129,7 @@ Event = (
     | JobStarted
     | JobFinished
     | JobFailed
+    | ShardSaid
     | MemoryUsed
     | Note
     | WheelMade

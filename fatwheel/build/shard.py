@@ -4,15 +4,15 @@ Protocol, JSON lines. In: first the context (or, in a container, what `build.ins
 jobs as {"id", "job"}. Out, one line per job: {"id", "outcome": "made", "seconds", "cpu", "rss"},
 {"id", "outcome": "killed", "rss"} for a compiler that was killed for memory, or {"id", "outcome":
 "failed", "what", "where", "hint", "details", "class"}; "id" is null where no job can be done.
-When the input ends the worker ends its compilers and itself, so nothing outlives a build that was
-killed. What happens is written to stderr for the log, in words.
+{"said": LINE} in between is for who looks on. When the input ends the worker ends its compilers
+and itself, so nothing outlives a build that was killed. What happens is written to stderr for the
+log, in words.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import threading
@@ -29,6 +29,8 @@ from .preprocess import Texts
 from .processes import end_group, lead_group
 from .slices import KilledForMemoryError, run_job
 
+Answer = Callable[[dict[str, Any]], None]
+
 
 def main() -> None:
     """The worker's entry point: stdin and stdout carry the protocol."""
@@ -37,7 +39,7 @@ def main() -> None:
     end_group()
 
 
-def serve(context: Context, lines: Iterable[str], answer: Callable[[dict[str, Any]], None]) -> None:
+def serve(context: Context, lines: Iterable[str], answer: Answer) -> None:
     """Begin every job that comes in, until the lines end."""
     store = context.store()
     texts = Texts(context, store)
@@ -54,17 +56,20 @@ def _work(
     store: Store,
     texts: Texts,
     task: dict[str, Any],
-    answer: Callable[[dict[str, Any]], None],
+    answer: Answer,
 ) -> None:
     job = job_from_wire(task["job"])
-    log(f"{job.label}: begun")
-    outcome = outcome_of(lambda: _made(context, store, texts, job), job.label)
-    log(f"{job.label}: {_in_words(outcome)}")
+    log(f"{job.label}: begun", answer)
+    outcome = outcome_of(lambda: _made(context, store, texts, job, answer), job.label)
+    log(f"{job.label}: {_in_words(outcome)}", answer)
     answer({"id": task["id"], **outcome})
 
 
-def _made(context: Context, store: Store, texts: Texts, job: Job) -> dict[str, Any]:
-    return {"outcome": "made", **dataclasses.asdict(run_job(context, store, texts, job))}
+def _made(context: Context, store: Store, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:
+    made = run_job(context, store, texts, job)
+    for line in made.output.splitlines():
+        log(line, answer)
+    return {"outcome": "made", "seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
 
 
 def outcome_of(task: Callable[[], dict[str, Any]], label: str) -> dict[str, Any]:
@@ -103,11 +108,13 @@ def _in_words(outcome: dict[str, Any]) -> str:
     return "\n".join([f"failed: {outcome['what']}", *outcome["details"]])
 
 
-def log(words: str) -> None:
-    """A line for the shard's log."""
+def log(words: str, answer: Answer | None = None) -> None:
+    """Words for the worker's log, and for who looks on if there is a way to tell."""
     with suppress(OSError):
         sys.stderr.write(f"{words}\n")
         sys.stderr.flush()
+    if answer is not None:
+        answer({"said": words.partition("\n")[0]})
 
 
 class Answers:

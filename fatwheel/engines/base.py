@@ -57,7 +57,15 @@ class WorkerLost:
     failure: type[FatwheelError] = OutOfMemoryError
 
 
-Report = JobMade | JobKilled | JobBroken | WorkerLost
+@dataclass(frozen=True)
+class Said:
+    """A line of a worker's log, as it is written."""
+
+    shard: str
+    line: str
+
+
+Report = Said | JobMade | JobKilled | JobBroken | WorkerLost
 Reports = Queue[Report]
 
 

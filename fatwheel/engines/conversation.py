@@ -15,20 +15,31 @@ from .. import errors
 from ..build.slices import Made
 from ..errors import FatwheelError, OutOfMemoryError
 from ..model import Job
-from .base import JobBroken, JobKilled, JobMade, Report, Reports, Worker, WorkerLost
+from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, WorkerLost
 
 
 class Conversation:
-    """One worker's jobs. limit: the bytes that it may have, 0 for no limit of its own."""
+    """One worker's jobs.
+
+    limit:   the bytes that it may have, 0 for no limit of its own.
+    collect: called before an outcome is reported, to fetch what the worker has made.
+    """
 
     def __init__(
-        self, worker: Worker, shard: str, reports: Reports, send: Callable[[str], None], limit: int
+        self,
+        worker: Worker,
+        shard: str,
+        reports: Reports,
+        send: Callable[[str], None],
+        limit: int = 0,
+        collect: Callable[[], object] = lambda: None,
     ) -> None:
         self._worker = worker
         self._shard = shard
         self._reports = reports
         self._send = send
         self._limit = limit
+        self._collect = collect
         self._lock = threading.Lock()  # over what follows
         self._jobs: dict[int, Job] = {}
         self._count = 0
@@ -49,14 +60,21 @@ class Conversation:
             self.lost(*self._lost)
 
     def heard(self, line: str) -> None:
-        """An outcome came in."""
+        """An outcome came in, or a line of the worker's log."""
         outcome = json.loads(line)
+        if "said" in outcome:
+            self._reports.put(Said(self._shard, outcome["said"]))
+            return
         if outcome["id"] is None:  # the worker could not begin
             self.broken(error_of(outcome))
             return
         with self._lock:
             job = self._jobs.pop(outcome["id"])
-        self._reports.put(self._report(job, outcome))
+        try:
+            self._collect()
+            self._reports.put(self._report(job, outcome))
+        except FatwheelError as error:
+            self._reports.put(JobBroken(job, error))
 
     def broken(self, error: FatwheelError) -> None:
         """No job of this worker will be done, for one reason."""

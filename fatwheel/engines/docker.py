@@ -147,9 +147,11 @@ class _ContainerWorker:
         incoming = site.incoming(purpose)
         self._limits = limits
         self._harvest = Harvest(incoming / BRANCH, site.store)
-        self._talk = Conversation(self, shard, reports, self._send, limits.memory)
+        self._talk = Conversation(
+            self, shard, reports, self._send, limits.memory, self._harvest.gather
+        )
         self._closing = False
-        self._container = site.container(purpose, incoming, limits, self._hear)
+        self._container = site.container(purpose, incoming, limits, self._talk.heard)
         self._container.start()
         self._container.send(replace(captured.message, task=SHARD).to_line())
         threading.Thread(target=self._watch, daemon=True).start()
@@ -168,14 +170,6 @@ class _ContainerWorker:
 
     def _send(self, line: str) -> None:
         self._container.send(line)
-
-    def _hear(self, line: str) -> None:
-        try:
-            self._harvest.gather()
-        except FatwheelError as error:
-            self._talk.broken(error)
-        else:
-            self._talk.heard(line)
 
     def _watch(self) -> None:
         try:

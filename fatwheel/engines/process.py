@@ -49,7 +49,7 @@ class ProcessEngine:
 
 class _ProcessWorker:
     def __init__(self, shard: str, context: Context, log: Path, reports: Reports) -> None:
-        self._talk = Conversation(self, shard, reports, self._send, limit=0)
+        self._talk = Conversation(self, shard, reports, self._send)
         self._closing = False
         # A session of its own: Ctrl-C at the terminal reaches the build, which ends its workers.
         with log.open("ab") as stream:

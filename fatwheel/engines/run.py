@@ -12,10 +12,10 @@ from queue import Empty, Queue
 
 from ..build.schedule import Scheduler
 from ..errors import FatwheelError, OutOfMemoryError
-from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed
+from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from ..model import Job, Shard
 from .allot import Allotment, Limits
-from .base import Engine, JobBroken, JobKilled, JobMade, Report, Reports, Worker
+from .base import Engine, JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker
 
 _SAMPLE_EVERY = 0.5  # seconds between two looks at the memory in use
 
@@ -107,7 +107,9 @@ class JobRun:
                 continue
 
     def _take(self, report: Report) -> None:
-        if isinstance(report, JobMade):
+        if isinstance(report, Said):
+            self._emit(ShardSaid(report.shard, report.line))
+        elif isinstance(report, JobMade):
             made = report.made
             self._scheduler.finished(report.job)
             self._emit(

@@ -23,6 +23,7 @@ from ..events import (
     MemoryUsed,
     Planned,
     Progress,
+    ShardSaid,
     StepFinished,
     StepStarted,
 )
@@ -35,6 +36,7 @@ BAR_WIDTH = 30
 class Standing:
     """What is going on now.
 
+    said:     the last line of each shard's log.
     started:  running steps, jobs by (shard, label): when each began.
     estimate: seconds expected of the jobs that finished, and `measured` what they took.
     """
@@ -48,6 +50,7 @@ class Standing:
     estimate: float = 0.0
     measured: float = 0.0
     rss: int = 0
+    said: dict[str, str] = field(default_factory=dict)
 
     def note(self, event: Event, now: float) -> None:
         """Take in one event; now is in seconds of any steady clock."""
@@ -61,6 +64,7 @@ class Standing:
             case StepFinished(step):
                 self.steps.pop(step, None)
                 self.downloads.clear()
+                self.said.clear()
             case Progress(label, done, total):
                 self.downloads[label] = event
                 if total and done >= total:
@@ -75,6 +79,8 @@ class Standing:
             case JobFailed(job, shard, _, retry):
                 self.running.pop((shard, job.label), None)
                 self.failed += not retry
+            case ShardSaid(shard, line):
+                self.said[shard] = line
             case MemoryUsed(rss):
                 self.rss = rss
 
@@ -121,7 +127,14 @@ def picture(standing: Standing, now: float, width: int, height: int) -> Renderab
         parts += [_line(f"  {job.label}", now - started, width) for job, started in jobs[:room]]
         if len(jobs) > room:
             parts.append(Text(f"  and {text.count(len(jobs) - room, 'more job')}"))
+        parts += _said(standing, height - len(parts) - 3, width)
     return Group(*parts)
+
+
+def _said(standing: Standing, room: int, width: int) -> list[RenderableType]:
+    """The last line of the log of each shard, as far as there is room."""
+    lines = [f"  {shard} │ {text.clean(line)}" for shard, line in sorted(standing.said.items())]
+    return [Text(line[:width], style="dim", no_wrap=True) for line in lines[: max(0, room)]]
 
 
 def _line(label: str, seconds: float, width: int) -> RenderableType:
