@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[1]
 @task(
     auto_shortflags=False,
     help={
-        "part": "what to measure: some of builds,again,arch,memory,units,wheels, or all "
-        "(default: all but units, which takes about 20 minutes on two cores)",
-        "kernel": "what to build in builds, again, arch and memory (default: causal-conv1d)",
+        "part": "what to measure: some of builds,again,arch,memory,units,containers,wheels, or "
+        "all (default: all but units, which takes about 20 minutes on two cores, and containers, "
+        "which needs a container engine)",
+        "kernel": "what to build in all parts but units and wheels (default: causal-conv1d)",
         "rounds": "how often to do what takes turns with another way; medians are shown "
         "(default: 1)",
         "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
@@ -48,6 +49,7 @@ def bench(
 
       invoke bench --rounds 3
       invoke bench --part units                   flash-attn's units, plain nvcc beside fatwheel
+      invoke bench --part containers --rounds 3   containers beside processes
       invoke bench --part wheels                  inspect, thin and stitch beside Python's zipfile
       invoke bench --kernel selftest --part again,arch
     """

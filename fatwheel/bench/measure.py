@@ -7,6 +7,7 @@ that was waited for. Memory is sampled only where it is asked for, as that takes
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 import psutil
 
 SAMPLE_EVERY = 0.2  # seconds
+_LOOK_EVERY = 0.05  # seconds between two looks at a command's output
 _GRACE = 20.0  # seconds that an interrupted command has to end its own processes
 _CUDA_COMPILERS = frozenset({"cicc", "ptxas", "cudafe++"})
 
@@ -33,13 +35,17 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Run:
-    """How a command ended. wall and cpu in seconds; output is stdout and stderr as they came."""
+    """How a command ended. wall and cpu in seconds; output is stdout and stderr as they came.
+
+    marked: seconds until the output had what was looked for in it; None where it never had.
+    """
 
     returncode: int
     wall: float
     cpu: float
     output: str
     sampled: Sampled
+    marked: float | None = None
 
 
 def run_child(
@@ -49,11 +55,13 @@ def run_child(
     log: Path,
     *,
     sample: bool = False,
+    mark: re.Pattern[str] | None = None,
     descriptors: Sequence[int] = (),
 ) -> Run:
     """Run a command in a session of its own; an interrupt ends it and all its descendants.
 
-    sample: whether to look at its compilers. descriptors: open files that it gets.
+    sample: whether to look at its compilers. mark: what to look for in its output. descriptors:
+    open files that it gets.
     """
     with log.open("wb") as stream:
         started = time.monotonic()
@@ -62,6 +70,7 @@ def run_child(
             stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=descriptors,
         )  # fmt: skip
         sampler = _Sampler(process.pid) if sample else None
+        watcher = _Watcher(log, mark) if mark else None
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -70,6 +79,8 @@ def run_child(
         finally:
             if sampler:
                 sampler.stop()
+            if watcher:
+                watcher.stop()
         wall = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     return Run(
@@ -78,6 +89,7 @@ def run_child(
         cpu=usage.ru_utime + usage.ru_stime,
         output=log.read_text(errors="replace"),
         sampled=sampler.sampled if sampler else Sampled(),
+        marked=watcher.seen - started if watcher and watcher.seen else None,
     )
 
 
@@ -150,3 +162,25 @@ class _Sampler:
                     if name in _CUDA_COMPILERS:
                         self._seen.add(process.pid)
             self._peak = max(self._peak, total)
+
+
+class _Watcher:
+    """Looks for a pattern in a growing file; `seen` is when it was there, as time.monotonic."""
+
+    def __init__(self, file: Path, pattern: re.Pattern[str]) -> None:
+        self.seen: float | None = None
+        self._file = file
+        self._pattern = pattern
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stopped.wait(_LOOK_EVERY):
+            if self._pattern.search(self._file.read_text(errors="replace")):
+                self.seen = time.monotonic()
+                return

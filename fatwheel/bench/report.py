@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 RATIO, PERCENT, BYTES, COUNT = "ratio", "percent", "bytes", "count"
+SECONDS = "seconds"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Measurement:
 class Figure:
     """What measurements come to. limit: the value is meant not to exceed it; None: no target.
 
-    unit is one of RATIO, PERCENT, BYTES and COUNT.
+    unit is one of RATIO, PERCENT, BYTES, COUNT and SECONDS.
     """
 
     part: str

@@ -19,13 +19,14 @@ from ..events import Emit
 from ..machine import cores
 from ..model import Target
 from ..prepare import Tools, ready_tools, resolve
+from .containers import measure_containers
 from .parts import Session, measure_added_arch, measure_again, measure_builds, measure_memory
 from .report import BenchReport, Findings, Machine
 from .units import measure_units
 from .wheels import measure_wheels
 
 WHEELS = "wheels"
-PARTS = ("builds", "again", "arch", "memory", "units", WHEELS)
+PARTS = ("builds", "again", "arch", "memory", "units", "containers", WHEELS)
 ARCHS = "80,86,89"
 # One backward unit of flash-attn, one split, two forward.
 UNITS = (
@@ -87,6 +88,7 @@ def _measure_builds(
         "units": lambda: measure_units(
             unit_target, session.tools, units, session.new_folder(), session.emit
         ),
+        "containers": partial(measure_containers, session),
     }
     return [measures[part]() for part in parts]
 

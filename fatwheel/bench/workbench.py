@@ -24,6 +24,11 @@ _SHARED = ("envs", "downloads", "packages")
 _TAIL = 20  # lines of a failed build's output that are shown
 # The lines of ui.boards.PlainBoard and of the plan, which names the first few units of a long list.
 _JOB = re.compile(r"^\[\d+/\d+\] (.+?)(?: \[([\w,]+)\])? \d[^\[\]]*$", re.MULTILINE)
+# The end of such a line: how long the job took, in all forms of text.duration, and its memory.
+_TOOK = re.compile(
+    r"^\[\d+/\d+\] .+? (?:(\d+) h )?(?:(\d+) min ?)?(?:([\d.]+) s)?, [\d.]+ [KMGT]?i?B\n",
+    re.MULTILINE,
+)
 _ARCHLIST = re.compile(
     r"whose code depends on the list of architectures: (.+?)(?: and (\d+) more)?$", re.MULTILINE
 )
@@ -49,6 +54,18 @@ class Built:
     jobs: tuple[CompiledJob, ...]
     archlist_units: frozenset[str]
     archlist_more: int
+
+    @property
+    def first_compiler(self) -> float | None:
+        """Seconds from the build's start to that of its first compiler; None without any.
+
+        Exact to a tenth of a second where the first job to end took less than a minute.
+        """
+        first = _TOOK.search(self.run.output)
+        if first is None or self.run.marked is None:
+            return None
+        hours, minutes, seconds = (float(number or 0) for number in first.groups())
+        return self.run.marked - (hours * 3600 + minutes * 60 + seconds)
 
     @property
     def compiler_calls(self) -> int:
@@ -84,7 +101,9 @@ class Workbench:
         ]  # fmt: skip
         # CI asks for plain lines.
         variables = {**os.environ, VARIABLE: str(self._cache), "CI": "true"}
-        run = run_child(command, HOME, variables, self._folder / "log", sample=sample)
+        run = run_child(
+            command, HOME, variables, self._folder / "log", sample=sample, mark=_TOOK
+        )  # fmt: skip
         if run.returncode != 0:
             raise FatwheelError(
                 f"a build that was to be measured failed (exit code {run.returncode})",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import text
-from ..bench.report import BYTES, COUNT, PERCENT, RATIO, BenchReport, Figure
+from ..bench.report import BYTES, COUNT, PERCENT, RATIO, SECONDS, BenchReport, Figure
 from ..events import Planned, WheelMade
 from ..postlink.edited import Edited
 from ..store import Usage
@@ -193,6 +193,7 @@ def _amount(figure: Figure, value: float) -> str:
         PERCENT: f"{value:.1f} %",
         BYTES: text.size(int(value)),
         COUNT: f"{value:.0f}",
+        SECONDS: text.duration(value),
     }[figure.unit]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -28,6 +30,7 @@ from fatwheel.bench.report import (
     COUNT,
     PERCENT,
     RATIO,
+    SECONDS,
     BenchReport,
     Figure,
     Machine,
@@ -216,6 +219,42 @@ def test_the_plans_words_on_the_list_of_architectures_are_understood(more: int) 
     assert built.archlist_more == more
 
 
+@pytest.mark.parametrize(
+    ("took", "start"), [(9.3, 90.7), (0.04, 100.0), (62.0, 38.0), (3725.0, 100 - 3720)]
+)
+def test_the_first_compiler_started_a_jobs_length_before_its_line(
+    took: float, start: float
+) -> None:
+    """In all the forms that the board has for a duration; hours come without seconds."""
+    unit = Unit("a/b, c", "cuda", "s", (), ())
+    stream = io.StringIO()
+    board = ui.PlainBoard(Console(file=stream, width=PLAIN_WIDTH))
+    board(JobFinished(Job(unit, Front(ARCHS[0], ("sm_80",)), True, 0, 0), "1", took, 1.0, GIB))
+    board(JobFinished(Job(unit, None, True, 0, 0), "1", 1.0, 1.0, GIB))
+    built = read_output(replace(ran("compile: 2 jobs\n" + stream.getvalue()), marked=100.0))
+    assert built.first_compiler == pytest.approx(start), stream.getvalue()
+
+
+def test_without_jobs_no_compiler_started() -> None:
+    assert read_output(ran("compile: 2 jobs\n")).first_compiler is None
+
+
+def test_a_line_is_noted_when_it_comes(tmp_path: Path) -> None:
+    script = (
+        "import time; print('one', flush=True); time.sleep(0.6); print('two', flush=True); "
+        "time.sleep(0.6)"
+    )
+    command = [sys.executable, "-c", script]
+    runs = [
+        run_child(command, tmp_path, os.environ, tmp_path / "log", mark=re.compile(pattern))
+        for pattern in ("two\n", "three")
+    ]
+    marked = [run.marked for run in runs]
+    assert marked[0] is not None
+    assert 0.6 <= marked[0] <= runs[0].wall - 0.4
+    assert marked[1] is None, "it never came"
+
+
 def test_compilers_that_no_build_reported_are_counted_too() -> None:
     assert read_output(ran()).compiler_calls == 0
     assert read_output(ran(seen=3)).compiler_calls == 3, "compiled on the spot, while assembling"
@@ -342,12 +381,13 @@ REPORT = BenchReport(
         Figure("again", "wall", 10.04, PERCENT, 10),
         Figure("again", "calls", 0, COUNT, 0),
         Figure("memory", "sum", 3 * GIB + 1, BYTES, 3 * GIB),
+        Figure("containers", "start", 9.96, SECONDS, 10.0),
     ),
 )
 
 
 def test_targets_are_met_up_to_the_limit() -> None:
-    assert [figure.met for figure in REPORT.figures] == [True, None, False, True, False]
+    assert [figure.met for figure in REPORT.figures] == [True, None, False, True, False, True]
 
 
 def test_the_tables() -> None:
@@ -355,9 +395,16 @@ def test_the_tables() -> None:
         "part": "builds", "figure": "CPU", "value": "1.049×", "at most": "1.050×", "met": "yes",
     }  # fmt: skip
     assert [row["value"] for row in tables.figure_rows(REPORT)] == [
-        "1.049×", "1.000×", "10.0 %", "0", "3.0 GiB",
+        "1.049×", "1.000×", "10.0 %", "0", "3.0 GiB", "10.0 s",
     ]  # fmt: skip
-    assert [row["met"] for row in tables.figure_rows(REPORT)] == ["yes", "", "no", "yes", "no"]
+    assert [row["met"] for row in tables.figure_rows(REPORT)] == [
+        "yes",
+        "",
+        "no",
+        "yes",
+        "no",
+        "yes",
+    ]
     assert tables.measurement_rows(REPORT)[0] == {
         "part": "builds", "measured": "upstream's own build", "wall": "1 min 40 s",
         "CPU": "3 min 20 s", "memory": "", "note": "",
@@ -389,4 +436,4 @@ def test_json_has_everything() -> None:
     found = json.loads(json.dumps(REPORT.to_json()))
     assert found["machine"]["cores"] == 2
     assert found["measurements"][1]["memory"] == 2 * GIB
-    assert [figure["met"] for figure in found["figures"]] == [True, None, False, True, False]
+    assert [figure["met"] for figure in found["figures"]] == [True, None, False, True, False, True]
