@@ -66,7 +66,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def client(docker_engine: LentEngine) -> docker.APIClient:
-    return docker_engine.client()
+    return docker_engine.connect().api  # which waits as long as compilers take
 
 
 @pytest.fixture(scope="module")
