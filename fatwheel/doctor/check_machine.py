@@ -121,10 +121,10 @@ def check_memory(facts: Facts) -> Finding:
     if too_large:
         names = ", ".join(f"{load.recipe} ({text.size(load.memory)})" for load in too_large)
         return MEMORY.warning(found, f"one compiler call does not fit: {names}", more)
-    idle = [load for load in facts.loads if memory // load.memory < cores]
-    if idle:
-        least = min(memory // load.memory for load in idle)
-        found += f"; of {', '.join(load.recipe for load in idle)} down to {least} calls at a time"
+    hungriest = max(facts.loads, key=lambda load: load.memory, default=None)
+    if hungriest and memory // hungriest.memory < cores:
+        calls = text.count(memory // hungriest.memory, "compiler call")
+        found += f"; room for {calls} of {hungriest.recipe} at a time"
     return MEMORY.ok(found)
 
 
@@ -184,7 +184,8 @@ def check_cache_disk(facts: Facts) -> Finding:
     if isinstance(stock, Silence):
         return CACHE_DISK.wrong(stock.reason, "a disk that does not answer cannot be built on")
     needed = _cache_need(facts, stock)
-    found = f"{text.size(cache.free)} free, about {text.size(needed)} needed"
+    need = f"about {text.size(needed)} needed" if needed else "all files are there"
+    found = f"{text.size(cache.free)} free, {need}"
     if cache.free < needed:
         return CACHE_DISK.wrong(
             found,

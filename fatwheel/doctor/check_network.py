@@ -37,7 +37,7 @@ def check_proxy(facts: Facts) -> Finding:
         return PROXY.warning(
             found,
             "indexes are reached by https, for which no proxy is set",
-            Fix("set it too", _set(facts, "HTTPS_PROXY", "HTTP_PROXY", variables)),
+            Fix("set it too", _same_for_https(facts)),
         )
     behind = bool(proxies.pip or names & {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
     if behind and isinstance(engine, EngineView) and not of_engine:
@@ -47,11 +47,11 @@ def check_proxy(facts: Facts) -> Finding:
     return PROXY.ok(found)
 
 
-def _set(facts: Facts, name: str, like: str, variables: dict[str, str]) -> str:
-    value = variables.get(like) or variables.get(like.lower(), "")
+def _same_for_https(facts: Facts) -> str:
+    """By the variable's name: its value may hold a password."""
     if facts.host.system == WINDOWS:
-        return f"setx {name} {value}"
-    return f"export {name}={value}"
+        return "setx HTTPS_PROXY %HTTP_PROXY%"
+    return 'export HTTPS_PROXY="${HTTP_PROXY:-$http_proxy}"'
 
 
 def _engine_proxy(facts: Facts, engine: EngineView) -> tuple[Fix, ...]:

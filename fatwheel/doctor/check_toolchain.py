@@ -157,7 +157,10 @@ def _check_driver(facts: Facts, gpu: GpuFacts) -> Finding:
             found,
             f"this toolchain's nvcc does not know arch {', '.join(dict.fromkeys(unknown))}; older "
             "machine code or PTX may still run there",
-            Fix("embed PTX of the newest architecture, as in", "invoke build --arch 90+ptx"),
+            Fix(
+                "embed PTX of an architecture that it knows",
+                f"invoke build --arch {max(known)}+ptx",
+            ),
         )
     return GPU.ok(found)
 

@@ -11,7 +11,7 @@ from ..load import load_toolchain
 from ..model import Download, Package, Toolchain
 from ..workplaces.choose import DOCKER, TOOLCHAINS, engine_for
 from . import engine as engines
-from . import gpu, host, needs, network, tools
+from . import gpu, host, images, needs, network, tools
 from .facts import (
     WINDOWS,
     EngineTrouble,
@@ -85,13 +85,14 @@ def _gather(
         loads=tools.ask_loads(),
         container_engine=view,
         daemon_file=engines.ask_daemon_file(seen) if seen else None,
-        images=None,
+        images=_soon(lambda: images.ask_images(toolchain, python, seen)) if seen else None,
         proxies=proxies.answer(),
         index=index.answer(),
         places=network.places_of(places),
         compiler=compiler.answer() if compiler else None,
         pythons=pythons.answer() if pythons else None,
         gpu=gpus.answer(),
+        own_bases=images.own_bases(),
     )
 
 
