@@ -82,7 +82,9 @@ class PlanDocument:
 
     compiler: of the host code. jobs: compiler calls at a time; memory: for all of them.
     at_once:  workers or containers of shards that are open at a time.
-    fetched:  the project's source: a file of the package index, or a folder beside the recipe.
+    fetched:  the file of the package index with the project's source; '' if it lies here.
+    final_tags: whether images will be called as here. Not before all is locked, nor where own bases
+    are named (FATWHEEL_BASES), whose ids only the engine knows.
     """
 
     kernel: str
@@ -106,6 +108,7 @@ class PlanDocument:
     wheels: tuple[PlannedWheel, ...]
     images: tuple[PlannedImage, ...] = ()
     containers: tuple[PlannedContainer, ...] = ()
+    final_tags: bool = True
 
     @property
     def unlocked(self) -> tuple[str, ...]:

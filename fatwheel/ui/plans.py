@@ -46,11 +46,14 @@ def _sentences(plan: PlanDocument) -> Iterator[tuple[str, str]]:
     fronts = "; ".join(f"{front.front} → {', '.join(front.codes)}" for front in plan.fronts)
     yield "front", f"{plan.front}: {fronts}"
     yield "engine", f"{plan.engine}: {_shares(plan)}"
-    yield "limits", f"{text.count(plan.jobs, 'job')} at a time, {text.size(plan.memory)} for all"
+    limits = f"{text.count(plan.jobs, 'job')} at a time, {text.size(plan.memory)} for all"
+    yield "limits", limits + (", if the engine has them" if plan.containers else "")
     if len(plan.wheels) > 1:
         yield "device", _sharing(plan)
     if plan.unlocked:
         yield "to lock", _locking(plan)
+    elif not plan.final_tags:
+        yield "tags", "will be others: they cover the ids of the bases that FATWHEEL_BASES names"
 
 
 def _shares(plan: PlanDocument) -> str:
@@ -70,7 +73,7 @@ def _locking(plan: PlanDocument) -> str:
     names = ", ".join(plan.unlocked[:NAMES_SHOWN])
     if len(plan.unlocked) > NAMES_SHOWN:
         names += f" and {len(plan.unlocked) - NAMES_SHOWN} more"
-    return f"{names}: run `invoke lock --toolchain {plan.toolchain}` first"
+    return f"{names}: run `invoke lock --toolchain {plan.toolchain}` first; tags change with it"
 
 
 def _write_sentences(console: Console, sentences: Iterator[tuple[str, str]]) -> None:

@@ -103,6 +103,7 @@ WINDOWS = PlanDocument(
         _container(_CP311, "shards", HOST_CODE, most=3),
         _container(_CP311, "assemble", "", memory=40 * GIB),
     ),
+    final_tags=False,
 )
 
 _LINUX_WHEEL = PlannedWheel(
@@ -147,6 +148,7 @@ LINUX = PlanDocument(
         _container(_LINUX_WHEEL, "shard 1:compute_80", DEVICE_CODE, memory=6 * GIB),
         _container(_LINUX_WHEEL, "assemble", "", memory=6 * GIB),
     ),
+    final_tags=False,
 )
 PROCESSES = PlanDocument(
     kernel="causal-conv1d",

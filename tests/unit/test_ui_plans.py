@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fatwheel.plandocument import PlanDocument
@@ -42,3 +44,8 @@ def test_a_plan_with_nothing_to_lock_does_not_speak_of_it(
 ) -> None:
     assert "lock" not in shown(LINUX, capsys)
     assert "invoke lock --toolchain windows-msvc17.8-cuda12.3" in shown(WINDOWS, capsys)
+
+
+def test_tags_that_will_be_others_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "FATWHEEL_BASES" in shown(LINUX, capsys)
+    assert "FATWHEEL_BASES" not in shown(replace(LINUX, final_tags=True), capsys)
