@@ -124,19 +124,20 @@ class Scheduler:
         """A running job ended with an error of its own, and will not be run again."""
         self._end(job)
 
-    def killed_for_memory(self, job: Job, rss: int) -> bool:
+    def killed_for_memory(self, job: Job, rss: int, limit: int = 0) -> bool:
         """A running job was killed when it used `rss` bytes (0: not known).
 
-        True: it will run again, alone. False: it ran alone, so there is no more to try. The
+        limit: the bytes that it could have where it ran, 0 for all that there are. True: it will
+        run again, alone. False: it had everything to itself, so there is no more to try. The
         pending jobs of the same unit are taken to need as much from here on.
         """
         self._end(job)
         self._expect(job.unit, rss)
-        if job not in self._had_company:
-            return False
-        self._had_company.remove(job)
-        self._alone.append(job)
-        return True
+        can_have_more = job in self._had_company or 0 < limit < self._memory
+        self._had_company.discard(job)
+        if can_have_more:
+            self._alone.append(job)
+        return can_have_more
 
     def _lend_if_worth_it(self, jobs: Sequence[Job]) -> None:
         plain = Scheduler(jobs, self._cores, self._memory, lend=False)

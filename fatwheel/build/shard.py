@@ -58,11 +58,17 @@ def _work(
     task: dict[str, Any],
     answer: Answer,
 ) -> None:
-    job = job_from_wire(task["job"])
+    def done() -> dict[str, Any]:
+        return _done(context, store, texts, job_from_wire(task["job"]), answer)
+
+    answer({"id": task["id"], **outcome_of(done, task["job"]["unit"]["name"])})
+
+
+def _done(context: Context, store: Store, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:
     log(f"{job.label}: begun", answer)
     outcome = outcome_of(lambda: _made(context, store, texts, job, answer), job.label)
     log(f"{job.label}: {_in_words(outcome)}", answer)
-    answer({"id": task["id"], **outcome})
+    return outcome
 
 
 def _made(context: Context, store: Store, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:

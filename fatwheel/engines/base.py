@@ -47,7 +47,7 @@ class WorkerLost:
     """The worker itself ended; the jobs that it had are not done.
 
     A worker may report this again, for jobs that were given to it when it was gone. failure is
-    what it is called if it happens to a job again that runs alone.
+    what it is called if it happens to a job again that runs alone. limit is as for JobKilled.
     """
 
     worker: Worker
@@ -55,6 +55,7 @@ class WorkerLost:
     jobs: tuple[Job, ...]
     reason: str
     failure: type[FatwheelError] = OutOfMemoryError
+    limit: int = 0
 
 
 @dataclass(frozen=True)

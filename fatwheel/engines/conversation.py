@@ -44,6 +44,7 @@ class Conversation:
         self._jobs: dict[int, Job] = {}
         self._count = 0
         self._lost: tuple[str, type[FatwheelError]] | None = None
+        self._error: FatwheelError | None = None
 
     def say(self, message: dict[str, Any]) -> None:
         """Send one line; a worker that is gone is reported by whoever listens to it."""
@@ -58,6 +59,8 @@ class Conversation:
         self.say({"id": number, "job": asdict(job)})
         if self._lost is not None:
             self.lost(*self._lost)
+        elif self._error is not None:
+            self.broken(self._error)
 
     def heard(self, line: str) -> None:
         """An outcome came in, or a line of the worker's log."""
@@ -77,8 +80,9 @@ class Conversation:
             self._reports.put(JobBroken(job, error))
 
     def broken(self, error: FatwheelError) -> None:
-        """No job of this worker will be done, for one reason."""
+        """No job of this worker will be done, now or later, for one reason."""
         with self._lock:
+            self._error = error
             jobs, self._jobs = tuple(self._jobs.values()), {}
         for job in jobs:
             self._reports.put(JobBroken(job, error))
@@ -88,7 +92,7 @@ class Conversation:
         with self._lock:
             self._lost = (reason, failure)
             jobs, self._jobs = tuple(self._jobs.values()), {}
-        self._reports.put(WorkerLost(self._worker, self._shard, jobs, reason, failure))
+        self._reports.put(WorkerLost(self._worker, self._shard, jobs, reason, failure, self._limit))
 
     def _report(self, job: Job, outcome: dict[str, Any]) -> Report:
         if outcome["outcome"] == "made":

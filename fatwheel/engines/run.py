@@ -122,7 +122,7 @@ class JobRun:
             reason = f"killed for memory at {_gib(report.rss)}"
             if report.limit:
                 reason += f"; its container may have {_gib(report.limit)}"
-            self._retry(report.job, report.rss, reason, OutOfMemoryError)
+            self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)
             self._fail(report.job, report.error)
@@ -130,12 +130,15 @@ class JobRun:
             if self._workers.get(report.shard) is report.worker:
                 del self._workers[report.shard]
             report.worker.close()
+            reason = f"its worker was lost: {report.reason}"
             for job in report.jobs:
-                self._retry(job, 0, f"its worker was lost: {report.reason}", report.failure)
+                self._retry(job, 0, report.limit, reason, report.failure)
 
-    def _retry(self, job: Job, rss: int, reason: str, failure: type[FatwheelError]) -> None:
+    def _retry(
+        self, job: Job, rss: int, limit: int, reason: str, failure: type[FatwheelError]
+    ) -> None:
         """Run a killed job again alone; the second time it has failed."""
-        if self._scheduler.killed_for_memory(job, rss):
+        if self._scheduler.killed_for_memory(job, rss, limit):
             self._emit(JobFailed(job, self._shard_of[job], reason, retry=True))
             return
         hint = "this unit needs more memory" if failure is OutOfMemoryError else None
