@@ -19,8 +19,13 @@ def finish(path: Path, executable: bool = False) -> None:
 
 
 def stamp(folder: Path) -> None:
-    """Give everything below a folder that time; links themselves, not what they point to."""
+    """Give everything below a folder that time; links themselves, not what they point to.
+
+    What has it already is not touched: in an image that would copy the file into a new layer.
+    """
     follow = os.utime not in os.supports_follow_symlinks  # Windows cannot do otherwise
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
-            os.utime(Path(parent, name), (MTIME, MTIME), follow_symlinks=follow)
+            path = Path(parent, name)
+            if path.lstat().st_mtime != MTIME:
+                os.utime(path, (MTIME, MTIME), follow_symlinks=follow)

@@ -1,0 +1,245 @@
+"""Builds the images of a toolchain on an engine, unless it has them already.
+
+    <cache>/image-files/<sha256>/<filename>     what images are made of, fetched and checked
+    <cache>/image-files/lock                    held while anything is fetched or built
+    <cache>/logs/images/TAG.log                 what the engine said of the last build
+
+An image's tag covers everything that goes into it, so an image that has the tag is the right one.
+Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker import errors as docker_errors
+from filelock import FileLock, Timeout
+
+from ..cache import VARIABLE as CACHE_VARIABLE
+from ..containers.client import DockerEngine, engine_errors
+from ..containers.layouts import isolation
+from ..errors import EngineError, ToolchainError
+from ..events import Emit, Note, Progress
+from ..files import disk_error
+from ..model import Containers, Toolchain
+from ..toolchain.fetch import fetch
+from .bases import VARIABLE, named_bases
+from .contexts import BuildContext, contexts_of
+from .following import Following
+from .stream import size_of, tar_of
+
+FILES = "image-files"
+LOGS = Path("logs", "images")
+SENDING = "send to the engine"
+
+_TICK = 16 << 20  # bytes between two reports
+_MEMORY = 8 << 30  # bytes for a Windows container that builds an image: MSVC's installer is large
+_ENGINE_KEEPS = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image on the engine: kind is 'toolchain' or 'env'; size in bytes, its base included.
+
+    built: it was not there before.
+    """
+
+    kind: str
+    tag: str
+    id: str
+    size: int
+    built: bool
+
+
+def ensure_image(
+    engine: DockerEngine, toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
+) -> str:
+    """The tag of the env image for one Python and one torch; see ensure_images."""
+    return ensure_images(engine, toolchain, python, torch, cache, emit)[-1].tag
+
+
+def ensure_images(
+    engine: DockerEngine, toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
+) -> list[Image]:
+    """The toolchain image, where the engine has it, and the env image, built if need be.
+
+    Emits Progress over bytes fetched, sent and installed, and a Note with the log of each build.
+    Processes that want images at the same time wait for each other.
+
+    Raises EngineError, ToolchainError (nothing has been locked), what `contexts_of` and `fetch`
+    raise, and StoreError.
+    """
+    bases = resolved_bases(engine, python, emit)
+    contexts = contexts_of(toolchain, python, torch, bases)
+    containers = toolchain.containers
+    assert containers is not None, "contexts_of saw to it"
+    engine.check_os(containers.os, toolchain.name)
+    if _found(engine, contexts[-1]) is None:
+        check_locked(contexts, toolchain)
+        with _disk_errors(cache), _alone(cache / FILES, emit):
+            return [_ensure(engine, context, containers, cache, emit) for context in contexts]
+    found = [_found(engine, context) for context in contexts]
+    return [image for image in found if image is not None]
+
+
+def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, str]:
+    """What FATWHEEL_BASES names for a Python, as the id of the image that the engine has.
+
+    Raises UsageError for a variable that cannot be read, EngineError where there is none.
+    """
+    named = named_bases().get(python)
+    if named is None:
+        return {}
+    found = _inspect(engine, named)
+    if found is None:
+        raise EngineError(
+            f"the engine has no image {named}",
+            where=f"{VARIABLE}, Python {python}",
+            hint=f"`docker image ls` lists those that it has; `docker pull {named}` may fetch it",
+        )
+    emit(Note(f"Python {python} is built on {named}, as {VARIABLE} says"))
+    return {python: str(found["Id"])}
+
+
+def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None:
+    """Raise ToolchainError where it is not known yet what a file or a base image must be."""
+    unlocked = list(dict.fromkeys(name for context in contexts for name in context.unlocked))
+    if unlocked:
+        raise ToolchainError(
+            "it is not known yet what these files and images must be, so nothing is built of them",
+            where=f"toolchain {toolchain.name}",
+            details=unlocked,
+            hint=f"invoke lock --toolchain {toolchain.name}",
+        )
+
+
+def _found(engine: DockerEngine, context: BuildContext, built: bool = False) -> Image | None:
+    found = _inspect(engine, context.tag)
+    if found is None:
+        return None
+    return Image(context.kind, context.tag, str(found["Id"]), int(found["Size"]), built)
+
+
+def _inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
+    """What the engine knows of an image; None where it has none of that name."""
+    api: Any = engine.api  # the stubs leave this call without types
+    with engine_errors(f"look for the image {name}", engine.endpoint):
+        try:
+            found: Mapping[str, Any] = api.inspect_image(name)
+        except docker_errors.ImageNotFound:
+            return None
+    return found
+
+
+def _ensure(
+    engine: DockerEngine, context: BuildContext, containers: Containers, cache: Path, emit: Emit
+) -> Image:
+    image = _found(engine, context)
+    if image is None:
+        paths = fetch(context.files, cache / FILES, emit)
+        places = {path.name: path for path in paths}
+        _build(engine, context, places, _options(engine, context, containers), cache, emit)
+        image = _found(engine, context, built=True)
+    if image is None:
+        raise EngineError(
+            f"the engine built the image {context.tag} and does not have it",
+            hint="does something remove images there? Run the same command again",
+        )
+    return image
+
+
+def _options(engine: DockerEngine, context: BuildContext, containers: Containers) -> dict[str, Any]:
+    """What the engine is told besides the context.
+
+    Only the compiler of Windows is fetched while an image is built. Networks have other names
+    there, so none is named, and then it gets the usual one.
+    """
+    if containers.os != "windows":
+        return {"network_mode": "none", "use_config_proxy": False}
+    memory = max(min(_MEMORY, engine.memory - _ENGINE_KEEPS), 0) or _MEMORY
+    options: dict[str, Any] = {
+        "isolation": isolation(engine.os_build, containers.os_build),
+        "container_limits": {"memory": memory},
+    }
+    if context.kind == "env":
+        options |= {"network_mode": "none", "use_config_proxy": False}
+    return options
+
+
+def _build(
+    engine: DockerEngine,
+    context: BuildContext,
+    places: Mapping[str, Path],
+    options: Mapping[str, Any],
+    cache: Path,
+    emit: Emit,
+) -> None:
+    log = cache / LOGS / f"{context.tag.replace('/', '-').replace(':', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    emit(Note(f"building the image {context.tag}; what happens is in {log}"))
+    sending = _Sending(size_of(context), emit)
+    api: Any = engine.api  # the stubs know no stream that is made while it is read
+    with (
+        log.open("w", encoding="utf-8") as stream,
+        engine_errors(f"build the image {context.tag}", str(log)),
+    ):
+        following = Following(context, stream, log, emit)
+        answers = api.build(
+            fileobj=tar_of(context, places, sending.advance),
+            custom_context=True,
+            tag=context.tag,
+            labels={"fatwheel": "image", "fatwheel.image": context.kind},
+            rm=True,
+            forcerm=True,
+            decode=True,
+            timeout=None,  # installing a compiler takes as long as it takes
+            **options,
+        )
+        for answer in answers:
+            following.take(answer)
+        following.finish()
+
+
+class _Sending:
+    """Emits Progress over the bytes sent, not too often."""
+
+    def __init__(self, total: int, emit: Emit) -> None:
+        self._total = total
+        self._emit = emit
+        self._done = 0
+        self._next = 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._done >= self._next or self._done == self._total:
+            self._next = self._done + _TICK
+            self._emit(Progress(SENDING, self._done, self._total))
+
+
+@contextmanager
+def _alone(folder: Path, emit: Emit) -> Iterator[None]:
+    """Hold the lock on files and builds of images; say so when that takes waiting."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        emit(Note("another build is making images: waiting for it"))
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _disk_errors(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        doing = "keep the files of images"
+        raise disk_error(error, doing, cache, f"{CACHE_VARIABLE}=FOLDER") from error

@@ -1,0 +1,314 @@
+"""What a toolchain's images are made of: the text of every file, and the pinned files beside them.
+
+An image is made in two layers: the *toolchain* (compiler, CUDA, Pythons, ninja) on a base, and on
+that the *env*, one Python with one torch. A build context holds a Dockerfile and everything that
+it copies. Its tag is a digest of all that: the same inputs give the same tag on every machine.
+
+Pure: no network, no engine. Templates: docker/linux and docker/windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .. import provision
+from ..errors import ConfigError, ToolchainError, UsageError
+from ..model import Base, Containers, Download, Package, Toolchain, TorchBuild
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "docker"
+REPOSITORY = "fatwheel"
+
+# Wheels are installed this many bytes at a time: an engine writes every step's files twice, and
+# what is deleted before it reaches the disk costs nothing; and a failed build goes on from there.
+_BATCH = 600 * 10**6
+_EARLY = ("compiler", "build")  # roles of packages that belong to the toolchain, not to a torch
+_UNKNOWN = "0" * 64  # stands for a digest that is not known yet; nothing has it
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)  # a file name that means nothing to a shell
+_MAIN = b"from fatwheel.provision.image import main\n\nmain()\n"
+
+File = Package | Download
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """One image to build.
+
+    kind:  'toolchain' or 'env'.
+    tag:   what it is called: `fatwheel/linux-cuda13.0:toolchain-0123456789abcdef`.
+    base:  what it is built on: another context's tag, `reference@sha256:…`, or an image's id.
+    texts: path in the context → content: Dockerfile, scripts, requirements, code that it runs.
+    files: pinned files; each lies in the context as files/FILENAME.
+    """
+
+    kind: str
+    tag: str
+    base: str
+    texts: tuple[tuple[str, bytes], ...]
+    files: tuple[File, ...]
+
+    @property
+    def unlocked(self) -> tuple[str, ...]:
+        """What has no digest yet, so that the image cannot be built before `invoke lock`."""
+        names = [file.filename for file in self.files if not file.locked]
+        return (*names, *([self.base.partition("@")[0]] if _UNKNOWN in self.base else []))
+
+
+def contexts_of(
+    toolchain: Toolchain, python: str, torch: str, bases: Mapping[str, str]
+) -> tuple[BuildContext, BuildContext]:
+    """The toolchain image and the env image for one Python (`3.11`) and one torch (`2.11.0`).
+
+    bases: for a Python, what to build on instead of the toolchain's own base; an id of an image
+    rather than a name, because the tag covers the text and not what it stands for.
+
+    Raises UsageError for a Python or torch that the toolchain does not serve, ToolchainError where
+    it has no images, ConfigError where its pins cannot make one.
+    """
+    maker = _Maker(toolchain, _containers(toolchain), _build(toolchain, python, torch))
+    made = maker.toolchain_image(bases.get(python) or _reference(maker.base()))
+    return made, maker.env_image(made.tag)
+
+
+def _containers(toolchain: Toolchain) -> Containers:
+    if toolchain.containers is None:
+        raise ToolchainError(
+            f"toolchain {toolchain.name} has no container images",
+            hint="its file needs a [containers] table; `--engine process` needs no images",
+        )
+    return toolchain.containers
+
+
+def _build(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
+    for build in toolchain.builds:
+        if (build.python, build.torch) == (python, torch):
+            return build
+    served = [f"Python {build.python} with torch {build.torch}" for build in toolchain.builds]
+    raise UsageError(
+        f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
+        hint="it serves: " + ", ".join(served),
+    )
+
+
+def _reference(base: Base) -> str:
+    return f"{base.reference}@{base.digest or f'sha256:{_UNKNOWN}'}"
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Wheels that one step of an image installs."""
+
+    name: str
+    packages: tuple[Package, ...]
+
+    @property
+    def requirements(self) -> str:
+        return f"requirements/{self.name}"
+
+    @property
+    def sources(self) -> str:
+        return " ".join(f"files/{package.filename}" for package in self.packages)
+
+    @property
+    def text(self) -> bytes:
+        lines = [
+            f"{package.name}=={package.version} --hash=sha256:{package.sha256 or _UNKNOWN}\n"
+            for package in self.packages
+        ]
+        return "".join(lines).encode()
+
+
+@dataclass(frozen=True)
+class _Maker:
+    toolchain: Toolchain
+    containers: Containers
+    build: TorchBuild
+
+    @property
+    def windows(self) -> bool:
+        return self.containers.os == "windows"
+
+    @property
+    def pip(self) -> Package:
+        for package in self.toolchain.packages:
+            if package.role == "installer":
+                return package
+        raise ConfigError(
+            f"toolchain {self.toolchain.name} has no package with the role 'installer'",
+            hint="images install wheels with a pip of their own: pin its wheel",
+        )
+
+    def base(self) -> Base:
+        """The first base that brings the Python, or on which the toolchain installs it."""
+        python = self.build.python
+        own = {interpreter.python for interpreter in self.toolchain.interpreters}
+        for base in self.containers.bases:
+            if python in base.pythons or (not base.pythons and python in own):
+                return base
+        raise ConfigError(
+            f"no base image of toolchain {self.toolchain.name} is for Python {python}",
+            hint="give a base to [containers] that brings it, or an interpreter to the toolchain",
+        )
+
+    def packages(self, early: bool) -> list[Package]:
+        """Those that belong to the toolchain image, or those that belong to the env image."""
+        # On Linux, Pythons of archives get their packages in a virtual environment of the env.
+        in_toolchain = self.windows or not self.toolchain.interpreters
+        return [
+            package
+            for package in (*self.toolchain.packages, *self.build.packages)
+            if package.role != "installer" and (in_toolchain and package.role in _EARLY) == early
+        ]
+
+    def toolchain_image(self, base: str) -> BuildContext:
+        kind = "packages" if self.toolchain.runs_in_processes else "archives"
+        template = "toolchain" if self.windows else f"toolchain-{kind}"
+        batches = _batches(self.packages(early=True), "toolchain")
+        files: list[File] = [interpreter.download for interpreter in self.toolchain.interpreters]
+        files += self.toolchain.cuda_files
+        if self.toolchain.msvc:
+            files.append(self.toolchain.msvc.bootstrapper)
+        texts = dict(self._texts(template, base, batches))
+        texts |= {f"provision/{name}": text for name, text in _provision()}
+        if self.windows:
+            for name in ("install-msvc.cmd", "install-python.cmd"):
+                script = self._render(f"windows/{name}.j2", base, batches)
+                # cmd mistakes labels in files whose lines end as on Unix.
+                texts[f"scripts/{name}"] = script.replace("\n", "\r\n").encode()
+        return self._context("toolchain", "toolchain", base, texts, batches, files)
+
+    def env_image(self, base: str) -> BuildContext:
+        batches = _batches(self.packages(early=False), "env")
+        texts = dict(self._texts("env", base, batches))
+        name = f"cp{self.build.python.replace('.', '')}-torch{self.build.torch}"
+        return self._context("env", name, base, texts, batches, [])
+
+    def _context(
+        self,
+        kind: str,
+        name: str,
+        base: str,
+        texts: Mapping[str, bytes],
+        batches: Sequence[_Batch],
+        files: Sequence[File],
+    ) -> BuildContext:
+        wheels = [package for batch in batches for package in batch.packages]
+        # In the order of names, whatever that of the toolchain's file.
+        every = sorted([*files, *wheels, *([self.pip] if wheels else [])], key=_filename)
+        for file in every:
+            if not _PLAIN.fullmatch(file.filename):
+                raise ConfigError(f"{file.filename!r} cannot be the name of an image's file")
+        ordered = tuple(sorted(texts.items()))
+        tag = f"{REPOSITORY}/{self.toolchain.name}:{name}-{_digest(base, ordered, every)}"
+        return BuildContext(kind, tag, base, ordered, tuple(every))
+
+    def _texts(
+        self, template: str, base: str, batches: Sequence[_Batch]
+    ) -> Iterator[tuple[str, bytes]]:
+        path = f"{self.containers.os}/{template}.Dockerfile.j2"
+        yield "Dockerfile", self._render(path, base, batches).encode()
+        for batch in batches:
+            yield batch.requirements, batch.text
+
+    def _render(self, template: str, base: str, batches: Sequence[_Batch]) -> str:
+        return _TEMPLATES.get_template(template).render(
+            toolchain=self.toolchain,
+            python=self.build.python,
+            torch=self.build.torch,
+            base=base,
+            pip=self.pip,
+            batches=batches,
+            **(self._windows_places() if self.windows else self._linux_places()),
+        )
+
+    def _linux_places(self) -> dict[str, Any]:
+        home = "/opt/fatwheel"
+        site = f"{home}/env/lib/python{self.build.python}/site-packages"
+        major = self.toolchain.cuda.partition(".")[0]
+        pythons = [interpreter.python for interpreter in self.toolchain.interpreters]
+        first = pythons[0] if pythons else self.build.python
+        own = f"{home}/python{first}/bin/python{first}"
+        of_packages = f"{site}/nvidia/cu{major}"
+        return {
+            "home": home,
+            "cuda_home": f"{home}/cuda" if self.toolchain.cuda_files else of_packages,
+            "first_python": own if pythons else f"python{first}",
+            **self._cuda(f"{home}/files/"),
+        }
+
+    def _windows_places(self) -> dict[str, Any]:
+        home = r"C:\fatwheel"
+
+        def interpreter_home(python: str) -> str:
+            return rf"C:\Python{python.replace('.', '')}"
+
+        first = self.toolchain.interpreters[0].python
+        return {
+            "home": home,
+            "home_slashes": home.replace("\\", "/"),
+            "cuda_home": r"C:\cuda",
+            "msvc_home": r"C:\BuildTools",
+            "interpreter_home": interpreter_home,
+            "first_python": rf"{interpreter_home(first)}\python.exe",
+            **self._cuda(home + r"\files" + "\\"),
+        }
+
+    def _cuda(self, folder: str) -> dict[str, str]:
+        names = [file.filename for file in self.toolchain.cuda_files]
+        return {
+            "cuda_sources": " ".join(f"files/{name}" for name in names),
+            "cuda_archives": " ".join(f"{folder}{name}" for name in names),
+        }
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,
+)
+
+
+def _batches(packages: Sequence[Package], name: str) -> list[_Batch]:
+    """Packages in groups of about the same size in bytes, large ones first; never reordered by
+    anything but size and name."""
+    groups: list[list[Package]] = []
+    for package in sorted(packages, key=lambda package: (-package.size, package.filename)):
+        for group in groups:
+            if sum(other.size for other in group) + package.size <= _BATCH:
+                group.append(package)
+                break
+        else:
+            groups.append([package])
+    return [_Batch(f"{name}-{n}.txt", tuple(group)) for n, group in enumerate(groups, 1)]
+
+
+def _provision() -> Iterator[tuple[str, bytes]]:
+    """The code that images run while they are built; the folder is a program for `python`."""
+    yield "__main__.py", _MAIN
+    room = Path(provision.__file__).parent
+    package = room.parent
+    yield "fatwheel/__init__.py", b""  # without the version, which would make every image anew
+    for path in (package / "errors.py", *sorted(room.glob("*.py"))):
+        yield f"fatwheel/{path.relative_to(package).as_posix()}", path.read_bytes()
+
+
+def _filename(file: File) -> str:
+    return file.filename
+
+
+def _digest(base: str, texts: Sequence[tuple[str, bytes]], files: Sequence[File]) -> str:
+    digest = hashlib.sha256(f"base {base}\n".encode())
+    for path, text in texts:
+        digest.update(f"text {path} {hashlib.sha256(text).hexdigest()}\n".encode())
+    for file in files:
+        digest.update(f"file {file.filename} {file.sha256}\n".encode())
+    return digest.hexdigest()[:16]
