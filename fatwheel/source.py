@@ -109,7 +109,9 @@ def _safe_members(tar: tarfile.TarFile, name: str) -> list[tarfile.TarInfo]:
         total += member.size
         if total > _EXPANSION:
             raise FormatError("the sdist unpacks to more than 4 GiB", where=name)
-        member.uid = member.gid = os.getuid()
+        # Counts for root alone, who unpacks for itself.
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
         if not _FIRST_TIME <= member.mtime <= _LAST_EPOCH:
             member.mtime = _FIRST_TIME
         member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import os
 import random
 import tarfile
 import zipfile
@@ -202,6 +203,16 @@ def test_an_sdist_cannot_set_permissions(recipe: Recipe, tmp_path: Path) -> None
     project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
     modes = {path.name: path.stat().st_mode & 0o7777 for path in project.root.iterdir()}
     assert modes == {"setup.py": 0o755, "secret": 0o644, "tool": 0o755}
+
+
+def test_what_is_unpacked_belongs_to_whoever_unpacks(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.getuid()
+    monkeypatch.delattr(os, "getuid")  # as on Windows
+    data = tar(member("a/setup.py", "1", uid=1234, gid=1234, uname="daemon", gname="daemon"))
+    project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
+    assert (project.root / "setup.py").stat().st_uid == mine
 
 
 def test_a_zip_is_no_sdist_here(recipe: Recipe, tmp_path: Path) -> None:
