@@ -103,7 +103,7 @@ class Reader:
         self.preprocessor += [name, value]
 
     def absolute(self, path: str) -> str:
-        return self.paths.normpath(self.paths.join(self.cwd, path))
+        return str(self.paths.normpath(self.paths.join(self.cwd, path)))
 
     def _may_be_replaced(self, output: str) -> bool:
         """Not a device: builds that only try a compiler write to /dev/null."""

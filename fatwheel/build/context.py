@@ -18,7 +18,8 @@ from ..arch import Arch
 from ..branch import Branch
 from ..model import Front, Job, Unit
 from ..store import Store
-from .view import CWD, Places
+from .sight import job_variables
+from .view import Places
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,9 @@ class Context:
             return Branch(Path(self.store_root), Path(self.store_trunk))
         return Store(Path(self.store_root), self.store_limit)
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """What a compiler's environment is in a job's folder.
-
-        gcc puts its working folder, as PWD calls it, into debug information and texts. What a
-        killed compiler leaves in TMPDIR goes with the folder.
-        """
-        return {**dict(self.environment), "PWD": CWD, "TMPDIR": CWD}
+    def variables(self, folder: Path) -> dict[str, str]:
+        """What a compiler's environment is in a job's folder."""
+        return {**dict(self.environment), **job_variables(folder)}
 
     def to_wire(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -16,23 +16,25 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
 import re
-import shlex
 import subprocess
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..model import Front, Unit
 from ..store import Store
-from .context import Context, digest
+from .compilers import Family, family_of
+from .context import Context, digest, fingerprint
+from .sight import fitting, job_folder
 
 HOST_PASS = "host"
 _VARIANTS = 6  # records kept per unit and pass: other Pythons, torches, lists of architectures
-_MARKER = re.compile(rb'^# \d+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+# gcc: `# 1 "file"`; cl: `#line 1 "file"`.
+_MARKER = re.compile(rb'^#(?:line)? \d+ "((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _ARCHLIST = "__CUDA_ARCH_LIST__"
 
@@ -96,35 +98,44 @@ class Texts:
     def preprocess(self, unit: Unit, pass_: str, command: list[str]) -> str:
         """Preprocess one pass, record its text, return the digest.
 
-        command: for C++ the g++ -E command; for CUDA an nvcc command that runs this pass.
-        Raises CalledProcessError where the source does not even preprocess.
+        command: for C++ the one that only preprocesses; for CUDA an nvcc command that runs this
+        pass. Raises CalledProcessError where the source does not even preprocess.
         """
-        with tempfile.TemporaryDirectory(dir=self._context.scratch) as scratch:
-            folder = Path(scratch)
-            job_folder(self._context, unit, folder)
+        context = self._context
+        with job_folder(Path(context.scratch), f"text-{fingerprint(unit)[:8]}-{pass_}") as folder:
+            lay_out(context, unit, folder)
             text = folder / "text.ii"
             if unit.kind == "cuda":
                 command = self._pass_command(command, pass_, folder)
-            subprocess.run(
-                [*command, "-o", str(text)],
-                cwd=folder, env=self._context.variables, check=True,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            self._write_text(command, text, folder)
             return self.record(unit, pass_, text)
 
+    def _write_text(self, command: list[str], text: Path, folder: Path) -> None:
+        """Run a preprocessing command, its output to `text`."""
+        family = family_of(self._context.cxx)
+        with contextlib.ExitStack() as opened:
+            out: IO[bytes] | int = subprocess.DEVNULL
+            if family.prints_text:
+                out = opened.enter_context(text.open("wb"))
+            else:
+                command = [*command, *family.output(str(text))]
+            subprocess.run(
+                fitting(command, folder), cwd=folder, env=self._context.variables(folder),
+                check=True, stdout=out, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
     def _pass_command(self, nvcc: list[str], pass_: str, folder: Path) -> list[str]:
-        """The gcc -E command that nvcc itself would run (`--dryrun`), less its output."""
+        """The command that nvcc itself would run (`--dryrun`), less its output."""
+        family = family_of(self._context.cxx)
         listing = subprocess.run(
-            [*nvcc, "--dryrun"], cwd=folder, env=self._context.variables,
+            fitting([*nvcc, "--dryrun"], folder), cwd=folder,
+            env=self._context.variables(folder),
             check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         for line in listing.stderr.splitlines():
-            words = shlex.split(line[2:]) if line.startswith("#$ ") and " -E " in line else []
-            if "-E" not in words or "-o" not in words:
-                continue
-            output = words.index("-o")
-            if words[output + 1].endswith(".cpp4.ii") == (pass_ == HOST_PASS):
-                return words[:output] + words[output + 2 :]
+            found = family.pass_command(line, self._context.cxx)
+            if found and found[1].endswith(".cpp4.ii") == (pass_ == HOST_PASS):
+                return found[0]
         raise subprocess.CalledProcessError(1, nvcc, listing.stderr)
 
     def _variants(self, unit: Unit, pass_: str) -> list[dict[str, Any]]:
@@ -153,26 +164,26 @@ class Texts:
         return self._files[name]
 
 
-def job_folder(context: Context, unit: Unit, folder: Path) -> None:
-    """Lay out a job's own folder: links to the environment, the pre-included header."""
+def lay_out(context: Context, unit: Unit, folder: Path) -> None:
+    """What is in a job's own folder: the environment's places, the pre-included header."""
     context.places.link_into(folder)
     (folder / "keep").mkdir()
     if unit.kind == "cuda":
-        (folder / "fatwheel.h").write_text(unit_header(unit, context.archlist))
+        header = unit_header(unit, context.archlist, family_of(context.cxx))
+        (folder / "fatwheel.h").write_text(header)
 
 
-def unit_header(unit: Unit, archlist: tuple[int, ...]) -> str:
+def unit_header(unit: Unit, archlist: tuple[int, ...], family: Family) -> str:
     """The header that every nvcc call of a unit includes first.
 
     It fixes __CUDA_ARCH_LIST__ to the whole list, from which CCCL builds names and dispatch,
     and anchors the module id: nvcc takes it from the first external symbol, and from the
     process id where there is none (CUDA before 12.9).
     """
-    anchor = digest("anchor", unit.name)[:16]
     return (
         "#undef __CUDA_ARCH_LIST__\n"
         f"#define __CUDA_ARCH_LIST__ {','.join(map(str, archlist))}\n"
-        f'extern "C" {{ __attribute__((visibility("hidden"))) int fw_unit_{anchor} = 1; }}\n'
+        + family.anchor(f"fw_unit_{digest('anchor', unit.name)[:16]}")
     )
 
 
@@ -183,7 +194,11 @@ def _read_text(path: Path) -> tuple[str, list[str]]:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
         sha = hashlib.sha256(view).hexdigest()
         names = dict.fromkeys(match[1] for match in _MARKER.finditer(view))
-    return sha, [os.fsdecode(_unescape(name)) for name in names if not name.startswith(b"<")]
+    return sha, [
+        _unescape(name).decode("utf-8", "surrogateescape")
+        for name in names
+        if not name.startswith(b"<")
+    ]
 
 
 def _unescape(name: bytes) -> bytes:

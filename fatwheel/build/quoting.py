@@ -2,13 +2,13 @@
 
 Rules: Microsoft, "Parsing C command-line arguments". cl, link and nvcc.exe read their response
 files by the same ones. A backslash is itself, unless it stands before a quotation mark; so paths
-need no care. The inverse is subprocess.list2cmdline. Standard library only.
+need no care. Standard library only.
 """
 
 from __future__ import annotations
 
 import re
-
+from collections.abc import Iterable
 
 # Backslashes before a quotation mark, a pair of them inside quotes, a mark, space, anything else.
 _PART = re.compile(r'(?P<slashes>\\+)(?=")|(?P<quote>"+)|(?P<space>\s+)|(?P<text>\\+|[^\\"\s]+)')
@@ -49,3 +49,16 @@ def _marks(word: str, quoted: bool, marks: int) -> tuple[str, bool]:
         else:
             quoted, marks = not quoted, marks - 1
     return word, quoted
+
+
+def join_words(words: Iterable[str]) -> str:
+    """The inverse of `split_words`, with quotes that nvcc's options files allow too."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if word and not re.search(r'[\s"]', word):
+        return word
+    # Backslashes before a quotation mark, the closing one too, count twice.
+    inside = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", inside) + '"'

@@ -11,11 +11,8 @@ Standard library only.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
-import signal
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,34 +23,26 @@ from ..fatbin.cubin import kernel_names_of_ptx, kernels_of_cubin
 from ..fatbin.stitch import image_name, slices_of, without_device_code
 from ..model import Front, Job, Unit
 from ..store import Store
+from .compilers import Family, family_of
 from .context import Context, digest
-from .preprocess import HOST_PASS, Texts, job_folder, pass_of
+from .preprocess import HOST_PASS, Texts, lay_out, pass_of
 from .processes import Usage, run_measured
+from .sight import fitting, job_folder
 
+_SIGKILL = 9  # Windows' signal module has none
 _NO_SPACE = 1 << 20  # bytes free on a disk that counts as full
-# How compilers say that the system ran out of memory, on lines that no excerpt of a source can be:
-# nvcc's and gcc's drivers, gcc's and binutils' allocator, LLVM (cicc), EDG (cudafe++), ptxas, the
-# C++ run time, the system.
-_OUT_OF_MEMORY = re.compile(
-    r"^nvcc error *: '\S+' died due to signal 9\b"
-    r"|^\S+: fatal error: Killed signal terminated program "
-    r"|^\S+: out of memory allocating \d+ bytes"
-    r"|^(?:LLVM ERROR|Catastrophic error): out of memory"
-    r"|^ptxas fatal *: Memory allocation failure"
-    r"|^terminate called after throwing an instance of 'std::bad_alloc'"
-    r"|^virtual memory exhausted"
-    r"|^[\w+./-]+: (?:[^:\n]+: )*Cannot allocate memory$",
-    re.MULTILINE | re.IGNORECASE,
-)
+# Windows' exit codes: STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT.
+_NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a job left in the store, and what it cost (seconds, bytes)."""
+    """What a job cost (seconds, bytes), and what its compiler said."""
 
     seconds: float
     cpu: float
     rss: int
+    output: str = ""
 
 
 class KilledForMemoryError(Exception):
@@ -109,27 +98,30 @@ def absent_codes(texts: Texts, context: Context, store: Store, job: Job) -> tupl
 
 def commands_of(context: Context, job: Job) -> list[str]:
     """The compiler command of a job, less its output: `{nvcc} … -c source`."""
-    unit = job.unit
-    arguments = [context.places.in_view(arg) for arg in (*unit.preprocessor, *unit.codegen)]
-    source = context.places.in_view(unit.source)
+    unit, family = job.unit, family_of(context.cxx)
+    arguments, source = _seen(context, unit)
     if job.front is None:
-        # Debug information would name the job's own folder otherwise.
-        steady = ["-fno-working-directory", "-fdebug-prefix-map=/proc/self/cwd=/fatwheel"]
-        return [context.cxx, *steady, *arguments, "-c", source]
+        return family.compile(context.cxx, arguments, source)
     seed = ["-frandom-seed", digest("seed", unit.name)[:16]] if context.seeded else []
     gencode = f"arch={job.front.virtual.compute},code=[{','.join(job.front.codes)}]"
     return [
-        context.places.in_view(context.nvcc), "-ccbin", context.cxx, "-include", "fatwheel.h",
-        *arguments, *seed, "-gencode", gencode, "-c" if job.host else "-fatbin", source,
+        context.places.in_view(context.nvcc), *family.of_nvcc(context.cxx, job.host),
+        "-include", "fatwheel.h", *arguments, *seed, "-gencode", gencode,
+        "-c" if job.host else "-fatbin", source,
     ]  # fmt: skip
 
 
 def preprocess_command(context: Context, job: Job) -> list[str]:
-    """What `Texts.preprocess` needs: for nvcc the job's command, for g++ its -E form."""
-    command = commands_of(context, job)
+    """What `Texts.preprocess` needs: for nvcc the job's command, for C++ one of its own."""
     if job.unit.kind == "cuda":
-        return command
-    return ["-E" if arg == "-c" else arg for arg in command]
+        return commands_of(context, job)
+    return family_of(context.cxx).preprocess(context.cxx, *_seen(context, job.unit))
+
+
+def _seen(context: Context, unit: Unit) -> tuple[list[str], str]:
+    """A unit's arguments and its source, with paths as compilers see them."""
+    arguments = [context.places.in_view(arg) for arg in (*unit.preprocessor, *unit.codegen)]
+    return arguments, context.places.in_view(unit.source)
 
 
 def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
@@ -138,25 +130,35 @@ def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
     Raises CompileError with the compiler's words and the command to repeat, FormatError where it
     made something else than was asked for, StoreError on a full disk, or KilledForMemoryError.
     """
-    with tempfile.TemporaryDirectory(prefix="job-", dir=context.scratch) as scratch:
-        folder = Path(scratch)
-        job_folder(context, job.unit, folder)
-        output = folder / "output"
-        keep = ["--keep", "--keep-dir", "keep"] if job.front else ["-save-temps=obj"]
-        command = [*commands_of(context, job), *keep, "-o", str(output.name)]
+    family = family_of(context.cxx)
+    with job_folder(Path(context.scratch), digest(job.label)[:12]) as folder:
+        lay_out(context, job.unit, folder)
+        output = folder / family.object_name
+        command = [*commands_of(context, job), *_keeping(family, job), *_output(family, job)]
         started = time.monotonic()
-        usage = run_measured(command, folder, context.variables)
+        usage = run_measured(fitting(command, folder), folder, context.variables(folder))
         if usage.returncode != 0:
             raise _failure(context, job, command, usage, folder)
         try:
             _store_results(context, store, texts, job, folder, output)
         except FormatError as error:
             raise FormatError(error.what, where=job.label, hint=error.hint) from error
-        made = Made(time.monotonic() - started, usage.cpu, usage.rss)
+        made = Made(time.monotonic() - started, usage.cpu, usage.rss, usage.output)
         store.put_json(
             "cost", cost_key(job), {"seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
         )
         return made
+
+
+def _keeping(family: Family, job: Job) -> list[str]:
+    """Options that leave the texts of a call behind, where they can."""
+    if job.front:
+        return ["--keep", "--keep-dir", "keep"]
+    return ["-save-temps=obj"] if family.keeps_text else []
+
+
+def _output(family: Family, job: Job) -> list[str]:
+    return ["-o", family.object_name] if job.front else family.output(family.object_name)
 
 
 def _store_results(
@@ -165,7 +167,7 @@ def _store_results(
     unit, front = job.unit, job.front
     data = output.read_bytes()
     if front is None:
-        text = texts.record(unit, HOST_PASS, _kept(folder, ".ii"))
+        text = _text_of_cpp(context, texts, job, folder)
         store.put("host", host_key(context, unit, text), data)
         return
     text = texts.record(unit, pass_of(front), _kept(folder / "keep", ".cpp1.ii"))
@@ -176,6 +178,12 @@ def _store_results(
     if job.host:
         text = texts.record(unit, HOST_PASS, _kept(folder / "keep", ".cpp4.ii"))
         store.put("host", host_key(context, unit, text), without_device_code(data))
+
+
+def _text_of_cpp(context: Context, texts: Texts, job: Job, folder: Path) -> str:
+    if family_of(context.cxx).keeps_text:
+        return texts.record(job.unit, HOST_PASS, _kept(folder, ".ii"))
+    return texts.preprocess(job.unit, HOST_PASS, preprocess_command(context, job))
 
 
 def _by_code(entries: tuple[Entry, ...], front: Front) -> dict[str, list[Entry]]:
@@ -241,8 +249,8 @@ def _failure(
     context: Context, job: Job, command: list[str], usage: Usage, folder: Path
 ) -> Exception:
     # nvcc runs its steps through a shell, and ends as that does.
-    killed = usage.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    if killed or _OUT_OF_MEMORY.search(usage.output):
+    killed = usage.returncode in (-_SIGKILL, 128 + _SIGKILL, *_NO_MEMORY)
+    if killed or family_of(context.cxx).out_of_memory.search(usage.output):
         return KilledForMemoryError(usage.rss, usage.output)
     # Compilers do not always say so: what they say goes to the same disk.
     if shutil.disk_usage(folder).free < _NO_SPACE or "No space left on device" in usage.output:
@@ -266,5 +274,5 @@ def _keep_folder(context: Context, job: Job) -> Path:
     folder = Path(context.places.source).parent / "failed" / digest(job.label)[:12]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    job_folder(context, job.unit, folder)
+    lay_out(context, job.unit, folder)
     return folder

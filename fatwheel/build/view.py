@@ -12,20 +12,17 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-import stat
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StoreError
+from . import sight
 
-VIEW_ROOT = Path("/tmp/fatwheel")
 # What sources include: files with these suffixes or, as in Eigen, headers without any.
 SOURCE_SUFFIXES = frozenset(
     [
@@ -34,10 +31,11 @@ SOURCE_SUFFIXES = frozenset(
         ".ipp", ".inl", ".inc", ".impl", ".imp", ".def", ".x", ".gen", ".jit", ".ptx",
     ]
 )  # fmt: skip
-CWD = "/proc/self/cwd"
-_LOOK_AGAIN = 0.3  # seconds, while builds of other sources hold the view
 _BEGIN = r"(?:^|(?<=[^\w./~+@-])|(?<=-[A-Za-z]))"
+_BEGIN_WINDOWS = r"(?:^|(?<=\W)|(?<=[-/][A-Za-z]))"
 _END = r"(?![\w.+~-])"
+_ON_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+_SEPARATOR = r"[\\/]"
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,17 @@ class Places:
 
     def in_view(self, text: str) -> str:
         """Replace placeholders by the paths that the compilers see."""
-        for name, _ in self.links:
-            text = text.replace(f"@{name}@", f"{CWD}/{name}")
+        for name, folder in self.links:
+            text = text.replace(f"@{name}@", sight.seen(name, folder))
         return text.replace("@src@", self.source)
 
     def real(self, path: str) -> str:
         """The real file behind a path that a compiler printed."""
-        for name, folder in self.links:
-            prefix = f"{CWD}/{name}/"
-            if path.startswith(prefix):
-                return os.path.join(folder, path[len(prefix) :])
-        return path
+        return sight.real_path(path, self.links)
 
     def link_into(self, folder: Path) -> None:
-        """Make a job's folder: the links through which the environment is seen."""
-        for name, real in self.links:
-            (folder / name).symlink_to(real)
+        """Make a job's folder: what is needed in it to see the environment."""
+        sight.show(self.links, folder)
 
 
 Marks = tuple[tuple[str, str], ...]  # real folder, name of its placeholder
@@ -84,8 +77,16 @@ def abstract(text: str, marks: Marks) -> str:
     and where its last name ends: in `-fdebug-prefix-map=/dir=.`, not in `/dir2`, not in `/a/dir`.
     """
     for real, name in sorted(marks, key=lambda mark: -len(mark[0])):
-        text = re.sub(rf"{_BEGIN}{re.escape(real)}{_END}", f"@{name}@", text)
+        text = re.sub(f"{_pattern(real)}{_END}", f"@{name}@", text)
     return text
+
+
+def _pattern(folder: str) -> str:
+    """Finds a folder's path where one may begin; Windows knows no case, and two separators."""
+    if not _ON_WINDOWS.match(folder):
+        return _BEGIN + re.escape(folder)
+    parts = re.split(_SEPARATOR, folder)
+    return f"{_BEGIN_WINDOWS}(?i:{_SEPARATOR.join(map(re.escape, parts))})"
 
 
 def compiler_files(root: Path) -> dict[str, str]:
@@ -115,41 +116,21 @@ def shared_sources(name: str, origin: Path, files: dict[str, str]) -> Iterator[P
     Builds of the same content share it; one that needs other content waits until the others
     are done. Raises StoreError where the folder cannot be made.
     """
-    base = _view_root() / name
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        lock = os.open(base / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _unusable(base, error) from error
-    try:
-        _share_filled(lock, base / "src", origin, files)
-        yield base / "src"
-    finally:
-        os.close(lock)
-
-
-def _share_filled(lock: int, target: Path, origin: Path, files: dict[str, str]) -> None:
-    """Share the lock of a target that holds `files`, filling it while nobody else looks.
-
-    A build never waits for the lock alone: one that shares it may have just what is needed, and
-    flock has no way to go from alone to shared at once. So it is tried again and again.
-    """
-    while True:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if compiler_files(target) == files:
-            return
-        fcntl.flock(lock, fcntl.LOCK_UN)
+    base = sight.VIEW_ROOT / name
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOOK_AGAIN)
-            continue
-        try:
-            if compiler_files(target) != files:
-                _copy(target, origin, files)
+            base = sight.view_root() / name
+            target = base / "src"
+            held.enter_context(
+                sight.shared(
+                    base,
+                    lambda: compiler_files(target) == files,
+                    lambda: _copy(target, origin, files),
+                )
+            )
         except OSError as error:
-            raise _unusable(target, error) from error
-        fcntl.flock(lock, fcntl.LOCK_UN)
+            raise _unusable(base, error) from error
+        yield target
 
 
 def _copy(target: Path, origin: Path, files: Iterable[str]) -> None:
@@ -162,28 +143,11 @@ def _copy(target: Path, origin: Path, files: Iterable[str]) -> None:
         os.utime(path, (0, 0))
 
 
-def _view_root() -> Path:
-    """The fixed root, or one of the user's own where another user made that first."""
-    for root in (VIEW_ROOT, Path(f"{VIEW_ROOT}-{os.getuid()}")):
-        try:
-            with contextlib.suppress(FileExistsError):
-                root.mkdir(mode=0o755)
-            found = root.lstat()
-        except OSError as error:
-            raise _unusable(root, error) from error
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-            return root
-    raise StoreError(
-        f"{VIEW_ROOT} and {VIEW_ROOT}-{os.getuid()} both belong to somebody else",
-        hint="remove one of them: compilers must see the sources at a fixed path",
-    )
-
-
 def _unusable(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the sources cannot be laid out for compiling: {error.strerror}",
         where=str(path),
-        hint=f"{VIEW_ROOT} must be writable and have room for the project's sources",
+        hint=f"{sight.VIEW_ROOT} must be writable and have room for the project's sources",
     )
 
 

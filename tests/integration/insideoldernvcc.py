@@ -20,6 +20,7 @@ from unittest.mock import patch
 from fatwheel.arch import Arch
 from fatwheel.build import preprocess
 from fatwheel.build.assemble import object_of
+from fatwheel.build.compilers import Family
 from fatwheel.build.context import Context
 from fatwheel.build.view import Places
 from fatwheel.model import Front, Unit
@@ -110,9 +111,9 @@ def _extract(obj: Path) -> None:
 _anchored_header = preprocess.unit_header
 
 
-def _unanchored_header(unit: Unit, numbers: tuple[int, ...]) -> str:
+def _unanchored_header(unit: Unit, numbers: tuple[int, ...], family: Family) -> str:
     """The list of architectures alone."""
-    lines = _anchored_header(unit, numbers).splitlines(keepends=True)
+    lines = _anchored_header(unit, numbers, family).splitlines(keepends=True)
     kept = [line for line in lines if line.startswith("#")]
     assert len(kept) == len(lines) - 1, "the anchor is no longer one line of the header"
     return "".join(kept)

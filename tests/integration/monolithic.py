@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from fatwheel.build.context import Context
-from fatwheel.build.preprocess import job_folder
+from fatwheel.build.preprocess import lay_out
 from fatwheel.build.slices import commands_of
 from fatwheel.model import Front, Job, Unit
 
@@ -21,7 +21,7 @@ def compile_monolithic(
 ) -> Path:
     """The object that one `nvcc -c` with all of `fronts` makes."""
     folder.mkdir(parents=True)
-    job_folder(context, unit, folder)
+    lay_out(context, unit, folder)
     command = commands_of(context, Job(unit, fronts[0], True, 0, 0))
     place = command.index("-gencode")
     gencodes = [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.build import view
+from fatwheel.build import sight
 from fatwheel.model import Environment, Recipe, Source, Toolchain, TorchBuild
 from fatwheel.prepare import Tools
 from fatwheel.provision.hostcompiler import HostCompiler
@@ -66,7 +66,7 @@ class Demo:
         self.source = folder / "kernels" / "demo" / "src"
         monkeypatch.setenv("FATWHEEL_CACHE", str(self.cache))
         monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-        monkeypatch.setattr(view, "VIEW_ROOT", folder / "view")
+        monkeypatch.setattr(sight, "VIEW_ROOT", folder / "view")
         self.write("pyproject.toml", PYPROJECT)
         self.write("own_backend.py", BACKEND)
         for name in ("a.cu", "b.cu", "c.cpp"):
@@ -82,7 +82,7 @@ class Demo:
             "tools", "linux-x86_64", "13.0", "13.0.88", tuple(map(parse_arch, ARCHS)), (9, 15), (),
             (TorchBuild("2.10.0", "3.11", ()), TorchBuild("2.11.0", "3.11", ()),
              TorchBuild("2.11.0", "3.12", ())),
-            "toolchain",
+            "toolchain", "2.11.0",
         )  # fmt: skip
         environment = Environment(
             root=folder / "env", python=Path(sys.executable), site=folder / "env" / "site",

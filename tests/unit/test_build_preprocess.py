@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fatwheel.build.compilers import Gcc
 from fatwheel.build.preprocess import HOST_PASS, Texts, pass_of, unit_header
 from fatwheel.build.slices import preprocess_command
 from fatwheel.model import Unit
@@ -74,7 +75,7 @@ def test_a_pass_is_named_after_its_front() -> None:
 
 def test_the_header_fixes_the_list_of_architectures(tmp_path: Path) -> None:
     header = tmp_path / "fatwheel.h"
-    header.write_text(unit_header(cuda_unit(), (800, 860, 900)))
+    header.write_text(unit_header(cuda_unit(), (800, 860, 900), Gcc()))
     (tmp_path / "a.cpp").write_text("int list[] = {__CUDA_ARCH_LIST__};")
     command = ["g++", "-E", "-P", "-D__CUDA_ARCH_LIST__=800", "-include", str(header), "a.cpp"]
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -84,7 +85,7 @@ def test_the_header_fixes_the_list_of_architectures(tmp_path: Path) -> None:
 def test_the_header_anchors_each_unit_by_a_hidden_symbol_of_its_own(tmp_path: Path) -> None:
     symbols = []
     for name in ("csrc/a", "csrc/b"):
-        (tmp_path / "a.cpp").write_text(unit_header(cuda_unit(name), (800,)))
+        (tmp_path / "a.cpp").write_text(unit_header(cuda_unit(name), (800,), Gcc()))
         subprocess.run(["g++", "-c", "a.cpp"], cwd=tmp_path, check=True)
         table = subprocess.run(
             ["readelf", "-sW", "a.o"], cwd=tmp_path, capture_output=True, text=True, check=True

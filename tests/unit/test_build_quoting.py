@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.build.quoting import split_words
+from fatwheel.build.quoting import join_words, split_words
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,12 @@ WORDS = st.lists(st.text(alphabet='ab \\"\t=,;', max_size=8), max_size=5)
 @given(WORDS)
 def test_what_python_quotes_is_read_back(words: list[str]) -> None:
     assert split_words(subprocess.list2cmdline(words)) == words
+
+
+@given(WORDS)
+def test_what_is_joined_is_read_back(words: list[str]) -> None:
+    assert split_words(join_words(words)) == words
+
+
+def test_words_are_quoted_where_they_must_be() -> None:
+    assert join_words(['-DA="x"', "C:\\a b\\", "/c", ""]) == ('"-DA=\\"x\\"" "C:\\a b\\\\" /c ""')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.build import view
+from fatwheel.build import sight
 from fatwheel.build.view import Places, abstract, compiler_files, shared_sources
 from fatwheel.errors import StoreError
 
@@ -104,7 +104,7 @@ def test_a_folder_that_is_missing_has_no_sources(tmp_path: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(view, "VIEW_ROOT", tmp_path / "view")
+    monkeypatch.setattr(sight, "VIEW_ROOT", tmp_path / "view")
     return tmp_path / "view"
 
 
@@ -173,7 +173,7 @@ def test_a_root_that_cannot_be_made_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(view, "VIEW_ROOT", tmp_path / "file" / "view")
+    monkeypatch.setattr(sight, "VIEW_ROOT", tmp_path / "file" / "view")
     with pytest.raises(StoreError, match="Not a directory"), shared_sources("p-1", tmp_path, {}):
         pass
 
@@ -191,8 +191,8 @@ def test_a_project_folder_that_cannot_be_made_is_an_error(root: Path, tmp_path: 
 HOLDER = """
     import sys
     from pathlib import Path
-    from fatwheel.build import view
-    view.VIEW_ROOT, origin = Path(sys.argv[1]), Path(sys.argv[2])
+    from fatwheel.build import sight, view
+    sight.VIEW_ROOT, origin = Path(sys.argv[1]), Path(sys.argv[2])
     with view.shared_sources("p-1", origin, view.compiler_files(origin)) as source:
         print("in", flush=True)
         sys.stdin.read()

@@ -173,11 +173,12 @@ def test_units_are_captured_and_their_sources_are_in_the_view(demo: Demo) -> Non
     events: list[Event] = []
     with prepared(target(demo), demo.tools, events.append) as ready:
         assert [unit.name for unit in ready.units] == ["csrc/a", "csrc/b", "csrc/c"]
-        source = Path(ready.places.source)
+        places = ready.workshop.places
+        source = Path(places.source)
         assert source == demo.folder / "view" / "demo-1.0" / "src"
         assert (source / "csrc" / "a.cu").read_text() == "int a;\n"
         assert ready.scratch.is_dir()
-        assert dict(ready.places.links) == {
+        assert dict(places.links) == {
             "site": str(demo.folder / "env" / "site"), "env": str(demo.folder / "env"),
             "cuda": str(demo.home), "python": str(demo.folder / "env" / "python"),
         }  # fmt: skip
@@ -202,7 +203,7 @@ def test_compilers_see_none_of_the_users_variables(
         monkeypatch.setenv(name, "/users")
     monkeypatch.setenv("TMPDIR", str(demo.folder))
     with prepared(target(demo), demo.tools, silent) as ready:
-        variables = ready.context((front("80"),)).variables
+        variables = ready.context((front("80"),)).variables(demo.folder)
     assert sorted(variables) == ["LC_ALL", "PATH", "PWD", "SOURCE_DATE_EPOCH", "TMPDIR"]
     assert variables["SOURCE_DATE_EPOCH"] == "1700000000"
     assert variables["TMPDIR"] == "/proc/self/cwd", "a killed compiler's files go with its job's"
@@ -220,7 +221,7 @@ def test_another_file_is_another_listing(demo: Demo) -> None:
         if extra:
             demo.write(extra, "int extra;\n")
         with prepared(target(demo), demo.tools, silent) as ready:
-            listings.append(ready.places.listing)
+            listings.append(ready.workshop.places.listing)
     assert listings[0] != listings[1]
 
 

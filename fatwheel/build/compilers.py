@@ -1,0 +1,150 @@
+"""How the two families of host compilers are called, and what nvcc does with each.
+
+A family says what its commands look like; it runs nothing. Sources: gcc's manual; Microsoft,
+"MSVC Compiler Options"; nvcc's own commands, as `nvcc --dryrun` lists them on both systems.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ntpath
+import re
+import shlex
+from collections.abc import Sequence
+
+from .quoting import split_words
+
+# How compilers say that the system ran out of memory, on lines that no excerpt of a source can
+# be: LLVM (cicc), EDG (cudafe++), ptxas.
+_DEVICE_OUT_OF_MEMORY = (
+    r"^(?:LLVM ERROR|Catastrophic error): out of memory"
+    r"|^ptxas fatal *: Memory allocation failure"
+)
+
+
+class Family:
+    """What commands of a family of host compilers are made of.
+
+    object_name: what a job calls its output. keeps_text: whether compiling can leave the
+    preprocessed text behind. prints_text: whether preprocessing writes to standard output.
+    """
+
+    object_name: str
+    keeps_text: bool
+    prints_text: bool
+    out_of_memory: re.Pattern[str]
+
+    def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
+        """The command that compiles C++, less its output."""
+        raise NotImplementedError
+
+    def preprocess(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
+        """The command that only preprocesses, less its output."""
+        raise NotImplementedError
+
+    def output(self, name: str) -> list[str]:
+        """Where an object or a text goes to."""
+        raise NotImplementedError
+
+    def of_nvcc(self, cxx: str, host: bool) -> list[str]:
+        """What nvcc must be told; host: whether it makes a host object."""
+        raise NotImplementedError
+
+    def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
+        """A preprocessing command that `nvcc --dryrun` lists, and the file that it writes; None
+        where the line is another."""
+        raise NotImplementedError
+
+    def anchor(self, name: str) -> str:
+        """A definition of an external symbol that nobody else sees."""
+        raise NotImplementedError
+
+
+class Gcc(Family):
+    object_name = "output"
+    keeps_text = True
+    prints_text = False
+    # nvcc's and gcc's drivers, gcc's and binutils' allocator, the C++ run time, the system.
+    out_of_memory = re.compile(
+        r"^nvcc error *: '\S+' died due to signal 9\b"
+        r"|^\S+: fatal error: Killed signal terminated program "
+        r"|^\S+: out of memory allocating \d+ bytes"
+        rf"|{_DEVICE_OUT_OF_MEMORY}"
+        r"|^terminate called after throwing an instance of 'std::bad_alloc'"
+        r"|^virtual memory exhausted"
+        r"|^[\w+./-]+: (?:[^:\n]+: )*Cannot allocate memory$",
+        re.MULTILINE | re.IGNORECASE,
+    )
+
+    def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
+        # Debug information would name the job's own folder otherwise.
+        steady = ["-fno-working-directory", "-fdebug-prefix-map=/proc/self/cwd=/fatwheel"]
+        return [cxx, *steady, *arguments, "-c", source]
+
+    def preprocess(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
+        command = self.compile(cxx, arguments, source)
+        return ["-E" if arg == "-c" else arg for arg in command]
+
+    def output(self, name: str) -> list[str]:
+        return ["-o", name]
+
+    def of_nvcc(self, cxx: str, host: bool) -> list[str]:
+        return ["-ccbin", cxx]
+
+    def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
+        words = shlex.split(line[2:]) if line.startswith("#$ ") and " -E " in line else []
+        if "-E" not in words or "-o" not in words:
+            return None
+        output = words.index("-o")
+        return words[:output] + words[output + 2 :], words[output + 1]
+
+    def anchor(self, name: str) -> str:
+        return f'extern "C" {{ __attribute__((visibility("hidden"))) int {name} = 1; }}\n'
+
+
+class Msvc(Family):
+    """cl. nvcc.exe finds it by PATH, as the variables of its developer's prompt say: it takes no
+    other one for Microsoft's."""
+
+    object_name = "output.obj"
+    keeps_text = False
+    prints_text = True
+    # cl's C1002, C1060, C1076 and C3859; nvcc, of a step that ended with STATUS_NO_MEMORY,
+    # STATUS_INSUFFICIENT_RESOURCES or STATUS_COMMITMENT_LIMIT.
+    out_of_memory = re.compile(
+        r"^(?:\S.*\(\d+\)|cl|c1xx|[\w.+-]+\.\w+) ?: (?:fatal )?error C(?:1002|1060|1076|3859)\b"
+        r"|^nvcc error *: '\S+' died with status 0xC0000(?:017|09A|12D)\b"
+        rf"|{_DEVICE_OUT_OF_MEMORY}",
+        re.MULTILINE | re.IGNORECASE,
+    )
+    # Objects without times. Paths need no map: they are the same in every build.
+    _steady = ("-Brepro", "-experimental:deterministic")
+
+    def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
+        return [cxx, "-nologo", *self._steady, *arguments, "-c", source]
+
+    def preprocess(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
+        return [cxx, "-nologo", *arguments, "-E", source]
+
+    def output(self, name: str) -> list[str]:
+        return [f"-Fo{name}"]
+
+    def of_nvcc(self, cxx: str, host: bool) -> list[str]:
+        # cl looks for pre-included headers beside the source, and where it is told to.
+        steady = ["-Xcompiler", ",".join(self._steady)] if host else []
+        return ["--use-local-env", "-I", ".", *steady]
+
+    def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
+        words = split_words(line[3:]) if line.startswith("#$ ") and " -E " in line else []
+        if "-E" not in words or words[1:2] != [">"]:
+            return None
+        return [cxx, *words[3:]], words[2]
+
+    def anchor(self, name: str) -> str:
+        return f'extern "C" {{ int {name} = 1; }}\n'
+
+
+def family_of(cxx: str) -> Family:
+    """The family of a host compiler, by its path."""
+    name = ntpath.basename(cxx).lower()
+    return Msvc() if name in ("cl", "cl.exe") else Gcc()
