@@ -136,7 +136,7 @@ _CAUSES = (
     _cause(
         r"invalid bind address|bad format|invalid (port|host|path|url)|should have format|"
         r"invalid addresses|unsupported protocol|npipe:// protocol|no host supplied|"
-        r"failed to parse|proto.* is not supported|url components",
+        r"failed to parse|proto.* is not supported|url components|port could not be cast",
         "it is not the address of an engine",
         "DOCKER_HOST looks like unix:///var/run/docker.sock, tcp://127.0.0.1:2375 or, on Windows, "
         "npipe:////./pipe/docker_engine; without it the current Docker context counts",
@@ -149,7 +149,7 @@ _CAUSES = (
     ),
     _cause(
         r"badstatusline|expecting value|jsondecodeerror|apiversion|404 page not found|"
-        r"not found for url",
+        r"404 client error.* for \S+/version",
         "what answers there is no container engine",
         "DOCKER_HOST or the Docker context names another program's address",
     ),

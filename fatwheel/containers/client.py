@@ -212,4 +212,4 @@ def _words(error: Exception) -> str:
     if isinstance(error, docker_errors.APIError) and error.explanation:
         explanation = error.explanation
         return explanation if isinstance(explanation, str) else json.dumps(explanation)
-    return str(error)
+    return str(error).removeprefix("Error while fetching server API version: ")

@@ -104,7 +104,6 @@ def create_arguments(
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
-        "NetworkDisabled": True,
         **config,
         "HostConfig": {
             "AutoRemove": True,

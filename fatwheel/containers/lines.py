@@ -70,12 +70,12 @@ class Log:
         self._open = b""  # a line that may go on
 
     def write(self, data: bytes) -> None:
-        if self._room > 0:
+        if self._room >= 0:
             with suppress(OSError):
                 self._stream.write(data[: self._room])
                 if len(data) > self._room:
                     self._stream.write(_LEFT_OUT)
-        self._room -= len(data)
+            self._room -= len(data)
         *ended, begun = data.split(b"\n")
         for line in ended[:1]:
             self._tail.append((self._open + line)[:_WIDTH])
