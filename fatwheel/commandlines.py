@@ -47,11 +47,13 @@ def unknown_settings(body: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def build_line(tag: str, context: str, limits: Mapping[str, str], os: str) -> str:
-    """`docker build` of the folder `context`; limits are options of it and their values."""
-    words = ["docker", "build", "--tag", tag]
-    for option, value in limits.items():
-        words += [f"--{option}", value]
+def build_line(
+    tag: str, labels: Mapping[str, str], options: Mapping[str, Any], context: str, os: str
+) -> str:
+    """`docker build` of a folder. options: as for the Docker SDK's `build`."""
+    words = ["docker", "build", "--tag", tag, *_pairs("--label", "=")(labels)]
+    for name, value in options.items():
+        words += _BUILD[name](value)
     return quoted([*words, context], os)
 
 
@@ -140,4 +142,10 @@ _HOST: dict[str, _Option] = {
     "LogConfig": lambda value: ["--log-driver", value["Type"]],
     "Tmpfs": _pairs("--tmpfs", ":"),
     "Mounts": _mounts,
+}
+_BUILD: dict[str, _Option] = {
+    "network_mode": _value("--network"),
+    "isolation": _value("--isolation"),
+    "container_limits": lambda limits: ["--memory", str(limits["memory"])],
+    "use_config_proxy": _implied,  # it is not used, or nothing can be reached through it
 }

@@ -1,8 +1,6 @@
 """Builds the images of a toolchain on an engine, unless it has them already.
 
-    <cache>/image-files/<sha256>/<filename>     what images are made of, fetched and checked
-    <cache>/image-files/lock                    held while anything is fetched or built
-    <cache>/logs/images/TAG.log                 what the engine said of the last build
+    <cache>/logs/images/TAG.log     what the engine said of the last build (files: see `ingredients`)
 
 An image's tag covers everything that goes into it, so an image that has the tag is the right one.
 Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
@@ -10,29 +8,25 @@ Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from docker import errors as docker_errors
-from filelock import FileLock, Timeout
 
-from ..cache import VARIABLE as CACHE_VARIABLE
 from ..containers.client import DockerEngine, engine_errors
 from ..containers.layouts import isolation
-from ..errors import EngineError, ToolchainError
+from ..containers.specs import EngineFacts
+from ..errors import EngineError
 from ..events import Emit, Note, Progress
-from ..files import disk_error
 from ..model import Containers, Toolchain
-from ..toolchain.fetch import fetch
 from .bases import VARIABLE, named_bases
 from .contexts import BuildContext, contexts_of
 from .following import Following
+from .ingredients import alone, check_locked, fetched
 from .stream import size_of, tar_of
 
-FILES = "image-files"
 LOGS = Path("logs", "images")
 SENDING = "send to the engine"
 
@@ -80,7 +74,7 @@ def ensure_images(
     engine.check_os(containers.os, toolchain.name)
     if _found(engine, contexts[-1]) is None:
         check_locked(contexts, toolchain)
-        with _disk_errors(cache), _alone(cache / FILES, emit):
+        with alone(cache, emit):
             return [_ensure(engine, context, containers, cache, emit) for context in contexts]
     found = [_found(engine, context) for context in contexts]
     return [image for image in found if image is not None]
@@ -103,18 +97,6 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
         )
     emit(Note(f"Python {python} is built on {named}, as {VARIABLE} says"))
     return {python: str(found["Id"])}
-
-
-def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None:
-    """Raise ToolchainError where it is not known yet what a file or a base image must be."""
-    unlocked = list(dict.fromkeys(name for context in contexts for name in context.unlocked))
-    if unlocked:
-        raise ToolchainError(
-            "it is not known yet what these files and images must be, so nothing is built of them",
-            where=f"toolchain {toolchain.name}",
-            details=unlocked,
-            hint=f"invoke lock --toolchain {toolchain.name}",
-        )
 
 
 def _found(engine: DockerEngine, context: BuildContext, built: bool = False) -> Image | None:
@@ -140,9 +122,8 @@ def _ensure(
 ) -> Image:
     image = _found(engine, context)
     if image is None:
-        paths = fetch(context.files, cache / FILES, emit)
-        places = {path.name: path for path in paths}
-        _build(engine, context, places, _options(engine, context, containers), cache, emit)
+        places = fetched(context, cache, emit)
+        _build(engine, context, places, build_options(engine, context, containers), cache, emit)
         image = _found(engine, context, built=True)
     if image is None:
         raise EngineError(
@@ -152,8 +133,10 @@ def _ensure(
     return image
 
 
-def _options(engine: DockerEngine, context: BuildContext, containers: Containers) -> dict[str, Any]:
-    """What the engine is told besides the context.
+def build_options(
+    engine: EngineFacts, context: BuildContext, containers: Containers
+) -> dict[str, Any]:
+    """What the engine is told besides the context, as the Docker SDK names it.
 
     Only the compiler of Windows is fetched while an image is built. Networks have other names
     there, so none is named, and then it gets the usual one.
@@ -168,6 +151,10 @@ def _options(engine: DockerEngine, context: BuildContext, containers: Containers
     if context.kind == "env":
         options |= {"network_mode": "none", "use_config_proxy": False}
     return options
+
+
+def labels_of(context: BuildContext) -> dict[str, str]:
+    return {"fatwheel": "image", "fatwheel.image": context.kind}
 
 
 def _build(
@@ -192,7 +179,7 @@ def _build(
             fileobj=tar_of(context, places, sending.advance),
             custom_context=True,
             tag=context.tag,
-            labels={"fatwheel": "image", "fatwheel.image": context.kind},
+            labels=labels_of(context),
             rm=True,
             forcerm=True,
             decode=True,
@@ -218,28 +205,3 @@ class _Sending:
         if self._done >= self._next or self._done == self._total:
             self._next = self._done + _TICK
             self._emit(Progress(SENDING, self._done, self._total))
-
-
-@contextmanager
-def _alone(folder: Path, emit: Emit) -> Iterator[None]:
-    """Hold the lock on files and builds of images; say so when that takes waiting."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit(Note("another build is making images: waiting for it"))
-        lock.acquire(poll_interval=0.2)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _disk_errors(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        doing = "keep the files of images"
-        raise disk_error(error, doing, cache, f"{CACHE_VARIABLE}=FOLDER") from error

@@ -120,10 +120,17 @@ def test_what_is_quoted_for_a_posix_shell_arrives_as_it_was() -> None:
     assert printed.stdout.splitlines() == words
 
 
-def test_build_lines() -> None:
-    assert build_line("fatwheel/t:1", "/a b/toolchain", {}, "linux") == (
-        "docker build --tag fatwheel/t:1 '/a b/toolchain'"
+def test_a_linux_image_is_built_without_a_network() -> None:
+    options = {"network_mode": "none", "use_config_proxy": False}
+    line = build_line("fatwheel/t:1", {"fatwheel": "image"}, options, "/a b/toolchain", "linux")
+    assert line == (
+        "docker build --tag fatwheel/t:1 --label fatwheel=image --network none '/a b/toolchain'"
     )
-    assert build_line("fatwheel/t:1", r"D:\fw\t", {"isolation": "process"}, "windows") == (
-        r"docker build --tag fatwheel/t:1 --isolation process D:\fw\t"
+
+
+def test_a_windows_image_is_built_with_isolation_and_memory() -> None:
+    options = {"isolation": "process", "container_limits": {"memory": 8 * GIB}}
+    line = build_line("fatwheel/t:1", {}, options, "D:\\fw\\t", "windows")
+    assert line == (
+        f"docker build --tag fatwheel/t:1 --isolation process --memory {8 * GIB} D:\\fw\\t"
     )
