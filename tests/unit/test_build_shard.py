@@ -37,11 +37,17 @@ class Worker:
     def send(self, number: int, job: Job) -> None:
         self.write({"id": number, "job": dataclasses.asdict(job)})
 
-    def answer(self) -> dict[str, Any]:
+    def line(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert line, f"the worker ended: {self.process.stderr and self.process.stderr.read()}"
         found: dict[str, Any] = json.loads(line)
+        return found
+
+    def answer(self) -> dict[str, Any]:
+        """The next outcome; what is only said on the way is left out."""
+        while "said" in (found := self.line()):
+            pass
         return found
 
     def end(self) -> int:
@@ -87,6 +93,21 @@ def test_each_job_gets_one_answer_by_its_number(
         assert answer["outcome"] == "made"
         assert min(answer["seconds"], answer["cpu"], answer["rss"]) > 0
     assert {usage.kind for usage in context.store().usage()} >= {"slice", "host", "text", "cost"}
+
+
+def test_what_happens_is_said_line_by_line(
+    context: Context, start: Callable[[Context], Worker]
+) -> None:
+    write(context, "a.cu", "#warning look here\nint a;\n")
+    worker = start(context)
+    worker.send(1, job(cuda_unit(), front("80")))
+    said = []
+    while "said" in (found := worker.line()):
+        said.append(found["said"])
+    assert found["outcome"] == "made"
+    assert said[0] == "a [sm_80]: begun"
+    assert said[-1].startswith("a [sm_80]: made in ")
+    assert any("look here" in line for line in said[1:-1]), "what the compiler says on success"
 
 
 def test_a_compile_error_comes_back_whole(

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel import compiling
-from fatwheel.build.context import Context
 from fatwheel.build.slices import Made
 from fatwheel.compiling import Means, compile_work
+from fatwheel.engines.allot import Limits
 from fatwheel.engines.base import JobBroken, JobMade, Report, Reports
 from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job, Recipe, Source, Target, Toolchain
 from fatwheel.plan import Work
 
-from .standins import cuda_unit, front, job, make_context
+from .standins import cuda_unit, front, job
 
 GIB = 1 << 30
 
@@ -29,8 +28,10 @@ class FakeEngine:
 
     def __init__(self, errors: dict[str, FatwheelError]) -> None:
         self.errors = errors
+        self.limits: list[Limits] = []
 
-    def open(self, shard: str, context: Context, reports: Reports) -> FakeWorker:
+    def open(self, shard: str, limits: Limits, reports: Reports) -> FakeWorker:
+        self.limits.append(limits)
         return FakeWorker(self.errors, reports)
 
 
@@ -55,18 +56,22 @@ Compile = Callable[..., list[Event]]
 
 
 @pytest.fixture
-def compile_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+def compile_(tmp_path: Path) -> Compile:
     """Compile a unit for each name, each taken to need no memory unless it is told."""
     recipe = Recipe(
         name="demo", project="demo", version="1.0", source=Source(folder=tmp_path),
         archs=("80",), environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0,
         folder=tmp_path, digest="",
     )  # fmt: skip
-    tools = Toolchain("tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "")
+    tools = Toolchain("tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "")
     target = Target(recipe, tools, "3.11", "2.11.0", ())
 
     def run(
-        *names: str, jobs: int | None = 2, need: int = 0, **errors: FatwheelError
+        *names: str,
+        lend: bool = False,
+        need: int = 0,
+        opened: list[Limits] | None = None,
+        **errors: FatwheelError,
     ) -> list[Event]:
         pending = tuple(
             Job(made.unit, made.front, made.host, need, 1.0)
@@ -74,9 +79,11 @@ def compile_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
         )
         events: list[Event] = []
         work = Work(pending, units=9, slices=12, hits=12 - len(names), archlist_units=("z",))
-        monkeypatch.setitem(compiling.ENGINES, "fake", lambda: FakeEngine(errors))
-        means = Means("fake", shards=2, jobs=jobs, memory=8 * GIB)
-        compile_work(work, target, make_context(tmp_path), means, "exact", events.append)
+        engine = FakeEngine(errors)
+        means = Means(shards=2, jobs=2, lend=lend, memory=8 * GIB)
+        compile_work(work, target, engine, means, "exact", events.append)
+        if opened is not None:
+            opened += engine.limits
         return events
 
     return run
@@ -111,15 +118,24 @@ def test_jobs_that_must_run_alone_are_named(compile_: Compile) -> None:
     assert len(of(events, JobFinished)) == 1
 
 
-def test_a_slot_is_lent_only_where_the_user_named_no_number(
-    compile_: Compile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slot_is_lent_only_where_it_may_be(compile_: Compile) -> None:
     """Three jobs of a second on 2 cores take 2 s; sharing both cores, 1.5 s."""
-    monkeypatch.setattr(compiling, "cores", lambda: 2)
-    for jobs, slots in ((2, 2), (None, 3)):
-        plan = compile_("a", "b", "c", jobs=jobs)[0]
+    for lend, slots in ((False, 2), (True, 3)):
+        plan = compile_("a", "b", "c", lend=lend)[0]
         assert isinstance(plan, Planned)
         assert plan.jobs == slots
+
+
+def test_workers_share_the_memory_that_all_may_use(compile_: Compile) -> None:
+    opened: list[Limits] = []
+    compile_("a", "b", need=GIB, opened=opened)
+    assert opened == [Limits(cpus=2, memory=4 * GIB)] * 2
+
+
+def test_a_job_larger_than_all_memory_gets_all_of_it(compile_: Compile) -> None:
+    opened: list[Limits] = []
+    compile_("a", need=9 * GIB, opened=opened)
+    assert opened == [Limits(cpus=2, memory=8 * GIB)]
 
 
 def test_one_failure_is_raised_as_it_is(compile_: Compile) -> None:

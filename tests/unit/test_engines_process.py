@@ -14,19 +14,37 @@ import psutil
 import pytest
 
 from fatwheel.build.context import Context
-from fatwheel.engines.base import JobBroken, JobKilled, JobMade, Report, Reports, Worker, WorkerLost
+from fatwheel.engines.allot import Limits
+from fatwheel.engines.base import (
+    JobBroken,
+    JobKilled,
+    JobMade,
+    Report,
+    Reports,
+    Said,
+    Worker,
+    WorkerLost,
+)
 from fatwheel.engines.process import ProcessEngine
 from fatwheel.errors import CompileError
 
 from .standins import alive, cuda_unit, descendants, front, job, make_context
 
 FRONT = front("80")
+NO_LIMITS = Limits(cpus=0, memory=0)
 
 
 @pytest.fixture
 def context(tmp_path: Path, tool: Callable[[str], str]) -> Context:
     tool("g++")
     return make_context(tmp_path)
+
+
+def engine(context: Context) -> ProcessEngine:
+    """An engine whose logs are beside the context's scratch folder."""
+    logs = Path(context.scratch).with_name("logs")
+    logs.mkdir()
+    return ProcessEngine(context, logs)
 
 
 @pytest.fixture
@@ -36,7 +54,7 @@ def reports() -> Reports:
 
 @pytest.fixture
 def worker(context: Context, reports: Reports) -> Iterator[Worker]:
-    worker = ProcessEngine().open("1:compute_80", context, reports)
+    worker = engine(context).open("1:compute_80", NO_LIMITS, reports)
     yield worker
     worker.close()
 
@@ -65,7 +83,10 @@ def none_left(pids: list[int]) -> bool:
 
 
 def get(reports: Reports) -> Report:
-    return reports.get(timeout=120)
+    """The next report; what is only said on the way is left out."""
+    while isinstance(report := reports.get(timeout=120), Said):
+        pass
+    return report
 
 
 def test_a_job_that_is_made_is_reported(context: Context, reports: Reports, worker: Worker) -> None:
@@ -135,7 +156,8 @@ def test_closing_ends_what_runs_and_reports_nothing(
     assert time.monotonic() - started < 9, "it had to be killed"
     assert none_left(pids), "something outlived the worker"
     time.sleep(0.2)
-    assert reports.empty()
+    left = [reports.get() for _ in range(reports.qsize())]
+    assert all(isinstance(report, Said) for report in left)
     assert worker.memory() == 0
     worker.close()  # again, as after a loss
 
@@ -195,10 +217,25 @@ def test_a_worker_that_ends_by_itself_is_reported(
     context: Context, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fatwheel.engines.process._START", "raise SystemExit(3)")
-    worker = ProcessEngine().open("1:x", context, reports)
+    worker = engine(context).open("1:x", NO_LIMITS, reports)
     report = get(reports)
     assert isinstance(report, WorkerLost)
     assert (report.worker, report.reason) == (worker, "exit code 3")
+
+
+def test_a_worker_keeps_a_log_of_its_own(
+    context: Context, reports: Reports, worker: Worker
+) -> None:
+    write(context, "a", "int a;\n")
+    write(context, "b", "// stand-in: says no\n")
+    for name in "ab":
+        worker.start(job(cuda_unit(name), FRONT))
+        get(reports)
+    log = Path(context.scratch).with_name("logs") / "shard-1-compute_80.log"
+    said = log.read_text()
+    assert "a [sm_80]: begun\n" in said
+    assert "a [sm_80]: made in" in said
+    assert "b [sm_80]: failed: nvcc failed with exit code 2\nno\n" in said
 
 
 BUILD = """
@@ -206,9 +243,12 @@ BUILD = """
     from pathlib import Path
     from queue import Queue
     sys.path.insert(0, sys.argv[1])
+    from fatwheel.engines.allot import Limits
     from fatwheel.engines.process import ProcessEngine
     from tests.unit.standins import cuda_unit, front, job, make_context
-    worker = ProcessEngine().open("1:compute_80", make_context(Path(sys.argv[2])), Queue())
+    folder = Path(sys.argv[2])
+    engine = ProcessEngine(make_context(folder), folder)
+    worker = engine.open("1:compute_80", Limits(0, 0), Queue())
     worker.start(job(cuda_unit(), front("80")))
     time.sleep(600)
 """

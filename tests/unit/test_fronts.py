@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fatwheel.arch import Arch, ArchRequest, parse_arch
-from fatwheel.fronts import archlist, exact_fronts, shared_fronts
+from fatwheel.build.context import archlist
+from fatwheel.fronts import exact_fronts, shared_fronts
 from fatwheel.model import Front
 
 

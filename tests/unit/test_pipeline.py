@@ -29,6 +29,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Target
 from fatwheel.pipeline import BuildRequest, build, fronts_for, split
 from fatwheel.proof import Proof, UnitProof, write_proof
+from fatwheel.workplaces import local
 
 from .demoproject import Demo
 from .standins import calls
@@ -43,7 +44,7 @@ class Bench(Demo):
         self.events: list[Event] = []
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(prepare, name, getattr(self, name))
-        monkeypatch.setattr(pipeline, "ready_tools", self.ready_tools)
+        monkeypatch.setattr(local, "ready_tools", self.ready_tools)
 
     def build(self, archs: str | None = None, front: str = "exact", **changes: Any) -> WheelMade:
         self.events.clear()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.build.assemble import object_of
+from fatwheel.build.lookup import look_up
 from fatwheel.build.slices import cost_key
 from fatwheel.model import Cost, Front, Job, Recipe, Source, Unit
 from fatwheel.plan import Work, estimated, make_shards, plan_work
@@ -167,7 +168,8 @@ class Bench:
 
     def plan(self, fronts: tuple[Front, ...] = FRONTS, archlist: tuple[int, ...] = (800,)) -> Work:
         context = dataclasses.replace(self.context, archlist=archlist)
-        return plan_work(self.units, lambda unit: fronts, context, self.recipe, threads=2)
+        lookup = look_up(self.units, lambda unit: fronts, context, threads=2)
+        return plan_work(lookup, context.store(), self.recipe)
 
     def compile(
         self, unit: Unit, fronts: tuple[Front, ...] = FRONTS, archlist: tuple[int, ...] = (800,)

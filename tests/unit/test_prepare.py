@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from fatwheel.errors import StoreError, UpstreamError, UsageError
 from fatwheel.events import Event, StepFinished, StepStarted, silent
 from fatwheel.model import Target, TorchBuild
 from fatwheel.prepare import Asked, prepared, ready_tools, resolve, step
+from fatwheel.store import Store
 
 from .demoproject import Demo
 from .standins import front
@@ -241,43 +240,15 @@ def test_the_work_folder_goes_when_the_build_fails(demo: Demo) -> None:
     assert demo.work_folders() == []
 
 
-HOLDS = """
-import sys
-from fatwheel import prepare
-with prepare._work_folder() as work:
-    (work / "file").write_text("x")
-    print(work.name, flush=True)
-    sys.stdin.read()
-"""
-
-
-def _holder() -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    return process, process.stdout.readline().strip()
-
-
-def test_the_folder_of_a_build_that_was_killed_is_removed_by_the_next(demo: Demo) -> None:
-    process, name = _holder()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert demo.work_folders() == [name]
+def test_what_containers_of_a_killed_build_made_is_kept(demo: Demo) -> None:
+    key = "ab" * 32
+    left = demo.cache / "work" / "build-killed"
+    for place in ("0", "1"):
+        Store(left / "incoming" / place / "store", 1 << 30).put("slice", key[:-1] + place, b"x")
     with prepared(target(demo), demo.tools, silent):
-        assert name not in demo.work_folders()
-
-
-def test_the_folder_of_a_build_that_runs_is_left_alone(demo: Demo) -> None:
-    """Whatever its process id says: it may be another machine's, or another container's."""
-    process, name = _holder()
-    disguised = demo.cache / "work" / "build-4194305"
-    (demo.cache / "work" / name).rename(disguised)
-    with prepared(target(demo), demo.tools, silent):
-        assert (disguised / "file").exists()
-    process.communicate("")
-    assert process.returncode == 0
-    assert disguised.exists()
+        assert not left.exists()
+    found = prepare.open_store()
+    assert [found.get("slice", key[:-1] + place) for place in ("0", "1")] == [b"x", b"x"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(

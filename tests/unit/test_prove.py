@@ -12,10 +12,9 @@ import pytest
 
 from fatwheel import prove as prove_module
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.build.context import Context
+from fatwheel.build.context import Context, archlist
 from fatwheel.errors import CompileError, UsageError
 from fatwheel.events import Event, Planned
-from fatwheel.fronts import archlist
 from fatwheel.model import Front, Recipe, Source, Target, Toolchain
 from fatwheel.prepare import Asked
 from fatwheel.proof import Proof, find_proofs
@@ -38,6 +37,7 @@ class Bench:
             epoch=0, folder=folder / "kernels" / "demo", digest="",
         )  # fmt: skip
         make_context(folder)
+        monkeypatch.setenv("FATWHEEL_CACHE", str(folder / "cache"))
         for name in ("a.cu", "b.cu", "c.cpp"):
             self.write(name, f"int {name[0]};\n")
         for name in ("resolve", "ready_tools", "prepared"):

@@ -11,6 +11,7 @@ import pytest
 from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.build.assemble import object_of
+from fatwheel.build.lookup import slice_digests
 from fatwheel.model import Package, Recipe, Source, Target, Toolchain
 from fatwheel.postlink.record import record_bytes
 from fatwheel.record import build_record
@@ -27,7 +28,16 @@ def target(source: Source) -> Target:
         digest="recipe digest",
     )  # fmt: skip
     toolchain = Toolchain(
-        "linux-cuda13.0", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "tools digest"
+        "linux-cuda13.0",
+        "linux-x86_64",
+        "13.0",
+        "13.0.88",
+        (),
+        (9, 15),
+        (),
+        (),
+        "tools digest",
+        "2.11.0",
     )
     archs = (ArchRequest(Arch(80)), ArchRequest(Arch(86)), ArchRequest(Arch(90, "a")))
     return Target(recipe, toolchain, "3.11", "2.11.0", archs)
@@ -45,7 +55,8 @@ class Bench:
 
     def record(self, source: Source = SDIST) -> dict[str, Any]:
         units = (cuda_unit("a"), cpp_unit("b"))
-        return build_record(target(source), self.context, self.store, units, FRONTS, "shared")
+        slices = slice_digests(units, FRONTS, self.context)
+        return build_record(target(source), slices, FRONTS, "shared")
 
 
 @pytest.fixture

@@ -1,0 +1,142 @@
+"""Work folders, and what becomes of those whose build was killed: with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import StoreError
+from fatwheel.workfolder import is_abandoned, work_folder
+
+HOLDS = """
+import sys
+from fatwheel.workfolder import work_folder
+with work_folder(lambda folder: None) as work:
+    (work / "file").write_text("x")
+    print(work.name, flush=True)
+    sys.stdin.read()
+"""
+
+Holder = tuple["subprocess.Popen[str]", Path]
+
+
+@pytest.fixture
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the work folders lie."""
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "work"
+
+
+@pytest.fixture
+def holder(parent: Path) -> Iterator[Callable[[], Holder]]:
+    """Starts another build that holds a work folder."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> Holder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout
+        return process, parent / process.stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def nothing(folder: Path) -> None:
+    """No rescue."""
+
+
+def left(parent: Path) -> set[str]:
+    return {path.name for path in parent.iterdir()} - {"lock"}
+
+
+def test_a_folder_is_there_while_its_build_is(parent: Path) -> None:
+    with work_folder(nothing) as work:
+        assert work.parent == parent
+        (work / "file").write_text("x")
+        assert left(parent) == {work.name}
+        assert not is_abandoned(work)
+    assert left(parent) == set()
+    assert is_abandoned(work), "what is not there belongs to nobody"
+
+
+def test_a_folder_goes_when_its_build_fails(parent: Path) -> None:
+    with pytest.raises(RuntimeError), work_folder(nothing):
+        raise RuntimeError
+    assert left(parent) == set()
+
+
+def test_builds_have_folders_of_their_own(parent: Path) -> None:
+    with work_folder(nothing) as one, work_folder(nothing) as other:
+        assert left(parent) == {one.name, other.name}
+        assert len({one, other}) == 2
+
+
+def test_the_folder_of_a_build_that_was_killed_is_removed_by_the_next(
+    parent: Path, holder: Callable[[], Holder]
+) -> None:
+    process, folder = holder()
+    assert not is_abandoned(folder)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert is_abandoned(folder)
+    rescued: list[str] = []
+
+    def rescue(found: Path) -> None:
+        rescued.append((found / "file").read_text())
+        assert found == folder
+
+    with work_folder(rescue) as work:
+        assert left(parent) == {work.name}
+    assert rescued == ["x"], "it was rescued before it went"
+
+
+def test_the_folder_of_a_build_that_runs_is_left_alone(
+    parent: Path, holder: Callable[[], Holder]
+) -> None:
+    """Whatever its process id says: it may be another machine's, or another container's."""
+    process, folder = holder()
+    disguised = folder.rename(parent / "build-4194305")
+    with work_folder(lambda found: pytest.fail(f"{found} was rescued")):
+        assert (disguised / "file").exists()
+    process.communicate("")
+    assert process.returncode == 0
+    assert disguised.exists()
+
+
+def test_what_is_not_a_build_s_is_left_alone(parent: Path) -> None:
+    parent.mkdir(parents=True)
+    (parent / "4242-bench").mkdir()
+    with work_folder(nothing):
+        assert (parent / "4242-bench").is_dir()
+
+
+def test_no_child_keeps_the_folder(parent: Path) -> None:
+    """A child that inherited the lock would keep the folder of a killed build for ever."""
+    with work_folder(nothing) as work:
+        held = [
+            int(number) for number in os.listdir("/proc/self/fd")
+            if os.path.realpath(f"/proc/self/fd/{number}") == str(work)
+        ]  # fmt: skip
+        assert len(held) == 1
+        assert not os.get_inheritable(held[0])
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StoreError) as caught, work_folder(nothing):
+        pass
+    assert "FATWHEEL_CACHE" in (caught.value.hint or "")
