@@ -1,23 +1,29 @@
 """The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
 
-Arguments and help only; each task makes one call. Tasks for work on fatwheel itself are in
-fatwheel.development, those for a workstation in fatwheel.workstation. Results go to stdout,
-everything else to stderr. Relative paths are relative to the folder that invoke is called in, which
-may be any folder below this one.
+Arguments and help only; each task makes one call. Further tasks are in fatwheel.development,
+fatwheel.imaging, fatwheel.locking and fatwheel.workstation. Results go to stdout, everything else to stderr. Relative
+paths are relative to the folder that invoke is called in, which may be any folder below this one.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
 from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
+from fatwheel.errors import UsageError
+from fatwheel.imaging import image, render  # noqa: F401 (tasks, too)
+from fatwheel.locking import lock  # noqa: F401 (a task, too)
 from fatwheel.ui.arguments import TOOLCHAIN, FilesTask, count_of, file_of, folder_of, size_of
 from fatwheel.ui.ending import reported
 from fatwheel.workstation import doctor, setup  # noqa: F401 (tasks, too)
+
+if TYPE_CHECKING:
+    from fatwheel.pipeline import BuildRequest
 
 # What each task calls is imported when it runs: the list of tasks, help and tab completion
 # should not wait for it.
@@ -51,6 +57,9 @@ _HELP = {
         "the recipe shows the same code, else exact (default: auto)",
         "split": "besides, make a thin wheel for each architecture",
         "out": "folder for the wheels (default: dist)",
+        "plan": "start nothing; print what would be made: wheels, images, containers with their "
+        "limits, and Docker's commands for the same",
+        "json": "with --plan: print one JSON document instead of tables",
     },
 )
 def build(
@@ -67,6 +76,8 @@ def build(
     front: str = "auto",
     split: bool = False,
     out: str = "dist",
+    plan: bool = False,
+    json: bool = False,
 ) -> None:
     """
     Make a wheel that holds code for all the GPUs you name.
@@ -81,6 +92,7 @@ def build(
       invoke build --jobs 4 --memory 16GiB        leave room for other work
       invoke build --front exact                  byte for byte what nvcc alone makes
       invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
+      invoke build --engine docker --plan         what containers would do; starts nothing
 
     GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
     100 B200; 103 B300; 120 RTX 50, RTX PRO.
@@ -101,11 +113,26 @@ def build(
             front=front,
             out=folder_of("--out", out),
         )
+        if plan or json:
+            _show_plan(request, plan, json)
+            return
         with ui.board() as emit:
             wheels = pipeline.build(request, emit)
             thin_wheels = pipeline.split(wheels, emit) if split else []
         ui.show_wheels(wheels)
         ui.show_edited(thin_wheels)
+
+
+def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:
+    if not plan:
+        raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
+    from fatwheel.planning import plan_document
+
+    document = plan_document(request)
+    if json:
+        ui.show_json(document.to_json())
+    else:
+        ui.show_plan_document(document)
 
 
 @task(

@@ -168,7 +168,7 @@ def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: s
     """Raise ConfigError with all mistakes in the file's order, if there are any."""
     if not mistakes:
         return
-    lines = sorted((places.line(key), _dotted(key), message) for key, message in mistakes)
+    lines = sorted((places.line(key), dotted(key), message) for key, message in mistakes)
     count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     raise ConfigError(
         count,
@@ -178,7 +178,7 @@ def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: s
     )
 
 
-def _dotted(key: Key) -> str:
+def dotted(key: Key) -> str:
     """`cost[0].units` for ("cost", 0, "units")."""
     return "".join(_part(part) for part in key).removeprefix(".")
 

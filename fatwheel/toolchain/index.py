@@ -79,6 +79,10 @@ class Index(Web):
         # Which source is asked first changes nothing but the time it takes: files are pinned.
         return tuple(sorted(found, key=lambda source: not source.local))
 
+    def source_at(self, url: str) -> Source:
+        """An index that is not among those configured."""
+        return Source(url, self._finder(index_urls=(url,)))
+
     def _finder(
         self, index_urls: tuple[str, ...] = (), find_links: tuple[str, ...] = ()
     ) -> PackageFinder:

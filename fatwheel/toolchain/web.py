@@ -42,11 +42,12 @@ class NoConnectionError(TransientError):
 
 
 class RefusedError(Exception):
-    """A failure that another try will not cure; its text says what happened.
+    """A failure that another try will not cure, or did not; its text says what happened.
 
-    unreachable: nobody answered, in all tries.
+    passing: the last of all tries failed in a way that may pass. unreachable: nobody answered.
     """
 
+    passing = False
     unreachable = False
 
 
@@ -128,6 +129,7 @@ class Web:
             except TransientError as error:
                 trouble = error
         refused = RefusedError(f"{trouble} ({self.config.retries + 1} tries)")
+        refused.passing = True
         refused.unreachable = isinstance(trouble, NoConnectionError)
         raise refused
 

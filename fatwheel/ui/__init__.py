@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .boards import LiveBoard, PlainBoard, board
 from .health import show_health, show_setup
+from .imagery import show_contexts, show_images
+from .locks import show_locks
 from .messages import show_error, show_note, show_plan
+from .plans import show_plan_document
 from .results import (
     show_bench,
     show_bench_markdown,
@@ -23,13 +26,17 @@ __all__ = [
     "show_bench",
     "show_bench_markdown",
     "show_cache",
+    "show_contexts",
     "show_edited",
     "show_error",
     "show_health",
+    "show_images",
     "show_inspection",
     "show_json",
+    "show_locks",
     "show_note",
     "show_plan",
+    "show_plan_document",
     "show_proof",
     "show_setup",
     "show_verification",

@@ -1,0 +1,212 @@
+"""Compares single pins, of files and of images, with what is published.
+
+Nothing is fetched but listings, unless nobody publishes a file's sha256 or size: then the file is
+fetched once, and what came counts as published.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from unearth import Link
+
+from .. import cache, files
+from ..events import Emit, Progress
+from ..load import dotted
+from ..load.places import Key
+from ..model import Base, Download, Package, Toolchain
+from .fetch import LABEL
+from .index import Index
+from .part import Part
+from .published import Values, index_values, manifest_values, page_values
+from .registry import image_digest, parse_reference
+from .web import RefusedError
+
+RIGHT, FILLED, OPEN, MOVED, UNREACHABLE = "right", "filled", "open", "moved", "unreachable"
+STATES = (RIGHT, FILLED, OPEN, MOVED, UNREACHABLE)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One pinned file or image: the values in the toolchain's file, and those that are published.
+
+    key: where it stands in the file. name: its file name or reference. state: 'right'; 'filled'
+    (to be written into the file); 'open' (not known, or known and not to be written); 'moved'
+    (something else is published than is pinned); 'unreachable'. note: what else there is to say.
+    """
+
+    key: Key
+    name: str
+    state: str
+    pinned: Values
+    found: Values
+    note: str = ""
+
+    @property
+    def new(self) -> Values:
+        """What is published and not pinned."""
+        return {name: value for name, value in self.found.items() if name not in self.pinned}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "key": dotted(self.key),
+            "name": self.name,
+            "state": self.state,
+            "pinned": self.pinned,
+            "found": self.found,
+            "note": self.note,
+        }
+
+
+def pins_of(toolchain: Toolchain) -> Iterator[tuple[Key, Package | Download | Base]]:
+    """Everything that is pinned, with its place in the toolchain's file."""
+    if toolchain.msvc:
+        yield ("msvc", "bootstrapper"), toolchain.msvc.bootstrapper
+    for number, base in enumerate(toolchain.containers.bases if toolchain.containers else ()):
+        yield ("containers", "bases", number), base
+    for number, file in enumerate(toolchain.cuda_files):
+        yield ("cuda_files", number), file
+    for number, interpreter in enumerate(toolchain.interpreters):
+        yield ("interpreters", number), interpreter.download
+    for number, package in enumerate(toolchain.packages):
+        yield ("packages", number), package
+    for outer, build in enumerate(toolchain.builds):
+        for number, package in enumerate(build.packages):
+            yield ("builds", outer, "packages", number), package
+
+
+class Comparer:
+    """Asks for one pin after the other. downloads: None where nothing may be fetched or written."""
+
+    def __init__(self, index: Index, downloads: Path | None, emit: Emit) -> None:
+        self._index = index
+        self._downloads = downloads
+        self._emit = emit
+        self._never = threading.Event()  # Ctrl-C reaches this thread by itself
+        self._manifest: Mapping[str, Values] = {}
+        self._silent: dict[str, str] = {}  # hosts that do not answer, and what happened
+
+    def compare(self, toolchain: Toolchain) -> Iterator[Finding]:
+        """A finding for each pin, and one for a manifest of CUDA that cannot be read."""
+        yield from self._read_manifest(toolchain.cuda_manifest)
+        for key, item in pins_of(toolchain):
+            yield self._image(key, item) if isinstance(item, Base) else self._file(key, item)
+
+    def _read_manifest(self, url: str) -> Iterator[Finding]:
+        self._manifest = {}
+        if not url:
+            return
+        try:
+            self._manifest = self._ask(url, partial(manifest_values, url, self._index))
+        except RefusedError as error:
+            name = url.rpartition("/")[2]
+            yield Finding(("cuda_manifest",), name, UNREACHABLE, {}, {}, str(error))
+
+    def _image(self, key: Key, base: Base) -> Finding:
+        pinned: Values = {"digest": base.digest} if base.digest else {}
+        image = parse_reference(base.reference)
+        try:
+            digest = self._ask(image.manifest, partial(image_digest, image, self._index))
+        except RefusedError as error:
+            return Finding(key, base.reference, UNREACHABLE, pinned, {}, str(error))
+        found: Values = {"digest": digest}
+        return Finding(key, base.reference, self._state(pinned, found), pinned, found)
+
+    def _file(self, key: Key, item: Package | Download) -> Finding:
+        pinned: Values = {"size": item.size} if item.size else {}
+        if item.sha256:
+            pinned["sha256"] = item.sha256
+        try:
+            found, note = self._found(item)
+        except RefusedError as error:
+            return Finding(key, item.filename, UNREACHABLE, pinned, {}, str(error))
+        state = self._state(pinned, found)
+        if state != MOVED and {"size", "sha256"} - {*pinned, *found}:
+            state = OPEN
+        return Finding(key, item.filename, state, pinned, found, note)
+
+    def _state(self, pinned: Values, found: Values) -> str:
+        if any(name in pinned and pinned[name] != value for name, value in found.items()):
+            return MOVED
+        if set(found) <= set(pinned):
+            return RIGHT
+        return OPEN if self._downloads is None else FILLED
+
+    def _found(self, item: Package | Download) -> tuple[Values, str]:
+        """What is published of a file, and a remark."""
+        if isinstance(item, Package) and not item.url:
+            found = index_values(item, self._index, self._ask)
+            return found, "" if found else "the index gives no sha256"
+        found = self._published(item)
+        length = self._ask(item.url, partial(self._index.length, item.url))
+        if length is not None:
+            found["size"] = length
+        missing = [
+            name
+            for name, known in (("size", item.size), ("sha256", item.sha256))
+            if not known and name not in found
+        ]
+        if not missing:
+            return found, "" if "sha256" in found else "its sha256 is published nowhere"
+        remark = f"its {' and '.join(missing)} is published nowhere"
+        if self._downloads is None:
+            return found, f"{remark}: without --check, it is fetched once"
+        return self._fetched(item, found, self._downloads), f"{remark}: fetched once to find out"
+
+    def _published(self, item: Package | Download) -> Values:
+        if isinstance(item, Download):
+            return dict(self._manifest.get(item.url, {}))
+        return page_values(item, self._index, self._ask)
+
+    def _fetched(self, item: Package | Download, found: Values, downloads: Path) -> Values:
+        """What the file itself says; it stays where `fetch` looks for it."""
+        incoming = files.Incoming(downloads / "incoming")
+        total = found.get("size", 0)
+        assert isinstance(total, int)
+        try:
+            with incoming.file() as path:
+                with path.open("xb") as stream:
+                    part = Part(stream, None)
+                    self._ask(item.url, partial(self._receive, item, part, total))
+                    files.sync_file(stream)
+                files.move(path, downloads / part.sha256 / item.filename)
+        except OSError as error:
+            raise files.disk_error(
+                error, f"keep {item.filename}", downloads, f"{cache.VARIABLE}=FOLDER"
+            ) from error
+        if found.get("sha256", part.sha256) != part.sha256:
+            raise RefusedError(f"what comes has the sha256 {part.sha256}, not the published one")
+        return {**found, "size": part.size, "sha256": part.sha256}
+
+    def _receive(self, item: Package | Download, part: Part, total: int) -> None:
+        def note(size: int) -> None:
+            self._emit(Progress(LABEL, size, total))
+
+        part.receive(self._index, Link(item.url), note)
+
+    def _ask(self, url: str, action: Callable[[], T]) -> T:
+        """The action's result; a host that was silent before is not waited for again."""
+        host = urlsplit(url).netloc
+        if host in self._silent:
+            raise _passing(self._silent[host])
+        try:
+            return self._index.patiently(action, self._never)
+        except RefusedError as error:
+            if not error.unreachable:
+                raise
+            self._silent[host] = f"{host}: {error}"
+            raise _passing(self._silent[host]) from error
+
+
+def _passing(said: str) -> RefusedError:
+    error = RefusedError(said)
+    error.passing = True
+    return error
