@@ -36,7 +36,7 @@ class PlannedImage:
     pythons:  those that need it.
     files, size: what is fetched and copied in, as far as sizes are known.
     unlocked: names of files, and the base, whose size or digest is not known yet.
-    command:  what amounts to the same, to be pasted.
+    command:  what amounts to the same, to be pasted where the document's `render` has run.
     """
 
     kind: str
@@ -83,6 +83,7 @@ class PlanDocument:
     compiler: of the host code. jobs: compiler calls at a time; memory: for all of them.
     at_once:  workers or containers of shards that are open at a time.
     fetched:  the file of the package index with the project's source; '' if it lies here.
+    render:   the command that makes the folders of which the images' commands make images.
     final_tags: whether images will be called as here. Not before all is locked, nor where own bases
     are named (FATWHEEL_BASES), whose ids only the engine knows.
     """
@@ -108,6 +109,7 @@ class PlanDocument:
     wheels: tuple[PlannedWheel, ...]
     images: tuple[PlannedImage, ...] = ()
     containers: tuple[PlannedContainer, ...] = ()
+    render: str = ""
     final_tags: bool = True
 
     @property

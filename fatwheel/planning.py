@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .build.preprocess import HOST_PASS
@@ -80,6 +81,7 @@ def plan_document(request: BuildRequest) -> PlanDocument:
         ),
         images=tuple(site.images()) if site else (),
         containers=tuple(site.containers()) if site else (),
+        render=_render_line(asked) if site else "",
         final_tags=not site or site.has_final_tags,
     )
 
@@ -236,9 +238,17 @@ class _Site:
         )  # fmt: skip
 
 
+def _render_line(asked: Asked) -> str:
+    """The command that makes the folders which the images' commands build."""
+    words = ["invoke", "render", "--fetch", "--toolchain", asked.toolchain.name]
+    words += ["--python", ",".join(asked.pythons), "--torch", asked.torch]
+    return " ".join(words)
+
+
 def _image(layer: BuildContext, pythons: tuple[str, ...], where: Containers) -> PlannedImage:
     options = build_options(EngineFacts(os=where.os), layer, where)
-    folder = chosen_folder() / "contexts" / layer.tag.rpartition(":")[2]
+    path = PureWindowsPath if where.os == "windows" else PurePosixPath
+    folder = path("contexts", *layer.tag.partition("/")[2].split(":"))  # as `invoke render` has it
     return PlannedImage(
         kind=layer.kind,
         tag=layer.tag,

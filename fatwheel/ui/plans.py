@@ -130,7 +130,8 @@ def _count(group: PlannedContainer) -> str:
 
 def _write_commands(console: Console, plan: PlanDocument) -> None:
     """What amounts to the same, a command a line: images first, then containers."""
-    commands = [(f"{image.kind} image", image.command) for image in plan.images]
+    commands = [("build contexts", plan.render)] if plan.render else []
+    commands += [(f"{image.kind} image", image.command) for image in plan.images]
     commands += [
         (f"Python {group.python}: {_what(group)}", group.command)
         for group in plan.containers

@@ -103,6 +103,7 @@ WINDOWS = PlanDocument(
         _container(_CP311, "shards", HOST_CODE, most=3),
         _container(_CP311, "assemble", "", memory=40 * GIB),
     ),
+    render="invoke render --fetch --toolchain windows-msvc17.8-cuda12.3 --python 3.10,3.11",
     final_tags=False,
 )
 
@@ -148,6 +149,7 @@ LINUX = PlanDocument(
         _container(_LINUX_WHEEL, "shard 1:compute_80", DEVICE_CODE, memory=6 * GIB),
         _container(_LINUX_WHEEL, "assemble", "", memory=6 * GIB),
     ),
+    render="invoke render --fetch --toolchain linux-cuda13.0 --python 3.11",
     final_tags=False,
 )
 PROCESSES = PlanDocument(

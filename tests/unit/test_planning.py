@@ -13,6 +13,8 @@ import pytest
 
 from fatwheel import planning
 from fatwheel.errors import UsageError
+from fatwheel.events import silent
+from fatwheel.images.render import render
 from fatwheel.load import load_toolchain
 from fatwheel.model import Toolchain
 from fatwheel.pipeline import BuildRequest
@@ -132,6 +134,17 @@ def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
     assert toolchain.msvc is not None
     files.append(toolchain.msvc.bootstrapper)
     return {file.filename for file in files if not (file.size and file.sha256)}
+
+
+def test_commands_build_the_folders_that_render_makes(tmp_path: Path) -> None:
+    plan = plan_document(request_for())
+    toolchain = load_toolchain(WINDOWS, TOOLCHAINS)
+    rendered = render(toolchain, ["3.10", "3.11"], "2.1.1", {}, tmp_path, None, silent)
+    folders = ["contexts\\" + "\\".join(one.folder.relative_to(tmp_path).parts) for one in rendered]
+    assert sorted(image.command.split()[-1] for image in plan.images) == sorted(folders)
+    assert plan.render == (
+        f"invoke render --fetch --toolchain {WINDOWS} --python 3.10,3.11 --torch 2.1.1"
+    )
 
 
 # -- limits --------------------------------------------------------------------------------------
