@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from fatwheel.commandlines import run_line
-from fatwheel.containers.client import FAILURES, DockerEngine, connect
+from fatwheel.containers.client import FAILURES, DockerEngine
 from fatwheel.containers.layouts import create_arguments
 from fatwheel.containers.specs import ContainerSpec, Mount
-from fatwheel.errors import EngineError
 
-from ..conftest import missing
+from .engine import LentEngine
 
 # What an engine counts as equal, and notes as it came.
 EQUAL: list[Any] = [None, False, "", [], {}]
@@ -27,22 +26,13 @@ OWN = {"Hostname", "NetworkDisabled"}
 
 
 @pytest.fixture
-def engine() -> DockerEngine:
-    try:
-        found = connect()
-    except EngineError as error:
-        missing(f"no container engine: {error.what}; see scripts/start-test-engine")
-    if found.os != "linux":
-        missing("the engine's containers are not Linux'")
-    return found
+def engine(docker_engine: LentEngine) -> DockerEngine:
+    return docker_engine.connect()
 
 
 @pytest.fixture
-def image() -> str:
-    bases = os.environ.get("FATWHEEL_BASES", "")
-    if not bases:
-        missing("FATWHEEL_BASES names no base image: see scripts/start-test-engine")
-    return bases.partition(",")[0].partition("=")[2]
+def image(docker_engine: LentEngine) -> str:
+    return docker_engine.bases["3.11"]
 
 
 @pytest.fixture
@@ -59,6 +49,7 @@ def settings(engine: DockerEngine, container: str) -> dict[str, Any]:
     """What the engine keeps of a container, without what is as good as nothing."""
     found = engine.api.inspect_container(container)
     both = {**found["Config"], **found["HostConfig"]}
+    both["Env"] = sorted(both["Env"])
     both["RestartPolicy"] = "no" if both["RestartPolicy"]["Name"] in ("", "no") else "another"
     return {name: value for name, value in both.items() if value not in EQUAL and name not in OWN}
 
