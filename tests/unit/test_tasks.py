@@ -18,9 +18,11 @@ from invoke.collection import Collection
 from fatwheel import errors
 from fatwheel.events import WheelMade
 from fatwheel.pipeline import BuildRequest
+from fatwheel.plandocument import PlanDocument
 from fatwheel.prove import ProveRequest
 
 from .commandline import ROOT, exit_code_of, load_tasks
+from .plandocuments import WINDOWS as PLAN
 from .tinywheels import Draft
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,8 +78,8 @@ def test_build_without_options_leaves_the_choice_to_recipe_and_machine(
             archs=None,
             pythons=None,
             torch=None,
-            toolchain="linux-cuda13.0",
-            engine="process",
+            toolchain=None,
+            engine=None,
             shards=None,
             jobs=None,
             memory=None,
@@ -124,6 +126,35 @@ def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
             out=Path("some/where"),
         )
     ]
+
+
+def test_a_plan_is_shown_in_place_of_building(
+    run: Run,
+    requests: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    planned: list[BuildRequest] = []
+
+    def plan_document(request: BuildRequest) -> PlanDocument:
+        planned.append(request)
+        return PLAN
+
+    monkeypatch.setattr("fatwheel.planning.plan_document", plan_document)
+    assert run("build", "--arch", "80", "--plan") == 0
+    assert "nothing was started" in capfd.readouterr().out
+    assert run("build", "--arch", "80", "--plan", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["toolchain"] == PLAN.toolchain
+    assert requests == [], "something was built"
+    assert [request.archs for request in planned] == ["80", "80"]
+
+
+def test_json_without_a_plan_builds_nothing(
+    run: Run, requests: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("build", "--json") == 2
+    assert "add --plan" in capfd.readouterr().err
+    assert requests == []
 
 
 def test_prove_passes_every_option_on(run: Run, requests: list[Any]) -> None:
