@@ -9,9 +9,12 @@ import time
 from dataclasses import replace
 from statistics import median
 
+from ..cache import cache_folder
+from ..containers.client import connect
 from ..errors import FatwheelError
+from ..images.build import ensure_images
 from ..prepare import step
-from ..workplaces.choose import DOCKER, PROCESS, premises_for
+from ..workplaces.choose import DOCKER, PROCESS
 from .measure import Run
 from .parts import Session, Way, median_of, take_turns
 from .report import RATIO, SECONDS, Figure, Findings, Measurement
@@ -57,11 +60,15 @@ def compare(processes: list[Built], containers: list[Built]) -> Findings:
 
 
 def _ready(session: Session, what: str) -> Measurement:
-    """Have the images made, where they are not there, and everything else found."""
-    started = time.monotonic()
+    """Have those images made that are not there. Raises what connect and ensure_images raise."""
+    target, started = session.target, time.monotonic()
     with step(session.emit, what):
-        premises_for(session.target, DOCKER, session.emit)
-    return Measurement(PART, what, time.monotonic() - started, 0.0)
+        images = ensure_images(
+            connect(), target.toolchain, target.python, target.torch, cache_folder(), session.emit
+        )
+    wall = time.monotonic() - started
+    built = ", ".join(image.kind for image in images if image.built)
+    return Measurement(PART, what, wall, 0.0, note=f"built: {built}" if built else "none built")
 
 
 def _way(session: Session, engine: str, builds: dict[str, list[Built]]) -> Way:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from fatwheel.bench.parts import Session
 from fatwheel.bench.workbench import Built, Workbench, read_output
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
+from fatwheel.images.build import Image
 from fatwheel.model import Target
 
 
@@ -49,13 +52,25 @@ def test_both_engines_build_in_turn_in_containers_first(
         return build_of(len(order), 1)
 
     monkeypatch.setattr(Workbench, "build", build)
-    monkeypatch.setattr(containers, "premises_for", lambda *asked: order.append(asked[1]))
+
+    def ensure(*asked: object) -> list[Image]:
+        order.append("images")
+        made = order.count("images") == 1
+        return [Image(kind, kind, "sha256:1", 1, made) for kind in ("toolchain", "env")]
+
+    monkeypatch.setattr(containers, "ensure_images", ensure)
+    monkeypatch.setattr(containers, "connect", lambda: None)
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "user"))
-    session = Session(None, None, tmp_path, 2, silent)  # type: ignore[arg-type]
+    target: Any = SimpleNamespace(toolchain=None, python="3.11", torch="2.11.0")
+    tools: Any = None
+    session = Session(target, tools, tmp_path, 2, silent)
     found = containers.measure_containers(session)
     docker, process = ("exact --engine docker", "exact --engine process")
-    assert order == ["docker", "docker", docker, process, process, docker]
+    assert order == ["images", "images", docker, process, process, docker]
     assert len(set(map(id, benches))) == 4
+    assert [measured.note for measured in found.measurements[:2]] == [
+        "built: toolchain, env", "none built",
+    ]  # fmt: skip
     assert [measured.what for measured in found.measurements[2:]] == [
         "build --engine process", "build --engine docker",
     ]  # fmt: skip
