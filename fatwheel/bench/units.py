@@ -17,7 +17,7 @@ from pathlib import Path
 from ..arch import ArchRequest
 from ..build.assemble import jobs_of, object_of
 from ..build.context import Context
-from ..build.preprocess import Texts, job_folder
+from ..build.preprocess import Texts, lay_out
 from ..build.processes import run_measured
 from ..build.slices import run_job
 from ..errors import CompileError, UsageError
@@ -143,7 +143,7 @@ def _compile_plainly(pair: Pair, context: Context, archs: Sequence[ArchRequest])
     arguments = [view(argument) for argument in (*unit.preprocessor, *unit.codegen)]
     with tempfile.TemporaryDirectory(prefix="plain-", dir=context.scratch) as scratch:
         folder = Path(scratch)
-        job_folder(context, unit, folder)
+        lay_out(context, unit, folder)
         started = time.monotonic()
         usage = run_measured(
             [view(context.nvcc), "-ccbin", context.cxx, *arguments, *gencodes(archs),
