@@ -1,8 +1,9 @@
 """The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
 
 Arguments and help only; each task makes one call. Further tasks are in fatwheel.development,
-fatwheel.imaging, fatwheel.locking and fatwheel.workstation. Results go to stdout, everything else to stderr. Relative
-paths are relative to the folder that invoke is called in, which may be any folder below this one.
+fatwheel.imaging, fatwheel.locking and fatwheel.workstation. Results go to stdout, everything else
+to stderr. Relative paths are relative to the folder that invoke is called in, which may be any
+folder below this one.
 """
 
 from __future__ import annotations

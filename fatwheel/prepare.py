@@ -69,6 +69,15 @@ def resolve(
     return Asked(recipe, tools, requests, chosen, _choose_torch(tools, torch, chosen))
 
 
+def choose(
+    toolchain: str, pythons: str | None, torch: str | None
+) -> tuple[Toolchain, tuple[str, ...], str]:
+    """A toolchain by its name, its Pythons and its torch, as `resolve` chooses them."""
+    tools = load_toolchain(toolchain, TOOLCHAINS)
+    chosen = _choose_pythons(tools, pythons)
+    return tools, chosen, _choose_torch(tools, torch, chosen)
+
+
 def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
     serves = f"{toolchain.name} serves Python {', '.join(toolchain.pythons)}"
     if text is None:

@@ -1,6 +1,6 @@
 """Builds the images of a toolchain on an engine, unless it has them already.
 
-    <cache>/logs/images/TAG.log     what the engine said of the last build (files: see `ingredients`)
+    <cache>/logs/images/TAG.log     what the engine said of the last build
 
 An image's tag covers everything that goes into it, so an image that has the tag is the right one.
 Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
@@ -9,7 +9,7 @@ Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class Image:
     id: str
     size: int
     built: bool
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
 
 
 def ensure_image(
