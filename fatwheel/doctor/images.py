@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import FatwheelError
-from ..images.bases import named_bases
+from ..images.bases import VARIABLE, named_bases
 from ..images.contexts import contexts_of
 from ..model import Toolchain
 from .facts import EngineView, ImageFacts, Trouble
@@ -18,9 +18,16 @@ def ask_images(
         return None
     torch = torch_for(toolchain, python)
     try:
-        contexts = contexts_of(toolchain, python, torch, named_bases())
+        bases = named_bases()
+        contexts = contexts_of(toolchain, python, torch, bases)
     except FatwheelError as error:
         return Trouble(error.what, error.where or "", error.hint or "")
+    named = bases.get(python)
+    if named and not {named, f"{named}:latest"} & engine.images:
+        return Trouble(
+            f"the engine has no image {named}, which {VARIABLE} names",
+            hint=f"`docker image ls` lists those that it has; make it, or name another: {VARIABLE}",
+        )
     wanted = tuple(context.tag for context in contexts)
     return ImageFacts(wanted, tuple(tag for tag in wanted if tag in engine.images))
 
