@@ -1,9 +1,10 @@
 """Runs a project's PEP 517 back end; started by file name in the environment's own Python.
 
 Arguments: the project's folder, the back end (`module:object`), its backend-path entries joined
-by os.pathsep (may be empty), the folder for the wheel, and the number of a file descriptor: when
-that comes to its end the build is gone, and this process ends with all that it started. The
-wheel's name goes to a file `name` in that folder. Standard library only, and nothing of fatwheel.
+by os.pathsep (may be empty), the folder for the wheel, and, but for Windows, the number of a file
+descriptor: when that comes to its end the build is gone, and this process ends with all that it
+started. The wheel's name goes to a file `name` in that folder. Standard library only, and nothing
+of fatwheel.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ STORED = {"--build-option": ["--compression=stored"]}
 
 
 def main() -> None:
-    project, backend, paths, out, descriptor = sys.argv[1:]
-    threading.Thread(target=end_with, args=(int(descriptor),), daemon=True).start()
+    project, backend, paths, out, *descriptors = sys.argv[1:]
+    for descriptor in descriptors:
+        threading.Thread(target=end_with, args=(int(descriptor),), daemon=True).start()
     os.chdir(project)
     # Where this file lies is not where the project's modules are.
     sys.path[:1] = [os.path.join(project, path) for path in paths.split(os.pathsep) if path]
@@ -34,10 +36,17 @@ def main() -> None:
         stream.write(name)
 
 
-def end_with(descriptor: int) -> None:
-    os.set_inheritable(descriptor, False)
-    os.read(descriptor, 1)
-    os.killpg(0, signal.SIGKILL)
+if sys.platform != "win32":
+
+    def end_with(descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        os.read(descriptor, 1)
+        os.killpg(0, signal.SIGKILL)
+
+else:
+
+    def end_with(descriptor: int) -> None:
+        raise NotImplementedError("a job object does this")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,12 @@ if sys.platform == "win32":
     _kernel.AssignProcessToJobObject.argtypes = [wintypes.HANDLE, wintypes.HANDLE]
     _kernel.TerminateJobObject.argtypes = [wintypes.HANDLE, wintypes.UINT]
     _kernel.CloseHandle.argtypes = [wintypes.HANDLE]
-    _information = [wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD]
-    _kernel.SetInformationJobObject.argtypes = _information
-    _kernel.QueryInformationJobObject.argtypes = [*_information, ctypes.c_void_p]
+    _kernel.SetInformationJobObject.argtypes = [
+        wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD,
+    ]  # fmt: skip
+    _kernel.QueryInformationJobObject.argtypes = [
+        wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD, ctypes.c_void_p,
+    ]  # fmt: skip
     _kernel.K32GetProcessMemoryInfo.argtypes = [wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD]
     _kernel.GetProcessTimes.argtypes = [wintypes.HANDLE] + [ctypes.c_void_p] * 4
     _native.NtResumeProcess.argtypes = [wintypes.HANDLE]

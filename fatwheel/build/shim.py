@@ -1,4 +1,4 @@
-"""Stands in for nvcc and g++ while the upstream build runs.
+"""Stands in for nvcc and the host compiler while the upstream build runs.
 
 In mode 'capture' it writes each compile command down and leaves an empty object; in mode
 'assemble' it answers each with an object stitched from the store, and compiles what is missing
@@ -13,10 +13,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
-import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +26,11 @@ from .commands_cl import read_cl
 from .commands_gcc import read_gcc
 from .commands_nvcc import read_nvcc
 from .context import context_from_wire, fingerprint
+from .launchers import become
+from .sight import OBJECT_FOLDER
 from .view import Marks, abstract
 
 SETTINGS = "FATWHEEL_SHIM"  # the environment variable that names the settings file
-
-
-def write_shims(folder: Path, python: str, cuda_home: Path) -> tuple[Path, Path]:
-    """Make the stand-ins: a CUDA_HOME with the shim as its nvcc, and a folder with gcc and g++.
-
-    Returns the two folders. Everything else of the real CUDA_HOME is linked. gcc is there
-    because setuptools may call it for C++ too.
-    """
-    shadow = folder / "cuda"
-    (shadow / "bin").mkdir(parents=True)
-    for item in cuda_home.iterdir():
-        if item.name != "bin":
-            (shadow / item.name).symlink_to(item.resolve())
-    for tool in (cuda_home / "bin").iterdir():
-        if tool.name != "nvcc":
-            (shadow / "bin" / tool.name).symlink_to(tool.resolve())
-    compilers = folder / "compilers"
-    compilers.mkdir()
-    _write_shim(shadow / "bin" / "nvcc", python, "nvcc")
-    for tool_name in ("gcc", "g++"):
-        _write_shim(compilers / tool_name, python, tool_name)
-    return shadow, compilers
-
-
-def _write_shim(path: Path, python: str, tool: str) -> None:
-    package = Path(__file__).resolve().parents[2]
-    start = (
-        f"import sys; sys.path.insert(0, {str(package)!r}); from fatwheel.build.shim import main"
-    )
-    path.write_text(
-        f"#!/bin/sh\nexec {shlex.quote(python)} -I -c "
-        f'{shlex.quote(start + "; sys.exit(main())")} {tool} "$@"\n'
-    )
-    path.chmod(0o755)
 
 
 def main() -> int:
@@ -73,8 +40,7 @@ def main() -> int:
         settings = _settings()
         command = _read(tool, arguments)
         if command is None or not _below(command.source, settings["root"]):
-            real = settings[tool]
-            os.execv(real, [real, *arguments])
+            become([settings[tool], *arguments], {**os.environ, **settings["variables"]})
         if settings["mode"] == "capture":
             _capture(settings, command)
         else:
@@ -129,14 +95,19 @@ def _unit_name(command: Compile, root: str) -> str:
     # Either may go through links: the folder of the cache, or what upstream made of it.
     place = command.output if _below(command.output, root) else command.source
     name = os.path.relpath(os.path.realpath(place), os.path.realpath(root))
-    name = re.sub(r"^build/temp[^/]*/", "", name)
+    name = OBJECT_FOLDER.sub("", name.replace(os.sep, "/"))
     for repeated in (root, os.path.realpath(root)):
-        name = name.removeprefix(repeated.lstrip("/") + "/")
+        path = os.path.splitdrive(repeated)[1].replace(os.sep, "/")
+        name = name.removeprefix(path.lstrip("/") + "/")
     return os.path.splitext(name)[0]
 
 
 def _below(path: str, root: str) -> bool:
-    return os.path.realpath(path).startswith(os.path.realpath(root) + os.sep)
+    return _canonical(path).startswith(_canonical(root) + os.sep)
+
+
+def _canonical(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
 
 
 def _marks(settings: dict[str, Any]) -> Marks:
@@ -149,7 +120,7 @@ def _capture(settings: dict[str, Any], command: Compile) -> None:
     path = Path(settings["records"], fingerprint(unit))
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(record))
-    part.rename(path)
+    part.replace(path)
     shutil.copyfile(settings["empty_object"], command.output)
 
 
@@ -174,15 +145,25 @@ def _write_depfile(command: Compile) -> None:
 
 
 def settings_text(
-    *, mode: str, root: Path, marks: Marks, nvcc: Path, cxx: str, **more: object
+    *,
+    mode: str,
+    root: Path,
+    marks: Marks,
+    nvcc: Path,
+    cxx: str,
+    variables: Mapping[str, str],
+    **more: object,
 ) -> str:
-    """The settings file's content."""
-    real = {"nvcc": str(nvcc), "g++": cxx, "gcc": c_compiler_of(cxx)}
-    return json.dumps({"mode": mode, "root": str(root), "marks": marks, **real, **more})
+    """The settings file's content. variables: those that real compilers must see otherwise than
+    upstream's build does."""
+    real = {"nvcc": str(nvcc), "cl": cxx, "g++": cxx, "gcc": c_compiler_of(cxx)}
+    return json.dumps(
+        {"mode": mode, "root": str(root), "marks": marks, "variables": variables, **real, **more}
+    )
 
 
 def c_compiler_of(cxx: str) -> str:
-    """The C compiler that belongs to a C++ compiler: `gcc-12` beside `g++-12`."""
+    """The C compiler that belongs to a C++ compiler: `gcc-12` beside `g++-12`, cl itself."""
     folder, name = os.path.split(cxx)
     beside = os.path.join(folder, name.replace("g++", "gcc").replace("c++", "cc"))
     if beside != cxx and os.access(beside, os.X_OK):

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,13 @@ from typing import Any
 from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
+from .compilers import family_of
 from .context import Context, unit_from_wire
-from .shim import SETTINGS, settings_text, write_shims
+from .launchers import write_program, write_shims
+from .processes import run_group
+from .shim import SETTINGS, settings_text
+from .sight import NVCC
+from .variables import bare_variables, real_compilers_variables, upstreams_variables
 from .view import Marks
 
 _TAIL = 40  # lines of upstream's output that an error shows
@@ -65,9 +69,10 @@ class Upstream:
         work.mkdir(parents=True, exist_ok=True)
         self._pristine = work / "pristine"
         _copy_tree(project.root, self._pristine)
+        self._python = python
         self._cuda_home, self._compilers = write_shims(
-            work / "shims", python, environment.cuda_home
-        )  # fmt: skip
+            work / "shims", python, environment.cuda_home, environment.site
+        )
 
     @property
     def marks(self) -> Marks:
@@ -125,11 +130,11 @@ class Upstream:
 
     def _run(self, mode: str, **settings: Any) -> Path:
         settings_file = self.work / f"{mode}.json"
-        nvcc = self.environment.cuda_home / "bin" / "nvcc"
+        nvcc = self.environment.cuda_home / "bin" / NVCC
         settings_file.write_text(
             settings_text(
                 mode=mode, root=self.project.root, marks=self.marks, nvcc=nvcc, cxx=self.cxx,
-                **settings,
+                variables=real_compilers_variables(), **settings,
             )
         )  # fmt: skip
         # What an earlier run built must not be taken for up to date.
@@ -143,7 +148,7 @@ class Upstream:
             str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
             self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
         ]  # fmt: skip
-        returncode = _run_logged(command, self._variables(settings_file), log)
+        returncode = run_group(command, self._variables(mode, settings_file), log)
         name = out / "name"
         if returncode != 0 or not name.is_file():
             said = _telling_lines(log.read_text(errors="replace"))
@@ -157,16 +162,12 @@ class Upstream:
             )
         return out / name.read_text()
 
-    def _variables(self, settings_file: Path) -> dict[str, str]:
+    def _variables(self, mode: str, settings_file: Path) -> dict[str, str]:
         tools = [self._stubs(), self._cuda_home / "bin", self.environment.python.parent]
-        inherited = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
         return {
-            **inherited,
-            "PATH": os.pathsep.join([*map(str, tools), os.environ.get("PATH", os.defpath)]),
+            **upstreams_variables(mode, tools, self._compilers),
             "CUDA_HOME": str(self._cuda_home),
             "CUDA_PATH": str(self._cuda_home),
-            "CC": str(self._compilers / "gcc"),
-            "CXX": str(self._compilers / "g++"),
             # torch would look for a GPU otherwise; the flags it makes of this are dropped.
             "TORCH_CUDA_ARCH_LIST": "8.0",
             "MAX_JOBS": str(os.cpu_count() or 1),
@@ -182,25 +183,26 @@ class Upstream:
         folder = self.work / "stubs"
         folder.mkdir(exist_ok=True)
         for name in self.project.stub_commands:
-            (folder / name).write_text("#!/bin/sh\nexit 0\n")
-            (folder / name).chmod(0o755)
+            write_program(folder, name, self._python, self.environment.site, "pass")
         return folder
 
     def _empty_object(self) -> Path:
         """An object without content, so that upstream's link step succeeds while capturing."""
         path = self.work / "empty.o"
-        command = [self.cxx, "-c", "-x", "c++", os.devnull, "-o", str(path)]
+        source = self.work / "empty.cpp"
+        source.write_text("")
+        family = family_of(self.cxx)
+        command = [*family.compile(self.cxx, (), str(source)), *family.output(str(path))]
         # None of the user's variables: compilers see none later on either.
-        variables = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False,
+            command, env=bare_variables(), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise ToolchainError(
                 "the C++ compiler does not even compile an empty file",
                 where=self.cxx,
-                details=done.stderr.splitlines()[-_TAIL:],
+                details=(done.stdout + done.stderr).splitlines()[-_TAIL:],
                 hint="name another one: CXX=/path/to/g++",
             )
         return path
@@ -237,23 +239,3 @@ def _telling_lines(log: str) -> list[str]:
             in_frame = False
             lines.append(line)
     return lines[-_TAIL:]
-
-
-def _run_logged(command: Sequence[str], variables: dict[str, str], log: Path) -> int:
-    """Run `backend` in a process group of its own, so that an interrupt ends all of it.
-
-    It also gets a pipe that ends with this process, so that a kill ends all of it too.
-    """
-    theirs, ours = os.pipe()
-    with log.open("wb") as stream, os.fdopen(ours, "w"):
-        process = subprocess.Popen(
-            [*command, str(theirs)], env=variables, stdin=subprocess.DEVNULL, stdout=stream,
-            stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[theirs],
-        )  # fmt: skip
-        os.close(theirs)
-        try:
-            return process.wait()
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()

@@ -17,7 +17,9 @@ from pathlib import Path
 from ..model import Environment, Front, Unit
 from .context import Context, archlist, digest
 from .lookup import Lookup, SliceDigests, look_up, slice_digests
+from .sight import NVCC
 from .upstream import Project, Upstream
+from .variables import bare_variables
 from .view import Places, compiler_files, shared_sources
 
 
@@ -62,7 +64,7 @@ class Workshop:
         scratch = Path(order.work, "scratch")
         scratch.mkdir(parents=True, exist_ok=True)
         return Context(
-            nvcc="@cuda@/bin/nvcc",
+            nvcc=os.path.join("@cuda@", "bin", NVCC),
             cxx=order.cxx,
             device_id=order.environment.compiler_id,
             host_id=order.host_id,
@@ -70,8 +72,7 @@ class Workshop:
             archlist=archlist(fronts),
             places=self.places,
             environment=(
-                ("PATH", os.environ.get("PATH", os.defpath)),
-                ("LC_ALL", "C.UTF-8"),
+                *bare_variables().items(),
                 ("SOURCE_DATE_EPOCH", str(order.project.epoch)),
                 *order.variables,
             ),

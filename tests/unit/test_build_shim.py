@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fatwheel.build.context import unit_from_wire
-from fatwheel.build.shim import SETTINGS, c_compiler_of, settings_text, write_shims
+from fatwheel.build.launchers import write_shims
+from fatwheel.build.shim import SETTINGS, c_compiler_of, settings_text
 from fatwheel.build.view import Marks
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Unit
@@ -44,7 +45,9 @@ class Bench:
         (self.home / "include").mkdir()
         (self.home / "bin" / "cuobjdump").write_text("")
         self.echo(self.home / "bin" / "nvcc")
-        self.shadow, self.compilers = write_shims(folder / "shims", sys.executable, self.home)
+        self.shadow, self.compilers = write_shims(
+            folder / "shims", sys.executable, self.home, folder / "site"
+        )
         (folder / "records").mkdir()
         (folder / "empty.o").write_bytes(b"empty object")
         self.cxx = shutil.which("g++") or "g++"
@@ -64,7 +67,7 @@ class Bench:
     def settings(self, mode: str, **more: Any) -> None:
         root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"
         text = settings_text(
-            mode=mode, root=root, marks=self.marks, nvcc=nvcc, cxx=self.cxx, **more
+            mode=mode, root=root, marks=self.marks, nvcc=nvcc, cxx=self.cxx, variables={}, **more
         )
         (self.folder / "settings.json").write_text(text)
 
