@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +46,46 @@ version = "2.11.0"
 file = "torch-2.11.0-cp311-cp311-linux_x86_64.whl"
 size = 6
 sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+role = "runtime"
+"""
+
+IMAGES = b"""\
+name = "demo"
+platform = "win-amd64"
+cuda = "12.3"
+nvcc = "12.3.107"
+archs = ["80"]
+packages = []
+[msvc]
+visual_studio = "17.8.2"
+cl = "19.38.33130"
+toolset = "14.38"
+components = ["Microsoft.VisualStudio.Component.Windows11SDK.22621"]
+bootstrapper = { version = "17.8.34322.80", url = "https://host/vs_BuildTools.exe" }
+[containers]
+os = "windows"
+os_build = 20348
+[[containers.bases]]
+reference = "mcr.microsoft.com/windows/servercore:ltsc2022"
+pythons = ["3.12"]
+[[containers.bases]]
+reference = "other"
+[[cuda_files]]
+name = "cuda_nvcc"
+version = "12.3.107"
+url = "https://host/cuda_nvcc-12.3.107-archive.zip"
+[[interpreters]]
+python = "3.11"
+version = "3.11.9"
+url = "https://host/python-3.11.9-amd64.exe"
+[[builds]]
+python = "3.11"
+torch = "2.1.1"
+[[builds.packages]]
+name = "torch"
+version = "2.1.1+cu121"
+file = "torch-2.1.1+cu121-cp311-cp311-win_amd64.whl"
+url = "https://host/torch-2.1.1%2Bcu121-cp311-cp311-win_amd64.whl"
 role = "runtime"
 """
 
@@ -102,8 +143,15 @@ def test_a_mutated_recipe(text: bytes) -> None:
                 assert 1 <= int(number) <= lines, detail
 
 
-@settings(max_examples=300, deadline=None)
-@given(mutated([TOOLCHAIN]))
+@pytest.mark.parametrize("text", [TOOLCHAIN, IMAGES])
+def test_the_toolchains_above_are_right(text: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "demo.toml").write_bytes(text)
+        load_toolchain("demo", Path(folder))
+
+
+@settings(max_examples=400, deadline=None)
+@given(mutated([TOOLCHAIN, IMAGES]))
 def test_a_mutated_toolchain(text: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "demo.toml").write_bytes(text)
@@ -125,7 +173,7 @@ def leaves(value: Any, key: Key = ()) -> Iterator[Key]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(mutated([*RECIPES, TOOLCHAIN]))
+@given(mutated([*RECIPES, TOOLCHAIN, IMAGES]))
 def test_each_value_s_line_holds_its_key(data: bytes) -> None:
     """The oracle is the text itself: a key's name stands in the line that it is said to be in."""
     try:

@@ -15,7 +15,7 @@ from fatwheel.arch import Arch
 from fatwheel.errors import ConfigError, UsageError
 from fatwheel.load import list_recipes, list_toolchains, load_recipe, load_toolchain
 from fatwheel.load.schema import CostTable, RecipeFile, SourceTable
-from fatwheel.model import Cost, Package
+from fatwheel.model import Base, Containers, Cost, Download, Msvc, Package
 from fatwheel.sourcetree import tree_digest
 
 ROOT = Path(__file__).parents[2]
@@ -530,6 +530,264 @@ def test_each_toolchain_mistake(tmp_path: Path, line: int, new: str, expected: l
     with pytest.raises(ConfigError) as caught:
         load_toolchain("demo", tmp_path)
     assert without_file(caught.value, file) == expected
+
+
+VISUAL_STUDIO = f"https://host/pr/guid/{SHA}/vs_BuildTools.exe"
+IMAGES = f"""\
+name = "demo"
+platform = "win-amd64"
+cuda = "12.3"
+nvcc = "12.3.107"
+archs = ["80"]
+default_torch = "2.1.1"
+cuda_manifest = "https://host/redist/redistrib_12.3.2.json"
+
+[msvc]
+visual_studio = "17.8.2"
+cl = "19.38.33130"
+toolset = "14.38"
+components = ["Microsoft.VisualStudio.Component.Windows11SDK.22621"]
+
+[msvc.bootstrapper]
+version = "17.8.34322.80"
+url = "{VISUAL_STUDIO}"
+sha256 = "{SHA}"
+
+[containers]
+os = "windows"
+os_build = 20348
+
+[[containers.bases]]
+reference = "mcr.microsoft.com/windows/servercore:ltsc2022"
+digest = "sha256:{SHA}"
+
+[[cuda_files]]
+name = "cuda_nvcc"
+version = "12.3.107"
+url = "https://host/redist/cuda_nvcc/cuda_nvcc-12.3.107-archive.zip"
+size = 7
+sha256 = "{SHA}"
+
+[[interpreters]]
+python = "3.11"
+version = "3.11.9"
+url = "https://host/python-3.11.9-amd64.exe"
+
+[[packages]]
+name = "pip"
+version = "25.3"
+file = "pip-25.3-py3-none-any.whl"
+size = 5
+sha256 = "{SHA}"
+role = "installer"
+
+[[builds]]
+python = "3.11"
+torch = "2.1.1"
+
+[[builds.packages]]
+name = "torch"
+version = "2.1.1+cu121"
+file = "torch-2.1.1+cu121-cp311-cp311-win_amd64.whl"
+url = "https://host/whl/torch-2.1.1%2Bcu121-cp311-cp311-win_amd64.whl"
+role = "runtime"
+"""  # lines: 9 [msvc], 15 [msvc.bootstrapper], 20 [containers], 24 [[containers.bases]],
+#       28 [[cuda_files]], 35 [[interpreters]], 40 [[packages]], 48 [[builds]], 52 packages … 57
+
+
+def test_a_right_toolchain_for_containers(tmp_path: Path) -> None:
+    (tmp_path / "demo.toml").write_text(IMAGES)
+    toolchain = load_toolchain("demo", tmp_path)
+    assert (toolchain.gcc, toolchain.default_torch) == (None, "2.1.1")
+    assert toolchain.msvc == Msvc(
+        "17.8.2",
+        "19.38.33130",
+        "14.38",
+        ("Microsoft.VisualStudio.Component.Windows11SDK.22621",),
+        Download(
+            "vs_buildtools", "17.8.34322.80", VISUAL_STUDIO, "vs_BuildTools.exe", 0, SHA
+        ),
+    )  # fmt: skip
+    assert toolchain.containers == Containers(
+        "windows",
+        20348,
+        (Base("mcr.microsoft.com/windows/servercore:ltsc2022", f"sha256:{SHA}", ()),),
+    )
+    [nvcc] = toolchain.cuda_files
+    assert nvcc == Download(
+        "cuda_nvcc",
+        "12.3.107",
+        "https://host/redist/cuda_nvcc/cuda_nvcc-12.3.107-archive.zip",
+        "cuda_nvcc-12.3.107-archive.zip",
+        7,
+        SHA,
+    )
+    assert nvcc.locked
+    [python] = toolchain.interpreters
+    assert (python.python, python.download.filename) == ("3.11", "python-3.11.9-amd64.exe")
+    assert not python.download.locked
+    [torch] = toolchain.builds[0].packages
+    assert (torch.version, torch.size, torch.sha256) == ("2.1.1+cu121", 0, "")
+    assert torch.url == "https://host/whl/torch-2.1.1%2Bcu121-cp311-cp311-win_amd64.whl"
+    assert toolchain.cuda_manifest == "https://host/redist/redistrib_12.3.2.json"
+    assert not toolchain.runs_in_processes
+
+
+def test_a_value_that_is_filled_in_changes_the_digest(tmp_path: Path) -> None:
+    file = tmp_path / "demo.toml"
+    file.write_text(IMAGES)
+    before = load_toolchain("demo", tmp_path).digest
+    file.write_text("# a comment\n" + IMAGES)
+    assert load_toolchain("demo", tmp_path).digest == before
+    file.write_text(changed(IMAGES, 18, f'sha256 = "{SHA}"\nsize = 9'))
+    assert load_toolchain("demo", tmp_path).digest != before
+
+
+NO_PYTHON = "no image has Python 3.11: it is neither in interpreters nor in the pythons of a base"
+IMAGE_MISTAKES = [
+    (2, 'platform = "linux-x86_64"', [
+        "1: gcc: missing: the C++ compiler for linux-x86_64",
+        "9: msvc: is no compiler for linux-x86_64",
+        "21: containers.os: 'windows' does not make wheels for linux-x86_64",
+    ]),
+    (4, 'nvcc = "12.3.52"', ["30: cuda_files[0].version: '12.3.107' is not nvcc's, '12.3.52'"]),
+    (5, 'archs = ["80"]\ngcc = [9, 12]', ["6: gcc: is no compiler for win-amd64"]),
+    (6, 'default_torch = "2.2.2"', [
+        "6: default_torch: no build has torch 2.2.2; valid: 2.1.1",
+    ]),
+    (7, 'cuda_manifest = "http://host/a.json"', [
+        "7: cuda_manifest: must begin with https://",
+    ]),
+    (11, 'cl = "MSVC"', ["11: msvc.cl: 'MSVC' is not a version; valid: as in 13.0"]),
+    (12, 'toolset = "v143"', [
+        "12: msvc.toolset: 'v143' is not a toolset of MSVC; valid: as in 14.38",
+    ]),
+    (13, 'components = ["SDK 22621"]', [
+        "13: msvc.components[0]: 'SDK 22621' is not a component; "
+        "valid: as in Microsoft.VisualStudio.Component.Roslyn",
+    ]),
+    (15, "[msvc.bootstraper]", [
+        "9: msvc.bootstrapper: missing: a table: version, url, size, sha256",
+        "15: msvc.bootstraper: unknown key; did you mean 'bootstrapper'?",
+    ]),
+    (18, f'sha256 = "{SHA[::-1]}"', [
+        f"18: msvc.bootstrapper.sha256: the URL says {SHA}",
+    ]),
+    (20, "[container]", [
+        "20: container: unknown key; did you mean 'containers'?",
+        "24: containers.os: missing: 'linux' or 'windows'",
+    ]),
+    (21, 'os = "beos"', ["21: containers.os: must be 'linux' or 'windows', not 'beos'"]),
+    (22, "", ["20: containers.os_build: missing: the Windows build of the base, as in 20348"]),
+    (22, "os_build = 0", ["22: containers.os_build: 0 is no build of Windows"]),
+    (25, 'reference = "Python:3.11"', [
+        "25: containers.bases[0].reference: 'Python:3.11' is not an image; "
+        "valid: as in python:3.11-bookworm, without a digest",
+    ]),
+    (26, 'digest = "latest"', [
+        "26: containers.bases[0].digest: 'latest' is not a digest; "
+        "valid: sha256: and 64 digits 0-9, a-f",
+    ]),
+    (26, 'pythons = ["3.10"]', [f"49: builds[0].python: {NO_PYTHON}"]),
+    (26, '[[containers.bases]]\nreference = "other"', [
+        "26: containers.bases[1]: a second image for the interpreters",
+    ]),
+    (30, 'version = "12.3.52"', [
+        "30: cuda_files[0].version: '12.3.52' is not in the file's name, "
+        "'cuda_nvcc-12.3.107-archive.zip'",
+        "30: cuda_files[0].version: '12.3.52' is not nvcc's, '12.3.107'",
+    ]),
+    (31, "", ["28: cuda_files[0].url: missing: where the file is"]),
+    (31, 'url = "https://host/redist/"', [
+        "30: cuda_files[0].version: '12.3.107' is not in the file's name, ''",
+        "31: cuda_files[0].url: 'https://host/redist/' is not the URL of a file; "
+        "valid: as in https://host/a/file.zip",
+    ]),
+    (31, 'url = "https://me:secret@host/a-12.3.107.zip"', [
+        "31: cuda_files[0].url: must have no user, password, ? or # in it",
+    ]),
+    (31, 'url = "https://host/a-12.3.107.zip?x=1"', [
+        "31: cuda_files[0].url: must have no user, password, ? or # in it",
+    ]),
+    (33, 'sha = "x"', ["33: cuda_files[0].sha: unknown key; did you mean 'sha256'?"]),
+    (36, 'python = "3.10"', [
+        "37: interpreters[0].version: '3.11.9' is no Python 3.10",
+        f"49: builds[0].python: {NO_PYTHON}",
+    ]),
+    (38, 'url = "https://host/cuda_nvcc-12.3.107-archive.zip"', [
+        "37: interpreters[0].version: '3.11.9' is not in the file's name, "
+        "'cuda_nvcc-12.3.107-archive.zip'",
+        "38: interpreters[0].url: a second file 'cuda_nvcc-12.3.107-archive.zip'",
+    ]),
+    (44, "", ["40: packages[0].size: missing: the wheel's size in bytes"]),
+    (54, 'version = "2.1.1+cu118"', [
+        "55: builds[0].packages[0].file: 'torch-2.1.1+cu121-cp311-cp311-win_amd64.whl' "
+        "is a file of version 2.1.1+cu121, not 2.1.1+cu118",
+    ]),
+    (56, 'url = "https://host/torch.whl"', [
+        "56: builds[0].packages[0].url: is the URL of another file than "
+        "torch-2.1.1+cu121-cp311-cp311-win_amd64.whl",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "new", "expected"), IMAGE_MISTAKES)
+def test_each_mistake_of_a_toolchain_for_containers(
+    tmp_path: Path, line: int, new: str, expected: list[str]
+) -> None:
+    file = tmp_path / "demo.toml"
+    file.write_text(changed(IMAGES, line, new))
+    with pytest.raises(ConfigError) as caught:
+        load_toolchain("demo", tmp_path)
+    assert without_file(caught.value, file) == expected
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:8000"])
+def test_this_machine_may_serve_without_encryption(tmp_path: Path, host: str) -> None:
+    (tmp_path / "demo.toml").write_text(IMAGES.replace("https://host/", f"http://{host}/"))
+    assert load_toolchain("demo", tmp_path).cuda_files[0].url.startswith(f"http://{host}/")
+
+
+def test_several_torches_need_a_default(tmp_path: Path) -> None:
+    second = IMAGES[IMAGES.index("[[builds]]") :].replace("2.1.1", "2.1.2")
+    (tmp_path / "demo.toml").write_text(changed(IMAGES + second, 6, ""))
+    with pytest.raises(ConfigError, match="default_torch: missing: the torch to build against"):
+        load_toolchain("demo", tmp_path)
+
+
+def test_what_only_images_can_hold_needs_images(tmp_path: Path) -> None:
+    lines = IMAGES.splitlines()
+    file = tmp_path / "demo.toml"
+    file.write_text("\n".join(lines[:19] + lines[27:]))
+    with pytest.raises(ConfigError) as caught:
+        load_toolchain("demo", tmp_path)
+    assert without_file(caught.value, file) == [
+        f"1: containers: missing: {key} can only be used in images"
+        for key in ("cuda_files", "interpreters", "msvc")
+    ]
+
+
+def test_a_base_may_bring_its_python(tmp_path: Path) -> None:
+    file = tmp_path / "demo.toml"
+    containers = """
+[containers]
+os = "linux"
+[[containers.bases]]
+reference = "python:3.11-bookworm"
+pythons = ["3.11"]
+"""
+    file.write_text(TOOLCHAIN + containers)
+    toolchain = load_toolchain("demo", tmp_path)
+    assert toolchain.containers is not None
+    assert toolchain.containers.bases == (Base("python:3.11-bookworm", "", ("3.11",)),)
+    assert toolchain.runs_in_processes
+    file.write_text(TOOLCHAIN + containers + '[[containers.bases]]\nreference = "a"\n'
+                    'pythons = ["3.11"]\n')  # fmt: skip
+    with pytest.raises(ConfigError, match=r"a second image for Python 3\.11"):
+        load_toolchain("demo", tmp_path)
+    file.write_text(TOOLCHAIN + containers.replace('["3.11"]', '["3.12"]'))
+    with pytest.raises(ConfigError, match=r"no image has Python 3\.11"):
+        load_toolchain("demo", tmp_path)
 
 
 def test_an_unknown_toolchain(tmp_path: Path) -> None:
