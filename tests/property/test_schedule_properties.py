@@ -113,6 +113,82 @@ def test_every_job_runs_and_no_promise_is_broken(
     assert len(build.runs) == len(jobs) + len(retried)
 
 
+@dataclass
+class Workers:
+    """Jobs run in workers, one for each unit here: so many at a time, each with a limit."""
+
+    scheduler: Scheduler
+    at_once: int
+    each: int
+
+    def fits(self, job: Job, need: int) -> bool:
+        beside = [other for other in self.scheduler.running if other.unit == job.unit]
+        if not beside:
+            return len({other.unit for other in self.scheduler.running}) < self.at_once
+        return sum(map(self.scheduler.need, beside)) + need <= self.each
+
+    def start_all(self) -> list[Job]:
+        started = []
+        while (job := self.scheduler.next(self.fits)) is not None:
+            started.append(job)
+            self.check()
+        idle = not self.scheduler.running
+        assert not (idle and self.scheduler.pending), "jobs are pending and nothing is started"
+        return started
+
+    def check(self) -> None:
+        running = self.scheduler.running
+        needs = {job: self.scheduler.need(job) for job in running}
+        assert sum(needs.values()) <= BUDGET
+        workers = {job.unit for job in running}
+        assert len(workers) <= self.at_once, "more workers than may be open"
+        for worker in workers:
+            inside = [need for job, need in needs.items() if job.unit == worker]
+            assert len(inside) == 1 or sum(inside) <= self.each, "a worker beyond its limit"
+        if any(self.scheduler.is_alone(job) for job in running):
+            assert len(running) == 1, "a job that must run alone has company"
+
+
+@given(job_lists(), st.integers(1, 5), st.integers(1, 3), st.data())
+def test_every_job_runs_within_the_limits_of_workers(
+    jobs: list[Job], slots: int, at_once: int, data: st.DataObject
+) -> None:
+    scheduler = Scheduler(jobs, slots, BUDGET, lend=False)
+    each = BUDGET // at_once
+    workers = Workers(scheduler, at_once, each)
+    runs = workers.start_all()
+    while not scheduler.idle():
+        job = data.draw(st.sampled_from(scheduler.running))
+        if data.draw(st.sampled_from(["finished", "finished", "killed"])) == "finished":
+            scheduler.finished(job)
+        else:
+            limit = BUDGET if scheduler.is_alone(job) else each
+            alone = scheduler.is_alone(job)
+            again = scheduler.killed_for_memory(job, data.draw(st.integers(0, 150)), limit)
+            assert not (alone and again), "it had everything to itself"
+            assert again or limit == BUDGET, "it could have had more"
+        runs += workers.start_all()
+    assert set(runs) == set(jobs), "a job never ran"
+    assert all(runs.count(job) <= 2 for job in jobs)
+
+
+@given(job_lists(), st.integers(1, 5), st.booleans())
+def test_where_everything_fits_nothing_is_asked_for(
+    jobs: list[Job], slots: int, lend: bool
+) -> None:
+    """Without limits of workers the order is what it is without workers."""
+    orders = []
+    for fits in ((), (lambda job, need: True,)):
+        scheduler = Scheduler(jobs, slots, BUDGET, lend)
+        order = []
+        while not scheduler.idle():
+            while (job := scheduler.next(*fits)) is not None:
+                order.append(job)
+            scheduler.finished(scheduler.running[0])
+        orders.append(order)
+    assert orders[0] == orders[1]
+
+
 @given(job_lists(most=30), st.integers(1, 6))
 def test_lending_never_makes_the_expected_end_later(jobs: list[Job], slots: int) -> None:
     plain = simulate(Scheduler(jobs, slots, BUDGET, lend=False), slots)

@@ -129,6 +129,67 @@ def test_no_slot_is_a_bug() -> None:
         Scheduler([], 0, GB, lend=False)
 
 
+# -- workers -----------------------------------------------------------------------------------
+
+
+def test_a_job_without_room_in_its_worker_lets_others_pass() -> None:
+    jobs = [job("a", 9), job("b", 8), job("c", 7)]
+    scheduler = Scheduler(jobs, slots=3, memory=10 * GB, lend=False)
+    asked: list[tuple[str, int]] = []
+
+    def fits(job: Job, need: int) -> bool:
+        asked.append((name_of(job), need))
+        return name_of(job) != "a"
+
+    found = [scheduler.next(fits) for _ in range(3)]
+    assert [item and name_of(item) for item in found] == ["b", "c", None]
+    assert ("a", GB) in asked
+    assert [name_of(item) for item in scheduler.pending] == ["a"]
+    assert (last := scheduler.next()) is not None
+    assert name_of(last) == "a", "it goes on where there is room again"
+
+
+def test_those_that_pass_a_job_without_room_leave_its_memory_free() -> None:
+    """6 GiB: `a` needs 4 and its worker is busy; beside it there is room for 2."""
+    jobs = [job("a", 9, 4), job("b", 8, 3), job("c", 7, 2), job("d", 6, 1)]
+    scheduler = Scheduler(jobs, slots=4, memory=6 * GB, lend=False)
+
+    def fits(job: Job, need: int) -> bool:
+        return name_of(job) != "a"
+
+    assert (first := scheduler.next(fits)) is not None
+    assert name_of(first) == "c"
+    assert scheduler.next(fits) is None
+
+
+def test_a_job_that_runs_alone_is_not_asked_about() -> None:
+    scheduler = Scheduler([job("large", 9, 7)], slots=1, memory=6 * GB, lend=False)
+    found = scheduler.next(lambda job, need: False)
+    assert found is not None
+    assert scheduler.is_alone(found)
+    assert scheduler.need(found) == 6 * GB, "it has everything"
+
+
+def test_what_a_running_job_needs_is_its_estimate_or_what_was_learned() -> None:
+    jobs = [job("u", 9, 1), job("v", 8, 1), job("u2", 7, 1, unit="u")]
+    scheduler = Scheduler(jobs, slots=2, memory=6 * GB, lend=False)
+    started(scheduler)
+    assert scheduler.need(named(scheduler, "v")) == GB
+    assert not scheduler.is_alone(named(scheduler, "v"))
+    scheduler.killed_for_memory(named(scheduler, "u"), 3 * GB)
+    assert started(scheduler) == ["u2"]
+    assert scheduler.need(named(scheduler, "u2")) == 3 * GB
+
+
+@pytest.mark.parametrize(("limit", "again"), [(3, True), (6, False), (0, False)])
+def test_a_job_killed_within_a_limit_may_have_more(limit: int, again: bool) -> None:
+    """It ran by itself, in a worker that could have so many GiB of 6; 0: all of them."""
+    scheduler = Scheduler([job("a", 9, 1)], slots=2, memory=6 * GB, lend=False)
+    assert started(scheduler) == ["a"]
+    assert scheduler.killed_for_memory(named(scheduler, "a"), 3 * GB, limit * GB) is again
+    assert started(scheduler) == (["a"] if again else [])
+
+
 # -- lending -----------------------------------------------------------------------------------
 
 THREE_LONG = [110, 110, 110, 22, 11, 11, 11, 3, 3, 3]
