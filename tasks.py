@@ -49,7 +49,7 @@ _HELP = {
         "use containers)",
         "python": "Pythons to make wheels for, comma-separated: 3.10,3.11 "
         "(default: the one that runs this, if the toolchain serves it, or else the newest)",
-        "torch": "torch to build against, as 2.11.0 (default: the toolchain's newest)",
+        "torch": "torch to build against, as 2.11.0 (default: the toolchain's own choice)",
         "engine": "where the work runs: process, worker processes on this machine; docker, "
         "containers (default: process where the toolchain can do without containers)",
         "shards": "workers to spread the work over (default: one per architecture)",

@@ -23,6 +23,7 @@ from fatwheel.prove import ProveRequest
 
 from .commandline import ROOT, exit_code_of, load_tasks
 from .plandocuments import WINDOWS as PLAN
+from .test_ui import check_snapshot
 from .tinywheels import Draft
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -420,6 +421,13 @@ def test_help_teaches(name: str) -> None:
     assert f"invoke {name}" in COLLECTION[name].__doc__, "no example"
     for argument in ARGUMENTS[name]:
         assert argument.help, f"{argument.name} has no help"
+
+
+def test_help_of_build_reads_as_it_was_approved() -> None:
+    """What `invoke --help build` prints, 80 columns wide, as it does where there is no terminal."""
+    command = [sys.executable, "-m", "invoke", "--help", "build"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    check_snapshot("help-build", shown.stdout)
 
 
 def test_unknown_options_are_refused_by_invoke(
