@@ -28,6 +28,8 @@ from .specs import EngineFacts
 _OLDEST = (1, 41)  # the API of Docker Engine 20.10
 _PATIENCE = 20  # seconds for an engine to answer at all
 _LONGEST = 600  # seconds for one request: a container with a machine of its own starts slowly
+# Connections that are kept: a running container has four, and urllib3 complains about more.
+_STREAMS = 256
 _USUAL = DEFAULT_NPIPE if IS_WINDOWS_PLATFORM else "unix:///var/run/docker.sock"
 _BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
 # What SDK and HTTP raise; all of `requests` is OSError. ValueError: an answer that is no JSON.
@@ -75,7 +77,7 @@ def connect() -> DockerEngine:
     """
     endpoint, options = _endpoint(os.environ)
     with engine_errors("reach the container engine", endpoint):
-        api = docker.APIClient(version="auto", timeout=_PATIENCE, **options)
+        api = docker.APIClient(version="auto", timeout=_PATIENCE, max_pool_size=_STREAMS, **options)
         facts = _facts(api.info(), api.version())
     if _numbers(facts["api_version"]) < _OLDEST:
         raise EngineError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.containers.client import DockerEngine
+from fatwheel.containers.client import DockerEngine, connect
 from fatwheel.containers.layouts import LINUX, owner
 from fatwheel.containers.reaping import build_labels, reap
 from fatwheel.containers.running import Container, Ending
@@ -127,7 +128,6 @@ def test_what_it_is_told_comes_in_whole_however_long_it_is(bench: Bench) -> None
     container.send("short\n")
     container.end_input()
     assert container.wait().code == 0
-    import hashlib
 
     def expected(text: str) -> str:
         return f"{len(text)} {hashlib.sha256(text.encode()).hexdigest()}"
@@ -165,6 +165,18 @@ def test_much_output_on_both_streams_loses_nothing(bench: Bench) -> None:
     assert bench.lines == [f"{'o' * 500}{number}" for number in range(20000)]
     assert bench.log.read_text() == "".join(f"{'e' * 500}{number}\n" for number in range(20000))
     assert ending.last_lines[-1] == "e" * 500 + "19999"
+
+
+def test_many_run_side_by_side_in_silence(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Each keeps four connections; the libraries below must not complain on the terminal."""
+    code = "import sys; sys.stdin.read(); sys.exit({})"
+    made = [bench.start(bench.spec(code.format(number))) for number in range(6)]
+    for container in made:
+        container.memory()
+    for container in made:
+        container.end_input()
+    assert [container.wait().code for container in made] == list(range(6))
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_its_memory_is_told(bench: Bench) -> None:
@@ -294,6 +306,18 @@ def test_it_is_nobody_with_no_rights(bench: Bench) -> None:
     assert bench.lines[1:] == ["0 0 0", "1"]
 
 
+def test_what_it_makes_belongs_to_whoever_runs_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.getuid() == 0:
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+        monkeypatch.setattr(os, "getgid", lambda: 4712)
+        os.chown(bench.incoming, 4711, 4712)
+    bench.run(f"open({LINUX.incoming + '/made'!r}, 'w')")
+    made = (bench.incoming / "made").stat()
+    assert (made.st_uid, made.st_gid) == (os.getuid(), os.getgid())
+
+
 def test_it_has_no_network(bench: Bench) -> None:
     bench.run(
         "import os, socket\n"
@@ -365,6 +389,36 @@ def test_its_limits_are_what_it_asked_for(bench: Bench) -> None:
 
 
 # -- what the engine refuses ---------------------------------------------------------------------
+
+
+def refused_as(user: int, host: str) -> str:
+    """What connecting says to another user; root only."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os.environ["DOCKER_HOST"] = host
+            connect()
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_permission(docker_engine: LentEngine) -> None:
+    said = refused_as(4711, docker_engine.host)
+    assert said.startswith("EngineError: ")
+    assert docker_engine.host in said
+    assert "you may not use it" in said
+    assert "usermod -aG docker" in said
 
 
 def test_an_image_that_is_not_there(bench: Bench) -> None:
