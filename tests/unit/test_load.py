@@ -14,7 +14,19 @@ import pytest
 from fatwheel.arch import Arch
 from fatwheel.errors import ConfigError, UsageError
 from fatwheel.load import list_recipes, list_toolchains, load_recipe, load_toolchain
-from fatwheel.load.schema import CostTable, RecipeFile, SourceTable
+from fatwheel.load.schema import (
+    BaseTable,
+    BuildTable,
+    ContainersTable,
+    CostTable,
+    CudaTable,
+    InterpreterTable,
+    MsvcTable,
+    PackageTable,
+    RecipeFile,
+    SourceTable,
+    ToolchainFile,
+)
 from fatwheel.model import Base, Containers, Cost, Download, Msvc, Package
 from fatwheel.sourcetree import tree_digest
 
@@ -805,6 +817,27 @@ def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     keys |= {f"source.{key}" for key in SourceTable.model_fields}
     keys |= {f"cost.{key}" for key in CostTable.model_fields}
     assert sorted(explained) == sorted(keys | {"environment.NAME"})
+
+
+def test_the_docs_explain_exactly_the_keys_of_a_toolchain() -> None:
+    text = (ROOT / "docs" / "toolchains.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `([\w.]+)` \|", text.partition("## The file")[2], re.MULTILINE)
+    tables = {
+        "": ToolchainFile,
+        "msvc.": MsvcTable,
+        "containers.": ContainersTable,
+        "containers.bases.": BaseTable,
+        "packages.": PackageTable,
+        "builds.": BuildTable,
+    }
+    keys = [f"{start}{key}" for start, table in tables.items() for key in table.model_fields]
+    assert sorted(explained) == sorted(keys)
+    for table in (CudaTable, InterpreterTable):
+        [line] = [line for line in text.splitlines() if line.startswith(f"| `{_PLACES[table]}` |")]
+        assert set(table.model_fields) <= set(re.findall(r"`(\w+)`", line))
+
+
+_PLACES = {CudaTable: "cuda_files", InterpreterTable: "interpreters"}
 
 
 def test_the_recipes_in_the_docs_load(tmp_path: Path) -> None:
