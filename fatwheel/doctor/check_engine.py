@@ -20,7 +20,6 @@ from .facts import (
     EngineTrouble,
     EngineView,
     Facts,
-    ImageFacts,
     Silence,
     Trouble,
     WindowsHost,
@@ -224,11 +223,7 @@ def _major(version: str) -> int:
 
 
 def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
-    images = facts.images
-    if isinstance(images, ImageFacts) and set(images.wanted) == set(images.present):
-        needed = 0
-    else:
-        needed = needs.image_size(facts.toolchain, facts.python)
+    needed = 0 if facts.images_made else needs.image_size(facts.toolchain, facts.python)
     where = f"where the engine keeps images ({engine.facts.root})"
     need = f"about {text.size(needed)} for the images" if needed else "the images are there"
     if engine.free is None:

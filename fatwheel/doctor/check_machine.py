@@ -181,10 +181,12 @@ def check_cache_disk(facts: Facts) -> Finding:
     cache, stock = facts.cache, facts.stock
     if isinstance(cache, Silence):
         return CACHE_DISK.skipped("the cache's folder does not answer")
+    if facts.images_made:
+        stock = Stock(present=0, missing=0)
     if isinstance(stock, Silence):
         return CACHE_DISK.wrong(stock.reason, "a disk that does not answer cannot be built on")
     needed = _cache_need(facts, stock)
-    need = f"about {text.size(needed)} needed" if needed else "all files are there"
+    need = f"about {text.size(needed)} needed" if needed else "nothing more to fetch"
     found = f"{text.size(cache.free)} free, {need}"
     if cache.free < needed:
         return CACHE_DISK.wrong(

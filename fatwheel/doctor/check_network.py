@@ -99,7 +99,7 @@ def check_index(facts: Facts) -> Finding:
 
 def check_places(facts: Facts) -> Finding:
     """Hosts other than the index; those whose files are all here do not matter."""
-    if not facts.places:
+    if not facts.places or facts.images_made:
         return PLACES.skipped("no file that is missing comes from elsewhere than the index")
     bad = [place for place in facts.places if place.trouble]
     good = [place for place in facts.places if not place.trouble]

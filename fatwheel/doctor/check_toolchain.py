@@ -44,6 +44,8 @@ def check_files(facts: Facts) -> Finding:
     stock = facts.stock
     if isinstance(stock, Silence):
         return FILES.wrong(stock.reason, "a disk that does not answer cannot be built on")
+    if facts.images_made:
+        return FILES.ok("in the images")
     total = text.size(stock.present + stock.missing)
     whose = f"for Python {facts.python}"
     if not stock.missing:

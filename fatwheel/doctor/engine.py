@@ -34,8 +34,11 @@ def ask_engine() -> EngineView | EngineTrouble:
 
 def _view(engine: Any, info: Mapping[str, Any], images: list[Mapping[str, Any]]) -> EngineView:
     local = engine.endpoint.startswith(_LOCAL)
-    tags = {str(tag) for image in images for tag in image.get("RepoTags") or ()}
-    ids = {str(image.get("Id")) for image in images}
+    names = {
+        str(name): str(image.get("Id"))
+        for image in images
+        for name in (image.get("Id"), *(image.get("RepoTags") or ()))
+    }
     proxies = (
         f"{name}={without_password(str(info[field]))}"
         for name, field in (("http", "HttpProxy"), ("https", "HttpsProxy"))
@@ -49,7 +52,7 @@ def _view(engine: Any, info: Mapping[str, Any], images: list[Mapping[str, Any]])
         local=local,
         proxies=tuple(proxies),
         clock=_clock(str(info.get("SystemTime") or "")),
-        images=frozenset(tags | ids),
+        images=names,
     )
 
 

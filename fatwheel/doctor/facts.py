@@ -6,6 +6,7 @@ answer's place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..containers.specs import EngineFacts
@@ -89,7 +90,8 @@ class EngineView:
     """What the container engine says about itself, and how it looks from here.
 
     free: bytes free where it keeps images, None where that cannot be seen from here. local:
-    whether it sees this machine's files. clock: its time less ours. images: all tags it has.
+    whether it sees this machine's files. clock: its time less ours. images: for each tag and id
+    that it has, the id.
     """
 
     facts: EngineFacts
@@ -99,7 +101,7 @@ class EngineView:
     local: bool
     proxies: tuple[str, ...]
     clock: float | None
-    images: frozenset[str]
+    images: Mapping[str, str]
 
     @property
     def desktop(self) -> bool:
@@ -166,7 +168,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Stock:
-    """What of the toolchain is in the cache, as bytes of files; for the Python built for."""
+    """What of the toolchain is in the cache, as bytes of files, for the Python built for."""
 
     present: int
     missing: int
@@ -236,3 +238,9 @@ class Facts:
     pythons: tuple[tuple[str, str | Trouble], ...] | Silence | None
     gpu: GpuFacts | Silence
     own_bases: frozenset[str] = frozenset()
+
+    @property
+    def images_made(self) -> bool:
+        """Whether the engine has all images, so that none of their files is needed any more."""
+        images = self.images
+        return isinstance(images, ImageFacts) and set(images.wanted) == set(images.present)

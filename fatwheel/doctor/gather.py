@@ -36,7 +36,8 @@ def gather(toolchain: str | None, engine: str | None) -> Facts:
     is an error here: it is a fact.
     """
     asked = Question(engines.ask_engine, _ENGINE)
-    tools_of = load_toolchain(toolchain or _default_toolchain(engine, asked), tools.TOOLCHAINS)
+    name = _default_toolchain(engine, asked) if toolchain is None else toolchain
+    tools_of = load_toolchain(name, tools.TOOLCHAINS)
     return _gather(tools_of, engine_for(tools_of, engine), asked)
 
 
@@ -64,14 +65,14 @@ def _gather(
     docker = engine == DOCKER
     on_windows = platform.system() == WINDOWS
     cache = Question(host.ask_cache, _LOCAL)
-    stock = Question(lambda: tools.ask_stock(toolchain, python), _LOCAL)
+    stock = Question(lambda: tools.ask_stock(toolchain, python, engine), _LOCAL)
     windows = Question(host.ask_windows, _LOCAL) if on_windows else None
     proxies = Question(network.ask_proxies, _PROGRAMS)
     index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
     compiler = None if docker else Question(lambda: tools.ask_compiler(toolchain), _PROGRAMS)
     pythons = None if docker else Question(lambda: tools.ask_pythons(toolchain), _PROGRAMS)
     gpus = Question(gpu.ask_gpu, _LOCAL)
-    places = network.ask_places(_missing(toolchain, python))
+    places = network.ask_places(_missing(toolchain, python, engine))
     view = asked.answer() if docker else None
     seen = view if isinstance(view, EngineView) else None
     return Facts(
@@ -96,9 +97,9 @@ def _gather(
     )
 
 
-def _missing(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
+def _missing(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
     """Files to ask other hosts for; none where the cache's disk does not answer."""
-    missing = _soon(lambda: tools.missing_files(toolchain, python))
+    missing = _soon(lambda: tools.missing_files(toolchain, python, engine))
     return () if isinstance(missing, Silence) else missing
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import FatwheelError
+from ..errors import EngineError, FatwheelError
 from ..images.bases import VARIABLE, named_bases
 from ..images.contexts import contexts_of
 from ..model import Toolchain
@@ -18,18 +18,25 @@ def ask_images(
         return None
     torch = torch_for(toolchain, python)
     try:
-        bases = named_bases()
-        contexts = contexts_of(toolchain, python, torch, bases)
+        contexts = contexts_of(toolchain, python, torch, _bases(python, engine))
     except FatwheelError as error:
         return Trouble(error.what, error.where or "", error.hint or "")
-    named = bases.get(python)
-    if named and not {named, f"{named}:latest"} & engine.images:
-        return Trouble(
-            f"the engine has no image {named}, which {VARIABLE} names",
-            hint=f"`docker image ls` lists those that it has; make it, or name another: {VARIABLE}",
-        )
     wanted = tuple(context.tag for context in contexts)
     return ImageFacts(wanted, tuple(tag for tag in wanted if tag in engine.images))
+
+
+def _bases(python: str, engine: EngineView) -> dict[str, str]:
+    """The base that the user named for a Python, by the engine's id of it."""
+    named = named_bases().get(python)
+    if named is None:
+        return {}
+    found = engine.images.get(named) or engine.images.get(f"{named}:latest")
+    if found is None:
+        raise EngineError(
+            f"the engine has no image {named}, which {VARIABLE} names",
+            hint="`docker image ls` lists those that it has",
+        )
+    return {python: found}
 
 
 def own_bases() -> frozenset[str]:

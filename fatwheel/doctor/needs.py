@@ -22,11 +22,17 @@ WORK = 10 * GB  # sources, objects and the wheel of one build
 
 
 def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
-    """All files that it takes to build for one Python and the default torch, once each."""
+    """All files that it takes to build for one Python and its torch in containers, once each."""
     torch = torch_for(toolchain, python)
     build = [item for item in toolchain.builds if (item.python, item.torch) == (python, torch)]
     own = [package for item in build for package in item.packages]
     return tuple(dict.fromkeys([*toolchain.packages, *own, *_downloads(toolchain)]))
+
+
+def packages_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
+    """Those of an environment on this machine, which needs no pip of its own."""
+    files = files_for(toolchain, python)
+    return tuple(file for file in files if getattr(file, "role", "") != "installer")
 
 
 def torch_for(toolchain: Toolchain, python: str) -> str:

@@ -15,10 +15,11 @@ from .. import text
 from ..cache import cache_folder, chosen_folder
 from ..errors import FatwheelError
 from ..events import Emit, Event, Progress, StepFinished, StepStarted
+from ..images.contexts import contexts_of
+from ..images.ingredients import alone, fetched
 from ..toolchain.environment import ensure_environment
-from ..toolchain.fetch import fetch
 from ..workplaces.choose import DOCKER
-from . import needs, tools
+from . import needs
 from .facts import Facts
 from .finding import WARNING, WRONG, Finding, Fix
 from .gather import gather
@@ -28,6 +29,10 @@ DONE, THERE, FAILED, LEFT = "done", "there", "failed", "left"
 _SETUP = "invoke setup"
 # The checks that must not be wrong before a step is of any use.
 _BEFORE_FILES = ("cache", "cache-disk", "pins")
+_BEFORE_IMAGES = (
+    *_BEFORE_FILES,
+    *("engine", "engine-os", "isolation", "container-disk", "image-disk"),
+)
 _BEFORE_ENVIRONMENT = (*_BEFORE_FILES, "machine", "compiler", "pythons")
 
 
@@ -118,6 +123,7 @@ class _Work:
         self._step("cache folder", ("cache",), self._cache)
         if self.facts.engine == DOCKER:
             self._step("files", _BEFORE_FILES, self._files)
+            self._step("images", _BEFORE_IMAGES, self._images)
         else:
             self._step("environment", _BEFORE_ENVIRONMENT, self._environment)
 
@@ -154,12 +160,25 @@ class _Work:
         return str(cache_folder())
 
     def _files(self) -> str:
-        files = needs.files_for(self.facts.toolchain, self.facts.python)
-        missing = tools.missing_files(self.facts.toolchain, self.facts.python)
-        self._moved = bool(missing)
-        fetch(missing, cache_folder() / "downloads", self._watch)
-        size = needs.size_of(missing if missing else files)
-        return f"{text.size(size)} for Python {self.facts.python}"
+        """What images are made of; they need not be made now."""
+        toolchain, python = self.facts.toolchain, self.facts.python
+        if self.facts.images_made:
+            return "in the images"
+        contexts = contexts_of(toolchain, python, needs.torch_for(toolchain, python), {})
+        with alone(cache_folder(), self._watch):
+            for context in contexts:
+                fetched(context, cache_folder(), self._watch)
+        return f"{text.size(needs.size_of(needs.files_for(toolchain, python)))} for Python {python}"
+
+    def _images(self) -> str:
+        from ..containers.client import connect
+        from ..images.build import ensure_images
+
+        toolchain, python = self.facts.toolchain, self.facts.python
+        torch = needs.torch_for(toolchain, python)
+        images = ensure_images(connect(), toolchain, python, torch, cache_folder(), self._emit)
+        self._moved = any(image.built for image in images)
+        return ", ".join(f"{image.tag} ({text.size(image.size)})" for image in images)
 
     def _environment(self) -> str:
         toolchain, python = self.facts.toolchain, self.facts.python

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from ..cache import chosen_folder
 from ..errors import FatwheelError
+from ..images.ingredients import FILES
 from ..load import list_recipes, load_recipe
 from ..model import Download, Package, Toolchain
 from ..provision.hostcompiler import find_host_compiler
 from ..toolchain.interpreters import find_interpreter
+from ..workplaces.choose import DOCKER
 from .facts import Load, Stock, Trouble
-from .needs import files_for, size_of
+from .needs import files_for, packages_for, size_of
 from .network import trouble_of
 
 HOME = Path(__file__).resolve().parents[2]
@@ -53,29 +55,44 @@ def ask_loads() -> tuple[Load, ...]:
     return tuple(loads)
 
 
-def ask_stock(toolchain: Toolchain, python: str) -> Stock:
-    """What is in the cache of the files for one Python, by name and size."""
-    files = files_for(toolchain, python)
-    missing = missing_files(toolchain, python)
+def ask_stock(toolchain: Toolchain, python: str, engine: str) -> Stock:
+    """What is in the cache of the files for one Python and engine, by name and size."""
+    files = _files(toolchain, python, engine)
+    missing = missing_files(toolchain, python, engine)
     return Stock(present=size_of(files) - size_of(missing), missing=size_of(missing))
 
 
-def missing_files(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
-    """Those that are neither downloaded nor unpacked; their hashes are checked when they are used.
+def missing_files(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
+    """Those that are not where the engine's work looks for them; hashes are checked when used.
 
     A file that has no sha256 yet is missing.
     """
     cache = chosen_folder()
-    return tuple(file for file in files_for(toolchain, python) if not _is_here(file, cache))
+    is_here = _is_for_images if engine == DOCKER else _is_for_environments
+    return tuple(
+        file
+        for file in _files(toolchain, python, engine)
+        if not (file.locked and is_here(file, cache))
+    )
 
 
-def _is_here(file: Package | Download, cache: Path) -> bool:
-    if not file.locked:
-        return False
-    downloaded = cache / "downloads" / file.sha256 / file.filename
+def _files(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
+    return (files_for if engine == DOCKER else packages_for)(toolchain, python)
+
+
+def _is_for_images(file: Package | Download, cache: Path) -> bool:
+    return _has_size(cache / FILES / file.sha256 / file.filename, file.size)
+
+
+def _is_for_environments(file: Package | Download, cache: Path) -> bool:
+    """Downloaded, or unpacked already: that folder appears when it is complete."""
+    if (cache / "packages" / file.sha256).is_dir():
+        return True
+    return _has_size(cache / "downloads" / file.sha256 / file.filename, file.size)
+
+
+def _has_size(path: Path, size: int) -> bool:
     try:
-        if downloaded.stat().st_size == file.size:
-            return True
+        return path.stat().st_size == size
     except OSError:
-        pass
-    return (cache / "packages" / file.sha256).is_dir()  # it appears when it is complete
+        return False

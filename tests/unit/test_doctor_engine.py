@@ -57,7 +57,10 @@ def ask() -> EngineView:
 def test_an_engine_that_answers(connected: SimpleNamespace, tmp_path: Path) -> None:
     found = ask()
     assert found.architecture == "x86_64"
-    assert found.images == {"fatwheel/l:a", "b:latest", "sha256:1", "sha256:2"}
+    assert found.images == {
+        "sha256:1": "sha256:1", "fatwheel/l:a": "sha256:1", "b:latest": "sha256:1",
+        "sha256:2": "sha256:2",
+    }  # fmt: skip
     assert found.proxies == ("http=http://ada:****@proxy.example:3128",)
     assert found.local
     assert found.free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)

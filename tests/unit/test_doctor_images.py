@@ -12,7 +12,7 @@ from fatwheel.images.contexts import contexts_of
 from fatwheel.load import load_toolchain
 from fatwheel.prepare import TOOLCHAINS
 
-from .workstations import LINUX_ENGINE, WINDOWS_ENGINE
+from .workstations import LINUX_ENGINE, SHA, WINDOWS_ENGINE
 
 TOOLCHAIN = load_toolchain("linux-cuda13.0", TOOLCHAINS)
 TAGS = [context.tag for context in contexts_of(TOOLCHAIN, "3.11", TOOLCHAIN.default_torch, {})]
@@ -25,7 +25,7 @@ def no_bases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_there() -> None:
     assert ask_images(TOOLCHAIN, "3.11", LINUX_ENGINE) == ImageFacts(tuple(TAGS), ())
-    half = replace(LINUX_ENGINE, images=frozenset({TAGS[0], "other:latest"}))
+    half = replace(LINUX_ENGINE, images={TAGS[0]: "sha256:1", "other:latest": "sha256:2"})
     assert ask_images(TOOLCHAIN, "3.11", half) == ImageFacts(tuple(TAGS), (TAGS[0],))
 
 
@@ -40,7 +40,7 @@ def test_a_base_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = ask_images(TOOLCHAIN, "3.11", LINUX_ENGINE)
     assert isinstance(missing, Trouble)
     assert "my-base" in missing.what
-    there = replace(LINUX_ENGINE, images=frozenset({"my-base:latest"}))
+    there = replace(LINUX_ENGINE, images={"my-base:latest": f"sha256:{SHA}"})
     found = ask_images(TOOLCHAIN, "3.11", there)
     assert isinstance(found, ImageFacts)
     assert set(found.wanted).isdisjoint(TAGS), "another base gives other images"

@@ -10,6 +10,7 @@ import pytest
 from fatwheel.doctor import tools
 from fatwheel.doctor.facts import Stock, Trouble
 from fatwheel.errors import ToolchainError
+from fatwheel.images.ingredients import FILES
 
 from .workstations import GB, LINUX_TOOLCHAIN, package
 
@@ -21,7 +22,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_empty_cache(cache: Path) -> None:
-    assert tools.ask_stock(LINUX_TOOLCHAIN, "3.11") == Stock(present=0, missing=2 * GB + 1000)
+    assert tools.ask_stock(LINUX_TOOLCHAIN, "3.11", "process") == Stock(
+        present=0, missing=2 * GB + 1000
+    )
     assert not cache.exists(), "asking makes nothing"
 
 
@@ -36,8 +39,24 @@ def test_files_downloaded_or_unpacked_are_present(cache: Path) -> None:
         (folder / file.filename).write_bytes(content)
     (cache / "packages" / files[2].sha256).mkdir(parents=True)
     toolchain = replace(toolchain, builds=LINUX_TOOLCHAIN.builds)
-    missing = {file.name for file in tools.missing_files(toolchain, "3.11")}
+    missing = {file.name for file in tools.missing_files(toolchain, "3.11", "process")}
     assert missing == {"b", "d", "torch311"}
+
+
+def test_files_for_images_lie_elsewhere(cache: Path) -> None:
+    """And a pip is among them, which an environment does not need."""
+    pip = replace(package("pip", 3, "e" * 64), role="installer")
+    other = package("other", 5, "f" * 64)
+    toolchain = replace(LINUX_TOOLCHAIN, packages=(pip, other))
+    folder = cache / FILES / other.sha256
+    folder.mkdir(parents=True)
+    (folder / other.filename).write_bytes(b"12345")
+
+    def missing(engine: str) -> set[str]:
+        return {file.name for file in tools.missing_files(toolchain, "3.11", engine)}
+
+    assert missing("docker") == {"pip", "torch311"}
+    assert missing("process") == {"other", "torch311"}
 
 
 def test_the_host_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ LINUX_ENGINE = EngineView(
     local=True,
     proxies=(),
     clock=0.4,
-    images=frozenset(),
+    images={},
 )
 WINDOWS_ENGINE = replace(
     LINUX_ENGINE,
