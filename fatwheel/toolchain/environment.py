@@ -16,10 +16,8 @@ import hashlib
 import json
 import os
 import platform
-import re
 import secrets
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
-from packaging.version import InvalidVersion, Version
 
 from .. import files
 from ..cache import VARIABLE
@@ -37,6 +34,7 @@ from ..events import Emit, Note, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
 from ..provision.hostcompiler import find_host_compiler
 from ..provision.mend import mend
+from ..provision.tools import check_nvcc, check_torch, run
 from .compilers import compiler_id, pins
 from .fetch import fetch, place
 from .interpreters import Interpreter, find_interpreter
@@ -47,7 +45,6 @@ MARKER = "fatwheel-environment.json"  # written last; says what is in the enviro
 
 _LAYOUT = 1  # of what this module makes; a new number makes every environment anew
 _UNPACKED = 1.9  # bytes on disk per byte of wheel, with some to spare (measured: 1.7)
-_NVCC_VERSION = re.compile(r"\bV(\d+(?:\.\d+)+)\b")
 
 
 def ensure_environment(
@@ -216,7 +213,8 @@ def _make(plan: _Plan, emit: Emit) -> None:
         _link_packages(plan, part, emit)
         new = plan.environment(part)
         mend(new.site / "nvidia", new.cuda_home, compiler)
-        _check(plan, new)
+        check_nvcc(new.cuda_home, plan.toolchain.nvcc)
+        check_torch(new.python, plan.build.torch)
         (part / MARKER).write_text(json.dumps(plan.description, indent=1), encoding="utf-8")
         # The name promises that all is there, after a power failure too. One sync for 20,000
         # files; what it writes has to be written anyway.
@@ -254,7 +252,7 @@ def _check_space(missing: Sequence[Package], cache: Path) -> None:
 def _make_venv(plan: _Plan, part: Path) -> None:
     python = str(plan.interpreter.executable)
     options = ["--without-pip", "--prompt", f"{plan.toolchain.name} {plan.build.python}"]
-    _run([python, "-I", "-m", "venv", *options, str(part)])
+    run([python, "-I", "-m", "venv", *options, str(part)])
     for path in (part / "pyvenv.cfg", *(part / "bin").glob("[Aa]ctivate*")):
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(str(part), str(plan.root)), encoding="utf-8")
@@ -275,44 +273,3 @@ def _link_packages(plan: _Plan, part: Path, emit: Emit) -> None:
         link_into(plan.unpacked(package), schemes, plan.root / "bin" / "python")
         done += package.size
         emit(Progress(LABEL, done, total))
-
-
-def _check(plan: _Plan, new: Environment) -> None:
-    """Whether the compiler and torch run and are the pinned ones."""
-    nvcc = _NVCC_VERSION.search(_run([str(new.cuda_home / "bin" / "nvcc"), "--version"]))
-    torch = _run([str(new.python), "-I", "-c", "import torch; print(torch.__version__)"])
-    _same("nvcc", plan.toolchain.nvcc, nvcc[1] if nvcc else "of no version")
-    _same("torch", plan.build.torch, _public(torch.strip()))
-
-
-def _same(name: str, wanted: str, found: str) -> None:
-    if wanted != found:
-        raise ToolchainError(
-            f"the installed {name} is {found}, and the toolchain says {wanted}",
-            hint="the pins in the toolchain's file contradict each other",
-        )
-
-
-def _public(version: str) -> str:
-    """`2.11.0` for `2.11.0+cu130`."""
-    try:
-        return Version(version).public
-    except InvalidVersion:
-        return version
-
-
-def _run(command: list[str]) -> str:
-    """What a command prints. Raises ToolchainError with its last lines where it fails."""
-    # LD_LIBRARY_PATH could put another CUDA's libraries in the place of these.
-    variables = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, env=variables)
-    except OSError as error:
-        raise ToolchainError(f"cannot run {command[0]}: {error.strerror}") from error
-    if answer.returncode:
-        raise ToolchainError(
-            f"{Path(command[0]).name} fails in the new environment",
-            where=" ".join(command),
-            details=(answer.stderr or answer.stdout).strip().splitlines()[-10:],
-        )
-    return answer.stdout
