@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from docker import errors as docker_errors
 from docker.constants import DEFAULT_NPIPE, IS_WINDOWS_PLATFORM
 from docker.context import Context, ContextAPI
 from docker.utils import kwargs_from_env
+from urllib3.exceptions import HTTPError
 
 from ..errors import EngineError
 from ..text import clean
@@ -32,8 +34,16 @@ _LONGEST = 600  # seconds for one request: a container with a machine of its own
 _STREAMS = 256
 _USUAL = DEFAULT_NPIPE if IS_WINDOWS_PLATFORM else "unix:///var/run/docker.sock"
 _BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
-# What SDK and HTTP raise; all of `requests` is OSError. ValueError: an answer that is no JSON.
-FAILURES = (docker_errors.DockerException, OSError, ValueError)
+# What the SDK lets out, of its own and of what it stands on. All of `requests` is OSError;
+# ValueError is an answer that is no JSON. Windows' pipes have errors of a kind of their own, in a
+# module that the SDK has imported there.
+FAILURES: tuple[type[Exception], ...] = (
+    docker_errors.DockerException,
+    HTTPError,
+    OSError,
+    ValueError,
+    getattr(sys.modules.get("pywintypes"), "error", OSError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from typing import Any
 from docker import errors as docker_errors
 
 from ..errors import EngineError
-from .client import FAILURES, DockerEngine, engine_errors, explained
+from ..text import clean
+from .client import FAILURES, DockerEngine, engine_errors
 from .layouts import create_arguments, ended_for_memory
 from .lines import Lines, Log
 from .specs import ContainerSpec
@@ -233,13 +234,11 @@ class _End:
 
     def lost(self, purpose: str) -> EngineError:
         """The error for a container of which nothing is known any more."""
-        doing = f"follow the container for {purpose}"
-        if self._error is not None:
-            return explained(self._error, doing, self._endpoint)
         return EngineError(
-            f"cannot {doing}: the engine went away, or does not know the container any more",
+            f"cannot follow the container for {purpose}: the engine went away",
             where=self._endpoint,
-            hint="run the same command again: what was finished is kept",
+            details=[clean(str(self._error))] if self._error is not None else [],
+            hint="see that it runs, and run the same command again: what was finished is kept",
         )
 
 

@@ -84,6 +84,7 @@ class Fake:
     output:  what the container sends once it is started; it ends then.
     events:  what is told each time that somebody asks for events, from the start on.
     requests: what was asked: method, path, body.
+    dies:    streams end as they do when the engine is killed, in the middle.
     """
 
     socket: Path
@@ -96,6 +97,7 @@ class Fake:
     )
     samples: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    dies: bool = False
     heard: bytearray = field(default_factory=bytearray)
     started: threading.Event = field(default_factory=threading.Event)
 
@@ -190,7 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
         for message in messages:
             data = json.dumps(message).encode() + b"\n"
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.write(b"0\r\n\r\n")
+        if not fake.dies:
+            self.wfile.write(b"0\r\n\r\n")
         self.close_connection = True
 
     def _attach(self, fake: Fake) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,23 @@ def test_the_engine_is_gone(fake: Fake, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="follow the container for shard 1") as error:
         made.wait()
     assert "what was finished is kept" in str(error.value.hint)
+
+
+def test_the_engine_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stream breaks off in the middle; no thread ends in an exception."""
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    fake.dies = True
+    fake.events = []
+    fake.samples = [{"memory_stats": {"usage": 5}}]
+    made = container(tmp_path, [])
+    made.start()
+    made.memory()
+    with pytest.raises(EngineError, match="the engine went away"):
+        made.wait()
+    made._sampler.join(5)
+    assert not made._sampler.is_alive()
+    assert raised == []
 
 
 def test_the_engine_does_not_answer_any_more(fake: Fake, tmp_path: Path) -> None:
