@@ -19,7 +19,7 @@ import pytest
 
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
-from fatwheel.model import Environment, Toolchain
+from fatwheel.model import Download, Environment, Interpreter, Toolchain
 from fatwheel.toolchain import environment as environment_module
 from fatwheel.toolchain.environment import MARKER, ensure_environment
 from fatwheel.toolchain.pipconfig import PipConfig
@@ -273,6 +273,27 @@ def test_what_is_not_served_is_refused_with_what_is(
         ensure_environment(toolchain, wrong.python, wrong.torch, cache, silent)
     assert f"does not serve Python {wrong.python} with torch {wrong.torch}" in str(caught.value)
     assert f"it serves: Python {PYTHON} with torch {TORCH}" in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["cuda_files", "interpreters"])
+def test_a_toolchain_for_containers_alone_is_refused_before_any_download(
+    wheels: Path, cache: Path, part: str
+) -> None:
+    file = Download("a", "1", "https://host.invalid/a-1.zip", "a-1.zip", 1, "0" * 64)
+    value = file if part == "cuda_files" else Interpreter(PYTHON, file)
+    toolchain = dataclasses.replace(tiny_toolchain(wheels), **{part: (value,)})
+    with pytest.raises(ToolchainError, match="tiny works in containers only") as caught:
+        make(toolchain, cache)
+    assert caught.value.hint == "use --engine docker"
+    assert not (cache / "downloads").exists()
+
+
+def test_pip_is_for_images_alone(wheels: Path, cache: Path) -> None:
+    """With it or without it the environment is the same, by name too: nothing is made anew."""
+    plain = make(tiny_toolchain(wheels), cache)
+    pip = write_wheel(wheels, "pip", "25.3", {"pip/__init__.py": ""}, role="installer")
+    assert make(tiny_toolchain(wheels, pip), cache) == plain
+    assert not (plain.site / "pip").exists()
 
 
 def test_another_platform_is_refused(wheels: Path, cache: Path) -> None:
