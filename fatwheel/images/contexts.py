@@ -135,6 +135,12 @@ class _Maker:
         return self.containers.os == "windows"
 
     @property
+    def installs_early(self) -> bool:
+        """Whether the toolchain image has packages: on Linux, Pythons of archives get theirs in a
+        virtual environment of the env image."""
+        return self.windows or not self.toolchain.interpreters
+
+    @property
     def pip(self) -> Package:
         for package in self.toolchain.packages:
             if package.role == "installer":
@@ -158,12 +164,11 @@ class _Maker:
 
     def packages(self, early: bool) -> list[Package]:
         """Those that belong to the toolchain image, or those that belong to the env image."""
-        # On Linux, Pythons of archives get their packages in a virtual environment of the env.
-        in_toolchain = self.windows or not self.toolchain.interpreters
         return [
             package
             for package in (*self.toolchain.packages, *self.build.packages)
-            if package.role != "installer" and (in_toolchain and package.role in _EARLY) == early
+            if package.role != "installer"
+            and (self.installs_early and package.role in _EARLY) == early
         ]
 
     def toolchain_image(self, base: str) -> BuildContext:
@@ -172,6 +177,7 @@ class _Maker:
         batches = _batches(self.packages(early=True), "toolchain")
         files: list[File] = [interpreter.download for interpreter in self.toolchain.interpreters]
         files += self.toolchain.cuda_files
+        files += [self.pip] if self.installs_early else []
         if self.toolchain.msvc:
             files.append(self.toolchain.msvc.bootstrapper)
         texts = dict(self._texts(template, base, batches))
@@ -187,7 +193,8 @@ class _Maker:
         batches = _batches(self.packages(early=False), "env")
         texts = dict(self._texts("env", base, batches))
         name = f"cp{self.build.python.replace('.', '')}-torch{self.build.torch}"
-        return self._context("env", name, base, texts, batches, [])
+        files = [] if self.installs_early else [self.pip]
+        return self._context("env", name, base, texts, batches, files)
 
     def _context(
         self,
@@ -200,7 +207,7 @@ class _Maker:
     ) -> BuildContext:
         wheels = [package for batch in batches for package in batch.packages]
         # In the order of names, whatever that of the toolchain's file.
-        every = sorted([*files, *wheels, *([self.pip] if wheels else [])], key=_filename)
+        every = sorted([*files, *wheels], key=_filename)
         for file in every:
             if not _PLAIN.fullmatch(file.filename):
                 raise ConfigError(f"{file.filename!r} cannot be the name of an image's file")
