@@ -13,9 +13,11 @@ from typing import Any
 
 from .. import errors
 from ..build.slices import Made
-from ..errors import FatwheelError, OutOfMemoryError
+from ..errors import EngineError, FatwheelError, OutOfMemoryError
 from ..model import Job
 from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, WorkerLost
+
+_SHOWN = 200  # characters of a line that makes no sense
 
 
 class Conversation:
@@ -23,6 +25,7 @@ class Conversation:
 
     limit:   the bytes that it may have, 0 for no limit of its own.
     collect: called before an outcome is reported, to fetch what the worker has made.
+    explain: what an error of the worker means to somebody outside of it.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Conversation:
         send: Callable[[str], None],
         limit: int = 0,
         collect: Callable[[], object] = lambda: None,
+        explain: Callable[[FatwheelError], FatwheelError] = lambda error: error,
     ) -> None:
         self._worker = worker
         self._shard = shard
@@ -40,6 +44,7 @@ class Conversation:
         self._send = send
         self._limit = limit
         self._collect = collect
+        self._explain = explain
         self._lock = threading.Lock()  # over what follows
         self._jobs: dict[int, Job] = {}
         self._count = 0
@@ -63,21 +68,36 @@ class Conversation:
             self.broken(self._error)
 
     def heard(self, line: str) -> None:
-        """An outcome came in, or a line of the worker's log."""
-        outcome = json.loads(line)
-        if "said" in outcome:
-            self._reports.put(Said(self._shard, outcome["said"]))
+        """An outcome came in, or a line of the worker's log.
+
+        Nonsense ends the conversation: builds of strangers run beside a worker.
+        """
+        try:
+            self._take(json.loads(line))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            nonsense = EngineError(
+                "its worker says what no worker says", where=self._shard, details=[line[:_SHOWN]]
+            )
+            self.broken(nonsense)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "said" in message:
+            self._reports.put(Said(self._shard, str(message["said"])))
             return
-        if outcome["id"] is None:  # the worker could not begin
-            self.broken(error_of(outcome))
+        if message["id"] is None:  # the worker could not begin
+            self.broken(error_of(message))
             return
         with self._lock:
-            job = self._jobs.pop(outcome["id"])
+            job = self._jobs[message["id"]]
+        report = self._report(job, message)
         try:
             self._collect()
-            self._reports.put(self._report(job, outcome))
         except FatwheelError as error:
-            self._reports.put(JobBroken(job, error))
+            report = JobBroken(job, error)
+        with self._lock:
+            there = self._jobs.pop(message["id"], None)
+        if there is not None:
+            self._reports.put(report)
 
     def broken(self, error: FatwheelError) -> None:
         """No job of this worker will be done, now or later, for one reason."""
@@ -96,15 +116,22 @@ class Conversation:
 
     def _report(self, job: Job, outcome: dict[str, Any]) -> Report:
         if outcome["outcome"] == "made":
-            return JobMade(job, Made(outcome["seconds"], outcome["cpu"], outcome["rss"]))
+            return JobMade(job, _cost(outcome))
         if outcome["outcome"] == "killed":
-            return JobKilled(job, outcome["rss"], self._limit)
-        return JobBroken(job, error_of(outcome))
+            return JobKilled(job, int(outcome["rss"]), self._limit)
+        return JobBroken(job, self._explain(error_of(outcome)))
+
+
+def _cost(outcome: dict[str, Any]) -> Made:
+    return Made(float(outcome["seconds"]), float(outcome["cpu"]), int(outcome["rss"]))
 
 
 def error_of(outcome: dict[str, Any]) -> FatwheelError:
     """The error that a worker met, as it was raised there."""
-    kind: type[FatwheelError] = getattr(errors, outcome["class"])
-    return kind(
+    kind = getattr(errors, outcome["class"])
+    if not issubclass(kind, FatwheelError):
+        raise TypeError(f"{kind} is no error of fatwheel's")
+    error: FatwheelError = kind(
         outcome["what"], where=outcome["where"], hint=outcome["hint"], details=outcome["details"]
     )
+    return error
