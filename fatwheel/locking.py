@@ -30,13 +30,17 @@ def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bo
       invoke lock --check --json
     """
     with reported():
+        from .cache import cache_folder
+        from .images.ingredients import FILES
         from .load import list_toolchains
-        from .prepare import TOOLCHAINS, downloads_folder
+        from .prepare import TOOLCHAINS
         from .toolchain.lock import lock_toolchains, refusal
 
         names = list_toolchains(TOOLCHAINS) if toolchain is None else (toolchain,)
         with ui.board() as emit:
-            reports = lock_toolchains(names, TOOLCHAINS, downloads_folder(), emit, write=not check)
+            reports = lock_toolchains(
+                names, TOOLCHAINS, cache_folder() / FILES, emit, write=not check
+            )
         if json:
             ui.show_json({"toolchains": [report.to_json() for report in reports]})
         else:

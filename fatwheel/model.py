@@ -91,8 +91,8 @@ class Base:
 class Msvc:
     """The C++ compiler of a Windows toolchain.
 
-    visual_studio: the release of the Build Tools (`17.8.2`). cl: what `cl` must say (`19.38.33130`).
-    toolset: the value for `vcvars64.bat -vcvars_ver` (`14.38`). components: ids to install.
+    visual_studio: the release of the Build Tools (`17.8.2`). cl: what `cl` must say
+    (`19.38.33130`). toolset: for `vcvars64.bat -vcvars_ver` (`14.38`). components: ids to install.
     """
 
     visual_studio: str

@@ -12,7 +12,16 @@ from invoke.collection import Collection
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
 
 from .commandline import exit_code_of, load_tasks
-from .publishers import DIGEST, NINJA_FILE, Publishers, configure, pinned
+from .publishers import (
+    DIGEST,
+    NINJA_FILE,
+    PYTHON,
+    PYTHON_FILE,
+    Publishers,
+    configure,
+    pinned,
+    sha256,
+)
 from .webserver import Server
 
 COLLECTION = Collection.from_module(load_tasks())
@@ -42,6 +51,8 @@ def test_a_toolchain_is_filled_in_and_the_table_says_so(
     assert f"digest {DIGEST}" in told
     assert "its sha256 is published nowhere: fetched once to find out" in told
     assert told.endswith(f"written to {world.file}\n")
+    # Where builds of images keep their files: what was fetched is not fetched again.
+    assert (world.folder / "cache" / "image-files" / sha256(PYTHON) / PYTHON_FILE).is_file()
     assert run("--toolchain", "demo") == 0
     assert capfd.readouterr().out == "demo: 6 pins: 6 as published\n"
 
