@@ -1,0 +1,163 @@
+"""CUDA's archives, merged; made by Python's tarfile and zipfile as NVIDIA makes them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import ToolchainError
+from fatwheel.provision.archives import merge
+
+YEAR_2020 = 1577836800  # date -u -d 2020-01-01 +%s
+
+
+def tar(folder: Path, top: str, members: dict[str, bytes | str], mode: int = 0o755) -> Path:
+    """An archive of files, and of links where the content is a text."""
+    path = folder / f"{top}.tar.xz"
+    with tarfile.open(path, "w:xz") as archive:
+        directory = tarfile.TarInfo(top)
+        directory.type = tarfile.DIRTYPE
+        archive.addfile(directory)
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"{top}/{name}")
+            info.mode = mode
+            if isinstance(content, str):
+                info.type = tarfile.SYMTYPE
+                info.linkname = content
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def zipped(folder: Path, top: str, members: dict[str, bytes]) -> Path:
+    path = folder / f"{top}.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir(top) if hasattr(archive, "mkdir") else None
+        for name, content in members.items():
+            archive.writestr(f"{top}/{name}", content)
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+NVCC = "cuda_nvcc-linux-x86_64-12.3.107-archive"
+CUDART = "cuda_cudart-linux-x86_64-12.3.101-archive"
+
+
+def test_folders_are_merged_and_licences_kept_apart(tmp_path: Path) -> None:
+    archives = [
+        tar(tmp_path, NVCC, {"LICENSE": b"one", "bin/nvcc": b"nvcc", "include/a.h": b"a"}),
+        tar(
+            tmp_path, CUDART, {"LICENSE": b"two", "include/b.h": b"b", "lib/libx.so": "libx.so.12"}
+        ),
+    ]
+    merge(archives, tmp_path / "home" / "cuda")
+    cuda = tmp_path / "home" / "cuda"
+    assert content(cuda) == {
+        "bin/nvcc": b"nvcc",
+        "include/a.h": b"a",
+        "include/b.h": b"b",
+        f"licences/{NVCC}-LICENSE": b"one",
+        f"licences/{CUDART}-LICENSE": b"two",
+    }
+    assert (cuda / "lib" / "libx.so").readlink() == Path("libx.so.12")
+    assert (cuda / "bin" / "nvcc").stat().st_mode & 0o777 == 0o755
+    assert (cuda / "include" / "a.h").stat().st_mtime == YEAR_2020
+
+
+def test_modes_are_plain(tmp_path: Path) -> None:
+    merge([tar(tmp_path, NVCC, {"include/a.h": b"a"}, mode=0o4640)], tmp_path / "cuda")
+    assert (tmp_path / "cuda" / "include" / "a.h").stat().st_mode & 0o7777 == 0o644
+
+
+def test_zips_are_merged_alike(tmp_path: Path) -> None:
+    names = ("cuda_nvcc-windows-x86_64-12.3.107-archive", "libcurand-windows-x86_64-10-archive")
+    archives = [
+        zipped(tmp_path, names[0], {"LICENSE": b"one", "bin/nvcc.exe": b"nvcc"}),
+        zipped(tmp_path, names[1], {"LICENSE": b"two", "lib/x64/curand.lib": b"lib"}),
+    ]
+    merge(archives, tmp_path / "cuda")
+    assert content(tmp_path / "cuda") == {
+        "bin/nvcc.exe": b"nvcc",
+        "lib/x64/curand.lib": b"lib",
+        f"licences/{names[0]}-LICENSE": b"one",
+        f"licences/{names[1]}-LICENSE": b"two",
+    }
+
+
+def test_two_archives_must_not_have_the_same_file(tmp_path: Path) -> None:
+    archives = [tar(tmp_path, name, {"bin/nvcc": b"x"}) for name in (NVCC, CUDART)]
+    with pytest.raises(ToolchainError, match=r"cuda_cudart-.*File exists"):
+        merge(archives, tmp_path / "cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "linked"),
+    [
+        ("../../outside", None),
+        ("lib/../../outside", None),
+        ("c:/outside", None),
+        ("lib\\outside", None),
+        ("lib/x", "/etc/passwd"),
+        ("lib/x", "../../outside"),
+        ("lib/deep/x", "../../lib/../../outside"),
+    ],
+)
+def test_nothing_is_written_outside(tmp_path: Path, name: str, linked: str | None) -> None:
+    members: dict[str, bytes | str] = {name: linked or b"x"}
+    with pytest.raises(ToolchainError, match="outside of the folder"):
+        merge([tar(tmp_path, NVCC, members)], tmp_path / "home" / "cuda")
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "home" / "outside").exists()
+
+
+def test_links_inside_may_go_up(tmp_path: Path) -> None:
+    merge([tar(tmp_path, NVCC, {"lib/deep/x": "../y", "lib/y": b"y"})], tmp_path / "cuda")
+    assert (tmp_path / "cuda" / "lib" / "deep" / "x").read_bytes() == b"y"
+
+
+def test_an_archive_must_hold_one_folder_of_its_name(tmp_path: Path) -> None:
+    path = tar(tmp_path, NVCC, {"bin/nvcc": b"x"})
+    other = path.rename(tmp_path / "other.tar.xz")
+    with pytest.raises(ToolchainError, match="does not lie in a folder with the archive's name"):
+        merge([other], tmp_path / "cuda")
+
+
+def test_devices_and_the_like_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / f"{NVCC}.tar.xz"
+    with tarfile.open(path, "w:xz") as archive:
+        info = tarfile.TarInfo(f"{NVCC}/bin/pipe")
+        info.type = tarfile.FIFOTYPE
+        archive.addfile(info)
+    with pytest.raises(ToolchainError, match="neither a file, a folder nor a link"):
+        merge([path], tmp_path / "cuda")
+
+
+@pytest.mark.parametrize("kind", ["tar.xz", "zip"])
+@pytest.mark.parametrize("damage", ["short", "flipped", "nothing"])
+def test_a_damaged_archive_is_told(tmp_path: Path, kind: str, damage: str) -> None:
+    made = {"zip": zipped, "tar.xz": tar}[kind]
+    path = made(tmp_path, NVCC, {"bin/nvcc": bytes(range(256)) * 64})
+    data = bytearray(path.read_bytes())
+    if damage == "short":
+        data = data[: len(data) // 2]
+    elif damage == "flipped":
+        data[len(data) // 3] ^= 0xFF
+    else:
+        data = bytearray()
+    path.write_bytes(data)
+    with pytest.raises(ToolchainError, match="damaged") as caught:
+        merge([path], tmp_path / "cuda")
+    assert caught.value.where == path.name
