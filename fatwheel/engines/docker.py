@@ -24,7 +24,7 @@ from ..build.lookup import Lookup, SliceDigests, lookup_from_wire
 from ..containers.client import DockerEngine
 from ..containers.layouts import owner
 from ..containers.running import Container, Ending
-from ..errors import EngineError, FatwheelError, OutOfMemoryError
+from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
 from ..model import Job, Unit
 from ..store import Store
 from .allot import Limits
@@ -148,7 +148,13 @@ class _ContainerWorker:
         self._limits = limits
         self._harvest = Harvest(incoming / BRANCH, site.store)
         self._talk = Conversation(
-            self, shard, reports, self._send, limits.memory, self._harvest.gather
+            self,
+            shard,
+            reports,
+            self._send,
+            limits.memory,
+            collect=self._harvest.gather,
+            explain=lambda error: _explained(error, site, purpose),
         )
         self._closing = False
         self._container = site.container(purpose, incoming, limits, self._talk.heard)
@@ -180,6 +186,19 @@ class _ContainerWorker:
         if not self._closing:
             failure = OutOfMemoryError if ending.out_of_memory else EngineError
             self._talk.lost(_in_words(ending, self._limits), failure)
+
+
+def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
+    """A compiler's error without the command to repeat it: its folder went with the container."""
+    if not isinstance(error, CompileError):
+        return error
+    log = site.logs / log_name(purpose)
+    return CompileError(
+        error.what,
+        where=error.where,
+        details=error.details[:-2],
+        hint=f"it ran in a container of {site.station.image}; the worker's log: {log}",
+    )
 
 
 def _in_words(ending: Ending, limits: Limits) -> str:
