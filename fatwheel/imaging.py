@@ -12,6 +12,7 @@ from .ui.arguments import folder_of
 from .ui.ending import reported
 
 if TYPE_CHECKING:
+    from .images.build import Image
     from .model import Toolchain
 
 _HELP = {
@@ -99,12 +100,14 @@ def image(
                 for each in pythons
                 for one in ensure_images(engine, chosen, each, wanted, cache_folder(), emit)
             ]
-        # Several Pythons may share a toolchain image; the first one built it.
-        images = list({one.tag: one for one in reversed(every)}.values())[::-1]
+        # Several Pythons may share a toolchain image, which the first one built.
+        images: dict[str, Image] = {}
+        for one in every:
+            images.setdefault(one.tag, one)
         if json:
-            ui.show_json({"images": [one.to_json() for one in images]})
+            ui.show_json({"images": [one.to_json() for one in images.values()]})
         else:
-            ui.show_images(images)
+            ui.show_images(list(images.values()))
 
 
 def _chosen(
