@@ -53,7 +53,10 @@ def check_engine(facts: Facts) -> Finding:
         trouble = engine.trouble
         found = f"{trouble.what} ({trouble.where})" if trouble.where else trouble.what
         by_kind = {"permission": _allow, "absent": _start}.get(engine.kind)
-        hint = (Fix(trouble.hint),) if trouble.hint and not by_kind else ()
+        # A hint that sends here leads nowhere.
+        useful = trouble.hint and not by_kind and "invoke doctor" not in trouble.hint
+        hint = (Fix(trouble.hint),) if useful else ()
+        by_kind = by_kind or (None if hint else _start)
         return ENGINE.wrong(found, why, *(by_kind(facts) if by_kind else ()), *hint)
     found = f"{engine.facts.version} at {engine.endpoint}"
     if engine.facts.system:

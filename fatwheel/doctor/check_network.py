@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
+from ..images.ingredients import FILES as IMAGE_FILES
+from ..workplaces.choose import DOCKER
 from .facts import WINDOWS, EngineView, Facts, Silence, Trouble
 from .finding import Check, Finding, Fix
 
@@ -106,6 +108,7 @@ def check_places(facts: Facts) -> Finding:
     answered = f"{', '.join(place.host for place in good)} answered" if good else ""
     if not bad:
         return PLACES.ok(answered)
+    folder = IMAGE_FILES if facts.engine == DOCKER else "downloads"
     failed = "; ".join(f"{place.host}: {place.trouble}" for place in bad)
     missing = sum(place.missing for place in bad)
     size = f"{text.size(missing)} of the toolchain" if missing else "some files of the toolchain"
@@ -113,7 +116,7 @@ def check_places(facts: Facts) -> Finding:
         f"{failed}{f'; {answered}' if answered else ''}",
         f"{size} must come from there, once",
         Fix("let the firewall or the proxy allow it (pip's proxy and certificates are used)"),
-        Fix("or copy the folder downloads of another machine's cache", "invoke cache"),
+        Fix(f"or copy {folder} from another machine's cache into this one's", "invoke cache"),
     )
 
 

@@ -50,8 +50,10 @@ def check_files(facts: Facts) -> Finding:
     whose = f"for Python {facts.python}"
     if not stock.missing:
         return FILES.ok(f"{total} {whose} are here")
+    files = needs.files_for(facts.toolchain, facts.python)
+    least = "" if all(file.size for file in files) else "at least "
     return FILES.warning(
-        f"{text.size(stock.missing)} of {total} {whose} are not here yet",
+        f"{least}{text.size(stock.missing)} of {total} {whose} are not here yet",
         "the first build waits for them",
         Fix("fetch them now", setup_command(facts)),
     )

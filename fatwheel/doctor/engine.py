@@ -18,6 +18,7 @@ from .facts import WINDOWS, DaemonFile, EngineTrouble, EngineView, Trouble
 from .host import nearest
 from .network import without_password
 
+_FILE_NOT_FOUND, _ACCESS_DENIED = 2, 5  # of Windows' errors
 _LOCAL = ("unix://", "npipe://", "http+unix://", "http+docker://localhost")
 
 
@@ -90,9 +91,11 @@ def _kind(error: BaseException) -> str:
     while reason is not None and id(reason) not in seen:
         seen.add(id(reason))
         for inner in (reason, *(arg for arg in reason.args if isinstance(arg, BaseException))):
-            if isinstance(inner, PermissionError):
+            code = getattr(inner, "winerror", None)  # of a Windows pipe; pywin32's is no OSError
+            if isinstance(inner, PermissionError) or code == _ACCESS_DENIED:
                 return "permission"
-            if isinstance(inner, (FileNotFoundError, ConnectionRefusedError)):
+            absent = isinstance(inner, (FileNotFoundError, ConnectionRefusedError))
+            if absent or code == _FILE_NOT_FOUND:
                 return "absent"
         reason = _below(reason)
     return "other"

@@ -95,6 +95,13 @@ def test_other_trouble_has_its_own_hint() -> None:
     assert (found.found, [fix.say for fix in found.fixes]) == ("it is too old", ["update it"])
 
 
+def test_a_hint_that_leads_back_here_is_left_out() -> None:
+    trouble = EngineTrouble("other", Trouble("odd words", hint="`invoke doctor` checks the engine"))
+    found = found_in("engine", facts(IN_CONTAINERS, container_engine=trouble))
+    assert commands(found)[0] == "sudo systemctl start docker"
+    assert all("invoke doctor" not in fix.say for fix in found.fixes)
+
+
 # -- of the right kind ---------------------------------------------------------------------------
 
 

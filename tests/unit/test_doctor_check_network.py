@@ -109,6 +109,12 @@ def test_other_servers() -> None:
     assert "953.7 MiB" in found.why, "the files of the host that does not answer, 1 GB"
 
 
+def test_files_that_are_in_the_images_need_no_server() -> None:
+    places = (Place("a.example", 5, "it says 403"),)
+    assert check_places(facts(IN_CONTAINERS, places=places)).status == "not applicable"
+    assert check_places(facts(places=places)).status == "wrong"
+
+
 def test_the_size_of_files_may_be_unknown() -> None:
     found = check_places(facts(places=(Place("a.example", 0, "it says 403"),)))
     assert found.why.startswith("some files")

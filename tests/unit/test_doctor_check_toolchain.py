@@ -86,6 +86,10 @@ def test_files() -> None:
     assert "3.0 GiB of 4.0 GiB" in found.found
     assert commands(found) == ["invoke setup --toolchain linux-cuda13.0 --engine process"]
     assert check_files(facts(stock=Silence("x"))).status == "wrong"
+    unknown = replace(LINUX_TOOLCHAIN, packages=(package("a", 0),))
+    found = check_files(facts(toolchain=unknown, stock=Stock(present=0, missing=GIB)))
+    assert found.found.startswith("at least 1.0 GiB"), "the size of one is not known"
+    assert check_files(IN_CONTAINERS).found == "in the images"
 
 
 def test_the_host_compiler() -> None:

@@ -85,6 +85,14 @@ def test_an_engine_elsewhere(connected: SimpleNamespace) -> None:
     assert (ask().local, ask().free) == (False, None)
 
 
+class PipeError(Exception):
+    """As pywin32 raises it for a pipe of Windows: no OSError."""
+
+    def __init__(self, winerror: int) -> None:
+        super().__init__(winerror, "CreateFile", "some words")
+        self.winerror = winerror
+
+
 def raised_from(inner: BaseException) -> EngineError:
     """As it is raised: the SDK wraps what HTTP wraps, which keeps the reason in an argument."""
     try:
@@ -102,6 +110,9 @@ def raised_from(inner: BaseException) -> EngineError:
         (PermissionError(13, "Permission denied"), "permission"),
         (FileNotFoundError(2, "No such file"), "absent"),
         (ConnectionRefusedError(111, "refused"), "absent"),
+        (PipeError(2), "absent"),
+        (PipeError(5), "permission"),
+        (PipeError(231), "other"),
         (TimeoutError("slow"), "other"),
         (ValueError("odd"), "other"),
     ],
