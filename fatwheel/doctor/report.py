@@ -85,6 +85,5 @@ def refusal(report: Report) -> ToolchainError:
     wrong = [finding.title for finding in report.findings if finding.status == WRONG]
     return ToolchainError(
         f"{report.toolchain} cannot be used here yet: {', '.join(wrong)}",
-        hint="what to do stands in the report above; `invoke setup` does what needs no "
-        "administrator rights",
+        hint="what to do stands above; what needs no administrator, `invoke setup` does",
     )
