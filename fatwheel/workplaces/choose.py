@@ -31,23 +31,47 @@ def default_toolchain(engine: str | None) -> str:
 
 
 def engine_for(toolchain: Toolchain, asked: str | None) -> str:
-    """The engine asked for, or the one that fits. Raises UsageError where one cannot be."""
-    here = f"{platform.system()}-{platform.machine()}".lower()
-    if asked is None:
-        local = toolchain.runs_in_processes and toolchain.platform == here
-        return PROCESS if local else DOCKER
-    if asked not in ENGINES:
+    """The engine asked for, or the first that can be. Raises UsageError where one cannot be."""
+    if asked is not None and asked not in ENGINES:
         raise UsageError(
             f"{asked!r} is not a valid choice",
             where="--engine",
             hint=f"valid: {', '.join(ENGINES)}",
         )
-    if asked == DOCKER and toolchain.containers is None:
+    obstacles = {PROCESS: _no_processes(toolchain), DOCKER: _no_images(toolchain)}
+    possible = [engine for engine in ENGINES if not obstacles[engine]]
+    if asked in possible:
+        return asked
+    if asked is not None:
         raise UsageError(
-            f"toolchain {toolchain.name} has no images", where="--engine docker",
-            hint="its file says nothing of [containers]; use --engine process",
-        )  # fmt: skip
-    return asked
+            f"toolchain {toolchain.name} {obstacles[asked]}",
+            where=f"--engine {asked}",
+            hint=f"use --engine {possible[0]}" if possible else "use another toolchain",
+        )
+    if not possible:
+        raise UsageError(
+            "no engine can build with this toolchain here",
+            where=f"--toolchain {toolchain.name}",
+            details=[f"--engine {engine}: it {why}" for engine, why in obstacles.items()],
+        )
+    return possible[0]
+
+
+def _no_processes(toolchain: Toolchain) -> str:
+    """Why a toolchain cannot be used without containers, or nothing."""
+    here = f"{platform.system()}-{platform.machine()}".lower()
+    if toolchain.platform != here:
+        return f"is for {toolchain.platform}, and this machine is {here}"
+    if not toolchain.runs_in_processes:
+        return "does not come as packages alone, but is installed into images"
+    return ""
+
+
+def _no_images(toolchain: Toolchain) -> str:
+    """Why a toolchain cannot be used in containers, or nothing."""
+    if toolchain.containers is None:
+        return "has no images: its file says nothing of [containers]"
+    return ""
 
 
 def premises_for(target: Target, engine: str, emit: Emit) -> Premises:
