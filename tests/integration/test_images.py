@@ -1,0 +1,316 @@
+"""Images on a real Docker Engine: small ones of stand-in wheels, and one of the real toolchain."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fatwheel.arch import Arch
+from fatwheel.cache import cache_folder
+from fatwheel.errors import EngineError, FatwheelError
+from fatwheel.events import Event, Note, Progress, silent
+from fatwheel.images import ingredients
+from fatwheel.images.bases import VARIABLE
+from fatwheel.images.build import Image, ensure_images
+from fatwheel.images.ingredients import FILES
+from fatwheel.load import load_toolchain
+from fatwheel.model import Base, Containers, Package, Toolchain, TorchBuild
+from fatwheel.toolchain.fetch import fetch, place
+
+from ..conftest import missing
+from ..unit.tinywheels import nvcc_wheel, torch_wheel, write_wheel
+from .conftest import ROOT, Workbench
+from .engine import LentEngine
+
+LINUX = load_toolchain("linux-cuda13.0", ROOT / "toolchains")
+TORCH = "__version__ = '2.11.0+cu130'\n"
+
+
+class Small:
+    """A toolchain of stand-in wheels that becomes images in seconds."""
+
+    def __init__(self, lent: LentEngine, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.lent = lent
+        self.cache = folder / "cache"
+        self.wheels = folder / "wheels"
+        self.events: list[Event] = []
+        self._patch = patch
+        self.base(lent.bases["3.11"])
+
+    def base(self, image: str | None) -> None:
+        """Build on this image, or on the toolchain's own base."""
+        if image is None:
+            self._patch.delenv(VARIABLE, raising=False)
+        else:
+            self._patch.setenv(VARIABLE, f"3.11={image}")
+
+    def toolchain(self, torch: str = TORCH, reference: str = "nowhere.invalid/base") -> Toolchain:
+        """Its torch is made of this code; each test's is another, so that nothing is there yet."""
+        wheel = torch_wheel(self.wheels, f"{torch}# {self.cache}\n")
+        extension = {"torch/utils/__init__.py": "", "torch/utils/cpp_extension.py": ""}
+        more = write_wheel(self.wheels, "torch_utils", "1.0", extension)
+        setuptools = write_wheel(
+            self.wheels, "setuptools", "1.0", {"setuptools/__init__.py": ""}, role="build"
+        )
+        packages = (nvcc_wheel(self.wheels), setuptools, self._pip())
+        for package in (*packages, wheel, more):
+            target = place(package, self.cache / FILES)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.wheels / package.filename, target)
+        base = Base(reference, "sha256:" + "1" * 64, ("3.11",))
+        return Toolchain(
+            name="small-test",
+            platform="linux-x86_64",
+            cuda="13.0",
+            nvcc="13.0.88",
+            archs=(Arch(80),),
+            gcc=(1, 99),
+            packages=packages,
+            builds=(TorchBuild("2.11.0", "3.11", (wheel, more)),),
+            digest="0" * 64,
+            default_torch="2.11.0",
+            containers=Containers("linux", 0, (base,)),
+        )
+
+    def _pip(self) -> Package:
+        [pip] = [package for package in LINUX.packages if package.role == "installer"]
+        try:
+            [path] = fetch([pip], cache_folder() / FILES, silent)
+        except FatwheelError as error:
+            missing(f"no pip to install with: {error}")
+        shutil.copyfile(path, self.wheels / pip.filename)
+        return pip
+
+    def images(self, toolchain: Toolchain, emit: Callable[[Event], None] = silent) -> list[Image]:
+        engine = self.lent.connect()
+        return ensure_images(engine, toolchain, "3.11", "2.11.0", self.cache, emit)
+
+    def log(self, kind: str) -> str:
+        [path] = (self.cache / "logs" / "images").glob(f"*-{kind}-*.log")
+        return path.read_text()
+
+
+@pytest.fixture
+def small(
+    docker_engine: LentEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Small]:
+    yield Small(docker_engine, tmp_path, monkeypatch)
+    client: Any = docker_engine.client()
+    for image in client.images(name="fatwheel/small-test"):
+        for tag in image["RepoTags"]:
+            client.remove_image(tag, force=True)
+
+
+def inside(lent: LentEngine, image: str, *command: str) -> str:
+    """What a command prints in a container that may do next to nothing."""
+    client = lent.client()
+    host = client.create_host_config(
+        network_mode="none", read_only=True, cap_drop=["ALL"], auto_remove=False
+    )
+    made = client.create_container(image, list(command), user="65534:65534", host_config=host)
+    try:
+        client.start(made["Id"])
+        code = client.wait(made["Id"])["StatusCode"]
+        said = client.logs(made["Id"]).decode()
+    finally:
+        client.remove_container(made["Id"], force=True)
+    assert code == 0, f"{command} ended with {code}:\n{said}"
+    return str(said)
+
+
+def changed(lent: LentEngine, name: str, command: str) -> str:
+    """The base for Python 3.11 after a command; its tag."""
+    text = f"FROM {lent.bases['3.11']}\nRUN {command}\n".encode()
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text))
+    stream.seek(0)
+    tag = f"fatwheel-test/{name}:latest"
+    client: Any = lent.client()
+    answers = list(client.build(fileobj=stream, custom_context=True, tag=tag, decode=True, rm=True))
+    assert not any("error" in answer for answer in answers), answers
+    return tag
+
+
+# -- small ones ----------------------------------------------------------------------------------
+
+
+def test_both_images_are_made_and_then_they_are_there(small: Small) -> None:
+    toolchain = small.toolchain()
+    events: list[Event] = []
+    first = small.images(toolchain, events.append)
+    assert [image.built for image in first] == [True, True]
+    assert [(image.kind, image.tag) for image in small.images(toolchain)] == [
+        (image.kind, image.tag) for image in first
+    ]
+    assert [image.built for image in small.images(toolchain)] == [False, False]
+    client: Any = small.lent.client()
+    for image in first:
+        found = client.inspect_image(image.tag)
+        assert (found["Id"], found["Size"]) == (image.id, image.size)
+        assert "fatwheel" in found["Config"]["Labels"]
+    done = [event for event in events if isinstance(event, Progress) and event.label == "image"]
+    assert done[-1].done == done[-1].total > 0
+    assert any(isinstance(e, Note) and "small-test" in e.text for e in events)
+
+
+def test_what_an_image_says_of_itself_is_true(small: Small) -> None:
+    tag = small.images(small.toolchain())[-1].tag
+    found = json.loads(inside(small.lent, tag, "cat", "/opt/fatwheel/environment.json"))
+    environment = found["environment"]
+    python = environment["python"]
+    assert python == "/opt/fatwheel/env/bin/python"
+    asked = "import sys, sysconfig as s; print(sys.prefix, s.get_path('purelib'), sys.version)"
+    prefix, site, version, *_ = inside(small.lent, tag, python, "-I", "-c", asked).split()
+    assert (environment["root"], environment["site"]) == (prefix, site)
+    assert environment["python_version"] == version
+    inside(small.lent, tag, "test", "-f", f"{environment['include']}/Python.h")
+    nvcc = inside(small.lent, tag, f"{environment['cuda_home']}/bin/nvcc", "--version")
+    assert "V13.0.88" in nvcc
+    assert "gcc version" in inside(small.lent, tag, found["cxx"], "-v")
+    # Every installed file has one time: find is not ours.
+    late = inside(
+        small.lent, tag, "find", site, "-type", "f", "-newermt", "2020-01-02",
+        "-not", "-name", "*.pyc", "-not", "-path", "*/stubs/*",
+    )  # fmt: skip
+    assert late == ""
+    inside(small.lent, tag, "test", "-e", f"{environment['cuda_home']}/lib64/libcudart.so")
+
+
+def test_a_torch_that_is_another_stops_the_build(small: Small) -> None:
+    toolchain = small.toolchain("__version__ = '2.10.0'\n")
+    with pytest.raises(EngineError, match="ended with exit code 1") as caught:
+        small.images(toolchain)
+    text = "\n".join(caught.value.details)
+    assert "the installed torch is 2.10.0, and the toolchain says 2.11.0" in text
+    assert "the whole log: " in text
+    assert "the installed torch is 2.10.0" in small.log("torch2.11.0")
+    with pytest.raises(EngineError):
+        small.images(toolchain)
+
+
+def test_a_wheel_that_is_another_stops_the_build(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one that came past our own checks: pip compares the hashes again."""
+    toolchain = small.toolchain()
+    [build] = toolchain.builds
+    other = write_wheel(small.wheels / "other", "torch_utils", "1.0", {"x.py": ""})
+    wrong = dataclasses.replace(other, sha256="a" * 64, size=other.size)
+    target = place(wrong, small.cache / FILES)
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(small.wheels / "other" / wrong.filename, target)
+    builds = (dataclasses.replace(build, packages=(build.packages[0], wrong)),)
+    monkeypatch.setattr(
+        ingredients, "fetch", lambda files, folder, emit: [place(file, folder) for file in files]
+    )
+    with pytest.raises(EngineError) as caught:
+        small.images(dataclasses.replace(toolchain, builds=builds))
+    assert "DO NOT MATCH THE HASHES" in "\n".join(caught.value.details)
+
+
+def test_what_was_interrupted_goes_on_from_where_it_was(small: Small) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        # The env image's wheels are installed, its last step begins.
+        if isinstance(event, Progress) and event.label == "image" and event.done == event.total:
+            built.append(event)
+            if len(built) == 2:
+                raise Enough
+
+    built: list[Event] = []
+    toolchain = small.toolchain()
+    with pytest.raises(Enough):
+        small.images(toolchain, stop)
+    first, last = small.images(toolchain)
+    assert (first.built, last.built) == (False, True)
+    log = small.log("torch2.11.0")
+    assert log.count("Using cache") >= 2, f"nothing was taken over:\n{log}"
+
+
+def test_a_base_without_a_compiler(small: Small) -> None:
+    small.base(changed(small.lent, "no-compiler", "rm -f /usr/bin/*g++* /usr/bin/c++*"))
+    with pytest.raises(EngineError) as caught:
+        small.images(small.toolchain())
+    text = "\n".join(caught.value.details)
+    assert "there is no C++ compiler here that CUDA 13.0 works with" in text
+    assert "apt install g++" in text
+    assert "step " in str(caught.value.where)
+
+
+def test_a_base_without_header_files(small: Small) -> None:
+    small.base(changed(small.lent, "no-headers", "rm /usr/include/python3.11/Python.h"))
+    with pytest.raises(EngineError) as caught:
+        small.images(small.toolchain())
+    text = "\n".join(caught.value.details)
+    assert "the base image has Python 3.11 without its header files" in text
+    assert "python3.11-dev" in text
+
+
+def test_a_base_without_that_python(small: Small) -> None:
+    small.base(changed(small.lent, "no-python", "rm /usr/bin/python3*"))
+    with pytest.raises(EngineError) as caught:
+        small.images(small.toolchain())
+    assert "the base image has no python3.11 on its PATH" in "\n".join(caught.value.details)
+
+
+def test_a_base_that_cannot_be_fetched(small: Small) -> None:
+    small.base(None)
+    with pytest.raises(EngineError, match="can neither find nor fetch the base image") as caught:
+        small.images(small.toolchain(reference="nowhere.invalid/base:1"))
+    assert "nowhere.invalid" in str(caught.value)
+    assert VARIABLE in str(caught.value.hint)
+
+
+def test_a_base_that_the_engine_lacks(small: Small) -> None:
+    small.base("fatwheel-test/absent:1")
+    with pytest.raises(EngineError, match="the engine has no image fatwheel-test/absent:1"):
+        small.images(small.toolchain())
+
+
+# -- the real one --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_real_toolchain(docker_engine: LentEngine, tmp_path: Path) -> None:
+    bench = Workbench(tmp_path)
+    (cache_folder() / FILES).mkdir(exist_ok=True)
+    (bench.cache / FILES).symlink_to(cache_folder() / FILES)
+    asked = ("image", "--toolchain", "linux-cuda13.0", "--python", "3.11", "--json")
+
+    done = bench.invoke(*asked, **docker_engine.variables)
+    assert done.code == 0, done.err
+    *_, env = json.loads(done.out)["images"]
+
+    started = time.monotonic()
+    again = bench.invoke(*asked, **docker_engine.variables)
+    taken = time.monotonic() - started
+    assert again.code == 0, again.err
+    assert not any(image["built"] for image in json.loads(again.out)["images"])
+    assert taken < 20, f"looking for images that are there took {taken:.0f} s"
+
+    described = inside(docker_engine, env["tag"], "cat", "/opt/fatwheel/environment.json")
+    environment = json.loads(described)["environment"]
+    python, cuda_home = environment["python"], environment["cuda_home"]
+    version = inside(docker_engine, env["tag"], f"{cuda_home}/bin/nvcc", "--version")
+    assert f"V{LINUX.nvcc}" in version
+    code = "import torch; print(torch.__version__, torch.version.cuda)"
+    said = inside(docker_engine, env["tag"], python, "-I", "-c", code)
+    assert said.split() == ["2.11.0+cu130", "13.0"]
+    # pip judges whether all that packages need is there.
+    [pip] = [package for package in LINUX.packages if package.role == "installer"]
+    check = (python, "-I", f"/opt/fatwheel/files/{pip.filename}/pip", "check")
+    assert "No broken requirements found." in inside(docker_engine, env["tag"], *check)
