@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from ..model import Base, Download, Package, Toolchain
 
 UNPACKED = 1.9  # bytes on disk per byte of an archive (measured on wheels: 1.7)
-# In an image the archives lie in one layer and what was installed from them in the next; and the
-# engine takes a copy of the whole context first.
+# In an image the archives lie in one layer and what was installed from them in the next (measured:
+# 2.8 bytes per byte in both); and the engine takes a copy of the whole context first.
 IN_IMAGE = 2 + UNPACKED
 
 GB = 10**9
