@@ -27,7 +27,7 @@ from fatwheel.model import Base, Containers, Package, Toolchain, TorchBuild
 from fatwheel.toolchain.fetch import fetch, place
 
 from ..conftest import missing
-from ..unit.tinywheels import nvcc_wheel, torch_wheel, write_wheel
+from ..unit.tinywheels import NVCC, nvcc_wheel, torch_wheel, write_wheel
 from .conftest import ROOT, Workbench
 from .engine import LentEngine
 
@@ -54,14 +54,15 @@ class Small:
             self._patch.setenv(VARIABLE, f"3.11={image}")
 
     def toolchain(self, torch: str = TORCH, reference: str = "nowhere.invalid/base") -> Toolchain:
-        """Its torch is made of this code; each test's is another, so that nothing is there yet."""
+        """Its torch is made of this code; each test's files are others, so that nothing is there."""
         wheel = torch_wheel(self.wheels, f"{torch}# {self.cache}\n")
         extension = {"torch/utils/__init__.py": "", "torch/utils/cpp_extension.py": ""}
         more = write_wheel(self.wheels, "torch_utils", "1.0", extension)
         setuptools = write_wheel(
             self.wheels, "setuptools", "1.0", {"setuptools/__init__.py": ""}, role="build"
         )
-        packages = (nvcc_wheel(self.wheels), setuptools, self._pip())
+        nvcc = nvcc_wheel(self.wheels, f"{NVCC}# {self.cache}\n")
+        packages = (nvcc, setuptools, self._pip())
         for package in (*packages, wheel, more):
             target = place(package, self.cache / FILES)
             target.parent.mkdir(parents=True, exist_ok=True)
