@@ -20,6 +20,7 @@ from .facts import (
     EngineTrouble,
     EngineView,
     Facts,
+    ImageFacts,
     Silence,
     Trouble,
     WindowsHost,
@@ -226,7 +227,7 @@ def _major(version: str) -> int:
 
 
 def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
-    needed = 0 if facts.images_made else needs.image_size(facts.toolchain, facts.python)
+    needed = _image_need(facts)
     where = f"where the engine keeps images ({engine.facts.root})"
     need = f"about {text.size(needed)} for the images" if needed else "the images are there"
     if engine.free is None:
@@ -247,6 +248,15 @@ def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
             Fix('or say "data-root": "FOLDER" in daemon.json', restart_command(facts), True),
         )
     return IMAGE_DISK.ok(found)
+
+
+def _image_need(facts: Facts) -> int:
+    """Bytes for what is missing: the base is there as soon as one of the images is."""
+    if facts.images_made:
+        return 0
+    needed = needs.image_size(facts.toolchain, facts.python)
+    some = isinstance(facts.images, ImageFacts) and facts.images.present
+    return needed - needs.base_size(facts.toolchain) if some else needed
 
 
 def check_limits(facts: Facts, engine: EngineView) -> Finding:

@@ -69,9 +69,14 @@ def size_of(files: tuple[Package | Download, ...]) -> int:
 
 def image_size(toolchain: Toolchain, python: str) -> int:
     """Disk that the images for one Python take at most, while they are being built."""
-    os = toolchain.containers.os if toolchain.containers else "linux"
     files = size_of(files_for(toolchain, python))
-    return _BASES[os] + (_MSVC if toolchain.msvc else 0) + int(files * IN_IMAGE)
+    return base_size(toolchain) + int(files * IN_IMAGE)
+
+
+def base_size(toolchain: Toolchain) -> int:
+    """What of that is no pinned file: the system, and what MSVC's installer fetches itself."""
+    os = toolchain.containers.os if toolchain.containers else "linux"
+    return _BASES[os] + (_MSVC if toolchain.msvc else 0)
 
 
 def container_size(toolchain: Toolchain, python: str) -> int:

@@ -247,6 +247,14 @@ def test_disk_for_images() -> None:
     assert found_in("image-disk", facts(IN_CONTAINERS, images=MISSING)).status == "ok"
 
 
+def test_what_is_there_counts_less() -> None:
+    """Of 26.8 GB the base and MSVC are 15, which the first image has."""
+    about = with_engine(WINDOWS_ENGINE, SERVER, free=13 * 10**9)
+    nothing = replace(about, images=ImageFacts(("a", "b"), ()))
+    assert found_in("image-disk", nothing).status == "wrong"
+    assert found_in("image-disk", replace(about, images=MISSING)).status == "ok"
+
+
 def test_a_disk_that_cannot_be_seen_is_a_warning_while_something_is_needed() -> None:
     unseen = with_engine(LINUX_ENGINE, free=None)
     assert found_in("image-disk", unseen).status == "ok"
