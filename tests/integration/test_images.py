@@ -54,7 +54,7 @@ class Small:
             self._patch.setenv(VARIABLE, f"3.11={image}")
 
     def toolchain(self, torch: str = TORCH, reference: str = "nowhere.invalid/base") -> Toolchain:
-        """Its torch is made of this code; each test's files are others, so that nothing is there."""
+        """Its torch is made of this code; each test has files of its own, so nothing is there."""
         wheel = torch_wheel(self.wheels, f"{torch}# {self.cache}\n")
         extension = {"torch/utils/__init__.py": "", "torch/utils/cpp_extension.py": ""}
         more = write_wheel(self.wheels, "torch_utils", "1.0", extension)
