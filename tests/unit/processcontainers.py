@@ -81,7 +81,7 @@ class Containers:
 
     @property
     def running(self) -> list[str]:
-        return [made.spec.purpose for made in self.made if made.process.poll() is None]
+        return [made.spec.purpose for made in self.made if made.is_running]
 
 
 class ProcessContainer:
@@ -119,8 +119,12 @@ class ProcessContainer:
             self.process.stdin.write(text)
             self.process.stdin.flush()
 
+    @property
+    def is_running(self) -> bool:
+        return hasattr(self, "process") and self.process.poll() is None
+
     def memory(self) -> int:
-        return 1 << 20 if self.process.poll() is None else 0
+        return 1 << 20 if self.is_running else 0
 
     def wait(self) -> Ending:
         self._reader.join()

@@ -45,7 +45,13 @@ class Bench:
             (self.folder / name).mkdir(parents=True)
         self.store = Store(self.folder / "store", 1 << 30)
         station = Station(
-            "image", "linux", 0, "3.11", prepare.HOME, self.folder / "sources", self.store.root
+            "image",
+            "linux",
+            0,
+            "3.11",
+            prepare.HOME / "fatwheel",
+            self.folder / "sources",
+            self.store.root,
         )
         engine: Any = EngineFacts(os="linux")
         self.site = Site(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def station(os: str = "linux", **changes: object) -> Station:
     fields = {
         "image": "fatwheel/tools:cp311", "os": os, "os_build": 20348 if os == "windows" else 0,
-        "python": "3.11", "code": Path("/home/code"), "sources": Path("/cache/sources"),
+        "python": "3.11", "code": Path("/home/fatwheel"), "sources": Path("/cache/sources"),
         "store": Path("/cache/store"),
     }  # fmt: skip
     return Station(**{**fields, **changes})  # type: ignore[arg-type]
@@ -33,13 +33,21 @@ def test_a_container_has_its_image_and_limits() -> None:
 @pytest.mark.parametrize(
     ("os", "targets"),
     [
-        ("linux", ("/fatwheel/code", "/fatwheel/sources", "/fatwheel/store", "/fatwheel/incoming")),
-        ("windows", (r"C:\fw\code", r"C:\fw\sources", r"C:\fw\store", r"C:\fw\incoming")),
+        (
+            "linux",
+            (
+                "/fatwheel/code/fatwheel",
+                "/fatwheel/sources",
+                "/fatwheel/store",
+                "/fatwheel/incoming",
+            ),
+        ),
+        ("windows", (r"C:\fw\code\fatwheel", r"C:\fw\sources", r"C:\fw\store", r"C:\fw\incoming")),
     ],
 )
 def test_it_sees_four_folders_and_may_write_to_one(os: str, targets: tuple[str, ...]) -> None:
     spec = station(os).container("capture", Path("/cache/in/1"), LIMITS)
-    sources = ("/home/code", "/cache/sources", "/cache/store", "/cache/in/1")
+    sources = ("/home/fatwheel", "/cache/sources", "/cache/store", "/cache/in/1")
     assert spec.mounts == tuple(
         Mount(source, target, writable=target.endswith("incoming"))
         for source, target in zip(sources, targets, strict=True)
