@@ -37,19 +37,10 @@ from fatwheel.model import Job, Target
 from fatwheel.store import Store
 
 from .demoproject import Demo
+from .processcontainers import ROOT, START, describe
 from .standins import alive, calls, descendants, front
 
-ROOT = Path(__file__).parents[2]
 FRONTS = (front("80"), front("86"))
-START = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from fatwheel.build import sight
-sight.VIEW_ROOT = Path(sys.argv[2])
-from fatwheel.build.inside import main
-main()
-"""
 
 
 @dataclass
@@ -110,29 +101,13 @@ class Host:
         project = prepare.unpacked(self.demo.recipe, self.sources / PROJECT, silent)
         return project.at(project.root.relative_to(self.sources / PROJECT))
 
-    def describe(self, **changes: Any) -> Path:
-        environment = self.demo.tools.environment
-        text = {
-            "environment": {
-                "root": str(environment.root), "python": str(environment.python),
-                "site": str(environment.site), "cuda_home": str(environment.cuda_home),
-                "include": str(environment.include), "python_version": "3.11", "torch": "2.11.0",
-            },
-            "cxx": str(self.demo.tools.compiler.path),
-            "host_id": self.demo.tools.compiler.id,
-            "variables": {},
-        }  # fmt: skip
-        path = self.folder / "environment.json"
-        path.write_text(json.dumps({**text, **changes}))
-        return path
-
     def start(self, task: str, project: Project, **changes: Any) -> Inside:
         self.count += 1
         incoming = self.folder / "incoming" / str(self.count)
         incoming.mkdir(parents=True)
         message = Message(
             task=task, name="demo-1.0", project=project, fronts=FRONTS, units=(),
-            compiler_id="compilers", seeded=True, threads=2, description=str(self.describe()),
+            compiler_id="compilers", seeded=True, threads=2, description=str(describe(self.folder, self.demo)),
             sources=str(self.sources), store=str(self.store.root), incoming=str(incoming),
             work=str(incoming / "work"),
         )  # fmt: skip
