@@ -105,9 +105,10 @@ class Host:
         self.count += 1
         incoming = self.folder / "incoming" / str(self.count)
         incoming.mkdir(parents=True)
+        description = describe(self.folder, self.demo)
         message = Message(
             task=task, name="demo-1.0", project=project, fronts=FRONTS, units=(),
-            compiler_id="compilers", seeded=True, threads=2, description=str(describe(self.folder, self.demo)),
+            compiler_id="compilers", seeded=True, threads=2, description=str(description),
             sources=str(self.sources), store=str(self.store.root), incoming=str(incoming),
             work=str(incoming / "work"),
         )  # fmt: skip
