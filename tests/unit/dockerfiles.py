@@ -193,12 +193,14 @@ def checks_toolchain(context: BuildContext, toolchain: Toolchain) -> Iterator[st
             yield "g++ and Python.h of the base are not checked"
         return
     texts = scripts(context)
-    compared = f'cl 2>&1 | findstr /c:"Version {toolchain.msvc.cl} for x64"\r\nif errorlevel 1 ('
+    compared = (
+        'cl >"%TEMP%\\cl.txt" 2>&1\r\n'
+        f'find "Version {toolchain.msvc.cl} for x64" "%TEMP%\\cl.txt"\r\n'
+        "if errorlevel 1 ("
+    )
     if compared not in texts.get("scripts/install-msvc.cmd", ""):
         yield "cl's banner is not compared"
-    if 'findstr /c:"Python %~3."\r\nif errorlevel 1 (' not in texts.get(
-        "scripts/install-python.cmd", ""
-    ):
+    if 'find "Python %~3."\r\nif errorlevel 1 (' not in texts.get("scripts/install-python.cmd", ""):
         yield "install-python.cmd does not compare the version"
 
 

@@ -1,0 +1,234 @@
+"""The scripts of Windows images, run by a Windows: Wine's cmd, and stand-ins for Microsoft's and
+Python's installers; and the steps of provision, by a Windows CPython."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fatwheel.images.contexts import contexts_of
+from fatwheel.load import load_toolchain
+
+from .conftest import ROOT
+from .windows import Wine, windows_path
+
+WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", ROOT / "toolchains")
+BANNER = "Microsoft (R) C/C++ Optimizing Compiler Version 19.38.33130 for x64"
+# A program with a window of its own, as installers are: cmd does not wait for those by itself.
+# It ends with FW_CODE, after it has put FW_FILES, pairs of source>target, where they belong.
+INSTALLER = r"""
+#include <windows.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+static void make_folders(char *path) {
+    for (char *at = path + 3; *at; at++)
+        if (*at == '\\') { *at = 0; CreateDirectoryA(path, NULL); *at = '\\'; }
+}
+
+int WINAPI WinMain(HINSTANCE a, HINSTANCE b, LPSTR line, int c) {
+    char log[MAX_PATH];
+    snprintf(log, sizeof log, "%s\\dd_setup.log", getenv("TEMP"));
+    FILE *out = fopen(log, "w");
+    fprintf(out, "a line of the installer's log\n");
+    fclose(out);
+    out = fopen(getenv("FW_CALLED"), "w");
+    fputs(line, out);
+    fclose(out);
+    Sleep(300);
+    char *files = getenv("FW_FILES");
+    for (char *pair = files ? strtok(files, "|") : NULL; pair; pair = strtok(NULL, "|")) {
+        char *target = strchr(pair, '>');
+        *target++ = 0;
+        make_folders(target);
+        if (!CopyFileA(pair, target, FALSE)) return 99;
+    }
+    return atoi(getenv("FW_CODE"));
+}
+"""
+SAYS = r"""
+#include <stdlib.h>
+#include <stdio.h>
+int main(void) { fputs(getenv("FW_SAYS"), FW_STREAM); return 0; }
+"""
+VCVARS = (
+    '@echo off\r\nif not "%*"=="-vcvars_ver=14.38" exit /b 1\r\n'
+    "set PATH=C:\\BuildTools\\bin;%PATH%\r\nexit /b 0\r\n"
+)
+
+
+@dataclass
+class Machine:
+    """A Windows in which one script at a time is run."""
+
+    wine: Wine
+    folder: Path
+    drive: Path
+    patch: pytest.MonkeyPatch
+
+    def script(self, name: str) -> Path:
+        """As it lies in the build context."""
+        texts = dict(contexts_of(WINDOWS, "3.11", "2.1.1", {})[0].texts)
+        path = self.folder / name
+        path.write_bytes(texts[f"scripts/{name}"])
+        return path
+
+    def run(
+        self, name: str, *arguments: str, code: int = 0, files: dict[str, str] | None = None,
+        says: str = "",
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        """Run a script whose installer ends with a code and installs files: target → source."""
+        pairs = [
+            f"{windows_path(self.folder / source)}>{target}"
+            for target, source in (files or {}).items()
+        ]
+        temp = self.folder / "temp"
+        temp.mkdir(exist_ok=True)
+        for variable, value in {
+            "FW_CODE": str(code), "FW_FILES": "|".join(pairs), "FW_SAYS": says,
+            "FW_CALLED": windows_path(self.called), "TEMP": windows_path(temp),
+        }.items():  # fmt: skip
+            self.patch.setitem(self.wine.environment, variable, value)
+        installer = self.folder / "installer.exe"
+        return self.wine.run(Path("cmd"), "/s", "/c", self.script(name), installer, *arguments)
+
+    @property
+    def called(self) -> Path:
+        return self.folder / "called.txt"
+
+    @property
+    def temp(self) -> list[str]:
+        """What is left in TEMP."""
+        return [path.name for path in (self.folder / "temp").iterdir()]
+
+
+@pytest.fixture(scope="session")
+def programs(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stand-ins")
+    gcc = tool("x86_64-w64-mingw32-gcc")
+    for name, text, *options in (
+        ("installer", INSTALLER, "-mwindows"),
+        ("cl", SAYS, "-DFW_STREAM=stderr"),
+        ("python", SAYS, "-DFW_STREAM=stdout"),
+    ):
+        source = folder / f"{name}.c"
+        source.write_text(text)
+        command = [gcc, *options, source, "-o", folder / f"{name}.exe", "-static"]
+        subprocess.run(command, check=True)
+    (folder / "vcvars64.bat").write_bytes(VCVARS.encode())
+    return folder
+
+
+@pytest.fixture
+def machine(
+    wine: Wine, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Machine]:
+    for path in programs.iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    drive = Path(wine.environment["WINEPREFIX"], "drive_c")
+    yield Machine(wine, tmp_path, drive, monkeypatch)
+    for name in ("BuildTools", "Python311"):
+        shutil.rmtree(drive / name, ignore_errors=True)
+
+
+MSVC = "install-msvc.cmd"
+PYTHON = "install-python.cmd"
+COMPILER = {
+    r"C:\BuildTools\VC\Auxiliary\Build\vcvars64.bat": "vcvars64.bat",
+    r"C:\BuildTools\bin\cl.exe": "cl.exe",
+}
+INTERPRETER = {r"C:\Python311\python.exe": "python.exe"}
+TO = (r"C:\Python311", "3.11.9")
+
+
+# -- MSVC ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 3010])
+def test_the_compiler_is_installed_and_looked_at(machine: Machine, code: int) -> None:
+    done = machine.run(MSVC, code=code, files=COMPILER, says=f"{BANNER}\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert WINDOWS.msvc is not None
+    called = machine.called.read_text().split()
+    for component in WINDOWS.msvc.components:
+        assert called[called.index(component) - 1] == "--add"
+    assert called[called.index("--installPath") + 1] == r"C:\BuildTools"
+    assert {"--quiet", "--wait", "--norestart", "--nocache", "--noUpdateInstaller"} <= set(called)
+    assert machine.temp == []
+
+
+@pytest.mark.parametrize("code", [1, 1603, 3011, -1])
+def test_any_other_end_of_the_installer_stops_the_build(machine: Machine, code: int) -> None:
+    done = machine.run(MSVC, code=code, files=COMPILER, says=f"{BANNER}\n")
+    assert done.returncode == code & 0xFF, done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f"ended with exit code {code}" in done.stderr
+    assert "a line of the installer's log" in done.stdout
+
+
+def test_a_success_that_installed_nothing_stops_the_build(machine: Machine) -> None:
+    done = machine.run(MSVC)
+    assert done.returncode == 1
+    assert "has installed no compiler" in done.stderr
+    assert "a line of the installer's log" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "banner",
+    [
+        BANNER.replace("33130", "33144"),
+        BANNER.replace("33130", "331301"),
+        BANNER.replace("x64", "x86"),
+        "",
+    ],
+)
+def test_another_compiler_stops_the_build(machine: Machine, banner: str) -> None:
+    done = machine.run(MSVC, files=COMPILER, says=f"{banner}\n")
+    assert done.returncode == 1, done.stdout
+    assert "the installed cl is not 19.38.33130" in done.stderr
+    assert banner in done.stdout
+
+
+def test_a_toolset_that_is_not_there_stops_the_build(machine: Machine) -> None:
+    (machine.folder / "vcvars64.bat").write_bytes(b"@exit /b 1\r\n")
+    done = machine.run(MSVC, files=COMPILER, says=f"{BANNER}\n")
+    assert done.returncode == 1
+    assert "vcvars64.bat -vcvars_ver=14.38 fails" in done.stderr
+
+
+# -- Python --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 3010])
+def test_python_is_installed_and_looked_at(machine: Machine, code: int) -> None:
+    done = machine.run(PYTHON, *TO, code=code, files=INTERPRETER, says="Python 3.11.9.\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    called = machine.called.read_text().split()
+    wanted = {"/quiet", "InstallAllUsers=1", r"TargetDir=C:\Python311", "Include_test=0"}
+    assert wanted <= set(called)
+    assert machine.temp == []
+
+
+def test_a_failing_installer_of_python_stops_the_build(machine: Machine) -> None:
+    done = machine.run(PYTHON, *TO, code=1638, files=INTERPRETER, says="Python 3.11.9.\n")
+    assert done.returncode == 1638 & 0xFF
+    assert "installer.exe ended with exit code 1638" in done.stderr
+
+
+@pytest.mark.parametrize("says", ["Python 3.11.91.\n", "Python 3.11.8.\n", ""])
+def test_another_python_stops_the_build(machine: Machine, says: str) -> None:
+    done = machine.run(PYTHON, *TO, files=INTERPRETER, says=says)
+    assert done.returncode == 1
+    assert "is not 3.11.9" in done.stderr
+
+
+def test_a_python_that_is_not_there_stops_the_build(machine: Machine) -> None:
+    done = machine.run(PYTHON, *TO)
+    assert done.returncode == 1
+    assert "is not 3.11.9" in done.stderr
