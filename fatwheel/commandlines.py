@@ -120,6 +120,7 @@ _CONTAINER: dict[str, _Option] = {
     "AttachStdout": _implied,
     "AttachStderr": _implied,
     "NetworkDisabled": _implied,  # with `--network none` there is nothing left to disable
+    "Entrypoint": lambda words: ["--entrypoint", "".join(words)],  # none: an empty word
     "User": _value("--user"),
     "Env": _each("--env"),
     "Labels": _pairs("--label", "="),

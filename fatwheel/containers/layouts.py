@@ -47,6 +47,11 @@ class Layout:
     incoming: str
     work: str
 
+    @property
+    def package(self) -> str:
+        """Where the folder of the package fatwheel is mounted, so that `code` holds it."""
+        return self.code + ("\\" if self.os == "windows" else "/") + "fatwheel"
+
     def python_of(self, python: str) -> str:
         """The interpreter of an image's environment; python is `3.11`."""
         if self.os == "windows":
@@ -95,6 +100,7 @@ def create_arguments(
     config, host = special(spec, facts)
     return {
         "Image": spec.image,
+        "Entrypoint": [],  # whatever the base of the image has for one
         "Cmd": list(spec.command),
         "Env": [f"{name}={value}" for name, value in _variables(spec)],
         "Labels": {**labels, "fatwheel.purpose": spec.purpose},
