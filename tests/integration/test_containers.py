@@ -190,6 +190,18 @@ def test_its_memory_is_told(bench: Bench) -> None:
     assert container.memory() == 0, "it is gone"
 
 
+def test_an_entry_point_of_the_image_does_not_come_between(bench: Bench) -> None:
+    client = bench.lent.client()
+    base = client.create_container(bench.lent.bases["3.11"], ["true"])["Id"]
+    image = client.commit(base, changes='ENTRYPOINT ["/bin/echo", "entry point"]')["Id"]
+    client.remove_container(base)
+    try:
+        bench.start(replace(bench.spec("print('the command')"), image=image)).wait()
+    finally:
+        client.remove_image(image)
+    assert bench.lines == ["the command"]
+
+
 # -- how they end --------------------------------------------------------------------------------
 
 

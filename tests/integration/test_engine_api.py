@@ -22,6 +22,7 @@ from fatwheel.cache import cache_folder
 from fatwheel.containers.client import connect
 from fatwheel.containers.running import Container
 from fatwheel.containers.specs import ContainerSpec, Mount
+from fatwheel.files import replacing
 
 from ..conftest import missing
 from ..unit.fakeengine import WINDOWS_INFO, WINDOWS_VERSION, Fake, fake_engine
@@ -82,21 +83,33 @@ class Description:
 
 
 @pytest.fixture(scope="session")
-def api(tool: Callable[[str], str]) -> Description:
-    """From Debian's package, unpacked once into the cache and not installed."""
-    folder = cache_folder() / "test-engine" / "docker-api"
-    if not (folder / FILE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for command in (
-            [tool("apt-get"), "-qq", "-o", "APT::Sandbox::User=root", "download", PACKAGE],
-            ["sh", "-c", f"dpkg-deb --extract {PACKAGE}_*.deb . && rm {PACKAGE}_*.deb"],
-        ):
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                missing(f"no description of the API: {done.stderr.strip()}")
-    text = (folder / FILE).read_text(encoding="utf-8")
+def api(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Description:
+    """From Debian's package, which is unpacked and not installed; the cache keeps the file."""
+    kept = cache_folder() / "test-engine" / "docker-api.yaml"
+    if not kept.exists():
+        found = _download(tool("apt-get"), tmp_path_factory.mktemp("docker-api"))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as out:
+            out.write(found.read_bytes())
+    text = kept.read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built so
     return Description(text, yaml.load(text, loader)["definitions"])
+
+
+def _download(apt: str, folder: Path) -> Path:
+    download = f"{apt} -qq -o APT::Sandbox::User=root download {PACKAGE}"
+    steps = (
+        # A new machine has no lists of packages; only root may fetch them.
+        f"{download} || {{ {apt} -qq update && {download}; }}",
+        f"dpkg-deb --extract {PACKAGE}_*.deb .",
+    )
+    for step in steps:
+        done = subprocess.run(
+            ["sh", "-c", step], cwd=folder, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            missing(f"no description of the API: {done.stderr.strip()}")
+    return folder / FILE
 
 
 def container_spec(os_name: str, folder: str) -> ContainerSpec:

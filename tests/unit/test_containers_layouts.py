@@ -75,6 +75,7 @@ def test_windows_works_on_its_own_disk_and_linux_where_it_may_write() -> None:
 def test_what_every_container_is(os_name: str) -> None:
     body = asked(spec(os_name, variables=(("A", "1"), ("B", "x=y"))))
     assert body["Image"] == "fatwheel/x:y"
+    assert body["Entrypoint"] == []
     assert body["Cmd"] == ["python", "-I"]
     assert body["Labels"] == {"fatwheel": "id", "fatwheel.purpose": "shard 1:compute_80"}
     assert body["OpenStdin"] is body["StdinOnce"] is body["AttachStdin"] is True
