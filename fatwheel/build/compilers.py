@@ -112,7 +112,7 @@ class Msvc(Family):
     # cl's C1002, C1060, C1076 and C3859; nvcc, of a step that ended with STATUS_NO_MEMORY,
     # STATUS_INSUFFICIENT_RESOURCES or STATUS_COMMITMENT_LIMIT.
     out_of_memory = re.compile(
-        r"^(?:\S.*\(\d+\)|cl|c1xx|[\w.+-]+\.\w+) ?: (?:fatal )?error C(?:1002|1060|1076|3859)\b"
+        r"^(?:\S.*\(\d+(?:,\d+)?\)|cl|c1xx|[\w.+-]+\.\w+) ?: (?:fatal )?error C(?:1002|1060|1076|3859)\b"
         r"|^nvcc error *: '\S+' died with status 0xC0000(?:017|09A|12D)\b"
         rf"|{_DEVICE_OUT_OF_MEMORY}",
         re.MULTILINE | re.IGNORECASE,

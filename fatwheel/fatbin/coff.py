@@ -16,6 +16,7 @@ from uuid import UUID
 
 from ..errors import FormatError
 
+# nvcc's objects have `.nv_fatbin`, `__nv_relfatbin` and `.nvFatBinSegment`; see `Coff.named`.
 FATBIN_SECTIONS = (".nv_fatb", "__nv_rel")
 WRAPPER_SECTION = ".nvFatBi"
 HEADER_SIZE, BIG_HEADER_SIZE, SECTION_SIZE = 20, 56, 40
@@ -34,6 +35,7 @@ _SYMBOL = struct.Struct("<8sIHHBB")
 _BIG_SYMBOL = struct.Struct("<8sIIHBB")
 
 _MACHINES = {0x14C: "x86", 0x8664: "x86_64", 0xAA64: "aarch64"}
+_NAME = 8  # characters of a section's name in a linked file
 _LINKED = 0x2  # IMAGE_FILE_EXECUTABLE_IMAGE
 _UNINITIALIZED, _MANY_RELOCATIONS = 0x80, 0x0100_0000
 _CLASS_STATIC = 3
@@ -97,8 +99,11 @@ class Coff:
     data: memoryview = field(repr=False)
 
     def named(self, name: str) -> tuple[Section, ...]:
-        """The sections of that name, in the file's order."""
-        return tuple(section for section in self.sections if section.name == name)
+        """The sections of that name, in the file's order.
+
+        As linkers see them: their files have 8 characters for a name, and cut longer ones.
+        """
+        return tuple(section for section in self.sections if section.name[:_NAME] == name[:_NAME])
 
     def content(self, section: Section) -> memoryview:
         """A section's bytes; FormatError if they lie outside the file."""

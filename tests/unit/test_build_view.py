@@ -46,6 +46,29 @@ def test_folders_become_placeholders(text: str, expected: str) -> None:
     assert abstract(text, MARKS) == expected
 
 
+WINDOWS_MARKS = ((r"C:\b\project\p-1", "src"), (r"C:\cuda", "cuda"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"C:\b\project\p-1", "@src@"),
+        (r"C:\b\project\p-1\csrc\a.cu", r"@src@\csrc\a.cu"),
+        ("c:/B/Project/p-1/csrc/a.cu", "@src@/csrc/a.cu"),
+        (r"-IC:\cuda\include", r"-I@cuda@\include"),
+        (r"/IC:\cuda\include", r"/I@cuda@\include"),
+        (r"/pathmap:C:\b\project\p-1=.", "/pathmap:@src@=."),
+        (r"-EHsc,-IC:\cuda", "-EHsc,-I@cuda@"),
+        # Other folders, though their names begin or end alike:
+        (r"C:\cuda2\include", r"C:\cuda2\include"),
+        (r"C:\b\project\p-1.old", r"C:\b\project\p-1.old"),
+        (r"D:\cuda\include", r"D:\cuda\include"),
+    ],
+)
+def test_folders_of_windows_become_placeholders(text: str, expected: str) -> None:
+    assert abstract(text, WINDOWS_MARKS) == expected
+
+
 def test_compilers_see_the_environment_through_the_jobs_folder() -> None:
     assert PLACES.in_view("@src@/a.cu") == "/tmp/fatwheel/p-1/src/a.cu"
     assert PLACES.in_view("-I@site@/torch/include") == "-I/proc/self/cwd/site/torch/include"

@@ -15,7 +15,7 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.coff import Coff, is_coff, read_coff
 
-from .coffobjects import COMPILERS, compile_object
+from .coffobjects import COMPILERS, SOURCE, compile_object
 
 Tool = Callable[[str], str]
 Compile = Callable[..., bytes]
@@ -213,6 +213,18 @@ def test_long_names() -> None:
     digits = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
     field = f"//AAAA{digits[4095 // 64]}{digits[4095 % 64]}".encode()
     assert names(read_coff(with_name(field, strings))) == ["a name"]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_long_names_of_nvcc_s_sections_are_cut_as_linkers_cut_them(
+    compile_: Compile, compiler: str
+) -> None:
+    source = SOURCE.replace(".nv_fatb,", ".nv_fatbin,").replace('".nvFatBi"', '".nvFatBinSegment"')
+    coff = read_coff(compile_(compiler, payload=b"device code", source=source))
+    [section] = coff.named(".nv_fatb")
+    assert section.name == ".nv_fatbin"
+    assert bytes(coff.content(section)).startswith(b"device code")
+    assert [found.name for found in coff.named(".nvFatBi")] == [".nvFatBinSegment"]
 
 
 def names(coff: Coff) -> list[str]:

@@ -1,0 +1,1 @@
+#define TIMES(x) ((x) * FACTOR)

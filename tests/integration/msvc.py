@@ -1,0 +1,134 @@
+"""Where Windows has Microsoft's compiler and CUDA: stand-ins for cl.exe and link.exe, made of
+clang and lld, and NVIDIA's own Windows programs.
+
+A stand-in lies where nvcc.exe looks for Microsoft's: in a tree with vcvars64.bat.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .windows import Wine, subject, windows_path
+
+DATA = Path(__file__).parent.parent / "data" / "windows" / "msvc"
+BIN = "VC/Tools/MSVC/14.38.33130/bin/Hostx64/x64"
+CUDA_WHEELS = ("nvcc-windows", "nvvm-windows", "crt-windows", "cudart-windows", "cuobjdump-windows")
+# Headers that CUDA's includes, of which it needs nothing but that they are there.
+EMPTY_HEADERS = (
+    "assert.h", "corecrt.h", "cstdarg", "cstddef", "cstdio", "cstdlib", "cstring", "ctype.h",
+    "float.h", "functional", "limits.h", "new", "stdarg.h", "stddef.h", "stdint.h", "stdio.h",
+    "string.h", "time.h", "vcruntime.h",
+)  # fmt: skip
+# What compiled code calls: of CUDA, whose own import library wants more of a C run time than is
+# here, and of Windows.
+IMPORTS = {
+    ("cudart", "cudart64_13.dll"): """
+        __cudaGetKernel __cudaInitModule __cudaLaunchKernel __cudaPopCallConfiguration
+        __cudaPushCallConfiguration __cudaRegisterFatBinary __cudaRegisterFatBinaryEnd
+        __cudaRegisterFunction __cudaUnregisterFatBinary cudaGetLastError cudaLaunchKernel
+        """,
+    ("ucrt", "ucrtbase.dll"): """
+        _j0 _j1 _jn _y0 _y1 _yn cos erfc exp exp2 floor log log1p log2 pow round sin sqrt
+        """,
+}
+RUN_TIME = """
+extern "C" {
+int _fltused = 1;
+__declspec(noreturn) void exit(int) { for (;;) {} }
+int atexit(void (*)()) { return 0; }
+void *memset(void *to, int value, unsigned long long count) {
+    for (unsigned long long at = 0; at < count; at++) ((volatile char *)to)[at] = (char)value;
+    return to;
+}
+void *memcpy(void *to, const void *from, unsigned long long count) {
+    for (unsigned long long at = 0; at < count; at++)
+        ((volatile char *)to)[at] = ((const char *)from)[at];
+    return to;
+}
+}
+"""
+
+
+@dataclass(frozen=True)
+class BuildTools:
+    """cl.exe and CUDA, and the variables that programs of theirs need."""
+
+    cl: Path
+    cuda_home: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """As an image's description has them."""
+        system = r"C:\windows\system32;C:\windows"
+        return {
+            "PATH": f"{windows_path(self.cl.parent)};{system}",
+            "INCLUDE": windows_path(self.cl.parent / "include"),
+            "LIB": windows_path(self.cl.parent),
+            "DISTUTILS_USE_SDK": "1",
+            "MSSDK": "1",
+        }
+
+    def calls(self, program: str) -> str:
+        """What the stand-in for cl or link was called with so far."""
+        return (self.cl.parent / f"{program}.exe.calls").read_text()
+
+
+def install_build_tools(folder: Path, gcc: str) -> BuildTools:
+    """Stand-ins and CUDA in a new folder, whose name has spaces as `Program Files` has."""
+    home = folder / "Build Tools"
+    place = home / BIN
+    place.mkdir(parents=True)
+    scripts = home / "VC" / "Auxiliary" / "Build"
+    scripts.mkdir(parents=True)
+    for name in ("vcvars64.bat", "vcvarsall.bat"):
+        (scripts / name).write_text("@echo off\r\n")
+    subprocess.run(
+        [gcc, "-municode", "-O1", str(DATA / "standin.c"), "-o", str(place / "cl.exe")], check=True
+    )
+    shutil.copyfile(place / "cl.exe", place / "link.exe")
+    shutil.copyfile(DATA / "standin.py", place / "standin.py")
+    shutil.copytree(DATA / "include", place / "include")
+    for name in EMPTY_HEADERS:
+        (place / "include" / name).write_text("#include <crtdefs.h>\n")
+    (place / "runtime.cpp").write_text(RUN_TIME)
+    subprocess.run(
+        ["clang", "--target=x86_64-pc-windows-msvc", "-ffreestanding", "-c", "runtime.cpp",
+         "-o", "runtime.obj"],
+        cwd=place, check=True,
+    )  # fmt: skip
+    for (name, library), calls in IMPORTS.items():
+        _make_import_library(place / f"{name}.lib", library, calls.split(), gcc)
+    return BuildTools(place / "cl.exe", install_cuda(folder / "cuda home"))
+
+
+def _make_import_library(path: Path, library: str, names: Sequence[str], gcc: str) -> None:
+    definition = path.with_suffix(".def")
+    definition.write_text("\n".join([f'LIBRARY "{library}"', "EXPORTS", *names]))
+    dlltool = gcc.replace("gcc", "dlltool")
+    subprocess.run([dlltool, "-d", str(definition), "-l", str(path)], check=True)
+
+
+def install_cuda(folder: Path) -> Path:
+    """The CUDA home that NVIDIA's packages for Windows make together."""
+    for name in CUDA_WHEELS:
+        with zipfile.ZipFile(subject(name)) as wheel:
+            wheel.extractall(folder)
+    return folder / "nvidia" / "cu13"
+
+
+def run_tool(wine: Wine, tools: BuildTools, program: str, *arguments: str, cwd: Path) -> str:
+    """Run one of CUDA's programs in a folder; what it says. A failure fails the test."""
+    environment = {**wine.environment, **{k: v for k, v in tools.variables.items() if k != "PATH"}}
+    environment["WINEPATH"] = windows_path(tools.cl.parent)
+    done = subprocess.run(
+        [wine.wine, str(tools.cuda_home / "bin" / program), *arguments], cwd=cwd,
+        env=environment, input="", capture_output=True, encoding="utf-8", errors="replace",
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{program} {arguments}:\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr

@@ -1,0 +1,117 @@
+"""Families of host compilers. Lines of `nvcc --dryrun` are nvcc 13.0's own, on Linux and on
+Windows, with shorter folders; messages are those that the compilers' manuals list."""
+
+from __future__ import annotations
+
+import pytest
+
+from fatwheel.build.compilers import Gcc, Msvc, family_of
+
+WINDOWS_LINE = (
+    '#$ cl.exe > "keep/k.cpp4.ii" -D__CUDA_ARCH_LIST__=800 -nologo -E -TP -EHsc -D__CUDACC__  '
+    r'"-IC:\cuda home\bin/../include"      -D "A=\"b c\"" -D__CUDACC_VER_MAJOR__=13 '
+    '-FI "cuda_runtime.h" "k.cu" '
+)
+LINUX_LINE = (
+    '#$ gcc-12 -D__CUDA_ARCH_LIST__=800 -E -x c++ -D__CUDACC__ -I"/cuda home/include" '
+    '-D A="b" -include "cuda_runtime.h" -m64 "a.cu" -o "keep/a.cpp4.ii"'
+)
+
+
+@pytest.mark.parametrize(
+    ("cxx", "family"),
+    [
+        ("/usr/bin/g++-12", Gcc),
+        ("/opt/cl/bin/c++", Gcc),
+        (r"C:\BuildTools\VC\Tools\MSVC\14.38.33130\bin\Hostx64\x64\cl.exe", Msvc),
+        ("CL.EXE", Msvc),
+    ],
+)
+def test_the_name_tells_the_family(cxx: str, family: type) -> None:
+    assert isinstance(family_of(cxx), family)
+
+
+def test_a_pass_on_windows_goes_through_a_redirection() -> None:
+    assert Msvc().pass_command(WINDOWS_LINE, r"C:\vs\cl.exe") == (
+        [
+            r"C:\vs\cl.exe", "-D__CUDA_ARCH_LIST__=800", "-nologo", "-E", "-TP", "-EHsc",
+            "-D__CUDACC__", r"-IC:\cuda home\bin/../include", "-D", 'A="b c"',
+            "-D__CUDACC_VER_MAJOR__=13", "-FI", "cuda_runtime.h", "k.cu",
+        ],
+        "keep/k.cpp4.ii",
+    )  # fmt: skip
+
+
+def test_a_pass_on_linux_goes_to_its_output() -> None:
+    assert Gcc().pass_command(LINUX_LINE, "g++") == (
+        [
+            "gcc-12", "-D__CUDA_ARCH_LIST__=800", "-E", "-x", "c++", "-D__CUDACC__",
+            "-I/cuda home/include", "-D", "A=b", "-include", "cuda_runtime.h", "-m64", "a.cu",
+        ],
+        "keep/a.cpp4.ii",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", [Gcc(), Msvc()])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "k.cu",
+        "#$ TOP=/cuda",
+        '#$ ptxas -arch=sm_80 -m64 "keep/k.ptx"  -o "keep/k.sm_80.cubin" ',
+        '#$ cl.exe -Fo"k.obj" -D__CUDA_ARCH__=800 -nologo -c -TP "keep/k.cudafe1.cpp" ',
+        'error: -E it is not"',
+    ],
+)
+def test_other_lines_are_no_passes(family: Gcc | Msvc, line: str) -> None:
+    assert family.pass_command(line, "cxx") is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        r"C:\b\p\src\a.cpp(12): fatal error C1060: compiler is out of heap space",
+        r"c:\b\p\a.h(7,3): fatal error C1076: compiler limit: internal heap limit reached",
+        "cl : fatal error C1002: compiler is out of heap space in pass 2",
+        r"C:\b\p\a.cpp(1): error C3859: Failed to create virtual memory for PCH",
+        "nvcc error   : 'cicc' died with status 0xC0000017 ",
+        "nvcc error   : 'cudafe++' died with status 0xC000012D ",
+        "LLVM ERROR: out of memory",
+        "ptxas fatal   : Memory allocation failure",
+    ],
+)
+def test_ways_of_msvc_to_be_out_of_memory(said: str) -> None:
+    assert Msvc().out_of_memory.search(f"a.cu\n{said}\nmore\n")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        r"C:\b\p\src\a.cpp(12): error C2065: 'C1060': undeclared identifier",
+        '    throw "a.cpp(1): fatal error C1060: compiler is out of heap space";',
+        "nvcc error   : 'cicc' died with status 0xC0000005 (ACCESS_VIOLATION)",
+        "a.cpp(3): fatal error C1083: Cannot open include file: 'a.h'",
+    ],
+)
+def test_other_errors_of_msvc(said: str) -> None:
+    assert not Msvc().out_of_memory.search(f"a.cu\n{said}\nmore\n")
+
+
+def test_objects_of_msvc_hold_no_times() -> None:
+    compiled = Msvc().compile("cl.exe", ["-O2", "-MD"], "a.cpp")
+    assert compiled[0] == "cl.exe"
+    assert compiled[-4:] == ["-O2", "-MD", "-c", "a.cpp"]
+    assert "-Brepro" in compiled
+    told = Msvc().of_nvcc("cl.exe", host=True)
+    assert "-Brepro" in told[told.index("-Xcompiler") + 1].split(",")
+    assert "-Xcompiler" not in Msvc().of_nvcc("cl.exe", host=False), "a fatbin has no host code"
+    assert "-ccbin" not in told, "nvcc.exe finds cl by PATH"
+
+
+def test_only_preprocessing_has_the_same_arguments() -> None:
+    for family in (Gcc(), Msvc()):
+        command = family.preprocess("cxx", ["-DA", "-Ib"], "a.cpp")
+        assert "-c" not in command
+        assert command[-1] == "a.cpp"
+        assert command[command.index("-DA") : command.index("-DA") + 2] == ["-DA", "-Ib"]
+        assert "-E" in command
