@@ -71,7 +71,7 @@ class Container:
         self._reader = self._thread("output", self._read)
         self._sampler = self._thread("statistics", self._sample)
         self._sending = threading.Lock()
-        self._sampling = False
+        self._unsampled = threading.Lock()  # taken for good by the first who asks for memory
         self._memory = 0
         self._killed = False
         self._failure: BaseException | None = None
@@ -121,9 +121,7 @@ class Container:
 
         The engine tells once a second, beginning with the first call.
         """
-        with self._sending:
-            started, self._sampling = self._sampling, True
-        if not started:
+        if self._unsampled.acquire(blocking=False):
             self._sampler.start()
         return self._memory
 

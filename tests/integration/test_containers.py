@@ -167,6 +167,20 @@ def test_much_output_on_both_streams_loses_nothing(bench: Bench) -> None:
     assert ending.last_lines[-1] == "e" * 500 + "19999"
 
 
+def test_one_that_does_not_listen_holds_up_nobody(bench: Bench) -> None:
+    """What is sent fills all buffers and waits; the rest goes on."""
+    container = bench.start(bench.spec("print('up'); import time; time.sleep(600)"))
+    sender = threading.Thread(target=container.send, args=("x" * (64 * MIB),))
+    sender.start()
+    assert soon(lambda: bench.lines)
+    assert soon(lambda: container.memory() > 0)
+    assert sender.is_alive(), "it took 64 MiB that nobody reads"
+    container.kill()
+    assert container.wait().code == 137
+    sender.join(SOON)
+    assert not sender.is_alive()
+
+
 def test_many_run_side_by_side_in_silence(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Each keeps four connections; the libraries below must not complain on the terminal."""
     code = "import sys; sys.stdin.read(); sys.exit({})"
