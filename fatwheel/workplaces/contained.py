@@ -101,11 +101,16 @@ def contained_premises(target: Target, emit: Emit) -> Premises:
         build for build in toolchain.builds
         if (build.python, build.torch) == (target.python, target.torch)
     ]  # fmt: skip
-    memory = min(free_memory(), engine.memory - _ENGINE_KEEPS)
+    room = max(engine.memory - _ENGINE_KEEPS, engine.memory // 2)
     return _Contained(
         engine, image, compiler_id(toolchain, build), digest(image),
-        min(cores(), engine.cpus), memory,
+        _least(cores(), engine.cpus), _least(free_memory(), room),
     )  # fmt: skip
+
+
+def _least(here: int, of_engine: int) -> int:
+    """What both this machine and the engine have; the engine may say nothing, which is 0."""
+    return min(here, of_engine or here)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,17 @@ def test_the_engine_may_have_less_than_this_machine(
     assert (found.cores, found.memory) == (2, 2 * GIB)
 
 
+def test_an_engine_that_says_nothing_of_itself_has_what_this_machine_has(bench: Bench) -> None:
+    bench.engine = FakeEngine(cpus=0, memory=0)
+    found = contained_premises(bench.target(), silent)
+    assert (found.cores, found.memory) == (8, 50 * GIB)
+
+
+def test_a_small_engine_is_used_in_part(bench: Bench) -> None:
+    bench.engine = FakeEngine(memory=GIB)
+    assert contained_premises(bench.target(), silent).memory == GIB // 2
+
+
 def test_another_image_is_another_wheel(bench: Bench) -> None:
     before = contained_premises(bench.target(), silent).identity
     assert contained_premises(bench.target(), silent).identity == before
