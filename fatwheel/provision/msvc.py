@@ -48,9 +48,18 @@ def find_msvc(home: Path, toolset: str, version: str) -> Msvc:
 def _variables(home: Path, toolset: str) -> dict[str, str]:
     """What vcvars64.bat sets or changes."""
     script = home / "VC" / "Auxiliary" / "Build" / "vcvars64.bat"
-    # One string, because cmd has rules of its own for quotes: it takes off the outer ones.
-    command = f'cmd /s /c ""{script}" -vcvars_ver={toolset} && echo {_MARK}&& set"'
-    return changed(run(command).partition(_MARK)[2], os.environ)
+    # One string, because cmd has rules of its own for quotes: it takes off the outer ones. What
+    # it ends with says nothing of the script; that the mark was printed does.
+    command = f'cmd /s /c ""{script}" -vcvars_ver={toolset} && echo {_MARK}&& set & exit 0"'
+    said = run(command)
+    before, mark, listing = said.partition(_MARK)
+    if not mark:
+        raise ToolchainError(
+            f"vcvars64.bat -vcvars_ver={toolset} fails",
+            where=str(script),
+            details=before.strip().splitlines(),
+        )
+    return changed(listing, os.environ)
 
 
 def changed(listing: str, before: Mapping[str, str]) -> dict[str, str]:
@@ -79,7 +88,7 @@ def _found(program: str, variables: Mapping[str, str]) -> str:
 
 def _banner(path: Path) -> re.Match[str]:
     """What cl says of itself, which it does on its standard error."""
-    said = run(f'cmd /s /c ""{path}" 2>&1"')
+    said = run(f'cmd /s /c ""{path}" 2>&1 & exit 0"')
     banner = _BANNER.search(said)
     if banner is None:
         raise ToolchainError(f"{path} does not say what version it is", details=said.splitlines())

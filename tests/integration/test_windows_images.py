@@ -3,19 +3,31 @@ Python's installers; and the steps of provision, by a Windows CPython."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from fatwheel.images.contexts import contexts_of
+from fatwheel.cache import cache_folder
+from fatwheel.errors import FatwheelError
+from fatwheel.events import silent
+from fatwheel.images.contexts import BuildContext, contexts_of
+from fatwheel.images.ingredients import FILES
 from fatwheel.load import load_toolchain
+from fatwheel.model import Toolchain, TorchBuild
+from fatwheel.toolchain.fetch import fetch
 
+from ..conftest import missing
+from ..unit.dockerfiles import instructions
+from ..unit.tinywheels import write_wheel
 from .conftest import ROOT
-from .windows import Wine, windows_path
+from .windows import WindowsPython, Wine, windows_path
 
 WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", ROOT / "toolchains")
 BANNER = "Microsoft (R) C/C++ Optimizing Compiler Version 19.38.33130 for x64"
@@ -57,8 +69,9 @@ SAYS = r"""
 #include <stdio.h>
 int main(void) { fputs(getenv("FW_SAYS"), FW_STREAM); return 0; }
 """
+# cmd takes an equals sign for a blank between arguments.
 VCVARS = (
-    '@echo off\r\nif not "%*"=="-vcvars_ver=14.38" exit /b 1\r\n'
+    '@echo off\r\nif not "%1=%2"=="-vcvars_ver=14.38" exit /b 1\r\n'
     "set PATH=C:\\BuildTools\\bin;%PATH%\r\nexit /b 0\r\n"
 )
 
@@ -84,6 +97,12 @@ class Machine:
         says: str = "",
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
         """Run a script whose installer ends with a code and installs files: target → source."""
+        self.prepare(code, files, says)
+        installer = self.folder / "installer.exe"
+        return self.wine.run(Path("cmd"), "/s", "/c", self.script(name), installer, *arguments)
+
+    def prepare(self, code: int = 0, files: dict[str, str] | None = None, says: str = "") -> None:
+        """Say what installers and compilers will do."""
         pairs = [
             f"{windows_path(self.folder / source)}>{target}"
             for target, source in (files or {}).items()
@@ -95,8 +114,6 @@ class Machine:
             "FW_CALLED": windows_path(self.called), "TEMP": windows_path(temp),
         }.items():  # fmt: skip
             self.patch.setitem(self.wine.environment, variable, value)
-        installer = self.folder / "installer.exe"
-        return self.wine.run(Path("cmd"), "/s", "/c", self.script(name), installer, *arguments)
 
     @property
     def called(self) -> Path:
@@ -133,7 +150,7 @@ def machine(
         shutil.copy(path, tmp_path / path.name)
     drive = Path(wine.environment["WINEPREFIX"], "drive_c")
     yield Machine(wine, tmp_path, drive, monkeypatch)
-    for name in ("BuildTools", "Python311"):
+    for name in ("BuildTools", "Python311", "cuda", "fatwheel"):
         shutil.rmtree(drive / name, ignore_errors=True)
 
 
@@ -232,3 +249,116 @@ def test_a_python_that_is_not_there_stops_the_build(machine: Machine) -> None:
     done = machine.run(PYTHON, *TO)
     assert done.returncode == 1
     assert "is not 3.11.9" in done.stderr
+
+
+# -- whole Dockerfiles ---------------------------------------------------------------------------
+
+
+NVCC_SAYS = "Cuda compilation tools, release 12.3, V12.3.107"
+NVCC = f'#include <stdio.h>\nint main(void) {{ puts("{NVCC_SAYS}"); return 0; }}\n'
+SETS = (
+    '@echo off\r\nif not "%1=%2"=="-vcvars_ver=14.38" exit /b 1\r\n'
+    "set PATH=C:\\BuildTools\\bin;%PATH%\r\nset INCLUDE=C:\\BuildTools\\include\r\n"
+    "set __VSCMD_PREINIT_PATH=x\r\necho a banner\r\nexit /b 0\r\n"
+)
+EXTENSION = {"torch/__init__.py": "__version__ = '2.1.1+cu121'\n", "torch/utils/__init__.py": ""}
+
+
+def small_toolchain(files: Path, gcc: str) -> Toolchain:
+    """The Windows toolchain with Python 3.11 alone, and its files replaced by stand-ins."""
+    files.mkdir()
+    (files / "nvcc.c").write_text(NVCC)
+    subprocess.run([gcc, files / "nvcc.c", "-o", files / "nvcc.exe", "-static"], check=True)
+    nvcc = next(file for file in WINDOWS.cuda_files if file.name == "cuda_nvcc")
+    with zipfile.ZipFile(files / nvcc.filename, "w") as archive:
+        top = nvcc.filename.removesuffix(".zip")
+        archive.write(files / "nvcc.exe", f"{top}/bin/nvcc.exe")
+        archive.writestr(f"{top}/LICENSE", "a licence")
+    tools = write_wheel(files, "setuptools", "1.0", {"setuptools/__init__.py": ""}, role="build")
+    members = {**EXTENSION, "torch/utils/cpp_extension.py": "", "torch/a.h": "a header"}
+    torch = write_wheel(files, "torch", "2.1.1", members)
+    pip = next(package for package in WINDOWS.packages if package.role == "installer")
+    try:
+        [path] = fetch([pip], cache_folder() / FILES, silent)
+    except FatwheelError as error:
+        missing(f"no pip to install with: {error}")
+    shutil.copy(path, files)
+    return dataclasses.replace(
+        WINDOWS,
+        cuda_files=(nvcc,),
+        packages=(tools, pip),
+        builds=(TorchBuild("2.1.1", "3.11", (torch,)),),
+        interpreters=tuple(one for one in WINDOWS.interpreters if one.python == "3.11"),
+    )
+
+
+def build(machine: Machine, context: BuildContext, files: Path) -> None:
+    """Do what an engine would do with a Dockerfile: every COPY and every RUN, on drive C."""
+    for one in instructions(context):
+        *sources, target = one.value.split()
+        if one.verb == "COPY":
+            folder = machine.drive / target.removeprefix("C:/")
+            folder.mkdir(parents=True, exist_ok=True)
+            for source in sources:
+                for path, content in contents(context, source, files).items():
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / path).write_bytes(content)
+        if one.verb == "RUN":
+            done = machine.wine.run(Path("cmd"), "/s", "/c", one.value)
+            assert done.returncode == 0, f"{one.value}\n{done.stdout}{done.stderr}"
+
+
+def contents(context: BuildContext, source: str, files: Path) -> dict[str, bytes]:
+    """A COPY's files by where they go to: of a folder its files, of a file the file itself."""
+    if source.startswith("files/"):
+        name = source.removeprefix("files/")
+        path = files / name
+        return {name: path.read_bytes() if path.exists() else INSTALLER_BYTES[0]}
+    if source.endswith("/"):
+        return {
+            path.removeprefix(source): text
+            for path, text in context.texts
+            if path.startswith(source)
+        }
+    return {Path(source).name: dict(context.texts)[source]}
+
+
+INSTALLER_BYTES: list[bytes] = []  # what every installer is here
+
+
+def test_both_dockerfiles_from_beginning_to_end(
+    machine: Machine, windows_python: WindowsPython, tool: Callable[[str], str]
+) -> None:
+    """With a real CPython for Windows and pip; installers, cl and nvcc are stand-ins."""
+    INSTALLER_BYTES[:] = [(machine.folder / "installer.exe").read_bytes()]
+    shutil.copytree(windows_python.folder, machine.drive / "Python311")
+    (machine.folder / "vcvars64.bat").write_bytes(SETS.encode())
+    (machine.folder / "part.dll").write_bytes(b"a part of the compiler")
+    parts = {rf"C:\BuildTools\bin\{name}": "part.dll" for name in ("c1xx.dll", "c2.dll")}
+    machine.prepare(files={**COMPILER, **parts}, says=f"{BANNER}\n")
+    files = machine.folder / "files"
+    toolchain = small_toolchain(files, tool("x86_64-w64-mingw32-gcc"))
+    for context in contexts_of(toolchain, "3.11", "2.1.1", {}):
+        build(machine, context, files)
+
+    described = json.loads((machine.drive / "fatwheel" / "environment.json").read_text())
+    environment = described["environment"]
+    assert environment == {
+        "root": r"C:\Python311",
+        "python": r"C:\Python311\python.exe",
+        "site": r"C:\Python311\Lib\site-packages",
+        "cuda_home": r"C:\cuda",
+        "include": r"C:\Python311\Include",
+        "python_version": "3.11.9",
+        "torch": "2.1.1",
+    }
+    assert described["cxx"] == r"C:\BuildTools\bin\cl.exe"
+    variables = described["variables"]
+    assert variables["INCLUDE"] == r"C:\BuildTools\include"
+    assert variables["PATH"].startswith("C:\\BuildTools\\bin;")
+    assert variables["DISTUTILS_USE_SDK"] == variables["MSSdk"] == "1"
+    assert not any(name.startswith("__VSCMD") for name in variables)
+    assert "TEMP" not in variables
+    header = machine.drive / "Python311" / "Lib" / "site-packages" / "torch" / "a.h"
+    assert header.stat().st_mtime == 1577836800  # date -u -d 2020-01-01 +%s
+    assert (machine.drive / "cuda" / "licences").is_dir()

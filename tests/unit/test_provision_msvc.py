@@ -28,12 +28,15 @@ class Cmd:
         for part in ("cl.exe", "c1xx.dll", "c2.dll"):
             (self.bin / part).write_bytes(part.encode())
         self.banner = BANNER
+        self.fails = False
         self.asked: list[str] = []
 
     def __call__(self, command: str) -> str:
         self.asked.append(command)
         if "vcvars64.bat" not in command:
             return self.banner
+        if self.fails:
+            return "[ERROR:vcvars.bat] Toolset directory for '14.38' not found.\n"
         return (
             "**********************************************************************\n"
             "** Visual Studio 2022 Developer Command Prompt v17.8.2\n"
@@ -98,6 +101,13 @@ def test_a_cl_for_another_processor_is_refused(cmd: Cmd, tmp_path: Path, target:
     cmd.banner = BANNER.replace("x64", target)
     with pytest.raises(ToolchainError, match="does not say what version it is"):
         find_msvc(tmp_path, "14.38", "19.38.33130")
+
+
+def test_a_toolset_that_is_not_there(cmd: Cmd, tmp_path: Path) -> None:
+    cmd.fails = True
+    with pytest.raises(ToolchainError, match=r"vcvars64\.bat -vcvars_ver=14\.38 fails") as caught:
+        find_msvc(tmp_path, "14.38", "19.38.33130")
+    assert caught.value.details == ("[ERROR:vcvars.bat] Toolset directory for '14.38' not found.",)
 
 
 def test_no_cl_on_the_path_that_is_set(cmd: Cmd, tmp_path: Path) -> None:
