@@ -22,6 +22,8 @@ _MOST_PROCESSES = 4096  # of one container, threads counted: far more than compi
 _TMP = 1 << 30  # bytes; only what insists on /tmp lies there, and it counts as memory
 # STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT
 _NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
+_BUILD_MEMORY = 8 << 30  # bytes for building an image of Windows: MSVC's installer is large
+_ENGINE_KEEPS = 1 << 30  # bytes
 _DISK = "127GB"  # of a Windows container; it grows as it is filled, and the default is 20 GB
 
 
@@ -36,6 +38,9 @@ class Layout:
     incoming:    the only writable mount.
     work:        where work folders are made.
     home:        of the image's own files.
+    cuda:        of CUDA, where it comes as archives and not as packages.
+    msvc:        of the C++ compiler, where it is none of the base image's.
+    in_place:    packages are installed into the toolchain's own Pythons, not beside them.
     """
 
     os: str
@@ -46,16 +51,35 @@ class Layout:
     store: str
     incoming: str
     work: str
+    cuda: str
+    msvc: str
+    in_place: bool
 
     @property
     def package(self) -> str:
         """Where the folder of the package fatwheel is mounted, so that `code` holds it."""
         return self.code + ("\\" if self.os == "windows" else "/") + "fatwheel"
 
+    def file(self, name: str) -> str:
+        """Where an image, while it is built, has a file of its build context."""
+        return rf"{self.home}\files\{name}" if self.os == "windows" else f"{self.home}/files/{name}"
+
+    def interpreter_home(self, python: str) -> str:
+        """Where an image has a Python that its toolchain installs; python is `3.11`."""
+        if self.os == "windows":
+            return rf"C:\Python{python.replace('.', '')}"
+        return f"{self.home}/python{python}"
+
+    def interpreter_of(self, python: str) -> str:
+        """The program of that Python."""
+        if self.os == "windows":
+            return rf"{self.interpreter_home(python)}\python.exe"
+        return f"{self.interpreter_home(python)}/bin/python{python}"
+
     def python_of(self, python: str) -> str:
         """The interpreter of an image's environment; python is `3.11`."""
         if self.os == "windows":
-            return rf"C:\Python{python.replace('.', '')}\python.exe"
+            return self.interpreter_of(python)
         return f"{self.home}/env/bin/python"
 
 
@@ -68,6 +92,9 @@ LINUX = Layout(
     store="/fatwheel/store",
     incoming="/fatwheel/incoming",
     work="/fatwheel/incoming/work",
+    cuda="/opt/fatwheel/cuda",
+    msvc="",
+    in_place=False,
 )
 # Short, because command lines and many programs end at 260 characters of a path; and work lies
 # on the container's own disk: the compiler hangs where its files lie in a mounted folder.
@@ -80,6 +107,9 @@ WINDOWS = Layout(
     store=r"C:\fw\store",
     incoming=r"C:\fw\incoming",
     work=r"C:\b",
+    cuda=r"C:\cuda",
+    msvc=r"C:\BuildTools",
+    in_place=True,
 )
 
 
@@ -121,6 +151,24 @@ def create_arguments(
             **host,
         },
     }
+
+
+def build_arguments(facts: EngineFacts, os_build: int, downloads: bool) -> dict[str, Any]:
+    """What the engine is told of an image's build, besides the context, in the SDK's words.
+
+    os_build: of Windows, the build number of the base. downloads: a step of the build fetches
+    something. Raises EngineError where the host is too old for the base.
+    """
+    # Networks have other names on Windows; the usual one is what a build gets that names none.
+    network = {} if downloads else {"network_mode": "none", "use_config_proxy": False}
+    if facts.os != "windows":
+        return network
+    memory = max(min(_BUILD_MEMORY, facts.memory - _ENGINE_KEEPS), 0) or _BUILD_MEMORY
+    limits = {
+        "isolation": isolation(facts.os_build, os_build),
+        "container_limits": {"memory": memory},
+    }
+    return {**network, **limits}
 
 
 def owner(facts: EngineFacts) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from docker import errors as docker_errors
 
 from ..containers.client import DockerEngine, engine_errors
-from ..containers.layouts import isolation
+from ..containers.layouts import build_arguments
 from ..containers.specs import EngineFacts
 from ..errors import EngineError
 from ..events import Emit, Note, Progress
@@ -31,8 +31,6 @@ LOGS = Path("logs", "images")
 SENDING = "send to the engine"
 
 _TICK = 16 << 20  # bytes between two reports
-_MEMORY = 8 << 30  # bytes for a Windows container that builds an image: MSVC's installer is large
-_ENGINE_KEEPS = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -137,23 +135,12 @@ def _ensure(
 
 
 def build_options(
-    engine: EngineFacts, context: BuildContext, containers: Containers
+    facts: EngineFacts, context: BuildContext, containers: Containers
 ) -> dict[str, Any]:
-    """What the engine is told besides the context, as the Docker SDK names it.
-
-    Only the compiler of Windows is fetched while an image is built. Networks have other names
-    there, so none is named, and then it gets the usual one.
-    """
-    if containers.os != "windows":
-        return {"network_mode": "none", "use_config_proxy": False}
-    memory = max(min(_MEMORY, engine.memory - _ENGINE_KEEPS), 0) or _MEMORY
-    options: dict[str, Any] = {
-        "isolation": isolation(engine.os_build, containers.os_build),
-        "container_limits": {"memory": memory},
-    }
-    if context.kind == "env":
-        options |= {"network_mode": "none", "use_config_proxy": False}
-    return options
+    """What the engine is told besides the context, in the SDK's words."""
+    # Everything is copied, but for the compiler of Windows, which Microsoft's installer fetches.
+    downloads = context.kind == "toolchain" and containers.os == "windows"
+    return build_arguments(facts, containers.os_build, downloads)
 
 
 def labels_of(context: BuildContext) -> dict[str, str]:

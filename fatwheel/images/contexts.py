@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import provision
+from ..containers.layouts import Layout, layout_of
 from ..errors import ConfigError, ToolchainError, UsageError
 from ..model import Base, Containers, Download, Package, Toolchain, TorchBuild
 
@@ -131,14 +132,14 @@ class _Maker:
     build: TorchBuild
 
     @property
-    def windows(self) -> bool:
-        return self.containers.os == "windows"
+    def layout(self) -> Layout:
+        return layout_of(self.containers.os)
 
     @property
     def installs_early(self) -> bool:
         """Whether the toolchain image has packages: on Linux, Pythons of archives get theirs in a
         virtual environment of the env image."""
-        return self.windows or not self.toolchain.interpreters
+        return self.layout.in_place or not self.toolchain.interpreters
 
     @property
     def pip(self) -> Package:
@@ -173,21 +174,24 @@ class _Maker:
 
     def toolchain_image(self, base: str) -> BuildContext:
         kind = "packages" if self.toolchain.runs_in_processes else "archives"
-        template = "toolchain" if self.windows else f"toolchain-{kind}"
         batches = _batches(self.packages(early=True), "toolchain")
         files: list[File] = [interpreter.download for interpreter in self.toolchain.interpreters]
         files += self.toolchain.cuda_files
         files += [self.pip] if self.installs_early else []
         if self.toolchain.msvc:
             files.append(self.toolchain.msvc.bootstrapper)
-        texts = dict(self._texts(template, base, batches))
+        texts = dict(self._texts(f"toolchain-{kind}", base, batches))
         texts |= {f"provision/{name}": text for name, text in _provision()}
-        if self.windows:
-            for name in ("install-msvc.cmd", "install-python.cmd"):
-                script = self._render(f"windows/{name}.j2", base, batches)
-                # cmd mistakes labels in files whose lines end as on Unix.
-                texts[f"scripts/{name}"] = script.replace("\n", "\r\n").encode()
+        texts |= self._scripts(base, batches)
         return self._context("toolchain", "toolchain", base, texts, batches, files)
+
+    def _scripts(self, base: str, batches: Sequence[_Batch]) -> dict[str, bytes]:
+        """Those of Windows, with its line ends: cmd mistakes labels in files with others."""
+        scripts: dict[str, bytes] = {}
+        for path in sorted((TEMPLATES / self.containers.os).glob("*.cmd.j2")):
+            text = self._render(f"{self.containers.os}/{path.name}", base, batches)
+            scripts[f"scripts/{path.stem}"] = text.replace("\n", "\r\n").encode()
+        return scripts
 
     def env_image(self, base: str) -> BuildContext:
         batches = _batches(self.packages(early=False), "env")
@@ -231,46 +235,24 @@ class _Maker:
             base=base,
             pip=self.pip,
             batches=batches,
-            **(self._windows_places() if self.windows else self._linux_places()),
+            **self._places(),
         )
 
-    def _linux_places(self) -> dict[str, Any]:
-        home = "/opt/fatwheel"
-        site = f"{home}/env/lib/python{self.build.python}/site-packages"
-        major = self.toolchain.cuda.partition(".")[0]
+    def _places(self) -> dict[str, Any]:
+        """Where things are in the image."""
+        layout, names = self.layout, [file.filename for file in self.toolchain.cuda_files]
         pythons = [interpreter.python for interpreter in self.toolchain.interpreters]
-        first = pythons[0] if pythons else self.build.python
-        own = f"{home}/python{first}/bin/python{first}"
-        of_packages = f"{site}/nvidia/cu{major}"
+        major = self.toolchain.cuda.partition(".")[0]
+        site = f"{layout.home}/env/lib/python{self.build.python}/site-packages"
         return {
-            "home": home,
-            "cuda_home": f"{home}/cuda" if self.toolchain.cuda_files else of_packages,
-            "first_python": own if pythons else f"python{first}",
-            **self._cuda(f"{home}/files/"),
-        }
-
-    def _windows_places(self) -> dict[str, Any]:
-        home = r"C:\fatwheel"
-
-        def interpreter_home(python: str) -> str:
-            return rf"C:\Python{python.replace('.', '')}"
-
-        first = self.toolchain.interpreters[0].python
-        return {
-            "home": home,
-            "home_slashes": home.replace("\\", "/"),
-            "cuda_home": r"C:\cuda",
-            "msvc_home": r"C:\BuildTools",
-            "interpreter_home": interpreter_home,
-            "first_python": rf"{interpreter_home(first)}\python.exe",
-            **self._cuda(home + r"\files" + "\\"),
-        }
-
-    def _cuda(self, folder: str) -> dict[str, str]:
-        names = [file.filename for file in self.toolchain.cuda_files]
-        return {
+            "home": layout.home,
+            "cuda_home": layout.cuda if names else f"{site}/nvidia/cu{major}",
+            "msvc_home": layout.msvc,
+            "home_of": layout.interpreter_home,
+            "python_of": layout.interpreter_of,
+            "first_python": layout.interpreter_of(pythons[0]) if pythons else "",
             "cuda_sources": " ".join(f"files/{name}" for name in names),
-            "cuda_archives": " ".join(f"{folder}{name}" for name in names),
+            "cuda_archives": " ".join(layout.file(name) for name in names),
         }
 
 
