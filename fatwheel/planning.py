@@ -227,7 +227,7 @@ class _Site:
         work = cache / "work" / "build"
         station = Station(
             image=self.image(python), os=self._where.os, os_build=self._where.os_build,
-            python=python, code=HOME, sources=work / "sources", store=cache / "store",
+            python=python, code=HOME / "fatwheel", sources=work / "sources", store=cache / "store",
         )  # fmt: skip
         incoming = work / "incoming" / log_name(purpose).removesuffix(".log")
         spec = station.container(purpose, incoming, limits)

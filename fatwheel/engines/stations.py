@@ -19,7 +19,7 @@ class Station:
 
     image:   the image of its Python and torch; os and os_build are the image's (see Containers).
     python:  as in '3.11'.
-    code:    the folder that holds the package `fatwheel`.
+    code:    the folder of the package `fatwheel`.
     sources: the folder with the project, and with what capture found in it.
     store:   the store's folder.
     """
@@ -44,7 +44,7 @@ class Station:
             image=self.image,
             command=(layout.python_of(self.python), "-I", "-B", "-c", start),
             mounts=(
-                Mount(str(self.code), layout.code, writable=False),
+                Mount(str(self.code), layout.package, writable=False),
                 Mount(str(self.sources), layout.sources, writable=False),
                 Mount(str(self.store), layout.store, writable=False),
                 Mount(str(incoming), layout.incoming, writable=True),

@@ -77,7 +77,7 @@ class _Contained:
         store_folder().mkdir(parents=True, exist_ok=True)
         station = Station(
             image=self.image, os=containers.os, os_build=containers.os_build,
-            python=target.python, code=HOME, sources=sources, store=store_folder(),
+            python=target.python, code=HOME / "fatwheel", sources=sources, store=store_folder(),
         )  # fmt: skip
         return docker.Site(
             self.engine, station, open_store(), work, logs, build_labels(logs.name, work)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from fatwheel.fronts import exact_fronts
 from fatwheel.model import Environment, Front
 from fatwheel.prepare import Prepared, prepared, ready_tools, resolve
 
-from .engine import docker_engine
+from .engine import LentEngine, docker_engine
 from .windows import cuobjdump_exe, windows_python, wine
 
 __all__ = ["cuobjdump_exe", "docker_engine", "windows_python", "wine"]  # fixtures
@@ -56,7 +57,7 @@ class Workbench:
         self.out = folder / "dist"
         self.cache.mkdir(parents=True)
         shared = cache_folder()
-        for name in ("envs", "downloads", "packages"):
+        for name in ("envs", "downloads", "packages", "image-files"):
             (shared / name).mkdir(exist_ok=True)
             (self.cache / name).symlink_to(shared / name)
         if store is not None:
@@ -111,6 +112,43 @@ class Workbench:
 def bench(environment: Environment, tmp_path: Path) -> Workbench:
     """A workbench with an empty store."""
     return Workbench(tmp_path / "bench")
+
+
+@dataclass(frozen=True)
+class Contained:
+    """A build in containers, and what the engine started for it.
+
+    purposes: of its containers, in the order in which they were started.
+    """
+
+    bench: Workbench
+    lent: LentEngine
+    outcome: Outcome
+    purposes: tuple[str, ...]
+
+
+def build_in_containers(bench: Workbench, lent: LentEngine, *arguments: str) -> Contained:
+    """Build selftest in containers, and ask the engine what was started meanwhile."""
+    client = lent.client()
+    started = _seconds(client.info()["SystemTime"])
+    outcome = bench.build("--engine", "docker", *arguments, **lent.variables)
+    until = _seconds(client.info()["SystemTime"])
+    filters = {"type": "container", "event": "start", "label": [f"fatwheel.cache={bench.cache}"]}
+    events = client.events(since=started, until=until, filters=filters, decode=True)
+    purposes = tuple(event["Actor"]["Attributes"]["fatwheel.purpose"] for event in events)
+    return Contained(bench, lent, outcome, purposes)
+
+
+def _seconds(when: str) -> float:
+    """Seconds since 1970 of a time as the engine writes it, cut off to whole microseconds."""
+    return datetime.fromisoformat(f"{when[:26]}+00:00").timestamp()
+
+
+@pytest.fixture(scope="session")
+def contained(docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory) -> Contained:
+    """selftest, built once from nothing in containers for two Pythons; not to be built on."""
+    bench = Workbench(tmp_path_factory.mktemp("contained"))
+    return build_in_containers(bench, docker_engine, "--arch", "80,89", "--python", "3.11,3.13")
 
 
 @pytest.fixture(scope="session")
