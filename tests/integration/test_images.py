@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -23,7 +24,15 @@ from fatwheel.images.bases import VARIABLE
 from fatwheel.images.build import Image, ensure_images
 from fatwheel.images.ingredients import FILES
 from fatwheel.load import load_toolchain
-from fatwheel.model import Base, Containers, Package, Toolchain, TorchBuild
+from fatwheel.model import (
+    Base,
+    Containers,
+    Download,
+    Interpreter,
+    Package,
+    Toolchain,
+    TorchBuild,
+)
 from fatwheel.toolchain.fetch import fetch, place
 
 from ..conftest import missing
@@ -81,6 +90,41 @@ class Small:
             default_torch="2.11.0",
             containers=Containers("linux", 0, (base,)),
         )
+
+    def of_archives(self) -> Toolchain:
+        """The same with its compiler and its Python in archives."""
+        toolchain = self.toolchain()
+        nvcc = f"{NVCC}# {self.cache}\n"
+        cuda = self._archive(
+            "cuda_nvcc-linux-x86_64-13.0.88-archive",
+            "cuda_nvcc-linux-x86_64-13.0.88-archive.tar.xz",
+            {"LICENSE": "a licence", "bin/nvcc": nvcc, "include/a.h": "", "lib/libx.so.1": ""},
+        )
+        # The base's own Python, so that there is one that runs there.
+        run = '#!/bin/sh\nexec /usr/bin/python3.11 "$@"\n'
+        python = self._archive("python", "cpython.tar.gz", {"bin/python3.11": run})
+        version = inside(self.lent, self.lent.bases["3.11"], "python3.11", "--version").split()[1]
+        python = dataclasses.replace(python, version=version)
+        return dataclasses.replace(
+            toolchain,
+            packages=tuple(p for p in toolchain.packages if p.role != "compiler"),
+            cuda_files=(cuda,),
+            interpreters=(Interpreter("3.11", python),),
+        )
+
+    def _archive(self, top: str, filename: str, members: dict[str, str]) -> Download:
+        path = self.wheels / filename
+        with tarfile.open(path, f"w:{path.suffix[1:]}") as archive:
+            for name, text in members.items():
+                info = tarfile.TarInfo(f"{top}/{name}")
+                info.size, info.mode = len(text.encode()), 0o755
+                archive.addfile(info, io.BytesIO(text.encode()))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        made = Download(top, "1", "", filename, path.stat().st_size, digest)
+        target = place(made, self.cache / FILES)
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(path, target)
+        return made
 
     def _pip(self) -> Package:
         [pip] = [package for package in LINUX.packages if package.role == "installer"]
@@ -187,6 +231,22 @@ def test_what_an_image_says_of_itself_is_true(small: Small) -> None:
     )  # fmt: skip
     assert late == ""
     inside(small.lent, tag, "test", "-e", f"{environment['cuda_home']}/lib64/libcudart.so")
+
+
+def test_a_toolchain_of_archives(small: Small) -> None:
+    """As linux-cuda12.3 is; its Python is a way to the base's, and its nvcc is a script."""
+    toolchain = small.of_archives()
+    first, last = small.images(toolchain)
+    found = json.loads(inside(small.lent, last.tag, "cat", "/opt/fatwheel/environment.json"))
+    assert found["environment"]["cuda_home"] == "/opt/fatwheel/cuda"
+    nvcc = inside(small.lent, last.tag, "/opt/fatwheel/cuda/bin/nvcc", "--version")
+    assert "V13.0.88" in nvcc
+    torch = inside(small.lent, last.tag, "/opt/fatwheel/env/bin/python", "-c", "import torch")
+    assert torch == ""
+    # The archives themselves are left behind.
+    names = inside(small.lent, first.tag, "ls", "/opt/fatwheel").split()
+    assert sorted(names) == ["cuda", "provision", "python3.11"]
+    inside(small.lent, last.tag, "test", "-f", "/opt/fatwheel/cuda/lib64/libx.so.1")
 
 
 def test_a_torch_that_is_another_stops_the_build(small: Small) -> None:
