@@ -3,9 +3,9 @@
     OUT/TOOLCHAIN/toolchain-0123456789abcdef/       one folder per image, called like its tag
         Dockerfile, provision/, requirements/ …     the texts
         files/SHA256SUMS                            what belongs beside it, for `sha256sum --check`
-        context.json                                tag, base, files with their URLs, command
+        context.json                                tag, base, files with their URLs
 
-A folder appears complete or not at all.
+A folder appears complete or not at all. `invoke build --plan` prints the commands that build them.
 """
 
 from __future__ import annotations
@@ -66,13 +66,12 @@ def render(
 
 
 def described(context: BuildContext) -> dict[str, Any]:
-    """A context as JSON: what it is called, what it needs, and the command that builds it."""
+    """A context as JSON: what it is called, and what it needs."""
     return {
         "kind": context.kind,
         "tag": context.tag,
         "base": context.base,
         "unlocked": list(context.unlocked),
-        "build": f"docker build --tag {context.tag} .",
         "files": [
             {
                 "name": file.name,

@@ -86,7 +86,7 @@ def test_the_texts_of_both_images_and_a_list_of_what_belongs_beside_them(tmp_pat
         assert extra == {"context.json", "files/SHA256SUMS"}
         document = json.loads(found["context.json"])
         assert document["tag"] == item.context.tag
-        assert document["build"] == f"docker build --tag {item.context.tag} ."
+        assert document["base"] == item.context.base
         assert {file["file"].removeprefix("files/") for file in document["files"]} == {
             file.filename for file in item.context.files
         }
