@@ -112,7 +112,8 @@ class Msvc(Family):
     # cl's C1002, C1060, C1076 and C3859; nvcc, of a step that ended with STATUS_NO_MEMORY,
     # STATUS_INSUFFICIENT_RESOURCES or STATUS_COMMITMENT_LIMIT.
     out_of_memory = re.compile(
-        r"^(?:\S.*\(\d+(?:,\d+)?\)|cl|c1xx|[\w.+-]+\.\w+) ?: (?:fatal )?error C(?:1002|1060|1076|3859)\b"
+        r"^(?:\S.*\(\d+(?:,\d+)?\)|cl|c1xx|[\w.+-]+\.\w+) ?: "
+        r"(?:fatal )?error C(?:1002|1060|1076|3859)\b"
         r"|^nvcc error *: '\S+' died with status 0xC0000(?:017|09A|12D)\b"
         rf"|{_DEVICE_OUT_OF_MEMORY}",
         re.MULTILINE | re.IGNORECASE,
@@ -136,9 +137,10 @@ class Msvc(Family):
 
     def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
         words = split_words(line[3:]) if line.startswith("#$ ") and " -E " in line else []
-        if "-E" not in words or words[1:2] != [">"]:
+        if "-E" not in words or ">" not in words:
             return None
-        return [cxx, *words[3:]], words[2]
+        output = words.index(">")
+        return [cxx, *words[1:output], *words[output + 2 :]], words[output + 1]
 
     def anchor(self, name: str) -> str:
         return f'extern "C" {{ int {name} = 1; }}\n'

@@ -127,16 +127,17 @@ class Texts:
     def _pass_command(self, nvcc: list[str], pass_: str, folder: Path) -> list[str]:
         """The command that nvcc itself would run (`--dryrun`), less its output."""
         family = family_of(self._context.cxx)
+        # It lists to stderr on Linux, and to stdout on Windows.
         listing = subprocess.run(
             fitting([*nvcc, "--dryrun"], folder), cwd=folder,
-            env=self._context.variables(folder),
-            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        for line in listing.stderr.splitlines():
+            env=self._context.variables(folder), check=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        ).stdout  # fmt: skip
+        for line in listing.splitlines():
             found = family.pass_command(line, self._context.cxx)
             if found and found[1].endswith(".cpp4.ii") == (pass_ == HOST_PASS):
                 return found[0]
-        raise subprocess.CalledProcessError(1, nvcc, listing.stderr)
+        raise subprocess.CalledProcessError(1, nvcc, listing)
 
     def _variants(self, unit: Unit, pass_: str) -> list[dict[str, Any]]:
         found = self._store.get_json("text", self._key(unit, pass_))

@@ -57,6 +57,19 @@ if sys.platform == "win32":
             return [command[0], "-optf", words.name]
         return [command[0], f"@{words.name}"]
 
+    def to_repeat(command: Sequence[str], folder: Path) -> str:
+        """What a user types to run a command once more."""
+        return f"cd /d {join_words([str(folder)])} && {join_words(command)}"
+
+    def remove_tree(folder: Path) -> None:
+        """Delete a folder, with files that may only be read too. Raises OSError."""
+
+        def retry(remove: Callable[[str], object], path: str, error: object) -> None:
+            os.chmod(path, stat.S_IWRITE)
+            remove(path)
+
+        shutil.rmtree(folder, onerror=retry)
+
     @contextlib.contextmanager
     def job_folder(parent: Path, name: str) -> Iterator[Path]:
         """An empty folder for a job, which goes with the block. cl writes its name into objects,
@@ -85,6 +98,7 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+    import shlex
 
     NVCC = "nvcc"
     VIEW_ROOT = Path("/tmp/fatwheel")
@@ -120,6 +134,14 @@ else:
     def fitting(command: Sequence[str], folder: Path) -> list[str]:
         """A compiler's command as it can be started from `folder`."""
         return list(command)
+
+    def to_repeat(command: Sequence[str], folder: Path) -> str:
+        """What a user types to run a command once more."""
+        return f"cd {shlex.quote(str(folder))} && {shlex.join(command)}"
+
+    def remove_tree(folder: Path) -> None:
+        """Delete a folder. Raises OSError."""
+        shutil.rmtree(folder)
 
     @contextlib.contextmanager
     def job_folder(parent: Path, name: str) -> Iterator[Path]:

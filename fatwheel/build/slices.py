@@ -11,7 +11,6 @@ Standard library only.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from .compilers import Family, family_of
 from .context import Context, digest
 from .preprocess import HOST_PASS, Texts, lay_out, pass_of
 from .processes import Usage, run_measured
-from .sight import fitting, job_folder
+from .sight import fitting, job_folder, to_repeat
 
 _SIGKILL = 9  # Windows' signal module has none
 _NO_SPACE = 1 << 20  # bytes free on a disk that counts as full
@@ -265,7 +264,7 @@ def _failure(
         f"{os.path.basename(command[0])} failed with exit code {usage.returncode}",
         where=job.label,
         details=[*usage.output.rstrip().splitlines(), "", "to repeat it:"],
-        hint=f"cd {shlex.quote(str(kept))} && {shlex.join(command)}",
+        hint=to_repeat(command, kept),
     )
 
 

@@ -24,7 +24,7 @@ from .context import Context, unit_from_wire
 from .launchers import write_program, write_shims
 from .processes import run_group
 from .shim import SETTINGS, settings_text
-from .sight import NVCC
+from .sight import NVCC, remove_tree
 from .variables import bare_variables, real_compilers_variables, upstreams_variables
 from .view import Marks
 
@@ -138,7 +138,7 @@ class Upstream:
             )
         )  # fmt: skip
         # What an earlier run built must not be taken for up to date.
-        shutil.rmtree(self.project.root)
+        remove_tree(self.project.root)
         _copy_tree(self._pristine, self.project.root)
         out = self.work / f"{mode}-wheel"
         shutil.rmtree(out, ignore_errors=True)
@@ -196,7 +196,7 @@ class Upstream:
         # None of the user's variables: compilers see none later on either.
         done = subprocess.run(
             command, env=bare_variables(), stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, check=False,
+            text=True, errors="replace", check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise ToolchainError(

@@ -34,10 +34,13 @@ class Container:
     python: WindowsPython
     tools: BuildTools
 
+    @property
+    def project(self) -> Path:
+        return self.folder / "sources here" / "project" / "windows-demo-1.0"
+
     def prepare(self, fronts: tuple[Front, ...]) -> Message:
         """Unpack the project, describe the image."""
-        project = self.folder / "sources here" / "project" / "windows-demo-1.0"
-        shutil.copytree(PROJECT, project)
+        shutil.copytree(PROJECT, self.project)
         (self.folder / "store").mkdir()
         python = self.python.folder
         described = {

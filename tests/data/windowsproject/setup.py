@@ -24,6 +24,7 @@ class BuildExtension(build_ext):
             self.spawn(
                 [str(CUDA / "bin" / "nvcc"), "-c", str(ROOT / source), "-o", str(output),
                  f"-I{ROOT / 'csrc' / 'headers here'}", "-DFACTOR=3", "-D", "WORDS=\"a b\"",
+                 "--options-file", str(ROOT / "many.rsp"),
                  "-Xcompiler", "/MD,/EHsc", "-O3", "--use-local-env",
                  "-gencode", "arch=compute_80,code=sm_80"]
             )  # fmt: skip
@@ -31,8 +32,8 @@ class BuildExtension(build_ext):
         super().build_extension(extension)
 
 
-# More than Windows' own shell takes, and in all more than a process gets: so it goes to a file.
-MANY = [f"/DNUMBER_{number}_OF_MANY_MACROS_THAT_SAY_NOTHING={number}" for number in range(200)]
+# More than a command line of Windows takes (32,767 characters): so it goes to a file.
+MANY = [f"-DNUMBER_{number}_OF_MANY_MACROS_THAT_SAY_NOTHING={number}" for number in range(800)]
 (ROOT / "many.rsp").write_text("\n".join(MANY))
 
 setup(

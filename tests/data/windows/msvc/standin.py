@@ -105,16 +105,30 @@ def link(words: list[str]) -> int:
 def expanded(words: list[str]) -> Iterator[str]:
     for word in words:
         if word.startswith("@"):
-            text = Path(host_path(word[1:])).read_text()
-            # What nvcc, ninja and setuptools write: quotes, and backslashes before quotes.
-            found = re.findall(r'((?:"(?:\\"|[^"])*"|[^\s"])+)', text)
-            yield from (unquoted(part) for part in found)
+            yield from words_of(Path(host_path(word[1:])).read_text())
         else:
             yield word
 
 
-def unquoted(word: str) -> str:
-    return re.sub(r'\\"|"', lambda mark: '"' if mark[0] == '\\"' else "", word)
+def words_of(text: str) -> Iterator[str]:
+    """As Microsoft's C run time splits them, but for doubled quotes, which nobody writes."""
+    word: str | None = None
+    quoted = False
+    for slashes, quote, other in re.findall(r'(\\+(?="))|(")|((?s:.))', text):
+        if slashes:
+            word = (word or "") + "\\" * (len(slashes) // 2)
+            quoted ^= len(slashes) % 2 == 1  # its quotation mark will be taken for a quote
+            word += '"' * (len(slashes) % 2)
+        elif quote:
+            quoted, word = not quoted, word or ""
+        elif other.isspace() and not quoted:
+            if word is not None:
+                yield word
+            word = None
+        else:
+            word = (word or "") + other
+    if word is not None:
+        yield word
 
 
 def host_path(word: str) -> str:

@@ -2,7 +2,7 @@
 extern "C" void run_scale(float *, int);
 void run_shift(int *);
 
-#if NUMBER_199_OF_MANY_MACROS_THAT_SAY_NOTHING != 199
+#if NUMBER_799_OF_MANY_MACROS_THAT_SAY_NOTHING != 799
 #error "a long command lost its end"
 #endif
 

@@ -1,0 +1,143 @@
+"""How the worker starts programs on Windows, measures them and ends them, under Wine; what Wine
+itself does not measure (memory of a job object) is not tried here."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fatwheel.build.quoting import join_words, split_words
+
+from .windows import WindowsPython, windows_path
+from .windowsinside import ROOT
+
+pytestmark = pytest.mark.slow
+
+START = "import sys, os; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+MEASURED = """
+from fatwheel.build.processes import run_measured
+usage = run_measured([sys.executable, "-Ic", sys.argv[3]], Path(sys.argv[2]), dict(os.environ))
+print(dict(code=usage.returncode, output=usage.output, cpu=usage.cpu))
+"""
+# A program that goes on for a while after the one that started it has ended.
+LEAVES_ONE = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-Ic", "import time; time.sleep(5); open(r'{}', 'w')"])
+"""
+ENDS_ALL = """
+import subprocess
+from fatwheel.build.processes import end_group, lead_group
+lead_group()
+lead_group()
+subprocess.Popen([sys.executable, "-Ic", sys.argv[3]])
+print("begun", flush=True)
+end_group()
+"""
+
+
+@pytest.fixture
+def run(windows_python: WindowsPython, tmp_path: Path) -> Callable[..., str]:
+    def call(code: str, *arguments: str) -> str:
+        return windows_python.run("-c", START + code, ROOT, tmp_path, *arguments)
+
+    return call
+
+
+def test_a_program_s_end_output_and_time(run: Callable[..., str]) -> None:
+    burn = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    found = ast.literal_eval(run(MEASURED, f"import sys; print('said')\n{burn}\nsys.exit(3)"))
+    assert (found["code"], found["output"].split()) == (3, ["said"])
+    assert 0.3 <= found["cpu"] < 10
+
+
+def test_what_a_compiler_leaves_running_ends_with_it(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    late = tmp_path / "late"
+    found = ast.literal_eval(run(MEASURED, LEAVES_ONE.format(windows_path(late))))
+    assert found["code"] == 0, found
+    time.sleep(7)
+    assert not late.exists(), "a compiler's child outlived it"
+
+
+def test_all_of_a_worker_s_group_ends(
+    windows_python: WindowsPython, run: Callable[..., str], tmp_path: Path
+) -> None:
+    late = tmp_path / "late"
+    sleeper = f"import time; time.sleep(5); open(r'{windows_path(late)}', 'w')"
+    done = windows_python.wine.run(
+        windows_python.folder / "python.exe", "-I", "-c", START + ENDS_ALL, ROOT, tmp_path, sleeper
+    )
+    assert done.stdout.split() == ["begun"], done.stderr
+    time.sleep(7)
+    assert not late.exists(), "a worker's child outlived it"
+
+
+def test_windows_splits_command_lines_as_we_do(run: Callable[..., str]) -> None:
+    """CommandLineToArgvW, and the C run time of CPython, on lines of all kinds."""
+    lines = [
+        'a "b c" d', r'"ab\"c" "\\" d', r'a\\\b d"e f"g h', r'a\\\"b c d', r'a\\\\"b c" d e',
+        r'-DA="x y" -IC:\a\ b', '"" x', join_words(["a b\\", 'c"d', "", "C:\\x y\\z"]),
+    ]  # fmt: skip
+    code = """
+import ctypes, json
+from ctypes import wintypes
+split = ctypes.windll.shell32.CommandLineToArgvW
+split.restype = ctypes.POINTER(wintypes.LPWSTR)
+count = ctypes.c_int()
+answers = []
+for line in json.loads(sys.argv[3]):
+    found = split("program " + line, ctypes.byref(count))
+    answers.append(found[1:count.value])
+print(json.dumps(answers))
+"""
+    answers = json.loads(run(code, json.dumps(lines)))
+    assert dict(zip(lines, answers, strict=True)) == {line: split_words(line) for line in lines}
+
+
+def test_commands_of_any_length_start(run: Callable[..., str]) -> None:
+    """Windows takes 32,767 characters; a response file takes the rest."""
+    code = """
+from fatwheel.build.sight import fitting
+folder = Path(sys.argv[2])
+words = ["-DA=" + "x" * 100, '-DB="a b"', "-IC:\\\\with space\\\\"] * 400
+short = fitting(["cl.exe", *words[:3]], folder)
+long = [fitting([program, *words], folder) for program in ("cl.exe", "C:/cuda/bin/nvcc.exe")]
+from fatwheel.build.quoting import split_words
+same = split_words((folder / "words.rsp").read_text()) == words
+print(dict(short=len(short), long=long, same=same))
+"""
+    found = ast.literal_eval(run(code))
+    assert found == {
+        "short": 4,
+        "long": [["cl.exe", "@words.rsp"], ["C:/cuda/bin/nvcc.exe", "-optf", "words.rsp"]],
+        "same": True,
+    }
+
+
+def test_the_project_s_own_build_ends_with_whoever_started_it(
+    windows_python: WindowsPython, tmp_path: Path
+) -> None:
+    late = tmp_path / "late"
+    code = f"""
+from fatwheel.build.processes import run_group
+sleep = "import time; time.sleep(6); open(r'{windows_path(late)}', 'w')"
+run_group([sys.executable, "-Ic", sleep], dict(os.environ), Path(sys.argv[2], "log"))
+"""
+    process = subprocess.Popen(
+        [windows_python.wine.wine, str(windows_python.folder / "python.exe"), "-I", "-c",
+         "import threading, os; threading.Timer(2, lambda: os._exit(9)).start()\n" + START + code,
+         windows_path(ROOT), windows_path(tmp_path)],
+        env=windows_python.wine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 9, output
+    time.sleep(7)
+    assert not late.exists(), "upstream's build outlived the worker"
