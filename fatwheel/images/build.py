@@ -68,11 +68,11 @@ def ensure_images(
     Raises EngineError, ToolchainError (nothing has been locked), what `contexts_of` and `fetch`
     raise, and StoreError.
     """
-    bases = resolved_bases(engine, python, emit)
-    contexts = contexts_of(toolchain, python, torch, bases)
+    contexts_of(toolchain, python, torch, {})  # whatever is wrong is told before anything else
     containers = toolchain.containers
     assert containers is not None, "contexts_of saw to it"
     engine.check_os(containers.os, toolchain.name)
+    contexts = contexts_of(toolchain, python, torch, resolved_bases(engine, python, emit))
     if _found(engine, contexts[-1]) is None:
         check_locked(contexts, toolchain)
         with alone(cache, emit):

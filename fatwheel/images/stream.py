@@ -30,13 +30,21 @@ def tar_of(context: BuildContext, places: Mapping[str, Path], advance: Advance) 
     """The archive, piece by piece.
 
     places: for each of the context's files, by its name, where it is. advance is told how many
-    bytes of content each piece had. Raises FetchError where a file changes meanwhile, OSError.
+    bytes of content each piece had. Raises FetchError where a file changes meanwhile.
     """
     for path, text in context.texts:
         yield from _member(path, len(text), io.BytesIO(text), advance)
     for file in context.files:
-        with places[file.filename].open("rb") as stream:
-            yield from _member(f"files/{file.filename}", file.size, stream, advance)
+        place = places[file.filename]
+        try:
+            with place.open("rb") as stream:
+                yield from _member(f"files/{file.filename}", file.size, stream, advance)
+        except OSError as error:  # which would be taken for the engine's
+            raise FetchError(
+                f"cannot read a file for an image: {error.strerror}",
+                where=str(place),
+                hint="something else changes the cache: run the same command again",
+            ) from error
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 

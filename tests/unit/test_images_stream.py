@@ -84,3 +84,10 @@ def test_a_file_that_becomes_shorter_is_told(context: BuildContext, tmp_path: Pa
     (tmp_path / "a.zip").write_bytes(b"a" * 10)
     with pytest.raises(FetchError, match=r"a\.zip became shorter"):
         list(tar_of(context, places(context, tmp_path), lambda count: None))
+
+
+def test_a_file_that_is_gone_is_told(context: BuildContext, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").unlink()
+    with pytest.raises(FetchError, match="cannot read a file for an image: No such file") as caught:
+        list(tar_of(context, places(context, tmp_path), lambda count: None))
+    assert caught.value.where == str(tmp_path / "a.zip")
