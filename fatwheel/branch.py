@@ -8,7 +8,9 @@ Standard library only: this module is imported inside build containers, Windows 
 
 from __future__ import annotations
 
+import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from .files import files_below
@@ -51,12 +53,17 @@ class Harvest:
         What is damaged stays where it is: it is made again when it is missed.
         """
         count = 0
+        for path in files_below(self._root):
+            # Builds of strangers write here. What is no file could keep its reader waiting.
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
         for path in files_below(self._root / "refs"):
             kind, key = path.parent.parent.name, path.name
             try:
                 sha256 = self._branch.digest(kind, key)
             except ValueError:
-                continue  # not of a store's making: builds of strangers run in there
+                continue  # not of a store's making
             if sha256 is None or self._taken.get((kind, key)) == sha256:
                 continue
             data = self._branch.get(kind, key)

@@ -123,11 +123,17 @@ def _call(
     Harvest(incoming / BRANCH, site.store).gather()
     if answer is None:
         raise _silent(site, purpose, ending, limits)
-    outcome = json.loads(answer)
-    if outcome["outcome"] == "killed":
-        raise _short_of_memory(purpose, limits)
-    if outcome["outcome"] == "failed":
-        raise error_of(outcome)
+    try:
+        outcome = json.loads(answer)
+        if outcome["outcome"] == "killed":
+            raise _short_of_memory(purpose, limits)
+        if outcome["outcome"] == "failed":
+            raise error_of(outcome)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # The project's own build runs beside what answers.
+        raise EngineError(
+            "the container says what none of ours says", where=purpose, details=[answer[:200]]
+        ) from error
     return incoming, outcome
 
 

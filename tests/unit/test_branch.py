@@ -199,3 +199,15 @@ def test_a_link_out_of_the_branch_brings_nothing_in(stores: Stores) -> None:
     os.symlink(secret, path)
     assert stores.harvest.gather() == 0
     assert stores.trunk.get("slice", KEY) is None
+
+
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """A build in a container may leave anything: reading a pipe would never end."""
+    root = tmp_path / "branch"
+    Store(root, 1 << 30).put("slice", KEY, b"slice")
+    for place in (root / "refs" / "slice" / "ff" / "ff00ff00", root / "objects" / "pipe"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(place)
+    store = Store(tmp_path / "store", 1 << 30)
+    assert Harvest(root, store).gather() == 1
+    assert store.get("slice", KEY) == b"slice"
