@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,27 @@ def test_the_wheel_is_one_for_this_python_and_windows(built: Built) -> None:
         assert "windows_demo/_C.cp311-win_amd64.pyd" in archive.namelist()
         [name] = [name for name in archive.namelist() if name.endswith("/WHEEL")]
         assert "Tag: cp311-cp311-win_amd64" in archive.read(name).decode().splitlines()
+
+
+def test_it_is_packed_alike_on_both_systems(built: Built, tmp_path: Path) -> None:
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from fatwheel.wheels.pack import digest_of_contents, repack
+packed = repack(Path(sys.argv[2]), Path(sys.argv[3]), local_version="cu130.sm80", extra_files={},
+                epoch=1700000000)
+print(packed.name, digest_of_contents(packed))
+"""
+    for name in ("windows", "linux"):
+        (tmp_path / name).mkdir()
+    there = built.container.python.run("-c", code, ROOT, built.wheel, tmp_path / "windows")
+    here = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(ROOT), str(built.wheel), str(tmp_path / "linux")],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert there.split() == here.split()
+    assert there.startswith("windows_demo-1.0+cu130.sm80-cp311-cp311-win_amd64.whl ")
 
 
 def test_windows_python_imports_it(built: Built, tmp_path: Path) -> None:
