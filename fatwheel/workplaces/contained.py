@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from ..build.inside import CAPTURE, PROJECT, Message
 from ..build.lookup import Lookup, SliceDigests
 from ..cache import cache_folder
 from ..containers.client import DockerEngine, connect
-from ..containers.layouts import layout_of
+from ..containers.layouts import layout_of, owner
 from ..containers.reaping import build_labels, reap
 from ..engines import docker
 from ..engines.allot import Limits
@@ -94,6 +95,9 @@ def contained_premises(target: Target, emit: Emit) -> Premises:
     assert toolchain.containers is not None, "engine_for saw to it"
     engine = connect()
     engine.check_os(toolchain.containers.os, toolchain.name)
+    if owner(engine) is not None:
+        # Its containers are somebody else, who must be able to read what is written here.
+        os.umask(os.umask(0o077) & ~0o055)
     reap(engine, cache_folder())
     with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
         image = ensure_image(engine, toolchain, target.python, target.torch, cache_folder(), emit)
