@@ -59,6 +59,10 @@ class Family:
         """A definition of an external symbol that nobody else sees."""
         raise NotImplementedError
 
+    def names_of_jobs(self, scratch: str) -> re.Pattern[bytes] | None:
+        """Finds the jobs' own folders, below `scratch`, in texts; None where none are named."""
+        raise NotImplementedError
+
 
 class Gcc(Family):
     object_name = "output"
@@ -100,6 +104,9 @@ class Gcc(Family):
 
     def anchor(self, name: str) -> str:
         return f'extern "C" {{ __attribute__((visibility("hidden"))) int {name} = 1; }}\n'
+
+    def names_of_jobs(self, scratch: str) -> re.Pattern[bytes] | None:
+        return None
 
 
 class Msvc(Family):
@@ -144,6 +151,11 @@ class Msvc(Family):
 
     def anchor(self, name: str) -> str:
         return f'extern "C" {{ int {name} = 1; }}\n'
+
+    def names_of_jobs(self, scratch: str) -> re.Pattern[bytes] | None:
+        # cl may name a file by its whole path, in small letters, with doubled backslashes.
+        folder = re.escape(scratch.replace("\\", "\\\\").encode())
+        return re.compile(folder + rb'\\\\[^\\"]+', re.IGNORECASE)
 
 
 def family_of(cxx: str) -> Family:

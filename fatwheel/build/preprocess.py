@@ -50,6 +50,7 @@ class Texts:
         self._context = context
         self._store = store
         self._files: dict[str, tuple[str | None, bool]] = {}
+        self._volatile = family_of(context.cxx).names_of_jobs(context.scratch)
 
     def recorded(self, unit: Unit, pass_: str) -> str | None:
         """The text's digest by an earlier record that still holds, or None."""
@@ -67,7 +68,7 @@ class Texts:
 
     def record(self, unit: Unit, pass_: str, text: Path) -> str:
         """Remember which files a text came from; returns its digest."""
-        sha, names = _read_text(text)
+        sha, names = _read_text(text, self._volatile)
         files = [(name, *self._file(name)) for name in names]
         lists = any(in_file for _, _, in_file in files) or any(
             _ARCHLIST in argument for argument in unit.preprocessor + unit.codegen
@@ -188,12 +189,15 @@ def unit_header(unit: Unit, archlist: tuple[int, ...], family: Family) -> str:
     )
 
 
-def _read_text(path: Path) -> tuple[str, list[str]]:
-    """sha256 of a text, and the files that its line markers name, in order, each once."""
+def _read_text(path: Path, volatile: re.Pattern[bytes] | None) -> tuple[str, list[str]]:
+    """sha256 of a text, and the files that its line markers name, in order, each once.
+
+    volatile finds what is another in each job, though it means the same.
+    """
     if path.stat().st_size == 0:
         return hashlib.sha256(b"").hexdigest(), []
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        sha = hashlib.sha256(view).hexdigest()
+        sha = hashlib.sha256(volatile.sub(b".", view) if volatile else view).hexdigest()
         names = dict.fromkeys(match[1] for match in _MARKER.finditer(view))
     return sha, [
         _unescape(name).decode("utf-8", "surrogateescape")

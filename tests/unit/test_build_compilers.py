@@ -115,3 +115,14 @@ def test_only_preprocessing_has_the_same_arguments() -> None:
         assert command[-1] == "a.cpp"
         assert command[command.index("-DA") : command.index("-DA") + 2] == ["-DA", "-Ib"]
         assert "-E" in command
+
+
+def test_texts_of_cl_may_name_a_job_s_folder() -> None:
+    found = Msvc().names_of_jobs(r"C:\b\scratch")
+    assert found is not None
+    for name in ("text-12ab-host", "0123456789ab"):
+        text = rf'#line 1 "c:\\B\\scratch\\{name}\\fatwheel.h"'
+        assert found.sub(b".", text.encode()) == rb'#line 1 ".\\fatwheel.h"'
+    other = rb'#line 1 "C:\\b\\p-1\\src\\a.h"'
+    assert found.sub(b".", other) == other
+    assert Gcc().names_of_jobs("/tmp/scratch") is None, "gcc sees it through /proc/self/cwd"
