@@ -40,7 +40,7 @@ from .plandocument import (
     PlannedWheel,
 )
 from .prepare import HOME, Asked, resolve
-from .toolchain.compilers import compiler_id
+from .toolchain.builds import compiler_id
 from .wheels.name import WheelName, version_label, with_local
 from .workplaces.choose import DOCKER, default_toolchain, engine_for
 

@@ -20,8 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import provision
 from ..containers.layouts import Layout, layout_of
-from ..errors import ConfigError, ToolchainError, UsageError
+from ..errors import ConfigError, ToolchainError
 from ..model import Base, Containers, Download, Package, Toolchain, TorchBuild
+from ..toolchain.builds import build_of
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "docker"
 REPOSITORY = "fatwheel"
@@ -72,7 +73,7 @@ def contexts_of(
     Raises UsageError for a Python or torch that the toolchain does not serve, ToolchainError where
     it has no images, ConfigError where its pins cannot make one.
     """
-    maker = _Maker(toolchain, _containers(toolchain), _build(toolchain, python, torch))
+    maker = _Maker(toolchain, _containers(toolchain), build_of(toolchain, python, torch))
     made = maker.toolchain_image(bases.get(python) or _reference(maker.base()))
     return made, maker.env_image(made.tag)
 
@@ -84,17 +85,6 @@ def _containers(toolchain: Toolchain) -> Containers:
             hint="its file needs a [containers] table; `--engine process` needs no images",
         )
     return toolchain.containers
-
-
-def _build(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
-    for build in toolchain.builds:
-        if (build.python, build.torch) == (python, torch):
-            return build
-    served = [f"Python {build.python} with torch {build.torch}" for build in toolchain.builds]
-    raise UsageError(
-        f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
-        hint="it serves: " + ", ".join(served),
-    )
 
 
 def _reference(base: Base) -> str:

@@ -29,13 +29,13 @@ from packaging.utils import parse_wheel_filename
 
 from .. import files
 from ..cache import VARIABLE
-from ..errors import StoreError, ToolchainError, UsageError
+from ..errors import StoreError, ToolchainError
 from ..events import Emit, Note, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
 from ..provision.hostcompiler import find_host_compiler
 from ..provision.mend import mend
 from ..provision.tools import check_nvcc, check_torch, run
-from .compilers import compiler_id, pins
+from .builds import build_of, compiler_id, pins
 from .fetch import fetch, place
 from .interpreters import Interpreter, find_interpreter
 from .unpack import is_unpacked, link_into, unpack_all
@@ -59,7 +59,7 @@ def ensure_environment(
     where the machine lacks something or the result does not work, StoreError (no space), and
     what `fetch` raises.
     """
-    build = _build(toolchain, python, torch)
+    build = build_of(toolchain, python, torch)
     _check_kind(toolchain)
     _check_platform(toolchain, build)
     plan = _Plan(toolchain, build, find_interpreter(python), cache)
@@ -70,17 +70,6 @@ def ensure_environment(
             _sweep(cache)
             _make(plan, emit)
     return plan.environment(plan.root)
-
-
-def _build(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
-    for build in toolchain.builds:
-        if (build.python, build.torch) == (python, torch):
-            return build
-    served = [f"Python {build.python} with torch {build.torch}" for build in toolchain.builds]
-    raise UsageError(
-        f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
-        hint="it serves: " + ", ".join(served),
-    )
 
 
 def _check_kind(toolchain: Toolchain) -> None:

@@ -34,7 +34,7 @@ from ..prepare import (
     store_folder,
     unpacked,
 )
-from ..toolchain.compilers import compiler_id
+from ..toolchain.builds import build_of, compiler_id
 from .base import Premises, Workplace
 
 _ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
@@ -101,10 +101,7 @@ def contained_premises(target: Target, emit: Emit) -> Premises:
     reap(engine, cache_folder())
     with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
         image = ensure_image(engine, toolchain, target.python, target.torch, cache_folder(), emit)
-    [build] = [
-        build for build in toolchain.builds
-        if (build.python, build.torch) == (target.python, target.torch)
-    ]  # fmt: skip
+    build = build_of(toolchain, target.python, target.torch)
     room = max(engine.memory - _ENGINE_KEEPS, engine.memory // 2)
     return _Contained(
         engine, image, compiler_id(toolchain, build), digest(image),

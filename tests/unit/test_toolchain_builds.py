@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from fatwheel.model import Download, Package, Toolchain, TorchBuild
-from fatwheel.toolchain.compilers import compiler_id, pins
+from fatwheel.toolchain.builds import compiler_id, pins
 
 NVCC = Package("nvidia-cuda-nvcc", "13.0.88", "nvcc.whl", 1, "aa" * 32, "compiler")
 CRT = Package("nvidia-cuda-crt", "13.0.88", "crt.whl", 1, "bb" * 32, "compiler")

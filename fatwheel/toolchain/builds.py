@@ -1,11 +1,24 @@
-"""What makes device code what it is: the bytes of a toolchain's CUDA compilers."""
+"""One Python with one torch of a toolchain, and what makes its device code what it is."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 
+from ..errors import UsageError
 from ..model import Package, Toolchain, TorchBuild
+
+
+def build_of(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
+    """The build for a Python (`3.11`) and a torch (`2.11.0`); UsageError where there is none."""
+    for build in toolchain.builds:
+        if (build.python, build.torch) == (python, torch):
+            return build
+    served = [f"Python {build.python} with torch {build.torch}" for build in toolchain.builds]
+    raise UsageError(
+        f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
+        hint="it serves: " + ", ".join(served),
+    )
 
 
 def compiler_id(toolchain: Toolchain, build: TorchBuild) -> str:
