@@ -96,7 +96,8 @@ def test_images_are_not_built_again(contained: Contained) -> None:
     )
     assert done.code == 0, done.err
     images = json.loads(done.out)["images"]
-    assert len(images) == 4
+    # A toolchain's image need not be there any more for those that were built on it.
+    assert [image["kind"] for image in images].count("env") == 2
     assert not any(image["built"] for image in images)
 
 
