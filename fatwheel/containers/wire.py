@@ -53,7 +53,11 @@ class Wire:
                 yield stream, data
 
     def close(self) -> None:
+        """End both directions, also for who is waiting in one of them."""
         with suppress(Exception):  # named pipes have errors of their own
+            if not _is_pipe(self._socket):
+                self._socket.shutdown(2)  # closing alone leaves a writer waiting
+        with suppress(Exception):
             self._attached.close()
 
     def _exactly(self, size: int) -> bytes:
