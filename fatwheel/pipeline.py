@@ -58,7 +58,7 @@ class BuildRequest:
 
 def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay."""
-    _check_choice("--front", request.front, FRONTS)
+    check_front(request.front)
     toolchain = request.toolchain or default_toolchain(request.engine)
     asked = resolve(request.kernel, toolchain, request.archs, request.pythons, request.torch)
     engine = engine_for(asked.toolchain, request.engine)
@@ -85,6 +85,14 @@ def _split_wheel(wheel: WheelMade, emit: Emit) -> Iterator[Edited]:
         wanted = [request for request in requests if request.arch.number == number]
         with step(emit, "split", ",".join(map(str, wanted))):
             yield thin_wheel(path, selection_for(wanted), path.parent)
+
+
+def check_front(mode: str) -> None:
+    """Raise UsageError for what `--front` does not know."""
+    if mode not in FRONTS:
+        raise UsageError(
+            f"{mode!r} is not a valid choice", where="--front", hint=f"valid: {', '.join(FRONTS)}"
+        )
 
 
 def fronts_for(target: Target, mode: str, compiler_id: str) -> tuple[Front, ...]:
@@ -223,10 +231,3 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise disk_error(error, "write wheels", folder, "--out FOLDER") from error
-
-
-def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise UsageError(
-            f"{value!r} is not a valid choice", where=option, hint=f"valid: {', '.join(valid)}"
-        )

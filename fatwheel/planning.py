@@ -21,13 +21,12 @@ from .containers.specs import EngineFacts
 from .engines.allot import Allotment, Limits, allot
 from .engines.logs import log_name, shard_purpose
 from .engines.stations import Station
-from .errors import UsageError
 from .images.bases import named_bases
 from .images.build import build_options, labels_of
 from .images.contexts import BuildContext, contexts_of
 from .machine import cores, free_memory
 from .model import Containers, Front, Job, Recipe, Shard, Target, Toolchain, Unit
-from .pipeline import FRONTS, BuildRequest, fronts_for
+from .pipeline import BuildRequest, check_front, fronts_for
 from .plan import make_shards
 from .plandocument import (
     DEVICE_CODE,
@@ -40,7 +39,7 @@ from .plandocument import (
     PlannedWheel,
 )
 from .prepare import HOME, Asked, resolve
-from .toolchain.builds import compiler_id
+from .toolchain.builds import build_of, compiler_id
 from .wheels.name import WheelName, version_label, with_local
 from .workplaces.choose import DOCKER, default_toolchain, engine_for
 
@@ -50,12 +49,7 @@ def plan_document(request: BuildRequest) -> PlanDocument:
 
     Raises UsageError, or ConfigError, for what cannot be built.
     """
-    if request.front not in FRONTS:
-        raise UsageError(
-            f"{request.front!r} is not a valid choice",
-            where="--front",
-            hint=f"valid: {', '.join(FRONTS)}",
-        )
+    check_front(request.front)
     toolchain = request.toolchain or default_toolchain(request.engine)
     asked = resolve(request.kernel, toolchain, request.archs, request.pythons, request.torch)
     engine = engine_for(asked.toolchain, request.engine)
@@ -88,11 +82,7 @@ def plan_document(request: BuildRequest) -> PlanDocument:
 
 def _fronts(asked: Asked, mode: str) -> tuple[Front, ...]:
     """Those of the first target; the others have the same, as they have the same compilers."""
-    [build] = [
-        build
-        for build in asked.toolchain.builds
-        if (build.python, build.torch) == (asked.pythons[0], asked.torch)
-    ]
+    build = build_of(asked.toolchain, asked.pythons[0], asked.torch)
     return fronts_for(asked.targets[0], mode, compiler_id(asked.toolchain, build))
 
 

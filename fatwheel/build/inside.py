@@ -117,7 +117,6 @@ def _capture(message: Message) -> dict[str, Any]:
         "outcome": "made",
         "units": [asdict(unit) for unit in units],
         "lookup": lookup.to_wire(),
-        "host_id": order.host_id,
     }
 
 

@@ -27,7 +27,7 @@ from ..containers.running import Container, Ending
 from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
 from ..model import Job, Unit
 from ..store import Store
-from .allot import Limits
+from .allot import Limits, gib
 from .base import Reports, Worker
 from .conversation import Conversation, error_of
 from .logs import log_name, shard_purpose
@@ -209,7 +209,7 @@ def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
 
 def _in_words(ending: Ending, limits: Limits) -> str:
     if ending.out_of_memory:
-        return f"its container used more than the {_gib(limits.memory)} that it may have"
+        return _too_much(limits)
     words = f"its container ended with exit code {ending.code}"
     if ending.last_lines:
         words += ": " + " / ".join(line.strip() for line in ending.last_lines[-3:])
@@ -231,11 +231,9 @@ def _silent(
 
 def _short_of_memory(purpose: str, limits: Limits) -> OutOfMemoryError:
     return OutOfMemoryError(
-        f"its container used more than the {_gib(limits.memory)} that it may have",
-        where=purpose,
-        hint="give the build more memory: --memory",
+        _too_much(limits), where=purpose, hint="give the build more memory: --memory"
     )
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _too_much(limits: Limits) -> str:
+    return f"its container used more than the {gib(limits.memory)} that it may have"

@@ -14,7 +14,7 @@ from ..build.schedule import Scheduler
 from ..errors import FatwheelError, OutOfMemoryError
 from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from ..model import Job, Shard
-from .allot import Allotment, Limits
+from .allot import Allotment, Limits, gib
 from .base import Engine, JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker
 
 _SAMPLE_EVERY = 0.5  # seconds between two looks at the memory in use
@@ -119,9 +119,9 @@ class JobRun:
             )
             self._done_with(report.job)
         elif isinstance(report, JobKilled):
-            reason = f"killed for memory at {_gib(report.rss)}"
+            reason = f"killed for memory at {gib(report.rss)}"
             if report.limit:
-                reason += f"; its container may have {_gib(report.limit)}"
+                reason += f"; its container may have {gib(report.limit)}"
             self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)
@@ -150,7 +150,3 @@ class JobRun:
         self.errors.append(error)
         self._emit(JobFailed(job, self._shard_of[job], error.what, retry=False))
         self._done_with(job)
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

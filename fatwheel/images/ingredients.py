@@ -13,14 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..cache import VARIABLE
 from ..errors import ToolchainError
-from ..events import Emit, Note
+from ..events import Emit
 from ..files import disk_error
 from ..model import Toolchain
 from ..toolchain.fetch import fetch
+from ..toolchain.turns import one_at_a_time
 from .contexts import BuildContext
 
 FILES = "image-files"
@@ -56,21 +55,8 @@ def alone(cache: Path, emit: Emit) -> Iterator[None]:
     folder = cache / FILES
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _held(FileLock(folder / "lock"), emit):
+        with one_at_a_time(folder, "making images", emit):
             yield
     except OSError as error:
         doing = "keep the files of images"
         raise disk_error(error, doing, cache, f"{VARIABLE}=FOLDER") from error
-
-
-@contextmanager
-def _held(lock: FileLock, emit: Emit) -> Iterator[None]:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit(Note("another build is making images: waiting for it"))
-        lock.acquire(poll_interval=0.2)
-    try:
-        yield
-    finally:
-        lock.release()

@@ -23,14 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
 
 from .. import files
 from ..cache import VARIABLE
 from ..errors import StoreError, ToolchainError
-from ..events import Emit, Note, Progress
+from ..events import Emit, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
 from ..provision.hostcompiler import find_host_compiler
 from ..provision.mend import mend
@@ -38,6 +37,7 @@ from ..provision.tools import check_nvcc, check_torch, run
 from .builds import build_of, compiler_id, pins
 from .fetch import fetch, place
 from .interpreters import Interpreter, find_interpreter
+from .turns import one_at_a_time
 from .unpack import is_unpacked, link_into, unpack_all
 
 LABEL = "install"
@@ -173,16 +173,8 @@ def _alone(cache: Path, emit: Emit) -> Iterator[None]:
     """Hold the lock on environments and packages; say so when that takes waiting."""
     folder = cache / "envs"
     folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit(Note("another build is making a toolchain's environment: waiting for it"))
-        lock.acquire(poll_interval=0.2)
-    try:
+    with one_at_a_time(folder, "making a toolchain's environment", emit):
         yield
-    finally:
-        lock.release()
 
 
 def _sweep(cache: Path) -> None:
