@@ -127,6 +127,18 @@ class EngineError(FatwheelError):
     exit_code = 14
 
 
+class RebuildError(FatwheelError):
+    """A rebuilt or compared wheel is not the same as the other one."""
+
+    exit_code = 15
+
+
+class LockError(FatwheelError):
+    """A build would use something that its lock does not list."""
+
+    exit_code = 16
+
+
 class InterruptedBuildError(FatwheelError):
     """Ctrl-C: the workers were ended, what was finished is kept."""
 

@@ -212,6 +212,7 @@ class Recipe:
     imports:          modules that must import from the finished wheel, in this order.
     stub_commands:    commands that upstream's build calls without need (`git`): each must be
                       replaced on its PATH by one that does nothing and succeeds.
+    runtime:          wheels besides torch that its modules import.
     memory, seconds:  of one job, where no cost below fits; of several costs the first counts.
     epoch:            seconds since 1970 for every time in the wheel, unless SOURCE_DATE_EPOCH.
     digest:           over the file's meaning, and over the sources where they lie beside it.
@@ -232,6 +233,7 @@ class Recipe:
     digest: str
     subdirectory: str = ""
     stub_commands: tuple[str, ...] = ()
+    runtime: tuple[Package, ...] = ()
 
 
 @dataclass(frozen=True)

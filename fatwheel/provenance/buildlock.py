@@ -1,0 +1,154 @@
+"""What one build may use, by hash: the words in which a lock is read, written and compared.
+
+A lock is for one recipe, Python and torch; it does not depend on the architectures, nor on where
+the build runs: processes and containers with the same tools have the same lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .. import __version__
+from ..arch import ArchRequest
+from ..model import Base, Download, Package, Recipe, Source, Target, Toolchain
+from ..sourcetree import tree_digest
+
+
+@dataclass(frozen=True)
+class Host:
+    """What of the machine, or of the image, reaches a wheel.
+
+    compiler: `g++ 12.2.0`; compiler_id: digest of what it is made of. python: `3.11.7`.
+    """
+
+    compiler: str
+    compiler_id: str
+    python: str
+
+
+@dataclass(frozen=True)
+class BuildLock:
+    """A lock, as the words of the design.
+
+    toolchain has what this build may use of it alone: one TorchBuild, one base.
+    source_digest is that of the sdist, or of the source folder's tree. fatwheel: the version that
+    wrote it.
+    """
+
+    recipe: Recipe
+    source_digest: str
+    toolchain: Toolchain
+    python: str
+    torch: str
+    host: Host
+    fatwheel: str = __version__
+
+
+@dataclass(frozen=True)
+class Material:
+    """One thing that went into a build, and its sha256.
+
+    role: as a Package's, or 'cuda', 'interpreter', 'msvc', 'image', 'host'. filename and url may
+    be '', size 0 where there is none.
+    """
+
+    role: str
+    name: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    url: str
+
+
+def lock_of(target: Target, host: Host) -> BuildLock:
+    """The lock of one target. Raises ConfigError where its source folder cannot be read."""
+    source = target.recipe.source
+    digest = source.package.sha256 if source.package else tree_digest(_folder(source))
+    toolchain = _narrowed(target)
+    return BuildLock(target.recipe, digest, toolchain, target.python, target.torch, host)
+
+
+def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
+    """The target that a lock was made for, with these architectures."""
+    return Target(lock.recipe, lock.toolchain, lock.python, lock.torch, archs)
+
+
+def pins_of(lock: BuildLock) -> tuple[Package | Download, ...]:
+    """Every file of a lock that can be fetched."""
+    recipe, toolchain = lock.recipe, lock.toolchain
+    found: list[Package | Download] = [*toolchain.packages, *toolchain.builds[0].packages]
+    found += [*recipe.runtime, *toolchain.cuda_files]
+    found += [one.download for one in toolchain.interpreters]
+    if recipe.source.package:
+        found.insert(0, recipe.source.package)
+    if toolchain.msvc:
+        found.append(toolchain.msvc.bootstrapper)
+    return tuple(found)
+
+
+def materials_of(lock: BuildLock) -> tuple[Material, ...]:
+    """All that went into a build, and is known by its hash; in the lock's order."""
+    return tuple(_materials(lock))
+
+
+def _materials(lock: BuildLock) -> Iterator[Material]:
+    recipe, toolchain, host = lock.recipe, lock.toolchain, lock.host
+    if recipe.source.package is None:
+        digest = lock.source_digest
+        yield Material("source", recipe.project, recipe.version, "", 0, digest, "")
+    else:
+        yield _of_package(recipe.source.package)
+    packages = (*toolchain.packages, *toolchain.builds[0].packages, *recipe.runtime)
+    yield from (_of_package(package) for package in packages if package.locked)
+    yield from (_of_download("cuda", file) for file in toolchain.cuda_files if file.locked)
+    for one in toolchain.interpreters:
+        if one.download.locked:
+            yield _of_download("interpreter", one.download)
+    if toolchain.msvc and toolchain.msvc.bootstrapper.locked:
+        yield _of_download("msvc", toolchain.msvc.bootstrapper)
+    bases = toolchain.containers.bases if toolchain.containers else ()
+    for base in bases:
+        if base.digest:
+            digest = base.digest.removeprefix("sha256:")
+            yield Material("image", base.reference, "", "", 0, digest, "")
+    name, _, version = host.compiler.partition(" ")
+    yield Material("host", name, version, "", 0, host.compiler_id, "")
+
+
+def _of_package(one: Package) -> Material:
+    return Material(one.role, one.name, one.version, one.filename, one.size, one.sha256, one.url)
+
+
+def _of_download(role: str, one: Download) -> Material:
+    return Material(role, one.name, one.version, one.filename, one.size, one.sha256, one.url)
+
+
+def _narrowed(target: Target) -> Toolchain:
+    """A target's toolchain without what is for other targets.
+
+    All interpreters stay: they are in one image.
+    """
+    toolchain, python = target.toolchain, target.python
+    containers = toolchain.containers
+    if containers:
+        containers = replace(containers, bases=_bases_for(containers.bases, python))
+    wanted = (target.torch, python)
+    return replace(
+        toolchain,
+        builds=tuple(one for one in toolchain.builds if (one.torch, one.python) == wanted),
+        containers=containers,
+        default_torch=target.torch,
+        cuda_manifest="",
+    )
+
+
+def _bases_for(bases: tuple[Base, ...], python: str) -> tuple[Base, ...]:
+    return tuple(base for base in bases if not base.pythons or python in base.pythons)[:1]
+
+
+def _folder(source: Source) -> Path:
+    assert source.folder is not None, "a source is a package or a folder"
+    return source.folder
