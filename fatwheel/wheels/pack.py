@@ -17,10 +17,11 @@ import csv
 import hashlib
 import io
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ..errors import FormatError
@@ -48,24 +49,39 @@ class File:
     content: Callable[[], Iterable[bytes | memoryview]]
 
 
+# What a wheel's last files are, once the others are written: their names and sha256 in hex.
+Closing = Callable[[Mapping[str, str]], Sequence[File]]
+
+
 def plain_file(name: str, data: bytes) -> File:
     """A file with these bytes that nobody executes."""
     return File(name, executable=False, size=len(data), content=lambda: [data])
 
 
-def write_wheel(path: Path, dist_info: str, files: Iterable[File], epoch: int) -> None:
+def nothing_else(written: Mapping[str, str]) -> Sequence[File]:
+    """The `Closing` of wheels without files that tell of the others."""
+    return ()
+
+
+def write_wheel(
+    path: Path, dist_info: str, files: Iterable[File], epoch: int, closing: Closing = nothing_else
+) -> None:
     """Write a wheel, and its RECORD, which `files` must not have; replaces `path` atomically.
 
-    Every time in it is `epoch`, seconds since 1970. Raises StoreError if the disk is full or
-    the folder not writable; then `path` is as it was.
+    What `closing` makes of all other files comes before RECORD. Every time in it is `epoch`,
+    seconds since 1970. Raises StoreError if the disk is full or the folder not writable; then
+    `path` is as it was.
     """
     ordered = sorted(files, key=lambda file: (file.name.startswith(f"{dist_info}/"), file.name))
     rows: list[tuple[str, str, str]] = []
+    digests: dict[str, str] = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream, ZipWriter(stream, epoch) as archive:
-            for file in ordered:
-                rows.append((file.name, _add(archive, file), str(file.size)))
+            for file in chain(ordered, _lazily(closing, digests)):
+                digest = _add(archive, file)
+                digests[file.name] = digest.hex()
+                rows.append((file.name, _as_recorded(digest), str(file.size)))
             name = f"{dist_info}/RECORD"
             _add(archive, plain_file(name, _csv([*rows, (name, "", "")])))
     except OSError as error:
@@ -79,6 +95,7 @@ def repack(
     local_version: str,
     extra_files: Mapping[str, bytes],
     epoch: int,
+    closing: Closing = nothing_else,
 ) -> Path:
     """Upstream's wheel with `+local_version` and these files in its dist-info folder.
 
@@ -94,7 +111,7 @@ def repack(
             raise contradiction
         new = old.renamed(old.project, with_local(wheel.version, local_version))
         changed = {f"{wheel.dist_info}/{name}": [data] for name, data in extra_files.items()}
-        return rewrite_wheel(wheel, new, changed, out_dir, epoch)
+        return rewrite_wheel(wheel, new, changed, out_dir, epoch, closing)
 
 
 def name_of(wheel: Wheel) -> WheelName:
@@ -116,9 +133,17 @@ def tags_contradiction(wheel: Wheel) -> FormatError | None:
 
 
 def rewrite_wheel(
-    wheel: Wheel, new: WheelName, changed: Mapping[str, Content], out_dir: Path, epoch: int
+    wheel: Wheel,
+    new: WheelName,
+    changed: Mapping[str, Content],
+    out_dir: Path,
+    epoch: int,
+    closing: Closing = nothing_else,
+    dropped: Collection[str] = (),
 ) -> Path:
     """The same wheel under another name and version, with these contents of files.
+
+    dropped: names of files that are left out.
 
     changed has the names that files have in `wheel`; those it does not have are added.
     METADATA's Version, the names that carry it and RECORD change with the name; a signature of
@@ -133,14 +158,14 @@ def rewrite_wheel(
         _changed(_new_place(name, folder, new), modes.get(name, 0), content)
         for name, content in contents.items()
     ]
-    dropped = {f"{folder}/{name}" for name in ("RECORD", *_SIGNATURES)}
+    gone = {*dropped, *(f"{folder}/{name}" for name in ("RECORD", *_SIGNATURES))}
     files += [
         _kept(wheel, member, _new_place(member.name, folder, new))
         for member in wheel.members
-        if member.name not in dropped and member.name not in contents
+        if member.name not in gone and member.name not in contents
     ]
     path = out_dir / new.filename
-    write_wheel(path, new.dist_info, files, epoch)
+    write_wheel(path, new.dist_info, files, epoch, closing)
     return path
 
 
@@ -169,7 +194,11 @@ def _opened(path: Path) -> Iterator[Wheel]:
 
 def _check_names(extra_files: Mapping[str, bytes]) -> None:
     for name in extra_files:
-        if "/" in name or name in ("METADATA", "WHEEL", "RECORD", *_SIGNATURES):
+        if (
+            ".." in name
+            or name.startswith("/")
+            or name in ("METADATA", "WHEEL", "RECORD", *_SIGNATURES)
+        ):
             raise ValueError(f"{name!r} is not a file to add to a dist-info folder")
 
 
@@ -215,8 +244,13 @@ def _content(wheel: Wheel, name: str) -> Iterator[memoryview]:
         yield from _chunks([view])
 
 
-def _add(archive: ZipWriter, file: File) -> str:
-    """Write a file; its digest as RECORD wants it."""
+def _lazily(closing: Closing, digests: Mapping[str, str]) -> Iterator[File]:
+    """What closes a wheel, asked for when all else is written."""
+    yield from closing(digests)
+
+
+def _add(archive: ZipWriter, file: File) -> bytes:
+    """Write a file; its sha256."""
     digest = hashlib.sha256()
 
     def hashed() -> Iterator[bytes | memoryview]:
@@ -225,7 +259,11 @@ def _add(archive: ZipWriter, file: File) -> str:
             yield chunk
 
     archive.add(file.name, file.size, hashed(), executable=file.executable)
-    return "sha256=" + base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
+    return digest.digest()
+
+
+def _as_recorded(digest: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _csv(rows: Sequence[tuple[str, str, str]]) -> bytes:

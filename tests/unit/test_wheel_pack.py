@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from installer.sources import WheelFile
 from packaging.utils import parse_wheel_filename
 
 from fatwheel.errors import FormatError, StoreError
-from fatwheel.wheels.pack import digest_of_contents, repack
+from fatwheel.wheels.pack import File, digest_of_contents, plain_file, repack
 
 EPOCH = 1_700_000_000
 LABEL = "cu130torch2.11.sm80.sm86"
@@ -267,10 +268,26 @@ def test_no_wheel_there(tmp_path: Path) -> None:
     assert str(tmp_path / UPSTREAM) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["RECORD", "METADATA", "WHEEL", "RECORD.jws", "a/b", "../x"])
+@pytest.mark.parametrize("name", ["RECORD", "METADATA", "WHEEL", "RECORD.jws", "/a", "../x", "a/../../b"])
 def test_extra_files_may_not_be_the_wheels_own(upstream: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not a file to add"):
         pack(upstream, tmp_path / "dist", extra_files={name: b""})
+
+
+def test_the_last_files_are_told_of_all_others(upstream: Path, tmp_path: Path) -> None:
+    told: list[dict[str, str]] = []
+
+    def closing(digests: Mapping[str, str]) -> list[File]:
+        told.append(dict(digests))
+        return [plain_file(f"demo_pkg-1.2+{LABEL}.dist-info/a-statement", b"of the others")]
+
+    wheel = pack(upstream, tmp_path / "dist", closing=closing)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        held = {name: hashlib.sha256(archive.read(name)).hexdigest() for name in names}
+    info = f"demo_pkg-1.2+{LABEL}.dist-info"
+    assert names[-2:] == [f"{info}/a-statement", f"{info}/RECORD"]
+    assert told == [{name: held[name] for name in names[:-2]}]
 
 
 def test_an_output_folder_that_is_a_file(upstream: Path, tmp_path: Path) -> None:
