@@ -31,6 +31,18 @@ def record_bytes(record: Record) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
+def record_of(data: bytes) -> Record:
+    """The record of a wheel of one build. FormatError where it is damaged, or tells of several."""
+    records = _records(data)
+    if len(records) != 1:
+        raise FormatError(
+            f"the wheel was stitched from {len(records)} builds that have not the same inputs",
+            where=FILE,
+            hint="rebuild those wheels, and stitch them again",
+        )
+    return records[0]
+
+
 def thinned(data: bytes, held: Collection[str]) -> bytes:
     """The record of a wheel that holds only these images (`sm_80`, `compute_80`) any more."""
     return _joined(_only_held(record, held) for record in _records(data))
