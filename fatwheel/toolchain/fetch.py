@@ -33,6 +33,11 @@ _TICK = 0.1  # seconds between two looks at the workers
 _PATIENCE = 2.0  # seconds that a worker gets to end after a failure or Ctrl-C
 
 LABEL = "download"
+# What to do where a pin is gone from its source for good.
+_ELSEWHERE = (
+    "any file with that sha256 does, whatever its name and wherever it comes from: put it into a "
+    "folder, and `invoke build --find FOLDER` takes it from there"
+)
 
 Pinned = Package | Download
 T = TypeVar("T")
@@ -174,11 +179,15 @@ class _Fetch:
         if wrong is not None:
             raise wrong
         raise FetchError(
-            f"cannot fetch {item.filename}",
-            details=["looked here:", *(f"  {line}" for line in looked)],
+            f"cannot fetch {item.filename} ({item.name} {item.version})",
+            details=[
+                f"pinned: sha256 {item.sha256}, {item.size} bytes",
+                "looked here:",
+                *(f"  {line}" for line in looked),
+            ],
             hint=(
                 "check the network, and what pip is configured with: python -m pip config list "
-                "(index-url, extra-index-url, find-links, proxy, cert)"
+                f"(index-url, extra-index-url, find-links, proxy, cert); {_ELSEWHERE}"
             ),
         )
 
@@ -246,5 +255,5 @@ class _Fetch:
                 f"pinned:   sha256 {item.sha256}, {item.size} bytes",
                 f"received: {received}",
             ],
-            hint=f"the download was removed; {advice} before changing the pin",
+            hint=f"the download was removed; {advice} before changing the pin; {_ELSEWHERE}",
         )

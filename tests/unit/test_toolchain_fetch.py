@@ -147,6 +147,7 @@ def test_other_bytes_than_pinned_are_refused_with_both_digests(
     assert package.sha256 in text
     assert hashlib.sha256(other).hexdigest() in text
     assert index.url in text, "the error must say where the file came from"
+    assert "`invoke build --find FOLDER`" in text, "the right file may be elsewhere"
     assert not (tmp_path / package.sha256).exists()
     assert leftovers(tmp_path) == []
     assert index.asked_for(f"/files/{WHEEL}") == 1, "another file is not worth another try"
@@ -217,7 +218,11 @@ def test_a_missing_package_or_file_says_where_it_was_looked_for(
 ) -> None:
     with pytest.raises(FetchError) as caught:
         fetch([pin(b"a")], tmp_path, silent)
-    assert f"cannot fetch {WHEEL}" in str(caught.value)
+    package = pin(b"a")
+    assert f"cannot fetch {WHEEL} (demo 1.0)" in str(caught.value)
+    assert f"pinned: sha256 {package.sha256}, 1 bytes" in str(caught.value)
+    assert "any file with that sha256 does" in str(caught.value)
+    assert "`invoke build --find FOLDER`" in str(caught.value)
     assert f"{index.url}/simple: no such package here: 404 Not Found" in str(caught.value)
     assert index.asked_for("/simple/demo/") == 1, "a 404 is not worth another try"
 
@@ -473,7 +478,8 @@ def test_too_short_a_file_at_the_url_is_told_with_both_sizes(bare: Server, tmp_p
 def test_a_url_that_is_gone(bare: Server, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="404 Not Found") as caught:
         fetch([at(bare, b"good")], tmp_path, silent)
-    assert f"cannot fetch {ARCHIVE}" in str(caught.value)
+    assert f"cannot fetch {ARCHIVE} (cuda_nvcc 1.0)" in str(caught.value)
+    assert "`invoke build --find FOLDER`" in str(caught.value)
     assert bare.asked_for(f"/redist/{ARCHIVE}") == 1
 
 

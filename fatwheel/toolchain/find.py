@@ -1,0 +1,171 @@
+"""Pinned files that the user has already, under whatever name: `--find FOLDER`.
+
+A file is the pinned one where its size and sha256 are; what it is called, and where it came from,
+decides nothing. What is found is put where `fetch` keeps what it has finished, as another name of
+the same file where the disk allows that, else as a copy.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .. import cache, files
+from ..errors import UsageError
+from ..events import Emit, Note
+from ..model import Download, Package
+from .fetch import is_fetched, place
+
+MAX_FILES = 1_000_000  # looked at in one folder and all those in it
+MAX_DEPTH = 50
+_SHOWN = 5  # names in a note
+
+Pinned = Package | Download
+# Pins that are missing in a folder of downloads, by (size in bytes, sha256).
+_Missing = dict[tuple[int, str | None], list[tuple[Pinned, Path]]]
+
+
+def seed(
+    pins: Sequence[Pinned], find: Path, folders: Sequence[Path], emit: Emit
+) -> tuple[Pinned, ...]:
+    """Put what is below `find` and not yet fetched into these folders of downloads.
+
+    The pins that were found, each once. Emits a Note that counts them. Folders below `find` that
+    are links are not entered; what cannot be read is passed over.
+
+    Raises UsageError, at --find, where there is no such folder, StoreError where the disk does
+    not take the files.
+    """
+    _check_folder(find)
+    missing = _missing(pins, folders)
+    wanted = len({pin for places in missing.values() for pin, _ in places})
+    found: dict[Pinned, None] = {}
+    for path, size in _plain_files(find, {size for size, _ in missing}):
+        for pin, folder in missing.pop((size, _digest(path)), []):
+            if _put(path, pin, folder):
+                found[pin] = None
+        if not missing:
+            break
+    emit(Note(_said(find, tuple(found), wanted)))
+    return tuple(found)
+
+
+def _check_folder(find: Path) -> None:
+    try:
+        with os.scandir(find):
+            return
+    except OSError as error:
+        raise UsageError(
+            f"files cannot be looked for there: {error.strerror or error}",
+            where=f"--find {find}",
+            hint="valid: a folder that you may read, which has the files under any names",
+        ) from error
+
+
+def _missing(pins: Iterable[Pinned], folders: Sequence[Path]) -> _Missing:
+    missing: _Missing = {}
+    for pin in dict.fromkeys(pins):
+        for folder in folders:
+            if pin.locked and not is_fetched(pin, folder):
+                missing.setdefault((pin.size, pin.sha256), []).append((pin, folder))
+    return missing
+
+
+def _plain_files(find: Path, sizes: set[int]) -> Iterator[tuple[Path, int]]:
+    """Files of one of these sizes, those nearest to the top first."""
+    if not sizes:
+        return
+    left, level = MAX_FILES, [find]
+    for _ in range(MAX_DEPTH):
+        inner: list[Path] = []
+        for folder in level:
+            for entry in _entries(folder):
+                left -= 1
+                if left < 0:
+                    return
+                if _is_folder(entry):
+                    inner.append(Path(entry.path))
+                elif (size := _plain_size(entry)) in sizes:
+                    yield Path(entry.path), size
+        level = inner
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name, so that the same folder gives the same answer."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _plain_size(entry: os.DirEntry[str]) -> int:
+    """The size of a file, also behind a link; -1 for anything else: a pipe would never end."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _digest(path: Path) -> str | None:
+    """The sha256 of a file; None for one that cannot be read, which is as good as none."""
+    try:
+        return files.digest_of(path)
+    except OSError:
+        return None
+
+
+def _put(path: Path, pin: Pinned, folder: Path) -> bool:
+    """Whether the file is in its place now; not where it changed while it was copied."""
+    target = place(pin, folder)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            same = _linked(path, part) or _copied(path, part) == pin.sha256
+            if same:
+                files.replace(part, target)
+        finally:
+            files.remove(part)
+        files.sync_folder(target.parent)
+    except OSError as error:
+        raise files.disk_error(
+            error, f"keep {pin.filename}", folder, f"{cache.VARIABLE}=FOLDER"
+        ) from error
+    return same
+
+
+def _linked(path: Path, part: Path) -> bool:
+    """Whether the file has another name now; not on another disk, or if it is somebody else's."""
+    try:
+        os.link(os.path.realpath(path), part)
+    except OSError:
+        return False
+    return True
+
+
+def _copied(path: Path, part: Path) -> str:
+    """Copy the file; the sha256 of what was copied."""
+    with path.open("rb") as source, part.open("xb") as stream:
+        digest, _ = files.copy(source, stream)
+        files.sync_file(stream)
+    return digest
+
+
+def _said(find: Path, found: Sequence[Pinned], missing: int) -> str:
+    if not missing:
+        return f"nothing was looked for in {find}: all pinned files are there already"
+    names = [pin.filename for pin in found[:_SHOWN]] + ["..."] * (len(found) > _SHOWN)
+    count = f"{len(found) or 'none'} of the {missing} pinned files that are missing"
+    return f"{find} has {count}{': ' if names else ''}{', '.join(names)}"
