@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 STORED = {"--build-option": ["--compression=stored"]}
 
@@ -23,6 +24,7 @@ def main() -> None:
     for descriptor in descriptors:
         threading.Thread(target=end_with, args=(int(descriptor),), daemon=True).start()
     os.chdir(project)
+    list_folders_by_name()
     # Where this file lies is not where the project's modules are.
     sys.path[:1] = [os.path.join(project, path) for path in paths.split(os.pathsep) if path]
     module, _, attribute = backend.partition(":")
@@ -34,6 +36,40 @@ def main() -> None:
     name = hooks.build_wheel(out, **options)
     with open(os.path.join(out, "name"), "w", encoding="utf-8") as stream:
         stream.write(name)
+
+
+def list_folders_by_name() -> None:
+    """Let this process see files in the order of their names.
+
+    A file system has an order of its own, which glob passes on: objects are linked, and sources
+    named, in the order in which a setup.py finds them.
+    """
+    listdir, scandir = os.listdir, os.scandir
+    os.listdir = lambda *folder: sorted(listdir(*folder))  # type: ignore[assignment]
+    os.scandir = lambda *folder: Entries(scandir(*folder))  # type: ignore[assignment]
+
+
+class Entries:
+    """What os.scandir gives, by name."""
+
+    def __init__(self, found: Any) -> None:
+        with found:
+            self._entries = iter(sorted(found, key=lambda entry: entry.name))
+
+    def __iter__(self) -> Entries:
+        return self
+
+    def __next__(self) -> os.DirEntry[Any]:
+        return next(self._entries)
+
+    def __enter__(self) -> Entries:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._entries = iter(())
 
 
 if sys.platform != "win32":

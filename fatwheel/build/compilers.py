@@ -22,6 +22,9 @@ _DEVICE_OUT_OF_MEMORY = (
 )
 
 
+Mapped = Sequence[tuple[str, str]]  # a folder, and the name that objects have for it
+
+
 class Family:
     """What commands of a family of host compilers are made of.
 
@@ -33,6 +36,14 @@ class Family:
     keeps_text: bool
     prints_text: bool
     out_of_memory: re.Pattern[str]
+
+    def steady(self, mapped: Mapped, seed: str) -> list[str]:
+        """Options without which an object would tell where or when it was made.
+
+        mapped: folders, and what objects call them instead; where several fit, the last one
+        counts. seed: for names that would be random.
+        """
+        raise NotImplementedError
 
     def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
         """The command that compiles C++, less its output."""
@@ -46,8 +57,9 @@ class Family:
         """Where an object or a text goes to."""
         raise NotImplementedError
 
-    def of_nvcc(self, cxx: str, host: bool) -> list[str]:
-        """What nvcc must be told; host: whether it makes a host object."""
+    def of_nvcc(self, cxx: str, steady: Sequence[str]) -> list[str]:
+        """What nvcc must be told; steady: options for every host pass, also those that only
+        preprocess for device code, where __FILE__ becomes text."""
         raise NotImplementedError
 
     def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
@@ -80,10 +92,14 @@ class Gcc(Family):
         re.MULTILINE | re.IGNORECASE,
     )
 
+    def steady(self, mapped: Mapped, seed: str) -> list[str]:
+        # Both debug information and __FILE__ (gcc 8 and later). Without the first option texts
+        # name the job's own folder.
+        maps = [f"-ffile-prefix-map={folder}={name}" for folder, name in mapped]
+        return ["-fno-working-directory", *maps, f"-frandom-seed={seed}"]
+
     def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
-        # Debug information would name the job's own folder otherwise.
-        steady = ["-fno-working-directory", "-fdebug-prefix-map=/proc/self/cwd=/fatwheel"]
-        return [cxx, *steady, *arguments, "-c", source]
+        return [cxx, *arguments, "-c", source]
 
     def preprocess(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
         command = self.compile(cxx, arguments, source)
@@ -92,8 +108,8 @@ class Gcc(Family):
     def output(self, name: str) -> list[str]:
         return ["-o", name]
 
-    def of_nvcc(self, cxx: str, host: bool) -> list[str]:
-        return ["-ccbin", cxx]
+    def of_nvcc(self, cxx: str, steady: Sequence[str]) -> list[str]:
+        return ["-ccbin", cxx, *(word for option in steady for word in ("-Xcompiler", option))]
 
     def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
         words = shlex.split(line[2:]) if line.startswith("#$ ") and " -E " in line else []
@@ -125,11 +141,14 @@ class Msvc(Family):
         rf"|{_DEVICE_OUT_OF_MEMORY}",
         re.MULTILINE | re.IGNORECASE,
     )
-    # Objects without times. Paths need no map: they are the same in every build.
-    _steady = ("-Brepro", "-experimental:deterministic")
+
+    def steady(self, mapped: Mapped, seed: str) -> list[str]:
+        # The second one is what -pathmap needs. There is no seed: cl's names are not random.
+        maps = [f"-pathmap:{folder}={name}" for folder, name in mapped]
+        return ["-Brepro", "-experimental:deterministic", *maps]
 
     def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
-        return [cxx, "-nologo", *self._steady, *arguments, "-c", source]
+        return [cxx, "-nologo", *arguments, "-c", source]
 
     def preprocess(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:
         return [cxx, "-nologo", *arguments, "-E", source]
@@ -137,10 +156,9 @@ class Msvc(Family):
     def output(self, name: str) -> list[str]:
         return [f"-Fo{name}"]
 
-    def of_nvcc(self, cxx: str, host: bool) -> list[str]:
+    def of_nvcc(self, cxx: str, steady: Sequence[str]) -> list[str]:
         # cl looks for pre-included headers beside the source, and where it is told to.
-        steady = ["-Xcompiler", ",".join(self._steady)] if host else []
-        return ["--use-local-env", "-I", ".", *steady]
+        return ["--use-local-env", "-I", ".", "-Xcompiler", ",".join(steady)]
 
     def pass_command(self, line: str, cxx: str) -> tuple[list[str], str] | None:
         words = split_words(line[3:]) if line.startswith("#$ ") and " -E " in line else []

@@ -149,7 +149,7 @@ class Texts:
         tools = [context.device_id, context.host_id] if unit.kind == "cuda" else [context.host_id]
         return digest(
             "text", tools, unit.name, unit.source, unit.codegen, unit.preprocessor,
-            context.places.source, context.places.listing, pass_,
+            context.places.source, context.places.listing, context.places.mapped(), pass_,
         )  # fmt: skip
 
     def _seen_key(self, unit: Unit, pass_: str) -> str:

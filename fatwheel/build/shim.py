@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from .commands import Compile
 from .commands_cl import read_cl
 from .commands_gcc import read_gcc
 from .commands_nvcc import read_nvcc
-from .context import context_from_wire, fingerprint
+from .compilers import family_of
+from .context import context_from_wire, digest, fingerprint
 from .launchers import become
+from .linking import without_rpaths
 from .sight import OBJECT_FOLDER
 from .view import Marks, abstract
 
@@ -40,7 +42,8 @@ def main() -> int:
         settings = _settings()
         command = _read(tool, arguments)
         if command is None or not _below(command.source, settings["root"]):
-            become([settings[tool], *arguments], {**os.environ, **settings["variables"]})
+            real = [settings[tool], *_passed_on(tool, arguments, settings)]
+            become(real, {**os.environ, **settings["variables"]})
         if settings["mode"] == "capture":
             _capture(settings, command)
         else:
@@ -72,6 +75,19 @@ def _read(tool: str, arguments: list[str]) -> Compile | None:
     if tool == "cl":
         return read_cl(arguments, os.getcwd(), os.environ)
     return read_gcc(arguments, os.getcwd())
+
+
+def _passed_on(tool: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
+    """A command for the real compiler, less what would tell where it ran."""
+    if tool == "nvcc" or not arguments:
+        return arguments
+    if tool == "cl" and not {"-c", "/c"} & set(arguments):
+        return arguments  # it does not link here, and says who it is only without options
+    marks = _marks(settings)
+    named = [(real, settings["name"] if name == "src" else name) for real, name in marks]
+    seed = digest("seed", [abstract(argument, marks) for argument in arguments])[:16]
+    steady = family_of(settings[tool]).steady(sorted(named, key=lambda pair: len(pair[0])), seed)
+    return [*steady, *without_rpaths(arguments, settings["homes"])]
 
 
 def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
@@ -149,17 +165,25 @@ def settings_text(
     mode: str,
     root: Path,
     marks: Marks,
+    libraries: Sequence[str],
     nvcc: Path,
     cxx: str,
     variables: Mapping[str, str],
     **more: object,
 ) -> str:
-    """The settings file's content. variables: those that real compilers must see otherwise than
-    upstream's build does."""
+    """The settings file's content.
+
+    libraries: folders of libraries that only this machine has, beside those of marks. variables:
+    those that real compilers must see otherwise than upstream's build does.
+    """
     real = {"nvcc": str(nvcc), "cl": cxx, "g++": cxx, "gcc": c_compiler_of(cxx)}
+    homes = [*(folder for folder, _ in marks), *libraries]
     return json.dumps(
-        {"mode": mode, "root": str(root), "marks": marks, "variables": variables, **real, **more}
-    )
+        {
+            "mode": mode, "root": str(root), "name": root.name, "marks": marks, "homes": homes,
+            "variables": variables, **real, **more,
+        }
+    )  # fmt: skip
 
 
 def c_compiler_of(cxx: str) -> str:

@@ -31,6 +31,9 @@ if sys.platform == "win32":
     # What build tools put before an object's path inside the project.
     OBJECT_FOLDER = re.compile(r"^build/temp[^/]*/(?:(?:Release|Debug)/)?")
 
+    # A job's own folder as compilers name it, and what objects call it instead.
+    OWN: tuple[tuple[str, str], ...] = ()  # it is the same in every build
+
     def seen(name: str, folder: str) -> str:
         """The path at which compilers see a folder of the environment."""
         return folder
@@ -104,6 +107,8 @@ else:
     VIEW_ROOT = Path("/tmp/fatwheel")
     OBJECT_FOLDER = re.compile(r"^build/temp[^/]*/")
     _CWD = "/proc/self/cwd"
+    # A job's own folder as compilers name it, and what objects call it instead.
+    OWN: tuple[tuple[str, str], ...] = ((_CWD, "."),)
     _LOOK_AGAIN = 0.3  # seconds, while builds of other sources hold the view
 
     def seen(name: str, folder: str) -> str:

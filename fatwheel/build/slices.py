@@ -60,7 +60,13 @@ def host_key(context: Context, unit: Unit, text: str) -> str:
     """Key of a host object. Macros count too: nvcc's stub is compiled with them once more."""
     macros = _macros(unit.preprocessor) if unit.kind == "cuda" else ()
     tools = [context.host_id] + ([context.device_id] if unit.kind == "cuda" else [])
-    return digest("host", tools, unit.kind, unit.codegen, macros, text)
+    return digest("host", tools, unit.kind, unit.codegen, macros, steady(context, unit), text)
+
+
+def steady(context: Context, unit: Unit) -> list[str]:
+    """The host compiler's options that make a unit's object the same everywhere."""
+    seed = digest("seed", unit.source, unit.codegen)[:16]
+    return family_of(context.cxx).steady(context.places.mapped(), seed)
 
 
 def cost_key(job: Job) -> str:
@@ -100,11 +106,12 @@ def commands_of(context: Context, job: Job) -> list[str]:
     unit, family = job.unit, family_of(context.cxx)
     arguments, source = _seen(context, unit)
     if job.front is None:
-        return family.compile(context.cxx, arguments, source)
+        return family.compile(context.cxx, [*steady(context, unit), *arguments], source)
     seed = ["-frandom-seed", digest("seed", unit.name)[:16]] if context.seeded else []
     gencode = f"arch={job.front.virtual.compute},code=[{','.join(job.front.codes)}]"
     return [
-        context.places.in_view(context.nvcc), *family.of_nvcc(context.cxx, job.host),
+        context.places.in_view(context.nvcc),
+        *family.of_nvcc(context.cxx, steady(context, unit)),
         "-include", "fatwheel.h", *arguments, *seed, "-gencode", gencode,
         "-c" if job.host else "-fatbin", source,
     ]  # fmt: skip
@@ -114,7 +121,10 @@ def preprocess_command(context: Context, job: Job) -> list[str]:
     """What `Texts.preprocess` needs: for nvcc the job's command, for C++ one of its own."""
     if job.unit.kind == "cuda":
         return commands_of(context, job)
-    return family_of(context.cxx).preprocess(context.cxx, *_seen(context, job.unit))
+    arguments, source = _seen(context, job.unit)
+    return family_of(context.cxx).preprocess(
+        context.cxx, [*steady(context, job.unit), *arguments], source
+    )
 
 
 def _seen(context: Context, unit: Unit) -> tuple[list[str], str]:

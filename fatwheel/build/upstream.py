@@ -91,6 +91,11 @@ class Upstream:
             found.setdefault(os.path.realpath(folder), name)
         return tuple(found.items())
 
+    def _libraries(self) -> list[str]:
+        """Where the Python's own library lies, if that is not a folder of the system."""
+        prefix = Path(os.path.realpath(self.environment.include)).parent.parent
+        return [] if prefix == Path("/usr") else [str(prefix / "lib"), str(prefix / "lib64")]
+
     def capture(self) -> tuple[Unit, ...]:
         """The units of the build, by name. Raises UpstreamError where it fails or has none."""
         records = self.work / "records"
@@ -133,7 +138,8 @@ class Upstream:
         nvcc = self.environment.cuda_home / "bin" / NVCC
         settings_file.write_text(
             settings_text(
-                mode=mode, root=self.project.root, marks=self.marks, nvcc=nvcc, cxx=self.cxx,
+                mode=mode, root=self.project.root, marks=self.marks,
+                libraries=self._libraries(), nvcc=nvcc, cxx=self.cxx,
                 variables=real_compilers_variables(), **settings,
             )
         )  # fmt: skip
@@ -166,6 +172,7 @@ class Upstream:
         tools = [self._stubs(), self._cuda_home / "bin", self.environment.python.parent]
         return {
             **upstreams_variables(mode, tools, self._compilers),
+            "HOME": str(self._empty_home()),
             "CUDA_HOME": str(self._cuda_home),
             "CUDA_PATH": str(self._cuda_home),
             # torch would look for a GPU otherwise; the flags it makes of this are dropped.
@@ -178,6 +185,12 @@ class Upstream:
             SETTINGS: str(settings_file),
             **dict(self.project.variables),
         }
+
+    def _empty_home(self) -> Path:
+        """A home without settings: setuptools and others read some there."""
+        folder = self.work / "home"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def _stubs(self) -> Path:
         folder = self.work / "stubs"

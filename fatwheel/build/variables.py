@@ -20,8 +20,9 @@ if sys.platform == "win32":
         "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "PROCESSOR_ARCHITECTURE",
     )  # fmt: skip
     # link takes these options after all others. Objects of a capture are empty, and what they
-    # should define is missing; a finished library must not hold times.
-    _LINK = {"capture": "/FORCE:UNRESOLVED", "assemble": "/INCREMENTAL:NO /Brepro"}
+    # should define is missing; a finished library must hold neither times nor, as it does where it
+    # has a PDB, a path.
+    _LINK = {"capture": "/FORCE:UNRESOLVED", "assemble": "/INCREMENTAL:NO /Brepro /DEBUG:NONE"}
 
     def upstreams_variables(mode: str, tools: Sequence[Path], compilers: Path) -> dict[str, str]:
         """What upstream's build sees of the system. Its variables are those of the container;
@@ -38,7 +39,7 @@ else:
 
     def upstreams_variables(mode: str, tools: Sequence[Path], compilers: Path) -> dict[str, str]:
         """What upstream's build sees of the system."""
-        inherited = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
+        inherited = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
         path = [*map(str, tools), os.environ.get("PATH", os.defpath)]
         return {
             **inherited,

@@ -63,6 +63,13 @@ class Places:
         """The real file behind a path that a compiler printed."""
         return sight.real_path(path, self.links)
 
+    def mapped(self) -> tuple[tuple[str, str], ...]:
+        """Folders as compilers see them, and what finished files call them instead: `site`,
+        `flash_attn-2.3.6`. An inner folder comes after the one around it."""
+        seen = [(sight.seen(name, folder), name) for name, folder in self.links]
+        outer_first = sorted(seen, key=lambda pair: (len(pair[0]), pair))
+        return (*sight.OWN, *outer_first, (self.source, Path(self.source).parent.name))
+
     def link_into(self, folder: Path) -> None:
         """Make a job's folder: what is needed in it to see the environment."""
         sight.show(self.links, folder)

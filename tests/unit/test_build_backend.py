@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from fatwheel.build import backend
 
+from .shuffled import shuffling
 from .standins import alive, descendants
 
 PRINTS = """
@@ -21,6 +24,22 @@ PRINTS = """
     def build_wheel(directory, config_settings=None, metadata_directory=None):
         print("cwd", os.getcwd())
         print("path", sys.path[0])
+        return "demo-1.0-py3-none-any.whl"
+"""
+
+
+LISTS = """
+    import glob, os
+    from pathlib import Path
+    def build_wheel(directory, config_settings=None, metadata_directory=None):
+        for name in "cabd":
+            Path(name + ".txt").write_text("")
+        print(os.listdir("."))
+        print(glob.glob("*.txt"))
+        print([path.name for path in Path(".").glob("*.txt")])
+        print([names for _, _, names in os.walk(".")])
+        with os.scandir() as found:
+            print([entry.name for entry in found if entry.is_file()])
         return "demo-1.0-py3-none-any.whl"
 """
 
@@ -38,17 +57,21 @@ class Project:
         path.parent.mkdir(exist_ok=True)
         path.write_text(textwrap.dedent(text))
 
-    def start(self, hook: str, paths: str) -> subprocess.Popen[str]:
+    def start(
+        self, hook: str, paths: str, variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         theirs = self.pipe[0]
         return subprocess.Popen(
             [sys.executable, "-s", backend.__file__, str(self.root), hook, paths, str(self.out),
              str(theirs)],
             pass_fds=[theirs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            start_new_session=True, env={**os.environ, **(variables or {})},
         )  # fmt: skip
 
-    def build(self, hook: str, paths: str = ".") -> tuple[int, str, str]:
-        process = self.start(hook, paths)
+    def build(
+        self, hook: str, paths: str = ".", variables: Mapping[str, str] | None = None
+    ) -> tuple[int, str, str]:
+        process = self.start(hook, paths, variables)
         out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
@@ -133,3 +156,24 @@ def test_when_the_builder_is_gone_the_build_ends_with_all_that_it_started(
         time.sleep(0.02)
     assert not any(map(alive, pids))
     process.communicate()
+
+
+def test_files_are_seen_in_the_order_of_their_names(
+    project: Project, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """On a file system whose own order is another."""
+    project.write("lister.py", LISTS)
+    shuffled = shuffling(tool("gcc"), tmp_path)
+    returncode, out, err = project.build("lister", variables={"LD_PRELOAD": str(shuffled)})
+    assert returncode == 0, err
+    names = ["a.txt", "b.txt", "c.txt", "d.txt"]
+    everything = sorted([*names, "lister.py"])
+    code = f"import os; print(os.listdir({str(project.root)!r}))"
+    plain = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "LD_PRELOAD": str(shuffled)}, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert sorted(ast.literal_eval(plain)) == everything != ast.literal_eval(plain), plain
+    assert out.splitlines()[:5] == [
+        str(everything), str(names), str(names), str([everything]), str(everything),
+    ]  # fmt: skip

@@ -3,6 +3,10 @@ Windows, with shorter folders; messages are those that the compilers' manuals li
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from fatwheel.build.compilers import Gcc, Msvc, family_of
@@ -97,15 +101,62 @@ def test_other_errors_of_msvc(said: str) -> None:
     assert not Msvc().out_of_memory.search(f"a.cu\n{said}\nmore\n")
 
 
-def test_objects_of_msvc_hold_no_times() -> None:
-    compiled = Msvc().compile("cl.exe", ["-O2", "-MD"], "a.cpp")
-    assert compiled[0] == "cl.exe"
-    assert compiled[-4:] == ["-O2", "-MD", "-c", "a.cpp"]
-    assert "-Brepro" in compiled
-    told = Msvc().of_nvcc("cl.exe", host=True)
-    assert "-Brepro" in told[told.index("-Xcompiler") + 1].split(",")
-    assert "-Xcompiler" not in Msvc().of_nvcc("cl.exe", host=False), "a fatbin has no host code"
+MAPPED = [(r"C:\env", "env"), (r"C:\b\demo-1.0\src", "demo-1.0")]
+
+
+def test_objects_of_msvc_hold_neither_times_nor_paths() -> None:
+    steady = Msvc().steady(MAPPED, "seed")
+    assert steady == [
+        "-Brepro", "-experimental:deterministic", r"-pathmap:C:\env=env",
+        r"-pathmap:C:\b\demo-1.0\src=demo-1.0",
+    ]  # fmt: skip
+    assert Msvc().compile("cl.exe", [*steady, "-O2"], "a.cpp") == [
+        "cl.exe", "-nologo", *steady, "-O2", "-c", "a.cpp",
+    ]  # fmt: skip
+
+
+def test_nvcc_passes_all_of_it_on() -> None:
+    steady = Msvc().steady(MAPPED, "seed")
+    told = Msvc().of_nvcc("cl.exe", steady)
+    assert told[told.index("-Xcompiler") + 1].split(",") == steady
     assert "-ccbin" not in told, "nvcc.exe finds cl by PATH"
+    steady = Gcc().steady(MAPPED, "seed")
+    told = Gcc().of_nvcc("g++", steady)
+    assert told[:2] == ["-ccbin", "g++"]
+    assert told[2::2] == ["-Xcompiler"] * len(steady)
+    assert told[3::2] == steady
+
+
+def test_the_innermost_folder_names_a_file(tool: Callable[[str], str], tmp_path: Path) -> None:
+    """By gcc's own word: it prints __FILE__, and readelf what debug information says."""
+    source = tmp_path / "in" / "own.cpp"
+    source.parent.mkdir()
+    source.write_text('#include "own.h"\nconst char *own() { return __FILE__; }\n')
+    source.with_name("own.h").write_text("inline const char *header() { return __FILE__; }\n")
+    steady = Gcc().steady([(str(tmp_path), "."), (str(source.parent), "demo-1.0")], "seed")
+    command = Gcc().compile(tool("g++"), [*steady, "-g"], str(source))
+    subprocess.run([*command, "-o", "own.o"], cwd=tmp_path, check=True)
+    data = (tmp_path / "own.o").read_bytes()
+    assert b"demo-1.0/own.cpp\0" in data
+    assert str(tmp_path).encode() not in data
+    shown = subprocess.run(
+        [tool("readelf"), "--debug-dump=info", "own.o"], cwd=tmp_path, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert [line.split()[-1] for line in shown.splitlines() if "DW_AT_comp_dir" in line] == ["."]
+
+
+def test_names_that_gcc_would_make_at_random_are_those_of_the_seed(
+    tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.cpp").write_text("int a() { return 1; }\n")
+    objects = []
+    for seed in ("one", "one", "two"):
+        steady = Gcc().steady([], seed)
+        command = Gcc().compile(tool("g++"), [*steady, "-flto"], "a.cpp")
+        subprocess.run([*command, "-o", "a.o"], cwd=tmp_path, check=True)
+        objects.append((tmp_path / "a.o").read_bytes())
+    assert objects[0] == objects[1] != objects[2]
 
 
 def test_only_preprocessing_has_the_same_arguments() -> None:

@@ -67,8 +67,9 @@ class Bench:
     def settings(self, mode: str, **more: Any) -> None:
         root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"
         text = settings_text(
-            mode=mode, root=root, marks=self.marks, nvcc=nvcc, cxx=self.cxx, variables={}, **more
-        )
+            mode=mode, root=root, marks=self.marks, libraries=["/python/lib"], nvcc=nvcc,
+            cxx=self.cxx, variables={}, **more,
+        )  # fmt: skip
         (self.folder / "settings.json").write_text(text)
 
     def run(
@@ -281,6 +282,28 @@ def test_linking_and_c_are_done_by_the_real_compilers(bench: Bench) -> None:
     assert bench.run("g++", "main.o", "-o", "program").returncode == 0
     assert subprocess.run([str(bench.root / "program")]).returncode == 3
     assert bench.records() == []
+
+
+def test_c_is_compiled_without_the_projects_folder(bench: Bench) -> None:
+    bench.write("main.c", "const char *where(void) { return __FILE__; }\n")
+    source = bench.root / "main.c"
+    assert bench.run("gcc", "-g", "-c", str(source), "-o", "main.o").returncode == 0
+    data = (bench.root / "main.o").read_bytes()
+    assert str(bench.folder).encode() not in data
+    assert f"{bench.root.name}/main.c\0".encode() in data
+
+
+def test_libraries_do_not_look_for_others_in_folders_of_this_machine(bench: Bench) -> None:
+    bench.write("main.c", "int answer(void) { return 3; }\n")
+    assert bench.run("gcc", "-fPIC", "-c", "main.c", "-o", "main.o").returncode == 0
+    paths = f"-Wl,-rpath,/python/lib,-rpath,$ORIGIN/../libs,-rpath,{bench.root}/lib"
+    done = bench.run("g++", "-shared", "main.o", "-o", "main.so", paths, "-L/python/lib")
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        ["readelf", "-d", "main.so"], cwd=bench.root, capture_output=True, text=True, check=True
+    ).stdout
+    [line] = [line for line in shown.splitlines() if "PATH" in line]
+    assert line.endswith("[$ORIGIN/../libs]")
 
 
 # -- mistakes ----------------------------------------------------------------------------------

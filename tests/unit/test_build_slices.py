@@ -22,6 +22,7 @@ from fatwheel.build.slices import (
     missing,
     run_job,
     slice_key,
+    steady,
 )
 from fatwheel.errors import CompileError, FormatError
 from fatwheel.fatbin.container import payload
@@ -88,9 +89,13 @@ def test_the_command_of_a_cuda_job(tmp_path: Path) -> None:
     unit = cuda_unit("csrc/a", "-I", "@site@/torch", "-D", "A", codegen=("-O3", "-lineinfo"))
     command = commands_of(context, job(unit, FRONT, host=True))
     seed = command[command.index("-frandom-seed") + 1]
+    for_the_host = [word for option in steady(context, unit) for word in ("-Xcompiler", option)]
+    assert f"-ffile-prefix-map={tmp_path}/src={tmp_path.name}" in for_the_host
+    assert "-ffile-prefix-map=/proc/self/cwd/site=site" in for_the_host
     assert command == [
-        "/proc/self/cwd/cuda/bin/nvcc", "-ccbin", "/usr/bin/g++", "-include", "fatwheel.h",
-        "-I", "/proc/self/cwd/site/torch", "-D", "A", "-O3", "-lineinfo", "-frandom-seed", seed,
+        "/proc/self/cwd/cuda/bin/nvcc", "-ccbin", "/usr/bin/g++", *for_the_host,
+        "-include", "fatwheel.h", "-I", "/proc/self/cwd/site/torch", "-D", "A",
+        "-O3", "-lineinfo", "-frandom-seed", seed,
         "-gencode", "arch=compute_80,code=[sm_80,sm_86,compute_80]",
         "-c", f"{tmp_path}/src/csrc/a.cu",
     ]  # fmt: skip
@@ -161,6 +166,18 @@ def test_what_makes_a_host_object_another(tmp_path: Path) -> None:
         assert host_key(changed(context, name), unit, "text") == key, name
 
 
+def test_objects_name_other_folders_for_sources_elsewhere(tmp_path: Path) -> None:
+    """What an object calls its sources is no part of the text."""
+    context, unit = make_context(tmp_path), cpp_unit("b")
+    places = dataclasses.replace(context.places, source=f"{tmp_path}/other-2.0/src")
+    other = dataclasses.replace(context, places=places)
+    assert host_key(other, unit, "text") != host_key(context, unit, "text")
+    links = tuple((name, f"/elsewhere/{name}") for name, _ in context.places.links)
+    places = dataclasses.replace(context.places, links=links)
+    other = dataclasses.replace(context, places=places)
+    assert host_key(other, unit, "text") == host_key(context, unit, "text")
+
+
 def test_a_cpp_object_depends_on_nothing_of_cuda(tmp_path: Path) -> None:
     context, unit = make_context(tmp_path), cpp_unit("b", "-D", "A")
     key = host_key(context, unit, "text")
@@ -225,6 +242,7 @@ def test_debug_information_does_not_name_the_jobs_folder(tmp_path: Path) -> None
         objects.append(bench.host(unit))
     assert objects[0] == objects[1]
     assert b"job-" not in (objects[0] or b"")
+    assert str(tmp_path).encode() not in (objects[0] or b""), "nor where the sources are"
 
 
 def test_a_jobs_folder_is_gone_afterwards(bench: Bench) -> None:

@@ -149,6 +149,16 @@ def test_upstream_sees_the_recipes_variables_and_none_of_the_users(
         assert found[name].startswith(str(upstream.work)), f"{name} is not a stand-in's"
 
 
+def test_settings_in_the_users_home_do_not_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(bench.folder))
+    bench.upstream().capture()
+    home = json.loads((bench.root / "variables.json").read_text())["HOME"]
+    assert home != str(bench.folder)
+    assert list(Path(home).iterdir()) == []
+
+
 def test_commands_that_are_called_without_need_do_nothing(bench: Bench) -> None:
     call = 'subprocess.run(["fatwheel-no-such-git", "submodule"], check=True)'
     bench.write("backend.py", BACKEND.replace("objects = []", f"objects = []; {call}"))
