@@ -181,6 +181,35 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Host:
+    """What of the machine, or of the image, reaches a wheel.
+
+    compiler: `g++ 12.2.0`; compiler_id: digest of what it is made of. python: `3.11.7`.
+    """
+
+    compiler: str
+    compiler_id: str
+    python: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """One thing that went into a build, and its sha256.
+
+    role: as a Package's, or 'cuda', 'interpreter', 'msvc', 'image', 'host'. filename and url may
+    be '', size 0 where there is none.
+    """
+
+    role: str
+    name: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    url: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a recipe's code comes from: a pinned sdist, or a folder beside the recipe.
 
@@ -213,6 +242,7 @@ class Recipe:
     stub_commands:    commands that upstream's build calls without need (`git`): each must be
                       replaced on its PATH by one that does nothing and succeeds.
     runtime:          wheels besides torch that its modules import.
+    verify:           the script that checks an installed wheel on a GPU, if there is one.
     memory, seconds:  of one job, where no cost below fits; of several costs the first counts.
     epoch:            seconds since 1970 for every time in the wheel, unless SOURCE_DATE_EPOCH.
     digest:           over the file's meaning, and over the sources where they lie beside it.
@@ -234,6 +264,7 @@ class Recipe:
     subdirectory: str = ""
     stub_commands: tuple[str, ...] = ()
     runtime: tuple[Package, ...] = ()
+    verify: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from .schema import (
     MsvcTable,
     PackageTable,
     RecipeFile,
+    RuntimeTable,
     SourceTable,
     ToolchainFile,
 )
@@ -51,6 +52,7 @@ else:
     import tomli as tomllib
 
 RECIPE_FILE = "recipe.toml"
+VERIFY_FILE = "verify.py"  # where the recipe names no other
 
 
 def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
@@ -62,6 +64,7 @@ def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
     places, raw = _read(file)
     mistakes = [*schema_mistakes(RecipeFile, raw), *recipe_mistakes(raw)]
     mistakes += _missing_folders(raw, file)
+    mistakes += _script_mistakes(raw, file)
     _refuse(file, places, mistakes, hint="docs/recipes.md explains every key")
     return _recipe(RecipeFile.model_validate(raw), file.parent.resolve())
 
@@ -164,6 +167,16 @@ def _missing_folders(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
     return [(("source", "folder"), f"{folder!r}: no such folder beside this file")]
 
 
+def _script_mistakes(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
+    script = raw.get("verify")
+    if not isinstance(script, str) or "\0" in script:
+        return []
+    path = (file.parent / script).resolve()
+    if not path.is_relative_to(file.resolve().parent.parent):
+        return [(("verify",), f"{script!r} is neither in this folder nor in one beside it")]
+    return [] if path.is_file() else [(("verify",), f"{script!r}: no such file")]
+
+
 def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: str | None) -> None:
     """Raise ConfigError with all mistakes in the file's order, if there are any."""
     if not mistakes:
@@ -217,9 +230,17 @@ def _recipe(file: RecipeFile, folder: Path) -> Recipe:
         ),
         epoch=file.epoch,
         folder=folder,
-        digest=_digest({"recipe": file.model_dump(), "tree": tree}),
+        # What a wheel is checked with is no part of what it is made from.
+        digest=_digest({"recipe": file.model_dump(exclude={"verify"}), "tree": tree}),
         subdirectory=file.subdirectory or "",
+        runtime=tuple(_package(table, "runtime") for table in file.runtime),
+        verify=_script(file.verify or VERIFY_FILE, folder),
     )
+
+
+def _script(name: str, folder: Path) -> Path | None:
+    path = (folder / name).resolve()
+    return path if path.is_file() else None
 
 
 def _source(file: RecipeFile, source: SourceTable, folder: Path) -> Source:
@@ -267,17 +288,18 @@ def _toolchain(file: ToolchainFile) -> Toolchain:
 
 
 def _packages(tables: Sequence[PackageTable]) -> tuple[Package, ...]:
-    return tuple(
-        Package(
-            name=table.name,
-            version=table.version,
-            filename=table.file,
-            size=table.size or 0,
-            sha256=table.sha256 or "",
-            role=table.role,
-            url=table.url or "",
-        )
-        for table in tables
+    return tuple(_package(table, table.role, table.url or "") for table in tables)
+
+
+def _package(table: RuntimeTable, role: str, url: str = "") -> Package:
+    return Package(
+        name=table.name,
+        version=table.version,
+        filename=table.file,
+        size=table.size or 0,
+        sha256=table.sha256 or "",
+        role=role,
+        url=url,
     )
 
 

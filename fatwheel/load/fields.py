@@ -100,6 +100,15 @@ def _folder(text: str) -> str:
     return str(path)
 
 
+def _script(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or re.search(r"[:\\\0]", text) or path.suffix != ".py":
+        raise ValueError(
+            f"{text!r} is not a script; valid: as in verify.py or ../flash-attn/verify.py"
+        )
+    return str(path)
+
+
 def _size(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"must be a string with a size; valid: {VALID_SIZES}")
@@ -188,6 +197,7 @@ RequestedArch = Annotated[str, AfterValidator(_requested_arch)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, AfterValidator(_value)]
 Folder = Annotated[str, AfterValidator(_folder)]
+Script = Annotated[str, AfterValidator(_script)]
 Bytes = Annotated[int, AfterValidator(_bytes)]
 Size = Annotated[int, BeforeValidator(_size)]
 Seconds = Annotated[float, AfterValidator(_seconds)]

@@ -34,6 +34,16 @@ class CostTable(Table):
     seconds: fields.Seconds | None = None
 
 
+class RuntimeTable(Table):
+    """A wheel of the user's index; size and sha256 must be there, see `crosschecks`."""
+
+    name: fields.Project = Field(description="the package's name")
+    version: fields.AnyVersion = Field(description="the package's version")
+    file: str = Field(description="the wheel's file name, as the index lists it")
+    size: fields.Bytes | None = Field(None, description="the wheel's size in bytes")
+    sha256: fields.Sha256 | None = Field(None, description="the wheel's sha256")
+
+
 class RecipeFile(Table):
     """kernels/NAME/recipe.toml."""
 
@@ -52,18 +62,15 @@ class RecipeFile(Table):
     memory: fields.Size = 4 * 2**30
     seconds: fields.Seconds = 120.0
     cost: list[CostTable] = []
+    runtime: list[RuntimeTable] = []
+    verify: fields.Script | None = None
     epoch: fields.Epoch = fields.FIRST_EPOCH
 
 
-class PackageTable(Table):
+class PackageTable(RuntimeTable):
     """A wheel: of the user's index, or of a URL, and then size and sha256 may be unknown."""
 
-    name: fields.Project = Field(description="the package's name")
-    version: fields.AnyVersion = Field(description="the package's version")
-    file: str = Field(description="the wheel's file name, as the index lists it")
     url: fields.Url | None = Field(None, description="where the wheel is, if not on the index")
-    size: fields.Bytes | None = Field(None, description="the wheel's size in bytes")
-    sha256: fields.Sha256 | None = Field(None, description="the wheel's sha256")
     role: Literal["compiler", "build", "runtime", "installer"] = Field(
         description="'compiler', 'build', 'runtime' or 'installer'"
     )

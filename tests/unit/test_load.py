@@ -24,6 +24,7 @@ from fatwheel.load.schema import (
     MsvcTable,
     PackageTable,
     RecipeFile,
+    RuntimeTable,
     SourceTable,
     ToolchainFile,
 )
@@ -135,6 +136,7 @@ def test_a_right_recipe(tmp_path: Path) -> None:
     assert recipe.epoch == 1714953600  # date -u -d 2024-05-06 +%s
     assert recipe.folder == tmp_path / "demo"
     assert (recipe.subdirectory, recipe.stub_commands) == ("", ())
+    assert (recipe.runtime, recipe.verify) == ((), None)
 
 
 def test_what_may_be_left_out_has_the_documented_default(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ MISTAKES = [
     (5, 'memroy = "6GiB"', ["5: memroy: unknown key; did you mean 'memory'?"]),
     (5, 'colour = "red"', [
         "5: colour: unknown key; valid: archs, cost, environment, epoch, imports, memory, "
-        "project, seconds, source, stub_commands, subdirectory, version",
+        "project, runtime, seconds, source, stub_commands, subdirectory, verify, version",
     ]),
     (6, "seconds = -1", [
         "6: seconds: -1 is not a duration; valid: a number of seconds above 0",
@@ -268,6 +270,86 @@ MISTAKES = [
 @pytest.mark.parametrize(("line", "new", "expected"), MISTAKES)
 def test_each_mistake(tmp_path: Path, line: int, new: str, expected: list[str]) -> None:
     assert mistakes_of(recipe_at(tmp_path, changed(RECIPE, line, new))) == expected
+
+
+RUNTIME = f"""\
+{RECIPE}
+[[runtime]]
+name = "einops"
+version = "0.8.2"
+file = "einops-0.8.2-py3-none-any.whl"
+size = 65638
+sha256 = "{SHA}"
+"""  # lines: 25 [[runtime]], 26 name … 30 sha256
+
+
+def test_what_the_wheel_imports_besides_torch(tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_at(tmp_path, RUNTIME), tmp_path)
+    file = "einops-0.8.2-py3-none-any.whl"
+    assert recipe.runtime == (Package("einops", "0.8.2", file, 65638, SHA, "runtime"),)
+
+
+RUNTIME_MISTAKES = [
+    (26, 'name = "Demo-Ext"', [
+        "26: runtime[0].name: a second package 'Demo-Ext'",
+        "28: runtime[0].file: 'einops-0.8.2-py3-none-any.whl' is a file of einops, "
+        "not of Demo-Ext",
+    ]),
+    (28, 'file = "einops-0.8.2.tar.gz"', [
+        "28: runtime[0].file: 'einops-0.8.2.tar.gz' is not a wheel's file name",
+    ]),
+    (28, 'file = "einops-0.8.1-py3-none-any.whl"', [
+        "28: runtime[0].file: 'einops-0.8.1-py3-none-any.whl' is a file of version 0.8.1, "
+        "not 0.8.2",
+    ]),
+    (28, "", ["25: runtime[0].file: missing: the wheel's file name, as the index lists it"]),
+    (29, "", ["25: runtime[0].size: missing: the wheel's size in bytes"]),
+    (30, "", ["25: runtime[0].sha256: missing: the wheel's sha256"]),
+    (30, f'sha256 = "{SHA}"\nrole = "runtime"', [
+        "31: runtime[0].role: unknown key; valid: file, name, sha256, size, version",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "new", "expected"), RUNTIME_MISTAKES)
+def test_each_mistake_of_runtime(tmp_path: Path, line: int, new: str, expected: list[str]) -> None:
+    assert mistakes_of(recipe_at(tmp_path, changed(RUNTIME, line, new))) == expected
+
+
+def test_a_script_beside_the_recipe_checks_it(tmp_path: Path) -> None:
+    file = recipe_at(tmp_path / "demo", RECIPE)
+    script = tmp_path / "demo" / "verify.py"
+    script.write_text("")
+    before = load_recipe(file, tmp_path)
+    assert before.verify == script
+    other = tmp_path / "other" / "check.py"
+    other.parent.mkdir()
+    other.write_text("")
+    file.write_text(f'verify = "../other/check.py"\n{RECIPE}')
+    after = load_recipe(file, tmp_path)
+    assert after.verify == other
+    assert after.digest == before.digest, "what checks a wheel is no part of it"
+
+
+@pytest.mark.parametrize(
+    ("script", "mistake"),
+    [
+        ("check.py", "'check.py': no such file"),
+        ("../../check.py", "'../../check.py' is neither in this folder nor in one beside it"),
+        (
+            "/check.py",
+            "'/check.py' is not a script; valid: as in verify.py or ../flash-attn/verify.py",
+        ),
+        (
+            "verify.sh",
+            "'verify.sh' is not a script; valid: as in verify.py or ../flash-attn/verify.py",
+        ),
+    ],
+)
+def test_scripts_that_cannot_be(tmp_path: Path, script: str, mistake: str) -> None:
+    (tmp_path / "check.py").write_text("")
+    file = recipe_at(tmp_path / "kernels" / "demo", f'verify = "{script}"\n{RECIPE}')
+    assert f"1: verify: {mistake}" in mistakes_of(file)
 
 
 def test_an_empty_recipe_names_all_that_is_needed(tmp_path: Path) -> None:
@@ -813,9 +895,10 @@ DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
-    keys = set(RecipeFile.model_fields) - {"source", "environment", "cost"}
+    keys = set(RecipeFile.model_fields) - {"source", "environment", "cost", "runtime"}
     keys |= {f"source.{key}" for key in SourceTable.model_fields}
     keys |= {f"cost.{key}" for key in CostTable.model_fields}
+    keys |= {f"runtime.{key}" for key in RuntimeTable.model_fields}
     assert sorted(explained) == sorted(keys | {"environment.NAME"})
 
 
