@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .arch import parse_gpu_list
 from .build.context import digest
+from .cache import cache_folder
 from .compiling import Means, compile_work
 from .engines.allot import Limits
 from .errors import UsageError
@@ -20,30 +22,58 @@ from .events import Emit, Note, Planned, WheelMade
 from .fatbin.choose import selection_for
 from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
-from .model import Front, Target
+from .images.ingredients import FILES as IMAGE_FILES
+from .model import Front, Host, Target
+from .packing import pack
 from .plan import plan_work
 from .postlink.edited import Edited
-from .postlink.record import FILE as RECORD_FILE
-from .postlink.record import record_bytes
 from .postlink.thin import thin_wheel
-from .prepare import code_digest, open_store, resolve, step
+from .prepare import (
+    KERNELS,
+    Asked,
+    code_digest,
+    downloads_folder,
+    open_store,
+    resolve,
+    step,
+)
 from .proof import find_proofs
-from .record import build_record
-from .source import epoch_of
+from .provenance.beside import write_beside
+from .provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
+from .provenance.locked import check_host, check_locked, read_lock_file
+from .provenance.signing import Signer, load_signer
+from .toolchain.find import seed
 from .verify.wheel import check_wheel
-from .wheels.name import version_label
-from .wheels.pack import repack
+from .wheels.zipwriter import compressor
 from .workplaces.base import Premises, Workplace
 from .workplaces.choose import default_toolchain, engine_for, premises_for
 
 FRONTS = ("auto", "exact", "shared")
+KERNEL = "flash-attn"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How wheels are made, which decides nothing about them; None means the default.
+
+    memory is in bytes; out: the folder for wheels.
+    """
+
+    shards: int | None
+    jobs: int | None
+    memory: int | None
+    out: Path
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What `invoke build` was asked for; None means the default. memory is in bytes."""
+    """What `invoke build` was asked for; None means the default. memory is in bytes.
 
-    kernel: str
+    locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
+    pinned files may lie. sign: a private key.
+    """
+
+    kernel: str | None
     archs: str | None
     pythons: str | None
     torch: str | None
@@ -54,16 +84,69 @@ class BuildRequest:
     memory: int | None
     front: str
     out: Path
+    locked: Path | None = None
+    find: Path | None = None
+    sign: Path | None = None
+
+    @property
+    def effort(self) -> Effort:
+        return Effort(self.shards, self.jobs, self.memory, self.out)
+
+
+@dataclass(frozen=True)
+class Making:
+    """One wheel to make: its fronts, and how the build was asked for them.
+
+    meet: is told what of the machine, or of the image, reaches the wheel, once that is known.
+    """
+
+    target: Target
+    fronts: tuple[Front, ...]
+    front_mode: str
+    meet: Callable[[Host], None]
 
 
 def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay."""
     check_front(request.front)
-    toolchain = request.toolchain or default_toolchain(request.engine)
-    asked = resolve(request.kernel, toolchain, request.archs, request.pythons, request.torch)
+    signer = load_signer(request.sign) if request.sign else None
+    asked, lock = asked_for(request)
     engine = engine_for(asked.toolchain, request.engine)
     _check_writable(request.out)
-    return [_build_target(target, engine, request, emit) for target in asked.targets]
+    made: list[WheelMade] = []
+    for target in asked.targets:
+        if request.find:
+            find_files(target, request.find, emit)
+        made.append(_build_target(target, lock, engine, request, signer, emit))
+    return made
+
+
+def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
+    """What a request is for; with --locked, all that it leaves open is as in the lock.
+
+    Raises LockError where the recipe or the toolchain is not what the lock says.
+    """
+    if request.locked is None:
+        toolchain = request.toolchain or default_toolchain(request.engine)
+        kernel = request.kernel or KERNEL
+        return resolve(kernel, toolchain, request.archs, request.pythons, request.torch), None
+    lock = read_lock_file(request.locked, KERNELS)
+    asked = resolve(
+        request.kernel or lock.recipe.name,
+        request.toolchain or lock.toolchain.name,
+        request.archs,
+        request.pythons or lock.python,
+        request.torch or lock.torch,
+    )
+    for target in asked.targets:
+        check_locked(lock, lock_of(target, lock.host), request.locked)
+    return asked, lock
+
+
+def find_files(target: Target, folder: Path, emit: Emit) -> None:
+    """Take what a target needs, and this machine has not yet, from a folder with such files."""
+    pins = pins_of(target.recipe, narrowed(target))
+    seed(pins, folder, (downloads_folder(), cache_folder() / IMAGE_FILES), emit)
 
 
 def split(wheels: Sequence[WheelMade], emit: Emit) -> list[Edited]:
@@ -107,18 +190,21 @@ def fronts_for(target: Target, mode: str, compiler_id: str) -> tuple[Front, ...]
     )
 
 
-def _build_target(target: Target, engine: str, request: BuildRequest, emit: Emit) -> WheelMade:
+def _build_target(
+    target: Target, lock: BuildLock | None, engine: str, request: BuildRequest,
+    signer: Signer | None, emit: Emit,
+) -> WheelMade:  # fmt: skip
     started = time.monotonic()
     premises = premises_for(target, engine, emit)
     fronts = fronts_for(target, request.front, premises.compiler_id)
-    key = _wheel_key(target, premises, fronts, request.front)
-    made = _from_store(target, engine, request, key, emit)
+    meet = partial(check_host, lock.host) if lock else _any_host
+    making = Making(target, fronts, request.front, meet)
+    made = _from_store(making, premises, engine, request.out, emit)
     if made is None:
-        means = _means(request, target, premises)
-        limits = Limits(means.jobs, means.memory)
-        with premises.workplace(target, fronts, limits, emit) as place:
-            made = _make(target, place, means, request, fronts, key, emit)
+        made = make(making, premises, request.effort, emit)
     path, slices, compiled = made
+    beside = write_beside(path, premises.materials, {"engine": engine, **packer()}, signer)
+    emit(Note(f"beside the wheel: {', '.join(sorted(one.name for one in beside))}"))
     result = WheelMade(
         path=str(path),
         size=path.stat().st_size,
@@ -132,36 +218,55 @@ def _build_target(target: Target, engine: str, request: BuildRequest, emit: Emit
     return result
 
 
+def _any_host(host: Host) -> None:
+    """Nothing is locked: whatever compiler is here will do."""
+
+
+def packer() -> dict[str, str]:
+    """What compresses wheels here: only where that is the same are they the same bytes."""
+    return {"zlib": compressor()}
+
+
+def make(making: Making, premises: Premises, effort: Effort, emit: Emit) -> Made:
+    """Make a wheel, of slices that are in the store or are compiled now."""
+    target = making.target
+    means = _means(effort, target, premises)
+    limits = Limits(means.jobs, means.memory)
+    with premises.workplace(target, making.fronts, limits, emit) as place:
+        return _make(making, place, means, effort.out, _wheel_key(making, premises), emit)
+
+
 Made = tuple[Path, int, int]  # the wheel, its slices, how many of them were compiled
 
 
-def _means(request: BuildRequest, target: Target, premises: Premises) -> Means:
+def _means(effort: Effort, target: Target, premises: Premises) -> Means:
     return Means(
-        shards=request.shards or len(target.archs),
-        jobs=request.jobs or premises.cores,
-        lend=request.jobs is None,
-        memory=request.memory or premises.memory,
+        shards=effort.shards or len(target.archs),
+        jobs=effort.jobs or premises.cores,
+        lend=effort.jobs is None,
+        memory=effort.memory or premises.memory,
     )
 
 
 def _from_store(
-    target: Target, engine: str, request: BuildRequest, key: str, emit: Emit
+    making: Making, premises: Premises, engine: str, out: Path, emit: Emit
 ) -> Made | None:
     """The finished wheel, where these very inputs made it before."""
     store = open_store()
+    key = _wheel_key(making, premises)
     facts = store.get_json("built", key)
     if not isinstance(facts, dict) or not store.has("wheel", key):
         return None
-    path = request.out / facts["file"]
+    path = out / facts["file"]
     try:
-        request.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         if not store.copy_out("wheel", key, path):
             return None
     except OSError as error:
         raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
     emit(
         Planned(
-            (target,), engine, request.front, shards=0, jobs=0, memory=0,
+            (making.target,), engine, making.front_mode, shards=0, jobs=0, memory=0,
             units=facts["units"], slices=facts["slices"], hits=facts["slices"], work=0,
         )
     )  # fmt: skip
@@ -169,25 +274,20 @@ def _from_store(
 
 
 def _make(
-    target: Target, place: Workplace, means: Means, request: BuildRequest,
-    fronts: tuple[Front, ...], key: str, emit: Emit,
+    making: Making, place: Workplace, means: Means, out: Path, key: str, emit: Emit
 ) -> Made:  # fmt: skip
     store = open_store()
+    target, fronts, mode = making.target, making.fronts, making.front_mode
+    lock = lock_of(target, place.host)
+    making.meet(place.host)
     work = plan_work(place.lookup, store, target.recipe)
-    compile_work(work, target, place.engine, means, request.front, emit)
+    compile_work(work, target, place.engine, means, mode, emit)
     with step(emit, "assemble"):
         upstream_wheel, slices = place.assemble(Limits(means.jobs, means.memory))
     with step(emit, "pack"):
-        record = build_record(target, slices, fronts, request.front)
-        wheel = repack(
-            upstream_wheel,
-            place.scratch,
-            local_version=version_label(target.toolchain.cuda, target.torch, target.archs),
-            extra_files={RECORD_FILE: record_bytes(record)},
-            epoch=place.epoch,
-        )
+        wheel = pack(upstream_wheel, place.scratch, target, lock, slices, fronts, mode)
         check_wheel(wheel, target, fronts)
-        path = _publish(wheel, request.out)
+        path = _publish(wheel, out)
     store.put_file("wheel", key, path)
     store.put_json("built", key, {"file": path.name, "units": work.units, "slices": work.slices})
     return path, work.slices, work.slices - work.hits
@@ -210,13 +310,14 @@ def _sha256(path: Path) -> str:
         return copy(stream, None)[0]
 
 
-def _wheel_key(target: Target, premises: Premises, fronts: tuple[Front, ...], mode: str) -> str:
+def _wheel_key(making: Making, premises: Premises) -> str:
     """Key of a finished wheel: everything that can reach its bytes."""
+    target = making.target
     return digest(
         "wheel", target.recipe.digest, target.toolchain.digest, target.python, target.torch,
-        [str(request) for request in target.archs], mode,
-        [(front.virtual.name, front.codes) for front in fronts],
-        premises.identity, epoch_of(target.recipe), code_digest(),
+        [str(request) for request in target.archs], making.front_mode,
+        [(front.virtual.name, front.codes) for front in making.fronts],
+        premises.identity, target.recipe.epoch, code_digest(),
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from .images.build import build_options, labels_of
 from .images.contexts import BuildContext, contexts_of
 from .machine import cores, free_memory
 from .model import Containers, Front, Job, Recipe, Shard, Target, Toolchain, Unit
-from .pipeline import BuildRequest, check_front, fronts_for
+from .pipeline import BuildRequest, asked_for, check_front, fronts_for
 from .plan import make_shards
 from .plandocument import (
     DEVICE_CODE,
@@ -38,10 +38,10 @@ from .plandocument import (
     PlannedShard,
     PlannedWheel,
 )
-from .prepare import HOME, Asked, resolve
+from .prepare import HOME, Asked
 from .toolchain.builds import build_of, compiler_id
 from .wheels.name import WheelName, version_label, with_local
-from .workplaces.choose import DOCKER, default_toolchain, engine_for
+from .workplaces.choose import DOCKER, engine_for
 
 
 def plan_document(request: BuildRequest) -> PlanDocument:
@@ -50,8 +50,7 @@ def plan_document(request: BuildRequest) -> PlanDocument:
     Raises UsageError, or ConfigError, for what cannot be built.
     """
     check_front(request.front)
-    toolchain = request.toolchain or default_toolchain(request.engine)
-    asked = resolve(request.kernel, toolchain, request.archs, request.pythons, request.torch)
+    asked, _ = asked_for(request)
     engine = engine_for(asked.toolchain, request.engine)
     fronts = _fronts(asked, request.front)
     shards = _shards(asked.recipe, fronts, request.shards or len(asked.archs))

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .arch import ArchRequest, parse_arch_list
@@ -27,7 +28,7 @@ from .files import disk_error
 from .load import load_recipe, load_toolchain
 from .model import Environment, Front, Recipe, Target, Toolchain, Unit
 from .provision.hostcompiler import HostCompiler, find_host_compiler
-from .source import unpack
+from .source import epoch_of, unpack
 from .store import Store
 from .toolchain.environment import ensure_environment
 from .workfolder import work_folder
@@ -35,6 +36,7 @@ from .workfolder import work_folder
 HOME = Path(__file__).resolve().parent.parent
 KERNELS = HOME / "kernels"
 TOOLCHAINS = HOME / "toolchains"
+STORE_VARIABLE = "FATWHEEL_STORE"  # names another folder for the store
 STORE_LIMIT = 30 << 30  # bytes; `invoke cache --limit` shrinks it for once
 _SEEDED_SINCE = (12, 9)  # the first CUDA whose nvcc has -frandom-seed
 
@@ -62,6 +64,7 @@ def resolve(
 ) -> Asked:
     """Load and check; raises UsageError or ConfigError before anything is fetched."""
     recipe = load_recipe(kernel, KERNELS)
+    recipe = replace(recipe, epoch=epoch_of(recipe))
     tools = load_toolchain(toolchain, TOOLCHAINS)
     listing = ",".join(recipe.archs) if archs is None else archs
     requests = parse_arch_list(listing, tools.archs)
@@ -210,7 +213,8 @@ def open_store() -> Store:
 
 
 def store_folder() -> Path:
-    return cache_folder() / "store"
+    named = os.environ.get(STORE_VARIABLE)
+    return Path(named).absolute() if named else cache_folder() / "store"
 
 
 def downloads_folder() -> Path:

@@ -15,13 +15,18 @@ from .postlink.record import SCHEMA
 
 
 def build_record(
-    target: Target, slices: SliceDigests, fronts: Sequence[Front], front_mode: str
+    target: Target,
+    lock_digest: str,
+    slices: SliceDigests,
+    fronts: Sequence[Front],
+    front_mode: str,
 ) -> dict[str, Any]:
-    """The record of one wheel, ready for JSON."""
+    """The record of one wheel, ready for JSON. lock_digest: sha256 of its lock's bytes."""
     recipe, toolchain = target.recipe, target.toolchain
     return {
         "schema": SCHEMA,
         "fatwheel": __version__,
+        "lock": lock_digest,
         "recipe": {
             "name": recipe.name,
             "project": recipe.project,

@@ -56,13 +56,16 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
         backend=system.get("build-backend", _LEGACY),
         backend_paths=tuple(system.get("backend-path", ())),
         variables=tuple(sorted(recipe.environment.items())),
-        epoch=epoch_of(recipe),
+        epoch=recipe.epoch,
         stub_commands=recipe.stub_commands,
     )
 
 
 def epoch_of(recipe: Recipe) -> int:
-    """Seconds since 1970 for every time in the wheel: SOURCE_DATE_EPOCH, or the recipe's."""
+    """Seconds since 1970 for every time in the wheel: SOURCE_DATE_EPOCH, or the recipe's.
+
+    Raises UsageError where the variable is not such a number.
+    """
     named = os.environ.get(_EPOCH)
     if not named:
         return recipe.epoch

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..model import Environment, Front
+from ..model import Environment, Front, Host
 from .context import fronts_from_wire, unit_from_wire
 from .processes import end_group, lead_group
 from .shard import Answers, log, outcome_of, serve
@@ -117,7 +117,14 @@ def _capture(message: Message) -> dict[str, Any]:
         "outcome": "made",
         "units": [asdict(unit) for unit in units],
         "lookup": lookup.to_wire(),
+        "host": asdict(_host(message)),
     }
+
+
+def _host(message: Message) -> Host:
+    described = _described(message)
+    python = described["environment"]["python_version"]
+    return Host(described["compiler"], described["host_id"], python)
 
 
 def _serve(message: Message, answer: Answers) -> None:
@@ -149,7 +156,7 @@ def _assemble(message: Message) -> dict[str, Any]:
 
 
 def _order(message: Message, *, with_project: bool) -> Order:
-    described = json.loads(Path(message.description).read_text(encoding="utf-8"))
+    described = _described(message)
     found = described["environment"]
     folders = {name: Path(found[name]) for name in _FOLDERS}
     environment = Environment(
@@ -177,6 +184,12 @@ def _order(message: Message, *, with_project: bool) -> Order:
         store_trunk=message.store,
         work=str(work),
     )
+
+
+def _described(message: Message) -> dict[str, Any]:
+    """What the image says of itself."""
+    described: dict[str, Any] = json.loads(Path(message.description).read_text(encoding="utf-8"))
+    return described
 
 
 _FOLDERS = ("root", "python", "site", "cuda_home", "include")

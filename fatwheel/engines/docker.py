@@ -25,7 +25,7 @@ from ..containers.client import DockerEngine
 from ..containers.layouts import owner
 from ..containers.running import Container, Ending
 from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
-from ..model import Job, Unit
+from ..model import Host, Job, Unit
 from ..store import Store
 from .allot import Limits, gib
 from .base import Reports, Worker
@@ -80,6 +80,7 @@ class Captured:
     message: Message
     units: tuple[Unit, ...]
     lookup: Lookup
+    host: Host
     name: str = "docker"
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
@@ -101,7 +102,8 @@ def capture(site: Site, message: Message, limits: Limits) -> Captured:
     incoming, made = _call(site, CAPTURE, message, limits)
     (incoming / SOURCES).rename(site.station.sources / CAPTURED)
     units = tuple(map(unit_from_wire, made["units"]))
-    return Captured(site, message, units, lookup_from_wire(made["lookup"]))
+    lookup = lookup_from_wire(made["lookup"])
+    return Captured(site, message, units, lookup, Host(**made["host"]))
 
 
 def _call(

@@ -50,13 +50,6 @@ class Image:
         return asdict(self)
 
 
-def ensure_image(
-    engine: DockerEngine, toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
-) -> str:
-    """The tag of the env image for one Python and one torch; see ensure_images."""
-    return ensure_images(engine, toolchain, python, torch, cache, emit)[-1].tag
-
-
 def ensure_images(
     engine: DockerEngine, toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
 ) -> list[Image]:

@@ -12,20 +12,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..arch import ArchRequest
-from ..model import Base, Download, Package, Recipe, Source, Target, Toolchain
+from ..model import Base, Download, Host, Material, Package, Recipe, Source, Target, Toolchain
 from ..sourcetree import tree_digest
-
-
-@dataclass(frozen=True)
-class Host:
-    """What of the machine, or of the image, reaches a wheel.
-
-    compiler: `g++ 12.2.0`; compiler_id: digest of what it is made of. python: `3.11.7`.
-    """
-
-    compiler: str
-    compiler_id: str
-    python: str
 
 
 @dataclass(frozen=True)
@@ -46,28 +34,11 @@ class BuildLock:
     fatwheel: str = __version__
 
 
-@dataclass(frozen=True)
-class Material:
-    """One thing that went into a build, and its sha256.
-
-    role: as a Package's, or 'cuda', 'interpreter', 'msvc', 'image', 'host'. filename and url may
-    be '', size 0 where there is none.
-    """
-
-    role: str
-    name: str
-    version: str
-    filename: str
-    size: int
-    sha256: str
-    url: str
-
-
 def lock_of(target: Target, host: Host) -> BuildLock:
     """The lock of one target. Raises ConfigError where its source folder cannot be read."""
     source = target.recipe.source
     digest = source.package.sha256 if source.package else tree_digest(_folder(source))
-    toolchain = _narrowed(target)
+    toolchain = narrowed(target)
     return BuildLock(target.recipe, digest, toolchain, target.python, target.torch, host)
 
 
@@ -76,14 +47,12 @@ def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
     return Target(lock.recipe, lock.toolchain, lock.python, lock.torch, archs)
 
 
-def pins_of(lock: BuildLock) -> tuple[Package | Download, ...]:
-    """Every file of a lock that can be fetched."""
-    recipe, toolchain = lock.recipe, lock.toolchain
-    found: list[Package | Download] = [*toolchain.packages, *toolchain.builds[0].packages]
-    found += [*recipe.runtime, *toolchain.cuda_files]
+def pins_of(recipe: Recipe, toolchain: Toolchain) -> tuple[Package | Download, ...]:
+    """Every file that can be fetched, of a recipe and of all that a toolchain has."""
+    found: list[Package | Download] = [recipe.source.package] if recipe.source.package else []
+    found += [*recipe.runtime, *toolchain.packages, *toolchain.cuda_files]
+    found += [package for build in toolchain.builds for package in build.packages]
     found += [one.download for one in toolchain.interpreters]
-    if recipe.source.package:
-        found.insert(0, recipe.source.package)
     if toolchain.msvc:
         found.append(toolchain.msvc.bootstrapper)
     return tuple(found)
@@ -126,7 +95,7 @@ def _of_download(role: str, one: Download) -> Material:
     return Material(role, one.name, one.version, one.filename, one.size, one.sha256, one.url)
 
 
-def _narrowed(target: Target) -> Toolchain:
+def narrowed(target: Target) -> Toolchain:
     """A target's toolchain without what is for other targets.
 
     All interpreters stay: they are in one image.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .buildlock import BuildLock, Material, materials_of
+from ..model import Material
+from .buildlock import BuildLock, materials_of
 from .lockfile import lock_fields
 
 

@@ -26,6 +26,7 @@ from ..errors import FatwheelError, FormatError
 from ..model import (
     Containers,
     Download,
+    Host,
     Interpreter,
     Msvc,
     Package,
@@ -34,7 +35,7 @@ from ..model import (
     Toolchain,
     TorchBuild,
 )
-from .buildlock import BuildLock, Host, pins_of
+from .buildlock import BuildLock, pins_of
 
 FILE = "fatwheel.lock.json"
 SCHEMA = 1
@@ -126,12 +127,16 @@ def read_lock(data: bytes, where: str, kernels: Path) -> BuildLock:
     if mistakes:
         raise _damaged(where, mistakes)
     lock = _from_file(file, kernels)
-    mistakes = [mistake for pin in pins_of(lock) for mistake in _pin_mistakes(pin)]
+    mistakes = [mistake for pin in _pins(lock) for mistake in _pin_mistakes(pin)]
     if mistakes:
         raise _damaged(where, mistakes)
     if lock_bytes(lock) != data:
         raise _damaged(where, ["it is not written as fatwheel writes it: something was added"])
     return lock
+
+
+def _pins(lock: BuildLock) -> tuple[Package | Download, ...]:
+    return pins_of(lock.recipe, lock.toolchain)
 
 
 def _check_schema(data: bytes, where: str) -> None:

@@ -92,13 +92,15 @@ def _linux(options: argparse.Namespace) -> None:
     compiler = find_host_compiler(options.cuda, tuple(options.gcc))
     mend(_site() / "nvidia", cuda_home, compiler)
     _check(options)
-    _describe(options, cxx=compiler.path, host_id=compiler.id, variables={})
+    name = f"g++ {compiler.version}"
+    _describe(options, name, cxx=compiler.path, host_id=compiler.id, variables={})
 
 
 def _windows(options: argparse.Namespace) -> None:
     msvc = find_msvc(Path(options.msvc), options.toolset, options.cl)
     _check(options)
-    _describe(options, cxx=msvc.path, host_id=msvc.id, variables=msvc.variables)
+    name = f"cl {options.cl}"
+    _describe(options, name, cxx=msvc.path, host_id=msvc.id, variables=msvc.variables)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -108,7 +110,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _describe(
-    options: argparse.Namespace, cxx: Path, host_id: str, variables: dict[str, str]
+    options: argparse.Namespace, compiler: str, cxx: Path, host_id: str, variables: dict[str, str]
 ) -> None:
     """Write what is in this image beside the folder that this code lies in."""
     described = {
@@ -121,6 +123,7 @@ def _describe(
             "python_version": platform.python_version(),
             "torch": options.torch,
         },
+        "compiler": compiler,
         "cxx": str(cxx),
         "host_id": host_id,
         "variables": variables,

@@ -15,12 +15,12 @@ from ..build.lookup import Lookup, SliceDigests
 from ..engines.allot import Limits
 from ..engines.base import Engine
 from ..events import Emit
-from ..model import Front, Target
+from ..model import Front, Host, Material, Target
 
 
 class Workplace(Protocol):
-    """A captured target. epoch: seconds since 1970 for every time in the wheel. scratch: a folder
-    of this build's own."""
+    """A captured target. scratch: a folder of this build's own. host: what of the machine, or of
+    the image, reaches the wheel."""
 
     @property
     def engine(self) -> Engine: ...
@@ -29,7 +29,7 @@ class Workplace(Protocol):
     def lookup(self) -> Lookup: ...
 
     @property
-    def epoch(self) -> int: ...
+    def host(self) -> Host: ...
 
     @property
     def scratch(self) -> Path: ...
@@ -42,7 +42,8 @@ class Premises(Protocol):
     """What a target is built with, ready to be used.
 
     compiler_id: digest of its CUDA compilers. identity: everything of the place that can reach
-    the wheel's bytes. cores, memory (bytes): what a build may use unless it is told otherwise.
+    the wheel's bytes. materials: what is told of it beside the wheel. cores, memory (bytes): what
+    a build may use unless it is told otherwise.
     """
 
     @property
@@ -50,6 +51,9 @@ class Premises(Protocol):
 
     @property
     def identity(self) -> str: ...
+
+    @property
+    def materials(self) -> tuple[Material, ...]: ...
 
     @property
     def cores(self) -> int: ...

@@ -20,9 +20,9 @@ from ..engines.allot import Limits
 from ..engines.base import Engine
 from ..engines.stations import Station
 from ..events import Emit, Note
-from ..images.build import ensure_image
+from ..images.build import Image, ensure_images
 from ..machine import cores, free_memory
-from ..model import Front, Target
+from ..model import Front, Host, Material, Target
 from ..prepare import (
     HOME,
     is_seeded,
@@ -46,6 +46,7 @@ class _Contained:
     image: str
     compiler_id: str
     identity: str
+    materials: tuple[Material, ...]
     cores: int
     memory: int
 
@@ -68,7 +69,7 @@ class _Contained:
             )  # fmt: skip
             with step(emit, "capture"):
                 captured = docker.capture(site, message, limits)
-            yield _ContainedWorkplace(captured, captured, captured.lookup, project.epoch, work)
+            yield _ContainedWorkplace(captured, captured, captured.lookup, captured.host, work)
 
     def _site(self, target: Target, sources: Path, work: Path, emit: Emit) -> docker.Site:
         containers = target.toolchain.containers
@@ -100,13 +101,19 @@ def contained_premises(target: Target, emit: Emit) -> Premises:
         os.umask(os.umask(0o077) & ~0o055)
     reap(engine, cache_folder())
     with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
-        image = ensure_image(engine, toolchain, target.python, target.torch, cache_folder(), emit)
+        images = ensure_images(engine, toolchain, target.python, target.torch, cache_folder(), emit)
+    image = images[-1].tag
     build = build_of(toolchain, target.python, target.torch)
     room = max(engine.memory - _ENGINE_KEEPS, engine.memory // 2)
     return _Contained(
         engine, image, compiler_id(toolchain, build), digest(image),
+        tuple(_material(one) for one in images),
         _least(cores(), engine.cpus), _least(free_memory(), room),
     )  # fmt: skip
+
+
+def _material(image: Image) -> Material:
+    return Material("image", image.tag, "", "", 0, image.id.removeprefix("sha256:"), "")
 
 
 def _least(here: int, of_engine: int) -> int:
@@ -119,7 +126,7 @@ class _ContainedWorkplace:
     captured: docker.Captured
     engine: Engine
     lookup: Lookup
-    epoch: int
+    host: Host
     scratch: Path
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:

@@ -14,7 +14,7 @@ from ..engines.base import Engine
 from ..engines.process import ProcessEngine
 from ..events import Emit
 from ..machine import cores, free_memory
-from ..model import Front, Target
+from ..model import Front, Host, Material, Target
 from ..prepare import Prepared, Tools, log_folder, prepared, ready_tools, step
 from .base import Premises, Workplace
 
@@ -24,8 +24,10 @@ class _Local:
     tools: Tools
     compiler_id: str
     identity: str
+    host: Host
     cores: int
     memory: int
+    materials: tuple[Material, ...] = ()
 
     @contextmanager
     def workplace(
@@ -35,16 +37,16 @@ class _Local:
             with step(emit, "plan"):
                 lookup = ready.workshop.look_up(ready.units, fronts, cores())
             engine = ProcessEngine(ready.context(fronts), log_folder(target))
-            epoch = ready.upstream.project.epoch
-            yield _LocalWorkplace(ready, fronts, engine, lookup, epoch, ready.scratch)
+            yield _LocalWorkplace(ready, fronts, engine, lookup, self.host, ready.scratch)
 
 
 def local_premises(target: Target, emit: Emit) -> Premises:
     """This machine: raises what making the environment does."""
     tools = ready_tools(target, emit)
-    environment = tools.environment
+    environment, compiler = tools.environment, tools.compiler
+    host = Host(f"g++ {compiler.version}", compiler.id, environment.python_version)
     return _Local(
-        tools, environment.compiler_id, digest(environment.root.name, tools.compiler.id),
+        tools, environment.compiler_id, digest(environment.root.name, compiler.id), host,
         cores(), free_memory(),
     )  # fmt: skip
 
@@ -55,7 +57,7 @@ class _LocalWorkplace:
     fronts: tuple[Front, ...]
     engine: Engine
     lookup: Lookup
-    epoch: int
+    host: Host
     scratch: Path
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:

@@ -22,7 +22,6 @@ from fatwheel.images import ingredients
 from fatwheel.images.bases import VARIABLE
 from fatwheel.images.build import (
     build_options,
-    ensure_image,
     ensure_images,
     resolved_bases,
 )
@@ -111,7 +110,7 @@ def test_both_images_are_built_from_their_contexts(
 def test_what_is_there_is_not_built_and_nothing_is_fetched(
     api: Api, tmp_path: Path, fetched: list[str]
 ) -> None:
-    tag = ensure_image(engine(api), small(), "3.11", "2.11.0", tmp_path, silent)
+    tag = ensure_images(engine(api), small(), "3.11", "2.11.0", tmp_path, silent)[-1].tag
     assert tag == contexts_of(small(), "3.11", "2.11.0", {})[1].tag
     count = len(fetched)
     images = ask(api, tmp_path)

@@ -56,7 +56,7 @@ class Bench:
     def record(self, source: Source = SDIST) -> dict[str, Any]:
         units = (cuda_unit("a"), cpp_unit("b"))
         slices = slice_digests(units, FRONTS, self.context)
-        return build_record(target(source), slices, FRONTS, "shared")
+        return build_record(target(source), "1c" * 32, slices, FRONTS, "shared")
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_a_record_says_what_went_in(bench: Bench) -> None:
     assert record == {
         "schema": 1,
         "fatwheel": __version__,
+        "lock": "1c" * 32,
         "recipe": {
             "name": "demo", "project": "demo_project", "version": "1.0", "source": "ab" * 32,
             "digest": "recipe digest",

@@ -1,0 +1,72 @@
+"""Upstream's wheel becomes ours: its version says for what it is, and it tells what it is made of.
+
+Beside upstream's files its dist-info folder holds the record, the build's lock, an SBOM, and a
+statement over all of them. Nothing of the machine, the engine or the time is in any of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .build.lookup import SliceDigests
+from .model import Front, Target
+from .postlink.record import FILE as RECORD_FILE
+from .postlink.record import record_bytes
+from .provenance.buildlock import BuildLock
+from .provenance.lockfile import FILE as LOCK_FILE
+from .provenance.lockfile import lock_bytes
+from .provenance.sbom import FILE as SBOM_FILE
+from .provenance.sbom import sbom_bytes
+from .provenance.statement import FILE as STATEMENT_FILE
+from .provenance.statement import predicate_of, statement_bytes
+from .record import build_record
+from .wheels.name import WheelName, parse_wheel_name, version_label, with_local
+from .wheels.pack import Closing, File, plain_file, repack
+
+
+def pack(
+    upstream: Path,
+    folder: Path,
+    target: Target,
+    lock: BuildLock,
+    slices: SliceDigests,
+    fronts: Sequence[Front],
+    front_mode: str,
+) -> Path:
+    """The finished wheel in `folder`, made from upstream's.
+
+    lock: the target's. front_mode: how the build was asked for its fronts.
+
+    Raises FormatError where upstream's is no sound wheel, StoreError where nothing can be written.
+    """
+    label = version_label(target.toolchain.cuda, target.torch, target.archs)
+    lock_data = lock_bytes(lock)
+    digest = hashlib.sha256(lock_data).hexdigest()
+    record = build_record(target, digest, slices, fronts, front_mode)
+    old = parse_wheel_name(upstream.name)
+    new = old.renamed(old.project, with_local(old.version, label))
+    return repack(
+        upstream,
+        folder,
+        local_version=label,
+        extra_files={
+            RECORD_FILE: record_bytes(record),
+            LOCK_FILE: lock_data,
+            SBOM_FILE: sbom_bytes(lock, record, new.project, new.version),
+        },
+        epoch=lock.recipe.epoch,
+        closing=_stating(new, lock, record),
+    )
+
+
+def _stating(name: WheelName, lock: BuildLock, record: Mapping[str, Any]) -> Closing:
+    """The statement over all files that were written before it."""
+
+    def closing(digests: Mapping[str, str]) -> list[File]:
+        statement = statement_bytes(list(digests.items()), predicate_of(lock, record))
+        return [plain_file(f"{name.dist_info}/{STATEMENT_FILE}", statement)]
+
+    return closing

@@ -1,0 +1,167 @@
+"""Builds a wheel again from what it says of itself, and compares: `invoke rebuild`.
+
+Everything comes from the wheel's own lock: its pins, its recipe, its fronts; the checkout that
+runs this lends the code, and sources that lie beside a recipe. A finished wheel is never taken
+from the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from .compare import compare_wheels
+from .compare.differences import Comparison
+from .errors import FatwheelError, HashMismatchError, RebuildError, UsageError
+from .events import Emit, Note
+from .files import copy, disk_error, replacing
+from .load import load_recipe
+from .model import Host, Target
+from .pipeline import Effort, Making, find_files, make
+from .prepare import KERNELS, STORE_VARIABLE, own_work_folder
+from .provenance.buildlock import target_of
+from .provenance.held import Held, read_held
+from .provenance.locked import host_changes
+from .sourcetree import tree_digest
+from .workplaces.choose import engine_for, premises_for
+
+SLICES, NEVER = "slices", "never"
+FROM_STORE = (SLICES, NEVER)
+
+
+@dataclass(frozen=True)
+class RebuildRequest:
+    """What `invoke rebuild` was asked for; None means the default.
+
+    from_store: 'slices', or 'never' for a build with an empty store. find: a folder in which
+    pinned files may lie. effort.out: where the rebuilt wheel is kept if it is another one.
+    """
+
+    wheel: Path
+    engine: str | None
+    from_store: str
+    find: Path | None
+    effort: Effort
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """comparison: of the wheel with the rebuilt one. path: where that one is kept, if it is.
+
+    slices: how many it has; compiled: how many of them were made now. causes: what was another
+    this time, a line each.
+    """
+
+    comparison: Comparison
+    path: Path | None
+    slices: int
+    compiled: int
+    causes: tuple[str, ...]
+
+
+def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
+    """Build a wheel again. Raises a FatwheelError where that cannot be done."""
+    if request.from_store not in FROM_STORE:
+        raise UsageError(
+            f"{request.from_store!r} is not a valid choice",
+            where="--from-store",
+            hint=f"valid: {', '.join(FROM_STORE)}",
+        )
+    held = read_held(request.wheel, KERNELS)
+    _check_sources(held)
+    target = _with_costs(target_of(held.lock, held.archs))
+    engine = engine_for(target.toolchain, request.engine)
+    if request.find:
+        find_files(target, request.find, emit)
+    with own_work_folder() as work, _store(request.from_store, work):
+        premises = premises_for(target, engine, emit)
+        making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
+        path, slices, compiled = make(making, premises, replace(request.effort, out=work), emit)
+        comparison = compare_wheels(request.wheel, path)
+        kept = None if comparison.identical else _kept(path, request.effort.out, emit)
+        causes = _causes(held, path)
+    return Rebuilt(comparison, kept, slices, compiled, causes)
+
+
+def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
+    """What to end with where the rebuilt wheel is another one; the report tells the rest."""
+    return RebuildError(
+        "the rebuilt wheel is another one",
+        where=wheel.name,
+        hint=f"the rebuilt wheel is kept: {rebuilt.path}",
+    )
+
+
+def _check_sources(held: Held) -> None:
+    """The sources that lie in this checkout must be those that the wheel was built from."""
+    folder = held.lock.recipe.source.folder
+    if folder is None:
+        return
+    name = held.lock.recipe.name
+    if not folder.is_dir():
+        raise UsageError(
+            f"the wheel was built from sources beside the recipe {name}, which are not here",
+            where=str(folder),
+            hint="rebuild it with the checkout of fatwheel that has them",
+        )
+    found = tree_digest(folder)
+    if found != held.lock.source_digest:
+        raise HashMismatchError(
+            f"the sources of {name} are not those that the wheel was built from",
+            where=str(folder),
+            details=[f"locked: sha256 {held.lock.source_digest}", f"here:   sha256 {found}"],
+            hint="use the checkout of fatwheel that the wheel was built with",
+        )
+
+
+def _with_costs(target: Target) -> Target:
+    """The target with what this checkout knows of its cost: memory and time are not locked."""
+    with suppress(FatwheelError):
+        known = load_recipe(target.recipe.name, KERNELS)
+        recipe = replace(
+            target.recipe, memory=known.memory, seconds=known.seconds, costs=known.costs
+        )
+        return replace(target, recipe=recipe)
+    return target
+
+
+@contextmanager
+def _store(from_store: str, work: Path) -> Iterator[None]:
+    """With NEVER, a store of this build's own while the block lasts."""
+    before = os.environ.get(STORE_VARIABLE)
+    if from_store == NEVER:
+        os.environ[STORE_VARIABLE] = str(work / "store")
+    try:
+        yield
+    finally:
+        os.environ.pop(STORE_VARIABLE, None)
+        if before is not None:
+            os.environ[STORE_VARIABLE] = before
+
+
+def _tell_host(held: Held, emit: Emit, host: Host) -> None:
+    """Say early, before hours of work, why the wheel will be another one."""
+    for change in host_changes(held.lock.host, host):
+        emit(Note(f"host code may come out differently: {change}"))
+
+
+def _kept(path: Path, out: Path, emit: Emit) -> Path:
+    """The rebuilt wheel, where its user may look at it."""
+    target = out / path.name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as source, replacing(target) as stream:
+            copy(source, stream)
+    except OSError as error:
+        raise disk_error(error, "keep the rebuilt wheel", target, "--out FOLDER") from error
+    emit(Note(f"the rebuilt wheel is kept: {target}"))
+    return target
+
+
+def _causes(held: Held, path: Path) -> tuple[str, ...]:
+    """What of the machine, or of the image, is another now."""
+    return tuple(host_changes(held.lock.host, read_held(path, KERNELS).lock.host))
