@@ -18,33 +18,27 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
 
-from .. import files
-from ..cache import VARIABLE
-from ..errors import StoreError, ToolchainError
+from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
 from ..provision.hostcompiler import find_host_compiler
 from ..provision.mend import mend
 from ..provision.tools import check_nvcc, check_torch, run
 from .builds import build_of, compiler_id, pins
-from .fetch import fetch, place
 from .interpreters import Interpreter, find_interpreter
-from .turns import one_at_a_time
-from .unpack import is_unpacked, link_into, unpack_all
+from .packages import alone, folder_of, unpack_missing
+from .unpack import link_into
 
 LABEL = "install"
 MARKER = "fatwheel-environment.json"  # written last; says what is in the environment
 
 _LAYOUT = 1  # of what this module makes; a new number makes every environment anew
-_UNPACKED = 1.9  # bytes on disk per byte of wheel, with some to spare (measured: 1.7)
 
 
 def ensure_environment(
@@ -65,9 +59,8 @@ def ensure_environment(
     plan = _Plan(toolchain, build, find_interpreter(python), cache)
     if plan.is_made():
         return plan.environment(plan.root)
-    with _disk_errors(cache), _alone(cache, emit):
+    with alone(cache, emit):
         if not plan.is_made():
-            _sweep(cache)
             _make(plan, emit)
     return plan.environment(plan.root)
 
@@ -130,9 +123,6 @@ class _Plan:
         text = json.dumps(self.description, sort_keys=True)
         return (self.cache / "envs").resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def unpacked(self, package: Package) -> Path:
-        return self.cache / "packages" / package.sha256
-
     def environment(self, root: Path) -> Environment:
         """The environment in `root`: the final one, or a copy being made."""
         site = root / "lib" / f"python{self.build.python}" / "site-packages"
@@ -158,36 +148,10 @@ class _Plan:
         return described == self.description and made.python.exists() and nvcc.exists()
 
 
-@contextmanager
-def _disk_errors(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise files.disk_error(
-            error, "make the toolchain's environment", cache, f"{VARIABLE}=FOLDER"
-        ) from error
-
-
-@contextmanager
-def _alone(cache: Path, emit: Emit) -> Iterator[None]:
-    """Hold the lock on environments and packages; say so when that takes waiting."""
-    folder = cache / "envs"
-    folder.mkdir(exist_ok=True)
-    with one_at_a_time(folder, "making a toolchain's environment", emit):
-        yield
-
-
-def _sweep(cache: Path) -> None:
-    """Delete what killed runs left half-made. Only under the lock: else it may be in use."""
-    for folder in ("envs", "packages"):
-        for part in (cache / folder).glob(".*.part"):
-            shutil.rmtree(part)
-
-
 def _make(plan: _Plan, emit: Emit) -> None:
     # Asked for now, so that nobody waits for gigabytes to learn that g++ is missing.
     compiler = find_host_compiler(plan.toolchain.cuda, plan.toolchain.gcc)
-    _unpack_missing(plan, emit)
+    unpack_missing(plan.packages, plan.cache, emit, plan.toolchain.name)
     part = plan.root.with_name(f".{secrets.token_hex(8)}.part")
     try:
         _make_venv(plan, part)
@@ -205,29 +169,6 @@ def _make(plan: _Plan, emit: Emit) -> None:
         part.rename(plan.root)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _unpack_missing(plan: _Plan, emit: Emit) -> None:
-    """Bring all packages into <cache>/packages."""
-    (plan.cache / "packages").mkdir(exist_ok=True)
-    missing = [package for package in plan.packages if not is_unpacked(plan.unpacked(package))]
-    _check_space(missing, plan.cache)
-    for package in missing:
-        shutil.rmtree(plan.unpacked(package), ignore_errors=True)
-    downloads = plan.cache / "downloads"
-    fetch(missing, downloads, emit, toolchain=plan.toolchain.name)
-    unpack_all({place(package, downloads): plan.unpacked(package) for package in missing}, emit)
-
-
-def _check_space(missing: Sequence[Package], cache: Path) -> None:
-    needed = int(sum(package.size for package in missing) * _UNPACKED)
-    free = shutil.disk_usage(cache).free
-    if free < needed:
-        raise StoreError(
-            f"the toolchain needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-            where=str(cache),
-            hint=f"free some space, or name a folder on another disk: {VARIABLE}=FOLDER",
-        )
 
 
 def _make_venv(plan: _Plan, part: Path) -> None:
@@ -251,6 +192,6 @@ def _link_packages(plan: _Plan, part: Path, emit: Emit) -> None:
             "scripts": str(part / "bin"),
             "data": str(part),
         }
-        link_into(plan.unpacked(package), schemes, plan.root / "bin" / "python")
+        link_into(folder_of(package, plan.cache), schemes, plan.root / "bin" / "python")
         done += package.size
         emit(Progress(LABEL, done, total))

@@ -125,7 +125,7 @@ def test_a_second_time_nothing_is_done(
     shutil.rmtree(wheels)
     # Neither a compiler nor a lock is needed for what is there.
     monkeypatch.setattr(environment_module, "find_host_compiler", pytest.fail)
-    monkeypatch.setattr(environment_module, "one_at_a_time", pytest.fail)
+    monkeypatch.setattr(environment_module, "alone", pytest.fail)
     assert make(toolchain, cache) == first
 
 
