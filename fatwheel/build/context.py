@@ -74,7 +74,7 @@ def context_from_wire(data: dict[str, Any]) -> Context:
     return Context(
         **{
             **data,
-            "places": Places(places["source"], links, places["listing"]),
+            "places": Places(places["source"], links, places["listing"], places["root"]),
             "archlist": tuple(data["archlist"]),
             "environment": tuple((name, value) for name, value in data["environment"]),
         }

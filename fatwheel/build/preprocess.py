@@ -120,6 +120,7 @@ class Texts:
                 out = opened.enter_context(text.open("wb"))
             else:
                 command = [*command, *family.output(str(text))]
+            command = self._context.places.shown(command)
             subprocess.run(
                 fitting(command, folder), cwd=folder, env=self._context.variables(folder),
                 check=True, stdout=out, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
@@ -129,8 +130,9 @@ class Texts:
         """The command that nvcc itself would run (`--dryrun`), less its output."""
         family = family_of(self._context.cxx)
         # It lists to stderr on Linux, and to stdout on Windows.
+        command = self._context.places.shown([*nvcc, "--dryrun"])
         listing = subprocess.run(
-            fitting([*nvcc, "--dryrun"], folder), cwd=folder,
+            fitting(command, folder), cwd=folder,
             env=self._context.variables(folder), check=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         ).stdout  # fmt: skip

@@ -99,9 +99,18 @@ if sys.platform == "win32":
         VIEW_ROOT.mkdir(exist_ok=True)
         return VIEW_ROOT
 
+    def may_mount(root: Path) -> bool:
+        """Whether compilers can be shown `root` at the fixed root."""
+        return False  # nor need they be
+
+    def mounted(command: Sequence[str], root: str) -> list[str]:
+        """A command that sees `root` at the fixed root."""
+        raise NotImplementedError
+
 else:
     import fcntl
     import shlex
+    import subprocess
 
     NVCC = "nvcc"
     VIEW_ROOT = Path("/tmp/fatwheel")
@@ -201,3 +210,24 @@ else:
             f"{VIEW_ROOT} and {VIEW_ROOT}-{os.getuid()} both belong to somebody else",
             hint="remove one of them: compilers must see the sources at a fixed path",
         )
+
+    def may_mount(root: Path) -> bool:
+        """Whether compilers can be shown `root` at the fixed root: in a namespace of their own,
+        which many systems let every user make."""
+        if VIEW_ROOT.is_symlink():
+            return False  # compilers would tell where it leads to
+        try:
+            done = subprocess.run(
+                mounted(["true"], str(root)), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    def mounted(command: Sequence[str], root: str) -> list[str]:
+        """A command that sees `root` at the fixed root. It becomes the command in the end, so
+        signals and limits are that one's."""
+        script = 'mount --bind "$0" "$1" && shift && exec "$@"'
+        unshared = ["unshare", "--user", "--map-root-user", "--mount"]
+        return [*unshared, "sh", "-c", script, root, str(VIEW_ROOT), *command]

@@ -144,6 +144,7 @@ def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
         lay_out(context, job.unit, folder)
         output = folder / family.object_name
         command = [*commands_of(context, job), *_keeping(family, job), *_output(family, job)]
+        command = context.places.shown(command)
         started = time.monotonic()
         usage = run_measured(fitting(command, folder), folder, context.variables(folder))
         if usage.returncode != 0:
@@ -270,8 +271,9 @@ def _failure(
             details=usage.output.rstrip().splitlines(),
         )
     kept = _keep_folder(context, job)
+    compiler = commands_of(context, job)[0]
     return CompileError(
-        f"{os.path.basename(command[0])} failed with exit code {usage.returncode}",
+        f"{os.path.basename(compiler)} failed with exit code {usage.returncode}",
         where=job.label,
         details=[*usage.output.rstrip().splitlines(), "", "to repeat it:"],
         hint=to_repeat(command, kept),
@@ -280,7 +282,8 @@ def _failure(
 
 def _keep_folder(context: Context, job: Job) -> Path:
     """A job's folder that stays after the build, so that a failure can be repeated."""
-    folder = Path(context.places.source).parent / "failed" / digest(job.label)[:12]
+    sources = Path(context.places.real(context.places.source))
+    folder = sources.parent / "failed" / digest(job.label)[:12]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     lay_out(context, job.unit, folder)

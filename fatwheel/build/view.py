@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +47,13 @@ class Places:
     links:   name in a job's folder → real folder: site, env, cuda, python.
     listing: digest of the names of the files below source: a file that is added there can
              change a text without any file that the text came from being another.
+    root:    '' or the folder that compilers are shown at the view's fixed root.
     """
 
     source: str
     links: tuple[tuple[str, str], ...]
     listing: str
+    root: str = ""
 
     def in_view(self, text: str) -> str:
         """Replace placeholders by the paths that the compilers see."""
@@ -61,7 +63,14 @@ class Places:
 
     def real(self, path: str) -> str:
         """The real file behind a path that a compiler printed."""
+        fixed = f"{sight.VIEW_ROOT}/"
+        if self.root and path.startswith(fixed):
+            return os.path.join(self.root, path.removeprefix(fixed))
         return sight.real_path(path, self.links)
+
+    def shown(self, command: Sequence[str]) -> list[str]:
+        """A compiler's command as it is started, so that it sees all this."""
+        return sight.mounted(command, self.root) if self.root else list(command)
 
     def mapped(self) -> tuple[tuple[str, str], ...]:
         """Folders as compilers see them, and what finished files call them instead: `site`,
@@ -139,6 +148,19 @@ def shared_sources(name: str, origin: Path, files: dict[str, str]) -> Iterator[P
         except OSError as error:
             raise _unusable(base, error) from error
         yield target
+
+
+def shown_at(source: Path) -> tuple[str, str]:
+    """Where compilers see a project's source folder, and the root that they are shown for that
+    (see `Places.root`).
+
+    Where another user made the fixed root first, the folder is in a root of the user's own. What
+    compilers make would tell which one that is.
+    """
+    root = sight.view_root()
+    if root == sight.VIEW_ROOT or not sight.may_mount(root):
+        return str(source), ""
+    return str(sight.VIEW_ROOT / source.relative_to(root)), str(root)
 
 
 def _copy(target: Path, origin: Path, files: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from .lookup import Lookup, SliceDigests, look_up, slice_digests
 from .sight import NVCC
 from .upstream import Project, Upstream
 from .variables import bare_variables
-from .view import Places, compiler_files, shared_sources
+from .view import Places, compiler_files, shared_sources, shown_at
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,10 @@ def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
     """
     files = compiler_files(origin)
     environment = order.environment
-    with shared_sources(order.name, origin, files) as source:
+    with shared_sources(order.name, origin, files) as found:
+        source, root = shown_at(found)
         places = Places(
-            source=str(source),
+            source=source,
             links=(
                 ("site", str(environment.site)),
                 ("env", str(environment.root)),
@@ -116,5 +117,6 @@ def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
                 ("python", str(environment.include)),
             ),
             listing=digest(sorted(files)),
+            root=root,
         )
         yield Workshop(order, places)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from fatwheel.build import sight
-from fatwheel.build.view import Places, abstract, compiler_files, shared_sources
+from fatwheel.build.view import Places, abstract, compiler_files, shared_sources, shown_at
 from fatwheel.errors import StoreError
+
+from ..conftest import missing
 
 PLACES = Places("/tmp/fatwheel/p-1/src", (("site", "/env/lib/site"), ("cuda", "/env/cuda")), "")
 MARKS = (("/builds/p", "src"), ("/builds/p/env", "env"), ("/usr/include/python3.11", "python"))
@@ -183,6 +185,48 @@ def test_a_root_that_is_somebody_elses_is_left_alone(root: Path, tmp_path: Path)
     origin = project(tmp_path / "p", a="one")
     with shared_sources("p-1", origin, compiler_files(origin)) as source:
         assert source == Path(f"{root}-0") / "p-1" / "src"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder somebody else's")
+def test_compilers_see_the_fixed_root_wherever_the_sources_are(root: Path, tmp_path: Path) -> None:
+    """And each other's folders stay what they are."""
+    (root / "p-1" / "src").mkdir(parents=True)
+    (root / "p-1" / "src" / "a.cu").write_text("somebody else's")
+    os.chown(root, 12345, 12345)
+    own = Path(f"{root}-0")
+    if not sight.may_mount(_made(own)):
+        missing("no user may mount in a namespace here (unshare --user --mount)")
+    origin = project(tmp_path / "p", a="one")
+    with shared_sources("p-1", origin, compiler_files(origin)) as found:
+        source, shown_root = shown_at(found)
+        assert (source, shown_root) == (str(root / "p-1" / "src"), str(own))
+        places = Places(source, (), "", shown_root)
+        command = ["sh", "-c", f"cd {source} && pwd -P && cat a.cu && kill -9 $$"]
+        seen = subprocess.run(places.shown(command), capture_output=True, text=True, check=False)
+        assert seen.stdout == f"{source}\none"
+        assert seen.returncode == -9, "a signal ends the compiler itself"
+        assert Path(places.real(f"{source}/a.cu")).read_text() == "one"
+    assert (root / "p-1" / "src" / "a.cu").read_text() == "somebody else's"
+
+
+def test_a_fixed_root_of_ones_own_needs_no_namespace(root: Path, tmp_path: Path) -> None:
+    origin = project(tmp_path / "p", a="one")
+    with shared_sources("p-1", origin, compiler_files(origin)) as found:
+        assert shown_at(found) == (str(found), "")
+        assert Places(str(found), (), "").shown(["true"]) == ["true"]
+
+
+def test_a_planted_link_is_not_shown_either(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    root.symlink_to(tmp_path / "elsewhere")
+    origin = project(tmp_path / "p", a="one")
+    with shared_sources("p-1", origin, compiler_files(origin)) as found:
+        assert shown_at(found) == (str(found), "")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_both_roots_taken_is_an_error(root: Path, tmp_path: Path) -> None:
