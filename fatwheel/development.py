@@ -86,7 +86,8 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
     """
     Check style and types, then run the tests; some of them build something real.
 
-    Ends with the exit code of the first check that failed.
+    Where there are two cores, these run beside the others. Ends with the exit code of the first
+    check that failed.
 
       invoke test
       invoke test -k 'store and not slow'
@@ -95,7 +96,7 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
     with reported():
         from . import testing
 
-        code = testing.run_checks(ROOT, all, k, ui.show_note)
+        code = testing.run_checks(ROOT, all, k, ui.show_note, ui.show_printed)
     raise SystemExit(code)
 
 

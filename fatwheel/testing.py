@@ -5,21 +5,41 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from .errors import ToolchainError
+from .machine import cores
+
+Say = Callable[[str], None]
+
+STYLE = (
+    ["ruff", "check", "."],
+    ["ruff", "format", "--check", "."],
+    ["mypy", "fatwheel", "tasks.py"],
+)
+QUICK = ("tests/fuzz", "tests/property", "tests/unit")
+REAL = ("tests/integration",)  # real compilers, a container engine, a Windows
+NO_TESTS = 5  # pytest's exit code where it found none
+PATIENCE = 60  # seconds: after a Ctrl-C, containers and their engine take some to end
 
 
-def run_checks(
-    folder: Path, everything: bool, expression: str | None, say: Callable[[str], None]
-) -> int:
+def run_checks(folder: Path, everything: bool, expression: str | None, say: Say, show: Say) -> int:
     """Run every check, also after one that failed; the exit code of the first that did, or 0.
 
     everything: with the tests that take longer than a CI run has. expression: only the tests
-    that it selects. Raises ToolchainError where a tool is not installed.
+    that it selects. show: gets what tests printed that ran behind others. Raises ToolchainError
+    where a tool is not installed, and KeyboardInterrupt when no check runs any more.
     """
-    codes = [_run(folder, command, say) for command in _commands(everything, expression)]
+    quick, real = (_pytest(paths, everything, expression) for paths in (QUICK, REAL))
+    codes = [_run(folder, command, say) for command in STYLE]
+    codes += _both(folder, quick, real, say, show)
+    for command, code in zip([*STYLE, quick, real], codes, strict=True):
+        if code:
+            say(f"failed, exit code {code}: {' '.join(command)}")
     return next((code for code in codes if code), 0)
 
 
@@ -39,25 +59,84 @@ def run_fuzzer(folder: Path, **options: int | str | Path | None) -> int:
     return subprocess.call(command, cwd=folder)
 
 
-def _commands(everything: bool, expression: str | None) -> list[list[str]]:
-    tests = ["pytest"]
+def _pytest(paths: Sequence[str], everything: bool, expression: str | None) -> list[str]:
+    command = ["pytest", *paths]
     if not everything:
-        tests += ["-m", "not long"]
+        command += ["-m", "not long"]
     if expression:
-        tests += ["-k", expression]
-    return [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["mypy", "fatwheel", "tasks.py"],
-        tests,
-    ]
+        command += ["-k", expression]
+    return command
 
 
-def _run(folder: Path, command: list[str], say: Callable[[str], None]) -> int:
-    name = command[0]
+def _both(folder: Path, quick: list[str], real: list[str], say: Say, show: Say) -> list[int]:
+    """Run the quick tests and the real ones; the exit code of each.
+
+    At a time where there are two cores: the real ones leave half of two idle. That an expression
+    selects none of the one kind is no failure.
+    """
+    if cores() > 1:
+        codes = _side_by_side(folder, quick, real, say, show)
+    else:
+        codes = [_run(folder, quick, say), _run(folder, real, say)]
+    if all(code == NO_TESTS for code in codes):
+        return codes
+    return [0 if code == NO_TESTS else code for code in codes]
+
+
+def _side_by_side(
+    folder: Path, quick: list[str], real: list[str], say: Say, show: Say
+) -> list[int]:
+    """The real tests print as they go; what the quick ones print is shown when both have ended."""
+    _need(quick[0])
+    say(" ".join(real))
+    say(f"meanwhile, shown after it: {' '.join(quick)}")
+    with tempfile.TemporaryFile() as printed:
+        try:
+            return _ended(_start(folder, quick, printed), _start(folder, real))
+        finally:
+            say(" ".join(quick))
+            printed.seek(0)
+            show(printed.read().decode(errors="replace"))
+
+
+def _run(folder: Path, command: list[str], say: Say) -> int:
+    _need(command[0])
+    say(" ".join(command))
+    [code] = _ended(_start(folder, command))
+    return code
+
+
+def _need(name: str) -> None:
     if importlib.util.find_spec(name) is None:
         raise ToolchainError(
             f"{name} is not installed", hint="install it: python -m pip install -e '.[test]'"
         )
-    say(" ".join(command))
-    return subprocess.call([sys.executable, "-m", *command], cwd=folder)
+
+
+def _start(
+    folder: Path, command: list[str], printed: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """printed: gets all that it prints; it then has nothing to read, either."""
+    stdin = subprocess.DEVNULL if printed else None
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=folder, stdin=stdin, stdout=printed, stderr=printed
+    )
+
+
+def _ended(*processes: subprocess.Popen[bytes]) -> list[int]:
+    """Wait for all of them; their exit codes.
+
+    A terminal's Ctrl-C reaches each of them, too. They then have time to tidy up, into which a
+    signal from here would break; a second Ctrl-C ends them at once.
+    """
+    try:
+        return [process.wait() for process in processes]
+    except KeyboardInterrupt:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and any(process.poll() is None for process in processes):
+            time.sleep(0.1)
+        raise
+    finally:
+        for process in processes:
+            process.kill()  # does nothing to one that has ended
+            process.wait()

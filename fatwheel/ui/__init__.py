@@ -6,7 +6,7 @@ from .boards import LiveBoard, PlainBoard, board
 from .health import show_health, show_setup
 from .imagery import show_contexts, show_images
 from .locks import show_locks
-from .messages import show_error, show_note, show_plan
+from .messages import show_error, show_note, show_plan, show_printed
 from .plans import show_plan_document
 from .results import (
     show_bench,
@@ -37,6 +37,7 @@ __all__ = [
     "show_note",
     "show_plan",
     "show_plan_document",
+    "show_printed",
     "show_proof",
     "show_setup",
     "show_verification",

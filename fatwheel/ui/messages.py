@@ -9,12 +9,17 @@ from .. import text
 from ..errors import FatwheelError
 from ..events import Planned
 from . import tables
-from .console import Part, err, write
+from .console import Part, err, out, write
 
 
 def show_note(sentence: str) -> None:
     """One sentence on what is going on."""
     write(err(), sentence)
+
+
+def show_printed(words: str) -> None:
+    """What another program printed, as it is."""
+    out().out(words, end="")
 
 
 def show_error(error: FatwheelError) -> None:

@@ -377,34 +377,6 @@ def test_a_closed_pipe_is_no_error_of_ours(tmp_path: Path) -> None:
 # -- invoke test ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The tools that `invoke test` calls; mypy and pytest fail."""
-    made: list[list[str]] = []
-
-    def call(command: list[str], cwd: Path) -> int:
-        assert command[:2] == [sys.executable, "-m"]
-        assert cwd == ROOT
-        made.append(command[2:])
-        return {"mypy": 3, "pytest": 4}.get(command[2], 0)
-
-    monkeypatch.setattr("subprocess.call", call)
-    return made
-
-
-def test_the_first_failing_check_decides_and_pytest_has_the_last_word(
-    run: Run, calls: list[list[str]]
-) -> None:
-    assert run("test") == 3
-    assert [call[0] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
-    assert calls[-1] == ["pytest", "-m", "not long"], "slow tests belong to it, long ones do not"
-
-
-def test_tests_can_be_chosen(run: Run, calls: list[list[str]]) -> None:
-    run("test", "--all", "-k", "store and not slow")
-    assert calls[-1] == ["pytest", "-k", "store and not slow"]
-
-
 def test_missing_test_tools_are_named(
     run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

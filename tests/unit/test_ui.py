@@ -346,6 +346,16 @@ def test_plain_text_has_no_control_characters(capsys: pytest.CaptureFixture[str]
     assert captured.err.count("evil\\x1b[31m\\x07name") == 14
 
 
+def test_what_another_program_printed_is_shown_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed = f"\x1b[32mgreen\x1b[0m [bold] 'text' 12\n{'a long line ' * 2000}\nno last newline"
+    ui.show_printed(printed)
+    captured = capsys.readouterr()
+    assert captured.out == printed
+    assert captured.err == ""
+
+
 def test_an_ascii_terminal_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
