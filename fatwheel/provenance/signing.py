@@ -16,6 +16,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -44,6 +45,7 @@ _KINDS = f"ed25519, ECDSA over P-256 or P-384, or RSA with {_LEAST_RSA} bits or 
 _MAKE = "openssl genpkey -algorithm ed25519 -out KEY.pem"
 _PUBLISH = "openssl pkey -in KEY.pem -pubout -out KEY.pub"
 
+Signer: TypeAlias = CryptoSigner  # what signs with a private key
 _Private = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 _Public = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 
@@ -67,7 +69,7 @@ class Envelope:
 # -- keys ----------------------------------------------------------------------------------------
 
 
-def load_signer(path: Path) -> CryptoSigner:
+def load_signer(path: Path) -> Signer:
     """What signs with the private key in a PEM file, as `openssl genpkey` writes it.
 
     The passphrase of an encrypted one is in the environment variable FATWHEEL_SIGN_PASSWORD.
@@ -177,7 +179,7 @@ def _no_key(what: str, option: str, valid: str, how: str) -> UsageError:
 # -- envelopes -----------------------------------------------------------------------------------
 
 
-def envelope_bytes(statement: bytes, signer: CryptoSigner) -> bytes:
+def envelope_bytes(statement: bytes, signer: Signer) -> bytes:
     """An envelope of exactly these bytes, as one line."""
     envelope = dsse.Envelope(statement, PAYLOAD_TYPE, {})
     envelope.sign(signer)

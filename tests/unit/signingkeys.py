@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +40,16 @@ class Keys:
         self.openssl = openssl
         self.folder = folder
 
-    @functools.cache  # noqa: B019 - one of these lives as long as the tests
     def pair(self, kind: str, number: int = 0) -> KeyPair:
         stem = self.folder / f"{kind}-{number}"
         pair = KeyPair(*(stem.with_suffix(end) for end in (".pem", ".encrypted.pem", ".pub")))
+        if pair.public.exists():
+            return pair
         self.call("genpkey", *{**GOOD, **OTHER}[kind], "-out", str(pair.private))
-        self.call("pkey", "-in", str(pair.private), "-pubout", "-out", str(pair.public))
+        source = str(pair.private)
         if kind in GOOD:
-            source = str(pair.private)
             self.call("pkey", "-in", source, *ENCRYPTED, "-out", str(pair.encrypted))
+        self.call("pkey", "-in", source, "-pubout", "-out", str(pair.public))
         return pair
 
     def call(self, *arguments: str) -> str:
