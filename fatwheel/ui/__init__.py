@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .boards import LiveBoard, PlainBoard, board
+from .comparisons import show_comparison
 from .health import show_health, show_setup
 from .imagery import show_contexts, show_images
 from .locks import show_locks
@@ -26,6 +27,7 @@ __all__ = [
     "show_bench",
     "show_bench_markdown",
     "show_cache",
+    "show_comparison",
     "show_contexts",
     "show_edited",
     "show_error",

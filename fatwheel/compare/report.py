@@ -1,0 +1,204 @@
+"""Compares two wheels, from the list of their files down to a kernel's machine code.
+
+The result's shape is fixed by `schema/compare.schema.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError, RebuildError
+from ..fatbin.binary import HEAD
+from ..provenance.jsonfile import read_object
+from ..provenance.lockfile import FILE as LOCK
+from ..provenance.sbom import FILE as SBOM
+from ..provenance.statement import FILE as STATEMENT
+from .binaries import differing_binaries, may_be_binary
+from .derived import RECORD, differing_listings, differing_statements
+from .device import Slices
+from .differences import LEVELS, Comparison, Difference, Place
+from .diffoscope import said_of
+from .lines import MOST_BYTES, as_text, differing_lines
+from .packing import differing_archive, differing_list, differing_modes
+from .pins import differing_locks, differing_records
+from .sides import File, Opened, opened
+from .spans import extent
+
+_RECORD_FILE = ".dist-info/fatwheel.json"
+_LOCK_FILE, _STATEMENT_FILE, _SBOM_FILE = (f".dist-info/{name}" for name in (LOCK, STATEMENT, SBOM))
+_MOST = 200  # differences of one file that are looked for
+_STEP = 1 << 20
+_MOST_BYTES = 16 << 20  # of the files that are read whole here
+
+# Those that are made from others, in the order in which they must be looked at.
+_SPECIAL = (_RECORD_FILE, _SBOM_FILE, _STATEMENT_FILE, RECORD)
+
+
+def compare_wheels(one: Path, other: Path) -> Comparison:
+    """What differs between two wheels, whoever made them.
+
+    UsageError where there is no such file; FormatError where one is no wheel, or its archive is
+    damaged. A binary in it that cannot be read is compared byte by byte.
+    """
+    with opened(one) as mine, opened(other) as theirs:
+        return _Comparing(mine, theirs).compared()
+
+
+def refusal(comparison: Comparison) -> RebuildError:
+    """What to end with where wheels differ; the report itself tells how."""
+    return RebuildError(
+        f"the wheels differ, at the highest level in {_WORDS[comparison.level or 'archive']}",
+        where=f"{comparison.one.path} and {comparison.other.path}",
+    )
+
+
+_WORDS = {
+    "pins": "what went into them",
+    "files": "their lists of files",
+    "modes": "permissions",
+    "text": "lines of text",
+    "binary": "binaries",
+    "section": "sections of binaries",
+    "function": "functions of the host",
+    "unit": "units of device code",
+    "image": "images",
+    "kernel": "kernels",
+    "debug": "debug information",
+    "archive": "the archive alone: all files are the same",
+}
+
+
+class _Comparing:
+    """Two open wheels, and what was found so far."""
+
+    def __init__(self, one: Opened, other: Opened) -> None:
+        self._one, self._other = one, other
+        stems = [stem for stem in one.files if stem in other.files]
+        self._pairs = {stem: (one.files[stem], other.files[stem]) for stem in stems}
+        self._changed = [stem for stem, (a, b) in self._pairs.items() if a.sha256 != b.sha256]
+        self._explained = {*self._changed, *(one.files.keys() ^ other.files.keys())}
+        self._slices = (Slices(_record_of(one)), Slices(_record_of(other)))
+        self._follows: list[str] = []
+        self._more = False
+
+    def compared(self) -> Comparison:
+        one, other = self._one.side, self._other.side
+        if one.sha256 == other.sha256:
+            return Comparison(one, other, same=len(self._pairs))
+        pairs = tuple(self._pairs.values())
+        found = [*differing_list(self._one, self._other), *differing_modes(pairs)]
+        for stem in (*(s for s in self._changed if s not in _SPECIAL), *_SPECIAL):
+            if stem in self._changed:
+                found += self._differing_file(stem)
+        found += differing_archive(self._one, self._other, pairs)
+        if not found:
+            found.append(self._differing_rest())
+        differences = tuple(sorted(found, key=_group))
+        return Comparison(
+            one,
+            other,
+            same=len(self._pairs) - len(self._changed),
+            differences=differences,
+            follows=tuple(self._follows),
+            more=self._more,
+            diffoscope=self._said(differences),
+        )
+
+    def _said(self, differences: Sequence[Difference]) -> str:
+        """What diffoscope says of the first file that differs; else of the archives."""
+        by_name = {files[0].name: files for files in self._pairs.values()}
+        for difference in differences:
+            files = by_name.get(difference.place.file)
+            if files and files[0].sha256 != files[1].sha256:
+                contents = (self._one.pieces(files[0]), self._other.pieces(files[1]))
+                return said_of(files[0].name, [file.member.size for file in files], contents)
+        sides = (self._one.side, self._other.side)
+        contents = (_pieces_of(sides[0].path), _pieces_of(sides[1].path))
+        return said_of(sides[0].path.name, [side.size for side in sides], contents)
+
+    def _differing_file(self, stem: str) -> list[Difference]:
+        place = Place(self._pairs[stem][0].name)
+        found = list(islice(self._differences_of(stem, place), _MOST + 1))
+        if len(found) > _MOST:
+            self._more = True
+            return found[:_MOST]
+        if not found:
+            self._follows.append(place.file)
+        return found
+
+    def _differences_of(self, stem: str, place: Place) -> Iterator[Difference]:
+        files = self._pairs[stem]
+        folders = self._one.dist_info, self._other.dist_info
+        if max(file.member.size for file in files) > _MOST_BYTES:
+            return self._differing_content(place, files)
+        locked = _LOCK_FILE in self._explained or _RECORD_FILE in self._explained
+        if stem == _LOCK_FILE:
+            return differing_locks(place, *self._read(files))
+        if stem == _RECORD_FILE:
+            data = self._read(files)
+            return differing_records(place, data, self._slices, _LOCK_FILE in self._explained)
+        if stem == _STATEMENT_FILE:
+            return differing_statements(place, self._read(files), folders, self._explained, locked)
+        if stem == _SBOM_FILE and locked:
+            return iter(())
+        if stem == RECORD:
+            return differing_listings(place, self._read(files), folders, self._explained)
+        return self._differing_content(place, files)
+
+    def _read(self, files: tuple[File, File]) -> tuple[bytes, bytes]:
+        return self._one.read(files[0]), self._other.read(files[1])
+
+    def _differing_content(self, place: Place, files: tuple[File, File]) -> Iterator[Difference]:
+        with self._one.mapped(files[0]) as mine, self._other.mapped(files[1]) as theirs:
+            heads = [bytes(data[:HEAD]) for data in (mine, theirs)]
+            names = [file.name for file in files]
+            if all(may_be_binary(*pair) for pair in zip(names, heads, strict=True)):
+                yield from _readable(place, differing_binaries(place, (mine, theirs), self._slices))
+                return
+            if max(len(mine), len(theirs)) <= MOST_BYTES:
+                texts = [as_text(bytes(data)) for data in (mine, theirs)]
+                if texts[0] is not None and texts[1] is not None:
+                    yield from differing_lines(place, texts[0], texts[1])
+                    return
+            yield Difference("binary", extent(mine, theirs), place)
+
+    def _differing_rest(self) -> Difference:
+        """All files are the same, and all that an archive says of them."""
+        what = "the archives' own bytes: entries for folders, or how members are laid out"
+        return Difference("archive", what)
+
+
+def _readable(place: Place, found: Iterator[Difference]) -> Iterator[Difference]:
+    """What can be said of a binary up to where it is damaged."""
+    try:
+        yield from found
+    except FormatError as error:
+        yield Difference("binary", f"it cannot be read any further ({error.what})", place)
+
+
+def _pieces_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while piece := stream.read(_STEP):
+            yield piece
+
+
+def _record_of(wheel: Opened) -> Any:
+    file = wheel.files.get(_RECORD_FILE)
+    if file is None or file.member.size > _MOST_BYTES:
+        return None
+    try:
+        return read_object(wheel.read(file), _RECORD_FILE)
+    except FormatError:
+        return None
+
+
+def _group(difference: Difference) -> int:
+    """What comes first: pins, the list of files, their modes; the archive comes last. All between
+    stays in the order of the files."""
+    level = difference.level
+    if level == "archive":
+        return len(LEVELS)
+    return min(LEVELS.index(level), LEVELS.index("text"))
