@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,9 +32,10 @@ _Missing = dict[tuple[int, str | None], list[tuple[Pinned, Path]]]
 def seed(
     pins: Sequence[Pinned], find: Path, folders: Sequence[Path], emit: Emit
 ) -> tuple[Pinned, ...]:
-    """Put what is below `find` and not yet fetched into these folders of downloads.
+    """Put what is below `find` into those of these folders of downloads that lack it.
 
-    The pins that were found, each once. Emits a Note that counts them. Folders below `find` that
+    The pins that were found, each once. Emits a Note that counts those that no folder had. Folders
+    below `find` that
     are links are not entered; what cannot be read is passed over.
 
     Raises UsageError, at --find, where there is no such folder, StoreError where the disk does
@@ -41,15 +43,18 @@ def seed(
     """
     _check_folder(find)
     missing = _missing(pins, folders)
-    wanted = len({pin for places in missing.values() for pin, _ in places})
+    lacking = Counter(pin for places in missing.values() for pin, _ in places)
+    nowhere = {pin for pin, count in lacking.items() if count == len(folders)}
     found: dict[Pinned, None] = {}
     for path, size in _plain_files(find, {size for size, _ in missing}):
+        source = path
         for pin, folder in missing.pop((size, _digest(path)), []):
-            if _put(path, pin, folder):
+            if _put(source, pin, folder):
                 found[pin] = None
+                source = place(pin, folder)  # on the same disk as the next place, more often
         if not missing:
             break
-    emit(Note(_said(find, tuple(found), wanted)))
+    emit(Note(_said(find, [pin for pin in found if pin in nowhere], len(nowhere))))
     return tuple(found)
 
 

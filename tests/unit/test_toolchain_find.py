@@ -82,6 +82,17 @@ def test_every_folder_of_downloads_gets_what_it_lacks(have: Path, tmp_path: Path
     assert kept(wanted, one) == kept(wanted, other) == b"wanted"
 
 
+def test_what_one_folder_has_is_not_called_missing(have: Path, tmp_path: Path) -> None:
+    """A build in processes never fills the folder for images."""
+    wanted, gone = pin(b"wanted"), pin(b"gone", "gone.zip")
+    (have / "x").write_bytes(b"wanted")
+    seed([wanted], have, [tmp_path / "downloads"], silent)
+    (have / "x").unlink()
+    events: list[Event] = []
+    seed([wanted, gone], have, [tmp_path / "downloads", tmp_path / "images"], events.append)
+    assert "none of the 1 pinned files that are missing" in str(events)
+
+
 def test_two_pins_of_one_file_are_both_served(have: Path, downloads: Path) -> None:
     one, other = pin(b"same", "one.zip"), pin(b"same", "other.zip")
     (have / "x").write_bytes(b"same")
