@@ -15,6 +15,15 @@ from ..wheels.archive import Wheel, open_wheel
 from ..wheels.recorded import Record, Watched, read_record
 from .contents import Container, Contents, Read, layouts_of, read_containers, sum_up
 from .findings import Finding, wrong
+from .papers import (
+    NO_PAPERS,
+    BinarySlices,
+    Papers,
+    digest_of_wheel,
+    read_beside,
+    read_inside,
+    slices_of_binary,
+)
 
 _MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII
 
@@ -38,7 +47,10 @@ class Examined:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A wheel: what it says of itself, its files, its binaries, and binaries that are damaged."""
+    """A wheel: what it says of itself, its files, its binaries, and binaries that are damaged.
+
+    papers: what it says of its build, and what is needed to check that.
+    """
 
     filename: str
     name: str
@@ -51,6 +63,7 @@ class Evidence:
     files: Mapping[str, Watched]
     binaries: tuple[Examined, ...]
     unreadable: tuple[Finding, ...]
+    papers: Papers = NO_PAPERS
 
     @functools.cached_property
     def shipped(self) -> frozenset[str]:
@@ -65,15 +78,17 @@ def gather(path: Path) -> Evidence:
     in it can be believed then.
     """
     with readable(path, "a wheel"), open_wheel(path) as wheel:
-        return _gather(wheel)
+        return _gather(wheel, path)
 
 
-def _gather(wheel: Wheel) -> Evidence:
+def _gather(wheel: Wheel, path: Path) -> Evidence:
     folder = wheel.dist_info
+    inside, beside = read_inside(wheel), read_beside(path)
     record = read_record(f"{folder}/RECORD", wheel.read(f"{folder}/RECORD"))
     files: dict[str, Watched] = {}
     binaries: list[Examined] = []
     unreadable: list[Finding] = []
+    slices: list[BinarySlices] = []
     for member in wheel.members:
         watched = files[member.name] = record.watch(member.name)
         if not is_binary(wheel.start(member.name, HEAD)):
@@ -83,6 +98,8 @@ def _gather(wheel: Wheel) -> Evidence:
         with wheel.mapped(member.name, watched.update) as data:
             try:
                 binaries.append(examine(member.name, data))
+                if inside:
+                    slices.append(slices_of_binary(member.name, data))
             except FormatError as error:
                 where = ": ".join(part for part in (member.name, error.where) if part)
                 unreadable.append(wrong(error.what, where, error.details))
@@ -98,6 +115,7 @@ def _gather(wheel: Wheel) -> Evidence:
         files=files,
         binaries=tuple(binaries),
         unreadable=tuple(unreadable),
+        papers=Papers(inside, beside, digest_of_wheel(path) if beside else "", tuple(slices)),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import FormatError
+
 NOTE, OK, WARNING, WRONG = "note", "ok", "warning", "wrong"
 _RANKS = (NOTE, OK, WARNING, WRONG)
 
@@ -48,3 +50,8 @@ def warning(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
 
 def wrong(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
     return Finding(WRONG, what, where, tuple(details))
+
+
+def refused(error: FormatError) -> Finding:
+    """What cannot be read, as a finding."""
+    return wrong(error.what, error.where or "", [*error.details, *filter(None, [error.hint])])

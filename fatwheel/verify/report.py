@@ -19,6 +19,7 @@ from .inspect import coverage_of, report_binary
 from .libraries import cuda_versions, import_findings, imports_of
 from .names import label_findings, name_findings, record_findings
 from .platforms import module_findings, platform_findings
+from .provenance import provenance_findings
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def checks_of(evidence: Evidence) -> tuple[Check, ...]:
     """Every check, in the order in which they are shown."""
     found: dict[str, Iterable[Finding]] = {
         "record": record_findings(evidence),
+        "provenance": provenance_findings(evidence),
         "names": name_findings(evidence),
         "label": label_findings(evidence),
         "platform": platform_findings(evidence),

@@ -77,10 +77,18 @@ class Watched:
     def __init__(self, algorithm: str) -> None:
         self.size = 0
         self._hash = hashlib.new(algorithm)
+        self._sha256 = self._hash if algorithm == _DEFAULT else hashlib.sha256()
 
     def update(self, piece: bytes) -> None:
         self.size += len(piece)
         self._hash.update(piece)
+        if self._sha256 is not self._hash:
+            self._sha256.update(piece)
+
+    @property
+    def sha256(self) -> str:
+        """In hex, whatever RECORD has."""
+        return self._sha256.hexdigest()
 
     @property
     def digest(self) -> str:

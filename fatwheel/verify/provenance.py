@@ -1,0 +1,235 @@
+"""Whether a wheel's own provenance is whole, agrees with itself, and with the wheel.
+
+What it says cannot be proven from the wheel alone: `invoke rebuild` does that. But every part of
+it must fit every other part and the bytes, so that none of them can be changed alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError
+from ..fatbin.parity import shorten
+from ..postlink.record import FILE as RECORD_FILE
+from ..postlink.record import record_of
+from ..provenance.buildlock import BuildLock, materials_of
+from ..provenance.jsonfile import read_object
+from ..provenance.lockfile import FILE as LOCK_FILE
+from ..provenance.lockfile import read_lock
+from ..provenance.sbom import FILE as SBOM_FILE
+from ..provenance.sbom import materials_in
+from ..provenance.statement import FILE as STATEMENT_FILE
+from ..provenance.statement import Statement, predicate_of, read_statement
+from ..wheels.name import canonical_project, canonical_version
+from .beside import beside_findings
+from .claims import Claims, asked_codes, read_claims
+from .evidence import Evidence
+from .findings import Finding, note, refused, wrong
+from .papers import INSIDE
+from .sameness import differing, shown
+from .slices import slice_findings
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What says how the wheel was made, each readable by itself."""
+
+    record: Record
+    claims: Claims
+    lock: BuildLock
+    statement: Statement
+
+
+def provenance_findings(evidence: Evidence) -> Iterator[Finding]:
+    """The record, lock, statement and SBOM of a wheel; nothing for wheels that have none."""
+    inside = evidence.papers.inside
+    findings: list[Finding] = []
+    documents = None
+    if inside and not _is_older(inside):
+        findings, documents = _read(inside)
+    elif inside:
+        yield note(f"{RECORD_FILE} names no lock: what it was built from cannot be told")
+    yield from findings
+    if documents:
+        yield from _agreement(documents, evidence)
+    yield from beside_findings(evidence, documents.statement if documents else None)
+
+
+def _is_older(inside: Mapping[str, bytes]) -> bool:
+    """Whether a wheel has nothing but a record that names no lock: older fatwheels wrote such
+    ones, and so do edits of wheels with different locks."""
+    if set(inside) != {RECORD_FILE}:
+        return False
+    try:
+        record = read_object(inside[RECORD_FILE], RECORD_FILE)
+    except FormatError:
+        return False
+    stitched = record.get("stitched")
+    parts = stitched if isinstance(stitched, list) else [record]
+    return not any(isinstance(part, dict) and "lock" in part for part in (record, *parts))
+
+
+def _read(inside: Mapping[str, bytes]) -> tuple[list[Finding], _Documents | None]:
+    """Every document, or what is wrong with some."""
+    missing = [name for name in INSIDE if name not in inside]
+    if missing:
+        there = ", ".join(name for name in INSIDE if name in inside)
+        what = f"it is not in the wheel, which has {there}"
+        return [wrong(what, name) for name in missing], None
+    findings: list[Finding] = []
+    record = claims = lock = statement = None
+    with _refused(findings):
+        read_object(inside[RECORD_FILE], RECORD_FILE)
+        record = record_of(inside[RECORD_FILE])
+        claims = read_claims(record, RECORD_FILE)
+    with _refused(findings):
+        lock = read_lock(inside[LOCK_FILE], LOCK_FILE, Path())
+    with _refused(findings):
+        statement = read_statement(inside[STATEMENT_FILE], STATEMENT_FILE)
+    with _refused(findings):
+        materials_in(inside[SBOM_FILE], SBOM_FILE)
+    if findings or record is None or claims is None or lock is None or statement is None:
+        return findings, None
+    return [], _Documents(record, claims, lock, statement)
+
+
+@contextmanager
+def _refused(findings: list[Finding]) -> Iterator[None]:
+    """Turn a FormatError of the block into a finding."""
+    try:
+        yield
+    except FormatError as error:
+        findings.append(refused(error))
+
+
+def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
+    yield from _lock_findings(documents, evidence)
+    yield from _wheel_findings(documents.claims, evidence)
+    yield from _statement_findings(documents, evidence)
+    yield from _sbom_findings(documents.lock, evidence)
+    for finding in slice_findings(documents.claims.units, evidence.papers.slices):
+        yield replace(finding, where=RECORD_FILE)
+
+
+def _lock_findings(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
+    """The lock against the record that names it."""
+    claims, lock = documents.claims, documents.lock
+    sha256 = hashlib.sha256(evidence.papers.inside[LOCK_FILE]).hexdigest()
+    if claims.lock != sha256:
+        details = (f"{RECORD_FILE} says {shown(claims.lock)}", f"it is {sha256}")
+        yield wrong(f"its sha256 is not the one that {RECORD_FILE} names", LOCK_FILE, details)
+    contradictions = list(differing(_of_lock(lock), _of_claims(claims)))
+    if contradictions:
+        yield wrong(f"it contradicts {LOCK_FILE}", RECORD_FILE, shorten(contradictions))
+
+
+def _of_lock(lock: BuildLock) -> dict[str, Any]:
+    """What a lock and a record both say."""
+    recipe, toolchain = lock.recipe, lock.toolchain
+    return {
+        "fatwheel": lock.fatwheel,
+        "recipe": {
+            "name": recipe.name,
+            "project": recipe.project,
+            "version": recipe.version,
+            "source": recipe.source.package.sha256 if recipe.source.package else None,
+            "digest": recipe.digest,
+        },
+        "toolchain": {
+            "name": toolchain.name,
+            "platform": toolchain.platform,
+            "cuda": toolchain.cuda,
+            "nvcc": toolchain.nvcc,
+            "digest": toolchain.digest,
+        },
+        "python": lock.python,
+        "torch": lock.torch,
+    }
+
+
+def _of_claims(claims: Claims) -> dict[str, Any]:
+    return {
+        "fatwheel": claims.fatwheel,
+        "recipe": asdict(claims.recipe),
+        "toolchain": asdict(claims.toolchain),
+        "python": claims.python,
+        "torch": claims.torch,
+    }
+
+
+def _wheel_findings(claims: Claims, evidence: Evidence) -> Iterator[Finding]:
+    """The record against METADATA, and against the images that are inside."""
+    recipe = claims.recipe
+    for what, said, found in (
+        ("project", canonical_project(recipe.project), canonical_project(evidence.name)),
+        ("version", _normal(recipe.version), _normal(evidence.version.partition("+")[0])),
+    ):
+        if said != found:
+            details = (f"{RECORD_FILE} says {shown(said)}", f"METADATA says {shown(found)}")
+            yield wrong(f"it is of another {what} than METADATA", RECORD_FILE, details)
+    try:
+        asked = asked_codes(claims.archs)
+    except FormatError as error:
+        yield wrong(error.what, RECORD_FILE)
+        return
+    held = frozenset(image.name for binary in evidence.binaries for image in binary.contents.images)
+    for what, others in (("its archs", asked), ("the images inside", held)):
+        if claims.codes - others:
+            missing = ", ".join(map(shown, sorted(claims.codes - others)))
+            yield wrong(f"its fronts name what is not among {what}: {missing}", RECORD_FILE)
+    if asked - claims.codes:
+        missing = ", ".join(sorted(asked - claims.codes))
+        yield wrong(f"its archs ask for what its fronts do not name: {missing}", RECORD_FILE)
+
+
+def _normal(version: str) -> str:
+    """In the one spelling, where it is a version."""
+    try:
+        return canonical_version(version)
+    except FormatError:
+        return version
+
+
+def _statement_findings(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
+    """The statement against the files, and against record and lock."""
+    folder = evidence.dist_info
+    untold = (f"{folder}/RECORD", f"{folder}/{STATEMENT_FILE}")
+    files = {name: file.sha256 for name, file in evidence.files.items() if name not in untold}
+    statement = documents.statement
+    if statement.subjects != files:
+        lines = shorten(differing(files, dict(statement.subjects), "subject"))
+        yield wrong("its subjects are not the files of the wheel", STATEMENT_FILE, lines)
+    right = predicate_of(documents.lock, documents.record, build_type=statement.build_type)
+    contradictions = shorten(differing(right, dict(statement.predicate)))
+    if contradictions:
+        what = f"it contradicts {LOCK_FILE} or {RECORD_FILE}"
+        yield wrong(what, STATEMENT_FILE, contradictions)
+
+
+def _sbom_findings(lock: BuildLock, evidence: Evidence) -> Iterator[Finding]:
+    """The SBOM's components against the lock's materials, its subject against METADATA."""
+    data = evidence.papers.inside[SBOM_FILE]
+    found = Counter(materials_in(data, SBOM_FILE))
+    right = Counter((one.name, one.version, one.sha256) for one in materials_of(lock))
+    lines = [
+        *(f"only in {LOCK_FILE}: {' '.join(one)}" for one in sorted(right - found)),
+        *(f"only in the SBOM: {' '.join(one)}"[:200] for one in sorted(found - right)),
+    ]
+    if lines:
+        yield wrong(f"its components are not what {LOCK_FILE} lists", SBOM_FILE, shorten(lines))
+    about = read_object(data, SBOM_FILE).get("metadata")
+    component = about.get("component") if isinstance(about, dict) else None
+    subject = component if isinstance(component, dict) else {}
+    said = canonical_project(str(subject.get("name"))), _normal(str(subject.get("version")))
+    right_subject = canonical_project(evidence.name), _normal(evidence.version)
+    if said != right_subject:
+        details = (f"the SBOM says {' '.join(said)}", f"METADATA says {' '.join(right_subject)}")
+        yield wrong("it is about another wheel", SBOM_FILE, details)
