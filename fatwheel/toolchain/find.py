@@ -34,9 +34,8 @@ def seed(
 ) -> tuple[Pinned, ...]:
     """Put what is below `find` into those of these folders of downloads that lack it.
 
-    The pins that were found, each once. Emits a Note that counts those that no folder had. Folders
-    below `find` that
-    are links are not entered; what cannot be read is passed over.
+    The pins that were found, each once. Emits a Note that counts those that no folder had.
+    Folders below `find` that are links are not entered; what cannot be read is passed over.
 
     Raises UsageError, at --find, where there is no such folder, StoreError where the disk does
     not take the files.
