@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from ..conftest import missing
 from ..unit.dockerfiles import instructions
 from ..unit.tinywheels import write_wheel
 from .conftest import ROOT
-from .windows import WindowsPython, Wine, windows_path
+from .windows import STILLBORN, TRIES, WindowsPython, Wine, windows_path
 
 WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", ROOT / "toolchains")
 BANNER = "Microsoft (R) C/C++ Optimizing Compiler Version 19.38.33130 for x64"
@@ -362,3 +363,29 @@ def test_both_dockerfiles_from_beginning_to_end(
     header = machine.drive / "Python311" / "Lib" / "site-packages" / "torch" / "a.h"
     assert header.stat().st_mtime == 1577836800  # date -u -d 2020-01-01 +%s
     assert (machine.drive / "cuda" / "licences").is_dir()
+
+
+# -- Wine itself ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fails", "says", "starts"),
+    [(1, STILLBORN, 2), (9, STILLBORN, TRIES), (9, "another failure", 1), (0, STILLBORN, 1)],
+)
+def test_only_what_wine_lost_at_its_start_is_run_again(
+    fails: int, says: str, starts: int, tmp_path: Path
+) -> None:
+    stand_in = tmp_path / "wine"
+    stand_in.write_text(
+        f"#!/bin/sh\necho start >>starts\necho '{says}'\n[ $(wc -l <starts) -gt {fails} ]\n"
+    )
+    stand_in.chmod(0o755)
+    windows = Wine(str(stand_in), "", tmp_path)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as warned:
+        patch.chdir(tmp_path)
+        warnings.simplefilter("always")
+        done = windows.run(Path("cmd"))
+    assert (tmp_path / "starts").read_text().count("start") == starts
+    assert len(warned) == starts - 1
+    assert done.returncode == (0 if fails < starts else 1)
+    assert says in done.stdout

