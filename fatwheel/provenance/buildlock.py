@@ -59,8 +59,11 @@ def pins_of(recipe: Recipe, toolchain: Toolchain) -> tuple[Package | Download, .
 
 
 def materials_of(lock: BuildLock) -> tuple[Material, ...]:
-    """All that went into a build, and is known by its hash; in the lock's order."""
-    return tuple(_materials(lock))
+    """All that went into a build, and is known by its hash; in the lock's order, each once.
+
+    Recipe and toolchain may both list a package that is needed at run time.
+    """
+    return tuple(dict.fromkeys(_materials(lock)))
 
 
 def _materials(lock: BuildLock) -> Iterator[Material]:

@@ -66,6 +66,14 @@ def test_every_material_is_there_once(toolchain: str) -> None:
     assert found == Counter((one.name, one.version, one.sha256) for one in materials_of(lock))
 
 
+def test_what_recipe_and_toolchain_both_list_is_one_material() -> None:
+    lock = some_lock()
+    numpy = next(one for one in lock.toolchain.builds[0].packages if one.name == "numpy")
+    both = dataclasses.replace(lock, recipe=dataclasses.replace(lock.recipe, runtime=(numpy,)))
+    assert [one.name for one in materials_of(both)].count("numpy") == 1
+    assert component(written(both), "numpy")["hashes"][0]["content"] == numpy.sha256
+
+
 def test_it_is_about_the_wheel() -> None:
     about = written(some_lock())["metadata"]["component"]
     assert (about["name"], about["version"]) == (NAME, VERSION)
