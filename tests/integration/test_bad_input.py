@@ -29,6 +29,10 @@ pytestmark = pytest.mark.slow
 
 TINY = "fatwheel-tiny"  # the project that is built here: plain setuptools, no torch
 LIMIT = 300  # seconds: longer than any of these builds
+# A wheel, and what lies beside it.
+FINISHED = re.compile(
+    r".+\.whl(|\.provenance\.json|\.lock\.json|\.intoto\.jsonl|\.requirements\.txt)|pylock\..+\.toml"
+)
 
 SETUP = """\
 import os
@@ -144,7 +148,7 @@ def assert_civil(outcome: Outcome) -> None:
 
 def assert_nothing_left(bench: Workbench) -> None:
     """Nothing half-written, no process, no work folder; a sound store."""
-    strays = [path for path in bench.out.rglob("*") if path.suffix != ".whl"]
+    strays = [path for path in bench.out.rglob("*") if not FINISHED.fullmatch(path.name)]
     assert strays == [], f"left in the folder for wheels: {strays}"
     assert processes_of(bench) == [], "processes that outlived the build"
     left = [path for path in (bench.cache / "work").glob("*") if path.is_dir()]
@@ -294,6 +298,23 @@ def test_a_file_that_is_not_the_pinned_one(
     assert kept == [], "the wrong file was kept"
     pin(tiny, archive)
     assert counts(build(tiny, **offline(links))) == (0, 2), "the right file does not build"
+
+
+def test_a_pin_that_is_gone_is_taken_from_wherever_it_is(
+    build: Callable[..., Outcome], tiny: Tiny, links: Path, tmp_path: Path
+) -> None:
+    [archive] = links.iterdir()
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    backups = tmp_path / "backups"
+    (backups / "2019").mkdir(parents=True)
+    archive.rename(backups / "2019" / "who knows.bin")
+    gone = build(tiny, **offline(links))
+    assert_says(gone, 4, archive.name, f"{TINY} 1.0", digest, str(links), "--find FOLDER")
+    nowhere = build(tiny, "--find", str(tmp_path / "nowhere"), **offline(links))
+    assert_says(nowhere, 2, "--find", str(tmp_path / "nowhere"))
+    in_vain = build(tiny, "--find", str(links), **offline(links))
+    assert_says(in_vain, 4, archive.name, digest)
+    assert counts(build(tiny, "--find", str(backups), **offline(links))) == (0, 2)
 
 
 def test_no_network(build: Callable[..., Outcome], tiny: Tiny, links: Path, tmp_path: Path) -> None:
