@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from fatwheel.cache import cache_folder
 from fatwheel.errors import FatwheelError
@@ -21,6 +22,10 @@ from fatwheel.toolchain.environment import ensure_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = "linux-cuda13.0"
+
+# How long an example takes says nothing where builds run beside it. All else is as it was.
+settings.register_profile("beside-builds", deadline=None)
+settings.load_profile("beside-builds")
 
 
 def pytest_configure() -> None:
