@@ -198,6 +198,18 @@ def test_nothing_but_the_lock_and_the_record_decides_the_bytes() -> None:
     assert b"timestamp" not in expected
 
 
+def test_no_list_is_in_an_order_that_its_writer_chose() -> None:
+    def check(part: Any) -> None:
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        if isinstance(part, list):
+            texts = [json.dumps(one, sort_keys=True) for one in part]
+            assert texts == sorted(texts)
+        for one in inner:
+            check(one)
+
+    check(written(some_lock()))
+
+
 def test_the_serial_number_is_that_of_the_content() -> None:
     numbers = [
         written(some_lock())["serialNumber"],
