@@ -204,7 +204,7 @@ def _build_target(
         made = make(making, premises, request.effort, emit)
     path, slices, compiled = made
     beside = write_beside(path, premises.materials, {"engine": engine, **packer()}, signer)
-    emit(Note(f"beside the wheel: {', '.join(sorted(one.name for one in beside))}"))
+    emit(Note(f"{len(beside)} files beside the wheel say what it is made of"))
     result = WheelMade(
         path=str(path),
         size=path.stat().st_size,

@@ -54,6 +54,7 @@ class Container:
                 "torch": "",
             },
             "cxx": windows_path(self.tools.cl),
+            "compiler": "cl 19.38.33130",
             "host_id": "0" * 64,
             "variables": self.tools.variables,
         }

@@ -89,7 +89,7 @@ class Demo:
             cuda_home=self.home, include=folder / "env" / "python", python_version="3.11",
             torch="2.11.0", compiler_id="compilers",
         )  # fmt: skip
-        compiler = HostCompiler(Path(shutil.which("g++") or "g++"), "12.2.0", "g++ 12")
+        compiler = HostCompiler(Path(shutil.which("g++") or "g++"), "12.2.0", "c0" * 32)
         self.tools = Tools(environment, compiler)
 
     def write(self, name: str, text: str) -> None:

@@ -46,6 +46,7 @@ def describe(folder: Path, demo: Demo) -> Path:
             "site": str(environment.site), "cuda_home": str(environment.cuda_home),
             "include": str(environment.include), "python_version": "3.11", "torch": "2.11.0",
         },
+        "compiler": f"g++ {demo.tools.compiler.version}",
         "cxx": str(demo.tools.compiler.path),
         "host_id": demo.tools.compiler.id,
         "variables": {},

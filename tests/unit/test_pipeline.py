@@ -66,7 +66,7 @@ class Bench(Demo):
         return len(calls(self.home))
 
     def wheels(self) -> list[str]:
-        return sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
+        return sorted(path.name for path in self.out.glob("*.whl"))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_wheel_is_split_into_one_per_architecture(bench: Bench) -> None:
 
 def test_a_wheel_for_one_architecture_is_not_split(bench: Bench) -> None:
     assert split([bench.build("80")], bench.events.append) == []
-    [note] = bench.of(Note)
+    note = bench.of(Note)[-1]
     assert note.text.endswith("is for one architecture already: nothing to split")
 
 
@@ -362,7 +362,7 @@ def test_a_finished_wheel_is_that_of_its_compiler_and_our_code(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.build("80")
-    compiler = dataclasses.replace(bench.tools.compiler, id="g++ 13")
+    compiler = dataclasses.replace(bench.tools.compiler, id="c1" * 32)
     bench.tools = dataclasses.replace(bench.tools, compiler=compiler)
     bench.build("80")
     assert bench.of(StepStarted)

@@ -142,6 +142,7 @@ def test_linux_is_mended_checked_and_described(steps: Steps) -> None:
             "python_version": platform.python_version(),
             "torch": "2.11.0",
         },
+        "compiler": "g++ 12.2.0",
         "cxx": "/usr/bin/g++",
         "host_id": "the id",
         "variables": {},
@@ -154,6 +155,7 @@ def test_windows_has_its_compiler_s_variables(steps: Steps) -> None:
     assert [call[0] for call in steps.calls[1:]] == ["check_nvcc", "check_torch"]
     assert steps.described["variables"] == {"INCLUDE": "x"}
     assert steps.described["host_id"] == "cl's id"
+    assert steps.described["compiler"] == "cl 19.38.33130"
 
 
 def test_another_python_describes_nothing(steps: Steps) -> None:

@@ -17,8 +17,9 @@ from fatwheel.engines.allot import Limits
 from fatwheel.errors import CompileError, EngineError, UpstreamError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted, WheelMade, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
+from fatwheel.images.build import Image
 from fatwheel.model import Containers as Images
-from fatwheel.model import Target
+from fatwheel.model import Host, Target
 from fatwheel.pipeline import BuildRequest, build
 from fatwheel.workplaces import contained, local
 from fatwheel.workplaces.contained import contained_premises
@@ -55,7 +56,7 @@ class Bench(Demo):
         self.containers = Containers(self, monkeypatch)
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(prepare, name, getattr(self, name))
-        for name in ("connect", "reap", "ensure_image"):
+        for name in ("connect", "reap", "ensure_images"):
             monkeypatch.setattr(contained, name, getattr(self, name))
         monkeypatch.setattr(contained, "cores", lambda: 8)
         monkeypatch.setattr(contained, "free_memory", lambda: 50 * GIB)
@@ -70,11 +71,14 @@ class Bench(Demo):
         self.order.append("reap")
         return 0
 
-    def ensure_image(
+    def ensure_images(
         self, engine: object, toolchain: object, python: str, torch: str, cache: Path, emit: object
-    ) -> str:
+    ) -> list[Image]:
         self.order.append(f"image {python} {torch}")
-        return self.image
+        return [
+            Image("toolchain", "fatwheel/tools:toolchain-1", f"sha256:{'7' * 64}", 1, False),
+            Image("env", self.image, f"sha256:{'e' * 64}", 1, False),
+        ]
 
     def target(self) -> Target:
         return prepare.resolve("demo", "tools", "80,86", "3.11", None).targets[0]
@@ -143,6 +147,14 @@ def test_another_image_is_another_wheel(bench: Bench) -> None:
     assert contained_premises(bench.target(), silent).identity != before
 
 
+def test_images_are_told_of_beside_the_wheel(bench: Bench) -> None:
+    found = contained_premises(bench.target(), silent).materials
+    assert [(one.role, one.name, one.sha256) for one in found] == [
+        ("image", "fatwheel/tools:toolchain-1", "7" * 64),
+        ("image", bench.image, "e" * 64),
+    ]
+
+
 # -- a workplace ---------------------------------------------------------------------------------
 
 
@@ -152,7 +164,7 @@ def test_a_workplace_is_a_captured_target(bench: Bench) -> None:
     with premises.workplace(bench.target(), FRONTS, LIMITS, events.append) as place:
         assert place.engine.name == "docker"
         assert (place.lookup.units, len(place.lookup.pending)) == (3, 5)
-        assert place.epoch == 1_700_000_000
+        assert place.host == Host("g++ 12.2.0", "c0" * 32, "3.11"), "as the image says of itself"
         assert place.scratch.is_dir()
     assert bench.work_folders() == []
     assert bench.containers.running == []

@@ -14,7 +14,7 @@ from fatwheel.engines.allot import Limits
 from fatwheel.engines.process import ProcessEngine
 from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Target
+from fatwheel.model import Host, Target
 from fatwheel.prepare import resolve
 from fatwheel.workplaces import local
 from fatwheel.workplaces.local import local_premises
@@ -59,7 +59,7 @@ def test_the_identity_is_of_the_environment_and_the_host_compiler(demo: Demo) ->
     other = dataclasses.replace(tools.environment, root=Path("/elsewhere/env"))
     demo.tools = dataclasses.replace(tools, environment=other)
     assert local_premises(target(), silent).identity == before, "wherever it lies"
-    gcc = dataclasses.replace(tools.compiler, id="g++ 13")
+    gcc = dataclasses.replace(tools.compiler, id="c1" * 32)
     demo.tools = dataclasses.replace(tools, compiler=gcc)
     assert local_premises(target(), silent).identity != before
 
@@ -72,7 +72,7 @@ def test_a_workplace_is_a_captured_target(demo: Demo) -> None:
         assert isinstance(place.engine, ProcessEngine)
         assert place.lookup.units == 3
         assert len(place.lookup.pending) == 5
-        assert place.epoch == 1_700_000_000
+        assert place.host == Host("g++ 12.2.0", "c0" * 32, "3.11")
         assert place.scratch.is_dir()
     assert not place.scratch.exists()
     assert demo.work_folders() == []
