@@ -15,7 +15,7 @@ from ..files import digest_of, disk_error, replacing
 from ..wheels.archive import open_wheel
 from ..wheels.pack import Content, rewrite_wheel
 from .label import arch_labels, with_archs
-from .record import FILE as RECORD_FILE
+from .origin import Origin, contents_of
 from .survey import Surveyed
 
 Contents = Sequence[Sequence[Entry]]
@@ -56,7 +56,7 @@ def labels_of(changes: Sequence[Change]) -> tuple[str, ...]:
 def write_wheel(
     source: Surveyed,
     changes: Mapping[str, Change],
-    record: bytes | None,
+    origin: Origin | None,
     out_dir: Path,
     *,
     inputs: Sequence[Path],
@@ -64,7 +64,8 @@ def write_wheel(
     notes: Sequence[str],
 ) -> Edited:
     """The wheel `source` with changed files, by their stems, under a version that says what is
-    in them. What rewriting them has lost is added to the notes.
+    in them, and with what `origin` tells of its build. What rewriting has lost is added to the
+    notes.
 
     Raises UsageError if it would replace one of `inputs`, StoreError if it cannot be written.
     """
@@ -74,10 +75,10 @@ def write_wheel(
     changed: dict[str, Content] = {
         source.files[stem].name: change.rewritten.pieces for stem, change in changes.items()
     }
-    if record is not None:
-        changed[f"{source.dist_info}/{RECORD_FILE}"] = [record]
+    told, closing = contents_of(origin, name)
+    changed |= {f"{source.dist_info}/{file}": [data] for file, data in told.items()}
     with open_wheel(source.path) as wheel:
-        path = rewrite_wheel(wheel, name, changed, out_dir, epoch)
+        path = rewrite_wheel(wheel, name, changed, out_dir, epoch, closing, dropped=source.told)
     lost = [
         f"{source.files[stem].name}: {note}"
         for stem, change in changes.items()

@@ -48,6 +48,13 @@ def thinned(data: bytes, held: Collection[str]) -> bytes:
     return _joined(_only_held(record, held) for record in _records(data))
 
 
+def unlocked(data: bytes) -> bytes:
+    """The record of a wheel that does not name its lock any more."""
+    return _joined(
+        {key: value for key, value in record.items() if key != "lock"} for record in _records(data)
+    )
+
+
 def merged(datas: Sequence[bytes]) -> bytes:
     """The record of a wheel made of the wheels with these. StitchError where they contradict."""
     return _joined(record for data in datas for record in _records(data))

@@ -21,6 +21,7 @@ from ..wheels.metadata import set_version
 from ..wheels.name import canonical_project
 from .edited import Change, Edited, write_wheel
 from .label import without_archs
+from .origin import Origin, edited_origin
 from .record import merged
 from .survey import DeviceFile, Surveyed, check_readable, digest_of_pieces, located, survey_wheel
 
@@ -51,16 +52,25 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
     changes = {stem: _united(stem, wheels) for stem in first.files}
     notes = [note for wheel in wheels for note in wheel.notes]
     notes += [note for stem in first.files for note in _host_notes(stem, wheels)]
-    records = [wheel.record for wheel in wheels if wheel.record is not None]
+    origin = edited_origin([wheel.origin for wheel in wheels], merged)
+    notes += _origin_notes(wheels, origin)
     return write_wheel(
         first,
         changes,
-        merged(records) if records else None,
+        origin,
         out_dir,
         inputs=paths,
         epoch=max(wheel.newest for wheel in wheels),
         notes=notes,
     )
+
+
+def _origin_notes(wheels: Sequence[Surveyed], origin: Origin | None) -> list[str]:
+    """That not all can be told any more of how the wheels were built."""
+    locked = any(wheel.origin and wheel.origin.lock for wheel in wheels)
+    if not locked or (origin and origin.lock):
+        return []
+    return ["what it was built from is told no more: the wheels were not built from the same lock"]
 
 
 def _check_different(paths: Sequence[Path]) -> None:

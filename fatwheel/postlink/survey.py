@@ -19,12 +19,13 @@ from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName
 from ..wheels.pack import name_of, tags_contradiction
 from ..wheels.recorded import Watched, check_record, read_record
-from .record import FILE as RECORD_FILE
+from .origin import FILES as ORIGIN_FILES
+from .origin import Origin, read_origin
 
 _VALID = "a wheel, a library or an object"
 _ZIP = b"PK\x03\x04"
 # Files of a wheel that follow from the others, or sign what is about to change.
-_DERIVED = ("RECORD", "RECORD.jws", "RECORD.p7s", RECORD_FILE)
+_DERIVED = ("RECORD", "RECORD.jws", "RECORD.p7s", *ORIGIN_FILES)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Surveyed:
     version:  METADATA's.
     files:    those with containers, by a name that does not depend on the version (`_stem`).
     others:   names of all other files that the wheel consists of, by the same.
-    record:   its fatwheel.json, or None.
+    told:     those of its files that tell of its build, whole or not.
+    origin:   what can be kept of that, or None.
     newest:   the newest time in it, seconds since 1970.
     notes:    sentences for the user: what is odd about it.
     """
@@ -66,7 +68,8 @@ class Surveyed:
     dist_info: str
     files: Mapping[str, DeviceFile]
     others: Mapping[str, str]
-    record: bytes | None
+    told: tuple[str, ...]
+    origin: Origin | None
     newest: int
     notes: tuple[str, ...]
 
@@ -99,15 +102,22 @@ def survey_wheel(path: Path) -> Surveyed:
             for stem, member in members.items()
             if stem not in files and member not in derived
         }
-        record = f"{wheel.dist_info}/{RECORD_FILE}"
+        told = tuple(
+            place
+            for name in ORIGIN_FILES
+            if (place := f"{wheel.dist_info}/{name}") in members.values()
+        )
+        origin, lost = read_origin(wheel)
         return Surveyed(
-            path, name, wheel.version, wheel.dist_info, files, others,
-            wheel.read(record) if record in members.values() else None, wheel.newest,
-            tuple(_oddities(wheel)),
+            path, name, wheel.version, wheel.dist_info, files, others, told, origin, wheel.newest,
+            tuple(_oddities(wheel, lost)),
         )  # fmt: skip
 
 
-def _oddities(wheel: Wheel) -> Iterator[str]:
+def _oddities(wheel: Wheel, lost: str) -> Iterator[str]:
+    """lost: why not all can be kept that it tells of its build."""
+    if lost:
+        yield f"{wheel.path.name}: what it was built from is told no more: {lost}"
     contradiction = tags_contradiction(wheel)
     if contradiction:
         yield f"{wheel.path.name}: {contradiction.what}, as before: " + "; ".join(

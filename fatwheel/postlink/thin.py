@@ -21,6 +21,7 @@ from ..fatbin.parity import is_readable, shorten
 from ..fatbin.stitch import image_name, nvcc_order
 from ..fatbin.union import Kernels, kernels_of, title_of
 from .edited import Change, Edited, held_images, write_file, write_wheel
+from .origin import edited_origin
 from .record import thinned
 from .survey import DeviceFile, is_wheel, located, survey_file, survey_wheel
 
@@ -37,9 +38,9 @@ def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
     notes = [*wheel.notes, *_check(str(path), list(wheel.files.values()), selection)]
     changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
     held = held_images(list(changes.values()))
-    record = None if wheel.record is None else thinned(wheel.record, held)
+    origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
     return write_wheel(
-        wheel, changes, record, out_dir, inputs=[path], epoch=wheel.newest, notes=notes
+        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes
     )
 
 

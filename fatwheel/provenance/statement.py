@@ -17,6 +17,7 @@ from packageurl import PackageURL
 from .. import __version__
 from ..errors import FormatError
 from ..model import Material
+from ..postlink.record import FILE as RECORD_FILE
 from .buildlock import BuildLock, materials_of
 from .jsonfile import json_bytes, read_object
 from .lockfile import FILE as LOCK_FILE
@@ -56,7 +57,8 @@ def predicate_of(
 ) -> Predicate:
     """SLSA's provenance of the wheel whose fatwheel.json is `record`.
 
-    extra and internal: further materials and internal parameters.
+    extra and internal: further materials and internal parameters. FormatError where the record
+    lacks what a statement tells.
     """
     predicate: Predicate = {
         "buildDefinition": {
@@ -69,7 +71,7 @@ def predicate_of(
             ],
         },
         "runDetails": {
-            "builder": {"id": BUILDER, "version": {"fatwheel": record["fatwheel"]}},
+            "builder": {"id": BUILDER, "version": {"fatwheel": _part(record, "fatwheel")}},
         },
     }
     return extended(predicate, extra, internal or {})
@@ -166,8 +168,8 @@ def _external(lock: BuildLock, record: Mapping[str, Any]) -> dict[str, Any]:
     recipe = lock.recipe
     return {
         "recipe": {"name": recipe.name, "project": recipe.project, "version": recipe.version},
-        "archs": record["archs"],
-        "front": record["front"],
+        "archs": _part(record, "archs"),
+        "front": _part(record, "front"),
         "python": lock.python,
         "torch": lock.torch,
         "toolchain": lock.toolchain.name,
@@ -179,7 +181,7 @@ def _internal(lock: BuildLock, record: Mapping[str, Any]) -> dict[str, Any]:
     toolchain = lock.toolchain
     return {
         "epoch": lock.recipe.epoch,
-        "fronts": record["fronts"],
+        "fronts": _part(record, "fronts"),
         "host": {"compiler": lock.host.compiler, "python": lock.host.python},
         "recipe": lock.recipe.digest,
         "toolchain": {
@@ -189,6 +191,12 @@ def _internal(lock: BuildLock, record: Mapping[str, Any]) -> dict[str, Any]:
             "digest": toolchain.digest,
         },
     }
+
+
+def _part(record: Mapping[str, Any], name: str) -> Any:
+    if name not in record:
+        raise FormatError(f"it has no {name!r}", where=RECORD_FILE)
+    return record[name]
 
 
 def _lock_descriptor(data: bytes) -> dict[str, Any]:

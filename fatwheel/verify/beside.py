@@ -7,27 +7,27 @@ from typing import Any
 
 from ..errors import FormatError
 from ..fatbin.parity import shorten
+from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.statement import Statement, read_statement
 from .evidence import Evidence
 from .findings import Finding, note, refused, wrong
-from .papers import LOCK_BESIDE, STATEMENT_BESIDE
 from .sameness import differing, shown
 
 
 def beside_findings(evidence: Evidence, inside: Statement | None) -> Iterator[Finding]:
     """What contradicts the wheel, or `inside`, the statement in it, where it can be read."""
     beside = evidence.papers.beside
-    if STATEMENT_BESIDE in beside:
+    if STATEMENT in beside:
         yield from _statement_findings(evidence, inside)
-    if LOCK_BESIDE in beside and evidence.papers.inside.get(LOCK_FILE) != beside[LOCK_BESIDE]:
-        yield wrong("the lock beside the wheel is not the one in it", _name(evidence, LOCK_BESIDE))
+    if LOCK in beside and evidence.papers.inside.get(LOCK_FILE) != beside[LOCK]:
+        yield wrong("the lock beside the wheel is not the one in it", _name(evidence, LOCK))
 
 
 def _statement_findings(evidence: Evidence, inside: Statement | None) -> Iterator[Finding]:
-    where = _name(evidence, STATEMENT_BESIDE)
+    where = _name(evidence, STATEMENT)
     try:
-        statement = read_statement(evidence.papers.beside[STATEMENT_BESIDE], where)
+        statement = read_statement(evidence.papers.beside[STATEMENT], where)
     except FormatError as error:
         if evidence.papers.inside:
             yield refused(error)

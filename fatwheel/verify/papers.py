@@ -15,6 +15,7 @@ from ..fatbin.container import Container, Entry, container_pieces
 from ..fatbin.stitch import image_name
 from ..files import digest_of
 from ..postlink.record import FILE as RECORD_FILE
+from ..provenance.beside import LOCK, STATEMENT, beside
 from ..provenance.jsonfile import MOST
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.sbom import FILE as SBOM_FILE
@@ -22,8 +23,6 @@ from ..provenance.statement import FILE as STATEMENT_FILE
 from ..wheels.archive import Wheel
 
 INSIDE = (RECORD_FILE, LOCK_FILE, SBOM_FILE, STATEMENT_FILE)
-# What follows the wheel's name.
-STATEMENT_BESIDE, LOCK_BESIDE = ".provenance.json", ".lock.json"
 
 # The sha256 of a container's slices, by image: `sm_80`, `compute_80`.
 Slices = Mapping[str, str]
@@ -71,8 +70,8 @@ def read_beside(wheel: Path) -> dict[str, bytes]:
     """Those files beside the wheel that there are. FormatError where one is too large, OSError
     where it cannot be read."""
     found = {}
-    for suffix in (STATEMENT_BESIDE, LOCK_BESIDE):
-        path = wheel.with_name(wheel.name + suffix)
+    for suffix in (STATEMENT, LOCK):
+        path = beside(wheel, suffix)
         if path.is_file():
             _check_size(path.stat().st_size, path.name)
             found[suffix] = path.read_bytes()

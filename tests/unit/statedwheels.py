@@ -92,9 +92,9 @@ def demo_record(lock: BuildLock) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def demo_files() -> Files:
+def demo_files(lock: BuildLock | None = None) -> Files:
     """The files of such a wheel, but RECORD."""
-    lock = demo_lock()
+    lock = lock or demo_lock()
     record = demo_record(lock)
     files = {
         BINARY: NONE,

@@ -23,6 +23,7 @@ from fatwheel.postlink.edited import (
     write_file,
     write_wheel,
 )
+from fatwheel.postlink.origin import Origin
 from fatwheel.postlink.survey import survey_wheel
 
 from . import deviceimages
@@ -39,11 +40,11 @@ def write(
     changes: Mapping[str, Change],
     out: Path,
     *,
-    record: bytes | None = None,
+    origin: Origin | None = None,
     notes: tuple[str, ...] = (),
 ) -> Edited:
     return write_wheel(
-        survey_wheel(fat), changes, record, out, inputs=[fat], epoch=10**9, notes=notes
+        survey_wheel(fat), changes, origin, out, inputs=[fat], epoch=10**9, notes=notes
     )
 
 
@@ -111,13 +112,15 @@ def test_a_wheel_gets_its_new_files_version_times_and_notes(tmp_path: Path) -> N
     assert times == {(2001, 9, 9, 1, 46, 40)}, "10**9 seconds after 1970"
 
 
-@pytest.mark.parametrize("record", [b'{"new": 1}', None])
-def test_the_record_is_replaced_where_one_is_given(tmp_path: Path, record: bytes | None) -> None:
-    more = {"fatwheel.json": b'{"old": 1}'}
+def test_the_record_is_the_one_that_is_given(tmp_path: Path) -> None:
+    more = {"fatwheel.json": b'{"old": 1}', "fatwheel.lock.json": b"{}"}
     fat = deviceimages.write_wheel(tmp_path, {"a.fatbin": container(sm(80))}, more=more)
-    made = write(fat, {"a.fatbin": change(sm(80))}, tmp_path / "out", record=record)
-    found = read_wheel(made.path)["demo-1.0+sm80.dist-info/fatwheel.json"]
-    assert found == (record or more["fatwheel.json"])
+    changes, new = {"a.fatbin": change(sm(80))}, b'{"new": 1}'
+    made = write(fat, changes, tmp_path / "out", origin=Origin(new, None))
+    found = {name: data for name, data in read_wheel(made.path).items() if "fatwheel" in name}
+    assert found == {"demo-1.0+sm80.dist-info/fatwheel.json": new}
+    bare = write(fat, changes, tmp_path / "bare")
+    assert not [name for name in read_wheel(bare.path) if "fatwheel" in name]
 
 
 @pytest.mark.parametrize("way", ["same folder", "link to the folder", "hard link"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import FormatError, StitchError, UsageError
+from fatwheel.postlink.origin import Origin
 from fatwheel.postlink.survey import (
     check_readable,
     digest_of_pieces,
@@ -75,14 +76,14 @@ def test_what_follows_from_other_files_is_left_out(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, {"demo/code.fatbin": FAT}, more=more)
     wheel = survey_wheel(path)
     assert sorted(wheel.others) == [".dist-info/METADATA", ".dist-info/WHEEL", ".dist-info/top"]
-    assert wheel.record == b'{"schema": 1}'
+    assert wheel.origin == Origin(b'{"schema": 1}', None)
 
 
 def test_files_of_those_names_elsewhere_are_not_left_out(tmp_path: Path) -> None:
     files = {"demo/RECORD": b"1", "demo/fatwheel.json": b"2"}
     wheel = survey_wheel(write_wheel(tmp_path, files))
     assert wheel.others.keys() > files.keys()
-    assert wheel.record is None
+    assert wheel.origin is None
 
 
 def test_device_code_can_be_read_when_the_wheel_is_gone(tmp_path: Path) -> None:
