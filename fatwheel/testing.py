@@ -22,7 +22,10 @@ STYLE = (
     ["mypy", "fatwheel", "tasks.py"],
 )
 QUICK = ("tests/fuzz", "tests/property", "tests/unit")
-REAL = ("tests/integration",)  # real compilers, a container engine, a Windows
+REAL = "tests/integration"  # real compilers, a container engine, a Windows
+# Those of the real ones that have little to build, and nothing for the container engine to do: they
+# run with the quick ones, so that both runs take about as long.
+LIGHT = ("test_windows_*.py", "test_pe_wine.py", "test_xformers.py")
 NO_TESTS = 5  # pytest's exit code where it found none
 PATIENCE = 60  # seconds: after a Ctrl-C, containers and their engine take some to end
 
@@ -34,7 +37,7 @@ def run_checks(folder: Path, everything: bool, expression: str | None, say: Say,
     that it selects. show: gets what tests printed that ran behind others. Raises ToolchainError
     where a tool is not installed, and KeyboardInterrupt when no check runs any more.
     """
-    quick, real = (_pytest(paths, everything, expression) for paths in (QUICK, REAL))
+    quick, real = (_pytest(words, everything, expression) for words in _halves(folder))
     codes = [_run(folder, command, say) for command in STYLE]
     codes += _both(folder, quick, real, say, show)
     for command, code in zip([*STYLE, quick, real], codes, strict=True):
@@ -59,8 +62,15 @@ def run_fuzzer(folder: Path, **options: int | str | Path | None) -> int:
     return subprocess.call(command, cwd=folder)
 
 
-def _pytest(paths: Sequence[str], everything: bool, expression: str | None) -> list[str]:
-    command = ["pytest", *paths]
+def _halves(folder: Path) -> tuple[list[str], list[str]]:
+    """What pytest is told of the tests that run with the quick ones, and of all others."""
+    light = [path for pattern in LIGHT for path in sorted((folder / REAL).glob(pattern))]
+    others = [f"--ignore-glob=*/{pattern}" for pattern in LIGHT]
+    return [*QUICK, *(path.relative_to(folder).as_posix() for path in light)], [REAL, *others]
+
+
+def _pytest(words: Sequence[str], everything: bool, expression: str | None) -> list[str]:
+    command = ["pytest", *words]
     if not everything:
         command += ["-m", "not long"]
     if expression:
