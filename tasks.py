@@ -1,9 +1,9 @@
 """The command line: `invoke --list` names the tasks, `invoke --help build` explains one.
 
-Arguments and help only; each task makes one call. Further tasks are in fatwheel.development,
-fatwheel.imaging, fatwheel.locking and fatwheel.workstation. Results go to stdout, everything else
-to stderr. Relative paths are relative to the folder that invoke is called in, which may be any
-folder below this one.
+Arguments and help only; each task makes one call. Further tasks are in fatwheel.comparing,
+fatwheel.development, fatwheel.imaging, fatwheel.locking, fatwheel.rebuilding and
+fatwheel.workstation. Results go to stdout, everything else to stderr. Relative paths are relative
+to the folder that invoke is called in, which may be any folder below this one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel import ui
+from fatwheel.comparing import compare  # noqa: F401 (a task, too)
+from fatwheel.comparing import compare  # noqa: F401 (a task, too)
 from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
 from fatwheel.errors import UsageError
 from fatwheel.imaging import image, render  # noqa: F401 (tasks, too)
 from fatwheel.locking import lock  # noqa: F401 (a task, too)
+from fatwheel.rebuilding import rebuild  # noqa: F401 (a task, too)
 from fatwheel.ui.arguments import TOOLCHAIN, FilesTask, count_of, file_of, folder_of, size_of
 from fatwheel.ui.ending import reported
 from fatwheel.workstation import doctor, setup  # noqa: F401 (tasks, too)
@@ -58,6 +61,10 @@ _HELP = {
         "the recipe shows the same code, else exact (default: auto)",
         "split": "besides, make a thin wheel for each architecture",
         "out": "folder for the wheels (default: dist)",
+        "locked": "use nothing that this lock does not list: a wheel, or the W.whl.lock.json "
+        "beside one; what you leave open is as it says",
+        "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
+        "sign": "sign the wheels' statements with this private key, a PEM file",
         "plan": "start nothing; print what would be made: wheels, images, containers with their "
         "limits, and Docker's commands for the same",
         "json": "with --plan: print one JSON document instead of tables",
@@ -65,7 +72,7 @@ _HELP = {
 )
 def build(
     c: Context,
-    kernel: str = "flash-attn",
+    kernel: str | None = None,
     arch: str | None = None,
     python: str | None = None,
     torch: str | None = None,
@@ -77,6 +84,9 @@ def build(
     front: str = "auto",
     split: bool = False,
     out: str = "dist",
+    locked: str | None = None,
+    find: str | None = None,
+    sign: str | None = None,
     plan: bool = False,
     json: bool = False,
 ) -> None:
@@ -93,6 +103,7 @@ def build(
       invoke build --jobs 4 --memory 16GiB        leave room for other work
       invoke build --front exact                  byte for byte what nvcc alone makes
       invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
+      invoke build --arch 89 --locked W.whl       with what W was built with, and nothing else
       invoke build --engine docker --plan         what containers would do; starts nothing
 
     GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
@@ -113,6 +124,9 @@ def build(
             memory=size_of("--memory", memory),
             front=front,
             out=folder_of("--out", out),
+            locked=file_of(locked) if locked else None,
+            find=folder_of("--find", find) if find else None,
+            sign=file_of(sign) if sign else None,
         )
         if plan or json:
             _show_plan(request, plan, json)

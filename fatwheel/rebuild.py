@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .compare import compare_wheels
 from .compare.differences import Comparison
@@ -61,6 +62,16 @@ class Rebuilt:
     slices: int
     compiled: int
     causes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "identical": self.comparison.identical,
+            "kept": str(self.path) if self.path else None,
+            "slices": self.slices,
+            "compiled": self.compiled,
+            "causes": list(self.causes),
+            "comparison": self.comparison.to_json(),
+        }
 
 
 def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:

@@ -18,6 +18,8 @@ from ..wheels.archive import Wheel, open_wheel
 from .buildlock import BuildLock
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import MOST, read_lock
+from .statement import EDIT, Statement, read_statement
+from .statement import FILE as STATEMENT_FILE
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,15 @@ def read_held(path: Path, kernels: Path) -> Held:
     with readable(path, "a wheel"), open_wheel(path) as wheel:
         record_data = _read(wheel, RECORD_FILE)
         lock_data = _read(wheel, LOCK_FILE)
+        statement_data = _read(wheel, STATEMENT_FILE)
     if record_data is None:
         raise _without(path, "it is not one of fatwheel's builds")
     record = record_of(record_data)
     _check_age(record, path)
     if lock_data is None:
         raise _without(path, f"fatwheel {record.get('fatwheel')} left none in it")
+    if statement_data is not None:
+        _check_built(read_statement(statement_data, f"{path.name}, {STATEMENT_FILE}"), path)
     lock = read_lock(lock_data, f"{path.name}, {LOCK_FILE}", kernels)
     archs, fronts = _architectures(record, lock, path)
     return Held(path.name, record, lock, lock_data, archs, str(record["front"]), fronts)
@@ -72,6 +77,15 @@ def _without(path: Path, why: str) -> FormatError:
         where=path.name,
         hint="wheels that `invoke build` makes have a lock (fatwheel.lock.json)",
     )
+
+
+def _check_built(statement: Statement, path: Path) -> None:
+    if statement.build_type == EDIT:
+        raise FormatError(
+            "no build made this wheel: `invoke thin` or `invoke stitch` made it of others",
+            where=path.name,
+            hint="rebuild those, and edit the result the same way",
+        )
 
 
 def _check_age(record: Record, path: Path) -> None:

@@ -9,6 +9,7 @@ from .imagery import show_contexts, show_images
 from .locks import show_locks
 from .messages import show_error, show_note, show_plan, show_printed
 from .plans import show_plan_document
+from .rebuilds import show_rebuild
 from .results import (
     show_bench,
     show_bench_markdown,
@@ -41,6 +42,7 @@ __all__ = [
     "show_plan_document",
     "show_printed",
     "show_proof",
+    "show_rebuild",
     "show_setup",
     "show_verification",
     "show_wheels",
