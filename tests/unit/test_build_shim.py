@@ -293,6 +293,24 @@ def test_c_is_compiled_without_the_projects_folder(bench: Bench) -> None:
     assert f"{bench.root.name}/main.c\0".encode() in data
 
 
+def test_what_is_optimized_while_linking_is_the_same_in_every_folder(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """gcc compiles once more then, and names folders and random symbols."""
+    tool("g++")
+    libraries = []
+    for name in ("one", "two"):
+        bench = Bench(tmp_path / name)
+        bench.write("main.c", "static int hidden(int x) { return x; } int (*shown)(int) = hidden;")
+        options = ["-g", "-O2", "-flto", "-fPIC"]
+        assert bench.run("gcc", *options, "-c", "main.c", "-o", "main.o").returncode == 0
+        done = bench.run("g++", *options, "-shared", "main.o", "-o", "main.so")
+        assert done.returncode == 0, done.stderr
+        libraries.append((bench.root / "main.so").read_bytes())
+    assert libraries[0] == libraries[1]
+    assert str(tmp_path).encode() not in libraries[0]
+
+
 def test_libraries_do_not_look_for_others_in_folders_of_this_machine(bench: Bench) -> None:
     bench.write("main.c", "int answer(void) { return 3; }\n")
     assert bench.run("gcc", "-fPIC", "-c", "main.c", "-o", "main.o").returncode == 0
