@@ -77,7 +77,7 @@ def load_signer(path: Path) -> Signer:
     """
     option = f"--sign {path}"
     data = _read_key(path, option, _MAKE)
-    if b"PUBLIC KEY-----" in data:
+    if b"PUBLIC KEY-----" in data and b"PRIVATE KEY-----" not in data:
         raise _no_key("this is a public key, which cannot sign", option, "a private key", _MAKE)
     key: object = _private_key(data, option)
     if isinstance(key, _Private) and _accepted(key.public_key()):
@@ -150,7 +150,7 @@ def _passphrase(option: str) -> bytes:
             where=option,
             hint=f"put its passphrase into the environment variable {PASSWORD}",
         )
-    return passphrase.encode()
+    return os.fsencode(passphrase)  # which need not be text
 
 
 def _accepted(key: _Public) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,15 @@ def test_a_passphrase_is_no_harm_to_a_key_without_one(
     assert load_signer(pair.private).public_key == load_key(pair.public)
 
 
+def test_a_file_with_both_halves_can_sign_and_is_not_for_checking(
+    keys: Keys, tmp_path: Path
+) -> None:
+    pair, both = keys.pair("ed25519"), tmp_path / "both.pem"
+    both.write_bytes(pair.private.read_bytes() + pair.public.read_bytes())
+    assert load_signer(both).public_key == load_key(pair.public)
+    assert "this is a private key" in complaint(load_key, both, "--key")
+
+
 def test_older_ways_of_openssl_to_write_keys_are_read(
     keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +336,8 @@ def test_no_passphrase_and_a_wrong_one(keys: Keys, monkeypatch: pytest.MonkeyPat
     text = complaint(load_signer, encrypted, "--sign")
     assert "does not open with that passphrase" in text
     assert "swordfish" not in text
+    monkeypatch.setenv(PASSWORD, os.fsdecode(b"\xff\xfe"))
+    assert "does not open with that passphrase" in complaint(load_signer, encrypted, "--sign")
 
 
 def test_each_key_where_the_other_is_needed(keys: Keys) -> None:
