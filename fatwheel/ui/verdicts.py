@@ -17,6 +17,7 @@ DETAILS_SHOWN = 12  # of one finding
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
 _TITLES = {
     "record": "RECORD: files, hashes and sizes",
+    "provenance": "what it says of its own build",
     "names": "names in the file name, METADATA and WHEEL",
     "label": "architectures and CUDA in the version",
     "platform": "platform tags and binaries",
@@ -26,6 +27,9 @@ _TITLES = {
     "coverage": "GPUs that are served",
     "parity": "kernels and parameters, the same in all images of a unit",
     "compression": "compression that drivers can read",
+    "signature": "signature",
+    "import": "import in a clean environment",
+    "gpu": "this machine's GPU",
 }
 _MARK = max(map(len, _STYLES)) + 2
 

@@ -6,7 +6,7 @@ by `schema/verify.schema.json`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import VerifyError
 from .device import compression_findings, coverage_findings, parity_findings
 from .evidence import Evidence, Examined, gather
-from .findings import WRONG, Check, Finding
+from .findings import OK, WRONG, Check, Finding
 from .inspect import coverage_of, report_binary
 from .libraries import cuda_versions, import_findings, imports_of
 from .names import label_findings, name_findings, record_findings
@@ -24,18 +24,27 @@ from .provenance import provenance_findings
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in one wheel."""
+    """What was found in one wheel.
+
+    runtime: figures of trying it, as the schema has them; None where it was not tried.
+    """
 
     evidence: Evidence
     checks: tuple[Check, ...]
+    runtime: Mapping[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong; warnings may be there."""
         return all(check.result != WRONG for check in self.checks)
 
+    def result_of(self, name: str) -> str:
+        """What a check came to: 'ok', 'warning' or 'wrong'; 'ok' where it was not made."""
+        return next((check.result for check in self.checks if check.name == name), OK)
+
     def to_json(self) -> dict[str, Any]:
         evidence = self.evidence
+        tried = {} if self.runtime is None else {"runtime": dict(self.runtime)}
         return {
             "file": evidence.filename,
             "wheel": {
@@ -47,6 +56,7 @@ class Report:
             "checks": [_report_check(check) for check in self.checks],
             "binaries": [_report_examined(binary, evidence) for binary in evidence.binaries],
             "coverage": coverage_of(binary.contents for binary in evidence.binaries),
+            **tried,
         }
 
 

@@ -1,0 +1,1 @@
+"""Wheels tried for real: installed in a clean environment, imported, run on a GPU."""

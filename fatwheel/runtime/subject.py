@@ -1,0 +1,188 @@
+"""A wheel and what it is tried with: a Python, a torch, the packages that they need.
+
+A wheel that holds its build's lock is tried with exactly what that lists. Any other is tried with
+a toolchain's build whose torch it accepts.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ..errors import ToolchainError
+from ..model import Package, Toolchain, TorchBuild
+from ..provenance.buildlock import BuildLock
+from ..verify.evidence import Evidence
+from ..verify.libraries import cuda_versions
+from ..verify.platforms import tags_of
+from .needs import allows, named, requirements_of
+
+_TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One wheel to be tried, and with what.
+
+    python: `3.11`. torch: `2.11.0`. packages: all that is installed besides the wheel.
+    requirements: what its METADATA wants. origin: where the choice comes from, in words.
+    """
+
+    wheel: Path
+    python: str
+    torch: str
+    packages: tuple[Package, ...]
+    requirements: tuple[Requirement, ...]
+    origin: str
+
+
+def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> Subject:
+    """What a wheel's own lock says. ToolchainError where that is for another platform."""
+    check_platform(evidence)
+    _check_here(lock.toolchain)
+    requirements = requirements_of(evidence.metadata, lock.python)
+    packages = _needed(lock.toolchain, lock.toolchain.builds[0], requirements)
+    own = {canonicalize_name(package.name): package for package in packages}
+    own |= {canonicalize_name(package.name): package for package in lock.recipe.runtime}
+    return Subject(
+        wheel, lock.python, lock.torch, tuple(own.values()), requirements, "its own lock"
+    )
+
+
+def subject_of_toolchains(
+    wheel: Path, evidence: Evidence, toolchains: Sequence[Toolchain]
+) -> Subject:
+    """The build with the newest torch that fits the wheel.
+
+    Raises ToolchainError that says what the wheel wants and what there is.
+    """
+    check_platform(evidence)
+    served = [
+        (toolchain, build)
+        for toolchain in toolchains
+        if _is_here(toolchain)
+        for build in toolchain.builds
+    ]
+    fitting = [pair for pair in served if _fits(evidence, *pair)]
+    if not fitting:
+        raise _nothing_fits(evidence, served)
+    toolchain, build = max(fitting, key=lambda pair: (Version(pair[1].torch), _minor(pair[1])))
+    requirements = requirements_of(evidence.metadata, build.python)
+    packages = _needed(toolchain, build, requirements)
+    origin = f"toolchain {toolchain.name}"
+    return Subject(wheel, build.python, build.torch, packages, requirements, origin)
+
+
+def check_platform(evidence: Evidence) -> None:
+    """Raise ToolchainError unless this machine is one that the wheel's tags name."""
+    here = {*platform_tags(), "any"}
+    wanted = {tag.platform for tag in tags_of(evidence)}
+    if not wanted & here:
+        raise ToolchainError(
+            f"the wheel is for {', '.join(sorted(wanted))}, and this machine is {_here()}",
+            where=evidence.filename,
+            hint="try it on such a machine; what can be read in it is checked anywhere, without "
+            "--import and --gpu",
+        )
+
+
+def _check_here(toolchain: Toolchain) -> None:
+    if not _is_here(toolchain):
+        raise ToolchainError(
+            f"the wheel was built for {toolchain.platform}, and this machine is {_here()}"
+        )
+
+
+def _is_here(toolchain: Toolchain) -> bool:
+    return toolchain.platform == _here()
+
+
+def _here() -> str:
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def _fits(evidence: Evidence, toolchain: Toolchain, build: TorchBuild) -> bool:
+    return (
+        _runs_under(evidence, build.python)
+        and _has_its_cuda(evidence, toolchain)
+        and all(allows(one, _torch_of(build)) for one in _torch_wanted(evidence, build.python))
+    )
+
+
+def _runs_under(evidence: Evidence, python: str) -> bool:
+    """Whether a Python of this machine's kind installs a wheel with these tags."""
+    version = tuple(map(int, python.split(".")))
+    places = list(platform_tags())
+    known: set[Tag] = {*cpython_tags(version, platforms=places)}
+    known |= {*compatible_tags(version, f"cp{python.replace('.', '')}", places)}
+    names = {str(tag) for tag in known}
+    return any(f"{tag.python}-{tag.abi}-{tag.platform}" in names for tag in tags_of(evidence))
+
+
+def _has_its_cuda(evidence: Evidence, toolchain: Toolchain) -> bool:
+    """A library of another CUDA's major version is not there."""
+    wanted = cuda_versions(evidence)
+    return not wanted or toolchain.cuda.partition(".")[0] in wanted
+
+
+def _torch_wanted(evidence: Evidence, python: str) -> tuple[Requirement, ...]:
+    return named(requirements_of(evidence.metadata, python), _TORCH)
+
+
+def _torch_of(build: TorchBuild) -> str:
+    """With its local label where it has one: `2.1.1+cu121`."""
+    return next((p.version for p in build.packages if p.name == _TORCH), build.torch)
+
+
+def _needed(
+    toolchain: Toolchain, build: TorchBuild, requirements: Sequence[Requirement]
+) -> tuple[Package, ...]:
+    """torch and what it loads, and of the other pins those that the wheel asks for by name."""
+    asked = {canonicalize_name(one.name) for one in requirements}
+    return tuple(
+        package
+        for package in (*toolchain.packages, *build.packages)
+        if package.role == "runtime" or canonicalize_name(package.name) in asked
+    )
+
+
+def _minor(build: TorchBuild) -> int:
+    return int(build.python.partition(".")[2])
+
+
+def _nothing_fits(
+    evidence: Evidence, served: Sequence[tuple[Toolchain, TorchBuild]]
+) -> ToolchainError:
+    lines = (
+        f"Python {build.python}, torch {build.torch}, CUDA {toolchain.cuda} ({toolchain.name})"
+        for toolchain, build in served
+    )
+    return ToolchainError(
+        "no toolchain has what this wheel is for",
+        where=evidence.filename,
+        details=["it wants:", *(f"  {line}" for line in _wants(evidence)), "there is:"]
+        + [f"  {line}" for line in dict.fromkeys(lines)],
+        hint="a toolchain of yours that has it can be put into toolchains/: docs/toolchains.md",
+    )
+
+
+def _wants(evidence: Evidence) -> Iterator[str]:
+    tags = tags_of(evidence)
+    yield "Python " + ", ".join(sorted({tag.python for tag in tags}))
+    for version in sorted(cuda_versions(evidence)):
+        yield f"CUDA {version}"
+    newest = max((_minor_of(tag.python) for tag in tags), default=0)
+    yield from map(str, _torch_wanted(evidence, f"3.{newest}"))
+
+
+def _minor_of(python: str) -> int:
+    """11 for cp311."""
+    return int(python[3:]) if re.fullmatch(r"cp3\d{1,3}", python, re.ASCII) else 0

@@ -1,0 +1,69 @@
+"""Runs in the clean environment: imports modules, uses the GPU once, and writes down how long.
+
+    python -I trial.py RESULTS gpu|none MODULE...
+
+One JSON line each into RESULTS, as it happens, so that what came before a crash is known:
+{"start": name}, {"module": name, "seconds": s}, {"failed": name, "lines": [...]},
+{"torch": version}, {"first_use": seconds}. Standard library only, and nothing of fatwheel: it is
+run as a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+_LINES = 12  # the last of a traceback
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 if all modules could be imported, and the GPU used where that is asked for."""
+    results, gpu, *modules = arguments
+    with open(results, "w", encoding="utf-8") as stream:
+
+        def say(**said: object) -> None:
+            stream.write(json.dumps(said) + "\n")
+            stream.flush()
+
+        good = True
+        for name in modules:
+            say(start=name)
+            begun = time.perf_counter()
+            try:
+                importlib.import_module(name)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                good = False
+                say(failed=name, lines=_words(error))
+            else:
+                say(module=name, seconds=time.perf_counter() - begun)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            say(torch=str(getattr(torch, "__version__", "")))
+        if gpu == "gpu" and good:
+            say(start="the GPU")
+            begun = time.perf_counter()
+            _use_gpu()
+            say(first_use=time.perf_counter() - begun)
+    return 0 if good else 1
+
+
+def _use_gpu() -> None:
+    """Makes the driver load what must be there before any kernel can run."""
+    torch = importlib.import_module("torch")
+    torch.zeros(1, device="cuda").add_(1).cpu()
+
+
+def _words(error: BaseException) -> list[str]:
+    """Python's own, the last of them."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return [line for line in text.splitlines() if line.strip()][-_LINES:]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
