@@ -3,7 +3,8 @@
 Each of selftest's units below is compiled as slices, each by an nvcc process of its own, and
 stitched; and once more by one nvcc call for all architectures. Both objects and their cubins,
 which cuobjdump of the same toolkit extracts, are left in a folder for the test. Besides the units
-there are two objects of one plain call each, without the anchor of the module id.
+there are two objects of one plain call each, without the anchor of the module id. And all units of
+selftest's first library are made and linked: that can be done anywhere, with any number of workers.
 
 Standard library only: it runs on the container's own Python.
 """
@@ -11,6 +12,7 @@ Standard library only: it runs on the container's own Python.
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,6 +32,8 @@ from .monolithic import compile_monolithic, cubins
 CODE, SOURCES, OUT = "/fatwheel/code", "/fatwheel/sources", "/fatwheel/out"
 ARCHS = ("sm_80", "sm_86", "sm_89")
 UNITS = ("templates", "statics", "cub", "lineinfo")
+LINKED = (*UNITS[:3], "anonymous", "perarch", "scaled", "scaled_again", "lineinfo")
+LIBRARY = "library.so"
 UNANCHORED = ("unanchored-1", "unanchored-2")  # folders of two objects of the first unit
 _NVCC = "/usr/lib/nvidia-cuda-toolkit"
 _WORKERS = 2
@@ -43,7 +47,7 @@ def unit_of(name: str) -> Unit:
         kind="cuda",
         source=f"@src@/csrc/{name}.cu",
         codegen=("-O3", "-std=c++17", "-Xcompiler", "-fPIC", *lines),
-        preprocessor=("-I", "@src@/csrc"),
+        preprocessor=("-I", "@src@/csrc", "-D", "SELFTEST_FACTOR=2.0f"),
     )
 
 
@@ -54,8 +58,11 @@ def fronts() -> tuple[Front, ...]:
     return tuple(Front(arch, (arch.sm,)) for arch in archs)
 
 
-def context() -> Context:
-    """The context of an nvcc without -frandom-seed: nothing but the anchor fixes the module id."""
+def context(out: str = OUT) -> Context:
+    """The context of an nvcc without -frandom-seed: nothing but the anchor fixes the module id.
+
+    out: where the store is, and where jobs work.
+    """
     return Context(
         nvcc="@cuda@/bin/nvcc",
         cxx="/usr/bin/g++-13",
@@ -65,8 +72,8 @@ def context() -> Context:
         archlist=(800, 860, 890),  # as nvcc defines it from ARCHS
         places=Places(SOURCES, (("cuda", _NVCC),), ""),
         environment=(("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8"), ("SOURCE_DATE_EPOCH", "0")),
-        scratch=f"{OUT}/scratch",
-        store_root=f"{OUT}/store",
+        scratch=f"{out}/scratch",
+        store_root=f"{out}/store",
         store_limit=1 << 30,
     )
 
@@ -83,6 +90,20 @@ def main() -> None:
     with patch.object(preprocess, "unit_header", _unanchored_header):
         for folder in UNANCHORED:
             _compile_plainly(unit_of(UNITS[0]), folder)
+
+
+def library(out: str, workers: int) -> None:
+    """Make LINKED in the folder `out`, and a library of it."""
+    where = context(out)
+    Path(where.scratch).mkdir(exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool:
+        made = pool.map(
+            lambda name: object_of(where, where.store(), unit_of(name), fronts()), LINKED
+        )
+        for name, data in zip(LINKED, made, strict=True):
+            Path(out, f"{name}.o").write_bytes(data)
+    command = [where.cxx, "-shared", "-o", LIBRARY, *(f"{name}.o" for name in LINKED)]
+    subprocess.run(command, cwd=out, check=True)
 
 
 def _sliced(name: str) -> None:

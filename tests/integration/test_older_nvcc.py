@@ -21,7 +21,7 @@ from fatwheel.model import Package
 
 from .debianimage import Recipe, image_tar
 from .engine import LentEngine
-from .insideoldernvcc import ARCHS, CODE, OUT, SOURCES, UNANCHORED, UNITS
+from .insideoldernvcc import ARCHS, CODE, LIBRARY, LINKED, OUT, SOURCES, UNANCHORED, UNITS
 
 pytestmark = pytest.mark.slow
 
@@ -79,19 +79,29 @@ def image(client: docker.APIClient) -> str:
     return tag
 
 
-def run(engine: docker.APIClient, image: str, code: str, out: Path) -> str:
-    """Run Python code in a container, whose /fatwheel/out is `out`; what it printed."""
+def run(
+    engine: docker.APIClient,
+    image: str,
+    code: str,
+    out: Path,
+    user: int | None = None,
+    seen: str = OUT,
+) -> str:
+    """Run Python code in a container, which sees the folder `out` as `seen`; what it printed."""
+    user = os.getuid() if user is None else user
+    if user != os.getuid():
+        os.chown(out, user, user)
     container = engine.create_container(
         image,
         ["/usr/bin/python3", "-I", "-c", f"import sys; sys.path.insert(0, {CODE!r}); {code}"],
-        user=f"{os.getuid()}:{os.getgid()}",
+        user=f"{user}:{user}",
         host_config=engine.create_host_config(
             network_mode="none", read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": ""},
             mounts=[
                 Mount(f"{CODE}/fatwheel", str(ROOT / "fatwheel"), "bind", read_only=True),
                 Mount(f"{CODE}/tests", str(ROOT / "tests"), "bind", read_only=True),
                 Mount(SOURCES, str(ROOT / "kernels/selftest/src"), "bind", read_only=True),
-                Mount(OUT, str(out), "bind"),
+                Mount(seen, str(out), "bind"),
             ],
         ),
     )  # fmt: skip
@@ -180,3 +190,31 @@ def test_without_the_anchor_no_two_runs_agree(objects: Path) -> None:
     assert len(kernels) == len(others) == 2, "the sample has two kernels"
     assert not kernels & others, "the same names: the anchor cures nothing that a test could see"
     assert dict(first)[".nv_fatbin"] != dict(second)[".nv_fatbin"]
+
+
+def test_anybody_makes_the_same_anywhere(
+    client: docker.APIClient, image: str, objects: Path, tmp_path: Path
+) -> None:
+    """Every unit and the library of them all: once with what the other tests have made already, and
+    once from nothing, by another user in another folder, one after the other, with other
+    variables."""
+    call = "from tests.integration.insideoldernvcc import library; library({!r}, {})"
+    run(client, image, call.format(OUT, 2), objects)
+    folder = "/tmp/elsewhere/with a blank"
+    varied = (
+        "import os; os.umask(0o077); "
+        "os.environ.update(TZ='Pacific/Chatham', LANG='tr_TR', HOME='/', CPATH='/x'); "
+    )
+    user = 12345 if os.getuid() == 0 else None
+    run(client, image, varied + call.format(folder, 1), tmp_path, user, folder)
+    for name in (*(f"{unit}.o" for unit in LINKED), LIBRARY):
+        one, other = (folder / name for folder in (objects, tmp_path))
+        differing = {
+            section for section, data in sections(one) if (section, data) not in sections(other)
+        }
+        assert one.read_bytes() == other.read_bytes(), (
+            f"{name} differs in {differing or 'its form'}"
+        )
+    kept = (objects / LIBRARY).read_bytes()
+    assert b"/proc/self/cwd" not in kept
+    assert str(tmp_path).encode() not in kept
