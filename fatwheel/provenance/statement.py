@@ -58,7 +58,7 @@ def predicate_of(
     """SLSA's provenance of the wheel whose fatwheel.json is `record`.
 
     extra and internal: further materials and internal parameters. FormatError where the record
-    lacks what a statement tells.
+    lacks what a statement tells, or the lock has a name that no package can have.
     """
     predicate: Predicate = {
         "buildDefinition": {
@@ -224,4 +224,9 @@ def _uri(material: Material) -> str:
     """Where a file lies, or what a package index knows it by (a package URL); else ''."""
     if material.url or not material.filename:
         return material.url
-    return PackageURL("pypi", None, material.name, material.version).to_string()
+    try:
+        return PackageURL("pypi", None, material.name, material.version).to_string()
+    except ValueError as error:
+        raise FormatError(
+            f"no package can be called {material.name!r:.80}: {error}", where=LOCK_FILE
+        ) from error

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import FormatError
 from ..fatbin.parity import shorten
 from ..postlink.record import FILE as RECORD_FILE
@@ -23,14 +24,14 @@ from ..provenance.jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..provenance.sbom import FILE as SBOM_FILE
-from ..provenance.sbom import materials_in
+from ..provenance.sbom import materials_in, sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, predicate_of, read_statement
 from ..wheels.name import canonical_project, canonical_version
 from .beside import beside_findings
 from .claims import Claims, asked_codes, read_claims
 from .evidence import Evidence
-from .findings import Finding, note, refused, wrong
+from .findings import Finding, note, refused, warning, wrong
 from .papers import INSIDE
 from .sameness import differing, shown
 from .slices import slice_findings
@@ -114,7 +115,8 @@ def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
     yield from _lock_findings(documents, evidence)
     yield from _wheel_findings(documents.claims, evidence)
     yield from _statement_findings(documents, evidence)
-    yield from _sbom_findings(documents.lock, evidence)
+    of_sbom = list(_sbom_findings(documents.lock, evidence))
+    yield from of_sbom or _sbom_bytes_findings(documents, evidence)
     for finding in slice_findings(documents.claims.units, evidence.papers.slices):
         yield replace(finding, where=RECORD_FILE)
 
@@ -207,7 +209,11 @@ def _statement_findings(documents: _Documents, evidence: Evidence) -> Iterator[F
     if statement.subjects != files:
         lines = shorten(differing(files, dict(statement.subjects), "subject"))
         yield wrong("its subjects are not the files of the wheel", STATEMENT_FILE, lines)
-    right = predicate_of(documents.lock, documents.record, build_type=statement.build_type)
+    try:
+        right = predicate_of(documents.lock, documents.record, build_type=statement.build_type)
+    except FormatError as error:
+        yield refused(error)
+        return
     contradictions = shorten(differing(right, dict(statement.predicate)))
     if contradictions:
         what = f"it contradicts {LOCK_FILE} or {RECORD_FILE}"
@@ -233,3 +239,24 @@ def _sbom_findings(lock: BuildLock, evidence: Evidence) -> Iterator[Finding]:
     if said != right_subject:
         details = (f"the SBOM says {' '.join(said)}", f"METADATA says {' '.join(right_subject)}")
         yield wrong("it is about another wheel", SBOM_FILE, details)
+
+
+def _sbom_bytes_findings(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
+    """The rest of the SBOM: names and addresses by which others look things up.
+
+    Only a warning, for the library that writes SBOMs may be another one.
+    """
+    lock = documents.lock
+    if lock.fatwheel != __version__:
+        return
+    project, _, version = evidence.dist_info.removesuffix(".dist-info").partition("-")
+    try:
+        right = sbom_bytes(lock, documents.record, project, version)
+    except FormatError as error:
+        yield refused(error)
+        return
+    found = evidence.papers.inside[SBOM_FILE]
+    if found != right:
+        lines = differing(read_object(right, SBOM_FILE), read_object(found, SBOM_FILE))
+        what = f"it is not quite what fatwheel writes for this {LOCK_FILE}"
+        yield warning(what, SBOM_FILE, shorten(lines))

@@ -2,7 +2,8 @@
 
 The record has the sha256 of each unit's slices as the store kept them, and stitching copies them
 verbatim. A linker may leave a unit out, or bring device code of a library; so a unit that is not
-there at all, or a container that no unit accounts for, may be right. Both together are not.
+there at all, or a container that no unit accounts for, may be right. Both together are not, nor is
+a record that accounts for none.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def slice_findings(units: Sequence[Unit], binaries: Sequence[BinarySlices]) -> I
         yield wrong(
             "units in the wheel have slices that it does not name", details=shorten(strange_in_part)
         )
-    severity = wrong if absent and strange else warning
+    severity = wrong if strange and (absent or not named) else warning
     if absent:
         yield severity("units that it names are not in the wheel", details=shorten(absent))
     if strange:
