@@ -1,0 +1,156 @@
+"""Wheels of the demo project built again from what they say of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import referencing
+
+from fatwheel import compare, prepare, rebuild
+from fatwheel.errors import FormatError, HashMismatchError, UsageError
+from fatwheel.events import Event, JobFinished, Note
+from fatwheel.pipeline import BuildRequest, Effort, build
+from fatwheel.rebuild import RebuildRequest, Rebuilt, refusal
+from fatwheel.workplaces import local
+
+from .demoproject import Demo
+from .standins import calls
+
+SCHEMA = json.loads(Path(rebuild.__file__).with_name("rebuild.schema.json").read_text("utf-8"))
+COMPARE = json.loads(
+    (Path(compare.__file__).parent / "schema" / "compare.schema.json").read_text("utf-8")
+)
+
+
+class Bench(Demo):
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder, monkeypatch)
+        self.events: list[Event] = []
+        for name in ("load_recipe", "load_toolchain"):
+            monkeypatch.setattr(prepare, name, getattr(self, name))
+        monkeypatch.setattr(rebuild, "load_recipe", self.load_recipe)
+        monkeypatch.setattr(rebuild, "KERNELS", folder / "kernels")
+        monkeypatch.setattr(local, "ready_tools", self.ready_tools)
+
+    def build(self, front: str = "exact") -> Path:
+        [made] = build(
+            BuildRequest(
+                kernel="demo", archs="80,86", pythons="3.11", torch=None, toolchain="tools",
+                engine="process", shards=None, jobs=2, memory=1 << 30, front=front,
+                out=self.folder / "dist",
+            ),
+            self.events.append,
+        )  # fmt: skip
+        self.events.clear()
+        return Path(made.path)
+
+    def rebuild(self, wheel: Path, from_store: str = "slices", **changes: Any) -> Rebuilt:
+        effort = Effort(shards=None, jobs=2, memory=1 << 30, out=self.folder / "rebuilt")
+        wanted: dict[str, Any] = {"engine": None, "find": None, "effort": effort, **changes}
+        request = RebuildRequest(wheel=wheel, from_store=from_store, **wanted)
+        return rebuild.rebuild(request, self.events.append)
+
+    def notes(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Note)]
+
+    def compiled(self) -> int:
+        return sum(isinstance(event, JobFinished) for event in self.events)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]) -> Bench:
+    tool("g++")
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_the_same_wheel_again(bench: Bench) -> None:
+    wheel = bench.build()
+    found = bench.rebuild(wheel)
+    assert found.comparison.identical
+    assert (found.slices, found.compiled, found.path, found.causes) == (4, 0, None, ())
+    assert not (bench.folder / "rebuilt").exists(), "nothing to keep"
+    assert bench.work_folders() == []
+
+
+def test_a_finished_wheel_in_the_store_proves_nothing(bench: Bench) -> None:
+    wheel = bench.build()
+    bench.rebuild(wheel)
+    steps = [type(event).__name__ for event in bench.events]
+    assert "StepStarted" in steps, "it was assembled again"
+
+
+def test_with_an_empty_store_everything_is_compiled(bench: Bench) -> None:
+    wheel = bench.build()
+    before = len(calls(bench.home))
+    found = bench.rebuild(wheel, from_store="never")
+    assert found.comparison.identical
+    assert (found.slices, found.compiled) == (4, 4)
+    assert bench.compiled() == 5, "two units for two architectures, and one of C++"
+    assert len(calls(bench.home)) > before
+    assert prepare.STORE_VARIABLE not in os.environ, "the user's store is the store again"
+
+
+def test_fronts_are_the_wheel_s_whatever_is_proven_here(bench: Bench) -> None:
+    wheel = bench.build(front="shared")
+    assert bench.rebuild(wheel).comparison.identical
+
+
+def test_pins_are_the_wheel_s_whatever_this_checkout_would_use(bench: Bench) -> None:
+    wheel = bench.build()
+    other = bench.folder / "other" / wheel.name
+    other.parent.mkdir()
+    shutil.copy(wheel, other)
+    bench.toolchain = dataclasses.replace(bench.toolchain, digest="another")
+    shutil.rmtree(bench.folder / "dist")
+    changed = bench.build()
+    assert changed.read_bytes() != other.read_bytes(), "the record names the toolchain's file"
+    assert bench.rebuild(other).comparison.identical
+
+
+def test_another_compiler_is_told_of_early_and_at_the_end(bench: Bench) -> None:
+    wheel = bench.build()
+    compiler = dataclasses.replace(bench.tools.compiler, version="14.2.0", id="d1" * 32)
+    bench.tools = dataclasses.replace(bench.tools, compiler=compiler)
+    found = bench.rebuild(wheel)
+    assert not found.comparison.identical
+    assert found.causes == ("C++ compiler: g++ 12.2.0 became g++ 14.2.0",)
+    assert any("host code may come out differently: C++ compiler" in note for note in bench.notes())
+    assert found.path == bench.folder / "rebuilt" / wheel.name
+    assert found.path.is_file()
+    error = refusal(found, wheel)
+    assert error.exit_code == 15
+    assert str(found.path) in str(error)
+    registry = referencing.Registry().with_resource(
+        COMPARE["$id"], referencing.Resource.from_contents(COMPARE)
+    )
+    jsonschema.Draft202012Validator(SCHEMA, registry=registry).validate(
+        json.loads(json.dumps(found.to_json()))
+    )
+
+
+def test_sources_that_are_not_those_of_the_wheel(bench: Bench) -> None:
+    wheel = bench.build()
+    (bench.source / "csrc" / "a.cu").write_text("int other;\n")
+    with pytest.raises(HashMismatchError, match="not those that the wheel was built from"):
+        bench.rebuild(wheel)
+    shutil.rmtree(bench.source)
+    with pytest.raises(UsageError, match="which are not here"):
+        bench.rebuild(wheel)
+
+
+def test_what_cannot_be(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="valid: slices, never"):
+        bench.rebuild(tmp_path / "x.whl", from_store="sometimes")
+    with pytest.raises(UsageError, match="cannot read"):
+        bench.rebuild(tmp_path / "x.whl")
+    (tmp_path / "x.whl").write_bytes(b"no wheel")
+    with pytest.raises(FormatError):
+        bench.rebuild(tmp_path / "x.whl")
