@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import FormatError
-from ..fatbin import coff, elf
+from ..fatbin import coff
 from ..fatbin.binary import Binary, is_binary, read_binary
 from .cubins import differing_cubins
 from .device import Slices, differing_units, read_units
 from .differences import Difference, Place
-from .sections import BUILD_ID, Host, Section, between, read_host, read_object
+from .outside import differing_outside
+from .sections import BUILD_ID, Host, Section, read_host, read_object
 from .spans import extent, first_difference, strings_at
 from .symbols import differing_symbols
-
-_STEP = 4
-_TIME, _CHECKSUM = 4, 64  # offsets in the COFF header, and in the optional header behind it
 
 
 def may_be_binary(name: str, head: bytes) -> bool:
@@ -80,7 +78,7 @@ def _differing_parts(
         for name in dict.fromkeys((*mine.sections, *theirs.sections))
         if not _same(mine.sections.get(name), theirs.sections.get(name))
     ]
-    outside = list(_differing_outside(place, mine, theirs, alone=not differing))
+    outside = list(differing_outside(place, mine, theirs, alone=not differing))
     if len(differing) + len(outside) > 1 and BUILD_ID in differing:
         differing.remove(BUILD_ID)  # a hash of the rest
     sections = [(mine.sections.get(name) or theirs.sections[name]) for name in differing]
@@ -141,83 +139,3 @@ def _difference(
     what = f"{extent(old.content, new.content)}{kind}"
     strings = None if section.code or section.device else strings_at(old.content, new.content, at)
     return Difference("section", what, place, *(strings or ()))
-
-
-# -- what is in no section -----------------------------------------------------------------------
-
-
-def _differing_outside(place: Place, one: Host, other: Host, alone: bool) -> Iterator[Difference]:
-    """Headers, tables and padding, where the sections lie alike in both files.
-
-    Where they do not, headers differ as a consequence. alone: no section differs, so that
-    something must be said.
-    """
-    if one.ranges != other.ranges or len(one.data) != len(other.data):
-        if alone:
-            what = f"sections lie elsewhere in the file: {extent(one.data, other.data)}"
-            yield Difference("section", what, place)
-        return
-    masked: list[range] = []
-    if one.pe and other.pe:
-        for number, (what, offset) in enumerate(_pe_fields(one).items()):
-            masked.append(range(offset, offset + _STEP))
-            values = [_number(host.data, offset) for host in (one, other)]
-            if values[0] != values[1] and (number == 0 or alone):  # the checksum is of the rest
-                yield Difference("section", what, place, *(f"{value:#x}" for value in values))
-    for what, start, end in _outside(one):
-        at = _first_but(one.data, other.data, start, end, masked)
-        if at is not None:
-            yield Difference("section", f"{what}: the first byte that differs is {at:#x}", place)
-
-
-def _pe_fields(host: Host) -> dict[str, int]:
-    """Offsets of the fields that say when a file was linked, and what its bytes sum up to."""
-    assert host.pe
-    return {
-        "the time in the headers, or a hash in its place": host.pe.coff + _TIME,
-        "the checksum in the headers": host.pe.coff + 20 + _CHECKSUM,
-    }
-
-
-def _number(data: memoryview, offset: int) -> int:
-    return int.from_bytes(data[offset : offset + _STEP], "little")
-
-
-def _outside(host: Host) -> Iterator[tuple[str, int, int]]:
-    """Start and end of each part that is in no section, and what it is."""
-    table = range(0)
-    if host.elf:
-        table = range(host.elf.table, host.elf.table + len(host.elf.sections) * elf.SECTION.size)
-    for start, end in between(host):
-        for what, part in (
-            ("the headers", range(start, min(end, host.headers))),
-            ("the section table", range(max(start, table.start), min(end, table.stop))),
-        ):
-            if part:
-                yield what, part.start, part.stop
-        for rest_start, rest_end in _without(start, end, (range(host.headers), table)):
-            yield "bytes between its sections", rest_start, rest_end
-
-
-def _without(start: int, end: int, parts: Sequence[range]) -> Iterator[tuple[int, int]]:
-    """What is left of a run of bytes without the parts, which are in order."""
-    for part in parts:
-        if part and start < part.stop and part.start < end:
-            if start < part.start:
-                yield start, part.start
-            start = max(start, part.stop)
-    if start < end:
-        yield start, end
-
-
-def _first_but(
-    one: memoryview, other: memoryview, start: int, end: int, masked: Sequence[range]
-) -> int | None:
-    """The first offset from start to end at which they differ, but for those in `masked`."""
-    while (at := first_difference(one[start:end], other[start:end])) is not None:
-        found = start + at
-        hidden = next((part for part in masked if found in part), None)
-        if hidden is None:
-            return found
-        start = hidden.stop
-    return None

@@ -15,7 +15,9 @@ def differing_fields(one: Any, other: Any) -> Iterator[tuple[str, str | None, st
     mine, theirs = dict(_flat(one, "")), dict(_flat(other, ""))
     for name in dict.fromkeys((*mine, *theirs)):
         if mine.get(name) != theirs.get(name):
-            yield name, _shown(name, mine), _shown(name, theirs)
+            old, new = _shown(name, mine), _shown(name, theirs)
+            # Text that reads like a number is in quotes, or both would look the same.
+            yield (name, old, new) if old != new else (name, mine.get(name), theirs.get(name))
 
 
 def said(name: str, one: str | None, other: str | None) -> str:
@@ -27,7 +29,7 @@ def said(name: str, one: str | None, other: str | None) -> str:
 def _flat(part: Any, place: str) -> Iterator[tuple[str, str]]:
     """Every value that is no object, or no list of such, as JSON. Items of lists go by what names
     them, so that one more of them does not make all others differ."""
-    if isinstance(part, dict) and part:
+    if isinstance(part, dict) and (part or not place):
         for name, value in part.items():
             yield from _flat(value, f"{place}.{name}" if place else str(name))
     elif isinstance(part, list) and any(isinstance(item, (dict, list)) for item in part):

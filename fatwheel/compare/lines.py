@@ -28,11 +28,11 @@ def differing_lines(
 ) -> Iterator[Difference]:
     """Every line that differs, with both versions; lines are counted from 1."""
     before, after = one.split("\n"), other.split("\n")
-    if one.endswith("\n") != other.endswith("\n"):
+    if one and other and one.endswith("\n") != other.endswith("\n"):
         which = "second" if one.endswith("\n") else "first"
         yield Difference(level, f"the last line has no end in the {which}", place)
     for text, lines in ((one, before), (other, after)):
-        if text.endswith("\n"):
+        if text.endswith("\n") or not text:
             lines.pop()
     start = _same_from_start(before, after)
     end = _same_from_start(before[start:][::-1], after[start:][::-1])

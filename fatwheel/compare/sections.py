@@ -13,7 +13,6 @@ BUILD_ID = ".note.gnu.build-id"
 
 _ALLOCATED, _EXECUTABLE = 0x2, 0x4  # SHF_ALLOC, SHF_EXECINSTR
 _PE_CODE = 0x20  # IMAGE_SCN_CNT_CODE
-_DEVICE = (*FATBIN_SECTIONS, *pe.FATBIN_SECTIONS)
 _DEBUG = (".debug_", ".zdebug_", ".gdb_index", ".stab", ".gnu_debuglink", ".debug$")
 _LINKING = (
     ".dyn", ".gnu.", ".rel", ".got", ".plt", ".hash", ".idata", ".edata", ".eh_frame_hdr",
@@ -44,7 +43,7 @@ class Section:
     @property
     def device(self) -> bool:
         """Whether it holds device code."""
-        return self.name in _DEVICE
+        return self.name[:8] in pe.FATBIN_SECTIONS or self.name in FATBIN_SECTIONS
 
     @property
     def debug(self) -> bool:

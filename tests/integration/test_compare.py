@@ -93,7 +93,10 @@ class Bench:
 
 
 @pytest.fixture
-def wheels(selftest: tuple[Workbench, Outcome], tmp_path: Path) -> Bench:
+def wheels(
+    selftest: tuple[Workbench, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
+    monkeypatch.setattr("fatwheel.compare.diffoscope.find_diffoscope", lambda: None)  # takes long
     built = selftest[1].wheel()
     return Bench(tmp_path, built, read(built).pack(tmp_path / "plain", built.name))
 
@@ -220,7 +223,9 @@ def test_images_in_another_order(wheels: Bench, module: Path, cuda_home: Path) -
     sizes = []
     for _ in range(2):  # 64 bytes of header at least, then the payload: u32 at 4, u64 at 8
         at = start + sum(sizes)
-        head, payload = (int.from_bytes(data[at + a : at + b], "little") for a, b in ((4, 8), (8, 16)))
+        head, payload = (
+            int.from_bytes(data[at + a : at + b], "little") for a, b in ((4, 8), (8, 16))
+        )
         sizes.append(head + payload)
     one, other = data[start : start + sizes[0]], data[start + sizes[0] :][: sizes[1]]
     changed = wheels.contents()
