@@ -19,6 +19,7 @@ from fatwheel.comparing import compare  # noqa: F401 (a task, too)
 from fatwheel.comparing import compare  # noqa: F401 (a task, too)
 from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
 from fatwheel.errors import UsageError
+from fatwheel.events import silent
 from fatwheel.imaging import image, render  # noqa: F401 (tasks, too)
 from fatwheel.locking import lock  # noqa: F401 (a task, too)
 from fatwheel.rebuilding import rebuild  # noqa: F401 (a task, too)
@@ -181,24 +182,47 @@ def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> N
     positional=["wheel"],
     help={
         "wheel": "the wheel to check, for Windows or Linux",
+        "key": "the public key, a PEM file, that must have signed the statement beside the wheel",
+        "import": "also install it in a clean environment, with the torch that it was built for, "
+        "and import it",
+        "gpu": "also run it on this machine's GPU: whether it loads, from which code, how fast, "
+        "and whether its recipe's verify.py finds its results right",
         "json": "print one JSON document instead of the report",
     },
 )
-def verify(c: Context, wheel: str, json: bool = False) -> None:
+def verify(
+    c: Context,
+    wheel: str,
+    key: str | None = None,
+    import_: bool = False,
+    gpu: bool = False,
+    json: bool = False,
+) -> None:
     """
     Check that a CUDA wheel is what it says, whoever built it.
 
     RECORD, names and tags, architectures in the version, Python modules, libraries needed, GPUs
-    served, the same kernels for all of them. All that is wrong is shown at once, and then the
-    exit code is 13. Needs no CUDA and no GPU.
+    served, the same kernels for all of them; of fatwheel's own wheels, all that they say of their
+    making. All that is wrong is shown at once, and then the exit code is 13. Without --import and
+    --gpu nothing of the wheel is run, and no CUDA is needed.
 
       invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl
-      invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl --json
+      invoke verify W.whl --key team.pub
+      invoke verify W.whl --import
+      invoke verify W.whl --gpu --json
     """
     with reported():
-        from fatwheel.verify.report import refusal, verify_wheel
+        from fatwheel.verify.report import refusal
+        from fatwheel.verifying import Asked
+        from fatwheel.verifying import verify as verify_all
 
-        report = verify_wheel(file_of(wheel))
+        asked = Asked(file_of(key) if key else None, importing=import_, gpu=gpu)
+        path = file_of(wheel)
+        if import_ or gpu:
+            with ui.board() as emit:
+                report = verify_all(path, asked, emit)
+        else:
+            report = verify_all(path, asked, silent)
         show = ui.show_json if json else ui.show_verification
         show(report.to_json())
         if not report.ok:
