@@ -55,7 +55,7 @@ def _show_blocks(blocks: Sequence[tuple[str, list[Row]]]) -> None:
     left = ROWS_SHOWN
     for number, (heading, rows) in enumerate(blocks):
         if left <= 0:
-            write(console, f"\nand {text.count(len(blocks) - number, 'more file')}: see --json")
+            write(console, f"\nand {len(blocks) - number} more: see --json")
             return
         shown = rows[: min(left, ROWS_OF_FILE)]
         left -= len(shown)
@@ -135,10 +135,10 @@ def _leaf(found: Found, path: Sequence[str], fresh: bool) -> Iterator[Row]:
 
 def _rest(report: Mapping[str, Any]) -> str:
     """What is the same, and what must differ."""
-    words = [f"{text.count(report['same'], 'file')} the same"]
+    words = [f"the same in both: {text.count(report['same'], 'file')}"]
     if report["follows"]:
         names = ", ".join(name.rpartition("/")[2] for name in report["follows"])
-        words.append(f"only as it must, because of the above: {names}")
+        words.append(f"different only as they must be after that: {names}")
     if report["more"]:
         words.append("there is more than was looked for")
     return "; ".join(words)

@@ -39,7 +39,8 @@ def pack(
     method: int = zipfile.ZIP_DEFLATED,
 ) -> Path:
     """A wheel with these files, METADATA and WHEEL, and a RECORD that is right or another one."""
-    every = {**files, **{name: text for name, text in TEXTS.items() if name not in files}}
+    named = any(name.endswith(".dist-info/WHEEL") for name in files)
+    every = {**files, **({} if named else TEXTS)}
     listing = next(n for n in every if n.endswith(".dist-info/WHEEL")).replace("WHEEL", "RECORD")
     rows = [f"{name},{record_hash(data)},{len(data)}\n" for name, data in every.items()]
     every[listing] = (record or "".join([*rows, f"{listing},,\n"])).encode()
