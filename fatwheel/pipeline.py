@@ -23,7 +23,7 @@ from .fatbin.choose import selection_for
 from .files import copy, disk_error, replacing
 from .fronts import exact_fronts, shared_fronts
 from .images.ingredients import FILES as IMAGE_FILES
-from .model import Front, Host, Target
+from .model import Download, Front, Host, Package, Target
 from .packing import pack
 from .plan import plan_work
 from .postlink.edited import Edited
@@ -43,10 +43,11 @@ from .provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
 from .provenance.locked import check_host, check_locked, read_lock_file
 from .provenance.signing import Signer, load_signer
 from .toolchain.find import seed
+from .toolchain.packages import missing
 from .verify.wheel import check_wheel
 from .wheels.zipwriter import compressor
 from .workplaces.base import Premises, Workplace
-from .workplaces.choose import default_toolchain, engine_for, premises_for
+from .workplaces.choose import PROCESS, default_toolchain, engine_for, premises_for
 
 FRONTS = ("auto", "exact", "shared")
 KERNEL = "flash-attn"
@@ -116,7 +117,7 @@ def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     made: list[WheelMade] = []
     for target in asked.targets:
         if request.find:
-            find_files(target, request.find, emit)
+            find_files(target, engine, request.find, emit)
         made.append(_build_target(target, lock, engine, request, signer, emit))
     return made
 
@@ -143,10 +144,19 @@ def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
     return asked, lock
 
 
-def find_files(target: Target, folder: Path, emit: Emit) -> None:
-    """Take what a target needs, and this machine has not yet, from a folder with such files."""
-    pins = pins_of(target.recipe, narrowed(target))
-    seed(pins, folder, (downloads_folder(), cache_folder() / IMAGE_FILES), emit)
+def find_files(target: Target, engine: str, folder: Path, emit: Emit) -> None:
+    """Take what a target needs on an engine, and this machine has not yet, from a folder."""
+    source = target.recipe.source.package
+    pins = [pin for pin in pins_of(target.recipe, narrowed(target)) if pin != source]
+    places: list[tuple[Package | Download, Path]] = []
+    if source:
+        places.append((source, downloads_folder()))
+    if engine == PROCESS:
+        packages = [pin for pin in pins if isinstance(pin, Package) and pin.role != "installer"]
+        places += [(pin, downloads_folder()) for pin in missing(packages, cache_folder())]
+    else:
+        places += [(pin, cache_folder() / IMAGE_FILES) for pin in pins]
+    seed(places, folder, emit)
 
 
 def split(wheels: Sequence[WheelMade], emit: Emit) -> list[Edited]:

@@ -87,7 +87,7 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
     target = _with_costs(target_of(held.lock, held.archs))
     engine = engine_for(target.toolchain, request.engine)
     if request.find:
-        find_files(target, request.find, emit)
+        find_files(target, engine, request.find, emit)
     with own_work_folder() as work, _store(request.from_store, work):
         premises = premises_for(target, engine, emit)
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))

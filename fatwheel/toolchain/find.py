@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -29,31 +28,26 @@ Pinned = Package | Download
 _Missing = dict[tuple[int, str | None], list[tuple[Pinned, Path]]]
 
 
-def seed(
-    pins: Sequence[Pinned], find: Path, folders: Sequence[Path], emit: Emit
-) -> tuple[Pinned, ...]:
-    """Put what is below `find` into those of these folders of downloads that lack it.
+def seed(places: Sequence[tuple[Pinned, Path]], find: Path, emit: Emit) -> tuple[Pinned, ...]:
+    """Put what is below `find` into folders of downloads: each pin into its own, if it lacks it.
 
-    The pins that were found, each once. Emits a Note that counts those that no folder had.
-    Folders below `find` that are links are not entered; what cannot be read is passed over.
+    The pins that were found, each once. Emits a Note that counts them. Folders below `find` that
+    are links are not entered; what cannot be read is passed over.
 
     Raises UsageError, at --find, where there is no such folder, StoreError where the disk does
     not take the files.
     """
     _check_folder(find)
-    missing = _missing(pins, folders)
-    lacking = Counter(pin for places in missing.values() for pin, _ in places)
-    nowhere = {pin for pin, count in lacking.items() if count == len(folders)}
+    missing = _missing(places)
+    wanted = len({pin for some in missing.values() for pin, _ in some})
     found: dict[Pinned, None] = {}
     for path, size in _plain_files(find, {size for size, _ in missing}):
-        source = path
         for pin, folder in missing.pop((size, _digest(path)), []):
-            if _put(source, pin, folder):
+            if _put(path, pin, folder):
                 found[pin] = None
-                source = place(pin, folder)  # on the same disk as the next place, more often
         if not missing:
             break
-    emit(Note(_said(find, [pin for pin in found if pin in nowhere], len(nowhere))))
+    emit(Note(_said(find, tuple(found), wanted)))
     return tuple(found)
 
 
@@ -69,12 +63,11 @@ def _check_folder(find: Path) -> None:
         ) from error
 
 
-def _missing(pins: Iterable[Pinned], folders: Sequence[Path]) -> _Missing:
+def _missing(places: Iterable[tuple[Pinned, Path]]) -> _Missing:
     missing: _Missing = {}
-    for pin in dict.fromkeys(pins):
-        for folder in folders:
-            if pin.locked and not is_fetched(pin, folder):
-                missing.setdefault((pin.size, pin.sha256), []).append((pin, folder))
+    for pin, folder in dict.fromkeys(places):
+        if pin.locked and not is_fetched(pin, folder):
+            missing.setdefault((pin.size, pin.sha256), []).append((pin, folder))
     return missing
 
 

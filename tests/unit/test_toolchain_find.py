@@ -37,6 +37,11 @@ def downloads(tmp_path: Path) -> Path:
     return tmp_path / "downloads"
 
 
+def to(folder: Path, *pins: Package | Download) -> list[tuple[Package | Download, Path]]:
+    """Pins that all belong into one folder of downloads."""
+    return [(pinned, folder) for pinned in pins]
+
+
 def kept(pinned: Package | Download, downloads: Path) -> bytes:
     """What a fetch then finds, without any index to ask."""
     [path] = fetch([pinned], downloads, silent)
@@ -51,7 +56,7 @@ def test_a_file_is_found_under_any_name_at_any_depth(have: Path, downloads: Path
     (have / "x").write_bytes(b"second")
     events: list[Event] = []
 
-    found = seed([first, second], have, [downloads], events.append)
+    found = seed(to(downloads, first, second), have, events.append)
 
     assert set(found) == {first, second}
     assert kept(first, downloads) == b"first"
@@ -68,35 +73,27 @@ def test_size_and_sha256_decide_not_the_name(have: Path, downloads: Path) -> Non
     (have / wanted.filename).write_bytes(b"another file")
     (have / "same size").write_bytes(b"wander")
     events: list[Event] = []
-    assert seed([wanted], have, [downloads], events.append) == ()
+    assert seed(to(downloads, wanted), have, events.append) == ()
     assert "has none of the 1 pinned files that are missing" in str(events)
     assert not downloads.exists()
 
 
-def test_every_folder_of_downloads_gets_what_it_lacks(have: Path, tmp_path: Path) -> None:
-    wanted = pin(b"wanted")
+def test_each_pin_goes_to_its_own_folder(have: Path, tmp_path: Path) -> None:
+    wanted, other = pin(b"wanted"), pin(b"other", "other.zip")
     (have / "x").write_bytes(b"wanted")
-    one, other = tmp_path / "downloads", tmp_path / "image-files"
-    assert seed([wanted], have, [one], silent) == (wanted,)
-    assert seed([wanted], have, [one, other], silent) == (wanted,)
-    assert kept(wanted, one) == kept(wanted, other) == b"wanted"
-
-
-def test_what_one_folder_has_is_not_called_missing(have: Path, tmp_path: Path) -> None:
-    """A build in processes never fills the folder for images."""
-    wanted, gone = pin(b"wanted"), pin(b"gone", "gone.zip")
-    (have / "x").write_bytes(b"wanted")
-    seed([wanted], have, [tmp_path / "downloads"], silent)
-    (have / "x").unlink()
-    events: list[Event] = []
-    seed([wanted, gone], have, [tmp_path / "downloads", tmp_path / "images"], events.append)
-    assert "none of the 1 pinned files that are missing" in str(events)
+    (have / "y").write_bytes(b"other")
+    downloads, images = tmp_path / "downloads", tmp_path / "image-files"
+    places = [(wanted, downloads), (wanted, images), (other, images)]
+    assert set(seed(places, have, silent)) == {wanted, other}
+    assert kept(wanted, downloads) == kept(wanted, images) == b"wanted"
+    assert kept(other, images) == b"other"
+    assert not (downloads / other.sha256).exists()
 
 
 def test_two_pins_of_one_file_are_both_served(have: Path, downloads: Path) -> None:
     one, other = pin(b"same", "one.zip"), pin(b"same", "other.zip")
     (have / "x").write_bytes(b"same")
-    assert set(seed([one, other, one], have, [downloads], silent)) == {one, other}
+    assert set(seed(to(downloads, one, other, one), have, silent)) == {one, other}
     assert kept(one, downloads) == kept(other, downloads) == b"same"
 
 
@@ -105,22 +102,22 @@ def test_what_is_there_is_not_looked_for_and_what_is_damaged_is(
 ) -> None:
     wanted = pin(b"wanted")
     (have / "x").write_bytes(b"wanted")
-    seed([wanted], have, [downloads], silent)
+    seed(to(downloads, wanted), have, silent)
     events: list[Event] = []
-    assert seed([wanted], have, [downloads], events.append) == ()
+    assert seed(to(downloads, wanted), have, events.append) == ()
     assert "nothing was looked for" in str(events)
 
     place = downloads / wanted.sha256 / wanted.filename
     place.unlink()
     place.write_bytes(b"wander")
-    assert seed([wanted], have, [downloads], silent) == (wanted,)
+    assert seed(to(downloads, wanted), have, silent) == (wanted,)
     assert kept(wanted, downloads) == b"wanted"
 
 
 def test_pins_that_are_not_locked_are_left_out(have: Path, downloads: Path) -> None:
     (have / "empty").write_bytes(b"")
     unlocked = Download("a", "1", "http://127.0.0.1:9/a", "a.zip", 0, "")
-    assert seed([unlocked], have, [downloads], silent) == ()
+    assert seed(to(downloads, unlocked), have, silent) == ()
 
 
 def test_the_user_s_file_stays_as_it_is_when_the_download_is_replaced(
@@ -128,7 +125,7 @@ def test_the_user_s_file_stays_as_it_is_when_the_download_is_replaced(
 ) -> None:
     wanted = pin(b"wanted")
     (have / "x").write_bytes(b"wanted")
-    seed([wanted], have, [downloads], silent)
+    seed(to(downloads, wanted), have, silent)
     (downloads / wanted.sha256 / wanted.filename).unlink()
     assert (have / "x").read_bytes() == b"wanted"
     assert os.listdir(have) == ["x"]
@@ -143,7 +140,7 @@ def test_a_copy_serves_where_no_second_name_can_be_made(
     monkeypatch.setattr(os, "link", refuse)
     wanted = pin(b"wanted" * 1000)
     (have / "x").write_bytes(b"wanted" * 1000)
-    assert seed([wanted], have, [downloads], silent) == (wanted,)
+    assert seed(to(downloads, wanted), have, silent) == (wanted,)
     assert kept(wanted, downloads) == b"wanted" * 1000
     assert os.listdir(downloads / wanted.sha256) == [wanted.filename]
 
@@ -158,7 +155,7 @@ def test_a_file_that_changes_while_it_is_copied_is_not_kept(
     monkeypatch.setattr(os, "link", change)
     wanted = pin(b"wanted")
     (have / "x").write_bytes(b"wanted")
-    assert seed([wanted], have, [downloads], silent) == ()
+    assert seed(to(downloads, wanted), have, silent) == ()
     assert os.listdir(downloads / wanted.sha256) == []
 
 
@@ -173,7 +170,7 @@ def test_a_full_disk_is_a_store_error(
     wanted = pin(b"wanted")
     (have / "x").write_bytes(b"wanted")
     with pytest.raises(StoreError, match=r"cannot keep demo-1\.0\.tar\.gz: No space left"):
-        seed([wanted], have, [downloads], silent)
+        seed(to(downloads, wanted), have, silent)
     assert os.listdir(downloads / wanted.sha256) == []
 
 
@@ -181,7 +178,7 @@ def test_a_folder_that_is_none(have: Path, downloads: Path) -> None:
     (have / "file").write_bytes(b"")
     for path, said in ((have / "none", "No such file"), (have / "file", "Not a directory")):
         with pytest.raises(UsageError, match=said) as caught:
-            seed([pin(b"x")], path, [downloads], silent)
+            seed(to(downloads, pin(b"x")), path, silent)
         assert caught.value.where == f"--find {path}"
 
 
@@ -198,7 +195,7 @@ def test_links_pipes_and_what_cannot_be_read_do_no_harm(have: Path, downloads: P
     elsewhere.write_bytes(b"wanted")
     (have / "zlink").symlink_to(elsewhere)
 
-    assert seed([wanted], have, [downloads], silent) == (wanted,)
+    assert seed(to(downloads, wanted), have, silent) == (wanted,)
     place = downloads / wanted.sha256 / wanted.filename
     assert place.read_bytes() == b"wanted"
     assert not place.is_symlink(), "a link would break when the user's folder goes"
@@ -211,8 +208,8 @@ def test_folders_that_are_links_are_not_entered(have: Path, downloads: Path) -> 
     outside.mkdir()
     (outside / "x").write_bytes(b"wanted")
     (have / "inside").symlink_to(outside)
-    assert seed([pin(b"wanted")], have, [downloads], silent) == ()
-    assert seed([pin(b"wanted")], have / "inside", [downloads], silent), "the user named it"
+    assert seed(to(downloads, pin(b"wanted")), have, silent) == ()
+    assert seed(to(downloads, pin(b"wanted")), have / "inside", silent), "the user named it"
 
 
 def test_the_search_is_bounded(
@@ -223,9 +220,9 @@ def test_the_search_is_bounded(
         (have / f"{number:02}").write_bytes(b"wander")
     (have / "z").write_bytes(b"wanted")
     monkeypatch.setattr(find_module, "MAX_FILES", 20)
-    assert seed([wanted], have, [downloads], silent) == ()
+    assert seed(to(downloads, wanted), have, silent) == ()
     monkeypatch.setattr(find_module, "MAX_FILES", 21)
-    assert seed([wanted], have, [downloads], silent) == (wanted,)
+    assert seed(to(downloads, wanted), have, silent) == (wanted,)
 
 
 def test_very_deep_folders_are_given_up(have: Path, downloads: Path) -> None:
@@ -234,6 +231,6 @@ def test_very_deep_folders_are_given_up(have: Path, downloads: Path) -> None:
         folder = folder / "d"
     folder.mkdir(parents=True)
     (folder / "x").write_bytes(b"wanted")
-    assert seed([pin(b"wanted")], have, [downloads], silent) == ()
+    assert seed(to(downloads, pin(b"wanted")), have, silent) == ()
     (folder.parent / "x").write_bytes(b"wanted")
-    assert seed([pin(b"wanted")], have, [downloads], silent) == (pin(b"wanted"),)
+    assert seed(to(downloads, pin(b"wanted")), have, silent) == (pin(b"wanted"),)
