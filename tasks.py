@@ -16,7 +16,6 @@ from invoke.tasks import task
 
 from fatwheel import ui
 from fatwheel.comparing import compare  # noqa: F401 (a task, too)
-from fatwheel.comparing import compare  # noqa: F401 (a task, too)
 from fatwheel.development import bench, fuzz, run_tests  # noqa: F401 (tasks, too)
 from fatwheel.errors import UsageError
 from fatwheel.events import silent

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def find_diffoscope() -> str | None:
     return shutil.which("diffoscope") if os.name == "posix" else None
 
 
-def said_of(name: str, sizes: Iterable[int], contents: Iterable[Content]) -> str:
+def said_of(name: str, sizes: Sequence[int], contents: Sequence[Content]) -> str:
     """What diffoscope says of two versions of a file; '' where it is not installed, fails or takes
     too long, or where the files are too large for it."""
     program = find_diffoscope()

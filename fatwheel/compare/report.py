@@ -5,7 +5,7 @@ The result's shape is fixed by `schema/compare.schema.json`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .binaries import differing_binaries, may_be_binary
 from .derived import RECORD, differing_listings, differing_statements
 from .device import Slices
 from .differences import LEVELS, Comparison, Difference, Place
-from .diffoscope import said_of
+from .diffoscope import Content, said_of
 from .lines import MOST_BYTES, as_text, differing_lines
 from .packing import differing_archive, differing_list, differing_modes
 from .pins import differing_locks, differing_records
@@ -36,15 +36,18 @@ _MOST_BYTES = 16 << 20  # of the files that are read whole here
 # Those that are made from others, in the order in which they must be looked at.
 _SPECIAL = (_RECORD_FILE, _SBOM_FILE, _STATEMENT_FILE, RECORD)
 
+# A file's name, the sizes and the contents of its two versions → what can be said of them.
+Ask = Callable[[str, Sequence[int], Sequence[Content]], str]
 
-def compare_wheels(one: Path, other: Path) -> Comparison:
-    """What differs between two wheels, whoever made them.
+
+def compare_wheels(one: Path, other: Path, ask: Ask = said_of) -> Comparison:
+    """What differs between two wheels, whoever made them; ask is for diffoscope's words.
 
     UsageError where there is no such file; FormatError where one is no wheel, or its archive is
     damaged. A binary in it that cannot be read is compared byte by byte.
     """
     with opened(one) as mine, opened(other) as theirs:
-        return _Comparing(mine, theirs).compared()
+        return _Comparing(mine, theirs, ask).compared()
 
 
 def refusal(comparison: Comparison) -> RebuildError:
@@ -74,8 +77,8 @@ _WORDS = {
 class _Comparing:
     """Two open wheels, and what was found so far."""
 
-    def __init__(self, one: Opened, other: Opened) -> None:
-        self._one, self._other = one, other
+    def __init__(self, one: Opened, other: Opened, ask: Ask) -> None:
+        self._one, self._other, self._ask = one, other, ask
         stems = [stem for stem in one.files if stem in other.files]
         self._pairs = {stem: (one.files[stem], other.files[stem]) for stem in stems}
         self._changed = [stem for stem, (a, b) in self._pairs.items() if a.sha256 != b.sha256]
@@ -114,10 +117,10 @@ class _Comparing:
             files = by_name.get(difference.place.file)
             if files and files[0].sha256 != files[1].sha256:
                 contents = (self._one.pieces(files[0]), self._other.pieces(files[1]))
-                return said_of(files[0].name, [file.member.size for file in files], contents)
+                return self._ask(files[0].name, [file.member.size for file in files], contents)
         sides = (self._one.side, self._other.side)
         contents = (_pieces_of(sides[0].path), _pieces_of(sides[1].path))
-        return said_of(sides[0].path.name, [side.size for side in sides], contents)
+        return self._ask(sides[0].path.name, [side.size for side in sides], contents)
 
     def _differing_file(self, stem: str) -> list[Difference]:
         place = Place(self._pairs[stem][0].name)

@@ -179,6 +179,7 @@ def make_seeds(folder: Path) -> list[str]:
     missing = _compile(work, seeds)
     seeds["wheel"] = dict(_wheels(work, seeds))
     seeds["pair"] = dict(_pairs(work, seeds["wheel"]))
+    seeds["twins"] = {name: join_pair(data, data) for name, data in seeds["wheel"].items()}
     shutil.rmtree(work)
     for kind, files in seeds.items():
         (folder / kind).mkdir()

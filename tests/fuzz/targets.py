@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fatwheel.arch import Arch, ArchRequest
+from fatwheel.compare import compare_wheels
 from fatwheel.decoders import DECODERS
 from fatwheel.errors import FormatError
 from fatwheel.fatbin import container, cubin, stitch
@@ -188,6 +189,19 @@ def stitch_wheels(data: bytes) -> None:
     inspect_file(postlink_stitch.stitch_wheels(parts, _emptied("stitched")).path)
 
 
+def compare(data: bytes) -> None:
+    """Where wheels differ, something is said, and on the same level whichever is the first."""
+    one, other = (
+        _wheel(part, _emptied(name))
+        for part, name in zip(split_pair(data), ("in", "other"), strict=True)
+    )
+    found = compare_wheels(one, other, lambda *_: "")
+    json.dumps(found.to_json())
+    assert found.identical != bool(found.differences), "wheels differ, and nothing is said"
+    again = compare_wheels(other, one, lambda *_: "")
+    assert again.level == found.level, f"level {found.level}, or {again.level} the other way"
+
+
 def _emptied(name: str) -> Path:
     folder = _FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -222,5 +236,6 @@ TARGETS = {
     "coff": Target(("coff",), (inspect, thin, unite_with_itself, restitch), 3),
     "wheel": Target(("wheel",), (inspect, verify), 4),
     "thin": Target(("wheel",), (thin_wheel,), 2),
+    "compare": Target(("twins", "pair"), (compare,), 3),
     "stitch": Target(("pair",), (stitch_wheels,), 2),
 }

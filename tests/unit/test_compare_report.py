@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,21 +207,19 @@ def test_what_is_no_wheel(tmp_path: Path) -> None:
         compare_wheels(sound, tmp_path / "absent.whl")
 
 
-def test_diffoscope_gets_the_first_file_that_differs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diffoscope_gets_the_first_file_that_differs(tmp_path: Path) -> None:
     asked: list[tuple[str, list[bytes]]] = []
 
-    def said(name: str, sizes: list[int], contents: list[list[bytes]]) -> str:
+    def said(name: str, sizes: Sequence[int], contents: Sequence[Iterable[bytes]]) -> str:
         asked.append((name, [b"".join(content) for content in contents]))
         return "words"
 
-    monkeypatch.setattr("fatwheel.compare.report.said_of", said)
-    one, other = {"a.py": b"1\n", "b.py": b"1\n"}, {"a.py": b"1\n", "b.py": b"2\n"}
-    assert compared(tmp_path / "x", one, other).diffoscope == "words"
-    first = pack(tmp_path / "one" / NAME, one)
-    second = pack(tmp_path / "other" / NAME, one, level=1, times={"a.py": (2000, 1, 1, 0, 0, 0)})
-    compare_wheels(first, second)
+    files = {"a.py": b"1\n", "b.py": b"1\n"}
+    first = pack(tmp_path / "one" / NAME, files)
+    second = pack(tmp_path / "other" / NAME, {**files, "b.py": b"2\n"})
+    assert compare_wheels(first, second, said).diffoscope == "words"
+    second = pack(tmp_path / "other" / NAME, files, times={"a.py": (2000, 1, 1, 0, 0, 0)})
+    compare_wheels(first, second, said)
     assert asked == [
         ("b.py", [b"1\n", b"2\n"]),
         (NAME, [first.read_bytes(), second.read_bytes()]),
