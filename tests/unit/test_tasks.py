@@ -16,10 +16,13 @@ import pytest
 from invoke.collection import Collection
 
 from fatwheel import errors
+from fatwheel.compare.differences import Comparison, Side
 from fatwheel.events import WheelMade
-from fatwheel.pipeline import BuildRequest
+from fatwheel.pipeline import BuildRequest, Effort
 from fatwheel.plandocument import PlanDocument
 from fatwheel.prove import ProveRequest
+from fatwheel.rebuild import RebuildRequest, Rebuilt
+from fatwheel.verifying import Asked
 
 from .commandline import ROOT, exit_code_of, load_tasks
 from .plandocuments import WINDOWS as PLAN
@@ -75,7 +78,7 @@ def test_build_without_options_leaves_the_choice_to_recipe_and_machine(
     assert run("build") == 0
     assert requests == [
         BuildRequest(
-            kernel="flash-attn",
+            kernel=None,
             archs=None,
             pythons=None,
             torch=None,
@@ -109,7 +112,8 @@ def test_build_splits_when_asked(
 def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
     line = (
         "build --kernel k --arch 80,86+ptx --python 3.10,3.11 --torch 2.1 --toolchain t "
-        "--engine e --shards 5 --jobs 3 --memory 1.5GiB --front f --out some/where"
+        "--engine e --shards 5 --jobs 3 --memory 1.5GiB --front f --out some/where "
+        "--locked W.whl.lock.json --find files --sign me.pem"
     )
     assert run(*line.split()) == 0
     assert requests == [
@@ -125,8 +129,72 @@ def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
             memory=1_610_612_736,
             front="f",
             out=Path("some/where"),
+            locked=Path("W.whl.lock.json"),
+            find=Path("files"),
+            sign=Path("me.pem"),
         )
     ]
+
+
+def test_a_rebuild_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RebuildRequest] = []
+
+    def build_again(request: RebuildRequest, emit: object) -> Rebuilt:
+        asked.append(request)
+        side = Side(Path("W.whl"), 1, "a" * 64)
+        return Rebuilt(Comparison(side, side), None, 4, 1, ())
+
+    monkeypatch.setattr("fatwheel.rebuild.rebuild", build_again)
+    line = (
+        "rebuild W.whl --engine e --from-store never --find files --shards 5 --jobs 3 "
+        "--memory 1.5GiB --out some/where"
+    )
+    assert run(*line.split()) == 0
+    assert run("rebuild", "W.whl") == 0
+    assert asked == [
+        RebuildRequest(
+            Path("W.whl"), "e", "never", Path("files"),
+            Effort(5, 3, 1_610_612_736, Path("some/where")),
+        ),
+        RebuildRequest(
+            Path("W.whl"), None, "slices", None, Effort(None, None, None, Path("rebuilt"))
+        ),
+    ]  # fmt: skip
+
+
+def test_what_a_rebuild_found_decides_the_exit_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sides = Side(Path("W.whl"), 1, "a" * 64), Side(Path("W.whl"), 1, "b" * 64)
+    rebuilt = Rebuilt(Comparison(*sides), Path("rebuilt/W.whl"), 4, 1, ("Python: 1 became 2",))
+    monkeypatch.setattr("fatwheel.rebuild.rebuild", lambda request, emit: rebuilt)
+    assert run("rebuild", "W.whl") == 15
+    told = capfd.readouterr()
+    assert told.out.startswith("built again, 4 slices: 1 compiled, 3 from the store\nnot the same")
+    assert "what was another this time\n  Python: 1 became 2" in told.out
+    assert "rebuilt/W.whl" in told.err
+    assert run("rebuild", "W.whl", "--json") == 15
+    assert json.loads(capfd.readouterr().out)["identical"] is False
+
+
+def test_verify_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Asked] = []
+
+    class Report:
+        ok = True
+
+        def to_json(self) -> dict[str, Any]:
+            return {}
+
+    def verify(wheel: Path, request: Asked, emit: object) -> Report:
+        asked.append(request)
+        return Report()
+
+    monkeypatch.setattr("fatwheel.verifying.verify", verify)
+    monkeypatch.setattr("fatwheel.ui.show_verification", lambda report: None)
+    assert run("verify", "W.whl") == 0
+    assert run("verify", "W.whl", "--key", "k.pub", "--import", "--gpu") == 0
+    assert asked == [Asked(), Asked(Path("k.pub"), importing=True, gpu=True)]
 
 
 def test_a_plan_is_shown_in_place_of_building(
