@@ -1,0 +1,304 @@
+"""The same wheel, byte for byte, whatever is another than usual: one thing at a time, so that a
+failure names its cause, and everything at once.
+
+What compiling could depend on is varied with a store that lacks most of the units: all but the few
+that take most of the time, which are compiled where everything is varied at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from fatwheel.build.sight import VIEW_ROOT
+from fatwheel.model import Environment
+
+from . import elsewhere
+from .conftest import ROOT, Outcome, Workbench
+from .elsewhere import Varied
+
+pytestmark = pytest.mark.slow
+
+ARCHS = ("--arch", "80", "--python", f"{sys.version_info.major}.{sys.version_info.minor}")
+DEAR = 50_000  # bytes of a slice or host object that takes long to make
+Vary = Callable[[Path], Varied]
+AS_ANYBODY: tuple[Vary, ...] = (
+    elsewhere.another_folder,
+    elsewhere.another_umask,
+    elsewhere.another_time_zone,
+    elsewhere.another_language,
+    elsewhere.another_home,
+    elsewhere.variables_for_compilers,
+    elsewhere.one_job,
+    elsewhere.three_shards,
+    elsewhere.one_core,
+)
+AS_ROOT: tuple[Vary, ...] = (
+    elsewhere.another_host,
+    elsewhere.shuffled_folders,
+    elsewhere.another_time,
+    elsewhere.another_user,
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A wheel that was built from nothing as usual, and what that left in the store."""
+
+    bench: Workbench
+    wheel: Path
+
+
+@pytest.fixture(scope="module")
+def reference(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    bench = Workbench(tmp_path_factory.mktemp("reference"))
+    return Reference(bench, bench.build(*ARCHS).wheel())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that other users find, too."""
+    made = elsewhere.folder_for_all()
+    yield made
+    shutil.rmtree(made)
+    # Where compilers of the other user found sources.
+    shutil.rmtree(f"{VIEW_ROOT}-{elsewhere.OTHER_USER}", ignore_errors=True)
+
+
+def build(varied: Varied, store: Path | None, kernel: str = "selftest", *archs: str) -> Outcome:
+    """Build where things are as `varied` says."""
+    bench = Workbench(varied.parent / varied.folder, store)
+    bench.forget_wheels()
+    if varied.owner is not None:
+        _give(bench.cache.parent, varied.owner)
+    command = [
+        *varied.prefix, *bench.command("build", "--kernel", kernel, "--front", "exact"),
+        *(archs or ARCHS), "--out", str(bench.out), *varied.arguments,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=varied.root, env=bench.variables(**varied.variables), umask=varied.umask,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return Outcome(done.returncode, done.stdout, done.stderr, bench.wheels())
+
+
+def half(store: Path, folder: Path) -> Path:
+    """A copy of a store that has nothing but what takes long to make."""
+    copy = folder / "half"
+    shutil.copytree(store, copy)
+    for kind in ("slice", "host"):
+        for ref in (copy / "refs" / kind).rglob("*"):
+            if ref.is_file() and json.loads(ref.read_bytes())["size"] < DEAR:
+                ref.unlink()
+    return copy
+
+
+def assert_same(made: Path, reference: Path) -> None:
+    """One sha256, or a message that says what differs first."""
+    assert made.name == reference.name
+    if digest(made) == digest(reference):
+        return
+    told = "\n".join(differences(made, reference)) or "the same files, packed in another way"
+    raise AssertionError(f"{made.name} is another wheel:\n{told}")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def differences(one: Path, other: Path) -> Iterator[str]:
+    with zipfile.ZipFile(one) as mine, zipfile.ZipFile(other) as its:
+        names, others = mine.namelist(), its.namelist()
+        if names != others:
+            yield f"other files: {sorted(set(names) ^ set(others)) or 'in another order'}"
+        for name in sorted(set(names) & set(others)):
+            data, wanted = mine.read(name), its.read(name)
+            if data != wanted:
+                yield f"{name}: {', '.join(_sections_that_differ(data, wanted)) or 'its bytes'}"
+
+
+def _sections_that_differ(one: bytes, other: bytes) -> Iterator[str]:
+    """Names of sections, by pyelftools; none where the files are no ELF files."""
+    import io
+
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        mine, its = (ELFFile(io.BytesIO(data)) for data in (one, other))
+    except ELFError:
+        return
+    wanted = {section.name: section.data() for section in its.iter_sections()}
+    for section in mine.iter_sections():
+        if wanted.get(section.name) != section.data():
+            yield section.name
+
+
+def _give(folder: Path, owner: int) -> None:
+    os.chown(folder, owner, owner, follow_symlinks=False)
+    for path in folder.rglob("*"):
+        os.chown(path, owner, owner, follow_symlinks=False)
+
+
+# -- one thing at a time -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vary", AS_ANYBODY, ids=lambda vary: vary.__name__)
+def test_one_thing_is_another(vary: Vary, reference: Reference, folder: Path) -> None:
+    made = build(vary(folder), half(reference.bench.store, folder))
+    assert_same(made.wheel(), reference.wheel)
+    assert "compile: " in made.err, f"nothing was compiled:\n{made.err}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
+@pytest.mark.parametrize("vary", AS_ROOT, ids=lambda vary: vary.__name__)
+def test_one_thing_is_another_for_the_whole_system(
+    vary: Vary, reference: Reference, folder: Path
+) -> None:
+    made = build(vary(folder), half(reference.bench.store, folder))
+    assert_same(made.wheel(), reference.wheel)
+    assert "compile: " in made.err, f"nothing was compiled:\n{made.err}"
+
+
+def test_nothing_is_compiled_and_the_hashes_of_python_are_others(
+    reference: Reference, folder: Path
+) -> None:
+    made = build(elsewhere.another_hash_seed(folder), reference.bench.store)
+    assert_same(made.wheel(), reference.wheel)
+    assert "compile: " not in made.err, made.err
+
+
+# -- everything at once --------------------------------------------------------------------------
+
+
+def everything(folder: Path) -> Varied:
+    """Everything that can be varied here."""
+    varied = [vary(folder) for vary in AS_ANYBODY if vary is not elsewhere.one_core]
+    if os.geteuid() == 0:
+        varied += [vary(_made(folder / vary.__name__)) for vary in AS_ROOT]
+    varied.append(elsewhere.another_hash_seed(folder))
+    return Varied(folder).together(varied)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_everything_is_another_and_the_store_is_empty(reference: Reference, folder: Path) -> None:
+    assert_same(build(everything(folder), None).wheel(), reference.wheel)
+
+
+def test_causal_conv1d(environment: Environment, folder: Path) -> None:
+    """Twice from nothing, side by side: one unit takes nearly all of the time."""
+    usual = replace(Varied(folder, "usual"), arguments=("--jobs", "2"))
+    with ThreadPoolExecutor(2) as pool:
+        started = [
+            pool.submit(build, varied, None, "causal-conv1d")
+            for varied in (usual, everything(_made(folder / "else")))
+        ]
+        one, other = (build_.result().wheel() for build_ in started)
+    assert_same(other, one)
+    assert foreign_strings(one, folder) == []
+
+
+# -- nothing that is said to vary stays the same ------------------------------------------------
+
+FACTS = """
+import json, os, socket, time
+print(json.dumps([os.listdir({folder!r}), time.time(), socket.gethostname(), os.getuid()]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
+def test_the_variations_vary(folder: Path) -> None:
+    """All at once, and without any variable."""
+    files = _made(folder / "files")
+    for name in "abcdefgh":
+        (files / name).touch()
+    shown, clock, host, user = json.loads(said(everything(folder), FACTS.format(folder=str(files))))
+    assert sorted(shown) == list("abcdefgh")
+    assert shown != os.listdir(files), "the same order"
+    assert abs(time.time() - clock - elsewhere.YEARS * 365 * 86400) < 60
+    assert (host, user) == ("somewhere.example", elsewhere.OTHER_USER)
+
+
+def said(varied: Varied, code: str) -> str:
+    """What Python code prints, in an environment without variables."""
+    done = subprocess.run(
+        [*varied.prefix, sys.executable, "-I", "-c", code], env={"PATH": os.environ["PATH"]},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# -- no paths -------------------------------------------------------------------------------------
+
+
+def foreign_strings(wheel: Path, *folders: Path) -> list[str]:
+    """Where a wheel names a folder of this machine: what no file of it may do.
+
+    The one exception: line tables that -lineinfo writes into cubins name the sources' fixed place.
+    """
+    from fatwheel.cache import cache_folder
+
+    places = {
+        *folders, Path.home(), cache_folder(), ROOT, Path(sys.base_prefix), Path(sys.prefix),
+        Path("/proc/self/cwd"), Path("/tmp/fatwheel"),
+    } - {Path("/usr"), Path("/"), Path("/usr/local")}  # fmt: skip
+    found = []
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            for place in sorted(places):
+                within = _places_of(data, str(place).encode())
+                allowed = _device_code(data) if place == Path("/tmp/fatwheel") else range(0)
+                found += [f"{name}: {place}" for at in within if at not in allowed][:1]
+    return found
+
+
+def _places_of(data: bytes, text: bytes) -> Iterator[int]:
+    at = data.find(text)
+    while at >= 0:
+        yield at
+        at = data.find(text, at + 1)
+
+
+def _device_code(data: bytes) -> range:
+    """Where a library's .nv_fatbin is, by pyelftools."""
+    import io
+
+    from elftools.elf.elffile import ELFFile
+
+    if not data.startswith(b"\x7fELF"):
+        return range(0)
+    section = ELFFile(io.BytesIO(data)).get_section_by_name(".nv_fatbin")
+    if section is None:
+        return range(0)
+    return range(section["sh_offset"], section["sh_offset"] + section["sh_size"])
+
+
+def test_no_file_names_a_folder_of_this_machine(reference: Reference) -> None:
+    assert foreign_strings(reference.wheel, reference.bench.cache, reference.bench.out) == []
+    with zipfile.ZipFile(reference.wheel) as archive:
+        [name] = [name for name in archive.namelist() if "_cases" in name]
+        data = archive.read(name)
+    assert b"/tmp/fatwheel" not in data, "without -lineinfo device code names no folder either"
+    assert b"fatwheel-selftest-1.0.0/csrc/binding.cpp" in data, "the names that it has instead"
+    assert b"site/torch/include/" in data
+
+
+# -- both engines ---------------------------------------------------------------------------------

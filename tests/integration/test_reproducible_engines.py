@@ -1,0 +1,80 @@
+"""One wheel from both engines, where both have the same programs: the process engine runs inside a
+container of the image on which the docker engine's own images are built."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import docker
+import pytest
+from docker.types import Mount
+from packaging.requirements import Requirement
+
+from fatwheel.cache import cache_folder
+
+from .conftest import ROOT, Contained, Workbench
+from .test_reproducible import assert_same, foreign_strings
+
+pytestmark = pytest.mark.slow
+
+PYTHON = "3.11"  # one of the two of `contained`
+ARCHS = ("--arch", "80,89", "--python", PYTHON)
+
+
+def dependencies(folder: Path) -> Path:
+    """What fatwheel needs, for the image's Python: that of this environment, if it is the same."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == PYTHON:
+        return Path(sysconfig.get_path("purelib"))
+    needed = map(Requirement, importlib.metadata.requires("fatwheel") or [])
+    wanted = [str(need) for need in needed if need.marker is None]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
+    only = ["--python-version", PYTHON, "--only-binary=:all:"]
+    subprocess.run([*command, *only, *wanted], check=True)
+    return folder
+
+
+def build_inside(client: docker.APIClient, image: str, bench: Workbench, packages: Path) -> None:
+    """`invoke build --engine process` in a container without network, at the same paths as here."""
+    seen = {ROOT: True, packages: True, cache_folder(): False, bench.cache.parent: False}
+    container = client.create_container(
+        image,
+        [
+            f"python{PYTHON}", "-B", "-m", "invoke", "build", "--kernel", "selftest",
+            "--engine", "process", "--front", "exact", *ARCHS, "--out", str(bench.out),
+        ],
+        working_dir=str(ROOT),
+        environment={
+            "PYTHONPATH": str(packages), "FATWHEEL_CACHE": str(bench.cache), "CI": "true",
+        },
+        host_config=client.create_host_config(
+            network_mode="none",
+            mounts=[
+                Mount(str(path), str(path), "bind", read_only=read_only)
+                for path, read_only in seen.items()
+            ],
+        ),
+    )  # fmt: skip
+    try:
+        client.start(container)
+        code = client.wait(container)["StatusCode"]
+        said = client.logs(container).decode(errors="replace")
+    finally:
+        client.remove_container(container, force=True)
+    assert code == 0, f"the build in the container ended with {code}:\n{said}"
+    assert "process: " in said, f"it was built by another engine:\n{said}"
+
+
+def test_processes_and_containers_make_one_wheel(contained: Contained, tmp_path: Path) -> None:
+    assert contained.outcome.code == 0, contained.outcome.err
+    [of_containers] = [path for path in contained.outcome.wheels if "-cp311-" in path.name]
+    bench = Workbench(tmp_path / "inside")
+    image = contained.lent.bases[PYTHON]
+    packages = dependencies(tmp_path / "packages")
+    build_inside(contained.lent.connect().api, image, bench, packages)
+    [of_processes] = bench.wheels()
+    assert_same(of_processes, of_containers)
+    assert foreign_strings(of_containers, contained.bench.cache) == []
