@@ -48,5 +48,5 @@ def build_record(
         "fronts": [
             {"virtual": front.virtual.compute, "codes": list(front.codes)} for front in fronts
         ],
-        "units": [{"name": name, "slices": digests} for name, digests in slices.items()],
+        "units": slices,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from ..model import Front, Job, Unit
 from .assemble import jobs_of, look_up_text
@@ -60,21 +60,32 @@ def look_up(
     return Lookup(pending, len(units), slices, slices - lacking, again)
 
 
-SliceDigests = dict[str, dict[str, "str | None"]]  # unit → image name → sha256 of its slice
+class UnitSlices(TypedDict):
+    """A unit's slices: sha256 in hex by image, None for what the store has not."""
+
+    name: str
+    slices: dict[str, str | None]
+
+
+# In the units' order: one source compiled in two ways is two units of one name.
+SliceDigests = list[UnitSlices]
 
 
 def slice_digests(units: Sequence[Unit], fronts: Sequence[Front], context: Context) -> SliceDigests:
-    """What the store holds of each CUDA unit; None for a slice that it has not."""
+    """What the store holds of each CUDA unit."""
     store = context.store()
     texts = Texts(context, store)
-    found: SliceDigests = {unit.name: {} for unit in units if unit.kind == "cuda"}
-    for unit in units:
-        for front in fronts if unit.kind == "cuda" else ():
+
+    def slices_of(unit: Unit) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for front in fronts:
             text = texts.recorded(unit, pass_of(front))
             for code in front.codes:
                 key = text and slice_key(context, unit, front, code, text)
-                found[unit.name][code] = store.digest("slice", key) if key else None
-    return found
+                found[code] = store.digest("slice", key) if key else None
+        return found
+
+    return [{"name": unit.name, "slices": slices_of(unit)} for unit in units if unit.kind == "cuda"]
 
 
 def _archlist_units(pending: Iterable[Job], texts: Texts, context: Context) -> tuple[str, ...]:

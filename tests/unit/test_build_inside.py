@@ -314,9 +314,9 @@ def test_assembling_makes_upstreams_wheel_of_what_was_compiled(host: Host) -> No
         for name in "ab":
             images = [image_name(entry) for entry in slices_of(wheel.read(f"demo/{name}.o"))]
             assert images == ["sm_80", "sm_86"]
-    assert list(found["slices"]) == ["csrc/a", "csrc/b"]
+    assert [unit["name"] for unit in found["slices"]] == ["csrc/a", "csrc/b"]
     stored = {path.name for path in (host.store.root / "objects").rglob("*") if path.is_file()}
-    for slices in found["slices"].values():
+    for slices in (unit["slices"] for unit in found["slices"]):
         assert list(slices) == ["sm_80", "sm_86"]
         assert set(slices.values()) <= stored
 
@@ -325,7 +325,7 @@ def test_what_is_missing_is_compiled_on_the_spot(host: Host) -> None:
     project, made = host.captured()
     inside = host.start(ASSEMBLE, project, units=tuple(made["units"]))
     found = inside.made()
-    assert all(all(slices.values()) for slices in found["slices"].values())
+    assert all(all(unit["slices"].values()) for unit in found["slices"])
     assert host.harvest(inside) > 0, "and kept"
 
 

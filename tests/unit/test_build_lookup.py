@@ -135,20 +135,34 @@ def test_slices_are_named_by_the_digests_of_their_bytes(bench: Bench) -> None:
     for unit in bench.units:
         bench.compile(unit)
     found = slice_digests(bench.units, FRONTS, bench.context)
-    assert list(found) == ["a", "b"], "C++ has no slices"
-    assert list(found["a"]) == ["sm_80", "sm_86", "sm_90a"]
+    assert [unit["name"] for unit in found] == ["a", "b"], "C++ has no slices"
+    slices = found[0]["slices"]
+    assert list(slices) == ["sm_80", "sm_86", "sm_90a"]
     objects = Path(bench.context.store_root, "objects")
-    for digest in found["a"].values():
+    for digest in slices.values():
         assert digest
         stored = (objects / digest[:2] / digest).read_bytes()
         assert hashlib.sha256(stored).hexdigest() == digest
-    assert len(set(found["a"].values())) == 3
+    assert len(set(slices.values())) == 3
+
+
+def test_two_units_of_one_name_both_have_slices(bench: Bench) -> None:
+    """One source compiled in two ways, as for two modules of a project."""
+    one = cuda_unit("a")
+    other = dataclasses.replace(one, codegen=(*one.codegen, "--use_fast_math"))
+    for unit in (one, other):
+        bench.compile(unit)
+    first, second = slice_digests([one, other], FRONTS, bench.context)
+    assert (first["name"], second["name"]) == ("a", "a")
+    assert all(first["slices"].values())
+    assert all(second["slices"].values())
 
 
 def test_a_slice_that_is_not_there_has_no_digest(bench: Bench) -> None:
     bench.compile(cuda_unit("a"), FRONTS[:1])
     found = slice_digests(bench.units, FRONTS, bench.context)
-    assert found["a"]["sm_80"]
-    assert found["a"]["sm_86"]
-    assert found["a"]["sm_90a"] is None
-    assert found["b"] == {"sm_80": None, "sm_86": None, "sm_90a": None}
+    there, absent = (unit["slices"] for unit in found)
+    assert there["sm_80"]
+    assert there["sm_86"]
+    assert there["sm_90a"] is None
+    assert absent == {"sm_80": None, "sm_86": None, "sm_90a": None}

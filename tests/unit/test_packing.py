@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
+from fatwheel.build.lookup import SliceDigests
 from fatwheel.model import Front
 from fatwheel.packing import pack
 from fatwheel.provenance.buildlock import BuildLock, target_of
@@ -20,7 +21,7 @@ from .tinywheels import Draft
 
 ARCHS = (ArchRequest(parse_arch("80")), ArchRequest(parse_arch("86")))
 FRONTS = (Front(parse_arch("80"), ("sm_80",)), Front(parse_arch("86"), ("sm_86",)))
-SLICES = {"csrc/a": {"sm_80": "a" * 64, "sm_86": "b" * 64}}
+SLICES: SliceDigests = [{"name": "csrc/a", "slices": {"sm_80": "a" * 64, "sm_86": "b" * 64}}]
 
 
 def upstream(folder: Path) -> Path:
@@ -54,7 +55,7 @@ def test_the_record_names_the_lock(members: dict[str, bytes]) -> None:
     assert members["fatwheel.lock.json"] == lock_bytes(some_lock())
     record = json.loads(members["fatwheel.json"])
     assert record["lock"] == hashlib.sha256(members["fatwheel.lock.json"]).hexdigest()
-    assert record["units"] == [{"name": "csrc/a", "slices": SLICES["csrc/a"]}]
+    assert record["units"] == SLICES
 
 
 def test_the_statement_is_over_every_other_file(tmp_path: Path) -> None:
