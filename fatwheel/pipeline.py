@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from .proof import find_proofs
 from .provenance.beside import write_beside
 from .provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
 from .provenance.locked import check_host, check_locked, read_lock_file
+from .provenance.lockfile import lock_bytes
 from .provenance.signing import Signer, load_signer
 from .toolchain.find import seed
 from .toolchain.packages import missing
@@ -51,6 +52,7 @@ from .workplaces.choose import PROCESS, default_toolchain, engine_for, premises_
 
 FRONTS = ("auto", "exact", "shared")
 KERNEL = "flash-attn"
+_NO_HOST = Host("", "", "")  # of a lock before the host is known, which `identity` stands for
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,16 @@ def find_files(target: Target, engine: str, folder: Path, emit: Emit) -> None:
     seed(places, folder, emit)
 
 
-def split(wheels: Sequence[WheelMade], emit: Emit) -> list[Edited]:
-    """For each architecture of each of these wheels, a thin wheel beside it.
+def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Edited]:
+    """For each architecture of each of these wheels, a thin wheel beside it, signed as they are.
 
     Variants of one architecture, such as 90 and 90a, stay together: a GPU chooses among them.
     """
-    return [thin for wheel in wheels for thin in _split_wheel(wheel, emit)]
+    signer = load_signer(sign) if sign else None
+    made = [thin for wheel in wheels for thin in _split_wheel(wheel, emit)]
+    for thin in made:
+        write_beside(thin.path, (), {}, signer)
+    return made
 
 
 def _split_wheel(wheel: WheelMade, emit: Emit) -> Iterator[Edited]:
@@ -267,6 +273,7 @@ def _from_store(
     facts = store.get_json("built", key)
     if not isinstance(facts, dict) or not store.has("wheel", key):
         return None
+    making.meet(Host(**facts["host"]))
     path = out / facts["file"]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -299,7 +306,8 @@ def _make(
         check_wheel(wheel, target, fronts)
         path = _publish(wheel, out)
     store.put_file("wheel", key, path)
-    store.put_json("built", key, {"file": path.name, "units": work.units, "slices": work.slices})
+    facts = {"file": path.name, "units": work.units, "slices": work.slices}
+    store.put_json("built", key, {**facts, "host": asdict(place.host)})
     return path, work.slices, work.slices - work.hits
 
 
@@ -321,13 +329,16 @@ def _sha256(path: Path) -> str:
 
 
 def _wheel_key(making: Making, premises: Premises) -> str:
-    """Key of a finished wheel: everything that can reach its bytes."""
+    """Key of a finished wheel: everything that can reach its bytes.
+
+    The digests of recipe and toolchain alone would not do: in a lock from anywhere they are words.
+    """
     target = making.target
     return digest(
-        "wheel", target.recipe.digest, target.toolchain.digest, target.python, target.torch,
+        "wheel", lock_bytes(lock_of(target, _NO_HOST)).decode(),
         [str(request) for request in target.archs], making.front_mode,
         [(front.virtual.name, front.codes) for front in making.fronts],
-        premises.identity, target.recipe.epoch, code_digest(),
+        premises.identity, code_digest(),
     )  # fmt: skip
 
 

@@ -278,8 +278,9 @@ def _mistakes(file: _File) -> Iterator[str]:
 
 
 def _pin_mistakes(pin: Package | Download) -> Iterator[str]:
-    if not _NAME.fullmatch(pin.filename) or pin.filename.startswith("."):
-        yield f"{pin.filename!r:.60} is no file's name"
+    for name, kind in ((pin.name, "package's name"), (pin.filename, "file's name")):
+        if not _NAME.fullmatch(name) or name.startswith("."):
+            yield f"{name!r:.60} is no {kind}"
     if pin.sha256:
         yield from _digest_mistakes(pin.filename, pin.sha256)
     if pin.url and not pin.url.startswith(("https://", "http://")):
