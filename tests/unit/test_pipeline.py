@@ -24,14 +24,17 @@ from fatwheel.events import (
     Planned,
     StepStarted,
     WheelMade,
+    silent,
 )
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Target
 from fatwheel.pipeline import BuildRequest, build, fronts_for, split
 from fatwheel.proof import Proof, UnitProof, write_proof
+from fatwheel.provenance.buildlock import target_of
 from fatwheel.workplaces import local
 
 from .demoproject import Demo
+from .somelocks import some_lock
 from .standins import calls
 
 NAME = "demo-1.0+cu130torch2.11.sm80.sm86-py3-none-linux_x86_64.whl"
@@ -130,7 +133,7 @@ def test_the_same_build_again_comes_from_the_store(bench: Bench) -> None:
 
 def test_a_wheel_is_split_into_one_per_architecture(bench: Bench) -> None:
     fat = bench.build("80+ptx,86")
-    thin = split([fat], bench.events.append)
+    thin = split([fat], None, bench.events.append)
     label = "demo-1.0+cu130torch2.11"
     assert [made.path.name for made in thin] == [
         f"{label}.sm80.ptx-py3-none-linux_x86_64.whl", f"{label}.sm86-py3-none-linux_x86_64.whl",
@@ -147,7 +150,7 @@ def test_a_wheel_is_split_into_one_per_architecture(bench: Bench) -> None:
 
 
 def test_a_wheel_for_one_architecture_is_not_split(bench: Bench) -> None:
-    assert split([bench.build("80")], bench.events.append) == []
+    assert split([bench.build("80")], None, bench.events.append) == []
     note = bench.of(Note)[-1]
     assert note.text.endswith("is for one architecture already: nothing to split")
 
@@ -371,3 +374,28 @@ def test_a_finished_wheel_is_that_of_its_compiler_and_our_code(
     monkeypatch.setattr(pipeline, "code_digest", lambda: "a newer fatwheel")
     bench.build("80")
     assert bench.of(StepStarted)
+
+
+# -- files that are there already ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("engine", "place"), [("process", "downloads"), ("docker", "image-files")])
+def test_files_that_are_found_go_where_their_engine_looks(
+    engine: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, str] = {}
+
+    def note(places: Any, folder: Path, emit: object) -> None:
+        assert folder == tmp_path / "have"
+        asked.update({pin.name: path.name for pin, path in places})
+
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pipeline, "seed", note)
+    target = target_of(some_lock(), ())
+
+    pipeline.find_files(target, engine, tmp_path / "have", silent)
+
+    assert asked.pop("causal_conv1d") == "downloads", "sources are unpacked on this machine"
+    assert asked["torch"] == asked["nvidia-cuda-nvcc"] == place
+    assert ("pip" in asked) == (engine == "docker"), "only images have pip installed"
+    assert set(asked.values()) == {place}
