@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import FormatError
 from ..fatbin import coff
 from ..fatbin.binary import Binary, is_binary, read_binary
+from ..fatbin.elf import Elf
 from .cubins import differing_cubins
 from .device import Slices, differing_units, read_units
 from .differences import Difference, Place
@@ -93,8 +94,18 @@ def _differing_parts(
             told_device = True
             yield from _differing_device(here, one, other)
         elif old and new and mine.elf and theirs.elf and not section.debug:
-            yield from differing_symbols(here, (mine.elf, old), (theirs.elf, new))
+            yield from _differing_symbols(here, (mine.elf, old), (theirs.elf, new))
     yield from outside
+
+
+def _differing_symbols(
+    place: Place, one: tuple[Elf, Section], other: tuple[Elf, Section]
+) -> Iterator[Difference]:
+    """The same as `symbols` says; a table that cannot be read must not hide other sections."""
+    try:
+        yield from differing_symbols(place, one, other)
+    except FormatError as error:
+        yield Difference("function", f"its symbols cannot be read ({error.what})", place)
 
 
 def _same(one: Section | None, other: Section | None) -> bool:

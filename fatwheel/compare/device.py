@@ -17,6 +17,7 @@ from ..errors import FormatError
 from ..fatbin.container import Container, Entry, container_pieces, payload
 from ..fatbin.cubin import kernel_names_of_ptx
 from ..fatbin.stitch import image_name
+from ..mapped import STEP, let_go
 from .cubins import differing_cubins, kernels_or_none
 from .differences import Difference, Place
 from .lines import differing_lines
@@ -64,7 +65,15 @@ class Unit:
 
 def read_units(containers: Sequence[Container], slices: Slices) -> list[Unit]:
     """The containers of one binary, with their units' names."""
-    return [_read_unit(number, found, slices) for number, found in enumerate(containers)]
+    units = []
+    read_so_far = 0
+    for number, found in enumerate(containers):
+        units.append(_read_unit(number, found, slices))
+        read_so_far += found.size
+        if read_so_far > STEP and found.entries:
+            let_go(found.entries[0].raw)
+            read_so_far = 0
+    return units
 
 
 def differing_units(

@@ -115,6 +115,23 @@ def test_headers_and_padding(library: bytes) -> None:
         assert found_gap.what.startswith("bytes between its sections")
 
 
+def test_symbols_that_cannot_be_read_hide_no_other_section(library: bytes) -> None:
+    """Here their names are said to lie in a section that is not there."""
+    found = told(library, flipped(flipped(library, place_of(library, ".text")),
+                                  place_of(library, ".comment") + 3))  # fmt: skip
+    assert levels(found)[1][1] == ".text"
+    table = struct.unpack_from("<Q", library, 40)[0]
+    headers = [table + n * 64 for n in range(struct.unpack_from("<H", library, 60)[0])]
+    [symtab] = [at for at in headers if struct.unpack_from("<I", library, at + 4)[0] == 2]
+    broken = library[: symtab + 40] + b"\xff" * 4 + library[symtab + 44 :]
+    changed_too = flipped(
+        flipped(broken, place_of(library, ".text")), place_of(library, ".comment") + 3
+    )
+    found = told(broken, changed_too)
+    assert ("section", ".comment") in levels(found)
+    assert "its symbols cannot be read (malformed symbol table)" in [e.what for e in found]
+
+
 def test_a_section_that_only_one_has(library: bytes, tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "a.so").write_bytes(library)
     (tmp_path / "x").write_bytes(b"12345")
