@@ -23,9 +23,15 @@ STYLE = (
 )
 QUICK = ("tests/fuzz", "tests/property", "tests/unit")
 REAL = "tests/integration"  # real compilers, a container engine, a Windows
-# Those of the real ones that have little to build, and nothing for the container engine to do: they
-# run with the quick ones, so that both runs take about as long.
-LIGHT = ("test_windows_*.py", "test_pe_wine.py", "test_xformers.py")
+# Those of the real ones that run after the quick ones, so that both runs take about as long. None
+# of them needs the container engine, whose images only one run should make.
+APART = (
+    "test_exact.py",
+    "test_pe_wine.py",
+    "test_reproducible.py",
+    "test_windows_*.py",
+    "test_xformers.py",
+)
 NO_TESTS = 5  # pytest's exit code where it found none
 PATIENCE = 60  # seconds: after a Ctrl-C, containers and their engine take some to end
 
@@ -63,10 +69,10 @@ def run_fuzzer(folder: Path, **options: int | str | Path | None) -> int:
 
 
 def _halves(folder: Path) -> tuple[list[str], list[str]]:
-    """What pytest is told of the tests that run with the quick ones, and of all others."""
-    light = [path for pattern in LIGHT for path in sorted((folder / REAL).glob(pattern))]
-    others = [f"--ignore-glob=*/{pattern}" for pattern in LIGHT]
-    return [*QUICK, *(path.relative_to(folder).as_posix() for path in light)], [REAL, *others]
+    """What pytest is told of the quick tests, with those after them, and of all others."""
+    apart = [path for pattern in APART for path in sorted((folder / REAL).glob(pattern))]
+    others = [f"--ignore-glob=*/{pattern}" for pattern in APART]
+    return [*QUICK, *(path.relative_to(folder).as_posix() for path in apart)], [REAL, *others]
 
 
 def _pytest(words: Sequence[str], everything: bool, expression: str | None) -> list[str]:
