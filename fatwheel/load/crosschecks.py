@@ -34,7 +34,7 @@ def recipe_mistakes(raw: Raw) -> Mistakes:
     yield from _list_mistakes(raw, "imports", least=1)
     yield from _list_mistakes(raw, "stub_commands", least=0)
     project = raw.get("project")
-    own = [canonicalize_name(project)] if isinstance(project, str) else []
+    own: list[str] = [canonicalize_name(project)] if isinstance(project, str) else []
     yield from _package_mistakes(tables(raw, "runtime"), ("runtime",), taken=own)
     source = raw.get("source")
     if isinstance(source, dict):
