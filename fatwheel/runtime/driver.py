@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1",)
+LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _PTX_VERSION, _BINARY_VERSION = 5, 6  # CU_FUNC_ATTRIBUTE_*
 _MISSING_SHOWN = 20
@@ -40,7 +40,7 @@ class Driver:
     """The driver's library with a context on its first GPU. Raises Failed, OSError."""
 
     def __init__(self) -> None:
-        self.library = ctypes.CDLL(LIBRARIES[0])
+        self.library = ctypes.CDLL(LIBRARY)
         self.call("cuInit", 0)
         self.device = ctypes.c_int()
         self.call("cuDeviceGet", ctypes.byref(self.device), 0)

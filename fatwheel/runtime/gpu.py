@@ -86,7 +86,7 @@ def gpu_findings(driver: str, loading: Loading, trials: dict[str, Trial]) -> Ite
         units = [one for one in loading.units if one.place.binary == binary]
         yield from _binary_findings(binary, units, gpu)
     for time in loading.times:
-        both = f"{time.containers:.2f} s, their kernels {time.kernels:.2f} s"
+        both = f"{time.containers * 1000:.0f} ms, their kernels in {time.kernels * 1000:.0f} ms"
         yield note(f"{time.mode}: the driver loads all units in {both}")
     for mode, trial in trials.items():
         yield from _trial_findings(mode, trial)

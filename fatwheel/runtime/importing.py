@@ -68,7 +68,7 @@ def _read(ended: Ended, said: Sequence[Mapping[str, Any]]) -> Trial:
 def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Finding]:
     """What was tried with what, how long it took, and all that went wrong."""
     torch = f", torch {trial.torch}" if trial.torch else ""
-    yield note(f"with Python {clean.version}{torch}, by {subject.origin}")
+    yield note(f"with Python {clean.version}{torch}: those of {subject.origin}")
     lacking = unmet(subject.requirements, subject.packages)
     if lacking:
         yield warning("what it requires and nothing pins is not installed", details=lacking)
