@@ -36,7 +36,7 @@ LABEL = "download"
 # What to do where a pin is gone from its source for good.
 _ELSEWHERE = (
     "any file with that sha256 does, whatever its name and wherever it comes from: put it into a "
-    "folder, and `invoke build --find FOLDER` takes it from there"
+    "folder, and `invoke build --find FOLDER` takes it from there, as `invoke rebuild` does"
 )
 
 Pinned = Package | Download
