@@ -209,6 +209,17 @@ def test_compilers_see_the_fixed_root_wherever_the_sources_are(root: Path, tmp_p
     assert (root / "p-1" / "src" / "a.cu").read_text() == "somebody else's"
 
 
+def test_finished_files_have_names_of_their_own_for_folders() -> None:
+    """The innermost folder comes last: it is the one that counts."""
+    links = (("site", "/env/lib/site"), ("python", "/usr/include/python3.11"))
+    assert Places("/tmp/fatwheel/p-1/src", links, "").mapped() == (
+        ("/proc/self/cwd", "."),
+        ("/proc/self/cwd/site", "site"),
+        ("/proc/self/cwd/python", "python"),
+        ("/tmp/fatwheel/p-1/src", "p-1"),
+    )
+
+
 def test_a_fixed_root_of_ones_own_needs_no_namespace(root: Path, tmp_path: Path) -> None:
     origin = project(tmp_path / "p", a="one")
     with shared_sources("p-1", origin, compiler_files(origin)) as found:
