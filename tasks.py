@@ -133,7 +133,7 @@ def build(
             return
         with ui.board() as emit:
             wheels = pipeline.build(request, emit)
-            thin_wheels = pipeline.split(wheels, emit) if split else []
+            thin_wheels = pipeline.split(wheels, request.sign, emit) if split else []
         ui.show_wheels(wheels)
         ui.show_edited(thin_wheels)
 

@@ -98,7 +98,7 @@ def test_build_splits_when_asked(
 ) -> None:
     asked: list[Any] = []
 
-    def split(wheels: list[WheelMade], emit: object) -> list[WheelMade]:
+    def split(wheels: list[WheelMade], sign: object, emit: object) -> list[WheelMade]:
         asked.append(wheels)
         return []
 
