@@ -39,7 +39,7 @@ else:
 
     def upstreams_variables(mode: str, tools: Sequence[Path], compilers: Path) -> dict[str, str]:
         """What upstream's build sees of the system."""
-        inherited = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
+        inherited = {"TMPDIR": os.environ["TMPDIR"]} if "TMPDIR" in os.environ else {}
         path = [*map(str, tools), os.environ.get("PATH", os.defpath)]
         return {
             **inherited,
