@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import text
 from ..doctor.facts import GpuFacts
 from ..errors import ToolchainError
 from ..fatbin.parity import shorten
@@ -102,7 +103,8 @@ def _binary_findings(binary: str, units: Sequence[Loaded], gpu: Gpu) -> Iterator
         yield wrong(what, binary, shorten(map(_lost, lost)))
     relinked = [one for one in units if one.how == "none" and one.place.linked]
     if relinked:
-        yield note(f"{len(relinked)} units of linked code would be linked anew", binary)
+        units_here = text.count(len(relinked), "unit")
+        yield note(f"{units_here} of linked code would be linked anew", binary)
     other = [one for one in units if one.how != "none" and one.how != one.expected_on(gpu)]
     if other:
         what = "the driver does not do what its images promise"

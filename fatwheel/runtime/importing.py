@@ -82,7 +82,7 @@ def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Fi
         doing = trial.unfinished
         what = f"using {doing}" if doing == "the GPU" else f"import {doing}"
         yield wrong(
-            f"{what}: Python did not come back: {trial.ended.how}", details=trial.ended.last
+            f"{what}: Python does not survive it: {trial.ended.how}", details=trial.ended.last
         )
     elif trial.ended.code not in (0, 1):
         what = f"Python does not end well after the import: {trial.ended.how}"
