@@ -5,7 +5,7 @@ and the slices in its binaries, by which a record of them can be held against th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ..fatbin.binary import read_binary
 from ..fatbin.container import Container, Entry, container_pieces
 from ..fatbin.stitch import image_name
 from ..files import digest_of
+from ..mapped import STEP, let_go
 from ..postlink.record import FILE as RECORD_FILE
 from ..provenance.beside import LOCK, STATEMENT, beside
 from ..provenance.jsonfile import MOST
@@ -88,9 +89,20 @@ def slices_of_binary(path: str, data: memoryview) -> BinarySlices:
     by what they were asked for as. FormatError where the file is damaged."""
     binary = read_binary(data)
     running, linked = (
-        tuple(map(_slices, containers)) for containers in (binary.containers, binary.relocatable)
+        tuple(_slices_of(data, containers))
+        for containers in (binary.containers, binary.relocatable)
     )
     return BinarySlices(path, running, linked)
+
+
+def _slices_of(data: memoryview, containers: Iterable[Container]) -> Iterator[Slices]:
+    read_so_far = 0
+    for container in containers:
+        yield _slices(container)
+        read_so_far += container.size
+        if read_so_far > STEP:
+            let_go(data)
+            read_so_far = 0
 
 
 def _slices(container: Container) -> Slices:
