@@ -117,6 +117,12 @@ def test_units_in_another_order_are_not_compared_with_others() -> None:
     assert (found.level, found.what) == ("unit", "the units are in another order")
 
 
+def test_units_with_the_same_kernels_are_told_apart_by_their_bytes() -> None:
+    one, other = container(sm(80, A)), container(sm(80, A, b"more"))
+    [found] = told(one + other, other + one)
+    assert (found.level, found.what) == ("unit", "the units are in another order")
+
+
 def test_a_unit_more_does_not_shift_the_others() -> None:
     first, second = container(sm(80, A)), container(sm(80, B))
     changed = container(sm(80, B, b"more"))
@@ -151,6 +157,25 @@ def test_units_have_the_record_s_names() -> None:
         named,
     )
     assert (found.place.unit, found.place.container) == ("second", 1)
+
+
+def test_units_with_the_same_kernels_are_told_apart_by_their_names() -> None:
+    """Both moved, and both changed."""
+    one, other = sm(80, A, b"1"), sm(80, A, b"2")
+    new_one, new_other = sm(80, A, b"3333"), sm(80, A, b"44444444")
+    sides = [
+        read_units(parse_containers(container(first) + container(second)), Slices(named))
+        for first, second, named in (
+            (one, other, record(one=one, other=other)),
+            (new_other, new_one, record(one=new_one, other=new_other)),
+        )
+    ]
+    order, *found = differing_units(PLACE, *sides)
+    assert order.what == "the units are in another order"
+    assert [(each.place.unit, each.what) for each in found] == [
+        ("one", "SASS: 5 bytes became 8; the first that differs is at 0x4"),
+        ("other", "SASS: 5 bytes became 12; the first that differs is at 0x4"),
+    ]
 
 
 def test_a_name_that_one_side_alone_knows_is_enough() -> None:

@@ -132,6 +132,17 @@ def test_a_pin_is_told_once_and_all_papers_follow(tmp_path: Path) -> None:
     assert set(comparison.follows) == {RECORD, SBOM, STATEMENT, f"{INFO}/RECORD"}
 
 
+def test_likely_causes_come_before_everything(tmp_path: Path) -> None:
+    def change(files: Files) -> None:
+        files["demo/extra.py"] = b""
+        files["demo/__init__.py"] = b"x = 1\n"
+        restate(files, "1.13.1")
+
+    comparison = stated(tmp_path, change)
+    assert [each.level for each in comparison.differences] == ["pins", "files", "text"]
+    assert comparison.level == "pins"
+
+
 def test_a_kernel_of_a_unit_with_its_name_and_the_papers_follow(tmp_path: Path) -> None:
     """As an honest rebuild with another result: record and statement tell of the new slice."""
     data = changed(3, b"scale", b"shape")
