@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> Subject
 def subject_of_toolchains(
     wheel: Path, evidence: Evidence, toolchains: Sequence[Toolchain]
 ) -> Subject:
-    """The build with the newest torch that fits the wheel.
+    """The build with the newest torch that fits the wheel; of several, this Python's or the newest.
 
     Raises ToolchainError that says what the wheel wants and what there is.
     """
@@ -74,7 +75,7 @@ def subject_of_toolchains(
     fitting = [pair for pair in served if _fits(evidence, *pair)]
     if not fitting:
         raise _nothing_fits(evidence, served)
-    toolchain, build = max(fitting, key=lambda pair: (Version(pair[1].torch), _minor(pair[1])))
+    toolchain, build = max(fitting, key=lambda pair: _preference(pair[1]))
     requirements = requirements_of(evidence.metadata, build.python)
     packages = _needed(toolchain, build, requirements)
     origin = f"toolchain {toolchain.name}"
@@ -154,8 +155,9 @@ def _needed(
     )
 
 
-def _minor(build: TorchBuild) -> int:
-    return int(build.python.partition(".")[2])
+def _preference(build: TorchBuild) -> tuple[Version, bool, int]:
+    minor = int(build.python.partition(".")[2])
+    return Version(build.torch), minor == sys.version_info.minor, minor
 
 
 def _nothing_fits(

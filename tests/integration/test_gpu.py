@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,59 @@ def test_a_gpu_that_is_not_covered_says_so(
     code, output = verify(wheel, environment, tmp_path / "w")
     assert code == 1, output
     assert "no kernel image" in output
+
+
+# -- invoke verify --gpu -------------------------------------------------------------------------
+
+
+def tried(bench: Workbench, wheel: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """The exit code of `invoke verify --gpu`, its check "gpu", and its figures of that."""
+    done = bench.invoke("verify", str(wheel), "--gpu", "--json")
+    report = json.loads(done.out)
+    [check] = [check for check in report["checks"] if check["name"] == "gpu"]
+    return done.code, check, report["runtime"]["gpu"]
+
+
+def units(figures: dict[str, Any]) -> dict[str, int]:
+    """selftest's units by how they load: 7 in one binary, 2 in the other."""
+    return {
+        how: sum(one[how] for one in figures["binaries"])
+        for how in ("units", "native", "jit", "none")
+    }
+
+
+def test_verify_tells_native_code(bench: Workbench, capability: int) -> None:
+    wheel = bench.build("--arch", str(capability)).wheel()
+    code, check, figures = tried(bench, wheel)
+    assert (code, check["result"]) == (0, "ok"), check
+    assert units(figures) == {"units": 9, "native": 9, "jit": 0, "none": 0}
+    assert {one["code"] for binary in figures["binaries"] for one in binary["kernels"]} == {
+        f"sm_{capability}"
+    }
+    assert [one["mode"] for one in figures["modes"]] == ["EAGER", "LAZY"]
+    assert all(one["first_use"] > 0 for one in figures["modes"])
+    assert figures["verify"]["exit_code"] == 0
+    assert len(figures["verify"]["cases"]) == 8
+
+
+def test_verify_tells_jit(bench: Workbench, capability: int) -> None:
+    if capability < 90:
+        pytest.skip("this GPU runs sm_80 code natively")
+    code, check, figures = tried(bench, bench.build("--arch", "80+ptx").wheel())
+    assert (code, check["result"]) == (0, "ok"), check
+    assert units(figures) == {"units": 9, "native": 0, "jit": 9, "none": 0}
+    assert {one["ptx"] for binary in figures["binaries"] for one in binary["kernels"]} == {
+        "compute_80"
+    }
+
+
+def test_verify_tells_a_gpu_that_is_not_covered(bench: Workbench, capability: int) -> None:
+    other = 90 if capability // 10 == 8 else 80
+    code, check, figures = tried(bench, bench.build("--arch", str(other)).wheel())
+    assert (code, check["result"]) == (13, "wrong")
+    assert units(figures) == {"units": 9, "native": 0, "jit": 0, "none": 9}
+    details = [line for finding in check["findings"] for line in finding["details"]]
+    assert any("no kernel image for this GPU" in line for line in details), check
 
 
 # -- thinned and stitched wheels -----------------------------------------------------------------

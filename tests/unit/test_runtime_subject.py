@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from fatwheel.verify.evidence import Evidence, gather
 
 from .cudawheels import Linker
 from .somelocks import LINUX, ROOT, WINDOWS, some_lock
-from .tinywheels import Draft
+from .tinywheels import PYTHON, Draft
 
 TOOLCHAINS = [
     load_toolchain(name, ROOT / "toolchains") for name in (LINUX, "linux-cuda12.3", WINDOWS)
@@ -90,9 +91,13 @@ def test_the_cuda_that_its_binaries_need(tmp_path: Path, linker: Linker) -> None
     assert subject.origin == "toolchain linux-cuda12.3"
 
 
-def test_wheels_for_any_python(tmp_path: Path) -> None:
-    assert chosen(evidence_of(tmp_path, tag="py3-none-any")).python == "3.13"
-    assert chosen(evidence_of(tmp_path, tag="cp39-abi3-linux_x86_64")).python == "3.13"
+@pytest.mark.parametrize("tag", ["py3-none-any", "cp39-abi3-linux_x86_64"])
+def test_wheels_for_any_python(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this Python, which is surely here; else with the newest."""
+    evidence = evidence_of(tmp_path, tag=tag)
+    assert chosen(evidence).python == PYTHON
+    monkeypatch.setattr("sys.version_info", SimpleNamespace(minor=77))
+    assert chosen(evidence).python == "3.13"
 
 
 def test_a_wheel_for_a_python_that_no_toolchain_has(tmp_path: Path) -> None:
