@@ -98,3 +98,12 @@ def test_what_is_only_missing_in_record_is_not_refused() -> None:
     watched.update(b"content")
     without_size = line("a", b"content").rpartition(",")[0] + ",\n"
     check_record(read_record(PATH, without_size.encode()), {"a": watched, PATH: watched})
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512", "blake2b"])
+def test_sha256_is_there_whatever_record_has(algorithm: str) -> None:
+    """Statements about files name them by it."""
+    watched = Watched(algorithm)
+    watched.update(b"con")
+    watched.update(b"tent")
+    assert watched.sha256 == hashlib.sha256(b"content").hexdigest()
