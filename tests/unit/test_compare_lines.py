@@ -43,6 +43,13 @@ def test_of_a_long_line_the_part_that_differs_is_kept() -> None:
     assert "xxay" in one
 
 
+def test_one_line_of_a_long_text() -> None:
+    lines = [f"line {n}" for n in range(50_000)]
+    one = "\n".join(lines)
+    lines[30_000] = "other"
+    assert told(one, "\n".join(lines)) == [("line 30001", "line 30000", "other")]
+
+
 def test_texts_with_little_in_common_take_no_time() -> None:
     one = "\n".join(f"{n % 3}" for n in range(100_000))
     other = "\n".join(f"{n % 5}" for n in range(90_000))
