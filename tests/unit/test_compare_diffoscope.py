@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,8 +79,8 @@ def test_nothing_is_missing_without_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert said() == ""
 
 
-@pytest.mark.skipif(shutil.which("diffoscope") is None, reason="diffoscope is not installed")
-def test_the_real_one() -> None:
+def test_the_real_one(tool: Callable[[str], str]) -> None:
+    tool("diffoscope")
     lines = said().splitlines()
     assert lines[:2] == ["--- first/a.txt", "+++ second/a.txt"]
     assert "-one" in "\n".join(lines)
