@@ -12,7 +12,6 @@ its names become parts of paths.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -35,14 +34,13 @@ from ..model import (
     Toolchain,
     TorchBuild,
 )
-from .buildlock import BuildLock, pins_of
+from .buildlock import BuildLock
+from .lockchecks import digest_mistakes, mistakes_in, name_mistakes
 
 FILE = "fatwheel.lock.json"
 SCHEMA = 1
 MOST = 16 << 20  # bytes; the largest toolchain's has 40 KiB
 
-_SHA256 = re.compile("[0-9a-f]{64}")
-_NAME = re.compile(r"[\w+.!~ -]+")
 _MISTAKES_SHOWN = 8
 # What a recipe says of memory (bytes) and time (seconds) decides nothing about a wheel, so it is
 # not locked; this stands in for it.
@@ -127,16 +125,12 @@ def read_lock(data: bytes, where: str, kernels: Path) -> BuildLock:
     if mistakes:
         raise _damaged(where, mistakes)
     lock = _from_file(file, kernels)
-    mistakes = [mistake for pin in _pins(lock) for mistake in _pin_mistakes(pin)]
+    mistakes = list(mistakes_in(lock))
     if mistakes:
         raise _damaged(where, mistakes)
     if lock_bytes(lock) != data:
         raise _damaged(where, ["it is not written as fatwheel writes it: something was added"])
     return lock
-
-
-def _pins(lock: BuildLock) -> tuple[Package | Download, ...]:
-    return pins_of(lock.recipe, lock.toolchain)
 
 
 def _check_schema(data: bytes, where: str) -> None:
@@ -264,34 +258,17 @@ def _mistakes(file: _File) -> Iterator[str]:
     """What types cannot tell. Names become parts of paths, and digests do."""
     recipe, toolchain = file.recipe, file.toolchain
     for name in (recipe.name, recipe.project, recipe.version, toolchain.name, file.python):
-        if not _NAME.fullmatch(name) or name.startswith("."):
-            yield f"{name!r:.60} is no name"
-    yield from _digest_mistakes("recipe.source", recipe.source.sha256)
-    yield from _digest_mistakes("host.compiler_id", file.host.compiler_id)
+        yield from name_mistakes(name)
+    yield from digest_mistakes("recipe.source", recipe.source.sha256)
+    yield from digest_mistakes("host.compiler_id", file.host.compiler_id)
     if (recipe.source.package is None) == (recipe.source.folder == ""):
         yield "recipe.source: it must have either a package or a folder"
     for below in (recipe.source.folder, recipe.subdirectory):
-        if PurePosixPath(below).is_absolute() or ".." in PurePosixPath(below).parts:
+        path = PurePosixPath(below)
+        if path.is_absolute() or ".." in path.parts or "\0" in below:
             yield f"{below!r:.60} leads out of the recipe's folder"
     for arch in toolchain.archs:
         yield from _arch_mistakes(arch)
-
-
-def _pin_mistakes(pin: Package | Download) -> Iterator[str]:
-    for name, kind in ((pin.name, "package's name"), (pin.filename, "file's name")):
-        if not _NAME.fullmatch(name) or name.startswith("."):
-            yield f"{name!r:.60} is no {kind}"
-    if pin.sha256:
-        yield from _digest_mistakes(pin.filename, pin.sha256)
-    if pin.url and not pin.url.startswith(("https://", "http://")):
-        yield f"{pin.url!r:.60} is no URL to fetch from"
-    if pin.size < 0:
-        yield f"{pin.filename}: a size of {pin.size} bytes"
-
-
-def _digest_mistakes(where: str, text: str) -> Iterator[str]:
-    if not _SHA256.fullmatch(text):
-        yield f"{where}: {text!r:.80} is no sha256"
 
 
 def _arch_mistakes(text: str) -> Iterator[str]:
