@@ -43,6 +43,16 @@ def test_every_recipe_holds_no_code(name: str) -> None:
     assert {file for file in files if not file.startswith("proof")} <= allowed
 
 
+@pytest.mark.parametrize("name", list_recipes(KERNELS))
+def test_every_recipe_has_a_check_for_gpus(name: str) -> None:
+    """It compiles, says its tolerances, and knows the ways to end."""
+    script = load_recipe(name, KERNELS).verify
+    assert script is not None
+    code = script.read_text(encoding="utf-8")
+    compile(code, str(script), "exec")
+    assert "run(cases)" in code or "NO_GPU = 77" in code
+
+
 # What the files themselves have: facts of the index, not of our files.
 SDISTS = {
     "flash-attn": "4fc6c08714ee1c88178946465498677c59448429b43bd6244b222feb23ac9d4c",

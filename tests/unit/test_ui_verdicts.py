@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fatwheel import ui
+from fatwheel.ui import verdicts
+from fatwheel.verify import report
 
 from .test_ui import HOSTILE, INSPECTION, check_snapshot, narrow
 
@@ -128,3 +132,13 @@ def test_text_from_a_wheel_cannot_steer_a_terminal(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     assert {char for char in shown if not char.isprintable()} == {"\n"}
     assert shown.count("evil\\x1b[31m\\x07name") == 4
+
+
+def test_every_check_has_a_title() -> None:
+    """Those of the schema, also the ones that are made only where they are asked for."""
+    schema = json.loads(
+        (Path(report.__file__).parent / "schema" / "verify.schema.json").read_text()
+    )
+    names = schema["$defs"]["check"]["properties"]["name"]["enum"]
+    assert {"signature", "import", "gpu"} <= set(names)
+    assert set(names) == set(verdicts._TITLES)
