@@ -7,6 +7,7 @@ from the store.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from .sourcetree import tree_digest
 from .workplaces.choose import engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
+_CHANGED = "the lock in the wheel is not the one its record names: it was changed since"
 FROM_STORE = (SLICES, NEVER)
 
 
@@ -84,6 +86,8 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
         )
     held = read_held(request.wheel, KERNELS)
     _check_sources(held)
+    if _is_changed(held):
+        emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
     target = _with_costs(target_of(held.lock, held.archs))
     engine = engine_for(target.toolchain, request.engine)
     if request.find:
@@ -174,5 +178,11 @@ def _kept(path: Path, out: Path, emit: Emit) -> Path:
 
 
 def _causes(held: Held, path: Path) -> tuple[str, ...]:
-    """What of the machine, or of the image, is another now."""
-    return tuple(host_changes(held.lock.host, read_held(path, KERNELS).lock.host))
+    """What of the wheel was changed, and what of the machine, or of the image, is another now."""
+    changed = [_CHANGED] if _is_changed(held) else []
+    return (*changed, *host_changes(held.lock.host, read_held(path, KERNELS).lock.host))
+
+
+def _is_changed(held: Held) -> bool:
+    """Whether the record names another lock than the one that lies beside it."""
+    return held.record.get("lock") != hashlib.sha256(held.lock_data).hexdigest()

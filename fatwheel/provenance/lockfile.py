@@ -151,7 +151,12 @@ def _check_schema(data: bytes, where: str) -> None:
 
 
 def _damaged(where: str, mistakes: list[str]) -> FormatError:
-    return FormatError("it is damaged", where=where, details=mistakes[:_MISTAKES_SHOWN])
+    return FormatError(
+        "the lock is damaged, or was changed by hand",
+        where=where,
+        details=mistakes[:_MISTAKES_SHOWN],
+        hint="take it again from where it came from",
+    )
 
 
 def _said(error: Any) -> str:

@@ -343,11 +343,16 @@ def test_a_pin_of_the_lock_alone(small: tuple[Checkout, Path], tmp_path: Path) -
     lock = with_pin(lock_in(wheel), "pip", version="20.0")
     changed = rewritten(wheel, tmp_path / "changed", {f"./{LOCK}": lock_bytes(lock)})
     report = checkout.report(changed, tmp_path / "out")
-    [found] = report["comparison"]["differences"]
-    place = f"{parse_wheel_name(wheel.name).dist_info}/{RECORD}"
-    assert (found["level"], found["file"]) == ("pins", place)
+    [cause] = report["causes"]
+    assert "the lock in the wheel is not the one its record" in cause
+    info = parse_wheel_name(wheel.name).dist_info
+    named, stated = report["comparison"]["differences"]
     right = hashlib.sha256(lock_bytes(lock)).hexdigest()
-    assert found["what"] == f'lock: "{document(wheel, RECORD)["lock"]}" became "{right}"'
+    assert (named["level"], named["file"]) == ("pins", f"{info}/{RECORD}")
+    assert named["what"] == f"lock: {document(wheel, RECORD)['lock']} became {right}"
+    assert (stated["level"], stated["file"]) == ("text", f"{info}/{STATEMENT}")
+    assert f"{info}/{LOCK}" in stated["what"]
+    assert right in stated["what"]
     consistent = with_lock(wheel, tmp_path / "consistent", lock)
     assert checkout.report(consistent, tmp_path / "same")["identical"]
 
@@ -527,6 +532,7 @@ def damaged_locks(lock: Any) -> Iterator[tuple[str, bytes]]:
     yield "../evil", altered(lambda lock: package(lock).update(name="../evil"))
     yield "../../x", altered(lambda lock: lock["recipe"].update(subdirectory="../../x"))
     yield "file:///etc/passwd", altered(lambda lock: package(lock).update(url="file:///etc/passwd"))
+    yield "NUL", altered(lambda lock: lock["recipe"].update(environment={"A": "\0"}))
     yield "size", altered(lambda lock: package(lock).update(size="many"))
     yield "packages", altered(lambda lock: lock["toolchain"].update(packages="all"))
     yield "something was added", altered(lambda lock: lock.update(more=1))
@@ -603,13 +609,11 @@ def test_what_is_not_locked_is_refused(small: tuple[Checkout, Path], tmp_path: P
     ninja = next(p for p in lock_in(wheel).toolchain.packages if p.name == "ninja")
     with (
         replaced(tools, ninja.sha256, "cd" * 32),
+        replaced(tools, "size = 129956", "size = 1"),
         replaced(tools, 'default_torch = "2.11.0"', 'default_torch = "2.11.0" # as before'),
-        replaced(
-            tools, 'name = "packaging"\nversion = "26.3"', 'name = "packaging"\nversion = "1"'
-        ),
     ):
         outcome = checkout.build(tmp_path / "out", *lock)
-        words = ["ninja", ninja.sha256, "cd" * 32, "packaging", "26.3", "invoke rebuild"]
+        words = ["ninja", ninja.sha256, "cd" * 32, "packaging", "129956 bytes", "invoke rebuild"]
         assert_refused(outcome, 16, "--locked", str(wheel), *words)
         entries = [line for line in outcome.err.splitlines() if " became " in line]
         assert len(entries) == 2, f"not what differs, or not only that: {entries}"

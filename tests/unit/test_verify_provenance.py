@@ -260,7 +260,7 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
      "fatwheel.json: it does not tell of all device code\ndemo/code.fatbin, container 0: "),
     # the lock
     ("the lock is gone", without(LOCK), "fatwheel.lock.json: it is not in the wheel"),
-    ("the lock is no JSON", bytes_of(LOCK, b"[" * 100_000), "fatwheel.lock.json: it is damaged"),
+    ("the lock is no JSON", bytes_of(LOCK, b"[" * 100_000), "the lock is damaged"),
     ("the lock is of a newer fatwheel", document(LOCK, put("schema", value=2)),
      "fatwheel.lock.json: fatwheel"),
     ("the lock is written otherwise", lambda files: files.update({LOCK: files[LOCK] + b"\n"}),
