@@ -20,7 +20,7 @@ from .importing import Trial, try_modules
 from .loading import MODES, Gpu, Loaded, Loading
 
 NO_GPU = 77  # how a recipe's script ends where it finds none
-_LIMIT = 7200.0  # seconds for a recipe's script
+_LIMIT = 3600.0  # seconds for a recipe's script
 _CASE = re.compile(r"(?P<name>\S.*?)\s+(?:right|WRONG: (?P<why>.*))")
 _WORDS = {"native": "natively", "jit": "by JIT", "none": "not at all"}
 # CUDA driver API, CUresult.
