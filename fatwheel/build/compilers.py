@@ -144,7 +144,8 @@ class Msvc(Family):
 
     def steady(self, mapped: Mapped, seed: str) -> list[str]:
         # The second one is what -pathmap needs. There is no seed: cl's names are not random.
-        maps = [f"-pathmap:{folder}={name}" for folder, name in mapped]
+        # nvcc.exe passes no blanks on, and takes a comma for an end; images have no such folders.
+        maps = [f"-pathmap:{old}={new}" for old, new in mapped if not re.search("[ ,]", old)]
         return ["-Brepro", "-experimental:deterministic", *maps]
 
     def compile(self, cxx: str, arguments: Sequence[str], source: str) -> list[str]:

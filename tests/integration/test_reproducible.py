@@ -251,13 +251,15 @@ def said(varied: Varied, code: str) -> str:
 def foreign_strings(wheel: Path, *folders: Path) -> list[str]:
     """Where a wheel names a folder of this machine: what no file of it may do.
 
-    The one exception: line tables that -lineinfo writes into cubins name the sources' fixed place.
+    The one exception: line tables that -lineinfo writes into cubins name the fixed places of the
+    sources and of the environment, which are the same on every machine.
     """
     from fatwheel.cache import cache_folder
 
+    fixed = {Path("/proc/self/cwd"), VIEW_ROOT}
     places = {
-        *folders, Path.home(), cache_folder(), ROOT, Path(sys.base_prefix), Path(sys.prefix),
-        Path("/proc/self/cwd"), Path("/tmp/fatwheel"),
+        *folders, *fixed, Path.home(), cache_folder(), ROOT, Path(sys.base_prefix),
+        Path(sys.prefix),
     } - {Path("/usr"), Path("/"), Path("/usr/local")}  # fmt: skip
     found = []
     with zipfile.ZipFile(wheel) as archive:
@@ -265,7 +267,7 @@ def foreign_strings(wheel: Path, *folders: Path) -> list[str]:
             data = archive.read(name)
             for place in sorted(places):
                 within = _places_of(data, str(place).encode())
-                allowed = _device_code(data) if place == Path("/tmp/fatwheel") else range(0)
+                allowed = _device_code(data) if place in fixed else range(0)
                 found += [f"{name}: {place}" for at in within if at not in allowed][:1]
     return found
 

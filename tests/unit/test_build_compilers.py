@@ -115,6 +115,12 @@ def test_objects_of_msvc_hold_neither_times_nor_paths() -> None:
     ]  # fmt: skip
 
 
+def test_what_nvcc_for_windows_cannot_pass_on_is_left_out() -> None:
+    folders = [(r"C:\cuda home", "cuda"), (r"C:\a,b", "env"), (r"C:\site", "site")]
+    told = Msvc().of_nvcc("cl.exe", Msvc().steady(folders, "seed"))
+    assert [word for word in told[-1].split(",") if "pathmap" in word] == [r"-pathmap:C:\site=site"]
+
+
 def test_nvcc_passes_all_of_it_on() -> None:
     steady = Msvc().steady(MAPPED, "seed")
     told = Msvc().of_nvcc("cl.exe", steady)
