@@ -10,6 +10,7 @@ from .cache import cache_folder
 from .doctor.gpu import ask_gpu
 from .events import Emit
 from .prepare import KERNELS, TOOLCHAINS, own_work_folder
+from .provenance.signing import load_key
 from .runtime.tried import Places, Tried, try_gpu, try_import
 from .verify.evidence import Evidence
 from .verify.findings import WRONG, Check, warning
@@ -41,6 +42,8 @@ def verify(wheel: Path, asked: Asked, emit: Emit) -> Report:
     ToolchainError where this machine cannot try it, VerifyError where it cannot be installed, and
     what fetching its environment raises.
     """
+    if asked.key:
+        load_key(asked.key)  # a mistake in it is told before the wheel is read, which takes a while
     report = verify_wheel(wheel)
     if asked.key:
         signature = Check("signature", tuple(signature_findings(wheel, asked.key)))
