@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel import verifying
+from fatwheel.errors import UsageError
 from fatwheel.events import silent
 from fatwheel.runtime.tried import Tried
 from fatwheel.verify.findings import Check, Finding, note, wrong
@@ -71,6 +72,7 @@ def test_a_signature(wheel: Path, attempts: list[str], monkeypatch: pytest.Monke
     def sound(path: Path, key: Path) -> tuple[Finding, ...]:
         return (note(f"{path.name} {key.name}"),)
 
+    monkeypatch.setattr(verifying, "load_key", lambda path: None)
     monkeypatch.setattr(verifying, "signature_findings", sound)
     report = verify(wheel, Asked(key=Path("a.pub"), importing=True), silent)
     assert names(report)[-2:] == ["signature", "import"]
@@ -80,6 +82,7 @@ def test_a_signature(wheel: Path, attempts: list[str], monkeypatch: pytest.Monke
 def test_code_that_nobody_signed_is_not_run(
     wheel: Path, attempts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(verifying, "load_key", lambda path: None)
     monkeypatch.setattr(verifying, "signature_findings", lambda *_: (wrong("by another key"),))
     report = verify(wheel, Asked(key=Path("a.pub"), gpu=True), silent)
     assert attempts == []
@@ -96,3 +99,8 @@ def test_code_that_record_does_not_vouch_for_is_not_run(
     assert attempts == []
     assert "not tried, because of record" in report.checks[-1].findings[0].what
     assert report.runtime is None
+
+
+def test_a_key_that_is_none_is_told_before_the_wheel_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--key"):
+        verify(tmp_path / "not there.whl", Asked(key=tmp_path / "not there.pub"), silent)
