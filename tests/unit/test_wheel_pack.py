@@ -268,7 +268,9 @@ def test_no_wheel_there(tmp_path: Path) -> None:
     assert str(tmp_path / UPSTREAM) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["RECORD", "METADATA", "WHEEL", "RECORD.jws", "/a", "../x", "a/../../b"])
+@pytest.mark.parametrize(
+    "name", ["RECORD", "METADATA", "WHEEL", "RECORD.jws", "/a", "../x", "a/../../b"]
+)
 def test_extra_files_may_not_be_the_wheels_own(upstream: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not a file to add"):
         pack(upstream, tmp_path / "dist", extra_files={name: b""})
