@@ -704,6 +704,34 @@ def test_a_lock_of_another_machine(small: tuple[Checkout, Path], tmp_path: Path)
     assert any("g++ 11.0.0" in one["what"] for one in differences), differences
 
 
+# -- signatures ----------------------------------------------------------------------------------
+
+
+def test_a_signed_wheel_that_was_changed(
+    small: tuple[Checkout, Path], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """A careful forger makes RECORD and the statement right, but has not the key."""
+    checkout, _ = small
+    private, public, out = tmp_path / "key.pem", tmp_path / "key.pub", tmp_path / "out"
+    make = [tool("openssl"), "genpkey", "-algorithm", "ed25519", "-out", str(private)]
+    subprocess.run(make, check=True, capture_output=True)
+    publish = [tool("openssl"), "pkey", "-in", str(private), "-pubout", "-out", str(public)]
+    subprocess.run(publish, check=True, capture_output=True)
+    outcome = checkout.build(out, "--arch", ARCHS, "--sign", str(private))
+    assert outcome.code == 0, outcome.err
+    [wheel] = out.glob("*.whl")
+    good = checkout.invoke("verify", str(wheel), "--key", str(public))
+    assert good.code == 0, good.out + good.err
+    lock = with_pin(lock_in(wheel), "pip", version="20.0")
+    forged = with_lock(wheel, tmp_path / "forged", lock)
+    alone = checkout.invoke("verify", str(forged))
+    assert alone.code == 0, f"by itself it is as good as any wheel: {alone.out}"
+    forged.replace(wheel)
+    refused = checkout.invoke("verify", str(wheel), "--key", str(public))
+    assert refused.code == 13, refused.out + refused.err
+    assert "the wheel is not the one that was signed" in refused.out
+
+
 # -- containers ----------------------------------------------------------------------------------
 
 
