@@ -124,9 +124,9 @@ def build(
             memory=size_of("--memory", memory),
             front=front,
             out=folder_of("--out", out),
-            locked=file_of(locked) if locked else None,
-            find=folder_of("--find", find) if find else None,
-            sign=file_of(sign) if sign else None,
+            locked=None if locked is None else file_of(locked),
+            find=None if find is None else folder_of("--find", find),
+            sign=None if sign is None else file_of(sign),
         )
         if plan or json:
             _show_plan(request, plan, json)
@@ -215,7 +215,7 @@ def verify(
         from fatwheel.verifying import Asked
         from fatwheel.verifying import verify as verify_all
 
-        asked = Asked(file_of(key) if key else None, importing=import_, gpu=gpu)
+        asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
         path = file_of(wheel)
         if import_ or gpu:
             with ui.board() as emit:

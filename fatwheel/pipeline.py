@@ -131,19 +131,24 @@ def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
     """
     if request.locked is None:
         toolchain = request.toolchain or default_toolchain(request.engine)
-        kernel = request.kernel or KERNEL
+        kernel = _given(request.kernel, KERNEL)
         return resolve(kernel, toolchain, request.archs, request.pythons, request.torch), None
     lock = read_lock_file(request.locked, KERNELS)
     asked = resolve(
-        request.kernel or lock.recipe.name,
-        request.toolchain or lock.toolchain.name,
+        _given(request.kernel, lock.recipe.name),
+        _given(request.toolchain, lock.toolchain.name),
         request.archs,
-        request.pythons or lock.python,
-        request.torch or lock.torch,
+        _given(request.pythons, lock.python),
+        _given(request.torch, lock.torch),
     )
     for target in asked.targets:
         check_locked(lock, lock_of(target, lock.host), request.locked)
     return asked, lock
+
+
+def _given(option: str | None, default: str) -> str:
+    """An option that was left out has a default; an empty one is a mistake, told later."""
+    return default if option is None else option
 
 
 def find_files(target: Target, engine: str, folder: Path, emit: Emit) -> None:

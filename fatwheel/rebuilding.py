@@ -64,7 +64,7 @@ def rebuild(
             size_of("--memory", memory),
             folder_of("--out", out),
         )
-        place = folder_of("--find", find) if find else None
+        place = None if find is None else folder_of("--find", find)
         with ui.board() as emit:
             rebuilt = build_again(RebuildRequest(path, engine, from_store, place, effort), emit)
         show = ui.show_json if json else ui.show_rebuild
