@@ -687,7 +687,7 @@ def test_odd_surroundings(bench: Workbench, tiny: Tiny, tmp_path: Path) -> None:
         cwd=link / "tests" / "unit", env=variables, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    [wheel] = out.iterdir()
+    [wheel] = out.glob("*.whl")
     assert str(wheel) in done.stdout.replace("\n", ""), "the wheel's path is cut"
     assert "\x1b" not in done.stdout + done.stderr
     plain = bench.build("--arch", "80", kernel=str(tiny))
