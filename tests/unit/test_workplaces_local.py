@@ -87,10 +87,10 @@ def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
         with zipfile.ZipFile(wheel) as archive:
             images = [image_name(entry) for entry in slices_of(archive.read("demo/a.o"))]
     assert images == ["sm_80", "sm_86"]
-    assert {name: list(found) for name, found in slices.items()} == {
+    assert {unit["name"]: list(unit["slices"]) for unit in slices} == {
         "csrc/a": ["sm_80", "sm_86"], "csrc/b": ["sm_80", "sm_86"],
     }  # fmt: skip
-    assert all(all(found.values()) for found in slices.values())
+    assert all(all(unit["slices"].values()) for unit in slices)
 
 
 def test_workers_keep_logs_among_those_of_the_cache(demo: Demo) -> None:
