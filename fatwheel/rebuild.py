@@ -97,7 +97,7 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
         path, slices, compiled = make(making, premises, replace(request.effort, out=work), emit)
         comparison = compare_wheels(request.wheel, path)
-        kept = None if comparison.identical else _kept(path, request.effort.out, emit)
+        kept = None if comparison.identical else _kept(path, request.effort.out)
         causes = _causes(held, path)
     return Rebuilt(comparison, kept, slices, compiled, causes)
 
@@ -164,7 +164,7 @@ def _tell_host(held: Held, emit: Emit, host: Host) -> None:
         emit(Note(f"host code may come out differently: {change}"))
 
 
-def _kept(path: Path, out: Path, emit: Emit) -> Path:
+def _kept(path: Path, out: Path) -> Path:
     """The rebuilt wheel, where its user may look at it."""
     target = out / path.name
     try:
@@ -173,7 +173,6 @@ def _kept(path: Path, out: Path, emit: Emit) -> Path:
             copy(source, stream)
     except OSError as error:
         raise disk_error(error, "keep the rebuilt wheel", target, "--out FOLDER") from error
-    emit(Note(f"the rebuilt wheel is kept: {target}"))
     return target
 
 

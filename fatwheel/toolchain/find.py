@@ -163,6 +163,9 @@ def _copied(path: Path, part: Path) -> str:
 def _said(find: Path, found: Sequence[Pinned], missing: int) -> str:
     if not missing:
         return f"nothing was looked for in {find}: all pinned files are there already"
+    wanted = "the one missing file" if missing == 1 else f"the {missing} missing files"
+    if not found:
+        return f"{find} {'does not have' if missing == 1 else 'has none of'} {wanted}"
     names = [pin.filename for pin in found[:_SHOWN]] + ["..."] * (len(found) > _SHOWN)
-    count = f"{len(found) or 'none'} of the {missing} pinned files that are missing"
-    return f"{find} has {count}{': ' if names else ''}{', '.join(names)}"
+    count = wanted if missing == 1 else f"{len(found)} of {wanted}"
+    return f"{find} has {count}: {', '.join(names)}"

@@ -63,7 +63,7 @@ def test_a_file_is_found_under_any_name_at_any_depth(have: Path, downloads: Path
     assert kept(second, downloads) == b"second"
     [note] = events
     assert isinstance(note, Note)
-    assert "has 2 of the 2 pinned files that are missing: " in note.text
+    assert "has 2 of the 2 missing files: " in note.text
     assert "demo-1.0.tar.gz" in note.text
     assert str(have) in note.text
 
@@ -74,7 +74,7 @@ def test_size_and_sha256_decide_not_the_name(have: Path, downloads: Path) -> Non
     (have / "same size").write_bytes(b"wander")
     events: list[Event] = []
     assert seed(to(downloads, wanted), have, events.append) == ()
-    assert "has none of the 1 pinned files that are missing" in str(events)
+    assert "does not have the one missing file" in str(events)
     assert not downloads.exists()
 
 
