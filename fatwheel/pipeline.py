@@ -309,22 +309,25 @@ def _make(
     with step(emit, "pack"):
         wheel = pack(upstream_wheel, place.scratch, target, lock, slices, fronts, mode)
         check_wheel(wheel, target, fronts)
-        path = _publish(wheel, out)
+        path = publish(wheel, out, "write the wheel")
     store.put_file("wheel", key, path)
     facts = {"file": path.name, "units": work.units, "slices": work.slices}
     store.put_json("built", key, {**facts, "host": asdict(place.host)})
     return path, work.slices, work.slices - work.hits
 
 
-def _publish(wheel: Path, out: Path) -> Path:
-    """Copy a wheel to where the user looks for it, now that it is checked; whole or not at all."""
+def publish(wheel: Path, out: Path, action: str) -> Path:
+    """Copy a finished wheel to where the user looks for it; whole or not at all.
+
+    action: what this is, for the StoreError of a disk that does not take it.
+    """
     path = out / wheel.name
     try:
         out.mkdir(parents=True, exist_ok=True)
         with wheel.open("rb") as source, replacing(path) as stream:
             copy(source, stream)
     except OSError as error:
-        raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
+        raise disk_error(error, action, path, "--out FOLDER") from error
     return path
 
 

@@ -20,10 +20,9 @@ from .compare import compare_wheels
 from .compare.differences import Comparison
 from .errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from .events import Emit, Note
-from .files import copy, disk_error, replacing
 from .load import load_recipe
 from .model import Host, Target
-from .pipeline import Effort, Making, find_files, make
+from .pipeline import Effort, Making, find_files, make, publish
 from .prepare import KERNELS, STORE_VARIABLE, own_work_folder
 from .provenance.buildlock import target_of
 from .provenance.held import Held, read_held
@@ -97,7 +96,9 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
         path, slices, compiled = make(making, premises, replace(request.effort, out=work), emit)
         comparison = compare_wheels(request.wheel, path)
-        kept = None if comparison.identical else _kept(path, request.effort.out)
+        kept = None
+        if not comparison.identical:
+            kept = publish(path, request.effort.out, "keep the rebuilt wheel")
         causes = _causes(held, path)
     return Rebuilt(comparison, kept, slices, compiled, causes)
 
@@ -162,18 +163,6 @@ def _tell_host(held: Held, emit: Emit, host: Host) -> None:
     """Say early, before hours of work, why the wheel will be another one."""
     for change in host_changes(held.lock.host, host):
         emit(Note(f"host code may come out differently: {change}"))
-
-
-def _kept(path: Path, out: Path) -> Path:
-    """The rebuilt wheel, where its user may look at it."""
-    target = out / path.name
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as source, replacing(target) as stream:
-            copy(source, stream)
-    except OSError as error:
-        raise disk_error(error, "keep the rebuilt wheel", target, "--out FOLDER") from error
-    return target
 
 
 def _causes(held: Held, path: Path) -> tuple[str, ...]:

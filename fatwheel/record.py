@@ -12,6 +12,7 @@ from . import __version__
 from .build.lookup import SliceDigests
 from .model import Front, Target
 from .postlink.record import SCHEMA
+from .provenance.buildlock import recorded
 
 
 def build_record(
@@ -22,25 +23,11 @@ def build_record(
     front_mode: str,
 ) -> dict[str, Any]:
     """The record of one wheel, ready for JSON. lock_digest: sha256 of its lock's bytes."""
-    recipe, toolchain = target.recipe, target.toolchain
     return {
         "schema": SCHEMA,
         "fatwheel": __version__,
         "lock": lock_digest,
-        "recipe": {
-            "name": recipe.name,
-            "project": recipe.project,
-            "version": recipe.version,
-            "source": recipe.source.package.sha256 if recipe.source.package else None,
-            "digest": recipe.digest,
-        },
-        "toolchain": {
-            "name": toolchain.name,
-            "platform": toolchain.platform,
-            "cuda": toolchain.cuda,
-            "nvcc": toolchain.nvcc,
-            "digest": toolchain.digest,
-        },
+        **recorded(target.recipe, target.toolchain),
         "python": target.python,
         "torch": target.torch,
         "archs": [str(request) for request in target.archs],

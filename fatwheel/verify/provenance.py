@@ -19,7 +19,7 @@ from ..errors import FormatError
 from ..fatbin.parity import shorten
 from ..postlink.record import FILE as RECORD_FILE
 from ..postlink.record import record_of
-from ..provenance.buildlock import BuildLock, materials_of
+from ..provenance.buildlock import BuildLock, materials_of, recorded
 from ..provenance.jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
@@ -135,23 +135,9 @@ def _lock_findings(documents: _Documents, evidence: Evidence) -> Iterator[Findin
 
 def _of_lock(lock: BuildLock) -> dict[str, Any]:
     """What a lock and a record both say."""
-    recipe, toolchain = lock.recipe, lock.toolchain
     return {
         "fatwheel": lock.fatwheel,
-        "recipe": {
-            "name": recipe.name,
-            "project": recipe.project,
-            "version": recipe.version,
-            "source": recipe.source.package.sha256 if recipe.source.package else None,
-            "digest": recipe.digest,
-        },
-        "toolchain": {
-            "name": toolchain.name,
-            "platform": toolchain.platform,
-            "cuda": toolchain.cuda,
-            "nvcc": toolchain.nvcc,
-            "digest": toolchain.digest,
-        },
+        **recorded(lock.recipe, lock.toolchain),
         "python": lock.python,
         "torch": lock.torch,
     }

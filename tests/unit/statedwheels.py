@@ -19,6 +19,7 @@ from fatwheel.provenance.buildlock import BuildLock
 from fatwheel.provenance.lockfile import lock_bytes
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
+from fatwheel.verify.report import Report
 
 from .cudawheels import NONE, fatbin, images
 from .tinywheels import record_hash
@@ -148,3 +149,17 @@ def state_again(files: Files) -> None:
         ]
 
     files[STATEMENT] = edited(files[STATEMENT], anew)
+
+
+def said(report: Report) -> str:
+    """All that the check says."""
+    [found] = [check for check in report.checks if check.name == "provenance"]
+    return "\n".join(
+        f"{finding.severity}: {finding.where}: {finding.what}\n" + "\n".join(finding.details)
+        for finding in found.findings
+    )
+
+
+def results(report: Report) -> dict[str, str]:
+    """The checks that are not ok."""
+    return {check.name: check.result for check in report.checks if check.result != "ok"}

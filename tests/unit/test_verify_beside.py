@@ -12,24 +12,9 @@ from typing import Any
 import pytest
 
 from fatwheel.provenance.lockfile import lock_bytes
-from fatwheel.verify.report import Report, verify_wheel
+from fatwheel.verify.report import verify_wheel
 
-from .statedwheels import LOCK, STATEMENT, demo_files, demo_lock, write
-
-
-def said(report: Report) -> str:
-    """All that the check says."""
-    [found] = [check for check in report.checks if check.name == "provenance"]
-    return "\n".join(
-        f"{finding.severity}: {finding.where}: {finding.what}\n" + "\n".join(finding.details)
-        for finding in found.findings
-    )
-
-
-def results(report: Report) -> dict[str, str]:
-    """The checks that are not ok."""
-    return {check.name: check.result for check in report.checks if check.result != "ok"}
-
+from .statedwheels import LOCK, STATEMENT, demo_files, demo_lock, results, said, write
 
 # -- ways to tamper ------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.verify.report import Report, verify_wheel
+from fatwheel.verify.report import verify_wheel
 
 from .cudawheels import NONE, OTHER_LAYOUT, fatbin, images
 from .statedwheels import (
@@ -32,25 +32,13 @@ from .statedwheels import (
     demo_lock,
     demo_record,
     edited,
+    results,
+    said,
     state_again,
     write,
 )
 
 Tamper = Callable[[Files], None]
-
-
-def said(report: Report) -> str:
-    """All that the check says."""
-    [found] = [check for check in report.checks if check.name == "provenance"]
-    return "\n".join(
-        f"{finding.severity}: {finding.where}: {finding.what}\n" + "\n".join(finding.details)
-        for finding in found.findings
-    )
-
-
-def results(report: Report) -> dict[str, str]:
-    """The checks that are not ok."""
-    return {check.name: check.result for check in report.checks if check.result != "ok"}
 
 
 # -- ways to tamper ------------------------------------------------------------------------------
