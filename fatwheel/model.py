@@ -22,6 +22,8 @@ class Package:
     url:  where it lies, if that is not the user's own package index; else ''.
     A size of 0 or an empty sha256 is not known yet: `invoke lock` fills it in, and until then
     the file is not `locked` and is never used.
+    hosts: None in this checkout's own files; of a pin in a lock from elsewhere, the only hosts
+    that its url may name.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Package:
     sha256: str
     role: str
     url: str = ""
+    hosts: frozenset[str] | None = field(default=None, compare=False)
 
     @property
     def locked(self) -> bool:
@@ -50,8 +53,8 @@ class TorchBuild:
 class Download:
     """One pinned file that is no package: an archive of CUDA, an installer, an interpreter.
 
-    size in bytes; 0 and an empty sha256 are as for a Package. filename is what it is called on
-    this machine and in an image's build context.
+    size in bytes; 0 and an empty sha256, and hosts, are as for a Package. filename is what it is
+    called on this machine and in an image's build context.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Download:
     filename: str
     size: int
     sha256: str
+    hosts: frozenset[str] | None = field(default=None, compare=False)
 
     @property
     def locked(self) -> bool:

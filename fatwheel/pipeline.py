@@ -153,6 +153,14 @@ def _given(option: str | None, default: str) -> str:
 
 def find_files(target: Target, engine: str, folder: Path, emit: Emit) -> None:
     """Take what a target needs on an engine, and this machine has not yet, from a folder."""
+    seed(needed_files(target, engine), folder, emit)
+
+
+def needed_files(target: Target, engine: str) -> list[tuple[Package | Download, Path]]:
+    """The files that a target may need on an engine, with the folder to which each is fetched.
+
+    Without the packages that are unpacked already.
+    """
     source = target.recipe.source.package
     pins = [pin for pin in pins_of(target.recipe, narrowed(target)) if pin != source]
     places: list[tuple[Package | Download, Path]] = []
@@ -163,7 +171,7 @@ def find_files(target: Target, engine: str, folder: Path, emit: Emit) -> None:
         places += [(pin, downloads_folder()) for pin in missing(packages, cache_folder())]
     else:
         places += [(pin, cache_folder() / IMAGE_FILES) for pin in pins]
-    seed(places, folder, emit)
+    return places
 
 
 def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Edited]:

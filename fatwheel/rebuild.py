@@ -22,13 +22,15 @@ from .errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from .events import Emit, Note
 from .load import load_recipe
 from .model import Host, Target
-from .pipeline import Effort, Making, find_files, make, publish
-from .prepare import KERNELS, STORE_VARIABLE, own_work_folder
+from .pipeline import Effort, Making, find_files, make, needed_files, publish
+from .prepare import KERNELS, STORE_VARIABLE, TOOLCHAINS, own_work_folder
 from .provenance.buildlock import target_of
+from .provenance.foreign import foreign, publishers
 from .provenance.held import Held, read_held
 from .provenance.locked import host_changes
 from .sourcetree import tree_digest
-from .workplaces.choose import engine_for, premises_for
+from .toolchain.fetch import check_hosts
+from .workplaces.choose import PROCESS, engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
 _CHANGED = "the lock in the wheel is not the one its record names: it was changed since"
@@ -87,10 +89,13 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
     _check_sources(held)
     if _is_changed(held):
         emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
-    target = _with_costs(target_of(held.lock, held.archs))
+    lock = foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
+    target = _with_costs(target_of(lock, held.archs))
     engine = engine_for(target.toolchain, request.engine)
     if request.find:
         find_files(target, engine, request.find, emit)
+    if engine == PROCESS:  # with images, it depends on which of them the engine has
+        check_hosts(needed_files(target, engine))
     with own_work_folder() as work, _store(request.from_store, work):
         premises = premises_for(target, engine, emit)
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))

@@ -21,7 +21,8 @@ from ..errors import FatwheelError
 from ..model import Download, Package
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import PipConfig, read_pip_config
-from ..toolchain.web import RefusedError, TransientError, Web
+from ..toolchain.trouble import RefusedError, TransientError
+from ..toolchain.web import Web
 from .facts import IndexFacts, Place, ProxyFacts, Silence, Trouble
 from .questions import Question
 

@@ -21,10 +21,11 @@ from ..containers.specs import EngineFacts
 from ..errors import EngineError
 from ..events import Emit, Note, Progress
 from ..model import Containers, Toolchain
+from ..toolchain.fetch import check_hosts
 from .bases import VARIABLE, named_bases
 from .contexts import BuildContext, contexts_of
 from .following import Following
-from .ingredients import alone, check_locked, fetched
+from .ingredients import FILES, alone, check_locked, fetched
 from .stream import size_of, tar_of
 
 LOGS = Path("logs", "images")
@@ -68,6 +69,7 @@ def ensure_images(
     contexts = contexts_of(toolchain, python, torch, resolved_bases(engine, python, emit))
     if _found(engine, contexts[-1]) is None:
         check_locked(contexts, toolchain)
+        check_hosts((file, cache / FILES) for context in contexts for file in context.files)
         with alone(cache, emit):
             return [_ensure(engine, context, containers, cache, emit) for context in contexts]
     found = [_found(engine, context) for context in contexts]

@@ -13,6 +13,7 @@ from ..events import Emit, StepStarted
 from ..load import list_recipes, list_toolchains, load_recipe, load_toolchain
 from ..model import Recipe
 from ..provenance.buildlock import BuildLock
+from ..provenance.foreign import foreign, publishers
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..verify.evidence import Evidence
@@ -134,6 +135,7 @@ def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
     """How to try a wheel: as its lock says, or as its METADATA allows."""
     lock = _lock(path, evidence, places.kernels)
     if lock is not None:
+        lock = foreign(lock, publishers(places.kernels, places.toolchains))
         subject = subject_of_lock(path, evidence, lock)
         return _Wheel(path, evidence, subject, lock.recipe.imports, lock)
     toolchains = [

@@ -21,15 +21,18 @@ from ..events import Emit, Progress
 from ..load import dotted
 from ..load.places import Key
 from ..model import Base, Download, Package, Toolchain
+from .errands import PINNED
 from .fetch import LABEL
 from .index import Index
-from .part import Part
+from .part import Part, TooLongError
 from .published import Values, index_values, manifest_values, page_values
 from .registry import image_digest, parse_reference
-from .web import RefusedError
+from .trouble import RefusedError
 
 RIGHT, FILLED, OPEN, MOVED, UNREACHABLE = "right", "filled", "open", "moved", "unreachable"
 STATES = (RIGHT, FILLED, OPEN, MOVED, UNREACHABLE)
+
+_LARGEST = 32 << 30  # bytes of a file whose size nobody publishes
 
 T = TypeVar("T")
 
@@ -174,10 +177,12 @@ class Comparer:
         try:
             with incoming.file() as path:
                 with path.open("xb") as stream:
-                    part = Part(stream, None)
+                    part = Part(stream, total or _LARGEST)
                     self._ask(item.url, partial(self._receive, item, part, total))
                     files.sync_file(stream)
                 files.move(path, downloads / part.sha256 / item.filename)
+        except TooLongError:
+            raise RefusedError(f"more than {total or _LARGEST} bytes come") from None
         except OSError as error:
             raise files.disk_error(
                 error, f"keep {item.filename}", downloads, f"{cache.VARIABLE}=FOLDER"
@@ -190,7 +195,7 @@ class Comparer:
         def note(size: int) -> None:
             self._emit(Progress(LABEL, size, total))
 
-        part.receive(self._index, Link(item.url), note)
+        part.receive(self._index, Link(item.url), PINNED, note)
 
     def _ask(self, url: str, action: Callable[[], T]) -> T:
         """The action's result; a host that was silent before is not waited for again."""

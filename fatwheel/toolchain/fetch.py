@@ -17,20 +17,25 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import httpx2
 from unearth import Link
 
 from .. import cache, files
 from ..errors import FetchError, HashMismatchError, ToolchainError
 from ..events import Emit, Progress
 from ..model import Download, Package
+from ..text import clean
+from .errands import Border, origin_of, way_of
 from .index import Index, Source
 from .part import Part, TooLongError
 from .pipconfig import PipConfig, read_pip_config
-from .web import RefusedError, TransientError, Web
+from .trouble import RefusedError, TransientError, redacted
+from .web import Web
 
 WORKERS = 4  # connections at once
 _TICK = 0.1  # seconds between two looks at the workers
 _PATIENCE = 2.0  # seconds that a worker gets to end after a failure or Ctrl-C
+_MOST_SAID = 160  # characters of a URL that is none
 
 LABEL = "download"
 # What to do where a pin is gone from its source for good.
@@ -50,12 +55,13 @@ def fetch(pinned: Sequence[Pinned], folder: Path, emit: Emit, *, toolchain: str 
     not what they should be. Emits Progress over the bytes of all missing files, from the
     calling thread only. toolchain: the one that the files belong to, for what an error says.
 
-    Raises ToolchainError where a pin is not locked, FetchError (not found, no network),
-    HashMismatchError, StoreError (disk full).
+    Raises ToolchainError where a pin is not locked, FetchError (not found, no network, a host that
+    a lock must not name), HashMismatchError, StoreError (disk full).
     """
     check_locked(pinned, toolchain)
     missing = [item for item in pinned if not is_fetched(item, folder)]
     if missing:
+        check_hosts((item, folder) for item in missing)
         _Fetch(missing, folder).run(emit)
     return [place(item, folder) for item in pinned]
 
@@ -70,6 +76,40 @@ def check_locked(pinned: Iterable[Pinned], toolchain: str = "") -> None:
             details=unlocked,
             hint=f"invoke lock --toolchain {toolchain or 'NAME'}",
         )
+
+
+def check_hosts(places: Iterable[tuple[Pinned, Path]]) -> None:
+    """Raise FetchError, with all of them, for missing files that a lock has at a host of its own.
+
+    places: files with their folders of downloads. Such a lock is from elsewhere.
+    """
+    foreign = [(pin, folder) for pin, folder in places if pin.url and pin.hosts is not None]
+    if not foreign:
+        return
+    border = Border(read_pip_config())
+    absent = {
+        pin.filename: pin
+        for pin, folder in foreign
+        if not border.may_name(pin) and not is_fetched(pin, folder)
+    }
+    if absent:
+        raise FetchError(
+            "the lock has files at places from which no toolchain or recipe here fetches any",
+            details=[f"{name}: {_place_of(pin)}" for name, pin in absent.items()],
+            hint="a lock from elsewhere can name any place, so nothing was fetched; where you have "
+            "these files, put them into a folder, under any names: `invoke rebuild WHEEL --find "
+            "FOLDER`; if you trust the place, pin them in a toolchain file of your own: "
+            "docs/toolchains.md",
+        )
+
+
+def _place_of(pin: Pinned) -> str:
+    """The host of a pin's URL, with the scheme where that is not https."""
+    try:
+        origin = origin_of(pin.url)
+    except (ValueError, httpx2.InvalidURL):
+        return clean(redacted(pin.url))[:_MOST_SAID]
+    return origin.name if origin.scheme == "https" else clean(f"{origin.scheme}://{origin.name}")
 
 
 def place(pinned: Pinned, folder: Path) -> Path:
@@ -238,7 +278,7 @@ class _Fetch:
                 raise _Stopped
             self.received[item.sha256] = size
 
-        part.receive(self.web, link, note)
+        part.receive(self.web, link, way_of(item), note)
         if part.size < item.size:
             raise TransientError(f"ended after {part.size} of {item.size} bytes")
 

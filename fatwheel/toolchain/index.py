@@ -20,7 +20,8 @@ from unearth.fetchers import Fetcher
 from ..errors import FetchError
 from ..model import Package
 from .pipconfig import PipConfig
-from .web import LATER, NoConnectionError, RefusedError, TransientError, Web, describe, words
+from .trouble import NoConnectionError, RefusedError, TransientError, redacted
+from .web import LATER, Web, describe, words
 
 # unearth logs what it could not read; here that becomes part of the error.
 logging.getLogger("unearth").addHandler(logging.NullHandler())
@@ -63,7 +64,7 @@ class Index(Web):
     def __init__(self, config: PipConfig) -> None:
         super().__init__(config)
         self._statuses = threading.local()
-        self.client.event_hooks = {"response": [self._note_status]}
+        self.client.event_hooks["response"].append(self._note_status)
         self.sources = self._sources()
 
     def _sources(self) -> tuple[Source, ...]:
@@ -111,8 +112,10 @@ class Index(Web):
         except httpx2.HTTPError as error:
             raise TransientError(describe(error)) from error
         except _UNREADABLE as error:
-            raise RefusedError(f"the listing could not be read: {error}") from error
+            raise RefusedError(f"the listing could not be read: {redacted(error)}") from error
         links = [item.link for item in found if item.link.filename == package.filename]
+        if not source.local:  # a page must not name files of this machine
+            links = [link for link in links if link.parsed.scheme in ("http", "https")]
         if not links:
             self._explain(source, len(found))
         return sorted(links, key=lambda link: not _announces(link, package))

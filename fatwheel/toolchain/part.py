@@ -8,7 +8,9 @@ from typing import BinaryIO
 
 from unearth import Link
 
-from .web import RefusedError, Web
+from .errands import Way
+from .trouble import RefusedError
+from .web import Web
 
 
 class TooLongError(Exception):
@@ -16,9 +18,9 @@ class TooLongError(Exception):
 
 
 class Part:
-    """Bytes received, in an empty stream; most: how many there may be, None where unknown."""
+    """Bytes received, in an empty stream; most: how many there may be."""
 
-    def __init__(self, stream: BinaryIO, most: int | None) -> None:
+    def __init__(self, stream: BinaryIO, most: int) -> None:
         self._stream = stream
         self._most = most
         self._digest = hashlib.sha256()
@@ -28,13 +30,13 @@ class Part:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    def receive(self, web: Web, link: Link, on_size: Callable[[int], None]) -> None:
+    def receive(self, web: Web, link: Link, way: Way, on_size: Callable[[int], None]) -> None:
         """One try to get what is still missing. on_size is told how many bytes there are.
 
         Raises TransientError, after which the next try goes on from there, RefusedError, or
         TooLongError; OSError where the disk gives up.
         """
-        with web.resumed(link, self.size) as (start, chunks):
+        with web.resumed(link, self.size, way) as (start, chunks):
             self._go_on_from(start)
             for chunk in chunks:
                 self._write(chunk)
@@ -51,7 +53,7 @@ class Part:
         self.size = 0
 
     def _write(self, chunk: bytes) -> None:
-        if self._most is not None and self.size + len(chunk) > self._most:
+        if self.size + len(chunk) > self._most:
             raise TooLongError
         self._stream.write(chunk)
         self._digest.update(chunk)

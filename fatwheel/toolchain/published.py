@@ -16,7 +16,8 @@ from unearth import Link
 
 from ..model import Package
 from .index import Index, Source
-from .web import RefusedError, Web
+from .trouble import RefusedError
+from .web import Web
 
 Values = dict[str, int | str]  # 'size' in bytes, 'sha256', or 'digest' of an image
 # The result of an action that asks a URL's host, tried as often as need be; or RefusedError.

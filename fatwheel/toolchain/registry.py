@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
+import httpx2
+
 from ..load.fields import LOOPBACK
-from .web import LATER, RefusedError, TransientError, Web, words
+from .errands import origin_of
+from .trouble import RefusedError, TransientError
+from .web import LATER, Web, words
 
 _HUB, _HUB_API = "docker.io", "registry-1.docker.io"
 _MANIFESTS = (
@@ -76,7 +80,7 @@ def _token(challenge: str, image: Image, web: Web) -> str:
     scheme, _, rest = challenge.partition(" ")
     parts = dict(re.findall(r'(\w+)="([^"]*)"', rest))
     realm = parts.get("realm", "")
-    if scheme.lower() != "bearer" or not _safe(realm):
+    if scheme.lower() != "bearer" or not _safe(realm, image):
         raise RefusedError("the registry wants credentials")
     query = {"service": parts.get("service", ""), "scope": f"repository:{image.repository}:pull"}
     answer = web.ask("GET", f"{realm}?{urlencode(query)}", {})
@@ -84,13 +88,16 @@ def _token(challenge: str, image: Image, web: Web) -> str:
     return _token_in(answer.content)
 
 
-def _safe(url: str) -> bool:
-    """Whether a token would not travel in the clear."""
+def _safe(url: str, image: Image) -> bool:
+    """Whether a token would not travel in the clear, nor be asked of a host inside of a network."""
     try:
         place = urlsplit(url)
-    except ValueError:
+        origin = origin_of(url)
+    except (ValueError, httpx2.InvalidURL):
         return False
-    return place.scheme == "https" or (place.scheme == "http" and place.hostname in LOOPBACK)
+    encrypted = place.scheme == "https" or (place.scheme == "http" and origin.is_loopback)
+    reached = not origin.is_inside or origin.host == origin_of(image.manifest).host
+    return encrypted and reached and "@" not in place.netloc
 
 
 def _token_in(document: bytes) -> str:

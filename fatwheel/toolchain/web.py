@@ -12,15 +12,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from http.client import responses
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
 import httpx2
 from unearth import Link
-from unearth.auth import MultiDomainBasicAuth
 from unearth.fetchers import PyPIClient
 
 from ..errors import FetchError
+from .answers import bound
+from .credentials import Credentials
+from .errands import LISTED, PINNED, Border, Errand, Way
 from .pipconfig import PipConfig
+from .trouble import NoConnectionError, RefusedError, TransientError, redacted
 
 T = TypeVar("T")
 
@@ -30,25 +34,7 @@ LATER = (408, 429, 500, 502, 503, 504, *range(520, 528))
 _NO_HEAD = (400, 403, 405, 501)  # what servers say that answer GET only
 # A file is hashed as it is stored: no transfer encoding may be undone on the way.
 _AS_STORED = {"Accept-Encoding": "identity"}
-_LONGEST = 64 << 20  # bytes of a document that is read whole
-
-
-class TransientError(Exception):
-    """A failure that another try may cure; its text says what happened."""
-
-
-class NoConnectionError(TransientError):
-    """Nobody answers there."""
-
-
-class RefusedError(Exception):
-    """A failure that another try will not cure, or did not; its text says what happened.
-
-    passing: the last of all tries failed in a way that may pass. unreachable: nobody answered.
-    """
-
-    passing = False
-    unreachable = False
+_MOST_REDIRECTS = 10
 
 
 class Web:
@@ -59,58 +45,71 @@ class Web:
 
     def __init__(self, config: PipConfig) -> None:
         self.config = config
+        self.border = Border(config)
         self.client = PyPIClient(
             trusted_hosts=config.trusted_hosts,
             verify=_ssl_context(config),
             timeout=config.timeout,
             follow_redirects=True,
+            max_redirects=_MOST_REDIRECTS,
             proxy=config.proxy,
+            headers=_AS_STORED,
+            # None is kept: one host's would be told to others of its domain.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            event_hooks={"request": [self.border.cross], "response": [bound]},
         )
-        self.client.auth = MultiDomainBasicAuth(prompting=False, index_urls=config.indexes)
+        self.client.auth = Credentials(config, self.border)
 
     def close(self) -> None:
         self.client.close()
 
     @contextmanager
-    def opened(self, link: Link) -> Iterator[Iterator[bytes]]:
+    def opened(self, link: Link, way: Way) -> Iterator[Iterator[bytes]]:
         """The bytes of a file, in chunks. Raises TransientError or RefusedError."""
-        with self.resumed(link, 0) as (_, chunks):
+        with self.resumed(link, 0, way) as (_, chunks):
             yield chunks
 
     @contextmanager
-    def resumed(self, link: Link, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """A file from the byte `start` on, or from 0 where the server cannot: which, and chunks."""
+    def resumed(self, link: Link, start: int, way: Way) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """A file from the byte `start` on, or from 0 where the server cannot: which, and chunks.
+
+        way: who named the link.
+        """
         asked = {"Range": f"bytes={start}-"} if start else {}
-        with self._got(link.normalized, asked) as response:
+        with self._got(link.normalized, Errand(way, to_disk=True), asked) as response:
             yield _start_of(response), _chunks(response)
 
     def length(self, url: str) -> int | None:
-        """A file's size in bytes, None where the server does not say it."""
-        response = self.ask("HEAD", url, _AS_STORED)
+        """The size in bytes of a pinned file, None where the server does not say it."""
+        response = self.ask("HEAD", url, {}, PINNED)
         if response.status_code in _NO_HEAD:
-            with self._got(url, {}) as response:
+            with self._got(url, Errand(PINNED, to_disk=True), {}) as response:
                 return _length_of(response)
         _check_status(response.status_code)
         return _length_of(response)
 
     def read(self, url: str) -> bytes:
-        """A small document. Raises TransientError or RefusedError."""
-        found = b""
-        with self._got(url, {}) as response:
-            for chunk in _chunks(response):
-                found += chunk
-                if len(found) > _LONGEST:
-                    raise RefusedError(f"it has more than {_LONGEST >> 20} MiB")
-        return found
+        """A small document that a toolchain names. Raises TransientError or RefusedError."""
+        with self._got(url, Errand(PINNED), {}) as response:
+            return b"".join(_chunks(response))
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str]) -> httpx2.Response:
+    def ask(
+        self, method: str, url: str, headers: Mapping[str, str], way: Way = LISTED
+    ) -> httpx2.Response:
         """An answer of any status, without the user's credentials."""
+        extensions = Errand(way).extensions
         with _network_errors():
-            return self.client.request(method, url, headers=dict(headers), auth=None)
+            return self.client.request(
+                method, url, headers=dict(headers), auth=None, extensions=extensions
+            )
 
     @contextmanager
-    def _got(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
-        request = self.client.get_stream(url, headers={**_AS_STORED, **headers})
+    def _got(
+        self, url: str, errand: Errand, headers: Mapping[str, str]
+    ) -> Iterator[httpx2.Response]:
+        request = self.client.stream(
+            "GET", url, headers=dict(headers), extensions=errand.extensions
+        )
         with ExitStack() as stack:
             with _network_errors():
                 response = stack.enter_context(request)
@@ -151,8 +150,8 @@ def describe(error: httpx2.HTTPError) -> str:
     if isinstance(error, httpx2.TimeoutException):
         return "no answer in time (pip's option timeout sets how long to wait)"
     if isinstance(error, httpx2.ConnectError):
-        return f"no connection: {error}"
-    return f"{type(error).__name__}: {error}"
+        return f"no connection: {redacted(error)}"
+    return f"{type(error).__name__}: {redacted(error)}"
 
 
 @contextmanager
@@ -161,10 +160,14 @@ def _network_errors() -> Iterator[None]:
         yield
     except (httpx2.ConnectError, httpx2.TimeoutException) as error:
         raise NoConnectionError(describe(error)) from error
+    except httpx2.TooManyRedirects:
+        raise RefusedError(
+            f"it leads from one place to the next, {_MOST_REDIRECTS} times"
+        ) from None
     except httpx2.HTTPError as error:
         raise TransientError(describe(error)) from error
     except (httpx2.InvalidURL, OSError) as error:
-        raise RefusedError(str(error)) from error
+        raise RefusedError(redacted(error)) from error
 
 
 def _check_status(status: int) -> None:

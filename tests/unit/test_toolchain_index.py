@@ -20,9 +20,10 @@ from unearth import Link
 from fatwheel.errors import FetchError
 from fatwheel.model import Package
 from fatwheel.toolchain import web as web_module
+from fatwheel.toolchain.errands import LISTED
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig
-from fatwheel.toolchain.web import RefusedError, TransientError
+from fatwheel.toolchain.trouble import RefusedError, TransientError
 
 from .webserver import Server, body, cut_short, status
 
@@ -99,7 +100,10 @@ def test_what_may_pass_is_transient(server: Server, index: Index, code: int, sai
     server.answers["/simple/demo/"] = server.answers["/file"] = status(code)
     with pytest.raises(TransientError, match=f"^the listing could not be read: {said}$"):
         links(index)
-    with pytest.raises(TransientError, match=f"^{said}$"), index.opened(Link(f"{server.url}/file")):
+    with (
+        pytest.raises(TransientError, match=f"^{said}$"),
+        index.opened(Link(f"{server.url}/file"), LISTED),
+    ):
         pass
 
 
@@ -110,7 +114,10 @@ def test_what_will_not_pass_is_final(server: Server, index: Index, code: int, sa
     server.answers["/simple/demo/"] = server.answers["/file"] = status(code)
     with pytest.raises(RefusedError, match=f"^no such package here: {said}$"):
         links(index)
-    with pytest.raises(RefusedError, match=f"^{said}$"), index.opened(Link(f"{server.url}/file")):
+    with (
+        pytest.raises(RefusedError, match=f"^{said}$"),
+        index.opened(Link(f"{server.url}/file"), LISTED),
+    ):
         pass
 
 
@@ -170,7 +177,7 @@ def test_a_file_comes_as_it_is_stored(server: Server, index: Index) -> None:
         handler.wfile.write(packed)
 
     server.answers["/file"] = answer
-    with index.opened(Link(f"{server.url}/file")) as chunks:
+    with index.opened(Link(f"{server.url}/file"), LISTED) as chunks:
         assert b"".join(chunks) == packed
     assert asked == ["identity"]
 
@@ -184,14 +191,14 @@ def test_a_redirect_is_followed(server: Server, index: Index) -> None:
 
     server.answers["/file"] = away
     server.serve("/there", b"content")
-    with index.opened(Link(f"{server.url}/file")) as chunks:
+    with index.opened(Link(f"{server.url}/file"), LISTED) as chunks:
         assert b"".join(chunks) == b"content"
 
 
 def test_a_connection_that_ends_too_early_is_transient(server: Server, index: Index) -> None:
     server.answers["/file"] = cut_short(b"abcdef", 3)
     with (
-        index.opened(Link(f"{server.url}/file")) as chunks,
+        index.opened(Link(f"{server.url}/file"), LISTED) as chunks,
         pytest.raises(TransientError, match="RemoteProtocolError"),
     ):
         b"".join(chunks)
@@ -199,7 +206,7 @@ def test_a_connection_that_ends_too_early_is_transient(server: Server, index: In
 
 def test_a_url_that_cannot_be_is_final(index: Index) -> None:
     link = Link("http://127.0.0.1/a\x01.whl")
-    with pytest.raises(RefusedError, match="non-printable"), index.opened(link):
+    with pytest.raises(RefusedError, match="non-printable"), index.opened(link, LISTED):
         pass
 
 
@@ -211,7 +218,7 @@ def test_a_silent_server_is_told_with_the_option_that_sets_the_patience(
     index = opened(server.url, timeout=0.1)
     with (
         pytest.raises(TransientError, match=r"no answer in time .*timeout"),
-        index.opened(Link(f"{server.url}/file")),
+        index.opened(Link(f"{server.url}/file"), LISTED),
     ):
         pass
     hold.set()

@@ -11,8 +11,10 @@ from typing import cast
 import pytest
 from unearth import Link
 
+from fatwheel.toolchain.errands import PINNED, Way
 from fatwheel.toolchain.part import Part, TooLongError
-from fatwheel.toolchain.web import RefusedError, TransientError, Web
+from fatwheel.toolchain.trouble import RefusedError, TransientError
+from fatwheel.toolchain.web import Web
 
 LINK = Link("https://host.invalid/file")
 
@@ -25,7 +27,8 @@ class Pieces:
         self.asked: list[int] = []
 
     @contextmanager
-    def resumed(self, link: Link, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+    def resumed(self, link: Link, start: int, way: Way) -> Iterator[tuple[int, Iterator[bytes]]]:
+        assert way is PINNED
         self.asked.append(start)
         begins, content, breaks = self.answers.pop(0)
 
@@ -38,7 +41,7 @@ class Pieces:
 
 
 def get(part: Part, pieces: Pieces) -> None:
-    part.receive(cast(Web, pieces), LINK, lambda size: None)
+    part.receive(cast(Web, pieces), LINK, PINNED, lambda size: None)
 
 
 def test_tries_go_on_where_the_last_one_broke() -> None:
@@ -54,7 +57,7 @@ def test_tries_go_on_where_the_last_one_broke() -> None:
 
 def test_a_server_that_begins_anew_is_followed() -> None:
     stream, pieces = io.BytesIO(), Pieces((0, b"abcd", True), (0, b"xy", False))
-    part = Part(stream, None)
+    part = Part(stream, 1000)
     with pytest.raises(TransientError):
         get(part, pieces)
     get(part, pieces)
@@ -63,7 +66,7 @@ def test_a_server_that_begins_anew_is_followed() -> None:
 
 
 def test_a_gap_is_refused() -> None:
-    part = Part(io.BytesIO(), None)
+    part = Part(io.BytesIO(), 1000)
     with pytest.raises(RefusedError, match="asked for byte 0 and sends byte 9"):
         get(part, Pieces((9, b"j", False)))
 

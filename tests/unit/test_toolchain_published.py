@@ -13,7 +13,7 @@ from fatwheel.model import Package
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.toolchain.published import index_values, manifest_values, page_values
-from fatwheel.toolchain.web import RefusedError
+from fatwheel.toolchain.trouble import RefusedError
 
 from .webserver import Server, body, status
 

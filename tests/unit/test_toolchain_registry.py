@@ -11,7 +11,8 @@ import pytest
 
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.toolchain.registry import image_digest, parse_reference
-from fatwheel.toolchain.web import NoConnectionError, RefusedError, TransientError, Web
+from fatwheel.toolchain.trouble import NoConnectionError, RefusedError, TransientError
+from fatwheel.toolchain.web import Web
 
 from .webserver import Server, body, status
 

@@ -12,9 +12,12 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from unearth import Link
 
+from fatwheel.toolchain import answers
 from fatwheel.toolchain import web as web_module
+from fatwheel.toolchain.errands import PINNED
 from fatwheel.toolchain.pipconfig import PipConfig
-from fatwheel.toolchain.web import NoConnectionError, RefusedError, TransientError, Web
+from fatwheel.toolchain.trouble import NoConnectionError, RefusedError, TransientError
+from fatwheel.toolchain.web import Web
 
 from .webserver import Server, body, ranged, status, without_length
 
@@ -74,13 +77,13 @@ def test_sizes_of_what_is_not_there(server: Server, web: Web) -> None:
 
 def test_the_rest_of_a_file(server: Server, web: Web) -> None:
     server.answers["/file"] = ranged(b"0123456789", sent=10)
-    with web.resumed(Link(f"{server.url}/file"), 4) as (start, chunks):
+    with web.resumed(Link(f"{server.url}/file"), 4, PINNED) as (start, chunks):
         assert (start, b"".join(chunks)) == (4, b"456789")
 
 
 def test_a_server_that_knows_no_parts_begins_anew(server: Server, web: Web) -> None:
     server.serve("/file", b"0123456789")
-    with web.resumed(Link(f"{server.url}/file"), 4) as (start, chunks):
+    with web.resumed(Link(f"{server.url}/file"), 4, PINNED) as (start, chunks):
         assert (start, b"".join(chunks)) == (0, b"0123456789")
 
 
@@ -88,7 +91,7 @@ def test_a_part_of_which_nobody_says_where_it_begins(server: Server, web: Web) -
     server.answers["/file"] = status(206)
     with (
         pytest.raises(RefusedError, match="does not say which"),
-        web.resumed(Link(f"{server.url}/file"), 4),
+        web.resumed(Link(f"{server.url}/file"), 4, PINNED),
     ):
         pass
 
@@ -96,7 +99,7 @@ def test_a_part_of_which_nobody_says_where_it_begins(server: Server, web: Web) -
 def test_a_document_has_an_end(server: Server, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     server.serve("/page", b"page")
     assert web.read(f"{server.url}/page") == b"page"
-    monkeypatch.setattr(web_module, "_LONGEST", 3)
+    monkeypatch.setattr(answers, "_LONGEST", 3)
     with pytest.raises(RefusedError, match="it has more than"):
         web.read(f"{server.url}/page")
 

@@ -1,0 +1,71 @@
+"""Locks from elsewhere: what they pin may come from known places alone.
+
+A wheel from anywhere says where its toolchain lies. Its word makes this machine ask no host that
+the files of this checkout do not name, or the user's own pip configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import FatwheelError
+from ..load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from ..model import Download, Package, Recipe, Toolchain
+from .buildlock import BuildLock
+
+
+def publishers(kernels: Path, toolchains: Path) -> frozenset[str]:
+    """The hosts that the recipes and toolchains in these folders fetch from, over https.
+
+    Those of a file with mistakes in it do not count.
+    """
+    urls = [urlsplit(pin.url) for one in _own_files(kernels, toolchains) for pin in _pins(one)]
+    return frozenset(
+        url.netloc.lower().removesuffix(":443") for url in urls if url.scheme == "https"
+    )
+
+
+def _own_files(kernels: Path, toolchains: Path) -> Iterator[Recipe | Toolchain]:
+    for name in list_toolchains(toolchains):
+        with suppress(FatwheelError):
+            yield load_toolchain(name, toolchains)
+    for name in list_recipes(kernels):
+        with suppress(FatwheelError):
+            yield load_recipe(name, kernels)
+
+
+def foreign(lock: BuildLock, hosts: frozenset[str]) -> BuildLock:
+    """A lock as one from elsewhere: of its pins, those with a URL may come from these hosts."""
+    made = _within(lock, hosts)
+    assert isinstance(made, BuildLock)
+    return made
+
+
+def _within(value: Any, hosts: frozenset[str]) -> Any:
+    """A value whose pins, wherever in it they are, may come from these hosts."""
+    if isinstance(value, Package | Download):
+        return replace(value, hosts=hosts)
+    if isinstance(value, tuple):
+        return tuple(_within(item, hosts) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{one.name: _within(getattr(value, one.name), hosts) for one in fields(value)}
+        )
+    return value
+
+
+def _pins(value: object) -> Iterator[Package | Download]:
+    """The pins in a value, wherever in it they are."""
+    if isinstance(value, Package | Download):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _pins(item)
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from _pins(getattr(value, one.name))

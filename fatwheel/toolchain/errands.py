@@ -1,0 +1,209 @@
+"""What is asked for over the network, who named it, and where that may lead.
+
+There are three ways to come to a URL. The user's own pip configuration names places, and what
+they list is as welcome as it is to pip. A toolchain or a recipe of this checkout pins files. And
+a lock from elsewhere pins files too, in a stranger's words: it must not make this machine ask
+hosts of the stranger's choice.
+
+Every request is held to the rules of its way, and so is every redirect that it meets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import httpx2
+from unearth import Link
+from unearth.utils import parse_netloc
+
+from ..load.fields import LOOPBACK
+from ..model import Download, Package
+from .pipconfig import PipConfig
+from .trouble import RefusedError
+
+_PORTS = {"http": 80, "https": 443}
+_KEY = "fatwheel"  # of a request's extensions, which its redirects inherit
+# What resolvers take for an IPv4 address, in whatever spelling: 127.1, 0x7f.0.0.1, 2130706433.
+_NUMERIC = re.compile(r"(.*\.)?(\d+|0x[0-9a-f]*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and port: what credentials belong to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def name(self) -> str:
+        """As URLs have it: `host`, or `host:port` where the port is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS.get(self.scheme) else f"{host}:{self.port}"
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address | None:
+        """The address that the host is, rather than the name of one; 0.0.0.0 if hard to tell."""
+        host = self.host.rstrip(".")
+        with suppress(ValueError):
+            address = ip_address(host)
+            return getattr(address, "ipv4_mapped", None) or address
+        return IPv4Address(0) if ":" in host or _NUMERIC.fullmatch(host) else None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine itself, in a spelling that says so."""
+        return self.host in LOOPBACK or bool(self.address and self.address.is_loopback)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it is an address, or a name of this machine, that nobody publishes files at."""
+        local = self.host == "localhost" or self.host.endswith(".localhost")
+        return local or bool(self.address and not self.address.is_global)
+
+
+def origin_of(url: httpx2.URL | str) -> Origin:
+    """Where a URL leads. Raises httpx2.InvalidURL."""
+    url = httpx2.URL(url)
+    return Origin(url.scheme, url.host.lower(), url.port or _PORTS.get(url.scheme, 0))
+
+
+@dataclass(frozen=True)
+class Way:
+    """Who named a URL: 'listed' (the user's own places), 'pinned' or 'foreign' (see above).
+
+    hosts: those that a foreign URL may name, as `Origin.name` has them.
+    """
+
+    kind: str
+    hosts: frozenset[str] = frozenset()
+
+
+LISTED = Way("listed")
+PINNED = Way("pinned")
+
+
+def way_of(pin: Package | Download) -> Way:
+    """Who named the URL of a pin, or where it has none, the place that lists its file."""
+    if not pin.url:
+        return LISTED
+    return PINNED if pin.hosts is None else Way("foreign", pin.hosts)
+
+
+@dataclass
+class Errand:
+    """One request with all its redirects.
+
+    to_disk: the answer is a file, written as it comes; any other is read whole. first, last: the
+    origins asked so far.
+    """
+
+    way: Way
+    to_disk: bool = False
+    first: Origin | None = None
+    last: Origin | None = None
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        """For the request, where `errand_of` finds it again."""
+        return {_KEY: self}
+
+
+def errand_of(request: httpx2.Request) -> Errand:
+    """What a request is for; one that says nothing is made by a reader of listings."""
+    errand = request.extensions.setdefault(_KEY, Errand(LISTED))
+    assert isinstance(errand, Errand)
+    return errand
+
+
+class Border:
+    """What the user's pip configuration names, and what may be asked for because of it."""
+
+    def __init__(self, config: PipConfig) -> None:
+        self.places = frozenset(_origins((*config.indexes, *config.find_links)))
+        self._trusted = {parse_netloc(host) for host in config.trusted_hosts}
+        self._named = {place.host for place in self.places} | {host for host, _ in self._trusted}
+
+    def is_trusted(self, origin: Origin) -> bool:
+        """Whether what is said to it stays between the two: as pip sees it."""
+        if origin.scheme == "https" or origin.is_loopback:
+            return True
+        return not {(origin.host, None), (origin.host, origin.port)}.isdisjoint(self._trusted)
+
+    def may_name(self, pin: Package | Download) -> bool:
+        """Whether the URL of a pin is one that it may have."""
+        with suppress(RefusedError, httpx2.InvalidURL, ValueError):
+            self.check(Errand(way_of(pin)), httpx2.URL(Link(pin.url).normalized))
+            return True
+        return False
+
+    def cross(self, request: httpx2.Request) -> None:
+        """Let a request, or the next of its redirects, pass. Raises RefusedError.
+
+        Whatever the request carries for one origin stays there.
+        """
+        errand = errand_of(request)
+        self.check(errand, request.url)
+        errand.last = origin_of(request.url)
+        errand.first = errand.first or errand.last
+        if errand.last != errand.first:
+            request.headers.pop("Authorization", None)
+
+    def check(self, errand: Errand, url: httpx2.URL) -> None:
+        """Raise RefusedError for a URL that an errand must not lead to."""
+        origin = origin_of(url)
+        if errand.way == LISTED and errand.last is None:
+            return
+        if errand.way != LISTED and url.userinfo:
+            raise RefusedError("a pin's URL must have no user or password in it")
+        self._check_scheme(errand, origin)
+        if errand.way.kind == "foreign" and errand.last is None:
+            self._check_host(errand.way, origin)
+        if not self._may_reach(errand, origin):
+            raise RefusedError(
+                f"{origin.name} is an address inside of a machine or a network, which pip's "
+                "configuration does not name"
+            )
+
+    def _check_scheme(self, errand: Errand, origin: Origin) -> None:
+        whither = "it leads to" if errand.last else "it is"
+        if origin.scheme not in _PORTS:
+            raise RefusedError(f"{whither} a {origin.scheme or 'nameless'}: URL, not https")
+        if origin.scheme == "https":
+            return
+        if errand.last is not None and errand.last.scheme == "https":
+            raise RefusedError(f"it leads from https to http, at {origin.name}")
+        tried_out = errand.way == PINNED and origin.is_loopback
+        if errand.way != LISTED and not tried_out:
+            raise RefusedError(f"{whither} plain http, at {origin.name}")
+
+    def _check_host(self, way: Way, origin: Origin) -> None:
+        if origin.name not in way.hosts and origin not in self.places:
+            raise RefusedError(f"no toolchain or recipe here fetches anything from {origin.name}")
+
+    def _may_reach(self, errand: Errand, origin: Origin) -> bool:
+        if not origin.is_inside or origin.host in self._named:
+            return True
+        if errand.last is not None and errand.last.host == origin.host:
+            return True
+        if origin.is_loopback:
+            at_home = errand.last is None or errand.last.is_loopback
+            return at_home and errand.way.kind != "foreign"
+        # An index inside of a company may well send its user on to an address in there. Nothing
+        # but what clouds tell a machine of itself lies at link-local ones.
+        address = origin.address
+        return errand.way == LISTED and bool(
+            address and not address.is_link_local and not address.is_unspecified
+        )
+
+
+def _origins(urls: Iterable[str]) -> Iterable[Origin]:
+    for url in urls:
+        with suppress(httpx2.InvalidURL):
+            origin = origin_of(url)
+            if origin.scheme in _PORTS:
+                yield origin
