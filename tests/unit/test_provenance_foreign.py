@@ -1,0 +1,44 @@
+"""Locks from elsewhere: every pin in them is marked, and the hosts are this checkout's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fatwheel.load import list_toolchains, load_recipe, load_toolchain
+from fatwheel.model import Host, Target
+from fatwheel.provenance.buildlock import lock_of, pins_of
+from fatwheel.provenance.foreign import foreign, publishers
+
+ROOT = Path(__file__).parents[2]
+KERNELS, TOOLCHAINS = ROOT / "kernels", ROOT / "toolchains"
+HOSTS = frozenset({"host.test"})
+
+
+def test_all_pins_of_every_toolchain_are_marked() -> None:
+    recipe = load_recipe("flash-attn", KERNELS)
+    for name in list_toolchains(TOOLCHAINS):
+        toolchain = load_toolchain(name, TOOLCHAINS)
+        build = toolchain.builds[0]
+        target = Target(recipe, toolchain, build.python, build.torch, ())
+        lock = lock_of(target, Host("", "", ""))
+        marked = foreign(lock, HOSTS)
+        assert marked == lock, "where a lock comes from is no part of what it says"
+        assert all(pin.hosts is None for pin in pins_of(lock.recipe, lock.toolchain))
+        assert all(pin.hosts == HOSTS for pin in pins_of(marked.recipe, marked.toolchain))
+
+
+def test_every_host_of_this_checkout_s_files_is_known_and_no_other() -> None:
+    named = {
+        pin.url.split("/")[2]
+        for name in list_toolchains(TOOLCHAINS)
+        for pin in pins_of(load_recipe("flash-attn", KERNELS), load_toolchain(name, TOOLCHAINS))
+        if pin.url
+    }
+    assert named
+    assert named <= publishers(KERNELS, TOOLCHAINS)
+    assert all("." in host for host in publishers(KERNELS, TOOLCHAINS))
+
+
+def test_files_with_mistakes_name_no_hosts(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("name = ")
+    assert publishers(tmp_path, tmp_path) == frozenset()
