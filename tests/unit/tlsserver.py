@@ -104,9 +104,6 @@ def _certificates(folder: Path) -> tuple[Path, Path]:
     """The certificate of an authority, and key with certificate of all NAMES."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
     key = ec.generate_private_key(ec.SECP256R1())
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
     authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority")])
     identifier = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
     ca = (
