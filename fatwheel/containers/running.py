@@ -23,6 +23,7 @@ from ..text import clean
 from .client import FAILURES, DockerEngine, engine_errors
 from .layouts import create_arguments, ended_for_memory
 from .lines import Lines, Log
+from .roster import Roster
 from .specs import ContainerSpec
 from .wire import STDOUT, Wire
 
@@ -56,7 +57,7 @@ class Container:
         self,
         engine: DockerEngine,
         spec: ContainerSpec,
-        labels: Mapping[str, str],
+        roster: Roster,
         on_line: Callable[[str], None],
         log: Path,
     ) -> None:
@@ -64,7 +65,8 @@ class Container:
         self.id = ""
         self.warnings: tuple[str, ...] = ()
         self._engine = engine
-        self._labels = labels
+        self._roster = roster
+        self._name = ""
         self._on_line = on_line
         self._log_path = log
         self._end = _End(engine)
@@ -77,16 +79,18 @@ class Container:
         self._failure: BaseException | None = None
 
     def start(self) -> None:
-        """Make it and start it. Raises EngineError, and OSError if the log cannot be written."""
+        """Make it and start it. Raises EngineError, and OSError if log or roster fail."""
         doing = f"start the container for {self.spec.purpose}"
-        body = create_arguments(self.spec, self._engine, self._labels)
+        body = create_arguments(self.spec, self._engine, self._roster.labels)
+        self._name = self._roster.announce()
         self._log = Log(self._log_path)
         api: Any = self._engine.api
         with engine_errors(doing, self.spec.image):
-            made = api.create_container_from_config(body)
+            made = api.create_container_from_config(body, self._name)
         self.id = made["Id"]
         self.warnings = tuple(made.get("Warnings") or ())
         try:
+            self._roster.made(self._name, self.id)
             with engine_errors(doing, self.spec.image):
                 self._attach()
                 self._engine.api.start(self.id)
@@ -134,9 +138,11 @@ class Container:
         if not self._end.removed.wait(_REMOVAL):
             self._remove()
         self._memory = 0
+        code = self._end.code
+        if code is not None:
+            self._roster.ended(self._name)
         if self._failure is not None:
             raise self._failure
-        code = self._end.code
         if code is None:
             raise self._end.lost(self.spec.purpose)
         memory = not self._killed and ended_for_memory(self.spec.os, code, self._end.short)
@@ -175,6 +181,7 @@ class Container:
     def _remove(self) -> None:
         with suppress(*FAILURES):
             self._engine.api.remove_container(self.id, force=True, v=True)
+            self._roster.ended(self._name)
 
     def _thread(self, does: str, target: Callable[[], None]) -> threading.Thread:
         name = f"{does} of {self.spec.purpose}"

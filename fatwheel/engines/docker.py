@@ -23,6 +23,7 @@ from ..build.inside import ASSEMBLE, BRANCH, CAPTURE, CAPTURED, SHARD, SOURCES, 
 from ..build.lookup import Lookup, SliceDigests, lookup_from_wire
 from ..containers.client import DockerEngine
 from ..containers.layouts import owner
+from ..containers.roster import Roster
 from ..containers.running import Container, Ending
 from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
 from ..model import Host, Job, Unit
@@ -41,7 +42,7 @@ class Site:
     store:  where what they make is taken to.
     work:   a folder of this build, for what comes in.
     logs:   a folder for what they say, kept.
-    labels: of every container, so that leftovers are known.
+    roster: where every container is put down, so that leftovers are known.
     """
 
     engine: DockerEngine
@@ -49,7 +50,7 @@ class Site:
     store: Store
     work: Path
     logs: Path
-    labels: dict[str, str]
+    roster: Roster
 
     def incoming(self, purpose: str) -> Path:
         """A new folder that a container may write to."""
@@ -69,7 +70,7 @@ class Site:
         """A container, not started yet."""
         spec = self.station.container(purpose, incoming, limits)
         log = self.logs / log_name(purpose)
-        return Container(self.engine, spec, self.labels, on_line, log)
+        return Container(self.engine, spec, self.roster, on_line, log)
 
 
 @dataclass(frozen=True)

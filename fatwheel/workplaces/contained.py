@@ -14,7 +14,8 @@ from ..build.lookup import Lookup, SliceDigests
 from ..cache import cache_folder
 from ..containers.client import DockerEngine, connect
 from ..containers.layouts import layout_of, owner
-from ..containers.reaping import build_labels, reap
+from ..containers.reaping import reap
+from ..containers.roster import Roster, enrolled
 from ..engines import docker
 from ..engines.allot import Limits
 from ..engines.base import Engine
@@ -54,10 +55,12 @@ class _Contained:
     def workplace(
         self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
     ) -> Iterator[Workplace]:
-        with own_work_folder() as work:
+        logs = log_folder(target)
+        emit(Note(f"logs of the containers: {logs}"))
+        with own_work_folder() as work, enrolled(logs.name, work, self.engine.endpoint) as roster:
             sources = work / "sources"
             project = unpacked(target.recipe, sources / PROJECT, emit)
-            site = self._site(target, sources, work, emit)
+            site = self._site(target, work, logs, roster)
             layout = layout_of(site.station.os)
             below = project.root.relative_to(sources / PROJECT)
             message = Message(
@@ -71,19 +74,16 @@ class _Contained:
                 captured = docker.capture(site, message, limits)
             yield _ContainedWorkplace(captured, captured, captured.lookup, captured.host, work)
 
-    def _site(self, target: Target, sources: Path, work: Path, emit: Emit) -> docker.Site:
+    def _site(self, target: Target, work: Path, logs: Path, roster: Roster) -> docker.Site:
         containers = target.toolchain.containers
         assert containers is not None, "engine_for saw to it"
-        logs = log_folder(target)
-        emit(Note(f"logs of the containers: {logs}"))
         store_folder().mkdir(parents=True, exist_ok=True)
         station = Station(
             image=self.image, os=containers.os, os_build=containers.os_build,
-            python=target.python, code=HOME / "fatwheel", sources=sources, store=store_folder(),
+            python=target.python, code=HOME / "fatwheel", sources=work / "sources",
+            store=store_folder(),
         )  # fmt: skip
-        return docker.Site(
-            self.engine, station, open_store(), work, logs, build_labels(logs.name, work)
-        )
+        return docker.Site(self.engine, station, open_store(), work, logs, roster)
 
 
 def contained_premises(target: Target, emit: Emit) -> Premises:
@@ -99,7 +99,8 @@ def contained_premises(target: Target, emit: Emit) -> Premises:
     if owner(engine) is not None:
         # Its containers are somebody else, who must be able to read what is written here.
         os.umask(os.umask(0o077) & ~0o055)
-    reap(engine, cache_folder())
+    if unknown := reap(engine, cache_folder()).note:
+        emit(Note(unknown))
     with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
         images = ensure_images(engine, toolchain, target.python, target.torch, cache_folder(), emit)
     image = images[-1].tag

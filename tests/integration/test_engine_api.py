@@ -20,6 +20,7 @@ from jsonschema import Draft7Validator
 
 from fatwheel.cache import cache_folder
 from fatwheel.containers.client import connect
+from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Container
 from fatwheel.containers.specs import ContainerSpec, Mount
 from fatwheel.files import replacing
@@ -137,8 +138,9 @@ def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
         def send(os_name: str, **info: Any) -> Any:
             _pretend(fake, os_name, info)
+            roster = Roster(tmp_path / "roster", {"fatwheel": "id"})
             spec = container_spec(os_name, r"C:\here" if os_name == "windows" else "/here")
-            container = Container(connect(), spec, {"fatwheel": "id"}, str, tmp_path / "log")
+            container = Container(connect(), spec, roster, str, tmp_path / "log")
             container.start()
             container.wait()
             return fake.asked("POST", "/containers/create")[-1]

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fatwheel.containers.layouts import LINUX
+from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Ending
 from fatwheel.containers.specs import ContainerSpec
 from fatwheel.engines import docker
@@ -69,11 +70,11 @@ class Containers:
         self,
         engine: object,
         spec: ContainerSpec,
-        labels: Mapping[str, str],
+        roster: Roster,
         on_line: Callable[[str], None],
         log: Path,
     ) -> ProcessContainer:
-        self.made.append(ProcessContainer(self, spec, dict(labels), on_line, log))
+        self.made.append(ProcessContainer(self, spec, roster, on_line, log))
         return self.made[-1]
 
     def of(self, purpose: str) -> ProcessContainer:
@@ -90,12 +91,12 @@ class ProcessContainer:
         self,
         all_: Containers,
         spec: ContainerSpec,
-        labels: dict[str, str],
+        roster: Roster,
         on_line: Callable[[str], None],
         log: Path,
     ) -> None:
         self.spec = spec
-        self.labels = labels
+        self.labels = roster.labels
         self.out_of_memory = False
         self._all = all_
         self._on_line = on_line

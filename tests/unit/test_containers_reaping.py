@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from fatwheel.containers.client import DockerEngine, connect
-from fatwheel.containers.reaping import build_labels, reap, this_host
+from fatwheel.containers.reaping import Leftovers, reap
+from fatwheel.containers.roster import enrolled, this_host
 from fatwheel.errors import EngineError
 from fatwheel.workfolder import work_folder
 
@@ -29,69 +31,142 @@ def engine(fake: Fake) -> DockerEngine:
     return connect()
 
 
-def offer(fake: Fake, *holds: str) -> None:
-    """The engine has a container for each of these folders; their ids are numbers."""
-    found = [
-        {"Id": str(number), "Labels": {"fatwheel": "x", "fatwheel.hold": hold}}
-        for number, hold in enumerate(holds)
-    ]
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def id_of(number: int) -> str:
+    return f"{number:064x}"
+
+
+def offer(fake: Fake, cache: Path, *numbers: int, **more: Any) -> None:
+    """The engine has these containers, all of which say that they are of this cache's builds."""
+    labels = {"fatwheel": "x", "fatwheel.cache": str(cache), "fatwheel.host": this_host()}
+    # What an older fatwheel went by; a folder that is not there was as good as one of a dead build.
+    labels["fatwheel.hold"] = str(cache / "work" / "build-gone")
+    found = [{"Id": id_of(number), "Names": [], "Labels": labels, **more} for number in numbers]
     fake.answers["GET /containers/json"] = (200, found)
-    for number in range(len(holds)):
-        fake.answers[f"DELETE /containers/{number}"] = (204, None)
+    for number in numbers:
+        fake.answers[f"DELETE /containers/{id_of(number)}"] = (204, None)
 
 
-def removed(fake: Fake) -> list[str]:
+def removed(fake: Fake) -> list[int]:
     paths = [path.partition("?")[0] for method, path, _ in fake.requests if method == "DELETE"]
-    return [path.rpartition("/")[2] for path in paths]
+    return [int(path.rpartition("/")[2], 16) for path in paths]
 
 
-def test_only_its_own_are_looked_at(fake: Fake, engine: DockerEngine, tmp_path: Path) -> None:
-    assert reap(engine, tmp_path / "cache") == 0
+def killed(engine: DockerEngine, *numbers: int) -> list[str]:
+    """A build made these containers and is gone; their names."""
+    with (
+        work_folder(lambda folder: None) as work,
+        enrolled("killed", work, engine.endpoint) as roster,
+    ):
+        names = [roster.announce() for _ in numbers]
+        for name, number in zip(names, numbers, strict=True):
+            roster.made(name, id_of(number))
+    return names
+
+
+def test_only_those_that_say_so_are_looked_at(
+    fake: Fake, engine: DockerEngine, cache: Path
+) -> None:
+    assert reap(engine, cache) == Leftovers(0, ())
     [asked] = [unquote(path) for _, path, _ in fake.requests if "containers/json" in path]
     assert "all=1" in asked, "those too that were never started"
-    for label in ('"fatwheel"', f"fatwheel.cache={tmp_path / 'cache'}", this_host()):
-        assert label in asked
+    assert '"fatwheel"' in asked
 
 
-def test_labels_say_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
-    labels = build_labels("some-build", tmp_path / "work" / "build-1")
-    assert labels == {
-        "fatwheel": "some-build",
-        "fatwheel.hold": str(tmp_path / "work" / "build-1"),
-        "fatwheel.cache": str(tmp_path),
-        "fatwheel.host": this_host(),
-    }
-    assert this_host() == this_host()
-
-
-def test_living_builds_keep_theirs(fake: Fake, engine: DockerEngine, tmp_path: Path) -> None:
-    nobodys = tmp_path / "nobodys"
-    nobodys.mkdir()
-    with work_folder(lambda folder: None) as alive:
-        offer(fake, str(alive), str(tmp_path / "gone"), str(nobodys))
-        assert reap(engine, tmp_path / "cache") == 2
-        assert removed(fake) == ["1", "2"]
-
-
-def test_what_says_of_no_build_is_left_alone(
-    fake: Fake, engine: DockerEngine, tmp_path: Path
+def test_those_of_killed_builds_go_and_their_rosters_with_them(
+    fake: Fake, engine: DockerEngine, cache: Path
 ) -> None:
-    offer(fake, "", "relative/folder")
-    assert reap(engine, tmp_path / "cache") == 0
+    killed(engine, 1, 2)
+    killed(engine, 3)
+    offer(fake, cache, 1, 2, 3)
+    assert reap(engine, cache) == Leftovers(3, ())
+    assert sorted(removed(fake)) == [1, 2, 3]
+    assert list((cache / "containers").iterdir()) == []
+
+
+def test_those_of_living_builds_stay(fake: Fake, engine: DockerEngine, cache: Path) -> None:
+    offer(fake, cache, 1)
+    with work_folder(lambda folder: None) as work, enrolled("x", work, engine.endpoint) as roster:
+        roster.made(roster.announce(), id_of(1))
+        assert reap(engine, cache) == Leftovers(0, ())
     assert removed(fake) == []
 
 
-def test_somebody_else_removes_it_meanwhile(
-    fake: Fake, engine: DockerEngine, tmp_path: Path
+def test_what_labels_say_removes_nothing_and_is_told(
+    fake: Fake, engine: DockerEngine, cache: Path
 ) -> None:
-    offer(fake, str(tmp_path / "gone"), str(tmp_path / "gone"), str(tmp_path / "gone"))
-    fake.answers["DELETE /containers/0"] = (404, {"message": "No such container: 0"})
-    fake.answers["DELETE /containers/1"] = (409, {"message": "removal is already in progress"})
-    assert reap(engine, tmp_path / "cache") == 1
+    killed(engine, 1)
+    offer(fake, cache, 1, 7)
+    assert reap(engine, cache) == Leftovers(1, (id_of(7),))
+    assert removed(fake) == [1]
 
 
-def test_an_engine_that_fails(fake: Fake, engine: DockerEngine, tmp_path: Path) -> None:
+def test_a_name_that_was_copied_removes_nothing(
+    fake: Fake, engine: DockerEngine, cache: Path
+) -> None:
+    [name] = killed(engine, 1)
+    offer(fake, cache, 7, Names=[f"/{name}"])
+    assert reap(engine, cache).unknown == (id_of(7),)
+    assert removed(fake) == []
+
+
+def test_a_container_that_was_made_and_not_put_down_goes(
+    fake: Fake, engine: DockerEngine, cache: Path
+) -> None:
+    with work_folder(lambda folder: None) as work, enrolled("x", work, engine.endpoint) as roster:
+        name = roster.announce()
+    offer(fake, cache, 1, Names=[f"/{name}"])
+    assert reap(engine, cache) == Leftovers(1, ())
+    assert removed(fake) == [1]
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"fatwheel.cache": "/another"}, {"fatwheel.host": "another"}]
+)
+def test_other_caches_and_machines_have_their_own(
+    fake: Fake, engine: DockerEngine, cache: Path, labels: dict[str, str]
+) -> None:
+    offer(fake, cache, 7, Labels={"fatwheel": "x", **labels})
+    assert reap(engine, cache) == Leftovers(0, ())
+
+
+def test_somebody_else_removes_it_meanwhile(fake: Fake, engine: DockerEngine, cache: Path) -> None:
+    killed(engine, 1)
+    offer(fake, cache, 1)
+    gone = (404, {"message": f"No such container: {id_of(1)}"})
+    fake.answers[f"DELETE /containers/{id_of(1)}"] = gone
+    reap(engine, cache)
+    assert list((cache / "containers").iterdir()) == []
+
+
+def test_one_that_cannot_be_removed_is_not_forgotten(
+    fake: Fake, engine: DockerEngine, cache: Path
+) -> None:
+    killed(engine, 1, 2)
+    offer(fake, cache, 1, 2)
+    busy = (409, {"message": "removal is already in progress"})
+    fake.answers[f"DELETE /containers/{id_of(1)}"] = busy
+    assert reap(engine, cache) == Leftovers(1, ())
+    assert len(list((cache / "containers").iterdir())) == 1
+    offer(fake, cache, 1)
+    assert reap(engine, cache) == Leftovers(1, ())
+
+
+def test_an_engine_that_fails(fake: Fake, engine: DockerEngine, cache: Path) -> None:
     fake.answers["GET /containers/json"] = (500, {"message": "out of order"})
     with pytest.raises(EngineError, match="out of order"):
-        reap(engine, tmp_path / "cache")
+        reap(engine, cache)
+
+
+def test_the_command_that_removes_them_is_told() -> None:
+    assert Leftovers(3, ()).note == ""
+    one = Leftovers(0, (id_of(1),)).note
+    assert one.startswith("1 container says it is of a build of this cache")
+    assert one.endswith(f"docker rm --force --volumes {id_of(1)[:12]}")
+    many = Leftovers(0, tuple("c0ffee" for number in range(1000))).note
+    assert many.startswith("1000 containers say they are")
+    assert len(many) < 600

@@ -11,6 +11,7 @@ import pytest
 
 from fatwheel.containers import running
 from fatwheel.containers.client import connect
+from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Container, Ending
 from fatwheel.containers.specs import ContainerSpec
 from fatwheel.errors import EngineError
@@ -32,7 +33,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
 
 def container(tmp_path: Path, lines: list[str], spec: ContainerSpec = SPEC) -> Container:
-    return Container(connect(), spec, {"fatwheel": "id"}, lines.append, tmp_path / "log")
+    roster = Roster(tmp_path / "roster", {"fatwheel": "id"})
+    return Container(connect(), spec, roster, lines.append, tmp_path / "log")
 
 
 def run(tmp_path: Path, spec: ContainerSpec = SPEC) -> Ending:

@@ -14,6 +14,7 @@ import pytest
 from fatwheel import prepare
 from fatwheel.build.inside import CAPTURE, CAPTURED, PROJECT, Message
 from fatwheel.containers.layouts import LINUX
+from fatwheel.containers.roster import Roster
 from fatwheel.containers.specs import EngineFacts
 from fatwheel.engines import docker
 from fatwheel.engines.allot import Limits
@@ -54,9 +55,8 @@ class Bench:
             self.store.root,
         )
         engine: Any = EngineFacts(os="linux")
-        self.site = Site(
-            engine, station, self.store, self.folder, self.folder / "logs", {"fatwheel": "build"}
-        )
+        roster = Roster(self.folder / "roster", {"fatwheel": "build"})
+        self.site = Site(engine, station, self.store, self.folder, self.folder / "logs", roster)
         self.reports: Reports = Queue()
 
     def message(self) -> Message:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fatwheel import pipeline, prepare
+from fatwheel.containers.reaping import Leftovers
 from fatwheel.containers.specs import EngineFacts
 from fatwheel.engines.allot import Limits
 from fatwheel.errors import CompileError, EngineError, UpstreamError
@@ -38,6 +39,7 @@ class FakeEngine(EngineFacts):
     os: str = "linux"
     cpus: int = 3
     memory: int = 6 * GIB
+    endpoint: str = "unix:///engine.sock"
 
     def check_os(self, wanted: str, toolchain: str) -> None:
         if wanted != self.os:
@@ -51,6 +53,7 @@ class Bench(Demo):
         self.engine = FakeEngine()
         self.image = "fatwheel/tools:cp311-1"
         self.order: list[str] = []
+        self.leftovers = Leftovers(0, ())
         self.events: list[Event] = []
         self.out = folder / "dist"
         self.containers = Containers(self, monkeypatch)
@@ -66,10 +69,10 @@ class Bench(Demo):
         self.order.append("connect")
         return self.engine
 
-    def reap(self, engine: object, cache: Path) -> int:
+    def reap(self, engine: object, cache: Path) -> Leftovers:
         assert cache == self.cache
         self.order.append("reap")
-        return 0
+        return self.leftovers
 
     def ensure_images(
         self, engine: object, toolchain: object, python: str, torch: str, cache: Path, emit: object
@@ -85,13 +88,16 @@ class Bench(Demo):
 
     def build(self, **changes: Any) -> WheelMade:
         self.events.clear()
+        [made] = build(self.request(**changes), self.events.append)
+        return made
+
+    def request(self, **changes: Any) -> BuildRequest:
         wanted: dict[str, Any] = {
             "kernel": "demo", "archs": "80,86", "pythons": "3.11", "torch": None,
             "toolchain": "tools", "engine": "docker", "shards": None, "jobs": 2,
             "memory": 4 * GIB, "front": "exact", "out": self.out,
         }  # fmt: skip
-        [made] = build(BuildRequest(**{**wanted, **changes}), self.events.append)
-        return made
+        return BuildRequest(**{**wanted, **changes})
 
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -185,9 +191,28 @@ def test_containers_know_which_build_they_are_of(bench: Bench) -> None:
     bench.build()
     labels = [made.labels for made in bench.containers.made]
     assert len({found["fatwheel"] for found in labels}) == 1
-    holds = {Path(found["fatwheel.hold"]) for found in labels}
-    assert {hold.parent for hold in holds} == {bench.cache / "work"}
     assert {found["fatwheel.cache"] for found in labels} == {str(bench.cache)}
+    assert not any("work" in value for found in labels for value in found.values())
+
+
+def test_the_roster_of_a_build_lies_there_while_it_lives(bench: Bench) -> None:
+    seen: list[int] = []
+    rosters = bench.cache / "containers"
+
+    def watch(event: Event) -> None:
+        if isinstance(event, JobFinished):
+            seen.append(len(list(rosters.iterdir())))
+
+    build(dataclasses.replace(bench.request(), shards=1), watch)
+    assert set(seen) == {1}
+    assert list(rosters.iterdir()) == [], "its containers have ended"
+
+
+def test_containers_that_only_say_they_are_ours_are_told(bench: Bench) -> None:
+    bench.leftovers = Leftovers(0, ("c0ffee",))
+    bench.build()
+    [said] = [note.text for note in bench.of(Note) if "left alone" in note.text]
+    assert "docker rm --force --volumes c0ffee" in said
 
 
 def test_what_a_container_sees_is_what_it_needs(bench: Bench) -> None:

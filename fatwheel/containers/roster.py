@@ -1,0 +1,186 @@
+"""Which containers are whose: each build writes down its own, where only its user can read.
+
+    <cache>/containers/<random id>      one build's; it goes with the last of its containers
+
+Whoever may talk to an engine can read the labels and names of all containers, and give the same to
+others: they say nothing of whose a container is. Nobody but the engine chooses its id. So a
+container is a build's if that id is in the build's roster, where it is put before the container is
+started. A build may be killed between the engine's making a container and its putting the id down:
+therefore its name, which nobody could guess, is put down before it is made, and counts for as long
+as there is no id with it. A roster outlives its build's work folder, which any build may remove.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache import VARIABLE, cache_folder
+from ..files import STALE, disk_error
+from ..workfolder import is_abandoned
+
+FOLDER = "containers"
+BUILD = "fatwheel"
+CACHE = "fatwheel.cache"
+HOST = "fatwheel.host"
+
+_LONGEST = 4 << 20  # bytes of a roster: some ten thousand containers
+_ROSTER = re.compile("[0-9a-f]{32}")
+_WORK = re.compile(r"build-\w+", re.ASCII)
+_LINE = re.compile("(fatwheel-[0-9a-f]{32})(?: ([0-9a-f]{64}))?")
+
+
+class Roster:
+    """The containers of one build that lives; threads may share it.
+
+    labels: for people who look at the engine, on every container; they decide nothing.
+    """
+
+    def __init__(self, path: Path, labels: Mapping[str, str]) -> None:
+        self.labels = dict(labels)
+        self._path = path
+        self._left: set[str] = set()
+        self._writing = threading.Lock()
+
+    def announce(self) -> str:
+        """The name for a container that is about to be made. Raises OSError."""
+        name = f"fatwheel-{secrets.token_hex(16)}"
+        self._left.add(name)
+        self._write(name)
+        return name
+
+    def made(self, name: str, container: str) -> None:
+        """Put down the id that the engine gave to a container. Raises OSError."""
+        self._write(f"{name} {container}")
+
+    def ended(self, name: str) -> None:
+        """The container is not there any more."""
+        self._left.discard(name)
+
+    def close(self) -> None:
+        """The build ends. Where a container is left, the roster stays, for `reap`."""
+        if not self._left:
+            with suppress(OSError):
+                self._path.unlink()
+
+    def _write(self, line: str) -> None:
+        with self._writing, self._path.open("a", encoding="ascii") as stream:
+            stream.write(f"{line}\n")
+
+
+@contextmanager
+def enrolled(build: str, work: Path, endpoint: str) -> Iterator[Roster]:
+    """A roster for a build's containers on an engine; work is its work folder, held meanwhile.
+
+    Raises StoreError.
+    """
+    folder = cache_folder() / FOLDER
+    head = {"work": work.name, "engine": endpoint, "host": this_host()}
+    path = folder / secrets.token_hex(16)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as stream:
+            stream.write(json.dumps(head) + "\n")
+    except OSError as error:
+        doing = "write down which containers are this build's"
+        raise disk_error(error, doing, folder, f"{VARIABLE}=FOLDER") from error
+    roster = Roster(path, {BUILD: build, CACHE: str(cache_folder()), HOST: this_host()})
+    try:
+        yield roster
+    finally:
+        roster.close()
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A roster that was found. ids are the engine's; names those of containers without one.
+
+    gone: its build does not live any more.
+    """
+
+    path: Path
+    gone: bool
+    ids: frozenset[str]
+    names: frozenset[str]
+
+    def has(self, container: Mapping[str, Any]) -> bool:
+        """Whether a container, as an engine lists it, is in the roster."""
+        names = {str(name).lstrip("/") for name in container.get("Names") or ()}
+        return container["Id"] in self.ids or not self.names.isdisjoint(names)
+
+    def drop(self) -> None:
+        """Remove it, now that its containers are removed.
+
+        Not where the engine may be about to make one that the killed build asked for.
+        """
+        with suppress(OSError):
+            if not self.names or time.time() - self.path.stat().st_mtime > STALE:
+                self.path.unlink()
+
+
+def read_rosters(cache: Path, endpoint: str) -> list[Enrolled]:
+    """The rosters of this machine's and this cache's builds on an engine."""
+    found = (_read(path, cache, endpoint) for path in sorted((cache / FOLDER).glob("*")))
+    return [roster for roster in found if roster is not None]
+
+
+def _read(path: Path, cache: Path, endpoint: str) -> Enrolled | None:
+    """A roster, unless it is none, or of builds elsewhere."""
+    if not _ROSTER.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+        return None
+    try:
+        with path.open("rb") as stream:
+            first, *lines = stream.read(_LONGEST).decode("ascii").splitlines()
+        head = json.loads(first)
+        work = str(head["work"])
+        here = (head["engine"], head["host"]) == (endpoint, this_host())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not here or not _WORK.fullmatch(work):
+        return None
+    found = {match[1]: match[2] for match in map(_LINE.fullmatch, lines) if match}
+    names = frozenset(name for name, container in found.items() if not container)
+    return Enrolled(
+        path, _is_gone(cache / "work" / work), frozenset(found.values()) - {None}, names
+    )
+
+
+def _is_gone(work: Path) -> bool:
+    """Whether no living build holds the folder; what cannot be known is not gone."""
+    try:
+        return not work.is_symlink() and is_abandoned(work)
+    except OSError:
+        return False
+
+
+def this_host() -> str:
+    """What tells this machine from others, whatever their names."""
+    return hashlib.sha256(f"{socket.gethostname()} {_machine()}".encode()).hexdigest()[:16]
+
+
+if sys.platform == "win32":
+    import winreg
+
+    def _machine() -> str:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography") as key:
+            return str(winreg.QueryValueEx(key, "MachineGuid")[0])
+
+else:
+
+    def _machine() -> str:
+        with suppress(OSError):
+            return Path("/etc/machine-id").read_text(encoding="ascii").strip()
+        return ""
