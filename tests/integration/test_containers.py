@@ -19,7 +19,8 @@ import pytest
 
 from fatwheel.containers.client import DockerEngine, connect
 from fatwheel.containers.layouts import LINUX, owner
-from fatwheel.containers.reaping import build_labels, reap
+from fatwheel.containers.reaping import Leftovers, reap
+from fatwheel.containers.roster import Roster, enrolled
 from fatwheel.containers.running import Container, Ending
 from fatwheel.containers.specs import ContainerSpec, Mount
 from fatwheel.errors import EngineError
@@ -61,8 +62,9 @@ class Bench:
             os="linux",
         )
 
-    def start(self, spec: ContainerSpec, labels: dict[str, str] | None = None) -> Container:
-        container = Container(self.engine, spec, labels or {}, self.lines.append, self.log)
+    def start(self, spec: ContainerSpec, roster: Roster | None = None) -> Container:
+        roster = roster or Roster(self.folder / "roster", {})
+        container = Container(self.engine, spec, roster, self.lines.append, self.log)
         container.start()
         self.started.append(container.id)
         return container
@@ -277,7 +279,9 @@ def test_what_on_line_raises_ends_the_container(bench: Bench) -> None:
         raise ValueError(line)
 
     spec = bench.spec("print('cause'); import time; time.sleep(600)")
-    container = Container(bench.engine, spec, {}, refuse, bench.log)
+    container = Container(
+        bench.engine, spec, Roster(bench.folder / "roster", {}), refuse, bench.log
+    )
     container.start()
     bench.started.append(container.id)
     with pytest.raises(ValueError, match="cause"):
@@ -292,13 +296,15 @@ def test_nothing_is_left_when_the_process_that_started_it_is_killed(
 import sys, time
 from pathlib import Path
 from fatwheel.containers.client import connect
+from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Container
 from fatwheel.containers.specs import ContainerSpec
 waits = "import sys; print('up', flush=True); sys.stdin.read()"
 spec = ContainerSpec("a test", {bench.lent.bases["3.11"]!r}, ("python3", "-c", waits), (), 1,
                      {LIMIT}, "linux")
 up = lambda line: print(container.id, flush=True)
-container = Container(connect(), spec, {{}}, up, Path({str(tmp_path / "log")!r}))
+roster = Roster(Path({str(tmp_path / "roster")!r}), {{}})
+container = Container(connect(), spec, roster, up, Path({str(tmp_path / "log")!r}))
 container.start()
 time.sleep(600)
 """
@@ -479,46 +485,109 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def left_over(bench: Bench, labels: dict[str, str]) -> str:
+def left_over(bench: Bench, roster: Roster, labels: dict[str, str] | None = None) -> str:
     """A container that was made and not started when its build was killed."""
+    name = roster.announce()
+    container = foreign(bench, {**roster.labels, **(labels or {})}, name)
+    roster.made(name, container)
+    return container
+
+
+def foreign(bench: Bench, labels: dict[str, str], name: str | None = None) -> str:
+    """A container of somebody else's."""
     body = {"Image": bench.lent.bases["3.11"], "Cmd": ["true"], "Labels": labels}
-    name: str = bench.lent.client().create_container_from_config(body)["Id"]  # type: ignore
-    bench.started.append(name)
-    return name
+    made: str = bench.lent.client().create_container_from_config(body, name)["Id"]  # type: ignore
+    bench.started.append(made)
+    return made
 
 
 def test_leftovers_of_dead_builds_are_removed_and_no_others(bench: Bench, cache: Path) -> None:
-    with work_folder(lambda folder: None) as alive:
-        labels = build_labels("alive", alive)
-        mine = left_over(bench, labels)
-        dead = left_over(bench, {**labels, "fatwheel.hold": str(cache / "work" / "build-gone")})
-        unheld = left_over(bench, {**labels, "fatwheel.hold": str(bench.incoming)})
-        gone = str(cache / "gone")
-        others = [
-            left_over(bench, {**labels, "fatwheel.hold": gone, "fatwheel.host": "another"}),
-            left_over(bench, {**labels, "fatwheel.hold": gone, "fatwheel.cache": "/another"}),
-            left_over(bench, {}),
-            left_over(bench, {"fatwheel.hold": gone}),
-        ]
-        running = bench.start(
-            bench.spec("import sys; sys.stdin.read()"), {**labels, "fatwheel.hold": gone}
-        )
-        assert reap(bench.engine, cache) == 3
-        assert bench.existing() == [mine, *others]
+    endpoint = bench.engine.endpoint
+    with work_folder(lambda folder: None) as alive, enrolled("alive", alive, endpoint) as mine:
+        kept = left_over(bench, mine)
+        with work_folder(lambda folder: None) as dead, enrolled("dead", dead, endpoint) as roster:
+            gone = left_over(bench, roster)
+            unrecorded = foreign(bench, roster.labels, roster.announce())
+            running = bench.start(bench.spec("import sys; sys.stdin.read()"), roster)
+        assert reap(bench.engine, cache) == Leftovers(3, ())
+        assert bench.existing() == [kept]
         assert running.wait().code == 137
-        assert {dead, unheld, running.id}.isdisjoint(bench.existing())
-    assert reap(bench.engine, cache) == 1, "its build has ended"
-    for name in others:
-        bench.engine.api.remove_container(name)
+        assert {gone, unrecorded, running.id}.isdisjoint(bench.existing())
+    assert reap(bench.engine, cache) == Leftovers(1, ()), "its build has ended"
+
+
+def test_what_a_container_says_of_itself_removes_nothing(
+    bench: Bench, cache: Path, tmp_path: Path
+) -> None:
+    """Labels and a name as those of a killed build, and folders that nobody holds."""
+    with (
+        work_folder(lambda folder: None) as dead,
+        enrolled("dead", dead, bench.engine.endpoint) as roster,
+    ):
+        name = roster.announce()
+        killed = foreign(bench, roster.labels, name)
+        roster.made(name, killed)
+    seen = bench.engine.api.inspect_container(killed)["Config"]["Labels"]
+    assert seen == roster.labels
+    forged = [
+        foreign(bench, seen),
+        foreign(bench, {**seen, "fatwheel.hold": str(cache / "work" / "build-gone")}),
+        foreign(bench, {**seen, "fatwheel.hold": str(tmp_path)}),
+        foreign(bench, {**seen, "fatwheel.cache": "/another"}),
+        foreign(bench, {"fatwheel.hold": str(cache / "gone")}),
+    ]
+    bench.engine.api.remove_container(killed)
+    forged.append(foreign(bench, seen, name))  # the name of a container that is gone
+    found = reap(bench.engine, cache)
+    assert found.removed == 0
+    assert set(found.unknown) == {*forged[:3], forged[-1]}
+    assert bench.existing() == forged
+    for container in forged:
+        assert container[:12] in found.note or container not in found.unknown
+        bench.engine.api.remove_container(container)
+
+
+def test_a_killed_build_s_containers_go(bench: Bench, cache: Path, tmp_path: Path) -> None:
+    """SIGKILL, and the engine does not remove what was never started."""
+    code = f"""
+import sys, time
+from pathlib import Path
+from fatwheel.containers.client import connect
+from fatwheel.containers.roster import enrolled
+from fatwheel.workfolder import work_folder
+engine = connect()
+with work_folder(lambda folder: None) as work, enrolled("b", work, engine.endpoint) as roster:
+    name = roster.announce()
+    body = {{"Image": {bench.lent.bases["3.11"]!r}, "Cmd": ["true"], "Labels": roster.labels}}
+    made = engine.api.create_container_from_config(body, name)["Id"]
+    roster.made(name, made)
+    print(made, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, **bench.lent.variables},
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        bench.started.append(process.stdout.readline().strip())
+        assert reap(bench.engine, cache) == Leftovers(0, ())
+        assert len(bench.existing()) == 1
+        process.kill()
+    assert reap(bench.engine, cache) == Leftovers(1, ())
+    assert bench.existing() == []
+    assert list((cache / "containers").iterdir()) == []
 
 
 def test_labels_are_readable(bench: Bench, cache: Path) -> None:
-    with work_folder(lambda folder: None) as alive:
-        made = bench.start(bench.spec("import sys; sys.stdin.read()"), build_labels("id", alive))
+    with (
+        work_folder(lambda folder: None) as alive,
+        enrolled("id", alive, bench.engine.endpoint) as roster,
+    ):
+        made = bench.start(bench.spec("import sys; sys.stdin.read()"), roster)
         labels = bench.engine.api.inspect_container(made.id)["Config"]["Labels"]
         made.kill()
         made.wait()
     assert labels["fatwheel"] == "id"
     assert labels["fatwheel.purpose"] == "a test"
-    assert labels["fatwheel.hold"] == str(alive)
     assert json.dumps(labels)
+    assert list((cache / "containers").iterdir()) == [], "it has ended"

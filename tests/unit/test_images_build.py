@@ -16,7 +16,7 @@ import requests
 from docker import errors as docker_errors
 
 from fatwheel.containers.client import DockerEngine
-from fatwheel.errors import EngineError, StoreError, ToolchainError, UsageError
+from fatwheel.errors import EngineError, FetchError, StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.images import ingredients
 from fatwheel.images.bases import VARIABLE
@@ -28,6 +28,7 @@ from fatwheel.images.build import (
 from fatwheel.images.contexts import contexts_of
 from fatwheel.load import load_toolchain
 from fatwheel.model import Toolchain
+from fatwheel.toolchain.pipconfig import PipConfig
 
 from .test_images_render import fetched, small
 
@@ -261,3 +262,18 @@ def test_windows_gets_isolation_and_memory_and_a_network_for_its_compiler_only(
     old = engine(api, os="windows", os_build=17763)
     with pytest.raises(EngineError, match="the host is too old for the image"):
         build_options(old, pair[0], windows.containers)
+
+
+def test_a_host_that_only_a_lock_names_is_told_before_anything_is_fetched(
+    api: Api, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", PipConfig)
+    toolchain = small()
+    url = "https://stranger.example/x.whl"
+    strange = dataclasses.replace(
+        toolchain.packages[-1], url=url, hosts=frozenset({"files.example"})
+    )
+    toolchain = dataclasses.replace(toolchain, packages=(*toolchain.packages[:-1], strange))
+    with pytest.raises(FetchError, match=r"stranger\.example"):
+        ask(api, tmp_path, toolchain)
+    assert (fetched, api.builds) == ([], [])

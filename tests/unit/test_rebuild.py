@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -15,10 +16,12 @@ import pytest
 import referencing
 
 from fatwheel import compare, prepare, rebuild
-from fatwheel.errors import FormatError, HashMismatchError, UsageError
+from fatwheel.errors import FetchError, FormatError, HashMismatchError, UsageError
 from fatwheel.events import Event, JobFinished, Note
+from fatwheel.model import Package
 from fatwheel.pipeline import BuildRequest, Effort, build
 from fatwheel.rebuild import RebuildRequest, Rebuilt, refusal
+from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.workplaces import local
 
 from .demoproject import Demo
@@ -154,3 +157,25 @@ def test_what_cannot_be(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "x.whl").write_bytes(b"no wheel")
     with pytest.raises(FormatError):
         bench.rebuild(tmp_path / "x.whl")
+
+
+def test_a_host_that_only_the_lock_names_is_not_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"a compiler's wheel"
+    name = "tool-1.0-py3-none-any.whl"
+    stranger = Package(
+        "tool", "1.0", name, len(content), hashlib.sha256(content).hexdigest(), "compiler",
+        f"https://stranger.example/{name}",
+    )  # fmt: skip
+    bench.toolchain = dataclasses.replace(bench.toolchain, packages=(stranger,))
+    wheel = bench.build()
+    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", PipConfig)
+    with pytest.raises(FetchError) as caught:
+        bench.rebuild(wheel)
+    assert caught.value.details == (f"{name}: stranger.example",)
+    assert bench.events == [], "nothing has begun"
+    folder = bench.folder / "have"
+    folder.mkdir()
+    (folder / "any name").write_bytes(content)
+    assert bench.rebuild(wheel, find=folder).comparison.identical

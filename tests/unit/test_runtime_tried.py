@@ -14,6 +14,7 @@ import pytest
 from fatwheel.doctor.facts import Gpu, GpuFacts
 from fatwheel.errors import FormatError, ToolchainError
 from fatwheel.events import silent
+from fatwheel.provenance.foreign import publishers
 from fatwheel.provenance.lockfile import lock_bytes
 from fatwheel.runtime import gpu, tried
 from fatwheel.runtime.clean import Clean
@@ -165,3 +166,16 @@ def test_torch_is_imported_before_modules_that_want_it(
     found = valid(wheel, try_import(wheel, gather(wheel), places, silent))
     assert [one["module"] for one in found.figures["import"]][-1] == "torch", "it is not here"
     assert {one["module"] for one in found.figures["import"]} == {"torch", "json"}
+
+
+def test_what_a_lock_pins_comes_from_known_places(
+    tmp_path: Path, library: bytes, places: Places
+) -> None:
+    """The lock may be anybody's; a toolchain's own pins are the user's."""
+    for wheel, known in [
+        (locked(tmp_path, library), publishers(places.kernels, places.toolchains)),
+        (foreign(tmp_path / "other", library), None),
+    ]:
+        subject = tried._known(wheel, gather(wheel), places).subject
+        assert subject.packages
+        assert {package.hosts for package in subject.packages} == {known}

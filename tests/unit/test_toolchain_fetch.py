@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -503,3 +504,57 @@ def test_what_is_not_locked_is_refused_before_anything_is_fetched(
     assert caught.value.details == ("a-1.zip", "b-1.zip")
     assert caught.value.hint == "invoke lock --toolchain windows-x"
     assert bare.requests == []
+
+
+def test_a_lock_s_own_places_are_refused_all_at_once_before_anything_is_fetched(
+    bare: Server, tmp_path: Path
+) -> None:
+    known = frozenset({"files.example"})
+    urls = {
+        "a-1.zip": "https://stranger.example/a-1.zip",
+        "b-1.zip": f"{bare.url}/b-1.zip",
+        "c-1.zip": "ftp://files.example/c-1.zip",
+        "d-1.zip": "https://files.example/d-1.zip",
+        "e-1.zip": "https://user:hunter2@other.example:8443/e-1.zip",
+        "f-1.zip": "https://[::1/hunter2",
+    }
+    pins = [
+        Download(name[0], "1", url, name, 1, f"{number:064x}", known)
+        for number, (name, url) in enumerate(urls.items())
+    ]
+    with pytest.raises(FetchError) as caught:
+        fetch(pins, tmp_path, silent)
+    refused = [line.partition(":")[0] for line in caught.value.details]
+    assert refused == ["a-1.zip", "b-1.zip", "c-1.zip", "e-1.zip", "f-1.zip"]
+    assert caught.value.details[0] == "a-1.zip: stranger.example"
+    assert caught.value.details[1] == f"b-1.zip: {bare.url}"
+    assert "other.example:8443" in caught.value.details[3]
+    assert "user" not in caught.value.details[3]
+    assert "--find FOLDER" in (caught.value.hint or "")
+    assert "toolchain file of your own" in (caught.value.hint or "")
+    assert bare.requests == []
+
+
+def test_a_lock_s_file_that_is_there_may_come_from_anywhere(
+    use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    use(PipConfig())
+    content = b"archive"
+    url = f"https://stranger.example/{ARCHIVE}"
+    digest = hashlib.sha256(content).hexdigest()
+    locked = Download("a", "1", url, ARCHIVE, len(content), digest, frozenset())
+    (tmp_path / digest).mkdir()
+    (tmp_path / digest / ARCHIVE).write_bytes(content)
+    [path] = fetch([locked], tmp_path, silent)
+    assert path.read_bytes() == content
+
+
+def test_a_lock_s_file_may_lie_on_the_user_s_index(
+    index: Server, use: Callable[[PipConfig], None], tmp_path: Path
+) -> None:
+    """Without a URL, it is asked for by name, as ever."""
+    content = b"content"
+    index.list("demo", WHEEL)
+    index.serve(f"/files/{WHEEL}", content)
+    [path] = fetch([replace(pin(content), hosts=frozenset())], tmp_path, silent)
+    assert path.read_bytes() == content
