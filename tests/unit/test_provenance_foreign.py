@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
+from fatwheel.errors import FormatError
 from fatwheel.load import list_toolchains, load_recipe, load_toolchain
 from fatwheel.model import Host, Target
 from fatwheel.provenance.buildlock import lock_of, pins_of
 from fatwheel.provenance.foreign import foreign, publishers
+from fatwheel.provenance.lockfile import lock_bytes, read_lock
+
+from .somelocks import some_lock
 
 ROOT = Path(__file__).parents[2]
 KERNELS, TOOLCHAINS = ROOT / "kernels", ROOT / "toolchains"
@@ -23,8 +30,20 @@ def test_all_pins_of_every_toolchain_are_marked() -> None:
         lock = lock_of(target, Host("", "", ""))
         marked = foreign(lock, HOSTS)
         assert marked == lock, "where a lock comes from is no part of what it says"
+        assert lock_bytes(marked) == lock_bytes(lock)
+        assert b'"hosts"' not in lock_bytes(marked)
         assert all(pin.hosts is None for pin in pins_of(lock.recipe, lock.toolchain))
         assert all(pin.hosts == HOSTS for pin in pins_of(marked.recipe, marked.toolchain))
+
+
+def test_a_lock_does_not_say_itself_what_hosts_it_may_name() -> None:
+    lock = some_lock()
+    content = json.loads(lock_bytes(lock))
+    content["toolchain"]["packages"][0]["hosts"] = ["stranger.test"]
+    data = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+    with pytest.raises(FormatError):
+        read_lock(data, "x", KERNELS)
+    assert lock_bytes(read_lock(lock_bytes(lock), "x", KERNELS)) == lock_bytes(lock)
 
 
 def test_every_host_of_this_checkout_s_files_is_known_and_no_other() -> None:

@@ -172,9 +172,11 @@ def test_what_a_lock_pins_comes_from_known_places(
     tmp_path: Path, library: bytes, places: Places
 ) -> None:
     """The lock may be anybody's; a toolchain's own pins are the user's."""
+    other = tmp_path / "other"
+    other.mkdir()
     for wheel, known in [
         (locked(tmp_path, library), publishers(places.kernels, places.toolchains)),
-        (foreign(tmp_path / "other", library), None),
+        (foreign(other, library), None),
     ]:
         subject = tried._known(wheel, gather(wheel), places).subject
         assert subject.packages
