@@ -11,6 +11,7 @@ import netrc
 import os
 import threading
 from collections.abc import Generator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx2
@@ -28,11 +29,10 @@ class Credentials(httpx2.Auth):
 
     def __init__(self, config: PipConfig, border: Border) -> None:
         self._border = border
-        self._places = [
-            url.rstrip("/") + "/"
-            for url in (*config.indexes, *config.find_links)
-            if url.startswith(("http://", "https://"))
-        ]
+        self._places: dict[Origin, list[str]] = {}
+        for url in (*config.indexes, *config.find_links):
+            with suppress(httpx2.InvalidURL):
+                self._places.setdefault(origin_of(url), []).append(url.rstrip("/") + "/")
         self._machines = _machines()
         self._known: dict[Origin, Secret] = {}  # from the keyring
         self._asking = threading.Lock()
@@ -52,8 +52,9 @@ class Credentials(httpx2.Auth):
         auth = split_auth_from_url(place)[0] if place else None
         user = user or (auth[0] if auth else "")
         own = (auth[0], auth[1]) if auth and auth[1] is not None else None
-        secret = given or own or self._machine(origin, user) or self._known.get(origin)
-        response = yield _signed(request, secret)
+        secret = given or own or self._machines.get(origin.host) or self._known.get(origin)
+        # A user alone may be a token, which needs no password.
+        response = yield _signed(request, secret or ((user, "") if user else None))
         if response.status_code != 401 or origin_of(response.url) != origin or given or own:
             return
         if place is None and errand.way != LISTED:
@@ -70,20 +71,11 @@ class Credentials(httpx2.Auth):
 
     def _place(self, url: httpx2.URL, origin: Origin) -> str | None:
         """The user's index or page of this origin, that with the most of the path in common."""
-        if origin not in self._border.places:
-            return None
-        found = [place for place in self._places if origin_of(place) == origin]
-        path = url.path
-        return max(
-            found,
-            key=lambda place: commonprefix(urlsplit(place).path, path).rfind("/"),
-            default=None,
-        )
 
-    def _machine(self, origin: Origin, user: str) -> Secret | None:
-        """What netrc says of this very host, of the user whom the URL names, if it names one."""
-        found = self._machines.get(origin.host)
-        return found if found and user in ("", found[0]) else None
+        def in_common(place: str) -> int:
+            return commonprefix(urlsplit(place).path, url.path).rfind("/")
+
+        return max(self._places.get(origin, ()), key=in_common, default=None)
 
     def _from_keyring(self, origin: Origin, place: str | None, user: str | None) -> Secret | None:
         with self._asking:  # it may ask the user to unlock it, which once is enough for

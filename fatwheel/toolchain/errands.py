@@ -46,6 +46,13 @@ class Origin:
         return host if self.port == _PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     @property
+    def encrypted(self) -> Origin:
+        """The same, or where servers send those on who come over http."""
+        if (self.scheme, self.port) != ("http", _PORTS["http"]):
+            return self
+        return Origin("https", self.host, _PORTS["https"])
+
+    @property
     def address(self) -> IPv4Address | IPv6Address | None:
         """The address that the host is, rather than the name of one; 0.0.0.0 if hard to tell."""
         host = self.host.rstrip(".")
@@ -150,7 +157,7 @@ class Border:
         self.check(errand, request.url)
         errand.last = origin_of(request.url)
         errand.first = errand.first or errand.last
-        if errand.last != errand.first:
+        if errand.last not in (errand.first, errand.first.encrypted):
             request.headers.pop("Authorization", None)
 
     def check(self, errand: Errand, url: httpx2.URL) -> None:

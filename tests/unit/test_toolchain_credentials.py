@@ -66,11 +66,12 @@ def foreign(*sites: Site) -> Way:
     return Way("foreign", frozenset(site.netloc for site in sites))
 
 
-def guarded(content: bytes) -> Answer:
+def guarded(content: bytes, password: str = "hunter2") -> Answer:
     """Only for those who say who they are."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        (body(content) if handler.headers["Authorization"] else status(401))(handler)
+        known = handler.headers["Authorization"] == basic("user", password)
+        (body(content) if known else status(401))(handler)
 
     return answer
 
@@ -214,7 +215,7 @@ def test_the_keyring_is_asked_once_an_index_wants_a_password(
 
     monkeypatch.setattr(credentials, "get_keyring_auth", keyring)
     index = here.site("index.test")
-    url = index.answer("/a", guarded(b"content"))
+    url = index.answer("/a", guarded(b"content", "from the keyring"))
     place = f"{index.url.replace('://', '://user@')}/simple"
     config = PipConfig(indexes=(place,), cert=str(here.ca), timeout=5.0)
     web = Web(config)
@@ -223,7 +224,16 @@ def test_the_keyring_is_asked_once_an_index_wants_a_password(
             assert b"".join(chunks) == b"content"
     web.close()
     assert asked == [(f"{place}/", "user")], "what it said is known then"
-    assert index.sent == [None, *[basic("user", "from the keyring")] * 3]
+    tried = basic("user", "")
+    assert index.sent == [tried, *[basic("user", "from the keyring")] * 3]
+
+
+def test_a_user_alone_may_be_a_token(here: Town) -> None:
+    index = here.site("index.test")
+    place = f"{index.url.replace('://', '://token@')}/simple"
+    url = index.serve("/a", b"content")
+    assert got(here, url, LISTED, PipConfig(indexes=(place,))) == b"content"
+    assert index.sent == [basic("token", "")], "as with pip"
 
 
 def test_the_keyring_knows_hosts_that_an_index_lists_and_none_that_pins_name(

@@ -206,3 +206,21 @@ def test_no_cookie_is_kept(here: Town, publisher: Site, way: Way) -> None:
     url = publisher.answer("/a", redirect(content, ("Set-Cookie", "id=1; Path=/")))
     assert got(here, url, way) == b"content"
     assert publisher.cookies == [None, None]
+
+
+def test_what_is_said_to_one_origin_stays_there() -> None:
+    border = Border(PipConfig(trusted_hosts=("index.corp",)))
+    for first, then, kept in [
+        ("https://a.test/x", "https://a.test/y", True),
+        ("https://a.test/x", "https://b.test/x", False),
+        ("https://a.test/x", "https://a.test:8443/x", False),
+        ("http://index.corp/x", "https://index.corp/x", True),
+        ("http://index.corp:8080/x", "https://index.corp/x", False),
+        ("http://index.corp/x", "https://a.test/x", False),
+    ]:
+        errand = Errand(LISTED)
+        signed = {"Authorization": "Basic x"}
+        for url in (first, then):
+            request = httpx2.Request("GET", url, headers=signed, extensions=errand.extensions)
+            border.cross(request)
+        assert ("Authorization" in request.headers) == kept, (first, then)
