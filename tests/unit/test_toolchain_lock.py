@@ -13,6 +13,7 @@ import pytest
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
 from fatwheel.events import Event, silent
 from fatwheel.load import load_toolchain
+from fatwheel.toolchain import compare as compare_module
 from fatwheel.toolchain import lock as lock_module
 from fatwheel.toolchain.compare import Finding
 from fatwheel.toolchain.lock import LockReport, lock_toolchains, refusal
@@ -143,6 +144,20 @@ def test_a_size_that_no_server_says_is_found_out(world: Publishers) -> None:
     assert of(report, TORCH_FILE).new == {"size": len(TORCH)}
     assert "its size is published nowhere" in of(report, TORCH_FILE).note
     assert world.file.read_text() != text
+
+
+def test_a_file_of_which_nobody_says_the_size_has_an_end(
+    world: Publishers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write_locked()
+    world.write(torch=f'sha256 = "{sha256(TORCH)}"')
+    place = "/whl/cu121/" + TORCH_FILE.replace("+", "%2B")
+    world.server.answers[place] = without_length(TORCH)
+    monkeypatch.setattr(compare_module, "_LARGEST", len(TORCH) - 1)
+    report = lock(world)
+    assert of(report, TORCH_FILE).state == "unreachable"
+    assert of(report, TORCH_FILE).note == f"more than {len(TORCH) - 1} bytes come"
+    assert list((world.downloads / "incoming").iterdir()) == []
 
 
 def test_what_moved_is_told_and_stays(world: Publishers) -> None:

@@ -120,6 +120,8 @@ def test_a_registry_that_does_not_say_the_digest(server: Server, web: Web) -> No
         'Bearer realm="http://elsewhere.invalid/auth",service="s"',  # a token in the clear
         'Bearer service="s"',
         'Bearer realm="http://[::1",service="s"',
+        'Bearer realm="https://169.254.169.254/latest",service="s"',  # the cloud's
+        'Bearer realm="https://user:word@elsewhere.invalid/auth",service="s"',
     ],
 )
 def test_a_registry_that_wants_credentials(server: Server, web: Web, challenge: str) -> None:
