@@ -1,0 +1,1 @@
+"""What a hostile project installs: nothing but what its attempts met."""

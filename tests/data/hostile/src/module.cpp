@@ -1,0 +1,1 @@
+extern "C" int fatwheel_hostile_module() { return 1; }
