@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import FormatError
 from ..provenance.buildlock import BuildLock
-from ..provenance.jsonfile import read_object
+from ..jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..provenance.sbom import FILE as SBOM_FILE

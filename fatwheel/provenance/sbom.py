@@ -39,7 +39,7 @@ from packageurl import PackageURL
 from ..errors import FormatError
 from ..model import Material
 from .buildlock import BuildLock, materials_of
-from .jsonfile import json_bytes, read_object
+from ..jsonfile import json_bytes, read_object
 
 FILE = "sboms/fatwheel.cdx.json"
 

@@ -17,7 +17,7 @@ from ..files import digest_of
 from ..mapped import STEP, let_go
 from ..postlink.record import FILE as RECORD_FILE
 from ..provenance.beside import LOCK, STATEMENT, beside
-from ..provenance.jsonfile import MOST
+from ..jsonfile import MOST
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.statement import FILE as STATEMENT_FILE

@@ -20,7 +20,7 @@ from ..fatbin.parity import shorten
 from ..postlink.record import FILE as RECORD_FILE
 from ..postlink.record import record_of
 from ..provenance.buildlock import BuildLock, materials_of, recorded
-from ..provenance.jsonfile import read_object
+from ..jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..provenance.sbom import FILE as SBOM_FILE

@@ -16,7 +16,7 @@ from securesystemslib.dsse import Envelope
 
 from fatwheel.errors import UsageError
 from fatwheel.provenance.beside import ENVELOPE, STATEMENT, beside, write_beside
-from fatwheel.provenance.jsonfile import MOST
+from fatwheel.jsonfile import MOST
 from fatwheel.provenance.signing import envelope_bytes, load_signer
 from fatwheel.verify.findings import NOTE, WARNING, WRONG, Finding
 from fatwheel.verify.signature import signature_findings
