@@ -25,24 +25,28 @@ _MOST_DIGITS = 60  # of a number; Python reads long ones in quadratic time, or n
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_object(data: bytes, where: str, most: int = MOST) -> dict[str, Any]:
+def read_object(
+    data: bytes, where: str, most: int = MOST, most_values: int = MOST_VALUES
+) -> dict[str, Any]:
     """The JSON object that a file holds. most: bytes.
 
     FormatError where it is none, too large or too deep, or says a thing twice: of that, readers
     believe different halves.
     """
-    found = read_value(data, where, most)
+    found = read_value(data, where, most, most_values)
     if not isinstance(found, dict):
         raise FormatError("it is not one JSON object", where=where)
     return found
 
 
-def read_value(data: bytes, where: str, most: int = MOST) -> Any:
+def read_value(
+    data: bytes, where: str, most: int = MOST, most_values: int = MOST_VALUES
+) -> Any:
     """Any JSON value, within the same bounds. Raises FormatError as `read_object`."""
     if len(data) > most:
         raise FormatError(f"it has {len(data)} bytes; {most} are the most", where=where)
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise FormatError(f"it has more than {MOST_VALUES} values", where=where)
+    if sum(map(data.count, (b",", b"[", b"{"))) > most_values:
+        raise FormatError(f"it has more than {most_values} values", where=where)
     try:
         text = data.decode("utf-8")
         found = json.loads(

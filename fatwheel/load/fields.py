@@ -320,11 +320,10 @@ Bytes = Annotated[int, _between(1, _LARGEST, "a size; valid: a number of bytes a
 Size = Annotated[int, BeforeValidator(_size), _between(1, 1 << 50, "a size of memory")]
 Seconds = Annotated[float, AfterValidator(_seconds)]
 Epoch = Annotated[int, BeforeValidator(_epoch)]
+AnyEpoch = Annotated[int, _between(0, LAST_EPOCH, "a time that a wheel can hold")]
 Major = Annotated[int, _between(1, 999, "a major version; valid: as in 12")]
 OsBuild = Annotated[int, _between(0, 10**6, "a build of Windows; valid: as in 20348")]
 Role = Literal["compiler", "build", "runtime", "installer"]
-Nothing = Literal[""]
-Zero = Literal[0]
 
 # How many there may be at most.
 FEW, MANY = 100, 1000
