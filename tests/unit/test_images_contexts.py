@@ -191,7 +191,7 @@ def test_a_name_that_a_template_mistypes_is_an_error() -> None:
         (
             package_of(LINUX, "ninja", filename="ninja $(reboot).whl"),
             ConfigError,
-            "cannot be the name",
+            "cannot be a word",
         ),
         (
             dataclasses.replace(ARCHIVES, interpreters=ARCHIVES.interpreters[:1]),
