@@ -39,9 +39,7 @@ def read_object(
     return found
 
 
-def read_value(
-    data: bytes, where: str, most: int = MOST, most_values: int = MOST_VALUES
-) -> Any:
+def read_value(data: bytes, where: str, most: int = MOST, most_values: int = MOST_VALUES) -> Any:
     """Any JSON value, within the same bounds. Raises FormatError as `read_object`."""
     if len(data) > most:
         raise FormatError(f"it has {len(data)} bytes; {most} are the most", where=where)

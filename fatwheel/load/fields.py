@@ -35,21 +35,19 @@ FIRST_EPOCH = int(datetime(1980, 1, 1, tzinfo=timezone.utc).timestamp())
 LAST_EPOCH = int(datetime(2107, 12, 31, 23, 59, 58, tzinfo=timezone.utc).timestamp())
 
 # Variables that a build gets from fatwheel; a recipe that set them would overrule it.
-_SET_HERE = frozenset(
-    "CC CUDA_HOME CUDA_PATH CXX HOME LC_ALL MAX_JOBS PATH PYTHONHASHSEED PYTORCH_NVCC "
-    "SOURCE_DATE_EPOCH TEMP TMP TMPDIR TORCH_CUDA_ARCH_LIST _LINK_".split()
+_SET_HERE = re.compile(
+    r"CC|CUDA_HOME|CUDA_PATH|CXX|FATWHEEL_\w*|HOME|LC_ALL|MAX_JOBS|PATH|PYTHONHASHSEED|PYTORCH_NVCC|"
+    r"SOURCE_DATE_EPOCH|TEMP|TMP|TMPDIR|TORCH_CUDA_ARCH_LIST|_LINK_"
 )
-# Variables that act on programs before the project has its turn: on the stand-ins for compilers, on
-# the Python and the shell that run them, on the loader of them all. And what compilers take from
-# variables besides their arguments: it belongs into the project's flags, which a unit's key covers.
-_HEEDED = frozenset(
-    "BASH_ENV COMSPEC ENV GCONV_PATH GLIBC_TUNABLES LOCPATH PATHEXT SHELLOPTS SYSTEMDRIVE "
-    "SYSTEMROOT WINDIR "
-    "CL COMPILER_PATH GCC_EXEC_PREFIX LINK NVCC_APPEND_FLAGS NVCC_CCBIN NVCC_PREPEND_FLAGS _CL_".split()
+# Variables that act on programs before the project has its turn: on the stand-ins for compilers,
+# on the Python and the shell that run them (PYTHON_X are projects' own), on the loader of them
+# all. And what compilers take from variables besides their arguments: it belongs into the project's
+# flags, which a unit's key covers.
+_HEEDED = re.compile(
+    r"BASH_ENV|BASH_FUNC_\w*|COMSPEC|DYLD_\w+|ENV|GCONV_PATH|GLIBC_TUNABLES|LD_\w+|LOCPATH|PATHEXT|"
+    r"PYTHON[A-Z0-9]+|SHELLOPTS|SYSTEMDRIVE|SYSTEMROOT|WINDIR|"
+    r"CL|COMPILER_PATH|GCC_EXEC_PREFIX|LINK|NVCC_APPEND_FLAGS|NVCC_CCBIN|NVCC_PREPEND_FLAGS|_CL_"
 )
-# LD_PRELOAD and others of the loader; PYTHONPATH and all that Python itself reads, but not PYTHON_X,
-# which are projects' own.
-_HEEDED_KINDS = re.compile(r"LD_\w+|DYLD_\w+|PYTHON[A-Z0-9]+|BASH_FUNC_\w*", re.ASCII)
 
 # Hosts from which plain http is taken: this machine.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -140,9 +138,9 @@ def _variable(name: str) -> str:
     if len(name) > _LONG or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError("not the name of an environment variable; valid: letters, digits, _")
     known = name.upper()  # Windows does not tell capitals
-    if known in _SET_HERE or known.startswith("FATWHEEL_"):
+    if _SET_HERE.fullmatch(known):
         raise ValueError("fatwheel sets this variable itself; remove it")
-    if known in _HEEDED or _HEEDED_KINDS.fullmatch(known):
+    if _HEEDED.fullmatch(known):
         raise ValueError("compilers, or what starts them, would heed this variable; remove it")
     return name
 
@@ -237,6 +235,8 @@ def _url(text: str) -> str:
     name = unquote(parts.path.rpartition("/")[2])
     # Of RFC 3986's characters those that mean nothing to a shell.
     plain = re.fullmatch(r"[\w.~:/@%+,=!\[\]-]+", text, re.ASCII)
+    if ".." in parts.path.split("/"):
+        raise ValueError(f"{shown(text)} leads out of its folder")
     if not host or not plain or not re.fullmatch(_FILE, name, re.ASCII):
         raise ValueError(
             f"{shown(text)} is not the URL of a file; valid: as in https://host/a/file.zip"
@@ -260,9 +260,7 @@ PublicVersion = Annotated[str, AfterValidator(_public_version)]
 Torch = Annotated[
     str, AfterValidator(_public_version), _matching(r"[\w.]+", "a torch; valid: as in 2.11.0")
 ]
-Release = Annotated[
-    str, _matching(r"\d{1,9}(\.\d{1,9}){1,9}", "a version; valid: as in 13.0")
-]
+Release = Annotated[str, _matching(r"\d{1,9}(\.\d{1,9}){1,9}", "a version; valid: as in 13.0")]
 Python = Annotated[str, _matching(r"3\.\d{1,3}", "a Python; valid: as in 3.11")]
 # What a Python says of itself: 3.11.7, 3.14.0rc1+.
 FullPython = Annotated[
@@ -270,7 +268,7 @@ FullPython = Annotated[
 ]
 # `g++ 12.2.0`, `cl 19.38.33130`; what gcc says may have a vendor's words behind.
 Compiler = Annotated[
-    str, _matching(r"[\w.+-]+ [\w.+~:()/-]+", "a compiler; valid: as in g++ 12.2.0")
+    str, _matching(r"[\w.+-]+ [\w.+~:()-]+", "a compiler; valid: as in g++ 12.2.0")
 ]
 Platform = Annotated[
     str, _matching("(linux|win)-[a-z0-9_]+", "a platform; valid: as in linux-x86_64")

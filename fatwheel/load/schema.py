@@ -71,9 +71,7 @@ class PackageTable(RuntimeTable):
     """A wheel: of the user's index, or of a URL, and then size and sha256 may be unknown."""
 
     url: fields.Url | None = Field(None, description="where the wheel is, if not on the index")
-    role: fields.Role = Field(
-        description="'compiler', 'build', 'runtime' or 'installer'"
-    )
+    role: fields.Role = Field(description="'compiler', 'build', 'runtime' or 'installer'")
 
 
 class BuildTable(Table):
@@ -119,7 +117,9 @@ class BaseTable(Table):
 
 class ContainersTable(Table):
     os: Literal["linux", "windows"] = Field(description="'linux' or 'windows'")
-    os_build: fields.OsBuild | None = Field(None, description="the Windows build of the base, as in 20348")
+    os_build: fields.OsBuild | None = Field(
+        None, description="the Windows build of the base, as in 20348"
+    )
     bases: Annotated[list[BaseTable], fields.Few] = Field(description="the images to build on")
 
 

@@ -1,7 +1,7 @@
 """What may stand in fatwheel.lock.json: every value of the kind that its own file must have it.
 
 The kinds are those of recipes and toolchains (`load.fields`), so that a lock from anywhere can say
-nothing that no TOML file could. Lists are bounded, too. What lies between values is looked for last.
+nothing that no TOML file could. Lists are bounded, too. What lies between values comes last.
 
     {"schema": 1, "fatwheel": "0.1.0", "python": "3.11", "torch": "2.11.0",
      "recipe": {"name": ..., "source": {"package": {...}, "folder": "", "sha256": ...}, ...},

@@ -81,7 +81,8 @@ DAMAGES: dict[str, tuple[Change, str]] = {
         "must begin with https://",
     ),
     "a size below zero": (
-        lambda lock: lock["toolchain"]["packages"][0].update(size=-1), "toolchain.packages.0.size: -1 is not a size",
+        lambda lock: lock["toolchain"]["packages"][0].update(size=-1),
+        "toolchain.packages.0.size: -1 is not a size",
     ),
     "a recipe elsewhere": (lambda lock: lock["recipe"].update(name="../x"), "is no name"),
     "a project elsewhere": (lambda lock: lock["recipe"].update(project="/x"), "is not a name"),
