@@ -151,16 +151,16 @@ def mistakes_between(file: LockedFile) -> Iterator[str]:
     recipe, toolchain = file.recipe, file.toolchain
     if (recipe.source.package is None) == (recipe.source.folder == ""):
         yield "recipe.source: it must have either a package or a folder"
-    wheels = (*recipe.runtime, *toolchain.packages, *toolchain.torch_packages)
+    packages = (*toolchain.packages, *toolchain.torch_packages)
     sources = [recipe.source.package] if recipe.source.package else []
-    for one in (*wheels, *sources):
+    for one in (*sources, *recipe.runtime, *packages):
         sdist = isinstance(one, LockedSdist)
         parse = parse_sdist_filename if sdist else parse_wheel_filename
         if parse(one.filename)[:2] != (canonicalize_name(one.name), Version(one.version)):
             yield f"{one.filename} is not {one.name} {one.version}"
     files: dict[str, str] = {}
-    for pin in (*wheels, *_downloads(toolchain)):
-        # Not every disk tells capitals.
+    for pin in (*packages, *_downloads(toolchain)):
+        # They can lie in one folder, and not every disk tells capitals.
         if files.setdefault(pin.filename.lower(), pin.sha256) != pin.sha256:
             yield f"{pin.filename}: two files have this name"
 
