@@ -143,7 +143,7 @@ def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> 
 
 def _default_torch_mistakes(raw: Raw) -> Mistakes:
     torches = [build.get("torch") for _, build in tables(raw, "builds")]
-    known = [torch for torch in dict.fromkeys(torches) if isinstance(torch, str)]
+    known = list(dict.fromkeys(torch for torch in torches if isinstance(torch, str)))
     default = raw.get("default_torch")
     if default is None and len(known) > 1:
         yield ("default_torch",), "missing: the torch to build against unless asked otherwise"

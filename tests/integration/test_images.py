@@ -358,26 +358,13 @@ def committed(lent: LentEngine, name: str, *changes: str) -> str:
     return f"fatwheel-test/{name}:latest"
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "words"),
-    [
-        (
-            "onbuild",
-            "ONBUILD ADD http://nowhere.invalid/x /x",
-            "ONBUILD ADD http://nowhere.invalid",
-        ),
-        ("shell", 'SHELL ["/bin/bash", "-c"]', "SHELL"),
-    ],
-)
-def test_a_base_that_would_act_on_the_build(
-    small: Small, name: str, change: str, words: str
-) -> None:
+def test_a_base_whose_triggers_would_act_on_the_build(small: Small) -> None:
     """It is refused before anything is fetched, sent or built."""
-    small.base(committed(small.lent, name, change))
+    small.base(committed(small.lent, "onbuild", "ONBUILD ADD http://nowhere.invalid/x /x"))
     events: list[Event] = []
     with pytest.raises(ToolchainError) as caught:
         small.images(small.toolchain(), events.append)
-    assert words in "\n".join(caught.value.details)
+    assert caught.value.details == ("ONBUILD ADD http://nowhere.invalid/x /x",)
     assert not any(isinstance(event, Progress) for event in events)
     assert not (small.cache / "logs" / "images").exists()
     client: Any = small.lent.client()
