@@ -16,7 +16,7 @@ from functools import total_ordering
 
 from .errors import UsageError
 
-_NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)")
+_NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)", re.ASCII)
 
 # Compute capabilities of NVIDIA GPUs from 7.5 on (NVIDIA, "CUDA GPU Compute Capability").
 # 8.7 and 11.0 are Jetson Orin and Thor; 10.3 is B300; 12.1 is DGX Spark.

@@ -18,10 +18,11 @@ from typing import Any
 
 from .arch import Arch, parse_arch
 from .decoders import DECODERS
-from .errors import ConfigError, UsageError
+from .errors import ConfigError, FatwheelError
 from .fatbin.container import Entry, payload
 from .fatbin.cubin import kernel_names_of_cubin, read_cubin
 from .files import replacing
+from .jsonfile import MOST, read_object
 from .model import Recipe, Toolchain, Unit
 
 SCHEMA = 1
@@ -92,7 +93,8 @@ def proof_path(recipe: Recipe, toolchain: Toolchain, archs: tuple[Arch, ...]) ->
 def read_proof(path: Path) -> Proof:
     """Raises ConfigError for a file that is no proof."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            data = read_object(stream.read(MOST + 1), path.name)
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
         return Proof(
@@ -105,7 +107,7 @@ def read_proof(path: Path) -> Proof:
             units=tuple(_read_unit(unit) for unit in data["units"]),
             path=path,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, FatwheelError) as error:
         raise ConfigError(
             f"not a proof: {error!r}",
             where=str(path),

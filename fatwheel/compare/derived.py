@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ..errors import FormatError
-from ..provenance.jsonfile import read_object
+from ..jsonfile import read_object
 from .differences import Difference, Place
 from .documents import differing_fields, said
 from .pins import differing_text

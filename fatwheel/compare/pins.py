@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import FormatError
-from ..provenance.jsonfile import read_object
+from ..jsonfile import read_object
 from ..provenance.lockchanges import differences
 from ..provenance.lockfile import read_lock
 from .device import Slices

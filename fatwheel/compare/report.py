@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import FormatError, RebuildError
 from ..fatbin.binary import HEAD
-from ..provenance.jsonfile import read_object
+from ..jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK
 from ..provenance.sbom import FILE as SBOM
 from ..provenance.statement import FILE as STATEMENT

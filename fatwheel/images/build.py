@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from docker import errors as docker_errors
-
 from ..containers.client import DockerEngine, engine_errors
 from ..containers.layouts import build_arguments
 from ..containers.specs import EngineFacts
@@ -25,6 +23,7 @@ from ..toolchain.fetch import check_hosts
 from .bases import VARIABLE, named_bases
 from .contexts import BuildContext, contexts_of
 from .following import Following
+from .foundation import inspect, ready_base
 from .ingredients import FILES, alone, check_locked, fetched
 from .stream import size_of, tar_of
 
@@ -84,7 +83,7 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
     named = named_bases().get(python)
     if named is None:
         return {}
-    found = _inspect(engine, named)
+    found = inspect(engine, named)
     if found is None:
         raise EngineError(
             f"the engine has no image {named}",
@@ -96,21 +95,10 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
 
 
 def _found(engine: DockerEngine, context: BuildContext, built: bool = False) -> Image | None:
-    found = _inspect(engine, context.tag)
+    found = inspect(engine, context.tag)
     if found is None:
         return None
     return Image(context.kind, context.tag, str(found["Id"]), int(found["Size"]), built)
-
-
-def _inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
-    """What the engine knows of an image; None where it has none of that name."""
-    api: Any = engine.api  # the stubs leave this call without types
-    with engine_errors(f"look for the image {name}", engine.endpoint):
-        try:
-            found: Mapping[str, Any] = api.inspect_image(name)
-        except docker_errors.ImageNotFound:
-            return None
-    return found
 
 
 def _ensure(
@@ -118,6 +106,7 @@ def _ensure(
 ) -> Image:
     image = _found(engine, context)
     if image is None:
+        ready_base(engine, context.base, emit)
         places = fetched(context, cache, emit)
         _build(engine, context, places, build_options(engine, context, containers), cache, emit)
         image = _found(engine, context, built=True)

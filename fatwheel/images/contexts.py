@@ -4,6 +4,9 @@ An image is made in two layers: the *toolchain* (compiler, CUDA, Pythons, ninja)
 that the *env*, one Python with one torch. A build context holds a Dockerfile and everything that
 it copies. Its tag is a digest of all that: the same inputs give the same tag on every machine.
 
+Nothing is quoted, for each value is one word that means itself alike to a Dockerfile, a shell, cmd
+and pip; whatever else a value may be, wherever it came from, nothing is rendered of it.
+
 Pure: no network, no engine. Templates: docker/linux and docker/windows.
 """
 
@@ -11,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
 from .. import provision
 from ..containers.layouts import Layout, layout_of
@@ -32,7 +36,14 @@ REPOSITORY = "fatwheel"
 _BATCH = 600 * 10**6
 _EARLY = ("compiler", "build")  # roles of packages that belong to the toolchain, not to a torch
 _UNKNOWN = "0" * 64  # stands for a digest that is not known yet; nothing has it
-_PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)  # a file name that means nothing to a shell
+# No blank, no line end, no quotation mark, and nothing that a shell, cmd, a Dockerfile or pip would
+# replace; no dash at the start, with which options begin. Paths of Windows have backslashes, which
+# nothing there takes for more (`# escape=`).
+_WORD = re.compile(r"[A-Za-z0-9_/.][A-Za-z0-9_./:@+!-]*")
+_WINDOWS_PATH = re.compile(r"[A-Z]:(\\[A-Za-z0-9_.+!-]+)+")
+# distribution/reference: a path's component, and a tag.
+_TAG = re.compile(r"fatwheel/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*:\w[\w.-]{0,127}", re.ASCII)
+SUMS = "SHA256SUMS"  # a file beside those of a context, where it is written into a folder
 _MAIN = b"from fatwheel.provision.image import main\n\nmain()\n"
 
 File = Package | Download
@@ -103,16 +114,12 @@ class _Batch:
         return f"requirements/{self.name}"
 
     @property
-    def sources(self) -> str:
-        return " ".join(f"files/{package.filename}" for package in self.packages)
+    def sources(self) -> tuple[str, ...]:
+        return tuple(f"files/{package.filename}" for package in self.packages)
 
     @property
     def text(self) -> bytes:
-        lines = [
-            f"{package.name}=={package.version} --hash=sha256:{package.sha256 or _UNKNOWN}\n"
-            for package in self.packages
-        ]
-        return "".join(lines).encode()
+        return "".join(map(_requirement, self.packages)).encode()
 
 
 @dataclass(frozen=True)
@@ -202,11 +209,14 @@ class _Maker:
         wheels = [package for batch in batches for package in batch.packages]
         # In the order of names, whatever that of the toolchain's file.
         every = sorted([*files, *wheels], key=_filename)
-        for file in every:
-            if not _PLAIN.fullmatch(file.filename):
-                raise ConfigError(f"{file.filename!r} cannot be the name of an image's file")
+        _check_names(every)
         ordered = tuple(sorted(texts.items()))
         tag = f"{REPOSITORY}/{self.toolchain.name}:{name}-{_digest(base, ordered, every)}"
+        if not _TAG.fullmatch(tag):
+            raise ConfigError(
+                f"no image can be called {tag!r:.120}",
+                hint="the toolchain's name needs small letters, digits, and single . _ - between",
+            )
         return BuildContext(kind, tag, base, ordered, tuple(every))
 
     def _texts(
@@ -241,14 +251,48 @@ class _Maker:
             "home_of": layout.interpreter_home,
             "python_of": layout.interpreter_of,
             "first_python": layout.interpreter_of(pythons[0]) if pythons else "",
-            "cuda_sources": " ".join(f"files/{name}" for name in names),
-            "cuda_archives": " ".join(layout.file(name) for name in names),
+            "cuda_sources": tuple(f"files/{name}" for name in names),
+            "cuda_archives": tuple(layout.file(name) for name in names),
         }
 
 
+def _words(value: Any) -> str:
+    """What a template puts into a text: a word, a number, or several words."""
+    if isinstance(value, Undefined):
+        return str(value)  # which is an error
+    if isinstance(value, tuple):
+        return " ".join(map(_words, value))
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str) and (_WORD.fullmatch(value) or _WINDOWS_PATH.fullmatch(value)):
+        return value
+    raise ConfigError(
+        f"{value!r:.120} cannot be a word of a Dockerfile",
+        hint="valid: letters, digits and _ . / : @ + ! -, of which the first is no dash",
+    )
+
+
+def _requirement(package: Package) -> str:
+    """A line for pip."""
+    name, version, sha256 = map(_words, (package.name, package.version, package.sha256 or _UNKNOWN))
+    return f"{name}=={version} --hash=sha256:{sha256}\n"
+
+
+def _check_names(files: Sequence[File]) -> None:
+    """Raise ConfigError where files cannot lie in one folder under their names."""
+    times = Counter(file.filename.lower() for file in dict.fromkeys(files))
+    for file in files:
+        if "/" in _words(file.filename) or file.filename.lower() == SUMS.lower():
+            raise ConfigError(f"{file.filename!r:.120} cannot be the name of an image's file")
+        if times[file.filename.lower()] > 1:
+            raise ConfigError(f"two files of an image are called {file.filename!r:.120}")
+
+
+# Every value that is put into a template goes through `_words`: none can be forgotten.
 _TEMPLATES = Environment(
     loader=FileSystemLoader(TEMPLATES),
     undefined=StrictUndefined,
+    finalize=_words,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,

@@ -17,7 +17,6 @@ from ..containers.causes import cause_of
 from ..errors import EngineError
 from ..events import Emit, Progress
 from ..text import clean
-from .bases import VARIABLE
 from .contexts import BuildContext
 
 LABEL = "image"
@@ -117,30 +116,12 @@ class Following:
                 details=[*_shortened(self._instruction), *self._last, log],
                 hint="mend what it says and run the same command again: it goes on from here",
             )
-        if self._instruction.startswith("FROM"):
-            return self._no_base(said, where, log)
         cause = cause_of(said)
         return EngineError(
             f"cannot build an image: {cause.what or said}",
             where=where,
             details=[*([said] if cause.what else []), *self._last, log],
             hint=cause.hint,
-        )
-
-    def _no_base(self, said: str, where: str, log: str) -> EngineError:
-        base = self._context.base
-        cause = cause_of(said)
-        if "does not fit the engine's host" in cause.what:
-            what, hint = cause.what, cause.hint
-        else:
-            what = f"the engine can neither find nor fetch the base image {base}"
-            hint = (
-                "does the engine have a network, and know the proxy (`docker info`)? Without one: "
-                f"`docker pull {base}` elsewhere, then `docker save` and `docker load`; or build "
-                f"on an image of your own: {VARIABLE}=3.11=IMAGE"
-            )
-        return EngineError(
-            f"cannot build an image: {what}", where=where, details=[said, log], hint=hint
         )
 
 

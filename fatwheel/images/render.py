@@ -22,11 +22,10 @@ from typing import Any
 from ..events import Emit
 from ..files import disk_error
 from ..model import Toolchain
-from .contexts import BuildContext, contexts_of
+from .contexts import SUMS, BuildContext, contexts_of
 from .ingredients import alone, check_locked, fetched
 
 DOCUMENT = "context.json"
-SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..arch import parse_arch
 from ..errors import ConfigError, UsageError
 from ..model import (
@@ -31,6 +33,7 @@ from ..model import (
     TorchBuild,
 )
 from ..sourcetree import tree_digest
+from . import fields
 from .crosschecks import recipe_mistakes, toolchain_mistakes
 from .imagechecks import filename_of, image_mistakes
 from .mistakes import schema_mistakes, suggestion
@@ -52,6 +55,11 @@ else:
     import tomli as tomllib
 
 RECIPE_FILE = "recipe.toml"
+# What a TOML file may be at most; the largest toolchain has 50 KiB and 700 lines.
+_MOST = 1 << 20  # bytes
+_LONGEST_LINE = 20_000  # characters
+_MOST_VALUES = 20_000
+_MISTAKES_SHOWN = 100
 VERIFY_FILE = "verify.py"  # where the recipe names no other
 
 
@@ -63,6 +71,7 @@ def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
     file = _recipe_file(name_or_path, kernels_dir)
     places, raw = _read(file)
     mistakes = [*schema_mistakes(RecipeFile, raw), *recipe_mistakes(raw)]
+    mistakes += _name_mistakes(file.parent.resolve().name)
     mistakes += _missing_folders(raw, file)
     mistakes += _script_mistakes(raw, file)
     _refuse(file, places, mistakes, hint="docs/recipes.md explains every key")
@@ -123,9 +132,11 @@ def _unknown(what: str, name: str, known: Sequence[str], folder: Path) -> UsageE
 def _read(file: Path) -> tuple[Places, dict[str, Any]]:
     """A TOML file's lines and values; ConfigError where it is none."""
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(_MOST + 1)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
+    _check_bounds(data, file)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -141,8 +152,22 @@ def _read(file: Path) -> tuple[Places, dict[str, Any]]:
         raise _unparsable(file, "1: nested too deeply") from error
 
 
+def _check_bounds(data: bytes, file: Path) -> None:
+    """Raise ConfigError for what would take a parser long, or much memory."""
+    lines = data.split(b"\n")
+    longest = max(range(len(lines)), key=lambda number: len(lines[number]))
+    if len(data) > _MOST:
+        raise _unparsable(file, f"1: it has more than {_MOST} bytes")
+    if len(lines[longest]) > _LONGEST_LINE:
+        raise _unparsable(file, f"{longest + 1}: the line has more than {_LONGEST_LINE} bytes")
+    if data.count(b",") + data.count(b"=") + data.count(b"[") > _MOST_VALUES:
+        raise _unparsable(file, f"1: it has more than {_MOST_VALUES} values")
+
+
 def _syntax_mistake(message: str, text: str) -> str:
     """`LINE:COLUMN: MESSAGE` from the parser's words."""
+    if message.startswith("Exceeds the limit"):  # of sys.set_int_max_str_digits
+        return "1: a number has too many digits"
     match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
     if match:
         return f"{match[2]}:{match[3]}: not TOML: {match[1]}"
@@ -159,10 +184,19 @@ def _unparsable(file: Path, mistake: str) -> ConfigError:
     )
 
 
+def _name_mistakes(name: str) -> list[tuple[Key, str]]:
+    """A recipe is called like its folder, and locks and records tell that name."""
+    try:
+        TypeAdapter(fields.Name).validate_python(name)
+    except ValidationError:
+        return [((), f"{fields.shown(name)} is no name of a folder that a recipe can have")]
+    return []
+
+
 def _missing_folders(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
     source = raw.get("source")
     folder = source.get("folder") if isinstance(source, dict) else None
-    if not isinstance(folder, str) or os.path.isdir(file.parent / folder):
+    if not isinstance(folder, str) or "\0" in folder or os.path.isdir(file.parent / folder):
         return []
     return [(("source", "folder"), f"{folder!r}: no such folder beside this file")]
 
@@ -183,10 +217,12 @@ def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: s
         return
     lines = sorted((places.line(key), dotted(key), message) for key, message in mistakes)
     count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    said = [f"{_shown(file)}:{line}: {key}: {message}" for line, key, message in lines]
+    more = len(said) - _MISTAKES_SHOWN
     raise ConfigError(
         count,
         where=_shown(file),
-        details=[f"{_shown(file)}:{line}: {key}: {message}" for line, key, message in lines],
+        details=[*said[:_MISTAKES_SHOWN], *([f"... and {more} more"] if more > 0 else [])],
         hint=hint,
     )
 

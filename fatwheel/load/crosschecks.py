@@ -10,14 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from packaging.utils import (
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    canonicalize_name,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
-from packaging.version import InvalidVersion, Version
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
 
 from ..arch import parse_arch
 from ..errors import UsageError
@@ -86,12 +80,8 @@ def _sdist_mistakes(sdist: object, recipe: Raw) -> Mistakes:
         return
     try:
         name, version = parse_sdist_filename(sdist)
-    except InvalidSdistFilename:
-        yield (
-            ("source", "sdist"),
-            f"{sdist!r} is not an sdist's file name; valid: as in flash_attn-2.3.6.tar.gz",
-        )
-        return
+    except ValueError:  # InvalidSdistFilename, or a number in it that is too long
+        return  # which `schema` says
     for contradiction in _contradictions(name, version, recipe.get("project"), recipe):
         yield ("source", "sdist"), f"{sdist!r} is a file of {contradiction}"
 
@@ -102,7 +92,7 @@ def _contradictions(name: str, version: Version, wanted: object, table: Raw) -> 
         yield f"{name}, not of {wanted}"
     try:
         differs = Version(table.get("version", "")) != version
-    except (InvalidVersion, TypeError):
+    except (ValueError, TypeError):
         return
     if differs:
         yield f"version {version}, not {table['version']}"
@@ -153,7 +143,7 @@ def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> 
 
 def _default_torch_mistakes(raw: Raw) -> Mistakes:
     torches = [build.get("torch") for _, build in tables(raw, "builds")]
-    known = [torch for torch in dict.fromkeys(torches) if isinstance(torch, str)]
+    known = list(dict.fromkeys(torch for torch in torches if isinstance(torch, str)))
     default = raw.get("default_torch")
     if default is None and len(known) > 1:
         yield ("default_torch",), "missing: the torch to build against unless asked otherwise"
@@ -165,14 +155,14 @@ def _package_mistakes(
     packages: Iterable[tuple[int, Raw]], place: Key, *, taken: list[str]
 ) -> Mistakes:
     """Mistakes of an array of packages; `taken` are names that the environment has already."""
-    taken = list(taken)
+    known = set(taken)
     for index, package in packages:
         key = (*place, index)
         name = package.get("name")
         if isinstance(name, str):
-            if canonicalize_name(name) in taken:
+            if canonicalize_name(name) in known:
                 yield (*key, "name"), f"a second package {name!r}"
-            taken.append(canonicalize_name(name))
+            known.add(canonicalize_name(name))
         yield from _file_mistakes(package, key)
         if "url" not in package:
             # Nobody but the index can say what these are, and it is asked by them.
@@ -187,9 +177,8 @@ def _file_mistakes(package: Raw, key: Key) -> Mistakes:
         return
     try:
         name, version, _, _ = parse_wheel_filename(file)
-    except InvalidWheelFilename:
-        yield (*key, "file"), f"{file!r} is not a wheel's file name"
-        return
+    except ValueError:
+        return  # which `schema` says
     for contradiction in _contradictions(name, version, package.get("name"), package):
         yield (*key, "file"), f"{file!r} is a file of {contradiction}"
     url = package.get("url")

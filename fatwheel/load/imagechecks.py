@@ -73,9 +73,9 @@ def _download_mistakes(raw: Raw) -> Mistakes:
         if not isinstance(url, str):
             continue
         file = filename_of(url)
-        if file in seen:
+        if file.lower() in seen:  # not every disk tells capitals
             yield (*key, "url"), f"a second file {file!r}"
-        seen.add(file)
+        seen.add(file.lower())
         if key[0] != "msvc" and isinstance(version, str) and version not in file:
             yield (*key, "version"), f"{version!r} is not in the file's name, {file!r}"
         yield from _hash_mistakes(url, table.get("sha256"), key)

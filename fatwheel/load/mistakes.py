@@ -13,6 +13,7 @@ from .places import Key
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_LONGEST = 40  # characters of a word that may have been meant for a known one
 _WANTED = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -51,6 +52,8 @@ def _message(model: type[BaseModel], key: Key, detail: Mapping[str, Any]) -> str
         return f"must be {detail['ctx']['expected']}, not {_shown(detail['input'])}"
     if kind == "string_type" and isinstance(detail["input"], (int, float)):
         return f"must be a string, not {_shown(detail['input'])}; put it in quotes"
+    if kind == "too_long":
+        return f"has more than {detail['ctx']['max_length']} items"
     if kind in _WANTED:
         return f"must be {_WANTED[kind]}, not {_shown(detail['input'])}"
     return str(detail["msg"])
@@ -59,7 +62,7 @@ def _message(model: type[BaseModel], key: Key, detail: Mapping[str, Any]) -> str
 def suggestion(word: str, valid: Iterable[str]) -> str:
     """`did you mean 'memory'?`, or the list of valid words where none is near."""
     words = sorted(valid)
-    near = get_close_matches(word, words, n=1)
+    near = get_close_matches(word[:_LONGEST], words, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"valid: {', '.join(words)}"
@@ -86,7 +89,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return f"{value}".lower()
     if isinstance(value, (int, float)):
-        return f"the number {value}" if len(str(value)) < 40 else "a number"
+        return f"the number {value}" if abs(value) < 10**20 else "a number"
     if isinstance(value, str):
         return repr(value) if len(value) < 40 else "a string"
     if isinstance(value, list):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FormatError
+from ..jsonfile import read_object
 from ..provenance.buildlock import BuildLock
-from ..provenance.jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..provenance.sbom import FILE as SBOM_FILE

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..arch import Arch, parse_arch
 from ..errors import FatwheelError, FormatError, StitchError
+from ..jsonfile import read_object
 
 SCHEMA = 1
 FILE = "fatwheel.json"
@@ -63,7 +64,10 @@ def merged(datas: Sequence[bytes]) -> bytes:
 def _records(data: bytes) -> list[Record]:
     """The records of all builds in a fatwheel.json, checked as far as is needed here."""
     try:
-        content = json.loads(data)
+        content = read_object(data, FILE)
+    except FormatError as error:
+        raise _damaged(error.what) from error
+    try:
         schema = content["schema"]
         if schema != SCHEMA:
             raise FormatError(
@@ -74,7 +78,7 @@ def _records(data: bytes) -> list[Record]:
         records: list[Record] = content.get("stitched", [content])
         for record in records:
             _check(record)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(str(error)) from error
     return records
 
@@ -119,17 +123,14 @@ def _only_held(record: Record, held: Collection[str]) -> Record:
 
 def _joined(records: Iterable[Record]) -> bytes:
     """One record per build, in an order that does not depend on how they came."""
-    try:
-        builds: dict[str, list[Record]] = {}
-        for record in records:
-            if any(front["codes"] for front in record["fronts"]):
-                builds.setdefault(_identity(record), []).append(record)
-        joined = [_union(builds[identity]) for identity in sorted(builds)]
-        if len(joined) == 1:
-            return record_bytes({**joined[0], "schema": SCHEMA})
-        return record_bytes({"schema": SCHEMA, "stitched": joined})
-    except RecursionError as error:  # what can be read cannot always be written
-        raise _damaged("it is nested too deeply") from error
+    builds: dict[str, list[Record]] = {}
+    for record in records:
+        if any(front["codes"] for front in record["fronts"]):
+            builds.setdefault(_identity(record), []).append(record)
+    joined = [_union(builds[identity]) for identity in sorted(builds)]
+    if len(joined) == 1:
+        return record_bytes({**joined[0], "schema": SCHEMA})
+    return record_bytes({"schema": SCHEMA, "stitched": joined})
 
 
 def _identity(record: Record) -> str:

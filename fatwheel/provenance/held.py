@@ -10,6 +10,7 @@ from packaging.version import InvalidVersion, Version
 from .. import __version__
 from ..arch import ArchRequest, parse_arch_list
 from ..errors import FatwheelError, FormatError
+from ..jsonfile import MOST
 from ..mapped import readable
 from ..model import Front
 from ..postlink.record import FILE as RECORD_FILE
@@ -17,7 +18,7 @@ from ..postlink.record import Record, record_of
 from ..wheels.archive import Wheel, open_wheel
 from .buildlock import BuildLock
 from .lockfile import FILE as LOCK_FILE
-from .lockfile import MOST, read_lock
+from .lockfile import read_lock
 from .statement import EDIT, Statement, read_statement
 from .statement import FILE as STATEMENT_FILE
 

@@ -1,28 +1,23 @@
 """fatwheel.lock.json: a build's lock as it lies in its wheel, and beside it.
 
-It is all that is needed to do a build again, so it is checked like any other file from anywhere:
-its names become parts of paths.
-
-    {"schema": 1, "fatwheel": "0.1.0", "python": "3.11", "torch": "2.11.0",
-     "recipe": {"name": ..., "source": {"package": {...}, "folder": "", "sha256": ...}, ...},
-     "toolchain": {"name": ..., "packages": [...], "torch_packages": [...], ...},
-     "host": {"compiler": "g++ 12.2.0", "compiler_id": SHA256, "python": "3.11.7"}}
+It is all that is needed to do a build again, so it is read like any other file from anywhere:
+nothing in it is used before all of it was held against `lockschema`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from .. import __version__
 from ..arch import parse_arch
-from ..errors import FatwheelError, FormatError
+from ..errors import FormatError
+from ..jsonfile import json_bytes, read_object
 from ..model import (
+    Base,
     Containers,
     Download,
     Host,
@@ -35,85 +30,84 @@ from ..model import (
     TorchBuild,
 )
 from .buildlock import BuildLock
-from .lockchecks import digest_mistakes, mistakes_in, name_mistakes
+from .lockschema import (
+    LockedContainers,
+    LockedDownload,
+    LockedFile,
+    LockedMsvc,
+    LockedPackage,
+    LockedRecipe,
+    LockedSdist,
+    mistakes_between,
+)
 
 FILE = "fatwheel.lock.json"
 SCHEMA = 1
-MOST = 16 << 20  # bytes; the largest toolchain's has 40 KiB
+MOST = 1 << 20  # bytes; the largest toolchain's has 40 KiB
 
+_MOST_VALUES = 20_000
 _MISTAKES_SHOWN = 8
+_LONGEST = 200  # characters of what is said
 # What a recipe says of memory (bytes) and time (seconds) decides nothing about a wheel, so it is
 # not locked; this stands in for it.
 _MEMORY = 4 << 30
 _SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class _Source:
-    package: Package | None
-    folder: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    name: str
-    project: str
-    version: str
-    digest: str
-    source: _Source
-    subdirectory: str
-    environment: dict[str, str]
-    stub_commands: tuple[str, ...]
-    imports: tuple[str, ...]
-    runtime: tuple[Package, ...]
-    epoch: int
-
-
-@dataclass(frozen=True)
-class _Toolchain:
-    name: str
-    platform: str
-    cuda: str
-    nvcc: str
-    archs: tuple[str, ...]
-    gcc: tuple[int, int] | None
-    digest: str
-    packages: tuple[Package, ...]
-    torch_packages: tuple[Package, ...]
-    cuda_files: tuple[Download, ...]
-    interpreters: tuple[Interpreter, ...]
-    msvc: Msvc | None
-    containers: Containers | None
-
-
-@dataclass(frozen=True)
-class _File:
-    schema: int
-    fatwheel: str
-    python: str
-    torch: str
-    recipe: _Recipe
-    toolchain: _Toolchain
-    host: Host
-
-
-_READER = TypeAdapter(_File)
-
-
 def lock_bytes(lock: BuildLock) -> bytes:
     """A lock as it lies in a wheel: the same lock gives the same bytes."""
-    return (json.dumps(lock_fields(lock), indent=1, sort_keys=True) + "\n").encode()
+    return json_bytes(lock_fields(lock))
 
 
 def lock_fields(lock: BuildLock) -> dict[str, Any]:
     """A lock as nested dicts, for comparing."""
-    return asdict(_to_file(lock), dict_factory=_fields)
+    recipe, toolchain = lock.recipe, lock.toolchain
+    package, folder = recipe.source.package, recipe.source.folder
+    return {
+        "schema": SCHEMA,
+        "fatwheel": lock.fatwheel,
+        "python": lock.python,
+        "torch": lock.torch,
+        "recipe": {
+            "name": recipe.name,
+            "project": recipe.project,
+            "version": recipe.version,
+            "digest": recipe.digest,
+            "source": {
+                "package": _fields(package) if package else None,
+                "folder": folder.relative_to(recipe.folder).as_posix() if folder else "",
+                "sha256": lock.source_digest,
+            },
+            "subdirectory": recipe.subdirectory,
+            "environment": recipe.environment,
+            "stub_commands": recipe.stub_commands,
+            "imports": recipe.imports,
+            "runtime": tuple(map(_fields, recipe.runtime)),
+            "epoch": recipe.epoch,
+        },
+        "toolchain": {
+            "name": toolchain.name,
+            "platform": toolchain.platform,
+            "cuda": toolchain.cuda,
+            "nvcc": toolchain.nvcc,
+            "archs": tuple(arch.name for arch in toolchain.archs),
+            "gcc": toolchain.gcc,
+            "digest": toolchain.digest,
+            "packages": tuple(map(_fields, toolchain.packages)),
+            "torch_packages": tuple(map(_fields, toolchain.builds[0].packages)),
+            "cuda_files": tuple(map(_fields, toolchain.cuda_files)),
+            "interpreters": tuple(map(_fields, toolchain.interpreters)),
+            "msvc": _fields(toolchain.msvc) if toolchain.msvc else None,
+            "containers": _fields(toolchain.containers) if toolchain.containers else None,
+        },
+        "host": asdict(lock.host),
+    }
 
 
-def _fields(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Without the hosts of pins: they say what this machine thinks of a lock, not what it says."""
-    return {name: value for name, value in items if name != "hosts"}
+def _fields(part: Any) -> dict[str, Any]:
+    """A part of the model, without the hosts of pins: they say what this machine thinks of a lock,
+    and not what the lock says."""
+    return asdict(part, dict_factory=lambda items: dict(i for i in items if i[0] != "hosts"))
 
 
 def read_lock(data: bytes, where: str, kernels: Path) -> BuildLock:
@@ -121,35 +115,32 @@ def read_lock(data: bytes, where: str, kernels: Path) -> BuildLock:
 
     Raises FormatError where it is damaged, or was written by a newer fatwheel.
     """
-    _check_schema(data, where)
     try:
-        file = _READER.validate_json(data, strict=True)
+        content = read_object(data, where, MOST, _MOST_VALUES)
+    except FormatError as error:
+        raise _damaged(where, [error.what]) from error
+    _check_schema(content, where)
+    try:
+        file = LockedFile.model_validate_json(data)
     except ValidationError as error:
         raise _damaged(where, [_said(one) for one in error.errors()]) from error
-    mistakes = list(_mistakes(file))
+    mistakes = list(mistakes_between(file))
     if mistakes:
         raise _damaged(where, mistakes)
     lock = _from_file(file, kernels)
-    mistakes = list(mistakes_in(lock))
-    if mistakes:
-        raise _damaged(where, mistakes)
     if lock_bytes(lock) != data:
         raise _damaged(where, ["it is not written as fatwheel writes it: something was added"])
     return lock
 
 
-def _check_schema(data: bytes, where: str) -> None:
-    if len(data) > MOST:
-        raise _damaged(where, [f"it has {len(data)} bytes; {MOST} are the most"])
-    try:
-        content = json.loads(data)
-        schema, written = content["schema"], content["fatwheel"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(where, [f"{type(error).__name__}: {error}"]) from error
+def _check_schema(content: dict[str, Any], where: str) -> None:
+    schema, written = content.get("schema"), content.get("fatwheel")
+    if not isinstance(schema, int) or not isinstance(written, str):
+        raise _damaged(where, ["it does not say which fatwheel wrote it, and in which form"])
     if schema != SCHEMA:
         raise FormatError(
-            f"fatwheel {str(written)[:40]} wrote it, in a form that this one does not know: "
-            f"schema {str(schema)[:40]}, known is {SCHEMA}",
+            f"fatwheel {written[:40]} wrote it, in a form that this one does not know: "
+            f"schema {schema}, known is {SCHEMA}",
             where=where,
             hint=f"this is fatwheel {__version__}: use that one, or a newer one",
         )
@@ -165,70 +156,34 @@ def _damaged(where: str, mistakes: list[str]) -> FormatError:
 
 
 def _said(error: Any) -> str:
-    place = ".".join(map(str, error["loc"]))
-    return f"{place}: {error['msg']}" if place else str(error["msg"])
+    """Where it stands, by a name that may be foreign, and what is wrong."""
+    place = ".".join(map(str, error["loc"]))[:_LONGEST]
+    return f"{place}: {error['msg'].removeprefix('Value error, ')[:_LONGEST]}"
 
 
-def _to_file(lock: BuildLock) -> _File:
-    recipe, toolchain = lock.recipe, lock.toolchain
-    folder = recipe.source.folder
-    below = folder.relative_to(recipe.folder).as_posix() if folder else ""
-    return _File(
-        schema=SCHEMA,
-        fatwheel=lock.fatwheel,
-        python=lock.python,
-        torch=lock.torch,
-        recipe=_Recipe(
-            name=recipe.name,
-            project=recipe.project,
-            version=recipe.version,
-            digest=recipe.digest,
-            source=_Source(recipe.source.package, below, lock.source_digest),
-            subdirectory=recipe.subdirectory,
-            environment=recipe.environment,
-            stub_commands=recipe.stub_commands,
-            imports=recipe.imports,
-            runtime=recipe.runtime,
-            epoch=recipe.epoch,
-        ),
-        toolchain=_Toolchain(
-            name=toolchain.name,
-            platform=toolchain.platform,
-            cuda=toolchain.cuda,
-            nvcc=toolchain.nvcc,
-            archs=tuple(arch.name for arch in toolchain.archs),
-            gcc=toolchain.gcc,
-            digest=toolchain.digest,
-            packages=toolchain.packages,
-            torch_packages=toolchain.builds[0].packages,
-            cuda_files=toolchain.cuda_files,
-            interpreters=toolchain.interpreters,
-            msvc=toolchain.msvc,
-            containers=toolchain.containers,
-        ),
-        host=lock.host,
-    )
+# -- into the model ------------------------------------------------------------------------------
 
 
-def _from_file(file: _File, kernels: Path) -> BuildLock:
+def _from_file(file: LockedFile, kernels: Path) -> BuildLock:
     return BuildLock(
         recipe=_recipe(file.recipe, kernels / file.recipe.name),
         source_digest=file.recipe.source.sha256,
         toolchain=_toolchain(file),
         python=file.python,
         torch=file.torch,
-        host=file.host,
+        host=Host(**dict(file.host)),
         fatwheel=file.fatwheel,
     )
 
 
-def _recipe(part: _Recipe, folder: Path) -> Recipe:
+def _recipe(part: LockedRecipe, folder: Path) -> Recipe:
+    package = _package(part.source.package) if part.source.package else None
     place = folder / part.source.folder if part.source.folder else None
     return Recipe(
         name=part.name,
         project=part.project,
         version=part.version,
-        source=Source(part.source.package, place),
+        source=Source(package, place),
         archs=(),
         environment=part.environment,
         imports=part.imports,
@@ -240,12 +195,13 @@ def _recipe(part: _Recipe, folder: Path) -> Recipe:
         digest=part.digest,
         subdirectory=part.subdirectory,
         stub_commands=part.stub_commands,
-        runtime=part.runtime,
+        runtime=tuple(map(_package, part.runtime)),
     )
 
 
-def _toolchain(file: _File) -> Toolchain:
+def _toolchain(file: LockedFile) -> Toolchain:
     part = file.toolchain
+    packages = tuple(map(_package, part.torch_packages))
     return Toolchain(
         name=part.name,
         platform=part.platform,
@@ -253,36 +209,31 @@ def _toolchain(file: _File) -> Toolchain:
         nvcc=part.nvcc,
         archs=tuple(map(parse_arch, part.archs)),
         gcc=part.gcc,
-        packages=part.packages,
-        builds=(TorchBuild(file.torch, file.python, part.torch_packages),),
+        packages=tuple(map(_package, part.packages)),
+        builds=(TorchBuild(file.torch, file.python, packages),),
         digest=part.digest,
         default_torch=file.torch,
-        cuda_files=part.cuda_files,
-        interpreters=part.interpreters,
-        msvc=part.msvc,
-        containers=part.containers,
+        cuda_files=tuple(map(_download, part.cuda_files)),
+        interpreters=tuple(
+            Interpreter(one.python, _download(one.download)) for one in part.interpreters
+        ),
+        msvc=_msvc(part.msvc) if part.msvc else None,
+        containers=_containers(part.containers) if part.containers else None,
     )
 
 
-def _mistakes(file: _File) -> Iterator[str]:
-    """What types cannot tell. Names become parts of paths, and digests do."""
-    recipe, toolchain = file.recipe, file.toolchain
-    for name in (recipe.name, recipe.project, recipe.version, toolchain.name, file.python):
-        yield from name_mistakes(name)
-    yield from digest_mistakes("recipe.source", recipe.source.sha256)
-    yield from digest_mistakes("host.compiler_id", file.host.compiler_id)
-    if (recipe.source.package is None) == (recipe.source.folder == ""):
-        yield "recipe.source: it must have either a package or a folder"
-    for below in (recipe.source.folder, recipe.subdirectory):
-        path = PurePosixPath(below)
-        if path.is_absolute() or ".." in path.parts or "\0" in below:
-            yield f"{below!r:.60} leads out of the recipe's folder"
-    for arch in toolchain.archs:
-        yield from _arch_mistakes(arch)
+def _package(part: LockedPackage | LockedSdist) -> Package:
+    return Package(**dict(part))
 
 
-def _arch_mistakes(text: str) -> Iterator[str]:
-    try:
-        parse_arch(text)
-    except FatwheelError as error:
-        yield f"toolchain.archs: {error.what:.80}"
+def _download(part: LockedDownload) -> Download:
+    return Download(**dict(part))
+
+
+def _msvc(part: LockedMsvc) -> Msvc:
+    return Msvc(**{**dict(part), "bootstrapper": _download(part.bootstrapper)})
+
+
+def _containers(part: LockedContainers) -> Containers:
+    bases = tuple(Base(**dict(base)) for base in part.bases)
+    return Containers(part.os, part.os_build, bases)

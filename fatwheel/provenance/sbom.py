@@ -37,9 +37,9 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from ..errors import FormatError
+from ..jsonfile import json_bytes, read_object
 from ..model import Material
 from .buildlock import BuildLock, materials_of
-from .jsonfile import json_bytes, read_object
 
 FILE = "sboms/fatwheel.cdx.json"
 

@@ -16,10 +16,10 @@ from packageurl import PackageURL
 
 from .. import __version__
 from ..errors import FormatError
+from ..jsonfile import json_bytes, read_object
 from ..model import Material
 from ..postlink.record import FILE as RECORD_FILE
 from .buildlock import BuildLock, materials_of
-from .jsonfile import json_bytes, read_object
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import lock_bytes
 

@@ -5,7 +5,6 @@ Nothing of it is trusted further than a pin is: it is written down once and comp
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -14,6 +13,8 @@ from urllib.parse import urljoin
 
 from unearth import Link
 
+from ..errors import FormatError
+from ..jsonfile import read_object
 from ..model import Package
 from .index import Index, Source
 from .trouble import RefusedError
@@ -87,8 +88,8 @@ def manifest_values(url: str, web: Web) -> dict[str, Values]:
     Raises TransientError or RefusedError.
     """
     try:
-        document = json.loads(web.read(url))
-    except (ValueError, RecursionError):
+        document = read_object(web.read(url), url)
+    except FormatError:
         raise RefusedError("is no manifest of a CUDA release: not JSON") from None
     found = {
         urljoin(url, entry["relative_path"]): Values(size=int(entry["size"]), sha256=sha256)

@@ -7,14 +7,15 @@ what `docker pull` would resolve the name to: an index of all platforms where th
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
 
+from ..errors import FormatError
+from ..jsonfile import read_object
 from ..load.fields import LOOPBACK
 from .errands import origin_of
 from .trouble import RefusedError, TransientError
@@ -27,6 +28,7 @@ _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+_MOST_TOKEN = 1 << 20  # bytes
 _TOKEN = re.compile("[!-~]+")
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
@@ -101,11 +103,8 @@ def _safe(url: str, image: Image) -> bool:
 
 
 def _token_in(document: bytes) -> str:
-    try:
-        said = json.loads(document)
-    except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, Mapping):
+    with suppress(FormatError):
+        said = read_object(document, "the token", _MOST_TOKEN)
         for name in ("token", "access_token"):
             if isinstance(said.get(name), str) and _TOKEN.fullmatch(said[name]):
                 return str(said[name])

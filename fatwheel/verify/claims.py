@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from ..arch import Arch, parse_arch
 from ..errors import FatwheelError, FormatError
@@ -62,7 +62,7 @@ class Claims:
     toolchain: Toolchain
     python: str
     torch: str
-    archs: tuple[str, ...]
+    archs: Annotated[tuple[str, ...], FailFast()]
     front: str
     fronts: tuple[Front, ...]
     units: tuple[Unit, ...]

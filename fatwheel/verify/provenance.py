@@ -17,10 +17,10 @@ from typing import Any
 from .. import __version__
 from ..errors import FormatError
 from ..fatbin.parity import shorten
+from ..jsonfile import read_object
 from ..postlink.record import FILE as RECORD_FILE
 from ..postlink.record import record_of
 from ..provenance.buildlock import BuildLock, materials_of, recorded
-from ..provenance.jsonfile import read_object
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..provenance.sbom import FILE as SBOM_FILE

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..errors import FatwheelError, FormatError
 from ..files import digest_of
+from ..jsonfile import MOST
 from ..mapped import readable
 from ..provenance.beside import ENVELOPE, STATEMENT, beside, files_for_installers
-from ..provenance.jsonfile import MOST
 from ..provenance.signing import check_signed, load_key, name_of, read_envelope
 from ..provenance.statement import Statement, read_statement
 from ..text import count

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from .documents import change_json, change_toml
 from .fields import Place, places_of
 
 # What overflows, wraps, is negative, or is off by one.
@@ -57,6 +58,9 @@ def mutate(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
         return _mutate_pair(source, seed, others)
     if source.random() < 0.7 and seed.data[:2] == b"PK":
         return _mutate_wheel(source, seed)
+    document = _document(source, seed) if source.random() < 0.9 else None
+    if document is not None:
+        return document
     data = bytearray(seed.data)
     for _ in range(source.choice((0, 1, 1, 1, 2, 3))):
         _change_number(source, data, seed.places)
@@ -66,6 +70,13 @@ def mutate(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
     if source.random() < 0.05:
         _splice(source, data, source.choice(others).data)
     return bytes(data[:_MOST_BYTES])
+
+
+def _document(source: random.Random, seed: Seed) -> bytes | None:
+    """JSON and TOML keep their form; None for all else."""
+    if seed.name.endswith(".toml"):
+        return change_toml(source, seed.data)
+    return change_json(source, seed.data) if seed.data[:1] == b"{" else None
 
 
 def _change_number(source: random.Random, data: bytearray, places: Sequence[Place]) -> None:

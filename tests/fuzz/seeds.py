@@ -25,6 +25,7 @@ from fatwheel.postlink.thin import thin_wheel
 from fatwheel.wheels.pack import plain_file, write_wheel
 
 from .mutators import RECORD, join_pair, record_of
+from .written import documents
 
 DATA = Path(__file__).parent.parent / "data" / "device"
 
@@ -180,6 +181,7 @@ def make_seeds(folder: Path) -> list[str]:
     seeds["wheel"] = dict(_wheels(work, seeds))
     seeds["pair"] = dict(_pairs(work, seeds["wheel"]))
     seeds["twins"] = {name: join_pair(data, data) for name, data in seeds["wheel"].items()}
+    seeds |= {kind: dict(files) for kind, files in documents()}
     shutil.rmtree(work)
     for kind, files in seeds.items():
         (folder / kind).mkdir()

@@ -16,18 +16,30 @@ from pathlib import Path
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
 from fatwheel.decoders import DECODERS
-from fatwheel.errors import FormatError
+from fatwheel.errors import ConfigError, FormatError, ToolchainError, UsageError
 from fatwheel.fatbin import container, cubin, stitch
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.choose import choose, selection_for
 from fatwheel.fatbin.container import Container, Decoder, Entry, parse_containers
 from fatwheel.fatbin.parity import check_parity
 from fatwheel.fatbin.union import Part, unite
+from fatwheel.images.contexts import contexts_of
+from fatwheel.load import load_recipe, load_toolchain
+from fatwheel.model import Host, Toolchain
+from fatwheel.model import Target as BuildTarget
 from fatwheel.postlink import stitch as postlink_stitch
 from fatwheel.postlink import thin as postlink_thin
+from fatwheel.postlink.record import merged, record_of, thinned, unlocked
+from fatwheel.provenance.buildlock import BuildLock, lock_of, materials_of
+from fatwheel.provenance.lockfile import lock_bytes, read_lock
+from fatwheel.provenance.sbom import materials_in, sbom_bytes
+from fatwheel.provenance.signing import read_envelope
+from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
+from fatwheel.verify.claims import asked_codes, read_claims
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 
+from ..unit.dockerfiles import REQUIREMENT, instructions
 from .mutators import split_pair
 from .worker import Target
 
@@ -36,6 +48,9 @@ _HOLDER = tempfile.TemporaryDirectory(
     prefix="fatwheel-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
 )
 _FOLDER = Path(_HOLDER.name)
+_ROOT = Path(__file__).parents[2]
+_RECIPE = load_recipe("causal-conv1d", _ROOT / "kernels")
+_TOOLCHAIN = load_toolchain("linux-cuda13.0", _ROOT / "toolchains")
 _ONE, _OTHER = Arch(80), Arch(90)
 _BOTH = selection_for([ArchRequest(_ONE), ArchRequest(_OTHER)])
 _CHOSEN = selection_for([ArchRequest(_ONE), ArchRequest(_OTHER, ptx=True)])
@@ -225,6 +240,73 @@ def _wheel(data: bytes, folder: Path) -> Path:
     return path
 
 
+def locks(data: bytes) -> None:
+    """What a lock is used for must work with every lock that is let in."""
+    lock = read_lock(data, "lock", _FOLDER)
+    record = {"fatwheel": lock.fatwheel, "archs": [], "front": "exact", "fronts": []}
+    sbom = sbom_bytes(lock, record, "seed", "1.0+cu130")
+    assert len(materials_in(sbom, "sbom")) == len(set(materials_of(lock))), "a material is missing"
+    read_statement(statement_bytes([("a", "0" * 64)], predicate_of(lock, record)), "statement")
+    if lock.toolchain.containers:
+        _images(lock.toolchain, lock.python, lock.torch)
+
+
+def papers(data: bytes) -> None:
+    """What else a wheel says of itself, and an envelope beside it: by what is in it."""
+    if b'"predicateType"' in data:
+        read_statement(data, "statement")
+    elif b'"bomFormat"' in data:
+        materials_in(data, "sbom")
+    elif b'"payloadType"' in data:
+        read_statement(read_envelope(data, "envelope").payload, "statement")
+    else:
+        record = record_of(data)
+        asked_codes(read_claims(record, "record").archs)
+        record_of(thinned(unlocked(data), ("sm_80", "compute_90")))
+        merged([data, data])
+
+
+def tables(data: bytes) -> None:
+    """Whatever a recipe or a toolchain may say, its lock can be read again."""
+    if re.search(rb"^project", data, re.M):
+        folder = _FOLDER / "kernels" / "seed"
+        (folder / "src").mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.toml").write_bytes(data)
+        recipe, toolchain = load_recipe(folder, _FOLDER / "kernels"), _TOOLCHAIN
+    else:
+        (_FOLDER / "seed.toml").write_bytes(data)
+        recipe, toolchain = _RECIPE, load_toolchain("seed", _FOLDER)
+    build = toolchain.builds[0]
+    target = BuildTarget(recipe, toolchain, build.python, build.torch, ())
+    lock = lock_of(target, Host("g++ 12.2.0", "0" * 64, "3.11.7"))
+    read_lock_of(lock)
+    if toolchain.containers:
+        _images(toolchain, build.python, build.torch)
+
+
+def read_lock_of(lock: BuildLock) -> None:
+    try:
+        read_lock(lock_bytes(lock), "lock", _FOLDER)
+    except FormatError as error:
+        raise AssertionError(f"a lock of ours cannot be read: {error}") from error
+
+
+def _images(toolchain: Toolchain, python: str, torch: str) -> None:
+    """Build contexts of nothing but plain instructions and lines that pip takes for pins."""
+    try:
+        contexts = contexts_of(toolchain, python, torch, {})
+    except (ConfigError, ToolchainError, UsageError):
+        return  # such ones can be written down, and make no image
+    for context in contexts:
+        for path, text in context.texts:
+            if path == "Dockerfile":
+                found = {one.verb for one in instructions(context)}
+                assert found == {"FROM", "COPY", "RUN"}, f"{found} in a Dockerfile"
+            elif path.startswith("requirements/"):
+                wrong = [line for line in text.decode().splitlines() if not REQUIREMENT.match(line)]
+                assert not wrong, f"{wrong[0]!r:.100} in requirements"
+
+
 TARGETS = {
     "cubin": Target(("cubin",), (kernels, inspect), 3),
     "ptx": Target(("ptx",), (entries_of_ptx,), 1),
@@ -238,4 +320,7 @@ TARGETS = {
     "thin": Target(("wheel",), (thin_wheel,), 2),
     "compare": Target(("twins", "pair"), (compare,), 3),
     "stitch": Target(("pair",), (stitch_wheels,), 2),
+    "locks": Target(("lock",), (locks,), 2),
+    "statements": Target(("record", "statement", "sbom", "envelope"), (papers,), 2),
+    "toolchains": Target(("recipe", "toolchain"), (tables,), 2),
 }

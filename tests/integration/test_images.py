@@ -16,7 +16,7 @@ import pytest
 
 from fatwheel.arch import Arch
 from fatwheel.cache import cache_folder
-from fatwheel.errors import EngineError, FatwheelError
+from fatwheel.errors import EngineError, FatwheelError, ToolchainError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.images import ingredients
 from fatwheel.images.bases import VARIABLE
@@ -345,6 +345,37 @@ def test_a_base_that_the_engine_lacks(small: Small) -> None:
     small.base("fatwheel-test/absent:1")
     with pytest.raises(EngineError, match="the engine has no image fatwheel-test/absent:1"):
         small.images(small.toolchain())
+
+
+def committed(lent: LentEngine, name: str, *changes: str) -> str:
+    """The base for Python 3.11 with other settings, as `docker commit --change` makes it."""
+    client: Any = lent.client()
+    made = client.create_container(lent.bases["3.11"], ["true"])
+    try:
+        client.commit(made["Id"], f"fatwheel-test/{name}", "latest", changes=list(changes))
+    finally:
+        client.remove_container(made["Id"], force=True)
+    return f"fatwheel-test/{name}:latest"
+
+
+def test_a_base_whose_triggers_would_act_on_the_build(small: Small) -> None:
+    """It is refused before anything is fetched, sent or built."""
+    small.base(committed(small.lent, "onbuild", "ONBUILD ADD http://nowhere.invalid/x /x"))
+    events: list[Event] = []
+    with pytest.raises(ToolchainError) as caught:
+        small.images(small.toolchain(), events.append)
+    assert caught.value.details == ("ONBUILD ADD http://nowhere.invalid/x /x",)
+    assert not any(isinstance(event, Progress) for event in events)
+    assert not (small.cache / "logs" / "images").exists()
+    client: Any = small.lent.client()
+    assert client.images(name="fatwheel/small-test") == []
+
+
+def test_a_base_with_usual_settings(small: Small) -> None:
+    """Settings that every base has are no reason to refuse it."""
+    changes = ("ENV A=b", "WORKDIR /tmp", "LABEL a=b", 'CMD ["sh"]', 'ENTRYPOINT ["/bin/true"]')
+    small.base(committed(small.lent, "usual", *changes))
+    assert [image.built for image in small.images(small.toolchain())] == [True, True]
 
 
 # -- the real one --------------------------------------------------------------------------------

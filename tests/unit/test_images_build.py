@@ -42,17 +42,24 @@ class Api:
     """What the SDK's client would answer."""
 
     def __init__(self) -> None:
-        self.images: dict[str, dict[str, Any]] = {"own-base": {"Id": OWN, "Size": 1}}
+        own = {"Id": OWN, "Size": 1}
+        self.images: dict[str, dict[str, Any]] = {"own-base": own, OWN: own}
         self.builds: list[dict[str, Any]] = []
         self.sent: list[dict[str, bytes]] = []
         self.answers: list[Mapping[str, Any]] = [{"stream": "Step 1/1 : FROM x\n"}]
         self.keep = True
+        self.pulled: list[tuple[str, str]] = []
         self.while_building: Callable[[], None] = lambda: None
 
     def inspect_image(self, name: str) -> dict[str, Any]:
         if name not in self.images:
             raise docker_errors.ImageNotFound("No such image")
         return self.images[name]
+
+    def pull(self, repository: str, tag: str, **options: Any) -> list[dict[str, str]]:
+        self.pulled.append((repository, tag))
+        self.images[f"{repository}@{tag}"] = {"Id": tag, "Size": 1, "Config": {"Cmd": ["python3"]}}
+        return [{"status": "Pulling"}, {"status": "Done"}]
 
     def build(self, fileobj: Iterator[bytes], **options: Any) -> Iterator[Mapping[str, Any]]:
         self.builds.append(options)
@@ -101,11 +108,25 @@ def test_both_images_are_built_from_their_contexts(
         assert options["network_mode"] == "none"
         assert options["custom_context"] is True
         assert options["timeout"] is None
+        assert not {"pull", "remote", "cache_from", "buildargs"} & options.keys()
+    assert [f"{repository}@{tag}" for repository, tag in api.pulled] == [pair[0].base]
     notes = [event.text for event in events if isinstance(event, Note)]
     logs = sorted(str(path) for path in (tmp_path / "logs" / "images").iterdir())
     assert len(logs) == 2
     assert all(any(log in note for note in notes) for log in logs)
     assert {e.label for e in events if isinstance(e, Progress)} == {"send to the engine", "image"}
+
+
+def test_a_base_with_triggers_is_refused_before_anything(
+    api: Api, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "3.11=own-base")
+    config = {"OnBuild": ["ADD http://nowhere.invalid/x /", "RUN id"]}
+    api.images["own-base"] = api.images[OWN] = {"Id": OWN, "Size": 1, "Config": config}
+    with pytest.raises(ToolchainError, match="ONBUILD") as caught:
+        ask(api, tmp_path)
+    assert caught.value.details[0] == "ONBUILD ADD http://nowhere.invalid/x /"
+    assert (api.builds, fetched) == ([], [])
 
 
 def test_what_is_there_is_not_built_and_nothing_is_fetched(

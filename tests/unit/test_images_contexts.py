@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
 
-from fatwheel.errors import ConfigError, ToolchainError, UsageError
+from fatwheel.errors import ConfigError, FatwheelError, ToolchainError, UsageError
 from fatwheel.images import contexts
 from fatwheel.images.contexts import BuildContext, contexts_of
 from fatwheel.load import list_toolchains, load_toolchain
@@ -191,7 +193,7 @@ def test_a_name_that_a_template_mistypes_is_an_error() -> None:
         (
             package_of(LINUX, "ninja", filename="ninja $(reboot).whl"),
             ConfigError,
-            "cannot be the name",
+            "cannot be a word",
         ),
         (
             dataclasses.replace(ARCHIVES, interpreters=ARCHIVES.interpreters[:1]),
@@ -231,6 +233,85 @@ def test_wheels_are_installed_some_hundred_megabytes_at_a_time() -> None:
     ]
     assert max(copied) < 610e6
     assert len(copied) == len([run for run in runs(late) if "pip install" in run])
+
+
+# -- values that came past all checks ------------------------------------------------------------
+
+HOSTILE = (
+    "x\nEVIL", "x\rEVIL", "x EVIL", "x\tEVIL", "x\0EVIL", 'x"EVIL', "x'EVIL", "x$(EVIL)", "x`EVIL`",
+    "x${EVIL}", "x;EVIL", "x&EVIL", "x|EVIL", "x>EVIL", "x%EVIL%", "x^EVIL", "x\\EVIL", "x#EVIL",
+    "x*EVIL", "--EVIL", "xüEVIL", "x\u2028EVIL",
+)  # fmt: skip
+
+
+def pip_of(toolchain: Toolchain) -> Package:
+    return next(package for package in toolchain.packages if package.role == "installer")
+
+
+def leaves(part: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where the texts of a toolchain are; of several alike in a row, the first."""
+    if isinstance(part, str):
+        yield place
+    elif isinstance(part, tuple) and part:
+        yield from leaves(part[0], (*place, 0))
+    elif dataclasses.is_dataclass(part):
+        for field in dataclasses.fields(part):
+            yield from leaves(getattr(part, field.name), (*place, field.name))
+
+
+def planted(part: Any, place: tuple[str | int, ...], value: str) -> Any:
+    if not place:
+        return value
+    first, *rest = place
+    if isinstance(first, int):
+        return (planted(part[first], tuple(rest), value), *part[first + 1 :])
+    return dataclasses.replace(part, **{first: planted(getattr(part, first), tuple(rest), value)})
+
+
+@pytest.mark.parametrize("toolchain", [LINUX, ARCHIVES, WINDOWS], ids=lambda one: one.name)
+def test_no_value_becomes_more_than_a_word(toolchain: Toolchain) -> None:
+    """Even past the border, nothing is rendered of what is no plain word; and what no text has,
+    such as a URL, does not get into one."""
+    build = next(one for one in toolchain.builds if one.python == "3.11")
+    toolchain = dataclasses.replace(
+        toolchain, builds=(build,), packages=(pip_of(toolchain), *toolchain.packages[:2])
+    )
+    places = [place for place in leaves(toolchain) if place[-1] != "os"]
+    assert len(places) > 20
+    refused = 0
+    for place, value in itertools.product(places, HOSTILE):
+        made = planted(toolchain, place, value)
+        try:
+            pair = contexts_of(made, made.builds[0].python, made.builds[0].torch, {})
+        except FatwheelError:
+            refused += 1
+            continue
+        for context in pair:
+            # As the folder of a Python it can be a part of a path, and so of one word.
+            texts = [text for path, text in context.texts if not path.startswith("provision/")]
+            words = [word for word in b" ".join(texts).decode().split() if "EVIL" in word]
+            wrong = [word for word in words if not re.fullmatch(r"[\w/.][\w/.@:\\-]*", word)]
+            assert wrong == [], (place, value)
+    assert refused > 10 * len(HOSTILE), "values that are rendered are refused"
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_base_becomes_more_than_a_word(value: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a word"):
+        contexts_of(LINUX, "3.11", "2.11.0", {"3.11": value})
+
+
+def test_files_that_cannot_lie_beside_each_other() -> None:
+    [ninja] = [package for package in LINUX.packages if package.name == "ninja"]
+    for other in (ninja.filename.upper(), "SHA256SUMS", "sha256sums"):
+        more = dataclasses.replace(ninja, filename=other, sha256="0" * 64)
+        with pytest.raises(ConfigError, match=r"called|cannot be the name"):
+            both(dataclasses.replace(LINUX, packages=(*LINUX.packages, more)))
+
+
+def test_a_name_that_no_image_can_have() -> None:
+    with pytest.raises(ConfigError, match="no image can be called 'fatwheel/My_Tools:"):
+        both(dataclasses.replace(LINUX, name="My_Tools"))
 
 
 # -- the rules themselves ------------------------------------------------------------------------

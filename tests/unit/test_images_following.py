@@ -129,33 +129,6 @@ def test_a_full_disk_that_the_engine_itself_meets(followed: Followed) -> None:
     assert error.where == "fatwheel/x:env-1, before the first step"
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on '
-        "10.0.0.1:53: read udp: i/o timeout",
-        "pull access denied for nobody/nothing, repository does not exist or may require 'docker "
-        "login'",
-        "manifest for python@sha256:1 not found: manifest unknown: manifest unknown",
-    ],
-)
-def test_a_base_that_cannot_be_fetched(followed: Followed, said: str) -> None:
-    followed.lines(f"Step 1/3 : FROM {BASE}")
-    error = followed.fail(said)
-    assert f"can neither find nor fetch the base image {BASE}" in error.what
-    assert said in error.details
-    assert "docker load" in str(error.hint)
-    assert "FATWHEEL_BASES" in str(error.hint)
-
-
-def test_a_base_of_another_system(followed: Followed) -> None:
-    followed.lines(f"Step 1/3 : FROM {BASE}")
-    said = "no matching manifest for linux/amd64 in the manifest list entries"
-    error = followed.fail(said)
-    assert "does not fit the engine's host" in error.what
-    assert said in error.details
-
-
 def test_anything_else_is_shown_as_it_is(followed: Followed) -> None:
     followed.lines("Step 1/3 : COPY a b")
     error = followed.fail("COPY failed: forbidden path outside the build context")

@@ -59,37 +59,40 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "no recipe": (lambda lock: lock.pop("recipe"), "recipe"),
     "a number for a name": (lambda lock: lock["recipe"].update(name=5), "recipe.name"),
     "text for a number": (lambda lock: lock["recipe"].update(epoch="1"), "recipe.epoch"),
-    "a key too many": (lambda lock: lock.update(more=1), "something was added"),
+    "a key too many": (lambda lock: lock.update(more=1), "more: Extra inputs"),
     "a key too many, deep inside": (
-        lambda lock: lock["toolchain"]["packages"][0].update(more=1), "something was added",
+        lambda lock: lock["toolchain"]["packages"][0].update(more=1),
+        "toolchain.packages.0.more: Extra inputs",
     ),
     "a sha256 of another kind": (
-        lambda lock: lock["toolchain"]["packages"][0].update(sha256="../../x"), "is no sha256",
+        lambda lock: lock["toolchain"]["packages"][0].update(sha256="../../x"),
+        "toolchain.packages.0.sha256: '../../x' is not a sha256",
     ),
     "a file name that leads elsewhere": (
         lambda lock: lock["toolchain"]["packages"][0].update(filename="../../x.whl"),
-        "is no file's name",
+        "is not a file's name",
     ),
     "a hidden file": (
         lambda lock: lock["recipe"]["source"]["package"].update(filename=".bashrc"),
-        "is no file's name",
+        "is not a file's name",
     ),
     "a file of this machine as URL": (
         lambda lock: lock["toolchain"]["packages"][0].update(url="file:///etc/passwd"),
-        "is no URL to fetch from",
+        "must begin with https://",
     ),
     "a size below zero": (
-        lambda lock: lock["toolchain"]["packages"][0].update(size=-1), "a size of -1",
+        lambda lock: lock["toolchain"]["packages"][0].update(size=-1),
+        "toolchain.packages.0.size: -1 is not a size",
     ),
     "a recipe elsewhere": (lambda lock: lock["recipe"].update(name="../x"), "is no name"),
-    "a project elsewhere": (lambda lock: lock["recipe"].update(project="/x"), "is no name"),
+    "a project elsewhere": (lambda lock: lock["recipe"].update(project="/x"), "is not a name"),
     "a folder elsewhere": (
         lambda lock: lock["recipe"].update(source=_folder("/")),
-        "leads out of the recipe's folder",
+        "is not a folder below this one",
     ),
     "a part of a folder elsewhere": (
         lambda lock: lock["recipe"].update(subdirectory="a/../../b"),
-        "leads out of the recipe's folder",
+        "is not a folder below this one",
     ),
     "no source": (
         lambda lock: lock["recipe"]["source"].update(package=None), "either a package or a folder",

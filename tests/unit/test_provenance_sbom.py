@@ -16,9 +16,9 @@ from packageurl import PackageURL
 
 from fatwheel import __version__
 from fatwheel.errors import FormatError
+from fatwheel.jsonfile import json_bytes
 from fatwheel.model import Package, Source
 from fatwheel.provenance.buildlock import BuildLock, materials_of
-from fatwheel.provenance.jsonfile import json_bytes
 from fatwheel.provenance.sbom import FILE, materials_in, sbom_bytes
 
 from .somelocks import LINUX, TOOLCHAINS, WINDOWS, some_lock

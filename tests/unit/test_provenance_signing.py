@@ -16,7 +16,7 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from fatwheel.errors import FormatError, UsageError, VerifyError
-from fatwheel.provenance.jsonfile import MOST
+from fatwheel.jsonfile import MOST
 from fatwheel.provenance.signing import (
     MAX_SIGNATURES,
     PASSWORD,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.jsonfile import MOST
+from fatwheel.jsonfile import MOST
 from fatwheel.verify.evidence import gather
 from fatwheel.verify.papers import NO_PAPERS, read_beside, slices_of_binary
 

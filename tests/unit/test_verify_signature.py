@@ -15,8 +15,8 @@ import pytest
 from securesystemslib.dsse import Envelope
 
 from fatwheel.errors import UsageError
+from fatwheel.jsonfile import MOST
 from fatwheel.provenance.beside import ENVELOPE, STATEMENT, beside, write_beside
-from fatwheel.provenance.jsonfile import MOST
 from fatwheel.provenance.signing import envelope_bytes, load_signer
 from fatwheel.verify.findings import NOTE, WARNING, WRONG, Finding
 from fatwheel.verify.signature import signature_findings

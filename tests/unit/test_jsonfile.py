@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.jsonfile import DEEPEST, MOST, json_bytes, read_object
+from fatwheel.jsonfile import DEEPEST, MOST, json_bytes, read_object
 
 JSON = st.recursive(
     st.none()
