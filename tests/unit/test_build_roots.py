@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +23,15 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a fold
 
 
 @pytest.fixture
-def fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The fixed root, in a folder that everybody may make something in."""
-    tmp = tmp_path / "tmp"
-    tmp.mkdir()
-    tmp.chmod(0o1777)
-    monkeypatch.setattr(sight, "VIEW_ROOT", tmp / "fatwheel")
-    return tmp / "fatwheel"
+def fixed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The fixed root, in a folder that everybody can reach and make something in."""
+    with tempfile.TemporaryDirectory() as around:
+        Path(around).chmod(0o755)
+        tmp = Path(around, "tmp")
+        tmp.mkdir()
+        tmp.chmod(0o1777)
+        monkeypatch.setattr(sight, "VIEW_ROOT", tmp / "fatwheel")
+        yield tmp / "fatwheel"
 
 
 @pytest.fixture
@@ -170,9 +174,7 @@ def test_nothing_else_of_the_real_folder_is_seen(fixed: Path, refuge: Path) -> N
     assert run(covered(refuge), f"ls {fixed.parent}").stdout == "fatwheel\n"
 
 
-def test_what_compilers_need_of_the_real_folder_is_seen_too(
-    fixed: Path, refuge: Path, tmp_path: Path
-) -> None:
+def test_what_compilers_need_of_the_real_folder_is_seen_too(fixed: Path, refuge: Path) -> None:
     """By its path and by the path that it leads to; and from a folder there."""
     fixed.write_text("in the way")
     tmp = fixed.parent
@@ -181,7 +183,7 @@ def test_what_compilers_need_of_the_real_folder_is_seen_too(
     (tmp / "gcc" / "bin").mkdir(parents=True)
     (tmp / "gcc" / "bin" / "g++").write_text("a compiler")
     (tmp / "g++").symlink_to(tmp / "gcc" / "bin" / "g++")
-    (tmp_path / "linked").symlink_to(tmp / "gcc")
+    (tmp.parent / "linked").symlink_to(tmp / "gcc")
     for name in ("g++", "../linked/bin/g++"):
         root = covered(refuge, job, Path(os.path.abspath(tmp / name)))
         assert root.cover is not None
