@@ -23,16 +23,11 @@ from . import sight
 
 # $0: the private folder, $1: the one in whose place it is shown; then names that both have, up to
 # an empty one. The shell becomes the command in the end, so signals and limits are that one's.
-_SHOW = """
-private=$0 tmp=$1
-shift
-while [ "$1" ]; do
-    mount --rbind "$tmp/$1" "$private/$1" || exit
-    shift
-done
-shift
-mount --rbind "$private" "$tmp" && exec "$@"
-"""
+# It is one line: failed commands are printed for the user to repeat.
+_SHOW = (
+    'private=$0 tmp=$1; shift; while [ "$1" ]; do mount --rbind "$tmp/$1" "$private/$1" || exit; '
+    'shift; done; shift; mount --rbind "$private" "$tmp" && exec "$@"'
+)
 
 
 @dataclass(frozen=True)
