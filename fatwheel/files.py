@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from .errors import StoreError
+from .permissions import open_lock
 
 if sys.platform == "win32":
     import msvcrt
@@ -211,8 +212,7 @@ def locked(path: Path) -> Iterator[io.FileIO]:
     The file is made if it is missing. Its content is the caller's, to read and write in place
     through the unbuffered stream. The system frees the lock when its holder dies.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0) as stream:
+    with os.fdopen(open_lock(path), "r+b", buffering=0) as stream:
         _acquire(stream)
         try:
             yield stream

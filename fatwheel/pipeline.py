@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .arch import parse_gpu_list
 from .build.context import digest
-from .cache import cache_folder
+from .cache import cache_folder, others_in
 from .compiling import Means, compile_work
 from .engines.allot import Limits
 from .errors import UsageError
@@ -36,6 +36,7 @@ from .prepare import (
     open_store,
     resolve,
     step,
+    store_folder,
 )
 from .proof import find_proofs
 from .provenance.beside import write_beside
@@ -116,6 +117,7 @@ def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
     asked, lock = asked_for(request)
     engine = engine_for(asked.toolchain, request.engine)
     _check_writable(request.out)
+    _tell_of_others(emit)
     made: list[WheelMade] = []
     for target in asked.targets:
         if request.find:
@@ -356,6 +358,15 @@ def _wheel_key(making: Making, premises: Premises) -> str:
         [(front.virtual.name, front.codes) for front in making.fronts],
         premises.identity, code_digest(),
     )  # fmt: skip
+
+
+def _tell_of_others(emit: Emit) -> None:
+    """Say who else can change what is built here; some share a store on purpose."""
+    cache, store = cache_folder(), store_folder()
+    for folder in [cache] if store.is_relative_to(cache) else [cache, store]:
+        others = others_in(folder)
+        if others:
+            emit(Note(others))
 
 
 def _check_writable(folder: Path) -> None:

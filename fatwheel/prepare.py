@@ -23,7 +23,7 @@ from .build.workshop import Order, Workshop, laid_out, upstream_of
 from .cache import VARIABLE, cache_folder
 from .engines.logs import new_logs
 from .errors import UsageError
-from .events import Emit, StepFinished, StepStarted
+from .events import Emit, Note, StepFinished, StepStarted
 from .files import disk_error
 from .load import load_recipe, load_toolchain
 from .model import Environment, Front, Recipe, Target, Toolchain, Unit
@@ -174,11 +174,14 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
             store_limit=STORE_LIMIT,
             store_trunk="",
             work=str(work),
+            refuge=str(cache_folder() / "refuge"),
         )
         upstream = upstream_of(order)
         with step(emit, "capture"):
             units = upstream.capture()
         with laid_out(order, project.root) as workshop:
+            if workshop.note:
+                emit(Note(workshop.note))
             yield Prepared(target, tools, upstream, units, workshop, work)
 
 

@@ -19,7 +19,7 @@ from ..branch import Branch
 from ..model import Front, Job, Unit
 from ..store import Store
 from .sight import job_variables
-from .view import Places
+from .view import Places, places_from_wire
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,10 @@ def archlist(fronts: Iterable[Front]) -> tuple[int, ...]:
 
 
 def context_from_wire(data: dict[str, Any]) -> Context:
-    places = data["places"]
-    links = tuple((name, folder) for name, folder in places["links"])
     return Context(
         **{
             **data,
-            "places": Places(places["source"], links, places["listing"], places["root"]),
+            "places": places_from_wire(data["places"]),
             "archlist": tuple(data["archlist"]),
             "environment": tuple((name, value) for name, value in data["environment"]),
         }

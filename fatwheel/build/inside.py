@@ -183,6 +183,7 @@ def _order(message: Message, *, with_project: bool) -> Order:
         store_limit=sys.maxsize,
         store_trunk=message.store,
         work=str(work),
+        refuge=str(work / "refuge"),
     )
 
 

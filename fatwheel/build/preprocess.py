@@ -25,6 +25,7 @@ import subprocess
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import CompileError
 from ..model import Front, Unit
 from ..store import Store
 from .compilers import Family, family_of
@@ -50,6 +51,7 @@ class Texts:
         self._context = context
         self._store = store
         self._files: dict[str, tuple[str | None, bool]] = {}
+        self._laid_out = context.places.laid_out()
         self._volatile = family_of(context.cxx).names_of_jobs(context.scratch)
 
     def recorded(self, unit: Unit, pass_: str) -> str | None:
@@ -67,8 +69,13 @@ class Texts:
         return self._store.has("seen", self._seen_key(unit, pass_))
 
     def record(self, unit: Unit, pass_: str, text: Path) -> str:
-        """Remember which files a text came from; returns its digest."""
+        """Remember which files a text came from; returns its digest.
+
+        Raises CompileError where a source is no longer what was laid out.
+        """
         sha, names = _read_text(text, self._volatile)
+        for name in names:
+            self._check_source(name)
         files = [(name, *self._file(name)) for name in names]
         lists = any(in_file for _, _, in_file in files) or any(
             _ARCHLIST in argument for argument in unit.preprocessor + unit.codegen
@@ -156,6 +163,20 @@ class Texts:
 
     def _seen_key(self, unit: Unit, pass_: str) -> str:
         return digest("seen", unit.name, unit.source, self._context.places.source, pass_)
+
+    def _check_source(self, name: str) -> None:
+        """Read a file of the project once more: what was read before was before compiling."""
+        relative = self._context.places.relative(name)
+        if relative is None or self._laid_out is None:
+            return
+        found, _ = _read_file(self._context.places.real(name))
+        if found != self._laid_out.get(relative):
+            raise CompileError(
+                "a source changed while it was compiled",
+                where=relative,
+                hint="what was made of it is thrown away. Build again, and let nothing else write "
+                f"into {self._context.places.real(self._context.places.source)}",
+            )
 
     def _file(self, name: str) -> tuple[str | None, bool]:
         """sha256 of a file as named in a text, and whether it speaks of the arch list.

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import StoreError
+from ..permissions import open_lock
 
 if sys.platform == "win32":
     import subprocess
@@ -99,18 +99,9 @@ if sys.platform == "win32":
         VIEW_ROOT.mkdir(exist_ok=True)
         return VIEW_ROOT
 
-    def may_mount(root: Path) -> bool:
-        """Whether compilers can be shown `root` at the fixed root."""
-        return False  # nor need they be
-
-    def mounted(command: Sequence[str], root: str) -> list[str]:
-        """A command that sees `root` at the fixed root."""
-        raise NotImplementedError
-
 else:
     import fcntl
     import shlex
-    import subprocess
 
     NVCC = "nvcc"
     VIEW_ROOT = Path("/tmp/fatwheel")
@@ -172,8 +163,8 @@ else:
         A build never waits for the lock alone: one that shares it may have just what is needed,
         and flock has no way to go from alone to shared at once. So it is tried again and again.
         """
-        base.mkdir(parents=True, exist_ok=True)
-        lock = os.open(base / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # Beside it: who could ever open the lock could hold it for ever.
+        lock = open_lock(base.with_name(f"{base.name}.lock"))
         try:
             _share_filled(lock, is_right, fill)
             yield
@@ -194,40 +185,3 @@ else:
             if not is_right():
                 fill()
             fcntl.flock(lock, fcntl.LOCK_UN)
-
-    def view_root() -> Path:
-        """The fixed root, or one of the user's own where another user made that first.
-
-        Raises OSError, or StoreError where neither may be used.
-        """
-        for root in (VIEW_ROOT, Path(f"{VIEW_ROOT}-{os.getuid()}")):
-            with contextlib.suppress(FileExistsError):
-                root.mkdir(mode=0o755)
-            found = root.lstat()
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-                return root
-        raise StoreError(
-            f"{VIEW_ROOT} and {VIEW_ROOT}-{os.getuid()} both belong to somebody else",
-            hint="remove one of them: compilers must see the sources at a fixed path",
-        )
-
-    def may_mount(root: Path) -> bool:
-        """Whether compilers can be shown `root` at the fixed root: in a namespace of their own,
-        which many systems let every user make."""
-        if VIEW_ROOT.is_symlink():
-            return False  # compilers would tell where it leads to
-        try:
-            done = subprocess.run(
-                mounted(["true"], str(root)), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
-        except OSError:
-            return False
-        return done.returncode == 0
-
-    def mounted(command: Sequence[str], root: str) -> list[str]:
-        """A command that sees `root` at the fixed root. It becomes the command in the end, so
-        signals and limits are that one's."""
-        script = 'mount --bind "$0" "$1" && shift && exec "$@"'
-        unshared = ["unshare", "--user", "--map-root-user", "--mount"]
-        return [*unshared, "sh", "-c", script, root, str(VIEW_ROOT), *command]

@@ -20,9 +20,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import StoreError
+from ..permissions import private_folder
 from . import sight
+from .roots import Cover
 
 # What sources include: files with these suffixes or, as in Eigen, headers without any.
 SOURCE_SUFFIXES = frozenset(
@@ -47,13 +50,16 @@ class Places:
     links:   name in a job's folder → real folder: site, env, cuda, python.
     listing: digest of the names of the files below source: a file that is added there can
              change a text without any file that the text came from being another.
-    root:    '' or the folder that compilers are shown at the view's fixed root.
+    files:   relative path and sha256 of each file that was laid out below source; None where
+             whatever lies there is right.
+    cover:   how compilers are shown source, where it does not really lie there.
     """
 
     source: str
     links: tuple[tuple[str, str], ...]
     listing: str
-    root: str = ""
+    files: tuple[tuple[str, str], ...] | None = None
+    cover: Cover | None = None
 
     def in_view(self, text: str) -> str:
         """Replace placeholders by the paths that the compilers see."""
@@ -63,14 +69,23 @@ class Places:
 
     def real(self, path: str) -> str:
         """The real file behind a path that a compiler printed."""
-        fixed = f"{sight.VIEW_ROOT}/"
-        if self.root and path.startswith(fixed):
-            return os.path.join(self.root, path.removeprefix(fixed))
-        return sight.real_path(path, self.links)
+        found = sight.real_path(path, self.links)
+        return self.cover.real(found) if self.cover else found
+
+    def relative(self, path: str) -> str | None:
+        """A path that a compiler printed, from `source` on; None where it leads elsewhere."""
+        inside = os.path.relpath(path, self.source) if _begins(path, self.source) else os.pardir
+        return None if inside.split(os.sep, 1)[0] == os.pardir else os.path.normcase(inside)
+
+    def laid_out(self) -> dict[str, str] | None:
+        """`files` by what `relative` says of them."""
+        if self.files is None:
+            return None
+        return {os.path.normcase(name): sha for name, sha in self.files}
 
     def shown(self, command: Sequence[str]) -> list[str]:
         """A compiler's command as it is started, so that it sees all this."""
-        return sight.mounted(command, self.root) if self.root else list(command)
+        return self.cover.shown(command) if self.cover else list(command)
 
     def mapped(self) -> tuple[tuple[str, str], ...]:
         """Folders as compilers see them, and what finished files call them instead: `site`,
@@ -82,6 +97,22 @@ class Places:
     def link_into(self, folder: Path) -> None:
         """Make a job's folder: what is needed in it to see the environment."""
         sight.show(self.links, folder)
+
+
+def _begins(path: str, folder: str) -> bool:
+    return os.path.normcase(path).startswith(os.path.normcase(folder) + os.sep)
+
+
+def places_from_wire(data: dict[str, Any]) -> Places:
+    """Places that came as JSON."""
+    files, cover = data["files"], data["cover"]
+    return Places(
+        source=data["source"],
+        links=tuple((name, folder) for name, folder in data["links"]),
+        listing=data["listing"],
+        files=None if files is None else tuple((name, sha) for name, sha in files),
+        cover=cover and Cover(cover["folder"], tuple(cover["entries"])),
+    )
 
 
 Marks = tuple[tuple[str, str], ...]  # real folder, name of its placeholder
@@ -127,40 +158,30 @@ def _is_of_tools(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def shared_sources(name: str, origin: Path, files: dict[str, str]) -> Iterator[Path]:
-    """The view's real source folder of project `name`, holding exactly `files` of origin.
+def shared_sources(root: Path, name: str, origin: Path, files: dict[str, str]) -> Iterator[Path]:
+    """The real source folder of project `name` below `root`, holding exactly `files` of origin.
 
     Builds of the same content share it; one that needs other content waits until the others
     are done. Raises StoreError where the folder cannot be made.
     """
-    base = sight.VIEW_ROOT / name
+    base = root / name
+    target = base / "src"
+
+    def is_right() -> bool:
+        return private_folder(base) and compiler_files(target) == files
+
+    def fill() -> None:
+        if not private_folder(base):
+            shutil.rmtree(base)
+            base.mkdir(mode=0o700)
+        _copy(target, origin, files)
+
     with contextlib.ExitStack() as held:
         try:
-            base = sight.view_root() / name
-            target = base / "src"
-            held.enter_context(
-                sight.shared(
-                    base,
-                    lambda: compiler_files(target) == files,
-                    lambda: _copy(target, origin, files),
-                )
-            )
+            held.enter_context(sight.shared(base, is_right, fill))
         except OSError as error:
             raise _unusable(base, error) from error
         yield target
-
-
-def shown_at(source: Path) -> tuple[str, str]:
-    """Where compilers see a project's source folder, and the root that they are shown for that
-    (see `Places.root`).
-
-    Where another user made the fixed root first, the folder is in a root of the user's own. What
-    compilers make would tell which one that is.
-    """
-    root = sight.view_root()
-    if root == sight.VIEW_ROOT or not sight.may_mount(root):
-        return str(source), ""
-    return str(sight.VIEW_ROOT / source.relative_to(root)), str(root)
 
 
 def _copy(target: Path, origin: Path, files: Iterable[str]) -> None:
@@ -177,7 +198,7 @@ def _unusable(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the sources cannot be laid out for compiling: {error.strerror}",
         where=str(path),
-        hint=f"{sight.VIEW_ROOT} must be writable and have room for the project's sources",
+        hint="there must be room for the project's sources",
     )
 
 

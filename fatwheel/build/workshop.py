@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import StoreError
 from ..model import Environment, Front, Unit
 from .context import Context, archlist, digest
 from .lookup import Lookup, SliceDigests, look_up, slice_digests
+from .roots import Root, choose_root
 from .sight import NVCC
 from .upstream import Project, Upstream
 from .variables import bare_variables
-from .view import Places, compiler_files, shared_sources, shown_at
+from .view import Places, compiler_files, shared_sources
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Order:
     variables:   what compilers need besides PATH, LC_ALL and SOURCE_DATE_EPOCH.
     store_trunk: '' or the folder of a store that may only be read (see `branch`).
     work:        a folder of the workshop's own.
+    refuge:      a folder of the user's own, made where sources cannot lie at the fixed path.
     """
 
     name: str
@@ -49,14 +52,19 @@ class Order:
     store_limit: int
     store_trunk: str
     work: str
+    refuge: str
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """An order, and the places where compilers see what belongs to it."""
+    """An order, and the places where compilers see what belongs to it.
+
+    note: '' or what the user must know of wheels made here.
+    """
 
     order: Order
     places: Places
+    note: str = ""
 
     def context(self, fronts: Sequence[Front]) -> Context:
         """The compile context for these fronts: they decide __CUDA_ARCH_LIST__."""
@@ -106,17 +114,31 @@ def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
     """
     files = compiler_files(origin)
     environment = order.environment
-    with shared_sources(order.name, origin, files) as found:
-        source, root = shown_at(found)
+    links = (
+        ("site", str(environment.site)),
+        ("env", str(environment.root)),
+        ("cuda", str(environment.cuda_home)),
+        ("python", str(environment.include)),
+    )
+    root = _root(order, links)
+    with shared_sources(root.folder, order.name, origin, files) as source:
         places = Places(
-            source=source,
-            links=(
-                ("site", str(environment.site)),
-                ("env", str(environment.root)),
-                ("cuda", str(environment.cuda_home)),
-                ("python", str(environment.include)),
-            ),
+            source=root.seen(source),
+            links=links,
             listing=digest(sorted(files)),
-            root=root,
+            files=tuple(sorted(files.items())),
+            cover=root.cover,
         )
-        yield Workshop(order, places)
+        yield Workshop(order, places, root.note)
+
+
+def _root(order: Order, links: tuple[tuple[str, str], ...]) -> Root:
+    variables = {**bare_variables(), **dict(order.variables)}
+    programs = [order.cxx, *filter(None, variables["PATH"].split(os.pathsep))]
+    needed = [order.work, *programs, *(folder for _, folder in links)]
+    try:
+        return choose_root(Path(order.refuge), needed)
+    except OSError as error:
+        raise StoreError(
+            f"there is no place for the project's sources: {error.strerror}", where=order.refuge
+        ) from error

@@ -27,5 +27,5 @@ def new_logs(parent: Path, name: str) -> Path:
     for folder in old[: max(0, len(old) + 1 - _KEPT)]:
         shutil.rmtree(folder, ignore_errors=True)
     folder = parent / f"{name}-{secrets.token_hex(4)}"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)  # compilers quote sources
     return folder

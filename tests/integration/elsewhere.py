@@ -201,6 +201,42 @@ def another_user(parent: Path) -> Varied:
     return Varied(parent, prefix=prefix, variables={"HOME": "/nonexistent"}, owner=OTHER_USER)
 
 
+def hostile_neighbour(parent: Path, first: bool) -> Varied:
+    """In an own /tmp, another user works against the build: see `neighbour`.
+
+    first: whether it had /tmp/fatwheel before. What it finds out is in `report_of`.
+    """
+    report = report_of(parent)
+    report.parent.mkdir()
+    os.chown(report.parent, OTHER_USER, OTHER_USER)
+    origin = parent / "origin"
+    shutil.copytree(ROOT / "kernels" / "selftest" / "src", origin)
+    script = parent / "neighbour.py"
+    shutil.copyfile(Path(__file__).with_name("neighbour.py"), script)
+    here = shlex.quote(str(parent))
+    attack = shlex.join([
+        "setpriv", f"--reuid={OTHER_USER}", f"--regid={OTHER_USER}", "--clear-groups",
+        "--pdeathsig=KILL", "/usr/bin/python3", str(script), str(origin), str(report),
+        str(parent / "bench"), "first" if first else "later",
+    ])  # fmt: skip
+    prefix = _sh(
+        ("--mount",),
+        f"exec 9<{here}",
+        "mount -t tmpfs -o mode=1777 tmpfs /tmp",
+        f"mkdir -p {here}",
+        f"mount --bind /proc/self/fd/9 {here}",
+        "exec 9<&-",
+        "mkdir -m 755 /tmp/fatwheel" if not first else "true",
+        f"{{ {attack} & }}",
+        "sleep 2",
+    )
+    return Varied(parent, prefix=prefix)
+
+
+def report_of(parent: Path) -> Path:
+    return parent / "neighbour" / "report.json"
+
+
 def folder_for_all() -> Path:
     """A folder that every user can find, unlike those of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="fatwheel-test-"))

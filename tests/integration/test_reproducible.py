@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from fatwheel.build.sight import VIEW_ROOT
 from fatwheel.model import Environment
 
 from . import elsewhere
+from . import neighbour as neighbours
 from .conftest import ROOT, Outcome, Workbench
 from .elsewhere import Varied
 
@@ -73,8 +75,6 @@ def folder() -> Iterator[Path]:
     made = elsewhere.folder_for_all()
     yield made
     shutil.rmtree(made)
-    # Where compilers of the other user found sources.
-    shutil.rmtree(f"{VIEW_ROOT}-{elsewhere.OTHER_USER}", ignore_errors=True)
 
 
 def build(varied: Varied, store: Path | None, kernel: str = "selftest", *archs: str) -> Outcome:
@@ -178,6 +178,56 @@ def test_nothing_is_compiled_and_the_hashes_of_python_are_others(
     made = build(elsewhere.another_hash_seed(folder), reference.bench.store)
     assert_same(made.wheel(), reference.wheel)
     assert "compile: " not in made.err, made.err
+
+
+# -- against a neighbour -------------------------------------------------------------------------
+
+
+def found_out(folder: Path) -> dict[str, Any]:
+    """What the neighbour could do; it had time for it."""
+    found: dict[str, Any] = json.loads(elsewhere.report_of(folder).read_bytes())
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_a_neighbour_changes_reads_and_holds_nothing(
+    first: bool, reference: Reference, folder: Path
+) -> None:
+    """Whoever had /tmp/fatwheel first; it is renamed all the time where that is the neighbour."""
+    varied = elsewhere.hostile_neighbour(folder, first)
+    made = build(varied, half(reference.bench.store, folder))
+    assert_same(made.wheel(), reference.wheel)
+    assert "compile: " in made.err, f"nothing was compiled:\n{made.err}"
+    found = found_out(folder)
+    assert (found["moved"] > 0) is first, "the attack was another one"
+    assert found["read"] == []
+    assert found["held"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
+def test_without_namespaces_a_build_says_that_its_bytes_will_differ(
+    reference: Reference, folder: Path
+) -> None:
+    mount = folder / "forbidden" / "mount"
+    mount.parent.mkdir()
+    mount.write_text('#!/bin/sh\necho "mount: permission denied" >&2; exit 32\n')
+    mount.chmod(0o755)
+    neighbour = elsewhere.hostile_neighbour(folder, first=True)
+    # The neighbour's own prefix mounts, too.
+    path = ("env", f"PATH={mount.parent}:{os.environ['PATH']}")
+    made = build(
+        replace(neighbour, prefix=(*neighbour.prefix, *path)),
+        half(reference.bench.store, folder),
+    )
+    assert "other bytes than one made elsewhere" in " ".join(made.err.split())
+    with zipfile.ZipFile(made.wheel()) as archive:
+        for name in archive.namelist():
+            assert neighbours.MARK.encode() not in archive.read(name), name
+    found = found_out(folder)
+    assert found["moved"] > 0
+    assert found["read"] == []
+    assert found["held"] == []
 
 
 # -- everything at once --------------------------------------------------------------------------

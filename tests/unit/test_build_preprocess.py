@@ -15,6 +15,8 @@ import pytest
 from fatwheel.build.compilers import Gcc
 from fatwheel.build.preprocess import HOST_PASS, Texts, pass_of, unit_header
 from fatwheel.build.slices import preprocess_command
+from fatwheel.build.view import Places, compiler_files
+from fatwheel.errors import CompileError
 from fatwheel.model import Unit
 
 from .standins import calls, cpp_unit, cuda_unit, front, job, make_context
@@ -68,6 +70,58 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_pass_is_named_after_its_front() -> None:
     assert pass_of(front("90a")) == "compute_90a"
     assert pass_of(None) == HOST_PASS
+
+
+# -- sources that are no longer what was laid out ------------------------------------------------
+
+
+def laid_out(bench: Bench) -> Places:
+    """The places, as if all that lies in src had been laid out there."""
+    files = tuple(sorted(compiler_files(bench.folder / "src").items()))
+    return dataclasses.replace(bench.context.places, files=files)
+
+
+def test_sources_as_they_were_laid_out_are_recorded(bench: Bench) -> None:
+    places = laid_out(bench)
+    text = bench.preprocess(places=places)
+    assert bench.recorded(places=places) == text
+
+
+def changed(bench: Bench) -> str:
+    bench.write("src/inc/own.h", "int own = 666;")
+    return "inc/own.h"
+
+
+def added(bench: Bench) -> str:
+    bench.write("src/inc/env.h", "int found_before_the_environments;")
+    return "inc/env.h"
+
+
+@pytest.mark.parametrize("change", [changed, added], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("pass_", [DEVICE_PASS, HOST_PASS])
+def test_a_source_that_changed_is_named_and_nothing_is_kept(
+    change: Callable[[Bench], str], pass_: str, bench: Bench
+) -> None:
+    places = laid_out(bench)
+    name = change(bench)
+    with pytest.raises(CompileError, match="changed while it was compiled") as caught:
+        bench.preprocess(pass_, places=places)
+    assert caught.value.where == name
+    assert bench.recorded(pass_, places=places) is None
+    assert not bench.texts(places=places).seen(bench.unit, pass_)
+
+
+def test_a_source_is_read_again_after_compiling(bench: Bench) -> None:
+    """What was read before, to look something up, may have been the honest one."""
+    places = laid_out(bench)
+    bench.preprocess(places=places)
+    texts = bench.texts(places=places)
+    assert texts.recorded(bench.unit, DEVICE_PASS)
+    changed(bench)
+    work = job(bench.unit, FRONT, host=False)
+    command = preprocess_command(dataclasses.replace(bench.context, places=places), work)
+    with pytest.raises(CompileError, match="changed while"):
+        texts.preprocess(bench.unit, DEVICE_PASS, command)
 
 
 # -- the header that every call includes first ------------------------------------------------

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from fatwheel.build import sight
 from fatwheel.build.context import Context
 from fatwheel.build.preprocess import HOST_PASS, Texts
+from fatwheel.build.roots import choose_root
 from fatwheel.build.slices import (
     KilledForMemoryError,
     Made,
@@ -28,6 +30,7 @@ from fatwheel.errors import CompileError, FormatError
 from fatwheel.fatbin.container import payload
 from fatwheel.model import Job, Unit
 
+from ..conftest import missing as nowhere
 from .standins import DATA, calls, cpp_unit, cuda_unit, front, job, make_context
 
 FRONT = front("80", "sm_80", "sm_86", "compute_80")
@@ -331,6 +334,32 @@ def test_a_cpp_error_can_be_repeated(bench: Bench) -> None:
     assert caught.value.hint
     again = subprocess.run(["sh", "-c", caught.value.hint], capture_output=True, text=True)
     assert "missing" in again.stderr
+
+
+def test_an_error_where_compilers_see_a_private_folder_can_be_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp, refuge = bench.folder / "tmp", bench.folder / "refuge"
+    tmp.mkdir()
+    (tmp / "fatwheel").write_text("in the way")
+    monkeypatch.setattr(sight, "VIEW_ROOT", tmp / "fatwheel")
+    root = choose_root(refuge, ())
+    if root.cover is None:
+        nowhere("no user may mount in a namespace here (unshare --user --mount)")
+    source = root.folder / "p-1" / "src"
+    source.mkdir(parents=True)
+    (source / "a.cu").write_text("#error this does not compile\n")
+    places = dataclasses.replace(bench.context.places, source=root.seen(source), cover=root.cover)
+    with pytest.raises(CompileError) as caught:
+        bench.run(job(cuda_unit(), FRONT), dataclasses.replace(bench.context, places=places))
+    (bench.folder / "scratch").rmdir()
+    assert caught.value.hint
+    assert "\n" not in caught.value.hint
+    again = subprocess.run(["sh", "-c", caught.value.hint], capture_output=True, text=True)
+    assert again.returncode == 1, again.stderr
+    assert f"{tmp}/fatwheel/p-1/src/a.cu" in again.stderr
+    [kept] = (source.parent / "failed").iterdir()
+    assert str(kept) in caught.value.hint, "it lies where nobody else can read it"
 
 
 def test_a_killed_step_is_no_compile_error(bench: Bench) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.build import sight
-from fatwheel.build.view import Places, abstract, compiler_files, shared_sources, shown_at
+from fatwheel.build.roots import Cover
+from fatwheel.build.view import (
+    Places,
+    abstract,
+    compiler_files,
+    places_from_wire,
+    shared_sources,
+)
 from fatwheel.errors import StoreError
-
-from ..conftest import missing
 
 PLACES = Places("/tmp/fatwheel/p-1/src", (("site", "/env/lib/site"), ("cuda", "/env/cuda")), "")
 MARKS = (("/builds/p", "src"), ("/builds/p/env", "env"), ("/usr/include/python3.11", "python"))
@@ -94,6 +100,27 @@ def test_a_process_in_a_jobs_folder_finds_the_environment(tmp_path: Path) -> Non
     assert read.stdout == "content"
 
 
+def test_paths_of_the_project_are_told_from_others() -> None:
+    source = "/tmp/fatwheel/p-1/src"
+    assert PLACES.relative(f"{source}/a.cu") == "a.cu"
+    assert PLACES.relative(f"{source}/csrc/../include/a.h") == "include/a.h"
+    assert PLACES.relative(f"{source}/../../q-1/src/a.h") is None
+    assert PLACES.relative(f"{source}2/a.h") is None
+    assert PLACES.relative("/usr/include/stdio.h") is None
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        PLACES,
+        dataclasses.replace(PLACES, files=(("a.cu", "0" * 64),)),
+        dataclasses.replace(PLACES, files=(), cover=Cover("/cache/refuge", ("env", "gcc"))),
+    ],
+)
+def test_places_are_the_same_behind_a_pipe(places: Places) -> None:
+    assert places_from_wire(json.loads(json.dumps(dataclasses.asdict(places)))) == places
+
+
 # -- what a compiler may read ---------------------------------------------------------------
 
 
@@ -128,8 +155,8 @@ def test_a_folder_that_is_missing_has_no_sources(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sight, "VIEW_ROOT", tmp_path / "view")
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "view").mkdir()
     return tmp_path / "view"
 
 
@@ -143,7 +170,7 @@ def project(folder: Path, **contents: str) -> Path:
 def test_the_view_holds_exactly_the_sources(root: Path, tmp_path: Path) -> None:
     origin = project(tmp_path / "p", a="one", b="two")
     (origin / "notes.md").write_text("not for compilers")
-    with shared_sources("p-1", origin, compiler_files(origin)) as source:
+    with shared_sources(root, "p-1", origin, compiler_files(origin)) as source:
         assert source == root / "p-1" / "src"
         assert {path.name: path.read_text() for path in source.iterdir()} == {
             "a.cu": "one", "b.cu": "two",
@@ -153,60 +180,40 @@ def test_the_view_holds_exactly_the_sources(root: Path, tmp_path: Path) -> None:
 
 def test_other_content_takes_the_place_of_the_old(root: Path, tmp_path: Path) -> None:
     old, new = project(tmp_path / "old", a="one", b="two"), project(tmp_path / "new", a="three")
-    with shared_sources("p-1", old, compiler_files(old)):
+    with shared_sources(root, "p-1", old, compiler_files(old)):
         pass
-    with shared_sources("p-1", new, compiler_files(new)) as source:
+    with shared_sources(root, "p-1", new, compiler_files(new)) as source:
         assert [path.read_text() for path in source.iterdir()] == ["three"]
 
 
 def test_a_half_filled_folder_is_filled_again(root: Path, tmp_path: Path) -> None:
     origin = project(tmp_path / "p", a="one", b="two")
-    with shared_sources("p-1", origin, compiler_files(origin)) as source:
+    with shared_sources(root, "p-1", origin, compiler_files(origin)) as source:
         (source / "b.cu").unlink()
         (source / "a.cu").write_text("o")
-    with shared_sources("p-1", origin, compiler_files(origin)) as source:
+    with shared_sources(root, "p-1", origin, compiler_files(origin)) as source:
         assert (source / "a.cu").read_text() == "one"
         assert (source / "b.cu").read_text() == "two"
 
 
-def test_a_planted_link_is_not_followed(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    root.symlink_to(tmp_path / "elsewhere")
+def test_a_folder_that_others_could_read_is_closed(root: Path, tmp_path: Path) -> None:
     origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, compiler_files(origin)) as source:
-        assert source == Path(f"{root}-{os.getuid()}") / "p-1" / "src"
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (root / "p-1").mkdir(mode=0o755)
+    with shared_sources(root, "p-1", origin, compiler_files(origin)):
+        assert [path.name for path in root.iterdir() if path.stat().st_mode & 0o077] == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder somebody else's")
-def test_a_root_that_is_somebody_elses_is_left_alone(root: Path, tmp_path: Path) -> None:
-    root.mkdir()
-    os.chown(root, 12345, 12345)
+def test_what_others_could_write_into_is_made_again(root: Path, tmp_path: Path) -> None:
+    """They may still hold a folder in it, whatever its mode is by now."""
     origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, compiler_files(origin)) as source:
-        assert source == Path(f"{root}-0") / "p-1" / "src"
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder somebody else's")
-def test_compilers_see_the_fixed_root_wherever_the_sources_are(root: Path, tmp_path: Path) -> None:
-    """And each other's folders stay what they are."""
-    (root / "p-1" / "src").mkdir(parents=True)
-    (root / "p-1" / "src" / "a.cu").write_text("somebody else's")
-    os.chown(root, 12345, 12345)
-    own = Path(f"{root}-0")
-    if not sight.may_mount(_made(own)):
-        missing("no user may mount in a namespace here (unshare --user --mount)")
-    origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, compiler_files(origin)) as found:
-        source, shown_root = shown_at(found)
-        assert (source, shown_root) == (str(root / "p-1" / "src"), str(own))
-        places = Places(source, (), "", shown_root)
-        command = ["sh", "-c", f"cd {source} && pwd -P && cat a.cu && kill -9 $$"]
-        seen = subprocess.run(places.shown(command), capture_output=True, text=True, check=False)
-        assert seen.stdout == f"{source}\none"
-        assert seen.returncode == -9, "a signal ends the compiler itself"
-        assert Path(places.real(f"{source}/a.cu")).read_text() == "one"
-    assert (root / "p-1" / "src" / "a.cu").read_text() == "somebody else's"
+    with shared_sources(root, "p-1", origin, compiler_files(origin)) as source:
+        held = os.open(source, os.O_DIRECTORY)
+    (root / "p-1").chmod(0o775)
+    with shared_sources(root, "p-1", origin, compiler_files(origin)) as source:
+        assert not os.path.samestat(os.fstat(held), source.stat())
+        assert (source / "a.cu").read_text() == "one"
+        assert (root / "p-1").stat().st_mode & 0o077 == 0
+    os.close(held)
 
 
 def test_finished_files_have_names_of_their_own_for_folders() -> None:
@@ -220,46 +227,9 @@ def test_finished_files_have_names_of_their_own_for_folders() -> None:
     )
 
 
-def test_a_fixed_root_of_ones_own_needs_no_namespace(root: Path, tmp_path: Path) -> None:
-    origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, compiler_files(origin)) as found:
-        assert shown_at(found) == (str(found), "")
-        assert Places(str(found), (), "").shown(["true"]) == ["true"]
-
-
-def test_a_planted_link_is_not_shown_either(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    root.symlink_to(tmp_path / "elsewhere")
-    origin = project(tmp_path / "p", a="one")
-    with shared_sources("p-1", origin, compiler_files(origin)) as found:
-        assert shown_at(found) == (str(found), "")
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def test_both_roots_taken_is_an_error(root: Path, tmp_path: Path) -> None:
-    root.write_text("")
-    Path(f"{root}-{os.getuid()}").write_text("")
-    with pytest.raises(StoreError, match="somebody else"), shared_sources("p-1", tmp_path, {}):
-        pass
-
-
-def test_a_root_that_cannot_be_made_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(sight, "VIEW_ROOT", tmp_path / "file" / "view")
-    with pytest.raises(StoreError, match="Not a directory"), shared_sources("p-1", tmp_path, {}):
-        pass
-
-
 def test_a_project_folder_that_cannot_be_made_is_an_error(root: Path, tmp_path: Path) -> None:
-    root.mkdir()
     (root / "p-1").write_text("in the way")
-    with pytest.raises(StoreError, match="laid out"), shared_sources("p-1", tmp_path, {}):
+    with pytest.raises(StoreError, match="laid out"), shared_sources(root, "p-1", tmp_path, {}):
         pass
 
 
@@ -269,9 +239,9 @@ def test_a_project_folder_that_cannot_be_made_is_an_error(root: Path, tmp_path: 
 HOLDER = """
     import sys
     from pathlib import Path
-    from fatwheel.build import sight, view
-    sight.VIEW_ROOT, origin = Path(sys.argv[1]), Path(sys.argv[2])
-    with view.shared_sources("p-1", origin, view.compiler_files(origin)) as source:
+    from fatwheel.build import view
+    root, origin = Path(sys.argv[1]), Path(sys.argv[2])
+    with view.shared_sources(root, "p-1", origin, view.compiler_files(origin)) as source:
         print("in", flush=True)
         sys.stdin.read()
         print((source / "a.cu").read_text(), flush=True)
@@ -317,7 +287,7 @@ def _blocked(process: subprocess.Popen[str]) -> bool:
         for path in Path(f"/proc/{process.pid}/fd").iterdir():
             # It opens and closes other files meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.basename(os.readlink(path)) == "lock":
+                if os.path.basename(os.readlink(path)) == "p-1.lock":
                     time.sleep(0.3)
                     return True
         time.sleep(0.01)

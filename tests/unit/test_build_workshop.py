@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -45,6 +46,7 @@ class Bench:
             environment=self.environment, cxx=shutil.which("g++") or "g++", host_id="g++ 12",
             python=sys.executable, seeded=True, variables=(), store_root=str(self.folder / "store"),
             store_limit=1 << 30, store_trunk="", work=str(self.folder / "work"),
+            refuge=str(self.folder / "refuge"),
         )  # fmt: skip
         return dataclasses.replace(order, **changes)
 
@@ -158,5 +160,22 @@ def test_sources_that_cannot_be_laid_out_are_named(
 ) -> None:
     (bench.folder / "file").write_text("")
     monkeypatch.setattr(sight, "VIEW_ROOT", bench.folder / "file" / "view")
-    with pytest.raises(StoreError, match="laid out"), laid_out(bench.order(), bench.root):
+    order = bench.order(refuge=str(bench.folder / "file" / "refuge"))
+    with pytest.raises(StoreError, match="no place"), laid_out(order, bench.root):
         pass
+
+
+def test_sources_at_another_path_are_told_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bench.folder / "view").write_text("in the way")
+    monkeypatch.setenv("PATH", "/nowhere")  # without unshare
+    with laid_out(bench.order(), bench.root) as workshop:
+        source = Path(workshop.places.source)
+        assert source == bench.folder / "refuge" / "view" / "demo-1.0" / "src"
+        assert "other bytes" in workshop.note
+        assert (source / "csrc" / "a.cu").read_text() == "int a;\n"
+
+
+def test_a_context_knows_what_was_laid_out(bench: Bench) -> None:
+    sha = hashlib.sha256(b"int a;\n").hexdigest()
+    with laid_out(bench.order(), bench.root) as workshop:
+        assert dict(workshop.places.files or ())["csrc/a.cu"] == sha

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import cast
 
 import pytest
 
-from fatwheel.cache import cache_folder, chosen_folder, mistake_in
+from fatwheel.cache import cache_folder, chosen_folder, mistake_in, others_in
 from fatwheel.errors import StoreError
 
 
@@ -39,6 +42,58 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
     with pytest.raises(StoreError, match="no permission"):
         cache_folder()
+
+
+@pytest.mark.parametrize("umask", [0, 0o002, 0o022])
+def test_nobody_else_can_open_a_cache_that_was_made_here(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    before = os.umask(umask)
+    try:
+        assert cache_folder().stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+    (tmp_path / "cache").chmod(0o755)
+    assert cache_folder().stat().st_mode & 0o777 == 0o755, "what was opened on purpose stays so"
+
+
+@pytest.fixture
+def shown() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_cache_that_everybody_can_write_into_is_refused(
+    shown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = shown / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    monkeypatch.setenv("FATWHEEL_CACHE", str(cache))
+    with pytest.raises(StoreError, match="run code as you") as caught:
+        cache_folder()
+    assert f"chmod o-w {cache}" in str(caught.value)
+    cache.chmod(0o775)
+    assert cache_folder() == cache, "a group may share it on purpose"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_who_else_can_write_is_told_with_what_to_do(shown: Path) -> None:
+    cache = shown / "cache"
+    cache.mkdir()
+    assert others_in(cache) == ""
+    os.chown(cache, 0, 12345)
+    cache.chmod(0o2775)
+    assert others_in(cache) == (
+        f"the group 12345 can write to {cache}, and so change what you build. "
+        f"To stop it: chmod g-w {cache}"
+    )
+    os.chown(cache, 12345, 12345)
+    assert "the user 12345" in others_in(cache)
+    assert "FATWHEEL_CACHE=" in others_in(cache)
 
 
 @pytest.mark.parametrize("name", ["my cache", "a:b", "a\tb"])

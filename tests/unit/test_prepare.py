@@ -11,7 +11,7 @@ import pytest
 
 from fatwheel import prepare
 from fatwheel.errors import StoreError, UpstreamError, UsageError
-from fatwheel.events import Event, StepFinished, StepStarted, silent
+from fatwheel.events import Event, Note, StepFinished, StepStarted, silent
 from fatwheel.model import Target, TorchBuild
 from fatwheel.prepare import Asked, prepared, ready_tools, resolve, step
 from fatwheel.store import Store
@@ -184,6 +184,23 @@ def test_units_are_captured_and_their_sources_are_in_the_view(demo: Demo) -> Non
     assert [event.step for event in events if isinstance(event, StepStarted)] == [
         "source", "capture",
     ]  # fmt: skip
+
+
+def test_a_build_says_so_where_compilers_see_sources_at_another_path(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (demo.folder / "view").write_text("in the way")
+    mount = demo.folder / "bin" / "mount"
+    mount.parent.mkdir()
+    mount.write_text("#!/bin/sh\nexit 32\n")
+    mount.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{mount.parent}:{os.environ['PATH']}")
+    events: list[Event] = []
+    with prepared(target(demo), demo.tools, events.append) as ready:
+        assert Path(ready.workshop.places.source).is_relative_to(demo.cache / "refuge")
+    [said] = [event.text for event in events if isinstance(event, Note)]
+    assert "other bytes" in said
+    assert str(demo.folder / "view") in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""Who else on this machine may change, read or hold what lies at a path.
+
+On Linux that is told by owners and modes, of a folder and of those around it. On Windows a user's
+folders are closed to other users by what they inherit, and nothing is asked here.
+
+Standard library only: this module is imported inside build containers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if sys.platform != "win32":
+    import grp
+    import pwd
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Somebody besides the user and root who can put something else at a path.
+
+    folder: where they can do so, the folder itself or one around it. who: in words. everybody:
+    whether that is every user of the machine. mend: the command that keeps them out, or ''.
+    """
+
+    folder: Path
+    who: str
+    everybody: bool = False
+    mend: str = ""
+
+
+if sys.platform == "win32":
+
+    def private_folder(path: Path) -> bool:
+        """Have a folder that nobody else can open. Raises OSError."""
+        path.mkdir(exist_ok=True)
+        return True
+
+    def gap_of(folder: Path) -> Gap | None:
+        """Who else can put something else at a path."""
+        return None
+
+    def open_lock(path: Path) -> int:
+        """A file that is there to be locked, made if it is missing. Raises OSError."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_BINARY, lock_mode(path.parent))
+
+    def lock_mode(folder: Path) -> int:
+        """The mode of a lock in a folder, which says little there."""
+        return 0o666
+
+else:
+    _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+    _WRITE = stat.S_IWGRP | stat.S_IWOTH
+    _NO_FOLDER_OF_OURS = (errno.ENOTDIR, errno.ELOOP, errno.EACCES)
+
+    def private_folder(path: Path) -> bool:
+        """Have a folder that nobody else can open: it is made, or closed to others.
+
+        False where there is no real folder of the user's, or one that others could write into:
+        they may have left something there that they still hold. Raises OSError where none can be
+        made.
+        """
+        with suppress(FileExistsError):
+            path.mkdir(mode=stat.S_IRWXU)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in _NO_FOLDER_OF_OURS:
+                return False
+            raise
+        try:
+            found = os.fstat(handle)
+            if found.st_uid != os.geteuid() or found.st_mode & _WRITE:
+                return False
+            if found.st_mode & _OTHERS:
+                os.fchmod(handle, stat.S_IRWXU)
+            return True
+        finally:
+            os.close(handle)
+
+    def gap_of(folder: Path) -> Gap | None:
+        """Who else can put something else at a path, which must exist; the nearest such folder.
+
+        As sshd asks of the path of a user's keys, but that what lies in a closed folder may be
+        open. Raises OSError.
+        """
+        real = folder.resolve()
+        gap: Gap | None = None
+        for path in (real, *real.parents):
+            found = path.stat()
+            gap = gap and _reached_through(found, gap)
+            # In a sticky folder, only who owns an entry can rename it, and who owns the folder.
+            sticky = path != real and found.st_mode & stat.S_ISVTX
+            if gap is None and (not sticky or _foreign(found)):
+                gap = _gap_in(path, found)
+        return gap
+
+    def _gap_in(path: Path, found: os.stat_result) -> Gap | None:
+        if _foreign(found):
+            # Where everybody may make folders, anybody may have made this one.
+            anybody = bool(path.parent.stat().st_mode & stat.S_IWOTH)
+            return Gap(path, f"the user {_user(found.st_uid)}", everybody=anybody)
+        if found.st_mode & stat.S_IWOTH:
+            return Gap(path, "every user of this machine", True, f"chmod o-w {path}")
+        if found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid):
+            return Gap(path, f"the group {_group(found.st_gid)}", mend=f"chmod g-w {path}")
+        return None
+
+    def _reached_through(around: os.stat_result, gap: Gap) -> Gap | None:
+        """What is left of a gap in a folder `around`, which may be closed to some."""
+        if around.st_mode & stat.S_IXOTH or _foreign(around):
+            return gap
+        if around.st_mode & stat.S_IXGRP and not _is_own_group(around.st_gid):
+            return replace(gap, who=f"the group {_group(around.st_gid)}", everybody=False)
+        return None
+
+    def _foreign(found: os.stat_result) -> bool:
+        return found.st_uid not in (0, os.geteuid())
+
+    def open_lock(path: Path) -> int:
+        """A file that is there to be locked, made if it is missing. Raises OSError."""
+        mode = lock_mode(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+        found = os.fstat(handle)
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+            os.fchmod(handle, mode)
+        return handle
+
+    def lock_mode(folder: Path) -> int:
+        """The mode of a lock in a folder. Raises OSError.
+
+        Whoever can open it can hold it. So those can who may write into the folder, where they
+        could remove it as well, and nobody else.
+        """
+        writers = folder.stat().st_mode & _WRITE
+        return stat.S_IRUSR | stat.S_IWUSR | writers | writers << 1  # who writes it reads it, too
+
+    def _is_own_group(gid: int) -> bool:
+        """Whether a group is its user's alone, as many systems give one to every user."""
+        try:
+            user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+        except KeyError:
+            return False
+        alone = set(group.gr_mem) <= {user.pw_name}
+        return gid == user.pw_gid and group.gr_name == user.pw_name and alone
+
+    def _user(uid: int) -> str:
+        with suppress(KeyError):
+            return pwd.getpwuid(uid).pw_name
+        return str(uid)
+
+    def _group(gid: int) -> str:
+        with suppress(KeyError):
+            return grp.getgrgid(gid).gr_name
+        return str(gid)
