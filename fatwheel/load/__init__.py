@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from ..model import (
     TorchBuild,
 )
 from ..sourcetree import tree_digest
+from ..tomlfile import TomlError, read_toml
 from .crosschecks import recipe_mistakes, toolchain_mistakes
 from .imagechecks import filename_of, image_mistakes
 from .mistakes import schema_mistakes, suggestion
@@ -45,11 +45,6 @@ from .schema import (
     SourceTable,
     ToolchainFile,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 RECIPE_FILE = "recipe.toml"
 VERIFY_FILE = "verify.py"  # where the recipe names no other
@@ -123,31 +118,14 @@ def _unknown(what: str, name: str, known: Sequence[str], folder: Path) -> UsageE
 def _read(file: Path) -> tuple[Places, dict[str, Any]]:
     """A TOML file's lines and values; ConfigError where it is none."""
     try:
-        data = file.read_bytes()
+        text, raw = read_toml(file)
+        return Places(text), raw
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"{data[error.start]:#04x}"
-        raise _unparsable(file, f"{line}: not UTF-8: byte {byte}") from error
-    try:
-        raw = tomllib.loads(text)
-        return Places(text), raw
-    except ValueError as error:
-        raise _unparsable(file, _syntax_mistake(str(error), text)) from error
+    except TomlError as error:
+        raise _unparsable(file, str(error)) from error
     except RecursionError as error:
         raise _unparsable(file, "1: nested too deeply") from error
-
-
-def _syntax_mistake(message: str, text: str) -> str:
-    """`LINE:COLUMN: MESSAGE` from the parser's words."""
-    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
-    if match:
-        return f"{match[2]}:{match[3]}: not TOML: {match[1]}"
-    last_line = text.rstrip("\n").count("\n") + 1
-    return f"{last_line}: not TOML: {message}"
 
 
 def _unparsable(file: Path, mistake: str) -> ConfigError:
