@@ -18,7 +18,7 @@ else:
 MOST = 1 << 20  # bytes; the largest pyproject.toml known has 150 KB
 # Parts of a dotted key: what the parser does for one grows with their square, and what it does
 # for a key grows with the parts of its table.
-_MOST_PARTS, _MOST_OF_A_TABLE = 1000, 64
+_MOST_PARTS, _MOST_OF_A_TABLE = 1000, 20
 _PART = re.compile(r"[\w \t\"'\[-]*")
 
 

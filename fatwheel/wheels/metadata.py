@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..errors import FormatError
 from .name import WheelName, canonical_project, canonical_version
 
 # Single tags of one wheel; real ones have a few dozen. Three lists of tags multiply.
 MAX_TAGS = 1000
-_END_OF_FIELDS = re.compile(rb"(?:\A|\r?\n)\r?\n|\Z")
+# Of one file; those of the largest projects have 2000.
+MAX_FIELDS = 20_000
+# A lone carriage return ends a line, too, for Python's mail parser, which installers read with.
+_EOL = rb"(?:\r?\n|\r(?!\n))"
+_END_OF_FIELDS = re.compile(rb"(?:\A|%b)%b|\Z" % (_EOL, _EOL))
+# Of each line at once, so that what a match costs does not grow with the line.
+_FIELD = re.compile(rb"(?:\A|(?<=[\r\n]))([!-9;-~]+):([^\r\n]*(?:%b[ \t][^\r\n]*)*)" % _EOL)
 
 
 def fields(text: bytes, name: str) -> list[str]:
@@ -97,12 +103,17 @@ def _split_folder(dist_info: str) -> tuple[str, str]:
     return project, version
 
 
-def _lines(text: bytes) -> list[re.Match[bytes]]:
-    """The field lines: group 1 is the name, group 2 the value with its continuation lines."""
+def _lines(text: bytes) -> Iterator[re.Match[bytes]]:
+    """The field lines: group 1 is the name, group 2 the value with its continuation lines.
+
+    FormatError where there are more than any file has.
+    """
     end = _END_OF_FIELDS.search(text)
     assert end is not None, "\\Z matches every text"
-    pattern = rb"^([!-9;-~]+):((?:[^\r\n]|\r?\n[ \t])*)"
-    return list(re.finditer(pattern, text[: end.start()], re.MULTILINE))
+    for number, match in enumerate(_FIELD.finditer(text, 0, end.start())):
+        if number == MAX_FIELDS:
+            raise FormatError(f"METADATA or WHEEL has more than {MAX_FIELDS} fields")
+        yield match
 
 
 def _named(match: re.Match[bytes], name: str) -> bool:

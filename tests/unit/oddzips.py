@@ -65,11 +65,13 @@ def zip_of(
         one, other = base | flags | described | member.local, base | flags | member.central
         out += b"PK\3\4" + struct.pack("<HHHIIIIHH", 20, one["flags"], one["method"],
             one["moment"], one["crc"], one["stored"], one["size"], len(one["name"]),
-            len(one["extra"])) + one["name"] + one["extra"] + content + _after(member, base)  # fmt: skip
+            len(one["extra"]))  # fmt: skip
+        out += one["name"] + one["extra"] + content + _after(member, base)
         directory += b"PK\1\2" + struct.pack("<BBHHHIIIIHHHHHII", 20, 3, 20, other["flags"],
             other["method"], other["moment"], other["crc"], other["stored"], other["size"],
             len(other["name"]), len(other["extra"]), len(other["comment"]), other["disk"], 0,
-            other["attributes"], other["offset"]) + other["name"] + other["extra"] + other["comment"]  # fmt: skip
+            other["attributes"], other["offset"])  # fmt: skip
+        directory += other["name"] + other["extra"] + other["comment"]
     out += before_directory
     directory += in_directory
     count = len(members)

@@ -41,17 +41,30 @@ HONEST = {
     "a name in UTF-8": [Odd("größe.py", TEXT)],
     "an ASCII name marked as UTF-8": [Odd("a.py", TEXT, both={"flags": 0x800})],
     "deflate options": [Odd("a.py", TEXT, both={"flags": 0x6})],
-    "written as a stream": [Odd("a.py", TEXT, after="descriptor"), Odd("b", b"2", after="descriptor")],
+    "written as a stream": [
+        Odd("a.py", TEXT, after="descriptor"),
+        Odd("b", b"2", after="descriptor"),
+    ],
     "a descriptor without magic": [Odd("a.py", TEXT, after="plain"), Odd("b", b"2")],
     "a stream with zip64": [
         Odd("a.py", TEXT, after="wide", local={"stored": MAX32, "size": MAX32, "extra": wide(0, 0)})
     ],
     "a stored stream whose header has the sizes": [
-        Odd("a.py", TEXT, after="descriptor", both={"method": 0},
-            local={"crc": zlib.crc32(TEXT), "stored": len(TEXT), "size": len(TEXT)})
+        Odd(
+            "a.py",
+            TEXT,
+            after="descriptor",
+            both={"method": 0},
+            local={"crc": zlib.crc32(TEXT), "stored": len(TEXT), "size": len(TEXT)},
+        )
     ],
     "times and owners, longer in the local header": [
-        Odd("a.py", TEXT, local={"extra": TIMES}, central={"extra": extra(0x5455, b"\x03" + bytes(4))})
+        Odd(
+            "a.py",
+            TEXT,
+            local={"extra": TIMES},
+            central={"extra": extra(0x5455, b"\x03" + bytes(4))},
+        )
     ],
     "room for alignment": [Odd("a.py", TEXT, local={"extra": extra(0xD935, bytes(30))})],
     "zip64 in the local header alone": [
@@ -61,7 +74,7 @@ HONEST = {
         Odd("a.py", TEXT, both={"stored": MAX32, "size": MAX32, "extra": wide(len(TEXT), PACKED)})
     ],
     "a time that is none": [Odd("a.py", TEXT, both={"moment": 0})],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", HONEST)
