@@ -38,7 +38,7 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
         [archive] = fetch([recipe.source.package], downloads, emit)
         unpack_sdist(archive, folder / "unpacked").rename(root)
     root = root / recipe.subdirectory if recipe.subdirectory else root
-    backend, backend_paths = _build_system(root)
+    backend, backend_paths = build_system(root)
     return Project(
         root=root,
         backend=backend,
@@ -78,7 +78,7 @@ def _copied(source: Path, root: Path) -> None:
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _build_system(root: Path) -> tuple[str, tuple[str, ...]]:
+def build_system(root: Path) -> tuple[str, tuple[str, ...]]:
     """The back end and its paths, as [build-system] has them: PEP 517 and PEP 518."""
     file = root / "pyproject.toml"
     where = f"{root.name}/pyproject.toml"

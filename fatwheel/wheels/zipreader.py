@@ -39,6 +39,8 @@ _LOCAL = struct.Struct("<4sHHHIIIIHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
 _DESCRIPTOR_MAGIC = b"PK\x07\x08"
 
+_NEWEST = 63  # 4.4.3: readers refuse what they think is newer than they are
+
 # 4.4.4: how hard the writer tried, whether sizes follow the content, whether the name is UTF-8.
 # All others mean encryption, patches or nothing that is known.
 _DESCRIBED, _UTF8 = 0x8, 0x800
@@ -293,7 +295,7 @@ def _listed(directory: bytes, count: int) -> Iterator[_Listed]:
         size, stored, offset = _wide(fields, (size, stored, offset), name)
         about = (system, made_by, needs, flags, method, moment)
         attributes = (internal, external)
-        _check_kind(name, flags, method, stored, size)
+        _check_kind(name, needs, flags, method, stored, size)
         yield _Listed(name, raw_name, about, attributes, extra, crc, stored, size, offset)
     if at != len(directory):
         raise FormatError("the zip archive's count of members is wrong")
@@ -311,9 +313,11 @@ def _name(raw: bytes, flags: int) -> str:
         ) from error
 
 
-def _check_kind(name: str, flags: int, method: int, stored: int, size: int) -> None:
+def _check_kind(name: str, needs: int, flags: int, method: int, stored: int, size: int) -> None:
     if flags & _ENCRYPTED:
         raise FormatError("it is encrypted", where=name)
+    if needs > _NEWEST:
+        raise FormatError(f"it needs version {needs} of the zip format", where=name)
     if flags & ~_FLAGS:
         raise FormatError(f"its flags {flags:#06x} are not accepted", where=name)
     if method not in (STORED, DEFLATED):
@@ -371,7 +375,7 @@ def _start(stream: IO[bytes], listed: _Listed, end: int) -> int:
     if end - listed.offset < _LOCAL.size:
         raise FormatError("the member overlaps another or is misplaced", where=where)
     header = _read_at(stream, listed.offset, _LOCAL.size)
-    magic, _, flags, method, moment, crc, stored, size, name_size, extra_size = _LOCAL.unpack(
+    (magic, needs, flags, method, moment, crc, stored, size, name_size, extra_size) = _LOCAL.unpack(
         header
     )
     if magic != _LOCAL_MAGIC:
@@ -381,7 +385,7 @@ def _start(stream: IO[bytes], listed: _Listed, end: int) -> int:
     size, stored = _wide(fields, (size, stored), where)
     start = listed.offset + _LOCAL.size + len(rest)
     found = (rest[:name_size], flags, method, moment)
-    if found != (listed.raw_name, listed.flags, listed.method, listed.about[5]):
+    if needs > _NEWEST or found != (listed.raw_name, listed.flags, listed.method, listed.about[5]):
         raise _differ(where)
     right = (listed.crc, listed.stored, listed.size)
     left_out = bool(flags & _DESCRIBED) and (crc, stored, size) == (0, 0, 0)

@@ -25,9 +25,9 @@ def unicode_path(name: str, of: str, number: int = 0x7075) -> bytes:
 class Odd:
     """A member. local and central replace fields of one header, both those of both.
 
-    Fields: name, flags, method, moment, crc, stored, size, extra; in the directory also comment,
-    disk, attributes, offset. after: what follows the content; "descriptor" and "plain" for sizes
-    and checksum with and without a magic number, "wide" for those of zip64.
+    Fields: name, needs, flags, method, moment, crc, stored, size, extra; in the directory also
+    comment, disk, attributes, offset. after: what follows the content; "descriptor" and "plain"
+    for sizes and checksum with and without a magic number, "wide" for those of zip64.
     """
 
     name: str
@@ -55,21 +55,22 @@ def zip_of(
     out, directory = b"", b""
     for member in members:
         base = {"name": member.name.encode(), "flags": 0 if member.name.isascii() else 0x800,
-                "method": 8, "moment": 0x21 << 16, "extra": b"", "comment": b"", "disk": 0,
-                "attributes": 0o100644 << 16, "offset": len(out)} | member.both  # fmt: skip
+                "method": 8, "needs": 20, "moment": 0x21 << 16, "extra": b"",
+                "comment": b"", "disk": 0, "attributes": 0o100644 << 16,
+                "offset": len(out)} | member.both  # fmt: skip
         content = member.content(base["method"])
         base = {"crc": zlib.crc32(member.data), "stored": len(content),
                 "size": len(member.data)} | base  # fmt: skip
         described = {"crc": 0, "stored": 0, "size": 0} if member.after else {}
         flags = {"flags": base["flags"] | 8} if isinstance(member.after, str) else {}
         one, other = base | flags | described | member.local, base | flags | member.central
-        out += b"PK\3\4" + struct.pack("<HHHIIIIHH", 20, one["flags"], one["method"],
+        out += b"PK\3\4" + struct.pack("<HHHIIIIHH", one["needs"], one["flags"], one["method"],
             one["moment"], one["crc"], one["stored"], one["size"], len(one["name"]),
             len(one["extra"]))  # fmt: skip
         out += one["name"] + one["extra"] + content + _after(member, base)
-        directory += b"PK\1\2" + struct.pack("<BBHHHIIIIHHHHHII", 20, 3, 20, other["flags"],
-            other["method"], other["moment"], other["crc"], other["stored"], other["size"],
-            len(other["name"]), len(other["extra"]), len(other["comment"]), other["disk"], 0,
+        directory += b"PK\1\2" + struct.pack("<BBHHHIIIIHHHHHII", 20, 3, other["needs"],
+            other["flags"], other["method"], other["moment"], other["crc"], other["stored"],
+            other["size"], len(other["name"]), len(other["extra"]), len(other["comment"]), other["disk"], 0,
             other["attributes"], other["offset"])  # fmt: skip
         directory += other["name"] + other["extra"] + other["comment"]
     out += before_directory

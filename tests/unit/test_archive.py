@@ -5,14 +5,26 @@ from __future__ import annotations
 import stat
 import struct
 import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from fatwheel.errors import FormatError
+from fatwheel.arch import Arch, ArchRequest
+from fatwheel.errors import FormatError, ToolchainError
+from fatwheel.fatbin.choose import selection_for
+from fatwheel.postlink.stitch import stitch_wheels
+from fatwheel.postlink.thin import thin_wheel
+from fatwheel.provenance.held import read_held
+from fatwheel.toolchain.unpack import unpack
+from fatwheel.verify.inspect import inspect_file
+from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels import archive, zipreader
 from fatwheel.wheels.archive import open_wheel
+
+from .oddzips import Odd, unicode_path, zip_of
 
 METADATA = "Metadata-Version: 2.1\nName: Thing\nVersion: 1.0+cu130\n\nLong text\nName: other\n"
 WHEEL = "Wheel-Version: 1.0\nTag: cp311-cp311-linux_x86_64\nTag: cp311-abi3-linux_x86_64\n"
@@ -328,3 +340,66 @@ def test_a_wheel_must_say_what_it_is(make: Make, file: str, old: str, new: str) 
 def test_a_missing_member_is_an_error(make: Make) -> None:
     with pytest.raises(FormatError, match="no such file"), open_wheel(make()) as wheel:
         wheel.read("nothing")
+
+
+# -- a second name ---------------------------------------------------------------------------------
+
+
+def thin(path: Path) -> object:
+    return thin_wheel(path, selection_for([ArchRequest(Arch(80))]), path.parent / "thin")
+
+
+def stitch(path: Path) -> object:
+    other = path.parent / "other" / path.name
+    other.parent.mkdir()
+    other.write_bytes(path.read_bytes() + b"\0")
+    return stitch_wheels([path, other], path.parent / "stitched")
+
+
+def install(path: Path) -> object:
+    return unpack(path, path.parent / "unpacked", lambda count: None)
+
+
+USES: dict[str, Callable[[Path], object]] = {
+    "inspect": inspect_file, "verify": verify_wheel, "thin": thin, "stitch": stitch,
+    "rebuild": read_held, "--import": install,
+}  # fmt: skip
+
+
+def second_name(path: Path, place: str) -> Path:
+    """A wheel whose RECORD is right, and in which a note is `start.pth` for some readers: what is
+    in such a file runs whenever Python starts."""
+    evil = b"import thing\n"
+    files = {**FILES, "thing/note.txt": evil}
+    record = "thing-1.0+cu130.dist-info/RECORD"
+    rows = [
+        f"{name},sha256={urlsafe_b64encode(sha256(data).digest()).decode().rstrip('=')},{len(data)}"
+        for name, data in files.items()
+        if name != record
+    ]
+    files[record] = "\n".join([*rows, f"{record},,", ""]).encode()
+    members = [Odd(name, data) for name, data in files.items()]
+    if place:
+        note = next(member for member in members if member.data == evil)
+        getattr(note, place)["extra"] = unicode_path("start.pth", note.name)
+    path.write_bytes(zip_of(members))
+    return path
+
+
+@pytest.mark.parametrize("place", ["central", "local", "both"])
+@pytest.mark.parametrize("use", USES)
+def test_a_wheel_with_a_second_name_is_refused_in_every_use(
+    tmp_path: Path, use: str, place: str
+) -> None:
+    path = second_name(tmp_path / NAME, place)
+    with pytest.raises((FormatError, ToolchainError), match="extra field 0x7075"):
+        USES[use](path)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_without_it_the_same_wheel_is_right(tmp_path: Path) -> None:
+    path = second_name(tmp_path / NAME, "")
+    [record] = [check for check in verify_wheel(path).checks if check.name == "record"]
+    assert record.result == "ok"
+    install(path)
+    assert (tmp_path / "unpacked" / "thing" / "note.txt").is_file()

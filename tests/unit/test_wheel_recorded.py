@@ -6,6 +6,8 @@ import base64
 import csv
 import hashlib
 import io
+import time
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -107,3 +109,26 @@ def test_sha256_is_there_whatever_record_has(algorithm: str) -> None:
     watched.update(b"con")
     watched.update(b"tent")
     assert watched.sha256 == hashlib.sha256(b"content").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"a\n" * 200_000, "read up to line 1000 only"),
+        (b"".join(b"%d,,\n" % n for n in range(200_000)), "read up to line 110001 only"),
+        (b"\n" * 1_000_000, "read up to line 110001 only"),
+        (b"a" * (3 << 20), "field larger than field limit"),
+        (b'"' + b"a\n" * (1 << 20), "field larger than field limit"),
+        (b"," * (1 << 20), "parts, not three"),
+    ],
+    ids=["no rows", "more rows than files", "empty lines", "a long line", "open quotes", "commas"],
+)
+def test_a_large_record_takes_no_time_and_little_memory(data: bytes, says: str) -> None:
+    start = time.process_time()
+    tracemalloc.start()
+    record = read_record(PATH, data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert says in record.mistakes[-1].what
+    assert most < 100 << 20
+    assert time.process_time() - start < 10

@@ -212,6 +212,8 @@ HOSTILE = {
     "members that overlap": ("overlap", [Odd("a.py", TEXT), Odd("b", TEXT, central={"offset": 0})]),
     "bytes before": ("before the first", [Odd("a.py", TEXT, central={"offset": 1})]),
     # 4.4.4, 4.4.5: flags and methods
+    "newer than the format": ("version 212", [Odd("a.py", TEXT, both={"needs": 212})]),
+    "newer in the header alone": ("differ", [Odd("a.py", TEXT, local={"needs": 64})]),
     "encrypted": ("encrypted", [Odd("a.py", TEXT, both={"flags": 1})]),
     "patched": ("flags 0x0020", [Odd("a.py", TEXT, both={"flags": 0x20})]),
     "deflate64": ("method 9", [Odd("a.py", TEXT, both={"method": 9})]),
