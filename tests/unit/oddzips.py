@@ -70,7 +70,8 @@ def zip_of(
         out += one["name"] + one["extra"] + content + _after(member, base)
         directory += b"PK\1\2" + struct.pack("<BBHHHIIIIHHHHHII", 20, 3, other["needs"],
             other["flags"], other["method"], other["moment"], other["crc"], other["stored"],
-            other["size"], len(other["name"]), len(other["extra"]), len(other["comment"]), other["disk"], 0,
+            other["size"], len(other["name"]), len(other["extra"]), len(other["comment"]),
+            other["disk"], 0,
             other["attributes"], other["offset"])  # fmt: skip
         directory += other["name"] + other["extra"] + other["comment"]
     out += before_directory

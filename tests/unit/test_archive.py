@@ -362,7 +362,7 @@ def install(path: Path) -> object:
 
 USES: dict[str, Callable[[Path], object]] = {
     "inspect": inspect_file, "verify": verify_wheel, "thin": thin, "stitch": stitch,
-    "rebuild": read_held, "--import": install,
+    "rebuild": lambda path: read_held(path, path.parent), "--import": install,
 }  # fmt: skip
 
 
