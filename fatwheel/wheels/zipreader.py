@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from ..errors import FormatError
@@ -117,7 +117,7 @@ def read_entries(stream: IO[bytes]) -> tuple[Entry, ...]:
     if in_place and in_place[0].offset != 0:
         raise FormatError("there are bytes before the first member", where=in_place[0].name)
     starts = {one.offset: _start(stream, one, end) for one, end in zip(in_place, ends, strict=True)}
-    return tuple(one.entry(starts[one.offset]) for one in listed)
+    return tuple(replace(one, start=starts[one.offset]) for one in listed)
 
 
 def pieces(stream: IO[bytes], entry: Entry) -> Iterator[bytes]:
@@ -188,35 +188,6 @@ def _inflated(inflater: zlib._Decompress, packed: bytes, step: int) -> Iterator[
 # -- the directory ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """What the directory says of a member, before its local header is looked at."""
-
-    name: str
-    raw_name: bytes
-    about: tuple[int, ...]
-    attributes: tuple[int, int]
-    extra: bytes
-    crc: int
-    stored: int
-    size: int
-    offset: int
-
-    @property
-    def flags(self) -> int:
-        return self.about[3]
-
-    @property
-    def method(self) -> int:
-        return self.about[4]
-
-    def entry(self, start: int) -> Entry:
-        return Entry(
-            self.name, *self.about, self.crc, self.stored, self.size,
-            *self.attributes, self.extra, self.offset, start,
-        )  # fmt: skip
-
-
 def _directory(stream: IO[bytes]) -> tuple[int, int, int]:
     """(count, size, offset) of the directory, which must end where the end records start.
 
@@ -269,8 +240,8 @@ def _end64(stream: IO[bytes], end: int) -> list[int] | None:
     return numbers
 
 
-def _listed(directory: bytes, count: int) -> Iterator[_Listed]:
-    """4.3.12: one header after the other, and nothing else."""
+def _listed(directory: bytes, count: int) -> Iterator[Entry]:
+    """4.3.12: one header after the other, and nothing else. Where contents start is not known."""
     at = 0
     for number in range(count):
         if directory[at : at + 4] != _CENTRAL_MAGIC or len(directory) - at < _CENTRAL.size:
@@ -293,10 +264,11 @@ def _listed(directory: bytes, count: int) -> Iterator[_Listed]:
             raise FormatError("it lies in another part of the zip archive", where=name)
         fields = _extra_fields(extra, name)
         size, stored, offset = _wide(fields, (size, stored, offset), name)
-        about = (system, made_by, needs, flags, method, moment)
-        attributes = (internal, external)
         _check_kind(name, needs, flags, method, stored, size)
-        yield _Listed(name, raw_name, about, attributes, extra, crc, stored, size, offset)
+        yield Entry(
+            name, system, made_by, needs, flags, method, moment, crc, stored, size,
+            internal, external, extra, offset, start=0,
+        )  # fmt: skip
     if at != len(directory):
         raise FormatError("the zip archive's count of members is wrong")
 
@@ -365,39 +337,39 @@ def _wide(fields: Mapping[int, bytes], values: Sequence[int], name: str) -> tupl
 # -- local headers ---------------------------------------------------------------------------------
 
 
-def _start(stream: IO[bytes], listed: _Listed, end: int) -> int:
+def _start(stream: IO[bytes], entry: Entry, end: int) -> int:
     """Where a member's content starts, once its local header is known to say the same as the
     directory, and the content, with what describes it, to reach to `end`.
 
     4.3.7 is the header, 4.3.9 what may follow the content.
     """
-    where = listed.name
-    if end - listed.offset < _LOCAL.size:
+    where = entry.name
+    if end - entry.offset < _LOCAL.size:
         raise FormatError("the member overlaps another or is misplaced", where=where)
-    header = _read_at(stream, listed.offset, _LOCAL.size)
+    header = _read_at(stream, entry.offset, _LOCAL.size)
     (magic, needs, flags, method, moment, crc, stored, size, name_size, extra_size) = _LOCAL.unpack(
         header
     )
     if magic != _LOCAL_MAGIC:
         raise FormatError("the member overlaps another or is misplaced", where=where)
-    rest = _read_at(stream, listed.offset + _LOCAL.size, name_size + extra_size)
+    rest = _read_at(stream, entry.offset + _LOCAL.size, name_size + extra_size)
     fields = _extra_fields(rest[name_size:], where)
     size, stored = _wide(fields, (size, stored), where)
-    start = listed.offset + _LOCAL.size + len(rest)
+    start = entry.offset + _LOCAL.size + len(rest)
     found = (rest[:name_size], flags, method, moment)
-    if needs > _NEWEST or found != (listed.raw_name, listed.flags, listed.method, listed.about[5]):
+    if needs > _NEWEST or found != (entry.name.encode(), entry.flags, entry.method, entry.moment):
         raise _differ(where)
-    right = (listed.crc, listed.stored, listed.size)
+    right = (entry.crc, entry.stored, entry.size)
     left_out = bool(flags & _DESCRIBED) and (crc, stored, size) == (0, 0, 0)
     if (crc, stored, size) != right and not left_out:
         raise _differ(where)
-    if left_out and method == STORED and listed.size:
+    if left_out and method == STORED and entry.size:
         raise FormatError(
             "it is stored, and its size comes behind it",
             where=where,
             hint="readers that go from header to header cannot tell where it ends",
         )
-    gap = end - start - listed.stored
+    gap = end - start - entry.stored
     if gap < 0:
         raise FormatError("the member overlaps another or is misplaced", where=where)
     follows = _read_at(stream, end - min(gap, 24), min(gap, 24))
