@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 
+from ..wheels.zipreader import DEFLATED, STORED, Entry
 from .differences import Difference, Place
 from .sides import File, Opened
 
-_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+_METHODS = {STORED: "stored", DEFLATED: "deflated"}
 _NAMES_SHOWN = 3
 
 Both = tuple[File, File]
@@ -61,7 +61,7 @@ def differing_archive(one: Opened, other: Opened, pairs: Sequence[Both]) -> Iter
 
 
 def _times(pairs: Sequence[Both]) -> Iterator[Difference]:
-    moved = [(a, b) for a, b in pairs if a.member.info.date_time != b.member.info.date_time]
+    moved = [(a, b) for a, b in pairs if a.member.entry.time != b.member.entry.time]
     if moved:
         times = (_time(file) for file in moved[0])
         what = f"the time of {_names([a.name for a, _ in moved])}"
@@ -69,39 +69,36 @@ def _times(pairs: Sequence[Both]) -> Iterator[Difference]:
 
 
 def _time(file: File) -> str:
-    year, month, day, hour, minute, second = file.member.info.date_time
+    year, month, day, hour, minute, second = file.member.entry.time
     return f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
 
 
 def _other_fields(mine: File, theirs: File) -> frozenset[str]:
     """What else of two headers differs, but the permissions, times and sizes."""
-    a, b = mine.member.info, theirs.member.info
+    a, b = mine.member.entry, theirs.member.entry
     found = {
-        "the system that wrote it": a.create_system != b.create_system,
-        "the version of the format": (a.create_version, a.extract_version)
-        != (b.create_version, b.extract_version),
-        "the flags": a.flag_bits != b.flag_bits,
+        "the system that wrote it": a.system != b.system,
+        "the version of the format": (a.made_by, a.needs) != (b.made_by, b.needs),
+        "the flags": a.flags != b.flags,
         "extra fields": a.extra != b.extra,
-        "a comment": a.comment != b.comment,
-        "attributes other than permissions": (a.internal_attr, _kept(a))
-        != (b.internal_attr, _kept(b)),
+        "attributes other than permissions": (a.internal, _kept(a)) != (b.internal, _kept(b)),
     }
     return frozenset(f"{what} differs" for what, differs in found.items() if differs)
 
 
-def _kept(info: zipfile.ZipInfo) -> int:
+def _kept(entry: Entry) -> int:
     """The attributes without the permissions, which are compared by themselves."""
-    return info.external_attr & ~(0o7777 << 16)
+    return entry.attributes & ~(0o7777 << 16)
 
 
 def _method(file: File) -> str:
-    return _METHODS[file.member.info.compress_type]
+    return _METHODS[file.member.entry.method]
 
 
 def _packed_otherwise(one: Opened, other: Opened, mine: File, theirs: File) -> bool:
     if _method(mine) != _method(theirs):
         return False
-    if mine.member.info.compress_size != theirs.member.info.compress_size:
+    if mine.member.entry.stored != theirs.member.entry.stored:
         return True
     pieces = zip(one.stored(mine), other.stored(theirs), strict=True)
     return any(a != b for a, b in pieces)

@@ -72,18 +72,7 @@ class Opened:
 
     def stored(self, file: File) -> Iterator[bytes]:
         """The bytes of the archive that a file was compressed to, a piece at a time."""
-        info = file.member.info
-        self._stream.seek(info.header_offset + 26)
-        sizes = self._stream.read(4)
-        skipped = int.from_bytes(sizes[:2], "little") + int.from_bytes(sizes[2:], "little")
-        start, left = info.header_offset + 30 + skipped, info.compress_size
-        while left:
-            self._stream.seek(start)
-            piece = self._stream.read(min(left, _STEP))
-            if not piece:
-                return
-            yield piece
-            start, left = start + len(piece), left - len(piece)
+        return self._wheel.stored(file.name)
 
     def _read_files(self) -> Mapping[str, File]:
         found: dict[str, File] = {}

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from ..model import (
     TorchBuild,
 )
 from ..sourcetree import tree_digest
+from ..tomlfile import TomlError, read_toml
 from . import fields
 from .crosschecks import recipe_mistakes, toolchain_mistakes
 from .imagechecks import filename_of, image_mistakes
@@ -49,16 +49,8 @@ from .schema import (
     ToolchainFile,
 )
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 RECIPE_FILE = "recipe.toml"
-# What a TOML file may be at most; the largest toolchain has 50 KiB and 700 lines.
-_MOST = 1 << 20  # bytes
-_LONGEST_LINE = 20_000  # characters
-_MOST_VALUES = 20_000
+_MOST_VALUES = 20_000  # the largest toolchain has 2,000
 _MISTAKES_SHOWN = 100
 VERIFY_FILE = "verify.py"  # where the recipe names no other
 
@@ -132,47 +124,16 @@ def _unknown(what: str, name: str, known: Sequence[str], folder: Path) -> UsageE
 def _read(file: Path) -> tuple[Places, dict[str, Any]]:
     """A TOML file's lines and values; ConfigError where it is none."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(_MOST + 1)
+        text, raw = read_toml(file)
+        if text.count(",") + text.count("=") + text.count("[") > _MOST_VALUES:
+            raise TomlError(f"1: it has more than {_MOST_VALUES} values")
+        return Places(text), raw
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
-    _check_bounds(data, file)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"{data[error.start]:#04x}"
-        raise _unparsable(file, f"{line}: not UTF-8: byte {byte}") from error
-    try:
-        raw = tomllib.loads(text)
-        return Places(text), raw
-    except ValueError as error:
-        raise _unparsable(file, _syntax_mistake(str(error), text)) from error
+    except TomlError as error:
+        raise _unparsable(file, str(error)) from error
     except RecursionError as error:
         raise _unparsable(file, "1: nested too deeply") from error
-
-
-def _check_bounds(data: bytes, file: Path) -> None:
-    """Raise ConfigError for what would take a parser long, or much memory."""
-    lines = data.split(b"\n")
-    longest = max(range(len(lines)), key=lambda number: len(lines[number]))
-    if len(data) > _MOST:
-        raise _unparsable(file, f"1: it has more than {_MOST} bytes")
-    if len(lines[longest]) > _LONGEST_LINE:
-        raise _unparsable(file, f"{longest + 1}: the line has more than {_LONGEST_LINE} bytes")
-    if data.count(b",") + data.count(b"=") + data.count(b"[") > _MOST_VALUES:
-        raise _unparsable(file, f"1: it has more than {_MOST_VALUES} values")
-
-
-def _syntax_mistake(message: str, text: str) -> str:
-    """`LINE:COLUMN: MESSAGE` from the parser's words."""
-    if message.startswith("Exceeds the limit"):  # of sys.set_int_max_str_digits
-        return "1: a number has too many digits"
-    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
-    if match:
-        return f"{match[2]}:{match[3]}: not TOML: {match[1]}"
-    last_line = text.rstrip("\n").count("\n") + 1
-    return f"{last_line}: not TOML: {message}"
 
 
 def _unparsable(file: Path, mistake: str) -> ConfigError:

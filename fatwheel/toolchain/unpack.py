@@ -30,9 +30,10 @@ from installer.records import RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelFile, WheelSource
 from installer.utils import Scheme
 
-from ..errors import ToolchainError
+from ..errors import FormatError, ToolchainError
 from ..events import Emit, Progress
 from ..provision.finish import finish
+from ..wheels.zipreader import read_entries
 
 LABEL = "unpack"
 WORKERS = 4  # threads: reading, inflating, hashing and writing overlap
@@ -91,8 +92,8 @@ def _unpack_one(wheel: Path, folder: Path, advance: Advance) -> None:
 
 def unpacked_size(wheel: Path) -> int:
     """Bytes that `unpack` will write. Raises ToolchainError if this is no wheel."""
-    with _reading(wheel), zipfile.ZipFile(wheel) as archive:
-        return sum(info.file_size for info in archive.infolist())
+    with _reading(wheel), wheel.open("rb") as stream:
+        return sum(entry.size for entry in read_entries(stream))
 
 
 def unpack(wheel: Path, folder: Path, advance: Advance) -> None:
@@ -105,6 +106,8 @@ def unpack(wheel: Path, folder: Path, advance: Advance) -> None:
     folder.mkdir()
     try:
         with _reading(wheel), WheelFile.open(wheel) as source:
+            with wheel.open("rb") as stream:
+                read_entries(stream)  # `installer` reads it with what Python has
             source.validate_record(validate_contents=False)
             for record, stream, executable in source.get_contents():
                 _write(RecordEntry.from_elements(*record), stream, executable, folder, advance)
@@ -123,7 +126,7 @@ class _reading:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (InstallerError, zipfile.BadZipFile, ValueError)):
+        if isinstance(error, (InstallerError, zipfile.BadZipFile, ValueError, FormatError)):
             issues = getattr(error, "issues", None) or [str(error)]
             raise ToolchainError(
                 "this pinned wheel cannot be installed", where=self.wheel.name, details=issues

@@ -1,23 +1,22 @@
 """A bounded reader of wheels from anywhere.
 
-A wheel is a zip archive (PKWARE APPNOTE 6.3) with one `.dist-info` folder (Python packaging's
-"Binary distribution format"). Installers trust much of it; this reader accepts only what an
-honest tool writes and refuses, with FormatError, whatever could harm or mislead: names that leave
-the folder, links, duplicates, encryption, odd compression, overlapping members, expansion bombs,
-bytes before or after the archive. Sizes are bytes. Nothing is ever unpacked under its own name.
+A wheel is a zip archive (`zipreader`) with one `.dist-info` folder (Python packaging's "Binary
+distribution format"). Installers trust much of it; this reader accepts only what an honest tool
+writes and refuses, with FormatError, whatever could harm or mislead: archives that two readers
+see differently, names that leave the folder or are one on some systems, links, expansion bombs.
+Sizes are bytes. Nothing is ever unpacked under its own name.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import re
 import stat
-import struct
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -25,46 +24,25 @@ from typing import IO
 from ..errors import FormatError, StoreError
 from ..mapped import map_file
 from .metadata import field, fields
+from .zipreader import Entry, pieces, read_entries, start_of, stored_pieces
 
-MAX_MEMBERS = 100_000
-MAX_DIRECTORY = 64 << 20
 # A member's text that is read whole: METADATA, WHEEL, RECORD.
-MAX_TEXT = 64 << 20
+MAX_TEXT = 32 << 20
 MAX_TOTAL = 32 << 30
 # Of all members together. Real wheels stay below 20; deflate can reach 1032.
 MAX_RATIO = 100
+# What file systems take (ext4, NTFS, APFS), and a depth that nobody needs.
+MAX_PART, MAX_NAME, MAX_DEPTH = 255, 2000, 64
 # Below this total the ratio does not matter.
 _SMALL = 256 << 20
-_COPY_STEP = 1 << 20
 
-_END = struct.Struct("<4sHHHHIIH")
-_END_MAGIC = b"PK\x05\x06"
-_END64 = struct.Struct("<4sQHHIIQQQQ")
-_END64_MAGIC = b"PK\x06\x06"
-_LOCATOR64 = struct.Struct("<4sIQI")
-_LOCATOR64_MAGIC = b"PK\x06\x07"
-_LOCAL = struct.Struct("<4s22xHH")
-_LOCAL_MAGIC = b"PK\x03\x04"
-
-_ENCRYPTED = 0x1 | 0x40 | 0x2000
-_BAD_NAME = re.compile(r"[\\:\x00-\x1f\x7f]")
+# Some of them end a line for Python's splitlines, with which installers read RECORD.
+_BAD_NAME = re.compile(r"[\\:\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # What Windows cannot have as a file or folder, or takes for a device (Microsoft, "Naming Files,
 # Paths, and Namespaces"): a wheel must not mean something else there.
 _NOT_ON_WINDOWS = re.compile(
     r'.*[<>"|?*].*|.*[. ]|(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\..*)?',
     re.IGNORECASE | re.DOTALL,
-)
-# What `zipfile` lets escape on a malformed archive, besides its own error.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    IndexError,
-    OverflowError,
 )
 
 
@@ -75,7 +53,7 @@ class Member:
     name: str
     size: int
     mode: int
-    info: zipfile.ZipInfo = dataclasses.field(repr=False, compare=False)
+    entry: Entry = dataclasses.field(repr=False, compare=False)
 
 
 class Wheel:
@@ -87,8 +65,8 @@ class Wheel:
 
     def __init__(self, path: Path, stream: IO[bytes]) -> None:
         self.path = path
-        self._zip, directory = _open_zip(stream)
-        self.members = _check_members(self._zip.infolist(), directory, stream)
+        self._stream = stream
+        self.members = _check_members(read_entries(stream))
         self._by_name = {member.name: member for member in self.members}
         self.dist_info = _dist_info(self._by_name)
         metadata = self.read(f"{self.dist_info}/METADATA")
@@ -103,10 +81,7 @@ class Wheel:
         member = self._member(name)
         if member.size > MAX_TEXT:
             raise FormatError(f"{member.size} bytes are too many for such a file", where=name)
-        with self._reading(member) as stream:
-            data = stream.read()
-        _check_size(member, len(data))
-        return data
+        return b"".join(pieces(self._stream, member.entry))
 
     @property
     def newest(self) -> int:
@@ -118,17 +93,15 @@ class Wheel:
 
     def start(self, name: str, size: int) -> bytes:
         """The first bytes of a member, up to `size`, not checked against its checksum."""
-        with self._reading(self._member(name)) as stream:
-            return stream.read(size)
+        return start_of(self._stream, self._member(name).entry, size)
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """A member's whole content, checked, a piece at a time."""
-        member, size = self._member(name), 0
-        with self._reading(member) as stream:
-            while piece := stream.read(_COPY_STEP):
-                size += len(piece)
-                yield piece
-        _check_size(member, size)
+        return pieces(self._stream, self._member(name).entry)
+
+    def stored(self, name: str) -> Iterator[bytes]:
+        """The bytes of the archive that a member was compressed to, a piece at a time."""
+        return stored_pieces(self._stream, self._member(name).entry)
 
     @contextmanager
     def mapped(self, name: str, watch: Callable[[bytes], object] = len) -> Iterator[memoryview]:
@@ -159,15 +132,6 @@ class Wheel:
             raise FormatError("the wheel has no such file", where=name)
         return self._by_name[name]
 
-    @contextmanager
-    def _reading(self, member: Member) -> Iterator[IO[bytes]]:
-        """The member's content; zipfile stops at its declared size and checks its CRC."""
-        try:
-            with self._zip.open(member.info) as stream:
-                yield stream
-        except _ZIP_ERRORS as error:
-            raise FormatError(f"the member is damaged: {error}", where=member.name) from error
-
 
 @contextmanager
 def open_wheel(path: Path) -> Iterator[Wheel]:
@@ -185,95 +149,49 @@ def open_wheel(path: Path) -> Iterator[Wheel]:
             ) from error
 
 
-def _open_zip(stream: IO[bytes]) -> tuple[zipfile.ZipFile, int]:
-    """Open the archive once its end and the size of its directory are known to be sane.
-
-    Also returns where the directory starts.
-    """
-    stream.seek(0)
-    if stream.read(4) != _LOCAL_MAGIC:
-        raise FormatError("not a wheel: it does not start as a zip archive")
-    count, size, offset, end = _directory_place(stream)
-    if count > MAX_MEMBERS or size > MAX_DIRECTORY:
-        raise FormatError(
-            f"the archive lists {count} members in {size} bytes",
-            hint=f"at most {MAX_MEMBERS} members in {MAX_DIRECTORY} bytes are accepted",
-        )
-    if offset + size != end:
-        raise FormatError("there are bytes that do not belong to the zip archive")
-    try:
-        archive = zipfile.ZipFile(stream)
-    except _ZIP_ERRORS as error:
-        raise FormatError(f"the zip archive is damaged: {error}") from error
-    if len(archive.infolist()) != count:
-        raise FormatError("the zip archive's count of members is wrong")
-    return archive, offset
-
-
-def _directory_place(stream: IO[bytes]) -> tuple[int, int, int, int]:
-    """(count, size, offset) of the central directory, and where the end records start."""
-    length = stream.seek(0, 2)
-    tail = _read_at(stream, length - _END.size, _END.size)
-    magic, _, _, _, count, size, offset, comment = _END.unpack(tail)
-    if magic != _END_MAGIC or comment:
-        raise FormatError(
-            "the zip archive is cut off, or something follows it",
-            hint="a wheel ends with the zip archive's end record, without a comment",
-        )
-    end = length - _END.size
-    if end < _LOCATOR64.size:
-        return count, size, offset, end
-    locator = _read_at(stream, end - _LOCATOR64.size, _LOCATOR64.size)
-    magic, _, end64, _ = _LOCATOR64.unpack(locator)
-    if magic != _LOCATOR64_MAGIC:
-        return count, size, offset, end
-    record = _END64.unpack(_read_at(stream, end64, _END64.size))
-    if record[0] != _END64_MAGIC or end64 + _END64.size + _LOCATOR64.size != end:
-        raise FormatError("the zip64 end record is damaged")
-    return record[7], record[8], record[9], end64
-
-
-def _read_at(stream: IO[bytes], offset: int, size: int) -> bytes:
-    data = b""
-    if offset >= 0:
-        stream.seek(offset)
-        data = stream.read(size)
-    if len(data) != size:
-        raise FormatError("the zip archive is cut off")
-    return data
-
-
-def _check_members(
-    infos: list[zipfile.ZipInfo], directory: int, stream: IO[bytes]
-) -> tuple[Member, ...]:
-    seen: set[str] = set()
+def _check_members(entries: Iterable[Entry]) -> tuple[Member, ...]:
+    seen: dict[str, bool] = {}
     members = []
-    for info in infos:
-        _check_name(info)
-        if info.filename.lower() in seen:
+    for entry in entries:
+        _check_name(entry.name)
+        mode = entry.attributes >> 16
+        _check_kind(entry, mode)
+        name = _same_everywhere(entry.name)
+        if seen.get(name, entry.is_folder) != entry.is_folder:
+            raise _file_as_folder(entry.name)
+        if name in seen:
             raise FormatError(
                 "the archive holds two files of this name",
-                where=info.filename,
-                hint="upper and lower case are the same on Windows",
+                where=entry.name,
+                hint="upper and lower case are the same on Windows, and one letter may be "
+                "written in two ways",
             )
-        seen.add(info.filename.lower())
-        mode = info.external_attr >> 16
-        _check_kind(info, mode)
-        if not info.is_dir():
-            members.append(Member(info.filename, info.file_size, stat.S_IMODE(mode), info))
+        seen[name] = entry.is_folder
+        if not entry.is_folder:
+            members.append(Member(entry.name, entry.size, stat.S_IMODE(mode), entry))
     _check_no_file_is_a_folder(seen)
     _check_expansion(members)
-    _check_places(infos, directory, stream)
     return tuple(members)
 
 
-def _check_name(info: zipfile.ZipInfo) -> None:
-    name = info.orig_filename
+def _same_everywhere(name: str) -> str:
+    """The same text for all names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name.rstrip("/")).casefold()
+
+
+def _check_name(name: str) -> None:
     parts = name.removesuffix("/").split("/")
     if _BAD_NAME.search(name) or any(part in ("", ".", "..") for part in parts):
         raise FormatError(
-            f"the archive holds a file named {name!r}",
+            f"the archive holds a file named {name[:MAX_NAME]!r}",
             hint="names must be relative, with forward slashes, and stay inside the wheel",
+        )
+    longest = max(len(part.encode()) for part in parts)
+    if longest > MAX_PART or len(name) > MAX_NAME or len(parts) > MAX_DEPTH:
+        raise FormatError(
+            f"the archive holds a file with a name of {len(name)} characters: {name[:60]!r}...",
+            hint=f"a part may have {MAX_PART} bytes, a name {MAX_NAME} characters, and "
+            f"{MAX_DEPTH} parts",
         )
     if any(map(_NOT_ON_WINDOWS.fullmatch, parts)):
         raise FormatError(
@@ -282,55 +200,39 @@ def _check_name(info: zipfile.ZipInfo) -> None:
         )
 
 
-def _check_kind(info: zipfile.ZipInfo, mode: int) -> None:
+def _check_kind(entry: Entry, mode: int) -> None:
     kind = stat.S_IFMT(mode)
-    expected = stat.S_IFDIR if info.is_dir() else stat.S_IFREG
-    if kind not in (0, expected):
-        raise FormatError("only plain files are accepted, no links", where=info.filename)
-    if info.is_dir() and info.file_size:
-        raise FormatError("a folder cannot have content", where=info.filename)
-    if info.flag_bits & _ENCRYPTED:
-        raise FormatError("it is encrypted", where=info.filename)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise FormatError(
-            f"compression method {info.compress_type} is not accepted",
-            where=info.filename,
-            hint="installers can read stored and deflated members",
-        )
-    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-        raise FormatError("its two sizes differ although it is stored", where=info.filename)
+    expected = stat.S_IFDIR if entry.is_folder else stat.S_IFREG
+    # The low half is DOS's: some readers go by it, whatever the name says.
+    marked = bool(entry.attributes & stat.FILE_ATTRIBUTE_DIRECTORY)
+    if kind not in (0, expected) or (marked and not entry.is_folder):
+        raise FormatError("only plain files are accepted, no links", where=entry.name)
+    if entry.is_folder and entry.size:
+        raise FormatError("a folder cannot have content", where=entry.name)
 
 
-def _check_no_file_is_a_folder(names: Iterable[str]) -> None:
-    files = {name for name in names if not name.endswith("/")}
-    for name in names:
-        parts = name.rstrip("/").split("/")
-        for depth in range(1, len(parts) + name.endswith("/")):
-            if "/".join(parts[:depth]) in files:
-                raise FormatError("a file stands where its folder should be", where=name)
+def _check_no_file_is_a_folder(folders: Mapping[str, bool]) -> None:
+    """folders: whether each name is one. What lies below a name comes right behind it where `/`
+    comes before all other characters, of which none is NUL."""
+    ordered = sorted(name.replace("/", "\0") for name in folders)
+    for name, following in itertools.pairwise(ordered):
+        place = name.replace("\0", "/")
+        if following.startswith(f"{name}\0") and not folders[place]:
+            raise _file_as_folder(following.replace("\0", "/"))
+
+
+def _file_as_folder(name: str) -> FormatError:
+    return FormatError("a file stands where its folder should be", where=name)
 
 
 def _check_expansion(members: list[Member]) -> None:
     total = sum(member.size for member in members)
-    stored = sum(member.info.compress_size for member in members)
+    stored = sum(member.entry.stored for member in members)
     if total > MAX_TOTAL or total > max(stored * MAX_RATIO, _SMALL):
         raise FormatError(
             f"{stored} bytes would expand to {total}",
             hint=f"accepted are {MAX_RATIO} times as much, and at most {MAX_TOTAL} bytes",
         )
-
-
-def _check_places(infos: list[zipfile.ZipInfo], directory: int, stream: IO[bytes]) -> None:
-    """Members must follow one another without sharing bytes, from the start to the directory."""
-    end = 0
-    for info in sorted(infos, key=lambda info: info.header_offset):
-        offset = info.header_offset
-        magic, name_size, extra_size = _LOCAL.unpack(_read_at(stream, offset, _LOCAL.size))
-        if magic != _LOCAL_MAGIC or offset < end or (end == 0 and offset):
-            raise FormatError("the member overlaps another or is misplaced", where=info.filename)
-        end = offset + _LOCAL.size + name_size + extra_size + info.compress_size
-    if end > directory:
-        raise FormatError("the last member reaches into the archive's directory")
 
 
 def _temporary_file(member: Member) -> IO[bytes]:
@@ -350,15 +252,10 @@ def _no_copy(member: Member, error: OSError) -> StoreError:
 
 def _time_of(member: Member) -> int:
     try:
-        moment = datetime.datetime(*member.info.date_time, tzinfo=datetime.timezone.utc)
+        moment = datetime.datetime(*member.entry.time, tzinfo=datetime.timezone.utc)
     except ValueError:  # such as the month 0, where a writer left the time out
         return 0
     return int(moment.timestamp())
-
-
-def _check_size(member: Member, size: int) -> None:
-    if size != member.size:
-        raise FormatError(f"it has {size} bytes, not {member.size}", where=member.name)
 
 
 def _dist_info(members: Iterable[str]) -> str:

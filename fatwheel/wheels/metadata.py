@@ -9,20 +9,38 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ..errors import FormatError
 from .name import WheelName, canonical_project, canonical_version
 
 # Single tags of one wheel; real ones have a few dozen. Three lists of tags multiply.
 MAX_TAGS = 1000
-_END_OF_FIELDS = re.compile(rb"(?:\A|\r?\n)\r?\n|\Z")
+# Of one file; those of the largest projects have 2000.
+MAX_FIELDS = 20_000
+# A lone carriage return ends a line, too, for Python's mail parser, which installers read with.
+_EOL = rb"(?:\r?\n|\r(?!\n))"
+_END_OF_FIELDS = re.compile(rb"(?:\A|%b)%b|\Z" % (_EOL, _EOL))
+# A repeated group would cost memory for each line of a value; two searches do not.
+_START = re.compile(rb"(?:\A|(?<=[\r\n]))([!-9;-~]+):")
+_STOP = re.compile(rb"%b(?![ \t])|\Z" % _EOL)
+
+
+class _Line(NamedTuple):
+    """A field: its name in lower case, and where its value starts and ends, with the lines that
+    continue it."""
+
+    name: bytes
+    start: int
+    end: int
 
 
 def fields(text: bytes, name: str) -> list[str]:
     """The values of a field, in the file's order; upper and lower case are the same."""
     return [
-        match[2].decode("utf-8", "replace").strip() for match in _lines(text) if _named(match, name)
+        text[line.start : line.end].decode("utf-8", "replace").strip()
+        for line in _named(text, name)
     ]
 
 
@@ -33,9 +51,9 @@ def field(text: bytes, name: str, where: str) -> str:
 
 def set_version(metadata: bytes, version: str, where: str = "METADATA") -> bytes:
     """METADATA with another Version and every other byte as it was."""
-    found = [match for match in _lines(metadata) if _named(match, "Version")]
-    _only([str(match) for match in found], "Version", where)
-    start, end = found[0].span(2)
+    found = _named(metadata, "Version")
+    _only([str(line) for line in found], "Version", where)
+    [(_, start, end)] = found
     return metadata[:start] + b" " + version.encode("ascii") + metadata[end:]
 
 
@@ -97,16 +115,25 @@ def _split_folder(dist_info: str) -> tuple[str, str]:
     return project, version
 
 
-def _lines(text: bytes) -> list[re.Match[bytes]]:
-    """The field lines: group 1 is the name, group 2 the value with its continuation lines."""
-    end = _END_OF_FIELDS.search(text)
-    assert end is not None, "\\Z matches every text"
-    pattern = rb"^([!-9;-~]+):((?:[^\r\n]|\r?\n[ \t])*)"
-    return list(re.finditer(pattern, text[: end.start()], re.MULTILINE))
+def _lines(text: bytes) -> Iterator[_Line]:
+    """All fields; FormatError where there are more than any file has."""
+    found = _END_OF_FIELDS.search(text)
+    assert found is not None, "\\Z matches every text"
+    most, at = found.start(), 0
+    for _ in range(MAX_FIELDS):
+        start = _START.search(text, at, most)
+        if not start:
+            return
+        stop = _STOP.search(text, start.end(), most)
+        assert stop is not None, "\\Z matches every text"
+        at = stop.start()
+        yield _Line(start[1].lower(), start.end(), at)
+    if _START.search(text, at, most):
+        raise FormatError(f"METADATA or WHEEL has more than {MAX_FIELDS} fields")
 
 
-def _named(match: re.Match[bytes], name: str) -> bool:
-    return match[1].lower() == name.lower().encode()
+def _named(text: bytes, name: str) -> list[_Line]:
+    return [line for line in _lines(text) if line.name == name.lower().encode()]
 
 
 def _only(values: list[str], name: str, where: str) -> str:

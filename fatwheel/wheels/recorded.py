@@ -22,6 +22,8 @@ _DEFAULT = "sha256"
 _STRONG = (_DEFAULT, "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b")
 
 
+# More lines than a wheel can have files, and more mistakes than anybody reads.
+MAX_ROWS, MAX_MISTAKES = 110_000, 1000
 # As many mistakes as a message names.
 _DETAILS_SHOWN = 12
 
@@ -102,8 +104,11 @@ def read_record(path: str, data: bytes) -> Record:
     mistakes: list[Mistake] = []
     try:
         text = io.StringIO(data.decode("utf-8"), newline="")
-        for line in csv.reader(text, strict=True):
+        for number, line in enumerate(csv.reader(text, strict=True)):
             mistakes += _take(line, rows)
+            if number >= MAX_ROWS or len(mistakes) >= MAX_MISTAKES:
+                mistakes.append(Mistake(path, f"it is read up to line {number + 1} only"))
+                break
     except UnicodeDecodeError as error:
         mistakes.append(Mistake(path, f"it is not UTF-8: byte {error.start}"))
     except csv.Error as error:

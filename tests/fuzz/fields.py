@@ -71,10 +71,13 @@ _ZIP_FIELDS = {
     b"PK\x05\x06": (4, 2, 2, 2, 2, 4, 4, 2),
 }
 
+TAR_BLOCK = 512
+_TAR_FIELDS = (100, 8, 8, 8, 12, 12, 8, 1, 100, 6, 2, 32, 32, 8, 8, 155)
+
 
 def places_of(data: bytes) -> tuple[Place, ...]:
     """All of them, whatever the format."""
-    found = [place for read in (_fatbin, _elf, _pe, _coff, _zip) for place in read(data)]
+    found = [place for read in (_fatbin, _elf, _pe, _coff, _zip, _tar) for place in read(data)]
     return tuple(place for place in found if sum(place) <= len(data))
 
 
@@ -165,3 +168,14 @@ def _zip(data: bytes) -> Iterator[Place]:
     for magic, sizes in _ZIP_FIELDS.items():
         for match in re.finditer(re.escape(magic), data):
             yield from _row(match.start(), sizes)
+
+
+def tar_headers(data: bytes) -> Iterator[int]:
+    """Where headers of a tar archive are, at most so many as fields are changed in."""
+    starts = range(0, min(len(data) - TAR_BLOCK + 1, 4 * _MOST_ROWS * TAR_BLOCK), TAR_BLOCK)
+    return (at for at in starts if data[at + 257 : at + 262] == b"ustar")
+
+
+def _tar(data: bytes) -> Iterator[Place]:
+    for at in tar_headers(data):
+        yield from _row(at, _TAR_FIELDS)

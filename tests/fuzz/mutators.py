@@ -9,13 +9,15 @@ import base64
 import hashlib
 import io
 import random
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..unit.oddzips import MAX32, Odd, extra, unicode_path, zip_of
 from .documents import change_json, change_toml
-from .fields import Place, places_of
+from .fields import TAR_BLOCK, Place, places_of, tar_headers
 
 # What overflows, wraps, is negative, or is off by one.
 NUMBERS = (
@@ -61,6 +63,11 @@ def mutate(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
     document = _document(source, seed) if source.random() < 0.9 else None
     if document is not None:
         return document
+    changed = _change(source, seed, others)
+    return with_checksums(changed) if source.random() < 0.9 else changed
+
+
+def _change(source: random.Random, seed: Seed, others: Sequence[Seed]) -> bytes:
     data = bytearray(seed.data)
     for _ in range(source.choice((0, 1, 1, 1, 2, 3))):
         _change_number(source, data, seed.places)
@@ -196,6 +203,8 @@ def _mutate_wheel(source: random.Random, seed: Seed) -> bytes:
         _change_member(source, members)
     if source.random() < 0.6:
         members = _with_record(members)
+    if source.random() < 0.4:
+        return _odd_archive(source, members)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for info, data in members:
@@ -227,6 +236,72 @@ def _change_member(source: random.Random, members: Members) -> None:
         members.insert(source.randrange(len(members) + 1), (copy, data))
     else:
         info.external_attr = source.choice((0o120777, 0o040755, 0o100755, 0o020644, 0)) << 16
+
+
+_FIELDS = ("needs", "flags", "method", "moment", "crc", "stored", "size")
+_ENDS = ("disk", "first_disk", "here", "count", "size", "offset")
+
+
+def _odd_archive(source: random.Random, members: Members) -> bytes:
+    """The members with one to three fields of the archive as they should not be, or could be."""
+    names = [info.filename for info, _ in members]
+    odd = [
+        Odd(info.filename, data, both={"method": source.choice((0, 8))}) for info, data in members
+    ]
+    for member in source.sample(odd, min(len(odd), source.choice((0, 1, 1, 2)))):
+        _make_odd(source, member, names)
+    ends: dict[str, object] = {}
+    if source.random() < 0.3:
+        ends = {
+            "zip64": {source.choice(_ENDS): source.choice(NUMBERS) % 2**32}
+            if source.random() < 0.5
+            else {}
+        }
+    if source.random() < 0.1:
+        ends[source.choice(_ENDS[:4])] = source.randrange(4)
+    if source.random() < 0.1:
+        ends[source.choice(("before_directory", "in_directory", "comment"))] = _gap(source)
+    return zip_of(odd, **ends)  # type: ignore[arg-type]
+
+
+def _make_odd(source: random.Random, member: Odd, names: Sequence[str]) -> None:
+    kind = source.randrange(7)
+    header = source.choice((member.both, member.local, member.central))
+    if kind == 0:
+        header[source.choice(_FIELDS)] = source.choice(NUMBERS) & 0xFFFF
+    elif kind == 1:
+        member.after = source.choice(("descriptor", "plain", "wide", _gap(source)))
+    elif kind == 2:
+        header["extra"] = unicode_path(source.choice((*names, "x.pth")), member.name)
+    elif kind == 3:
+        field = extra(
+            source.choice((1, 1, 0xA, 0x5455, 0x7875, 0x9901)),
+            source.randbytes(source.choice((0, 5, 8, 16, 24))),
+        )
+        header["extra"] = field * source.choice((1, 1, 2)) + source.choice((b"", b"", b"\0"))
+    elif kind == 4:
+        sizes = len(member.data), len(member.content(int(member.both["method"])))
+        header |= {"size": MAX32, "stored": MAX32, "extra": extra(1, struct.pack("<QQ", *sizes))}
+    elif kind == 5:
+        header["name"] = source.choice((*names, "ü", "x")).encode(
+            source.choice(("utf-8", "utf-16le"))
+        )
+    else:
+        member.packed = member.content(int(member.both["method"])) + _gap(source)
+
+
+def _gap(source: random.Random) -> bytes:
+    return source.choice((b"\0", b"PK\7\x08" + bytes(12), zip_of([Odd("x.pth", b"import x")])))
+
+
+def with_checksums(data: bytes) -> bytes:
+    """A tar archive whose headers have right checksums, so that more than these are looked at."""
+    changed = bytearray(data)
+    for at in tar_headers(data):
+        block = changed[at : at + TAR_BLOCK]
+        block[148:156] = b" " * 8
+        changed[at + 148 : at + 156] = b"%06o\0 " % sum(block)
+    return bytes(changed)
 
 
 def _with_record(members: Members) -> Members:

@@ -10,6 +10,7 @@ import io
 import shutil
 import struct
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -174,6 +175,8 @@ def make_seeds(folder: Path) -> list[str]:
         "fatbin": dict(_fatbins()),
         "lz4": dict(_blocks("lz4")),
         "zstd": dict(_blocks("zstd")),
+        "sdist": dict(_sdists()),
+        "toml": {name: text.encode() for name, text in _TOML.items()},
     }
     work = folder / "work"
     work.mkdir(parents=True)
@@ -275,6 +278,59 @@ def _compile(work: Path, seeds: dict[str, dict[str, bytes]]) -> list[str]:
         subprocess.run([program, *arguments, "-o", tool.name], cwd=work, check=True)
         seeds.setdefault(tool.kind, {})[tool.name] = (work / tool.name).read_bytes()
     return missing
+
+
+_TOML = {
+    "pyproject.toml": """\
+[build-system]
+requires = ["setuptools>=61", "wheel"]
+build-backend = "own.hooks:api"
+backend-path = ["tools", "."]
+
+[project]
+name = "seed"
+version = "1.0"
+classifiers = ["A :: B", 'C']
+[tool.x.y."z.z"]
+a = {b = [1, 0x2, 3.5, true, 1979-05-27T07:32:00Z], c.d = 1}
+text = \"\"\"
+two lines \\u00e9
+\"\"\"
+[[tool.list]]
+""",
+    "recipe.toml": f"""\
+project = "seed"
+version = "1.0"
+archs = ["80", "90+ptx"]
+imports = ["seed"]
+memory = "6GiB"
+seconds = 12.5
+epoch = 1700000000
+[source]
+sdist = "seed-1.0.tar.gz"
+size = 1000
+sha256 = "{"0" * 64}"
+[environment]
+FORCE_CUDA = "1"
+[[cost]]
+units = "*_bwd_*"
+memory = "9GiB"
+""",
+}
+
+
+def _sdists() -> Iterator[tuple[str, bytes]]:
+    """Tar archives, to be compressed when all changes are made."""
+    formats = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+    for name, format in formats.items():
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=format) as archive:
+            for path in ("seed/", "seed/setup.py", "seed/" + "long/" * 22 + "x.cu", "seed/größe"):
+                info = tarfile.TarInfo(path)
+                info.mtime, info.size = 1_700_000_000, 0 if path.endswith("/") else 600
+                info.type = tarfile.DIRTYPE if path.endswith("/") else tarfile.REGTYPE
+                archive.addfile(info, io.BytesIO(b"x" * info.size))
+        yield name, out.getvalue()
 
 
 def _wheels(work: Path, seeds: Mapping[str, Mapping[str, bytes]]) -> Iterator[tuple[str, bytes]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fatwheel.arch import Arch, ArchRequest
@@ -36,8 +38,11 @@ from fatwheel.provenance.sbom import materials_in, sbom_bytes
 from fatwheel.provenance.signing import read_envelope
 from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
 from fatwheel.verify.claims import asked_codes, read_claims
+from fatwheel.sdist import unpack_sdist
+from fatwheel.source import build_system
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
+from fatwheel.wheels.zipreader import pieces, read_entries
 
 from ..unit.dockerfiles import REQUIREMENT, instructions
 from .mutators import split_pair
@@ -217,6 +222,67 @@ def compare(data: bytes) -> None:
     assert again.level == found.level, f"level {found.level}, or {again.level} the other way"
 
 
+def all_readers(data: bytes) -> None:
+    """What is accepted is the same for who goes by the directory and who goes by the headers."""
+    stream = io.BytesIO(data)
+    entries = read_entries(stream)
+    ours = {entry.name: b"".join(pieces(stream, entry)) for entry in entries}
+    assert len(ours) == len(entries) or len({entry.name for entry in entries}) < len(entries)
+    if len(ours) == len(entries):
+        with zipfile.ZipFile(stream) as archive:
+            theirs = {info.orig_filename: archive.read(info) for info in archive.infolist()}
+        assert theirs == ours, "zipfile sees something else"
+        assert dict(_streamed(data)) == ours, "who reads it as a stream sees something else"
+
+
+def _streamed(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The members of an archive by nothing but what comes before and in them: APPNOTE 4.3.6."""
+    at = 0
+    while data[at : at + 4] == b"PK\3\4":
+        flags, method, _, _, stored, size, name, extra = struct.unpack_from(
+            "<HHIIIIHH", data, at + 6
+        )
+        start = at + 30 + name + extra
+        wide = data[at + 30 + name : start]
+        described = flags & 8 and not size
+        if size == 0xFFFFFFFF:
+            size, stored = struct.unpack_from("<QQ", wide, wide.index(b"\1\0\x10\0") + 4)
+            described = flags & 8 and not size
+        inflater = zlib.decompressobj(-15)
+        content = inflater.decompress(data[start:]) if method else data[start : start + stored]
+        end = start + stored
+        if described and method:
+            end = len(data) - len(inflater.unused_data)
+        if flags & 8:
+            end += 4 * (data[end : end + 4] == b"PK\7\x08") + 12
+            end += 8 * (data[end : end + 2] != b"PK" or b"\1\0\x10\0" in wide)
+        yield data[at + 30 : at + 30 + name].decode(), content
+        at = end
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+def sdist(data: bytes) -> None:
+    archive = _emptied("in") / "seed-1.0.tar.gz"
+    archive.write_bytes(data if data[:2] == b"\x1f\x8b" else gzip.compress(data, 1, mtime=0))
+    unpack_sdist(archive, _emptied("sources"))
+
+
+def pyproject(data: bytes) -> None:
+    root = _emptied("project")
+    (root / "pyproject.toml").write_bytes(data)
+    backend, paths = build_system(root)
+    assert all((root / path).resolve().is_relative_to(root.resolve()) for path in paths)
+    assert backend.isprintable()
+
+
+def recipe(data: bytes) -> None:
+    root = _emptied("recipe")
+    (root / "recipe.toml").write_bytes(data)
+    load_recipe(root, root)
+
+
 def _emptied(name: str) -> Path:
     folder = _FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -316,6 +382,9 @@ TARGETS = {
     "elf": Target(("elf",), (inspect, names, thin, unite_with_itself, restitch), 5),
     "pe": Target(("pe",), (inspect, names, thin, unite_with_itself), 5),
     "coff": Target(("coff",), (inspect, thin, unite_with_itself, restitch), 3),
+    "sdist": Target(("sdist",), (sdist,), 2),
+    "pyproject": Target(("toml",), (pyproject, recipe), 2),
+    "zip": Target(("wheel",), (all_readers,), 3),
     "wheel": Target(("wheel",), (inspect, verify), 4),
     "thin": Target(("wheel",), (thin_wheel,), 2),
     "compare": Target(("twins", "pair"), (compare,), 3),

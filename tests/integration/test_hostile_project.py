@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 HOSTILE = ROOT / "tests" / "data" / "hostile"
 FOREIGN = b"code of the attacker, as an object"  # what poison.py puts under every key
 LEAST = 40  # attempts; it makes more
-# What one unit of CUDA and one of C++ for one architecture, and one finished wheel, leave in a store.
+# What a unit of CUDA and one of C++, for one architecture, leave in a store.
 KEPT = {"slice": 1, "abi": 1, "host": 2}
 
 

@@ -251,6 +251,46 @@ def test_pyproject_says_how_to_build(recipe: Recipe, tmp_path: Path) -> None:
     assert project.epoch == recipe.epoch
 
 
+BAD = {
+    "a number": ("build-backend = 1", "build-backend is 1"),
+    "a list": ('build-backend = ["a"]', "build-backend is ['a']"),
+    "an option": ('build-backend = "-m"', "build-backend is '-m'"),
+    "a path": ('build-backend = "../x"', "build-backend is '../x'"),
+    "a NUL": (r'build-backend = "a\u0000"', r"build-backend is 'a\x00'"),
+    "a line end": (r'build-backend = "a\nb"', r"build-backend is 'a\nb'"),
+    "a page": (f'build-backend = "{"x" * 9999}"', "build-backend is 'xxx"),
+    "one path": ('build-backend = "a"\nbackend-path = "."', "backend-path is '.'"),
+    "numbers": ('build-backend = "a"\nbackend-path = [1]', "backend-path is [1]"),
+    "upwards": ('build-backend = "a"\nbackend-path = ["a/../.."]', "backend-path is ['a/../..']"),
+    "absolute": ('build-backend = "a"\nbackend-path = ["/tmp"]', "backend-path is ['/tmp']"),
+    "two in one": (
+        f'build-backend = "a"\nbackend-path = ["a{os.pathsep}b"]',
+        f"backend-path is ['a{os.pathsep}b']",
+    ),
+    "deep": ("requires = " + "[" * 50_000, "nested too deeply"),
+    "digits": ("requires = " + "9" * 5000, "not TOML"),
+    "large": ("#" * (2 << 20), "more than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_pyproject_that_says_what_it_may_not(recipe: Recipe, tmp_path: Path, kind: str) -> None:
+    text, says = BAD[kind]
+    data = tar(member("x/pyproject.toml", f"[build-system]\n{text}\n"))
+    recipe = sdist(recipe, tmp_path / "dl", data)
+    with pytest.raises(UpstreamError) as caught:
+        unpack(recipe, tmp_path / "dl", tmp_path / "w", silent)
+    assert says in caught.value.what
+    assert len(caught.value.what) < 300
+    assert caught.value.where == "demo-1.0/pyproject.toml"
+
+
+def test_build_system_must_be_a_table(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = sdist(recipe, tmp_path / "dl", tar(member("x/pyproject.toml", "build-system = 1")))
+    with pytest.raises(UpstreamError, match="build-system is not a table"):
+        unpack(recipe, tmp_path / "dl", tmp_path / "w", silent)
+
+
 @pytest.mark.parametrize("text", ["", "[tool.x]\n", '[build-system]\nrequires = ["setuptools"]\n'])
 def test_pyproject_may_leave_the_back_end_to_setuptools(
     recipe: Recipe, tmp_path: Path, text: str

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from fatwheel import sourcetree
 from fatwheel.errors import ConfigError
-from fatwheel.sourcetree import tree_digest, tree_files
+from fatwheel.sourcetree import opened, tree_digest, tree_files
 
 
 def files_at(folder: Path, *names: str) -> None:
@@ -55,3 +56,32 @@ def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path, kind: str) -
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the source folder"):
         tree_digest(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
+def test_what_became_something_else_is_not_read(tmp_path: Path, kind: str) -> None:
+    """Between the look at a folder and the copy, anybody who may write there can do that."""
+    files_at(tmp_path, "secret")
+    odd = tmp_path / "odd"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "folder":
+        odd.mkdir()
+    else:
+        odd.symlink_to("secret")
+    with (
+        pytest.raises(ConfigError) as caught,
+        opened(Path("/dev/zero") if kind == "device" else odd),
+    ):
+        pass
+    assert caught.value.where
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MAX_FILES", 2), ("MAX_BYTES", 2), ("MAX_DEPTH", 1)])
+def test_a_folder_has_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    files_at(tmp_path, "a", "b/c", "b/d/e")
+    monkeypatch.setattr(sourcetree, limit, most)
+    with pytest.raises(ConfigError, match=r"folders deep|may hold \d+ files"):
+        tree_digest(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email.parser
 import email.policy
+import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -136,3 +138,40 @@ def test_tags_without_end_are_refused() -> None:
     many = ".".join(["x"] * 1000)
     with pytest.raises(FormatError, match="more than 1000"):
         list(expand_tags([f"{many}-{many}-{many}"]))
+
+
+def test_a_lone_carriage_return_ends_a_line_as_for_installers() -> None:
+    metadata = b"Name: one\rName: two\r\nVersion: 1\r \r 2\n\r\nVersion: 3"
+    message = email.parser.BytesParser(policy=email.policy.compat32).parsebytes(metadata)
+    assert fields(metadata, "Name") == message.get_all("Name") == ["one", "two"]
+    assert len(fields(metadata, "Version")) == len(message.get_all("Version") or []) == 1
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"Name: x\n" + b"A: b\n" * 200_000,
+        b"Name: " + b"x" * (3 << 20),
+        b"Name: x" + b"\n y" * 500_000,
+        b"x" * (3 << 20),
+        b"\r" * (3 << 20),
+    ],
+    ids=["many fields", "a long line", "long continued", "no field", "no line"],
+)
+def test_a_large_file_takes_no_time_and_little_memory(metadata: bytes) -> None:
+    start = time.process_time()
+    tracemalloc.start()
+    try:
+        field(metadata, "Name", "METADATA")
+    except FormatError:
+        pass
+    finally:
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 20 << 20
+    assert time.process_time() - start < 10
+
+
+def test_more_fields_than_any_file_has_are_refused() -> None:
+    with pytest.raises(FormatError, match="more than 20000 fields"):
+        fields(b"Tag: a-b-c\n" * 20_001, "Tag")

@@ -6,6 +6,8 @@ import base64
 import csv
 import hashlib
 import io
+import time
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.errors import FormatError
+from fatwheel.wheels import recorded
 from fatwheel.wheels.recorded import Record, Watched, check_record, mistakes_of, read_record
 
 PATH = "demo-1.0.dist-info/RECORD"
@@ -107,3 +110,29 @@ def test_sha256_is_there_whatever_record_has(algorithm: str) -> None:
     watched.update(b"con")
     watched.update(b"tent")
     assert watched.sha256 == hashlib.sha256(b"content").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"a\n" * 200_000, "read up to line 1000 only"),
+        (b"".join(b"%d,,\n" % n for n in range(50_000)), "read up to line 20001 only"),
+        (b"\n" * 100_000, "read up to line 20001 only"),
+        (b"a" * (3 << 20), "field larger than field limit"),
+        (b'"' + b"a\n" * (1 << 20), "field larger than field limit"),
+        (b"," * (1 << 20), "parts, not three"),
+    ],
+    ids=["no rows", "more rows than files", "empty lines", "a long line", "open quotes", "commas"],
+)
+def test_a_large_record_takes_no_time_and_little_memory(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
+) -> None:
+    monkeypatch.setattr(recorded, "MAX_ROWS", 20_000)
+    start = time.process_time()
+    tracemalloc.start()
+    record = read_record(PATH, data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert says in record.mistakes[-1].what
+    assert most < 100 << 20
+    assert time.process_time() - start < 10

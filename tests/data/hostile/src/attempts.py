@@ -55,7 +55,7 @@ def met(function):
     try:
         function()
     except BaseException as error:
-        return f"{type(error).__name__}: {error}" or "stopped"
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

@@ -1,6 +1,7 @@
 """Puts entries where a build looks for what its container has made.
 
-The layout is that of fatwheel's store: refs/KIND/xx/KEY names an object, objects/xx/SHA256 holds it.
+The layout is that of fatwheel's store: refs/KIND/xx/KEY names an object, which is
+objects/xx/SHA256.
 Keys of other projects are no secret: the store can be read.
 """
 
