@@ -37,9 +37,9 @@ from fatwheel.provenance.lockfile import lock_bytes, read_lock
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 from fatwheel.provenance.signing import read_envelope
 from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
-from fatwheel.verify.claims import asked_codes, read_claims
 from fatwheel.sdist import unpack_sdist
 from fatwheel.source import build_system
+from fatwheel.verify.claims import asked_codes, read_claims
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries

@@ -33,7 +33,7 @@ def test_long_texts_with_many_dots_are_no_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"a = " + b"1" * 5000, "1: not TOML"),
+        (b"a = " + b"1" * 5000, "1: a number has too many digits"),
         (b"a = " + b"[" * 100_000, "1: nested too deeply"),
         (b"a = " + b"{b=" * 100_000, "1: nested too deeply"),
         (b"a = 1\n" + b"a." * 200_000 + b"a = 1", "2: a key of more than 1000 parts"),
