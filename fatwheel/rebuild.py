@@ -23,11 +23,12 @@ from .events import Emit, Note
 from .load import load_recipe
 from .model import Host, Target
 from .pipeline import Effort, Making, find_files, make, publish
-from .prepare import KERNELS, STORE_VARIABLE, own_work_folder
+from .prepare import KERNELS, STORE_VARIABLE
 from .provenance.buildlock import target_of
 from .provenance.held import Held, read_held
 from .provenance.locked import host_changes
 from .sourcetree import tree_digest
+from .workfolder import work_folder
 from .workplaces.choose import engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
@@ -91,7 +92,7 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
     engine = engine_for(target.toolchain, request.engine)
     if request.find:
         find_files(target, engine, request.find, emit)
-    with own_work_folder() as work, _store(request.from_store, work):
+    with work_folder() as work, _store(request.from_store, work):
         premises = premises_for(target, engine, emit)
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
         path, slices, compiled = make(making, premises, replace(request.effort, out=work), emit)
