@@ -488,7 +488,7 @@ def left_over(bench: Bench, labels: dict[str, str]) -> str:
 
 
 def test_leftovers_of_dead_builds_are_removed_and_no_others(bench: Bench, cache: Path) -> None:
-    with work_folder(lambda folder: None) as alive:
+    with work_folder() as alive:
         labels = build_labels("alive", alive)
         mine = left_over(bench, labels)
         dead = left_over(bench, {**labels, "fatwheel.hold": str(cache / "work" / "build-gone")})
@@ -513,7 +513,7 @@ def test_leftovers_of_dead_builds_are_removed_and_no_others(bench: Bench, cache:
 
 
 def test_labels_are_readable(bench: Bench, cache: Path) -> None:
-    with work_folder(lambda folder: None) as alive:
+    with work_folder() as alive:
         made = bench.start(bench.spec("import sys; sys.stdin.read()"), build_labels("id", alive))
         labels = bench.engine.api.inspect_container(made.id)["Config"]["Labels"]
         made.kill()

@@ -68,7 +68,7 @@ def test_labels_say_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_living_builds_keep_theirs(fake: Fake, engine: DockerEngine, tmp_path: Path) -> None:
     nobodys = tmp_path / "nobodys"
     nobodys.mkdir()
-    with work_folder(lambda folder: None) as alive:
+    with work_folder() as alive:
         offer(fake, str(alive), str(tmp_path / "gone"), str(nobodys))
         assert reap(engine, tmp_path / "cache") == 2
         assert removed(fake) == ["1", "2"]

@@ -32,6 +32,7 @@ from .standins import front
 
 LIMITS = Limits(cpus=2, memory=4 << 30)
 FRONTS = (front("80"), front("86"))
+SCOPE = "5c" * 32
 
 
 class Bench:
@@ -43,7 +44,7 @@ class Bench:
         self.folder = demo.folder / "build"
         for name in ("sources", "logs", "store"):
             (self.folder / name).mkdir(parents=True)
-        self.store = Store(self.folder / "store", 1 << 30)
+        self.store = Store(self.folder / "store", 1 << 30, SCOPE)
         station = Station(
             "image",
             "linux",
@@ -64,7 +65,7 @@ class Bench:
         project = prepare.unpacked(self.demo.recipe, sources, silent)
         return Message(
             task=CAPTURE, name="demo-1.0", project=project.at(project.root.relative_to(sources)),
-            fronts=FRONTS, units=(), compiler_id="compilers", seeded=True, threads=2,
+            fronts=FRONTS, units=(), compiler_id="compilers", scope=SCOPE, seeded=True, threads=2,
             description=LINUX.description, sources=LINUX.sources, store=LINUX.store,
             incoming=LINUX.incoming, work=LINUX.work,
         )  # fmt: skip

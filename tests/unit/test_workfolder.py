@@ -17,7 +17,7 @@ from fatwheel.workfolder import is_abandoned, work_folder
 HOLDS = """
 import sys
 from fatwheel.workfolder import work_folder
-with work_folder(lambda folder: None) as work:
+with work_folder() as work:
     (work / "file").write_text("x")
     print(work.name, flush=True)
     sys.stdin.read()
@@ -52,16 +52,12 @@ def holder(parent: Path) -> Iterator[Callable[[], Holder]]:
         process.communicate()
 
 
-def nothing(folder: Path) -> None:
-    """No rescue."""
-
-
 def left(parent: Path) -> set[str]:
     return {path.name for path in parent.iterdir()} - {"lock"}
 
 
 def test_a_folder_is_there_while_its_build_is(parent: Path) -> None:
-    with work_folder(nothing) as work:
+    with work_folder() as work:
         assert work.parent == parent
         (work / "file").write_text("x")
         assert left(parent) == {work.name}
@@ -71,13 +67,13 @@ def test_a_folder_is_there_while_its_build_is(parent: Path) -> None:
 
 
 def test_a_folder_goes_when_its_build_fails(parent: Path) -> None:
-    with pytest.raises(RuntimeError), work_folder(nothing):
+    with pytest.raises(RuntimeError), work_folder():
         raise RuntimeError
     assert left(parent) == set()
 
 
 def test_builds_have_folders_of_their_own(parent: Path) -> None:
-    with work_folder(nothing) as one, work_folder(nothing) as other:
+    with work_folder() as one, work_folder() as other:
         assert left(parent) == {one.name, other.name}
         assert len({one, other}) == 2
 
@@ -90,15 +86,8 @@ def test_the_folder_of_a_build_that_was_killed_is_removed_by_the_next(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert is_abandoned(folder)
-    rescued: list[str] = []
-
-    def rescue(found: Path) -> None:
-        rescued.append((found / "file").read_text())
-        assert found == folder
-
-    with work_folder(rescue) as work:
+    with work_folder() as work:
         assert left(parent) == {work.name}
-    assert rescued == ["x"], "it was rescued before it went"
 
 
 def test_the_folder_of_a_build_that_runs_is_left_alone(
@@ -107,7 +96,7 @@ def test_the_folder_of_a_build_that_runs_is_left_alone(
     """Whatever its process id says: it may be another machine's, or another container's."""
     process, folder = holder()
     disguised = folder.rename(parent / "build-4194305")
-    with work_folder(lambda found: pytest.fail(f"{found} was rescued")):
+    with work_folder():
         assert (disguised / "file").exists()
     process.communicate("")
     assert process.returncode == 0
@@ -117,13 +106,13 @@ def test_the_folder_of_a_build_that_runs_is_left_alone(
 def test_what_is_not_a_build_s_is_left_alone(parent: Path) -> None:
     parent.mkdir(parents=True)
     (parent / "4242-bench").mkdir()
-    with work_folder(nothing):
+    with work_folder():
         assert (parent / "4242-bench").is_dir()
 
 
 def test_no_child_keeps_the_folder(parent: Path) -> None:
     """A child that inherited the lock would keep the folder of a killed build for ever."""
-    with work_folder(nothing) as work:
+    with work_folder() as work:
         held = [
             int(number) for number in os.listdir("/proc/self/fd")
             if os.path.realpath(f"/proc/self/fd/{number}") == str(work)
@@ -137,6 +126,6 @@ def test_a_cache_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "file"))
-    with pytest.raises(StoreError) as caught, work_folder(nothing):
+    with pytest.raises(StoreError) as caught, work_folder():
         pass
     assert "FATWHEEL_CACHE" in (caught.value.hint or "")

@@ -50,13 +50,14 @@ class Bench(Demo):
         self.toolchain = dataclasses.replace(self.toolchain, containers=Images("linux", 0, ()))
         self.engine = FakeEngine()
         self.image = "fatwheel/tools:cp311-1"
+        self.bases: dict[str, str] = {}
         self.order: list[str] = []
         self.events: list[Event] = []
         self.out = folder / "dist"
         self.containers = Containers(self, monkeypatch)
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(prepare, name, getattr(self, name))
-        for name in ("connect", "reap", "ensure_images"):
+        for name in ("connect", "reap", "ensure_images", "base_ids"):
             monkeypatch.setattr(contained, name, getattr(self, name))
         monkeypatch.setattr(contained, "cores", lambda: 8)
         monkeypatch.setattr(contained, "free_memory", lambda: 50 * GIB)
@@ -79,6 +80,9 @@ class Bench(Demo):
             Image("toolchain", "fatwheel/tools:toolchain-1", f"sha256:{'7' * 64}", 1, False),
             Image("env", self.image, f"sha256:{'e' * 64}", 1, False),
         ]
+
+    def base_ids(self, engine: object) -> dict[str, str]:
+        return self.bases
 
     def target(self) -> Target:
         return prepare.resolve("demo", "tools", "80,86", "3.11", None).targets[0]
