@@ -38,11 +38,12 @@ def scope_in_containers(target: Target, own: Toolchain | None, bases: Mapping[st
 
 def _project(recipe: Recipe) -> dict[str, Any]:
     """By what a recipe decides which code runs."""
-    package = recipe.source.package
+    source = recipe.source
+    origin = ["sdist", source.package.sha256] if source.package else ["folder", str(source.folder)]
     return {
         "project": recipe.project,
         "version": recipe.version,
-        "source": ["sdist", package.sha256] if package else ["folder", recipe.name],
+        "source": origin,
         "subdirectory": recipe.subdirectory,
         "environment": recipe.environment,
         "stub_commands": recipe.stub_commands,

@@ -185,12 +185,13 @@ def _opened(folder: Path, names: Sequence[str], most: int) -> Iterator[BinaryIO]
         opened = open_below(folder, names)
     except OSError as error:
         raise _refused(shown, error.strerror or str(error)) from error
+    facts = os.fstat(opened)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
+        os.close(opened)
+        plain = stat.S_ISREG(facts.st_mode)
+        why = f"it has {facts.st_size} bytes, more than {most}" if plain else "it is no file"
+        raise _refused(shown, why)
     with os.fdopen(opened, "rb", buffering=0) as stream:
-        facts = os.fstat(opened)
-        if not stat.S_ISREG(facts.st_mode):
-            raise _refused(shown, "it is no file")
-        if facts.st_size > most:
-            raise _refused(shown, f"it has {facts.st_size} bytes, more than {most}")
         yield stream
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import StoreError
-from fatwheel.workfolder import is_abandoned, work_folder
+from fatwheel.workfolder import is_abandoned, remove_tree, work_folder
 
 HOLDS = """
 import sys
@@ -129,3 +129,95 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(StoreError) as caught, work_folder():
         pass
     assert "FATWHEEL_CACHE" in (caught.value.hint or "")
+
+
+# -- whatever lies in it -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """What links lead to, and what must still be there afterwards."""
+    root = tmp_path / "outside"
+    root.mkdir()
+    (root / "file").write_text("mine")
+    yield root
+    assert (root / "file").read_text() == "mine"
+    assert os.listdir(root) == ["file"]
+
+
+def test_links_are_deleted_and_not_what_they_lead_to(tmp_path: Path, outside: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "store").symlink_to(outside)
+    (tree / "deep" / "file").symlink_to(outside / "file")
+    (tree / "deep" / "dangling").symlink_to("nowhere")
+    (tree / "deep" / "loop").symlink_to(tree)
+    os.mkfifo(tree / "deep" / "pipe")
+    os.link(outside / "file", tree / "deep" / "hard")
+    remove_tree(tree)
+    assert not tree.exists()
+
+
+def test_a_tree_that_is_a_link_is_left_alone(tmp_path: Path, outside: Path) -> None:
+    (tmp_path / "tree").symlink_to(outside)
+    remove_tree(tmp_path / "tree")
+
+
+LOCKED = """
+import os, sys
+from pathlib import Path
+from fatwheel.workfolder import remove_tree
+root = Path(sys.argv[1])
+os.setgid(65534)
+os.setuid(65534)
+tree = root / "tree"
+for number in range(4):
+    (tree / f"{number}" / "inner" / "most").mkdir(parents=True)
+    (tree / f"{number}" / "inner" / "file").write_text("")
+for folder in [*tree.glob("*/inner/most"), *tree.glob("*/inner"), *tree.glob("*"), tree]:
+    folder.chmod(0)
+remove_tree(tree)
+print(tree.exists())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_folders_that_nobody_may_enter_are_removed(tmp_path: Path) -> None:
+    """By their owner, who is not root: root may enter everything."""
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o777)
+    done = subprocess.run(
+        [sys.executable, "-c", LOCKED, str(tmp_path)], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_folders_in_folders_in_folders_are_removed(tmp_path: Path) -> None:
+    """Deeper than Python calls, than a path is long, and than files may be open."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    here = os.open(tree, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deeper", dir_fd=here)
+        os.close(os.open("file", os.O_CREAT, dir_fd=here))
+        inner = os.open("deeper", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    remove_tree(tree)
+    assert not tree.exists()
+
+
+def test_many_files_are_removed(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(20_000):
+        os.close(os.open(tree / f"{number}", os.O_CREAT))
+    remove_tree(tree)
+    assert not tree.exists()
+
+
+def test_what_is_not_there_is_removed(tmp_path: Path) -> None:
+    remove_tree(tmp_path / "nothing")
