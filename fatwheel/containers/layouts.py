@@ -20,7 +20,6 @@ _STABLE_SINCE = 20348
 _NOBODY = 65534
 _MOST_PROCESSES = 4096  # of one container, threads counted: far more than compilers start
 _LARGEST_FILE = 16 << 30  # bytes; the largest wheels have 4 GB
-_MOST_OPEN = 65536  # files of one process
 _TMP = 1 << 30  # bytes; only what insists on /tmp lies there, and it counts as memory
 # STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT
 _NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
@@ -223,7 +222,7 @@ def _linux(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dic
         "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(_TMP, spec.memory)}"},
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
-        "Ulimits": [_limit("fsize", _LARGEST_FILE), _limit("nofile", _MOST_OPEN)],
+        "Ulimits": [{"Name": "fsize", "Soft": _LARGEST_FILE, "Hard": _LARGEST_FILE}],
     }
     if "swap" in facts.limits:
         host["MemorySwap"] = spec.memory  # together with memory: no swap
@@ -237,10 +236,6 @@ def _linux(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dic
     if facts.selinux:
         host["SecurityOpt"] = [*host["SecurityOpt"], "label=disable"]
     return {"User": _user(facts)}, host
-
-
-def _limit(name: str, most: int) -> dict[str, Any]:
-    return {"Name": name, "Soft": most, "Hard": most}
 
 
 def _user(facts: EngineFacts) -> str:

@@ -24,6 +24,7 @@ from fatwheel.fatbin.container import Entry, parse_containers, write_container
 from fatwheel.postlink.thin import thin_wheel
 from fatwheel.wheels.pack import plain_file, write_wheel
 
+from .containers import lines, records
 from .mutators import RECORD, join_pair, record_of
 
 DATA = Path(__file__).parent.parent / "data" / "device"
@@ -173,6 +174,8 @@ def make_seeds(folder: Path) -> list[str]:
         "fatbin": dict(_fatbins()),
         "lz4": dict(_blocks("lz4")),
         "zstd": dict(_blocks("zstd")),
+        "line": dict(lines()),
+        "record": dict(records()),
     }
     work = folder / "work"
     work.mkdir(parents=True)

@@ -28,6 +28,7 @@ from fatwheel.postlink import thin as postlink_thin
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 
+from .containers import hear, take_from
 from .mutators import split_pair
 from .worker import Target
 
@@ -202,6 +203,10 @@ def compare(data: bytes) -> None:
     assert again.level == found.level, f"level {found.level}, or {again.level} the other way"
 
 
+def incoming(data: bytes) -> None:
+    take_from(data, _emptied("incoming"))
+
+
 def _emptied(name: str) -> Path:
     folder = _FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -238,4 +243,6 @@ TARGETS = {
     "thin": Target(("wheel",), (thin_wheel,), 2),
     "compare": Target(("twins", "pair"), (compare,), 3),
     "stitch": Target(("pair",), (stitch_wheels,), 2),
+    "lines": Target(("line",), (hear,), 3),
+    "incoming": Target(("record",), (incoming,), 2),
 }

@@ -127,11 +127,13 @@ class Contained:
     purposes: tuple[str, ...]
 
 
-def build_in_containers(bench: Workbench, lent: LentEngine, *arguments: str) -> Contained:
-    """Build selftest in containers, and ask the engine what was started meanwhile."""
+def build_in_containers(
+    bench: Workbench, lent: LentEngine, *arguments: str, kernel: str = "selftest"
+) -> Contained:
+    """Build a kernel in containers, and ask the engine what was started meanwhile."""
     client = lent.client()
     started = _seconds(client.info()["SystemTime"])
-    outcome = bench.build("--engine", "docker", *arguments, **lent.variables)
+    outcome = bench.build("--engine", "docker", *arguments, kernel=kernel, **lent.variables)
     until = _seconds(client.info()["SystemTime"])
     filters = {"type": "container", "event": "start", "label": [f"fatwheel.cache={bench.cache}"]}
     events = client.events(since=started, until=until, filters=filters, decode=True)

@@ -28,6 +28,7 @@ MODULES = (
     "build.quoting", "build.shim", "build.sight", "build.slices", "build.variables", "build.view",
     "build.workshop", "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin",
     "fatbin.elf", "fatbin.elf_dynamic", "fatbin.elf_layout",
+    "fatbin.elf_linked", "fatbin.pe",
     "fatbin.linked", "fatbin.pe_layout", "fatbin.stitch",
 )  # fmt: skip
 # What those import and what decides nothing of the sort.
