@@ -244,5 +244,5 @@ TARGETS = {
     "compare": Target(("twins", "pair"), (compare,), 3),
     "stitch": Target(("pair",), (stitch_wheels,), 2),
     "lines": Target(("line",), (hear,), 3),
-    "incoming": Target(("record",), (incoming,), 2),
+    "incoming": Target(("record",), (incoming,), 1),
 }

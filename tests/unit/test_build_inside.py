@@ -19,7 +19,6 @@ from fatwheel.branch import Entry
 from fatwheel.build.context import job_from_wire, unit_from_wire
 from fatwheel.build.inside import (
     ASSEMBLE,
-    BRANCH,
     CAPTURE,
     CAPTURED,
     PROJECT,

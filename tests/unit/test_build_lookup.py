@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import pytest
 
 from fatwheel.build.assemble import object_of
 from fatwheel.build.context import Context
-from fatwheel.build.lookup import look_up, slice_digests
-from fatwheel.model import Front, Job, Unit
+from fatwheel.build.lookup import Lookup, look_up, slice_digests
+from fatwheel.model import Front, Unit
 
-from .standins import calls, cpp_unit, cuda_unit, front, job, make_context
+from .standins import calls, cpp_unit, cuda_unit, front, make_context
 
 FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 

@@ -24,7 +24,6 @@ from fatwheel.engines.base import (
 )
 from fatwheel.engines.conversation import Conversation
 from fatwheel.errors import (
-    CompileError,
     EngineError,
     FatwheelError,
     OutOfMemoryError,

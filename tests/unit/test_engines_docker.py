@@ -249,9 +249,7 @@ def test_what_none_of_ours_says_is_refused(
     bench: Bench, hostile: Callable[[str], None], says: str
 ) -> None:
     """From a process of the project, with the container's own output in its hands."""
-    hostile(
-        f"Path(f'/proc/{{os.getppid()}}/fd/1').write_text({says!r} + chr(10))"
-    )
+    hostile(f"Path(f'/proc/{{os.getppid()}}/fd/1').write_text({says!r} + chr(10))")
     with pytest.raises(EngineError, match="says what none of ours says"):
         bench.capture()
 

@@ -79,7 +79,7 @@ def test_no_text_from_there_steers_the_terminal() -> None:
     evil = "\x1b]0;title\x07 \x1b[2J"
     said = worker_line(json.dumps({"said": evil}))
     assert isinstance(said, SaidLine)
-    fields = {name: evil for name in ("what", "where", "hint")}
+    fields = dict.fromkeys(("what", "where", "hint"), evil)
     failed = worker_line(json.dumps({"id": 1, **FAILED, **fields, "details": [evil]}))
     assert isinstance(failed, FailedLine)
     with pytest.raises(EngineError) as nonsense:
@@ -199,7 +199,17 @@ def test_a_wheel_and_its_slices_are_understood() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../../x.whl", "/x.whl", "x\\y.whl", "", ".whl", "x.tar", "x.whl\n", "x" * 300 + ".whl", "ü.whl"],
+    [
+        "../../x.whl",
+        "/x.whl",
+        "x\\y.whl",
+        "",
+        ".whl",
+        "x.tar",
+        "x.whl\n",
+        "x" * 300 + ".whl",
+        "ü.whl",
+    ],
 )
 def test_a_wheel_has_the_name_of_one(name: str) -> None:
     with pytest.raises(EngineError):

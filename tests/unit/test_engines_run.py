@@ -135,6 +135,17 @@ def test_every_job_is_started_once_on_its_shards_worker() -> None:
     assert started == {("a1", "a"), ("a2", "a"), ("b1", "b")}
 
 
+def test_what_a_job_cost_is_kept() -> None:
+    work = jobs("a1", "b1")
+
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        return made(worker, job) if job is work[0] else JobBroken(job, CompileError("no"))
+
+    run = Run(work, answer)
+    cost = {"seconds": 2, "cpu": 1.5, "rss": GIB}
+    assert run.store.put_ == {("cost", cost_key(work[0])): cost}
+
+
 def test_workers_are_closed_at_the_end() -> None:
     run = Run(jobs("a1", "b1"), made)
     assert [worker.closed for worker in run.engine.workers] == [1, 1]

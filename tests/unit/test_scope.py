@@ -161,7 +161,7 @@ def test_code_that_decides_bytes_is_the_code_of_this_format() -> None:
         "raise FORMAT in fatwheel/scope.py if slices, host objects, records of texts or their keys "
         "can come out differently, then record the new code: python -m tests.unit.formats"
     )
-    assert FORMAT == recorded["format"], f"FORMAT is {FORMAT}, the recorded code's is not: {advice}"
+    assert recorded["format"] == FORMAT, f"FORMAT is {FORMAT}, the recorded code's is not: {advice}"
     assert found == recorded["digest"], f"the code that makes slices was changed: {advice}"
 
 
@@ -191,7 +191,8 @@ def test_words_and_layout_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [ORIGINAL.replace("3", "4"), ORIGINAL.replace('"x"', '"y"'), ORIGINAL.replace(" {", "{")]
+    "other",
+    [ORIGINAL.replace("3", "4"), ORIGINAL.replace('"x"', '"y"'), ORIGINAL.replace(" {", "{")],
 )
 def test_what_code_does_counts(other: str) -> None:
     assert formats.meaning(other) != formats.meaning(ORIGINAL)

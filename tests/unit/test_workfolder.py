@@ -131,7 +131,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     assert "FATWHEEL_CACHE" in (caught.value.hint or "")
 
 
-# -- whatever lies in it -----------------------------------------------------------------------------
+# -- whatever lies in it -------------------------------------------------------------------------
 
 
 @pytest.fixture
