@@ -1,73 +1,51 @@
-"""A branch of the store: what a container may write, beside a store that it may only read.
+"""A branch of the store: what one build writes, beside stores that it may only read.
 
-Reading looks into the branch first, then into the store it belongs to. What was written is taken
-into that store by `Harvest`, from outside, each entry checked against its own digest.
-
-Standard library only: this module is imported inside build containers, Windows too.
+In a container the branch lies in the folder that comes in, and goes with it: what was made for a
+job is taken from there one by one (see `engines.incoming`). Standard library only: this module is
+imported inside build containers, Windows too.
 """
 
 from __future__ import annotations
 
-import stat
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
-from .files import files_below
 from .store import Store
+
+Entry = tuple[str, str, str]  # of a store: kind, key, sha256
 
 
 class Branch(Store):
-    """A store of its own under `root` that also answers what `trunk` holds."""
+    """A store of its own under `root` that also answers what `trunks` hold, the first one first.
 
-    def __init__(self, root: Path, trunk: Path) -> None:
-        super().__init__(root, sys.maxsize)
-        self._trunk = Store(trunk, sys.maxsize)
+    written: every entry that this object has put.
+    """
+
+    def __init__(self, root: Path, trunks: Sequence[Path], scope: str = "") -> None:
+        super().__init__(root, sys.maxsize, scope)
+        self.written: list[Entry] = []
+        self._trunks = tuple(Store(trunk, sys.maxsize, scope) for trunk in trunks)
+
+    def put(self, kind: str, key: str, data: bytes) -> str:
+        sha256 = super().put(kind, key, data)
+        self.written.append((kind, key, sha256))
+        return sha256
 
     def get(self, kind: str, key: str) -> bytes | None:
         own = super().get(kind, key)
-        return self._trunk.get(kind, key) if own is None else own
+        if own is not None:
+            return own
+        found = (trunk.get(kind, key) for trunk in self._trunks)
+        return next((data for data in found if data is not None), None)
 
     def copy_out(self, kind: str, key: str, path: Path) -> bool:
-        return super().copy_out(kind, key, path) or self._trunk.copy_out(kind, key, path)
+        own = super().copy_out(kind, key, path)
+        return own or any(trunk.copy_out(kind, key, path) for trunk in self._trunks)
 
     def digest(self, kind: str, key: str) -> str | None:
-        return super().digest(kind, key) or self._trunk.digest(kind, key)
-
-
-class Harvest:
-    """Takes what a branch under `root` holds into a store, as often as it is asked.
-
-    The branch may be written meanwhile: an entry is there when its ref is.
-    """
-
-    def __init__(self, root: Path, store: Store) -> None:
-        self._root = root
-        self._branch = Store(root, sys.maxsize)
-        self._store = store
-        self._taken: dict[tuple[str, str], str] = {}  # (kind, key) → sha256
-
-    def gather(self) -> int:
-        """Take every entry that is new or has changed; their number. Raises StoreError.
-
-        What is damaged stays where it is: it is made again when it is missed.
-        """
-        count = 0
-        for path in files_below(self._root):
-            # Builds of strangers write here. What is no file could keep its reader waiting.
-            with suppress(FileNotFoundError):
-                if not stat.S_ISREG(path.lstat().st_mode):
-                    path.unlink()
-        for path in files_below(self._root / "refs"):
-            kind, key = path.parent.parent.name, path.name
-            try:
-                sha256 = self._branch.digest(kind, key)
-            except ValueError:
-                continue  # not of a store's making
-            if sha256 is None or self._taken.get((kind, key)) == sha256:
-                continue
-            data = self._branch.get(kind, key)
-            if data is not None:
-                self._taken[kind, key] = self._store.put(kind, key, data)
-                count += 1
-        return count
+        own = super().digest(kind, key)
+        if own is not None:
+            return own
+        found = (trunk.digest(kind, key) for trunk in self._trunks)
+        return next((sha256 for sha256 in found if sha256 is not None), None)

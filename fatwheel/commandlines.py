@@ -139,6 +139,11 @@ _HOST: dict[str, _Option] = {
     "NanoCpus": lambda value: ["--cpus", f"{value / _BILLION:g}"],
     "CpuCount": _value("--cpu-count"),
     "PidsLimit": _value("--pids-limit"),
+    "Ulimits": lambda limits: [
+        word
+        for limit in limits
+        for word in ("--ulimit", f"{limit['Name']}={limit['Soft']}:{limit['Hard']}")
+    ],
     "StorageOpt": _pairs("--storage-opt", "="),
     "LogConfig": lambda value: ["--log-driver", value["Type"]],
     "Tmpfs": _pairs("--tmpfs", ":"),

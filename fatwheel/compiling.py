@@ -14,6 +14,7 @@ from .events import Emit, Note, Planned
 from .model import Target
 from .plan import Work, make_shards
 from .prepare import step
+from .store import Store
 from .text import size
 
 
@@ -33,9 +34,10 @@ class Means:
 
 
 def compile_work(
-    work: Work, target: Target, engine: Engine, means: Means, front: str, emit: Emit
+    work: Work, target: Target, engine: Engine, store: Store, means: Means, front: str, emit: Emit
 ) -> None:
-    """Say what the plan is and do it. `front` is how the plan calls its fronts.
+    """Say what the plan is and do it. `front` is how the plan calls its fronts; `store` keeps what
+    jobs cost.
 
     One job's failure stops no other: when all are done, what failed is raised as one error.
     """
@@ -53,7 +55,7 @@ def compile_work(
     if not work.pending:
         return
     allotment = _allotment(work, len(shards), scheduler.slots, means.memory)
-    run = JobRun(engine, shards, allotment, scheduler, emit)
+    run = JobRun(engine, shards, allotment, scheduler, store, emit)
     with step(emit, "compile", f"{len(work.pending)} jobs"):
         run.run()
     if run.errors:

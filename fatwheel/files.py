@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from .errors import StoreError
 from .permissions import open_lock
@@ -43,6 +43,12 @@ _CHUNK = 1 << 20
 # Windows refuses to replace or delete a file that some process has open, if only for a moment
 # (a reader, a virus scanner). Elsewhere PermissionError is final.
 _PATIENCE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if sys.platform == "win32" else ()
+
+
+class Readable(Protocol):
+    """What can be read to its end, piece by piece."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @contextmanager
@@ -176,7 +182,7 @@ def digest_of(path: Path) -> str | None:
         return None
 
 
-def copy(source: BinaryIO, out: BinaryIO | None) -> tuple[str, int]:
+def copy(source: Readable, out: BinaryIO | None) -> tuple[str, int]:
     """Copy a stream to its end (None: only read it); its sha256 and size in bytes."""
     digest = hashlib.sha256()
     size = 0

@@ -308,18 +308,18 @@ def _from_store(
 def _make(
     making: Making, place: Workplace, means: Means, out: Path, key: str, emit: Emit
 ) -> Made:  # fmt: skip
-    store = open_store()
     target, fronts, mode = making.target, making.fronts, making.front_mode
     lock = lock_of(target, place.host)
     making.meet(place.host)
-    work = plan_work(place.lookup, store, target.recipe)
-    compile_work(work, target, place.engine, means, mode, emit)
+    work = plan_work(place.lookup, place.store, target.recipe)
+    compile_work(work, target, place.engine, place.store, means, mode, emit)
     with step(emit, "assemble"):
         upstream_wheel, slices = place.assemble(Limits(means.jobs, means.memory))
     with step(emit, "pack"):
         wheel = pack(upstream_wheel, place.scratch, target, lock, slices, fronts, mode)
         check_wheel(wheel, target, fronts)
         path = publish(wheel, out, "write the wheel")
+    store = open_store()
     store.put_file("wheel", key, path)
     facts = {"file": path.name, "units": work.units, "slices": work.slices}
     store.put_json("built", key, {**facts, "host": asdict(place.host)})

@@ -10,24 +10,23 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .arch import ArchRequest, parse_arch_list
-from .branch import Harvest
 from .build.context import Context, digest
-from .build.inside import BRANCH
 from .build.upstream import Project, Upstream
 from .build.workshop import Order, Workshop, laid_out, upstream_of
 from .cache import VARIABLE, cache_folder
 from .engines.logs import new_logs
-from .errors import UsageError
+from .errors import FatwheelError, UsageError
 from .events import Emit, Note, StepFinished, StepStarted
 from .files import disk_error
 from .load import load_recipe, load_toolchain
 from .model import Environment, Front, Recipe, Target, Toolchain, Unit
 from .provision.hostcompiler import HostCompiler, find_host_compiler
+from .scope import scope_in_processes
 from .source import epoch_of, unpack
 from .store import Store
 from .toolchain.environment import ensure_environment
@@ -79,6 +78,13 @@ def choose(
     tools = load_toolchain(toolchain, TOOLCHAINS)
     chosen = _choose_pythons(tools, pythons)
     return tools, chosen, _choose_torch(tools, torch, chosen)
+
+
+def pinned_here(name: str) -> Toolchain | None:
+    """What this checkout has under a toolchain's name, if that is sound."""
+    with suppress(FatwheelError):
+        return load_toolchain(name, TOOLCHAINS)
+    return None
 
 
 def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
@@ -159,7 +165,7 @@ class Prepared:
 def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
     """Unpack, capture, and lay out the view; the work folder goes when the block ends."""
     recipe = target.recipe
-    with own_work_folder() as work:
+    with work_folder() as work:
         project = unpacked(recipe, work / "project", emit)
         order = Order(
             name=project_name(recipe),
@@ -172,7 +178,8 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
             variables=(),
             store_root=str(store_folder()),
             store_limit=STORE_LIMIT,
-            store_trunk="",
+            store_scope=scope_in_processes(recipe),
+            store_trunks=(),
             work=str(work),
             refuge=str(cache_folder() / "refuge"),
         )
@@ -201,18 +208,9 @@ def is_seeded(toolchain: Toolchain) -> bool:
     return tuple(map(int, toolchain.cuda.split("."))) >= _SEEDED_SINCE
 
 
-def own_work_folder() -> AbstractContextManager[Path]:
-    """A work folder; what containers of a killed build made is taken into the store."""
-    return work_folder(_rescue)
-
-
-def _rescue(folder: Path) -> None:
-    for branch in folder.glob(f"incoming/*/{BRANCH}"):
-        Harvest(branch, open_store()).gather()
-
-
-def open_store() -> Store:
-    return Store(store_folder(), STORE_LIMIT)
+def open_store(scope: str = "") -> Store:
+    """The user's store: what belongs to a scope (see `scope`), or finished wheels."""
+    return Store(store_folder(), STORE_LIMIT, scope)
 
 
 def store_folder() -> Path:

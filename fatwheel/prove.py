@@ -69,7 +69,7 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
                 memory=request.memory or free_memory(),
             )
             engine = ProcessEngine(context, log_folder(target))
-            compile_work(work, target, engine, means, label, emit)
+            compile_work(work, target, engine, context.store(), means, label, emit)
         proof = _proof(ready, asked, units, own, shared[0])
     write_proof(proof)
     return proof

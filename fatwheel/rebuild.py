@@ -23,13 +23,14 @@ from .events import Emit, Note
 from .load import load_recipe
 from .model import Host, Target
 from .pipeline import Effort, Making, find_files, make, needed_files, publish
-from .prepare import KERNELS, STORE_VARIABLE, TOOLCHAINS, own_work_folder
+from .prepare import KERNELS, STORE_VARIABLE, TOOLCHAINS
 from .provenance.buildlock import target_of
 from .provenance.foreign import foreign, publishers
 from .provenance.held import Held, read_held
 from .provenance.locked import host_changes
 from .sourcetree import tree_digest
 from .toolchain.fetch import check_hosts
+from .workfolder import work_folder
 from .workplaces.choose import PROCESS, engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
@@ -96,7 +97,7 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
         find_files(target, engine, request.find, emit)
     if engine == PROCESS:  # with images, it depends on which of them the engine has
         check_hosts(needed_files(target, engine))
-    with own_work_folder() as work, _store(request.from_store, work):
+    with work_folder() as work, _store(request.from_store, work):
         premises = premises_for(target, engine, emit)
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
         path, slices, compiled = make(making, premises, replace(request.effort, out=work), emit)

@@ -30,10 +30,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .files import (
     Incoming,
+    Readable,
     copy,
     digest_of,
     disk_error,
@@ -94,14 +95,18 @@ class _DamagedError(Exception):
 class Store:
     """A store under the folder `root`, kept to about `limit` bytes of objects.
 
+    With a scope, every entry belongs to it: those of other scopes are neither seen nor written,
+    though all of them share objects, the limit and the housekeeping.
+
     Nothing is created before the first put. kind is a lower-case word (`slice`), key lower-case
     hex digits; anything else is a bug and a ValueError. Every method raises StoreError where the
     folder cannot be used.
     """
 
-    def __init__(self, root: Path, limit: int) -> None:
+    def __init__(self, root: Path, limit: int, scope: str = "") -> None:
         self.root = root
         self.limit = limit
+        self.scope = scope
         self._incoming = Incoming(root / "incoming")
         self._swept = False
 
@@ -156,6 +161,11 @@ class Store:
         """Keep a file's bytes under a key; their sha256. OSError where `path` is unreadable."""
         with path.open("rb") as source:
             return self._put(self._ref_path(kind, key), source)
+
+    def put_stream(self, kind: str, key: str, source: Readable) -> str:
+        """Keep what a stream gives under a key; its sha256. What reading raises is raised, and
+        nothing is kept then."""
+        return self._put(self._ref_path(kind, key), source)
 
     def put_json(self, kind: str, key: str, value: Any) -> str:
         """Keep a JSON value under a key; the sha256 of its canonical text."""
@@ -220,6 +230,8 @@ class Store:
     def _ref_path(self, kind: str, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of the store")
+        if self.scope:
+            key = hashlib.sha256(f"{self.scope} {key}".encode()).hexdigest()
         return self._kind_folder(kind) / key[:2] / key
 
     def _object(self, sha256: str) -> Path:
@@ -257,7 +269,7 @@ class Store:
             return True
         return False
 
-    def _put(self, ref_path: Path, source: BinaryIO) -> str:
+    def _put(self, ref_path: Path, source: Readable) -> str:
         with self._errors("write to the store"):
             if not self._swept:
                 self._incoming.sweep()

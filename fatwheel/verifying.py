@@ -9,13 +9,14 @@ from pathlib import Path
 from .cache import cache_folder
 from .doctor.gpu import ask_gpu
 from .events import Emit
-from .prepare import KERNELS, TOOLCHAINS, own_work_folder
+from .prepare import KERNELS, TOOLCHAINS
 from .provenance.signing import load_key
 from .runtime.tried import Places, Tried, try_gpu, try_import
 from .verify.evidence import Evidence
 from .verify.findings import WRONG, Check, warning
 from .verify.report import Report, verify_wheel
 from .verify.signature import signature_findings
+from .workfolder import work_folder
 
 # Where one of these is wrong, nobody vouches for the bytes: nothing in the wheel is run then.
 _VOUCHING = ("record", "provenance", "signature")
@@ -73,4 +74,4 @@ def _on_gpu(wheel: Path, evidence: Evidence, emit: Emit) -> Tried:
 
 
 def _places() -> Places:
-    return Places(KERNELS, TOOLCHAINS, cache_folder(), own_work_folder)
+    return Places(KERNELS, TOOLCHAINS, cache_folder(), work_folder)

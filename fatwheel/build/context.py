@@ -34,7 +34,8 @@ class Context:
     archlist:    numbers for __CUDA_ARCH_LIST__, ascending: 800, 860.
     environment: every variable that compilers see, but for those that a job adds.
     scratch:     folder for the jobs' own folders.
-    store_trunk: '' or the folder of a store that may only be read, beside store_root's.
+    store_scope: that of the build's entries in the store.
+    store_trunks: folders of stores that may only be read, beside store_root's.
     """
 
     nvcc: str
@@ -48,12 +49,14 @@ class Context:
     scratch: str
     store_root: str
     store_limit: int
-    store_trunk: str = ""
+    store_scope: str = ""
+    store_trunks: tuple[str, ...] = ()
 
     def store(self) -> Store:
-        if self.store_trunk:
-            return Branch(Path(self.store_root), Path(self.store_trunk))
-        return Store(Path(self.store_root), self.store_limit)
+        root = Path(self.store_root)
+        if self.store_trunks:
+            return Branch(root, [Path(trunk) for trunk in self.store_trunks], self.store_scope)
+        return Store(root, self.store_limit, self.store_scope)
 
     def variables(self, folder: Path) -> dict[str, str]:
         """What a compiler's environment is in a job's folder."""
@@ -75,6 +78,7 @@ def context_from_wire(data: dict[str, Any]) -> Context:
             "places": places_from_wire(data["places"]),
             "archlist": tuple(data["archlist"]),
             "environment": tuple((name, value) for name, value in data["environment"]),
+            "store_trunks": tuple(data["store_trunks"]),
         }
     )
 

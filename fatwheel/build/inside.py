@@ -27,6 +27,7 @@ from .upstream import Project
 from .workshop import Order, laid_out, upstream_of
 
 PROJECT, CAPTURED = "project", "captured"  # folders among the sources, by what made them
+LEARNED = "learned"  # there too: the branch that capture wrote, for the rest of the build
 BRANCH, WHEEL, SOURCES = "store", "wheel", "sources"  # folders among what comes in
 CAPTURE, SHARD, ASSEMBLE = "capture", "shard", "assemble"
 
@@ -37,6 +38,7 @@ class Message:
 
     project:     root is its folder's name below `sources`/project.
     compiler_id: digest of the toolchain's CUDA compilers.
+    scope:       of the build's entries in the store.
     units:       of an earlier capture, for assembling.
     """
 
@@ -46,6 +48,7 @@ class Message:
     fronts: tuple[Front, ...]
     units: tuple[dict[str, Any], ...]
     compiler_id: str
+    scope: str
     seeded: bool
     threads: int
     description: str
@@ -181,7 +184,8 @@ def _order(message: Message, *, with_project: bool) -> Order:
         variables=tuple(described["variables"].items()),
         store_root=str(Path(message.incoming, BRANCH)),
         store_limit=sys.maxsize,
-        store_trunk=message.store,
+        store_scope=message.scope,
+        store_trunks=(str(Path(message.sources, LEARNED)), message.store),
         work=str(work),
         refuge=str(work / "refuge"),
     )

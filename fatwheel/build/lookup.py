@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from ..model import Front, Job, Unit
 from .assemble import jobs_of, look_up_text
-from .context import Context, job_from_wire
+from .context import Context
 from .preprocess import Texts, pass_of
 from .slices import absent_codes, missing, slice_key
 
@@ -29,16 +29,6 @@ class Lookup:
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def lookup_from_wire(data: dict[str, Any]) -> Lookup:
-    return Lookup(
-        pending=tuple(map(job_from_wire, data["pending"])),
-        units=data["units"],
-        slices=data["slices"],
-        hits=data["hits"],
-        archlist_units=tuple(data["archlist_units"]),
-    )
 
 
 def look_up(

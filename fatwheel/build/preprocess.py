@@ -17,11 +17,13 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import mmap
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +56,12 @@ class Texts:
         self._laid_out = context.places.laid_out()
         self._volatile = family_of(context.cxx).names_of_jobs(context.scratch)
 
+    def on(self, store: Store) -> Texts:
+        """The same, with records in another store; what was read of files is shared."""
+        other = copy.copy(self)
+        other._store = store
+        return other
+
     def recorded(self, unit: Unit, pass_: str) -> str | None:
         """The text's digest by an earlier record that still holds, or None."""
         for variant in self._variants(unit, pass_):
@@ -85,8 +93,8 @@ class Texts:
             "archlist": list(self._context.archlist) if lists else None,
             "files": files,
         }
-        others = [old for old in self._variants(unit, pass_) if old["text"] != sha]
-        self._store.put_json("text", self._key(unit, pass_), [variant, *others][:_VARIANTS])
+        variants = with_variant(variant, self._variants(unit, pass_))
+        self._store.put_json("text", self._key(unit, pass_), variants)
         self._store.put_json("seen", self._seen_key(unit, pass_), True)
         return sha
 
@@ -187,6 +195,11 @@ class Texts:
         if name not in self._files:
             self._files[name] = _read_file(self._context.places.real(name))
         return self._files[name]
+
+
+def with_variant(new: dict[str, Any], known: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A unit's record of one pass, newest first, with what was found now."""
+    return [new, *(old for old in known if old["text"] != new["text"])][:_VARIANTS]
 
 
 def lay_out(context: Context, unit: Unit, folder: Path) -> None:

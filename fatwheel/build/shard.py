@@ -1,8 +1,9 @@
 """A worker: makes the slices of one shard, one job per line that comes in.
 
 Protocol, JSON lines. In: first the context (or, in a container, what `build.inside` wants), then
-jobs as {"id", "job"}. Out, one line per job: {"id", "outcome": "made", "seconds", "cpu", "rss"},
-{"id", "outcome": "killed", "rss"} for a compiler that was killed for memory, or {"id", "outcome":
+jobs as {"id", "job"}. Out, one line per job: {"id", "outcome": "made", "seconds", "cpu", "rss",
+"entries"} with what it put into a branch of the store as [kind, key, sha256] each; {"id",
+"outcome": "killed", "rss"} for a compiler that was killed for memory; or {"id", "outcome":
 "failed", "what", "where", "hint", "details", "class"}; "id" is null where no job can be done.
 {"said": LINE} in between is for who looks on. When the input ends the worker ends its compilers
 and itself, so nothing outlives a build that was killed. What happens is written to stderr for the
@@ -17,17 +18,20 @@ import json
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ..branch import Branch
 from ..errors import FatwheelError, StoreError
 from ..model import Job
-from ..store import Store
 from .context import Context, context_from_wire, job_from_wire
 from .preprocess import Texts
 from .processes import end_group, lead_group
 from .slices import KilledForMemoryError, run_job
+
+_MOST_LINES = 1000  # of what a compiler says, in an answer
+_WIDEST = 4000  # characters of one of these
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -41,41 +45,37 @@ def main() -> None:
 
 def serve(context: Context, lines: Iterable[str], answer: Answer) -> None:
     """Begin every job that comes in, until the lines end."""
-    store = context.store()
-    texts = Texts(context, store)
+    texts = Texts(context, context.store())
     for line in lines:
         task = json.loads(line)
         # A thread per job: it only waits for its compiler.
-        threading.Thread(
-            target=_work, args=(context, store, texts, task, answer), daemon=True
-        ).start()
+        threading.Thread(target=_work, args=(context, texts, task, answer), daemon=True).start()
 
 
-def _work(
-    context: Context,
-    store: Store,
-    texts: Texts,
-    task: dict[str, Any],
-    answer: Answer,
-) -> None:
+def _work(context: Context, texts: Texts, task: dict[str, Any], answer: Answer) -> None:
     def done() -> dict[str, Any]:
-        return _done(context, store, texts, job_from_wire(task["job"]), answer)
+        return _done(context, texts, job_from_wire(task["job"]), answer)
 
     answer({"id": task["id"], **outcome_of(done, task["job"]["unit"]["name"])})
 
 
-def _done(context: Context, store: Store, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:
+def _done(context: Context, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:
     log(f"{job.label}: begun", answer)
-    outcome = outcome_of(lambda: _made(context, store, texts, job, answer), job.label)
+    outcome = outcome_of(lambda: _made(context, texts, job, answer), job.label)
     log(f"{job.label}: {_in_words(outcome)}", answer)
     return outcome
 
 
-def _made(context: Context, store: Store, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:
-    made = run_job(context, store, texts, job)
+def _made(context: Context, texts: Texts, job: Job, answer: Answer) -> dict[str, Any]:
+    store = context.store()  # the job's own, which knows what the job wrote
+    made = run_job(context, store, texts.on(store), job)
     for line in made.output.splitlines():
         log(line, answer)
-    return {"outcome": "made", "seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
+    entries = store.written if isinstance(store, Branch) else []
+    return {
+        "outcome": "made", "seconds": made.seconds, "cpu": made.cpu, "rss": made.rss,
+        "entries": entries,
+    }  # fmt: skip
 
 
 def outcome_of(task: Callable[[], dict[str, Any]], label: str) -> dict[str, Any]:
@@ -102,8 +102,17 @@ def outcome_of(task: Callable[[], dict[str, Any]], label: str) -> dict[str, Any]
 def _failed(error: FatwheelError) -> dict[str, Any]:
     return {
         "outcome": "failed", "class": type(error).__name__, "what": error.what,
-        "where": error.where, "hint": error.hint, "details": error.details,
+        "where": error.where, "hint": error.hint, "details": _shortened(error.details),
     }  # fmt: skip
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    """What a compiler said, as much of it as anyone reads; the log has all of it."""
+    left_out = len(lines) - _MOST_LINES
+    if left_out > 0:
+        half = _MOST_LINES // 2
+        lines = [*lines[:half], f"[{left_out} lines are left out here]", *lines[-half:]]
+    return [line if len(line) <= _WIDEST else f"{line[:_WIDEST]} […]" for line in lines]
 
 
 def _in_words(outcome: dict[str, Any]) -> str:

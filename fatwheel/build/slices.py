@@ -75,6 +75,12 @@ def cost_key(job: Job) -> str:
     return digest("cost", job.unit.name, job.unit.source, front, job.host)
 
 
+def put_cost(store: Store, job: Job, made: Made) -> None:
+    """Keep what a job cost, for the plans of later builds."""
+    cost = {"seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
+    store.put_json("cost", cost_key(job), cost)
+
+
 def missing(texts: Texts, context: Context, store: Store, job: Job) -> Job | None:
     """The part of a job that the store cannot answer by known texts; None if it all can."""
     unit, front = job.unit, job.front
@@ -134,7 +140,7 @@ def _seen(context: Context, unit: Unit) -> tuple[list[str], str]:
 
 
 def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
-    """Compile, and put slices, host object, texts and cost in the store.
+    """Compile, and put slices, host object and texts in the store.
 
     Raises CompileError with the compiler's words and the command to repeat, FormatError where it
     made something else than was asked for, StoreError on a full disk, or KilledForMemoryError.
@@ -153,11 +159,7 @@ def run_job(context: Context, store: Store, texts: Texts, job: Job) -> Made:
             _store_results(context, store, texts, job, folder, output)
         except FormatError as error:
             raise FormatError(error.what, where=job.label, hint=error.hint) from error
-        made = Made(time.monotonic() - started, usage.cpu, usage.rss, usage.output)
-        store.put_json(
-            "cost", cost_key(job), {"seconds": made.seconds, "cpu": made.cpu, "rss": made.rss}
-        )
-        return made
+        return Made(time.monotonic() - started, usage.cpu, usage.rss, usage.output)
 
 
 def _keeping(family: Family, job: Job) -> list[str]:

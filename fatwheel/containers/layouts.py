@@ -19,6 +19,7 @@ from .specs import ContainerSpec, EngineFacts, Mount
 _STABLE_SINCE = 20348
 _NOBODY = 65534
 _MOST_PROCESSES = 4096  # of one container, threads counted: far more than compilers start
+_LARGEST_FILE = 16 << 30  # bytes; the largest wheels have 4 GB
 _TMP = 1 << 30  # bytes; only what insists on /tmp lies there, and it counts as memory
 # STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT
 _NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
@@ -221,6 +222,7 @@ def _linux(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dic
         "Tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(_TMP, spec.memory)}"},
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
+        "Ulimits": [{"Name": "fsize", "Soft": _LARGEST_FILE, "Hard": _LARGEST_FILE}],
     }
     if "swap" in facts.limits:
         host["MemorySwap"] = spec.memory  # together with memory: no swap

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..text import clean
 
-LONGEST = 64 << 20  # bytes of one line: an answer with everything of a large project has 2 MB
+LONGEST = 16 << 20  # bytes of one line: an answer with everything of a large project has 2 MB
 _LOG = 64 << 20  # bytes of one log
 _SHOWN = 20  # lines kept for messages
 _WIDTH = 2000  # bytes of each of these
@@ -20,40 +20,40 @@ _LEFT_OUT = b"\n[fatwheel: this log is full; what followed is left out]\n"
 
 
 class Lines:
-    """Cuts a stream into lines. A line that is longer than LONGEST, or that never ends, goes to
-    `rest` instead, the long one only by its beginning."""
+    """Cuts a stream into lines. One that is longer than LONGEST counts as its beginning, which
+    is told as soon as it is too long: it may never end. What follows is nobody's."""
 
     def __init__(self, on_line: Callable[[str], None], rest: Callable[[bytes], None]) -> None:
         self._on_line = on_line
         self._rest = rest
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._line = bytearray()
+        self._too_long = False
 
     def feed(self, data: bytes) -> None:
         *ended, begun = data.split(b"\n")
         for part in ended:
             self._add(part)
-            self._finish()
+            if not self._too_long:
+                self._tell(self._line)
+            self._line, self._too_long = bytearray(), False
         self._add(begun)
 
     def end(self) -> None:
         """Nothing follows: its writer was killed if it was in the middle of a line."""
-        if self._size:
-            self._rest(b"".join(self._parts)[:_WIDTH] + b"\n")
+        if self._line:
+            self._rest(bytes(self._line[:_WIDTH]) + b"\n")
 
     def _add(self, part: bytes) -> None:
-        if self._size <= LONGEST:
-            self._parts.append(part)
-        self._size += len(part)
+        if self._too_long:
+            return
+        self._line += part
+        if len(self._line) > LONGEST:
+            beginning, self._line, self._too_long = self._line[:_WIDTH], bytearray(), True
+            self._rest(b"[fatwheel: an endless line]\n" + beginning + b"\n")
+            self._tell(beginning)
 
-    def _finish(self) -> None:
-        line = b"".join(self._parts)
-        too_long = self._size > LONGEST
-        self._parts, self._size = [], 0
-        if too_long:
-            self._rest(b"[fatwheel: an endless line]\n" + line[:_WIDTH] + b"\n")
-        else:
-            self._on_line(line.decode("utf-8", "replace").removesuffix("\r"))
+    def _tell(self, line: bytearray) -> None:
+        self._on_line(line.decode("utf-8", "replace").removesuffix("\r"))
 
 
 class Log:

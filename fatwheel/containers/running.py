@@ -8,6 +8,7 @@ tell a process that was killed for memory from one that was killed by somebody.
 from __future__ import annotations
 
 import calendar
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +19,8 @@ from typing import Any
 
 from docker import errors as docker_errors
 
-from ..errors import EngineError
-from ..text import clean
+from ..errors import EngineError, StoreError
+from ..text import clean, size
 from .client import FAILURES, DockerEngine, engine_errors
 from .layouts import create_arguments, ended_for_memory
 from .lines import Lines, Log
@@ -29,6 +30,8 @@ from .wire import STDOUT, Wire
 
 _REMOVAL = 60.0  # seconds to wait for the engine to remove what has ended
 _AGAIN = (0.2, 1.0, 3.0)  # seconds before the events are asked for again, when they break off
+_LOOK_EVERY = 0.5  # seconds between two looks at the disk
+_FLOOR = 512 << 20  # bytes that a container must leave free where it writes
 _RECENT = 5.0  # seconds: an end that comes later has nothing to do with memory
 
 
@@ -99,6 +102,7 @@ class Container:
             self._log.close()
             raise
         self._reader.start()
+        self._thread("disk", self._watch_disk).start()
         if self._killed:  # too early to have had an effect
             self.kill()
 
@@ -178,6 +182,18 @@ class Container:
             for sample in self._engine.api.stats(self.id, decode=True):
                 self._memory = _in_use(sample)
 
+    def _watch_disk(self) -> None:
+        """End it before it fills a disk of this machine, where it may run on and on."""
+        places = [mount.source for mount in self.spec.mounts if mount.writable]
+        while not self._end.removed.wait(_LOOK_EVERY):
+            for place in places:
+                with suppress(OSError):
+                    free = shutil.disk_usage(place).free
+                    if free < _FLOOR:
+                        self._failure = _full(self.spec.purpose, place, free)
+                        self.kill()
+                        return
+
     def _remove(self) -> None:
         with suppress(*FAILURES):
             self._engine.api.remove_container(self.id, force=True, v=True)
@@ -245,6 +261,15 @@ class _End:
             details=[clean(str(self._error))] if self._error is not None else [],
             hint="see that it runs, and run the same command again: what was finished is kept",
         )
+
+
+def _full(purpose: str, place: str, free: int) -> StoreError:
+    return StoreError(
+        f"the container for {purpose} was ended before it filled the disk: {size(free)} are left",
+        where=place,
+        hint=f"make room: {size(_FLOOR)} must stay free; or name a folder on another disk: "
+        "FATWHEEL_CACHE=FOLDER",
+    )
 
 
 def _seconds(when: str) -> int:

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .. import errors
-from ..build.slices import Made
-from ..errors import EngineError, FatwheelError, OutOfMemoryError
+from ..branch import Entry
+from ..errors import FatwheelError, OutOfMemoryError
 from ..model import Job
 from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, WorkerLost
+from .messages import FailedLine, KilledLine, MadeLine, SaidLine, nonsense, worker_line
 
-_SHOWN = 200  # characters of a line that makes no sense
+_WAITING = 10_000  # reports that wait to be read: beyond that, what is only said is left out
+
+
+def nothing_to_collect(job: Job, entries: Sequence[Entry]) -> None:
+    """Of a worker that writes to the store itself."""
 
 
 class Conversation:
     """One worker's jobs.
 
     limit:   the bytes that it may have, 0 for no limit of its own.
-    collect: called before an outcome is reported, to fetch what the worker has made.
+    collect: called before a job is reported as made, with what it put into a branch of the
+             store. What that raises is how the job failed.
     explain: what an error of the worker means to somebody outside of it.
     """
 
@@ -35,7 +40,7 @@ class Conversation:
         reports: Reports,
         send: Callable[[str], None],
         limit: int = 0,
-        collect: Callable[[], object] = lambda: None,
+        collect: Callable[[Job, Sequence[Entry]], None] = nothing_to_collect,
         explain: Callable[[FatwheelError], FatwheelError] = lambda error: error,
     ) -> None:
         self._worker = worker
@@ -72,30 +77,29 @@ class Conversation:
 
         Nonsense ends the conversation: builds of strangers run beside a worker.
         """
-        try:
-            self._take(json.loads(line))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            nonsense = EngineError(
-                "its worker says what no worker says", where=self._shard, details=[line[:_SHOWN]]
-            )
-            self.broken(nonsense)
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if "said" in message:
-            self._reports.put(Said(self._shard, str(message["said"])))
+        if self._error is not None:
             return
-        if message["id"] is None:  # the worker could not begin
-            self.broken(error_of(message))
-            return
-        with self._lock:
-            job = self._jobs[message["id"]]
-        report = self._report(job, message)
         try:
-            self._collect()
+            self._take(line)
         except FatwheelError as error:
-            report = JobBroken(job, error)
+            self.broken(error.within(self._shard))
+
+    def _take(self, line: str) -> None:
+        message = worker_line(line)
+        if isinstance(message, SaidLine):
+            if self._reports.qsize() < _WAITING:
+                self._reports.put(Said(self._shard, message.said))
+            return
+        if message.id is None:  # the worker could not begin
+            self.broken(message.error if isinstance(message, FailedLine) else nonsense(line))
+            return
         with self._lock:
-            there = self._jobs.pop(message["id"], None)
+            job = self._jobs.get(message.id)
+        if job is None:
+            raise nonsense(line)
+        report = self._report(job, message)
+        with self._lock:
+            there = self._jobs.pop(message.id, None)
         if there is not None:
             self._reports.put(report)
 
@@ -114,24 +118,13 @@ class Conversation:
             jobs, self._jobs = tuple(self._jobs.values()), {}
         self._reports.put(WorkerLost(self._worker, self._shard, jobs, reason, failure, self._limit))
 
-    def _report(self, job: Job, outcome: dict[str, Any]) -> Report:
-        if outcome["outcome"] == "made":
-            return JobMade(job, _cost(outcome))
-        if outcome["outcome"] == "killed":
-            return JobKilled(job, int(outcome["rss"]), self._limit)
-        return JobBroken(job, self._explain(error_of(outcome)))
-
-
-def _cost(outcome: dict[str, Any]) -> Made:
-    return Made(float(outcome["seconds"]), float(outcome["cpu"]), int(outcome["rss"]))
-
-
-def error_of(outcome: dict[str, Any]) -> FatwheelError:
-    """The error that a worker met, as it was raised there."""
-    kind = getattr(errors, outcome["class"])
-    if not issubclass(kind, FatwheelError):
-        raise TypeError(f"{kind} is no error of fatwheel's")
-    error: FatwheelError = kind(
-        outcome["what"], where=outcome["where"], hint=outcome["hint"], details=outcome["details"]
-    )
-    return error
+    def _report(self, job: Job, message: MadeLine | KilledLine | FailedLine) -> Report:
+        if isinstance(message, KilledLine):
+            return JobKilled(job, message.rss, self._limit)
+        if isinstance(message, FailedLine):
+            return JobBroken(job, self._explain(message.error))
+        try:
+            self._collect(job, message.entries)
+        except FatwheelError as error:
+            return JobBroken(job, error.within(job.label))
+        return JobMade(job, message.made)

@@ -1,26 +1,34 @@
 """The `docker` engine: capture, every shard and assembling run in a container each.
 
-What a container makes comes into a folder of its own on this machine and is taken into the store
-from there, so a container can damage nothing but its own results. Docker itself is the business of
-`containers`; what runs inside is `build.inside`.
+What a container makes comes into a folder of its own on this machine. What a job was asked for is
+taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add
+nothing. Docker itself is the business of `containers`; what runs inside is `build.inside`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
+import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ..branch import Harvest
-from ..build.context import unit_from_wire
-from ..build.inside import ASSEMBLE, BRANCH, CAPTURE, CAPTURED, SHARD, SOURCES, WHEEL, Message
-from ..build.lookup import Lookup, SliceDigests, lookup_from_wire
+from ..branch import Entry
+from ..build.inside import (
+    ASSEMBLE,
+    BRANCH,
+    CAPTURE,
+    CAPTURED,
+    LEARNED,
+    SHARD,
+    SOURCES,
+    WHEEL,
+    Message,
+)
+from ..build.lookup import Lookup, SliceDigests
 from ..containers.client import DockerEngine
 from ..containers.layouts import owner
 from ..containers.roster import Roster
@@ -30,8 +38,19 @@ from ..model import Host, Job, Unit
 from ..store import Store
 from .allot import Limits, gib
 from .base import Reports, Worker
-from .conversation import Conversation, error_of
+from .conversation import Conversation
+from .incoming import LARGEST_WHEEL, take, take_file, take_folder
 from .logs import log_name, shard_purpose
+from .messages import (
+    FailedLine,
+    KilledLine,
+    Line,
+    assemble_line,
+    capture_line,
+    checked_lookup,
+    checked_slices,
+    nonsense,
+)
 from .stations import Station
 
 
@@ -39,7 +58,7 @@ from .stations import Station
 class Site:
     """Where a target's containers run, and what of this machine they get.
 
-    store:  where what they make is taken to.
+    store:  where what jobs make is taken to, with the scope of the message's.
     work:   a folder of this build, for what comes in.
     logs:   a folder for what they say, kept.
     roster: where every container is put down, so that leftovers are known.
@@ -52,12 +71,11 @@ class Site:
     logs: Path
     roster: Roster
 
-    def incoming(self, purpose: str) -> Path:
+    def incoming(self) -> Path:
         """A new folder that a container may write to."""
         parent = self.work / "incoming"
         parent.mkdir(exist_ok=True)
-        taken = len(list(parent.iterdir()))
-        folder = parent / str(taken)
+        folder = parent / secrets.token_hex(8)
         folder.mkdir()
         user = owner(self.engine)
         if user is not None:
@@ -90,9 +108,14 @@ class Captured:
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
         """Upstream's wheel, and the digests of the slices in it."""
-        message = replace(self.message, task=ASSEMBLE, units=tuple(map(asdict, self.units)))
-        incoming, made = _call(self.site, ASSEMBLE, message, limits)
-        return incoming / WHEEL / Path(made["wheel"]).name, made["slices"]
+        site, purpose = self.site, ASSEMBLE
+        message = replace(self.message, task=purpose, units=tuple(map(asdict, self.units)))
+        incoming, answer = _call(site, purpose, message, limits)
+        line = _made(assemble_line, answer, purpose, limits)
+        slices = checked_slices(line, self.units, message.fronts)
+        wheel = site.work / WHEEL / line.wheel
+        take_file(incoming, (WHEEL, line.wheel), wheel, LARGEST_WHEEL)
+        return wheel, slices
 
 
 def capture(site: Site, message: Message, limits: Limits) -> Captured:
@@ -100,20 +123,22 @@ def capture(site: Site, message: Message, limits: Limits) -> Captured:
 
     Raises what the container met, or EngineError where it ended without a word.
     """
-    incoming, made = _call(site, CAPTURE, message, limits)
-    (incoming / SOURCES).rename(site.station.sources / CAPTURED)
-    units = tuple(map(unit_from_wire, made["units"]))
-    lookup = lookup_from_wire(made["lookup"])
-    return Captured(site, message, units, lookup, Host(**made["host"]))
+    incoming, answer = _call(site, CAPTURE, message, limits)
+    line = _made(capture_line, answer, CAPTURE, limits)
+    units, lookup, host = checked_lookup(line, message.fronts)
+    sources = site.station.sources
+    if not take_folder(incoming, SOURCES, sources / CAPTURED):
+        raise nonsense("there are sources").within(CAPTURE)
+    # What it learned of texts is for the containers of this build alone.
+    take_folder(incoming, BRANCH, sources / LEARNED)
+    return Captured(site, message, units, lookup, host)
 
 
-def _call(
-    site: Site, purpose: str, message: Message, limits: Limits
-) -> tuple[Path, dict[str, Any]]:
+def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
     """Have a container do one thing; the folder of what came in, and its answer."""
-    incoming = site.incoming(purpose)
-    answers: queue.Queue[str | None] = queue.Queue()
-    container = site.container(purpose, incoming, limits, answers.put)
+    incoming = site.incoming()
+    answers: queue.Queue[str | None] = queue.Queue(maxsize=1)  # the first line is the answer
+    container = site.container(purpose, incoming, limits, lambda line: _offer(answers, line))
     container.start()
     try:
         # The answer comes before the end, if it comes.
@@ -123,46 +148,62 @@ def _call(
     finally:
         container.kill()
         ending = container.wait()
-    Harvest(incoming / BRANCH, site.store).gather()
     if answer is None:
         raise _silent(site, purpose, ending, limits)
+    return incoming, answer
+
+
+def _made(
+    parse: Callable[[str], Line | KilledLine | FailedLine],
+    answer: str,
+    purpose: str,
+    limits: Limits,
+) -> Line:
+    """What a container made, by its answer. Raises how it failed."""
     try:
-        outcome = json.loads(answer)
-        if outcome["outcome"] == "killed":
-            raise _short_of_memory(purpose, limits)
-        if outcome["outcome"] == "failed":
-            raise error_of(outcome)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # The project's own build runs beside what answers.
-        raise EngineError(
-            "the container says what none of ours says", where=purpose, details=[answer[:200]]
-        ) from error
-    return incoming, outcome
+        line = parse(answer)
+        failure = line.error if isinstance(line, FailedLine) else None
+    except EngineError as error:
+        raise error.within(purpose) from error
+    if failure is not None:
+        raise failure
+    if isinstance(line, KilledLine):
+        raise _short_of_memory(purpose, limits)
+    assert not isinstance(line, FailedLine)
+    return line
+
+
+def _offer(answers: queue.Queue[str | None], line: str | None) -> None:
+    with suppress(queue.Full):
+        answers.put_nowait(line)
 
 
 def _tell_end(container: Container, answers: queue.Queue[str | None]) -> None:
     # Where waiting fails, whoever reads the answers waits once more, and meets the error.
     with suppress(FatwheelError):
         container.wait()
-    answers.put(None)
+    _offer(answers, None)
 
 
 class _ContainerWorker:
-    """A shard's container; what it has made is in the store before anybody hears of it."""
+    """A shard's container; what a job made is in the store before anybody hears of it."""
 
     def __init__(self, shard: str, captured: Captured, limits: Limits, reports: Reports) -> None:
         purpose = shard_purpose(shard)
         site = captured.site
-        incoming = site.incoming(purpose)
+        incoming = site.incoming()
+
+        def collect(job: Job, entries: Sequence[Entry]) -> None:
+            take(incoming, entries, job, site.store)
+
         self._limits = limits
-        self._harvest = Harvest(incoming / BRANCH, site.store)
         self._talk = Conversation(
             self,
             shard,
             reports,
             self._send,
             limits.memory,
-            collect=self._harvest.gather,
+            collect=collect,
             explain=lambda error: _explained(error, site, purpose),
         )
         self._closing = False
@@ -178,7 +219,6 @@ class _ContainerWorker:
         self._closing = True
         self._container.kill()
         self._container.wait()
-        self._harvest.gather()
 
     def memory(self) -> int:
         return self._container.memory()

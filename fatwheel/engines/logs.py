@@ -7,6 +7,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+_LONGEST = 100  # characters: a shard is called after all its fronts, and by a number first
 _KEPT = 50  # builds whose logs are kept
 
 
@@ -17,7 +18,7 @@ def shard_purpose(name: str) -> str:
 
 def log_name(purpose: str) -> str:
     """A purpose as the name of a file on any system: `shard-1-compute_80.log`."""
-    return re.sub(r"[^\w.+-]+", "-", purpose) + ".log"
+    return re.sub(r"[^\w.+-]+", "-", purpose)[:_LONGEST] + ".log"
 
 
 def new_logs(parent: Path, name: str) -> Path:

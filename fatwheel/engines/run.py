@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from queue import Empty, Queue
 
 from ..build.schedule import Scheduler
+from ..build.slices import put_cost
 from ..errors import FatwheelError, OutOfMemoryError
 from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from ..model import Job, Shard
+from ..store import Store
 from .allot import Allotment, Limits, gib
 from .base import Engine, JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker
 
@@ -29,8 +31,10 @@ class JobRun:
         shards: tuple[Shard, ...],
         allotment: Allotment,
         scheduler: Scheduler,
+        store: Store,
         emit: Emit,
     ) -> None:
+        """store: where what jobs cost is kept, for later plans."""
         self.errors: list[FatwheelError] = []
         self._engine = engine
         self._allotment = allotment
@@ -39,6 +43,7 @@ class JobRun:
         }
         self._left = {shard.name: set(shard.jobs) for shard in shards}
         self._scheduler = scheduler
+        self._store = store
         self._emit = emit
         self._reports: Reports = Queue()
         self._workers: dict[str, Worker] = {}
@@ -111,6 +116,7 @@ class JobRun:
             self._emit(ShardSaid(report.shard, report.line))
         elif isinstance(report, JobMade):
             made = report.made
+            put_cost(self._store, report.job, made)
             self._scheduler.finished(report.job)
             self._emit(
                 JobFinished(

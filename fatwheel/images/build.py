@@ -94,6 +94,18 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
     return {python: str(found["Id"])}
 
 
+def base_ids(engine: DockerEngine) -> dict[str, str]:
+    """All that FATWHEEL_BASES names, as the ids of the images that the engine has.
+
+    One that it has not is told by its name. Raises UsageError for a variable that cannot be read.
+    """
+    ids: dict[str, str] = {}
+    for python, name in named_bases().items():
+        found = inspect(engine, name)
+        ids[python] = f"absent: {name}" if found is None else str(found["Id"])
+    return ids
+
+
 def _found(engine: DockerEngine, context: BuildContext, built: bool = False) -> Image | None:
     found = inspect(engine, context.tag)
     if found is None:

@@ -16,11 +16,12 @@ from ..engines.allot import Limits
 from ..engines.base import Engine
 from ..events import Emit
 from ..model import Front, Host, Material, Target
+from ..store import Store
 
 
 class Workplace(Protocol):
-    """A captured target. scratch: a folder of this build's own. host: what of the machine, or of
-    the image, reaches the wheel."""
+    """A captured target. store: what belongs to it, with its scope. scratch: a folder of this
+    build's own. host: what of the machine, or of the image, reaches the wheel."""
 
     @property
     def engine(self) -> Engine: ...
@@ -30,6 +31,9 @@ class Workplace(Protocol):
 
     @property
     def host(self) -> Host: ...
+
+    @property
+    def store(self) -> Store: ...
 
     @property
     def scratch(self) -> Path: ...

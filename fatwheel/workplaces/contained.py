@@ -21,7 +21,7 @@ from ..engines.allot import Limits
 from ..engines.base import Engine
 from ..engines.stations import Station
 from ..events import Emit, Note
-from ..images.build import Image, ensure_images
+from ..images.build import Image, base_ids, ensure_images
 from ..machine import cores, free_memory
 from ..model import Front, Host, Material, Target
 from ..prepare import (
@@ -29,13 +29,16 @@ from ..prepare import (
     is_seeded,
     log_folder,
     open_store,
-    own_work_folder,
+    pinned_here,
     project_name,
     step,
     store_folder,
     unpacked,
 )
+from ..scope import scope_in_containers
+from ..store import Store
 from ..toolchain.builds import build_of, compiler_id
+from ..workfolder import work_folder
 from .base import Premises, Workplace
 
 _ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
@@ -45,6 +48,7 @@ _ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
 class _Contained:
     engine: DockerEngine
     image: str
+    scope: str
     compiler_id: str
     identity: str
     materials: tuple[Material, ...]
@@ -57,7 +61,7 @@ class _Contained:
     ) -> Iterator[Workplace]:
         logs = log_folder(target)
         emit(Note(f"logs of the containers: {logs}"))
-        with own_work_folder() as work, enrolled(logs.name, work, self.engine.endpoint) as roster:
+        with work_folder() as work, enrolled(logs.name, work, self.engine.endpoint) as roster:
             sources = work / "sources"
             project = unpacked(target.recipe, sources / PROJECT, emit)
             site = self._site(target, work, logs, roster)
@@ -65,14 +69,16 @@ class _Contained:
             below = project.root.relative_to(sources / PROJECT)
             message = Message(
                 task=CAPTURE, name=project_name(target.recipe), project=project.at(below),
-                fronts=fronts, units=(), compiler_id=self.compiler_id,
+                fronts=fronts, units=(), compiler_id=self.compiler_id, scope=self.scope,
                 seeded=is_seeded(target.toolchain), threads=limits.cpus,
                 description=layout.description, sources=layout.sources, store=layout.store,
                 incoming=layout.incoming, work=layout.work,
             )  # fmt: skip
             with step(emit, "capture"):
                 captured = docker.capture(site, message, limits)
-            yield _ContainedWorkplace(captured, captured, captured.lookup, captured.host, work)
+            yield _ContainedWorkplace(
+                captured, captured, captured.lookup, captured.host, site.store, work
+            )
 
     def _site(self, target: Target, work: Path, logs: Path, roster: Roster) -> docker.Site:
         containers = target.toolchain.containers
@@ -83,7 +89,7 @@ class _Contained:
             python=target.python, code=HOME / "fatwheel", sources=work / "sources",
             store=store_folder(),
         )  # fmt: skip
-        return docker.Site(self.engine, station, open_store(), work, logs, roster)
+        return docker.Site(self.engine, station, open_store(self.scope), work, logs, roster)
 
 
 def contained_premises(target: Target, emit: Emit) -> Premises:
@@ -107,7 +113,8 @@ def contained_premises(target: Target, emit: Emit) -> Premises:
     build = build_of(toolchain, target.python, target.torch)
     room = max(engine.memory - _ENGINE_KEEPS, engine.memory // 2)
     return _Contained(
-        engine, image, compiler_id(toolchain, build), digest(image),
+        engine, image, scope_in_containers(target, pinned_here(toolchain.name), base_ids(engine)),
+        compiler_id(toolchain, build), digest(image),
         tuple(_material(one) for one in images),
         _least(cores(), engine.cpus), _least(free_memory(), room),
     )  # fmt: skip
@@ -128,6 +135,7 @@ class _ContainedWorkplace:
     engine: Engine
     lookup: Lookup
     host: Host
+    store: Store
     scratch: Path
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:

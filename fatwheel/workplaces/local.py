@@ -16,6 +16,7 @@ from ..events import Emit
 from ..machine import cores, free_memory
 from ..model import Front, Host, Material, Target
 from ..prepare import Prepared, Tools, log_folder, prepared, ready_tools, step
+from ..store import Store
 from .base import Premises, Workplace
 
 
@@ -37,7 +38,8 @@ class _Local:
             with step(emit, "plan"):
                 lookup = ready.workshop.look_up(ready.units, fronts, cores())
             engine = ProcessEngine(ready.context(fronts), log_folder(target))
-            yield _LocalWorkplace(ready, fronts, engine, lookup, self.host, ready.scratch)
+            store = ready.context(fronts).store()
+            yield _LocalWorkplace(ready, fronts, engine, lookup, self.host, store, ready.scratch)
 
 
 def local_premises(target: Target, emit: Emit) -> Premises:
@@ -58,6 +60,7 @@ class _LocalWorkplace:
     engine: Engine
     lookup: Lookup
     host: Host
+    store: Store
     scratch: Path
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:

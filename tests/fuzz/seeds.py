@@ -25,6 +25,7 @@ from fatwheel.fatbin.container import Entry, parse_containers, write_container
 from fatwheel.postlink.thin import thin_wheel
 from fatwheel.wheels.pack import plain_file, write_wheel
 
+from .containers import lines, records
 from .mutators import RECORD, join_pair, record_of
 from .written import documents
 
@@ -177,6 +178,8 @@ def make_seeds(folder: Path) -> list[str]:
         "zstd": dict(_blocks("zstd")),
         "sdist": dict(_sdists()),
         "toml": {name: text.encode() for name, text in _TOML.items()},
+        "line": dict(lines()),
+        "record": dict(records()),
     }
     work = folder / "work"
     work.mkdir(parents=True)

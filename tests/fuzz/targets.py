@@ -45,6 +45,7 @@ from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries
 
 from ..unit.dockerfiles import REQUIREMENT, instructions
+from .containers import hear, take_from
 from .mutators import split_pair
 from .worker import Target
 
@@ -283,6 +284,10 @@ def recipe(data: bytes) -> None:
     load_recipe(root, root)
 
 
+def incoming(data: bytes) -> None:
+    take_from(data, _emptied("incoming"))
+
+
 def _emptied(name: str) -> Path:
     folder = _FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -392,4 +397,6 @@ TARGETS = {
     "locks": Target(("lock",), (locks,), 2),
     "statements": Target(("record", "statement", "sbom", "envelope"), (papers,), 2),
     "toolchains": Target(("recipe", "toolchain"), (tables,), 2),
+    "lines": Target(("line",), (hear,), 3),
+    "incoming": Target(("record",), (incoming,), 1),
 }

@@ -503,9 +503,9 @@ def foreign(bench: Bench, labels: dict[str, str], name: str | None = None) -> st
 
 def test_leftovers_of_dead_builds_are_removed_and_no_others(bench: Bench, cache: Path) -> None:
     endpoint = bench.engine.endpoint
-    with work_folder(lambda folder: None) as alive, enrolled("alive", alive, endpoint) as mine:
+    with work_folder() as alive, enrolled("alive", alive, endpoint) as mine:
         kept = left_over(bench, mine)
-        with work_folder(lambda folder: None) as dead, enrolled("dead", dead, endpoint) as roster:
+        with work_folder() as dead, enrolled("dead", dead, endpoint) as roster:
             gone = left_over(bench, roster)
             unrecorded = foreign(bench, roster.labels, roster.announce())
             running = bench.start(bench.spec("import sys; sys.stdin.read()"), roster)
@@ -521,7 +521,7 @@ def test_what_a_container_says_of_itself_removes_nothing(
 ) -> None:
     """Labels and a name as those of a killed build, and folders that nobody holds."""
     with (
-        work_folder(lambda folder: None) as dead,
+        work_folder() as dead,
         enrolled("dead", dead, bench.engine.endpoint) as roster,
     ):
         name = roster.announce()
@@ -556,7 +556,7 @@ from fatwheel.containers.client import connect
 from fatwheel.containers.roster import enrolled
 from fatwheel.workfolder import work_folder
 engine = connect()
-with work_folder(lambda folder: None) as work, enrolled("b", work, engine.endpoint) as roster:
+with work_folder() as work, enrolled("b", work, engine.endpoint) as roster:
     name = roster.announce()
     body = {{"Image": {bench.lent.bases["3.11"]!r}, "Cmd": ["true"], "Labels": roster.labels}}
     made = engine.api.create_container_from_config(body, name)["Id"]
@@ -580,7 +580,7 @@ with work_folder(lambda folder: None) as work, enrolled("b", work, engine.endpoi
 
 def test_labels_are_readable(bench: Bench, cache: Path) -> None:
     with (
-        work_folder(lambda folder: None) as alive,
+        work_folder() as alive,
         enrolled("id", alive, bench.engine.endpoint) as roster,
     ):
         made = bench.start(bench.spec("import sys; sys.stdin.read()"), roster)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fatwheel.branch import Branch, Harvest
+from fatwheel.branch import Branch
 from fatwheel.store import Store
 
 LIMIT = 1 << 30
@@ -22,8 +20,7 @@ class Stores:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trunk = Store(folder / "trunk", LIMIT)
-        self.branch = Branch(folder / "branch", folder / "trunk")
-        self.harvest = Harvest(folder / "branch", self.trunk)
+        self.branch = Branch(folder / "branch", [folder / "trunk"])
 
     def files(self, name: str) -> dict[str, bytes]:
         root = self.folder / name
@@ -104,110 +101,24 @@ def test_damage_in_a_trunk_that_may_only_be_read_is_an_absent_entry(read_only: S
     assert read_only.branch.get("slice", KEY) == b"made again"
 
 
-# -- the harvest ---------------------------------------------------------------------------------
+def test_a_branch_knows_what_was_written_to_it(stores: Stores) -> None:
+    one = stores.branch.put("slice", KEY, b"a")
+    two = stores.branch.put_json("text", OTHER, [1])
+    assert stores.branch.written == [("slice", KEY, one), ("text", OTHER, two)]
 
 
-def test_a_harvest_takes_everything_in_once(stores: Stores) -> None:
-    stores.branch.put("slice", KEY, b"a")
-    stores.branch.put("host", OTHER, b"b")
-    assert stores.harvest.gather() == 2
-    assert stores.trunk.get("slice", KEY) == b"a"
-    assert stores.trunk.get("host", OTHER) == b"b"
-    assert stores.harvest.gather() == 0
+def test_the_first_of_several_trunks_answers(stores: Stores, tmp_path: Path) -> None:
+    nearer = Store(tmp_path / "nearer", LIMIT)
+    nearer.put("text", KEY, b"nearer")
+    stores.trunk.put("text", KEY, b"trunk")
+    stores.trunk.put("slice", KEY, b"slice")
+    branch = Branch(tmp_path / "branch", (nearer.root, stores.trunk.root, tmp_path / "missing"))
+    assert branch.get("text", KEY) == b"nearer"
+    assert branch.get("slice", KEY) == b"slice"
+    assert branch.digest("text", KEY) == hashlib.sha256(b"nearer").hexdigest()
 
 
-def test_a_harvest_of_nothing_takes_nothing(stores: Stores) -> None:
-    assert stores.harvest.gather() == 0
-    assert not stores.trunk.root.exists()
-
-
-def test_what_came_since_and_what_changed_is_taken(stores: Stores) -> None:
-    stores.branch.put("text", KEY, b"a")
-    assert stores.harvest.gather() == 1
-    stores.branch.put("text", KEY, b"b")
-    stores.branch.put("text", OTHER, b"c")
-    assert stores.harvest.gather() == 2
-    assert (stores.trunk.get("text", KEY), stores.trunk.get("text", OTHER)) == (b"b", b"c")
-
-
-def test_the_same_content_under_another_key_is_taken(stores: Stores) -> None:
-    stores.branch.put("text", KEY, b"a")
-    stores.branch.put("text", OTHER, b"a")
-    stores.branch.put("slice", KEY, b"a")
-    assert stores.harvest.gather() == 3
-    assert stores.trunk.get("slice", KEY) == b"a"
-
-
-def test_what_is_damaged_is_left_out(stores: Stores) -> None:
-    stores.branch.put("slice", KEY, b"a")
-    stores.branch.put("slice", OTHER, b"b")
-    stores.object("branch", b"a").write_bytes(b"something else")
-    assert stores.harvest.gather() == 1
-    assert stores.trunk.get("slice", KEY) is None
-    assert stores.trunk.get("slice", OTHER) == b"b"
-    stores.branch.put("slice", KEY, b"a")
-    assert stores.harvest.gather() == 1, "it was made again"
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b'{"sha256": "ab"', b"\0\xff"])
-def test_a_ref_that_is_half_there_is_left_for_later(stores: Stores, content: bytes) -> None:
-    stores.branch.put("slice", KEY, b"a")
-    [ref] = (stores.branch.root / "refs" / "slice").rglob(KEY)
-    ref.write_bytes(content)
-    assert stores.harvest.gather() == 0
-    assert stores.trunk.get("slice", KEY) is None
-
-
-def test_a_ref_whose_object_is_not_there_yet_is_left_for_later(stores: Stores) -> None:
-    sha256 = stores.branch.put("slice", KEY, b"a")
-    path = stores.object("branch", b"a")
-    assert path.name == sha256
-    aside = path.rename(stores.folder / "aside")
-    assert stores.harvest.gather() == 0
-    path.parent.mkdir(exist_ok=True)
-    aside.rename(path)
-    stores.branch.put("slice", KEY, b"a")
-    assert stores.harvest.gather() == 1
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "refs/slice/ab/not-hex",  "refs/SLICE/ab/" + KEY,
-        "refs/file", "refs/slice/" + KEY,  "refs/slice/ab/deeper/" + KEY,
-    ],
-)  # fmt: skip
-def test_what_no_store_made_is_passed_by(stores: Stores, place: str) -> None:
-    """Builds of strangers run in there."""
-    stores.branch.put("slice", OTHER, b"b")
-    sha256 = stores.branch.put("text", OTHER, b"evil")
-    path = stores.branch.root / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"sha256": sha256, "size": 4}))
-    assert stores.harvest.gather() == 2
-    assert stores.trunk.get("slice", OTHER) == b"b"
-    assert {usage.kind for usage in stores.trunk.usage()} == {"slice", "text"}
-    assert {usage.entries for usage in stores.trunk.usage()} == {1}
-
-
-def test_a_link_out_of_the_branch_brings_nothing_in(stores: Stores) -> None:
-    secret = stores.folder / "secret"
-    secret.write_bytes(b"of this machine")
-    stores.branch.put("slice", KEY, b"a")
-    path = stores.object("branch", b"a")
-    path.unlink()
-    os.symlink(secret, path)
-    assert stores.harvest.gather() == 0
-    assert stores.trunk.get("slice", KEY) is None
-
-
-def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """A build in a container may leave anything: reading a pipe would never end."""
-    root = tmp_path / "branch"
-    Store(root, 1 << 30).put("slice", KEY, b"slice")
-    for place in (root / "refs" / "slice" / "ff" / "ff00ff00", root / "objects" / "pipe"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.mkfifo(place)
-    store = Store(tmp_path / "store", 1 << 30)
-    assert Harvest(root, store).gather() == 1
-    assert store.get("slice", KEY) == b"slice"
+def test_a_branch_and_its_trunk_have_one_scope(tmp_path: Path) -> None:
+    Store(tmp_path / "trunk", LIMIT, "one").put("slice", KEY, b"one")
+    for scope, found in (("one", b"one"), ("other", None), ("", None)):
+        assert Branch(tmp_path / "branch", (tmp_path / "trunk",), scope).get("slice", KEY) == found

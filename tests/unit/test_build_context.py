@@ -22,7 +22,9 @@ UNIT = cuda_unit("csrc/a", "-D", "A=1", "-I", "@src@/inc", codegen=("-O3", "-std
 
 
 def test_a_context_crosses_a_process_boundary_whole(tmp_path: Path) -> None:
-    context = make_context(tmp_path, archlist=(800, 900), seeded=False)
+    context = make_context(
+        tmp_path, archlist=(800, 900), seeded=False, store_scope="ab", store_trunks=("/a", "/b")
+    )
     data = json.loads(json.dumps(context.to_wire()))
     assert context_from_wire(data) == context
 

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 
 from fatwheel import prepare
-from fatwheel.branch import Harvest
+from fatwheel.branch import Entry
 from fatwheel.build.context import job_from_wire, unit_from_wire
 from fatwheel.build.inside import (
     ASSEMBLE,
-    BRANCH,
     CAPTURE,
     CAPTURED,
     PROJECT,
@@ -29,8 +28,10 @@ from fatwheel.build.inside import (
     Message,
     message_from_line,
 )
-from fatwheel.build.lookup import lookup_from_wire
+from fatwheel.build.lookup import Lookup
 from fatwheel.build.upstream import Project
+from fatwheel.engines.incoming import take
+from fatwheel.engines.messages import CapturedLine, capture_line, checked_lookup
 from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job, Target
@@ -41,6 +42,19 @@ from .processcontainers import ROOT, START, describe
 from .standins import alive, calls, descendants, front
 
 FRONTS = (front("80"), front("86"))
+SCOPE = "5c" * 32
+
+
+def lookup_of(made: dict[str, Any]) -> Lookup:
+    """What capture says of the store, as the build takes it."""
+    line = capture_line(json.dumps(made))
+    assert isinstance(line, CapturedLine)
+    return checked_lookup(line, FRONTS)[1]
+
+
+def entries_of(answer: dict[str, Any]) -> list[Entry]:
+    """What a job put into its branch, as its worker says."""
+    return [(kind, key, sha256) for kind, key, sha256 in answer["entries"]]
 
 
 @dataclass
@@ -88,7 +102,7 @@ class Host:
         self.demo = demo
         self.sources = self.folder / SOURCES
         self.sources.mkdir(parents=True)
-        self.store = Store(self.folder / "store", 1 << 30)
+        self.store = Store(self.folder / "store", 1 << 30, SCOPE)
         self.store.root.mkdir()
         self.count = 0
         self.running: list[subprocess.Popen[str]] = []
@@ -108,7 +122,8 @@ class Host:
         description = describe(self.folder, self.demo)
         message = Message(
             task=task, name="demo-1.0", project=project, fronts=FRONTS, units=(),
-            compiler_id="compilers", seeded=True, threads=2, description=str(description),
+            compiler_id="compilers", scope=SCOPE, seeded=True, threads=2,
+            description=str(description),
             sources=str(self.sources), store=str(self.store.root), incoming=str(incoming),
             work=str(incoming / "work"),
         )  # fmt: skip
@@ -123,16 +138,12 @@ class Host:
         process.stdin.flush()
         return Inside(process, incoming)
 
-    def harvest(self, inside: Inside) -> int:
-        return Harvest(inside.incoming / BRANCH, self.store).gather()
-
     def captured(self) -> tuple[Project, dict[str, Any]]:
         """Capture, and put the sources that were captured where the others see them."""
         project = self.unpack()
         inside = self.start(CAPTURE, project)
         made = inside.made()
         inside.end()
-        self.harvest(inside)
         (inside.incoming / SOURCES).rename(self.sources / CAPTURED)
         return project, made
 
@@ -141,9 +152,9 @@ class Host:
         for number, job in enumerate(jobs):
             inside.send(number, job)
         for _ in jobs:
-            inside.made()
+            answer = inside.made()
+            take(inside.incoming, entries_of(answer), jobs[answer["id"]], self.store)
         inside.end()
-        self.harvest(inside)
 
     def snapshot(self) -> dict[str, bytes]:
         """Everything that a container may only read."""
@@ -179,7 +190,8 @@ def test_a_message_crosses_a_process_boundary_whole() -> None:
     )
     message = Message(
         task=ASSEMBLE, name="demo-1.0", project=project, fronts=(front("80", "sm_80", "sm_86"),),
-        units=({"name": "a"},), compiler_id="ab", seeded=False, threads=3, description="/d",
+        units=({"name": "a"},), compiler_id="ab", scope="cd", seeded=False, threads=3,
+        description="/d",
         sources="/s", store="/t", incoming="/i", work="/w",
     )  # fmt: skip
     line = message.to_line()
@@ -196,7 +208,7 @@ def test_capture_finds_units_and_what_is_missing(host: Host) -> None:
     made = inside.made()
     units = [unit_from_wire(unit) for unit in made["units"]]
     assert [unit.name for unit in units] == ["csrc/a", "csrc/b", "csrc/c"]
-    lookup = lookup_from_wire(made["lookup"])
+    lookup = lookup_of(made)
     assert [job.label for job in lookup.pending] == [
         "csrc/a [sm_80]", "csrc/a [sm_86]", "csrc/b [sm_80]", "csrc/b [sm_86]", "csrc/c",
     ]  # fmt: skip
@@ -255,7 +267,7 @@ def test_everything_ends_with_the_input(host: Host) -> None:
 
 def test_a_shard_makes_its_jobs_and_keeps_them_in_its_branch(host: Host) -> None:
     project, made = host.captured()
-    pending = lookup_from_wire(made["lookup"]).pending
+    pending = lookup_of(made).pending
     before = host.snapshot()
     inside = host.start(SHARD, project)
     for number, job in enumerate(pending[:2]):
@@ -263,7 +275,8 @@ def test_a_shard_makes_its_jobs_and_keeps_them_in_its_branch(host: Host) -> None
     answers = [inside.made() for _ in range(2)]
     assert sorted(answer["id"] for answer in answers) == [0, 1]
     assert host.snapshot() == before
-    assert host.harvest(inside) > 0
+    for answer in answers:
+        take(inside.incoming, entries_of(answer), pending[answer["id"]], host.store)
     kinds = {usage.kind: usage.entries for usage in host.store.usage()}
     assert (kinds["slice"], kinds["host"]) == (2, 1)
     assert "csrc/a [sm_80]: made in" in inside.end()
@@ -271,10 +284,10 @@ def test_a_shard_makes_its_jobs_and_keeps_them_in_its_branch(host: Host) -> None
 
 def test_a_shard_answers_from_the_store_what_is_there(host: Host) -> None:
     project, made = host.captured()
-    pending = lookup_from_wire(made["lookup"]).pending
+    pending = lookup_of(made).pending
     host.compiled(project, pending)
     again = host.start(CAPTURE, project)
-    assert lookup_from_wire(again.made()["lookup"]).pending == ()
+    assert lookup_of(again.made()).pending == ()
 
 
 def test_a_shard_that_cannot_begin_says_so_and_waits(host: Host) -> None:
@@ -303,7 +316,7 @@ def test_an_error_in_a_unit_is_its_jobs(host: Host) -> None:
 
 def test_assembling_makes_upstreams_wheel_of_what_was_compiled(host: Host) -> None:
     project, made = host.captured()
-    host.compiled(project, lookup_from_wire(made["lookup"]).pending)
+    host.compiled(project, lookup_of(made).pending)
     before, called = host.snapshot(), len(calls(host.demo.home))
     inside = host.start(ASSEMBLE, project, units=tuple(made["units"]))
     found = inside.made()
@@ -321,12 +334,12 @@ def test_assembling_makes_upstreams_wheel_of_what_was_compiled(host: Host) -> No
         assert set(slices.values()) <= stored
 
 
-def test_what_is_missing_is_compiled_on_the_spot(host: Host) -> None:
+def test_what_is_missing_is_compiled_on_the_spot_and_not_kept(host: Host) -> None:
     project, made = host.captured()
     inside = host.start(ASSEMBLE, project, units=tuple(made["units"]))
     found = inside.made()
     assert all(all(unit["slices"].values()) for unit in found["slices"])
-    assert host.harvest(inside) > 0, "and kept"
+    assert host.store.usage() == []
 
 
 def test_a_container_and_a_process_make_the_same(
@@ -334,10 +347,11 @@ def test_a_container_and_a_process_make_the_same(
 ) -> None:
     """The same keys: what containers made is all that a build on this machine needs."""
     project, made = host.captured()
-    host.compiled(project, lookup_from_wire(made["lookup"]).pending)
+    host.compiled(project, lookup_of(made).pending)
     inside = host.start(ASSEMBLE, project, units=tuple(made["units"]))
     found = inside.made()
     monkeypatch.setattr(prepare, "store_folder", lambda: host.store.root)
+    monkeypatch.setattr(prepare, "scope_in_processes", lambda recipe: SCOPE)
     with prepare.prepared(host.target, host.demo.tools, silent) as ready:
         assert [asdict(unit) for unit in ready.units] == [
             asdict(unit_from_wire(unit)) for unit in made["units"]

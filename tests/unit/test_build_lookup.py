@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import pytest
 
 from fatwheel.build.assemble import object_of
 from fatwheel.build.context import Context
-from fatwheel.build.lookup import Lookup, look_up, lookup_from_wire, slice_digests
-from fatwheel.model import Front, Job, Unit
+from fatwheel.build.lookup import Lookup, look_up, slice_digests
+from fatwheel.model import Front, Unit
 
-from .standins import calls, cpp_unit, cuda_unit, front, job, make_context
+from .standins import calls, cpp_unit, cuda_unit, front, make_context
 
 FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 
@@ -92,7 +91,7 @@ def test_an_answer_of_the_trunk_counts(bench: Bench) -> None:
     bench.compile(cuda_unit("a"))
     trunk = bench.context.store_root
     beside = dataclasses.replace(
-        bench.context, store_root=str(bench.folder / "branch"), store_trunk=trunk
+        bench.context, store_root=str(bench.folder / "branch"), store_trunks=(trunk,)
     )
     assert labels(bench.look_up(context=beside)) == [
         "b [sm_80,sm_86] host", "b [sm_90a]", "c host",
@@ -116,16 +115,6 @@ def test_units_whose_text_changes_with_the_list_are_named(bench: Bench) -> None:
     found = bench.look_up(context=bench.with_list(800, 900))
     assert labels(found) == ["a [sm_80,sm_86] host", "a [sm_90a]", "b [sm_90a]"]
     assert found.archlist_units == ("a",), "b lacks only what is new"
-
-
-def test_a_look_up_crosses_a_process_boundary_whole() -> None:
-    pending = (
-        job(cuda_unit("a", "-D", "X"), front("80", "sm_80", "compute_80"), host=True),
-        Job(cpp_unit("c"), None, True, 5, 1.5),
-    )
-    lookup = Lookup(pending, units=3, slices=6, hits=4, archlist_units=("a",))
-    assert lookup_from_wire(json.loads(json.dumps(lookup.to_wire()))) == lookup
-    assert hash(lookup_from_wire(json.loads(json.dumps(lookup.to_wire()))).pending[0])
 
 
 # -- digests of slices ---------------------------------------------------------------------------

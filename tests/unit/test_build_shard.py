@@ -92,7 +92,7 @@ def test_each_job_gets_one_answer_by_its_number(
     for answer in answers.values():
         assert answer["outcome"] == "made"
         assert min(answer["seconds"], answer["cpu"], answer["rss"]) > 0
-    assert {usage.kind for usage in context.store().usage()} >= {"slice", "host", "text", "cost"}
+    assert {usage.kind for usage in context.store().usage()} >= {"slice", "host", "text", "seen"}
 
 
 def test_what_happens_is_said_line_by_line(

@@ -15,6 +15,7 @@ from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job, Recipe, Source, Target, Toolchain
 from fatwheel.plan import Work
+from fatwheel.store import Store
 
 from .standins import cuda_unit, front, job
 
@@ -81,7 +82,8 @@ def compile_(tmp_path: Path) -> Compile:
         work = Work(pending, units=9, slices=12, hits=12 - len(names), archlist_units=("z",))
         engine = FakeEngine(errors)
         means = Means(shards=2, jobs=2, lend=lend, memory=8 * GIB)
-        compile_work(work, target, engine, means, "exact", events.append)
+        store = Store(tmp_path / "store", 1 << 30)
+        compile_work(work, target, engine, store, means, "exact", events.append)
         if opened is not None:
             opened += engine.limits
         return events

@@ -115,6 +115,9 @@ def test_linux_is_locked_down() -> None:
     assert host["MemorySwap"] == host["Memory"], "no swap"
     assert 256 <= host["PidsLimit"] <= 32768
     assert "noexec" not in host["Tmpfs"]["/tmp"]
+    [limit] = host["Ulimits"]
+    assert limit["Name"] == "fsize"
+    assert 4 << 30 <= limit["Soft"] == limit["Hard"] <= 64 << 30, "the largest wheels fit"
 
 
 def test_linux_is_never_root(caller: int) -> None:

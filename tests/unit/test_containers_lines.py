@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,18 +49,34 @@ def test_what_is_no_text_does_no_harm() -> None:
     assert line.endswith("ab")
 
 
-def test_an_endless_line_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_counts_as_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for an answer hears at once that there will be none."""
     monkeypatch.setattr(module, "LONGEST", 1000)
+    found: list[str] = []
+    lines = Lines(found.append, lambda data: None)
+    for _ in range(10):
+        lines.feed(b"x" * 400)
+    assert found == ["x" * 1200]
     found, rest = cut([b"x" * 400] * 10 + [b"\nnext\n"])
-    assert found == ["next"]
+    assert found == ["x" * 1200, "next"]
     assert rest.startswith(b"[fatwheel: an endless line]\nxxx")
     assert len(rest) < 1500
+
+
+def test_a_line_that_comes_byte_by_byte_takes_no_more_memory_than_it_has() -> None:
+    lines = Lines(lambda line: None, lambda data: None)
+    tracemalloc.start()
+    for _ in range(1 << 20):
+        lines.feed(b"x")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20, f"{peak} bytes for a line of {1 << 20}"
 
 
 def test_a_line_of_the_greatest_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST", 1000)
     assert cut([b"x" * 1000 + b"\n"])[0] == ["x" * 1000]
-    assert cut([b"x" * 1001 + b"\n"])[0] == []
+    assert cut([b"x" * 3001 + b"\n"])[0] == ["x" * 2000]
 
 
 # -- the log -------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def removed(fake: Fake) -> list[int]:
 def killed(engine: DockerEngine, *numbers: int) -> list[str]:
     """A build made these containers and is gone; their names."""
     with (
-        work_folder(lambda folder: None) as work,
+        work_folder() as work,
         enrolled("killed", work, engine.endpoint) as roster,
     ):
         names = [roster.announce() for _ in numbers]
@@ -90,7 +90,7 @@ def test_those_of_killed_builds_go_and_their_rosters_with_them(
 
 def test_those_of_living_builds_stay(fake: Fake, engine: DockerEngine, cache: Path) -> None:
     offer(fake, cache, 1)
-    with work_folder(lambda folder: None) as work, enrolled("x", work, engine.endpoint) as roster:
+    with work_folder() as work, enrolled("x", work, engine.endpoint) as roster:
         roster.made(roster.announce(), id_of(1))
         assert reap(engine, cache) == Leftovers(0, ())
     assert removed(fake) == []
@@ -117,7 +117,7 @@ def test_a_name_that_was_copied_removes_nothing(
 def test_a_container_that_was_made_and_not_put_down_goes(
     fake: Fake, engine: DockerEngine, cache: Path
 ) -> None:
-    with work_folder(lambda folder: None) as work, enrolled("x", work, engine.endpoint) as roster:
+    with work_folder() as work, enrolled("x", work, engine.endpoint) as roster:
         name = roster.announce()
     offer(fake, cache, 1, Names=[f"/{name}"])
     assert reap(engine, cache) == Leftovers(1, ())

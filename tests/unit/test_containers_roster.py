@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @contextmanager
 def living() -> Iterator[Roster]:
     """That of a build which lives as long as the block."""
-    with work_folder(lambda folder: None) as work, enrolled("some-build", work, ENGINE) as roster:
+    with work_folder() as work, enrolled("some-build", work, ENGINE) as roster:
         yield roster
 
 
@@ -104,7 +104,7 @@ def test_an_id_counts_and_a_name_only_without_one(cache: Path) -> None:
 def test_it_outlives_the_work_folder_of_a_killed_build(cache: Path) -> None:
     with living() as roster:
         roster.made(roster.announce(), ID)
-    with work_folder(lambda folder: None):
+    with work_folder():
         [found] = read_rosters(cache, ENGINE)
     assert found.gone
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ from fatwheel.containers import running
 from fatwheel.containers.client import connect
 from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Container, Ending
-from fatwheel.containers.specs import ContainerSpec
-from fatwheel.errors import EngineError
+from fatwheel.containers.specs import ContainerSpec, Mount
+from fatwheel.errors import EngineError, StoreError
 
 from .fakeengine import CONTAINER, CREATED, WINDOWS_INFO, WINDOWS_VERSION, Fake, event, fake_engine
 from .fakeengine import frame as frame_of
@@ -41,6 +44,28 @@ def run(tmp_path: Path, spec: ContainerSpec = SPEC) -> Ending:
     made = container(tmp_path, [], spec)
     made.start()
     return made.wait()
+
+
+# -- the disk ------------------------------------------------------------------------------------
+
+
+def test_a_container_that_fills_the_disk_is_ended(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(running, "_FLOOR", shutil.disk_usage(tmp_path).total + 1)
+    monkeypatch.setattr(running, "_AGAIN", (2.0,))
+    fake.events = [[], [event("die", 1, exitCode="137"), event("destroy", 1)]]  # when it is killed
+    incoming = Mount(str(tmp_path), "/fatwheel/incoming", writable=True)
+    made = container(tmp_path, [], dataclasses.replace(SPEC, mounts=(incoming,)))
+    made.start()
+    deadline = time.monotonic() + 30
+    while not fake.asked("POST", f"/containers/{CONTAINER}/kill") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(StoreError) as caught:
+        made.wait()
+    assert caught.value.where == str(tmp_path)
+    assert "shard 1" in caught.value.what
 
 
 # -- starting ------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from queue import Queue
 from typing import Any
 
 import pytest
 
+from fatwheel.branch import Entry
 from fatwheel.build.context import job_from_wire
+from fatwheel.engines import conversation
 from fatwheel.engines.base import (
     JobBroken,
     JobKilled,
@@ -19,9 +22,8 @@ from fatwheel.engines.base import (
     Worker,
     WorkerLost,
 )
-from fatwheel.engines.conversation import Conversation, error_of
+from fatwheel.engines.conversation import Conversation
 from fatwheel.errors import (
-    CompileError,
     EngineError,
     FatwheelError,
     OutOfMemoryError,
@@ -32,7 +34,7 @@ from fatwheel.model import Job
 from .standins import cuda_unit, front, job
 
 GIB = 1 << 30
-MADE = {"outcome": "made", "seconds": 2.5, "cpu": 2.0, "rss": GIB}
+MADE = {"outcome": "made", "seconds": 2.5, "cpu": 2.0, "rss": GIB, "entries": []}
 FAILED = {
     "outcome": "failed", "class": "CompileError", "what": "nvcc failed", "where": "a [sm_80]",
     "hint": "cd /x", "details": ["line 1", "line 2"],
@@ -116,24 +118,32 @@ def test_what_a_worker_says_is_no_outcome() -> None:
     assert made.job is work
 
 
-def test_an_error_is_as_it_was_raised_there() -> None:
-    error = error_of(FAILED)
-    assert type(error) is CompileError
-    assert (error.what, error.where, error.hint) == ("nvcc failed", "a [sm_80]", "cd /x")
-    assert error.details == ("line 1", "line 2")
-
-
 def test_what_was_made_is_collected_before_it_is_reported() -> None:
-    order: list[int] = []
-    talk = Talk(collect=lambda: order.append(talk.reports.qsize()))
-    talk.start("a")
-    talk.hear(1, MADE)
-    assert order == [0]
+    order: list[tuple[Job, Sequence[Entry], int]] = []
+
+    def collect(job: Job, entries: Sequence[Entry]) -> None:
+        order.append((job, entries, talk.reports.qsize()))
+
+    talk = Talk(collect=collect)
+    [work] = talk.start("a")
+    talk.hear(1, {**MADE, "entries": [["slice", "ab", "cd"]]})
+    assert order == [(work, [("slice", "ab", "cd")], 0)]
     assert len(talk.reported()) == 1
 
 
+def test_nothing_is_collected_of_a_job_that_failed() -> None:
+    def collect(job: Job, entries: Sequence[Entry]) -> None:
+        raise AssertionError(entries)
+
+    talk = Talk(collect=collect)
+    talk.start("a", "b")
+    talk.hear(1, FAILED)
+    talk.hear(2, {"outcome": "killed", "rss": 1})
+    assert len(talk.reported()) == 2
+
+
 def test_what_cannot_be_collected_was_not_made() -> None:
-    def collect() -> None:
+    def collect(job: Job, entries: Sequence[Entry]) -> None:
         raise StoreError("the disk is full")
 
     talk = Talk(collect=collect)
@@ -142,6 +152,7 @@ def test_what_cannot_be_collected_was_not_made() -> None:
     [broken] = talk.reported()
     assert isinstance(broken, JobBroken)
     assert (broken.job, broken.error.what) == (work, "the disk is full")
+    assert broken.error.where == "a [sm_80]", "the job is named"
 
 
 # -- workers that end ----------------------------------------------------------------------------
@@ -205,6 +216,8 @@ def test_a_worker_that_cannot_begin_before_it_has_a_job_breaks_the_first() -> No
         json.dumps({"id": {}, **FAILED}),
         json.dumps({"id": 1, **MADE, "seconds": "long"}),
         json.dumps({"id": 1, **MADE, "rss": None}),
+        json.dumps({"id": 1, **MADE, "entries": [["slice", "ab"]]}),
+        "[" * 100_000, '{"said": ' + "[" * 100_000, '{"id": ' + "1" * 5000,
     ],
 )  # fmt: skip
 def test_nonsense_from_a_worker_leaves_no_job_without_an_answer(line: str) -> None:
@@ -221,3 +234,30 @@ def test_nonsense_from_a_worker_leaves_no_job_without_an_answer(line: str) -> No
     [report] = talk.reported()
     assert isinstance(report, JobBroken)
     assert report.job is late
+
+
+def test_a_worker_that_talks_nonsense_is_not_listened_to_any_more() -> None:
+    talk = Talk()
+    [work] = talk.start("a")
+    talk.talk.heard("nonsense")
+    talk.hear(1, MADE)
+    talk.talk.heard(json.dumps({"said": "still here"}))
+    [report] = talk.reported()
+    assert isinstance(report, JobBroken)
+    assert report.job is work
+    assert report.error.where == "1:compute_80"
+
+
+def test_a_worker_that_never_stops_talking_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conversation, "_WAITING", 10)
+    talk = Talk()
+    [work] = talk.start("a")
+    for number in range(1000):
+        talk.talk.heard(json.dumps({"said": f"line {number}"}))
+    talk.hear(1, MADE)
+    *said, made = talk.reported()
+    assert len(said) == 10
+    assert isinstance(made, JobMade)
+    assert made.job is work

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from fatwheel import prepare
-from fatwheel.build.inside import CAPTURE, CAPTURED, PROJECT, Message
+from fatwheel.build.inside import CAPTURE, CAPTURED, LEARNED, PROJECT, Message
 from fatwheel.containers.layouts import LINUX
 from fatwheel.containers.roster import Roster
 from fatwheel.containers.specs import EngineFacts
@@ -29,10 +31,11 @@ from fatwheel.store import Store
 
 from .demoproject import Demo
 from .processcontainers import Containers
-from .standins import front
+from .standins import calls, front
 
 LIMITS = Limits(cpus=2, memory=4 << 30)
 FRONTS = (front("80"), front("86"))
+SCOPE = "5c" * 32
 
 
 class Bench:
@@ -44,7 +47,7 @@ class Bench:
         self.folder = demo.folder / "build"
         for name in ("sources", "logs", "store"):
             (self.folder / name).mkdir(parents=True)
-        self.store = Store(self.folder / "store", 1 << 30)
+        self.store = Store(self.folder / "store", 1 << 30, SCOPE)
         station = Station(
             "image",
             "linux",
@@ -64,7 +67,7 @@ class Bench:
         project = prepare.unpacked(self.demo.recipe, sources, silent)
         return Message(
             task=CAPTURE, name="demo-1.0", project=project.at(project.root.relative_to(sources)),
-            fronts=FRONTS, units=(), compiler_id="compilers", seeded=True, threads=2,
+            fronts=FRONTS, units=(), compiler_id="compilers", scope=SCOPE, seeded=True, threads=2,
             description=LINUX.description, sources=LINUX.sources, store=LINUX.store,
             incoming=LINUX.incoming, work=LINUX.work,
         )  # fmt: skip
@@ -128,14 +131,14 @@ def test_every_container_writes_to_a_folder_of_its_own(bench: Bench) -> None:
 
 
 def test_assembling_gives_the_wheel_and_its_slices(bench: Bench) -> None:
-    """Nothing was compiled before: it is made on the spot, and kept."""
+    """Nothing was compiled before: it is made on the spot, and only jobs' results are kept."""
     wheel, slices = bench.capture().assemble(LIMITS)
     with zipfile.ZipFile(wheel) as archive:
         images = [image_name(entry) for entry in slices_of(archive.read("demo/a.o"))]
     assert images == ["sm_80", "sm_86"]
     assert [unit["name"] for unit in slices] == ["csrc/a", "csrc/b"]
-    kinds = {usage.kind: usage.entries for usage in bench.store.usage()}
-    assert kinds["slice"] == 4
+    assert all(sha256 for unit in slices for sha256 in unit["slices"].values())
+    assert bench.store.usage() == []
 
 
 def test_what_a_project_does_wrong_is_its_error(bench: Bench) -> None:
@@ -145,15 +148,110 @@ def test_what_a_project_does_wrong_is_its_error(bench: Bench) -> None:
     assert bench.containers.running == []
 
 
-def test_what_was_made_before_a_failure_is_kept(bench: Bench) -> None:
+def test_what_capture_learned_of_texts_is_for_this_build_alone(bench: Bench) -> None:
+    """Looked up once, and not by each of its containers again; the store gets nothing of it."""
     captured = bench.capture()
-    bench.demo.write("csrc/b.cu", "#error not yet\n")
-    source = bench.folder / "sources" / CAPTURED / "csrc" / "b.cu"
-    source.write_text("#error not yet\n")
-    with pytest.raises(UpstreamError):
-        captured.assemble(LIMITS)
-    kinds = {usage.kind for usage in bench.store.usage()}
-    assert "slice" in kinds
+    worker = captured.open("1:compute_80", LIMITS, bench.reports)
+    for work in captured.lookup.pending:
+        worker.start(work)
+        assert isinstance(bench.report(), JobMade)
+    worker.close()
+    bench.store.clear("text")
+    again = bench.site.station.sources.parent / "again"
+    again.mkdir()
+    (bench.folder / "sources" / CAPTURED).rename(again / CAPTURED)
+    project = bench.folder / "sources" / PROJECT
+    project.rename(again / PROJECT)
+    message = captured.message
+    station = dataclasses.replace(bench.site.station, sources=again)
+    (again / CAPTURED).rename(again / "before")
+    site = dataclasses.replace(bench.site, station=station)
+    second = docker.capture(site, message, LIMITS)
+    assert second.lookup.pending == ()
+    assert (again / LEARNED / "refs" / "text").is_dir()
+    assert "text" not in {usage.kind for usage in bench.store.usage()}
+    before = len(calls(bench.demo.home))
+    _, slices = second.assemble(LIMITS)
+    assert all(sha256 for unit in slices for sha256 in unit["slices"].values())
+    assert len(calls(bench.demo.home)) == before, "something was compiled or preprocessed again"
+
+
+# -- what means harm -----------------------------------------------------------------------------
+
+HOSTILE = """
+import os, shutil
+from pathlib import Path
+incoming = next(p.parent for p in Path(__file__).resolve().parents if p.name == "work")
+outside = Path({outside!r})
+{does}
+"""
+
+
+@pytest.fixture
+def hostile(bench: Bench, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Makes the demo's build do something before it builds; `outside` is what it may not touch."""
+    outside = tmp_path / "outside"
+    victim = Store(outside, 1 << 30, SCOPE)
+    victim.put("slice", "ab" * 32, b"precious")
+    os.mkfifo(outside / "refs" / "pipe")
+    honest = (bench.demo.source / "own_backend.py").read_text()
+
+    def listing() -> list[tuple[str, int, int]]:
+        found = ((path, path.lstat()) for path in sorted(outside.rglob("*")))
+        return [(str(path), facts.st_mode, facts.st_size) for path, facts in found]
+
+    def write(does: str) -> None:
+        script = HOSTILE.format(outside=str(outside), does=does)
+        bench.demo.write("own_backend.py", script + honest)
+
+    before = listing()
+    yield write
+    assert listing() == before, "something outside was touched"
+
+
+def test_a_link_in_the_place_of_its_store_leads_nowhere(
+    bench: Bench, hostile: Callable[[str], None]
+) -> None:
+    hostile('os.symlink("/proc/self", incoming / "store")')
+    with pytest.raises(EngineError) as caught:
+        bench.capture()
+    assert "cannot be taken" in caught.value.what
+    assert bench.store.usage() == []
+
+
+def test_a_link_in_the_place_of_sources_leads_nowhere(
+    bench: Bench, hostile: Callable[[str], None]
+) -> None:
+    hostile('os.symlink(outside, incoming / "sources")')
+    with pytest.raises((EngineError, StoreError)):
+        bench.capture()
+    assert not (bench.folder / "sources" / CAPTURED).exists()
+
+
+def test_what_lies_in_its_store_stays_out_of_ours(
+    bench: Bench, hostile: Callable[[str], None]
+) -> None:
+    hostile(
+        'shutil.copytree(outside / "objects", incoming / "store" / "objects")\n'
+        'for kind in ("slice", "wheel", "built", "cost", "host"):\n'
+        '    shutil.copytree(outside / "refs" / "slice", incoming / "store" / "refs" / kind)'
+    )
+    captured = bench.capture()
+    captured.assemble(LIMITS)
+    assert bench.store.usage() == []
+    assert Store(bench.store.root, 1 << 30).usage() == []
+
+
+@pytest.mark.parametrize(
+    "says", ["x" * 300, "[" * 100_000, '{"outcome": "made", "units": [], "wheel": "../x.whl"}']
+)
+def test_what_none_of_ours_says_is_refused(
+    bench: Bench, hostile: Callable[[str], None], says: str
+) -> None:
+    """From a process of the project, with the container's own output in its hands."""
+    hostile(f"Path(f'/proc/{{os.getppid()}}/fd/1').write_text({says!r} + chr(10))")
+    with pytest.raises(EngineError, match="says what none of ours says"):
+        bench.capture()
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fatwheel.build.schedule import Scheduler
-from fatwheel.build.slices import Made
+from fatwheel.build.slices import Made, cost_key
 from fatwheel.engines import run as run_module
 from fatwheel.engines.allot import Allotment, Limits
 from fatwheel.engines.base import (
@@ -24,6 +26,7 @@ from fatwheel.engines.run import JobRun
 from fatwheel.errors import CompileError, EngineError, OutOfMemoryError
 from fatwheel.events import Event, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from fatwheel.model import Job, Shard
+from fatwheel.store import Store
 
 from .standins import cuda_unit, front, job
 
@@ -50,6 +53,18 @@ class FakeWorker:
 
     def memory(self) -> int:
         return GIB
+
+
+class Costs(Store):
+    """A store that only remembers what is put."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"), 0)
+        self.put_: dict[tuple[str, str], Any] = {}
+
+    def put_json(self, kind: str, key: str, value: Any) -> str:
+        self.put_[kind, key] = value
+        return ""
 
 
 class FakeEngine:
@@ -83,13 +98,14 @@ class Run:
         """each, whole: GiB that one worker may have."""
         self.events: list[Event] = []
         self.engine = FakeEngine(answer)
+        self.store = Costs()
         names = sorted({job.unit.name[0] for job in jobs})
         shards = tuple(
             Shard(name, tuple(job for job in jobs if job.unit.name[0] == name)) for name in names
         )
         scheduler = Scheduler(jobs, slots, whole * GIB, lend=False)
         allotment = Allotment(at_once, Limits(slots, each * GIB), Limits(slots, whole * GIB))
-        self.run = JobRun(self.engine, shards, allotment, scheduler, self.events.append)
+        self.run = JobRun(self.engine, shards, allotment, scheduler, self.store, self.events.append)
         self.run.run()
 
     def of(self, kind: type[Event]) -> list[str]:
@@ -117,6 +133,17 @@ def test_every_job_is_started_once_on_its_shards_worker() -> None:
         (event.job.unit.name, event.shard) for event in run.events if isinstance(event, JobStarted)
     }
     assert started == {("a1", "a"), ("a2", "a"), ("b1", "b")}
+
+
+def test_what_a_job_cost_is_kept() -> None:
+    work = jobs("a1", "b1")
+
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        return made(worker, job) if job is work[0] else JobBroken(job, CompileError("no"))
+
+    run = Run(work, answer)
+    cost = {"seconds": 2, "cpu": 1.5, "rss": GIB}
+    assert run.store.put_ == {("cost", cost_key(work[0])): cost}
 
 
 def test_workers_are_closed_at_the_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import sys
 import time
@@ -76,6 +77,34 @@ def test_kinds_are_apart_and_a_second_put_replaces(store: Store) -> None:
     store.put("slice", key("a"), b"three")
     assert store.get("slice", key("a")) == b"three"
     assert store.get("host", key("a")) == b"two"
+
+
+def test_scopes_share_objects_and_see_nothing_of_each_other(store: Store) -> None:
+    one, other = (Store(store.root, store.limit, scope) for scope in ("one", "other"))
+    one.put("slice", key("a"), b"same")
+    assert one.get("slice", key("a")) == b"same"
+    assert (other.get("slice", key("a")), store.get("slice", key("a"))) == (None, None)
+    other.put("slice", key("a"), b"same")
+    assert sum(path.parent.parent.name == "objects" for path in stored_files(store)) == 1
+    assert [(usage.kind, usage.entries) for usage in store.usage()] == [("slice", 2)]
+    assert store.check() == []
+    other.remove("slice", key("a"))
+    assert one.has("slice", key("a"))
+
+
+def test_nothing_is_kept_of_a_stream_that_breaks_off(store: Store) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise ValueError("enough")
+            return super().read(size)
+
+    with pytest.raises(ValueError, match="enough"):
+        store.put_stream("slice", key("a"), Broken(b"x"))
+    assert not store.has("slice", key("a"))
+    assert stored_files(store) == []
+    store.put_stream("slice", key("a"), io.BytesIO(b"whole"))
+    assert store.get("slice", key("a")) == b"whole"
 
 
 def test_equal_bytes_are_kept_once(store: Store) -> None:

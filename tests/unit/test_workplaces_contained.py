@@ -52,6 +52,7 @@ class Bench(Demo):
         self.toolchain = dataclasses.replace(self.toolchain, containers=Images("linux", 0, ()))
         self.engine = FakeEngine()
         self.image = "fatwheel/tools:cp311-1"
+        self.bases: dict[str, str] = {}
         self.order: list[str] = []
         self.leftovers = Leftovers(0, ())
         self.events: list[Event] = []
@@ -59,7 +60,7 @@ class Bench(Demo):
         self.containers = Containers(self, monkeypatch)
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(prepare, name, getattr(self, name))
-        for name in ("connect", "reap", "ensure_images"):
+        for name in ("connect", "reap", "ensure_images", "base_ids"):
             monkeypatch.setattr(contained, name, getattr(self, name))
         monkeypatch.setattr(contained, "cores", lambda: 8)
         monkeypatch.setattr(contained, "free_memory", lambda: 50 * GIB)
@@ -82,6 +83,9 @@ class Bench(Demo):
             Image("toolchain", "fatwheel/tools:toolchain-1", f"sha256:{'7' * 64}", 1, False),
             Image("env", self.image, f"sha256:{'e' * 64}", 1, False),
         ]
+
+    def base_ids(self, engine: object) -> dict[str, str]:
+        return self.bases
 
     def target(self) -> Target:
         return prepare.resolve("demo", "tools", "80,86", "3.11", None).targets[0]
@@ -263,22 +267,33 @@ def test_the_same_build_again_starts_no_container(bench: Bench) -> None:
     assert len(bench.containers.made) == count
 
 
-def test_containers_and_processes_make_the_same_wheel_from_each_others_slices(
+def test_containers_and_processes_make_the_same_wheel_each_from_slices_of_their_own(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where compilers and host compiler are the same, so are keys, slices and bytes."""
+    """Where compilers and host compiler are the same, so are the bytes; but what was made in
+    containers is for containers."""
     monkeypatch.setattr(contained, "compiler_id", lambda toolchain, build: "compilers")
     inside = bench.build()
-    count = len(bench.containers.made)
+    prepare.open_store().clear("wheel")
     outside = bench.build(engine="process", out=bench.folder / "elsewhere")
-    assert len(bench.containers.made) == count
-    assert (outside.hits, outside.compiled) == (4, 0)
+    assert (outside.hits, outside.compiled) == (0, 4)
     assert outside.sha256 == inside.sha256
-    prepare.open_store().clear()
-    outside = bench.build(engine="process", out=bench.folder / "elsewhere")
-    assert (outside.compiled, outside.sha256) == (4, inside.sha256)
+    prepare.open_store().clear("wheel")
     again = bench.build(out=bench.folder / "third")
     assert (again.hits, again.compiled, again.sha256) == (4, 0, inside.sha256)
+
+
+def test_another_base_of_ones_own_gets_none_of_the_slices(bench: Bench) -> None:
+    bench.build()
+    bench.bases = {"3.13": "sha256:other"}
+    bench.image = "fatwheel/tools:cp311-2"
+    assert bench.build().compiled == 4
+
+
+def test_what_jobs_cost_is_kept_for_later_plans(bench: Bench) -> None:
+    bench.build()
+    kept = {usage.kind: usage.entries for usage in prepare.open_store().usage()}
+    assert kept["cost"] == 5
 
 
 def test_a_compile_error_keeps_the_others(bench: Bench) -> None:

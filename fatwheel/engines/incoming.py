@@ -1,0 +1,237 @@
+"""What a container left in the one folder that it may write to, taken from there.
+
+Strangers' builds ran in it, and compilers may still do. So whatever has a name there is opened
+from its folder's descriptor, one name after the other, and only if it is what it should be: no
+link is followed, no pipe or device is opened, nothing is listed or deleted. Files are read within
+limits, in pieces, and what comes into the store must have the digest that was reported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..branch import Entry
+from ..build.inside import BRANCH
+from ..build.preprocess import with_variant
+from ..errors import EngineError
+from ..files import copy, disk_error, replacing
+from ..model import Job
+from ..store import Store
+
+# Bytes of one entry, by its kind; no other kind is taken.
+LIMITS = {"slice": 1 << 30, "host": 1 << 30, "abi": 1 << 16, "text": 16 << 20, "seen": 64}
+LARGEST_WHEEL = 16 << 30  # bytes
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
+_FILE = _FLAGS | getattr(os, "O_NONBLOCK", 0)
+
+
+class _Checked:
+    """A stream that may be no longer than `most` bytes, and must have a digest if one is given."""
+
+    def __init__(self, stream: BinaryIO, name: str, most: int, sha256: str | None = None) -> None:
+        self._stream = stream
+        self._name = name
+        self._left = most
+        self._sha256 = sha256
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            data = self._stream.read(size)
+        except OSError as error:
+            raise _refused(self._name, error.strerror or str(error)) from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise _refused(self._name, "it is too large")
+        if self._sha256 is not None:
+            self._digest.update(data)
+            if not data and self._digest.hexdigest() != self._sha256:
+                raise _refused(self._name, "it is not what its name says")
+        return data
+
+
+def take(folder: Path, entries: Sequence[Entry], job: Job, store: Store) -> None:
+    """Bring the entries that a job made from a container's folder into a store.
+
+    What the store holds already stays as it is. Raises EngineError where something is not what
+    the job can have made or not what it is called, StoreError where the store takes nothing.
+    """
+    _check(entries, job)
+    for kind, key, sha256 in entries:
+        if kind == "text":
+            _take_text(folder, key, sha256, store)
+        elif not store.has(kind, key):
+            with _entry(folder, kind, sha256) as stream:
+                store.put_stream(kind, key, stream)
+
+
+def _check(entries: Sequence[Entry], job: Job) -> None:
+    """Refuse what the job was not asked for."""
+    images = len(job.front.codes) if job.front else 0
+    passes = bool(job.front) + job.host
+    most = {"slice": images, "abi": images, "text": passes, "seen": passes, "host": int(job.host)}
+    if len(set(entries)) != len(entries) or len({entry[:2] for entry in entries}) != len(entries):
+        raise _refused("the list of what was made", "it names an entry twice")
+    for kind, count in Counter(kind for kind, _, _ in entries).items():
+        if count > most.get(kind, 0):
+            raise _refused(
+                "the list of what was made",
+                f"{count} × {kind!r}, and the job can have made {most.get(kind, 0)}",
+            )
+    for _, key, sha256 in entries:
+        if not (_SHA256.fullmatch(key) and _SHA256.fullmatch(sha256)):
+            raise _refused("the list of what was made", "it has a key or digest that is none")
+
+
+def _take_text(folder: Path, key: str, sha256: str, store: Store) -> None:
+    """Add the newest variant of a text's record to those that are known."""
+    with _entry(folder, "text", sha256) as stream:
+        data = bytearray()
+        while piece := stream.read(1 << 20):
+            data += piece
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _refused("the record of a text", "it cannot be read") from error
+    if not (isinstance(found, list) and found and _is_variant(found[0])):
+        raise _refused("the record of a text", "it is none")
+    known = store.get_json("text", key)
+    store.put_json("text", key, with_variant(found[0], known if isinstance(known, list) else []))
+
+
+def _is_variant(value: Any) -> bool:
+    """Whether this is what `Texts.record` writes of one text."""
+    if not isinstance(value, dict) or set(value) != {"text", "archlist", "files"}:
+        return False
+    archs, files = value["archlist"], value["files"]
+    return (
+        isinstance(value["text"], str)
+        and _SHA256.fullmatch(value["text"]) is not None
+        and (archs is None or (isinstance(archs, list) and all(type(a) is int for a in archs)))
+        and isinstance(files, list)
+        and all(isinstance(file, list) and _is_file(file) for file in files)
+    )
+
+
+def _is_file(file: list[Any]) -> bool:
+    """Whether this is a file's name, its digest if there is one, and whether it has the list."""
+    if len(file) != 3:
+        return False
+    name, sha256, lists = file
+    return isinstance(name, str) and isinstance(sha256, str | None) and isinstance(lists, bool)
+
+
+@contextmanager
+def _entry(folder: Path, kind: str, sha256: str) -> Iterator[_Checked]:
+    """The bytes of an entry in the branch that a container wrote."""
+    names = (BRANCH, "objects", sha256[:2], sha256)
+    with _opened(folder, names, LIMITS[kind]) as stream:
+        yield _Checked(stream, "/".join(names), LIMITS[kind], sha256)
+
+
+# -- files and folders ---------------------------------------------------------------------------
+
+
+def take_file(folder: Path, names: Sequence[str], target: Path, most: int) -> None:
+    """Copy a file of at most so many bytes. Raises EngineError where there is no such file, and
+    StoreError where it cannot be written."""
+    with _opened(folder, names, most) as stream:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as out:
+                copy(_Checked(stream, "/".join(names), most), out)
+        except OSError as error:
+            doing = f"keep {names[-1]}"
+            raise disk_error(error, doing, target, "FATWHEEL_CACHE=FOLDER") from error
+
+
+def take_folder(folder: Path, name: str, target: Path) -> bool:
+    """Move a folder to its place, as it is; False where there is none of that name.
+
+    Nothing may run in the container any more. Raises EngineError where it is something else.
+    """
+    try:
+        found = (folder / name).lstat()
+        if not stat.S_ISDIR(found.st_mode) or getattr(found, "st_reparse_tag", False):
+            raise _refused(name, "it is no folder")
+        (folder / name).rename(target)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _refused(name, error.strerror or str(error)) from error
+    return True
+
+
+@contextmanager
+def _opened(folder: Path, names: Sequence[str], most: int) -> Iterator[BinaryIO]:
+    """A plain file below a container's folder."""
+    shown = "/".join(names)
+    if not all(_NAME.fullmatch(name) for name in names):
+        raise _refused(shown, "this is no name of ours")
+    try:
+        opened = open_below(folder, names)
+    except OSError as error:
+        raise _refused(shown, error.strerror or str(error)) from error
+    facts = os.fstat(opened)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
+        os.close(opened)
+        plain = stat.S_ISREG(facts.st_mode)
+        why = f"it has {facts.st_size} bytes, more than {most}" if plain else "it is no file"
+        raise _refused(shown, why)
+    with os.fdopen(opened, "rb", buffering=0) as stream:
+        yield stream
+
+
+def _by_descriptors(folder: Path, names: Sequence[str]) -> int:
+    """Open a file below a folder, following no link on the way. Raises OSError."""
+    held = os.open(folder, _FOLDER)
+    for name in names[:-1]:
+        try:
+            inner = os.open(name, _FOLDER, dir_fd=held)
+        finally:
+            os.close(held)
+        held = inner
+    try:
+        return os.open(names[-1], _FILE, dir_fd=held)
+    finally:
+        os.close(held)
+
+
+def _by_paths(folder: Path, names: Sequence[str]) -> int:
+    """The same where the system opens nothing from a descriptor, which is Windows."""
+    place = folder
+    for number, name in enumerate(names, 1):
+        place = place / name
+        found = place.lstat()
+        kind = stat.S_ISREG if number == len(names) else stat.S_ISDIR
+        if not kind(found.st_mode) or getattr(found, "st_reparse_tag", False):
+            raise OSError(0, "there is a link, or something else that is no file or folder", name)
+    opened = os.open(place, _FILE)
+    if not os.path.samestat(os.fstat(opened), found):
+        os.close(opened)
+        raise OSError(0, "it became something else while it was opened", names[-1])
+    return opened
+
+
+open_below = _by_descriptors if os.open in os.supports_dir_fd else _by_paths
+
+
+def _refused(name: str, why: str) -> EngineError:
+    return EngineError(
+        f"what the container left cannot be taken: {why}",
+        where=name,
+        hint="code of the project ran in the container: does it mean harm?",
+    )
