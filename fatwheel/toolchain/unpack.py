@@ -106,8 +106,8 @@ def unpack(wheel: Path, folder: Path, advance: Advance) -> None:
     folder.mkdir()
     try:
         with _reading(wheel), WheelFile.open(wheel) as source:
-            with wheel.open("rb") as stream:
-                read_entries(stream)  # `installer` reads it with what Python has
+            with wheel.open("rb") as archive:
+                read_entries(archive)  # `installer` reads it with what Python has
             source.validate_record(validate_contents=False)
             for record, stream, executable in source.get_contents():
                 _write(RecordEntry.from_elements(*record), stream, executable, folder, advance)

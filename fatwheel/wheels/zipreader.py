@@ -50,17 +50,13 @@ _ENCRYPTED = 0x1 | 0x40 | 0x2000
 # 4.5 and 4.6: the extra fields that change nothing of name, kind or content. Others can: 0x7075
 # is another name, 0x6375 a comment, 0x000d and 0x756e make links, 0x9901 and 0x0017 encrypt.
 _ZIP64 = 0x0001
-_HARMLESS = {
-    _ZIP64: "sizes, which are compared",
-    0x000A: "times of NTFS",
-    0x5455: "times of Unix",
-    0x5855: "times and owner of Unix, as Info-ZIP wrote them at first",
-    0x7855: "owner, as Info-ZIP wrote it later",
-    0x7875: "owner, as Info-ZIP writes it today",
-    0xA220: "room that Microsoft's tools leave",
-    0xCAFE: "marks a JAR",
-    0xD935: "room that aligns what follows",
-}
+_HARMLESS = frozenset(
+    (
+        *(_ZIP64, 0x000A, 0x5455),  # sizes, which are compared; times of NTFS and Unix
+        *(0x5855, 0x7855, 0x7875),  # owners and times, as Info-ZIP has written them
+        *(0xA220, 0xCAFE, 0xD935),  # room of Microsoft's tools, a JAR's mark, room to align
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -293,11 +289,8 @@ def _check_kind(name: str, needs: int, flags: int, method: int, stored: int, siz
     if flags & ~_FLAGS:
         raise FormatError(f"its flags {flags:#06x} are not accepted", where=name)
     if method not in (STORED, DEFLATED):
-        raise FormatError(
-            f"compression method {method} is not accepted",
-            where=name,
-            hint="installers can read stored and deflated members",
-        )
+        hint = "installers can read stored and deflated members"
+        raise FormatError(f"compression method {method} is not accepted", where=name, hint=hint)
     if method == STORED and stored != size:
         raise FormatError("its two sizes differ although it is stored", where=name)
 
@@ -364,11 +357,8 @@ def _start(stream: IO[bytes], entry: Entry, end: int) -> int:
     if (crc, stored, size) != right and not left_out:
         raise _differ(where)
     if left_out and method == STORED and entry.size:
-        raise FormatError(
-            "it is stored, and its size comes behind it",
-            where=where,
-            hint="readers that go from header to header cannot tell where it ends",
-        )
+        hint = "readers that go from header to header cannot tell where it ends"
+        raise FormatError("it is stored, and its size comes behind it", where=where, hint=hint)
     gap = end - start - entry.stored
     if gap < 0:
         raise FormatError("the member overlaps another or is misplaced", where=where)

@@ -44,6 +44,7 @@ REFUSE = {
     "elf/object.o": (),
     "elf/separate.o": ("thin", "unite_with_itself", "restitch"),
     "thin/many": ("thin_wheel",),
+    "pyproject/pyproject": ("recipe",),
 }
 
 
