@@ -45,7 +45,7 @@ class Neighbour:
             found = {"moved": self.moved, "read": sorted(self.read), "held": sorted(self.held)}
             part.write_text(json.dumps(found))
             part.rename(self.report)
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def replace_sources(self) -> None:
         """Move the fixed root away, with what may be mounted there, and put another one there."""
@@ -53,6 +53,8 @@ class Neighbour:
             FIXED.rename(TMP / f"aside-{self.moved}")
             put_sources(self.origin)
             self.moved += 1
+            # Not the last one: compilers may be reading what was mounted there.
+            shutil.rmtree(TMP / f"aside-{self.moved - 3}", ignore_errors=True)
 
     def look_around(self) -> None:
         """Read what can be read of sources, and lock what can be opened, for ever."""
