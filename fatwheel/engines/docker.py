@@ -58,7 +58,7 @@ from .stations import Station
 class Site:
     """Where a target's containers run, and what of this machine they get.
 
-    store:  where what jobs make is taken to, with the scope of the message's.
+    store:  where what jobs make is taken to; it has the scope that the message names.
     work:   a folder of this build, for what comes in.
     logs:   a folder for what they say, kept.
     roster: where every container is put down, so that leftovers are known.

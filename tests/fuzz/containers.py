@@ -1,8 +1,8 @@
 """What containers leave and say, for the fuzzer: lines, and folders with something wrong in them.
 
 Of lines an input is a letter for who says it (w a worker, c capture, a assembling), and the line.
-Of folders it is a byte for how many things are wrong, and the record of a text; its digest chooses
-what is wrong.
+Of folders it is a byte for how many things are wrong, and the record of a text. What is wrong is
+chosen by its checksum, and so is how much where the record is no JSON; that is another's then.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _SECRET = b"of this machine"
 def lines() -> Iterator[tuple[str, bytes]]:
     """Sound ones."""
     entries = [["slice", _KEY, "cd" * 32]]
-    words = "what a compiler says " * 40  # most changes should be in what may be anything
+    words = "what a compiler says " * 90  # most changes should be in what may be anything
     made = {"id": 1, "outcome": "made", "seconds": 2.5, "cpu": 2, "rss": 9, "entries": entries}
     failed = {"outcome": "failed", "class": "CompileError", "what": words, "where": None,
               "hint": "so", "details": [words, "y"]}  # fmt: skip
-    lookup = Lookup((_JOB,), 1, 2, 0, ("a",))
+    lookup = Lookup((_JOB,), 1, 2, 0, ("a", words))
     host = Host("g++ 12.2.0", "ab" * 32, "3.11.7")
     captured = {"outcome": "made", "units": [asdict(_UNIT)], "lookup": asdict(lookup),
                 "host": asdict(host)}  # fmt: skip
@@ -106,9 +106,14 @@ def take_from(data: bytes, folder: Path) -> None:
     branch = Branch(incoming / "store", (), "scope")
     for kind in ("slice", "abi", "host"):
         branch.put(kind, _KEY, source.randbytes(source.randrange(64)))
-    branch.put("text", _KEY, data[1:])
+    wrong, record = data[0] % 4 if data else 0, data[1:]
+    try:
+        json.loads(record)
+    except ValueError:
+        wrong, record = source.randrange(4), next(records())[1][1:]
+    branch.put("text", _KEY, record)
     entries = list(branch.written)
-    for _ in range(data[0] % 4 if data else 0):
+    for _ in range(wrong):
         source.choice((_link, _replace, _grow, _lie))(source, incoming, outside, entries)
     store = Store(folder / "store", 1 << 40, "scope")
     try:

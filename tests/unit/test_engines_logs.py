@@ -21,6 +21,13 @@ def test_a_log_has_a_name_for_any_system(purpose: str, name: str) -> None:
     assert log_name(purpose) == name
 
 
+def test_a_shard_of_many_fronts_has_a_name_that_files_can_have() -> None:
+    many = "+".join(["compute_120f"] * 40)
+    one, other = (log_name(shard_purpose(f"{number}:{many}")) for number in (3, 4))
+    assert len(one) < 120
+    assert one != other
+
+
 def test_shards_have_logs_of_their_own() -> None:
     names = [f"{number}:compute_{arch}" for number in (1, 11) for arch in ("80", "86")]
     assert len({log_name(shard_purpose(name)) for name in names}) == 4
