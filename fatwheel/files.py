@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,16 @@ T = TypeVar("T")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
+
+# Of a name that links, or that no reader can open: ELOOP, or EMLINK on BSD; ENXIO for a socket.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
+_READ_PLAIN = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 STALE = 86400.0  # seconds: a file still being written after that has no writer
 _CHUNK = 1 << 20
@@ -95,7 +106,7 @@ def _machine() -> str:
 
 
 def _abandoned(part: Path) -> bool:
-    if time.time() - part.stat().st_mtime > STALE:
+    if time.time() - part.lstat().st_mtime > STALE:
         return True
     machine, _, rest = part.name.partition("-")
     pid = rest.partition("-")[0]
@@ -149,6 +160,55 @@ def read(path: Path) -> bytes | None:
         return _patiently(path.read_bytes)
     except FileNotFoundError:
         return None
+
+
+def open_plain(path: Path) -> BinaryIO | None:
+    """A file to read, or None where there is none.
+
+    Links, folders, pipes and devices are no files: none is followed, and none is waited for.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        stream = os.fdopen(_patiently(lambda: os.open(path, _READ_PLAIN)), "rb")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:  # made into something else just now
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    return None
+
+
+def clear_away(path: Path) -> bool:
+    """Delete whatever has a name: a file, a link but not what it points to, a whole folder. False
+    where Windows keeps it."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path, ignore_errors=True)
+        return not os.path.lexists(path)
+    return remove(path)
+
+
+def leaves(folder: Path, depth: int) -> Iterator[Path]:
+    """What lies `depth` folders deep in a folder, whatever it is, and on the way there all that is
+    no folder; those deleted meanwhile may be left out."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except FileNotFoundError:
+        return
+    for path, is_folder in found:
+        if depth and is_folder:
+            yield from leaves(path, depth - 1)
+        else:
+            yield path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
