@@ -10,29 +10,60 @@ from __future__ import annotations
 
 import stat
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .files import files_below
 from .store import Store
+from .vault import Ref
 
 
 class Branch(Store):
-    """A store of its own under `root` that also answers what `trunk` holds."""
+    """A store of its own under `root` that also answers what `trunks` hold, which it never
+    changes."""
 
-    def __init__(self, root: Path, trunk: Path) -> None:
+    def __init__(self, root: Path, trunks: Sequence[Path]) -> None:
         super().__init__(root, sys.maxsize)
-        self._trunk = Store(trunk, sys.maxsize)
+        self._trunks = [_Trunk(trunk, sys.maxsize) for trunk in trunks]
+        self._removed: set[tuple[str, str]] = set()
 
     def get(self, kind: str, key: str) -> bytes | None:
-        own = super().get(kind, key)
-        return self._trunk.get(kind, key) if own is None else own
+        found = super().get(kind, key)
+        for trunk in self._behind(kind, key) if found is None else ():
+            found = trunk.get(kind, key)
+            if found is not None:
+                break
+        return found
 
     def copy_out(self, kind: str, key: str, path: Path) -> bool:
-        return super().copy_out(kind, key, path) or self._trunk.copy_out(kind, key, path)
+        return super().copy_out(kind, key, path) or any(
+            trunk.copy_out(kind, key, path) for trunk in self._behind(kind, key)
+        )
 
     def digest(self, kind: str, key: str) -> str | None:
-        return super().digest(kind, key) or self._trunk.digest(kind, key)
+        found = super().digest(kind, key)
+        for trunk in self._behind(kind, key) if found is None else ():
+            found = found or trunk.digest(kind, key)
+        return found
+
+    def remove(self, kind: str, key: str) -> None:
+        self._removed.add((kind, key))
+        super().remove(kind, key)
+
+    def _behind(self, kind: str, key: str) -> list[_Trunk]:
+        """The trunks that may answer for a key: none for one that was removed here."""
+        return [] if (kind, key) in self._removed else self._trunks
+
+
+class _Trunk(Store):
+    """A store that is read and left as it is: what is damaged stays, and no use is noted."""
+
+    def _drop(self, ref_path: Path) -> None:
+        pass
+
+    def _touch(self, ref: Ref) -> None:
+        pass
 
 
 class Harvest:

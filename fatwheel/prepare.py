@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .arch import ArchRequest, parse_arch_list
-from .branch import Harvest
+from .branch import Branch, Harvest
 from .build.context import Context, digest
 from .build.inside import BRANCH
 from .build.upstream import Project, Upstream
@@ -155,10 +155,36 @@ class Prepared:
         return self.workshop.context(fronts)
 
 
+@dataclass(frozen=True)
+class Stores:
+    """own: the folder of the store that a build writes to. trunk: that of one which it reads
+    besides, or None."""
+
+    own: Path
+    trunk: Path | None = None
+
+    @property
+    def trunks(self) -> tuple[Path, ...]:
+        return (self.trunk,) if self.trunk else ()
+
+    def open(self) -> Store:
+        return Branch(self.own, self.trunks) if self.trunk else Store(self.own, STORE_LIMIT)
+
+
+def users_stores() -> Stores:
+    """What builds use: the store of this user alone."""
+    return Stores(store_folder())
+
+
 @contextmanager
-def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
-    """Unpack, capture, and lay out the view; the work folder goes when the block ends."""
-    recipe = target.recipe
+def prepared(
+    target: Target, tools: Tools, emit: Emit, stores: Stores | None = None
+) -> Iterator[Prepared]:
+    """Unpack, capture, and lay out the view; the work folder goes when the block ends.
+
+    stores: the user's unless others are named.
+    """
+    recipe, stores = target.recipe, stores or users_stores()
     with own_work_folder() as work:
         project = unpacked(recipe, work / "project", emit)
         order = Order(
@@ -170,9 +196,9 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
             python=sys.executable,
             seeded=is_seeded(target.toolchain),
             variables=(),
-            store_root=str(store_folder()),
+            store_root=str(stores.own),
             store_limit=STORE_LIMIT,
-            store_trunk="",
+            store_trunks=tuple(map(str, stores.trunks)),
             work=str(work),
         )
         upstream = upstream_of(order)
@@ -209,7 +235,8 @@ def _rescue(folder: Path) -> None:
 
 
 def open_store() -> Store:
-    return Store(store_folder(), STORE_LIMIT)
+    """The user's store."""
+    return users_stores().open()
 
 
 def store_folder() -> Path:

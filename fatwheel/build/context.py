@@ -34,7 +34,7 @@ class Context:
     archlist:    numbers for __CUDA_ARCH_LIST__, ascending: 800, 860.
     environment: every variable that compilers see, but for those that a job adds.
     scratch:     folder for the jobs' own folders.
-    store_trunk: '' or the folder of a store that may only be read, beside store_root's.
+    store_trunks: the folders of stores that may only be read, beside store_root's.
     """
 
     nvcc: str
@@ -48,11 +48,11 @@ class Context:
     scratch: str
     store_root: str
     store_limit: int
-    store_trunk: str = ""
+    store_trunks: tuple[str, ...] = ()
 
     def store(self) -> Store:
-        if self.store_trunk:
-            return Branch(Path(self.store_root), Path(self.store_trunk))
+        if self.store_trunks:
+            return Branch(Path(self.store_root), [Path(trunk) for trunk in self.store_trunks])
         return Store(Path(self.store_root), self.store_limit)
 
     def variables(self, folder: Path) -> dict[str, str]:
@@ -76,6 +76,7 @@ def context_from_wire(data: dict[str, Any]) -> Context:
             **data,
             "places": Places(places["source"], links, places["listing"], places["root"]),
             "archlist": tuple(data["archlist"]),
+            "store_trunks": tuple(data["store_trunks"]),
             "environment": tuple((name, value) for name, value in data["environment"]),
         }
     )

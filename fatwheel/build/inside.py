@@ -38,6 +38,7 @@ class Message:
     project:     root is its folder's name below `sources`/project.
     compiler_id: digest of the toolchain's CUDA compilers.
     units:       of an earlier capture, for assembling.
+    trunk:       '' or the folder of one more store that may only be read, behind `store`.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Message:
     store: str
     incoming: str
     work: str
+    trunk: str = ""
 
     def to_line(self) -> str:
         data = asdict(self)
@@ -181,7 +183,7 @@ def _order(message: Message, *, with_project: bool) -> Order:
         variables=tuple(described["variables"].items()),
         store_root=str(Path(message.incoming, BRANCH)),
         store_limit=sys.maxsize,
-        store_trunk=message.store,
+        store_trunks=tuple(filter(None, (message.store, message.trunk))),
         work=str(work),
     )
 

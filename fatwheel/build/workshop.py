@@ -33,7 +33,7 @@ class Order:
     python:      the interpreter that runs the stand-ins for compilers.
     seeded:      whether nvcc has -frandom-seed.
     variables:   what compilers need besides PATH, LC_ALL and SOURCE_DATE_EPOCH.
-    store_trunk: '' or the folder of a store that may only be read (see `branch`).
+    store_trunks: the folders of stores that may only be read (see `branch`).
     work:        a folder of the workshop's own.
     """
 
@@ -47,7 +47,7 @@ class Order:
     variables: tuple[tuple[str, str], ...]
     store_root: str
     store_limit: int
-    store_trunk: str
+    store_trunks: tuple[str, ...]
     work: str
 
 
@@ -79,7 +79,7 @@ class Workshop:
             scratch=str(scratch),
             store_root=order.store_root,
             store_limit=order.store_limit,
-            store_trunk=order.store_trunk,
+            store_trunks=order.store_trunks,
         )
 
     def look_up(self, units: Sequence[Unit], fronts: Sequence[Front], threads: int) -> Lookup:

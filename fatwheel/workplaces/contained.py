@@ -25,13 +25,12 @@ from ..machine import cores, free_memory
 from ..model import Front, Host, Material, Target
 from ..prepare import (
     HOME,
+    Stores,
     is_seeded,
     log_folder,
-    open_store,
     own_work_folder,
     project_name,
     step,
-    store_folder,
     unpacked,
 )
 from ..toolchain.builds import build_of, compiler_id
@@ -52,12 +51,17 @@ class _Contained:
 
     @contextmanager
     def workplace(
-        self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
+        self,
+        target: Target,
+        fronts: tuple[Front, ...],
+        limits: Limits,
+        stores: Stores,
+        emit: Emit,
     ) -> Iterator[Workplace]:
         with own_work_folder() as work:
             sources = work / "sources"
             project = unpacked(target.recipe, sources / PROJECT, emit)
-            site = self._site(target, sources, work, emit)
+            site = self._site(target, sources, work, stores, emit)
             layout = layout_of(site.station.os)
             below = project.root.relative_to(sources / PROJECT)
             message = Message(
@@ -66,23 +70,28 @@ class _Contained:
                 seeded=is_seeded(target.toolchain), threads=limits.cpus,
                 description=layout.description, sources=layout.sources, store=layout.store,
                 incoming=layout.incoming, work=layout.work,
+                trunk=layout.trunk if stores.trunk else "",
             )  # fmt: skip
             with step(emit, "capture"):
                 captured = docker.capture(site, message, limits)
             yield _ContainedWorkplace(captured, captured, captured.lookup, captured.host, work)
 
-    def _site(self, target: Target, sources: Path, work: Path, emit: Emit) -> docker.Site:
+    def _site(
+        self, target: Target, sources: Path, work: Path, stores: Stores, emit: Emit
+    ) -> docker.Site:
         containers = target.toolchain.containers
         assert containers is not None, "engine_for saw to it"
         logs = log_folder(target)
         emit(Note(f"logs of the containers: {logs}"))
-        store_folder().mkdir(parents=True, exist_ok=True)
+        for folder in (stores.own, *stores.trunks):
+            folder.mkdir(parents=True, exist_ok=True)
         station = Station(
             image=self.image, os=containers.os, os_build=containers.os_build,
-            python=target.python, code=HOME / "fatwheel", sources=sources, store=store_folder(),
+            python=target.python, code=HOME / "fatwheel", sources=sources, store=stores.own,
+            trunk=stores.trunk,
         )  # fmt: skip
         return docker.Site(
-            self.engine, station, open_store(), work, logs, build_labels(logs.name, work)
+            self.engine, station, stores.open(), work, logs, build_labels(logs.name, work)
         )
 
 

@@ -36,7 +36,7 @@ KNOWS_ONLY = {
     "arch": {"errors"},
     "fatbin": {"errors", "arch"},
     "wheels": {"errors", "arch", "files", "mapped"},
-    "branch": {"files", "store"},
+    "branch": {"files", "vault", "store"},
     "build": {"errors", "arch", "model", "store", "branch", "fatbin"},
 }
 KNOW_DOCKER = (

@@ -22,7 +22,7 @@ class Stores:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trunk = Store(folder / "trunk", LIMIT)
-        self.branch = Branch(folder / "branch", folder / "trunk")
+        self.branch = Branch(folder / "branch", [folder / "trunk"])
         self.harvest = Harvest(folder / "branch", self.trunk)
 
     def files(self, name: str) -> dict[str, bytes]:

@@ -92,7 +92,7 @@ def test_an_answer_of_the_trunk_counts(bench: Bench) -> None:
     bench.compile(cuda_unit("a"))
     trunk = bench.context.store_root
     beside = dataclasses.replace(
-        bench.context, store_root=str(bench.folder / "branch"), store_trunk=trunk
+        bench.context, store_root=str(bench.folder / "branch"), store_trunks=(trunk,)
     )
     assert labels(bench.look_up(context=beside)) == [
         "b [sm_80,sm_86] host", "b [sm_90a]", "c host",

@@ -44,7 +44,7 @@ class Bench:
             name="demo-1.0", project=Project(self.root, "backend", (".",), (), 1_700_000_000),
             environment=self.environment, cxx=shutil.which("g++") or "g++", host_id="g++ 12",
             python=sys.executable, seeded=True, variables=(), store_root=str(self.folder / "store"),
-            store_limit=1 << 30, store_trunk="", work=str(self.folder / "work"),
+            store_limit=1 << 30, store_trunks=(), work=str(self.folder / "work"),
         )  # fmt: skip
         return dataclasses.replace(order, **changes)
 
@@ -126,7 +126,7 @@ def test_an_orders_path_comes_before_the_systems(bench: Bench) -> None:
 
 
 def test_a_store_that_may_only_be_read_has_a_branch_beside_it(bench: Bench) -> None:
-    order = bench.order(store_trunk=str(bench.folder / "trunk"))
+    order = bench.order(store_trunks=(str(bench.folder / "trunk"),))
     with laid_out(order, bench.root) as workshop:
         store = workshop.context(FRONTS).store()
     assert isinstance(store, Branch)
