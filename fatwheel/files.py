@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -49,6 +50,7 @@ _READ_PLAIN = (
 
 STALE = 86400.0  # seconds: a file still being written after that has no writer
 _CHUNK = 1 << 20
+_WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
 
 # Windows refuses to replace or delete a file that some process has open, if only for a moment
 # (a reader, a virus scanner). Elsewhere PermissionError is final.
@@ -59,10 +61,13 @@ _PATIENCE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if sys.platform == "win32" el
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become the file `path` when the block ends well.
 
-    When the block raises, `path` stays as it was and nothing is left beside it. The folder
-    must exist. Raises OSError.
+    When the block raises, `path` stays as it was and nothing is left beside it; what killed
+    writers left there is deleted. The folder must exist. Raises OSError.
     """
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    for left in path.parent.glob(".*.part"):
+        if _WRITTEN.fullmatch(left.name[1:-5]):
+            _remove_if_abandoned(left, left.name[1:])
+    part = path.with_name(f".{_written()}.part")
     try:
         with part.open("xb") as stream:
             yield stream
@@ -84,7 +89,7 @@ class Incoming:
     def file(self) -> Iterator[Path]:
         """A name for a new file; what still has that name at the end is deleted."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
+        part = self.folder / _written()
         try:
             yield part
         finally:
@@ -93,9 +98,20 @@ class Incoming:
     def sweep(self) -> None:
         """Delete the files whose writer is dead."""
         for part in files_below(self.folder):
-            with suppress(FileNotFoundError):
-                if _abandoned(part):
-                    remove(part)
+            _remove_if_abandoned(part, part.name)
+
+
+def _written() -> str:
+    """A name for a file while this process writes it."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def _remove_if_abandoned(part: Path, name: str) -> None:
+    """Delete a file that nobody writes any more, if that can be. name: as `_written` gave it, or
+    longer."""
+    with suppress(OSError):
+        if _abandoned(part, name):
+            remove(part)
 
 
 def _machine() -> str:
@@ -105,10 +121,10 @@ def _machine() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {ids}".encode()).hexdigest()[:12]
 
 
-def _abandoned(part: Path) -> bool:
+def _abandoned(part: Path, name: str) -> bool:
     if time.time() - part.lstat().st_mtime > STALE:
         return True
-    machine, _, rest = part.name.partition("-")
+    machine, _, rest = name.partition("-")
     pid = rest.partition("-")[0]
     return machine == _machine() and pid.isdigit() and not _alive(int(pid))
 

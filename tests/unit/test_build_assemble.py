@@ -131,13 +131,13 @@ def test_a_damaged_slice_is_made_again(bench: Bench) -> None:
     assert bench.object() == first
 
 
-@pytest.mark.parametrize("kind", ["slice", "host", "abi", "text", "cost", "seen"])
 @pytest.mark.parametrize(
-    "value",
-    [b"", b"null", b"[]", b"{}", b"7", b'["x"]', b"[" * 50_000, b'[{"text": 1}]', b"no fatbin",
-     b'[{"archlist": null, "files": [["x"]], "text": "x"}]', b'{"names": [], "layouts": {}}',
-     b'{"rss": "much", "cpu": null}', b'{"rss": -1, "cpu": 1e999}'],
-    ids=lambda value: value[:40].decode(),
+    ("kind", "value"),
+    [("slice", b""), ("slice", b"no fatbin"), ("host", b"no object"), ("abi", b"[7]"),
+     ("abi", b'{"names": [], "layouts": {}}'), ("text", b"{}"), ("text", b"[" * 50_000),
+     ("text", b'[7, {"text": 1}, {"archlist": null, "files": [["x"]], "text": "x"}]'),
+     ("cost", b'{"rss": "much", "cpu": null}'), ("cost", b'{"rss": -1, "cpu": NaN}')],
+    ids=lambda value: value[:40] if isinstance(value, str) else value[:40].decode(),
 )  # fmt: skip
 def test_sound_bytes_of_another_shape_are_as_nothing(bench: Bench, kind: str, value: bytes) -> None:
     """Whatever put them there: the store holds what it was given."""
