@@ -14,9 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,10 @@ each_number = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def chance() -> Iterator[random.Random]:
+def chance() -> random.Random:
     seed = int(os.environ.get("FATWHEEL_TEST_SEED", "0")) or random.randrange(1, 10**6)
     print(f"FATWHEEL_TEST_SEED={seed}")
-    yield random.Random(seed)
+    return random.Random(seed)
 
 
 def number_of(kills: int, share: float) -> int:
@@ -54,18 +53,14 @@ def number_of(kills: int, share: float) -> int:
 
 @dataclass
 class Victim:
-    """A command that is killed after some random time, at most `longest` seconds.
-
-    spans: how long it took where it ended before. alone: one run in how many kills the main process
-    alone; else its whole group goes.
-    """
+    """A command that is killed after some random time, at most `longest` seconds: half the times
+    its whole process group, else its first process alone. killed: how often it was."""
 
     command: list[str]
     variables: dict[str, str]
     log: Path
     longest: float
     killed: int = 0
-    said: list[str] = field(default_factory=list)
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as stream:
@@ -112,9 +107,8 @@ def assert_clean(bench: Workbench) -> None:
     left = [path for path in (bench.cache / "work").glob("*") if path.is_dir()]
     left += [*(bench.store / "incoming").glob("*"), *bench.cache.parent.rglob(".*.part")]
     assert left == [], "of what was killed something was left"
-    names = [
-        " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
-    ]
+    running = psutil.process_iter(["cmdline"])
+    names = [" ".join(process.info["cmdline"] or []) for process in running]
     assert not [name for name in names if str(bench.cache) in name], "something still runs"
 
 
@@ -200,15 +194,14 @@ def test_killed_thinning(
     selftest: tuple[Workbench, Outcome], bench: Workbench, chance: random.Random, kills: int
 ) -> None:
     wheel = selftest[1].wheel()
-    reference = sha256(
-        bench.wheel_in(bench.cache.parent / "reference", "thin", str(wheel), "--arch", "86")
-    )
-    command = bench.command("thin", str(wheel), "--arch", "86", "--out", str(bench.out))
+    words = ["thin", str(wheel), "--arch", "86"]
+    reference = sha256(bench.wheel_in(bench.cache.parent / "reference", *words))
+    command = bench.command(*words, "--out", str(bench.out))
     victim = Victim(command, bench.variables(), bench.cache / "killed.log", longest=1.5)
     for _ in range(number_of(kills, 0.2)):
         victim.kill(chance)
         assert {sha256(path) for path in bench.wheels()} <= {reference}, "an unfinished wheel"
-    assert sha256(bench.wheel_in(bench.out, "thin", str(wheel), "--arch", "86")) == reference
+    assert sha256(bench.wheel_in(bench.out, *words)) == reference
     assert [path.name for path in bench.out.iterdir()] == [bench.wheels()[0].name]
     assert victim.killed, "nothing was killed: the machine is too fast for this test"
 
