@@ -185,9 +185,9 @@ def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> N
         "wheel": "the wheel to check, for Windows or Linux",
         "key": "the public key, a PEM file, that must have signed the statement beside the wheel",
         "import": "also install it in a clean environment, with the torch that it was built for, "
-        "and import it",
+        "and import it: its code runs as you",
         "gpu": "also run it on this machine's GPU: whether it loads, from which code, how fast, "
-        "and whether its recipe's verify.py finds its results right",
+        "and whether its recipe's verify.py finds its results right; its code runs as you",
         "json": "print one JSON document instead of the report",
     },
 )
