@@ -63,6 +63,7 @@ _HELP = {
         "out": "folder for the wheels (default: dist)",
         "locked": "use nothing that this lock does not list: a wheel, or the W.whl.lock.json "
         "beside one; what you leave open is as it says",
+        "yes": "with --locked: do not ask before what the lock of another machine names is run",
         "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
         "sign": "sign the wheels' statements with this private key, a PEM file",
         "plan": "start nothing; print what would be made: wheels, images, containers with their "
@@ -85,6 +86,7 @@ def build(
     split: bool = False,
     out: str = "dist",
     locked: str | None = None,
+    yes: bool = False,
     find: str | None = None,
     sign: str | None = None,
     plan: bool = False,
@@ -132,7 +134,7 @@ def build(
             _show_plan(request, plan, json)
             return
         with ui.board() as emit:
-            wheels = pipeline.build(request, emit)
+            wheels = pipeline.build(request, emit, ui.consent(yes))
             thin_wheels = pipeline.split(wheels, request.sign, emit) if split else []
         ui.show_wheels(wheels)
         ui.show_edited(thin_wheels)
@@ -183,9 +185,9 @@ def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> N
         "wheel": "the wheel to check, for Windows or Linux",
         "key": "the public key, a PEM file, that must have signed the statement beside the wheel",
         "import": "also install it in a clean environment, with the torch that it was built for, "
-        "and import it",
+        "and import it: its code runs as you",
         "gpu": "also run it on this machine's GPU: whether it loads, from which code, how fast, "
-        "and whether its recipe's verify.py finds its results right",
+        "and whether its recipe's verify.py finds its results right; its code runs as you",
         "json": "print one JSON document instead of the report",
     },
 )

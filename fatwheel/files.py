@@ -13,9 +13,11 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +39,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
 
+# Of a name that links, or that no reader can open: ELOOP, or EMLINK on BSD; ENXIO for a socket.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
+_READ_PLAIN = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
 STALE = 86400.0  # seconds: a file still being written after that has no writer
 _CHUNK = 1 << 20
+_WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
 
 # Windows refuses to replace or delete a file that some process has open, if only for a moment
 # (a reader, a virus scanner). Elsewhere PermissionError is final.
@@ -55,10 +68,13 @@ class Readable(Protocol):
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become the file `path` when the block ends well.
 
-    When the block raises, `path` stays as it was and nothing is left beside it. The folder
-    must exist. Raises OSError.
+    When the block raises, `path` stays as it was and nothing is left beside it; what killed
+    writers left there is deleted. The folder must exist. Raises OSError.
     """
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    for left in path.parent.glob(".*.part"):
+        if _WRITTEN.fullmatch(left.name[1:-5]):
+            _remove_if_abandoned(left, left.name[1:])
+    part = path.with_name(f".{_written()}.part")
     try:
         with part.open("xb") as stream:
             yield stream
@@ -80,7 +96,7 @@ class Incoming:
     def file(self) -> Iterator[Path]:
         """A name for a new file; what still has that name at the end is deleted."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
+        part = self.folder / _written()
         try:
             yield part
         finally:
@@ -89,9 +105,20 @@ class Incoming:
     def sweep(self) -> None:
         """Delete the files whose writer is dead."""
         for part in files_below(self.folder):
-            with suppress(FileNotFoundError):
-                if _abandoned(part):
-                    remove(part)
+            _remove_if_abandoned(part, part.name)
+
+
+def _written() -> str:
+    """A name for a file while this process writes it."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def _remove_if_abandoned(part: Path, name: str) -> None:
+    """Delete a file that nobody writes any more, if that can be. name: as `_written` gave it, or
+    longer."""
+    with suppress(OSError):
+        if _abandoned(part, name):
+            remove(part)
 
 
 def _machine() -> str:
@@ -101,10 +128,10 @@ def _machine() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {ids}".encode()).hexdigest()[:12]
 
 
-def _abandoned(part: Path) -> bool:
-    if time.time() - part.stat().st_mtime > STALE:
+def _abandoned(part: Path, name: str) -> bool:
+    if time.time() - part.lstat().st_mtime > STALE:
         return True
-    machine, _, rest = part.name.partition("-")
+    machine, _, rest = name.partition("-")
     pid = rest.partition("-")[0]
     return machine == _machine() and pid.isdigit() and not _alive(int(pid))
 
@@ -156,6 +183,55 @@ def read(path: Path) -> bytes | None:
         return _patiently(path.read_bytes)
     except FileNotFoundError:
         return None
+
+
+def open_plain(path: Path) -> BinaryIO | None:
+    """A file to read, or None where there is none.
+
+    Links, folders, pipes and devices are no files: none is followed, and none is waited for.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        stream = os.fdopen(_patiently(lambda: os.open(path, _READ_PLAIN)), "rb")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:  # made into something else just now
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    return None
+
+
+def clear_away(path: Path) -> bool:
+    """Delete whatever has a name: a file, a link but not what it points to, a whole folder. False
+    where Windows keeps it."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path, ignore_errors=True)
+        return not os.path.lexists(path)
+    return remove(path)
+
+
+def leaves(folder: Path, depth: int) -> Iterator[Path]:
+    """What lies `depth` folders deep in a folder, whatever it is, and on the way there all that is
+    no folder; those deleted meanwhile may be left out."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except FileNotFoundError:
+        return
+    for path, is_folder in found:
+        if depth and is_folder:
+            yield from leaves(path, depth - 1)
+        else:
+            yield path
 
 
 def files_below(folder: Path) -> Iterator[Path]:

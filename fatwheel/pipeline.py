@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .arch import parse_gpu_list
 from .build.context import digest
 from .cache import cache_folder, others_in
 from .compiling import Means, compile_work
+from .consent import Agree, check_consent, refuse, remember
 from .engines.allot import Limits
 from .errors import UsageError
 from .events import Emit, Note, Planned, WheelMade
@@ -31,19 +33,22 @@ from .postlink.thin import thin_wheel
 from .prepare import (
     KERNELS,
     Asked,
+    Stores,
     code_digest,
     downloads_folder,
     open_store,
     resolve,
     step,
     store_folder,
+    users_stores,
 )
 from .proof import find_proofs
-from .provenance.beside import write_beside
+from .provenance.beside import LOCK, beside, write_beside
 from .provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
 from .provenance.locked import check_host, check_locked, read_lock_file
 from .provenance.lockfile import lock_bytes
 from .provenance.signing import Signer, load_signer
+from .store import Store
 from .toolchain.find import seed
 from .toolchain.packages import missing
 from .verify.wheel import check_wheel
@@ -110,12 +115,17 @@ class Making:
     meet: Callable[[Host], None]
 
 
-def build(request: BuildRequest, emit: Emit) -> list[WheelMade]:
-    """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay."""
+def build(request: BuildRequest, emit: Emit, agree: Agree = refuse) -> list[WheelMade]:
+    """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay.
+
+    agree: is asked before what the lock of a stranger names is fetched and run.
+    """
     check_front(request.front)
     signer = load_signer(request.sign) if request.sign else None
     asked, lock = asked_for(request)
     engine = engine_for(asked.toolchain, request.engine)
+    if request.locked and lock:
+        check_consent(lock, request.locked, engine, agree)
     _check_writable(request.out)
     _tell_of_others(emit)
     made: list[WheelMade] = []
@@ -232,10 +242,11 @@ def _build_target(
     making = Making(target, fronts, request.front, meet)
     made = _from_store(making, premises, engine, request.out, emit)
     if made is None:
-        made = make(making, premises, request.effort, emit)
+        made = make(making, premises, request.effort, users_stores(), emit)
     path, slices, compiled = made
-    beside = write_beside(path, premises.materials, {"engine": engine, **packer()}, signer)
-    emit(Note(f"{len(beside)} files beside the wheel say what it is made of"))
+    files = write_beside(path, premises.materials, {"engine": engine, **packer()}, signer)
+    remember(beside(path, LOCK).read_bytes(), path.name)
+    emit(Note(f"{len(files)} files beside the wheel say what it is made of"))
     result = WheelMade(
         path=str(path),
         size=path.stat().st_size,
@@ -258,13 +269,16 @@ def packer() -> dict[str, str]:
     return {"zlib": compressor()}
 
 
-def make(making: Making, premises: Premises, effort: Effort, emit: Emit) -> Made:
-    """Make a wheel, of slices that are in the store or are compiled now."""
+def make(
+    making: Making, premises: Premises, effort: Effort, stores: Stores, emit: Emit
+) -> Made:  # fmt: skip
+    """Make a wheel, of slices that are in the stores or are compiled now."""
     target = making.target
     means = _means(effort, target, premises)
     limits = Limits(means.jobs, means.memory)
-    with premises.workplace(target, making.fronts, limits, emit) as place:
-        return _make(making, place, means, effort.out, _wheel_key(making, premises), emit)
+    key = _wheel_key(making, premises)
+    with premises.workplace(target, making.fronts, limits, stores, emit) as place:
+        return _make(making, place, means, effort.out, stores.open(), key, emit)
 
 
 Made = tuple[Path, int, int]  # the wheel, its slices, how many of them were compiled
@@ -285,11 +299,11 @@ def _from_store(
     """The finished wheel, where these very inputs made it before."""
     store = open_store()
     key = _wheel_key(making, premises)
-    facts = store.get_json("built", key)
-    if not isinstance(facts, dict) or not store.has("wheel", key):
+    facts = _facts_of(store.get_json("built", key))
+    if facts is None:
         return None
-    making.meet(Host(**facts["host"]))
-    path = out / facts["file"]
+    making.meet(facts.host)
+    path = out / facts.file
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not store.copy_out("wheel", key, path):
@@ -299,14 +313,35 @@ def _from_store(
     emit(
         Planned(
             (making.target,), engine, making.front_mode, shards=0, jobs=0, memory=0,
-            units=facts["units"], slices=facts["slices"], hits=facts["slices"], work=0,
+            units=facts.units, slices=facts.slices, hits=facts.slices, work=0,
         )
     )  # fmt: skip
-    return path, facts["slices"], 0
+    return path, facts.slices, 0
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is kept with a finished wheel: its file's name, its units and slices, its host."""
+
+    file: str
+    units: int
+    slices: int
+    host: Host
+
+
+def _facts_of(found: Any) -> _Facts | None:
+    """What the store has of a wheel; None where it is something else."""
+    match found:
+        case {
+            "file": str(file), "units": int(units), "slices": int(slices),
+            "host": {"compiler": str(name), "compiler_id": str(id_), "python": str(python)},
+        } if Path(file).name == file and file.endswith(".whl"):  # fmt: skip
+            return _Facts(file, units, slices, Host(name, id_, python))
+    return None
 
 
 def _make(
-    making: Making, place: Workplace, means: Means, out: Path, key: str, emit: Emit
+    making: Making, place: Workplace, means: Means, out: Path, store: Store, key: str, emit: Emit
 ) -> Made:  # fmt: skip
     target, fronts, mode = making.target, making.fronts, making.front_mode
     lock = lock_of(target, place.host)
@@ -319,10 +354,9 @@ def _make(
         wheel = pack(upstream_wheel, place.scratch, target, lock, slices, fronts, mode)
         check_wheel(wheel, target, fronts)
         path = publish(wheel, out, "write the wheel")
-    store = open_store()
     store.put_file("wheel", key, path)
-    facts = {"file": path.name, "units": work.units, "slices": work.slices}
-    store.put_json("built", key, {**facts, "host": asdict(place.host)})
+    facts = _Facts(path.name, work.units, work.slices, place.host)
+    store.put_json("built", key, asdict(facts))
     return path, work.slices, work.slices - work.hits
 
 

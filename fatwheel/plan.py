@@ -18,6 +18,7 @@ from .store import Store
 
 # A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
 _FURTHER_IMAGE = 0.15
+_MOST = 1 << 50  # bytes or seconds: no job was ever measured to take as much
 # The next run of a unit may need a little more memory than the last one did.
 _HEADROOM = 1.05
 
@@ -55,12 +56,16 @@ def plan_work(lookup: Lookup, store: Store, recipe: Recipe) -> Work:
 
 def estimated(job: Job, store: Store, recipe: Recipe) -> Job:
     """The job with the memory (bytes) and seconds that it is expected to take."""
-    measured = store.get_json("cost", cost_key(job))
-    if isinstance(measured, dict):
-        memory, seconds = int(measured["rss"] * _HEADROOM), float(measured["cpu"])
-    else:
-        memory, seconds = _recipe_cost(job, recipe)
+    match store.get_json("cost", cost_key(job)):
+        case {"rss": int(rss), "cpu": int(cpu) | float(cpu)} if _plausible(rss, cpu):
+            memory, seconds = int(rss * _HEADROOM), float(cpu)
+        case _:
+            memory, seconds = _recipe_cost(job, recipe)
     return dataclasses.replace(job, memory=memory, seconds=seconds)
+
+
+def _plausible(*figures: float) -> bool:
+    return all(0 <= figure < _MOST for figure in figures)
 
 
 def make_shards(jobs: Iterable[Job], count: int) -> tuple[Shard, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .arch import ArchRequest, parse_arch_list
+from .branch import Branch
 from .build.context import Context, digest
 from .build.upstream import Project, Upstream
 from .build.workshop import Order, Workshop, laid_out, upstream_of
@@ -161,10 +162,39 @@ class Prepared:
         return self.workshop.context(fronts)
 
 
+@dataclass(frozen=True)
+class Stores:
+    """own: the folder of the store that a build writes to. trunk: that of one which it reads
+    besides, or None."""
+
+    own: Path
+    trunk: Path | None = None
+
+    @property
+    def trunks(self) -> tuple[Path, ...]:
+        return (self.trunk,) if self.trunk else ()
+
+    def open(self, scope: str = "") -> Store:
+        """What belongs to a scope (see `scope`), or, without one, finished wheels."""
+        if self.trunk:
+            return Branch(self.own, self.trunks, scope)
+        return Store(self.own, STORE_LIMIT, scope)
+
+
+def users_stores() -> Stores:
+    """What builds use: the store of this user alone."""
+    return Stores(store_folder())
+
+
 @contextmanager
-def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
-    """Unpack, capture, and lay out the view; the work folder goes when the block ends."""
-    recipe = target.recipe
+def prepared(
+    target: Target, tools: Tools, emit: Emit, stores: Stores | None = None
+) -> Iterator[Prepared]:
+    """Unpack, capture, and lay out the view; the work folder goes when the block ends.
+
+    stores: the user's unless others are named.
+    """
+    recipe, stores = target.recipe, stores or users_stores()
     with work_folder() as work:
         project = unpacked(recipe, work / "project", emit)
         order = Order(
@@ -176,10 +206,10 @@ def prepared(target: Target, tools: Tools, emit: Emit) -> Iterator[Prepared]:
             python=sys.executable,
             seeded=is_seeded(target.toolchain),
             variables=(),
-            store_root=str(store_folder()),
+            store_root=str(stores.own),
             store_limit=STORE_LIMIT,
             store_scope=scope_in_processes(recipe),
-            store_trunks=(),
+            store_trunks=tuple(map(str, stores.trunks)),
             work=str(work),
             refuge=str(cache_folder() / "refuge"),
         )
@@ -208,9 +238,9 @@ def is_seeded(toolchain: Toolchain) -> bool:
     return tuple(map(int, toolchain.cuda.split("."))) >= _SEEDED_SINCE
 
 
-def open_store(scope: str = "") -> Store:
-    """The user's store: what belongs to a scope (see `scope`), or finished wheels."""
-    return Store(store_folder(), STORE_LIMIT, scope)
+def open_store() -> Store:
+    """The user's store of finished wheels; what belongs to a scope is not seen through it."""
+    return users_stores().open()
 
 
 def store_folder() -> Path:

@@ -2,15 +2,13 @@
 
 Everything comes from the wheel's own lock: its pins, its recipe, its fronts; the checkout that
 runs this lends the code, and sources that lie beside a recipe. A finished wheel is never taken
-from the store.
+from the store, and nothing that is made gets there: the wheel may be anybody's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +16,14 @@ from typing import Any
 
 from .compare import compare_wheels
 from .compare.differences import Comparison
+from .consent import Agree, check_consent, is_own, refuse
 from .errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from .events import Emit, Note
 from .load import load_recipe
 from .model import Host, Target
 from .pipeline import Effort, Making, find_files, make, needed_files, publish
-from .prepare import KERNELS, STORE_VARIABLE, TOOLCHAINS
+from .prepare import KERNELS, Stores, store_folder
 from .provenance.buildlock import target_of
-from .provenance.foreign import foreign, publishers
 from .provenance.held import Held, read_held
 from .provenance.locked import host_changes
 from .sourcetree import tree_digest
@@ -42,8 +40,8 @@ FROM_STORE = (SLICES, NEVER)
 class RebuildRequest:
     """What `invoke rebuild` was asked for; None means the default.
 
-    from_store: 'slices', or 'never' for a build with an empty store. find: a folder in which
-    pinned files may lie. effort.out: where the rebuilt wheel is kept if it is another one.
+    from_store: 'slices', which the user's store may answer with, or 'never'. find: a folder in
+    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it is another one.
     """
 
     wheel: Path
@@ -78,8 +76,11 @@ class Rebuilt:
         }
 
 
-def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
-    """Build a wheel again. Raises a FatwheelError where that cannot be done."""
+def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebuilt:
+    """Build a wheel again. Raises a FatwheelError where that cannot be done.
+
+    agree: is asked before what a wheel from elsewhere names is fetched and run.
+    """
     if request.from_store not in FROM_STORE:
         raise UsageError(
             f"{request.from_store!r} is not a valid choice",
@@ -88,19 +89,20 @@ def rebuild(request: RebuildRequest, emit: Emit) -> Rebuilt:
         )
     held = read_held(request.wheel, KERNELS)
     _check_sources(held)
+    target = _with_costs(target_of(held.lock, held.archs))
+    engine = engine_for(target.toolchain, request.engine, foreign=not is_own(held.lock))
+    check_consent(held.lock, request.wheel, engine, agree)
     if _is_changed(held):
         emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
-    lock = foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
-    target = _with_costs(target_of(lock, held.archs))
-    engine = engine_for(target.toolchain, request.engine)
     if request.find:
         find_files(target, engine, request.find, emit)
     if engine == PROCESS:  # with images, it depends on which of them the engine has
         check_hosts(needed_files(target, engine))
-    with work_folder() as work, _store(request.from_store, work):
+    with work_folder() as work:
         premises = premises_for(target, engine, emit)
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
-        path, slices, compiled = make(making, premises, replace(request.effort, out=work), emit)
+        effort, stores = replace(request.effort, out=work), _stores(request.from_store, work)
+        path, slices, compiled = make(making, premises, effort, stores, emit)
         comparison = compare_wheels(request.wheel, path)
         kept = None
         if not comparison.identical:
@@ -151,18 +153,10 @@ def _with_costs(target: Target) -> Target:
     return target
 
 
-@contextmanager
-def _store(from_store: str, work: Path) -> Iterator[None]:
-    """With NEVER, a store of this build's own while the block lasts."""
-    before = os.environ.get(STORE_VARIABLE)
-    if from_store == NEVER:
-        os.environ[STORE_VARIABLE] = str(work / "store")
-    try:
-        yield
-    finally:
-        os.environ.pop(STORE_VARIABLE, None)
-        if before is not None:
-            os.environ[STORE_VARIABLE] = before
+def _stores(from_store: str, work: Path) -> Stores:
+    """A store of this build's own, which goes with it: what a wheel from anywhere leaves in one is
+    nobody else's. With SLICES, the user's is read besides."""
+    return Stores(work / "store", store_folder() if from_store == SLICES else None)
 
 
 def _tell_host(held: Held, emit: Emit, host: Host) -> None:

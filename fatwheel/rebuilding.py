@@ -15,10 +15,11 @@ from .ui.ending import reported
     positional=["wheel"],
     help={
         "wheel": "a wheel that `invoke build` made",
-        "engine": "where the work runs: process or docker (default: as for build; the wheel is the "
-        "same)",
+        "engine": "where the work runs: process or docker (default: as for build; but docker, "
+        "where that can be, for a wheel that was not built here)",
         "from-store": "slices: what was compiled before is taken from the store; never: everything "
         "is compiled, with an empty store (default: slices)",
+        "yes": "do not ask before code of a wheel that was not built here is run",
         "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
         "shards": "workers to spread the work over (default: one per architecture)",
         "jobs": "compiler calls at a time (default: one per core)",
@@ -33,6 +34,7 @@ def rebuild(
     wheel: str,
     engine: str | None = None,
     from_store: str = "slices",
+    yes: bool = False,
     find: str | None = None,
     shards: str | None = None,
     jobs: str | None = None,
@@ -44,9 +46,9 @@ def rebuild(
     Build a wheel again from its own lock, and compare the bytes.
 
     Recipe, pins and architectures are the wheel's, whatever this checkout would use today; a
-    finished wheel in the store is not used. It runs code that the wheel names, as every build runs
-    its project's: of a wheel that you do not trust, use --engine docker. Where the result is
-    another wheel, a report says what differs, and the exit code is 15.
+    finished wheel in the store is not used, and nothing is written to it. Of a wheel that was not
+    built on this machine it says first what would run, and asks. Where the result is another wheel,
+    a report says what differs, and the exit code is 15.
 
       invoke rebuild dist/causal_conv1d-1.5.2+cu130torch2.11.sm86-cp311-cp311-linux_x86_64.whl
       invoke rebuild W.whl --from-store never
@@ -66,7 +68,8 @@ def rebuild(
         )
         place = None if find is None else folder_of("--find", find)
         with ui.board() as emit:
-            rebuilt = build_again(RebuildRequest(path, engine, from_store, place, effort), emit)
+            request = RebuildRequest(path, engine, from_store, place, effort)
+            rebuilt = build_again(request, emit, ui.consent(yes))
         show = ui.show_json if json else ui.show_rebuild
         show(rebuilt.to_json())
         if not rebuilt.comparison.identical:

@@ -1,15 +1,15 @@
 """The content-addressed store that slices, host objects, texts, costs and wheels live in.
 
     objects/ab/<sha256>      bytes, named by their own digest
-    refs/<kind>/ab/<key>     {"sha256", "size"}: which object answers a key
+    refs/<kind>/ab/<key>     which object answers a key (see `vault`)
     incoming/                files being written; one whose writer is dead is deleted
     lock                     held while an object and its ref are published, and while things
                              are deleted; holds the approximate sum of the objects' sizes
 
 Every process that shares a folder may read, put and evict at any time. Readers take no lock:
-bytes are checked against their name on every read, and whatever is missing or damaged is
-reported as absent, so that the caller makes it again. A killed process leaves at worst an
-object without a ref, which the next eviction deletes.
+bytes are checked against their name whenever a key is asked for, and whatever is missing, damaged
+or not even a file is reported as absent, so that the caller makes it again; a put then replaces
+it. A killed process leaves at worst an object without a ref, which the next eviction deletes.
 
 A ref's modification time says when it was last used: least recently used goes first.
 
@@ -32,20 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import (
-    Incoming,
-    Readable,
-    copy,
-    digest_of,
-    disk_error,
-    files_below,
-    locked,
-    move,
-    read,
-    remove,
-    replacing,
-    sync_file,
-)
+from .files import Incoming, Readable, clear_away, copy, disk_error, leaves, sync_file
+from .vault import Ref, Vault, ref_text, write_total
 
 TOUCH_AFTER = 60.0  # seconds: uses closer together are not worth a write
 RECENT = 3600.0  # seconds: what was used since then goes only if the limit demands it
@@ -53,8 +41,6 @@ LOW_WATER = 0.9  # of the limit: how far an automatic eviction goes, so that few
 
 _KIND = re.compile(r"[a-z]+")
 _KEY = re.compile(r"[0-9a-f]{8,128}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_LEDGER_WIDTH = 20  # digits: written in place, so always as many
 
 
 @dataclass(frozen=True)
@@ -78,20 +64,6 @@ class Damage:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Ref:
-    """A ref as found on disk."""
-
-    path: Path
-    sha256: str
-    size: int
-    used: float
-
-
-class _DamagedError(Exception):
-    """An object is not what its name says, found while it was being copied."""
-
-
 class Store:
     """A store under the folder `root`, kept to about `limit` bytes of objects.
 
@@ -107,6 +79,7 @@ class Store:
         self.root = root
         self.limit = limit
         self.scope = scope
+        self._vault = Vault(root)
         self._incoming = Incoming(root / "incoming")
         self._swept = False
 
@@ -116,40 +89,43 @@ class Store:
         """The bytes under a key, checked; None where there are none or they are damaged."""
         path = self._ref_path(kind, key)
         with self._errors("read the store"):
-            ref = _read_ref(path)
-            if ref is not None:
-                data = read(self._object(ref.sha256))
-                if data is not None and hashlib.sha256(data).hexdigest() == ref.sha256:
-                    _touch(ref)
-                    return data
-            self._drop(path)
-            return None
+            ref = self._vault.ref(path)
+            data = self._vault.read(ref) if ref else None
+            if ref is None or data is None:
+                self._drop(path)
+                return None
+            self._touch(ref)
+            return data
 
     def copy_out(self, kind: str, key: str, path: Path) -> bool:
         """Write a key's bytes to `path`, atomically; False where absent. Raises OSError."""
         ref_path = self._ref_path(kind, key)
-        ref = _read_ref(ref_path)
-        if ref is not None and self._copy(ref, path):
-            _touch(ref)
+        ref = self._vault.ref(ref_path)
+        if ref is not None and self._vault.copy(ref, path):
+            self._touch(ref)
             return True
         self._drop(ref_path)
         return False
 
     def digest(self, kind: str, key: str) -> str | None:
-        """The sha256 of what is under a key; its bytes are not read, only seen to be there."""
+        """The sha256 of the bytes under a key, which are read and checked; None as for `get`."""
         path = self._ref_path(kind, key)
         with self._errors("read the store"):
-            ref = _read_ref(path)
-            return ref.sha256 if ref is not None and self._present(ref) else None
+            ref = self._vault.ref(path)
+            sound = ref and self._vault.measured(ref.sha256) == (ref.sha256, ref.size)
+            return ref.sha256 if ref and sound else None
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether there is something under a key; cheap, its bytes are not read."""
+        """Whether there is something sound under a key: what `get` would give now."""
         return self.digest(kind, key) is not None
 
     def get_json(self, kind: str, key: str) -> Any:
-        """What `put_json` put under a key, or None."""
+        """What `put_json` put under a key, or None. It may have any shape."""
         data = self.get(kind, key)
-        return None if data is None else json.loads(data)
+        try:
+            return None if data is None else json.loads(data)
+        except (ValueError, RecursionError):
+            return None
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -176,16 +152,18 @@ class Store:
         """Forget a key; its object goes with the next eviction, unless another key names it."""
         path = self._ref_path(kind, key)
         with self._errors("delete from the store"):
-            remove(path)
+            clear_away(path)
 
     # -- housekeeping ----------------------------------------------------------------------
 
     def usage(self) -> list[Usage]:
         """What each kind holds, by name."""
-        kinds: dict[str, list[_Ref]] = {}
+        kinds: dict[str, list[Ref]] = {}
         with self._errors("read the store"):
-            for ref in self._refs():
-                kinds.setdefault(_kind_of(ref.path), []).append(ref)
+            for path in self._vault.ref_places():
+                ref = self._vault.ref(path)
+                if ref is not None:
+                    kinds.setdefault(self._vault.named(path)[0], []).append(ref)
         return [
             Usage(
                 kind,
@@ -203,29 +181,30 @@ class Store:
 
     def clear(self, kind: str | None = None) -> int:
         """Delete everything, or everything of one kind; bytes freed."""
-        folder = self.root / "refs" if kind is None else self._kind_folder(kind)
+        places = leaves(self._kind_folder(kind), 1) if kind else self._vault.ref_places()
         with self._errors("clean the store"):
-            for path in files_below(folder):
-                remove(path)
+            for path in places:
+                clear_away(path)
         return self._shrink(sys.maxsize, sys.maxsize, keep=None)
 
     def check(self) -> list[Damage]:
-        """Read every entry; those that are damaged, which are deleted."""
+        """Read every entry; those that are damaged. They are deleted, and what no entry needs."""
+        found = []
         with self._errors("check the store"):
-            found = []
-            for path in files_below(self.root / "refs"):
-                reason = self._fault(path)
+            for path in self._vault.ref_places():
+                reason = self._vault.fault(path)
                 if reason:
-                    self._drop(path)
-                    found.append(Damage(_kind_of(path), path.name, reason))
-            return found
+                    self._vault.drop(path)
+                    found.append(Damage(*self._vault.named(path), reason))
+        self._shrink(sys.maxsize, sys.maxsize, keep=None)
+        return found
 
     # -- inside ----------------------------------------------------------------------------
 
     def _kind_folder(self, kind: str) -> Path:
         if not _KIND.fullmatch(kind):
             raise ValueError(f"{kind!r} is not a kind of the store")
-        return self.root / "refs" / kind
+        return self._vault.refs / kind
 
     def _ref_path(self, kind: str, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -234,40 +213,16 @@ class Store:
             key = hashlib.sha256(f"{self.scope} {key}".encode()).hexdigest()
         return self._kind_folder(kind) / key[:2] / key
 
-    def _object(self, sha256: str) -> Path:
-        return self.root / "objects" / sha256[:2] / sha256
+    def _drop(self, ref_path: Path) -> None:
+        """An entry turned out to be damaged, or is not there."""
+        self._vault.drop(ref_path)
 
-    def _present(self, ref: _Ref) -> bool:
-        try:
-            return self._object(ref.sha256).stat().st_size == ref.size
-        except FileNotFoundError:
-            return False
-
-    def _intact(self, sha256: str) -> bool:
-        return digest_of(self._object(sha256)) == sha256
-
-    def _fault(self, ref_path: Path) -> str | None:
-        """What is wrong with an entry, if anything is."""
-        if not ref_path.exists():
-            return None  # deleted since it was listed
-        ref = _read_ref(ref_path)
-        if ref is None:
-            return "its ref cannot be read"
-        if not self._present(ref):
-            return f"object {ref.sha256} is missing or has another size"
-        return None if self._intact(ref.sha256) else f"object {ref.sha256} has other bytes"
-
-    def _copy(self, ref: _Ref, path: Path) -> bool:
-        try:
-            source = self._object(ref.sha256).open("rb")
-        except FileNotFoundError:
-            return False
-        with source, suppress(_DamagedError):
-            with replacing(path) as out:
-                if copy(source, out)[0] != ref.sha256:
-                    raise _DamagedError
-            return True
-        return False
+    def _touch(self, ref: Ref) -> None:
+        """Note that a ref was used."""
+        if abs(time.time() - ref.used) > TOUCH_AFTER:
+            # Gone since, or a store that may only be read: then there is nothing to note.
+            with suppress(OSError):
+                os.utime(ref.path)
 
     def _put(self, ref_path: Path, source: Readable) -> str:
         with self._errors("write to the store"):
@@ -288,17 +243,17 @@ class Store:
 
         Under the lock, or an eviction could delete the object between these two steps.
         """
-        with locked(self.root / "lock") as ledger:
-            total = self._total(ledger)
-            if not self._intact(sha256):
+        with self._vault.locked() as ledger:
+            total = self._vault.total(ledger)
+            if self._vault.measured(sha256) != (sha256, size):
                 # Counted before it is there: a kill in between makes the next scan come early,
                 # never late.
                 total += size
-                _write_total(ledger, total)
-                move(part, self._object(sha256))
-            ref = _read_ref(ref_path)
-            if ref is not None and ref.sha256 == sha256:
-                _touch(ref)
+                write_total(ledger, total)
+                self._vault.place(part, self._vault.object(sha256))
+            ref = self._vault.ref(ref_path)
+            if ref is not None and (ref.sha256, ref.size) == (sha256, size):
+                self._touch(ref)
             else:
                 self._write_ref(ref_path, sha256, size)
             return total
@@ -306,69 +261,45 @@ class Store:
     def _write_ref(self, ref_path: Path, sha256: str, size: int) -> None:
         with self._incoming.file() as part:
             with part.open("xb") as stream:
-                stream.write(json.dumps({"sha256": sha256, "size": size}).encode())
+                stream.write(ref_text(ref_path, sha256, size))
                 sync_file(stream)
-            move(part, ref_path)
-
-    def _drop(self, ref_path: Path) -> None:
-        """Delete a damaged or dangling entry, unless it was put again meanwhile.
-
-        Where that is not possible (a store that may only be read) the entry is just absent.
-        """
-        try:
-            if not ref_path.exists():
-                return
-            with locked(self.root / "lock"):
-                ref = _read_ref(ref_path)
-                if ref is not None and self._intact(ref.sha256):
-                    return
-                remove(ref_path)
-                if ref is not None:
-                    remove(self._object(ref.sha256))
-        except OSError:
-            return
+            self._vault.place(part, ref_path)
 
     def _shrink(self, limit: int, low: int, keep: Path | None) -> int:
-        """Delete what no ref names, then, least recently used first, old entries down to `low`
-        bytes and recent ones down to `limit`, but never `keep`; bytes freed."""
+        """Delete what is damaged or named by no ref, then, least recently used first, old entries
+        down to `low` bytes and recent ones down to `limit`, but never `keep`; bytes freed."""
         if not self.root.is_dir():
             return 0
-        with self._errors("clean the store"), locked(self.root / "lock") as ledger:
+        vault = self._vault
+        with self._errors("clean the store"), vault.locked() as ledger:
             self._incoming.sweep()
-            refs = sorted(self._refs(), key=lambda ref: ref.used)
-            sizes = {path.name: path.stat().st_size for path in files_below(self.root / "objects")}
-            before = sum(sizes.values())
-            holders = Counter(ref.sha256 for ref in refs)
-            total = before
-            for sha256 in set(sizes) - set(holders):
-                total -= self._delete(sha256, sizes)
+            refs = sorted(self._sound_refs(), key=lambda ref: ref.used)
+            sizes = {path: path.lstat().st_size for path in vault.object_places()}
+            before = total = sum(sizes.values())
+            holders = Counter(vault.object(ref.sha256) for ref in refs)
+            for path in set(sizes) - set(holders):
+                total -= sizes[path] if clear_away(path) else 0
             recent = time.time() - RECENT
             for ref in refs:
                 if total <= (low if ref.used < recent else limit):
                     break
-                if ref.path == keep or not remove(ref.path):
+                if ref.path == keep or not clear_away(ref.path):
                     continue
-                holders[ref.sha256] -= 1
-                if not holders[ref.sha256]:
-                    total -= self._delete(ref.sha256, sizes)
-            _write_total(ledger, total)
+                path = vault.object(ref.sha256)
+                holders[path] -= 1
+                if not holders[path] and clear_away(path):
+                    total -= sizes.get(path, 0)
+            write_total(ledger, total)
             return before - total
 
-    def _delete(self, sha256: str, sizes: dict[str, int]) -> int:
-        """Delete an object of one of `sizes`; bytes freed."""
-        return sizes.get(sha256, 0) if remove(self._object(sha256)) else 0
-
-    def _refs(self) -> Iterator[_Ref]:
-        for path in files_below(self.root / "refs"):
-            ref = _read_ref(path)
+    def _sound_refs(self) -> Iterator[Ref]:
+        """All refs; what only lies in the place of one is deleted."""
+        for path in self._vault.ref_places():
+            ref = self._vault.ref(path)
             if ref is not None:
                 yield ref
-
-    def _total(self, ledger: io.FileIO) -> int:
-        text = ledger.read(_LEDGER_WIDTH)
-        if text.isdigit():
-            return int(text)
-        return sum(path.stat().st_size for path in files_below(self.root / "objects"))
+            else:
+                clear_away(path)
 
     @contextmanager
     def _errors(self, doing: str, where: Path | None = None) -> Iterator[None]:
@@ -377,34 +308,3 @@ class Store:
             yield
         except OSError as error:
             raise disk_error(error, doing, where or self.root, "FATWHEEL_CACHE=FOLDER") from error
-
-
-def _kind_of(ref_path: Path) -> str:
-    return ref_path.parent.parent.name
-
-
-def _read_ref(path: Path) -> _Ref | None:
-    """A ref, or None where there is none or its text is damaged."""
-    text = read(path)
-    try:
-        if text is not None:
-            fields = json.loads(text)
-            sha256, size = fields["sha256"], fields["size"]
-            if _SHA256.fullmatch(sha256) and isinstance(size, int):
-                return _Ref(path, sha256, size, used=path.stat().st_mtime)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return None
-
-
-def _touch(ref: _Ref) -> None:
-    """Note that a ref was used."""
-    if abs(time.time() - ref.used) > TOUCH_AFTER:
-        # Gone since, or a store that may only be read: then there is nothing to note.
-        with suppress(OSError):
-            os.utime(ref.path)
-
-
-def _write_total(ledger: io.FileIO, total: int) -> None:
-    ledger.seek(0)
-    ledger.write(f"{total:0{_LEDGER_WIDTH}d}".encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .cache import cache_folder
 from .doctor.gpu import ask_gpu
-from .events import Emit
+from .events import Emit, Note
 from .prepare import KERNELS, TOOLCHAINS
 from .provenance.signing import load_key
 from .runtime.tried import Places, Tried, try_gpu, try_import
@@ -61,6 +61,7 @@ def _tried(wheel: Path, report: Report, name: str, attempt: Try, emit: Emit) -> 
     if doubtful:
         why = f"not tried, because of {', '.join(doubtful)}: its code may be anybody's"
         return replace(report, checks=(*report.checks, Check(name, (warning(why),))))
+    emit(Note(f"the code of {wheel.name} runs now: as you, with your files and your network"))
     tried = attempt(wheel, report.evidence, emit)
     return replace(report, checks=(*report.checks, *tried.checks), runtime=tried.figures)
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
-from ..errors import CompileError, OutOfMemoryError
+from ..errors import CompileError, FormatError, OutOfMemoryError
 from ..fatbin.container import Entry
 from ..fatbin.parity import check_parity
 from ..fatbin.stitch import nvcc_order, stitch_object
@@ -53,7 +54,12 @@ def look_up_text(texts: Texts, context: Context, job: Job) -> None:
 def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front]) -> bytes:
     """The unit's finished object. Raises CompileError, StitchError or OutOfMemoryError."""
     texts = Texts(context, store)
-    found = _from_store(texts, context, store, unit, fronts)
+    try:
+        found = _from_store(texts, context, store, unit, fronts)
+    except FormatError:
+        # Sound bytes, but no slice or no object: they are made again, or the error comes again.
+        _forget(texts, context, store, unit, fronts)
+        found = None
     if found is None:
         _compile(texts, context, store, unit, fronts)
         found = _from_store(texts, context, store, unit, fronts)
@@ -74,7 +80,7 @@ def _from_store(
     if host is None or unit.kind == "c++":
         return host
     entries: list[Entry] = []
-    abis: list[dict[str, str | None] | None] = []
+    abis: list[Any] = []
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
         for code in front.codes:
@@ -92,13 +98,31 @@ def _from_store(
     return stitch_object(host, nvcc_order(entries))
 
 
-def _agree(abis: Sequence[dict[str, str | None] | None]) -> bool:
+def _agree(abis: Sequence[Any]) -> bool:
     """Whether slices are known to have the same kernels with the same parameters."""
-    if any(abi is None for abi in abis):
-        return False
-    names = {abi["names"] for abi in abis if abi}
-    layouts = {abi["layouts"] for abi in abis if abi and abi["layouts"]}
+    names: set[str] = set()
+    layouts: set[str] = set()
+    for abi in abis:
+        match abi:
+            case {"names": str(name), "layouts": None | str() as layout}:
+                names.add(name)
+                layouts |= {layout} if layout else set()
+            case _:
+                return False
     return len(names) <= 1 and len(layouts) <= 1
+
+
+def _forget(
+    texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
+) -> None:
+    """Make a unit's host object and slices absent."""
+    text = texts.recorded(unit, HOST_PASS)
+    if text:
+        store.remove("host", host_key(context, unit, text))
+    for front in fronts:
+        text = texts.recorded(unit, pass_of(front))
+        for code in front.codes if text else ():
+            store.remove("slice", slice_key(context, unit, front, code, text or ""))
 
 
 def _compile(

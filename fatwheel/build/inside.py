@@ -40,6 +40,7 @@ class Message:
     compiler_id: digest of the toolchain's CUDA compilers.
     scope:       of the build's entries in the store.
     units:       of an earlier capture, for assembling.
+    trunk:       '' or the folder of one more store that may only be read, behind `store`.
     """
 
     task: str
@@ -56,6 +57,7 @@ class Message:
     store: str
     incoming: str
     work: str
+    trunk: str = ""
 
     def to_line(self) -> str:
         data = asdict(self)
@@ -185,7 +187,10 @@ def _order(message: Message, *, with_project: bool) -> Order:
         store_root=str(Path(message.incoming, BRANCH)),
         store_limit=sys.maxsize,
         store_scope=message.scope,
-        store_trunks=(str(Path(message.sources, LEARNED)), message.store),
+        store_trunks=(
+            str(Path(message.sources, LEARNED)),
+            *filter(None, (message.store, message.trunk)),
+        ),
         work=str(work),
         refuge=str(work / "refuge"),
     )

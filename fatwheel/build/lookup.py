@@ -43,7 +43,9 @@ def look_up(
     jobs = [job for unit in units for job in jobs_of(unit, fronts_of(unit))]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda job: look_up_text(texts, context, job), jobs))
-    pending = tuple(part for job in jobs if (part := missing(texts, context, store, job)))
+        # Side by side: all that the store answers with is read.
+        parts = list(pool.map(lambda job: missing(texts, context, store, job), jobs))
+    pending = tuple(part for part in parts if part)
     slices = sum(len(job.front.codes) for job in jobs if job.front)
     lacking = sum(len(job.front.codes) for job in pending if job.front)
     again = _archlist_units(pending, texts, context)

@@ -159,7 +159,7 @@ class Texts:
 
     def _variants(self, unit: Unit, pass_: str) -> list[dict[str, Any]]:
         found = self._store.get_json("text", self._key(unit, pass_))
-        return found if isinstance(found, list) else []
+        return list(filter(_is_variant, found)) if isinstance(found, list) else []
 
     def _key(self, unit: Unit, pass_: str) -> str:
         context = self._context
@@ -223,6 +223,21 @@ def unit_header(unit: Unit, archlist: tuple[int, ...], family: Family) -> str:
         f"#define __CUDA_ARCH_LIST__ {','.join(map(str, archlist))}\n"
         + family.anchor(f"fw_unit_{digest('anchor', unit.name)[:16]}")
     )
+
+
+def _is_variant(found: Any) -> bool:
+    """Whether something is a record as `Texts.record` writes it."""
+    match found:
+        case {"text": str(), "archlist": None | list(), "files": list(files)}:
+            return all(_is_file(file) for file in files)
+    return False
+
+
+def _is_file(found: Any) -> bool:
+    match found:
+        case [str(), None | str(), bool()]:
+            return True
+    return False
 
 
 def _read_text(path: Path, volatile: re.Pattern[bytes] | None) -> tuple[str, list[str]]:

@@ -234,8 +234,11 @@ def _abi(keep: Path, code: str) -> dict[str, str | None]:
 
 
 def load_slice(data: bytes) -> tuple[Entry, ...]:
-    """The raw entries of a stored slice."""
-    return parse_containers(data)[0].entries
+    """The raw entries of a stored slice. FormatError where it is none."""
+    containers = parse_containers(data)
+    if len(containers) != 1:
+        raise FormatError(f"{len(containers)} containers are no slice")
+    return containers[0].entries
 
 
 def _has_host(texts: Texts, context: Context, store: Store, unit: Unit) -> bool:

@@ -35,7 +35,7 @@ class Layout:
     description: what the image says of itself, JSON.
     code:        where fatwheel is mounted: the folder that holds the package.
     sources:     the unpacked project, or its captured files; read-only.
-    store:       the store; read-only.
+    store:       the store; read-only. trunk: one more, for builds with a store of their own.
     incoming:    the only writable mount.
     work:        where work folders are made.
     home:        of the image's own files.
@@ -50,6 +50,7 @@ class Layout:
     code: str
     sources: str
     store: str
+    trunk: str
     incoming: str
     work: str
     cuda: str
@@ -91,6 +92,7 @@ LINUX = Layout(
     code="/fatwheel/code",
     sources="/fatwheel/sources",
     store="/fatwheel/store",
+    trunk="/fatwheel/trunk",
     incoming="/fatwheel/incoming",
     work="/fatwheel/incoming/work",
     cuda="/opt/fatwheel/cuda",
@@ -106,6 +108,7 @@ WINDOWS = Layout(
     code=r"C:\fw\code",
     sources=r"C:\fw\sources",
     store=r"C:\fw\store",
+    trunk=r"C:\fw\trunk",
     incoming=r"C:\fw\incoming",
     work=r"C:\b",
     cuda=r"C:\cuda",

@@ -21,7 +21,7 @@ class Station:
     python:  as in '3.11'.
     code:    the folder of the package `fatwheel`.
     sources: the folder with the project, and with what capture found in it.
-    store:   the store's folder.
+    store:   the store's folder. trunk: of one more store that is read besides.
     """
 
     image: str
@@ -31,6 +31,7 @@ class Station:
     code: Path
     sources: Path
     store: Path
+    trunk: Path | None = None
 
     def container(self, purpose: str, incoming: Path, limits: Limits) -> ContainerSpec:
         """The container for a purpose, which may write to `incoming` and nowhere else."""
@@ -47,6 +48,7 @@ class Station:
                 Mount(str(self.code), layout.package, writable=False),
                 Mount(str(self.sources), layout.sources, writable=False),
                 Mount(str(self.store), layout.store, writable=False),
+                *self._trunk(layout.trunk),
                 Mount(str(incoming), layout.incoming, writable=True),
             ),
             cpus=limits.cpus,
@@ -54,3 +56,6 @@ class Station:
             os=self.os,
             os_build=self.os_build,
         )
+
+    def _trunk(self, place: str) -> tuple[Mount, ...]:
+        return (Mount(str(self.trunk), place, writable=False),) if self.trunk else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .asking import consent
 from .boards import LiveBoard, PlainBoard, board
 from .comparisons import show_comparison
 from .health import show_health, show_setup
@@ -25,6 +26,7 @@ __all__ = [
     "LiveBoard",
     "PlainBoard",
     "board",
+    "consent",
     "show_bench",
     "show_bench_markdown",
     "show_cache",

@@ -85,7 +85,8 @@ class PlainBoard:
 
 
 class LiveBoard:
-    """An Emit that keeps a live picture at the foot of a terminal."""
+    """An Emit that keeps a live picture at the foot of a terminal, from the first event on: until
+    then, somebody may be asked something."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -100,7 +101,6 @@ class LiveBoard:
         )
 
     def __enter__(self) -> LiveBoard:
-        self._live.start()
         return self
 
     def __exit__(
@@ -115,6 +115,7 @@ class LiveBoard:
         """Take in an event; from any thread."""
         with self._lock:
             self._standing.note(event, self._clock())
+        self._live.start()
         # Printed outside the lock: the thread that refreshes the picture takes the console's
         # lock first and ours second.
         _report(self._console, event)

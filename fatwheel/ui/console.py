@@ -63,8 +63,25 @@ def _console(stream: IO[str]) -> Console:
 
 def _interactive(stream: IO[str]) -> bool:
     """Whether a person looks at it: a terminal that can move its cursor, and not in CI."""
-    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return stream.isatty() and not in_ci and os.environ.get("TERM") not in ("dumb", "unknown")
+    return stream.isatty() and not _is_in_ci() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def _is_in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def is_anybody_there() -> bool:
+    """Whether somebody can be asked: they see what is written, and what they type is read."""
+    if _is_in_ci() or sys.stdin is None:
+        return False
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def answer_to(question: str) -> str:
+    """What is typed after a question; nothing where the input has ended."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline()
 
 
 # -- layout --------------------------------------------------------------------------------------

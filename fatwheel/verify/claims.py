@@ -46,7 +46,7 @@ class Front:
 
 @dataclass(frozen=True)
 class Unit:
-    """slices: sha256 in hex by image; None where it was not known."""
+    """slices: sha256 in hex by image; None, which is wrong, where none is named."""
 
     name: str
     slices: Mapping[str, str | None]

@@ -3,7 +3,7 @@
 The record has the sha256 of each unit's slices as the store kept them, and stitching copies them
 verbatim. A linker may leave a unit out, or bring device code of a library; so a unit that is not
 there at all, or a container that no unit accounts for, may be right. Both together are not, nor is
-a record that accounts for none.
+a record that accounts for none, or that leaves a slice's digest out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ def slice_findings(units: Sequence[Unit], binaries: Sequence[BinarySlices]) -> I
     there = _all_of(binaries)
     named = frozenset(slice_ for unit in units for slice_ in _named(unit))
     absent, in_part = _sorted_out(units, there)
-    strange, strange_in_part = _strange(units, named, binaries)
+    strange, strange_in_part = _strange(named, binaries)
+    untold = [
+        f"{unit.name}: {image}" for unit in units for image, sha256 in unit.slices.items()
+        if not sha256
+    ]  # fmt: skip
+    if untold:
+        yield wrong("it does not say which slices these are", details=shorten(untold))
     if in_part:
         yield wrong("slices that it names are not in the wheel", details=shorten(in_part))
     if strange_in_part:
@@ -63,19 +69,16 @@ def _sorted_out(units: Iterable[Unit], there: _Named) -> tuple[list[str], list[s
     return absent, in_part
 
 
-def _strange(
-    units: Iterable[Unit], named: _Named, binaries: Iterable[BinarySlices]
-) -> tuple[list[str], list[str]]:
+def _strange(named: _Named, binaries: Iterable[BinarySlices]) -> tuple[list[str], list[str]]:
     """Containers of no unit, and those of which only a part is of one.
 
     What was linked from relocatable code is made by the linker, and named nowhere.
     """
-    untold = {image for unit in units for image, sha256 in unit.slices.items() if not sha256}
     whole: list[str] = []
     in_part: list[str] = []
     for binary in binaries:
         for number, container in enumerate(() if binary.relocatable else binary.containers):
-            slices = frozenset(one for one in container.items() if one[0] not in untold)
+            slices = frozenset(container.items())
             others = sorted(image for image, _ in slices - named)
             if others:
                 place = f"{binary.path}, container {number}: {', '.join(others)}"

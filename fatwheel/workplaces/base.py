@@ -16,6 +16,7 @@ from ..engines.allot import Limits
 from ..engines.base import Engine
 from ..events import Emit
 from ..model import Front, Host, Material, Target
+from ..prepare import Stores
 from ..store import Store
 
 
@@ -66,6 +67,12 @@ class Premises(Protocol):
     def memory(self) -> int: ...
 
     def workplace(
-        self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
+        self,
+        target: Target,
+        fronts: tuple[Front, ...],
+        limits: Limits,
+        stores: Stores,
+        emit: Emit,
     ) -> AbstractContextManager[Workplace]:
-        """Capture the target; what that leaves behind goes when the block ends."""
+        """Capture the target; what that leaves behind goes when the block ends, but for what is in
+        `stores`."""

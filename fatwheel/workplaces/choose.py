@@ -30,8 +30,9 @@ def default_toolchain(engine: str | None) -> str:
     return TOOLCHAINS.get(system, TOOLCHAINS["linux"])
 
 
-def engine_for(toolchain: Toolchain, asked: str | None) -> str:
-    """The engine asked for, or the first that can be. Raises UsageError where one cannot be."""
+def engine_for(toolchain: Toolchain, asked: str | None, *, foreign: bool = False) -> str:
+    """The engine asked for, or the first that can be; for foreign code containers come first, where
+    an engine answers. Raises UsageError where one cannot be."""
     if asked is not None and asked not in ENGINES:
         raise UsageError(
             f"{asked!r} is not a valid choice",
@@ -54,7 +55,17 @@ def engine_for(toolchain: Toolchain, asked: str | None) -> str:
             where=f"--toolchain {toolchain.name}",
             details=[f"--engine {engine}: it {why}" for engine, why in obstacles.items()],
         )
-    return possible[0]
+    return DOCKER if foreign and DOCKER in possible and _answers(toolchain) else possible[0]
+
+
+def _answers(toolchain: Toolchain) -> bool:
+    """Whether there is an engine that runs a toolchain's containers."""
+    from ..containers.client import connect
+
+    assert toolchain.containers is not None, "it has images"
+    with suppress(EngineError):
+        return connect().os == toolchain.containers.os
+    return False
 
 
 def _no_processes(toolchain: Toolchain) -> str:

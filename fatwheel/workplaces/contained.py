@@ -26,13 +26,12 @@ from ..machine import cores, free_memory
 from ..model import Front, Host, Material, Target
 from ..prepare import (
     HOME,
+    Stores,
     is_seeded,
     log_folder,
-    open_store,
     pinned_here,
     project_name,
     step,
-    store_folder,
     unpacked,
 )
 from ..scope import scope_in_containers
@@ -57,14 +56,19 @@ class _Contained:
 
     @contextmanager
     def workplace(
-        self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
+        self,
+        target: Target,
+        fronts: tuple[Front, ...],
+        limits: Limits,
+        stores: Stores,
+        emit: Emit,
     ) -> Iterator[Workplace]:
         logs = log_folder(target)
         emit(Note(f"logs of the containers: {logs}"))
         with work_folder() as work, enrolled(logs.name, work, self.engine.endpoint) as roster:
             sources = work / "sources"
             project = unpacked(target.recipe, sources / PROJECT, emit)
-            site = self._site(target, work, logs, roster)
+            site = self._site(target, work, logs, stores, roster)
             layout = layout_of(site.station.os)
             below = project.root.relative_to(sources / PROJECT)
             message = Message(
@@ -73,6 +77,7 @@ class _Contained:
                 seeded=is_seeded(target.toolchain), threads=limits.cpus,
                 description=layout.description, sources=layout.sources, store=layout.store,
                 incoming=layout.incoming, work=layout.work,
+                trunk=layout.trunk if stores.trunk else "",
             )  # fmt: skip
             with step(emit, "capture"):
                 captured = docker.capture(site, message, limits)
@@ -80,16 +85,19 @@ class _Contained:
                 captured, captured, captured.lookup, captured.host, site.store, work
             )
 
-    def _site(self, target: Target, work: Path, logs: Path, roster: Roster) -> docker.Site:
+    def _site(
+        self, target: Target, work: Path, logs: Path, stores: Stores, roster: Roster
+    ) -> docker.Site:
         containers = target.toolchain.containers
         assert containers is not None, "engine_for saw to it"
-        store_folder().mkdir(parents=True, exist_ok=True)
+        for folder in (stores.own, *stores.trunks):
+            folder.mkdir(parents=True, exist_ok=True)
         station = Station(
             image=self.image, os=containers.os, os_build=containers.os_build,
             python=target.python, code=HOME / "fatwheel", sources=work / "sources",
-            store=store_folder(),
+            store=stores.own, trunk=stores.trunk,
         )  # fmt: skip
-        return docker.Site(self.engine, station, open_store(self.scope), work, logs, roster)
+        return docker.Site(self.engine, station, stores.open(self.scope), work, logs, roster)
 
 
 def contained_premises(target: Target, emit: Emit) -> Premises:

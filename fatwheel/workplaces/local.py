@@ -15,7 +15,7 @@ from ..engines.process import ProcessEngine
 from ..events import Emit
 from ..machine import cores, free_memory
 from ..model import Front, Host, Material, Target
-from ..prepare import Prepared, Tools, log_folder, prepared, ready_tools, step
+from ..prepare import Prepared, Stores, Tools, log_folder, prepared, ready_tools, step
 from ..store import Store
 from .base import Premises, Workplace
 
@@ -32,9 +32,14 @@ class _Local:
 
     @contextmanager
     def workplace(
-        self, target: Target, fronts: tuple[Front, ...], limits: Limits, emit: Emit
+        self,
+        target: Target,
+        fronts: tuple[Front, ...],
+        limits: Limits,
+        stores: Stores,
+        emit: Emit,
     ) -> Iterator[Workplace]:
-        with prepared(target, self.tools, emit) as ready:
+        with prepared(target, self.tools, emit, stores) as ready:
             with step(emit, "plan"):
                 lookup = ready.workshop.look_up(ready.units, fronts, cores())
             engine = ProcessEngine(ready.context(fronts), log_folder(target))

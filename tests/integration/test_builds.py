@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import random
 import re
-import signal
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fatwheel.model import Environment
@@ -25,7 +21,6 @@ from .conftest import ARCHS, Outcome, Workbench, record_of
 pytestmark = pytest.mark.slow
 
 _FINISHED = re.compile(r"^\[\d+/\d+\] (.+?) \d", re.MULTILINE)
-KILLS = 20
 
 
 def sha256(path: Path) -> str:
@@ -139,63 +134,6 @@ def test_two_builds_at_once_give_the_same_wheel(bench: Workbench, tmp_path: Path
     first, second = (next(out.glob("*.whl")) for out in outs)
     assert sha256(first) == sha256(second)
     _assert_store_is_sound(bench)
-
-
-def test_killed_builds_go_on_where_they_were(
-    warm: Workbench, bench: Workbench, tmp_path: Path
-) -> None:
-    reference = warm.build("--arch", "80,86").wheel()
-    seed = int(os.environ.get("FATWHEEL_TEST_SEED", "0")) or random.randrange(1, 10**6)
-    chance = random.Random(seed)
-    finished: list[str] = []
-    for _ in range(KILLS):
-        finished += _killed_build(bench, "80,86", chance.uniform(0.3, 9.0))
-        assert not bench.wheels() or sha256(bench.wheels()[0]) == sha256(reference), (
-            f"a killed build left an unfinished wheel (FATWHEEL_TEST_SEED={seed})"
-        )
-    last = bench.build("--arch", "80,86")
-    assert sha256(last.wheel()) == sha256(reference), f"FATWHEEL_TEST_SEED={seed}"
-    finished += compiled(last)
-    again = sorted({label for label in finished if finished.count(label) > _units(label)})
-    assert not again, f"compiled although it had finished: {again} (FATWHEEL_TEST_SEED={seed})"
-    _assert_store_is_sound(bench)
-
-
-def _units(label: str) -> int:
-    """selftest compiles one source twice, with other flags: two units of one name."""
-    return 2 if label.startswith("csrc/scaled [") else 1
-
-
-def _killed_build(bench: Workbench, archs: str, after: float) -> list[str]:
-    """Start a build, SIGKILL it after some seconds; the jobs that it reported as finished."""
-    log = bench.cache / "killed.log"
-    with log.open("w") as stream:
-        build = subprocess.Popen(
-            bench.command("build", "--kernel", "selftest", "--arch", archs, "--front", "exact",
-                          "--out", str(bench.out)),
-            env=bench.variables(), stdout=subprocess.DEVNULL, stderr=stream,
-            cwd=Path(__file__).parent,
-        )  # fmt: skip
-        try:
-            build.wait(timeout=after)
-        except subprocess.TimeoutExpired:
-            children = psutil.Process(build.pid).children(recursive=True)
-            build.send_signal(signal.SIGKILL)
-            build.wait()
-            _assert_workers_end(children)
-    return _FINISHED.findall(log.read_text())
-
-
-def _assert_workers_end(children: list[psutil.Process]) -> None:
-    """Workers and compilers end with the build; upstream's own build may take a moment more."""
-    _, alive = psutil.wait_procs(children, timeout=20)
-    names = []
-    for process in alive:
-        try:
-            names.append(" ".join(process.cmdline())[:100])
-        except psutil.Error:
-            continue
-    assert not names, f"still running 20 s after the build was killed: {names}"
 
 
 def _assert_store_is_sound(bench: Workbench) -> None:

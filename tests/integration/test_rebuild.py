@@ -73,12 +73,13 @@ class Checkout:
 
     def build(self, out: Path, *arguments: str, **variables: str) -> Outcome:
         """`invoke build` of the small project, into a folder."""
-        options = ["--kernel", KERNEL, "--front", "exact", "--out", str(out)]
+        options = ["--kernel", KERNEL, "--front", "exact", "--out", str(out), "--yes"]
         return self.invoke("build", *options, *arguments, **variables)
 
     def rebuild(self, wheel: Path, out: Path, *arguments: str, **variables: str) -> Outcome:
         """`invoke rebuild`; what must hold however it ends."""
-        outcome = self.invoke("rebuild", str(wheel), "--out", str(out), *arguments, **variables)
+        words = ["--out", str(out), "--yes", "--engine", "process", *arguments]
+        outcome = self.invoke("rebuild", str(wheel), *words, **variables)
         left = [path for path in (self.bench.cache / "work").glob("*") if path.is_dir()]
         assert left == [], "a work folder was left"
         assert out.exists() == (outcome.code == 15), "kept if it is another wheel, and only then"
@@ -235,6 +236,23 @@ def test_again_from_nothing_in_another_checkout(
     assert second["identical"], second
     assert (second["slices"], second["compiled"], second["kept"]) == (27, 0, None)
     assert second["causes"] == []
+
+
+def test_from_elsewhere_nothing_runs_unasked(
+    selftest: tuple[Workbench, Outcome], small: tuple[Checkout, Path], tmp_path: Path
+) -> None:
+    """Neither a wheel nor a lock, and before anything is fetched; what would run is told."""
+    checkout, _ = small
+    wheel = selftest[1].wheel()
+    lock = Path(f"{wheel}.lock.json")
+    digest = lock_in(wheel).source_digest
+    for words in (["rebuild", str(wheel)], ["build", "--locked", str(lock), "--arch", "80"]):
+        out = tmp_path / "out"
+        outcome = checkout.invoke(*words, "--engine", "process", "--out", str(out), **OFFLINE)
+        shown = ["add --yes", digest, "process: it runs as you", "not built on this machine"]
+        assert_refused(outcome, 2, Path(words[1 if len(words) == 2 else 2]).name, *shown)
+        assert "source" not in outcome.err.partition("error:")[0], "something was begun"
+        assert not out.exists()
 
 
 def test_never_from_the_store(small: tuple[Checkout, Path], tmp_path: Path) -> None:
@@ -739,7 +757,13 @@ def test_in_containers_what_was_built_in_containers(contained: Contained, tmp_pa
     wheel = next(path for path in contained.outcome.wheels if "-cp311-" in path.name)
     bench = Workbench(tmp_path / "bench", contained.bench.store)
     variables = contained.lent.variables
+    asked = bench.invoke("rebuild", str(wheel), "--json", **{**variables, "CI": ""})
+    assert asked.code == 0, f"its store has the lock, so it was built there: {asked.err}"
+    assert "[y/N]" not in asked.err
+    before = {path: path.read_bytes() for path in bench.store.rglob("*") if path.is_file()}
     outcome = bench.invoke("rebuild", str(wheel), "--engine", "docker", "--json", **variables)
     assert outcome.code == 0, outcome.err
+    after = {path: path.read_bytes() for path in bench.store.rglob("*") if path.is_file()}
+    assert after == before, "what was made in containers went into the user's store"
     report = json.loads(outcome.out)
     assert (report["identical"], report["compiled"], report["causes"]) == (True, 0, [])

@@ -14,7 +14,8 @@ from fatwheel.build.slices import missing, slice_key
 from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
 from fatwheel.fatbin.container import parse_containers, payload, write_container
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Front
+from fatwheel.model import Front, Recipe, Source
+from fatwheel.plan import estimated
 
 from .standins import DATA, calls, cpp_unit, cuda_unit, front, job, make_context
 
@@ -128,6 +129,42 @@ def test_a_damaged_slice_is_made_again(bench: Bench) -> None:
         if path.is_file() and path.stat().st_size > 2000:
             path.write_bytes(path.read_bytes()[:-1])
     assert bench.object() == first
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("slice", b""), ("slice", b"no fatbin"), ("host", b"no object"), ("abi", b"[7]"),
+     ("abi", b'{"names": [], "layouts": {}}'), ("text", b"{}"), ("text", b"[" * 50_000),
+     ("text", b'[7, {"text": 1}, {"archlist": null, "files": [["x"]], "text": "x"}]'),
+     ("cost", b'{"rss": "much", "cpu": null}'), ("cost", b'{"rss": -1, "cpu": NaN}')],
+    ids=lambda value: value[:40] if isinstance(value, str) else value[:40].decode(),
+)  # fmt: skip
+def test_sound_bytes_of_another_shape_are_as_nothing(bench: Bench, kind: str, value: bytes) -> None:
+    """Whatever put them there: the store holds what it was given."""
+    first = bench.object()
+    store = bench.context.store()
+    for path in list((store.root / "refs" / kind).rglob("*")):
+        if path.is_file():
+            store.put(kind, path.name, value)
+    assert bench.object() == first
+    recipe = Recipe("x", "x", "1", Source(folder=Path("/x")), (), {}, (), 1, 1, (), 0, Path(), "")
+    for work in jobs_of(cuda_unit(), FRONTS):
+        assert estimated(work, store, recipe).seconds > 0
+
+
+def test_in_a_branch_too_what_is_no_slice_is_made_again(bench: Bench, tmp_path: Path) -> None:
+    """The trunk stays as it is."""
+    first = bench.object()
+    trunk = bench.context.store()
+    for path in (trunk.root / "refs" / "slice").rglob("*"):
+        if path.is_file():
+            trunk.put("slice", path.name, b"no fatbin")
+    before = {path: path.read_bytes() for path in trunk.root.rglob("*") if path.is_file()}
+    branch = dataclasses.replace(
+        bench.context, store_root=str(tmp_path / "branch"), store_trunks=(str(trunk.root),)
+    )
+    assert bench.object(context=branch) == first
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_slices_with_other_kernels_are_refused_by_name(bench: Bench) -> None:

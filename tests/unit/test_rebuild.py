@@ -16,11 +16,13 @@ import pytest
 import referencing
 
 from fatwheel import compare, prepare, rebuild
+from fatwheel.consent import Stranger, refuse
 from fatwheel.errors import FetchError, FormatError, HashMismatchError, UsageError
 from fatwheel.events import Event, JobFinished, Note
 from fatwheel.model import Package
 from fatwheel.pipeline import BuildRequest, Effort, build
 from fatwheel.rebuild import RebuildRequest, Rebuilt, refusal
+from fatwheel.sourcetree import tree_digest
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.workplaces import local
 
@@ -57,9 +59,10 @@ class Bench(Demo):
 
     def rebuild(self, wheel: Path, from_store: str = "slices", **changes: Any) -> Rebuilt:
         effort = Effort(shards=None, jobs=2, memory=1 << 30, out=self.folder / "rebuilt")
+        agree = changes.pop("agree", refuse)
         wanted: dict[str, Any] = {"engine": None, "find": None, "effort": effort, **changes}
         request = RebuildRequest(wheel=wheel, from_store=from_store, **wanted)
-        return rebuild.rebuild(request, self.events.append)
+        return rebuild.rebuild(request, self.events.append, agree)
 
     def notes(self) -> list[str]:
         return [event.text for event in self.events if isinstance(event, Note)]
@@ -98,7 +101,77 @@ def test_with_an_empty_store_everything_is_compiled(bench: Bench) -> None:
     assert (found.slices, found.compiled) == (4, 4)
     assert bench.compiled() == 5, "two units for two architectures, and one of C++"
     assert len(calls(bench.home)) > before
-    assert prepare.STORE_VARIABLE not in os.environ, "the user's store is the store again"
+
+
+@pytest.mark.parametrize("from_store", rebuild.FROM_STORE)
+def test_the_user_s_store_is_read_at_most(bench: Bench, from_store: str) -> None:
+    """Not even a use is noted, nor what is damaged deleted: it is compiled again, for once."""
+    wheel = bench.build()
+    store = prepare.open_store()
+    slices = (store.root / "refs" / "slice").rglob("*")
+    first = min(path for path in slices if path.is_file())
+    first.write_bytes(b"damaged")
+    for path in store.root.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    before = {path: state_of(path) for path in store.root.rglob("*")}
+    found = bench.rebuild(wheel, from_store)
+    assert found.comparison.identical
+    assert found.compiled == (1 if from_store == "slices" else 4)
+    assert {path: state_of(path) for path in store.root.rglob("*")} == before
+
+
+def state_of(path: Path) -> tuple[float, bytes]:
+    return path.stat().st_mtime, path.read_bytes() if path.is_file() else b""
+
+
+# -- wheels that were not built here -------------------------------------------------------------
+
+
+def forget_locks() -> None:
+    """As on another machine that has the same slices."""
+    assert [usage.entries for usage in prepare.open_store().usage() if usage.kind == "lock"] == [1]
+    prepare.open_store().clear("lock")
+
+
+def test_what_was_built_here_needs_no_question(bench: Bench) -> None:
+    wheel = bench.build()
+    prepare.open_store().clear("wheel")
+    assert bench.rebuild(wheel).comparison.identical
+
+
+def test_a_wheel_from_elsewhere_runs_only_if_the_user_agrees(bench: Bench) -> None:
+    wheel = bench.build()
+    forget_locks()
+    with pytest.raises(UsageError, match="runs only if you agree") as caught:
+        bench.rebuild(wheel)
+    assert "--yes" in str(caught.value)
+    assert (bench.events, bench.work_folders()) == ([], []), "nothing was begun"
+    lines = "\n".join(caught.value.details)
+    for words in (wheel.name, "demo 1.0", str(bench.source), tree_digest(bench.source),
+                  "process: it runs as you, with your files and your network"):  # fmt: skip
+        assert words in lines, words
+    told: list[Stranger] = []
+    assert bench.rebuild(wheel, agree=told.append).comparison.identical
+    assert [stranger.lines for stranger in told] == [tuple(caught.value.details)]
+    bench.rebuild(wheel, agree=told.append)
+    assert len(told) == 2, "who agrees to one rebuild has not agreed to the next"
+
+
+def test_its_own_containers_come_first_where_there_are_any(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = bench.build()
+    asked: list[bool] = []
+
+    def engine_for(toolchain: Any, engine: str | None, *, foreign: bool) -> str:
+        asked.append(foreign)
+        return "process"
+
+    monkeypatch.setattr(rebuild, "engine_for", engine_for)
+    bench.rebuild(wheel)
+    forget_locks()
+    bench.rebuild(wheel, agree=lambda stranger: None)
+    assert asked == [False, True]
 
 
 def test_fronts_are_the_wheel_s_whatever_is_proven_here(bench: Bench) -> None:

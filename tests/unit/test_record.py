@@ -12,6 +12,7 @@ from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.build.assemble import object_of
 from fatwheel.build.lookup import slice_digests
+from fatwheel.errors import StoreError
 from fatwheel.model import Package, Recipe, Source, Target, Toolchain
 from fatwheel.postlink.record import record_bytes
 from fatwheel.record import build_record
@@ -99,6 +100,14 @@ def test_slices_are_named_by_the_digests_of_their_bytes(bench: Bench) -> None:
         stored = Path(bench.store.root, "objects", digest[:2], digest).read_bytes()
         assert hashlib.sha256(stored).hexdigest() == digest, code
     assert len(set(unit["slices"].values())) == 3
+
+
+def test_a_record_that_cannot_tell_a_slice_is_not_written(bench: Bench) -> None:
+    """Another build's eviction between assembling and packing."""
+    bench.store.clear("slice")
+    with pytest.raises(StoreError, match="run the same command again") as caught:
+        bench.record()
+    assert "a [sm_80]" in caught.value.details
 
 
 def test_a_recipe_with_sources_of_its_own_has_no_sdist(bench: Bench) -> None:

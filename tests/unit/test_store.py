@@ -6,13 +6,17 @@ import errno
 import hashlib
 import io
 import os
+import shutil
+import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fatwheel import store as store_module
+from fatwheel import vault
 from fatwheel.errors import StoreError
 from fatwheel.store import Store
 
@@ -177,25 +181,182 @@ def test_putting_again_mends_a_damaged_object(store: Store) -> None:
     assert store.get("slice", key("a")) == b"bytes"
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"{}", b'"x"', b"\xff\xfe", b'{"sha256": "../x", "size": 1}',
-             b'{"sha256": 7, "size": 1}']
-)  # fmt: skip
+def refs_of(name: str, data: bytes) -> list[bytes]:
+    """Refs that are none, or not quite what the store writes for these bytes."""
+    digest, place = sha256(data), f"slice/{name[:2]}/{name}"
+    other = f"slice/{key('other')[:2]}/{key('other')}"
+    text = '{{"entry": "{}", "sha256": "{}", "size": {}}}'
+    sizes = ["true", "-5", "4", "6", "05", "5.0", "1e1", "9" * 18, "9" * 5000, "null", '"5"']
+    return [
+        b"", b"[]", b"{}", b'"x"', b"\xff\xfe", b"\0" * 300, b"[" * 100_000,
+        b'{"sha256": "../x", "size": 1}', b'{"sha256": 7, "size": 1}',
+        *(text.format(place, digest, size).encode() for size in sizes),
+        text.format(place, digest.upper(), 5).encode(),
+        text.format(other, digest, 5).encode(),
+        text.format(place, digest, 5).encode()[:-1],
+        text.format(place, digest, 5).encode() + b"\n",
+        text.format(place, digest, '5, "more": 1').encode(),
+        text.format(place, digest, "5").encode("utf-16"),
+    ]  # fmt: skip
+
+
+def test_what_the_store_writes_is_a_ref(store: Store) -> None:
+    store.put("slice", key("a"), b"bytes")
+    name = key("a")
+    expected = f'{{"entry": "slice/{name[:2]}/{name}", "sha256": "{sha256(b"bytes")}", "size": 5}}'
+    assert ref_path(store, "slice", name).read_text() == expected
+
+
+@pytest.mark.parametrize("text", refs_of(key("a"), b"bytes"), ids=lambda text: repr(text[-24:]))
 def test_a_damaged_ref_is_absent_and_can_be_replaced(store: Store, text: bytes) -> None:
     store.put("slice", key("a"), b"bytes")
-    ref_path(store, "slice", key("a")).write_bytes(text)
+    path = ref_path(store, "slice", key("a"))
+    sound = path.read_bytes()
+    path.write_bytes(text)
     assert not store.has("slice", key("a"))
+    assert store.digest("slice", key("a")) is None
+    store.put("slice", key("a"), b"bytes")
+    assert path.read_bytes() == sound, "a put must rewrite a ref that differs in anything"
+    path.write_bytes(text)
     assert store.get("slice", key("a")) is None
+    assert not path.exists(), "a damaged ref must be gone after it was read"
+    assert sha256(object_path(store, b"bytes").read_bytes()) == sha256(b"bytes")
     store.put("slice", key("a"), b"bytes")
     assert store.get("slice", key("a")) == b"bytes"
 
 
-def test_has_sees_a_missing_or_cut_object(store: Store) -> None:
+def test_refs_that_changed_places_answer_nothing(store: Store) -> None:
+    store.put("slice", key("a"), b"one")
+    store.put("slice", key("b"), b"two")
+    one, two = ref_path(store, "slice", key("a")), ref_path(store, "slice", key("b"))
+    texts = one.read_bytes(), two.read_bytes()
+    one.write_bytes(texts[1])
+    two.write_bytes(texts[0])
+    assert store.get("slice", key("a")) is None, "that was made for another key"
+    assert not store.has("slice", key("b"))
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+    (path / "below" / "file").write_text("in the way")
+
+
+def become_link(path: Path) -> None:
+    """A link to a file with the very bytes that should be there."""
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def become_dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/nowhere/at/all")
+
+
+def become_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)  # opened for reading it would wait for ever
+
+
+def become_socket(path: Path) -> None:
+    path.unlink()
+    os.chdir(path.parent)  # a socket's name is short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+HARM = [flip, cut, lengthen, empty, Path.unlink]
+NO_FILES = [become_folder, become_link, become_dangling, become_pipe, become_socket]
+on_unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+harmed = pytest.mark.parametrize(
+    "harm", [*HARM, *(pytest.param(one, marks=on_unix) for one in NO_FILES)]
+)
+
+
+@harmed
+@pytest.mark.parametrize("place", ["ref", "object"])
+def test_whatever_lies_there_is_absent_and_mended(
+    store: Store, tmp_path: Path, place: str, harm: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    paths = {"ref": ref_path(store, "slice", key("a")), "object": object_path(store, b"bytes")}
+    asks: list[Callable[[], Any]] = [
+        lambda: store.digest("slice", key("a")),
+        lambda: store.get("slice", key("a")),
+        lambda: store.copy_out("slice", key("a"), tmp_path / "out") or None,
+    ]
+    for ask in asks:
+        store.put("slice", key("a"), b"bytes")
+        harm(paths[place])
+        assert ask() is None
+        store.put("slice", key("a"), b"bytes")
+        assert store.get("slice", key("a")) == b"bytes"
+    harm(paths[place])
+    damaged = {damage.key for damage in store.check()}
+    assert (key("a") in damaged) == (place == "object" or harm is not Path.unlink)
+    assert stored_files(store) == [], "a check leaves nothing that is damaged or nobody's"
+    assert not any(path.is_symlink() for path in store.root.rglob("*"))
+
+
+@on_unix
+@harmed
+def test_a_damaged_ledger_is_counted_anew(
+    tmp_path: Path, harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store", limit=3 * MB)
+    fill(store, "abc")
+    harm(store.root / "lock")
+    (store.root / "elsewhere").unlink(missing_ok=True)
+    store.put("slice", key("d"), b"d" * MB)
+    if harm is not lengthen:  # what follows the sum is nobody's
+        assert held(store, "abcd") == "cd", "the limit was passed, and nobody noticed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows says 'not found' for such a path")
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("place", ["ref", "object"])
+def test_a_file_in_the_place_of_a_folder(store: Store, place: str, depth: int) -> None:
     store.put("slice", key("a"), b"bytes")
-    object_path(store, b"bytes").write_bytes(b"byt")
+    path = {"ref": ref_path(store, "slice", key("a")), "object": object_path(store, b"bytes")}[
+        place
+    ]
+    folder = path.parents[min(depth, len(path.relative_to(store.root).parts) - 1) - 1]
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+    assert store.get("slice", key("a")) is None
     assert not store.has("slice", key("a"))
-    object_path(store, b"bytes").unlink()
-    assert not store.has("slice", key("a"))
+    store.put("slice", key("a"), b"bytes")
+    assert store.get("slice", key("a")) == b"bytes"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 5000], ids=["empty", "cut", "no text",
+    "deep", "long"],
+)  # fmt: skip
+def test_what_is_no_json_is_absent(store: Store, data: bytes) -> None:
+    store.put("cost", key("a"), data)
+    assert store.get_json("cost", key("a")) is None
 
 
 def test_check_names_the_damaged_and_keeps_the_rest(store: Store) -> None:
@@ -347,7 +508,7 @@ def test_a_failing_rename_leaves_nothing_behind(
     def fail(source: Path, target: Path) -> None:
         raise OSError(number, os.strerror(number), str(target))
 
-    monkeypatch.setattr(store_module, "move", fail)
+    monkeypatch.setattr(vault, "move", fail)
     with pytest.raises(StoreError, match=os.strerror(number)) as caught:
         store.put("slice", key("a"), b"a")
     assert caught.value.exit_code == 10

@@ -56,7 +56,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `build` and `prove` were asked for; nothing is built."""
     asked: list[Any] = []
 
-    def build(request: BuildRequest, emit: object) -> list[WheelMade]:
+    def build(request: BuildRequest, emit: object, agree: object) -> list[WheelMade]:
         asked.append(request)
         return []
 
@@ -139,7 +139,7 @@ def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
 def test_a_rebuild_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RebuildRequest] = []
 
-    def build_again(request: RebuildRequest, emit: object) -> Rebuilt:
+    def build_again(request: RebuildRequest, emit: object, agree: object) -> Rebuilt:
         asked.append(request)
         side = Side(Path("W.whl"), 1, "a" * 64)
         return Rebuilt(Comparison(side, side), None, 4, 1, ())
@@ -167,7 +167,7 @@ def test_what_a_rebuild_found_decides_the_exit_code(
 ) -> None:
     sides = Side(Path("W.whl"), 1, "a" * 64), Side(Path("W.whl"), 1, "b" * 64)
     rebuilt = Rebuilt(Comparison(*sides), Path("rebuilt/W.whl"), 4, 1, ("Python: 1 became 2",))
-    monkeypatch.setattr("fatwheel.rebuild.rebuild", lambda request, emit: rebuilt)
+    monkeypatch.setattr("fatwheel.rebuild.rebuild", lambda request, emit, agree: rebuilt)
     assert run("rebuild", "W.whl") == 15
     told = capfd.readouterr()
     assert told.out.startswith("built again, 4 slices: 1 compiled, 3 from the store\nnot the same")
@@ -320,7 +320,7 @@ def test_each_failure_has_its_message_and_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def build(request: object, emit: object) -> list[WheelMade]:
+    def build(request: object, emit: object, agree: object) -> list[WheelMade]:
         raise kind("it did not work", where="here", hint="try again")
 
     monkeypatch.setattr("fatwheel.pipeline.build", build)
@@ -333,7 +333,7 @@ def test_each_failure_has_its_message_and_exit_code(
 def test_ctrl_c_is_one_line_and_130(
     run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def build(request: object, emit: object) -> list[WheelMade]:
+    def build(request: object, emit: object, agree: object) -> list[WheelMade]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fatwheel.pipeline.build", build)
@@ -345,7 +345,7 @@ def test_ctrl_c_is_one_line_and_130(
 def test_a_disk_that_gives_up_is_no_bug(
     number: int, run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def build(request: object, emit: object) -> list[WheelMade]:
+    def build(request: object, emit: object, agree: object) -> list[WheelMade]:
         raise OSError(number, os.strerror(number), "/some/file")
 
     monkeypatch.setattr("fatwheel.pipeline.build", build)
@@ -359,7 +359,7 @@ def test_wheels_are_the_result(
     run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = WheelMade("dist/x.whl", 1024, "ab" * 32, "80", 1.0, 1, 2)
-    monkeypatch.setattr("fatwheel.pipeline.build", lambda request, emit: [made])
+    monkeypatch.setattr("fatwheel.pipeline.build", lambda request, emit, agree: [made])
     assert run("build") == 0
     captured = capfd.readouterr()
     assert "dist/x.whl" in captured.out

@@ -30,8 +30,6 @@ def told(units: list[Unit], *containers: Slices, linked: tuple[Slices, ...] = ()
         ([A], [A.slices, A.slices]),  # linked into two modules
         ([A], [A.slices, {}]),
         ([A, A], [A.slices]),
-        ([Unit("a.o", {"sm_80": None, "sm_90": "2"})], [A.slices]),
-        ([Unit("a.o", {"sm_80": None, "sm_90": "2"})], [{"sm_90": "2"}]),
     ],
 )
 def test_slices_that_fit(units: list[Unit], containers: list[Slices]) -> None:
@@ -41,6 +39,13 @@ def test_slices_that_fit(units: list[Unit], containers: list[Slices]) -> None:
 def test_a_slice_that_is_missing_is_wrong() -> None:
     [line] = told([A, B], A.slices, {"sm_80": "3"})
     assert line == "wrong: slices that it names are not in the wheel: b.o: sm_90"
+
+
+def test_a_slice_without_a_digest_is_wrong() -> None:
+    """Else a record could pass over code in silence."""
+    lines = told([Unit("a.o", {"sm_80": None, "sm_90": "2"})], {"sm_80": "anything", "sm_90": "2"})
+    assert lines[0] == "wrong: it does not say which slices these are: a.o: sm_80"
+    assert len(lines) == 2, "nor is what lies there named"
 
 
 def test_a_slice_that_is_another_is_wrong() -> None:

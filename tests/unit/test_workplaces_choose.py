@@ -64,6 +64,24 @@ def test_containers_on_a_machine_of_another_kind(
     assert engine_for(PACKAGES, None) == "docker"
 
 
+def test_foreign_code_goes_into_containers_where_an_engine_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os="linux"))
+    assert engine_for(PACKAGES, None, foreign=True) == "docker"
+    assert engine_for(PACKAGES, "process", foreign=True) == "process", "what is asked for is taken"
+    assert engine_for(NO_IMAGES, None, foreign=True) == "process"
+    assert engine_for(PACKAGES, None) == "process"
+    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os="windows"))
+    assert engine_for(PACKAGES, None, foreign=True) == "process", "it runs no such containers"
+
+    def refuse() -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(client, "connect", refuse)
+    assert engine_for(PACKAGES, None, foreign=True) == "process"
+
+
 @pytest.mark.parametrize("asked", ["process", "docker"])
 def test_what_is_asked_for_is_taken(asked: str) -> None:
     assert engine_for(PACKAGES, asked) == asked

@@ -171,7 +171,9 @@ def test_images_are_told_of_beside_the_wheel(bench: Bench) -> None:
 def test_a_workplace_is_a_captured_target(bench: Bench) -> None:
     events: list[Event] = []
     premises = contained_premises(bench.target(), silent)
-    with premises.workplace(bench.target(), FRONTS, LIMITS, events.append) as place:
+    with premises.workplace(
+        bench.target(), FRONTS, LIMITS, prepare.users_stores(), events.append
+    ) as place:
         assert place.engine.name == "docker"
         assert (place.lookup.units, len(place.lookup.pending)) == (3, 5)
         assert place.host == Host("g++ 12.2.0", "c0" * 32, "3.11"), "as the image says of itself"

@@ -15,7 +15,7 @@ from fatwheel.engines.process import ProcessEngine
 from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host, Target
-from fatwheel.prepare import resolve
+from fatwheel.prepare import resolve, users_stores
 from fatwheel.workplaces import local
 from fatwheel.workplaces.local import local_premises
 
@@ -67,7 +67,9 @@ def test_the_identity_is_of_the_environment_and_the_host_compiler(demo: Demo) ->
 def test_a_workplace_is_a_captured_target(demo: Demo) -> None:
     events: list[Event] = []
     premises = local_premises(target(), silent)
-    with premises.workplace(target(), FRONTS, LIMITS, events.append) as place:
+    with premises.workplace(
+        target(), FRONTS, LIMITS, prepare.users_stores(), events.append
+    ) as place:
         assert place.engine.name == "process"
         assert isinstance(place.engine, ProcessEngine)
         assert place.lookup.units == 3
@@ -82,7 +84,7 @@ def test_a_workplace_is_a_captured_target(demo: Demo) -> None:
 
 def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
     premises = local_premises(target(), silent)
-    with premises.workplace(target(), FRONTS, LIMITS, silent) as place:
+    with premises.workplace(target(), FRONTS, LIMITS, users_stores(), silent) as place:
         wheel, slices = place.assemble(LIMITS)
         with zipfile.ZipFile(wheel) as archive:
             images = [image_name(entry) for entry in slices_of(archive.read("demo/a.o"))]
@@ -95,7 +97,7 @@ def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
 
 def test_workers_keep_logs_among_those_of_the_cache(demo: Demo) -> None:
     premises = local_premises(target(), silent)
-    with premises.workplace(target(), FRONTS, LIMITS, silent):
+    with premises.workplace(target(), FRONTS, LIMITS, users_stores(), silent):
         [folder] = (demo.cache / "logs").iterdir()
         assert folder.name.startswith("demo-1.0-3.11-")
     assert folder.is_dir(), "they are kept"
