@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,24 @@ def _read(file: Path) -> tuple[Places, dict[str, Any]]:
         raise _unparsable(file, f"{line}: not UTF-8: byte {byte}") from error
     try:
         raw = tomllib.loads(text)
-        return Places(text), raw
+        places = Places(text)
+        for key, number in _integers(raw):
+            if not -(2**63) <= number < 2**63:  # which TOML calls an error
+                raise _unparsable(file, f"{places.line(key)}: an integer has more than 64 bits")
+        return places, raw
     except ValueError as error:
         raise _unparsable(file, _syntax_mistake(str(error), text)) from error
     except RecursionError as error:
         raise _unparsable(file, "1: nested too deeply") from error
+
+
+def _integers(part: Any, key: Key = ()) -> Iterator[tuple[Key, int]]:
+    """Every integer, with its place."""
+    if isinstance(part, int):
+        yield key, part
+    elif isinstance(part, (dict, list)):
+        for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _integers(value, (*key, name))
 
 
 def _check_bounds(data: bytes, file: Path) -> None:
