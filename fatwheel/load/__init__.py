@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from .schema import (
 )
 
 RECIPE_FILE = "recipe.toml"
+_LONGEST_LINE = 20_000  # characters
 _MOST_VALUES = 20_000  # the largest toolchain has 2,000
 _MISTAKES_SHOWN = 100
 VERIFY_FILE = "verify.py"  # where the recipe names no other
@@ -125,15 +126,36 @@ def _read(file: Path) -> tuple[Places, dict[str, Any]]:
     """A TOML file's lines and values; ConfigError where it is none."""
     try:
         text, raw = read_toml(file)
-        if text.count(",") + text.count("=") + text.count("[") > _MOST_VALUES:
-            raise TomlError(f"1: it has more than {_MOST_VALUES} values")
-        return Places(text), raw
+        places = Places(text)
+        _check_values(text, raw, places)
+        return places, raw
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
     except TomlError as error:
         raise _unparsable(file, str(error)) from error
     except RecursionError as error:
         raise _unparsable(file, "1: nested too deeply") from error
+
+
+def _check_values(text: str, raw: dict[str, Any], places: Places) -> None:
+    """Raise TomlError for more than a recipe or a toolchain can need."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _LONGEST_LINE:
+            raise TomlError(f"{number}: the line has more than {_LONGEST_LINE} characters")
+    if text.count(",") + text.count("=") + text.count("[") > _MOST_VALUES:
+        raise TomlError(f"1: it has more than {_MOST_VALUES} values")
+    for key, number in _integers(raw):
+        if not -(2**63) <= number < 2**63:  # which TOML calls an error
+            raise TomlError(f"{places.line(key)}: an integer has more than 64 bits")
+
+
+def _integers(part: Any, key: Key = ()) -> Iterator[tuple[Key, int]]:
+    """Every integer, with its place."""
+    if isinstance(part, int):
+        yield key, part
+    elif isinstance(part, (dict, list)):
+        for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _integers(value, (*key, name))
 
 
 def _unparsable(file: Path, mistake: str) -> ConfigError:

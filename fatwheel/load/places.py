@@ -1,7 +1,7 @@
 """Where in a TOML text each key stands: tomllib gives values without their lines.
 
 Grammar: TOML 1.0 (toml.io/en/v1.0.0). The text must already have been accepted by a TOML
-parser; so this scanner only finds its way and checks nothing.
+parser; so this scanner only finds its way and checks nothing but how deep keys are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ else:
     import tomli as tomllib
 
 Key = tuple[str | int, ...]
+
+_DEEPEST = 100  # parts of a dotted key, each of which is a table in the one before
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -90,6 +92,8 @@ class Places:
         while self._next() == ".":
             self._at += 1
             keys.append(self._key())
+        if len(keys) > _DEEPEST:
+            raise RecursionError
         return keys
 
     def _key(self) -> str:

@@ -40,7 +40,7 @@ KNOWS_ONLY = {
     "build": {"errors", "arch", "model", "permissions", "store", "branch", "fatbin"},
 }
 KNOW_DOCKER = (
-    "containers.client", "containers.running", "containers.reaping", "images.build",
+    "containers.client", "containers.running", "containers.reaping", "images.foundation",
 )  # fmt: skip
 WRITE_TO_STREAMS = ("ui.console", "build.shard", "build.shim")  # the last two: a worker's protocol
 

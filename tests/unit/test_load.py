@@ -947,3 +947,59 @@ def test_the_source_digest_can_be_made_by_hand(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"2")
     content = hashlib.sha256(b"2").digest() + b"a\0" + hashlib.sha256(b"1").digest() + b"b/x\0"
     assert tree_digest(tmp_path) == hashlib.sha256(content).hexdigest()
+
+
+# -- files that would take long, or much memory ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "9" * 5000, "1: a number has too many digits"),
+        ("\na = 0x" + "f" * 16, "2: an integer has more than 64 bits"),
+        ("a = [1, {b = -0x8000000000000001}]".replace("-0x", "0x"), "1: an integer has more than"),
+        ("a = " + "[" * 9_000 + "]" * 9_000, "1: nested too deeply"),
+        ("a" + ".a" * 900 + " = 1", "1: nested too deeply"),
+        ("a" + ".a" * 15_000 + " = 1", "1: a key of more than 1000 parts"),
+        ("\na = '" + "a" * 20_000 + "'", "2: the line has more than"),
+        ("a = [\n" + "1,\n" * 20_001 + "]", "1: it has more than 20000 values"),
+        ("#" * 1000 + "\n" + ("#" * 999 + "\n") * 1100, "1: it has more than 1048576 bytes"),
+    ],
+    ids=range(9),
+)
+def test_a_file_without_end(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "demo.toml").write_text(text)
+    recipe = tmp_path / "demo" / "recipe.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(text)
+    for load in (lambda: load_toolchain("demo", tmp_path), lambda: load_recipe(recipe, tmp_path)):
+        with pytest.raises(ConfigError) as caught:
+            load()
+        assert said in caught.value.details[0]
+        assert len(str(caught.value)) < 600
+
+
+def test_many_mistakes_are_not_all_shown(tmp_path: Path) -> None:
+    (tmp_path / "demo.toml").write_text("".join(f"key{number} = 1\n" for number in range(5000)))
+    with pytest.raises(ConfigError) as caught:
+        load_toolchain("demo", tmp_path)
+    assert len(caught.value.details) == 101
+    assert caught.value.details[-1].startswith("... and 49")
+
+
+def test_a_torch_that_is_no_text(tmp_path: Path) -> None:
+    """Also where another mistake is looked for among them."""
+    (tmp_path / "demo.toml").write_text("[[builds]]\ntorch = []\n[[builds]]\ntorch = {}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_toolchain("demo", tmp_path)
+    assert any("builds[0].torch: must be a string" in line for line in caught.value.details)
+
+
+def test_a_recipe_whose_folder_has_no_name_for_it(tmp_path: Path) -> None:
+    """Its name would be in locks that nobody could read."""
+    recipe = tmp_path / "it's $(mine)" / "recipe.toml"
+    recipe.parent.mkdir()
+    recipe.write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe, tmp_path)
+    assert any("is no name of a folder that a recipe" in line for line in caught.value.details)

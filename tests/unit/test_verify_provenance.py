@@ -267,7 +267,7 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
     ("the lock is of another recipe", relocked(put("recipe", "digest", value="0" * 64)),
      "recipe.digest: it says"),
     ("the lock leads elsewhere", relocked(put("recipe", "subdirectory", value="../..")),
-     "leads out of the recipe's folder"),
+     "is not a folder below this one"),
     # the statement
     ("the statement is gone", without(STATEMENT),
      "fatwheel.provenance.json: it is not in the wheel"),
