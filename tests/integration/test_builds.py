@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,44 @@ def _assert_store_is_sound(bench: Workbench) -> None:
     outcome = bench.invoke("cache", "--check", "--json")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["damaged"] == []
+
+
+def flipped(store: Path) -> int:
+    """Flip a byte in the middle of every file of a store; how many refs are among them."""
+    for path in [path for path in store.rglob("*") if path.is_file()]:
+        data = bytearray(path.read_bytes())
+        if data:
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+    return sum(path.is_file() for path in (store / "refs").rglob("*"))
+
+
+def test_every_file_of_the_store_is_damaged(
+    selftest: tuple[Workbench, Outcome], tmp_path: Path
+) -> None:
+    """Finished wheel, slices, refs, the ledger: as from an empty store, and side by side."""
+    bench = Workbench(tmp_path / "bench", selftest[0].store)
+    flipped(bench.store)
+    outcome = bench.build("--arch", ARCHS)
+    assert sha256(outcome.wheel()) == sha256(selftest[1].wheel())
+    slices = [label for label in compiled(outcome) if "[sm_" in label]
+    assert len(slices) == 27, "what is damaged is no matter for the assembling to make on the spot"
+    units: Any = record_of(outcome.wheel())["units"]
+    assert all(len(digest) == 64 for unit in units for digest in unit["slices"].values())
+    _assert_store_is_sound(bench)
+
+
+def test_a_check_finds_all_that_is_damaged(
+    selftest: tuple[Workbench, Outcome], tmp_path: Path
+) -> None:
+    bench = Workbench(tmp_path / "bench", selftest[0].store)
+    refs = flipped(bench.store)
+    checked = bench.invoke("cache", "--check", "--json")
+    assert checked.code == 0, checked.err
+    assert len(json.loads(checked.out)["damaged"]) == refs
+    left = [path for path in bench.store.rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["lock"]
+    _assert_store_is_sound(bench)
 
 
 def test_wheel_installs_and_imports_in_a_clean_environment(

@@ -40,6 +40,30 @@ def stores(tmp_path: Path) -> Stores:
     return Stores(tmp_path)
 
 
+def test_trunks_are_asked_in_turn_and_left_as_they_are(tmp_path: Path) -> None:
+    first, second = Store(tmp_path / "1", LIMIT), Store(tmp_path / "2", LIMIT)
+    other = KEY[:-1] + ("0" if KEY[-1] != "0" else "1")
+    first.put("slice", KEY, b"one")
+    second.put("slice", KEY, b"two")
+    second.put("slice", other, b"other")
+    [ref] = [path for path in (first.root / "refs").rglob("*") if path.is_file()]
+    branch = Branch(tmp_path / "branch", [first.root, second.root])
+    assert (branch.get("slice", KEY), branch.get("slice", other)) == (b"one", b"other")
+    ref.write_bytes(b"damaged")
+    assert branch.get("slice", KEY) == b"two"
+    assert branch.digest("slice", KEY) == second.digest("slice", KEY)
+    assert branch.copy_out("slice", KEY, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"two"
+    branch.remove("slice", KEY)
+    assert branch.get("slice", KEY) is None
+    assert not branch.has("slice", KEY)
+    assert not branch.copy_out("slice", KEY, tmp_path / "out")
+    branch.put("slice", KEY, b"three")
+    assert branch.get("slice", KEY) == b"three"
+    assert ref.read_bytes() == b"damaged", "what belongs to others is not tidied"
+    assert second.get("slice", KEY) == b"two"
+
+
 # -- a branch ------------------------------------------------------------------------------------
 
 

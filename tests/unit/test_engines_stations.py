@@ -55,6 +55,16 @@ def test_it_sees_four_folders_and_may_write_to_one(os: str, targets: tuple[str, 
 
 
 @pytest.mark.parametrize(
+    ("os", "target"), [("linux", "/fatwheel/trunk"), ("windows", r"C:\fw\trunk")]
+)
+def test_one_more_store_is_read_only_too(os: str, target: str) -> None:
+    spec = station(os, trunk=Path("/cache/other")).container("x", Path("/cache/in/1"), LIMITS)
+    assert len(spec.mounts) == 5
+    assert Mount("/cache/other", target, writable=False) in spec.mounts
+    assert [mount.source for mount in spec.mounts if mount.writable] == ["/cache/in/1"]
+
+
+@pytest.mark.parametrize(
     ("os", "python"),
     [("linux", "/opt/fatwheel/env/bin/python"), ("windows", r"C:\Python311\python.exe")],
 )

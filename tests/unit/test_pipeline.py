@@ -165,6 +165,22 @@ def test_a_lost_wheel_is_put_together_again_without_compiling(bench: Bench) -> N
     assert bench.compiled() == []
 
 
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "swap"])
+def test_a_store_of_which_nothing_is_whole(bench: Bench, harm: str) -> None:
+    """The same bytes as from an empty one, and nothing is left to assembling."""
+    first = bench.build()
+    files = [path for path in prepare.open_store().root.rglob("*") if path.is_file()]
+    contents = [path.read_bytes() for path in files]
+    for path, data, other in zip(files, contents, contents[1:] + contents[:1], strict=True):
+        middle = len(data) // 2
+        flip = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        path.write_bytes({"flip": flip, "cut": data[:-1], "empty": b"", "swap": other}[harm])
+    again = bench.build(out=bench.folder / "elsewhere")
+    assert (again.sha256, again.hits, again.compiled) == (first.sha256, 0, 4)
+    assert len(bench.compiled()) == 5, "compiled as planned, not where it was missed"
+    assert prepare.open_store().check() == []
+
+
 def test_another_architecture_compiles_that_alone(bench: Bench) -> None:
     bench.build("80,86")
     made = bench.build("80,86,90a")

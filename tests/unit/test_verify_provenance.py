@@ -410,13 +410,15 @@ def test_device_code_of_a_library_may_be_linked_in(tmp_path: Path) -> None:
     assert "it does not tell of all device code\ndemo/code.fatbin, container 1" in said(report)
 
 
-def test_slices_that_were_not_known_are_not_missed(tmp_path: Path) -> None:
+def test_a_record_that_leaves_a_digest_out_is_wrong(tmp_path: Path) -> None:
+    """Else code that nobody vouches for could pass under it."""
     files = demo_files()
     unknown = put("units", 0, "slices", "sm_90a", value=None)
     files[RECORD] = edited(files[RECORD], unknown)
     state_again(files)
     report = verify_wheel(write(tmp_path, files))
-    assert (results(report), said(report)) == ({}, "")
+    assert results(report) == {"provenance": "wrong"}
+    assert "it does not say which slices these are\n" in said(report)
 
 
 def test_a_record_with_other_hashes_does_not_keep_sha256_from_being_compared(
