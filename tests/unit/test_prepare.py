@@ -14,7 +14,6 @@ from fatwheel.errors import StoreError, UpstreamError, UsageError
 from fatwheel.events import Event, Note, StepFinished, StepStarted, silent
 from fatwheel.model import Target, TorchBuild
 from fatwheel.prepare import Asked, prepared, ready_tools, resolve, step
-from fatwheel.store import Store
 
 from .demoproject import Demo
 from .standins import front
@@ -255,17 +254,6 @@ def test_the_work_folder_goes_when_the_build_fails(demo: Demo) -> None:
     with pytest.raises(UpstreamError), prepared(target(demo), demo.tools, silent):
         pass
     assert demo.work_folders() == []
-
-
-def test_what_containers_of_a_killed_build_made_is_kept(demo: Demo) -> None:
-    key = "ab" * 32
-    left = demo.cache / "work" / "build-killed"
-    for place in ("0", "1"):
-        Store(left / "incoming" / place / "store", 1 << 30).put("slice", key[:-1] + place, b"x")
-    with prepared(target(demo), demo.tools, silent):
-        assert not left.exists()
-    found = prepare.open_store()
-    assert [found.get("slice", key[:-1] + place) for place in ("0", "1")] == [b"x", b"x"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(
