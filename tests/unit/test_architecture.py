@@ -24,7 +24,6 @@ PACKAGE = ROOT / "fatwheel"
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-MOST_LINES = 400
 # Run inside build containers, where there is a Python and nothing else.
 STANDARD_LIBRARY_ONLY = (
     "arch", "branch", "build", "errors", "events", "fatbin", "files", "mapped", "model",
@@ -201,14 +200,6 @@ def test_only_ui_prints(module: Module) -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr"):
             to_sys = isinstance(node.value, ast.Name) and node.value.id == "sys"
             assert not to_sys or module.name in WRITE_TO_STREAMS, f"{where} writes to a stream"
-
-
-@pytest.mark.parametrize(
-    "path", [*(module.path for module in MODULES), ROOT / "tasks.py"], ids=lambda path: path.stem
-)
-def test_modules_are_short(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MOST_LINES, f"{path.name} has {lines} lines: it does too much"
 
 
 @pytest.mark.parametrize(
