@@ -22,8 +22,9 @@ from .events import Emit, Note
 from .load import load_recipe
 from .model import Host, Target
 from .pipeline import Effort, Making, find_files, make, needed_files, publish
-from .prepare import KERNELS, Stores, store_folder
+from .prepare import KERNELS, TOOLCHAINS, Stores, store_folder
 from .provenance.buildlock import target_of
+from .provenance.foreign import check_registries, foreign, publishers
 from .provenance.held import Held, read_held
 from .provenance.locked import host_changes
 from .sourcetree import tree_digest
@@ -89,9 +90,13 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
         )
     held = read_held(request.wheel, KERNELS)
     _check_sources(held)
-    target = _with_costs(target_of(held.lock, held.archs))
-    engine = engine_for(target.toolchain, request.engine, foreign=not is_own(held.lock))
-    check_consent(held.lock, request.wheel, engine, agree)
+    own = is_own(held.lock)
+    lock = held.lock if own else foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
+    target = _with_costs(target_of(lock, held.archs))
+    engine = engine_for(target.toolchain, request.engine, foreign=not own)
+    if not own and engine != PROCESS:
+        check_registries(lock, TOOLCHAINS)
+    check_consent(lock, request.wheel, engine, agree)
     if _is_changed(held):
         emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
     if request.find:

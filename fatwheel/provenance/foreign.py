@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import FatwheelError
+from ..errors import FatwheelError, FetchError
 from ..load import list_recipes, list_toolchains, load_recipe, load_toolchain
-from ..model import Download, Package, Recipe, Toolchain
+from ..model import Base, Download, Package, Recipe, Toolchain
+from ..text import clean
 from .buildlock import BuildLock
 
 
@@ -30,10 +31,14 @@ def publishers(kernels: Path, toolchains: Path) -> frozenset[str]:
     )
 
 
-def _own_files(kernels: Path, toolchains: Path) -> Iterator[Recipe | Toolchain]:
+def _own_toolchains(toolchains: Path) -> Iterator[Toolchain]:
     for name in list_toolchains(toolchains):
         with suppress(FatwheelError):
             yield load_toolchain(name, toolchains)
+
+
+def _own_files(kernels: Path, toolchains: Path) -> Iterator[Recipe | Toolchain]:
+    yield from _own_toolchains(toolchains)
     for name in list_recipes(kernels):
         with suppress(FatwheelError):
             yield load_recipe(name, kernels)
@@ -44,6 +49,36 @@ def foreign(lock: BuildLock, hosts: frozenset[str]) -> BuildLock:
     made = _within(lock, hosts)
     assert isinstance(made, BuildLock)
     return made
+
+
+def check_registries(lock: BuildLock, toolchains: Path) -> None:
+    """Refuse a lock whose images begin at a registry that no toolchain of this checkout names: the
+    engine would ask it, with the user's login if there is one.
+
+    Raises FetchError.
+    """
+    known = {
+        registry_of(base)
+        for one in _own_toolchains(toolchains)
+        for base in (one.containers.bases if one.containers else ())
+    }
+    containers = lock.toolchain.containers
+    bases = containers.bases if containers else ()
+    strange = [base.reference for base in bases if registry_of(base) not in known]
+    if strange:
+        raise FetchError(
+            "the lock names base images of registries that no toolchain here uses",
+            details=[clean(reference) for reference in strange],
+            hint="if you trust such a registry, put a toolchain with its image into toolchains/",
+        )
+
+
+def registry_of(base: Base) -> str:
+    """The host from which an engine pulls an image (distribution/reference: the part before the
+    first slash is one if it has a dot or a colon, or is localhost); '' is the engine's own."""
+    first, slash, _ = base.reference.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first if named else ""
 
 
 def _within(value: Any, hosts: frozenset[str]) -> Any:

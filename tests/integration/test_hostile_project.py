@@ -102,6 +102,12 @@ def test_every_attempt_is_stopped(attacked: Attacked) -> None:
     assert missed == {}, "these should be possible, or they prove nothing about what follows"
 
 
+def test_a_shard_runs_the_projects_code_too(attacked: Attacked) -> None:
+    """Or what follows would say nothing of shards."""
+    [log] = (attacked.bench.cache / "logs").glob("*hostile*/shard*.log")
+    assert "the store is poisoned" in log.read_text(errors="replace")
+
+
 def test_nothing_in_the_store_is_replaced_and_nothing_foreign_comes_in(attacked: Attacked) -> None:
     after = contents(attacked.bench.store)
     changed = [name for name, digest in attacked.before.items() if after.get(name) != digest]

@@ -25,7 +25,8 @@ RECORDED = Path(__file__).parents[1] / "data" / "format.json"
 MODULES = (
     "build.assemble", "build.commands", "build.commands_cl", "build.commands_gcc",
     "build.commands_nvcc", "build.compilers", "build.context", "build.linking", "build.preprocess",
-    "build.quoting", "build.roots", "build.shim", "build.sight", "build.slices", "build.variables", "build.view",
+    "build.quoting", "build.roots", "build.shim", "build.sight", "build.slices",
+    "build.variables", "build.view",
     "build.workshop", "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin",
     "fatbin.elf", "fatbin.elf_dynamic", "fatbin.elf_layout",
     "fatbin.elf_linked", "fatbin.pe",

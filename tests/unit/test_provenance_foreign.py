@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fatwheel.errors import FormatError
+from fatwheel.errors import FetchError, FormatError
 from fatwheel.load import list_toolchains, load_recipe, load_toolchain
-from fatwheel.model import Host, Target
+from fatwheel.model import Base, Containers, Host, Target
 from fatwheel.provenance.buildlock import lock_of, pins_of
-from fatwheel.provenance.foreign import foreign, publishers
+from fatwheel.provenance.foreign import check_registries, foreign, publishers, registry_of
 from fatwheel.provenance.lockfile import lock_bytes, read_lock
 
 from .somelocks import some_lock
@@ -61,3 +62,28 @@ def test_every_host_of_this_checkout_s_files_is_known_and_no_other() -> None:
 def test_files_with_mistakes_name_no_hosts(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
     assert publishers(tmp_path, tmp_path) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("reference", "host"),
+    [
+        ("python:3.11-bookworm", ""),
+        ("somebody/python:3.11", ""),
+        ("registry.test/python:3.11", "registry.test"),
+        ("registry.test:5000/a/b", "registry.test:5000"),
+        ("localhost/python", "localhost"),
+    ],
+)
+def test_the_registry_of_an_image(reference: str, host: str) -> None:
+    assert registry_of(Base(reference, "", ())) == host
+
+
+def test_base_images_come_from_registries_that_this_checkout_s_toolchains_use() -> None:
+    for name in list_toolchains(TOOLCHAINS):
+        check_registries(some_lock(name), TOOLCHAINS)
+    strange = Containers("linux", 0, (Base("registry.test/base:1", "", ("3.11",)),))
+    lock = some_lock()
+    lock = replace(lock, toolchain=replace(lock.toolchain, containers=strange))
+    with pytest.raises(FetchError, match="registries that no toolchain here uses") as caught:
+        check_registries(lock, TOOLCHAINS)
+    assert "registry.test/base:1" in caught.value.details

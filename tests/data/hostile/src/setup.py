@@ -11,8 +11,8 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 NVCC = [os.path.join(os.environ["CUDA_HOME"], "bin", "nvcc"), "-Xcompiler", "-fPIC"]
-# gcc starts each of its steps through this program, so a shard runs the project's code, too.
-WRAPPED = ["-wrapper", f"python3,{HERE / 'wrapper'}"]
+# nvcc's gcc starts each of its steps through this program, so a shard runs the project's code, too.
+NVCC += ["-Xcompiler", "-wrapper", "-Xcompiler", rf"python3\,{HERE / 'wrapper'}"]
 MEMBER = "attempts.json"
 
 
@@ -23,9 +23,7 @@ class Build(build_ext):
         device, host = folder / "scale.o", folder / "module.o"
         subprocess.check_call([*NVCC, "-c", str(HERE / "scale.cu"), "-o", device])
         compiler = os.environ["CXX"]
-        subprocess.check_call(
-            [compiler, "-fPIC", *WRAPPED, "-c", str(HERE / "module.cpp"), "-o", host]
-        )
+        subprocess.check_call([compiler, "-fPIC", "-c", str(HERE / "module.cpp"), "-o", host])
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
         init = "-Wl,--defsym=PyInit__scale=0"  # nobody imports this one
