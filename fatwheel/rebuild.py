@@ -90,11 +90,10 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
         )
     held = read_held(request.wheel, KERNELS)
     _check_sources(held)
-    own = is_own(held.lock)
-    lock = held.lock if own else foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
+    lock = foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
     target = _with_costs(target_of(lock, held.archs))
-    engine = engine_for(target.toolchain, request.engine, foreign=not own)
-    if not own and engine != PROCESS:
+    engine = engine_for(target.toolchain, request.engine, foreign=not is_own(lock))
+    if engine != PROCESS:
         check_registries(lock, TOOLCHAINS)
     check_consent(lock, request.wheel, engine, agree)
     if _is_changed(held):
