@@ -105,7 +105,8 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
     help={
         "runs": "how many inputs to try (default: 100000)",
         "target": "what gets them: some of elf,pe,coff,fatbin,cubin,ptx,lz4,zstd,wheel,thin,"
-        "compare,stitch, or all (default: all)",
+        "compare,stitch,sdist,pyproject,zip,locks,statements,toolchains,lines,incoming, or all "
+        "(default: all)",
         "seed": "a number: the same one tries the same inputs (default: another each time)",
         "jobs": "inputs at a time (default: one per core)",
         "replay": "try one file again, such as one that was kept, and show what happens",
