@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ..consent import Agree, Stranger, refuse
+from typing import TYPE_CHECKING
+
 from ..errors import UsageError
 from .console import answer_to, err, is_anybody_there, write
+
+if TYPE_CHECKING:  # what builds need not be there for what only reads
+    from ..consent import Agree, Stranger
 
 
 def consent(yes: bool) -> Agree:
@@ -13,6 +17,8 @@ def consent(yes: bool) -> Agree:
 
     def agree(stranger: Stranger) -> None:
         if not yes and not is_anybody_there():
+            from ..consent import refuse
+
             refuse(stranger)
         for line in stranger.lines:
             write(err(), line)

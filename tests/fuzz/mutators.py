@@ -203,7 +203,7 @@ def _mutate_wheel(source: random.Random, seed: Seed) -> bytes:
         _change_member(source, members)
     if source.random() < 0.6:
         members = _with_record(members)
-    if source.random() < 0.4:
+    if source.random() < 0.15:
         return _odd_archive(source, members)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:

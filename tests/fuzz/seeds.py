@@ -179,7 +179,7 @@ def make_seeds(folder: Path) -> list[str]:
         "sdist": dict(_sdists()),
         "toml": {name: text.encode() for name, text in _TOML.items()},
         "line": dict(lines()),
-        "record": dict(records()),
+        "text": dict(records()),
     }
     work = folder / "work"
     work.mkdir(parents=True)

@@ -319,7 +319,7 @@ def locks(data: bytes) -> None:
     assert len(materials_in(sbom, "sbom")) == len(set(materials_of(lock))), "a material is missing"
     read_statement(statement_bytes([("a", "0" * 64)], predicate_of(lock, record)), "statement")
     if lock.toolchain.containers:
-        _images(lock.toolchain, lock.python, lock.torch)
+        _contexts(lock.toolchain, lock.python, lock.torch)
 
 
 def papers(data: bytes) -> None:
@@ -352,7 +352,7 @@ def tables(data: bytes) -> None:
     lock = lock_of(target, Host("g++ 12.2.0", "0" * 64, "3.11.7"))
     read_lock_of(lock)
     if toolchain.containers:
-        _images(toolchain, build.python, build.torch)
+        _contexts(toolchain, build.python, build.torch)
 
 
 def read_lock_of(lock: BuildLock) -> None:
@@ -362,7 +362,7 @@ def read_lock_of(lock: BuildLock) -> None:
         raise AssertionError(f"a lock of ours cannot be read: {error}") from error
 
 
-def _images(toolchain: Toolchain, python: str, torch: str) -> None:
+def _contexts(toolchain: Toolchain, python: str, torch: str) -> None:
     """Build contexts of nothing but plain instructions and lines that pip takes for pins."""
     try:
         contexts = contexts_of(toolchain, python, torch, {})
@@ -398,5 +398,5 @@ TARGETS = {
     "statements": Target(("record", "statement", "sbom", "envelope"), (papers,), 2),
     "toolchains": Target(("recipe", "toolchain"), (tables,), 2),
     "lines": Target(("line",), (hear,), 3),
-    "incoming": Target(("record",), (incoming,), 1),
+    "incoming": Target(("text",), (incoming,), 1),
 }

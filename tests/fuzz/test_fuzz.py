@@ -44,7 +44,8 @@ REFUSE = {
     "elf/object.o": (),
     "elf/separate.o": ("thin", "unite_with_itself", "restitch"),
     "thin/many": ("thin_wheel",),
-    "pyproject/pyproject": ("recipe",),
+    "pyproject/pyproject.toml": ("recipe",),
+    "statements/several": ("papers",),  # builds of different inputs, stitched: no lock is theirs
 }
 
 

@@ -169,7 +169,7 @@ def barred(name, variables=None, *rest, **others):
     who = (variables or {}).get("__name__", "")
     if name in ("fcntl", "pwd", "grp", "resource") and who.startswith("fatwheel."):
         # These have another way on Windows, which they choose by sys.platform.
-        if who not in ("fatwheel.files", "fatwheel.workfolder"):
+        if who not in ("fatwheel.files", "fatwheel.permissions", "fatwheel.workfolder"):
             raise ImportError(f"{who} imports {name}")
     return real(name, variables, *rest, **others)
 builtins.__import__ = barred

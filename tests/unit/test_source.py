@@ -268,7 +268,7 @@ BAD = {
         f"backend-path is ['a{os.pathsep}b']",
     ),
     "deep": ("requires = " + "[" * 50_000, "nested too deeply"),
-    "digits": ("requires = " + "9" * 5000, "not TOML"),
+    "digits": ("requires = " + "9" * 5000, "too many digits"),
     "large": ("#" * (2 << 20), "more than 1048576 bytes"),
 }
 
