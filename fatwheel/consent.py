@@ -77,8 +77,16 @@ def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
         f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with a build of its own",
         f"  source   {_shown(source)}, sha256 {_shown(lock.source_digest)}",
         f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
+        *(_images(lock) if engine != PROCESS else ()),
         f"  engine   {engine}: {closed_off}",
     ]
+
+
+def _images(lock: BuildLock) -> list[str]:
+    """The images on which those of the build are built."""
+    containers = lock.toolchain.containers
+    bases = containers.bases if containers else ()
+    return [f"  image    {_shown(f'{base.reference}@{base.digest}')}" for base in bases]
 
 
 def _files(lock: BuildLock) -> str:

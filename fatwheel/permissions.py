@@ -107,10 +107,14 @@ else:
             anybody = bool(path.parent.stat().st_mode & stat.S_IWOTH)
             return Gap(path, f"the user {_user(found.st_uid)}", everybody=anybody)
         if found.st_mode & stat.S_IWOTH:
-            return Gap(path, "every user of this machine", True, f"chmod o-w {path}")
+            return Gap(path, "every user of this machine", True, _mend("o-w", path, found))
         if found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid):
-            return Gap(path, f"the group {_group(found.st_gid)}", mend=f"chmod g-w {path}")
+            return Gap(path, f"the group {_group(found.st_gid)}", mend=_mend("g-w", path, found))
         return None
+
+    def _mend(change: str, path: Path, found: os.stat_result) -> str:
+        """The command that closes a folder, for who may do so."""
+        return f"chmod {change} {path}" if os.geteuid() in (0, found.st_uid) else ""
 
     def _reached_through(around: os.stat_result, gap: Gap) -> Gap | None:
         """What is left of a gap in a folder `around`, which may be closed to some."""
@@ -129,7 +133,8 @@ else:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, mode)
         found = os.fstat(handle)
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
-            os.fchmod(handle, mode)
+            with suppress(PermissionError):  # a file system without modes
+                os.fchmod(handle, mode)
         return handle
 
     def lock_mode(folder: Path) -> int:

@@ -27,6 +27,7 @@ from .fronts import exact_fronts, shared_fronts
 from .images.ingredients import FILES as IMAGE_FILES
 from .model import Download, Front, Host, Package, Target
 from .packing import pack
+from .permissions import gap_of
 from .plan import plan_work
 from .postlink.edited import Edited
 from .postlink.thin import thin_wheel
@@ -43,7 +44,7 @@ from .prepare import (
     users_stores,
 )
 from .proof import find_proofs
-from .provenance.beside import LOCK, beside, write_beside
+from .provenance.beside import write_beside
 from .provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
 from .provenance.locked import check_host, check_locked, read_lock_file
 from .provenance.lockfile import lock_bytes
@@ -190,8 +191,18 @@ def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Ed
     """For each architecture of each of these wheels, a thin wheel beside it, signed as they are.
 
     Variants of one architecture, such as 90 and 90a, stay together: a GPU chooses among them.
+
+    Raises UsageError where others could exchange a wheel before it is signed.
     """
     signer = load_signer(sign) if sign else None
+    for folder in {Path(wheel.path).parent for wheel in wheels} if signer else ():
+        if gap := gap_of(folder):
+            raise UsageError(
+                f"thin wheels are not signed where others can exchange them: {gap.who} can write "
+                f"to {gap.folder}",
+                where="--split --sign",
+                hint=gap.mend or "name a folder of your own: --out FOLDER",
+            )
     made = [thin for wheel in wheels for thin in _split_wheel(wheel, emit)]
     for thin in made:
         write_beside(thin.path, (), {}, signer)
@@ -243,18 +254,19 @@ def _build_target(
     made = _from_store(making, premises, engine, request.out, emit)
     if made is None:
         made = make(making, premises, request.effort, users_stores(), emit)
-    path, slices, compiled = made
-    files = write_beside(path, premises.materials, {"engine": engine, **packer()}, signer)
-    remember(beside(path, LOCK).read_bytes(), path.name)
+    facts = made.facts
+    internal = {"engine": engine, **packer()}
+    files = write_beside(made.path, premises.materials, internal, signer, made.sha256)
+    remember(lock_bytes(lock_of(target, facts.host)), made.path.name)
     emit(Note(f"{len(files)} files beside the wheel say what it is made of"))
     result = WheelMade(
-        path=str(path),
-        size=path.stat().st_size,
-        sha256=_sha256(path),
+        path=str(made.path),
+        size=made.path.stat().st_size,
+        sha256=made.sha256,
         archs=",".join(str(request) for request in target.archs),
         seconds=time.monotonic() - started,
-        hits=slices - compiled,
-        compiled=compiled,
+        hits=facts.slices - made.compiled,
+        compiled=made.compiled,
     )
     emit(result)
     return result
@@ -281,7 +293,28 @@ def make(
         return _make(making, place, means, effort.out, stores.open(), key, emit)
 
 
-Made = tuple[Path, int, int]  # the wheel, its slices, how many of them were compiled
+@dataclass(frozen=True)
+class _Facts:
+    """What is kept with a finished wheel: its file's name, its units and slices, its host."""
+
+    file: str
+    units: int
+    slices: int
+    host: Host
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished wheel. compiled: how many of its slices were made now.
+
+    sha256 is that of what was made or kept, which others cannot reach: path may lie where they can
+    write.
+    """
+
+    path: Path
+    sha256: str
+    facts: _Facts
+    compiled: int
 
 
 def _means(effort: Effort, target: Target, premises: Premises) -> Means:
@@ -299,8 +332,8 @@ def _from_store(
     """The finished wheel, where these very inputs made it before."""
     store = open_store()
     key = _wheel_key(making, premises)
-    facts = _facts_of(store.get_json("built", key))
-    if facts is None:
+    facts, sha256 = _facts_of(store.get_json("built", key)), store.digest("wheel", key)
+    if facts is None or sha256 is None:
         return None
     making.meet(facts.host)
     path = out / facts.file
@@ -316,17 +349,7 @@ def _from_store(
             units=facts.units, slices=facts.slices, hits=facts.slices, work=0,
         )
     )  # fmt: skip
-    return path, facts.slices, 0
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What is kept with a finished wheel: its file's name, its units and slices, its host."""
-
-    file: str
-    units: int
-    slices: int
-    host: Host
+    return Made(path, sha256, facts, compiled=0)
 
 
 def _facts_of(found: Any) -> _Facts | None:
@@ -354,10 +377,11 @@ def _make(
         wheel = pack(upstream_wheel, place.scratch, target, lock, slices, fronts, mode)
         check_wheel(wheel, target, fronts)
         path = publish(wheel, out, "write the wheel")
-    store.put_file("wheel", key, path)
+    # Of the wheel in the build's own folder: others may be able to write to `out`.
+    sha256 = store.put_file("wheel", key, wheel)
     facts = _Facts(path.name, work.units, work.slices, place.host)
     store.put_json("built", key, asdict(facts))
-    return path, work.slices, work.slices - work.hits
+    return Made(path, sha256, facts, work.slices - work.hits)
 
 
 def publish(wheel: Path, out: Path, action: str) -> Path:
@@ -373,11 +397,6 @@ def publish(wheel: Path, out: Path, action: str) -> Path:
     except OSError as error:
         raise disk_error(error, action, path, "--out FOLDER") from error
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return copy(stream, None)[0]
 
 
 def _wheel_key(making: Making, premises: Premises) -> str:

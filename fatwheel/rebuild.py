@@ -106,13 +106,14 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
         premises = premises_for(target, engine, emit)
         making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
         effort, stores = replace(request.effort, out=work), _stores(request.from_store, work)
-        path, slices, compiled = make(making, premises, effort, stores, emit)
+        made = make(making, premises, effort, stores, emit)
+        path = made.path
         comparison = compare_wheels(request.wheel, path)
         kept = None
         if not comparison.identical:
             kept = publish(path, request.effort.out, "keep the rebuilt wheel")
         causes = _causes(held, path)
-    return Rebuilt(comparison, kept, slices, compiled, causes)
+    return Rebuilt(comparison, kept, made.facts.slices, made.compiled, causes)
 
 
 def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:

@@ -9,7 +9,6 @@ limits, in pieces, and what comes into the store must have the digest that was r
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -22,13 +21,15 @@ from typing import Any, BinaryIO
 from ..branch import Entry
 from ..build.inside import BRANCH
 from ..build.preprocess import with_variant
-from ..errors import EngineError
+from ..errors import EngineError, FormatError
 from ..files import copy, disk_error, replacing
+from ..jsonfile import read_value
 from ..model import Job
 from ..store import Store
 
 # Bytes of one entry, by its kind; no other kind is taken.
 LIMITS = {"slice": 1 << 30, "host": 1 << 30, "abi": 1 << 16, "text": 16 << 20, "seen": 64}
+_MOST_VALUES = 400_000  # of the record of a text: 6 variants of 5,000 files have 120,000
 LARGEST_WHEEL = 16 << 30  # bytes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}")
@@ -103,9 +104,9 @@ def _take_text(folder: Path, key: str, sha256: str, store: Store) -> None:
         while piece := stream.read(1 << 20):
             data += piece
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _refused("the record of a text", "it cannot be read") from error
+        found = read_value(bytes(data), "", LIMITS["text"], _MOST_VALUES)
+    except FormatError as error:
+        raise _refused("the record of a text", error.what) from error
     if not (isinstance(found, list) and found and _is_variant(found[0])):
         raise _refused("the record of a text", "it is none")
     known = store.get_json("text", key)

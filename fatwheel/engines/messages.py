@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -28,13 +28,16 @@ from ..errors import (
     UsageError,
     VerifyError,
 )
+from ..jsonfile import read_object
 from ..model import Front, Host, Job, Unit
 from ..text import clean
 
 MOST = 100_000  # units of a project, jobs, lines of an error
 LONGEST = 16 << 20  # characters of a line
+_MOST_KEYS = 1000  # of an object: each mistake costs pydantic 1 KiB; lists end at the first
 _SHOWN = 200  # characters of a line that makes no sense
-_SAID = 2000  # characters of a line of a log
+_SAID = 2000  # characters of a line of a log, or of an error
+_MOST_DETAILS = 1000  # lines of an error
 _ERRORS: dict[str, type[FatwheelError]] = {
     kind.__name__: kind
     for kind in (
@@ -69,7 +72,7 @@ class MadeLine(_Line):
     seconds: _Seconds
     cpu: _Seconds
     rss: _Bytes
-    entries: Annotated[list[Entry], Field(max_length=MOST)]
+    entries: Annotated[list[Entry], Field(max_length=MOST, fail_fast=True)]
 
     @property
     def made(self) -> Made:
@@ -93,7 +96,7 @@ class FailedLine(_Line):
     what: str
     where: str | None
     hint: str | None
-    details: Annotated[list[str], Field(max_length=MOST)]
+    details: Annotated[list[str], Field(max_length=MOST, fail_fast=True)]
 
     @property
     def error(self) -> FatwheelError:
@@ -101,10 +104,10 @@ class FailedLine(_Line):
         if self.kind not in _ERRORS:
             raise nonsense(f"class {self.kind}")
         return _ERRORS[self.kind](
-            clean(self.what),
-            where=self.where and clean(self.where),
-            hint=self.hint and clean(self.hint),
-            details=[clean(line) for line in self.details],
+            _one_line(self.what),
+            where=self.where and _one_line(self.where),
+            hint=self.hint and _one_line(self.hint),
+            details=[_one_line(line) for line in self.details[:_MOST_DETAILS]],
         )
 
 
@@ -112,7 +115,7 @@ class CapturedLine(_Line):
     """What capture found."""
 
     outcome: Literal["made"]
-    units: Annotated[list[Unit], Field(max_length=MOST)]
+    units: Annotated[list[Unit], Field(max_length=MOST, fail_fast=True)]
     lookup: Lookup
     host: Host
 
@@ -129,7 +132,7 @@ class AssembledLine(_Line):
 
     outcome: Literal["made"]
     wheel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl$")]
-    slices: Annotated[list[UnitLine], Field(max_length=MOST)]
+    slices: Annotated[list[UnitLine], Field(max_length=MOST, fail_fast=True)]
 
 
 WorkerLine = SaidLine | MadeLine | KilledLine | FailedLine
@@ -161,12 +164,30 @@ def assemble_line(line: str) -> AssembledLine | KilledLine | FailedLine:
 
 
 def _parsed(adapter: TypeAdapter[T], line: str) -> T:
-    if len(line) > LONGEST:
-        raise nonsense(line)
     try:
+        if not _is_slim(read_object(line.encode(), "", LONGEST)):
+            raise nonsense(line)
         return adapter.validate_json(line, strict=True)
-    except (ValidationError, ValueError, RecursionError) as error:
+    except (FormatError, ValidationError, ValueError, RecursionError) as error:
         raise nonsense(line) from error
+
+
+def _one_line(words: str) -> str:
+    return clean(words[:_SAID]).replace("\n", " ")
+
+
+def _is_slim(found: Any) -> bool:
+    """Whether no object in a value has more keys than ours have."""
+    parts = [found]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if len(part) > _MOST_KEYS:
+                return False
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return True
 
 
 def nonsense(line: str) -> EngineError:

@@ -61,6 +61,14 @@ def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
             details=[f"ONBUILD {_shown(one)}" for one in triggers[:_MOST_SHOWN]],
             hint=f"name a base without them in the toolchain's [containers], or in {VARIABLE}",
         )
+    volumes = [str(one) for one in config.get("Volumes") or ()]
+    if volumes:
+        raise ToolchainError(
+            "the base image has volumes (VOLUME), which containers could write to without a limit",
+            where=base,
+            details=[f"VOLUME {_shown(one)}" for one in volumes[:_MOST_SHOWN]],
+            hint=f"name a base without them in the toolchain's [containers], or in {VARIABLE}",
+        )
     shell = config.get("Shell")
     if shell and shell != _SHELLS.get(engine.os):
         raise ToolchainError(

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError
-from ..files import copy, disk_error, remove, replacing
+from ..errors import FormatError, HashMismatchError
+from ..files import disk_error, remove, replacing
 from ..mapped import readable
 from ..model import Material
 from ..wheels.archive import Wheel, open_wheel
@@ -57,16 +57,27 @@ def write_beside(
     extra: Sequence[Material],
     internal: Mapping[str, Any],
     signer: Signer | None,
+    sha256: str = "",
 ) -> tuple[Path, ...]:
     """Write all files beside a finished wheel; their paths.
+
+    sha256: what the wheel must be, where that is known: others may write to its folder.
 
     extra and internal: further materials and internal parameters, of what the wheel does not
     know: the engine. Without a signer, an envelope that is there is of an older wheel, and goes.
 
     Raises UsageError where the wheel cannot be read, FormatError where there is no sound
-    provenance in it, StoreError where the disk does not take the files.
+    provenance in it, HashMismatchError where it is another wheel, StoreError where the disk does
+    not take the files.
     """
     inside = _read(wheel)
+    if sha256 not in ("", inside.sha256):
+        raise HashMismatchError(
+            "the wheel is not the one that was made: somebody changed it since",
+            where=str(wheel),
+            details=[f"made:  sha256 {sha256}", f"found: sha256 {inside.sha256}"],
+            hint="name a folder into which nobody else can write: --out FOLDER",
+        )
     predicate = extended(inside.predicate, extra, internal)
     statement = statement_bytes([(wheel.name, inside.sha256)], predicate)
     contents = {beside(wheel, STATEMENT): statement, **_for_installers(wheel, inside)}
@@ -99,8 +110,7 @@ def _read(wheel: Path) -> _Inside:
         statement = read_statement(_member(opened, STATEMENT_FILE), STATEMENT_FILE)
         # No source is looked for, so where recipes are makes no difference.
         lock = read_lock(lock_data, LOCK_FILE, Path())
-        with wheel.open("rb") as stream:
-            sha256, size = copy(stream, None)
+        sha256, size = opened.digest()
     return _Inside(sha256, size, lock, lock_data, statement.predicate)
 
 

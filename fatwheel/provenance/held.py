@@ -110,10 +110,13 @@ def _architectures(
     try:
         archs = parse_arch_list(",".join(record["archs"]), lock.toolchain.archs)
         known = {arch.compute: arch for arch in lock.toolchain.archs}
+        codes = {code for arch in lock.toolchain.archs for code in (arch.sm, arch.compute)}
         fronts = tuple(
-            Front(known[front["virtual"]], tuple(map(str, front["codes"])))
-            for front in record["fronts"]
+            Front(known[front["virtual"]], tuple(front["codes"])) for front in record["fronts"]
         )
+        asked = [code for front in fronts for code in front.codes]
+        if not codes.issuperset(asked) or len(set(asked)) != len(asked):
+            raise ValueError("its fronts make images that no nvcc makes, or one of them twice")
         if record["front"] not in ("auto", "exact", "shared"):
             raise ValueError(f"front {record['front']!r:.40}")
         for name in ("python", "torch"):

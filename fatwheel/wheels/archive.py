@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .. import files
 from ..errors import FormatError, StoreError
 from ..mapped import map_file
 from .metadata import field, fields
@@ -46,6 +47,10 @@ _NOT_ON_WINDOWS = re.compile(
 )
 
 
+# Where installers look for it: any folder of that suffix (pip), or that of the wheel's own name.
+_SCHEME = re.compile(r"[^/]+\.data/(?:purelib|platlib)/(.+)", re.IGNORECASE | re.DOTALL)
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
     """One file of the wheel; mode is its Unix permission bits, 0 where none are recorded."""
@@ -69,6 +74,7 @@ class Wheel:
         self.members = _check_members(read_entries(stream))
         self._by_name = {member.name: member for member in self.members}
         self.dist_info = _dist_info(self._by_name)
+        _check_places(self._by_name)
         metadata = self.read(f"{self.dist_info}/METADATA")
         self.name = field(metadata, "Name", "METADATA")
         self.version = field(metadata, "Version", "METADATA")
@@ -82,6 +88,11 @@ class Wheel:
         if member.size > MAX_TEXT:
             raise FormatError(f"{member.size} bytes are too many for such a file", where=name)
         return b"".join(pieces(self._stream, member.entry))
+
+    def digest(self) -> tuple[str, int]:
+        """sha256 and size in bytes of the wheel itself, of the very file that is open."""
+        self._stream.seek(0)
+        return files.copy(self._stream, None)
 
     @property
     def newest(self) -> int:
@@ -223,6 +234,20 @@ def _check_no_file_is_a_folder(folders: Mapping[str, bool]) -> None:
 
 def _file_as_folder(name: str) -> FormatError:
     return FormatError("a file stands where its folder should be", where=name)
+
+
+def _check_places(names: Iterable[str]) -> None:
+    """Installers put what lies in NAME.data/purelib and platlib beside all else: two files of one
+    place, or metadata that come from there, would be another wheel than the one that is seen."""
+    places: set[str] = set()
+    for name in names:
+        inner = _SCHEME.fullmatch(name)
+        place = _same_everywhere(inner[1] if inner else name)
+        if place in places:
+            raise FormatError("two files of the wheel are installed at one place", where=name)
+        if inner and place.partition("/")[0].endswith(".dist-info"):
+            raise FormatError("it would be installed as metadata of a package", where=name)
+        places.add(place)
 
 
 def _check_expansion(members: list[Member]) -> None:

@@ -187,6 +187,25 @@ def test_names_that_differ_in_case_are_duplicates(make: Make) -> None:
     assert "Windows" in (error.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("thing-1.0+cu130.data/purelib/thing/__init__.py", "installed at one place"),
+        ("thing-1.0+cu130.data/platlib/THING/_c.so", "installed at one place"),
+        ("thing-1.0+cu130.data/purelib/torch-9.9.dist-info/METADATA", "metadata of a package"),
+        ("Thing-1.0.DATA/PureLib/thing-1.0+cu130.dist-info/METADATA", ""),
+    ],
+)
+def test_what_installers_would_put_over_a_file_is_refused(
+    make: Make, name: str, message: str
+) -> None:
+    refused(make((name, b"evil")), message)
+
+
+def test_what_installers_put_beside_all_else_is_read(make: Make) -> None:
+    read_all(make(("thing-1.0+cu130.data/purelib/thing/more.py", b""), ("x.data/scripts/x", b"")))
+
+
 @pytest.mark.parametrize("name", ["thing/__init__.py/x", "thing/_C.so/", "THING/_c.so/x"])
 def test_a_file_cannot_be_a_folder_too(make: Make, name: str) -> None:
     refused(make((name, b"")), "where its folder should be")

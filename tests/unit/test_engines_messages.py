@@ -87,6 +87,26 @@ def test_no_text_from_there_steers_the_terminal() -> None:
     assert "\x1b" not in f"{said.said} {failed.error} {nonsense.value}"
 
 
+def test_an_error_from_there_does_not_fill_the_screen() -> None:
+    """Nor look like several, of which one is ours."""
+    long = "x" * 100_000
+    details = [f"b\nc {long}"] * 100 + ["d"] * 50_000
+    fields = {"what": f"a\nfatwheel: {long}", "details": details}
+    failed = worker_line(json.dumps({"id": 1, **FAILED, **fields}))
+    assert isinstance(failed, FailedLine)
+    error = failed.error
+    assert "\n" not in error.what
+    assert not any("\n" in line for line in error.details)
+    assert len(error.what) + max(map(len, error.details)) < 5000
+    assert len(error.details) == 1000
+
+
+def test_a_line_with_more_names_than_ours_have_is_refused_before_it_costs_memory() -> None:
+    line = "{" + ",".join(f'"{number:x}": 1' for number in range(5000)) + "}"
+    with pytest.raises(EngineError):
+        worker_line(line)
+
+
 @pytest.mark.parametrize("name", ["InterruptedBuildError", "LockError", "KeyError", "annotations"])
 def test_only_errors_that_are_raised_there_are_believed(name: str) -> None:
     line = worker_line(json.dumps({"id": 1, **FAILED, "class": name}))

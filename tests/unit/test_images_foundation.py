@@ -71,9 +71,10 @@ def test_the_usual_shell_of_windows() -> None:
         ({"OnBuild": ["ADD \x1b[2J\nx y"]}, "ONBUILD ADD \\x1b[2J x y"),
         ({"OnBuild": ["RUN " + "a" * 10_000] * 1000}, "ONBUILD RUN aaaa"),
         ({"Shell": ["/evil", "-c"]}, "SHELL ['/evil', '-c']"),
+        ({"Volumes": {"/data": {}}}, "VOLUME /data"),
     ],
 )
-def test_what_would_act_on_our_build_is_refused(config: dict[str, Any], said: str) -> None:
+def test_what_would_act_on_our_builds_is_refused(config: dict[str, Any], said: str) -> None:
     with pytest.raises(ToolchainError) as caught:
         ready(Api(config))
     assert caught.value.where == BASE

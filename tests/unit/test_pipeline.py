@@ -15,7 +15,14 @@ import pytest
 
 from fatwheel import pipeline, prepare
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.errors import CompileError, StoreError, UpstreamError, UsageError, VerifyError
+from fatwheel.errors import (
+    CompileError,
+    HashMismatchError,
+    StoreError,
+    UpstreamError,
+    UsageError,
+    VerifyError,
+)
 from fatwheel.events import (
     Event,
     JobFinished,
@@ -362,6 +369,32 @@ def test_a_wheel_for_each_python_compiles_once(bench: Bench) -> None:
     )
     made = build(request, bench.events.append)
     assert [(wheel.hits, wheel.compiled) for wheel in made] == [(0, 2), (2, 0)]
+
+
+# -- a folder for wheels into which others can write ---------------------------------------------
+
+
+def test_a_wheel_that_is_exchanged_where_it_was_published(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said of it or signed, and what is kept is what was made."""
+    honest = Path(bench.build("80").path).read_bytes()
+    other = Path(bench.build("86", out=bench.folder / "other").path).read_bytes()
+    monkeypatch.setenv("FATWHEEL_CACHE", str(bench.folder / "another-cache"))
+    published = pipeline.publish
+
+    def exchange(wheel: Path, out: Path, action: str) -> Path:
+        path = published(wheel, out, action)
+        path.write_bytes(other)
+        return path
+
+    monkeypatch.setattr(pipeline, "publish", exchange)
+    with pytest.raises(HashMismatchError, match="somebody changed it since"):
+        bench.build("80")
+    assert not any(isinstance(event, WheelMade) for event in bench.events)
+    again = bench.build("80", out=bench.folder / "of-ones-own")
+    assert again.compiled == 0
+    assert Path(again.path).read_bytes() == honest
 
 
 # -- keys --------------------------------------------------------------------------------------
