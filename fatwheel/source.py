@@ -127,5 +127,8 @@ def _is_inside(path: object, root: Path) -> bool:
 
 def _shortened(value: object) -> str:
     """A value from anywhere, as Python writes it, no longer than a line."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # of sys.set_int_max_str_digits
+        return "a number of too many digits, or holds one"
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -237,7 +237,7 @@ def _url(text: str) -> str:
     plain = re.fullmatch(r"[\w.~:/@%+,=!\[\]-]+", text, re.ASCII)
     if ".." in parts.path.split("/"):
         raise ValueError(f"{shown(text)} leads out of its folder")
-    if not host or not plain or not re.fullmatch(_FILE, name, re.ASCII):
+    if len(name) > _LONG or not host or not plain or not re.fullmatch(_FILE, name, re.ASCII):
         raise ValueError(
             f"{shown(text)} is not the URL of a file; valid: as in https://host/a/file.zip"
         )

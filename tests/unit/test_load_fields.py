@@ -109,3 +109,11 @@ def test_no_password_is_shown() -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(fields.Url).validate_python("https://me:secret@host/a.zip")
     assert "secret" not in str(caught.value.errors()[0]["msg"])
+
+
+def test_a_file_that_a_url_names_has_no_longer_name_than_other_files() -> None:
+    """Its lock could not be read."""
+    read = TypeAdapter(fields.Url).validate_python
+    assert read(f"https://host/{'a' * 196}.zip")
+    with pytest.raises(ValidationError, match="not the URL of a file"):
+        read(f"https://host/{'a' * 197}.zip")

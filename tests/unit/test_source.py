@@ -269,6 +269,7 @@ BAD = {
     ),
     "deep": ("requires = " + "[" * 50_000, "nested too deeply"),
     "digits": ("requires = " + "9" * 5000, "too many digits"),
+    "hex": ("build-backend = [0x" + "f" * 5000 + "]", "a number of too many digits"),
     "large": ("#" * (2 << 20), "more than 1048576 bytes"),
 }
 
