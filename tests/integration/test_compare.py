@@ -305,6 +305,7 @@ def test_one_pin_of_the_lock(wheels: Bench) -> None:
     [ninja] = [one for one in content["toolchain"]["packages"] if one["name"] == "ninja"]
     before = ninja["version"]
     ninja["version"] = "1.13.1"
+    ninja["filename"] = ninja["filename"].replace(before, "1.13.1")
     changed.files[lock] = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
     [found] = wheels.compare(changed).differences
     assert (found.level, found.place.file) == ("pins", lock)
