@@ -78,7 +78,9 @@ class Checkout:
 
     def rebuild(self, wheel: Path, out: Path, *arguments: str, **variables: str) -> Outcome:
         """`invoke rebuild`; what must hold however it ends."""
-        words = ["--out", str(out), "--yes", "--engine", "process", *arguments]
+        words = ["--out", str(out), "--yes", *arguments]
+        if "--engine" not in arguments:
+            words += ["--engine", "process"]
         outcome = self.invoke("rebuild", str(wheel), *words, **variables)
         left = [path for path in (self.bench.cache / "work").glob("*") if path.is_dir()]
         assert left == [], "a work folder was left"
@@ -356,7 +358,7 @@ def test_one_line_of_metadata(small: tuple[Checkout, Path], tmp_path: Path) -> N
 def test_a_pin_of_the_lock_alone(small: tuple[Checkout, Path], tmp_path: Path) -> None:
     """One that no process needs: what is built is the same, what is said of it is not."""
     checkout, wheel = small
-    lock = with_pin(lock_in(wheel), "pip", version="20.0")
+    lock = with_pin(lock_in(wheel), "pip", version="20.0", filename="pip-20.0-py3-none-any.whl")
     changed = rewritten(wheel, tmp_path / "changed", {f"./{LOCK}": lock_bytes(lock)})
     report = checkout.report(changed, tmp_path / "out")
     [cause] = report["causes"]
@@ -547,7 +549,10 @@ def damaged_locks(lock: Any) -> Iterator[tuple[str, bytes]]:
     )
     yield "../evil", altered(lambda lock: package(lock).update(name="../evil"))
     yield "../../x", altered(lambda lock: lock["recipe"].update(subdirectory="../../x"))
-    yield "file:///etc/passwd", altered(lambda lock: package(lock).update(url="file:///etc/passwd"))
+    yield (
+        "url: must begin with https://",
+        altered(lambda lock: package(lock).update(url="file:///etc/passwd")),
+    )
     yield "NUL", altered(lambda lock: lock["recipe"].update(environment={"A": "\0"}))
     yield "size", altered(lambda lock: package(lock).update(size="many"))
     yield "packages", altered(lambda lock: lock["toolchain"].update(packages="all"))
@@ -738,7 +743,7 @@ def test_a_signed_wheel_that_was_changed(
     [wheel] = out.glob("*.whl")
     good = checkout.invoke("verify", str(wheel), "--key", str(public))
     assert good.code == 0, good.out + good.err
-    lock = with_pin(lock_in(wheel), "pip", version="20.0")
+    lock = with_pin(lock_in(wheel), "pip", version="20.0", filename="pip-20.0-py3-none-any.whl")
     forged = with_lock(wheel, tmp_path / "forged", lock)
     alone = checkout.invoke("verify", str(forged))
     assert alone.code == 0, f"by itself it is as good as any wheel: {alone.out}"
