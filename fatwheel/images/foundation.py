@@ -55,28 +55,25 @@ def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
     config = found.get("Config") or {}
     triggers = [str(one) for one in config.get("OnBuild") or ()]
     if triggers:
-        raise ToolchainError(
-            "the base image has triggers (ONBUILD), which would run with what is built on it",
-            where=base,
-            details=[f"ONBUILD {_shown(one)}" for one in triggers[:_MOST_SHOWN]],
-            hint=f"name a base without them in the toolchain's [containers], or in {VARIABLE}",
-        )
+        raise _refused("triggers (ONBUILD), which would run with what is built on it",
+                       base, [f"ONBUILD {one}" for one in triggers])  # fmt: skip
     volumes = [str(one) for one in config.get("Volumes") or ()]
     if volumes:
-        raise ToolchainError(
-            "the base image has volumes (VOLUME), which containers could write to without a limit",
-            where=base,
-            details=[f"VOLUME {_shown(one)}" for one in volumes[:_MOST_SHOWN]],
-            hint=f"name a base without them in the toolchain's [containers], or in {VARIABLE}",
-        )
+        raise _refused("volumes (VOLUME), which containers could write to without a limit",
+                       base, [f"VOLUME {one}" for one in volumes])  # fmt: skip
     shell = config.get("Shell")
     if shell and shell != _SHELLS.get(engine.os):
-        raise ToolchainError(
-            "the base image has a shell of its own (SHELL), to which our steps are not written",
-            where=base,
-            details=[f"SHELL {_shown(str(shell))}"],
-            hint=f"name a base without it in the toolchain's [containers], or in {VARIABLE}",
-        )
+        raise _refused("a shell of its own (SHELL), to which our steps are not written",
+                       base, [f"SHELL {shell}"])  # fmt: skip
+
+
+def _refused(what: str, base: str, instructions: list[str]) -> ToolchainError:
+    return ToolchainError(
+        f"the base image has {what}",
+        where=base,
+        details=[_shown(one) for one in instructions[:_MOST_SHOWN]],
+        hint=f"name a base without that in the toolchain's [containers], or in {VARIABLE}",
+    )
 
 
 def _pull(engine: DockerEngine, base: str, emit: Emit) -> None:
