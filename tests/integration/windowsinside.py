@@ -69,6 +69,7 @@ class Container:
             fronts=fronts,
             units=(),
             compiler_id="1" * 64,
+            scope="5" * 64,
             seeded=True,
             threads=2,
             description=windows_path(self.folder / "environment.json"),
