@@ -104,7 +104,7 @@ class Incoming:
 
     def sweep(self) -> None:
         """Delete the files whose writer is dead."""
-        for part in files_below(self.folder):
+        for part in leaves(self.folder):
             _remove_if_abandoned(part, part.name)
 
 
@@ -219,9 +219,10 @@ def clear_away(path: Path) -> bool:
     return remove(path)
 
 
-def leaves(folder: Path, depth: int) -> Iterator[Path]:
+def leaves(folder: Path, depth: int = sys.maxsize) -> Iterator[Path]:
     """What lies `depth` folders deep in a folder, whatever it is, and on the way there all that is
-    no folder; those deleted meanwhile may be left out."""
+    no folder, in no order; those deleted meanwhile may be left out, and a missing folder has none.
+    """
     try:
         with os.scandir(folder) as entries:
             found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
@@ -230,21 +231,6 @@ def leaves(folder: Path, depth: int) -> Iterator[Path]:
     for path, is_folder in found:
         if depth and is_folder:
             yield from leaves(path, depth - 1)
-        else:
-            yield path
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file in a folder and its folders, in no order; those deleted meanwhile may be left
-    out, and a missing folder has none."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except FileNotFoundError:
-        return
-    for path, is_folder in found:
-        if is_folder:
-            yield from files_below(path)
         else:
             yield path
 

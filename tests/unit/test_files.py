@@ -118,12 +118,12 @@ def test_sweep_deletes_files_of_dead_and_of_old_writers_only(tmp_path: Path) -> 
     assert left == {part, elsewhere} | kept_dead
 
 
-def test_files_below_finds_files_at_any_depth(tmp_path: Path) -> None:
+def test_leaves_finds_files_at_any_depth(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "x").touch()
     (tmp_path / "y").touch()
-    assert sorted(files.files_below(tmp_path)) == [tmp_path / "a" / "b" / "x", tmp_path / "y"]
-    assert list(files.files_below(tmp_path / "none")) == []
+    assert sorted(files.leaves(tmp_path)) == [tmp_path / "a" / "b" / "x", tmp_path / "y"]
+    assert list(files.leaves(tmp_path / "none")) == []
 
 
 def test_digest_of_a_file(tmp_path: Path) -> None:
