@@ -213,24 +213,37 @@ def hostile_neighbour(parent: Path, first: bool) -> Varied:
     shutil.copytree(ROOT / "kernels" / "selftest" / "src", origin)
     script = parent / "neighbour.py"
     shutil.copyfile(Path(__file__).with_name("neighbour.py"), script)
-    here = shlex.quote(str(parent))
+    private = parent / "tmp"
+    private.mkdir()
+    kept = _needed_below(Path("/tmp"), parent)
     attack = shlex.join([
         "setpriv", f"--reuid={OTHER_USER}", f"--regid={OTHER_USER}", "--clear-groups",
         "--pdeathsig=KILL", "/usr/bin/python3", str(script), str(origin), str(report),
-        str(parent / "bench"), "first" if first else "later",
+        str(parent / "bench"), "first" if first else "later", *map(str, kept),
     ])  # fmt: skip
     prefix = _sh(
         ("--mount",),
-        f"exec 9<{here}",
-        "mount -t tmpfs -o mode=1777 tmpfs /tmp",
-        f"mkdir -p {here}",
-        f"mount --bind /proc/self/fd/9 {here}",
-        "exec 9<&-",
+        f"mount -t tmpfs -o mode=1777 tmpfs {private}",
+        *(line for path in kept for line in _kept(path, private)),
+        f"mount --rbind {private} /tmp",
         "mkdir -m 755 /tmp/fatwheel" if not first else "true",
         f"{{ {attack} & }}",
         "sleep 2",
     )
     return Varied(parent, prefix=prefix)
+
+
+def _needed_below(folder: Path, parent: Path) -> list[Path]:
+    """What a build of this checkout into `parent` reads and writes that lies below a folder."""
+    needed = (parent, ROOT, Path(sys.prefix), cache_folder())
+    inside = {path.resolve() for path in needed if path.resolve().is_relative_to(folder)}
+    return sorted(path for path in inside if not inside.intersection(path.parents))
+
+
+def _kept(path: Path, private: Path) -> tuple[str, str]:
+    """Show a folder of /tmp at the same place below the folder that will be /tmp."""
+    target = shlex.quote(str(private / path.relative_to("/tmp")))
+    return f"mkdir -p {target}", f"mount --bind {shlex.quote(str(path))} {target}"
 
 
 def report_of(parent: Path) -> Path:

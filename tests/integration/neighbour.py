@@ -1,5 +1,7 @@
-"""Another user of the machine, who works against a build: run as that user, with a folder for what
-it finds out and the folder of the build. It goes on until it is ended.
+"""Another user of the machine, who works against a build, until it is ended.
+
+Run as that user, with: sources of its own, the file for what it finds out, the folder of the build,
+"first" or "later", and folders of /tmp that everybody may read, such as the checkout.
 
 Standard library only, and no import of fatwheel: a system's Python runs it.
 """
@@ -30,8 +32,8 @@ def put_sources(origin: Path) -> None:
 
 
 class Neighbour:
-    def __init__(self, origin: Path, report: Path, victim: Path) -> None:
-        self.origin, self.report, self.victim = origin, report, victim
+    def __init__(self, origin: Path, report: Path, victim: Path, public: set[str]) -> None:
+        self.origin, self.report, self.victim, self.public = origin, report, victim, public
         self.moved = 0
         self.read: set[str] = set()
         self.held: dict[str, int] = {}
@@ -59,7 +61,8 @@ class Neighbour:
     def look_around(self) -> None:
         """Read what can be read of sources, and lock what can be opened, for ever."""
         for top in (TMP, self.victim):
-            for folder, _, names in os.walk(top):
+            for folder, below, names in os.walk(top):
+                below[:] = [name for name in below if os.path.join(folder, name) not in self.public]
                 for name in names:
                     with suppress(OSError):
                         self.open(os.path.join(folder, name))
@@ -78,15 +81,11 @@ class Neighbour:
 
 
 def main() -> None:
-    origin, report, victim, first = (
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        Path(sys.argv[3]),
-        sys.argv[4],
-    )
+    origin, report, victim = map(Path, sys.argv[1:4])
+    first, *public = sys.argv[4:]
     if first == "first":
         put_sources(origin)
-    Neighbour(origin, report, victim).go_on()
+    Neighbour(origin, report, victim, set(public)).go_on()
 
 
 if __name__ == "__main__":
