@@ -288,7 +288,7 @@ class Unit:
 
     name:    object path inside the project, without suffix: `csrc/flash_fwd_hdim32_sm80`.
     kind:    'cuda' (compiled by nvcc) or 'c++' (by the host compiler).
-    source:  path in the view, see `build.view`.
+    source:  path in the view, see `worker.view`.
     codegen: arguments that decide what code is made; no paths, no architectures.
     preprocessor: -D, -U, -I, -isystem, -include, paths as in the view.
     """

@@ -13,11 +13,11 @@ from typing import NoReturn
 import pytest
 from hypothesis import settings
 
-from fatwheel.cache import cache_folder
+from fatwheel.config.load import load_toolchain
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
-from fatwheel.load import load_toolchain
 from fatwheel.model import Environment
+from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.environment import ensure_environment
 
 ROOT = Path(__file__).resolve().parent.parent

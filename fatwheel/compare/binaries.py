@@ -1,21 +1,202 @@
-"""Two binaries: which of their sections differ, and what in these."""
+"""What of two binaries differs outside of their sections: headers, tables and padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FormatError
-from ..fatbin import coff
+from ..fatbin import coff, elf, pe
 from ..fatbin.binary import Binary, is_binary, read_binary
-from ..fatbin.elf import Elf
-from .cubins import differing_cubins
-from .device import Slices, differing_units, read_units
-from .differences import Difference, Place
-from .outside import differing_outside
-from .sections import BUILD_ID, Host, Section, read_host, read_object
-from .spans import extent, first_difference, strings_at
-from .symbols import differing_symbols
+from ..fatbin.elf import ET_REL, SHT_DYNSYM, SHT_SYMTAB, SYMBOL, Elf, Names
+from .device import Slices, differing_cubins, differing_units, read_units
+from .differences import Difference, Place, extent, first_difference, strings_at
+from .sections import BUILD_ID, Host, Section, between, read_host, read_object
+
+_FIELD = 4  # bytes of the fields below
+_TIME = 4  # its offset in the COFF header
+_CHECKSUM = pe.COFF_HEADER.size + 64  # its offset behind the COFF header's start
+
+
+def differing_outside(place: Place, one: Host, other: Host, *, alone: bool) -> Iterator[Difference]:
+    """Every part that differs, where the sections lie alike in both files.
+
+    Where they do not, headers differ as a consequence. alone: no section differs, so that
+    something must be said.
+    """
+    if one.ranges != other.ranges or len(one.data) != len(other.data):
+        if alone:
+            what = f"its sections lie elsewhere in the file: {extent(one.data, other.data)}"
+            yield Difference("section", what, place)
+        return
+    fields = _fields(one)
+    told = False
+    for what, start, end in _parts(one):
+        at = _first_but(one.data, other.data, start, end, fields)
+        if at is not None:
+            told = True
+            yield Difference("section", f"{what}: the first byte that differs is {at:#x}", place)
+    if not fields:
+        return
+    time, checksum = fields
+    if _value(one, time) != _value(other, time):
+        told = True
+        yield _field("the headers' time, or a hash in its place", time, place, one, other)
+    # The checksum follows from everything else.
+    if alone and not told and _value(one, checksum) != _value(other, checksum):
+        yield _field("the headers' checksum", checksum, place, one, other)
+
+
+def _field(what: str, field: range, place: Place, one: Host, other: Host) -> Difference:
+    return Difference("section", what, place, _value(one, field), _value(other, field))
+
+
+def _fields(host: Host) -> Sequence[range]:
+    """Where a PE image says when it was linked, and what its bytes sum up to."""
+    if host.pe is None:
+        return ()
+    starts = (host.pe.coff + _TIME, host.pe.coff + _CHECKSUM)
+    return tuple(range(start, start + _FIELD) for start in starts)
+
+
+def _value(host: Host, field: range) -> str:
+    return f"{int.from_bytes(host.data[field.start : field.stop], 'little'):#x}"
+
+
+def _parts(host: Host) -> Iterator[tuple[str, int, int]]:
+    """Start and end of each part that is in no section, and what it is."""
+    table = range(0)
+    if host.elf:
+        table = range(host.elf.table, host.elf.table + len(host.elf.sections) * elf.SECTION.size)
+    known = {"the headers": range(host.headers), "the section table": table}
+    for start, end in between(host):
+        for what, part in known.items():
+            inside = range(max(start, part.start), min(end, part.stop))
+            if inside:
+                yield what, inside.start, inside.stop
+        for rest in _without(range(start, end), tuple(known.values())):
+            yield "bytes between its sections", rest.start, rest.stop
+
+
+def _without(whole: range, parts: Sequence[range]) -> Iterator[range]:
+    """What is left of a run of bytes without the parts, which are in order."""
+    start = whole.start
+    for part in parts:
+        if range(max(start, part.start), min(whole.stop, part.stop)):
+            if start < part.start:
+                yield range(start, part.start)
+            start = part.stop
+    if start < whole.stop:
+        yield range(start, whole.stop)
+
+
+def _first_but(
+    one: memoryview, other: memoryview, start: int, end: int, fields: Sequence[range]
+) -> int | None:
+    """The first offset from start to end at which they differ, but for those of the fields."""
+    while (at := first_difference(one[start:end], other[start:end])) is not None:
+        found = start + at
+        field = next((field for field in fields if found in field), None)
+        if field is None:
+            return found
+        start = field.stop
+    return None
+
+
+# -- which functions and variables of two ELF files differ, by their symbol tables -----------------
+
+
+_TYPES = (1, 2, 10)  # variables, functions, functions that choose another one
+_RATIO = 4  # times a section's size that its symbols may cover: aliases and nested ones do
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    name: str
+    offset: int
+    size: int
+
+
+def differing_symbols(
+    place: Place, one: tuple[Elf, Section], other: tuple[Elf, Section]
+) -> Iterator[Difference]:
+    """What differs in a section that both files have; nothing where there are no symbols."""
+    # A table that only one file has would make all others' symbols look new.
+    kind = SHT_SYMTAB if all(map(_has_all, (one[0], other[0]))) else SHT_DYNSYM
+    mine, theirs = _symbols(*one, kind), _symbols(*other, kind)
+    if not (mine and theirs):
+        return
+    pairs = {
+        name: (_bytes(one[1], mine[name]), _bytes(other[1], theirs[name]))
+        for name in mine
+        if name in theirs
+    }
+    resized = [name for name, (old, new) in pairs.items() if len(old) != len(new)]
+    changed = [name for name, (old, new) in pairs.items() if len(old) == len(new) and old != new]
+    only = [(name, "first") for name in mine if name not in theirs]
+    only += [(name, "second") for name in theirs if name not in mine]
+    for name, which in only:
+        yield Difference("function", f"only in the {which}", place.at(symbol=name))
+    for name in resized if resized or only else changed:
+        yield Difference("function", extent(*pairs[name]), place.at(symbol=name))
+    if changed and (resized or only):
+        yield _counted(place, changed)
+
+
+def _has_all(file: Elf) -> bool:
+    """Whether there is a table of all symbols, and not only of those that others may use."""
+    return any(table.type == SHT_SYMTAB for table in file.sections)
+
+
+def _counted(place: Place, names: Sequence[str]) -> Difference:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    what = "of the same size, but with other bytes, as calls have where code has moved"
+    return Difference(
+        "function", f"{what}: {shown}{f' and {more} more' if more > 0 else ''}", place
+    )
+
+
+def _bytes(section: Section, symbol: _Symbol) -> memoryview:
+    return section.content[symbol.offset : symbol.offset + symbol.size]
+
+
+def _symbols(file: Elf, section: Section, kind: int) -> Mapping[str, _Symbol]:
+    """The symbols that cover bytes of a section, by name, in the order of their places.
+
+    Of several for the same bytes, such as a constructor's, the first is enough. A name that is
+    there again, as that of a local function may be, has a number behind it.
+    """
+    found: dict[tuple[int, int], str] = {}
+    for name, offset, size in _table(file, section, kind):
+        if size and offset >= 0 and offset + size <= len(section.content):
+            found.setdefault((offset, size), name)
+    if sum(size for _, size in found) > _RATIO * len(section.content):
+        return {}
+    named: dict[str, _Symbol] = {}
+    count: dict[str, int] = {}
+    for (offset, size), name in sorted(found.items()):
+        number = count[name] = count.get(name, 0) + 1
+        unique = name if number == 1 else f"{name} #{number}"
+        named[unique] = _Symbol(unique, offset, size)
+    return named
+
+
+def _table(file: Elf, section: Section, kind: int) -> Iterator[tuple[str, int, int]]:
+    """Name, offset in the section and size of every symbol in it, by the table of this kind."""
+    base = 0 if file.type == ET_REL else section.address
+    for table in [table for table in file.sections if table.type == kind][:1]:
+        entries = file.content(table)
+        if len(entries) % SYMBOL.size or not 0 < table.link < len(file.sections):
+            raise FormatError("malformed symbol table", where=f"ELF section {table.name}")
+        names = Names(bytes(file.content(file.sections[table.link])))
+        for name, info, _, index, value, size in SYMBOL.iter_unpack(entries):
+            if index == section.index and info & 15 in _TYPES:
+                yield names.at(name), value - base, size
+
+
+# -- two binaries: which of their sections differ, and what in these -------------------------------
 
 
 def may_be_binary(name: str, head: bytes) -> bool:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from ..errors import FormatError
+from ..provenance.locked import differences
+from ..provenance.lockfile import read_lock
+from ..storage.documents import read_object
+from .device import Slices
+from .differences import Difference, Place, as_text, differing_lines, extent
+from .sides import stem_of
 
 _KEYS = ("name", "virtual", "ref", "uri", "path", "bom-ref")
 _MOST = 200  # characters of a value
@@ -58,3 +68,125 @@ def _shown(name: str, fields: Mapping[str, str]) -> str | None:
     if value.startswith('"'):
         value = json.loads(value)
     return value if len(value) <= _MOST else f"{value[:_MOST]}…"
+
+
+# -- what went into two wheels, by their own words: fatwheel.lock.json and fatwheel.json -----------
+
+
+# What both files tell: of these, the lock tells more.
+_IN_LOCK = ("fatwheel", "lock", "python", "recipe", "toolchain", "torch")
+
+
+def differing_locks(place: Place, one: bytes, other: bytes) -> Iterator[Difference]:
+    """Every pin that is another, by name; of a lock that cannot be read, its lines."""
+    try:
+        # Where a source folder would be does not matter here.
+        locks = [read_lock(data, place.file, Path()) for data in (one, other)]
+        found = differences(*locks)
+        if not found:
+            fields = differing_fields(*(read_object(data, place.file) for data in (one, other)))
+            found = tuple(said(*field) for field in fields)
+    except FormatError:
+        yield from differing_text(place, one, other)
+        return
+    for what in found:
+        yield Difference("pins", what, place)
+
+
+def differing_records(
+    place: Place, data: tuple[bytes, bytes], slices: tuple[Slices, Slices], locked: bool
+) -> Iterator[Difference]:
+    """What else two records say; locked: whether the locks differ, and tell of the most.
+
+    A slice's digest is left out where it is right in both wheels: their device code tells more.
+    """
+    try:
+        one, other = (read_object(content, place.file) for content in data)
+    except FormatError:
+        yield from differing_text(place, *data)
+        return
+    seen = slices[0].seen | slices[1].seen
+    for name, mine, theirs in differing_fields(one, other):
+        top = name.partition(".")[0].partition("[")[0]
+        if top in ("units", "stitched") and all(value in (*seen, None) for value in (mine, theirs)):
+            continue
+        if locked and top in _IN_LOCK:
+            continue
+        if top == "fronts" and one.get("archs") != other.get("archs"):
+            continue
+        level = "text" if top == "units" else "pins"
+        yield Difference(level, said(name, mine, theirs), place)
+
+
+def differing_text(place: Place, one: bytes, other: bytes) -> Iterator[Difference]:
+    """Any other file of a wheel: its lines, if it is text."""
+    texts = as_text(one), as_text(other)
+    if texts[0] is not None and texts[1] is not None:
+        yield from differing_lines(place, texts[0], texts[1])
+    else:
+        yield Difference("binary", extent(memoryview(one), memoryview(other)), place)
+
+
+# -- files of a wheel that tell of its other files: RECORD, the statement, the SBOM ----------------
+
+
+RECORD = ".dist-info/RECORD"
+
+
+def differing_listings(
+    place: Place, data: tuple[bytes, bytes], folders: tuple[str, str], explained: Collection[str]
+) -> Iterator[Difference]:
+    """What differs between two RECORDs beside the lines of files that differ themselves.
+
+    explained: such files, by their names without the version.
+    """
+    try:
+        mine, theirs = (_rows(*side) for side in zip(data, folders, strict=True))
+    except (csv.Error, UnicodeDecodeError, FormatError):
+        yield from differing_text(place, *data)
+        return
+    found = False
+    for stem in dict.fromkeys((*mine, *theirs)):
+        if stem not in explained and mine.get(stem) != theirs.get(stem):
+            found = True
+            what = f"the line of {stem}"
+            yield Difference("text", what, place, mine.get(stem), theirs.get(stem))
+    kept = [[stem for stem in rows if stem not in explained] for rows in (mine, theirs)]
+    if not found and kept[0] != kept[1]:
+        yield Difference("text", "its lines are in another order", place)
+
+
+def differing_statements(
+    place: Place,
+    data: tuple[bytes, bytes],
+    folders: tuple[str, str],
+    explained: Collection[str],
+    locked: bool,
+) -> Iterator[Difference]:
+    """What differs between two statements beside the digests of files that differ themselves;
+    locked: whether the locks or records differ, which most of it is made from."""
+    try:
+        one, other = (read_object(content, place.file) for content in data)
+    except FormatError:
+        yield from differing_text(place, *data)
+        return
+    for name, mine, theirs in differing_fields(one, other):
+        if name.startswith("subject["):
+            subject = name.removeprefix("subject[").rpartition("].")[0]
+            if {stem_of(subject, folder) for folder in folders} & set(explained):
+                continue
+        elif locked:
+            continue
+        yield Difference("text", said(name, mine, theirs), place)
+
+
+def _rows(data: bytes, folder: str) -> Mapping[str, str]:
+    """The lines of a RECORD by the file they are of; FormatError where one is there twice."""
+    found: dict[str, str] = {}
+    for line in data.decode("utf-8").split("\n"):
+        cells: list[Any] = next(csv.reader([line], strict=True), [])
+        stem = stem_of(cells[0], folder) if cells else ""
+        if stem in found:
+            raise FormatError("a file is listed twice", where=stem)
+        found[stem] = line.replace(f"{folder}/", ".dist-info/", 1)
+    return found

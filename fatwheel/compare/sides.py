@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FatwheelError
-from ..mapped import readable
+from ..storage.files import readable
 from ..wheels.archive import Member, Wheel
 from .differences import Side
 

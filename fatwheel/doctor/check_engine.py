@@ -9,23 +9,25 @@ from pathlib import PurePath
 from .. import text
 from ..containers.layouts import isolation
 from ..errors import EngineError
-from ..sizes import parse_size
+from ..text import parse_size
 from . import needs
-from .check_network import restart_command
 from .check_toolchain import setup_command
+from .checks import restart_command
 from .facts import (
     WINDOWS,
     CacheFacts,
+    Check,
     DaemonFile,
     EngineTrouble,
     EngineView,
     Facts,
+    Finding,
+    Fix,
     ImageFacts,
     Silence,
     Trouble,
     WindowsHost,
 )
-from .finding import Check, Finding, Fix
 
 ENGINE = Check("engine", "container engine")
 KIND = Check("engine-os", "kind of containers")

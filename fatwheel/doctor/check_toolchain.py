@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
-from ..workplaces.choose import DOCKER
+from ..pipeline.workplaces import DOCKER
 from . import needs
-from .facts import WINDOWS, Facts, Gpu, GpuFacts, Silence, Trouble
-from .finding import Check, Finding, Fix
+from .facts import WINDOWS, Check, Facts, Finding, Fix, Gpu, GpuFacts, Silence, Trouble
 
 PINS = Check("pins", "the toolchain's pins")
 FILES = Check("files", "the toolchain's files")

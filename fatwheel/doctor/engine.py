@@ -15,7 +15,7 @@ from typing import Any
 from ..containers.client import connect
 from ..errors import EngineError
 from .facts import WINDOWS, DaemonFile, EngineTrouble, EngineView, Trouble
-from .host import nearest
+from .machine import nearest
 from .network import without_password
 
 _FILE_NOT_FOUND, _ACCESS_DENIED = 2, 5  # of Windows' errors

@@ -7,21 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..load import load_toolchain
+from ..config.load import load_toolchain
 from ..model import Download, Package, Toolchain
-from ..workplaces.choose import DOCKER, TOOLCHAINS, engine_for
+from ..pipeline.workplaces import DOCKER, TOOLCHAINS, engine_for
 from . import engine as engines
-from . import gpu, host, images, needs, network, tools
-from .facts import (
-    WINDOWS,
-    EngineTrouble,
-    EngineView,
-    Facts,
-    IndexFacts,
-    Silence,
-    Trouble,
-)
-from .questions import Question
+from . import machine, needs, network
+from .facts import WINDOWS, EngineTrouble, EngineView, Facts, IndexFacts, Silence, Trouble
+from .network import Question
 
 # Seconds that an answer may take.
 _LOCAL, _PROGRAMS, _ENGINE, _NETWORK = 10.0, 20.0, 15.0, 30.0
@@ -37,7 +29,7 @@ def gather(toolchain: str | None, engine: str | None) -> Facts:
     """
     asked = Question(engines.ask_engine, _ENGINE)
     name = _default_toolchain(engine, asked) if toolchain is None else toolchain
-    tools_of = load_toolchain(name, tools.TOOLCHAINS)
+    tools_of = load_toolchain(name, machine.TOOLCHAINS)
     return _gather(tools_of, engine_for(tools_of, engine), asked)
 
 
@@ -64,14 +56,14 @@ def _gather(
     python = python_for(toolchain)
     docker = engine == DOCKER
     on_windows = platform.system() == WINDOWS
-    cache = Question(host.ask_cache, _LOCAL)
-    stock = Question(lambda: tools.ask_stock(toolchain, python, engine), _LOCAL)
-    windows = Question(host.ask_windows, _LOCAL) if on_windows else None
+    cache = Question(machine.ask_cache, _LOCAL)
+    stock = Question(lambda: machine.ask_stock(toolchain, python, engine), _LOCAL)
+    windows = Question(machine.ask_windows, _LOCAL) if on_windows else None
     proxies = Question(network.ask_proxies, _PROGRAMS)
     index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
-    compiler = None if docker else Question(lambda: tools.ask_compiler(toolchain), _PROGRAMS)
-    pythons = None if docker else Question(lambda: tools.ask_pythons(toolchain), _PROGRAMS)
-    gpus = Question(gpu.ask_gpu, _LOCAL)
+    compiler = None if docker else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
+    pythons = None if docker else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
+    gpus = Question(machine.ask_gpu, _LOCAL)
     places = network.ask_places(_missing(toolchain, python, engine))
     view = asked.answer() if docker else None
     seen = view if isinstance(view, EngineView) else None
@@ -79,27 +71,27 @@ def _gather(
         toolchain=toolchain,
         engine=engine,
         python=python,
-        host=host.ask_host(),
+        host=machine.ask_host(),
         windows=windows.answer() if windows else None,
         cache=cache.answer(),
         stock=stock.answer(),
-        loads=tools.ask_loads(),
+        loads=machine.ask_loads(),
         container_engine=view,
         daemon_file=engines.ask_daemon_file(seen) if seen else None,
-        images=_soon(lambda: images.ask_images(toolchain, python, seen)) if seen else None,
+        images=_soon(lambda: machine.ask_images(toolchain, python, seen)) if seen else None,
         proxies=proxies.answer(),
         index=index.answer(),
         places=network.places_of(places),
         compiler=compiler.answer() if compiler else None,
         pythons=pythons.answer() if pythons else None,
         gpu=gpus.answer(),
-        own_bases=images.own_bases(),
+        own_bases=machine.own_bases(),
     )
 
 
 def _missing(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
     """Files to ask other hosts for; none where the cache's disk does not answer."""
-    missing = _soon(lambda: tools.missing_files(toolchain, python, engine))
+    missing = _soon(lambda: machine.missing_files(toolchain, python, engine))
     return () if isinstance(missing, Silence) else missing
 
 

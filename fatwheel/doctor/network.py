@@ -1,18 +1,17 @@
-"""Asks the package index, the other places that files come from, and which proxies are set.
-
-Nothing is downloaded: a listing is read, and of a file only whether it is there.
-"""
+"""Questions to a machine, all asked at once, none waited for longer than its time."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
@@ -20,11 +19,42 @@ import httpx2
 from ..errors import FatwheelError
 from ..model import Download, Package
 from ..toolchain.index import Index
-from ..toolchain.pipconfig import PipConfig, read_pip_config
-from ..toolchain.trouble import RefusedError, TransientError
+from ..toolchain.pipconfig import PipConfig, RefusedError, TransientError, read_pip_config
 from ..toolchain.web import Web
 from .facts import IndexFacts, Place, ProxyFacts, Silence, Trouble
-from .questions import Question
+
+T = TypeVar("T")
+
+
+class Question(Generic[T]):
+    """A question that is being asked in a thread of its own, from now on.
+
+    seconds: how long the answer may take. Whoever hangs is left behind: the thread is a daemon,
+    and ends with the program.
+    """
+
+    def __init__(self, ask: Callable[[], T], seconds: float) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._answers: list[T | Silence] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def answer(self) -> T | Silence:
+        """The answer, or a Silence once its time is over or where asking it failed."""
+        self._thread.join(max(0.0, self._end - time.monotonic()))
+        return self._answers[0] if self._answers else Silence(f"no answer in {self._seconds:.0f} s")
+
+    def _run(self) -> None:
+        try:
+            self._answers.append(self._ask())
+        except BaseException as error:  # whatever a broken machine makes of it, it is a finding
+            self._answers.append(Silence(f"{type(error).__name__}: {error}"))
+
+
+# -- asks the package index, the other places that files come from, and which proxies are set ------
+
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 PATIENCE = 10.0  # seconds for one network operation: a first look, not a download

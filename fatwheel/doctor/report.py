@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ToolchainError
-from . import check_engine, check_machine, check_network, check_toolchain
-from .facts import Facts
-from .finding import NOT_APPLICABLE, OK, WARNING, WRONG, Finding, Fix
+from . import check_engine, check_toolchain, checks
+from .facts import NOT_APPLICABLE, OK, WARNING, WRONG, Facts, Finding, Fix
 from .gather import gather
 
 STATUSES = (WRONG, WARNING, OK, NOT_APPLICABLE)
@@ -65,8 +64,8 @@ def report_on(facts: Facts) -> Report:
         engine=facts.engine,
         python=facts.python,
         findings=(
-            *check_machine.findings(facts),
-            *check_network.findings(facts),
+            *checks.machine_findings(facts),
+            *checks.network_findings(facts),
             *check_toolchain.findings(facts),
             *check_engine.findings(facts),
         ),

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import text
-from ..cache import cache_folder, chosen_folder
+from ..containers.contexts import contexts_of
+from ..containers.render import alone, fetched
 from ..errors import FatwheelError
 from ..events import Emit, Event, Progress, StepFinished, StepStarted
-from ..images.contexts import contexts_of
-from ..images.ingredients import alone, fetched
+from ..pipeline.workplaces import DOCKER
+from ..storage.cache import cache_folder, chosen_folder
 from ..toolchain.environment import ensure_environment
-from ..workplaces.choose import DOCKER
 from . import needs
-from .facts import Facts
-from .finding import WARNING, WRONG, Finding, Fix
+from .facts import WARNING, WRONG, Facts, Finding, Fix
 from .gather import gather
 from .report import Report, report_on
 
@@ -172,7 +171,7 @@ class _Work:
 
     def _images(self) -> str:
         from ..containers.client import connect
-        from ..images.build import ensure_images
+        from ..containers.imagebuild import ensure_images
 
         toolchain, python = self.facts.toolchain, self.facts.python
         torch = needs.torch_for(toolchain, python)

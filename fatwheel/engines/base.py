@@ -1,19 +1,61 @@
-"""What every engine offers: workers that do jobs, one per shard.
+"""How much of a machine each worker of a build may have.
 
-An engine opens one worker a shard; a worker takes jobs at any time and reports each outcome to
-the queue it was opened with. Engines decide nothing: `engines.run` does.
+Workers share the build's memory and slots: jobs are admitted one by one, over all workers
+(`engines.schedule`). Where a worker is a container it has a hard limit too. All limits of the
+workers that are open at a time fit into the memory of the build; so where the machine is small,
+fewer are open at a time, and each has what its largest job needs.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Queue
 from typing import Protocol
 
-from ..build.slices import Made
 from ..errors import FatwheelError, OutOfMemoryError
 from ..model import Job
-from .allot import Limits
+from ..worker.slices import Made
+
+# A container's limit also counts its Python, its temporary files and some of its page cache.
+_ROOM = 1.25
+_BASE = 256 << 20  # bytes
+
+
+def gib(size: int) -> str:
+    """Bytes as messages about limits say them: `6.7 GiB`."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker may use: processors, and bytes of memory."""
+
+    cpus: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """at_once: workers that may be open at a time. each: the limits of one of them.
+    whole: those of a worker that is alone."""
+
+    at_once: int
+    each: Limits
+    whole: Limits
+
+
+def allot(shards: int, largest: int, slots: int, memory: int) -> Allotment:
+    """Divide `memory` bytes among as many workers as can run their largest job (bytes) in it."""
+    need = int(largest * _ROOM) + _BASE
+    at_once = max(1, min(shards, memory // need))
+    return Allotment(at_once, Limits(slots, memory // at_once), Limits(slots, memory))
+
+
+# -- what every engine offers: workers that do jobs, one per shard ---------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,3 +133,31 @@ class Engine(Protocol):
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
         """A new worker for a shard. Raises EngineError where there can be none."""
+
+
+# -- what the logs of a build are called, and how long they are kept -------------------------------
+
+
+_LONGEST = 100  # characters: a shard is called after all its fronts, and by a number first
+_KEPT = 50  # builds whose logs are kept
+
+
+def shard_purpose(name: str) -> str:
+    """What the worker of a shard is called in logs, labels and plans."""
+    return f"shard {name}"
+
+
+def log_name(purpose: str) -> str:
+    """A purpose as the name of a file on any system: `shard-1-compute_80.log`."""
+    return re.sub(r"[^\w.+-]+", "-", purpose)[:_LONGEST] + ".log"
+
+
+def new_logs(parent: Path, name: str) -> Path:
+    """A folder for the logs of a new build; the oldest ones go. Raises OSError."""
+    parent.mkdir(parents=True, exist_ok=True)
+    old = sorted(parent.iterdir(), key=lambda folder: folder.lstat().st_mtime)
+    for folder in old[: max(0, len(old) + 1 - _KEPT)]:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder = parent / f"{name}-{secrets.token_hex(4)}"
+    folder.mkdir(mode=0o700)  # compilers quote sources
+    return folder

@@ -1,6 +1,7 @@
-"""What a build and a worker say to each other: jobs in, outcomes out (see `build.shard`).
+"""What workers and containers say, checked before anything is made of it.
 
-However the lines travel, this knows which jobs a worker still has, and reports each once.
+Every line from there is parsed here and nowhere else. Strangers' builds run beside what writes
+them, so anything may come: what is not exactly what our own code would have said is an EngineError.
 """
 
 from __future__ import annotations
@@ -8,14 +9,270 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal, TypeVar
 
-from ..branch import Entry
-from ..errors import FatwheelError, OutOfMemoryError
-from ..model import Job
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..errors import (
+    CompileError,
+    EngineError,
+    FatwheelError,
+    FormatError,
+    OutOfMemoryError,
+    StitchError,
+    StoreError,
+    ToolchainError,
+    UpstreamError,
+    UsageError,
+    VerifyError,
+)
+from ..model import Front, Host, Job, Unit
+from ..storage.documents import read_object
+from ..storage.store import Entry
+from ..text import clean
+from ..worker.assemble import Lookup, SliceDigests
+from ..worker.slices import Made
 from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, WorkerLost
-from .messages import FailedLine, KilledLine, MadeLine, SaidLine, nonsense, worker_line
+
+MOST = 100_000  # units of a project, jobs, lines of an error
+LONGEST = 16 << 20  # characters of a line
+_MOST_KEYS = 1000  # of an object: each mistake costs pydantic 1 KiB; lists end at the first
+_SHOWN = 200  # characters of a line that makes no sense
+_SAID = 2000  # characters of a line of a log, or of an error
+_MOST_DETAILS = 1000  # lines of an error
+_ERRORS: dict[str, type[FatwheelError]] = {
+    kind.__name__: kind
+    for kind in (
+        CompileError, FatwheelError, FormatError, OutOfMemoryError, StitchError, StoreError,
+        ToolchainError, UpstreamError, UsageError, VerifyError,
+    )
+}  # fmt: skip
+
+T = TypeVar("T")
+Line = TypeVar("Line", bound="_Line")
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
+_Count = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class SaidLine(_Line):
+    """A line of a worker's log."""
+
+    said: str
+
+
+class MadeLine(_Line):
+    """A job is made, of a worker's jobs; entries are what it put into a branch of the store."""
+
+    id: int
+    outcome: Literal["made"]
+    seconds: _Seconds
+    cpu: _Seconds
+    rss: _Bytes
+    entries: Annotated[list[Entry], Field(max_length=MOST, fail_fast=True)]
+
+    @property
+    def made(self) -> Made:
+        return Made(self.seconds, self.cpu, self.rss)
+
+
+class KilledLine(_Line):
+    """A compiler was killed for memory; a container that does one thing names no job."""
+
+    id: int | None = None
+    outcome: Literal["killed"]
+    rss: _Bytes
+
+
+class FailedLine(_Line):
+    """A job failed, or all that a worker or a container was to do."""
+
+    id: int | None = None
+    outcome: Literal["failed"]
+    kind: Annotated[str, Field(alias="class")]
+    what: str
+    where: str | None
+    hint: str | None
+    details: Annotated[list[str], Field(max_length=MOST, fail_fast=True)]
+
+    @property
+    def error(self) -> FatwheelError:
+        """The error as it was raised there, fit for a terminal. Raises EngineError."""
+        if self.kind not in _ERRORS:
+            raise nonsense(f"class {self.kind}")
+        return _ERRORS[self.kind](
+            _one_line(self.what),
+            where=self.where and _one_line(self.where),
+            hint=self.hint and _one_line(self.hint),
+            details=[_one_line(line) for line in self.details[:_MOST_DETAILS]],
+        )
+
+
+class CapturedLine(_Line):
+    """What capture found."""
+
+    outcome: Literal["made"]
+    units: Annotated[list[Unit], Field(max_length=MOST, fail_fast=True)]
+    lookup: Lookup
+    host: Host
+
+
+class UnitLine(_Line):
+    """The slices of a unit, by image."""
+
+    name: str
+    slices: dict[str, _Digest | None]
+
+
+class AssembledLine(_Line):
+    """Upstream's wheel, by its name among what came in."""
+
+    outcome: Literal["made"]
+    wheel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl$")]
+    slices: Annotated[list[UnitLine], Field(max_length=MOST, fail_fast=True)]
+
+
+WorkerLine = SaidLine | MadeLine | KilledLine | FailedLine
+_WORKER: TypeAdapter[WorkerLine] = TypeAdapter(WorkerLine)
+_CAPTURE: TypeAdapter[CapturedLine | KilledLine | FailedLine] = TypeAdapter(
+    CapturedLine | KilledLine | FailedLine
+)
+_ASSEMBLE: TypeAdapter[AssembledLine | KilledLine | FailedLine] = TypeAdapter(
+    AssembledLine | KilledLine | FailedLine
+)
+
+
+def worker_line(line: str) -> WorkerLine:
+    """What a shard's worker says. Raises EngineError."""
+    found = _parsed(_WORKER, line)
+    if isinstance(found, SaidLine):
+        return SaidLine(said=clean(found.said[:_SAID]))
+    return found
+
+
+def capture_line(line: str) -> CapturedLine | KilledLine | FailedLine:
+    """How capture ended. Raises EngineError."""
+    return _parsed(_CAPTURE, line)
+
+
+def assemble_line(line: str) -> AssembledLine | KilledLine | FailedLine:
+    """How assembling ended. Raises EngineError."""
+    return _parsed(_ASSEMBLE, line)
+
+
+def _parsed(adapter: TypeAdapter[T], line: str) -> T:
+    try:
+        if not _is_slim(read_object(line.encode(), "", LONGEST)):
+            raise nonsense(line)
+        return adapter.validate_json(line, strict=True)
+    except (FormatError, ValidationError, ValueError, RecursionError) as error:
+        raise nonsense(line) from error
+
+
+def _one_line(words: str) -> str:
+    return clean(words[:_SAID]).replace("\n", " ")
+
+
+def _is_slim(found: Any) -> bool:
+    """Whether no object in a value has more keys than ours have."""
+    parts = [found]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if len(part) > _MOST_KEYS:
+                return False
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return True
+
+
+def nonsense(line: str) -> EngineError:
+    """The error for a line that our own code does not write."""
+    return EngineError(
+        "the container says what none of ours says",
+        details=[clean(line[:_SHOWN])],
+        hint="code of the project ran beside it: does that write to file descriptors it was not "
+        "given?",
+    )
+
+
+# -- what capture found ---------------------------------------------------------------------------
+
+
+def checked_lookup(
+    line: CapturedLine, fronts: Sequence[Front]
+) -> tuple[tuple[Unit, ...], Lookup, Host]:
+    """The units, what is left to do of them for these fronts, and the host. Raises EngineError."""
+    units = tuple(line.units)
+    known = set(units)
+    for unit in units:
+        _check_unit(unit)
+    jobs = tuple(_checked_job(job, known, fronts) for job in line.lookup.pending)
+    if len({(job.unit, job.front and job.front.virtual) for job in jobs}) != len(jobs):
+        raise nonsense("one job twice")
+    slices = sum(unit.kind == "cuda" for unit in units) * sum(len(one.codes) for one in fronts)
+    lacking = sum(len(job.front.codes) for job in jobs if job.front)
+    names = {unit.name for unit in units}
+    again = tuple(name for name in line.lookup.archlist_units if name in names)
+    lookup = Lookup(jobs, len(units), slices, max(0, slices - lacking), again)
+    host = line.host
+    if not all(_is_plain(word, 200) for word in (host.compiler, host.compiler_id, host.python)):
+        raise nonsense(f"host {host}")
+    return units, lookup, host
+
+
+def _check_unit(unit: Unit) -> None:
+    if unit.kind not in ("cuda", "c++") or not _is_plain(unit.name, 4096):
+        raise nonsense(f"{unit.kind} unit {unit.name}")
+
+
+def _checked_job(job: Job, known: set[Unit], fronts: Sequence[Front]) -> Job:
+    """A job of these units and fronts; what it costs is for this machine to say."""
+    if job.unit not in known:
+        raise nonsense(f"a job of {job.unit.name}, which is none of the units")
+    if job.front is None:
+        sound = job.unit.kind == "c++" and job.host
+    else:
+        whole = [one.codes for one in fronts if one.virtual == job.front.virtual]
+        codes = job.front.codes
+        sound = job.unit.kind == "cuda" and bool(whole) and bool(codes)
+        sound = sound and set(codes) <= set(whole[0]) and len(set(codes)) == len(codes)
+    if not sound:
+        raise nonsense(f"a job that nobody asked for: {job.label}")
+    return replace(job, memory=0, seconds=0)
+
+
+def checked_slices(
+    line: AssembledLine, units: Sequence[Unit], fronts: Sequence[Front]
+) -> SliceDigests:
+    """The digests of the slices in a wheel: of each unit, all that were asked for.
+
+    Raises EngineError.
+    """
+    names = [unit.name for unit in units if unit.kind == "cuda"]
+    codes = [code for front in fronts for code in front.codes]
+    if [unit.name for unit in line.slices] != names:
+        raise nonsense("slices of other units than capture found")
+    for unit in line.slices:
+        if list(unit.slices) != codes:
+            raise nonsense(f"other slices of {unit.name} than were asked for")
+    return [{"name": unit.name, "slices": unit.slices} for unit in line.slices]
+
+
+def _is_plain(text: str, most: int) -> bool:
+    """Whether a text may be shown and kept as it is."""
+    return 0 < len(text) <= most and text.isprintable()
+
+
+# -- jobs in, outcomes out (see `worker.shard`) ---------------------------------------------------
+
 
 _WAITING = 10_000  # reports that wait to be read: beyond that, what is only said is left out
 

@@ -1,8 +1,6 @@
-"""The `docker` engine: capture, every shard and assembling run in a container each.
+"""What the containers of a build are: one image, what they see of the host, their limits.
 
-What a container makes comes into a folder of its own on this machine. What a job was asked for is
-taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add
-nothing. Docker itself is the business of `containers`; what runs inside is `build.inside`.
+No Docker here: a plan shows the same specifications that the engine gets.
 """
 
 from __future__ import annotations
@@ -16,8 +14,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..branch import Entry
-from ..build.inside import (
+from ..containers.client import DockerEngine
+from ..containers.layouts import ContainerSpec, Mount, layout_of, owner
+from ..containers.roster import Roster
+from ..containers.running import Container, Ending
+from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
+from ..model import Host, Job, Unit
+from ..storage.store import Entry, Store
+from ..worker.assemble import Lookup, SliceDigests
+from ..worker.inside import (
     ASSEMBLE,
     BRANCH,
     CAPTURE,
@@ -28,20 +33,9 @@ from ..build.inside import (
     WHEEL,
     Message,
 )
-from ..build.lookup import Lookup, SliceDigests
-from ..containers.client import DockerEngine
-from ..containers.layouts import owner
-from ..containers.roster import Roster
-from ..containers.running import Container, Ending
-from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
-from ..model import Host, Job, Unit
-from ..store import Store
-from .allot import Limits, gib
-from .base import Reports, Worker
-from .conversation import Conversation
-from .incoming import LARGEST_WHEEL, take, take_file, take_folder
-from .logs import log_name, shard_purpose
-from .messages import (
+from .base import Limits, Reports, Worker, gib, log_name, shard_purpose
+from .conversation import (
+    Conversation,
     FailedLine,
     KilledLine,
     Line,
@@ -51,7 +45,58 @@ from .messages import (
     checked_slices,
     nonsense,
 )
-from .stations import Station
+from .incoming import LARGEST_WHEEL, take, take_file, take_folder
+
+
+@dataclass(frozen=True)
+class Station:
+    """What all containers of one target have in common.
+
+    image:   the image of its Python and torch; os and os_build are the image's (see Containers).
+    python:  as in '3.11'.
+    code:    the folder of the package `fatwheel`.
+    sources: the folder with the project, and with what capture found in it.
+    store:   the store's folder. trunk: of one more store that is read besides.
+    """
+
+    image: str
+    os: str
+    os_build: int
+    python: str
+    code: Path
+    sources: Path
+    store: Path
+    trunk: Path | None = None
+
+    def container(self, purpose: str, incoming: Path, limits: Limits) -> ContainerSpec:
+        """The container for a purpose, which may write to `incoming` and nowhere else."""
+        layout = layout_of(self.os)
+        start = (
+            f"import sys; sys.path.insert(0, {layout.code!r}); "
+            "from fatwheel.build.inside import main; main()"
+        )
+        return ContainerSpec(
+            purpose=purpose,
+            image=self.image,
+            command=(layout.python_of(self.python), "-I", "-B", "-c", start),
+            mounts=(
+                Mount(str(self.code), layout.package, writable=False),
+                Mount(str(self.sources), layout.sources, writable=False),
+                Mount(str(self.store), layout.store, writable=False),
+                *self._trunk(layout.trunk),
+                Mount(str(incoming), layout.incoming, writable=True),
+            ),
+            cpus=limits.cpus,
+            memory=limits.memory,
+            os=self.os,
+            os_build=self.os_build,
+        )
+
+    def _trunk(self, place: str) -> tuple[Mount, ...]:
+        return (Mount(str(self.trunk), place, writable=False),) if self.trunk else ()
+
+
+# -- the `docker` engine: capture, every shard and assembling run in a container each --------------
 
 
 @dataclass(frozen=True)

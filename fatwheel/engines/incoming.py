@@ -18,14 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..branch import Entry
-from ..build.inside import BRANCH
-from ..build.preprocess import with_variant
 from ..errors import EngineError, FormatError
-from ..files import copy, disk_error, replacing
-from ..jsonfile import read_value
 from ..model import Job
-from ..store import Store
+from ..storage.documents import read_value
+from ..storage.files import copy, disk_error, replacing
+from ..storage.store import Entry, Store
+from ..worker.inside import BRANCH
+from ..worker.preprocess import with_variant
 
 # Bytes of one entry, by its kind; no other kind is taken.
 LIMITS = {"slice": 1 << 30, "host": 1 << 30, "abi": 1 << 16, "text": 16 << 20, "seen": 64}

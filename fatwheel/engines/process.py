@@ -15,12 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from ..build.context import Context
 from ..model import Job
-from .allot import Limits
-from .base import Reports, Worker
+from ..worker.context import Context
+from .base import Limits, Reports, Worker, log_name, shard_purpose
 from .conversation import Conversation
-from .logs import log_name, shard_purpose
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _START = (
@@ -30,7 +28,7 @@ _START = (
 
 
 class ProcessEngine:
-    """Workers are processes that talk JSON lines (see `build.shard`).
+    """Workers are processes that talk JSON lines (see `worker.shard`).
 
     They have no limits of their own: jobs are admitted within those of the build.
     """

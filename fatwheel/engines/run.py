@@ -10,14 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from queue import Empty, Queue
 
-from ..build.schedule import Scheduler
-from ..build.slices import put_cost
 from ..errors import FatwheelError, OutOfMemoryError
 from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from ..model import Job, Shard
-from ..store import Store
-from .allot import Allotment, Limits, gib
-from .base import Engine, JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker
+from ..storage.store import Store
+from ..worker.slices import put_cost
+from .base import (
+    Allotment,
+    Engine,
+    JobBroken,
+    JobKilled,
+    JobMade,
+    Limits,
+    Report,
+    Reports,
+    Said,
+    Worker,
+    gib,
+)
+from .schedule import Scheduler
 
 _SAMPLE_EVERY = 0.5  # seconds between two looks at the memory in use
 

@@ -29,15 +29,7 @@ from .elf import (
 )
 from .elf_dynamic import PT_INTERP, R_X86_64_RELATIVE, Image, Relocation
 from .elf_layout import host_pieces, plan
-from .linked import (
-    Rewritten,
-    Wrapper,
-    lay_in_place,
-    lay_out,
-    only,
-    read_wrappers,
-    used_containers,
-)
+from .linked import Rewritten, Wrapper, lay_in_place, lay_out, only, read_wrappers, used_containers
 
 # Executable device code first: where device code was linked, that is what runs.
 FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin")

@@ -13,8 +13,8 @@ from typing import Any
 
 from .. import __version__
 from ..arch import ArchRequest
+from ..config.sourcetree import tree_digest
 from ..model import Base, Download, Host, Material, Package, Recipe, Source, Target, Toolchain
-from ..sourcetree import tree_digest
 
 
 @dataclass(frozen=True)

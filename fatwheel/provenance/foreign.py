@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
 from ..errors import FatwheelError, FetchError
-from ..load import list_recipes, list_toolchains, load_recipe, load_toolchain
 from ..model import Base, Download, Package, Recipe, Toolchain
 from ..text import clean
 from .buildlock import BuildLock

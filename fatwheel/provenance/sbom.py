@@ -37,8 +37,8 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from ..errors import FormatError
-from ..jsonfile import json_bytes, read_object
 from ..model import Material
+from ..storage.documents import json_bytes, read_object
 from .buildlock import BuildLock, materials_of
 
 FILE = "sboms/fatwheel.cdx.json"

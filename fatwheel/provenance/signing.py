@@ -33,7 +33,7 @@ from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 
 from ..errors import FormatError, UsageError, VerifyError
-from ..jsonfile import read_object
+from ..storage.documents import read_object
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PASSWORD = "FATWHEEL_SIGN_PASSWORD"  # never on a command line, where others can read it

@@ -16,12 +16,12 @@ from packageurl import PackageURL
 
 from .. import __version__
 from ..errors import FormatError
-from ..jsonfile import json_bytes, read_object
 from ..model import Material
-from ..postlink.record import FILE as RECORD_FILE
+from ..storage.documents import json_bytes, read_object
 from .buildlock import BuildLock, materials_of
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import lock_bytes
+from .record import FILE as RECORD_FILE
 
 FILE = "fatwheel.provenance.json"
 TYPE = "https://in-toto.io/Statement/v1"

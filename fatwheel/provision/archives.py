@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ..errors import ToolchainError
-from .finish import finish
+from .mend import finish
 
 LICENCES = "licences"
 

@@ -1,10 +1,4 @@
-"""The steps of an image's build that are more than a command: what the Dockerfiles run.
-
-    python -I provision STEP OPTIONS
-
-A step that finds something wrong ends with exit code 1 and says why on standard error, which
-stops the build. The last step writes environment.json, by which builds know what is in the image.
-"""
+"""Whether a base image has what a toolchain builds on."""
 
 from __future__ import annotations
 
@@ -16,14 +10,33 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import FatwheelError
+from ..errors import FatwheelError, ToolchainError
 from .archives import merge
-from .base import check_base
-from .finish import stamp
-from .hostcompiler import find_host_compiler
-from .mend import mend
-from .msvc import find_msvc
-from .tools import check_nvcc, check_torch, same
+from .compilers import check_nvcc, check_torch, find_host_compiler, find_msvc, same
+from .mend import mend, stamp
+
+
+def check_base(python: str, cuda: str, gcc: tuple[int, int]) -> None:
+    """Check the Python that runs this (`3.11`), its header files, and the g++ on PATH.
+
+    Raises ToolchainError that says what the base image lacks.
+    """
+    found = ".".join(platform.python_version_tuple()[:2])
+    if found != python:
+        raise ToolchainError(f"the base image's python{python} is Python {found}")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise ToolchainError(
+            f"the base image has Python {python} without its header files",
+            where=str(header),
+            hint=f"make a base image with them: package python{python}-dev, or python3-dev, of "
+            "Debian and Ubuntu",
+        )
+    find_host_compiler(cuda, gcc)
+
+
+# -- the steps of an image's build that are more than a command: what the Dockerfiles run ----------
+
 
 DESCRIPTION = "environment.json"
 

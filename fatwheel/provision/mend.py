@@ -1,10 +1,7 @@
-"""Adds to an installed CUDA what NVIDIA's wheels leave out and build systems look for.
+"""The mode and the time of every file that is installed, whatever the umask and the clock say.
 
-- `libcudart.so` and its like: the wheels have `libcudart.so.13` only, so `-lcudart` fails.
-- `lib64`: where torch's cpp_extension and CMake's FindCUDAToolkit look first.
-- `lib/stubs/libcuda.so`: CMake's CUDA::cuda_driver and `-lcuda` need it, and the driver itself
-  is not part of a build machine. As in NVIDIA's toolkit, it has the driver's function names
-  and no code, and says that the real library is libcuda.so.1.
+A header's time can end up in what nvcc makes of it (-lineinfo), so it must be the same on every
+machine and in every image.
 """
 
 from __future__ import annotations
@@ -16,8 +13,32 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import ToolchainError
-from .finish import MTIME, finish
-from .hostcompiler import HostCompiler
+from .compilers import HostCompiler
+
+MTIME = 1577836800  # 2020-01-01 00:00 UTC, in seconds
+
+
+def finish(path: Path, executable: bool = False) -> None:
+    """Give a written file its mode and its time."""
+    path.chmod(0o755 if executable else 0o644)
+    os.utime(path, (MTIME, MTIME))
+
+
+def stamp(folder: Path) -> None:
+    """Give everything below a folder that time; links themselves, not what they point to.
+
+    What has it already is not touched: in an image that would copy the file into a new layer.
+    """
+    follow = os.utime not in os.supports_follow_symlinks  # Windows cannot do otherwise
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            if path.lstat().st_mtime != MTIME:
+                os.utime(path, (MTIME, MTIME), follow_symlinks=follow)
+
+
+# -- adds to an installed CUDA what NVIDIA's wheels leave out and build systems look for -----------
+
 
 _VERSIONED = re.compile(r"(lib.+\.so)\.[\d.]+")
 _DRIVER_FUNCTION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(")

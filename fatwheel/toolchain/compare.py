@@ -16,18 +16,23 @@ from urllib.parse import urlsplit
 
 from unearth import Link
 
-from .. import cache, files
+from ..config.load import dotted
+from ..config.mistakes import Key
 from ..events import Emit, Progress
-from ..load import dotted
-from ..load.places import Key
 from ..model import Base, Download, Package, Toolchain
+from ..storage import cache, files
 from .errands import PINNED
-from .fetch import LABEL
+from .fetch import LABEL, Part, TooLongError
 from .index import Index
-from .part import Part, TooLongError
-from .published import Values, index_values, manifest_values, page_values
-from .registry import image_digest, parse_reference
-from .trouble import RefusedError
+from .pipconfig import RefusedError
+from .published import (
+    Values,
+    image_digest,
+    index_values,
+    manifest_values,
+    page_values,
+    parse_reference,
+)
 
 RIGHT, FILLED, OPEN, MOVED, UNREACHABLE = "right", "filled", "open", "moved", "unreachable"
 STATES = (RIGHT, FILLED, OPEN, MOVED, UNREACHABLE)

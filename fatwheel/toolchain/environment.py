@@ -27,13 +27,10 @@ from packaging.utils import parse_wheel_filename
 from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..model import Environment, Package, Toolchain, TorchBuild
-from ..provision.hostcompiler import find_host_compiler
+from ..provision.compilers import check_nvcc, check_torch, find_host_compiler, run
 from ..provision.mend import mend
-from ..provision.tools import check_nvcc, check_torch, run
-from .builds import build_of, compiler_id, pins
-from .interpreters import Interpreter, find_interpreter
-from .packages import alone, folder_of, unpack_missing
-from .unpack import link_into
+from .interpreters import Interpreter, build_of, compiler_id, find_interpreter, pins
+from .unpack import alone, folder_of, link_into, unpack_missing
 
 LABEL = "install"
 MARKER = "fatwheel-environment.json"  # written last; says what is in the environment

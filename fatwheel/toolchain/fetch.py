@@ -1,36 +1,78 @@
-"""Pinned files into a folder of downloads: from their URLs, or from the user's own package index.
-
-    <folder>/<sha256>/<filename>    finished, and what its pin says
-    <folder>/incoming/              being written; swept when the writer is dead
-
-A file is accepted by its exact name, size and sha256, wherever it comes from. What is finished
-stays, so a fetch that was interrupted goes on from there; a connection that breaks off is taken up
-at the byte where it broke. No code of a package is run: an sdist is a file like any other.
-"""
+"""A file on its way: what has come of it so far, and its digest, over several tries."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import httpx2
 from unearth import Link
 
-from .. import cache, files
 from ..errors import FetchError, HashMismatchError, ToolchainError
 from ..events import Emit, Progress
 from ..model import Download, Package
+from ..storage import cache, files
 from ..text import clean
-from .errands import Border, origin_of, way_of
+from .errands import Border, Way, origin_of, way_of
 from .index import Index, Source
-from .part import Part, TooLongError
-from .pipconfig import PipConfig, read_pip_config
-from .trouble import RefusedError, TransientError, redacted
+from .pipconfig import PipConfig, RefusedError, TransientError, read_pip_config, redacted
 from .web import Web
+
+
+class TooLongError(Exception):
+    """More bytes came than the file has."""
+
+
+class Part:
+    """Bytes received, in an empty stream; most: how many there may be."""
+
+    def __init__(self, stream: BinaryIO, most: int) -> None:
+        self._stream = stream
+        self._most = most
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def receive(self, web: Web, link: Link, way: Way, on_size: Callable[[int], None]) -> None:
+        """One try to get what is still missing. on_size is told how many bytes there are.
+
+        Raises TransientError, after which the next try goes on from there, RefusedError, or
+        TooLongError; OSError where the disk gives up.
+        """
+        with web.resumed(link, self.size, way) as (start, chunks):
+            self._go_on_from(start)
+            for chunk in chunks:
+                self._write(chunk)
+                on_size(self.size)
+
+    def _go_on_from(self, start: int) -> None:
+        if start == self.size:
+            return
+        if start:
+            raise RefusedError(f"it was asked for byte {self.size} and sends byte {start}")
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def _write(self, chunk: bytes) -> None:
+        if self.size + len(chunk) > self._most:
+            raise TooLongError
+        self._stream.write(chunk)
+        self._digest.update(chunk)
+        self.size += len(chunk)
+
+
+# -- pinned files into a folder of downloads: from their URLs, or from the user's own package ------
+
 
 WORKERS = 4  # connections at once
 _TICK = 0.1  # seconds between two looks at the workers

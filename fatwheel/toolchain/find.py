@@ -13,10 +13,10 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .. import cache, files
 from ..errors import UsageError
 from ..events import Emit, Note
 from ..model import Download, Package
+from ..storage import cache, files
 from .fetch import is_fetched, place
 
 MAX_FILES = 1_000_000  # looked at in one folder and all those in it

@@ -19,8 +19,7 @@ from unearth.fetchers import Fetcher
 
 from ..errors import FetchError
 from ..model import Package
-from .pipconfig import PipConfig
-from .trouble import NoConnectionError, RefusedError, TransientError, redacted
+from .pipconfig import NoConnectionError, PipConfig, RefusedError, TransientError, redacted
 from .web import LATER, Web, describe, words
 
 # unearth logs what it could not read; here that becomes part of the error.

@@ -1,14 +1,10 @@
-"""The user's pip configuration: which indexes to ask, and how.
-
-pip itself reads its files and PIP_* variables and prints the merged result (`pip config list`);
-so whatever works for the user's `pip install` works here. Options of the sections [global] and
-[download] count, and variables come last, as for `pip download`.
-"""
+"""How asking over the network fails: for now, or for good. No text of it has a password in it."""
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +15,33 @@ from importlib.util import find_spec
 from unearth import PackageFinder
 
 from ..errors import FetchError
+
+
+class TransientError(Exception):
+    """A failure that another try may cure; its text says what happened."""
+
+
+class NoConnectionError(TransientError):
+    """Nobody answers there."""
+
+
+class RefusedError(Exception):
+    """A failure that another try will not cure, or did not; its text says what happened.
+
+    passing: the last of all tries failed in a way that may pass. unreachable: nobody answered.
+    """
+
+    passing = False
+    unreachable = False
+
+
+def redacted(text: object) -> str:
+    """A text without users and passwords in its URLs."""
+    return re.sub(r"://[^/?#\s]*@", "://****@", str(text))
+
+
+# -- the user's pip configuration: which indexes to ask, and how -----------------------------------
+
 
 _SECTIONS = ("global", "download", ":env:")  # later ones override
 _NO = ("", "0", "n", "no", "f", "false", "off")  # as pip's strtobool reads a switch

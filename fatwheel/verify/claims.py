@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -106,3 +107,66 @@ def _arch(name: str, text: str) -> Arch:
         return parse_arch(name)
     except FatwheelError as error:
         raise FormatError(f"{text[:40]!r} is not an architecture") from error
+
+
+# -- two JSON values compared: where a found one is not the right one, in words --------------------
+
+
+_MOST_SHOWN = 80  # characters of a value
+
+
+def differing(right: Any, found: Any, place: str = "") -> Iterator[str]:
+    """A line for each part that is not as it should be: `archs.0: it says "90", not "80"`.
+
+    Items of lists are told by their names where they have one.
+    """
+    if isinstance(right, dict) and isinstance(found, dict):
+        yield from _in_objects(right, found, place)
+    elif isinstance(right, list) and isinstance(found, list):
+        yield from _in_lists(right, found, place)
+    elif right != found or isinstance(right, bool) != isinstance(found, bool):
+        yield f"{place}: it says {shown(found)}, not {shown(right)}"
+
+
+def shown(value: Any) -> str:
+    """A value from anywhere, as JSON, no longer than a line."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _in_objects(right: Mapping[str, Any], found: Mapping[str, Any], place: str) -> Iterator[str]:
+    for key in sorted(right.keys() | found.keys()):
+        where = f"{place}.{key[:_MOST_SHOWN]}" if place else key[:_MOST_SHOWN]
+        if key not in found:
+            yield f"{where}: it is not there"
+        elif key not in right:
+            yield f"{where}: it does not belong there"
+        else:
+            yield from differing(right[key], found[key], where)
+
+
+def _in_lists(right: Sequence[Any], found: Sequence[Any], place: str) -> Iterator[str]:
+    wanted, there = _by_text(right), _by_text(found)
+    missing = [value for text, value in wanted.items() if text not in there]
+    extra = [value for text, value in there.items() if text not in wanted]
+    others = {_title(value): value for value in extra}
+    for value in missing:
+        title = _title(value)
+        if title in others and isinstance(value, dict):
+            yield from differing(value, others.pop(title), f"{place}, {title}")
+        else:
+            yield f"{place}: {title} is not there"
+    for title in others:
+        yield f"{place}: {title} does not belong there"
+    if not missing and not extra and list(right) != list(found):
+        yield f"{place}: it is in another order, or has something twice"
+
+
+def _by_text(values: Sequence[Any]) -> dict[str, Any]:
+    return {json.dumps(value, sort_keys=True): value for value in values}
+
+
+def _title(value: Any) -> str:
+    """What to call an item of a list: its name, or all of it."""
+    name = value.get("name") if isinstance(value, dict) else None
+    return name[:_MOST_SHOWN] if isinstance(name, str) else shown(value)

@@ -15,9 +15,8 @@ from ..errors import FormatError
 from ..fatbin import cubin
 from ..fatbin.binary import Binary, read_binary
 from ..fatbin.container import Entry, payload
-from ..fatbin.parity import Described, describe
-from ..fatbin.union import MAX_DECOMPRESSED, kernels_of
-from ..mapped import STEP, let_go
+from ..fatbin.union import MAX_DECOMPRESSED, Described, describe, kernels_of
+from ..storage.files import STEP, let_go
 
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
 

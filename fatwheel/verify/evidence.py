@@ -1,20 +1,24 @@
-"""All that the checks of a wheel look at, read in one pass over the archive."""
+"""What a check says: findings, and how bad they are."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import FormatError, StitchError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
-from ..fatbin.parity import compare
-from ..mapped import readable
+from ..fatbin.union import compare, shorten
+from ..provenance.beside import LOCK, STATEMENT
+from ..provenance.lockfile import FILE as LOCK_FILE
+from ..provenance.statement import Statement, read_statement
+from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.recorded import Record, Watched, read_record
+from .claims import differing, shown
 from .contents import Container, Contents, Read, layouts_of, read_containers, sum_up
-from .findings import Finding, wrong
 from .papers import (
     NO_PAPERS,
     BinarySlices,
@@ -24,6 +28,131 @@ from .papers import (
     read_inside,
     slices_of_binary,
 )
+
+NOTE, OK, WARNING, WRONG = "note", "ok", "warning", "wrong"
+_RANKS = (NOTE, OK, WARNING, WRONG)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was seen.
+
+    severity: 'note' for what is only said, 'warning' for what may be a problem on some machines,
+              'wrong' for what must not be.
+    where:    the file, and the part of it, in the wheel; '' for the wheel itself.
+    """
+
+    severity: str
+    what: str
+    where: str = ""
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question asked of a wheel, and all that was found."""
+
+    name: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def result(self) -> str:
+        """'ok', 'warning' or 'wrong': the worst of its findings."""
+        severities = (finding.severity for finding in self.findings)
+        return max((OK, *severities), key=_RANKS.index)
+
+
+def note(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
+    return Finding(NOTE, what, where, tuple(details))
+
+
+def warning(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
+    return Finding(WARNING, what, where, tuple(details))
+
+
+def wrong(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
+    return Finding(WRONG, what, where, tuple(details))
+
+
+def refused(error: FormatError) -> Finding:
+    """What cannot be read, as a finding."""
+    return wrong(error.what, error.where or "", [*error.details, *filter(None, [error.hint])])
+
+
+# -- the files beside a wheel that `invoke build` wrote with it, against the wheel -----------------
+
+
+def beside_findings(evidence: Evidence, inside: Statement | None) -> Iterator[Finding]:
+    """What contradicts the wheel, or `inside`, the statement in it, where it can be read."""
+    beside = evidence.papers.beside
+    if STATEMENT in beside:
+        yield from _statement_findings(evidence, inside)
+    if LOCK in beside and evidence.papers.inside.get(LOCK_FILE) != beside[LOCK]:
+        yield wrong("the lock beside the wheel is not the one in it", _name(evidence, LOCK))
+
+
+def _statement_findings(evidence: Evidence, inside: Statement | None) -> Iterator[Finding]:
+    where = _name(evidence, STATEMENT)
+    try:
+        statement = read_statement(evidence.papers.beside[STATEMENT], where)
+    except FormatError as error:
+        if evidence.papers.inside:
+            yield refused(error)
+        else:
+            yield note(f"it is not looked at: {error.what}", where)
+        return
+    right = {evidence.filename: evidence.papers.sha256}
+    if statement.subjects != right:
+        lines = shorten(differing(right, dict(statement.subjects), "subject"))
+        yield wrong("it is not about this very file", where, lines)
+    if inside is None:
+        yield wrong("no statement in the wheel says the same", where)
+        return
+    contradictions = shorten(_contradictions(inside.predicate, statement.predicate))
+    if contradictions:
+        yield wrong("it contradicts the statement in the wheel", where, contradictions)
+
+
+def _contradictions(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> Iterator[str]:
+    """Where the predicate beside the wheel says something else, or more than what the engine
+    adds: its own parameters, and images as materials."""
+    known, definition = inner["buildDefinition"], outer["buildDefinition"]
+    parameters = {
+        name: value
+        for name, value in definition["internalParameters"].items()
+        if name in known["internalParameters"]
+    }
+    count = len(known["resolvedDependencies"])
+    materials, added = (
+        definition["resolvedDependencies"][:count],
+        definition["resolvedDependencies"][count:],
+    )
+    in_common = {
+        **definition,
+        "internalParameters": parameters,
+        "resolvedDependencies": materials,
+    }
+    yield from differing(dict(inner), {**outer, "buildDefinition": in_common})
+    for material in added:
+        if not _is_image(material) or material.get("name") in _names(materials):
+            yield f"resolvedDependencies: {shown(material)} does not belong there"
+
+
+def _is_image(material: Any) -> bool:
+    annotations = material.get("annotations") if isinstance(material, dict) else None
+    return isinstance(annotations, dict) and annotations.get("role") == "image"
+
+
+def _names(materials: Iterable[Any]) -> list[Any]:
+    return [material.get("name") for material in materials if isinstance(material, dict)]
+
+
+def _name(evidence: Evidence, suffix: str) -> str:
+    return evidence.filename + suffix
+
+
+# -- all that the checks of a wheel look at, read in one pass over the archive ---------------------
+
 
 _MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII
 

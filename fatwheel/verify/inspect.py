@@ -14,7 +14,7 @@ from typing import Any
 from ..arch import CAPABILITIES, Arch, coverage, parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, is_binary
-from ..mapped import map_path
+from ..storage.files import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Archs, Contents, Image, Unit, read_contents
 

@@ -11,9 +11,8 @@ from ..errors import FormatError
 from ..wheels.metadata import fields, name_disagreement, tag_disagreement
 from ..wheels.name import parse_wheel_name
 from ..wheels.recorded import mistakes_of
-from .evidence import Evidence
-from .findings import WARNING, WRONG, Finding, note, warning, wrong
-from .libraries import cuda_versions
+from .evidence import WARNING, WRONG, Evidence, Finding, note, warning, wrong
+from .platforms import cuda_versions
 
 _ARCH = re.compile(r"(sm|ptx)_?([0-9]{2,3}[af]?)")
 _WITH_PTX = "ptx"

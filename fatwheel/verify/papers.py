@@ -13,14 +13,13 @@ from ..errors import FormatError
 from ..fatbin.binary import read_binary
 from ..fatbin.container import Container, Entry, container_pieces
 from ..fatbin.stitch import image_name
-from ..files import digest_of
-from ..jsonfile import MOST
-from ..mapped import STEP, let_go
-from ..postlink.record import FILE as RECORD_FILE
 from ..provenance.beside import LOCK, STATEMENT, beside
 from ..provenance.lockfile import FILE as LOCK_FILE
+from ..provenance.record import FILE as RECORD_FILE
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.statement import FILE as STATEMENT_FILE
+from ..storage.documents import MOST
+from ..storage.files import STEP, digest_of, let_go
 from ..wheels.archive import Wheel
 
 INSIDE = (RECORD_FILE, LOCK_FILE, SBOM_FILE, STATEMENT_FILE)

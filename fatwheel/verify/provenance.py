@@ -16,25 +16,22 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FormatError
-from ..fatbin.parity import shorten
-from ..jsonfile import read_object
-from ..postlink.record import FILE as RECORD_FILE
-from ..postlink.record import record_of
+from ..fatbin.union import shorten
 from ..provenance.buildlock import BuildLock, materials_of, recorded
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
+from ..provenance.record import FILE as RECORD_FILE
+from ..provenance.record import record_of
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import materials_in, sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, predicate_of, read_statement
+from ..storage.documents import read_object
 from ..wheels.name import canonical_project, canonical_version
-from .beside import beside_findings
-from .claims import Claims, asked_codes, read_claims
-from .evidence import Evidence
-from .findings import Finding, note, refused, warning, wrong
+from .claims import Claims, asked_codes, differing, read_claims, shown
+from .device import slice_findings
+from .evidence import Evidence, Finding, beside_findings, note, refused, warning, wrong
 from .papers import INSIDE
-from .sameness import differing, shown
-from .slices import slice_findings
 
 Record = Mapping[str, Any]
 

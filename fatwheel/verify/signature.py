@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import FatwheelError, FormatError
-from ..files import digest_of
-from ..jsonfile import MOST
-from ..mapped import readable
 from ..provenance.beside import ENVELOPE, STATEMENT, beside, files_for_installers
 from ..provenance.signing import check_signed, load_key, name_of, read_envelope
 from ..provenance.statement import Statement, read_statement
+from ..storage.documents import MOST
+from ..storage.files import digest_of, readable
 from ..text import count
-from .findings import Finding, note, warning, wrong
+from .evidence import Finding, note, warning, wrong
 
 _SHOWN = 5
 

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .. import files
 from ..errors import FormatError, StoreError
-from ..mapped import map_file
+from ..storage import files
+from ..storage.files import map_file
 from .metadata import field, fields
 from .zipreader import Entry, pieces, read_entries, start_of, stored_pieces
 

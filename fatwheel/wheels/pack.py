@@ -25,8 +25,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import FormatError
-from ..files import disk_error, replacing
-from ..mapped import STEP, let_go
+from ..storage.files import STEP, disk_error, let_go, replacing
 from .archive import Member, Wheel, open_wheel
 from .metadata import name_disagreement, set_version, tag_disagreement
 from .name import WheelName, parse_wheel_name, with_local

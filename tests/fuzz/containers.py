@@ -18,10 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fatwheel.arch import Arch
-from fatwheel.branch import Branch, Entry
-from fatwheel.build.lookup import Lookup
-from fatwheel.engines.incoming import LIMITS, take, take_file, take_folder
-from fatwheel.engines.messages import (
+from fatwheel.engines.conversation import (
     AssembledLine,
     CapturedLine,
     FailedLine,
@@ -31,8 +28,10 @@ from fatwheel.engines.messages import (
     checked_slices,
     worker_line,
 )
+from fatwheel.engines.incoming import LIMITS, take, take_file, take_folder
 from fatwheel.model import Front, Host, Job, Unit
-from fatwheel.store import Store
+from fatwheel.storage.store import Branch, Entry, Store
+from fatwheel.worker.assemble import Lookup
 
 _FRONT = Front(Arch(80), ("sm_80", "compute_80"))
 _UNIT = Unit("a", "cuda", "@src@/a.cu", ("-O3",), ("-D", "X"))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..unit.oddzips import MAX32, Odd, extra, unicode_path, zip_of
+from ..helpers.oddzips import MAX32, Odd, extra, unicode_path, zip_of
 from .documents import change_json, change_toml
 from .fields import TAR_BLOCK, Place, places_of, tar_headers
 

@@ -20,9 +20,9 @@ import lz4.block
 import zstandard
 
 from fatwheel.arch import Arch, ArchRequest
-from fatwheel.fatbin.choose import selection_for
+from fatwheel.edit.thin import thin_wheel
 from fatwheel.fatbin.container import Entry, parse_containers, write_container
-from fatwheel.postlink.thin import thin_wheel
+from fatwheel.fatbin.select import selection_for
 from fatwheel.wheels.pack import plain_file, write_wheel
 
 from .containers import lines, records

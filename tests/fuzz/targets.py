@@ -17,34 +17,33 @@ from pathlib import Path
 
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
+from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.containers.contexts import contexts_of
 from fatwheel.decoders import DECODERS
+from fatwheel.edit import stitch as postlink_stitch
+from fatwheel.edit import thin as postlink_thin
 from fatwheel.errors import ConfigError, FormatError, ToolchainError, UsageError
 from fatwheel.fatbin import container, cubin, stitch
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
-from fatwheel.fatbin.choose import choose, selection_for
 from fatwheel.fatbin.container import Container, Decoder, Entry, parse_containers
-from fatwheel.fatbin.parity import check_parity
-from fatwheel.fatbin.union import Part, unite
-from fatwheel.images.contexts import contexts_of
-from fatwheel.load import load_recipe, load_toolchain
+from fatwheel.fatbin.select import choose, selection_for
+from fatwheel.fatbin.union import Part, check_parity, unite
 from fatwheel.model import Host, Toolchain
 from fatwheel.model import Target as BuildTarget
-from fatwheel.postlink import stitch as postlink_stitch
-from fatwheel.postlink import thin as postlink_thin
-from fatwheel.postlink.record import merged, record_of, thinned, unlocked
+from fatwheel.pipeline.sdist import unpack_sdist
+from fatwheel.pipeline.source import build_system
 from fatwheel.provenance.buildlock import BuildLock, lock_of, materials_of
 from fatwheel.provenance.lockfile import lock_bytes, read_lock
+from fatwheel.provenance.record import merged, record_of, thinned, unlocked
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 from fatwheel.provenance.signing import read_envelope
 from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
-from fatwheel.sdist import unpack_sdist
-from fatwheel.source import build_system
 from fatwheel.verify.claims import asked_codes, read_claims
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries
 
-from ..unit.dockerfiles import REQUIREMENT, instructions
+from ..helpers.dockerfiles import REQUIREMENT, instructions
 from .containers import hear, take_from
 from .mutators import split_pair
 from .worker import Target

@@ -14,7 +14,7 @@ from fatwheel.fatbin.coff_edit import rewrite_object
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.stitch import slices_of, stitch_object, without_device_code
 
-from ..unit.coffobjects import COMPILERS, compile_object
+from ..helpers.coffobjects import COMPILERS, compile_object
 from .mutators import Seed, mutate
 from .rounds import refused
 

@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.container import Entry
 
-from ..unit.elflibraries import Tool, link_variant
+from ..helpers.elflibraries import Tool, link_variant
 from .rounds import refused
 
 ROUNDS = 400

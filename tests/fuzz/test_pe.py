@@ -13,7 +13,7 @@ from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.pe import base_relocations, exported_addresses, exports, imports, read_pe
 from fatwheel.fatbin.pe_linked import rewrite_linked
 
-from ..unit import peimages
+from ..helpers import peimages
 from .mutators import Seed, mutate
 from .rounds import refused
 

@@ -14,14 +14,14 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
-from fatwheel.postlink.record import record_bytes
 from fatwheel.provenance.buildlock import BuildLock, recorded
 from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.record import record_bytes
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.signing import envelope_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 
-from ..unit.somelocks import LINUX, ROOT, WINDOWS, full_lock, some_lock
+from ..helpers.somelocks import LINUX, ROOT, WINDOWS, full_lock, some_lock
 
 if sys.version_info >= (3, 11):
     import tomllib

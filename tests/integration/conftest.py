@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import parse_arch_list
-from fatwheel.build.context import Context
-from fatwheel.cache import cache_folder
 from fatwheel.events import silent
-from fatwheel.fronts import exact_fronts
 from fatwheel.model import Environment, Front
-from fatwheel.prepare import Prepared, prepared, ready_tools, resolve
+from fatwheel.pipeline.plan import exact_fronts
+from fatwheel.pipeline.resolve import Prepared, prepared, ready_tools, resolve
+from fatwheel.storage.cache import cache_folder
+from fatwheel.worker.context import Context
 
 from .engine import LentEngine, docker_engine
 from .windows import cuobjdump_exe, windows_python, wine

@@ -18,10 +18,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatwheel.cache import cache_folder
 from fatwheel.events import silent
-from fatwheel.files import replacing
 from fatwheel.model import Package
+from fatwheel.storage.cache import cache_folder
+from fatwheel.storage.files import replacing
 from fatwheel.toolchain.fetch import fetch
 
 from ..conftest import missing

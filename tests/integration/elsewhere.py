@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fatwheel.cache import cache_folder
+from fatwheel.storage.cache import cache_folder
 
-from ..unit.shuffled import shuffling
+from ..helpers.shuffled import shuffling
 from .conftest import ROOT
 
 OTHER_USER = 12345

@@ -20,12 +20,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 from fatwheel.arch import Arch
-from fatwheel.build import preprocess
-from fatwheel.build.assemble import object_of
-from fatwheel.build.compilers import Family
-from fatwheel.build.context import Context
-from fatwheel.build.view import Places
+from fatwheel.compilers.hosts import Family
 from fatwheel.model import Front, Unit
+from fatwheel.worker import preprocess
+from fatwheel.worker.assemble import object_of
+from fatwheel.worker.context import Context
+from fatwheel.worker.view import Places
 
 from .monolithic import compile_monolithic, cubins
 

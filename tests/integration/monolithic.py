@@ -10,10 +10,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from fatwheel.build.context import Context
-from fatwheel.build.preprocess import lay_out
-from fatwheel.build.slices import commands_of
 from fatwheel.model import Front, Job, Unit
+from fatwheel.worker.context import Context
+from fatwheel.worker.preprocess import lay_out
+from fatwheel.worker.slices import commands_of
 
 
 def compile_monolithic(

@@ -551,7 +551,7 @@ class Running:
         found = []
         for process in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.Error):
-                if "fatwheel.build.shard" in " ".join(process.cmdline()):
+                if "fatwheel.worker.shard" in " ".join(process.cmdline()):
                     found.append(process)
         return found
 

@@ -14,7 +14,7 @@ from fatwheel.fatbin.binary import read_binary, rewrite_binary
 from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.stitch import nvcc_order, slices_of, stitch_object, without_device_code
 
-from ..unit.coffobjects import SOURCE, compile_object
+from ..helpers.coffobjects import SOURCE, compile_object
 from .windows import Wine
 
 Tool = Callable[[str], str]

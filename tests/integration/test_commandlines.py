@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from fatwheel.commandlines import run_line
 from fatwheel.containers.client import FAILURES, DockerEngine
-from fatwheel.containers.layouts import create_arguments
-from fatwheel.containers.specs import ContainerSpec, Mount
+from fatwheel.containers.commandlines import run_line
+from fatwheel.containers.layouts import ContainerSpec, Mount, create_arguments
 
 from .engine import LentEngine
 

@@ -1,4 +1,4 @@
-"""What `build.commands_nvcc` makes of nvcc's options, against nvcc itself."""
+"""What `compilers.nvcc` makes of nvcc's options, against nvcc itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.build.commands_nvcc import read_nvcc
+from fatwheel.compilers.nvcc import read_nvcc
 
 GENCODE = ["-gencode", "arch=compute_80,code=[sm_80]"]
 

@@ -21,7 +21,7 @@ import pytest
 from fatwheel.compare import compare_wheels
 from fatwheel.compare.differences import Comparison
 
-from ..unit.tinywheels import record_hash
+from ..helpers.tinywheels import record_hash
 from .conftest import Outcome, Workbench
 
 MODULE = "fatwheel_selftest/_lineinfo.cpython-311-x86_64-linux-gnu.so"

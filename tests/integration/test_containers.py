@@ -18,13 +18,11 @@ from pathlib import Path
 import pytest
 
 from fatwheel.containers.client import DockerEngine, connect
-from fatwheel.containers.layouts import LINUX, owner
-from fatwheel.containers.reaping import Leftovers, reap
-from fatwheel.containers.roster import Roster, enrolled
+from fatwheel.containers.layouts import LINUX, ContainerSpec, Mount, owner
+from fatwheel.containers.roster import Leftovers, Roster, enrolled, reap
 from fatwheel.containers.running import Container, Ending
-from fatwheel.containers.specs import ContainerSpec, Mount
 from fatwheel.errors import EngineError
-from fatwheel.workfolder import work_folder
+from fatwheel.storage.workfolder import work_folder
 
 from .engine import LentEngine
 

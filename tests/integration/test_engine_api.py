@@ -18,15 +18,15 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from fatwheel.cache import cache_folder
 from fatwheel.containers.client import connect
+from fatwheel.containers.layouts import ContainerSpec, Mount
 from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Container
-from fatwheel.containers.specs import ContainerSpec, Mount
-from fatwheel.files import replacing
+from fatwheel.storage.cache import cache_folder
+from fatwheel.storage.files import replacing
 
 from ..conftest import missing
-from ..unit.fakeengine import WINDOWS_INFO, WINDOWS_VERSION, Fake, fake_engine
+from ..helpers.fakeengine import WINDOWS_INFO, WINDOWS_VERSION, Fake, fake_engine
 
 PACKAGE = "golang-github-docker-docker-dev"
 FILE = "usr/share/gocode/src/github.com/docker/docker/api/swagger.yaml"

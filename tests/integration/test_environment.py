@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.cache import cache_folder
+from fatwheel.config.load import load_toolchain
 from fatwheel.events import Event, silent
-from fatwheel.load import load_toolchain
 from fatwheel.model import Environment, Toolchain
+from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.environment import ensure_environment
 
 pytestmark = pytest.mark.slow

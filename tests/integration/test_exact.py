@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.build.assemble import object_of
 from fatwheel.model import Environment, Unit
+from fatwheel.worker.assemble import object_of
 
 from .conftest import Captured, Outcome, Workbench
 from .monolithic import compile_monolithic, cubins, section

@@ -15,15 +15,7 @@ import pytest
 from fatwheel.model import Environment
 
 from .conftest import ROOT, Workbench
-from .linkedcode import (
-    NO_IMAGE,
-    NO_SYMBOL,
-    RIGHT,
-    Compiler,
-    compiler_in,
-    run_function,
-    running,
-)
+from .linkedcode import NO_IMAGE, NO_SYMBOL, RIGHT, Compiler, compiler_in, run_function, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.gpu]
 

@@ -16,8 +16,8 @@ from fatwheel.errors import FormatError
 from fatwheel.provenance.buildlock import BuildLock
 from fatwheel.provenance.lockfile import lock_bytes
 
-from ..unit.somelocks import LINUX, WINDOWS, some_lock
-from ..unit.statedwheels import LOCK, demo_files, state_again, write
+from ..helpers.somelocks import LINUX, WINDOWS, some_lock
+from ..helpers.statedwheels import LOCK, demo_files, state_again, write
 from .conftest import ROOT
 
 ADDS = "\nADD http://nowhere.invalid/x /"

@@ -15,27 +15,19 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.cache import cache_folder
+from fatwheel.config.load import load_toolchain
+from fatwheel.containers import render
+from fatwheel.containers.contexts import VARIABLE
+from fatwheel.containers.imagebuild import Image, ensure_images
+from fatwheel.containers.render import FILES
 from fatwheel.errors import EngineError, FatwheelError, ToolchainError
 from fatwheel.events import Event, Note, Progress, silent
-from fatwheel.images import ingredients
-from fatwheel.images.bases import VARIABLE
-from fatwheel.images.build import Image, ensure_images
-from fatwheel.images.ingredients import FILES
-from fatwheel.load import load_toolchain
-from fatwheel.model import (
-    Base,
-    Containers,
-    Download,
-    Interpreter,
-    Package,
-    Toolchain,
-    TorchBuild,
-)
+from fatwheel.model import Base, Containers, Download, Interpreter, Package, Toolchain, TorchBuild
+from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch, place
 
 from ..conftest import missing
-from ..unit.tinywheels import NVCC, nvcc_wheel, torch_wheel, write_wheel
+from ..helpers.tinywheels import NVCC, nvcc_wheel, torch_wheel, write_wheel
 from .conftest import ROOT, Contained
 from .engine import LentEngine
 
@@ -273,7 +265,7 @@ def test_a_wheel_that_is_another_stops_the_build(
     shutil.copyfile(small.wheels / "other" / wrong.filename, target)
     builds = (dataclasses.replace(build, packages=(build.packages[0], wrong)),)
     monkeypatch.setattr(
-        ingredients, "fetch", lambda files, folder, emit: [place(file, folder) for file in files]
+        render, "fetch", lambda files, folder, emit: [place(file, folder) for file in files]
     )
     with pytest.raises(EngineError) as caught:
         small.images(dataclasses.replace(toolchain, builds=builds))

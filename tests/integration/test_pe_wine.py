@@ -21,7 +21,7 @@ from fatwheel.fatbin.binary import read_binary, rewrite_binary
 from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.stitch import slices_of
 
-from ..unit import peimages
+from ..helpers import peimages
 from .windows import Wine
 
 Tool = Callable[[str], str]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.engines.logs import log_name
+from fatwheel.engines.base import log_name
 
 from .conftest import Contained, Workbench
 

@@ -14,7 +14,7 @@ import pytest
 from fatwheel.fatbin.container import parse_containers
 from fatwheel.model import Environment
 
-from ..unit.deviceimages import read_wheel, write_wheel
+from ..helpers.deviceimages import read_wheel, write_wheel
 from .conftest import ARCHS, Outcome, Workbench
 from .linkedcode import Compiler, compiler_in, listed, loaded, section
 

@@ -21,7 +21,7 @@ from in_toto_attestation.v1.statement import Statement as Published
 
 from fatwheel.verify.report import verify_wheel
 
-from ..unit.tinywheels import record_hash
+from ..helpers.tinywheels import record_hash
 from .conftest import ARCHS, Outcome, Workbench
 
 pytestmark = pytest.mark.slow

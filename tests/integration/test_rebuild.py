@@ -34,7 +34,7 @@ from fatwheel.wheels.name import WheelName, parse_wheel_name
 from fatwheel.wheels.pack import Closing, File, nothing_else, plain_file, rewrite_wheel
 
 from ..conftest import TOOLCHAIN, missing
-from ..unit.tinywheels import Draft
+from ..helpers.tinywheels import Draft
 from .conftest import ROOT, Contained, Outcome, Workbench
 from .test_bad_input import RECIPE, Tiny, assert_civil, message_of
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.build.sight import VIEW_ROOT
 from fatwheel.model import Environment
+from fatwheel.worker.roots import VIEW_ROOT
 
 from . import elsewhere
 from . import neighbour as neighbours
@@ -304,7 +304,7 @@ def foreign_strings(wheel: Path, *folders: Path) -> list[str]:
     The one exception: line tables that -lineinfo writes into cubins name the fixed places of the
     sources and of the environment, which are the same on every machine.
     """
-    from fatwheel.cache import cache_folder
+    from fatwheel.storage.cache import cache_folder
 
     fixed = {Path("/proc/self/cwd"), VIEW_ROOT}
     places = {

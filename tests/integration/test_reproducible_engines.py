@@ -14,7 +14,7 @@ import pytest
 from docker.types import Mount
 from packaging.requirements import Requirement
 
-from fatwheel.cache import cache_folder
+from fatwheel.storage.cache import cache_folder
 
 from .conftest import ROOT, Contained, Workbench
 from .test_reproducible import assert_same, foreign_strings

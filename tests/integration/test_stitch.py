@@ -15,13 +15,8 @@ from elftools.elf.elffile import ELFFile
 from fatwheel.errors import FormatError, StitchError
 from fatwheel.fatbin.container import Entry, payload
 from fatwheel.fatbin.cubin import kernels_of_cubin
-from fatwheel.fatbin.parity import check_parity
-from fatwheel.fatbin.stitch import (
-    nvcc_order,
-    slices_of,
-    stitch_object,
-    without_device_code,
-)
+from fatwheel.fatbin.stitch import nvcc_order, slices_of, stitch_object, without_device_code
+from fatwheel.fatbin.union import check_parity
 
 SAMPLE = Path(__file__).parent.parent / "data" / "device" / "sample.cu"
 # In ascending order, PTX in the middle, each kind of suffix.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.store import Store
+from fatwheel.storage.store import Store
 
 MB = 1 << 20
 

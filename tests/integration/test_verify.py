@@ -13,7 +13,7 @@ import pytest
 
 from fatwheel.verify.report import Report, verify_wheel
 
-from ..unit.tinywheels import Draft
+from ..helpers.tinywheels import Draft
 from .conftest import ARCHS, Outcome, Workbench
 from .windows import subject
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from fatwheel.doctor.gpu import ask_gpu
+from fatwheel.doctor.machine import ask_gpu
 from fatwheel.model import Environment
 
-from ..unit.tinywheels import Draft
+from ..helpers.tinywheels import Draft
 from .conftest import Outcome, Workbench
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.pipeline import BuildRequest
-from fatwheel.planning import plan_document
+from fatwheel.pipeline.build import BuildRequest
+from fatwheel.pipeline.preview import plan_document
 
 from ..conftest import ROOT, missing
 from .windows import WindowsPython

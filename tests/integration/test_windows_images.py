@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.cache import cache_folder
+from fatwheel.config.load import load_toolchain
+from fatwheel.containers.contexts import BuildContext, contexts_of
+from fatwheel.containers.render import FILES
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
-from fatwheel.images.contexts import BuildContext, contexts_of
-from fatwheel.images.ingredients import FILES
-from fatwheel.load import load_toolchain
 from fatwheel.model import Toolchain, TorchBuild
+from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch
 
 from ..conftest import missing
-from ..unit.dockerfiles import instructions
-from ..unit.tinywheels import write_wheel
+from ..helpers.dockerfiles import instructions
+from ..helpers.tinywheels import write_wheel
 from .conftest import ROOT
 from .windows import STILLBORN, TRIES, WindowsPython, Wine, windows_path
 

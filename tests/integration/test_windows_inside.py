@@ -19,14 +19,14 @@ from elftools.elf.elffile import ELFFile
 
 from fatwheel import decoders
 from fatwheel.arch import parse_arch
-from fatwheel.build.compilers import Msvc
-from fatwheel.build.context import digest, unit_from_wire
-from fatwheel.build.inside import Message
-from fatwheel.build.preprocess import unit_header
+from fatwheel.compilers.hosts import Msvc
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.fatbin.container import Entry, payload
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front
+from fatwheel.worker.context import digest, unit_from_wire
+from fatwheel.worker.inside import Message
+from fatwheel.worker.preprocess import unit_header
 
 from .msvc import BuildTools, install_build_tools, run_tool
 from .windows import WindowsPython, windows_path

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.build.quoting import join_words, split_words
+from fatwheel.compilers.msvc import join_words, split_words
 
 from .windows import WindowsPython, windows_path
 from .windowsinside import ROOT

@@ -15,10 +15,10 @@ import pytest
 
 from fatwheel.model import Environment
 
+from ..helpers.schemas import schema_of
 from .engine import LentEngine
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMAS = ROOT / "fatwheel" / "doctor" / "schema"
 
 
 def run(*arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
@@ -31,7 +31,7 @@ def run(*arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
     assert "Traceback" not in done.stderr
     assert done.stdout, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
-    schema = json.loads((SCHEMAS / f"{arguments[0]}.schema.json").read_text(encoding="utf-8"))
+    schema = schema_of(arguments[0])
     jsonschema.validate(document, schema)
     return done.returncode, document
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from fatwheel.bench.subjects import fetch_subject
+from bench.subjects import fetch_subject
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
 

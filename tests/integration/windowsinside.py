@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from fatwheel.build.inside import ASSEMBLE, CAPTURE, SHARD, Message
-from fatwheel.build.upstream import Project
 from fatwheel.model import Front
+from fatwheel.worker.inside import ASSEMBLE, CAPTURE, SHARD, Message
+from fatwheel.worker.upstream import Project
 
 from .msvc import BuildTools
 from .windows import WindowsPython, windows_path

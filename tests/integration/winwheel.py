@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..unit import deviceimages
+from ..helpers import deviceimages
 from .windows import WindowsPython
 
 SOURCE = Path(__file__).parent.parent / "data" / "windows" / "reader.c"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.build.commands import Compile
-from fatwheel.build.commands_nvcc import read_nvcc
+from fatwheel.compilers.commands import Compile
+from fatwheel.compilers.nvcc import read_nvcc
 
 CWD = "/project"
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.mistakes import Key, Places
 from fatwheel.errors import ConfigError
-from fatwheel.load import load_recipe, load_toolchain
-from fatwheel.load.places import Key, Places
 from fatwheel.model import Recipe, Toolchain
 
 if sys.version_info >= (3, 11):

@@ -13,8 +13,8 @@ from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.pe import Pe, read_pe
 from fatwheel.fatbin.pe_linked import rewrite_linked
 
-from ..unit import peimages
-from ..unit.peimages import BASE, Image
+from ..helpers import peimages
+from ..helpers.peimages import BASE, Image
 
 images = st.tuples(
     st.sampled_from([75, 80, 86, 90, 120]),

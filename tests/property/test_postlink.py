@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fatwheel.arch import Arch, ArchRequest
+from fatwheel.edit.stitch import stitch_wheels
+from fatwheel.edit.thin import thin_wheel
 from fatwheel.errors import StitchError
-from fatwheel.fatbin.choose import Selection, choose, selection_for
 from fatwheel.fatbin.container import Entry
+from fatwheel.fatbin.select import Selection, choose, selection_for
 from fatwheel.fatbin.stitch import nvcc_order
 from fatwheel.fatbin.union import Part, unite
-from fatwheel.postlink.stitch import stitch_wheels
-from fatwheel.postlink.thin import thin_wheel
 
-from ..unit import elflibraries, peimages
-from ..unit.deviceimages import ONE, TWO, compute, container, entries, raw, sm, write_wheel
+from ..helpers import elflibraries, peimages
+from ..helpers.deviceimages import ONE, TWO, compute, container, entries, raw, sm, write_wheel
 
 NUMBERS = (75, 80, 86, 90, 100)
 SUFFIXES = {75: [""], 80: [""], 86: [""], 90: ["", "a"], 100: ["", "a", "f"]}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fatwheel.errors import FormatError
 from fatwheel.verify.report import verify_wheel
 
-from ..unit.statedwheels import (
+from ..helpers.statedwheels import (
     LOCK,
     RECORD,
     SBOM,

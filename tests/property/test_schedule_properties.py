@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.arch import Arch
-from fatwheel.build.schedule import Scheduler, simulate
+from fatwheel.engines.schedule import Scheduler, simulate
 from fatwheel.model import Front, Job, Unit
 
 BUDGET = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.sizes import parse_size
+from fatwheel.text import parse_size
 
 
 @pytest.mark.parametrize(

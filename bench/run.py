@@ -1,0 +1,150 @@
+"""One run of `invoke bench`: which parts, on what, on which machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from fatwheel.errors import UsageError
+from fatwheel.events import Emit
+from fatwheel.machine import cores
+from fatwheel.model import Target
+from fatwheel.pipeline.resolve import Tools, ready_tools, resolve
+from fatwheel.storage.cache import cache_folder
+
+from .containers import measure_containers
+from .parts import Session, measure_added_arch, measure_again, measure_builds, measure_memory
+from .report import BenchReport, Findings, Machine
+from .units import measure_units
+from .wheels import measure_wheels
+
+WHEELS = "wheels"
+PARTS = ("builds", "again", "arch", "memory", "units", "containers", WHEELS)
+ARCHS = "80,86,89"
+# One backward unit of flash-attn, one split, two forward.
+UNITS = (
+    "flash_bwd_hdim96_fp16*,flash_fwd_split_hdim32_fp16*,"
+    "flash_fwd_hdim64_fp16*,flash_fwd_hdim32_bf16*"
+)
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What to measure; python None: the default.
+
+    kernel is for the parts that build whole wheels, unit_kernel and units (globs, separated by
+    commas) for the part 'units'.
+    """
+
+    parts: str
+    rounds: int
+    kernel: str
+    unit_kernel: str
+    units: str
+    toolchain: str
+    python: str | None
+
+
+def bench(request: BenchRequest, emit: Emit) -> BenchReport:
+    """Measure. Raises a FatwheelError; whatever was started is ended however this returns."""
+    parts = _chosen(request.parts)
+    builds = [part for part in parts if part != WHEELS]
+    load = os.getloadavg()[0]
+    programs = {"Python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
+    findings: list[Findings] = []
+    with _folder() as name:
+        if builds:
+            target = _target(request, request.kernel)
+            unit_target = _target(request, request.unit_kernel)
+            tools = ready_tools(target, emit)
+            programs |= _programs(target, tools)
+            session = Session(target, tools, Path(name), request.rounds, emit)
+            findings += _measure_builds(builds, session, request.units, unit_target)
+        if WHEELS in parts:
+            findings.append(measure_wheels(Path(name) / WHEELS, request.rounds, emit))
+    return BenchReport(
+        machine=_machine(load, programs),
+        rounds=request.rounds,
+        measurements=tuple(item for found in findings for item in found.measurements),
+        figures=tuple(item for found in findings for item in found.figures),
+    )
+
+
+def _measure_builds(
+    parts: Sequence[str], session: Session, units: str, unit_target: Target
+) -> list[Findings]:
+    measures: dict[str, Callable[[], Findings]] = {
+        "builds": partial(measure_builds, session),
+        "again": partial(measure_again, session),
+        "arch": partial(measure_added_arch, session),
+        "memory": partial(measure_memory, session),
+        "units": lambda: measure_units(
+            unit_target, session.tools, units, session.new_folder(), session.emit
+        ),
+        "containers": partial(measure_containers, session),
+    }
+    return [measures[part]() for part in parts]
+
+
+def _chosen(text: str) -> list[str]:
+    """The parts to measure, in the order in which they build on each other."""
+    wanted = set(PARTS) if text == "all" else {item.strip() for item in text.split(",")}
+    unknown = sorted(wanted - set(PARTS))
+    if unknown:
+        raise UsageError(
+            f"{', '.join(map(repr, unknown))}: no such part of the benchmark",
+            where=f"--part {text}",
+            hint=f"valid: all, or some of {', '.join(PARTS)}",
+        )
+    return [part for part in PARTS if part in wanted]
+
+
+def _target(request: BenchRequest, kernel: str) -> Target:
+    return resolve(kernel, request.toolchain, ARCHS, request.python, None).targets[0]
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder beside those of builds, named like them: what is left of a bench that was killed
+    is removed by the next build."""
+    parent = cache_folder() / "work"
+    parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(
+        prefix=f"{os.getpid()}-", dir=parent, ignore_cleanup_errors=True
+    )
+
+
+def _machine(load: float, programs: Mapping[str, str]) -> Machine:
+    return Machine(
+        cpu=_cpu_model(Path("/proc/cpuinfo").read_text()),
+        cores=cores(),
+        memory=psutil.virtual_memory().total,
+        kernel=f"{platform.system()} {platform.release()}",
+        load=load,
+        programs=programs,
+    )
+
+
+def _programs(target: Target, tools: Tools) -> dict[str, str]:
+    return {
+        "nvcc": target.toolchain.nvcc,
+        "g++": tools.compiler.version,
+        "torch": target.torch,
+        "Python": target.python,
+    }
+
+
+def _cpu_model(cpuinfo: str) -> str:
+    """The processor's name, as /proc/cpuinfo has it."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()

@@ -1,1 +1,0 @@
-"""Capture, compile and assemble one target. Standard library only: it runs inside containers."""

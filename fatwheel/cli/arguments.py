@@ -1,0 +1,187 @@
+"""Arguments of tasks: what their text means, and several files in a row.
+
+As for several files: invoke's positional arguments take one value each, and what follows it
+is the name of another task to invoke. How many values belong to an argument must be known before
+they are read; so it is counted beforehand, on the command line itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+
+from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageError
+from ..storage.files import OF_THE_DISK
+from ..text import parse_size
+from .console import answer_to, discard_results, err, is_anybody_there, show_error, show_note, write
+
+if TYPE_CHECKING:
+    from ..pipeline.consent import Agree, Stranger
+
+
+TOOLCHAIN = "linux-cuda13.0"  # the default of --toolchain
+
+
+def count_of(option: str, text: str | None) -> int | None:
+    """A whole number of at most six digits, from 1 on."""
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
+        raise UsageError(
+            f"{text!r} is not a whole number from 1 to 999999", where=option, hint="valid: 1, 2, 3"
+        )
+    return int(text)
+
+
+def size_of(option: str, text: str | None) -> int | None:
+    """Bytes, of `48GiB`."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error), where=option) from None
+
+
+def folder_of(option: str, text: str) -> Path:
+    """A folder, which need not exist yet."""
+    path = Path(text)
+    places = (path, *path.parents)
+    if not text or any(os.path.exists(place) and not os.path.isdir(place) for place in places):
+        raise UsageError(f"{text!r} is not a folder", where=option, hint="valid: dist")
+    return path
+
+
+def file_of(text: str) -> Path:
+    """A file, which may turn out not to be there."""
+    # invoke takes any word for a task's missing argument, `--help` too.
+    if text.startswith("--"):
+        raise UsageError(
+            f"{text} stands where a file should be",
+            hint="name the file first; for help, put it before the task: invoke --help thin",
+        )
+    return Path(text)
+
+
+class FilesTask(Task[Any]):
+    """A task whose positional argument becomes the list of all words that are given to it.
+
+    It is the last task of its command line, since nothing can tell another's name from a file's.
+    Use it as `@task(klass=FilesTask, positional=[NAME])`.
+    """
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """As invoke's own, but that positional ones take several values."""
+        arguments = super().get_arguments(ignore_unknown_help)
+        valued = {
+            flag for argument in arguments if argument.takes_value for flag in _flags(argument)
+        }
+        count = sum(1 for _ in words_of(sys.argv[1:], {self.name, *self.aliases}, valued))
+        return [
+            _Files(argument, count) if argument.positional else argument for argument in arguments
+        ]
+
+
+def words_of(
+    line: Iterable[str], names: Collection[str], options: Collection[str]
+) -> Iterator[str]:
+    """The words of a command line after the name of a task, without options and their values.
+
+    options are those that take a value; `--option=value` is one word.
+    """
+    words = iter(line)
+    if not any(word in names for word in words):
+        return
+    for word in words:
+        if word == "--":
+            return
+        if word in options:
+            next(words, None)
+        elif not word.startswith("-"):
+            yield word
+
+
+class _Files(Argument):
+    """Has a value, the list of all that were given, only when these are as many as expected."""
+
+    def __init__(self, single: Argument, expected: int) -> None:
+        super().__init__(names=single.names, help=single.help, positional=True)
+        self._expected = max(expected, 1)
+        self._given: list[str] = []
+
+    @property
+    def value(self) -> list[str] | None:
+        return self._given if len(self._given) >= self._expected else None
+
+    @value.setter
+    def value(self, word: str) -> None:
+        self.set_value(word)
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        self.raw_value = value
+        self._given = [*self._given, value]
+
+
+def _flags(argument: Argument) -> tuple[str, ...]:
+    return tuple(("-" if len(name) == 1 else "--") + name for name in argument.names)
+
+
+# -- how a command ends: what went wrong becomes a message and an exit code ------------------------
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn what can go wrong into a message and an exit code; see fatwheel.errors."""
+    try:
+        yield
+    except FatwheelError as error:
+        show_error(error)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        show_note("interrupted; what was finished is kept")
+        raise SystemExit(InterruptedBuildError.exit_code) from None
+    except BrokenPipeError:
+        discard_results()
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        trouble = StoreError(
+            f"cannot go on: {error.strerror}",
+            where=_place(error),
+            hint="look at the disks of the cache (FATWHEEL_CACHE), of --out and of TMPDIR",
+        )
+        show_error(trouble)
+        raise SystemExit(trouble.exit_code) from None
+
+
+def _place(error: OSError) -> str | None:
+    """The file's name; a file that is open already may have none, only a number."""
+    named = isinstance(error.filename, (str, bytes, os.PathLike))
+    return os.fsdecode(error.filename) if named else None
+
+
+# -- the one question that is asked: whether the code of a stranger may run ------------------------
+
+
+def consent(yes: bool) -> Agree:
+    """Shows what would run, and asks; with `yes` it only shows, and where nobody is there to be
+    asked it refuses."""
+
+    def agree(stranger: Stranger) -> None:
+        if not yes and not is_anybody_there():
+            from ..pipeline.consent import refuse
+
+            refuse(stranger)
+        for line in stranger.lines:
+            write(err(), line)
+        if not yes and answer_to("Run it? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise UsageError("nothing was run: you did not agree", where=stranger.origin)
+
+    return agree

@@ -1,0 +1,251 @@
+"""Commands that build: build, prove, rebuild.
+
+Arguments and help only. What a command calls is imported when it runs: help and tab completion
+should not wait for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from ..errors import UsageError
+from .arguments import TOOLCHAIN, consent, count_of, file_of, folder_of, reported, size_of
+from .plans import show_plan_document
+from .progress import board
+from .results import show_edited, show_json, show_proof, show_rebuild, show_wheels
+
+if TYPE_CHECKING:
+    from ..pipeline.build import BuildRequest
+
+_HELP = {
+    "kernel": "what to build: a folder of kernels/ (default: flash-attn)",
+    "arch": "GPU architectures as nvcc names them, comma-separated: 80,86,90a; "
+    "89+ptx adds PTX for GPUs to come (default: the recipe's)",
+    "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
+    "jobs": "compiler calls at a time (default: one per core)",
+    "memory": "what all compiler calls together may use, as 48GiB or 800MiB "
+    "(default: what is free, less a margin)",
+}
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        **_HELP,
+        "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
+        "windows-msvc17.8-cuda12.3 where containers are Windows'; toolchains for Windows always "
+        "use containers)",
+        "python": "Pythons to make wheels for, comma-separated: 3.10,3.11 "
+        "(default: the one that runs this, if the toolchain serves it, or else the newest)",
+        "torch": "torch to build against, as 2.11.0 (default: the toolchain's own choice)",
+        "engine": "where the work runs: process, worker processes on this machine; docker, "
+        "containers (default: process where the toolchain can do without containers)",
+        "shards": "workers to spread the work over (default: one per architecture)",
+        "front": "exact: each architecture gets a run of nvcc's front end of its own, as nvcc "
+        "does it; shared: one run for all, half the work; auto: shared where a proof kept with "
+        "the recipe shows the same code, else exact (default: auto)",
+        "split": "besides, make a thin wheel for each architecture",
+        "out": "folder for the wheels (default: dist)",
+        "locked": "use nothing that this lock does not list: a wheel, or the W.whl.lock.json "
+        "beside one; what you leave open is as it says",
+        "yes": "with --locked: do not ask before what the lock of another machine names is run",
+        "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
+        "sign": "sign the wheels' statements with this private key, a PEM file",
+        "plan": "start nothing; print what would be made: wheels, images, containers with their "
+        "limits, and Docker's commands for the same",
+        "json": "with --plan: print one JSON document instead of tables",
+    },
+)
+def build(
+    c: Context,
+    kernel: str | None = None,
+    arch: str | None = None,
+    python: str | None = None,
+    torch: str | None = None,
+    toolchain: str | None = None,
+    engine: str | None = None,
+    shards: str | None = None,
+    jobs: str | None = None,
+    memory: str | None = None,
+    front: str = "auto",
+    split: bool = False,
+    out: str = "dist",
+    locked: str | None = None,
+    yes: bool = False,
+    find: str | None = None,
+    sign: str | None = None,
+    plan: bool = False,
+    json: bool = False,
+) -> None:
+    """
+    Make a wheel that holds code for all the GPUs you name.
+
+    The toolchain is fetched on the first run (about 3 GB). What was compiled once is kept:
+    run it again after a failure, with one more architecture or for another Python, and only
+    what is missing is compiled.
+
+      invoke build --kernel causal-conv1d --arch 80,86,89
+      invoke build --arch 86                      flash-attn for one GPU generation
+      invoke build --arch 80,90a,120+ptx          and PTX for what comes after
+      invoke build --jobs 4 --memory 16GiB        leave room for other work
+      invoke build --front exact                  byte for byte what nvcc alone makes
+      invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
+      invoke build --arch 89 --locked W.whl       with what W was built with, and nothing else
+      invoke build --engine docker --plan         what containers would do; starts nothing
+
+    GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
+    100 B200; 103 B300; 120 RTX 50, RTX PRO.
+    """
+    with reported():
+        from ..pipeline import build as build_module
+
+        request = build_module.BuildRequest(
+            kernel=kernel,
+            archs=arch,
+            pythons=python,
+            torch=torch,
+            toolchain=toolchain,
+            engine=engine,
+            shards=count_of("--shards", shards),
+            jobs=count_of("--jobs", jobs),
+            memory=size_of("--memory", memory),
+            front=front,
+            out=folder_of("--out", out),
+            locked=None if locked is None else file_of(locked),
+            find=None if find is None else folder_of("--find", find),
+            sign=None if sign is None else file_of(sign),
+        )
+        if plan or json:
+            _show_plan(request, plan, json)
+            return
+        with board() as emit:
+            wheels = build_module.build(request, emit, consent(yes))
+            thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
+        show_wheels(wheels)
+        show_edited(thin_wheels)
+
+
+def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:
+    if not plan:
+        raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
+    from ..pipeline.preview import plan_document
+
+    document = plan_document(request)
+    if json:
+        show_json(document.to_json())
+    else:
+        show_plan_document(document)
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        **_HELP,
+        "units": "only units whose name, or its last part, matches one of these patterns, "
+        "comma-separated: '*fwd_hdim64*,*bwd_hdim128*' (default: all)",
+        "python": "Python to build with (default: as for build)",
+    },
+)
+def prove(
+    c: Context,
+    kernel: str = "flash-attn",
+    arch: str | None = None,
+    units: str | None = None,
+    toolchain: str = TOOLCHAIN,
+    python: str | None = None,
+    jobs: str | None = None,
+    memory: str | None = None,
+) -> None:
+    """
+    Find out whether architectures may share nvcc's front end for a kernel.
+
+    Compiles units both ways, compares the machine code of every kernel and writes the result
+    beside the recipe, where `invoke build --front auto` looks for it.
+
+      invoke prove --kernel causal-conv1d --arch 80,86,89
+      invoke prove --kernel flash-attn --arch 80,86,89 --units '*fwd_hdim64*,*bwd_hdim64*'
+    """
+    with reported():
+        from ..pipeline import prove as proving
+
+        request = proving.ProveRequest(
+            kernel=kernel,
+            archs=arch,
+            units=units,
+            toolchain=toolchain,
+            python=python,
+            jobs=count_of("--jobs", jobs),
+            memory=size_of("--memory", memory),
+        )
+        with board() as emit:
+            proof = proving.prove(request, emit)
+        show_proof(proof)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    help={
+        "wheel": "a wheel that `invoke build` made",
+        "engine": "where the work runs: process or docker (default: as for build; but docker, "
+        "where that can be, for a wheel that was not built here)",
+        "from-store": "slices: what was compiled before is taken from the store; never: everything "
+        "is compiled, with an empty store (default: slices)",
+        "yes": "do not ask before code of a wheel that was not built here is run",
+        "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
+        "shards": "workers to spread the work over (default: one per architecture)",
+        "jobs": "compiler calls at a time (default: one per core)",
+        "memory": "what all compiler calls together may use, as 48GiB or 800MiB "
+        "(default: what is free, less a margin)",
+        "out": "folder in which the rebuilt wheel is kept if it is another one (default: rebuilt)",
+        "json": "print one JSON document instead of the report",
+    },
+)
+def rebuild(
+    c: Context,
+    wheel: str,
+    engine: str | None = None,
+    from_store: str = "slices",
+    yes: bool = False,
+    find: str | None = None,
+    shards: str | None = None,
+    jobs: str | None = None,
+    memory: str | None = None,
+    out: str = "rebuilt",
+    json: bool = False,
+) -> None:
+    """
+    Build a wheel again from its own lock, and compare the bytes.
+
+    Recipe, pins and architectures are the wheel's, whatever this checkout would use today; a
+    finished wheel in the store is not used, and nothing is written to it. Of a wheel that was not
+    built on this machine it says first what would run, and asks. Where the result is another wheel,
+    a report says what differs, and the exit code is 15.
+
+      invoke rebuild dist/causal_conv1d-1.5.2+cu130torch2.11.sm86-cp311-cp311-linux_x86_64.whl
+      invoke rebuild W.whl --from-store never
+      invoke rebuild W.whl --engine docker --json
+    """
+    with reported():
+        from ..pipeline.build import Effort
+        from ..pipeline.rebuild import RebuildRequest, refusal
+        from ..pipeline.rebuild import rebuild as build_again
+
+        path = file_of(wheel)
+        effort = Effort(
+            count_of("--shards", shards),
+            count_of("--jobs", jobs),
+            size_of("--memory", memory),
+            folder_of("--out", out),
+        )
+        place = None if find is None else folder_of("--find", find)
+        with board() as emit:
+            request = RebuildRequest(path, engine, from_store, place, effort)
+            rebuilt = build_again(request, emit, consent(yes))
+        show = show_json if json else show_rebuild
+        show(rebuilt.to_json())
+        if not rebuilt.comparison.identical:
+            raise refusal(rebuilt, path)

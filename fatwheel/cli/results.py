@@ -1,0 +1,360 @@
+"""Results, a function each: what a command was run for, to stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from .. import text
+from . import tables
+from .console import Part, out, show_note, write, write_cut, write_rows, write_verbatim
+from .differences import show_comparison
+from .tables import Row
+
+if TYPE_CHECKING:
+    from ..containers.imagebuild import Image
+    from ..containers.render import Rendered
+    from ..edit.survey import Edited
+    from ..events import WheelMade
+    from ..pipeline.housekeeping import CacheReport
+    from ..pipeline.prove import Proof
+    from ..toolchain.compare import Finding
+    from ..toolchain.lock import LockReport
+    from ..toolchain.published import Values
+
+
+NAMES_SHOWN = 10  # of the kernels that differ
+
+
+def show_json(data: Any) -> None:
+    """One JSON document, as a result."""
+    write_verbatim(json.dumps(data, indent=2) + "\n")
+
+
+def show_wheels(wheels: Sequence[WheelMade]) -> None:
+    """One table of what was made; a list instead where the screen is too narrow for it."""
+    write_rows(out(), tables.wheel_rows(wheels))
+
+
+def show_edited(files: Sequence[Edited]) -> None:
+    """Files with more device code, or less, in one table; to stderr what was lost on the way."""
+    for file in files:
+        for note in file.notes:
+            show_note(f"{file.path.name}: {note}")
+    write_rows(out(), tables.edited_rows(files))
+
+
+def show_proof(proof: Proof) -> None:
+    """Whether one front may serve several architectures, and where that is written."""
+    console = out()
+    archs = ", ".join(str(arch) for arch in proof.archs)
+    compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(len(proof.units), 'unit')}"
+    if proof.same:
+        write(console, ("same code with a shared front", "green"), f" for {archs}: {compared}")
+    else:
+        write(console, ("other code with a shared front", "yellow"), f" for {archs}: {compared}")
+    for name in proof.different[:NAMES_SHOWN]:
+        write(console, f"  {name}")
+    if len(proof.different) > NAMES_SHOWN:
+        write(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
+    write(console, f"written to {proof.path}")
+
+
+def show_cache(report: CacheReport) -> None:
+    """What the cache holds, by kind, and what was found damaged and deleted."""
+    console = out()
+    total = text.size(sum(item.bytes for item in report.usage))
+    write(console, f"{report.folder}: {total}")
+    write_rows(console, tables.cache_rows(report.usage))
+    for damage in report.damaged:
+        write(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
+
+
+# -- what `invoke inspect` and `invoke verify` found, for people, to stdout ------------------------
+
+
+FINDINGS_SHOWN = 20  # of one check
+DETAILS_SHOWN = 12  # of one finding
+
+_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
+_TITLES = {
+    "record": "RECORD: files, hashes and sizes",
+    "provenance": "what it says of its own build",
+    "names": "names in the file name, METADATA and WHEEL",
+    "label": "architectures and CUDA in the version",
+    "platform": "platform tags and binaries",
+    "binaries": "binaries that can be read",
+    "modules": "Python modules",
+    "imports": "libraries that are needed",
+    "coverage": "GPUs that are served",
+    "parity": "kernels and parameters, the same in all images of a unit",
+    "compression": "compression that drivers can read",
+    "signature": "signature",
+    "import": "import in a clean environment",
+    "gpu": "this machine's GPU",
+}
+_MARK = max(map(len, _STYLES)) + 2
+
+
+def show_inspection(report: Mapping[str, Any]) -> None:
+    """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs."""
+    console = out()
+    _show_heading(console, report)
+    for binary in report["binaries"]:
+        _show_binary(console, binary)
+    if any(binary["images"] for binary in report["binaries"]):
+        _show_coverage(console, report)
+    else:
+        write(console, "no GPU code")
+
+
+def show_verification(report: Mapping[str, Any]) -> None:
+    """`verify.report`'s report: a line per check, what it found below it, and GPUs."""
+    console = out()
+    _show_heading(console, report)
+    write(console, "")
+    for check in report["checks"]:
+        mark = f"{check['result']:<{_MARK}}"
+        write(console, (mark, _STYLES[check["result"]]), _TITLES[check["name"]])
+        findings = check["findings"]
+        for finding in findings[:FINDINGS_SHOWN]:
+            _show_finding(console, finding)
+        _show_rest(console, "", findings[FINDINGS_SHOWN:])
+    _show_coverage(console, report)
+
+
+def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
+    write(console, (report["file"], "bold"))
+    wheel = report["wheel"]
+    if wheel:
+        write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
+
+
+def _show_coverage(console: Console, report: Mapping[str, Any]) -> None:
+    write(console, "")
+    write_rows(console, tables.coverage_rows(report["coverage"]))
+
+
+def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
+    containers = text.count(binary["containers"], "container")
+    kernels = text.count(binary["kernels"], "kernel")
+    kind = f"{binary['format']}, {binary['machine']}"
+    write(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
+    write_rows(console, tables.image_rows(binary["images"]))
+    for unit in binary.get("units", []):
+        write(console, f"\n  {tables.unit_heading(unit)}")
+        for kernel in unit["kernels"]:
+            write_cut(console, f"    {kernel}")
+
+
+def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
+    severity = finding["severity"]
+    where = f"{finding['where']}: " if finding["where"] else ""
+    mark = "" if severity == "note" else f"{severity}: "
+    write(console, " " * _MARK, (mark, _STYLES[severity]), f"{where}{finding['what']}")
+    for line in finding["details"][:DETAILS_SHOWN]:
+        write(console, " " * _MARK, f"  {line}")
+    _show_rest(console, "  ", finding["details"][DETAILS_SHOWN:])
+
+
+def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
+    if rest:
+        write(console, " " * _MARK, f"{indent}and {len(rest)} more")
+
+
+# -- what `invoke lock` found, to stdout: a line and a table for each toolchain --------------------
+
+
+_STATES = {
+    "right": "as published",
+    "filled": "filled in",
+    "open": "not known yet",
+    "moved": "moved",
+    "unreachable": "not reached",
+}
+
+
+def show_locks(reports: Sequence[LockReport]) -> None:
+    """Each toolchain's count of pins by state, and those that are not as published."""
+    console = out()
+    for report in reports:
+        count = ", ".join(
+            f"{number} {_STATES[state]}" for state, number in report.count().items() if number
+        )
+        total = text.count(len(report.findings), "pin")
+        write(console, (report.toolchain, "bold"), f": {total}: {count}")
+        write_rows(console, lock_rows(report.findings))
+        if report.written:
+            write(console, f"written to {report.file}")
+
+
+def lock_rows(findings: Iterable[Finding]) -> list[Row]:
+    """A row for each pin that is not as published."""
+    return [
+        {
+            "file": finding.name,
+            "state": _STATES[finding.state],
+            "pinned": _words(finding.pinned, _of_interest(finding)),
+            "found": _words(finding.found, _of_interest(finding)),
+            "note": finding.note,
+        }
+        for finding in findings
+        if finding.state != "right"
+    ]
+
+
+def _of_interest(finding: Finding) -> set[str]:
+    """The values that are new or differ."""
+    return {
+        name
+        for name, value in finding.found.items()
+        if name not in finding.pinned or finding.pinned[name] != value
+    }
+
+
+def _words(values: Values, names: set[str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if name in names)
+
+
+# -- build contexts and images of toolchains, to stdout --------------------------------------------
+
+
+def show_contexts(made: Sequence[Rendered]) -> None:
+    """Build contexts in one table; to stderr what is missing before they can be built."""
+    rows: list[Row] = []
+    for one in made:
+        files = one.context.files
+        rows.append(
+            {
+                "folder": str(one.folder),
+                "image": one.context.tag,
+                "files": text.count(len(files), "file")
+                + f", {text.size(sum(file.size for file in files))}"
+                + ("" if one.complete else " (not fetched)"),
+            }
+        )
+    write_rows(out(), rows)
+    unlocked = dict.fromkeys(name for one in made for name in one.context.unlocked)
+    if unlocked:
+        names = ", ".join(unlocked)
+        show_note(f"not known yet, so these cannot be built before `invoke lock`: {names}")
+
+
+def show_images(images: Sequence[Image]) -> None:
+    """Images on the engine in one table."""
+    write_rows(
+        out(),
+        [
+            {
+                "image": image.tag,
+                "size": text.size(image.size),
+                "id": image.id.removeprefix("sha256:")[:12],
+                "": "built" if image.built else "was there",
+            }
+            for image in images
+        ],
+    )
+
+
+# -- what `invoke rebuild` found, for people, to stdout --------------------------------------------
+
+
+def show_rebuild(report: Mapping[str, Any]) -> None:
+    """How much of the wheel was made again, whether it is the same, and if not, what differs."""
+    console = out()
+    slices, compiled = report["slices"], report["compiled"]
+    made = f"{text.count(slices, 'slice')}: {compiled} compiled, {slices - compiled} from the store"
+    write(console, f"built again, {made}")
+    show_comparison(report["comparison"])
+    if report["causes"]:
+        write(console, "\n", ("what was another this time", "bold"))
+        for cause in report["causes"]:
+            write(console, f"  {cause}")
+
+
+# -- what `invoke doctor` and `invoke setup` found and did, for people, to stdout ------------------
+
+
+_STATUS_STYLES = {
+    "ok": "green",
+    "warning": "yellow",
+    "wrong": "bold red",
+    "not applicable": "dim",
+    "done": "green",
+    "there": "dim",
+    "failed": "bold red",
+    "left": "yellow",
+}
+_STATUS_MARK = len("warning") + 2
+_TITLE = 24  # columns: the longest title, and a gap
+_RIGHTS = " (administrator)"
+
+
+def show_health(report: Mapping[str, Any]) -> None:
+    """`doctor.report`'s report: a line per check, why and what to do below it, and a summary."""
+    console = out()
+    _show_check_heading(console, report, report["host"])
+    write(console, "")
+    for check in report["checks"]:
+        if check["status"] != "not applicable":
+            _show_check(console, check)
+    skipped = [check["title"] for check in report["checks"] if check["status"] == "not applicable"]
+    if skipped:
+        write(console, "")
+        write(console, ("not applicable: ", "dim"), ", ".join(skipped))
+    counts = (f"{number} {status}" for status, number in report["summary"].items() if number)
+    write(console, "")
+    write(console, (", ".join(counts), "bold"))
+
+
+def show_setup(preparation: Mapping[str, Any]) -> None:
+    """`doctor.setup`'s result: what was done, and what is left to do, with its commands."""
+    console = out()
+    _show_check_heading(console, preparation)
+    write(console, "")
+    for step in preparation["steps"]:
+        status = step["status"]
+        mark = (f"{status:<{_STATUS_MARK}}", _STATUS_STYLES[status])
+        write(console, mark, f"{step['name']:<{_TITLE}}{step['what']}")
+    if not preparation["left"]:
+        write(console, "")
+        write(console, ("nothing is left to do", "bold"))
+        return
+    write(console, "")
+    write(console, ("left to do:", "bold"))
+    last = None
+    for item in preparation["left"]:
+        if item["check"] != last:
+            last = item["check"]
+            mark = (f"{item['status']:<{_STATUS_MARK}}", _STATUS_STYLES[item["status"]])
+            write(console, mark, f"{item['title']}: {item['found']}")
+        _show_fix(console, item, " " * _STATUS_MARK)
+
+
+def _show_check_heading(console: Console, about: Mapping[str, Any], host: str = "") -> None:
+    parts: list[Part] = [(about["toolchain"], "bold")]
+    parts.append(f", Python {about['python']}, {about['engine']} engine")
+    parts.append(f", on {host}" if host else "")
+    write(console, *parts)
+
+
+def _show_check(console: Console, check: Mapping[str, Any]) -> None:
+    status = check["status"]
+    mark = (f"{status:<{_STATUS_MARK}}", _STATUS_STYLES[status])
+    write(console, mark, f"{check['title']:<{_TITLE}}{check['found']}")
+    indent = " " * (_STATUS_MARK + _TITLE)
+    if check["why"]:
+        write(console, indent, ("why: ", "dim"), check["why"])
+    for fix in check["fixes"]:
+        _show_fix(console, fix, indent)
+
+
+def _show_fix(console: Console, fix: Mapping[str, Any], indent: str) -> None:
+    """What to do; its command on a line of its own, so that it can be copied."""
+    rights = (_RIGHTS, "yellow") if fix["administrator"] else ""
+    write(console, indent, ("fix: ", "cyan"), fix["say"], rights)
+    if fix["command"]:
+        write(console, indent, f"     {fix['command']}")

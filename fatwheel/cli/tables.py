@@ -1,0 +1,145 @@
+"""Plans and results as rows of text, for `console` to lay out. Nothing here prints.
+
+A row is a dictionary from column to text; the rows of one table have equal keys.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import text
+from ..edit.survey import Edited
+from ..events import Planned, WheelMade
+from ..storage.store import Usage
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Row = dict[str, str]
+
+NAMES_SHOWN = 3  # of a list of units in a sentence
+
+NATIVE, JIT, NONE = "native", "by JIT, from PTX", "none"
+_COVERAGE = {"native": NATIVE, "jit": JIT, "none": NONE}
+_KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR", "other": "other"}
+
+
+def plan_lines(plan: Planned) -> Iterator[tuple[str, str]]:
+    """Heading and sentence of each line of a plan."""
+    toolchain = plan.targets[0].toolchain
+    for target in plan.targets:
+        yield "for", f"Python {target.python}, torch {target.torch}, {toolchain.platform}"
+    yield "toolchain", f"{toolchain.name} (CUDA {toolchain.cuda}, nvcc {toolchain.nvcc})"
+    yield "archs", ", ".join(str(request) for request in plan.targets[0].archs)
+    yield "front", plan.front
+    made = f"{text.count(plan.units, 'unit')}, {text.count(plan.slices, 'slice')}"
+    yield "store", f"{made}; {plan.hits} of them already there"
+    if not plan.pending:
+        yield "work", "nothing to compile"
+        return
+    work = f"{text.count(plan.pending, 'job')}, {text.rough_duration(plan.work)} on one core"
+    yield "work", work
+    workers = (
+        f"{text.count(plan.shards, 'shard')}, at most {text.count(plan.jobs, 'job')} at a time"
+    )
+    yield "engine", f"{plan.engine}: {workers}"
+    yield "memory", f"at most {text.size(plan.memory)} for all jobs together"
+    if plan.archlist_units:
+        yield "again", _compiled_again(plan.archlist_units)
+
+
+def _compiled_again(units: Sequence[str]) -> str:
+    names = ", ".join(units[:NAMES_SHOWN])
+    if len(units) > NAMES_SHOWN:
+        names += f" and {len(units) - NAMES_SHOWN} more"
+    which = text.count(len(units), "unit")
+    return f"{which} whose code depends on the list of architectures: {names}"
+
+
+def wheel_rows(wheels: Sequence[WheelMade]) -> list[Row]:
+    return [
+        {
+            "wheel": wheel.path,
+            "size": text.size(wheel.size),
+            "sha256": wheel.sha256,
+            "archs": wheel.archs,
+            "time": text.duration(wheel.seconds),
+            "slices": f"{wheel.hits} from the store, {wheel.compiled} compiled",
+        }
+        for wheel in wheels
+    ]
+
+
+def edited_rows(files: Sequence[Edited]) -> list[Row]:
+    return [
+        {
+            "file": str(file.path),
+            "size": text.size(file.size),
+            "sha256": file.sha256,
+            "archs": ", ".join(file.archs),
+        }
+        for file in files
+    ]
+
+
+def cache_rows(usage: Sequence[Usage]) -> list[Row]:
+    return [
+        {
+            "kind": item.kind,
+            "entries": str(item.entries),
+            "size": text.size(item.bytes),
+            "last used": time.strftime("%Y-%m-%d %H:%M", time.localtime(item.newest)),
+        }
+        for item in usage
+    ]
+
+
+def image_rows(images: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The images of one binary, as `inspect_file` reports them."""
+    return [
+        {
+            "image": image["arch"],
+            "kind": _KINDS[image["kind"]],
+            "count": str(image["count"]),
+            "size": text.size(image["bytes"]) + (", compressed" if image["compressed"] else ""),
+        }
+        for image in images
+    ]
+
+
+def unit_heading(unit: Mapping[str, Any]) -> str:
+    """A unit of a binary, as `inspect_units` reports it, without its kernels' names."""
+    place = "cubin" if unit["container"] is None else f"container {unit['container']}"
+    images = ", ".join(
+        " ".join(
+            filter(None, [image["arch"], image["compression"], f"({text.size(image['bytes'])})"])
+        )
+        for image in unit["images"]
+    )
+    return f"{place}: {text.count(len(unit['kernels']), 'kernel')}; {images}"
+
+
+def coverage_rows(coverage: Mapping[str, str]) -> list[Row]:
+    """How each GPU is served, as `inspect_file` reports it by compute capability."""
+    names = gpu_names()
+    return [
+        {
+            "capability": capability,
+            "code": _COVERAGE[how],
+            "GPUs": ", ".join(names.get(capability, [])),
+        }
+        for capability, how in coverage.items()
+    ]
+
+
+def gpu_names() -> dict[str, list[str]]:
+    """The GPUs that people know, by compute capability (gpus.toml)."""
+    with Path(__file__).with_name("gpus.toml").open("rb") as stream:
+        names: dict[str, list[str]] = tomllib.load(stream)
+    return names

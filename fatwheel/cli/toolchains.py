@@ -1,0 +1,161 @@
+"""Commands for toolchains and their images: lock, render, image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from .arguments import folder_of, reported
+from .console import show_note
+from .progress import board
+from .results import show_contexts, show_images, show_json, show_locks
+
+if TYPE_CHECKING:
+    from ..containers.imagebuild import Image
+    from ..model import Toolchain
+
+_HELP = {
+    "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
+    "windows-msvc17.8-cuda12.3 where containers are Windows')",
+    "python": "Pythons to have images for, comma-separated: 3.10,3.11 (default: as for build)",
+    "torch": "torch in the images, as 2.11.0 (default: the toolchain's own choice)",
+    "json": "print one JSON document instead of a table",
+}
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "toolchain": "a file of toolchains/ (default: all of them)",
+        "check": "write nothing and fetch no file, only compare",
+        "json": "print one JSON document instead of tables",
+    },
+)
+def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bool = False) -> None:
+    """
+    Compare a toolchain's pins with what is published, and fill in what is not known yet.
+
+    Sizes, sha256 and digests of images that are missing are asked for and written into the
+    toolchain's file; comments stay. Where nobody publishes the sha256 of a file, it is fetched
+    once, and the table says so. What is pinned and is published otherwise stays as it is, and the
+    exit code is 5; it is 4 where something could not be reached.
+
+      invoke lock --toolchain windows-msvc17.8-cuda12.3
+      invoke lock --check --json
+    """
+    with reported():
+        from ..config.load import list_toolchains
+        from ..containers.render import FILES
+        from ..pipeline.resolve import TOOLCHAINS
+        from ..storage.cache import cache_folder
+        from ..toolchain.lock import lock_toolchains, refusal
+
+        names = list_toolchains(TOOLCHAINS) if toolchain is None else (toolchain,)
+        with board() as emit:
+            reports = lock_toolchains(
+                names, TOOLCHAINS, cache_folder() / FILES, emit, write=not check
+            )
+        if json:
+            show_json({"toolchains": [report.to_json() for report in reports]})
+        else:
+            show_locks(reports)
+        trouble = refusal(reports)
+        if trouble:
+            raise trouble
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        **_HELP,
+        "out": "folder for the build contexts (default: contexts)",
+        "fetch": "also fetch the files that the images are made of, so that the contexts are "
+        "complete",
+    },
+)
+def render(
+    c: Context,
+    toolchain: str | None = None,
+    python: str | None = None,
+    torch: str | None = None,
+    out: str = "contexts",
+    fetch: bool = False,
+    json: bool = False,
+) -> None:
+    """
+    Write the Dockerfiles of a toolchain's images, and all that they copy, into folders.
+
+    Needs no container engine. `invoke image` builds the same without the folders.
+
+      invoke render --toolchain windows-msvc17.8-cuda12.3
+      invoke render --python 3.11 --fetch --out contexts
+    """
+    with reported():
+        from ..containers.contexts import VARIABLE, named_bases
+        from ..containers.render import render as write
+        from ..storage.cache import cache_folder
+
+        chosen, pythons, wanted = _chosen(toolchain, python, torch, engine=None)
+        with board() as emit:
+            cache = cache_folder() if fetch else None
+            bases = named_bases()
+            if bases.keys() & set(pythons):
+                show_note(f"tags will be others on the engine: {VARIABLE} names images there")
+            made = write(chosen, pythons, wanted, bases, folder_of("--out", out), cache, emit)
+        if json:
+            show_json({"contexts": [one.to_json() for one in made]})
+        else:
+            show_contexts(made)
+
+
+@task(auto_shortflags=False, help=_HELP)
+def image(
+    c: Context,
+    toolchain: str | None = None,
+    python: str | None = None,
+    torch: str | None = None,
+    json: bool = False,
+) -> None:
+    """
+    Build a toolchain's container images, unless the engine has them already.
+
+    `invoke build --engine docker` does so by itself. Files are fetched and checked on this
+    machine; a build that failed goes on where it was. Images stay on the engine: the licences of
+    MSVC and CUDA forbid to push them anywhere.
+
+      invoke image --python 3.11,3.13
+      invoke image --toolchain windows-msvc17.8-cuda12.3 --torch 2.1.1
+      FATWHEEL_BASES=3.11=my-base:1 invoke image --python 3.11
+    """
+    with reported():
+        from ..containers.client import connect
+        from ..containers.imagebuild import ensure_images
+        from ..storage.cache import cache_folder
+
+        chosen, pythons, wanted = _chosen(toolchain, python, torch, engine="docker")
+        with board() as emit:
+            engine = connect()
+            every = [
+                one
+                for each in pythons
+                for one in ensure_images(engine, chosen, each, wanted, cache_folder(), emit)
+            ]
+        # Several Pythons may share a toolchain image, which the first one built.
+        images: dict[str, Image] = {}
+        for one in every:
+            images.setdefault(one.tag, one)
+        if json:
+            show_json({"images": [one.to_json() for one in images.values()]})
+        else:
+            show_images(list(images.values()))
+
+
+def _chosen(
+    toolchain: str | None, python: str | None, torch: str | None, engine: str | None
+) -> tuple[Toolchain, tuple[str, ...], str]:
+    from ..pipeline.resolve import choose
+    from ..pipeline.workplaces import default_toolchain
+
+    return choose(toolchain or default_toolchain(engine), python, torch)

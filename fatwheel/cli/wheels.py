@@ -1,0 +1,194 @@
+"""Commands for finished wheels: inspect, verify, thin, stitch, compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from ..events import silent
+from .arguments import FilesTask, file_of, folder_of, reported
+from .differences import show_comparison
+from .progress import board
+from .results import show_edited, show_inspection, show_json, show_verification
+
+
+@task(
+    auto_shortflags=False,
+    positional=["file"],
+    help={
+        "file": "a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin",
+        "units": "also each unit (container) with its kernels and images",
+        "json": "print one JSON document instead of tables",
+    },
+)
+def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> None:
+    """
+    Show what GPU code a file holds, and which GPUs it runs on.
+
+    Reads the bytes; the file's name is not trusted. Needs no CUDA.
+
+      invoke inspect xformers-0.0.23-cp311-cp311-win_amd64.whl
+      invoke inspect module.pyd --units --json
+    """
+    with reported():
+        from ..verify.inspect import inspect_file, inspect_units
+
+        report = inspect_units(file_of(file)) if units else inspect_file(file_of(file))
+        show = show_json if json else show_inspection
+        show(report)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    help={
+        "wheel": "the wheel to check, for Windows or Linux",
+        "key": "the public key, a PEM file, that must have signed the statement beside the wheel",
+        "import": "also install it in a clean environment, with the torch that it was built for, "
+        "and import it: its code runs as you",
+        "gpu": "also run it on this machine's GPU: whether it loads, from which code, how fast, "
+        "and whether its recipe's verify.py finds its results right; its code runs as you",
+        "json": "print one JSON document instead of the report",
+    },
+)
+def verify(
+    c: Context,
+    wheel: str,
+    key: str | None = None,
+    import_: bool = False,
+    gpu: bool = False,
+    json: bool = False,
+) -> None:
+    """
+    Check that a CUDA wheel is what it says, whoever built it.
+
+    RECORD, names and tags, architectures in the version, Python modules, libraries needed, GPUs
+    served, the same kernels for all of them; of fatwheel's own wheels, all that they say of their
+    making. All that is wrong is shown at once, and then the exit code is 13. Without --import and
+    --gpu nothing of the wheel is run, and no CUDA is needed.
+
+      invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl
+      invoke verify W.whl --key team.pub
+      invoke verify W.whl --import
+      invoke verify W.whl --gpu --json
+    """
+    with reported():
+        from ..trial.verify import Asked
+        from ..trial.verify import verify as verify_all
+        from ..verify.report import refusal
+
+        asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
+        path = file_of(wheel)
+        if import_ or gpu:
+            with board() as emit:
+                report = verify_all(path, asked, emit)
+        else:
+            report = verify_all(path, asked, silent)
+        show = show_json if json else show_verification
+        show(report.to_json())
+        if not report.ok:
+            raise refusal(report)
+
+
+@task(
+    klass=FilesTask,
+    auto_shortflags=False,
+    positional=["wheels"],
+    help={
+        "wheels": "two or more wheels of the same project, version, Python and platform",
+        "out": "folder for the wheel (default: dist)",
+    },
+)
+def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
+    """
+    Put the GPU code of several wheels into one.
+
+    Whoever built the wheels: they must be builds of the same source for different GPUs. Nothing
+    is compiled. All kernels must be in all wheels, with the same parameters, and all other files
+    must be the same. The new wheel's version names all architectures.
+
+      invoke stitch demo-1.0+sm80-cp311-cp311-win_amd64.whl demo-1.0+sm89-cp311-cp311-win_amd64.whl
+      invoke stitch dist/*.whl --out fat
+    """
+    with reported():
+        from ..edit.stitch import stitch_wheels
+
+        show_edited([stitch_wheels([file_of(wheel) for wheel in wheels], folder_of("--out", out))])
+
+
+@task(
+    auto_shortflags=False,
+    positional=["file"],
+    help={
+        "file": "a wheel, or a single .so, .pyd, .dll, .o, .obj or .fatbin",
+        "arch": "the GPUs to keep code for, by their architecture, comma-separated: 80,86,90; "
+        "89+ptx keeps the PTX of that architecture too",
+        "keep-ptx": "keep all PTX, for GPUs to come",
+        "partial": "do without kernels that none of these GPUs can run",
+        "out": "folder for the result (default: dist)",
+    },
+)
+def thin(
+    c: Context,
+    file: str,
+    arch: str | None = None,
+    keep_ptx: bool = False,
+    partial: bool = False,
+    out: str = "dist",
+) -> None:
+    """
+    Leave out the GPU code that the GPUs you name do not load.
+
+    Whoever built the file. Of each unit's images those stay that such a GPU would load: machine
+    code for it or for the nearest older GPU of its generation, or else PTX for its driver to
+    compile. Where nothing would be left for a kernel to run on, nothing is written, unless you
+    say --partial. A wheel's version says what is left.
+
+      invoke thin xformers-0.0.23-cp311-cp311-win_amd64.whl --arch 89
+      invoke thin demo.whl --arch 86,89 --keep-ptx --out thin
+      invoke thin module.so --arch 80 --out thin
+    """
+    with reported():
+        from ..arch import parse_gpu_list
+        from ..edit import thin as thinning
+        from ..fatbin.select import selection_for
+
+        path = file_of(file)
+        selection = selection_for(parse_gpu_list(arch or ""))
+        selection = replace(selection, partial=partial)
+        if keep_ptx:
+            selection = selection.with_every_ptx()
+        show_edited([thinning.thin(path, selection, folder_of("--out", out))])
+
+
+@task(
+    auto_shortflags=False,
+    positional=["one", "other"],
+    help={
+        "one": "a wheel",
+        "other": "the wheel that should be the same",
+        "json": "print one JSON document instead of the report",
+    },
+)
+def compare(c: Context, one: str, other: str, json: bool = False) -> None:
+    """
+    Compare two wheels, from their lists of files down to a kernel's machine code.
+
+    Whoever built them. Says at which level they differ first, and names what differs: pins, files,
+    lines of text, sections and functions of a binary, units, images and kernels; or only how the
+    archive was packed. The exit code is 0 where the wheels are the same, else 15. Where diffoscope
+    is installed, its words on the first file that differs follow.
+
+      invoke compare dist/demo.whl again/demo.whl
+      invoke compare dist/demo.whl again/demo.whl --json
+    """
+    with reported():
+        from ..compare.report import compare_wheels, refusal
+
+        comparison = compare_wheels(file_of(one), file_of(other))
+        show = show_json if json else show_comparison
+        show(comparison.to_json())
+        if not comparison.identical:
+            raise refusal(comparison)

@@ -1,0 +1,1 @@
+"""Recipes and toolchains: TOML files into the model, every mistake with its line."""

@@ -1,0 +1,352 @@
+"""Mistakes that lie between the keys of a file, looked for in the raw TOML values.
+
+They are looked for even where `schema` found mistakes, so that all come at once: any value may
+be missing or of a wrong type here, and is then left to `schema`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
+
+from ..arch import parse_arch
+from ..errors import UsageError
+from .mistakes import Key
+from .schema import PackageTable, SourceTable
+
+Raw = dict[str, Any]
+Mistakes = Iterator[tuple[Key, str]]
+
+
+def recipe_mistakes(raw: Raw) -> Mistakes:
+    """Mistakes between the keys of a recipe."""
+    yield from _list_mistakes(raw, "archs", least=1)
+    yield from _list_mistakes(raw, "imports", least=1)
+    yield from _list_mistakes(raw, "stub_commands", least=0)
+    project = raw.get("project")
+    own: list[str] = [canonicalize_name(project)] if isinstance(project, str) else []
+    yield from _package_mistakes(tables(raw, "runtime"), ("runtime",), taken=own)
+    source = raw.get("source")
+    if isinstance(source, dict):
+        yield from _source_mistakes(source, raw)
+
+
+def toolchain_mistakes(raw: Raw, stem: str) -> Mistakes:
+    """Mistakes between the keys of a toolchain whose file is `stem`.toml."""
+    if isinstance(raw.get("name"), str) and raw["name"] != stem:
+        yield ("name",), f"{raw['name']!r} is not the file's name, {stem!r}"
+    yield from _list_mistakes(raw, "archs", least=1)
+    yield from _range_mistakes(raw)
+    shared = tables(raw, "packages")
+    yield from _package_mistakes(shared, ("packages",), taken=[])
+    seen: list[tuple[object, object]] = []
+    for index, build in tables(raw, "builds"):
+        key = ("builds", index)
+        yield from _package_mistakes(
+            tables(build, "packages"),
+            (*key, "packages"),
+            taken=[canonicalize_name(str(package.get("name"))) for _, package in shared],
+        )
+        yield from _build_mistakes(build, key, seen)
+        seen.append((build.get("python"), build.get("torch")))
+    if raw.get("builds") == []:
+        yield ("builds",), "empty; at least one is needed"
+    yield from _default_torch_mistakes(raw)
+
+
+def _source_mistakes(source: Raw, recipe: Raw) -> Mistakes:
+    pins = ("size", "sha256")
+    if "sdist" in source and "folder" in source:
+        yield ("source", "folder"), "beside sdist; a source is either an sdist or a folder"
+    elif "folder" in source:
+        for pin in pins:
+            if pin in source:
+                yield ("source", pin), "belongs to an sdist; a folder has none"
+    elif "sdist" in source:
+        for pin in pins:
+            if pin not in source:
+                yield ("source", pin), f"missing: {SourceTable.model_fields[pin].description}"
+        yield from _sdist_mistakes(source["sdist"], recipe)
+    else:
+        yield ("source",), "neither sdist nor folder is given"
+
+
+def _sdist_mistakes(sdist: object, recipe: Raw) -> Mistakes:
+    if not isinstance(sdist, str):
+        return
+    try:
+        name, version = parse_sdist_filename(sdist)
+    except ValueError:  # InvalidSdistFilename, or a number in it that is too long
+        return  # which `schema` says
+    for contradiction in _contradictions(name, version, recipe.get("project"), recipe):
+        yield ("source", "sdist"), f"{sdist!r} is a file of {contradiction}"
+
+
+def _contradictions(name: str, version: Version, wanted: object, table: Raw) -> Iterator[str]:
+    """How a file's name and version disagree with the keys beside it."""
+    if isinstance(wanted, str) and canonicalize_name(wanted) != name:
+        yield f"{name}, not of {wanted}"
+    try:
+        differs = Version(table.get("version", "")) != version
+    except (ValueError, TypeError):
+        return
+    if differs:
+        yield f"version {version}, not {table['version']}"
+
+
+def _list_mistakes(raw: Raw, key: str, *, least: int) -> Mistakes:
+    items = raw.get(key)
+    if not isinstance(items, list):
+        return
+    if len(items) < least:
+        yield (key,), "empty; at least one is needed"
+    seen = set()
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            continue
+        name = _arch_name(item) if key == "archs" else item
+        if name in seen:
+            yield (key, index), f"{item!r} stands there a second time"
+        seen.add(name)
+
+
+def _arch_name(text: str) -> str:
+    """`80` for `80`, `sm_80` and `80+ptx`, which all ask for the same slices."""
+    try:
+        return parse_arch(text.partition("+")[0]).name
+    except UsageError:
+        return text
+
+
+def _range_mistakes(raw: Raw) -> Mistakes:
+    gcc = raw.get("gcc")
+    if not isinstance(gcc, list) or any(type(major) is not int for major in gcc):
+        return
+    if len(gcc) != 2 or not 0 < gcc[0] <= gcc[1]:
+        yield ("gcc",), f"{gcc} is not a range; valid: oldest and newest, as in [9, 15]"
+
+
+def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> Mistakes:
+    python, torch = build.get("python"), build.get("torch")
+    if (python, torch) in seen and None not in (python, torch):
+        yield key, f"a second build for Python {python} and torch {torch}"
+    packages = [package for _, package in tables(build, "packages")]
+    named = [package.get("version") for package in packages if package.get("name") == "torch"]
+    public = [version.partition("+")[0] for version in named if isinstance(version, str)]
+    if isinstance(build.get("packages"), list) and public != [torch]:
+        yield key, f"its packages hold no torch {torch}"
+
+
+def _default_torch_mistakes(raw: Raw) -> Mistakes:
+    torches = [build.get("torch") for _, build in tables(raw, "builds")]
+    known = list(dict.fromkeys(torch for torch in torches if isinstance(torch, str)))
+    default = raw.get("default_torch")
+    if default is None and len(known) > 1:
+        yield ("default_torch",), "missing: the torch to build against unless asked otherwise"
+    if isinstance(default, str) and known and default not in known:
+        yield ("default_torch",), f"no build has torch {default}; valid: {', '.join(known)}"
+
+
+def _package_mistakes(
+    packages: Iterable[tuple[int, Raw]], place: Key, *, taken: list[str]
+) -> Mistakes:
+    """Mistakes of an array of packages; `taken` are names that the environment has already."""
+    known = set(taken)
+    for index, package in packages:
+        key = (*place, index)
+        name = package.get("name")
+        if isinstance(name, str):
+            if canonicalize_name(name) in known:
+                yield (*key, "name"), f"a second package {name!r}"
+            known.add(canonicalize_name(name))
+        yield from _file_mistakes(package, key)
+        if "url" not in package:
+            # Nobody but the index can say what these are, and it is asked by them.
+            for pin in ("size", "sha256"):
+                if pin not in package:
+                    yield (*key, pin), f"missing: {PackageTable.model_fields[pin].description}"
+
+
+def _file_mistakes(package: Raw, key: Key) -> Mistakes:
+    file = package.get("file")
+    if not isinstance(file, str):
+        return
+    try:
+        name, version, _, _ = parse_wheel_filename(file)
+    except ValueError:
+        return  # which `schema` says
+    for contradiction in _contradictions(name, version, package.get("name"), package):
+        yield (*key, "file"), f"{file!r} is a file of {contradiction}"
+    url = package.get("url")
+    if isinstance(url, str) and unquote(url.rpartition("/")[2]) != file:
+        yield (*key, "url"), f"is the URL of another file than {file}"
+
+
+def tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
+    """The tables of an array, with their places in it."""
+    items = raw.get(key)
+    if not isinstance(items, list):
+        return []
+    return [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
+
+
+# -- mistakes between the keys of a toolchain that becomes container images, in the raw TOML v------
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_NVCC = {"cuda_files": "cuda_nvcc", "packages": "nvidia-cuda-nvcc"}  # where nvcc comes from
+
+
+def image_mistakes(raw: Raw) -> Mistakes:
+    """Mistakes in compilers, CUDA files, interpreters and container images of a toolchain."""
+    yield from _compiler_mistakes(raw)
+    yield from _nvcc_mistakes(raw)
+    yield from _download_mistakes(raw)
+    yield from _interpreter_mistakes(raw)
+    containers = raw.get("containers")
+    if isinstance(containers, dict):
+        yield from _container_mistakes(containers, raw)
+        yield from _python_mistakes(containers, raw)
+    else:
+        yield from _needless_mistakes(raw)
+
+
+def filename_of(url: str) -> str:
+    """What a file is called, by the end of its URL."""
+    return unquote(url.rpartition("/")[2])
+
+
+def _compiler_mistakes(raw: Raw) -> Mistakes:
+    platform = raw.get("platform")
+    if not isinstance(platform, str):
+        return
+    wanted, other = ("msvc", "gcc") if platform.startswith("win-") else ("gcc", "msvc")
+    if wanted not in raw:
+        yield (wanted,), f"missing: the C++ compiler for {platform}"
+    if other in raw:
+        yield (other,), f"is no compiler for {platform}"
+
+
+def _nvcc_mistakes(raw: Raw) -> Mistakes:
+    wanted = raw.get("nvcc")
+    for place, name in _NVCC.items():
+        for index, table in tables(raw, place):
+            found = table.get("version")
+            if table.get("name") == name and isinstance(found, str) and found != wanted:
+                yield (place, index, "version"), f"{found!r} is not nvcc's, {wanted!r}"
+
+
+def _downloads(raw: Raw) -> Iterator[tuple[Key, Raw]]:
+    """Every table of a file that is no wheel, with its place."""
+    for place in ("cuda_files", "interpreters"):
+        for index, table in tables(raw, place):
+            yield (place, index), table
+    msvc = raw.get("msvc")
+    bootstrapper = msvc.get("bootstrapper") if isinstance(msvc, dict) else None
+    if isinstance(bootstrapper, dict):
+        yield ("msvc", "bootstrapper"), bootstrapper
+
+
+def _download_mistakes(raw: Raw) -> Mistakes:
+    seen: set[str] = set()
+    for key, table in _downloads(raw):
+        url, version = table.get("url"), table.get("version")
+        if not isinstance(url, str):
+            continue
+        file = filename_of(url)
+        if file.lower() in seen:  # not every disk tells capitals
+            yield (*key, "url"), f"a second file {file!r}"
+        seen.add(file.lower())
+        if key[0] != "msvc" and isinstance(version, str) and version not in file:
+            yield (*key, "version"), f"{version!r} is not in the file's name, {file!r}"
+        yield from _hash_mistakes(url, table.get("sha256"), key)
+
+
+def _hash_mistakes(url: str, pinned: object, key: Key) -> Mistakes:
+    """Microsoft's URLs have the file's sha256 in them."""
+    said = [part for part in url.split("/") if _SHA256.fullmatch(part)]
+    if said and isinstance(pinned, str) and _SHA256.fullmatch(pinned) and pinned not in said:
+        yield (*key, "sha256"), f"the URL says {said[-1]}"
+
+
+def _interpreter_mistakes(raw: Raw) -> Mistakes:
+    seen: set[str] = set()
+    for index, table in tables(raw, "interpreters"):
+        python, version = table.get("python"), table.get("version")
+        if not isinstance(python, str):
+            continue
+        if python in seen:
+            yield ("interpreters", index, "python"), f"a second Python {python}"
+        seen.add(python)
+        if isinstance(version, str) and not version.startswith(f"{python}."):
+            yield ("interpreters", index, "version"), f"{version!r} is no Python {python}"
+
+
+def _container_mistakes(containers: Raw, raw: Raw) -> Mistakes:
+    platform, system = raw.get("platform"), containers.get("os")
+    if isinstance(platform, str) and system in ("linux", "windows"):
+        wanted = "windows" if platform.startswith("win-") else "linux"
+        if system != wanted:
+            yield ("containers", "os"), f"{system!r} does not make wheels for {platform}"
+    build = containers.get("os_build")
+    if system == "windows" and build is None:
+        yield ("containers", "os_build"), "missing: the Windows build of the base, as in 20348"
+    if type(build) is int and (system == "linux" or build <= 0):
+        yield ("containers", "os_build"), f"{build} is no build of Windows"
+    if containers.get("bases") == []:
+        yield ("containers", "bases"), "empty; at least one is needed"
+    yield from _base_mistakes(containers)
+
+
+def _base_mistakes(containers: Raw) -> Mistakes:
+    seen: set[object] = set()
+    for index, base in tables(containers, "bases"):
+        pythons = base.get("pythons", [])
+        if not isinstance(pythons, list):
+            continue
+        # None stands for those that have no Python of their own.
+        for python in pythons or [None]:
+            if not isinstance(python, (str, type(None))):
+                continue
+            if python in seen:
+                what = f"for Python {python}" if python else "for the interpreters"
+                yield ("containers", "bases", index), f"a second image {what}"
+            seen.add(python)
+
+
+def _python_mistakes(containers: Raw, raw: Raw) -> Mistakes:
+    """Whether every build has a Python in some image."""
+    bases = [base for _, base in tables(containers, "bases")]
+    brought = [base.get("pythons", []) for base in bases]
+    known = {
+        python
+        for pythons in brought
+        if isinstance(pythons, list)
+        for python in pythons
+        if isinstance(python, str)
+    }
+    if [] in brought:
+        interpreters = (table.get("python") for _, table in tables(raw, "interpreters"))
+        known |= {python for python in interpreters if isinstance(python, str)}
+    missing: set[str] = set()
+    for index, build in tables(raw, "builds"):
+        python = build.get("python")
+        if bases and isinstance(python, str) and python not in known | missing:
+            missing.add(python)
+            yield (
+                ("builds", index, "python"),
+                f"no image has Python {python}: it is neither in interpreters nor in the pythons "
+                "of a base",
+            )
+
+
+def _needless_mistakes(raw: Raw) -> Mistakes:
+    """What belongs into images, where none are made."""
+    for key in ("cuda_files", "interpreters", "msvc"):
+        if raw.get(key):
+            yield ("containers",), f"missing: {key} can only be used in images"

@@ -1,0 +1,357 @@
+"""TOML files into the model: recipes and toolchains.
+
+All mistakes of a file come at once, in one ConfigError: each detail is a line
+`kernels/x/recipe.toml:12: memroy: unknown key; did you mean 'memory'?`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..arch import parse_arch
+from ..errors import ConfigError, UsageError
+from ..model import (
+    Base,
+    Containers,
+    Cost,
+    Download,
+    Interpreter,
+    Msvc,
+    Package,
+    Recipe,
+    Source,
+    Toolchain,
+    TorchBuild,
+)
+from ..storage.documents import TomlError, read_toml
+from . import fields
+from .checks import filename_of, image_mistakes, recipe_mistakes, toolchain_mistakes
+from .mistakes import Key, Places, schema_mistakes, suggestion
+from .schema import (
+    BootstrapperTable,
+    ContainersTable,
+    MsvcTable,
+    PackageTable,
+    RecipeFile,
+    RuntimeTable,
+    SourceTable,
+    ToolchainFile,
+)
+from .sourcetree import tree_digest
+
+RECIPE_FILE = "recipe.toml"
+_LONGEST_LINE = 20_000  # characters
+_MOST_VALUES = 20_000  # the largest toolchain has 2,000
+_MISTAKES_SHOWN = 100
+VERIFY_FILE = "verify.py"  # where the recipe names no other
+
+
+def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
+    """A recipe by its folder's name in `kernels_dir`, or by the path of a folder or file.
+
+    Raises UsageError where there is none, ConfigError listing every mistake in it.
+    """
+    file = _recipe_file(name_or_path, kernels_dir)
+    places, raw = _read(file)
+    mistakes = [*schema_mistakes(RecipeFile, raw), *recipe_mistakes(raw)]
+    mistakes += _name_mistakes(file.parent.resolve().name)
+    mistakes += _missing_folders(raw, file)
+    mistakes += _script_mistakes(raw, file)
+    _refuse(file, places, mistakes, hint="docs/recipes.md explains every key")
+    return _recipe(RecipeFile.model_validate(raw), file.parent.resolve())
+
+
+def load_toolchain(name: str, toolchains_dir: Path) -> Toolchain:
+    """The toolchain `toolchains_dir`/`name`.toml.
+
+    Raises UsageError where there is none, ConfigError listing every mistake in it.
+    """
+    if name not in list_toolchains(toolchains_dir):
+        raise _unknown("toolchain", name, list_toolchains(toolchains_dir), toolchains_dir)
+    file = toolchains_dir / f"{name}.toml"
+    places, raw = _read(file)
+    mistakes = [*schema_mistakes(ToolchainFile, raw), *toolchain_mistakes(raw, file.stem)]
+    mistakes += image_mistakes(raw)
+    _refuse(file, places, mistakes, hint="docs/toolchains.md explains every key")
+    return _toolchain(ToolchainFile.model_validate(raw))
+
+
+def list_recipes(kernels_dir: Path) -> tuple[str, ...]:
+    """The names of the recipes in a folder, sorted."""
+    return tuple(sorted(file.parent.name for file in kernels_dir.glob(f"*/{RECIPE_FILE}")))
+
+
+def list_toolchains(toolchains_dir: Path) -> tuple[str, ...]:
+    """The names of the toolchains in a folder, sorted."""
+    return tuple(sorted(file.stem for file in toolchains_dir.glob("*.toml")))
+
+
+def _recipe_file(name_or_path: str | Path, kernels_dir: Path) -> Path:
+    if isinstance(name_or_path, str) and not re.search(r"[/\\]|\.toml$", name_or_path):
+        if name_or_path not in list_recipes(kernels_dir):
+            raise _unknown("kernel", name_or_path, list_recipes(kernels_dir), kernels_dir)
+        return kernels_dir / name_or_path / RECIPE_FILE
+    path = Path(name_or_path)
+    file = path if path.suffix == ".toml" else path / RECIPE_FILE
+    if not file.is_file():
+        raise UsageError(
+            "no such recipe",
+            where=str(path),
+            hint=f"name a folder with a {RECIPE_FILE} in it, or one of: "
+            + ", ".join(list_recipes(kernels_dir)),
+        )
+    return file
+
+
+def _unknown(what: str, name: str, known: Sequence[str], folder: Path) -> UsageError:
+    if not known:
+        return UsageError(f"unknown {what} {name!r}", hint=f"there is none in {_shown(folder)}")
+    near = suggestion(name, known)
+    listing = f"{what}s here: {', '.join(known)}"
+    hint = f"{near} ({listing})" if near.startswith("did") else listing
+    return UsageError(f"unknown {what} {name!r}", hint=hint)
+
+
+def _read(file: Path) -> tuple[Places, dict[str, Any]]:
+    """A TOML file's lines and values; ConfigError where it is none."""
+    try:
+        text, raw = read_toml(file)
+        places = Places(text)
+        _check_values(text, raw, places)
+        return places, raw
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
+    except TomlError as error:
+        raise _unparsable(file, str(error)) from error
+    except RecursionError as error:
+        raise _unparsable(file, "1: nested too deeply") from error
+
+
+def _check_values(text: str, raw: dict[str, Any], places: Places) -> None:
+    """Raise TomlError for more than a recipe or a toolchain can need."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _LONGEST_LINE:
+            raise TomlError(f"{number}: the line has more than {_LONGEST_LINE} characters")
+    if text.count(",") + text.count("=") + text.count("[") > _MOST_VALUES:
+        raise TomlError(f"1: it has more than {_MOST_VALUES} values")
+    for key, number in _integers(raw):
+        if not -(2**63) <= number < 2**63:  # which TOML calls an error
+            raise TomlError(f"{places.line(key)}: an integer has more than 64 bits")
+
+
+def _integers(part: Any, key: Key = ()) -> Iterator[tuple[Key, int]]:
+    """Every integer, with its place."""
+    if isinstance(part, int):
+        yield key, part
+    elif isinstance(part, (dict, list)):
+        for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from _integers(value, (*key, name))
+
+
+def _unparsable(file: Path, mistake: str) -> ConfigError:
+    return ConfigError(
+        "not a TOML file",
+        where=_shown(file),
+        details=[f"{_shown(file)}:{mistake}"],
+        hint="TOML's rules: toml.io",
+    )
+
+
+def _name_mistakes(name: str) -> list[tuple[Key, str]]:
+    """A recipe is called like its folder, and locks and records tell that name."""
+    try:
+        TypeAdapter(fields.Name).validate_python(name)
+    except ValidationError:
+        return [((), f"{fields.shown(name)} is no name of a folder that a recipe can have")]
+    return []
+
+
+def _missing_folders(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
+    source = raw.get("source")
+    folder = source.get("folder") if isinstance(source, dict) else None
+    if not isinstance(folder, str) or "\0" in folder or os.path.isdir(file.parent / folder):
+        return []
+    return [(("source", "folder"), f"{folder!r}: no such folder beside this file")]
+
+
+def _script_mistakes(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
+    script = raw.get("verify")
+    if not isinstance(script, str) or "\0" in script:
+        return []
+    path = (file.parent / script).resolve()
+    if not path.is_relative_to(file.resolve().parent.parent):
+        return [(("verify",), f"{script!r} is neither in this folder nor in one beside it")]
+    return [] if path.is_file() else [(("verify",), f"{script!r}: no such file")]
+
+
+def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: str | None) -> None:
+    """Raise ConfigError with all mistakes in the file's order, if there are any."""
+    if not mistakes:
+        return
+    lines = sorted((places.line(key), dotted(key), message) for key, message in mistakes)
+    count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    said = [f"{_shown(file)}:{line}: {key}: {message}" for line, key, message in lines]
+    more = len(said) - _MISTAKES_SHOWN
+    raise ConfigError(
+        count,
+        where=_shown(file),
+        details=[*said[:_MISTAKES_SHOWN], *([f"... and {more} more"] if more > 0 else [])],
+        hint=hint,
+    )
+
+
+def dotted(key: Key) -> str:
+    """`cost[0].units` for ("cost", 0, "units")."""
+    return "".join(_part(part) for part in key).removeprefix(".")
+
+
+def _part(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part}" if re.fullmatch("[A-Za-z0-9_-]+", part) else f".{json.dumps(part)}"
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would write it from here."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def _recipe(file: RecipeFile, folder: Path) -> Recipe:
+    source = _source(file, file.source, folder)
+    tree = tree_digest(source.folder) if source.folder else None
+    return Recipe(
+        name=folder.name,
+        project=file.project,
+        version=file.version,
+        source=source,
+        archs=tuple(file.archs),
+        environment=dict(file.environment),
+        imports=tuple(file.imports),
+        stub_commands=tuple(file.stub_commands),
+        memory=file.memory,
+        seconds=file.seconds,
+        costs=tuple(
+            Cost(cost.units, cost.memory or file.memory, cost.seconds or file.seconds)
+            for cost in file.cost
+        ),
+        epoch=file.epoch,
+        folder=folder,
+        # What a wheel is checked with is no part of what it is made from.
+        digest=_digest({"recipe": file.model_dump(exclude={"verify"}), "tree": tree}),
+        subdirectory=file.subdirectory or "",
+        runtime=tuple(_package(table, "runtime") for table in file.runtime),
+        verify=_script(file.verify or VERIFY_FILE, folder),
+    )
+
+
+def _script(name: str, folder: Path) -> Path | None:
+    path = (folder / name).resolve()
+    return path if path.is_file() else None
+
+
+def _source(file: RecipeFile, source: SourceTable, folder: Path) -> Source:
+    if source.folder is not None:
+        return Source(folder=folder / source.folder)
+    # crosschecks saw to it that an sdist comes with both.
+    assert source.sdist is not None
+    assert source.size is not None
+    assert source.sha256 is not None
+    return Source(
+        package=Package(
+            name=file.project,
+            version=file.version,
+            filename=source.sdist,
+            size=source.size,
+            sha256=source.sha256,
+            role="source",
+        )
+    )
+
+
+def _toolchain(file: ToolchainFile) -> Toolchain:
+    return Toolchain(
+        name=file.name,
+        platform=file.platform,
+        cuda=file.cuda,
+        nvcc=file.nvcc,
+        archs=tuple(parse_arch(arch) for arch in file.archs),
+        gcc=(file.gcc[0], file.gcc[1]) if file.gcc else None,
+        packages=_packages(file.packages),
+        builds=tuple(
+            TorchBuild(build.torch, build.python, _packages(build.packages))
+            for build in file.builds
+        ),
+        digest=_digest(file.model_dump()),
+        default_torch=file.default_torch or file.builds[-1].torch,
+        cuda_files=tuple(_download(table.name, table) for table in file.cuda_files),
+        interpreters=tuple(
+            Interpreter(table.python, _download("cpython", table)) for table in file.interpreters
+        ),
+        msvc=_msvc(file.msvc) if file.msvc else None,
+        containers=_containers(file.containers) if file.containers else None,
+        cuda_manifest=file.cuda_manifest or "",
+    )
+
+
+def _packages(tables: Sequence[PackageTable]) -> tuple[Package, ...]:
+    return tuple(_package(table, table.role, table.url or "") for table in tables)
+
+
+def _package(table: RuntimeTable, role: str, url: str = "") -> Package:
+    return Package(
+        name=table.name,
+        version=table.version,
+        filename=table.file,
+        size=table.size or 0,
+        sha256=table.sha256 or "",
+        role=role,
+        url=url,
+    )
+
+
+def _download(name: str, table: BootstrapperTable) -> Download:
+    return Download(
+        name=name,
+        version=table.version,
+        url=table.url,
+        filename=filename_of(table.url),
+        size=table.size or 0,
+        sha256=table.sha256 or "",
+    )
+
+
+def _msvc(table: MsvcTable) -> Msvc:
+    return Msvc(
+        visual_studio=table.visual_studio,
+        cl=table.cl,
+        toolset=table.toolset,
+        components=tuple(table.components),
+        bootstrapper=_download("vs_buildtools", table.bootstrapper),
+    )
+
+
+def _containers(table: ContainersTable) -> Containers:
+    return Containers(
+        os=table.os,
+        os_build=table.os_build or 0,
+        bases=tuple(
+            Base(base.reference, base.digest or "", tuple(base.pythons)) for base in table.bases
+        ),
+    )
+
+
+def _digest(meaning: dict[str, Any]) -> str:
+    """sha256 over values, however they were written: sorted keys, no spaces."""
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,112 @@
+"""What an image is built on, looked at before anything is built.
+
+An engine runs the triggers of a base (ONBUILD) as the first steps of what is built on it, in our
+build context and with whatever ADD fetches; and its shell (SHELL) is what RUN means. Neither can be
+seen in our Dockerfile, so a base with such ones is refused. All else that a base brings is files,
+and settings by which these are found: as its C++ compiler is taken from it, it is trusted as far as
+that, and named by its digest.
+
+What the engine has not is fetched here, by that digest, so that nothing is fetched during a build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from docker import errors as docker_errors
+
+from ..errors import EngineError, ToolchainError
+from ..events import Emit, Note
+from ..text import clean
+from .client import DockerEngine, cause_of, engine_errors, explained
+from .contexts import VARIABLE
+
+# What RUN means unless an image says otherwise (Dockerfile reference, SHELL).
+_SHELLS = {"linux": ["/bin/sh", "-c"], "windows": ["cmd", "/S", "/C"]}
+_LONGEST = 160  # characters of a foreign instruction that are shown
+_MOST_SHOWN = 5
+
+
+def inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
+    """What the engine knows of an image; None where it has none of that name."""
+    api: Any = engine.api  # the stubs leave this call without types
+    with engine_errors(f"look for the image {name}", engine.endpoint):
+        try:
+            found: Mapping[str, Any] = api.inspect_image(name)
+        except docker_errors.ImageNotFound:
+            return None
+    return found
+
+
+def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
+    """Have the engine fetch a base that it has not, and look at what it would bring into a build.
+
+    base: as FROM names it. Raises ToolchainError where nothing should be built on it, EngineError
+    where it cannot be had.
+    """
+    found = inspect(engine, base)
+    if found is None:
+        _pull(engine, base, emit)
+        found = inspect(engine, base)
+    if found is None:
+        raise _absent(base, "the engine has fetched it and does not have it")
+    config = found.get("Config") or {}
+    triggers = [str(one) for one in config.get("OnBuild") or ()]
+    if triggers:
+        raise _refused("triggers (ONBUILD), which would run with what is built on it",
+                       base, [f"ONBUILD {one}" for one in triggers])  # fmt: skip
+    volumes = [str(one) for one in config.get("Volumes") or ()]
+    if volumes:
+        raise _refused("volumes (VOLUME), which containers could write to without a limit",
+                       base, [f"VOLUME {one}" for one in volumes])  # fmt: skip
+    shell = config.get("Shell")
+    if shell and shell != _SHELLS.get(engine.os):
+        raise _refused("a shell of its own (SHELL), to which our steps are not written",
+                       base, [f"SHELL {shell}"])  # fmt: skip
+
+
+def _refused(what: str, base: str, instructions: list[str]) -> ToolchainError:
+    return ToolchainError(
+        f"the base image has {what}",
+        where=base,
+        details=[_shown(one) for one in instructions[:_MOST_SHOWN]],
+        hint=f"name a base without that in the toolchain's [containers], or in {VARIABLE}",
+    )
+
+
+def _pull(engine: DockerEngine, base: str, emit: Emit) -> None:
+    """Fetch it by its digest; nothing is fetched by a name that can come to mean something else."""
+    if "@sha256:" not in base:
+        raise _absent(base, "it has no digest by which it could be fetched")
+    emit(Note(f"the engine fetches the base image {base}"))
+    repository, _, digest = base.partition("@")
+    api: Any = engine.api  # the stubs know no answer that is a stream
+    try:
+        for answer in api.pull(repository, tag=digest, stream=True, decode=True):
+            if "error" in answer:
+                raise _absent(base, str(answer["error"]))
+    except docker_errors.APIError as error:  # what the engine or the registry said
+        raise _absent(base, str(error.explanation or error)) from error
+    except (docker_errors.DockerException, OSError) as error:
+        raise explained(error, f"fetch the base image {base}", engine.endpoint) from error
+
+
+def _absent(base: str, said: str) -> EngineError:
+    said = clean(said).strip()
+    cause = cause_of(said)
+    if "does not fit the engine's host" in cause.what:
+        what, hint = cause.what, cause.hint
+    else:
+        what = f"the engine can neither find nor fetch the base image {base}"
+        hint = (
+            "does the engine have a network, and know the proxy (`docker info`)? Without one: "
+            f"`docker pull {base}` elsewhere, then `docker save` and `docker load`; or build "
+            f"on an image of your own: {VARIABLE}=3.11=IMAGE"
+        )
+    return EngineError(f"cannot build an image: {what}", where=base, details=[said], hint=hint)
+
+
+def _shown(text: str) -> str:
+    text = clean(text).replace("\n", " ")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

@@ -1,0 +1,177 @@
+"""The pinned files that images are made of, on this machine.
+
+    <cache>/image-files/<sha256>/<filename>     fetched and checked
+    <cache>/image-files/lock                    held while anything is fetched, or built of them
+
+They stay after a build, because the next Python's images need most of them again. The folder may
+be deleted while nothing builds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ToolchainError
+from ..events import Emit
+from ..model import Toolchain
+from ..storage.cache import VARIABLE
+from ..storage.files import disk_error
+from ..toolchain.fetch import fetch
+from ..toolchain.unpack import one_at_a_time
+from .contexts import SUMS, BuildContext, contexts_of
+
+FILES = "image-files"
+
+
+def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None:
+    """Raise ToolchainError where it is not known yet what a file or a base image must be."""
+    unlocked = list(dict.fromkeys(name for context in contexts for name in context.unlocked))
+    if unlocked:
+        raise ToolchainError(
+            "it is not known yet what these files and images must be, so nothing is built of them",
+            where=f"toolchain {toolchain.name}",
+            details=unlocked,
+            hint=f"invoke lock --toolchain {toolchain.name}",
+        )
+
+
+def fetched(context: BuildContext, cache: Path, emit: Emit) -> dict[str, Path]:
+    """Fetch a context's files, or find them there and check them; for each name its path.
+
+    Raises what `toolchain.fetch` raises.
+    """
+    paths = fetch(context.files, cache / FILES, emit)
+    return {path.name: path for path in paths}
+
+
+@contextmanager
+def alone(cache: Path, emit: Emit) -> Iterator[None]:
+    """Hold the lock on these files and on builds of images; say so when that takes waiting.
+
+    Raises StoreError where the disk does not take them.
+    """
+    folder = cache / FILES
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder, "making images", emit):
+            yield
+    except OSError as error:
+        doing = "keep the files of images"
+        raise disk_error(error, doing, cache, f"{VARIABLE}=FOLDER") from error
+
+
+# -- writes build contexts into folders, without a container engine --------------------------------
+
+
+DOCUMENT = "context.json"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A build context in a folder. complete: its files lie there too, so it can be built."""
+
+    context: BuildContext
+    folder: Path
+    complete: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {**described(self.context), "folder": str(self.folder), "complete": self.complete}
+
+
+def render(
+    toolchain: Toolchain,
+    pythons: Sequence[str],
+    torch: str,
+    bases: Mapping[str, str],
+    out: Path,
+    cache: Path | None,
+    emit: Emit,
+) -> list[Rendered]:
+    """Write the contexts of all images for these Pythons; bases as for `contexts_of`.
+
+    cache: where files are fetched to, which then lie in the contexts; None: they are only listed.
+    Raises what `contexts_of` and `fetch` raise, ToolchainError where files that should be fetched
+    are not known yet, StoreError where the folder cannot be written.
+    """
+    both = [contexts_of(toolchain, python, torch, bases) for python in pythons]
+    contexts = {context.tag: context for pair in both for context in pair}.values()
+    if cache is None:
+        return [_write(context, out, {}) for context in contexts]
+    check_locked(list(contexts), toolchain)
+    with alone(cache, emit):
+        return [_write(context, out, fetched(context, cache, emit)) for context in contexts]
+
+
+def described(context: BuildContext) -> dict[str, Any]:
+    """A context as JSON: what it is called, and what it needs."""
+    return {
+        "kind": context.kind,
+        "tag": context.tag,
+        "base": context.base,
+        "unlocked": list(context.unlocked),
+        "files": [
+            {
+                "name": file.name,
+                "version": file.version,
+                "file": f"files/{file.filename}",
+                "size": file.size,
+                "sha256": file.sha256,
+                "url": file.url,
+            }
+            for file in context.files
+        ],
+    }
+
+
+def _write(context: BuildContext, out: Path, places: Mapping[str, Path]) -> Rendered:
+    repository, _, name = context.tag.partition(":")
+    folder = out / repository.rpartition("/")[2] / name
+    part = folder.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        part.mkdir(parents=True)
+        _fill(part, context, places)
+        _replace(part, folder)
+    except OSError as error:
+        raise disk_error(error, "write a build context", out, "--out FOLDER") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Rendered(context, folder, bool(places) or not context.files)
+
+
+def _fill(part: Path, context: BuildContext, places: Mapping[str, Path]) -> None:
+    for path, text in context.texts:
+        target = part / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text)
+    files = part / "files"
+    files.mkdir()
+    for name, place in places.items():
+        _link(place, files / name)
+    sums = [f"{file.sha256}  {file.filename}\n" for file in context.files if file.locked]
+    (files / SUMS).write_text("".join(sums), encoding="utf-8")
+    document = json.dumps(described(context), indent=2) + "\n"
+    (part / DOCUMENT).write_text(document, encoding="utf-8")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk
+        shutil.copyfile(source, target)
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """Put the new folder in the place of one that may be there."""
+    old = folder.with_name(f".{secrets.token_hex(8)}.part")
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

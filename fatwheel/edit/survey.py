@@ -1,0 +1,331 @@
+"""The architectures in a wheel's version, as its bytes have them.
+
+The local version of a wheel says which architectures are in it (`wheels.name.version_label`):
+`sm80` for cubins, `sm89.ptx` for cubins and PTX of one architecture, and here also `ptx80` for
+PTX of an architecture without cubins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..arch import Arch
+from ..errors import FatwheelError, FormatError, StoreError, UsageError
+from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
+from ..fatbin.container import Entry
+from ..fatbin.linked import Rewritten
+from ..fatbin.stitch import image_name
+from ..provenance.held import FILES as ORIGIN_FILES
+from ..provenance.held import Origin, contents_of, read_origin
+from ..storage.files import digest_of, disk_error, map_path, readable, replacing
+from ..wheels.archive import Wheel, open_wheel
+from ..wheels.name import WheelName, canonical_version, with_local
+from ..wheels.pack import Content, name_of, rewrite_wheel, tags_contradiction
+from ..wheels.recorded import Watched, check_record, read_record
+
+_ARCH_PART = re.compile(r"(?:sm|ptx)[0-9]{2,3}[af]?|ptx")
+
+
+def arch_labels(cubins: Collection[Arch], ptx: Collection[Arch]) -> tuple[str, ...]:
+    """What a version says of these architectures, in ascending order."""
+    return tuple(_arch_label(arch, cubins, ptx) for arch in sorted({*cubins, *ptx}))
+
+
+def without_archs(version: str) -> str:
+    """A version whose local part names no architectures any more; CUDA, torch and others stay."""
+    public, _, local = canonical_version(version).partition("+")
+    kept = [part for part in local.split(".") if part and not _ARCH_PART.fullmatch(part)]
+    return with_local(public, ".".join(kept)) if kept else public
+
+
+def with_archs(version: str, labels: Collection[str]) -> str:
+    """The version with these architectures in place of those it may name."""
+    base = without_archs(version)
+    public, _, local = base.partition("+")
+    parts = ".".join(part for part in (local, *labels) if part)
+    return with_local(public, parts) if parts else base
+
+
+def _arch_label(arch: Arch, cubins: Collection[Arch], ptx: Collection[Arch]) -> str:
+    if arch not in cubins:
+        return f"ptx{arch.name}"
+    return f"sm{arch.name}.ptx" if arch in ptx else f"sm{arch.name}"
+
+
+# -- what must be known of a wheel, library or object before its device code can change ------------
+
+
+_VALID = "a wheel, a library or an object"
+_ZIP = b"PK\x03\x04"
+# Files of a wheel that follow from the others, or sign what is about to change.
+_DERIVED = ("RECORD", "RECORD.jws", "RECORD.p7s", *ORIGIN_FILES)
+
+
+@dataclass(frozen=True)
+class DeviceFile:
+    """A file with containers; where says what messages call it: its wheel and its name in it."""
+
+    name: str
+    where: str
+    data: memoryview = field(repr=False)
+    binary: Binary
+
+    @property
+    def containers(self) -> tuple[tuple[Entry, ...], ...]:
+        """The images of each container that runs."""
+        return tuple(container.entries for container in self.binary.containers)
+
+    @property
+    def relocatable(self) -> tuple[tuple[Entry, ...], ...]:
+        """The images of each container that those were linked from."""
+        return tuple(container.entries for container in self.binary.relocatable)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A wheel as far as editing it goes.
+
+    name:     the parts of its file name, which its METADATA agrees with.
+    version:  METADATA's.
+    files:    those with containers, by a name that does not depend on the version (`_stem`).
+    others:   names of all other files that the wheel consists of, by the same.
+    told:     those of its files that tell of its build, whole or not.
+    origin:   what can be kept of that, or None.
+    newest:   the newest time in it, seconds since 1970.
+    notes:    sentences for the user: what is odd about it.
+    """
+
+    path: Path
+    name: WheelName
+    version: str
+    dist_info: str
+    files: Mapping[str, DeviceFile]
+    others: Mapping[str, str]
+    told: tuple[str, ...]
+    origin: Origin | None
+    newest: int
+    notes: tuple[str, ...]
+
+
+def is_wheel(path: Path) -> bool:
+    """Whether a file is a zip archive, which only wheels are among the files handled here."""
+    with readable(path, _VALID), path.open("rb") as stream:
+        return stream.read(len(_ZIP)) == _ZIP
+
+
+def survey_wheel(path: Path) -> Surveyed:
+    """Read a wheel's names, and the tables of its binaries; those with containers are unpacked
+    to temporary files that go with the result. Every file must be the one that RECORD lists."""
+    check_readable(path)
+    with open_wheel(path) as wheel:
+        name = name_of(wheel)
+        members = _by_stem(wheel)
+        listing = f"{wheel.dist_info}/RECORD"
+        listed = read_record(listing, wheel.read(listing))
+        watched = {member: listed.watch(member) for member in members.values()}
+        files = {
+            stem: file
+            for stem, member in members.items()
+            if (file := _device_file(wheel, member, watched[member])) is not None
+        }
+        check_record(listed, watched)
+        derived = {f"{wheel.dist_info}/{file}" for file in _DERIVED}
+        others = {
+            stem: member
+            for stem, member in members.items()
+            if stem not in files and member not in derived
+        }
+        told = tuple(
+            place
+            for name in ORIGIN_FILES
+            if (place := f"{wheel.dist_info}/{name}") in members.values()
+        )
+        origin, lost = read_origin(wheel)
+        return Surveyed(
+            path, name, wheel.version, wheel.dist_info, files, others, told, origin, wheel.newest,
+            tuple(_oddities(wheel, lost)),
+        )  # fmt: skip
+
+
+def _oddities(wheel: Wheel, lost: str) -> Iterator[str]:
+    """lost: why not all can be kept that it tells of its build."""
+    if lost:
+        yield f"{wheel.path.name}: what it was built from is told no more: {lost}"
+    contradiction = tags_contradiction(wheel)
+    if contradiction:
+        yield f"{wheel.path.name}: {contradiction.what}, as before: " + "; ".join(
+            contradiction.details
+        )
+
+
+def survey_file(path: Path) -> DeviceFile:
+    """Read the tables of a library, object or fatbin."""
+    data = map_path(path, _VALID)
+    with located(str(path)):
+        return DeviceFile(path.name, str(path), data, read_binary(data))
+
+
+def digest_of_pieces(pieces: Iterable[bytes | memoryview]) -> str:
+    """The sha256 of the pieces one after the other."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put a file's name in front of the place that an error of the block names."""
+    try:
+        yield
+    except FatwheelError as error:
+        raise error.within(place) from error
+
+
+def check_readable(path: Path) -> None:
+    """UsageError unless there is such a file and it can be opened."""
+    with readable(path, _VALID):
+        path.open("rb").close()
+
+
+def _device_file(wheel: Wheel, member: str, watched: Watched) -> DeviceFile | None:
+    """Read a member, and show all of it to `watched`."""
+    if not is_binary(wheel.start(member, HEAD)):
+        for piece in wheel.pieces(member):
+            watched.update(piece)
+        return None
+    with wheel.mapped(member, watched.update) as data, located(member):
+        binary = read_binary(data)
+    if not binary.containers:
+        return None
+    return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
+
+
+def _by_stem(wheel: Wheel) -> dict[str, str]:
+    """The names of all files by their stems; FormatError where two files have the same."""
+    found: dict[str, str] = {}
+    for member in wheel.members:
+        other = found.setdefault(_stem(member.name, wheel.dist_info), member.name)
+        if other != member.name:
+            raise FormatError(f"it is taken for the same file as {other}", where=member.name)
+    return found
+
+
+def _stem(member: str, dist_info: str) -> str:
+    """A file's name without the version that its folder may carry."""
+    top, slash, rest = member.partition("/")
+    project_version = dist_info.removesuffix(".dist-info")
+    stems = {f"{project_version}.{kind}": f".{kind}" for kind in ("dist-info", "data")}
+    return stems.get(top, top) + slash + rest
+
+
+# -- edited wheels and files, brought to where the user looks for them -----------------------------
+
+
+Contents = Sequence[Sequence[Entry]]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A finished file. size is bytes; archs are labels as in a version (`label`); notes are
+    sentences for the user."""
+
+    path: Path
+    size: int
+    sha256: str
+    archs: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """New device code of a file: the images of each container that runs, and the whole file."""
+
+    contents: Contents
+    rewritten: Rewritten
+
+
+def held_images(changes: Sequence[Change]) -> frozenset[str]:
+    """The images that are in these files: `sm_80`, `compute_80`."""
+    return frozenset(image_name(entry) for entry in _entries(changes) if entry.kind != "other")
+
+
+def labels_of(changes: Sequence[Change]) -> tuple[str, ...]:
+    """The architectures in these files, as a version tells them."""
+    found = [(entry.kind, entry.arch) for entry in _entries(changes)]
+    cubins = {arch for kind, arch in found if kind == "elf"}
+    return arch_labels(cubins, {arch for kind, arch in found if kind == "ptx"})
+
+
+def write_wheel(
+    source: Surveyed,
+    changes: Mapping[str, Change],
+    origin: Origin | None,
+    out_dir: Path,
+    *,
+    inputs: Sequence[Path],
+    epoch: int,
+    notes: Sequence[str],
+) -> Edited:
+    """The wheel `source` with changed files, by their stems, under a version that says what is
+    in them, and with what `origin` tells of its build. What rewriting has lost is added to the
+    notes.
+
+    Raises UsageError if it would replace one of `inputs`, StoreError if it cannot be written.
+    """
+    labels = labels_of(list(changes.values()))
+    name = source.name.renamed(source.name.project, with_archs(source.version, labels))
+    _check_target(out_dir / name.filename, inputs)
+    changed: dict[str, Content] = {
+        source.files[stem].name: change.rewritten.pieces for stem, change in changes.items()
+    }
+    told, closing = contents_of(origin, name)
+    changed |= {f"{source.dist_info}/{file}": [data] for file, data in told.items()}
+    with open_wheel(source.path) as wheel:
+        path = rewrite_wheel(wheel, name, changed, out_dir, epoch, closing, dropped=source.told)
+    lost = [
+        f"{source.files[stem].name}: {note}"
+        for stem, change in changes.items()
+        for note in change.rewritten.notes
+    ]
+    return _edited(path, labels, [*notes, *lost])
+
+
+def write_file(source: Path, change: Change, out_dir: Path, notes: Sequence[str]) -> Edited:
+    """A single file with changed device code, under its own name in another folder."""
+    path = out_dir / source.name
+    _check_target(path, [source])
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as stream:
+            stream.writelines(change.rewritten.pieces)
+            shutil.copymode(source, stream.name)
+    except OSError as error:
+        raise disk_error(error, "write the file", path, "--out FOLDER") from error
+    return _edited(path, labels_of([change]), [*notes, *change.rewritten.notes])
+
+
+def _entries(changes: Sequence[Change]) -> list[Entry]:
+    return [entry for change in changes for entries in change.contents for entry in entries]
+
+
+def _check_target(path: Path, inputs: Sequence[Path]) -> None:
+    if any(path.exists() and path.samefile(given) for given in inputs):
+        raise UsageError(
+            "the result would replace the file that it is made from",
+            where=str(path),
+            hint="name another folder: --out FOLDER",
+        )
+
+
+def _edited(path: Path, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:
+    digest = digest_of(path)
+    if digest is None:
+        raise StoreError("the file was deleted as soon as it was made", where=str(path))
+    return Edited(path, path.stat().st_size, digest, labels, tuple(dict.fromkeys(notes)))

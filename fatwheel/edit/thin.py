@@ -1,0 +1,168 @@
+"""Wheels, libraries and objects with only the device code that given GPUs load: `invoke thin`.
+
+Nothing is decompressed but what an error has to name. Raises FormatError where there is no
+device code or it cannot be edited, StitchError where too little would be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import text
+from ..arch import Arch
+from ..decoders import DECODERS
+from ..errors import FormatError, StitchError
+from ..fatbin.binary import rewrite_binary
+from ..fatbin.container import Entry
+from ..fatbin.select import Selection, choose, loaded_by
+from ..fatbin.stitch import image_name, nvcc_order
+from ..fatbin.union import Kernels, is_readable, kernels_of, shorten, title_of
+from ..provenance.held import edited_origin
+from ..provenance.record import thinned
+from .survey import (
+    Change,
+    DeviceFile,
+    Edited,
+    held_images,
+    is_wheel,
+    located,
+    survey_file,
+    survey_wheel,
+    write_file,
+    write_wheel,
+)
+
+
+def thin(path: Path, selection: Selection, out_dir: Path) -> Edited:
+    """A wheel, library or object, whatever it is, with what `selection` says."""
+    make = thin_wheel if is_wheel(path) else thin_file
+    return make(path, selection, out_dir)
+
+
+def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
+    """A wheel with less device code; its version names the architectures that are left."""
+    wheel = survey_wheel(path)
+    notes = [*wheel.notes, *_check(str(path), list(wheel.files.values()), selection)]
+    changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
+    held = held_images(list(changes.values()))
+    origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
+    return write_wheel(
+        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes
+    )
+
+
+def thin_file(path: Path, selection: Selection, out_dir: Path) -> Edited:
+    """A library, object or fatbin with less device code, under the same name in `out_dir`."""
+    file = survey_file(path)
+    if file.binary.format == "cubin":
+        raise FormatError("a cubin is one image: there is nothing to choose from", where=str(path))
+    notes = _check(str(path), [file], selection)
+    change = _thinned(file, selection)
+    return write_file(path, change, out_dir, notes)
+
+
+def _thinned(file: DeviceFile, selection: Selection) -> Change:
+    contents, relocatable = (
+        [choose(selection, entries) for entries in containers]
+        for containers in (file.containers, file.relocatable)
+    )
+    with located(file.where):
+        return Change(contents, rewrite_binary(file.data, [*contents, *relocatable]))
+
+
+@dataclass(frozen=True)
+class _Container:
+    """A container with cubins or PTX, and the file it is in."""
+
+    file: DeviceFile
+    entries: tuple[Entry, ...]
+
+    def kernels(self) -> Kernels:
+        with located(self.file.where):
+            return kernels_of(self.entries, DECODERS)
+
+    def images(self) -> str:
+        return ", ".join(map(image_name, nvcc_order(self.entries)))
+
+    def title(self) -> str:
+        return f"{self.file.name}: {title_of(self.kernels())}"
+
+
+def _described(containers: Iterable[_Container]) -> Iterator[str]:
+    """What they hold, a line for all of one file that hold the same."""
+    groups: dict[tuple[str, str], list[_Container]] = {}
+    for container in containers:
+        groups.setdefault((container.file.name, container.images()), []).append(container)
+    for (_, images), (first, *others) in groups.items():
+        more = f"; {len(others)} more are like it" if others else ""
+        yield f"{first.title()} has {images}{more}"
+
+
+def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> list[str]:
+    """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
+    containers = list(_code(files))
+    if not containers:
+        raise FormatError("there is no device code in it", where=where)
+    unserved = {gpu: _unserved(gpu, containers) for gpu in selection.gpus}
+    _check_gpus(where, unserved, containers)
+    if not selection.partial:
+        _check_left_alone(where, list(unserved.values()))
+    return [
+        f"{len(missing)} of {text.count(len(containers), 'container')} have nothing for GPUs of "
+        f"compute capability {gpu.capability}, as before: {next(_described(missing))}"
+        for gpu, missing in unserved.items()
+        if missing
+    ]
+
+
+def _code(files: Iterable[DeviceFile]) -> Iterable[_Container]:
+    for file in files:
+        for entries in file.containers:
+            if any(map(is_readable, entries)):
+                yield _Container(file, entries)
+
+
+def _unserved(gpu: Arch, containers: Sequence[_Container]) -> list[_Container]:
+    """The containers whose kernels a GPU cannot run."""
+    empty = [container for container in containers if not loaded_by(gpu, container.entries)]
+    return [container for container in empty if container.kernels()]
+
+
+def _check_gpus(
+    where: str, unserved: dict[Arch, list[_Container]], containers: Sequence[_Container]
+) -> None:
+    without = [
+        gpu
+        for gpu in unserved
+        if not any(loaded_by(gpu, container.entries) for container in containers)
+    ]
+    if without:
+        held = nvcc_order(entry for container in containers for entry in container.entries)
+        images = dict.fromkeys(map(image_name, held))
+        gpus = ", ".join(gpu.capability for gpu in without)
+        raise StitchError(
+            f"nothing in it runs on GPUs of compute capability {gpus}",
+            where=where,
+            hint=f"it holds {', '.join(images)}; `invoke inspect` tells which GPUs those serve",
+        )
+
+
+def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> None:
+    """Refuse if none of the GPUs could run the kernels of some container."""
+    others = [{id(container) for container in missing} for missing in unserved[1:]]
+    left = [
+        container
+        for container in unserved[0]
+        if all(id(container) in missing for missing in others)
+    ]
+    if left:
+        containers = text.count(len(left), "container")
+        raise StitchError(
+            f"{containers} would be left with nothing that runs on these GPUs",
+            where=where,
+            details=shorten(_described(left)),
+            hint="name GPUs that they serve, too (`invoke inspect` tells which), or do without "
+            "those kernels: --partial",
+        )

@@ -1,0 +1,83 @@
+"""Which images of a container are worth keeping: those that given GPUs would load.
+
+A GPU of capability X.Y loads, of the cubins that run on it natively, one with the highest
+architecture; where there is none, its driver compiles the PTX with the highest architecture that
+it can use; nothing else is ever loaded (`arch.runs_natively`, `arch.runs_by_jit`). Between the
+suffix variants of one architecture, such as sm_90 and sm_90a, the driver chooses; all are kept.
+Nothing here knows what images of other kinds (LTO-IR, unknown ones) are for, so they stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..arch import Arch, ArchRequest, runs_by_jit, runs_natively
+from .container import Entry
+from .stitch import nvcc_order
+from .union import is_readable
+
+
+def nothing_more(entry: Entry) -> bool:
+    """For Selection: only what the GPUs load."""
+    return False
+
+
+def every_ptx(entry: Entry) -> bool:
+    """For Selection: PTX of every architecture, for GPUs to come."""
+    return entry.kind == "ptx"
+
+
+@dataclass(frozen=True)
+class PtxOf:
+    """For Selection: PTX of exactly these architectures."""
+
+    archs: frozenset[Arch]
+
+    def __call__(self, entry: Entry) -> bool:
+        return entry.kind == "ptx" and entry.arch in self.archs
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to keep: what any of these GPUs (by their plain architecture) would load, and beyond
+    that the images for which `also` is true.
+
+    partial: whether kernels that none of the GPUs can run may go, and leave nothing behind.
+    """
+
+    gpus: tuple[Arch, ...]
+    also: Callable[[Entry], bool] = nothing_more
+    partial: bool = False
+
+    def with_every_ptx(self) -> Selection:
+        """The same, and all PTX."""
+        return replace(self, also=every_ptx)
+
+
+def selection_for(requests: Iterable[ArchRequest]) -> Selection:
+    """What `--arch` names: its GPUs, and the PTX of exactly the architectures with `+ptx`.
+
+    `90a` is the GPU that sm_90a is for: 9.0.
+    """
+    asked = tuple(requests)
+    gpus = sorted({Arch(request.arch.number) for request in asked})
+    return Selection(
+        tuple(gpus), PtxOf(frozenset(request.arch for request in asked if request.ptx))
+    )
+
+
+def choose(selection: Selection, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The images of a container to keep, in canonical order (`stitch.nvcc_order`)."""
+    kept = [entry for gpu in selection.gpus for entry in loaded_by(gpu, entries)]
+    kept += [entry for entry in entries if not is_readable(entry) or selection.also(entry)]
+    return nvcc_order(kept)
+
+
+def loaded_by(gpu: Arch, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The images of a container that a GPU may load; () if none of them runs on it."""
+    native = [e for e in entries if e.kind == "elf" and runs_natively(e.arch, gpu)]
+    compiled = [e for e in entries if e.kind == "ptx" and runs_by_jit(e.arch, gpu)]
+    usable = native or compiled
+    newest = max((entry.arch.number for entry in usable), default=0)
+    return tuple(entry for entry in usable if entry.arch.number == newest)

@@ -1,0 +1,102 @@
+"""Before the code of strangers runs: what it is, and whether the user agrees.
+
+A lock decides what a build fetches and runs. Of each wheel that is built here the lock's sha256 is
+kept in the user's store, by the build itself: a lock that is there was this machine's own making.
+Every other is a stranger's, whatever it says of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from .. import text
+from ..errors import UsageError
+from ..provenance.buildlock import BuildLock, pins_of
+from ..provenance.lockfile import lock_bytes
+from .resolve import open_store
+from .workplaces import PROCESS
+
+_KIND = "lock"
+_WIDEST = 200  # characters of anything that a lock says
+_CLOSED_OFF = {
+    True: "it runs as you, with your files and your network",
+    False: "it runs in containers without a network, which see none of your files",
+}
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A lock that no build here wrote. origin: the file that it came in; lines: what of it would
+    run, and how far that is closed off."""
+
+    origin: str
+    lines: tuple[str, ...]
+
+
+Agree = Callable[[Stranger], None]  # raises UsageError unless the user agrees
+
+
+def refuse(stranger: Stranger) -> NoReturn:
+    """The answer where nobody can be asked."""
+    raise UsageError(
+        "it was not built on this machine, and its code runs only if you agree to that",
+        where=stranger.origin,
+        details=stranger.lines,
+        hint="to agree without being asked, add --yes; --engine docker closes most off",
+    )
+
+
+def remember(lock_data: bytes, wheel: str) -> None:
+    """Keep in the user's store that a build here wrote this lock. Raises StoreError."""
+    open_store().put_json(_KIND, hashlib.sha256(lock_data).hexdigest(), {"wheel": wheel})
+
+
+def is_own(lock: BuildLock) -> bool:
+    """Whether a build here wrote this lock."""
+    return open_store().has(_KIND, hashlib.sha256(lock_bytes(lock)).hexdigest())
+
+
+def check_consent(lock: BuildLock, origin: Path, engine: str, agree: Agree) -> None:
+    """Ask about a stranger's lock. Raises UsageError unless the user agrees."""
+    if not is_own(lock):
+        agree(Stranger(origin.name, tuple(_lines(lock, origin, engine))))
+
+
+def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
+    recipe = lock.recipe
+    package, folder = recipe.source.package, recipe.source.folder
+    source = package.filename if package else f"the folder {folder}"
+    closed_off = _CLOSED_OFF[engine == PROCESS]
+    return [
+        f"{_shown(origin.name)} was not built on this machine. It names what is run now:",
+        f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with a build of its own",
+        f"  source   {_shown(source)}, sha256 {_shown(lock.source_digest)}",
+        f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
+        *(_images(lock) if engine != PROCESS else ()),
+        f"  engine   {engine}: {closed_off}",
+    ]
+
+
+def _images(lock: BuildLock) -> list[str]:
+    """The images on which those of the build are built."""
+    containers = lock.toolchain.containers
+    bases = containers.bases if containers else ()
+    return [f"  image    {_shown(f'{base.reference}@{base.digest}')}" for base in bases]
+
+
+def _files(lock: BuildLock) -> str:
+    pins = pins_of(lock.recipe, lock.toolchain)
+    hosts = sorted({urlsplit(pin.url).hostname or "" for pin in pins} - {""})
+    places = ", ".join(["your package index", *map(_shown, hosts)])
+    return f"{text.count(len(pins), 'file')}, each by its sha256, from {places}"
+
+
+def _shown(words: str) -> str:
+    """What a stranger says, on one line."""
+    line = text.clean(words).replace("\n", "\\n").replace("\t", "\\t")
+    return line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"

@@ -1,0 +1,122 @@
+"""fatwheel.json: what went into a wheel, kept in its dist-info folder.
+
+The same inputs give the same bytes: nothing of the machine, the user or the time is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import StoreError
+from ..fatbin.union import shorten
+from ..model import Front, Target
+from ..provenance.buildlock import BuildLock, recorded
+from ..provenance.lockfile import FILE as LOCK_FILE
+from ..provenance.lockfile import lock_bytes
+from ..provenance.record import FILE as RECORD_FILE
+from ..provenance.record import SCHEMA, record_bytes
+from ..provenance.sbom import FILE as SBOM_FILE
+from ..provenance.sbom import sbom_bytes
+from ..provenance.statement import FILE as STATEMENT_FILE
+from ..provenance.statement import predicate_of, statement_bytes
+from ..wheels.name import WheelName, parse_wheel_name, version_label, with_local
+from ..wheels.pack import Closing, File, plain_file, repack
+from ..worker.assemble import SliceDigests
+
+
+def build_record(
+    target: Target,
+    lock_digest: str,
+    slices: SliceDigests,
+    fronts: Sequence[Front],
+    front_mode: str,
+) -> dict[str, Any]:
+    """The record of one wheel, ready for JSON. lock_digest: sha256 of its lock's bytes.
+
+    Raises StoreError where a slice is not known: the wheel has it, but the record could not tell.
+    """
+    _check_known(slices, fronts)
+    return {
+        "schema": SCHEMA,
+        "fatwheel": __version__,
+        "lock": lock_digest,
+        **recorded(target.recipe, target.toolchain),
+        "python": target.python,
+        "torch": target.torch,
+        "archs": [str(request) for request in target.archs],
+        "front": front_mode,
+        "fronts": [
+            {"virtual": front.virtual.compute, "codes": list(front.codes)} for front in fronts
+        ],
+        "units": slices,
+    }
+
+
+def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
+    """What was stitched into the wheel may have left the store since: another build's eviction, or
+    `invoke cache --clean`, or damage."""
+    unknown = [
+        f"{unit['name']} [{code}]"
+        for unit in slices
+        for front in fronts
+        for code in front.codes
+        if not unit["slices"].get(code)
+    ]
+    if unknown:
+        raise StoreError(
+            "slices left the store while the wheel was being made of them",
+            details=shorten(unknown),
+            hint="run the same command again: what is missing is compiled anew",
+        )
+
+
+# -- upstream's wheel becomes ours: its version says for what it is, and it tells what it is m------
+
+
+def pack(
+    upstream: Path,
+    folder: Path,
+    target: Target,
+    lock: BuildLock,
+    slices: SliceDigests,
+    fronts: Sequence[Front],
+    front_mode: str,
+) -> Path:
+    """The finished wheel in `folder`, made from upstream's.
+
+    lock: the target's. front_mode: how the build was asked for its fronts.
+
+    Raises FormatError where upstream's is no sound wheel, StoreError where nothing can be written.
+    """
+    label = version_label(target.toolchain.cuda, target.torch, target.archs)
+    lock_data = lock_bytes(lock)
+    digest = hashlib.sha256(lock_data).hexdigest()
+    record = build_record(target, digest, slices, fronts, front_mode)
+    old = parse_wheel_name(upstream.name)
+    new = old.renamed(old.project, with_local(old.version, label))
+    return repack(
+        upstream,
+        folder,
+        local_version=label,
+        extra_files={
+            RECORD_FILE: record_bytes(record),
+            LOCK_FILE: lock_data,
+            SBOM_FILE: sbom_bytes(lock, record, new.project, new.version),
+        },
+        epoch=lock.recipe.epoch,
+        closing=_stating(new, lock, record),
+    )
+
+
+def _stating(name: WheelName, lock: BuildLock, record: Mapping[str, Any]) -> Closing:
+    """The statement over all files that were written before it."""
+
+    def closing(digests: Mapping[str, str]) -> list[File]:
+        statement = statement_bytes(list(digests.items()), predicate_of(lock, record))
+        return [plain_file(f"{name.dist_info}/{STATEMENT_FILE}", statement)]
+
+    return closing

@@ -1,0 +1,181 @@
+"""Builds a wheel again from what it says of itself, and compares: `invoke rebuild`.
+
+Everything comes from the wheel's own lock: its pins, its recipe, its fronts; the checkout that
+runs this lends the code, and sources that lie beside a recipe. A finished wheel is never taken
+from the store, and nothing that is made gets there: the wheel may be anybody's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..compare import compare_wheels
+from ..compare.differences import Comparison
+from ..config.load import load_recipe
+from ..config.sourcetree import tree_digest
+from ..errors import FatwheelError, HashMismatchError, RebuildError, UsageError
+from ..events import Emit, Note
+from ..model import Host, Target
+from ..provenance.buildlock import target_of
+from ..provenance.foreign import check_registries, foreign, publishers
+from ..provenance.held import Held, read_held
+from ..provenance.locked import host_changes
+from ..storage.workfolder import work_folder
+from ..toolchain.fetch import check_hosts
+from .build import Effort, Making, find_files, make, needed_files, publish
+from .consent import Agree, check_consent, is_own, refuse
+from .resolve import KERNELS, TOOLCHAINS, Stores, store_folder
+from .workplaces import PROCESS, engine_for, premises_for
+
+SLICES, NEVER = "slices", "never"
+_CHANGED = "the lock in the wheel is not the one its record names: it was changed since"
+FROM_STORE = (SLICES, NEVER)
+
+
+@dataclass(frozen=True)
+class RebuildRequest:
+    """What `invoke rebuild` was asked for; None means the default.
+
+    from_store: 'slices', which the user's store may answer with, or 'never'. find: a folder in
+    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it is another one.
+    """
+
+    wheel: Path
+    engine: str | None
+    from_store: str
+    find: Path | None
+    effort: Effort
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """comparison: of the wheel with the rebuilt one. path: where that one is kept, if it is.
+
+    slices: how many it has; compiled: how many of them were made now. causes: what was another
+    this time, a line each.
+    """
+
+    comparison: Comparison
+    path: Path | None
+    slices: int
+    compiled: int
+    causes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "identical": self.comparison.identical,
+            "kept": str(self.path) if self.path else None,
+            "slices": self.slices,
+            "compiled": self.compiled,
+            "causes": list(self.causes),
+            "comparison": self.comparison.to_json(),
+        }
+
+
+def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebuilt:
+    """Build a wheel again. Raises a FatwheelError where that cannot be done.
+
+    agree: is asked before what a wheel from elsewhere names is fetched and run.
+    """
+    if request.from_store not in FROM_STORE:
+        raise UsageError(
+            f"{request.from_store!r} is not a valid choice",
+            where="--from-store",
+            hint=f"valid: {', '.join(FROM_STORE)}",
+        )
+    held = read_held(request.wheel, KERNELS)
+    _check_sources(held)
+    lock = foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
+    target = _with_costs(target_of(lock, held.archs))
+    engine = engine_for(target.toolchain, request.engine, foreign=not is_own(lock))
+    if engine != PROCESS:
+        check_registries(lock, TOOLCHAINS)
+    check_consent(lock, request.wheel, engine, agree)
+    if _is_changed(held):
+        emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
+    if request.find:
+        find_files(target, engine, request.find, emit)
+    if engine == PROCESS:  # with images, it depends on which of them the engine has
+        check_hosts(needed_files(target, engine))
+    with work_folder() as work:
+        premises = premises_for(target, engine, emit)
+        making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
+        effort, stores = replace(request.effort, out=work), _stores(request.from_store, work)
+        made = make(making, premises, effort, stores, emit)
+        path = made.path
+        comparison = compare_wheels(request.wheel, path)
+        kept = None
+        if not comparison.identical:
+            kept = publish(path, request.effort.out, "keep the rebuilt wheel")
+        causes = _causes(held, path)
+    return Rebuilt(comparison, kept, made.facts.slices, made.compiled, causes)
+
+
+def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
+    """What to end with where the rebuilt wheel is another one; the report tells the rest."""
+    return RebuildError(
+        "the rebuilt wheel is another one",
+        where=wheel.name,
+        hint=f"the rebuilt wheel is kept: {rebuilt.path}",
+    )
+
+
+def _check_sources(held: Held) -> None:
+    """The sources that lie in this checkout must be those that the wheel was built from."""
+    folder = held.lock.recipe.source.folder
+    if folder is None:
+        return
+    name = held.lock.recipe.name
+    if not folder.is_dir():
+        raise UsageError(
+            f"the wheel was built from sources beside the recipe {name}, which are not here",
+            where=str(folder),
+            hint="rebuild it with the checkout of fatwheel that has them",
+        )
+    found = tree_digest(folder)
+    if found != held.lock.source_digest:
+        raise HashMismatchError(
+            f"the sources of {name} are not those that the wheel was built from",
+            where=str(folder),
+            details=[f"locked: sha256 {held.lock.source_digest}", f"here:   sha256 {found}"],
+            hint="use the checkout of fatwheel that the wheel was built with",
+        )
+
+
+def _with_costs(target: Target) -> Target:
+    """The target with what this checkout knows of its cost: memory and time are not locked."""
+    with suppress(FatwheelError):
+        known = load_recipe(target.recipe.name, KERNELS)
+        recipe = replace(
+            target.recipe, memory=known.memory, seconds=known.seconds, costs=known.costs
+        )
+        return replace(target, recipe=recipe)
+    return target
+
+
+def _stores(from_store: str, work: Path) -> Stores:
+    """A store of this build's own, which goes with it: what a wheel from anywhere leaves in one is
+    nobody else's. With SLICES, the user's is read besides."""
+    return Stores(work / "store", store_folder() if from_store == SLICES else None)
+
+
+def _tell_host(held: Held, emit: Emit, host: Host) -> None:
+    """Say early, before hours of work, why the wheel will be another one."""
+    for change in host_changes(held.lock.host, host):
+        emit(Note(f"host code may come out differently: {change}"))
+
+
+def _causes(held: Held, path: Path) -> tuple[str, ...]:
+    """What of the wheel was changed, and what of the machine, or of the image, is another now."""
+    changed = [_CHANGED] if _is_changed(held) else []
+    return (*changed, *host_changes(held.lock.host, read_held(path, KERNELS).lock.host))
+
+
+def _is_changed(held: Held) -> bool:
+    """Whether the record names another lock than the one that lies beside it."""
+    return held.record.get("lock") != hashlib.sha256(held.lock_data).hexdigest()

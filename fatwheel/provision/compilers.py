@@ -1,0 +1,248 @@
+"""Whether installed tools run and are those that were pinned."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ToolchainError
+
+_NVCC_VERSION = re.compile(r"\bV(\d+(?:\.\d+)+)\b")
+# More than `import torch` needs: what builds import is then compiled once, in the image.
+_IMPORTS = "import setuptools, torch, torch.utils.cpp_extension; print(torch.__version__)"
+_IMPORT = "import torch; print(torch.__version__)"
+_LAST = 10  # lines of a failing tool's output that are shown
+
+
+def check_nvcc(cuda_home: Path, wanted: str) -> None:
+    """Raise ToolchainError unless the nvcc of a CUDA home is of this version (`13.0.88`)."""
+    found = _NVCC_VERSION.search(run([str(cuda_home / "bin" / "nvcc"), "--version"]))
+    same("nvcc", wanted, found[1] if found else "of no version")
+
+
+def check_torch(python: Path, wanted: str, *, warm: bool = False) -> None:
+    """Raise ToolchainError unless `import torch` gives this version, whatever its local part.
+
+    warm: also import what builds import, so that Python keeps the compiled modules.
+    """
+    found = run([str(python), "-I", "-c", _IMPORTS if warm else _IMPORT])
+    same("torch", wanted, found.strip().partition("+")[0])
+
+
+def same(name: str, wanted: str, found: str) -> None:
+    """Raise ToolchainError where an installed tool is not the one that was wanted."""
+    if wanted != found:
+        raise ToolchainError(
+            f"the installed {name} is {found}, and the toolchain says {wanted}",
+            hint="the pins in the toolchain's file contradict each other",
+        )
+
+
+def run(command: Sequence[str] | str) -> str:
+    """What a command prints. Raises ToolchainError with its last lines where it fails.
+
+    A text instead of arguments is a whole command line, for Windows.
+    """
+    name = command.split()[0] if isinstance(command, str) else command[0]
+    # LD_LIBRARY_PATH could put another CUDA's libraries in the place of these.
+    own = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", env=own)
+    except OSError as error:
+        raise ToolchainError(f"cannot run {name}: {error.strerror}") from error
+    if answer.returncode:
+        raise ToolchainError(
+            f"{Path(name).name} fails",
+            where=command if isinstance(command, str) else " ".join(command),
+            details=(answer.stderr or answer.stdout).strip().splitlines()[-_LAST:],
+        )
+    return answer.stdout
+
+
+# -- finds the C++ compiler that nvcc calls for host code ------------------------------------------
+
+
+_VERSION = re.compile(r"^gcc version (\d+)(\S*)", re.MULTILINE)
+_IDENTITY = re.compile(r"^(?:Target: |Configured with: |Thread model: |gcc version ).*$", re.M)
+_PARTS = ("cc1plus", "as")  # the programs whose bytes decide what host code is made
+
+
+@dataclass(frozen=True)
+class HostCompiler:
+    """A g++: its path, its version (`12.2.0`), and a digest of what it is made of.
+
+    The digest covers what `g++ -v` says and the compiler proper and assembler that it calls.
+    """
+
+    path: Path
+    version: str
+    id: str
+
+
+def find_host_compiler(cuda: str, gcc: tuple[int, int] | None) -> HostCompiler:
+    """The g++ to use: CXX if it is set, else g++, c++ or a g++-N on PATH.
+
+    cuda is that CUDA's version, for messages; gcc the major versions that its nvcc accepts, both
+    included, None where it accepts MSVC only. Raises ToolchainError where CXX cannot be used, or
+    where there is none that nvcc accepts; the error says how to install one.
+    """
+    if gcc is None:
+        raise ToolchainError(f"this CUDA {cuda} takes MSVC as its C++ compiler, which is not here")
+    seen: list[str] = []
+    for candidate in _candidates(gcc):
+        answer = _examine(candidate, gcc)
+        if isinstance(answer, HostCompiler):
+            return answer
+        seen.append(answer)
+    low, high = gcc
+    raise ToolchainError(
+        f"there is no C++ compiler here that CUDA {cuda} works with",
+        where=f"CXX={os.environ['CXX']}" if os.environ.get("CXX") else None,
+        details=seen or ["no g++ or c++ on PATH"],
+        hint=(
+            f"install g++ {low} to {high}: apt install g++ (Debian, Ubuntu), "
+            "dnf install gcc-c++ (Fedora, RHEL); or name one: CXX=/path/to/g++"
+        ),
+    )
+
+
+def _candidates(gcc: tuple[int, int]) -> Iterator[str]:
+    named = os.environ.get("CXX")
+    if named:
+        yield named
+        return
+    low, high = gcc
+    for name in ("g++", "c++", *(f"g++-{major}" for major in range(high, low - 1, -1))):
+        found = shutil.which(name)
+        if found:
+            yield found
+
+
+def _examine(candidate: str, gcc: tuple[int, int]) -> HostCompiler | str:
+    """The compiler behind a name, or why it is of no use."""
+    found = shutil.which(candidate)
+    if found is None:
+        return f"{candidate}: no such program"
+    words = _ask(found, "-v")
+    version = _VERSION.search(words)
+    if version is None:
+        return f"{found}: is not g++ (`{found} -v` names no gcc version)"
+    low, high = gcc
+    if not low <= int(version[1]) <= high:
+        return f"{found}: g++ {version[1]}{version[2]}, but {low} to {high} is needed"
+    digest = hashlib.sha256("\n".join(_IDENTITY.findall(words)).encode())
+    for part in _PARTS:
+        program = shutil.which(_ask(found, f"-print-prog-name={part}").strip())
+        if program is None:
+            return f"{found}: its {part} is missing, so it cannot compile C++"
+        content = hashlib.sha256(Path(program).read_bytes()).hexdigest()
+        digest.update(f"\n{part} {content}".encode())
+    return HostCompiler(Path(found).absolute(), f"{version[1]}{version[2]}", digest.hexdigest())
+
+
+def _ask(compiler: str, option: str) -> str:
+    """What the compiler prints; nothing where it does not run."""
+    try:
+        answer = subprocess.run(
+            [compiler, option],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError:
+        return ""
+    return answer.stdout + answer.stderr
+
+
+# -- the C++ compiler of a Windows image: its variables, its version, and what it is made of -------
+
+
+_BANNER = re.compile(r"^.*\bVersion (\d+\.\d+\.\d+)(?:\.\d+)? for x64.*$", re.MULTILINE)
+_MSVC_PARTS = ("cl.exe", "c1xx.dll", "c2.dll")  # the programs whose bytes decide what code is made
+_MARK = "fatwheel: the variables follow"
+# So that setuptools and torch use the compiler that these variables name, and look for no other.
+_CHOSEN = {"DISTUTILS_USE_SDK": "1", "MSSdk": "1"}
+
+
+@dataclass(frozen=True)
+class Msvc:
+    """cl.exe, a digest of what it is made of, and the variables without which it does not work."""
+
+    path: Path
+    id: str
+    variables: dict[str, str]
+
+
+def find_msvc(home: Path, toolset: str, version: str) -> Msvc:
+    """The compiler of the Build Tools in `home`.
+
+    toolset is what vcvars64.bat chooses by (`14.38`), version what cl must say (`19.38.33130`).
+    Raises ToolchainError where it does not work or is another.
+    """
+    variables = _variables(home, toolset)
+    path = Path(_found("cl.exe", variables))
+    banner = _banner(path)
+    same("cl", version, banner[1])
+    digest = hashlib.sha256(banner[0].strip().encode())
+    for part in _MSVC_PARTS:
+        content = hashlib.sha256((path.parent / part).read_bytes()).hexdigest()
+        digest.update(f"\n{part} {content}".encode())
+    return Msvc(path, digest.hexdigest(), {**variables, **_CHOSEN})
+
+
+def _variables(home: Path, toolset: str) -> dict[str, str]:
+    """What vcvars64.bat sets or changes."""
+    script = home / "VC" / "Auxiliary" / "Build" / "vcvars64.bat"
+    # One string, because cmd has rules of its own for quotes: it takes off the outer ones. What
+    # it ends with says nothing of the script; that the mark was printed does.
+    command = f'cmd /s /c ""{script}" -vcvars_ver={toolset} && echo {_MARK}&& set & exit 0"'
+    said = run(command)
+    before, mark, listing = said.partition(_MARK)
+    if not mark:
+        raise ToolchainError(
+            f"vcvars64.bat -vcvars_ver={toolset} fails",
+            where=str(script),
+            details=before.strip().splitlines(),
+        )
+    return changed(listing, os.environ)
+
+
+def changed(listing: str, before: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a listing as `set` prints it that differ from before, by name in capitals.
+
+    Windows does not tell capitals in names. Those that begin with __VSCMD are notes that the
+    script makes for itself.
+    """
+    old = {name.upper(): value for name, value in before.items()}
+    pairs = (line.partition("=") for line in listing.splitlines() if "=" in line)
+    found = {name.upper(): value.rstrip("\r") for name, _, value in pairs}
+    return {
+        name: value
+        for name, value in sorted(found.items())
+        if old.get(name) != value and name != "PROMPT" and not name.startswith("__VSCMD")
+    }
+
+
+def _found(program: str, variables: Mapping[str, str]) -> str:
+    for folder in variables.get("PATH", "").split(";"):
+        path = Path(folder, program)
+        if folder and path.is_file():
+            return str(path)
+    raise ToolchainError(f"{program} is not in the PATH that vcvars64.bat sets")
+
+
+def _banner(path: Path) -> re.Match[str]:
+    """What cl says of itself, which it does on its standard error."""
+    said = run(f'cmd /s /c ""{path}" 2>&1 & exit 0"')
+    banner = _BANNER.search(said)
+    if banner is None:
+        raise ToolchainError(f"{path} does not say what version it is", details=said.splitlines())
+    return banner

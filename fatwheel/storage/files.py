@@ -1,0 +1,404 @@
+"""Files that appear complete or not at all, and a lock between processes.
+
+A new file is written under another name in the same file system, brought to disk, and renamed.
+So whoever looks at the final name sees the old content or the new one, even if this process is
+killed or the machine stops.
+
+Standard library only: this module is imported inside build containers, Windows too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import mmap
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol, TypeVar
+
+from ..errors import FormatError, StoreError, UsageError
+from .permissions import open_lock
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+T = TypeVar("T")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
+
+# Of a name that links, or that no reader can open: ELOOP, or EMLINK on BSD; ENXIO for a socket.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
+_READ_PLAIN = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+STALE = 86400.0  # seconds: a file still being written after that has no writer
+_CHUNK = 1 << 20
+_WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
+
+# Windows refuses to replace or delete a file that some process has open, if only for a moment
+# (a reader, a virus scanner). Elsewhere PermissionError is final.
+_PATIENCE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if sys.platform == "win32" else ()
+
+
+class Readable(Protocol):
+    """What can be read to its end, piece by piece."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes become the file `path` when the block ends well.
+
+    When the block raises, `path` stays as it was and nothing is left beside it; what killed
+    writers left there is deleted. The folder must exist. Raises OSError.
+    """
+    for left in path.parent.glob(".*.part"):
+        if _WRITTEN.fullmatch(left.name[1:-5]):
+            _remove_if_abandoned(left, left.name[1:])
+    part = path.with_name(f".{_written()}.part")
+    try:
+        with part.open("xb") as stream:
+            yield stream
+            sync_file(stream)
+        replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+class Incoming:
+    """A folder for files being written, shared by processes, some of which get killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """A name for a new file; what still has that name at the end is deleted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / _written()
+        try:
+            yield part
+        finally:
+            remove(part)
+
+    def sweep(self) -> None:
+        """Delete the files whose writer is dead."""
+        for part in leaves(self.folder):
+            _remove_if_abandoned(part, part.name)
+
+
+def _written() -> str:
+    """A name for a file while this process writes it."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def _remove_if_abandoned(part: Path, name: str) -> None:
+    """Delete a file that nobody writes any more, if that can be. name: as `_written` gave it, or
+    longer."""
+    with suppress(OSError):
+        if _abandoned(part, name):
+            remove(part)
+
+
+def _machine() -> str:
+    """What makes a process id unique: the host and, in a container, its own table of ids."""
+    table = "/proc/self/ns/pid"
+    ids = os.readlink(table) if os.path.islink(table) else ""
+    return hashlib.sha256(f"{socket.gethostname()} {ids}".encode()).hexdigest()[:12]
+
+
+def _abandoned(part: Path, name: str) -> bool:
+    if time.time() - part.lstat().st_mtime > STALE:
+        return True
+    machine, _, rest = name.partition("-")
+    pid = rest.partition("-")[0]
+    return machine == _machine() and pid.isdigit() and not _alive(int(pid))
+
+
+if sys.platform == "win32":
+
+    def _alive(pid: int) -> bool:
+        return True  # os.kill would end it; and nobody can delete a file that it has open
+
+else:
+
+    def _alive(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a finished file to its place, for good, making the folders on the way."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace(source, target)
+    sync_folder(target.parent)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, over a file that may be there."""
+    _patiently(lambda: os.replace(source, target))
+
+
+def remove(path: Path) -> bool:
+    """Delete a file that may be gone already; False where Windows keeps it, because some
+    process has it open."""
+    try:
+        _patiently(lambda: path.unlink(missing_ok=True))
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        return False
+    return True
+
+
+def read(path: Path) -> bytes | None:
+    """A file's bytes, or None where there is none."""
+    try:
+        return _patiently(path.read_bytes)
+    except FileNotFoundError:
+        return None
+
+
+def open_plain(path: Path) -> BinaryIO | None:
+    """A file to read, or None where there is none.
+
+    Links, folders, pipes and devices are no files: none is followed, and none is waited for.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        stream = os.fdopen(_patiently(lambda: os.open(path, _READ_PLAIN)), "rb")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:  # made into something else just now
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    return None
+
+
+def clear_away(path: Path) -> bool:
+    """Delete whatever has a name: a file, a link but not what it points to, a whole folder. False
+    where Windows keeps it."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path, ignore_errors=True)
+        return not os.path.lexists(path)
+    return remove(path)
+
+
+def leaves(folder: Path, depth: int = sys.maxsize) -> Iterator[Path]:
+    """What lies `depth` folders deep in a folder, whatever it is, and on the way there all that is
+    no folder, in no order; those deleted meanwhile may be left out, and a missing folder has none.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except FileNotFoundError:
+        return
+    for path, is_folder in found:
+        if depth and is_folder:
+            yield from leaves(path, depth - 1)
+        else:
+            yield path
+
+
+def digest_of(path: Path) -> str | None:
+    """The sha256 of a file, or None where there is none."""
+    try:
+        with path.open("rb") as stream:
+            return copy(stream, None)[0]
+    except FileNotFoundError:
+        return None
+
+
+def copy(source: Readable, out: BinaryIO | None) -> tuple[str, int]:
+    """Copy a stream to its end (None: only read it); its sha256 and size in bytes."""
+    digest = hashlib.sha256()
+    size = 0
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        if out is not None:
+            out.write(chunk)
+    return digest.hexdigest(), size
+
+
+def sync_file(stream: BinaryIO) -> None:
+    """Bring what was written to the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a rename in `folder` to the disk. Windows does so by itself and has no call for it."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[io.FileIO]:
+    """Hold the file `path` alone, among all processes and threads; wait for it if need be.
+
+    The file is made if it is missing. Its content is the caller's, to read and write in place
+    through the unbuffered stream. The system frees the lock when its holder dies.
+    """
+    with os.fdopen(open_lock(path), "r+b", buffering=0) as stream:
+        _acquire(stream)
+        try:
+            yield stream
+        finally:
+            _release(stream)
+
+
+if sys.platform == "win32":
+    # Windows locks ranges of bytes, past the end too; this one lies behind any content.
+    _LOCK_AT = 1 << 30
+
+    def _acquire(stream: io.FileIO) -> None:
+        while True:
+            stream.seek(_LOCK_AT)
+            try:
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+            except OSError:
+                time.sleep(0.02)
+            else:
+                stream.seek(0)
+                return
+
+    def _release(stream: io.FileIO) -> None:
+        stream.seek(_LOCK_AT)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+
+    def _acquire(stream: io.FileIO) -> None:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+    def _release(stream: io.FileIO) -> None:
+        fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreError:
+    """An OSError in the user's words: what failed, where, how much is free, and the fix.
+
+    option is how the user names another folder: `--out FOLDER`.
+    """
+    number = error.errno or 0
+    hint = None
+    if number in _FULL:
+        hint = (
+            "free some space, with `invoke cache --clean` for one, or name a folder on another "
+            f"disk: {option}"
+        )
+    elif number in _FORBIDDEN:
+        hint = f"name a folder that you may write to: {option}"
+    elif number in (errno.ENOTDIR, errno.EEXIST):
+        hint = f"name a folder, not a file: {option}"
+    reason = error.strerror or str(error)
+    return StoreError(
+        f"cannot {doing}: {reason} ({_free(where)} free there)", where=str(where), hint=hint
+    )
+
+
+def _free(path: Path) -> str:
+    """How much the disk of a path, which may not exist, has left."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return f"{shutil.disk_usage(path).free / 2**20:.0f} MiB"
+
+
+def _patiently(operation: Callable[[], T]) -> T:
+    for pause in _PATIENCE:
+        try:
+            return operation()
+        except PermissionError:
+            time.sleep(pause)
+    return operation()
+
+
+# -- files that the user names, mapped into memory, so that even large ones cost little of it ------
+
+
+# Bytes to read from a mapped file before it is worth letting go of them.
+STEP = 16 << 20
+
+
+def map_file(stream: IO[bytes]) -> memoryview:
+    """The bytes of an open file, which must not be empty, to be read only.
+
+    The mapping outlives the stream, and goes with its last view. Raises OSError.
+    """
+    return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def map_path(path: Path, valid: str) -> memoryview:
+    """The bytes of a file; UsageError as of `readable`, FormatError if it is empty."""
+    with readable(path, valid), path.open("rb") as stream:
+        if path.stat().st_size == 0:
+            raise FormatError("the file is empty", where=str(path))
+        return map_file(stream)
+
+
+@contextmanager
+def readable(path: Path, valid: str) -> Iterator[None]:
+    """Turn an OSError of the block into a UsageError: the user named a file that cannot be read.
+
+    valid says what can be, as in `a wheel`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot read this file: {error.strerror or error}",
+            where=str(path),
+            hint=f"valid: {valid}",
+        ) from error
+
+
+def let_go(view: memoryview) -> None:
+    """Give back the memory of a mapped file that `view` is, or is a part of.
+
+    What was read counts as this process's memory until then. It can be read again, which takes
+    the system a moment. Views of anything else, and systems that cannot do this, are left alone.
+    """
+    if isinstance(view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        view.obj.madvise(mmap.MADV_DONTNEED)

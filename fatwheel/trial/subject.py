@@ -1,0 +1,267 @@
+"""What a wheel lets one import: its modules, by the names of its files."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ..errors import FormatError, ToolchainError
+from ..model import Package, Toolchain, TorchBuild
+from ..provenance.buildlock import BuildLock
+from ..verify.evidence import Evidence
+from ..verify.platforms import cuda_versions, tags_of
+from ..wheels.metadata import fields
+
+# What `import` makes of a file's name on Linux: `x.py`, `x.so`, `x.abi3.so`, `x.cpython-….so`.
+_MODULE = re.compile(r"([^\W\d]\w*)\.(?:py|so|abi3\.so|cpython-[\w-]+\.so)")
+# Folders that projects ship by mistake; importing one would want their tests' own tools.
+_NO_MODULES = ("test", "tests", "benchmark", "benchmarks", "docs", "example", "examples")
+
+
+def top_modules(files: Collection[str], listed: str = "") -> tuple[str, ...]:
+    """A wheel's own modules: packages first, then single files, each in alphabetical order.
+
+    files: all names in the wheel. listed: its top_level.txt, or ''; where that names some of
+    the modules that are there, it decides.
+    """
+    packages = sorted(set(_packages(files)))
+    singles = sorted({match[1] for match in map(_MODULE.fullmatch, files) if match} - {*packages})
+    found = [name for name in (*packages, *singles) if name not in _NO_MODULES]
+    chosen = [name for name in found if name in listed.split()]
+    return tuple(chosen or found)
+
+
+def _packages(files: Collection[str]) -> Iterator[str]:
+    for name in files:
+        folder, slash, rest = name.partition("/")
+        if slash and rest == "__init__.py" and folder.isidentifier():
+            yield folder
+
+
+# -- what a wheel's METADATA wants to have installed besides it ------------------------------------
+
+
+_MOST = 1000  # lines; more is no METADATA of a project
+
+
+def requirements_of(metadata: bytes, python: str) -> tuple[Requirement, ...]:
+    """What must be there under a Python (`3.11`), without what only extras want.
+
+    Raises FormatError where METADATA has what is no requirement.
+    """
+    lines = fields(metadata, "Requires-Dist")
+    if len(lines) > _MOST:
+        raise FormatError(f"{len(lines)} requirements are too many", where="METADATA")
+    return tuple(one for one in map(_parse, lines) if _applies(one, python))
+
+
+def named(requirements: Iterable[Requirement], name: str) -> tuple[Requirement, ...]:
+    """Those for one project."""
+    wanted = canonicalize_name(name)
+    return tuple(one for one in requirements if canonicalize_name(one.name) == wanted)
+
+
+def allows(requirement: Requirement, version: str) -> bool:
+    """Whether a version is one of those that a requirement takes."""
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+def unmet(requirements: Iterable[Requirement], packages: Collection[Package]) -> tuple[str, ...]:
+    """The requirements that no package meets, as METADATA has them."""
+    versions = {canonicalize_name(package.name): package.version for package in packages}
+
+    def is_met(one: Requirement) -> bool:
+        version = versions.get(canonicalize_name(one.name))
+        return version is not None and allows(one, version)
+
+    return tuple(str(one) for one in requirements if not is_met(one))
+
+
+def _parse(line: str) -> Requirement:
+    try:
+        return Requirement(line)
+    except (InvalidRequirement, RecursionError) as error:
+        raise FormatError(f"{line!r:.200} is no requirement", where="METADATA") from error
+
+
+def _applies(requirement: Requirement, python: str) -> bool:
+    if requirement.marker is None:
+        return True
+    here = {"extra": "", "python_version": python, "python_full_version": f"{python}.0"}
+    return requirement.marker.evaluate(here)
+
+
+# -- a wheel and what it is tried with: a Python, a torch, the packages that they need -------------
+
+
+_TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One wheel to be tried, and with what.
+
+    python: `3.11`. torch: `2.11.0`. packages: all that is installed besides the wheel.
+    requirements: what its METADATA wants. origin: where the choice comes from, in words.
+    """
+
+    wheel: Path
+    python: str
+    torch: str
+    packages: tuple[Package, ...]
+    requirements: tuple[Requirement, ...]
+    origin: str
+
+
+def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> Subject:
+    """What a wheel's own lock says. ToolchainError where that is for another platform."""
+    check_platform(evidence)
+    _check_here(lock.toolchain)
+    requirements = requirements_of(evidence.metadata, lock.python)
+    packages = _needed(lock.toolchain, lock.toolchain.builds[0], requirements)
+    own = {canonicalize_name(package.name): package for package in packages}
+    own |= {canonicalize_name(package.name): package for package in lock.recipe.runtime}
+    return Subject(
+        wheel, lock.python, lock.torch, tuple(own.values()), requirements, "its own lock"
+    )
+
+
+def subject_of_toolchains(
+    wheel: Path, evidence: Evidence, toolchains: Sequence[Toolchain]
+) -> Subject:
+    """The build with the newest torch that fits the wheel; of several, this Python's or the newest.
+
+    Raises ToolchainError that says what the wheel wants and what there is.
+    """
+    check_platform(evidence)
+    served = [
+        (toolchain, build)
+        for toolchain in toolchains
+        if _is_here(toolchain)
+        for build in toolchain.builds
+    ]
+    fitting = [pair for pair in served if _fits(evidence, *pair)]
+    if not fitting:
+        raise _nothing_fits(evidence, served)
+    toolchain, build = max(fitting, key=lambda pair: _preference(pair[1]))
+    requirements = requirements_of(evidence.metadata, build.python)
+    packages = _needed(toolchain, build, requirements)
+    origin = f"toolchain {toolchain.name}"
+    return Subject(wheel, build.python, build.torch, packages, requirements, origin)
+
+
+def check_platform(evidence: Evidence) -> None:
+    """Raise ToolchainError unless this machine is one that the wheel's tags name."""
+    here = {*platform_tags(), "any"}
+    wanted = {tag.platform for tag in tags_of(evidence)}
+    if not wanted & here:
+        raise ToolchainError(
+            f"the wheel is for {', '.join(sorted(wanted))}, and this machine is {_here()}",
+            where=evidence.filename,
+            hint="try it on such a machine; what can be read in it is checked anywhere, without "
+            "--import and --gpu",
+        )
+
+
+def _check_here(toolchain: Toolchain) -> None:
+    if not _is_here(toolchain):
+        raise ToolchainError(
+            f"the wheel was built for {toolchain.platform}, and this machine is {_here()}"
+        )
+
+
+def _is_here(toolchain: Toolchain) -> bool:
+    return toolchain.platform == _here()
+
+
+def _here() -> str:
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def _fits(evidence: Evidence, toolchain: Toolchain, build: TorchBuild) -> bool:
+    return (
+        _runs_under(evidence, build.python)
+        and _has_its_cuda(evidence, toolchain)
+        and all(allows(one, _torch_of(build)) for one in _torch_wanted(evidence, build.python))
+    )
+
+
+def _runs_under(evidence: Evidence, python: str) -> bool:
+    """Whether a Python of this machine's kind installs a wheel with these tags."""
+    version = tuple(map(int, python.split(".")))
+    places = list(platform_tags())
+    known: set[Tag] = {*cpython_tags(version, platforms=places)}
+    known |= {*compatible_tags(version, f"cp{python.replace('.', '')}", places)}
+    names = {str(tag) for tag in known}
+    return any(f"{tag.python}-{tag.abi}-{tag.platform}" in names for tag in tags_of(evidence))
+
+
+def _has_its_cuda(evidence: Evidence, toolchain: Toolchain) -> bool:
+    """A library of another CUDA's major version is not there."""
+    wanted = cuda_versions(evidence)
+    return not wanted or toolchain.cuda.partition(".")[0] in wanted
+
+
+def _torch_wanted(evidence: Evidence, python: str) -> tuple[Requirement, ...]:
+    return named(requirements_of(evidence.metadata, python), _TORCH)
+
+
+def _torch_of(build: TorchBuild) -> str:
+    """With its local label where it has one: `2.1.1+cu121`."""
+    return next((p.version for p in build.packages if p.name == _TORCH), build.torch)
+
+
+def _needed(
+    toolchain: Toolchain, build: TorchBuild, requirements: Sequence[Requirement]
+) -> tuple[Package, ...]:
+    """torch and what it loads, and of the other pins those that the wheel asks for by name."""
+    asked = {canonicalize_name(one.name) for one in requirements}
+    return tuple(
+        package
+        for package in (*toolchain.packages, *build.packages)
+        if package.role == "runtime" or canonicalize_name(package.name) in asked
+    )
+
+
+def _preference(build: TorchBuild) -> tuple[Version, bool, int]:
+    minor = int(build.python.partition(".")[2])
+    return Version(build.torch), minor == sys.version_info.minor, minor
+
+
+def _nothing_fits(
+    evidence: Evidence, served: Sequence[tuple[Toolchain, TorchBuild]]
+) -> ToolchainError:
+    lines = (
+        f"Python {build.python}, torch {build.torch}, CUDA {toolchain.cuda} ({toolchain.name})"
+        for toolchain, build in served
+    )
+    return ToolchainError(
+        "no toolchain has what this wheel is for",
+        where=evidence.filename,
+        details=["it wants:", *(f"  {line}" for line in _wants(evidence)), "there is:"]
+        + [f"  {line}" for line in dict.fromkeys(lines)],
+        hint="a toolchain of yours that has it can be put into toolchains/: docs/toolchains.md",
+    )
+
+
+def _wants(evidence: Evidence) -> Iterator[str]:
+    tags = tags_of(evidence)
+    yield "Python " + ", ".join(sorted({tag.python for tag in tags}))
+    for version in sorted(cuda_versions(evidence)):
+        yield f"CUDA {version}"
+    newest = max((_minor_of(tag.python) for tag in tags), default=0)
+    yield from map(str, _torch_wanted(evidence, f"3.{newest}"))
+
+
+def _minor_of(python: str) -> int:
+    """11 for cp311."""
+    return int(python[3:]) if re.fullmatch(r"cp3\d{1,3}", python, re.ASCII) else 0

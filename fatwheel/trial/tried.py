@@ -1,0 +1,173 @@
+"""Tries a wheel on this machine: `invoke verify --import` and `--gpu`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from ..doctor.facts import GpuFacts
+from ..events import Emit, StepStarted
+from ..model import Recipe
+from ..provenance.buildlock import BuildLock
+from ..provenance.foreign import foreign, publishers
+from ..provenance.lockfile import FILE as LOCK_FILE
+from ..provenance.lockfile import read_lock
+from ..verify.evidence import Check, Evidence, Finding, note, warning
+from ..wheels.archive import open_wheel
+from . import environment, gpu
+from .environment import Clean, clean_environment
+from .gpu import load_all, take_out
+from .subject import Subject, named, subject_of_lock, subject_of_toolchains, top_modules
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are: folders of recipes and toolchains, the cache, and where to work.
+
+    work: gives a new folder on the cache's file system, and removes it.
+    """
+
+    kernels: Path
+    toolchains: Path
+    cache: Path
+    work: Callable[[], AbstractContextManager[Path]]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Checks "import" and "gpu", those that were asked for, and figures for the report."""
+
+    checks: tuple[Check, ...]
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Wheel:
+    """A wheel with what is known of how to try it."""
+
+    path: Path
+    evidence: Evidence
+    subject: Subject
+    modules: tuple[str, ...]
+    lock: BuildLock | None
+
+
+def try_import(path: Path, evidence: Evidence, places: Places, emit: Emit) -> Tried:
+    """Install a wheel in a clean environment and import its modules.
+
+    Raises ToolchainError where this machine cannot do that, VerifyError where the wheel cannot be
+    installed, FormatError for a damaged lock, and what fetching raises.
+    """
+    wheel = _known(path, evidence, places)
+    with places.work() as work, _installed(wheel, work, places, emit) as clean:
+        check, figures = _import(wheel, clean, emit)
+    return Tried((check,), {**figures, "gpu": None})
+
+
+def try_gpu(path: Path, evidence: Evidence, places: Places, facts: GpuFacts, emit: Emit) -> Tried:
+    """The same, and then run it on this machine's GPU. facts: what is known of that."""
+    gpu.check_machine(facts)
+    wheel = _known(path, evidence, places)
+    with places.work() as work, _installed(wheel, work, places, emit) as clean:
+        imported, figures = _import(wheel, clean, emit)
+        ran, gpu_figures = _gpu(wheel, clean, work, places, facts.driver, emit)
+    return Tried((imported, ran), {**figures, "gpu": gpu_figures})
+
+
+def _installed(
+    wheel: _Wheel, work: Path, places: Places, emit: Emit
+) -> AbstractContextManager[Clean]:
+    emit(StepStarted("clean environment", wheel.subject.origin))
+    return clean_environment(wheel.subject, work, places.cache, emit)
+
+
+def _import(wheel: _Wheel, clean: Clean, emit: Emit) -> tuple[Check, dict[str, Any]]:
+    emit(StepStarted("import", ", ".join(wheel.modules)))
+    trial = environment.try_modules(clean, wheel.modules)
+    findings = tuple(environment.import_findings(wheel.subject, clean, trial))
+    return Check("import", findings), _figures(wheel.subject, clean, trial)
+
+
+def _gpu(
+    wheel: _Wheel, clean: Clean, work: Path, places: Places, driver: str, emit: Emit
+) -> tuple[Check, dict[str, Any]]:
+    emit(StepStarted("load on the GPU"))
+    loading = load_all(clean, take_out(wheel.path, wheel.evidence, work))
+    trials = gpu.try_modes(clean, wheel.modules)
+    findings = list(gpu.gpu_findings(driver, loading, trials))
+    figures = gpu.figures_of(driver, loading, trials)
+    recipe = _recipe(wheel.lock, places.kernels)
+    script = recipe.verify if recipe else None
+    if script is None:
+        findings += _no_script(wheel.lock, recipe)
+        return Check("gpu", tuple(findings)), {**figures, "verify": None}
+    emit(StepStarted("verify.py", str(script)))
+    checked = gpu.run_script(clean, script)
+    findings += gpu.script_findings(checked)
+    return Check("gpu", tuple(findings)), {**figures, "verify": gpu.script_figures(checked)}
+
+
+def _recipe(lock: BuildLock | None, kernels: Path) -> Recipe | None:
+    """The recipe here that the wheel says it was built by: what runs is never the wheel's word."""
+    if lock is None or lock.recipe.name not in list_recipes(kernels):
+        return None
+    recipe = load_recipe(lock.recipe.name, kernels)
+    return recipe if recipe.project == lock.recipe.project else None
+
+
+def _no_script(lock: BuildLock | None, recipe: Recipe | None) -> Iterator[Finding]:
+    if lock is None:
+        yield note("it has no recipe: whether its results are right was not checked")
+    elif recipe is None:
+        yield warning(f"there is no recipe {lock.recipe.name} here: its results were not checked")
+    else:
+        yield warning(f"recipe {recipe.name} has no verify.py: its results were not checked")
+
+
+def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
+    """How to try a wheel: as its lock says, or as its METADATA allows."""
+    lock = _lock(path, evidence, places.kernels)
+    if lock is not None:
+        lock = foreign(lock, publishers(places.kernels, places.toolchains))
+        subject = subject_of_lock(path, evidence, lock)
+        return _Wheel(path, evidence, subject, lock.recipe.imports, lock)
+    toolchains = [
+        load_toolchain(name, places.toolchains) for name in list_toolchains(places.toolchains)
+    ]
+    subject = subject_of_toolchains(path, evidence, toolchains)
+    return _Wheel(path, evidence, subject, _own_modules(path, evidence, subject), None)
+
+
+def _lock(path: Path, evidence: Evidence, kernels: Path) -> BuildLock | None:
+    name = f"{evidence.dist_info}/{LOCK_FILE}"
+    if name not in evidence.files:
+        return None
+    with open_wheel(path) as wheel:
+        return read_lock(wheel.read(name), f"{path.name}, {LOCK_FILE}", kernels)
+
+
+def _own_modules(path: Path, evidence: Evidence, subject: Subject) -> tuple[str, ...]:
+    """Its modules; torch before them where it wants torch, as those who use it would import it."""
+    name = f"{evidence.dist_info}/top_level.txt"
+    listed = ""
+    if name in evidence.files:
+        with open_wheel(path) as wheel:
+            listed = wheel.read(name).decode("utf-8", "replace")
+    modules = top_modules(evidence.files.keys(), listed)
+    return ("torch", *modules) if named(subject.requirements, "torch") and modules else modules
+
+
+def _figures(subject: Subject, clean: Clean, trial: environment.Trial) -> dict[str, Any]:
+    """For the report: what it was tried with, and how its modules were imported."""
+    pinned = (one.version for one in subject.packages if one.name == "torch")
+    return {
+        "origin": subject.origin,
+        "python": clean.version,
+        "torch": trial.torch or next(pinned, ""),
+        "packages": [{"name": one.name, "version": one.version} for one in subject.packages],
+        "import": environment.figures_of(trial),
+    }

@@ -1,0 +1,223 @@
+"""What the store can answer of a build, and what is left to compile. Standard library only."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
+
+from ..errors import CompileError, FormatError, OutOfMemoryError
+from ..fatbin.container import Entry
+from ..fatbin.stitch import nvcc_order, stitch_object
+from ..fatbin.union import check_parity
+from ..model import Front, Job, Unit
+from ..storage.store import Store
+from .context import Context
+from .preprocess import HOST_PASS, Texts, pass_of
+from .slices import (
+    KilledForMemoryError,
+    absent_codes,
+    host_key,
+    load_slice,
+    missing,
+    preprocess_command,
+    run_job,
+    slice_key,
+)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """pending: the jobs for what the store lacks, without estimates. slices counts units × images,
+    hits those that are there. archlist_units must be compiled again because their text changes
+    with the list of architectures.
+    """
+
+    pending: tuple[Job, ...]
+    units: int
+    slices: int
+    hits: int
+    archlist_units: tuple[str, ...]
+
+    def to_wire(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look_up(
+    units: Sequence[Unit],
+    fronts_of: Callable[[Unit], Sequence[Front]],
+    context: Context,
+    threads: int,
+) -> Lookup:
+    """Ask the store for every slice and host object; what it lacks becomes jobs."""
+    store = context.store()
+    texts = Texts(context, store)
+    jobs = [job for unit in units for job in jobs_of(unit, fronts_of(unit))]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda job: look_up_text(texts, context, job), jobs))
+        # Side by side: all that the store answers with is read.
+        parts = list(pool.map(lambda job: missing(texts, context, store, job), jobs))
+    pending = tuple(part for part in parts if part)
+    slices = sum(len(job.front.codes) for job in jobs if job.front)
+    lacking = sum(len(job.front.codes) for job in pending if job.front)
+    again = _archlist_units(pending, texts, context)
+    return Lookup(pending, len(units), slices, slices - lacking, again)
+
+
+class UnitSlices(TypedDict):
+    """A unit's slices: sha256 in hex by image, None for what the store has not."""
+
+    name: str
+    slices: dict[str, str | None]
+
+
+# In the units' order: one source compiled in two ways is two units of one name.
+SliceDigests = list[UnitSlices]
+
+
+def slice_digests(units: Sequence[Unit], fronts: Sequence[Front], context: Context) -> SliceDigests:
+    """What the store holds of each CUDA unit."""
+    store = context.store()
+    texts = Texts(context, store)
+
+    def slices_of(unit: Unit) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for front in fronts:
+            text = texts.recorded(unit, pass_of(front))
+            for code in front.codes:
+                key = text and slice_key(context, unit, front, code, text)
+                found[code] = store.digest("slice", key) if key else None
+        return found
+
+    return [{"name": unit.name, "slices": slices_of(unit)} for unit in units if unit.kind == "cuda"]
+
+
+def _archlist_units(pending: Iterable[Job], texts: Texts, context: Context) -> tuple[str, ...]:
+    """Units whose slices are pending because their text changes with the list.
+
+    A job may be pending for its host object alone: that is no matter of the list.
+    """
+    names = [
+        job.unit.name
+        for job in pending
+        if texts.reads_archlist(job.unit, pass_of(job.front))
+        and absent_codes(texts, context, context.store(), job)
+    ]
+    return tuple(dict.fromkeys(names))
+
+
+# -- answers one compile command of the upstream build from the store ------------------------------
+
+
+def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
+    """All jobs of a unit: one per front, the first yields the host object too."""
+    if unit.kind == "c++":
+        return [Job(unit, None, host=True, memory=0, seconds=0)]
+    return [
+        Job(unit, front, host=index == 0, memory=0, seconds=0) for index, front in enumerate(fronts)
+    ]
+
+
+def look_up_text(texts: Texts, context: Context, job: Job) -> None:
+    """Make a job's texts known where the store may have their results and no record holds."""
+    passes = [pass_of(job.front)] + ([HOST_PASS] if job.host and job.front else [])
+    for pass_ in passes:
+        if texts.recorded(job.unit, pass_) is None and texts.seen(job.unit, pass_):
+            # A source that does not preprocess is reported when it is compiled.
+            with suppress(subprocess.CalledProcessError):
+                texts.preprocess(job.unit, pass_, preprocess_command(context, job))
+
+
+def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front]) -> bytes:
+    """The unit's finished object. Raises CompileError, StitchError or OutOfMemoryError."""
+    texts = Texts(context, store)
+    try:
+        found = _from_store(texts, context, store, unit, fronts)
+    except FormatError:
+        # Sound bytes, but no slice or no object: they are made again, or the error comes again.
+        _forget(texts, context, store, unit, fronts)
+        found = None
+    if found is None:
+        _compile(texts, context, store, unit, fronts)
+        found = _from_store(texts, context, store, unit, fronts)
+    if found is None:
+        raise CompileError(
+            "what was just compiled is not in the store",
+            where=unit.name,
+            hint="do sources or the store change while the build runs?",
+        )
+    return found
+
+
+def _from_store(
+    texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
+) -> bytes | None:
+    text = texts.recorded(unit, HOST_PASS)
+    host = store.get("host", host_key(context, unit, text)) if text else None
+    if host is None or unit.kind == "c++":
+        return host
+    entries: list[Entry] = []
+    abis: list[Any] = []
+    for front in fronts:
+        text = texts.recorded(unit, pass_of(front))
+        for code in front.codes:
+            if text is None:
+                return None
+            key = slice_key(context, unit, front, code, text)
+            data = store.get("slice", key)
+            if data is None:
+                return None
+            entries += load_slice(data)
+            abis.append(store.get_json("abi", key))
+    if not _agree(abis):
+        # Reads every image, and says which kernels differ and how.
+        check_parity(unit.name, entries)
+    return stitch_object(host, nvcc_order(entries))
+
+
+def _agree(abis: Sequence[Any]) -> bool:
+    """Whether slices are known to have the same kernels with the same parameters."""
+    names: set[str] = set()
+    layouts: set[str] = set()
+    for abi in abis:
+        match abi:
+            case {"names": str(name), "layouts": None | str() as layout}:
+                names.add(name)
+                layouts |= {layout} if layout else set()
+            case _:
+                return False
+    return len(names) <= 1 and len(layouts) <= 1
+
+
+def _forget(
+    texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
+) -> None:
+    """Make a unit's host object and slices absent."""
+    text = texts.recorded(unit, HOST_PASS)
+    if text:
+        store.remove("host", host_key(context, unit, text))
+    for front in fronts:
+        text = texts.recorded(unit, pass_of(front))
+        for code in front.codes if text else ():
+            store.remove("slice", slice_key(context, unit, front, code, text or ""))
+
+
+def _compile(
+    texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
+) -> None:
+    for job in jobs_of(unit, fronts):
+        look_up_text(texts, context, job)
+        wanted = missing(texts, context, store, job)
+        if wanted is None:
+            continue
+        try:
+            run_job(context, store, texts, wanted)
+        except KilledForMemoryError as error:
+            raise OutOfMemoryError(
+                f"the compiler was killed for memory at {error.rss / 2**30:.1f} GiB",
+                where=wanted.label,
+                hint="give the build more memory, or fewer --jobs",
+            ) from error

@@ -1,0 +1,118 @@
+"""What compiling needs to know besides the unit: tools, places, the list of architectures.
+
+A Context crosses process boundaries as JSON (`to_wire`, `context_from_wire`), so that a worker,
+the shim and the planner all compute the same keys. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..arch import Arch
+from ..model import Front, Job, Unit
+from ..storage.store import Branch, Store
+from .roots import job_variables
+from .view import Places, places_from_wire
+
+
+@dataclass(frozen=True)
+class Context:
+    """One build's compilers and places.
+
+    nvcc:        path as in a job's folder (placeholders), so that its own folders are seen
+                 through the view.
+    cxx:         the host compiler.
+    device_id:   digest of the CUDA compilers; host_id: of the host compiler.
+    seeded:      whether this nvcc has -frandom-seed (CUDA 12.9 and later).
+    archlist:    numbers for __CUDA_ARCH_LIST__, ascending: 800, 860.
+    environment: every variable that compilers see, but for those that a job adds.
+    scratch:     folder for the jobs' own folders.
+    store_scope: that of the build's entries in the store.
+    store_trunks: folders of stores that may only be read, beside store_root's.
+    """
+
+    nvcc: str
+    cxx: str
+    device_id: str
+    host_id: str
+    seeded: bool
+    archlist: tuple[int, ...]
+    places: Places
+    environment: tuple[tuple[str, str], ...]
+    scratch: str
+    store_root: str
+    store_limit: int
+    store_scope: str = ""
+    store_trunks: tuple[str, ...] = ()
+
+    def store(self) -> Store:
+        root = Path(self.store_root)
+        if self.store_trunks:
+            return Branch(root, [Path(trunk) for trunk in self.store_trunks], self.store_scope)
+        return Store(root, self.store_limit, self.store_scope)
+
+    def variables(self, folder: Path) -> dict[str, str]:
+        """What a compiler's environment is in a job's folder."""
+        return {**dict(self.environment), **job_variables(folder)}
+
+    def to_wire(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def archlist(fronts: Iterable[Front]) -> tuple[int, ...]:
+    """__CUDA_ARCH_LIST__ as one nvcc call with these fronts would define it: 800, 860."""
+    return tuple(sorted({front.virtual.number * 10 for front in fronts}))
+
+
+def context_from_wire(data: dict[str, Any]) -> Context:
+    return Context(
+        **{
+            **data,
+            "places": places_from_wire(data["places"]),
+            "archlist": tuple(data["archlist"]),
+            "environment": tuple((name, value) for name, value in data["environment"]),
+            "store_trunks": tuple(data["store_trunks"]),
+        }
+    )
+
+
+def fronts_from_wire(data: list[dict[str, Any]]) -> tuple[Front, ...]:
+    return tuple(Front(Arch(**front["virtual"]), tuple(front["codes"])) for front in data)
+
+
+def job_from_wire(data: dict[str, Any]) -> Job:
+    front = data["front"]
+    return Job(
+        unit=unit_from_wire(data["unit"]),
+        front=fronts_from_wire([front])[0] if front else None,
+        host=data["host"],
+        memory=data["memory"],
+        seconds=data["seconds"],
+    )
+
+
+def unit_from_wire(data: dict[str, Any]) -> Unit:
+    return Unit(
+        name=data["name"],
+        kind=data["kind"],
+        source=data["source"],
+        codegen=tuple(data["codegen"]),
+        preprocessor=tuple(data["preprocessor"]),
+    )
+
+
+def digest(*parts: Any) -> str:
+    """sha256 over the canonical JSON of parts: what every key in the store is."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(unit: Unit) -> str:
+    """A unit's identity: its command with placeholders, wherever it was captured."""
+    return digest("unit", dataclasses.asdict(unit))

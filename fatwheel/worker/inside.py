@@ -1,0 +1,211 @@
+"""What runs inside a build container: capture, the jobs of a shard, or assembling.
+
+In: one JSON line that says which, and of what (`Message`); for a shard then its jobs. Out: for a
+shard what `worker.shard` says, else one line {"outcome": "made", …} or {"outcome": "failed", …}.
+When the input ends everything in the container ends. The image's own description says where its
+Python, CUDA and host compiler are.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..model import Environment, Front, Host
+from .context import fronts_from_wire, unit_from_wire
+from .processes import end_group, lead_group
+from .shard import Answers, log, outcome_of, serve
+from .upstream import Project
+from .workshop import Order, laid_out, upstream_of
+
+PROJECT, CAPTURED = "project", "captured"  # folders among the sources, by what made them
+LEARNED = "learned"  # there too: the branch that capture wrote, for the rest of the build
+BRANCH, WHEEL, SOURCES = "store", "wheel", "sources"  # folders among what comes in
+CAPTURE, SHARD, ASSEMBLE = "capture", "shard", "assemble"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a container is asked for; all paths are those inside.
+
+    project:     root is its folder's name below `sources`/project.
+    compiler_id: digest of the toolchain's CUDA compilers.
+    scope:       of the build's entries in the store.
+    units:       of an earlier capture, for assembling.
+    trunk:       '' or the folder of one more store that may only be read, behind `store`.
+    """
+
+    task: str
+    name: str
+    project: Project
+    fronts: tuple[Front, ...]
+    units: tuple[dict[str, Any], ...]
+    compiler_id: str
+    scope: str
+    seeded: bool
+    threads: int
+    description: str
+    sources: str
+    store: str
+    incoming: str
+    work: str
+    trunk: str = ""
+
+    def to_line(self) -> str:
+        data = asdict(self)
+        data["project"]["root"] = self.project.root.as_posix()
+        return json.dumps(data) + "\n"
+
+
+def message_from_line(line: str) -> Message:
+    data = json.loads(line)
+    project = data["project"]
+    return Message(
+        **{
+            **data,
+            "project": Project(
+                root=Path(project["root"]),
+                backend=project["backend"],
+                backend_paths=tuple(project["backend_paths"]),
+                variables=tuple((name, value) for name, value in project["variables"]),
+                epoch=project["epoch"],
+                stub_commands=tuple(project["stub_commands"]),
+            ),
+            "fronts": fronts_from_wire(data["fronts"]),
+            "units": tuple(data["units"]),
+        }
+    )
+
+
+def main() -> None:
+    """The container's entry point."""
+    lead_group()
+    message = message_from_line(sys.stdin.readline())
+    answer = Answers()
+    if message.task == SHARD:
+        _serve(message, answer)
+    else:
+        watch = threading.Thread(target=_end_with_input, daemon=True)
+        watch.start()
+        work = {CAPTURE: _capture, ASSEMBLE: _assemble}[message.task]
+        answer(outcome_of(lambda: work(message), message.task))
+        watch.join()  # the build ends this container when it has heard
+    end_group()
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1 << 16):
+        pass
+    end_group()
+
+
+def _capture(message: Message) -> dict[str, Any]:
+    """Units, what the store answers of them, and a copy of their sources for the others."""
+    order = _order(message, with_project=True)
+    log("capture: upstream's build begins")
+    upstream = upstream_of(order)
+    units = upstream.capture()
+    log(f"capture: {len(units)} units")
+    with laid_out(order, order.project.root) as workshop:
+        shutil.copytree(workshop.places.source, Path(message.incoming, SOURCES))
+        lookup = workshop.look_up(units, message.fronts, message.threads)
+    log(f"capture: {len(lookup.pending)} jobs are left to do")
+    return {
+        "outcome": "made",
+        "units": [asdict(unit) for unit in units],
+        "lookup": lookup.to_wire(),
+        "host": asdict(_host(message)),
+    }
+
+
+def _host(message: Message) -> Host:
+    described = _described(message)
+    python = described["environment"]["python_version"]
+    return Host(described["compiler"], described["host_id"], python)
+
+
+def _serve(message: Message, answer: Answers) -> None:
+    def until_the_end() -> dict[str, Any]:
+        order = _order(message, with_project=False)
+        with laid_out(order, Path(message.sources, CAPTURED)) as workshop:
+            serve(workshop.context(message.fronts), sys.stdin, answer)
+        return {"outcome": "made"}
+
+    outcome = outcome_of(until_the_end, message.task)
+    if outcome["outcome"] == "failed":
+        answer({"id": None, **outcome})
+        sys.stdin.read()
+
+
+def _assemble(message: Message) -> dict[str, Any]:
+    """Upstream's wheel, among what comes in, and the digests of the slices in it."""
+    order = _order(message, with_project=True)
+    units = [unit_from_wire(unit) for unit in message.units]
+    log("assemble: upstream's build begins")
+    with laid_out(order, Path(message.sources, CAPTURED)) as workshop:
+        wheel = upstream_of(order).assemble(workshop.context(message.fronts), message.fronts)
+        digests = workshop.slice_digests(units, message.fronts)
+    target = Path(message.incoming, WHEEL, wheel.name)
+    target.parent.mkdir()
+    shutil.copyfile(wheel, target)
+    log(f"assemble: {wheel.name}")
+    return {"outcome": "made", "wheel": wheel.name, "slices": digests}
+
+
+def _order(message: Message, *, with_project: bool) -> Order:
+    described = _described(message)
+    found = described["environment"]
+    folders = {name: Path(found[name]) for name in _FOLDERS}
+    environment = Environment(
+        **folders,
+        python_version=found["python_version"],
+        torch=found["torch"],
+        compiler_id=message.compiler_id,
+    )
+    os.environ.update(described["variables"])
+    work = Path(message.work)
+    project = message.project
+    if with_project:
+        project = _copied(message, work / PROJECT)
+    return Order(
+        name=message.name,
+        project=project,
+        environment=environment,
+        cxx=described["cxx"],
+        host_id=described["host_id"],
+        python=sys.executable,
+        seeded=message.seeded,
+        variables=tuple(described["variables"].items()),
+        store_root=str(Path(message.incoming, BRANCH)),
+        store_limit=sys.maxsize,
+        store_scope=message.scope,
+        store_trunks=(
+            str(Path(message.sources, LEARNED)),
+            *filter(None, (message.store, message.trunk)),
+        ),
+        work=str(work),
+        refuge=str(work / "refuge"),
+    )
+
+
+def _described(message: Message) -> dict[str, Any]:
+    """What the image says of itself."""
+    described: dict[str, Any] = json.loads(Path(message.description).read_text(encoding="utf-8"))
+    return described
+
+
+_FOLDERS = ("root", "python", "site", "cuda_home", "include")
+
+
+def _copied(message: Message, folder: Path) -> Project:
+    """The project in a folder that its build may write into."""
+    shutil.copytree(Path(message.sources, PROJECT), folder, symlinks=True)
+    return message.project.at(folder / message.project.root)

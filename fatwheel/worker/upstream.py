@@ -1,0 +1,252 @@
+"""Runs the upstream build with stand-ins for nvcc and g++: first to capture, then to assemble.
+
+The project's own back end runs unpatched in the environment's Python. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..compilers.hosts import family_of
+from ..errors import StoreError, ToolchainError, UpstreamError
+from ..model import Environment, Front, Unit
+from . import backend as backend_script
+from .context import Context, unit_from_wire
+from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
+from .roots import NVCC, remove_tree
+from .shim import SETTINGS, settings_text, write_program, write_shims
+from .view import Marks
+
+_TAIL = 40  # lines of upstream's output that an error shows
+
+
+@dataclass(frozen=True)
+class Project:
+    """An unpacked source tree that upstream's build may write into.
+
+    backend and backend_paths are those of pyproject.toml's [build-system] (PEP 517).
+    variables: the recipe's [environment]. epoch: seconds, for SOURCE_DATE_EPOCH.
+    stub_commands: programs that the build calls without need; it finds ones that do nothing.
+    """
+
+    root: Path
+    backend: str
+    backend_paths: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...]
+    epoch: int
+    stub_commands: tuple[str, ...] = ()
+
+    def at(self, root: Path) -> Project:
+        """The same project in another place."""
+        return replace(self, root=root)
+
+
+class Upstream:
+    """One project's build in one environment, in a work folder that is the build's own.
+
+    Every run starts from the project as it was at first: stale objects can lie anywhere in it.
+    """
+
+    def __init__(
+        self, project: Project, environment: Environment, cxx: str, work: Path, python: str
+    ) -> None:
+        """cxx: the host compiler; python: the interpreter that runs the stand-ins."""
+        self.project = project
+        self.environment = environment
+        self.cxx = cxx
+        self.work = work
+        work.mkdir(parents=True, exist_ok=True)
+        self._pristine = work / "pristine"
+        _copy_tree(project.root, self._pristine)
+        self._python = python
+        self._cuda_home, self._compilers = write_shims(
+            work / "shims", python, environment.cuda_home, environment.site
+        )
+
+    @property
+    def marks(self) -> Marks:
+        """The folders that captured commands must not name."""
+        folders = (
+            (self.project.root, "src"),
+            (self._cuda_home, "cuda"),
+            (self.environment.cuda_home, "cuda"),
+            (self.environment.site, "site"),
+            (self.environment.root, "env"),
+            (self.environment.include, "python"),
+        )
+        found: dict[str, str] = {}
+        for folder, name in folders:
+            found.setdefault(str(folder), name)
+            found.setdefault(os.path.realpath(folder), name)
+        return tuple(found.items())
+
+    def _libraries(self) -> list[str]:
+        """Where the Python's own library lies, if that is not a folder of the system."""
+        prefix = Path(os.path.realpath(self.environment.include)).parent.parent
+        return [] if prefix == Path("/usr") else [str(prefix / "lib"), str(prefix / "lib64")]
+
+    def capture(self) -> tuple[Unit, ...]:
+        """The units of the build, by name. Raises UpstreamError where it fails or has none."""
+        records = self.work / "records"
+        shutil.rmtree(records, ignore_errors=True)
+        records.mkdir()
+        self._run("capture", records=str(records), empty_object=str(self._empty_object()))
+        found = [json.loads(path.read_text()) for path in sorted(records.iterdir())]
+        units = tuple(
+            sorted((unit_from_wire(record["unit"]) for record in found), key=lambda u: u.name)
+        )
+        linked_later = [
+            f"{record['unit']['name']}: {record['unsupported']}"
+            for record in found
+            if record["unsupported"]
+        ]
+        if linked_later:
+            raise UpstreamError(
+                "device code that is linked again later is not supported yet",
+                where=self.project.root.name,
+                details=sorted(linked_later),
+                hint="can the project be built without separate compilation?",
+            )
+        if not any(unit.kind == "cuda" for unit in units):
+            raise UpstreamError(
+                "this project's build compiles no CUDA unit",
+                where=str(self.project.root.name),
+                hint="does its setup.py need a variable to build CUDA code "
+                "([environment] in the recipe, for example FORCE_CUDA)?",
+            )
+        return units
+
+    def assemble(self, context: Context, fronts: Sequence[Front]) -> Path:
+        """The wheel that upstream's build makes when every compile is answered from the store."""
+        return self._run(
+            "assemble", context=context.to_wire(), fronts=[asdict(front) for front in fronts]
+        )
+
+    def _run(self, mode: str, **settings: Any) -> Path:
+        settings_file = self.work / f"{mode}.json"
+        nvcc = self.environment.cuda_home / "bin" / NVCC
+        settings_file.write_text(
+            settings_text(
+                mode=mode, root=self.project.root, marks=self.marks,
+                libraries=self._libraries(), nvcc=nvcc, cxx=self.cxx,
+                variables=real_compilers_variables(), **settings,
+            )
+        )  # fmt: skip
+        # What an earlier run built must not be taken for up to date.
+        remove_tree(self.project.root)
+        _copy_tree(self._pristine, self.project.root)
+        out = self.work / f"{mode}-wheel"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        log = self.work / f"{mode}.log"
+        command = [
+            str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
+            self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
+        ]  # fmt: skip
+        returncode = run_group(command, self._variables(mode, settings_file), log)
+        name = out / "name"
+        if returncode != 0 or not name.is_file():
+            said = _telling_lines(log.read_text(errors="replace"))
+            raise UpstreamError(
+                f"the project's own build {_ending(returncode)}",
+                where=f"{self.project.root.name}, {mode}",
+                details=said or ["it printed nothing"],
+                hint="above are the last lines of its output, without Python's tracebacks"
+                if said
+                else None,
+            )
+        return out / name.read_text()
+
+    def _variables(self, mode: str, settings_file: Path) -> dict[str, str]:
+        tools = [self._stubs(), self._cuda_home / "bin", self.environment.python.parent]
+        return {
+            **upstreams_variables(mode, tools, self._compilers),
+            "HOME": str(self._empty_home()),
+            "CUDA_HOME": str(self._cuda_home),
+            "CUDA_PATH": str(self._cuda_home),
+            # torch would look for a GPU otherwise; the flags it makes of this are dropped.
+            "TORCH_CUDA_ARCH_LIST": "8.0",
+            "MAX_JOBS": str(os.cpu_count() or 1),
+            "LC_ALL": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SOURCE_DATE_EPOCH": str(self.project.epoch),
+            SETTINGS: str(settings_file),
+            **dict(self.project.variables),
+        }
+
+    def _empty_home(self) -> Path:
+        """A home without settings: setuptools and others read some there."""
+        folder = self.work / "home"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _stubs(self) -> Path:
+        folder = self.work / "stubs"
+        folder.mkdir(exist_ok=True)
+        for name in self.project.stub_commands:
+            write_program(folder, name, self._python, self.environment.site, "pass")
+        return folder
+
+    def _empty_object(self) -> Path:
+        """An object without content, so that upstream's link step succeeds while capturing."""
+        path = self.work / "empty.o"
+        source = self.work / "empty.cpp"
+        source.write_text("")
+        family = family_of(self.cxx)
+        command = [*family.compile(self.cxx, (), str(source)), *family.output(str(path))]
+        # None of the user's variables: compilers see none later on either.
+        done = subprocess.run(
+            command, env=bare_variables(), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, errors="replace", check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise ToolchainError(
+                "the C++ compiler does not even compile an empty file",
+                where=self.cxx,
+                details=(done.stdout + done.stderr).splitlines()[-_TAIL:],
+                hint="name another one: CXX=/path/to/g++",
+            )
+        return path
+
+
+def _ending(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"failed (exit code {returncode})" if returncode else "ended without making a wheel"
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, symlinks=True)
+    except shutil.Error as error:
+        # One entry for each file that could not be copied: (source, target, why).
+        raise StoreError(
+            f"the project's sources cannot be copied: {error.args[0][0][2]}",
+            where=str(target),
+            hint="make room, or choose another folder: FATWHEEL_CACHE=/big/disk",
+        ) from error
+
+
+def _telling_lines(log: str) -> list[str]:
+    """The end of a log without Python's tracebacks, which hide what a compiler said."""
+    lines: list[str] = []
+    in_frame = False
+    for line in log.splitlines():
+        if re.match(r'\s*File "', line):
+            in_frame = True
+        elif line.strip() == "Traceback (most recent call last):":
+            in_frame = False
+        elif not (in_frame and line.startswith("    ")):
+            in_frame = False
+            lines.append(line)
+    return lines[-_TAIL:]

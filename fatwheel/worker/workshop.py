@@ -1,0 +1,146 @@
+"""One target's sources and compilers, ready where they are: on this machine or in a container.
+
+An Order says what is there. Its upstream build captures the units and assembles the wheel; in
+between, `laid_out` shows the sources to compilers at the path where they always are.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import StoreError
+from ..model import Environment, Front, Unit
+from .assemble import Lookup, SliceDigests, look_up, slice_digests
+from .context import Context, archlist, digest
+from .processes import bare_variables
+from .roots import NVCC, Root, choose_root
+from .upstream import Project, Upstream
+from .view import Places, compiler_files, shared_sources
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a workshop is made of.
+
+    name:        of the project's folder in the view, `flash-attn-2.3.6`.
+    project:     its root may be written into.
+    cxx:         the host compiler; host_id: the digest of what it is made of.
+    python:      the interpreter that runs the stand-ins for compilers.
+    seeded:      whether nvcc has -frandom-seed.
+    variables:   what compilers need besides PATH, LC_ALL and SOURCE_DATE_EPOCH.
+    store_scope: of the entries that the build reads and writes.
+    store_trunks: folders of stores that may only be read (see `branch`).
+    work:        a folder of the workshop's own.
+    refuge:      a folder of the user's own, made where sources cannot lie at the fixed path.
+    """
+
+    name: str
+    project: Project
+    environment: Environment
+    cxx: str
+    host_id: str
+    python: str
+    seeded: bool
+    variables: tuple[tuple[str, str], ...]
+    store_root: str
+    store_limit: int
+    store_scope: str
+    store_trunks: tuple[str, ...]
+    work: str
+    refuge: str
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """An order, and the places where compilers see what belongs to it.
+
+    note: '' or what the user must know of wheels made here.
+    """
+
+    order: Order
+    places: Places
+    note: str = ""
+
+    def context(self, fronts: Sequence[Front]) -> Context:
+        """The compile context for these fronts: they decide __CUDA_ARCH_LIST__."""
+        order = self.order
+        scratch = Path(order.work, "scratch")
+        scratch.mkdir(parents=True, exist_ok=True)
+        return Context(
+            nvcc=os.path.join("@cuda@", "bin", NVCC),
+            cxx=order.cxx,
+            device_id=order.environment.compiler_id,
+            host_id=order.host_id,
+            seeded=order.seeded,
+            archlist=archlist(fronts),
+            places=self.places,
+            environment=(
+                *bare_variables().items(),
+                ("SOURCE_DATE_EPOCH", str(order.project.epoch)),
+                *order.variables,
+            ),
+            scratch=str(scratch),
+            store_root=order.store_root,
+            store_limit=order.store_limit,
+            store_scope=order.store_scope,
+            store_trunks=order.store_trunks,
+        )
+
+    def look_up(self, units: Sequence[Unit], fronts: Sequence[Front], threads: int) -> Lookup:
+        """What the store answers; the rest as jobs."""
+        return look_up(units, lambda unit: fronts, self.context(fronts), threads)
+
+    def slice_digests(self, units: Sequence[Unit], fronts: Sequence[Front]) -> SliceDigests:
+        """sha256 of every slice that the store has of these units."""
+        return slice_digests(units, fronts, self.context(fronts))
+
+
+def upstream_of(order: Order) -> Upstream:
+    """The project's own build, in the order's work folder."""
+    work = Path(order.work, "upstream")
+    return Upstream(order.project, order.environment, order.cxx, work, order.python)
+
+
+@contextmanager
+def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
+    """Show the sources below `origin` in the view until the block ends.
+
+    origin is the project's folder after capture, or a copy of the view made then. Raises
+    StoreError where the view cannot be made.
+    """
+    files = compiler_files(origin)
+    environment = order.environment
+    links = (
+        ("site", str(environment.site)),
+        ("env", str(environment.root)),
+        ("cuda", str(environment.cuda_home)),
+        ("python", str(environment.include)),
+    )
+    root = _root(order, links)
+    with shared_sources(root.folder, order.name, origin, files) as source:
+        places = Places(
+            source=root.seen(source),
+            links=links,
+            listing=digest(sorted(files)),
+            files=tuple(sorted(files.items())),
+            cover=root.cover,
+        )
+        yield Workshop(order, places, root.note)
+
+
+def _root(order: Order, links: tuple[tuple[str, str], ...]) -> Root:
+    variables = {**bare_variables(), **dict(order.variables)}
+    programs = [order.cxx, *filter(None, variables["PATH"].split(os.pathsep))]
+    needed = [order.work, *programs, *(folder for _, folder in links)]
+    try:
+        return choose_root(Path(order.refuge), needed)
+    except OSError as error:
+        raise StoreError(
+            f"there is no place for the project's sources: {error.strerror}", where=order.refuge
+        ) from error

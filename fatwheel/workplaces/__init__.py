@@ -1,1 +1,0 @@
-"""Where a target is built: on this machine, or in containers of an image."""

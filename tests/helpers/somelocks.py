@@ -1,0 +1,79 @@
+"""Locks of real toolchains and recipes for tests, and what is to be seen in them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from fatwheel.arch import ArchRequest, parse_arch
+from fatwheel.config.load import list_toolchains, load_recipe, load_toolchain
+from fatwheel.model import (
+    Base,
+    Containers,
+    Download,
+    Host,
+    Interpreter,
+    Msvc,
+    Package,
+    Recipe,
+    Source,
+    Target,
+    Toolchain,
+    TorchBuild,
+)
+from fatwheel.provenance.buildlock import BuildLock, lock_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLCHAINS = list_toolchains(ROOT / "toolchains")
+LINUX, WINDOWS = "linux-cuda13.0", "windows-msvc17.8-cuda12.3"
+GXX = Host("g++ 12.2.0", "c0" * 32, "3.11.7")
+CL = Host("cl 19.38.33130", "c1" * 32, "3.11.9")
+
+
+@lru_cache
+def some_lock(toolchain: str = LINUX, kernel: str = "causal-conv1d") -> BuildLock:
+    """That of a build of this recipe for the toolchain's default torch and its first Python."""
+    chain = load_toolchain(toolchain, ROOT / "toolchains")
+    build = next(one for one in chain.builds if one.torch == chain.default_torch)
+    recipe = load_recipe(kernel, ROOT / "kernels")
+    archs = (ArchRequest(parse_arch("80")),)
+    target = Target(recipe, chain, build.python, build.torch, archs)
+    return lock_of(target, CL if chain.msvc else GXX)
+
+
+def _wheel(name: str, version: str, digit: str, role: str = "runtime") -> Package:
+    file = f"{name}-{version}-py3-none-any.whl"
+    return Package(name, version, file, 5, digit * 64, role, f"https://host/{file}")
+
+
+def _download(name: str, digit: str) -> Download:
+    return Download(
+        name, "1.2.3", f"https://host/a/{name}-1.2.3.zip", f"{name}-1.2.3.zip", 9, digit * 64
+    )
+
+
+def full_lock(folder: bool = False) -> BuildLock:
+    """A lock in which nothing is empty, which a real one cannot be."""
+    sdist = Package(
+        "demo", "1.0", "demo-1.0.tar.gz", 7, "5" * 64, "source", "https://host/demo-1.0.tar.gz"
+    )
+    where = Path("kernels/demo")
+    recipe = Recipe(
+        name="demo", project="demo", version="1.0", archs=(), memory=1, seconds=1.0, costs=(),
+        source=Source(folder=where / "src") if folder else Source(package=sdist),
+        environment={"FORCE_CUDA": "1"}, imports=("demo.ops",), stub_commands=("git",),
+        runtime=(_wheel("einops", "0.8.2", "1"),), epoch=1_700_000_000, folder=where,
+        digest="2" * 64, subdirectory="python/demo",
+    )  # fmt: skip
+    toolchain = Toolchain(
+        name="tools", platform="win-amd64", cuda="12.3", nvcc="12.3.107", digest="3" * 64,
+        archs=(parse_arch("80"), parse_arch("90a")), gcc=(9, 13), default_torch="2.1.0",
+        packages=(_wheel("ninja", "1.0", "4", "build"),),
+        builds=(TorchBuild("2.1.0", "3.11", (_wheel("torch", "2.1.0+cu121", "6"),)),),
+        cuda_files=(_download("cuda_nvcc", "7"),),
+        interpreters=(Interpreter("3.11", _download("cpython", "8")),),
+        msvc=Msvc("17.8.2", "19.38.33130", "14.38", ("A.B",), _download("vs_buildtools", "9")),
+        containers=Containers("windows", 20348, (Base("a/b:c", f"sha256:{'a' * 64}", ("3.11",)),)),
+    )  # fmt: skip
+    host = Host("g++ 12.2.0", "b" * 64, "3.11.7")
+    return BuildLock(recipe, "5" * 64, toolchain, "3.11", "2.1.0", host, "0.1.0")

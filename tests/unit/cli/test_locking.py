@@ -1,0 +1,107 @@
+"""The task `lock`: its arguments, its results, its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from invoke.collection import Collection
+
+from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
+
+from ...helpers.commandline import exit_code_of, load_tasks
+from ...helpers.publishers import (
+    DIGEST,
+    NINJA_FILE,
+    PYTHON,
+    PYTHON_FILE,
+    Publishers,
+    configure,
+    pinned,
+    sha256,
+)
+from ...helpers.webserver import Server
+
+COLLECTION = Collection.from_module(load_tasks())
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publishers]:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("fatwheel.pipeline.resolve.TOOLCHAINS", tmp_path)
+    with Server() as server:
+        configure(monkeypatch, server)
+        yield Publishers(server, tmp_path)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    return lambda *arguments: exit_code_of(COLLECTION, ("lock", *arguments), monkeypatch)
+
+
+def test_a_toolchain_is_filled_in_and_the_table_says_so(
+    world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.write(torch=pinned("torch"), nvcc=pinned("nvcc"), cudart=pinned("cudart"))
+    assert run("--toolchain", "demo") == 0
+    told = capfd.readouterr().out
+    assert told.startswith("demo: 6 pins: 4 as published, 2 filled in\n")
+    assert f"digest {DIGEST}" in told
+    assert "its sha256 is published nowhere: fetched once to find out" in told
+    assert told.endswith(f"written to {world.file}\n")
+    # Where builds of images keep their files: what was fetched is not fetched again.
+    assert (world.folder / "cache" / "image-files" / sha256(PYTHON) / PYTHON_FILE).is_file()
+    assert run("--toolchain", "demo") == 0
+    assert capfd.readouterr().out == "demo: 6 pins: 6 as published\n"
+
+
+def test_without_a_name_all_toolchains_are_checked(
+    world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = world.write_locked()
+    (world.folder / "other.toml").write_text(text.replace('name = "demo"', 'name = "other"'))
+    assert run("--check", "--json") == 0
+    document = json.loads(capfd.readouterr().out)
+    assert [item["toolchain"] for item in document["toolchains"]] == ["demo", "other"]
+    assert [item["count"]["right"] for item in document["toolchains"]] == [6, 6]
+
+
+def test_check_changes_nothing(world: Publishers, run: Callable[..., int]) -> None:
+    before = world.write()
+    assert run("--check") == 0
+    assert world.file.read_text() == before
+
+
+def test_what_moved_ends_with_its_exit_code_after_the_report(
+    world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.write_locked()
+    world.publish_image(f"sha256:{'e' * 64}")
+    assert run() == HashMismatchError.exit_code
+    captured = capfd.readouterr()
+    [row] = [line for line in captured.out.splitlines() if line.startswith(world.image)]
+    assert f"digest {DIGEST}" in row
+    assert f"digest sha256:{'e' * 64}" in row
+    assert "error: what is published is not what is pinned" in captured.err
+    assert run("--json") == HashMismatchError.exit_code
+    assert json.loads(capfd.readouterr().out)["toolchains"][0]["count"]["moved"] == 1
+
+
+def test_what_was_not_reached_ends_with_its_exit_code(
+    world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.write_locked()
+    del world.server.answers["/simple/ninja/"]
+    assert run() == FetchError.exit_code
+    captured = capfd.readouterr()
+    assert NINJA_FILE in captured.out
+    assert "no such package here: 404 Not Found" in captured.err
+
+
+def test_a_toolchain_that_is_none(world: Publishers, run: Callable[..., int]) -> None:
+    world.write()
+    assert run("--toolchain", "dmo") == UsageError.exit_code
+    world.file.write_text("name = 1")
+    assert run() == ConfigError.exit_code

@@ -1,0 +1,51 @@
+"""Plans as people read them, as snapshots (see test_ui)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fatwheel.cli.plans import show_plan_document
+from fatwheel.pipeline.preview import PlanDocument
+
+from ...helpers.plandocuments import EVERY, LINUX, WINDOWS
+from .test_ui import check_snapshot
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+
+
+def shown(plan: PlanDocument, capsys: pytest.CaptureFixture[str]) -> str:
+    show_plan_document(plan)
+    printed = capsys.readouterr()
+    assert printed.err == "", "a plan is a result: all of it goes to stdout"
+    return printed.out
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_plans(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_snapshot(f"plan-document-{name}", shown(EVERY[name], capsys))
+
+
+def test_every_command_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that a line can be copied; those for which nothing will run have none."""
+    lines = {line.strip() for line in shown(WINDOWS, capsys).splitlines()}
+    commands = [image.command for image in WINDOWS.images]
+    commands += [group.command for group in WINDOWS.containers if group.most]
+    assert [command for command in commands if command not in lines] == []
+    assert sum(line.startswith("docker ") for line in lines) == len(set(commands))
+
+
+def test_a_plan_with_nothing_to_lock_does_not_speak_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "lock" not in shown(LINUX, capsys)
+    assert "invoke lock --toolchain windows-msvc17.8-cuda12.3" in shown(WINDOWS, capsys)
+
+
+def test_tags_that_will_be_others_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "FATWHEEL_BASES" in shown(LINUX, capsys)
+    assert "FATWHEEL_BASES" not in shown(replace(LINUX, final_tags=True), capsys)

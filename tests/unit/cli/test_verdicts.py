@@ -1,0 +1,140 @@
+"""How reports of inspect and verify look, on terminals and elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fatwheel.cli import results
+from fatwheel.cli.results import show_inspection, show_verification
+
+from ...helpers.schemas import schema_of
+from .test_ui import HOSTILE, INSPECTION, check_snapshot, narrow
+
+assert narrow  # a fixture
+
+LONG = "_Z25flash_bwd_dot_do_o_kernelILb1E23Flash_bwd_kernel_traitsILi128ELi64ELi128EEEv16params"
+UNITS: dict[str, Any] = {
+    **INSPECTION,
+    "binaries": [
+        {
+            **INSPECTION["binaries"][0],
+            "units": [
+                {
+                    "container": 0,
+                    "kernels": [LONG, "scale"],
+                    "images": [
+                        {"kind": "elf", "arch": "sm_86", "bytes": 40_960, "compression": "zstd"},
+                        {"kind": "ptx", "arch": "compute_86", "bytes": 900, "compression": ""},
+                    ],
+                },
+                {
+                    "container": None,
+                    "kernels": ["scale"],
+                    "images": [
+                        {"kind": "elf", "arch": "sm_86", "bytes": 40_960, "compression": "lz4"}
+                    ],
+                },
+            ],
+        }
+    ],
+}
+
+
+def finding(severity: str, what: str, where: str | None = None, *details: str) -> dict[str, Any]:
+    return {"severity": severity, "where": where, "what": what, "details": list(details)}
+
+
+VERIFICATION: dict[str, Any] = {
+    **{key: INSPECTION[key] for key in ("file", "wheel", "coverage")},
+    "ok": False,
+    "checks": [
+        {
+            "name": "record",
+            "result": "wrong",
+            "findings": [
+                *(finding("wrong", "it is not in RECORD", f"a/{n}.py") for n in range(22)),
+                finding("warning", "RECORD has no size of it", "a/b.py"),
+            ],
+        },
+        {
+            "name": "imports",
+            "result": "ok",
+            "findings": [finding("note", "it needs 1 library", "a/_C.so", "system: libc.so.6")],
+        },
+        {
+            "name": "parity",
+            "result": "wrong",
+            "findings": [
+                finding(
+                    "wrong",
+                    "sm_80 and sm_90 do not have the same kernels",
+                    "a/_C.so, container 3",
+                    *(f"only in sm_80: {n}" for n in range(13)),
+                )
+            ],
+        },
+        {
+            "name": "coverage",
+            "result": "warning",
+            "findings": [finding("warning", "there is no device code in this wheel")],
+        },
+        {"name": "names", "result": "ok", "findings": []},
+    ],
+    "binaries": [],
+}
+
+
+def test_units(capsys: pytest.CaptureFixture[str]) -> None:
+    show_inspection(UNITS)
+    check_snapshot("inspection-units", capsys.readouterr().out)
+
+
+def test_a_narrow_terminal_cuts_names_of_kernels_and_nothing_else(
+    narrow: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_inspection(UNITS)
+    shown = capsys.readouterr().out
+    check_snapshot("inspection-units-narrow", shown)
+    assert LONG not in shown
+    assert f"{LONG[:70]}" in shown
+    assert "compute_86 (900 B)" in shown
+
+
+def test_plain_output_cuts_no_names(capsys: pytest.CaptureFixture[str]) -> None:
+    unit = {**UNITS["binaries"][0]["units"][0], "kernels": ["_Z" + "x" * 20_000]}
+    binary = {**UNITS["binaries"][0], "units": [unit]}
+    show_inspection({**UNITS, "binaries": [binary]})
+    assert "\n    _Z" + "x" * 20_000 + "\n" in capsys.readouterr().out
+
+
+def test_verification(capsys: pytest.CaptureFixture[str]) -> None:
+    show_verification(VERIFICATION)
+    check_snapshot("verification", capsys.readouterr().out)
+
+
+def test_verification_on_a_narrow_terminal(
+    narrow: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_verification(VERIFICATION)
+    check_snapshot("verification-narrow", capsys.readouterr().out)
+
+
+def test_text_from_a_wheel_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    check = {"name": "names", "result": "wrong"}
+    findings = [finding("wrong", HOSTILE, HOSTILE, HOSTILE)]
+    show_verification({**VERIFICATION, "checks": [{**check, "findings": findings}]})
+    unit = {**UNITS["binaries"][0]["units"][0], "kernels": [HOSTILE]}
+    show_inspection({**UNITS, "binaries": [{**UNITS["binaries"][0], "units": [unit]}]})
+    shown = capsys.readouterr().out
+    assert {char for char in shown if not char.isprintable()} == {"\n"}
+    assert shown.count("evil\\x1b[31m\\x07name") == 4
+
+
+def test_every_check_has_a_title() -> None:
+    """Those of the schema, also the ones that are made only where they are asked for."""
+    schema = schema_of("verify")
+    names = schema["$defs"]["check"]["properties"]["name"]["enum"]
+    assert {"signature", "import", "gpu"} <= set(names)
+    assert set(names) == set(results._TITLES)

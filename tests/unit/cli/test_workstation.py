@@ -1,0 +1,87 @@
+"""The tasks `doctor` and `setup`: their arguments, their results and how they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from invoke.collection import Collection
+
+from fatwheel.doctor.report import Report, report_on
+from fatwheel.doctor.setup import Preparation, Step
+from fatwheel.errors import FetchError, ToolchainError
+
+from ...helpers.commandline import exit_code_of, load_tasks
+from ...helpers.workstations import BROKEN, HEALTHY
+
+COLLECTION = Collection.from_module(load_tasks())
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(*arguments: str) -> int:
+        return exit_code_of(COLLECTION, arguments, monkeypatch)
+
+    return run
+
+
+def test_doctor_passes_its_options_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str | None, str | None]] = []
+
+    def diagnose(toolchain: str | None, engine: str | None) -> Report:
+        asked.append((toolchain, engine))
+        return report_on(HEALTHY)
+
+    monkeypatch.setattr("fatwheel.doctor.report.diagnose", diagnose)
+    assert run("doctor") == 0
+    assert run("doctor", "--toolchain", "t", "--engine", "docker") == 0
+    assert asked == [(None, None), ("t", "docker")]
+
+
+def test_doctor_reports_before_it_fails(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fatwheel.doctor.report.diagnose", lambda *_: report_on(BROKEN))
+    assert run("doctor", "--json") == ToolchainError.exit_code
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["ok"] is False
+    assert captured.err.startswith(
+        "error: windows-msvc17.8-cuda12.3 cannot be used here yet: cache"
+    )
+    assert run("doctor") == ToolchainError.exit_code
+    assert "4 wrong" in capfd.readouterr().out
+
+
+def test_setup_ends_as_its_first_failure_or_as_the_doctor_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps = (Step("cache folder", "there", "/c"),)
+    failure = FetchError("no network")
+    cases = [
+        (Preparation(steps, report_on(HEALTHY)), 0),
+        (Preparation(steps, report_on(BROKEN)), ToolchainError.exit_code),
+        (Preparation(steps, report_on(BROKEN), failure), FetchError.exit_code),
+    ]
+    for prepared, code in cases:
+        monkeypatch.setattr(
+            "fatwheel.doctor.setup.prepare_workstation", lambda *_, done=prepared: done
+        )
+        assert run("setup", "--json") == code
+        assert json.loads(capfd.readouterr().out)["ok"] is (code == 0)
+        assert run("setup") == code
+        assert capfd.readouterr().out.startswith(prepared.report.toolchain)
+
+
+@pytest.mark.parametrize("task", ["doctor", "setup"])
+@pytest.mark.parametrize(
+    "arguments", [("--toolchain", "no-such"), ("--engine", "podman"), ("--toolchain", "")]
+)
+def test_nonsense_is_refused(
+    task: str, arguments: tuple[str, ...], run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(task, *arguments) == 2
+    captured = capfd.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.out == ""

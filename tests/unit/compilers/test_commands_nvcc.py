@@ -1,0 +1,375 @@
+"""Taking nvcc's commands apart. What an option means, and which spellings nvcc accepts, was taken
+from `nvcc --help` and `nvcc --dryrun` of CUDA 13.0, on Linux and on Windows."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fatwheel.compilers.commands import Compile
+from fatwheel.compilers.nvcc import read_nvcc
+
+CWD = "/project"
+
+
+def nvcc(text: str, **variables: str) -> Compile:
+    found = read_nvcc(shlex.split(text), CWD, variables)
+    assert found is not None, f"not taken apart: nvcc {text}"
+    return found
+
+
+# Commands as build tools write them; only the folders were shortened.
+
+SETUPTOOLS = (
+    "-DWITH_PYTHON -Icsrc -I/env/torch/include -I/env/include -c csrc/cuda/scatter.cu "
+    "-o build/temp.linux-x86_64-cpython-311/csrc/cuda/scatter.o -D__CUDA_NO_HALF_OPERATORS__ "
+    "--expt-relaxed-constexpr --compiler-options '-fPIC' -O3 --expt-relaxed-constexpr "
+    "-DTORCH_EXTENSION_NAME=_scatter_cuda -gencode=arch=compute_80,code=sm_80 -std=c++17"
+)
+NINJA = (
+    "--generate-dependencies-with-compile --dependency-output /project/build/temp/csrc/a.o.d "
+    "-I/project/csrc -c -c /project/csrc/a.cu -o /project/build/temp/csrc/a.o "
+    "--compiler-options ''\"'\"'-fPIC'\"'\"'' -O3 -U__CUDA_NO_HALF_OPERATORS__ "
+    "--expt-extended-lambda --use_fast_math --ptxas-options=-v --ptxas-options=-O2 -lineinfo "
+    "--threads 4 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 "
+    "-DTORCH_API_INCLUDE_EXTENSION_H -std=c++17"
+)
+CMAKE = (
+    "-forward-unknown-to-host-compiler -DUSE_X -I/project/include -isystem=/env/include -O3 "
+    "-DNDEBUG --generate-code=arch=compute_80,code=[compute_80,sm_80] -std=c++17 -fPIC "
+    "-MD -MT CMakeFiles/k.dir/k.cu.o -MF CMakeFiles/k.dir/k.cu.o.d -x cu -rdc=false "
+    "-c /project/k.cu -o CMakeFiles/k.dir/k.cu.o"
+)
+
+
+def test_what_setuptools_writes() -> None:
+    assert nvcc(SETUPTOOLS) == Compile(
+        kind="cuda",
+        source="/project/csrc/cuda/scatter.cu",
+        output="/project/build/temp.linux-x86_64-cpython-311/csrc/cuda/scatter.o",
+        depfile=None,
+        codegen=(
+            "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC", "-O3", "--expt-relaxed-constexpr",
+            "-std", "c++17",
+        ),
+        preprocessor=(
+            "-D", "WITH_PYTHON", "-I", "/project/csrc", "-I", "/env/torch/include",
+            "-I", "/env/include", "-D", "__CUDA_NO_HALF_OPERATORS__",
+            "-D", "TORCH_EXTENSION_NAME=_scatter_cuda",
+        ),
+    )  # fmt: skip
+
+
+def test_what_torchs_ninja_file_runs() -> None:
+    found = nvcc(NINJA)
+    assert found.depfile == "/project/build/temp/csrc/a.o.d"
+    assert found.codegen == (
+        "-Xcompiler", "'-fPIC'", "-O3", "--expt-extended-lambda", "--use_fast_math",
+        "-Xptxas", "-v", "-Xptxas", "-O2", "-lineinfo", "-std", "c++17",
+    )  # fmt: skip
+    assert found.preprocessor == (
+        "-I", "/project/csrc", "-U", "__CUDA_NO_HALF_OPERATORS__",
+        "-D", "TORCH_API_INCLUDE_EXTENSION_H",
+    )  # fmt: skip
+
+
+def test_what_cmake_writes() -> None:
+    found = nvcc(CMAKE)
+    assert (found.source, found.unsupported) == ("/project/k.cu", "")
+    assert found.output == "/project/CMakeFiles/k.dir/k.cu.o"
+    assert found.depfile == "/project/CMakeFiles/k.dir/k.cu.o.d"
+    assert found.codegen == (
+        "-forward-unknown-to-host-compiler", "-O3", "-std", "c++17", "-fPIC",
+    )  # fmt: skip
+
+
+# -- nvcc's grammar -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-gencode arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_80,code=sm_80",
+        "--generate-code arch=compute_80,code=[sm_80,compute_80]",
+        "--generate-code=arch=compute_90a,code=sm_90a",
+        "-arch=native",
+        "-arch sm_80",
+        "--gpu-architecture=sm_80",
+        "--gpu-architecture compute_80 --gpu-code sm_80",
+        "-arch=compute_80 -code=sm_80,compute_80",
+        "-t4",
+        "-t=4",
+        "-t 4",
+        "--threads 4",
+        "--threads=0",
+        "-keep --keep-dir k",
+        "--keep -keep-dir=k",
+        "--save-temps",
+        "-objtemp",
+        "-ccbin g++",
+        "--compiler-bindir=/usr/bin/g++",
+        "-frandom-seed=12",
+        "--jobserver",
+    ],
+)
+def test_architectures_and_ways_of_working_are_dropped(words: str) -> None:
+    plain = nvcc("-c a.cu -o a.o -O3")
+    assert nvcc(f"-c a.cu {words} -o a.o -O3") == plain, f"{words} left something behind"
+    assert nvcc(f"-c -o a.o -O3 a.cu {words}") == plain, f"{words} left something behind"
+
+
+@pytest.mark.parametrize(
+    ("spellings", "expected"),
+    [
+        (["-Xptxas -v,-O3", "-Xptxas=-v,-O3", "--ptxas-options=-v,-O3"], ("-Xptxas", "-v,-O3")),
+        (["-Xcompiler -fPIC", "--compiler-options=-fPIC"], ("-Xcompiler", "-fPIC")),
+        (["-std=c++17", "-std c++17", "--std=c++17"], ("-std", "c++17")),
+        (["-maxrregcount=32", "--maxrregcount 32"], ("-maxrregcount", "32")),
+        (["-ftz=true", "-ftz true", "--ftz true"], ("-ftz", "true")),
+        (["-fmad false", "--fmad=false"], ("-fmad", "false")),
+        (["-prec-div=false", "--prec-div false"], ("-prec-div", "false")),
+        (["-diag-suppress 20012", "--diag-suppress=20012"], ("-diag-suppress", "20012")),
+        (["-Werror all-warnings", "-Werror=all-warnings"], ("-Werror", "all-warnings")),
+        (["-Ofc max", "--Ofast-compile=max"], ("-Ofc", "max")),
+        (["-split-compile=4", "--split-compile 4"], ("-split-compile", "4")),
+        (["-Xfatbin -compress-all", "--fatbin-options=-compress-all"],
+         ("-Xfatbin", "-compress-all")),
+        (["-Xcudafe --diag_suppress=1"], ("-Xcudafe", "--diag_suppress=1")),
+        (["-default-stream per-thread", "--default-stream=per-thread"],
+         ("-default-stream", "per-thread")),
+        (["-cudart shared", "--cudart=shared"], ("-cudart", "shared")),
+        (["--compress-mode=size", "-compress-mode size"], ("-compress-mode", "size")),
+        (["-use_fast_math"], ("-use_fast_math",)),
+        (["--use_fast_math"], ("--use_fast_math",)),
+        (["-G"], ("-G",)),
+        (["-lineinfo"], ("-lineinfo",)),
+        (["-O3"], ("-O3",)),
+        (["-O 3", "--optimize=3"], ("-O", "3")),
+        (["-forward-unknown-to-host-compiler -Wall --foo=bar"],
+         ("-forward-unknown-to-host-compiler", "-Wall", "--foo=bar")),
+    ],
+)  # fmt: skip
+def test_what_decides_the_code_is_kept(spellings: list[str], expected: tuple[str, ...]) -> None:
+    for words in spellings:
+        found = nvcc(f"-c {words} a.cu -o a.o")
+        assert found.codegen == expected, f"nvcc {words}"
+        assert (found.source, found.preprocessor) == ("/project/a.cu", ()), f"nvcc {words}"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-Iinc", ("-I", "/project/inc")),
+        ("-I=inc", ("-I", "/project/inc")),
+        ("-I inc", ("-I", "/project/inc")),
+        ("--include-path ../inc", ("-I", "/inc")),
+        ("-Ia,b", ("-I", "/project/a", "-I", "/project/b")),
+        ("--include-path=a,/b", ("-I", "/project/a", "-I", "/b")),
+        ("-Iname=with", ("-I", "/project/name=with")),
+        ("'-Iwith space'", ("-I", "/project/with space")),
+        ("-isystem=inc -isystem /x", ("-isystem", "/project/inc", "-isystem", "/x")),
+        ("--system-include inc", ("-isystem", "/project/inc")),
+        ("-DA", ("-D", "A")),
+        ("-D A=1", ("-D", "A=1")),
+        ("-D=A=1", ("-D", "A=1")),
+        ("-DA=B=C", ("-D", "A=B=C")),
+        ("--define-macro=A,B=2", ("-D", "A,B=2")),
+        ("-UA -U=B --undefine-macro C", ("-U", "A", "-U", "B", "-U", "C")),
+        ("-include cuda_fp16.h", ("-include", "cuda_fp16.h")),
+        ("--pre-include=a.h,b.h", ("-include", "a.h", "-include", "b.h")),
+        ("-DA -UA -DA=2", ("-D", "A", "-U", "A", "-D", "A=2")),
+    ],
+)
+def test_what_decides_the_text_is_kept_in_order(words: str, expected: tuple[str, ...]) -> None:
+    assert nvcc(f"-c {words} a.cu -o a.o").preprocessor == expected
+    assert nvcc(f"-c {words} a.cu -o a.o").codegen == ()
+
+
+def test_a_preincluded_header_that_is_there_gets_its_path(tmp_path: Path) -> None:
+    (tmp_path / "own.h").touch()
+    found = read_nvcc(["-include", "own.h", "-c", "a.cu"], str(tmp_path))
+    assert found is not None
+    assert found.preprocessor == ("-include", str(tmp_path / "own.h"))
+
+
+@pytest.mark.parametrize(
+    ("words", "depfile"),
+    [
+        ("", None),
+        ("-MD", "/project/o/a.d"),
+        ("-MMD", "/project/o/a.d"),
+        ("-MD -MF x.d", "/project/x.d"),
+        ("-MD -MF=x.d -MT t -MP", "/project/x.d"),
+        ("--generate-dependencies-with-compile --dependency-output=/d/x.d", "/d/x.d"),
+        ("--generate-nonsystem-dependencies-with-compile --dependency-target-name t",
+         "/project/o/a.d"),
+    ],
+)  # fmt: skip
+def test_dependency_files(words: str, depfile: str | None) -> None:
+    found = nvcc(f"{words} -c a.cu -o o/a.o")
+    assert found.depfile == depfile
+    assert found.codegen == ()
+
+
+def test_without_an_output_the_object_is_named_after_the_source() -> None:
+    assert nvcc("-c csrc/a.cu").output == "/project/a.o"
+    assert nvcc("-c csrc/a.cu -MD").depfile == "/project/a.d"
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("-rdc=true -c", "-rdc=true"),
+        ("-rdc true -c", "-rdc=true"),
+        ("--relocatable-device-code=true -c", "-rdc=true"),
+        ("-dc", "-rdc=true"),
+        ("--device-c", "-rdc=true"),
+        ("-dlto -c", "-dlto"),
+        ("--dlink-time-opt -c", "-dlto"),
+        ("-ewp -c", "-ewp"),
+        ("-rdc=false -c", ""),
+        ("-rdc=true -rdc=false -c", ""),
+        ("-dw", ""),
+        ("--device-w", ""),
+    ],
+)
+def test_device_code_that_is_linked_later_is_recognised(words: str, option: str) -> None:
+    assert nvcc(f"{words} a.cu -o a.o").unsupported == option
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a.cu -o program",
+        "-E a.cu",
+        "-c -E a.cu",
+        "-M a.cu",
+        "--preprocess -c a.cu",
+        "-ptx a.cu -o a.ptx",
+        "-cubin -arch=sm_80 a.cu",
+        "--fatbin a.cu",
+        "-dlink a.o b.o -o link.o",
+        "-shared a.o -o a.so",
+        "--version",
+        "--list-gpu-code",
+        "--dryrun -c a.cu",
+        "-dryrun -c a.cu",
+        "-c a.cpp -o a.o",
+        "-c a.cu b.cu",
+        "-c",
+        "",
+        "-x c++ -c a.cu",
+        "-x c++ -c a.cpp",
+        "-odir out -c a.cu",
+        "-c a.cu @more",
+        "-optf missing.rsp -c a.cu",
+        "-c a.cu -o /dev/null",
+    ],
+)
+def test_everything_else_is_left_to_nvcc(words: str) -> None:
+    assert read_nvcc(shlex.split(words), CWD) is None
+
+
+def test_a_source_of_any_name_may_be_called_cuda() -> None:
+    found = nvcc("-x cu -c a.cpp -o a.o")
+    assert found.source == "/project/a.cpp"
+    assert found.codegen == ("-x", "cu"), "nvcc would take a .cpp for host code without it"
+    assert nvcc("--x=cu -c a.cu").codegen == ()
+
+
+# -- more arguments than the command line has ---------------------------------------------
+
+
+def test_options_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "includes.rsp").write_text(f'-I"{tmp_path}/with space"\n-isystem=/env -DA\n')
+    for words in (["--options-file", "includes.rsp"], ["-optf=includes.rsp"]):
+        found = read_nvcc([*words, "-c", "a.cu"], str(tmp_path))
+        assert found is not None
+        assert found.preprocessor == (
+            "-I", f"{tmp_path}/with space", "-isystem", "/env", "-D", "A",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [r"-DA=\"x\"", "-DA='x y'", "-DA # no comment for nvcc"])
+def test_options_files_with_nvccs_own_quoting_are_left_to_nvcc(tmp_path: Path, text: str) -> None:
+    (tmp_path / "odd.rsp").write_text(text)
+    assert read_nvcc(["-optf", "odd.rsp", "-c", "a.cu"], str(tmp_path)) is None
+
+
+def test_variables_with_options_count() -> None:
+    found = nvcc(
+        "-c a.cu -DB", NVCC_PREPEND_FLAGS="-DA -lineinfo", NVCC_APPEND_FLAGS="-DC --use_fast_math"
+    )
+    assert found.preprocessor == ("-D", "A", "-D", "B", "-D", "C")
+    assert found.codegen == ("-lineinfo", "--use_fast_math")
+    assert read_nvcc(["-c", "a.cu"], CWD, {"NVCC_APPEND_FLAGS": '-DA="x y"'}) is None
+
+
+# -- on Windows ---------------------------------------------------------------------------
+
+WINDOWS = "C:\\b\\project"
+
+
+def windows(*words: str, **variables: str) -> Compile:
+    found = read_nvcc(words, WINDOWS, variables)
+    assert found is not None, f"not taken apart: nvcc {words}"
+    return found
+
+
+def test_what_torchs_ninja_file_runs_on_windows() -> None:
+    found = windows(
+        "--generate-dependencies-with-compile", "--dependency-output",
+        "C:\\b\\project\\build\\temp\\csrc\\a.obj.d", "-Xcudafe",
+        "--diag_suppress=base_class_has_different_dll_interface", "-Xcompiler", "/MD",
+        "-Xcompiler", "/wd4819", "-Xcompiler", "/EHsc", "-IC:\\b\\project\\csrc",
+        "-IC:\\Python311\\Lib\\site-packages\\torch\\include", "-c",
+        "C:\\b\\project\\csrc\\a.cu", "-o", "C:\\b\\project\\build\\temp\\csrc\\a.obj", "-O3",
+        "-gencode", "arch=compute_80,code=sm_80", "--use-local-env",
+    )  # fmt: skip
+    assert found == Compile(
+        kind="cuda",
+        source="C:\\b\\project\\csrc\\a.cu",
+        output="C:\\b\\project\\build\\temp\\csrc\\a.obj",
+        depfile="C:\\b\\project\\build\\temp\\csrc\\a.obj.d",
+        codegen=(
+            "-Xcudafe", "--diag_suppress=base_class_has_different_dll_interface",
+            "-Xcompiler", "-MD", "-Xcompiler", "-wd4819", "-Xcompiler", "-EHsc", "-O3",
+        ),
+        preprocessor=(
+            "-I", "C:\\b\\project\\csrc",
+            "-I", "C:\\Python311\\Lib\\site-packages\\torch\\include",
+        ),
+    )  # fmt: skip
+
+
+def test_paths_on_windows() -> None:
+    assert windows("-c", "src\\a.cu").output == "C:\\b\\project\\a.obj"
+    found = windows("-c", "..\\a.cu", "-o", "out/a.obj", "-I", "sub dir\\..\\inc")
+    assert found.source == "C:\\b\\a.cu"
+    assert found.output == "C:\\b\\project\\out\\a.obj"
+    assert found.preprocessor == ("-I", "C:\\b\\project\\inc")
+    assert windows("-c", "D:/x/a.cu").source == "D:\\x\\a.cu"
+    assert read_nvcc(["-c", "a.cu", "-o", "NUL"], WINDOWS) is None
+
+
+def test_debug_information_goes_into_the_object_on_windows() -> None:
+    found = windows("-c", "a.cu", "-Xcompiler", "/EHsc,/Zi,/FS", "-Xcompiler", "/FdC:\\x.pdb,/MP4")
+    assert found.codegen[:2] == ("-Xcompiler", "-EHsc,-Z7")
+    assert "-FS" not in str(found.codegen)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('-I"C:\\with space" -IC:\\x\\ -DB', ("-I", "C:\\with space", "-I", "C:\\x", "-D", "B")),
+        ('"-DA=\\"x y\\"" -DC="a b"', ("-D", 'A="x y"', "-D", "C=a b")),
+        ("-DA=1\r\n-DZ\r\n", ("-D", "A=1", "-D", "Z")),
+    ],
+)  # as nvcc.exe --dryrun shows what it makes of them
+def test_options_files_on_windows(tmp_path: Path, text: str, expected: tuple[str, ...]) -> None:
+    (tmp_path / "a.rsp").write_text(text)
+    found = windows("-optf", str(tmp_path / "a.rsp"), "-c", "a.cu")
+    assert found.preprocessor == expected

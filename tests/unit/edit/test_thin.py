@@ -1,0 +1,407 @@
+"""Thinning wheels and files; the device code is in `.fatbin` files unless the host matters."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fatwheel.arch import parse_gpu_list
+from fatwheel.edit.survey import Edited
+from fatwheel.edit.thin import thin
+from fatwheel.errors import FatwheelError, FormatError, StitchError, StoreError, UsageError
+from fatwheel.fatbin.select import selection_for
+
+from ...helpers import peimages
+from ...helpers.deviceimages import (
+    ONE,
+    TWO,
+    compute,
+    container,
+    entries,
+    images,
+    raw,
+    read_wheel,
+    sm,
+    write_wheel,
+)
+from ...helpers.elflibraries import LIBRARY, link, shown_by_library
+
+FAT = container(sm(80, ONE), compute(80, ONE), sm(90, ONE))
+FILES = {"demo/code.fatbin": FAT, "demo/__init__.py": b"import demo._C\n"}
+RECORD = {
+    "schema": 1,
+    "archs": ["80+ptx", "90"],
+    "fronts": [
+        {"virtual": "compute_80", "codes": ["sm_80", "compute_80"]},
+        {"virtual": "compute_90", "codes": ["sm_90"]},
+    ],
+    "units": [{"name": "a.o", "slices": {"sm_80": "1", "compute_80": "2", "sm_90": "3"}}],
+}
+
+
+def thinned(path: Path, arch: str, out: Path) -> Edited:
+    return thin(path, selection_for(parse_gpu_list(arch)), out)
+
+
+def refusal(path: Path, arch: str = "80") -> str:
+    """The message, without this test's folder; nothing must be left behind."""
+    out = path.parent / "out"
+    with pytest.raises(FatwheelError) as caught:
+        thinned(path, arch, out)
+    assert not out.exists() or not any(out.iterdir()), "something was written"
+    return f"{type(caught.value).__name__} {caught.value}".replace(f"{path.parent}/", "")
+
+
+# -- wheels --------------------------------------------------------------------------------------
+
+
+def test_a_thin_wheel_holds_what_the_gpu_loads_and_says_so(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES, version="1.0+cu123.sm80.ptx.sm90")
+    made = thinned(fat, "90", tmp_path / "out")
+    assert made.path == tmp_path / "out" / "demo-1.0+cu123.sm90-cp311-cp311-linux_x86_64.whl"
+    assert made.archs == ("sm90",)
+    assert made.notes == ()
+    data = made.path.read_bytes()
+    assert (made.size, made.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    found = read_wheel(made.path)
+    assert found["demo/code.fatbin"] == container(sm(90, ONE))
+    assert found["demo/__init__.py"] == FILES["demo/__init__.py"]
+    assert b"\nVersion: 1.0+cu123.sm90\n" in found["demo-1.0+cu123.sm90.dist-info/METADATA"]
+    assert sorted(name.partition("/")[2] for name in found if ".dist-info/" in name) == [
+        "METADATA", "RECORD", "WHEEL",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arch", "version", "held"),
+    [
+        ("80", "1.0+sm80", ["elf 80"]),
+        ("89+ptx", "1.0+sm80", ["elf 80"]),
+        ("80+ptx", "1.0+sm80.ptx", ["elf 80", "ptx 80"]),
+        ("80,90", "1.0+sm80.sm90", ["elf 80", "elf 90"]),
+        ("120", "1.0+ptx80", ["ptx 80"]),
+        ("90,120", "1.0+ptx80.sm90", ["ptx 80", "elf 90"]),
+    ],
+)
+def test_labels_come_from_the_bytes(
+    tmp_path: Path, arch: str, version: str, held: list[str]
+) -> None:
+    made = thinned(write_wheel(tmp_path, FILES), arch, tmp_path / "out")
+    assert made.path.name == f"demo-{version}-cp311-cp311-linux_x86_64.whl"
+    assert images(read_wheel(made.path)["demo/code.fatbin"]) == [held]
+
+
+def test_thinning_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES, more={"fatwheel.json": json.dumps(RECORD).encode()})
+    once = thinned(fat, "80", tmp_path / "once")
+    twice = thinned(once.path, "80", tmp_path / "twice")
+    assert once.path.read_bytes() == twice.path.read_bytes()
+
+
+def test_the_record_and_names_follow_and_signatures_go(tmp_path: Path) -> None:
+    signed = {"fatwheel.json": json.dumps(RECORD).encode(), "RECORD.jws": b"{}"}
+    files = {**FILES, "demo-1.0.data/scripts/run": b"#!python\n"}
+    made = thinned(write_wheel(tmp_path, files, more=signed), "90", tmp_path / "out")
+    found = read_wheel(made.path)
+    assert json.loads(found["demo-1.0+sm90.dist-info/fatwheel.json"])["archs"] == ["90"]
+    assert "demo-1.0+sm90.data/scripts/run" in found
+    assert not [name for name in found if name.endswith(".jws")]
+
+
+def test_all_times_are_the_newest_of_the_wheel(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES, time=(2021, 2, 3, 4, 5, 6))
+    with zipfile.ZipFile(fat) as archive:
+        contents = {info: archive.read(info) for info in archive.infolist()}
+    next(iter(contents)).date_time = (1999, 1, 1, 0, 0, 0)
+    with zipfile.ZipFile(fat, "w") as archive:
+        for info, data in contents.items():
+            archive.writestr(info, data)
+    made = thinned(fat, "80", tmp_path / "out")
+    with zipfile.ZipFile(made.path) as archive:
+        times = {info.date_time for info in archive.infolist()}
+    assert times == {(2021, 2, 3, 4, 5, 6)}
+
+
+@pytest.mark.parametrize("name", ["demo/__init__.py", "demo/a.fatbin"])
+def test_a_wheel_with_files_that_record_does_not_list_so_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """RECORD is made anew: it would vouch for what somebody put there."""
+    files = {**FILES, "demo/__init__.py": b"good = 1", "demo/a.fatbin": container(sm(80, ONE))}
+    fat = write_wheel(tmp_path, files)
+    with zipfile.ZipFile(fat) as archive:
+        contents = {info: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(fat, "w") as archive:
+        for info, data in contents.items():
+            spoiled = data.replace(b"good", b"evil") + bytes(8 * (info.filename == "demo/a.fatbin"))
+            archive.writestr(info, spoiled if info.filename == name else data)
+    message = refusal(fat)
+    assert "the wheel's files are not those that its RECORD lists" in message
+    assert f"{name}: its sha256 is not the one in RECORD" in message
+
+
+def test_files_that_only_look_like_device_code_are_carried(tmp_path: Path) -> None:
+    files = {**FILES, "demo/kernel.cubin": sm(75)[64:], "demo/empty.bin": b""}
+    found = read_wheel(thinned(write_wheel(tmp_path, files), "80", tmp_path / "out").path)
+    assert found["demo/kernel.cubin"] == files["demo/kernel.cubin"]
+    assert found["demo/empty.bin"] == b""
+
+
+def test_a_gpu_that_was_served_in_part_still_is_and_a_note_says_so(tmp_path: Path) -> None:
+    code = container(sm(80, ONE), sm(86, ONE)) + container(sm(90, TWO), sm(80, TWO))
+    old = container(sm(75, {"old": []}), sm(80, {"old": []}))
+    fat = write_wheel(tmp_path, {"demo/a.fatbin": code, "demo/b.fatbin": old})
+    made = thinned(fat, "75,80,90", tmp_path / "out")
+    assert made.notes == (
+        "2 of 3 containers have nothing for GPUs of compute capability 7.5, as before: "
+        "demo/a.fatbin: the container of kernel one has sm_80, sm_86",
+        "2 of 3 containers have nothing for GPUs of compute capability 9.0, as before: "
+        "demo/a.fatbin: the container of kernel one has sm_80, sm_86",
+    )
+    found = read_wheel(made.path)
+    assert images(found["demo/a.fatbin"]) == [["elf 80"], ["elf 80", "elf 90"]]
+    assert images(found["demo/b.fatbin"]) == [["elf 75", "elf 80"]]
+
+
+def test_containers_without_kernels_may_be_left_empty(tmp_path: Path) -> None:
+    code = FAT + container(sm(90, {}))
+    made = thinned(write_wheel(tmp_path, {"demo/a.fatbin": code}), "80", tmp_path / "out")
+    assert images(read_wheel(made.path)["demo/a.fatbin"]) == [["elf 80"], []]
+    assert made.notes == ()
+
+
+def test_images_of_other_kinds_stay(tmp_path: Path) -> None:
+    code = container(sm(80), sm(90), raw("lto", 75, b"ir"), raw("other", 75, b"what"))
+    made = thinned(write_wheel(tmp_path, {"demo/a.fatbin": code}), "80", tmp_path / "out")
+    assert images(read_wheel(made.path)["demo/a.fatbin"]) == [["lto 75", "other 75", "elf 80"]]
+    assert made.archs == ("sm80",)
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+def test_a_gpu_that_nothing_serves_is_refused(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES)
+    assert refusal(fat, "80,75") == (
+        f"StitchError {fat.name}: nothing in it runs on GPUs of compute capability 7.5\n"
+        "  it holds sm_80, compute_80, sm_90; `invoke inspect` tells which GPUs those serve"
+    )
+
+
+def test_a_container_that_would_be_left_with_nothing_is_refused(tmp_path: Path) -> None:
+    code = FAT + container(sm(90, TWO), compute(90, TWO)) + container(sm(75, {"three": []}))
+    code += 2 * container(compute(90, TWO), sm(90, TWO))
+    fat = write_wheel(tmp_path, {"demo/a.fatbin": code})
+    assert refusal(fat, "80") == (
+        f"StitchError {fat.name}: 4 containers would be left with nothing that runs on these GPUs\n"
+        "  demo/a.fatbin: the container of kernel two has sm_90, compute_90; 2 more are like it\n"
+        "  demo/a.fatbin: the container of kernel three has sm_75\n"
+        "  name GPUs that they serve, too (`invoke inspect` tells which), or do without those "
+        "kernels: --partial"
+    )
+    with pytest.raises(StitchError):  # PTX that none of these GPUs can use does not help
+        thin(fat, selection_for(parse_gpu_list("80")).with_every_ptx(), tmp_path / "out")
+
+
+def test_files_without_device_code_are_refused(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, {"demo/__init__.py": b"", "demo/empty.fatbin": container()})
+    assert refusal(fat) == f"FormatError {fat.name}: there is no device code in it"
+    empty = tmp_path / "empty.fatbin"
+    empty.write_bytes(container())
+    assert refusal(empty) == "FormatError empty.fatbin: there is no device code in it"
+
+
+def test_a_cubin_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.cubin"
+    path.write_bytes(sm(80)[64:])
+    assert refusal(path) == (
+        "FormatError a.cubin: a cubin is one image: there is nothing to choose from"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "the file is empty"),
+        (b"plain text", "not a kind of file that is known here"),
+        (FAT[:-1], "the container claims"),
+        (b"PK\x03\x04 but no zip archive", "the zip archive is cut off"),
+        (b"\x7fELF", "is cut off"),
+        (b"!<arch>\n", "static libraries are not supported"),
+    ],
+)
+def test_other_and_damaged_files_are_refused(tmp_path: Path, data: bytes, text: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    message = refusal(path)
+    assert message.startswith("FormatError file: ")
+    assert text in message
+
+
+def test_a_damaged_file_in_a_wheel_is_named(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, {**FILES, "demo/b.fatbin": FAT[:-1]})
+    assert f"FormatError {fat.name}: demo/b.fatbin: fatbin container at offset 0x0" in refusal(fat)
+
+
+def test_a_wheel_whose_names_do_not_agree_is_refused(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES).rename(tmp_path / "demo-2.0-cp311-cp311-linux_x86_64.whl")
+    assert "the wheel's names do not agree" in refusal(fat)
+
+
+def test_a_file_that_cannot_be_read_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read this file: No such file or directory"):
+        thinned(tmp_path / "nowhere.whl", "80", tmp_path / "out")
+    with pytest.raises(UsageError, match="cannot read this file: Is a directory"):
+        thinned(tmp_path, "80", tmp_path / "out")
+
+
+def test_the_file_itself_is_never_replaced(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES)
+    once = thinned(fat, "80", tmp_path)
+    before = once.path.read_bytes()
+    with pytest.raises(UsageError) as caught:
+        thinned(once.path, "80", tmp_path)
+    assert str(caught.value) == (
+        f"{once.path}: the result would replace the file that it is made from\n"
+        "  name another folder: --out FOLDER"
+    )
+    assert once.path.read_bytes() == before
+    single = tmp_path / "a.fatbin"
+    single.write_bytes(FAT)
+    with pytest.raises(UsageError, match="would replace"):
+        thinned(single, "80", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["wheel", "fatbin"])
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the disk is full in the middle of it."""
+    source = tmp_path / "a.fatbin"
+    source.write_bytes(FAT)
+    path = write_wheel(tmp_path, FILES) if kind == "wheel" else source
+    (tmp_path / "a file").write_bytes(b"")
+    with pytest.raises(StoreError) as caught:
+        thinned(path, "80", tmp_path / "a file" / "out")
+    assert caught.value.hint == "name a folder, not a file: --out FOLDER"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        thinned(path, "80", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fat = write_wheel(tmp_path, FILES)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StoreError, match="temporary copy") as caught:
+        thinned(fat, "80", tmp_path / "out")
+    assert caught.value.where == "demo/code.fatbin"
+
+
+# -- single files --------------------------------------------------------------------------------
+
+
+def test_a_single_file_keeps_its_name_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a.fatbin"
+    path.write_bytes(FAT + bytes(24) + container(sm(80, TWO), sm(90, TWO)))
+    path.chmod(0o754)
+    made = thinned(path, "90", tmp_path / "out")
+    assert made.path == tmp_path / "out" / "a.fatbin"
+    assert made.path.read_bytes() == container(sm(90, ONE)) + container(sm(90, TWO))
+    assert stat.S_IMODE(made.path.stat().st_mode) == 0o754
+    assert made.archs == ("sm90",)
+
+
+def test_a_library_is_thinned_and_loads(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    first, second = (sm(80, ONE), sm(90, ONE)), (sm(80, TWO), compute(80, TWO))
+    data = link(tool, tmp_path, LIBRARY, first=container(*first), second=container(*second))
+    library = tmp_path / "demo.so"
+    library.write_bytes(data)
+    made = thinned(library, "90+ptx", tmp_path / "out")
+    expected = container(sm(90, ONE)) + container(compute(80, TWO))
+    assert made.archs == ("ptx80", "sm90")
+    assert shown_by_library(tmp_path, made.path.read_bytes()) == expected
+    wheel = write_wheel(tmp_path, {"demo.so": data})
+    in_wheel = read_wheel(thinned(wheel, "90", tmp_path / "out").path)["demo.so"]
+    assert shown_by_library(tmp_path, in_wheel) == expected
+
+
+def test_a_signature_that_is_lost_is_noted(tmp_path: Path) -> None:
+    image = peimages.library(entries(sm(80), sm(90)))
+    signed = replace(image, signature=struct.pack("<IHH", 16, 0x200, 2) + bytes(8)).write()
+    note = "its Authenticode signature was dropped, because what it signed has changed"
+    library = tmp_path / "demo.dll"
+    library.write_bytes(signed)
+    [found] = thinned(library, "80", tmp_path / "out").notes
+    assert found.startswith(note)
+    wheel = write_wheel(tmp_path, {"demo/demo.dll": signed}, tag="cp311-cp311-win_amd64")
+    [found] = thinned(wheel, "80", tmp_path / "out").notes
+    assert found.startswith(f"demo/demo.dll: {note}")
+
+
+def test_a_library_of_another_machine_is_refused(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    data = bytearray(link(tool, tmp_path, LIBRARY, first=FAT, second=container(sm(80, TWO))))
+    data[18] = 183  # e_machine: aarch64
+    wheel = write_wheel(tmp_path / "in", {"demo.so": bytes(data)})
+    message = refusal(wheel)
+    assert message.startswith(f"FormatError {wheel.name}: demo.so: ")
+    assert "aarch64" in message
+    data[4] = 1  # EI_CLASS: 32-bit
+    library = tmp_path / "demo.so"
+    library.write_bytes(bytes(data))
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    assert refusal(library).startswith("FormatError demo.so: ")
+
+
+LINKED_CODE = """
+.section {section},"a"
+.align 8
+container: .incbin "code.bin"
+.section .nvFatBinSegment,"aw"
+.align 8
+.long 0x466243B1, 2
+.quad container, container
+.section .note.GNU-stack,"",@progbits
+"""
+
+
+@pytest.mark.parametrize("options", [["-c"], ["-shared"]], ids=["object", "library"])
+def test_device_code_that_is_relocatable_only_is_refused(
+    tmp_path: Path, tool: Callable[[str], str], options: list[str]
+) -> None:
+    """As nvcc -rdc=true leaves it in objects."""
+    (tmp_path / "code.bin").write_bytes(FAT)
+    (tmp_path / "code.s").write_text(LINKED_CODE.format(section="__nv_relfatbin"))
+    command = [tool("g++"), *options, "code.s", "-o", "code"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    message = refusal(tmp_path / "code")
+    assert message.startswith("FormatError code: ")
+    assert "device code" in message
+    assert "-rdc=true" in message
+
+
+def test_a_damaged_library_is_refused(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    data = link(tool, tmp_path, LIBRARY, first=FAT, second=container(sm(80, TWO)))
+    library = tmp_path / "demo.so"
+    library.write_bytes(data[: len(data) // 2])
+    with pytest.raises(FormatError) as caught:
+        thinned(library, "80", tmp_path / "out")
+    assert str(library) in str(caught.value)

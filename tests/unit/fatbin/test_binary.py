@@ -1,0 +1,294 @@
+"""What kind of file it is, and which module reads or rewrites it; the modules have their own tests.
+
+Files are a few bytes, put together by hand, or NVIDIA's (data/device).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import FormatError
+from fatwheel.fatbin.binary import (
+    HEAD,
+    exports_of,
+    imports_of,
+    is_binary,
+    read_binary,
+    rewrite_binary,
+)
+from fatwheel.fatbin.container import Entry
+
+from ...helpers import peimages
+from ...helpers.coffobjects import compile_object
+from ...helpers.cudawheels import NONE, Linker
+from ...helpers.deviceimages import TWO, container, entries, images, sm
+from ...helpers.standins import DATA
+
+Section = tuple[str, bytes]
+
+IMAGES = (sm(80), sm(90))
+FATBIN = container(*IMAGES)
+RELOCATABLE = container(sm(80, TWO))
+CUBIN = (DATA / "cuda12.4-sm_90a.cubin").read_bytes()
+
+
+def elf(*sections: Section, type_: int = 3, machine: int = 62) -> bytes:
+    """A 64-bit ELF file (gABI, chapters ELF Header and Sections) with sections of type PROGBITS."""
+    every = [("", b""), *sections, (".shstrtab", b"")]
+    names = b"".join(name.encode() + b"\0" for name, _ in every)
+    body, table = b"", b""
+    place = 0
+    for name, content in [*every[:-1], (".shstrtab", names)]:
+        kind = 0 if not name else 3 if name == ".shstrtab" else 1
+        row = (place, kind, 0, 0, 64 + len(body), len(content), 0, 0, 1, 0)
+        table += struct.pack("<IIQQQQIIQQ", *row)
+        body += content
+        place += len(name) + 1
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", type_, machine, 1, 0, 0,
+                         64 + len(body), 0, 64, 0, 0, 64, len(every), len(every) - 1)  # fmt: skip
+    return header + body + table
+
+
+def coff(*sections: Section, machine: int = 0x8664) -> bytes:
+    """An object of Windows (PE Format, chapters File Headers and Section Table)."""
+    start = 20 + 40 * len(sections)
+    table, body = b"", b""
+    for name, content in sections:
+        place = (0, 0, len(content), start + len(body), 0, 0, 0, 0, 0x40000040)
+        table += struct.pack("<8sIIIIIIHHI", name.encode(), *place)
+        body += content
+    return struct.pack("<HHIIIHH", machine, len(sections), 0, 0, 0, 0, 0) + table + body
+
+
+def pe(*sections: Section, machine: int = 0x8664) -> bytes:
+    parts = [
+        peimages.Part(name, 0x1000 * (1 + index), content)
+        for index, (name, content) in enumerate(sections)
+    ]
+    return peimages.Image(parts, machine=machine).write()
+
+
+MAKERS: dict[str, tuple[Callable[..., bytes], str, str]] = {
+    "elf": (elf, ".nv_fatbin", "__nv_relfatbin"),
+    "pe": (pe, ".nv_fatb", "__nv_rel"),
+    "coff": (coff, ".nv_fatb", "__nv_rel"),
+}
+
+
+def held(data: bytes) -> tuple[list[list[str]], list[list[str]]]:
+    """What runs and what it was linked from, such as `elf 80`."""
+    binary = read_binary(memoryview(data))
+    executable, relocatable = (
+        [[f"{entry.kind} {entry.arch}" for entry in one.entries] for one in containers]
+        for containers in (binary.containers, binary.relocatable)
+    )
+    return executable, relocatable
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (elf((".text", b"")), ("elf", "x86_64", True)),
+        (elf(type_=2), ("elf", "x86_64", True)),
+        (elf(type_=1), ("elf", "x86_64", False)),
+        (elf(machine=183), ("elf", "aarch64", True)),
+        (elf(machine=0x1234), ("elf", "machine 4660", True)),
+        (pe((".text", b"\xc3")), ("pe", "x86_64", True)),
+        (pe((".text", b"\xc3"), machine=0xAA64), ("pe", "aarch64", True)),
+        (coff((".text", b"\xc3")), ("coff", "x86_64", False)),
+        (coff((".text", b"\xc3"), machine=0xAA64), ("coff", "aarch64", False)),
+        (container(), ("fatbin", "cuda", False)),
+        (NONE, ("fatbin", "cuda", False)),
+        (CUBIN, ("cubin", "cuda", False)),
+    ],
+)
+def test_format_machine_and_whether_it_was_linked(
+    data: bytes, expected: tuple[str, str, bool]
+) -> None:
+    binary = read_binary(memoryview(data))
+    assert (binary.format, binary.machine, binary.linked) == expected
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_runs_and_what_it_was_linked_from(kind: str) -> None:
+    make, executable, relocatable = MAKERS[kind]
+    one, other = (executable, FATBIN + container()), (relocatable, RELOCATABLE)
+    ran = [["elf 80", "elf 90"], []]
+    assert held(make(one)) == (ran, [])
+    assert held(make(one, other)) == (ran, [["elf 80"]])
+    assert held(make(other, one)) == (ran, [["elf 80"]]), "the order of sections matters"
+    assert held(make(other)) == ([["elf 80"]], []), "what is not linked yet is all there is"
+    assert held(make((".text", b"\xc3"))) == ([], [])
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_second_section_of_device_code_is_refused(kind: str) -> None:
+    make, executable, relocatable = MAKERS[kind]
+    for name in (executable, relocatable):
+        data = make((executable, FATBIN), (name, FATBIN), (name, FATBIN))
+        with pytest.raises(FormatError, match=r"[23] sections named"):
+            read_binary(memoryview(data))
+
+
+def test_a_library_with_a_section_emptied_by_rewriting_is_read() -> None:
+    """The old section of a PE image keeps its name and addresses, but no bytes."""
+    data = bytearray(pe((".nv_fatb", b""), (".rdata", b"1"), (".nv_fatb", FATBIN)))
+    table = int.from_bytes(data[60:64], "little") + 24 + 240
+    struct.pack_into("<I", data, table + 8, 512)
+    assert held(bytes(data)) == ([["elf 80", "elf 90"]], [])
+
+
+def test_a_cubin_has_no_containers_whatever_its_sections_are_called() -> None:
+    assert held(elf((".nv_fatbin", FATBIN), type_=2, machine=190)) == ([], [])
+
+
+def test_an_elf_file_without_section_table_is_refused() -> None:
+    """There would be no telling whether it has device code."""
+    data = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 0, 0, 0, 64, *[0] * 5)
+    with pytest.raises(FormatError, match="no section table"):
+        read_binary(memoryview(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not a kind of file that is known here"),
+        (b"#!/bin/sh\n", "not a kind of file"),
+        (b"MZ" + bytes(70), "not a kind of file"),  # a program for DOS
+        (b"!<arch>\n/               ", r"ar x FILE"),
+        (b"\x7fELF\1\1\1" + bytes(60), "only 64-bit"),
+        (b"\x7fEL", "not a kind of file"),
+        (FATBIN[:3], "not a kind of file"),
+        (FATBIN[:15], "cut off"),
+    ],
+)
+def test_what_is_not_read_here_is_refused_by_all(data: bytes, said: str) -> None:
+    view = memoryview(data)
+    calls: Sequence[Callable[[], object]] = (
+        lambda: read_binary(view),
+        lambda: rewrite_binary(view, [()]),
+    )
+    for call in calls:
+        with pytest.raises(FormatError) as caught:
+            call()
+        caught.match(said)
+
+
+# -- looking for binaries ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (elf(), True),
+        (CUBIN, True),
+        (FATBIN, True),
+        (pe((".text", b"\xc3")), True),
+        (coff((".nv_fatb", FATBIN)), False),  # nothing to be known by
+        (b"MZ" + bytes(70), False),
+        (b"MZ", False),
+        (b"", False),
+        (b"\x7fEL", False),
+        (b"import torch\n", False),
+        (b"PK\3\4", False),
+    ],
+)
+def test_binaries_are_known_by_how_they_begin(data: bytes, expected: bool) -> None:
+    assert is_binary(data[:HEAD]) is expected
+
+
+def test_a_pe_header_may_stand_anywhere_in_the_head() -> None:
+    for start, expected in ((64, True), (HEAD - 4, True), (HEAD - 3, False), (1 << 31, False)):
+        head = (b"MZ" + bytes(58) + struct.pack("<I", start)).ljust(min(start, HEAD), b"\0")
+        assert is_binary((head + b"PE\0\0")[:HEAD]) is expected, start
+
+
+# -- imports and exports -------------------------------------------------------------------------
+
+
+def test_imports_and_exports_of_a_windows_library() -> None:
+    data = memoryview(peimages.library(entries(*IMAGES)).write())
+    assert imports_of(data) == (*peimages.IMPORTED, *peimages.DELAYED)
+    assert exports_of(data) == peimages.EXPORTED
+
+
+def test_imports_and_exports_of_a_linux_library(
+    tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
+) -> None:
+    linker = Linker(tmp_path_factory.mktemp("linker"), tool)
+    data = memoryview(linker.library(FATBIN, ["PyInit__C"], ["libc10.so", "libcudart.so.13"]))
+    assert imports_of(data) == ("libc10.so", "libcudart.so.13")
+    assert exports_of(data) == ("PyInit__C",)
+
+
+@pytest.mark.parametrize("data", [FATBIN, CUBIN, coff((".text", b"")), elf(type_=1)])
+def test_what_was_not_linked_has_neither(data: bytes) -> None:
+    assert imports_of(memoryview(data)) == exports_of(memoryview(data)) == ()
+
+
+# -- rewriting -----------------------------------------------------------------------------------
+
+
+def rewritten(data: bytes, *contents: Sequence[Entry]) -> bytes:
+    return b"".join(rewrite_binary(memoryview(data), contents).pieces)
+
+
+def test_a_fatbin_is_its_containers_without_what_was_between_them() -> None:
+    one, other = entries(*IMAGES)
+    data = container(*IMAGES) + bytes(40) + container(sm(75, TWO)) + bytes(3)
+    assert rewritten(data, [other], []) == container(IMAGES[1]) + container()
+    assert rewritten(data, [one, other], entries(sm(75, TWO))) == FATBIN + container(sm(75, TWO))
+
+
+def test_containers_of_a_fatbin_are_aligned() -> None:
+    """CUDA reads fields of 8 bytes in place, whatever sizes images claim to have."""
+    odd = bytearray(sm(80))
+    odd += b"odd"
+    struct.pack_into("<Q", odd, 8, len(odd) - 64)
+    data = container(bytes(odd)) + container(sm(80, TWO))
+    new = rewritten(data, entries(bytes(odd)), entries(sm(80, TWO)))
+    assert new == container(bytes(odd)) + bytes(-len(odd) % 8) + container(sm(80, TWO))
+    assert images(new) == [["elf 80"], ["elf 80"]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_contents_for_another_number_of_containers_are_a_bug(count: int) -> None:
+    with pytest.raises(ValueError, match=f"contents for {count} containers, of 2"):
+        rewritten(FATBIN + FATBIN, *[[]] * count)
+
+
+def test_a_rewritten_fatbin_consists_of_views_of_the_old_one() -> None:
+    data = memoryview(container(sm(80, code=bytes(1 << 20)), sm(90)))
+    (held,) = read_binary(data).containers
+    new = rewrite_binary(data, [held.entries[:1]])
+    assert new.size > 1 << 20
+    assert sum(len(piece) for piece in new.pieces if isinstance(piece, bytes)) < 64
+    assert new.notes == ()
+
+
+def test_a_cubin_cannot_be_rewritten() -> None:
+    with pytest.raises(FormatError, match="a cubin is one image"):
+        rewritten(CUBIN)
+
+
+@pytest.mark.parametrize("kind", ["coff", "pe"])
+def test_others_are_rewritten_by_the_module_for_their_format(
+    kind: str, tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """Each takes out one image and leaves a file of its kind. ELF: test_fatbin_elf_linked.py."""
+    if kind == "coff":
+        data = compile_object(tool, tmp_path, "mingw", FATBIN)
+    else:
+        data = replace(peimages.library(entries(*IMAGES)), tail=b"", symbols=False).write()
+    new = rewritten(data, entries(*IMAGES)[1:])
+    assert held(new) == ([["elf 90"]], [])
+    assert read_binary(memoryview(new)).format == kind
+    assert len(new) < len(data)

@@ -1,0 +1,183 @@
+"""Containers and entries, against files that NVIDIA's fatbinary made (data/device/README.md)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import FormatError
+from fatwheel.fatbin.container import MAX_IMAGE, Entry, parse_containers, payload, write_container
+
+DATA = Path(__file__).parents[2] / "data" / "device"
+CUBINS = ("cuda13.0-sm_80.cubin", "cuda13.0-sm_90a.cubin", "cuda13.0-sm_120f.cubin")
+NAMES = ("none", "lz4", "zstd")
+
+
+def container(
+    *entries: bytes, magic: int = 0xBA55ED50, version: int = 1, header: int = 16
+) -> bytes:
+    body = b"".join(entries)
+    return struct.pack("<IHHQ", magic, version, header, len(body)) + body
+
+
+def entry(
+    image: bytes = b"12345678",
+    *,
+    kind: int = 1,
+    number: int = 80,
+    flags: int = 0x11,
+    header: int = 64,
+    compressed: int = 0,
+    uncompressed: int = 0,
+    padded: int | None = None,
+) -> bytes:
+    fields = (kind, 0x101, header, len(image) if padded is None else padded, compressed, 0, 0, 9)
+    return (
+        struct.pack("<HHIQIIHHIIIQQQ", *fields, number, 0, 0, flags, 0, uncompressed).ljust(
+            header, b"\0"
+        )
+        + image
+    )
+
+
+def read_entry(raw: bytes) -> Entry:
+    ((read,),) = [found.entries for found in parse_containers(container(raw))]
+    return read
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reads_what_fatbinary_was_given(name: str) -> None:
+    (found,) = parse_containers((DATA / f"{name}.fatbin").read_bytes())
+    images = [(entry.kind, entry.arch.name) for entry in found.entries]
+    assert images == [("elf", "80"), ("ptx", "80"), ("elf", "90a"), ("elf", "120f")]
+    expected = "" if name == "none" else name
+    assert {entry.compression for entry in found.entries} == {expected}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_payloads_are_the_files_that_went_in(name: str) -> None:
+    (found,) = parse_containers((DATA / f"{name}.fatbin").read_bytes())
+    cubins = [bytes(payload(entry)) for entry in found.entries if entry.kind == "elf"]
+    assert cubins == [(DATA / cubin).read_bytes() for cubin in CUBINS]
+    (ptx,) = [bytes(payload(entry)) for entry in found.entries if entry.kind == "ptx"]
+    # fatbinary strips comments' lines and line ends; the text's own words must be there.
+    assert b".visible .entry scale(" in ptx
+    assert b".target sm_80" in ptx
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_writing_the_entries_gives_the_file_again(name: str) -> None:
+    data = (DATA / f"{name}.fatbin").read_bytes()
+    (found,) = parse_containers(data)
+    assert write_container(found.entries) == data
+
+
+def test_zero_padding_between_and_around_containers_is_skipped() -> None:
+    one, two = container(entry(number=80)), container(entry(number=86), entry(number=90))
+    data = bytes(8) + one + bytes(200_000) + two + bytes(3)
+    first, second = parse_containers(data)
+    assert (first.offset, first.size) == (8, len(one))
+    assert (second.offset, second.size) == (8 + len(one) + 200_000, len(two))
+    assert [entry.arch.number for entry in second.entries] == [86, 90]
+
+
+@pytest.mark.parametrize("data", [b"", bytes(100_001)])
+def test_an_empty_section_has_no_containers(data: bytes) -> None:
+    assert parse_containers(data) == ()
+
+
+def test_a_container_may_be_empty() -> None:
+    assert parse_containers(container())[0].entries == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(1, "ptx"), (2, "elf"), (8, "lto"), (3, "other"), (0x40, "other")]
+)
+def test_kinds(kind: int, name: str) -> None:
+    assert read_entry(entry(kind=kind)).kind == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "arch"), [(0x11, "100"), (0x100011, "100a"), (0x1200041, "100f"), (0x2041, "100")]
+)
+def test_suffixes_come_from_the_flags(flags: int, arch: str) -> None:
+    assert read_entry(entry(number=100, flags=flags)).arch.name == arch
+
+
+def test_header_size_is_always_used() -> None:
+    read = read_entry(entry(b"image678", header=112))
+    assert bytes(payload(read)) == b"image678"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x50\xed\x55\xba", "header is cut off"),
+        (container(magic=0x12345678), "magic"),
+        (container(version=2), "version 2"),
+        (container(header=24), "header of 24 bytes"),
+        (container(entry())[:-1], "claims 72 bytes of images, 71 are there"),
+        (container(entry()[:63]), "entry's header is cut off"),
+        (container(entry(header=64)[:4] + struct.pack("<I", 63) + entry()[8:]), "be 63 bytes"),
+        (container(entry(padded=9)), "claims 9 bytes, 8 are there"),
+        (container(entry(padded=2**64 - 1)), "8 are there"),
+        (container(entry(compressed=9)), "9 compressed bytes"),
+        (container() + b"\0\0junk", "header is cut off"),
+    ],
+)
+def test_malformed_containers_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        parse_containers(data)
+
+
+def test_errors_say_where() -> None:
+    data = container(entry()) + container(entry(), entry(padded=9))
+    with pytest.raises(FormatError) as caught:
+        parse_containers(data)
+    # 16 + 72 bytes before the second container, 72 before its second entry.
+    assert caught.value.where == "fatbin container at offset 0x58, entry at 0x48"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (0x11, "unknown way"),
+        (0x2011, "LZ4"),
+        (0x8011, "zstd"),
+    ],
+)
+def test_damaged_images_are_refused(flags: int, message: str) -> None:
+    damaged = read_entry(entry(b"\xff" * 8, flags=flags, compressed=8, uncompressed=100))
+    with pytest.raises(FormatError, match=message):
+        payload(damaged)
+
+
+@pytest.mark.parametrize("flags", [0x2011, 0x8011])
+def test_an_image_cannot_claim_more_than_the_limit(flags: int) -> None:
+    sound = read_entry(entry(flags=flags, compressed=8, uncompressed=100))
+    with pytest.raises(FormatError, match="claims"):
+        payload(replace(sound, uncompressed=MAX_IMAGE + 1))
+
+
+@pytest.mark.parametrize("flags", [0x2011, 0x8011])
+def test_images_cannot_claim_a_hundred_times_their_size(flags: int) -> None:
+    """Small sections may, up to 64 MiB in all: it does no harm."""
+    claims = entry(flags=flags, compressed=8, uncompressed=32 << 20)
+    assert len(parse_containers(container(claims * 2))[0].entries) == 2
+    with pytest.raises(FormatError, match="304 bytes of device code claim to be 100663296"):
+        parse_containers(container(claims * 3) + bytes(72))
+    megabyte = entry(bytes(1 << 20))
+    parse_containers(container(claims * 3 + megabyte))
+
+
+def test_what_is_not_decompressed_may_claim_anything() -> None:
+    unknown = read_entry(entry(kind=77, flags=0x10011, compressed=8, uncompressed=1 << 60))
+    assert unknown.uncompressed == 1 << 60
+
+
+def test_a_given_decoder_is_used() -> None:
+    read = read_entry(entry(flags=0x8011, compressed=8, uncompressed=4))
+    assert payload(read, {"zstd": lambda data, size: bytes(data[:size])}) == b"1234"

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import dataclasses
+import platform
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fatwheel.containers import client
+from fatwheel.errors import EngineError, UsageError
+from fatwheel.events import silent
+from fatwheel.model import Containers, Download, Toolchain
+from fatwheel.pipeline import workplaces
+from fatwheel.pipeline.workplaces import default_toolchain, engine_for, premises_for
+
+IMAGES = Containers("linux", 0, ())
+CUDA = Download("cuda_nvcc", "12.3.107", "https://x/n.tar", "n.tar", 1, "ee" * 32)
+PACKAGES = Toolchain(
+    "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0",
+    containers=IMAGES,
+)  # fmt: skip
+ARCHIVES = dataclasses.replace(PACKAGES, cuda_files=(CUDA,))
+NO_IMAGES = dataclasses.replace(PACKAGES, containers=None)
+WINDOWS = dataclasses.replace(ARCHIVES, platform="win-amd64")
+
+
+@pytest.fixture(autouse=True)
+def linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "Linux", "x86_64")
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, system: str, processor: str) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: processor)
+
+
+def refusal(toolchain: Toolchain, asked: str | None) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        engine_for(toolchain, asked)
+    return caught.value
+
+
+# -- the engine ----------------------------------------------------------------------------------
+
+
+def test_processes_where_they_will_do() -> None:
+    assert engine_for(PACKAGES, None) == "process"
+    assert engine_for(NO_IMAGES, None) == "process"
+
+
+@pytest.mark.parametrize("toolchain", [ARCHIVES, WINDOWS])
+def test_containers_where_processes_will_not_do(toolchain: Toolchain) -> None:
+    assert engine_for(toolchain, None) == "docker"
+
+
+@pytest.mark.parametrize(
+    ("system", "processor"), [("Windows", "AMD64"), ("Darwin", "arm64"), ("Linux", "aarch64")]
+)
+def test_containers_on_a_machine_of_another_kind(
+    monkeypatch: pytest.MonkeyPatch, system: str, processor: str
+) -> None:
+    machine(monkeypatch, system, processor)
+    assert engine_for(PACKAGES, None) == "docker"
+
+
+def test_foreign_code_goes_into_containers_where_an_engine_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os="linux"))
+    assert engine_for(PACKAGES, None, foreign=True) == "docker"
+    assert engine_for(PACKAGES, "process", foreign=True) == "process", "what is asked for is taken"
+    assert engine_for(NO_IMAGES, None, foreign=True) == "process"
+    assert engine_for(PACKAGES, None) == "process"
+    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os="windows"))
+    assert engine_for(PACKAGES, None, foreign=True) == "process", "it runs no such containers"
+
+    def refuse() -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(client, "connect", refuse)
+    assert engine_for(PACKAGES, None, foreign=True) == "process"
+
+
+@pytest.mark.parametrize("asked", ["process", "docker"])
+def test_what_is_asked_for_is_taken(asked: str) -> None:
+    assert engine_for(PACKAGES, asked) == asked
+
+
+def test_an_engine_that_does_not_exist_is_refused() -> None:
+    error = refusal(PACKAGES, "cloud")
+    assert (error.where, error.hint) == ("--engine", "valid: process, docker")
+
+
+def test_containers_without_images_are_refused() -> None:
+    error = refusal(NO_IMAGES, "docker")
+    assert error.where == "--engine docker"
+    assert "[containers]" in error.what
+    assert error.hint == "use --engine process"
+
+
+def test_processes_of_what_is_installed_into_images_are_refused() -> None:
+    error = refusal(ARCHIVES, "process")
+    assert error.where == "--engine process"
+    assert error.hint == "use --engine docker"
+
+
+def test_processes_for_another_kind_of_machine_are_refused() -> None:
+    error = refusal(WINDOWS, "process")
+    assert "win-amd64" in error.what
+    assert "linux-x86_64" in error.what
+    assert error.hint == "use --engine docker"
+
+
+def test_a_toolchain_that_no_engine_can_use_is_refused_with_the_reasons() -> None:
+    neither = dataclasses.replace(ARCHIVES, containers=None)
+    error = refusal(neither, None)
+    assert error.where == "--toolchain tools"
+    assert [detail.partition(":")[0] for detail in error.details] == [
+        "--engine process", "--engine docker",
+    ]  # fmt: skip
+    assert "another toolchain" in (refusal(neither, "docker").hint or "")
+
+
+# -- the toolchain -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [
+        ("Linux", "linux-cuda13.0"), ("Windows", "windows-msvc17.8-cuda12.3"),
+        ("Darwin", "linux-cuda13.0"),
+    ],
+)  # fmt: skip
+def test_the_toolchain_is_that_of_this_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, name: str
+) -> None:
+    machine(monkeypatch, system, "x86_64")
+    assert default_toolchain(None) == name
+    assert default_toolchain("process") == name
+
+
+@pytest.mark.parametrize(
+    ("os", "name"), [("linux", "linux-cuda13.0"), ("windows", "windows-msvc17.8-cuda12.3")]
+)
+def test_containers_decide_it_where_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, os: str, name: str
+) -> None:
+    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os=os))
+    assert default_toolchain("docker") == name
+    assert default_toolchain(None) == "linux-cuda13.0", "no engine is asked without need"
+
+
+def test_an_engine_that_does_not_answer_is_no_mistake_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(client, "connect", refuse)
+    assert default_toolchain("docker") == "linux-cuda13.0"
+
+
+# -- premises ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "made"), [("process", "local_premises"), ("docker", "contained_premises")]
+)
+def test_each_engine_has_premises_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, engine: str, made: str
+) -> None:
+    from fatwheel.pipeline import contained, local
+
+    for module, name in ((local, "local_premises"), (contained, "contained_premises")):
+        monkeypatch.setattr(module, name, lambda target, emit, name=name: (name, target, emit))
+    target: Any = "target"
+    found: Any = premises_for(target, engine, silent)
+    assert found == (made, "target", silent)
+    assert workplaces.ENGINES == ("process", "docker")

@@ -1,0 +1,158 @@
+"""What is said of a plan, and what becomes of failures, with an engine that only pretends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports
+from fatwheel.errors import CompileError, FatwheelError, StoreError
+from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
+from fatwheel.model import Job, Recipe, Source, Target, Toolchain
+from fatwheel.pipeline.compile import Means, compile_work
+from fatwheel.pipeline.plan import Work
+from fatwheel.storage.store import Store
+from fatwheel.worker.slices import Made
+
+from ...helpers.standins import cuda_unit, front, job
+
+GIB = 1 << 30
+
+
+class FakeEngine:
+    """Answers every job at once: broken, if there is an error for its unit."""
+
+    name = "fake"
+
+    def __init__(self, errors: dict[str, FatwheelError]) -> None:
+        self.errors = errors
+        self.limits: list[Limits] = []
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> FakeWorker:
+        self.limits.append(limits)
+        return FakeWorker(self.errors, reports)
+
+
+class FakeWorker:
+    def __init__(self, errors: dict[str, FatwheelError], reports: Reports) -> None:
+        self.errors = errors
+        self.reports = reports
+
+    def start(self, job: Job) -> None:
+        error = self.errors.get(job.unit.name)
+        report: Report = JobBroken(job, error) if error else JobMade(job, Made(1.0, 1.0, GIB))
+        self.reports.put(report)
+
+    def close(self) -> None:
+        pass
+
+    def memory(self) -> int:
+        return GIB
+
+
+Compile = Callable[..., list[Event]]
+
+
+@pytest.fixture
+def compile_(tmp_path: Path) -> Compile:
+    """Compile a unit for each name, each taken to need no memory unless it is told."""
+    recipe = Recipe(
+        name="demo", project="demo", version="1.0", source=Source(folder=tmp_path),
+        archs=("80",), environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0,
+        folder=tmp_path, digest="",
+    )  # fmt: skip
+    tools = Toolchain("tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "")
+    target = Target(recipe, tools, "3.11", "2.11.0", ())
+
+    def run(
+        *names: str,
+        lend: bool = False,
+        need: int = 0,
+        opened: list[Limits] | None = None,
+        **errors: FatwheelError,
+    ) -> list[Event]:
+        pending = tuple(
+            Job(made.unit, made.front, made.host, need, 1.0)
+            for made in (job(cuda_unit(name), front("80")) for name in names)
+        )
+        events: list[Event] = []
+        work = Work(pending, units=9, slices=12, hits=12 - len(names), archlist_units=("z",))
+        engine = FakeEngine(errors)
+        means = Means(shards=2, jobs=2, lend=lend, memory=8 * GIB)
+        store = Store(tmp_path / "store", 1 << 30)
+        compile_work(work, target, engine, store, means, "exact", events.append)
+        if opened is not None:
+            opened += engine.limits
+        return events
+
+    return run
+
+
+def of(events: list[Event], kind: type[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_the_plan_is_said_before_anything_starts(compile_: Compile) -> None:
+    events = compile_("a", "b", "c")
+    plan = events[0]
+    assert isinstance(plan, Planned)
+    assert (plan.engine, plan.front, plan.shards, plan.jobs) == ("fake", "exact", 2, 2)
+    assert (plan.units, plan.slices, plan.hits, plan.pending) == (9, 12, 9, 3)
+    assert (plan.memory, plan.work, plan.archlist_units) == (8 * GIB, 3.0, ("z",))
+    assert events[1] == StepStarted("compile", "3 jobs")
+    assert len(of(events, JobFinished)) == 3
+
+
+def test_nothing_starts_where_nothing_is_missing(compile_: Compile) -> None:
+    [plan] = compile_()
+    assert isinstance(plan, Planned)
+    assert (plan.pending, plan.shards) == (0, 0)
+
+
+def test_jobs_that_must_run_alone_are_named(compile_: Compile) -> None:
+    events = compile_("a", need=9 * GIB)
+    assert of(events, Note) == [
+        Note("a [sm_80] may need 9.0 GiB, more than all may: it runs alone")
+    ]
+    assert len(of(events, JobFinished)) == 1
+
+
+def test_a_slot_is_lent_only_where_it_may_be(compile_: Compile) -> None:
+    """Three jobs of a second on 2 cores take 2 s; sharing both cores, 1.5 s."""
+    for lend, slots in ((False, 2), (True, 3)):
+        plan = compile_("a", "b", "c", lend=lend)[0]
+        assert isinstance(plan, Planned)
+        assert plan.jobs == slots
+
+
+def test_workers_share_the_memory_that_all_may_use(compile_: Compile) -> None:
+    opened: list[Limits] = []
+    compile_("a", "b", need=GIB, opened=opened)
+    assert opened == [Limits(cpus=2, memory=4 * GIB)] * 2
+
+
+def test_a_job_larger_than_all_memory_gets_all_of_it(compile_: Compile) -> None:
+    opened: list[Limits] = []
+    compile_("a", need=9 * GIB, opened=opened)
+    assert opened == [Limits(cpus=2, memory=8 * GIB)]
+
+
+def test_one_failure_is_raised_as_it_is(compile_: Compile) -> None:
+    error = CompileError("no", where="a")
+    with pytest.raises(CompileError) as caught:
+        compile_("a", "b", a=error)
+    assert caught.value is error
+
+
+def test_several_failures_are_one_error(compile_: Compile) -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_("a", "b", "c", a=CompileError("not this"), b=StoreError("disk is full"))
+    assert caught.value.what == "2 of 3 jobs failed"
+    assert {"not this", "disk is full"} <= set(caught.value.details)
+
+
+def test_failures_of_one_kind_stay_of_that_kind(compile_: Compile) -> None:
+    with pytest.raises(StoreError, match="2 of 2 jobs failed"):
+        compile_("a", "b", a=StoreError("full"), b=StoreError("full"))

@@ -1,0 +1,356 @@
+"""Targets built in containers that are processes, with an engine that only pretends."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fatwheel.containers.imagebuild import Image
+from fatwheel.containers.layouts import EngineFacts
+from fatwheel.containers.roster import Leftovers
+from fatwheel.engines.base import Limits
+from fatwheel.errors import CompileError, EngineError, UpstreamError
+from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted, WheelMade, silent
+from fatwheel.fatbin.stitch import image_name, slices_of
+from fatwheel.model import Containers as Images
+from fatwheel.model import Host, Target
+from fatwheel.pipeline import build as build_module
+from fatwheel.pipeline import contained, local, resolve
+from fatwheel.pipeline.build import BuildRequest, build
+from fatwheel.pipeline.contained import contained_premises
+
+from ...helpers.demoproject import Demo
+from ...helpers.processcontainers import Containers, ProcessContainer
+from ...helpers.standins import front
+
+GIB = 1 << 30
+LIMITS = Limits(cpus=2, memory=4 * GIB)
+FRONTS = (front("80"), front("86"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeEngine(EngineFacts):
+    os: str = "linux"
+    cpus: int = 3
+    memory: int = 6 * GIB
+    endpoint: str = "unix:///engine.sock"
+
+    def check_os(self, wanted: str, toolchain: str) -> None:
+        if wanted != self.os:
+            raise EngineError(f"{toolchain} needs {wanted}")
+
+
+class Bench(Demo):
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder, monkeypatch)
+        self.toolchain = dataclasses.replace(self.toolchain, containers=Images("linux", 0, ()))
+        self.engine = FakeEngine()
+        self.image = "fatwheel/tools:cp311-1"
+        self.bases: dict[str, str] = {}
+        self.order: list[str] = []
+        self.leftovers = Leftovers(0, ())
+        self.events: list[Event] = []
+        self.out = folder / "dist"
+        self.containers = Containers(self, monkeypatch)
+        for name in ("load_recipe", "load_toolchain"):
+            monkeypatch.setattr(resolve, name, getattr(self, name))
+        for name in ("connect", "reap", "ensure_images", "base_ids"):
+            monkeypatch.setattr(contained, name, getattr(self, name))
+        monkeypatch.setattr(contained, "cores", lambda: 8)
+        monkeypatch.setattr(contained, "free_memory", lambda: 50 * GIB)
+        monkeypatch.setattr(local, "ready_tools", self.ready_tools)
+
+    def connect(self) -> FakeEngine:
+        self.order.append("connect")
+        return self.engine
+
+    def reap(self, engine: object, cache: Path) -> Leftovers:
+        assert cache == self.cache
+        self.order.append("reap")
+        return self.leftovers
+
+    def ensure_images(
+        self, engine: object, toolchain: object, python: str, torch: str, cache: Path, emit: object
+    ) -> list[Image]:
+        self.order.append(f"image {python} {torch}")
+        return [
+            Image("toolchain", "fatwheel/tools:toolchain-1", f"sha256:{'7' * 64}", 1, False),
+            Image("env", self.image, f"sha256:{'e' * 64}", 1, False),
+        ]
+
+    def base_ids(self, engine: object) -> dict[str, str]:
+        return self.bases
+
+    def target(self) -> Target:
+        return resolve.resolve("demo", "tools", "80,86", "3.11", None).targets[0]
+
+    def build(self, **changes: Any) -> WheelMade:
+        self.events.clear()
+        [made] = build(self.request(**changes), self.events.append)
+        return made
+
+    def request(self, **changes: Any) -> BuildRequest:
+        wanted: dict[str, Any] = {
+            "kernel": "demo", "archs": "80,86", "pythons": "3.11", "torch": None,
+            "toolchain": "tools", "engine": "docker", "shards": None, "jobs": 2,
+            "memory": 4 * GIB, "front": "exact", "out": self.out,
+        }  # fmt: skip
+        return BuildRequest(**{**wanted, **changes})
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]) -> Bench:
+    tool("g++")
+    return Bench(tmp_path, monkeypatch)
+
+
+# -- premises ------------------------------------------------------------------------------------
+
+
+def test_leftovers_go_before_images_are_made(bench: Bench) -> None:
+    contained_premises(bench.target(), silent)
+    assert bench.order == ["connect", "reap", "image 3.11 2.11.0"]
+
+
+def test_an_engine_of_the_other_kind_is_refused_before_anything_is_made(bench: Bench) -> None:
+    bench.engine = FakeEngine(os="windows")
+    with pytest.raises(EngineError, match="tools needs linux"):
+        contained_premises(bench.target(), silent)
+    assert bench.order == ["connect"]
+
+
+def test_the_engine_may_have_less_than_this_machine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = contained_premises(bench.target(), silent)
+    assert (found.cores, found.memory) == (3, 5 * GIB), "some is kept for the engine itself"
+    monkeypatch.setattr(contained, "cores", lambda: 2)
+    monkeypatch.setattr(contained, "free_memory", lambda: 2 * GIB)
+    found = contained_premises(bench.target(), silent)
+    assert (found.cores, found.memory) == (2, 2 * GIB)
+
+
+def test_an_engine_that_says_nothing_of_itself_has_what_this_machine_has(bench: Bench) -> None:
+    bench.engine = FakeEngine(cpus=0, memory=0)
+    found = contained_premises(bench.target(), silent)
+    assert (found.cores, found.memory) == (8, 50 * GIB)
+
+
+def test_a_small_engine_is_used_in_part(bench: Bench) -> None:
+    bench.engine = FakeEngine(memory=GIB)
+    assert contained_premises(bench.target(), silent).memory == GIB // 2
+
+
+def test_another_image_is_another_wheel(bench: Bench) -> None:
+    before = contained_premises(bench.target(), silent).identity
+    assert contained_premises(bench.target(), silent).identity == before
+    bench.image = "fatwheel/tools:cp311-2"
+    assert contained_premises(bench.target(), silent).identity != before
+
+
+def test_images_are_told_of_beside_the_wheel(bench: Bench) -> None:
+    found = contained_premises(bench.target(), silent).materials
+    assert [(one.role, one.name, one.sha256) for one in found] == [
+        ("image", "fatwheel/tools:toolchain-1", "7" * 64),
+        ("image", bench.image, "e" * 64),
+    ]
+
+
+# -- a workplace ---------------------------------------------------------------------------------
+
+
+def test_a_workplace_is_a_captured_target(bench: Bench) -> None:
+    events: list[Event] = []
+    premises = contained_premises(bench.target(), silent)
+    with premises.workplace(
+        bench.target(), FRONTS, LIMITS, resolve.users_stores(), events.append
+    ) as place:
+        assert place.engine.name == "docker"
+        assert (place.lookup.units, len(place.lookup.pending)) == (3, 5)
+        assert place.host == Host("g++ 12.2.0", "c0" * 32, "3.11"), "as the image says of itself"
+        assert place.scratch.is_dir()
+    assert bench.work_folders() == []
+    assert bench.containers.running == []
+    steps = [event.step for event in events if isinstance(event, StepStarted)]
+    assert steps == ["source", "capture"]
+
+
+def test_the_logs_are_named_and_kept(bench: Bench) -> None:
+    bench.build()
+    [folder] = (bench.cache / "logs").iterdir()
+    assert any(str(folder) in note.text for note in bench.of(Note))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "assemble.log", "capture.log", "shard-1-compute_80.log", "shard-2-compute_86.log",
+    ]  # fmt: skip
+
+
+def test_containers_know_which_build_they_are_of(bench: Bench) -> None:
+    bench.build()
+    labels = [made.labels for made in bench.containers.made]
+    assert len({found["fatwheel"] for found in labels}) == 1
+    assert {found["fatwheel.cache"] for found in labels} == {str(bench.cache)}
+    assert not any("work" in value for found in labels for value in found.values())
+
+
+def test_the_roster_of_a_build_lies_there_while_it_lives(bench: Bench) -> None:
+    seen: list[int] = []
+    rosters = bench.cache / "containers"
+
+    def watch(event: Event) -> None:
+        if isinstance(event, JobFinished):
+            seen.append(len(list(rosters.iterdir())))
+
+    build(dataclasses.replace(bench.request(), shards=1), watch)
+    assert set(seen) == {1}
+    assert list(rosters.iterdir()) == [], "its containers have ended"
+
+
+def test_containers_that_only_say_they_are_ours_are_told(bench: Bench) -> None:
+    bench.leftovers = Leftovers(0, ("c0ffee",))
+    bench.build()
+    [said] = [note.text for note in bench.of(Note) if "left alone" in note.text]
+    assert "docker rm --force --volumes c0ffee" in said
+
+
+def test_what_a_container_sees_is_what_it_needs(bench: Bench) -> None:
+    bench.build()
+    for made in bench.containers.made:
+        assert made.spec.image == bench.image
+        readable = [mount.source for mount in made.spec.mounts if not mount.writable]
+        [writable] = [mount.source for mount in made.spec.mounts if mount.writable]
+        assert readable[0] == str(resolve.HOME / "fatwheel"), "our code, and nothing beside it"
+        assert readable[2] == str(bench.cache / "store")
+        assert Path(writable).parents[2] == bench.cache / "work"
+        assert not any(Path(place).is_relative_to(writable) for place in readable)
+
+
+# -- whole builds --------------------------------------------------------------------------------
+
+
+def test_a_build_in_containers_makes_the_wheel(bench: Bench) -> None:
+    made = bench.build()
+    assert (made.hits, made.compiled) == (0, 4)
+    with zipfile.ZipFile(made.path) as wheel:
+        for name in "ab":
+            images = [image_name(entry) for entry in slices_of(wheel.read(f"demo/{name}.o"))]
+            assert images == ["sm_80", "sm_86"]
+    [planned] = bench.of(Planned)
+    assert (planned.engine, planned.pending) == ("docker", 5)
+    purposes = [made.spec.purpose for made in bench.containers.made]
+    assert purposes[0] == "capture"
+    assert purposes[-1] == "assemble"
+    assert set(purposes[1:-1]) == {"shard 1:compute_80", "shard 2:compute_86"}
+    assert bench.containers.running == []
+    assert bench.work_folders() == []
+
+
+def test_shards_share_the_memory_and_others_have_it_all(bench: Bench) -> None:
+    bench.build()
+    limits = {made.spec.purpose: made.spec.memory // GIB for made in bench.containers.made}
+    assert limits == {
+        "capture": 4, "shard 1:compute_80": 2, "shard 2:compute_86": 2, "assemble": 4,
+    }  # fmt: skip
+
+
+def test_the_same_build_again_starts_no_container(bench: Bench) -> None:
+    first = bench.build()
+    count = len(bench.containers.made)
+    again = bench.build(out=bench.folder / "elsewhere")
+    assert (again.sha256, again.compiled) == (first.sha256, 0)
+    assert len(bench.containers.made) == count
+
+
+def test_containers_and_processes_make_the_same_wheel_each_from_slices_of_their_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where compilers and host compiler are the same, so are the bytes; but what was made in
+    containers is for containers."""
+    monkeypatch.setattr(contained, "compiler_id", lambda toolchain, build: "compilers")
+    inside = bench.build()
+    resolve.open_store().clear("wheel")
+    outside = bench.build(engine="process", out=bench.folder / "elsewhere")
+    assert (outside.hits, outside.compiled) == (0, 4)
+    assert outside.sha256 == inside.sha256
+    resolve.open_store().clear("wheel")
+    again = bench.build(out=bench.folder / "third")
+    assert (again.hits, again.compiled, again.sha256) == (4, 0, inside.sha256)
+
+
+def test_another_base_of_ones_own_gets_none_of_the_slices(bench: Bench) -> None:
+    bench.build()
+    bench.bases = {"3.13": "sha256:other"}
+    bench.image = "fatwheel/tools:cp311-2"
+    assert bench.build().compiled == 4
+
+
+def test_what_jobs_cost_is_kept_for_later_plans(bench: Bench) -> None:
+    bench.build()
+    kept = {usage.kind: usage.entries for usage in resolve.open_store().usage()}
+    assert kept["cost"] == 5
+
+
+def test_a_compile_error_keeps_the_others(bench: Bench) -> None:
+    bench.write("csrc/a.cu", "#error not yet\n")
+    with pytest.raises(CompileError, match="2 of 5 jobs failed"):
+        bench.build()
+    assert sorted(event.job.label for event in bench.of(JobFinished)) == [
+        "csrc/b [sm_80]", "csrc/b [sm_86]", "csrc/c",
+    ]  # fmt: skip
+    assert bench.containers.running == []
+    bench.write("csrc/a.cu", "int a;\n")
+    made = bench.build()
+    assert (made.hits, made.compiled) == (2, 2)
+
+
+def test_a_failing_upstream_build_ends_it(bench: Bench) -> None:
+    bench.write("own_backend.py", "def build_wheel(directory): raise SystemExit('broken')")
+    with pytest.raises(UpstreamError, match="broken"):
+        bench.build()
+    assert bench.work_folders() == []
+    assert bench.containers.running == []
+
+
+def test_an_interrupt_ends_the_containers_and_keeps_what_is_finished(bench: Bench) -> None:
+    bench.write("csrc/b.cu", "// stand-in: waits\n")
+
+    def emit(event: Event) -> None:
+        if isinstance(event, JobFinished):
+            raise KeyboardInterrupt
+
+    request = BuildRequest(
+        "demo", "80,86", "3.11", None, "tools", "docker", None, 3, 4 * GIB, "exact", bench.out
+    )
+    with pytest.raises(KeyboardInterrupt):
+        build_module.build(request, emit)
+    assert bench.containers.running == []
+    assert bench.work_folders() == []
+    assert resolve.open_store().usage()
+
+
+def test_one_container_at_a_time_where_memory_is_short(bench: Bench) -> None:
+    """Jobs of 1 GiB need a container of 1.5; with 2 GiB there is one after the other."""
+    bench.recipe = dataclasses.replace(bench.recipe, memory=GIB)
+    open_: list[int] = []
+    start = ProcessContainer.start
+
+    def counted(self: ProcessContainer) -> None:
+        open_.append(len(bench.containers.running))
+        start(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProcessContainer, "start", counted)
+        made = bench.build(memory=2 * GIB, shards=2)
+    assert made.compiled == 4
+    shards = [m for m in bench.containers.made if m.spec.purpose.startswith("shard")]
+    assert len(shards) >= 2
+    assert {m.spec.memory // GIB for m in shards} == {2}
+    assert set(open_) == {0}, "another container was open when one was started"

@@ -1,0 +1,100 @@
+"""Which front serves which architectures; __CUDA_ARCH_LIST__ as `nvcc --dryrun` defines it."""
+
+from __future__ import annotations
+
+import pytest
+
+from fatwheel.arch import Arch, ArchRequest, parse_arch
+from fatwheel.model import Front
+from fatwheel.pipeline.plan import exact_fronts, shared_fronts
+from fatwheel.worker.context import archlist
+
+
+def requests(text: str) -> list[ArchRequest]:
+    return [
+        ArchRequest(parse_arch(item.removesuffix("+ptx")), item.endswith("+ptx"))
+        for item in text.split(",")
+    ]
+
+
+def shown(fronts: tuple[Front, ...]) -> list[str]:
+    return [f"{front.virtual}: {' '.join(front.codes)}" for front in fronts]
+
+
+def always(front: Arch, archs: frozenset[Arch]) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("archs", "expected"),
+    [
+        ("80", ["80: sm_80"]),
+        ("80,86,89", ["80: sm_80", "86: sm_86", "89: sm_89"]),
+        ("80+ptx,90a", ["80: sm_80 compute_80", "90a: sm_90a"]),
+        ("90a+ptx", ["90a: sm_90a compute_90a"]),
+        ("120f", ["120f: sm_120f"]),
+    ],
+)
+def test_exact_fronts_are_one_for_each_architecture(archs: str, expected: list[str]) -> None:
+    assert shown(exact_fronts(requests(archs))) == expected
+
+
+@pytest.mark.parametrize(
+    ("archs", "expected"),
+    [
+        ("80,86,89", ["80: sm_80 sm_86 sm_89"]),
+        ("86,89", ["86: sm_86 sm_89"]),
+        ("89,80", ["80: sm_80 sm_89"]),
+        ("80,86,90", ["80: sm_80 sm_86", "90: sm_90"]),
+        ("100,103,120,121", ["100: sm_100 sm_103", "120: sm_120 sm_121"]),
+        ("75,80,86", ["75: sm_75", "80: sm_80 sm_86"]),
+        # A suffix is a family of its own: its front knows instructions that others have not.
+        ("90,90a", ["90: sm_90", "90a: sm_90a"]),
+        ("100,100a,103", ["100: sm_100 sm_103", "100a: sm_100a"]),
+        ("100a,103a", ["100a: sm_100a", "103a: sm_103a"]),
+        ("120f,121f", ["120f: sm_120f", "121f: sm_121f"]),
+        # PTX of the lowest comes from the shared front, that of others from their own.
+        ("80+ptx,86", ["80: sm_80 compute_80 sm_86"]),
+        ("80,86,89+ptx", ["80: sm_80 sm_86 sm_89", "89: compute_89"]),
+        ("80+ptx,86+ptx", ["80: sm_80 compute_80 sm_86", "86: compute_86"]),
+        ("90", ["90: sm_90"]),
+    ],
+)
+def test_shared_fronts_are_one_for_each_family(archs: str, expected: list[str]) -> None:
+    assert shown(shared_fronts(requests(archs), always)) == expected
+
+
+def test_only_what_is_proven_is_shared() -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def covers(front: Arch, archs: frozenset[Arch]) -> bool:
+        asked.append((front.name, sorted(arch.name for arch in archs)))
+        return front.major == 8
+
+    fronts = shared_fronts(requests("80,86,100,103,90"), covers)
+    assert shown(fronts) == ["80: sm_80 sm_86", "90: sm_90", "100: sm_100", "103: sm_103"]
+    assert asked == [("80", ["80", "86"]), ("100", ["100", "103"])], "one alone needs no proof"
+
+
+@pytest.mark.parametrize("archs", ["80,86,89", "80+ptx,86,90a,120f", "75,80,86+ptx,89,90"])
+def test_every_image_that_was_asked_for_is_made_once(archs: str) -> None:
+    wanted = [r.arch.sm for r in requests(archs)]
+    wanted += [r.arch.compute for r in requests(archs) if r.ptx]
+    for fronts in (exact_fronts(requests(archs)), shared_fronts(requests(archs), always)):
+        assert sorted(code for front in fronts for code in front.codes) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("archs", "exact", "shared"),
+    [
+        ("80,86,89", (800, 860, 890), (800,)),
+        ("90,90a", (900,), (900,)),
+        ("120f,80,86", (800, 860, 1200), (800, 1200)),
+        ("80,86+ptx", (800, 860), (800, 860)),
+    ],
+)
+def test_the_list_is_that_of_one_nvcc_call_with_these_fronts(
+    archs: str, exact: tuple[int, ...], shared: tuple[int, ...]
+) -> None:
+    assert archlist(exact_fronts(requests(archs))) == exact
+    assert archlist(shared_fronts(requests(archs), always)) == shared

@@ -1,0 +1,133 @@
+"""Proving with real workers and a stand-in for nvcc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fatwheel.arch import parse_arch, parse_arch_list
+from fatwheel.errors import CompileError, UsageError
+from fatwheel.events import Event, Planned
+from fatwheel.model import Front, Recipe, Source, Target, Toolchain
+from fatwheel.pipeline import prove as prove_module
+from fatwheel.pipeline.prove import Proof, ProveRequest, find_proofs, prove
+from fatwheel.pipeline.resolve import Asked
+from fatwheel.worker.context import Context, archlist
+
+from ...helpers.standins import calls, cpp_unit, cuda_unit, make_context
+
+KNOWN = [parse_arch(name) for name in ("80", "86", "90a")]
+
+
+class Bench:
+    """A recipe with two CUDA units, whose environment is the stand-in's."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.events: list[Event] = []
+        self.recipe = Recipe(
+            name="demo", project="demo", version="1.0", source=Source(folder=folder),
+            archs=("80", "86"), environment={}, imports=(), memory=1 << 20, seconds=1, costs=(),
+            epoch=0, folder=folder / "kernels" / "demo", digest="",
+        )  # fmt: skip
+        make_context(folder)
+        monkeypatch.setenv("FATWHEEL_CACHE", str(folder / "cache"))
+        for name in ("a.cu", "b.cu", "c.cpp"):
+            self.write(name, f"int {name[0]};\n")
+        for name in ("resolve", "ready_tools", "prepared"):
+            monkeypatch.setattr(prove_module, name, getattr(self, name))
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "src" / name).write_text(text)
+
+    def resolve(self, kernel: str, toolchain: str, archs: str, python: str, torch: str) -> Asked:
+        tools = Toolchain(
+            "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0"
+        )
+        wanted = parse_arch_list(archs or "80,86", KNOWN)
+        return Asked(self.recipe, tools, wanted, ("3.11",), "2.11.0")
+
+    def ready_tools(self, target: Target, emit: object) -> object:
+        return SimpleNamespace(environment=SimpleNamespace(compiler_id="compilers"))
+
+    @contextmanager
+    def prepared(self, target: Target, tools: Any, emit: object) -> Iterator[Any]:
+        def context(fronts: tuple[Front, ...]) -> Context:
+            return make_context(self.folder, archlist=archlist(fronts))
+
+        units = (cuda_unit("a"), cuda_unit("b"), cpp_unit("c"))
+        yield SimpleNamespace(target=target, tools=tools, units=units, context=context)
+
+    def prove(self, archs: str | None = None, units: str | None = None) -> Proof:
+        request = ProveRequest("demo", archs, units, "tools", None, jobs=2, memory=1 << 30)
+        return prove(request, self.events.append)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]) -> Bench:
+    tool("g++")
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_the_same_code_both_ways_is_a_proof(bench: Bench) -> None:
+    proof = bench.prove()
+    assert (proof.same, [unit.name for unit in proof.units]) == (True, ["a", "b"])
+    assert (proof.front.name, [arch.name for arch in proof.archs]) == ("80", ["80", "86"])
+    assert proof.kernels == 4, "two kernels in either unit"
+    assert find_proofs(bench.recipe, "compilers") == [proof]
+
+
+def test_other_code_is_a_counter_example_and_kept_too(bench: Bench) -> None:
+    bench.write("b.cu", "// stand-in: own code\nint b;\n")
+    proof = bench.prove()
+    assert not proof.same
+    assert proof.different == ["b: sm_86 scale"]
+    assert find_proofs(bench.recipe, "compilers") == [proof]
+
+
+def test_only_device_code_is_made_once_for_each_front(bench: Bench) -> None:
+    bench.prove(units="a")
+    made = calls(bench.folder / "cuda")
+    assert sorted(call[call.index("-gencode") + 1] for call in made) == [
+        "arch=compute_80,code=[sm_80]",
+        "arch=compute_80,code=[sm_86]",  # sm_80 of this front is there already
+        "arch=compute_86,code=[sm_86]",
+    ]
+    assert all("-fatbin" in call for call in made)
+    planned = [event for event in bench.events if isinstance(event, Planned)]
+    assert [(plan.front, plan.slices, plan.hits) for plan in planned] == [
+        ("own fronts", 2, 0), ("shared front", 2, 1),
+    ]  # fmt: skip
+
+
+def test_a_second_proof_compiles_nothing(bench: Bench) -> None:
+    first = bench.prove()
+    before = len(calls(bench.folder / "cuda"))
+    assert bench.prove() == first
+    assert len(calls(bench.folder / "cuda")) == before
+
+
+@pytest.mark.parametrize("archs", ["80", "80,90a", "90a"])
+def test_a_proof_needs_several_architectures_of_one_family(bench: Bench, archs: str) -> None:
+    with pytest.raises(UsageError, match="one front for several") as caught:
+        bench.prove(archs)
+    assert caught.value.where == f"--arch {archs}"
+
+
+def test_a_glob_that_fits_nothing_shows_what_there_is(bench: Bench) -> None:
+    with pytest.raises(UsageError) as caught:
+        bench.prove(units="nothing*")
+    assert caught.value.where == "--units nothing*"
+    assert caught.value.details == ("a", "b"), "C++ has no front"
+
+
+def test_a_unit_that_does_not_compile_is_no_proof(bench: Bench) -> None:
+    bench.write("a.cu", "#error no\n")
+    with pytest.raises(CompileError):
+        bench.prove()
+    assert find_proofs(bench.recipe, "compilers") == []

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from fatwheel.errors import FormatError, StitchError
+from fatwheel.provenance.record import merged, record_bytes, thinned
+
+
+def record(*codes: str, toolchain: str = "cuda13", archs: list[str] | None = None) -> bytes:
+    """As a build for these images writes it, each with a front of its own."""
+    return record_bytes(
+        {
+            "schema": 1,
+            "toolchain": {"name": toolchain},
+            "archs": archs or ["as asked for"],
+            "fronts": [{"virtual": virtual(code), "codes": [code]} for code in codes],
+            "units": [
+                {"name": name, "slices": {code: f"{name} {code}" for code in codes}}
+                for name in ("b.o", "a.o")
+            ],
+        }
+    )
+
+
+def virtual(code: str) -> str:
+    return code.replace("sm_", "compute_")
+
+
+FAT: dict[str, Any] = {
+    "schema": 1,
+    "fatwheel": "0.1",
+    "archs": ["80", "86", "89+ptx"],
+    "front": "auto",
+    "fronts": [
+        {"virtual": "compute_80", "codes": ["sm_80", "sm_86"]},
+        {"virtual": "compute_89", "codes": ["sm_89", "compute_89"]},
+    ],
+    "units": [
+        {"name": "b.o", "slices": {"sm_80": "1", "sm_86": "2", "sm_89": "3", "compute_89": None}},
+        {"name": "a.o", "slices": {"sm_80": "4", "sm_86": "5", "sm_89": "6", "compute_89": "7"}},
+        # The same source compiled twice: two units of one name.
+        {"name": "a.o", "slices": {"sm_80": "8", "sm_86": "9", "sm_89": "10", "compute_89": "11"}},
+    ],
+}
+IMAGES = ("sm_80", "sm_86", "sm_89", "compute_89")
+
+
+def test_a_record_says_only_what_is_left() -> None:
+    found = json.loads(thinned(record_bytes(FAT), {"sm_86", "compute_89"}))
+    assert found == {
+        "schema": 1,
+        "fatwheel": "0.1",
+        "archs": ["86", "ptx89"],
+        "front": "auto",
+        "fronts": [
+            {"virtual": "compute_80", "codes": ["sm_86"]},
+            {"virtual": "compute_89", "codes": ["compute_89"]},
+        ],
+        "units": [
+            {"name": "b.o", "slices": {"sm_86": "2", "compute_89": None}},
+            {"name": "a.o", "slices": {"sm_86": "5", "compute_89": "7"}},
+            {"name": "a.o", "slices": {"sm_86": "9", "compute_89": "11"}},
+        ],
+    }
+
+
+def test_where_everything_is_left_the_record_stays_the_same() -> None:
+    data = record_bytes(FAT)
+    assert thinned(data, set(IMAGES)) == data
+    assert merged([data]) == data
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_merging_undoes_thinning(count: int) -> None:
+    data = record_bytes(FAT)
+    for left in itertools.product(*[itertools.combinations(IMAGES, count)] * 2):
+        for parts in itertools.permutations(left):
+            together = set().union(*parts)
+            found = merged([thinned(data, set(part)) for part in parts])
+            assert found == thinned(data, together), f"stitched from {parts}"
+
+
+def test_builds_for_other_architectures_become_one() -> None:
+    one, other = record("sm_80"), record("sm_90a", "compute_90a")
+    found = json.loads(merged([other, one]))
+    assert merged([one, other]) == merged([other, one])
+    assert found["archs"] == ["80", "90a+ptx"]
+    assert [unit["name"] for unit in found["units"]] == ["b.o", "a.o"], "the builds' own order"
+    assert found["units"][0]["slices"] == {
+        "sm_80": "b.o sm_80", "sm_90a": "b.o sm_90a", "compute_90a": "b.o compute_90a",
+    }  # fmt: skip
+
+
+def test_other_builds_keep_records_of_their_own() -> None:
+    old, new = record("sm_80", toolchain="cuda12"), record("sm_86", "sm_90", toolchain="cuda13")
+    data = merged([new, old])
+    assert data == merged([old, new])
+    builds = json.loads(data)["stitched"]
+    assert [build["toolchain"]["name"] for build in builds] == ["cuda12", "cuda13"]
+    assert merged([data, new]) == data, "stitching what is in it adds nothing"
+    assert thinned(data, {"sm_80"}) == thinned(old, {"sm_80"})
+    assert merged([thinned(data, {"sm_80"}), thinned(data, {"sm_86"})]) == thinned(
+        data, {"sm_80", "sm_86"}
+    )
+
+
+def test_slices_that_contradict_are_refused() -> None:
+    other = record("sm_80").replace(b"a.o sm_80", b"another")
+    with pytest.raises(StitchError) as caught:
+        merged([record("sm_80"), other])
+    assert str(caught.value) == (
+        "a.o: the wheels' fatwheel.json files name different slices for sm_80"
+    )
+
+
+def test_a_newer_schema_is_refused() -> None:
+    with pytest.raises(FormatError) as caught:
+        thinned(b'{"schema": 2, "units": "unlike anything known"}', {"sm_80"})
+    assert str(caught.value) == (
+        "fatwheel.json: schema 2 of fatwheel.json is not known\n"
+        "  known is 1; was the wheel made by a newer fatwheel?"
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{", b"[]", b"null", b"3", b"{}", b"\xff", b'{"schema": 1}',
+        b'{"schema": 1, "stitched": 3}', b'{"schema": 1, "stitched": [3]}',
+        b'{"schema": 1, "fronts": [], "units": [{"name": 1, "slices": {}}]}',
+        b'{"schema": 1, "fronts": [], "units": [{"name": "a", "slices": {"sm_80": 1}}]}',
+        b'{"schema": 1, "fronts": [], "units": [{"name": "a", "slices": {"gfx90": "1"}}]}',
+        b'{"schema": 1, "fronts": [{"virtual": [], "codes": []}], "units": []}',
+        b'{"schema": 1, "fronts": [{"virtual": "80", "codes": [{}]}], "units": []}',
+        b'{"schema": 1, "fronts": 7, "units": []}',
+        b"[" * 100_000,
+        b'{"schema": ' + b"9" * 10_000 + b"}",
+    ],
+)  # fmt: skip
+def test_damaged_records_are_refused(data: bytes) -> None:
+    with pytest.raises(FormatError) as caught:
+        merged([data])
+    assert caught.value.where == "fatwheel.json"
+
+
+def test_whatever_is_nested_too_deeply_is_refused() -> None:
+    """How deep that is depends on Python; reading and writing have limits of their own."""
+    start = record("sm_80").rstrip().removesuffix(b"}")
+    refused = 0
+    for depth in (*range(50, 3 * sys.getrecursionlimit(), 50), 100_000):
+        try:
+            thinned(start + b', "more": ' + b"[" * depth + b"]" * depth + b"}", {"sm_80"})
+        except FormatError:
+            refused += 1
+    assert refused

@@ -1,0 +1,152 @@
+"""Atomic files, locks and clean-up after dead writers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fatwheel.storage import files
+
+
+def test_replacing_makes_the_file_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    with files.replacing(path) as stream:
+        stream.write(b"new")
+        stream.flush()
+        assert path.read_bytes() == b"old", "the file must not change before the block ends"
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"], "nothing else may be left behind"
+
+
+@pytest.mark.parametrize("problem", [ValueError, KeyboardInterrupt])
+def test_replacing_leaves_everything_as_it_was_when_the_block_raises(
+    tmp_path: Path, problem: type[BaseException]
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with files.replacing(path) as stream:
+            stream.write(b"half")
+            raise problem
+
+    with pytest.raises(problem):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with files.replacing(tmp_path / "out") as stream:
+            stream.write(b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_lock_is_held_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def hold() -> None:
+        for _ in range(20):
+            with files.locked(tmp_path / "lock"):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.0005)
+                inside.pop()
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1, f"{max(most)} threads held the lock at once"
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from fatwheel.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == b"held"
+        child.kill()
+    began = time.monotonic()
+    with files.locked(lock):
+        pass
+    assert time.monotonic() - began < 5, "a dead process must not hold the lock"
+
+
+def test_incoming_deletes_what_was_not_renamed(tmp_path: Path) -> None:
+    incoming = files.Incoming(tmp_path / "incoming")
+    with incoming.file() as part:
+        part.write_bytes(b"half")
+    assert list(incoming.folder.iterdir()) == []
+
+
+def test_sweep_deletes_files_of_dead_and_of_old_writers_only(tmp_path: Path) -> None:
+    incoming = files.Incoming(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    with incoming.file() as part:
+        part.write_bytes(b"being written")
+        machine, pid, token = part.name.split("-")
+        assert pid == str(os.getpid())
+        dead = tmp_path / f"{machine}-{child.pid}-{token}"
+        elsewhere = tmp_path / f"{'0' * len(machine)}-{child.pid}-{token}"
+        old = tmp_path / f"{machine}-{pid}-{'f' * len(token)}"
+        for path in (dead, elsewhere, old):
+            path.write_bytes(b"")
+        os.utime(old, (time.time() - files.STALE - 60,) * 2)
+        incoming.sweep()
+        left = {path for path in (part, dead, elsewhere, old) if path.exists()}
+    kept_dead = {dead} if sys.platform == "win32" else set()
+    assert left == {part, elsewhere} | kept_dead
+
+
+def test_leaves_finds_files_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x").touch()
+    (tmp_path / "y").touch()
+    assert sorted(files.leaves(tmp_path)) == [tmp_path / "a" / "b" / "x", tmp_path / "y"]
+    assert list(files.leaves(tmp_path / "none")) == []
+
+
+def test_digest_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.digest_of(tmp_path / "abc") == known
+    assert files.digest_of(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EROFS, "that you may write to"),
+        (errno.EACCES, "that you may write to"),
+        (errno.ENOTDIR, "not a file"),
+    ],
+)
+def test_a_disk_error_says_where_and_what_to_do(tmp_path: Path, number: int, advice: str) -> None:
+    where = tmp_path / "not" / "there"
+    error = files.disk_error(OSError(number, os.strerror(number)), "write", where, "--out FOLDER")
+    text = str(error)
+    for expected in (str(where), os.strerror(number), "MiB free", advice, "--out FOLDER"):
+        assert expected in text, f"{expected!r} is missing from: {text}"

@@ -1,0 +1,72 @@
+"""TOML from anywhere: limits, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fatwheel.storage.documents import MOST_TOML, TomlError, read_toml
+
+
+def read(tmp_path: Path, data: bytes) -> dict[str, object]:
+    file = tmp_path / "x.toml"
+    file.write_bytes(data)
+    return read_toml(file)[1]
+
+
+def test_values_are_read_with_or_without_a_mark_of_the_byte_order(tmp_path: Path) -> None:
+    for mark in (b"", b"\xef\xbb\xbf"):
+        assert read(tmp_path, mark + b"a = 1\r\n[b.c]\nd = 'x.y.z'\n") == {
+            "a": 1, "b": {"c": {"d": "x.y.z"}},
+        }  # fmt: skip
+
+
+def test_long_texts_with_many_dots_are_no_keys(tmp_path: Path) -> None:
+    sentence = "It is so, and so. " * 3000
+    versions = "[" + ", ".join(f'"1.{n}.0"' for n in range(3000)) + "]"
+    found = read(tmp_path, f'a = "{sentence}"\nb = [\n{versions},\n]\n'.encode())
+    assert found["a"] == sentence
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"a = " + b"1" * 5000, "1: a number has too many digits"),
+        (b"a = " + b"[" * 100_000, "1: nested too deeply"),
+        (b"a = " + b"{b=" * 100_000, "1: nested too deeply"),
+        (b"a = 1\n" + b"a." * 200_000 + b"a = 1", "2: keys of too many parts"),
+        (b"[" + b'"a" . ' * 100_000 + b"a]", "1: keys of too many parts"),
+        (b"[" + b'".".' * 100_000 + b"a]", "1: keys of too many parts"),
+        (b'"%".' * 60_000 + b"a = 1", "1: keys of too many parts"),
+        (b"#" * (MOST_TOML + 1), f"1: it has more than {MOST_TOML} bytes"),
+        (b"a = 1\nb = '\xff'", "2: not UTF-8: byte 0xff"),
+        (b"a = '\xed\xa0\x80'", "1: not UTF-8: byte 0xed"),
+        (b'a = "\\ud800"', "1:12: not TOML"),
+        (b"a = '\0'", "1:6: not TOML"),
+        (b"a = ", "1: not TOML"),
+    ],
+    ids=[
+        "a number of 5000 digits", "deep arrays", "deep tables", "a deep key", "a deep header",
+        "dots in quotes", "quoted parts", "too large", "no UTF-8", "half a surrogate", "its escape",
+        "a NUL", "cut",
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_and_takes_no_time(
+    tmp_path: Path, data: bytes, says: str
+) -> None:
+    start = time.process_time()
+    with pytest.raises(TomlError) as caught:
+        read(tmp_path, data)
+    assert str(caught.value).startswith(says)
+    assert len(str(caught.value)) < 300
+    assert time.process_time() - start < 5
+
+
+def test_a_table_of_many_keys_takes_no_time(tmp_path: Path) -> None:
+    header = "[" + ".".join("a" * 20) + "]\n"
+    text = header + "".join(f"k{n}=1\n" for n in range(100_000))
+    start = time.process_time()
+    read(tmp_path, text.encode())
+    assert time.process_time() - start < 10

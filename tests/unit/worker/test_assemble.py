@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
+from fatwheel.fatbin.container import parse_containers, payload, write_container
+from fatwheel.fatbin.stitch import image_name, slices_of
+from fatwheel.model import Front, Recipe, Source
+from fatwheel.pipeline.plan import estimated
+from fatwheel.worker.assemble import jobs_of, look_up_text, object_of
+from fatwheel.worker.context import Context
+from fatwheel.worker.preprocess import HOST_PASS, Texts
+from fatwheel.worker.slices import missing, slice_key
+
+from ...helpers.standins import DATA, calls, cpp_unit, cuda_unit, front, job, make_context
+
+FRONTS = (front("80", "sm_80", "compute_80", "sm_86"), front("90a"))
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.context = make_context(folder, archlist=(800, 900))
+        self.write("a.cu", "int a;\n")
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "src" / name).write_text(text)
+
+    def object(self, *fronts: Front, context: Context | None = None) -> bytes:
+        context = context or self.context
+        return object_of(context, context.store(), cuda_unit(), fronts or FRONTS)
+
+    def images(self, *fronts: Front) -> list[str]:
+        return [image_name(entry) for entry in slices_of(self.object(*fronts))]
+
+    def calls(self) -> list[str]:
+        """What was asked of nvcc, call by call."""
+        return [call[call.index("-gencode") + 1] for call in calls(self.folder / "cuda")]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tool: Callable[[str], str]) -> Bench:
+    tool("g++")
+    return Bench(tmp_path)
+
+
+def test_a_unit_has_a_job_for_each_front_and_the_first_makes_the_host_object() -> None:
+    unit = cuda_unit()
+    assert jobs_of(unit, FRONTS) == [job(unit, FRONTS[0], host=True), job(unit, FRONTS[1])]
+    assert jobs_of(cpp_unit(), FRONTS) == [job(cpp_unit(), None)]
+
+
+def test_an_object_holds_the_images_of_all_fronts_in_nvccs_order(bench: Bench) -> None:
+    """Ascending, each cubin before its PTX: what nvcc -dryrun passes to fatbinary."""
+    entries = slices_of(bench.object())
+    assert [image_name(entry) for entry in entries] == ["sm_80", "compute_80", "sm_86", "sm_90a"]
+    files = ["cuda13.0-sm_80.cubin", "scale.ptx", "cuda12.4-sm_86.cubin", "cuda13.0-sm_90a.cubin"]
+    for entry, name in zip(entries, files, strict=True):
+        assert bytes(payload(entry)).rstrip(b"\0") == (DATA / name).read_bytes().rstrip(b"\0")
+
+
+def test_what_is_missing_is_compiled_on_the_spot_once(bench: Bench) -> None:
+    first = bench.object()
+    assert bench.calls() == [
+        "arch=compute_80,code=[sm_80,compute_80,sm_86]", "arch=compute_90a,code=[sm_90a]",
+    ]  # fmt: skip
+    assert bench.object() == first
+    assert len(bench.calls()) == 2, "the store could have answered"
+
+
+def test_another_architecture_compiles_that_alone(bench: Bench) -> None:
+    bench.object(front("80"))
+    assert bench.images(front("80"), front("90a")) == ["sm_80", "sm_90a"]
+    assert bench.calls() == ["arch=compute_80,code=[sm_80]", "arch=compute_90a,code=[sm_90a]"]
+
+
+def test_a_cpp_object_comes_from_the_store_too(bench: Bench) -> None:
+    bench.write("b.cpp", "int b;\n")
+    context = bench.context
+    first = object_of(context, context.store(), cpp_unit(), FRONTS)
+    broken = dataclasses.replace(context, cxx="/no/such/compiler")
+    assert object_of(broken, broken.store(), cpp_unit(), FRONTS) == first
+
+
+def test_texts_are_looked_up_where_the_unit_is_known_in_another_state(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Another Python's environment with other headers that give the same text: no compiling."""
+    bench.write("a.cu", "#include <env.h>\nint a;\n")
+    unit = cuda_unit("a", "-isystem", "@site@")
+    (bench.folder / "site" / "env.h").write_text("int env; // one\n")
+    store = bench.context.store()
+    object_of(bench.context, store, unit, FRONTS)
+    (bench.folder / "site" / "env.h").write_text("int env; // two\n")
+    texts = Texts(bench.context, store)
+    assert texts.recorded(unit, HOST_PASS) is None
+    for work in jobs_of(unit, FRONTS):
+        look_up_text(texts, bench.context, work)
+        assert missing(texts, bench.context, store, work) is None
+
+
+def test_nothing_is_preprocessed_for_a_unit_that_was_never_compiled(bench: Bench) -> None:
+    shutil.rmtree(bench.folder / "cuda")
+    work = job(cuda_unit(), FRONTS[0], host=True)
+    look_up_text(Texts(bench.context, bench.context.store()), bench.context, work)
+
+
+def test_a_source_that_no_longer_preprocesses_is_reported_by_the_compiler(bench: Bench) -> None:
+    bench.object()
+    bench.write("a.cu", "#error no more\n")
+    with pytest.raises(CompileError, match="#error no more"):
+        bench.object()
+
+
+def test_a_unit_that_has_not_enough_memory_is_an_error_with_the_figure(bench: Bench) -> None:
+    bench.write("a.cu", "// stand-in: killed\n")
+    with pytest.raises(OutOfMemoryError, match=r"at \d+\.\d GiB"):
+        bench.object()
+
+
+def test_a_damaged_slice_is_made_again(bench: Bench) -> None:
+    first = bench.object()
+    for path in (bench.folder / "store" / "objects").rglob("*"):
+        if path.is_file() and path.stat().st_size > 2000:
+            path.write_bytes(path.read_bytes()[:-1])
+    assert bench.object() == first
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("slice", b""), ("slice", b"no fatbin"), ("host", b"no object"), ("abi", b"[7]"),
+     ("abi", b'{"names": [], "layouts": {}}'), ("text", b"{}"), ("text", b"[" * 50_000),
+     ("text", b'[7, {"text": 1}, {"archlist": null, "files": [["x"]], "text": "x"}]'),
+     ("cost", b'{"rss": "much", "cpu": null}'), ("cost", b'{"rss": -1, "cpu": NaN}')],
+    ids=lambda value: value[:40] if isinstance(value, str) else value[:40].decode(),
+)  # fmt: skip
+def test_sound_bytes_of_another_shape_are_as_nothing(bench: Bench, kind: str, value: bytes) -> None:
+    """Whatever put them there: the store holds what it was given."""
+    first = bench.object()
+    store = bench.context.store()
+    for path in list((store.root / "refs" / kind).rglob("*")):
+        if path.is_file():
+            store.put(kind, path.name, value)
+    assert bench.object() == first
+    recipe = Recipe("x", "x", "1", Source(folder=Path("/x")), (), {}, (), 1, 1, (), 0, Path(), "")
+    for work in jobs_of(cuda_unit(), FRONTS):
+        assert estimated(work, store, recipe).seconds > 0
+
+
+def test_in_a_branch_too_what_is_no_slice_is_made_again(bench: Bench, tmp_path: Path) -> None:
+    """The trunk stays as it is."""
+    first = bench.object()
+    trunk = bench.context.store()
+    for path in (trunk.root / "refs" / "slice").rglob("*"):
+        if path.is_file():
+            trunk.put("slice", path.name, b"no fatbin")
+    before = {path: path.read_bytes() for path in trunk.root.rglob("*") if path.is_file()}
+    branch = dataclasses.replace(
+        bench.context, store_root=str(tmp_path / "branch"), store_trunks=(str(trunk.root),)
+    )
+    assert bench.object(context=branch) == first
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_slices_with_other_kernels_are_refused_by_name(bench: Bench) -> None:
+    """As if a slice of another source had come under this key."""
+    bench.object(front("80"), front("90a"))
+    store, unit = bench.context.store(), cuda_unit()
+    text = Texts(bench.context, store).recorded(unit, "compute_90a")
+    assert text
+    [container] = parse_containers((DATA / "none.fatbin").read_bytes())
+    ninety = next(entry for entry in container.entries if image_name(entry) == "sm_90a")
+    renamed = memoryview(bytes(ninety.raw).replace(b"scale", b"scalf"))
+    key = slice_key(bench.context, unit, front("90a"), "sm_90a", text)
+    store.put("slice", key, write_container([dataclasses.replace(ninety, raw=renamed)]))
+    store.remove("abi", key)
+    with pytest.raises(StitchError, match="do not have the same kernels"):
+        bench.object(front("80"), front("90a"))
+
+
+def test_kernels_known_to_differ_are_refused_too(bench: Bench) -> None:
+    bench.object(front("80"), front("90a"))
+    store, unit = bench.context.store(), cuda_unit()
+    text = Texts(bench.context, store).recorded(unit, "compute_90a")
+    assert text
+    key = slice_key(bench.context, unit, front("90a"), "sm_90a", text)
+    known = store.get_json("abi", key)
+    assert known, "a slice's kernels and parameters are kept with it"
+    store.put_json("abi", key, {**known, "layouts": "others"})
+    # What is kept only saves work: the images themselves decide.
+    assert bench.images(front("80"), front("90a")) == ["sm_80", "sm_90a"]

@@ -1,0 +1,402 @@
+"""The stand-ins for nvcc, gcc and g++ as programs, called as builds call them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fatwheel.fatbin.stitch import image_name, slices_of
+from fatwheel.model import Unit
+from fatwheel.worker.context import unit_from_wire
+from fatwheel.worker.shim import SETTINGS, c_compiler_of, settings_text, write_shims
+from fatwheel.worker.view import Marks
+
+from ...helpers.standins import front, make_context
+
+# A compiler that says how it was called, for what the stand-ins must leave alone.
+ECHO = """#!/bin/sh
+echo "called as $0"
+for word in "$@"; do echo "<$word>"; done
+cat
+echo "to stderr" >&2
+exit 7
+"""
+
+
+class Bench:
+    """A project, its environment, and the stand-ins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "project"
+        (self.root / "csrc").mkdir(parents=True)
+        self.home = folder / "real-cuda"
+        (self.home / "bin").mkdir(parents=True)
+        (self.home / "include").mkdir()
+        (self.home / "bin" / "cuobjdump").write_text("")
+        self.echo(self.home / "bin" / "nvcc")
+        self.shadow, self.compilers = write_shims(
+            folder / "shims", sys.executable, self.home, folder / "site"
+        )
+        (folder / "records").mkdir()
+        (folder / "empty.o").write_bytes(b"empty object")
+        self.cxx = shutil.which("g++") or "g++"
+        self.variables = {**os.environ, SETTINGS: str(folder / "settings.json")}
+        self.settings("capture", records=str(folder / "records"),
+                      empty_object=str(folder / "empty.o"))  # fmt: skip
+
+    @staticmethod
+    def echo(path: Path) -> None:
+        path.write_text(ECHO)
+        path.chmod(0o755)
+
+    @property
+    def marks(self) -> Marks:
+        return ((str(self.root), "src"), (str(self.shadow), "cuda"))
+
+    def settings(self, mode: str, **more: Any) -> None:
+        root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"
+        text = settings_text(
+            mode=mode, root=root, marks=self.marks, libraries=["/python/lib"], nvcc=nvcc,
+            cxx=self.cxx, variables={}, **more,
+        )  # fmt: skip
+        (self.folder / "settings.json").write_text(text)
+
+    def run(
+        self, tool: str, *arguments: str, cwd: Path | None = None, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        program = self.shadow / "bin" / "nvcc" if tool == "nvcc" else self.compilers / tool
+        return subprocess.run(
+            [str(program), *arguments], cwd=cwd or self.root, env=self.variables, input=text,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def write(self, name: str, text: str = "int x;\n") -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in (self.folder / "records").iterdir()]
+
+    def unit(self) -> Unit:
+        [record] = self.records()
+        return unit_from_wire(record["unit"])
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tool: Callable[[str], str]) -> Bench:
+    tool("g++")
+    return Bench(tmp_path)
+
+
+# -- what stands where -------------------------------------------------------------------------
+
+
+def test_the_shadow_cuda_home_is_the_real_one_but_for_nvcc(bench: Bench) -> None:
+    assert sorted(path.name for path in bench.shadow.iterdir()) == ["bin", "include"]
+    assert (bench.shadow / "include").resolve() == bench.home / "include"
+    assert (bench.shadow / "bin" / "cuobjdump").resolve() == bench.home / "bin" / "cuobjdump"
+    assert not (bench.shadow / "bin" / "nvcc").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("cxx", "there", "expected"),
+    [
+        ("g++", "gcc", "gcc"),
+        ("g++-12", "gcc-12", "gcc-12"),
+        ("x86_64-linux-gnu-g++", "x86_64-linux-gnu-gcc", "x86_64-linux-gnu-gcc"),
+        ("c++", "cc", "cc"),
+    ],
+)
+def test_the_c_compiler_that_belongs_to_a_cpp_compiler(
+    tmp_path: Path, cxx: str, there: str, expected: str
+) -> None:
+    for name in (cxx, there):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    assert c_compiler_of(str(tmp_path / cxx)) == str(tmp_path / expected)
+
+
+def test_without_a_c_compiler_beside_it_the_usual_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cc").write_text("")
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert c_compiler_of("/elsewhere/my-compiler") == str(tmp_path / "cc")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert c_compiler_of("/elsewhere/my-compiler") == "/elsewhere/my-compiler"
+
+
+# -- capturing ---------------------------------------------------------------------------------
+
+
+def test_a_captured_command_becomes_a_unit_and_an_empty_object(bench: Bench) -> None:
+    source = bench.write("csrc/a.cu")
+    done = bench.run(
+        "nvcc", "-Icsrc", f"-I{bench.shadow}/include", "-c", str(source), "-o", "csrc/a.o", "-DA",
+        "-O3", "-MD", "-MF", "csrc/a.d", "-gencode=arch=compute_80,code=sm_80",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert bench.unit() == Unit(
+        name="csrc/a",
+        kind="cuda",
+        source="@src@/csrc/a.cu",
+        codegen=("-O3",),
+        preprocessor=("-I", "@src@/csrc", "-I", "@cuda@/include", "-D", "A"),
+    )
+    assert (bench.root / "csrc" / "a.o").read_bytes() == b"empty object"
+    assert (bench.root / "csrc" / "a.d").read_text() == (
+        f"{bench.root}/csrc/a.o: {bench.root}/csrc/a.cu\n"
+    )
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "g++"])
+def test_cpp_is_captured_from_either_compiler(bench: Bench, compiler: str) -> None:
+    """setuptools compiles C++ with CC where ninja is not used."""
+    bench.write("csrc/b.cpp")
+    assert bench.run(compiler, "-c", "csrc/b.cpp", "-o", "b.o").returncode == 0
+    assert (bench.unit().kind, bench.unit().name) == ("c++", "b")
+
+
+def test_one_source_compiled_to_one_object_with_other_flags_is_two_units(bench: Bench) -> None:
+    bench.write("csrc/a.cu")
+    for flag in ("-DONE", "-DTWO", "-DONE"):
+        assert bench.run("nvcc", "-c", "csrc/a.cu", "-o", "a.o", flag).returncode == 0
+    units = [record["unit"] for record in bench.records()]
+    assert sorted(unit["preprocessor"][1] for unit in units) == ["ONE", "TWO"]
+    assert {unit["name"] for unit in units} == {"a"}
+
+
+def test_what_cannot_be_stitched_is_written_down(bench: Bench) -> None:
+    bench.write("a.cu")
+    bench.run("nvcc", "-dc", "a.cu", "-o", "a.o")
+    assert [record["unsupported"] for record in bench.records()] == ["-rdc=true"]
+
+
+def test_variables_with_options_count(bench: Bench) -> None:
+    bench.write("a.cu")
+    bench.variables["NVCC_APPEND_FLAGS"] = "-DAPPENDED"
+    bench.run("nvcc", "-c", "a.cu", "-o", "a.o")
+    assert bench.unit().preprocessor == ("-D", "APPENDED")
+
+
+# -- names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ("build/temp.linux-x86_64-cpython-311/csrc/a.o", "csrc/a"),
+        ("build/temp/csrc/a.o", "csrc/a"),
+        ("{root}/build/temp.linux-x86_64-cpython-310/csrc/a.o", "csrc/a"),
+        ("build/temp.linux-x86_64-cpython-311{root}/csrc/a.o", "csrc/a"),
+        ("out/a.cu.o", "out/a.cu"),
+        ("with space/a.o", "with space/a"),
+        ("{outside}/tmpx1y2/a.o", "csrc/a"),
+    ],
+)
+def test_units_are_named_after_their_objects(bench: Bench, output: str, name: str) -> None:
+    bench.write("csrc/a.cu")
+    output = output.format(root=bench.root, outside=bench.folder)
+    (bench.root / output).parent.mkdir(parents=True, exist_ok=True)
+    done = bench.run("nvcc", "-c", "csrc/a.cu", "-o", output, "-MD")
+    assert done.returncode == 0, done.stderr
+    assert bench.unit().name == name
+    assert (bench.root / output).read_bytes() == b"empty object"
+
+
+@pytest.mark.parametrize("seen", ["root", "link"])
+@pytest.mark.parametrize("works_in", ["root", "link"])
+def test_names_are_the_same_through_links(bench: Bench, seen: str, works_in: str) -> None:
+    """Caches behind links: what upstream calls its folder and what we do need not agree."""
+    bench.write("csrc/a.cu")
+    link = bench.folder / "link"
+    link.symlink_to(bench.root)
+    places = {"root": bench.root, "link": link}
+    records = str(bench.folder / "records")
+    empty = str(bench.folder / "empty.o")
+    bench.settings("capture", root=places[seen], records=records, empty_object=empty)
+    output = places[works_in] / "build" / "temp.x" / "csrc" / "a.o"
+    output.parent.mkdir(parents=True)
+    done = bench.run("nvcc", "-c", f"{places[works_in]}/csrc/a.cu", "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    assert bench.unit().name == "csrc/a"
+
+
+def test_spaces_in_dependency_files_are_escaped(bench: Bench) -> None:
+    bench.write("with space/a.cu")
+    bench.run("nvcc", "-c", "with space/a.cu", "-o", "with space/a.o", "-MD")
+    text = (bench.root / "with space" / "a.d").read_text()
+    root = str(bench.root)
+    assert text == f"{root}/with\\ space/a.o: {root}/with\\ space/a.cu\n"
+
+
+# -- leaving alone -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("-E", "csrc/a.cu"),
+        ("csrc/a.o", "-o", "with space", "-L/x"),
+        ("-c", "/elsewhere/a.cu", "-o", "a.o"),
+        ("-c", "../other/a.cu"),
+        ("-c", "csrc/a.cpp", "-o", "a.o"),
+        ("-c", "csrc/a.cu", "-o", "/dev/null"),
+        ("", "-x", "'quoted'", "$HOME", "*"),
+    ],
+)
+def test_other_commands_reach_the_real_compiler_whole(
+    bench: Bench, arguments: tuple[str, ...]
+) -> None:
+    bench.write("csrc/a.cu")
+    done = bench.run("nvcc", *arguments, text="from stdin\n")
+    called = [f"called as {bench.home}/bin/nvcc", *(f"<{word}>" for word in arguments)]
+    assert done.stdout.splitlines() == [*called, "from stdin"]
+    assert (done.stderr, done.returncode) == ("to stderr\n", 7)
+    assert bench.records() == []
+
+
+def test_a_signal_that_ends_the_real_compiler_is_passed_on(bench: Bench) -> None:
+    (bench.home / "bin" / "nvcc").write_text("#!/bin/sh\nkill -11 $$\n")
+    assert bench.run("nvcc", "--version").returncode == -11
+
+
+def test_linking_and_c_are_done_by_the_real_compilers(bench: Bench) -> None:
+    bench.write("main.c", "int class(void) { return 3; }\nint main(void) { return class(); }\n")
+    assert bench.run("gcc", "-c", "main.c", "-o", "main.o").returncode == 0
+    assert bench.run("g++", "main.o", "-o", "program").returncode == 0
+    assert subprocess.run([str(bench.root / "program")]).returncode == 3
+    assert bench.records() == []
+
+
+def test_c_is_compiled_without_the_projects_folder(bench: Bench) -> None:
+    bench.write("main.c", "const char *where(void) { return __FILE__; }\n")
+    source = bench.root / "main.c"
+    assert bench.run("gcc", "-g", "-c", str(source), "-o", "main.o").returncode == 0
+    data = (bench.root / "main.o").read_bytes()
+    assert str(bench.folder).encode() not in data
+    assert f"{bench.root.name}/main.c\0".encode() in data
+
+
+def test_what_is_optimized_while_linking_is_the_same_in_every_folder(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """gcc compiles once more then, and names folders and random symbols."""
+    tool("g++")
+    libraries = []
+    for name in ("one", "two"):
+        bench = Bench(tmp_path / name)
+        bench.write("main.c", "static int hidden(int x) { return x; } int (*shown)(int) = hidden;")
+        options = ["-g", "-O2", "-flto", "-fPIC"]
+        assert bench.run("gcc", *options, "-c", "main.c", "-o", "main.o").returncode == 0
+        done = bench.run("g++", *options, "-shared", "main.o", "-o", "main.so")
+        assert done.returncode == 0, done.stderr
+        libraries.append((bench.root / "main.so").read_bytes())
+    assert libraries[0] == libraries[1]
+    assert str(tmp_path).encode() not in libraries[0]
+
+
+def test_libraries_do_not_look_for_others_in_folders_of_this_machine(bench: Bench) -> None:
+    bench.write("main.c", "int answer(void) { return 3; }\n")
+    assert bench.run("gcc", "-fPIC", "-c", "main.c", "-o", "main.o").returncode == 0
+    paths = f"-Wl,-rpath,/python/lib,-rpath,$ORIGIN/../libs,-rpath,{bench.root}/lib"
+    done = bench.run("g++", "-shared", "main.o", "-o", "main.so", paths, "-L/python/lib")
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        ["readelf", "-d", "main.so"], cwd=bench.root, capture_output=True, text=True, check=True
+    ).stdout
+    [line] = [line for line in shown.splitlines() if "PATH" in line]
+    assert line.endswith("[$ORIGIN/../libs]")
+
+
+# -- mistakes ----------------------------------------------------------------------------------
+
+
+def test_a_call_without_settings_says_what_is_wrong(bench: Bench) -> None:
+    del bench.variables[SETTINGS]
+    done = bench.run("nvcc", "--version")
+    assert done.returncode == 7
+    assert SETTINGS in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_that_are_gone_are_named(bench: Bench) -> None:
+    (bench.folder / "settings.json").unlink()
+    done = bench.run("g++", "--version")
+    assert done.returncode == 1
+    assert done.stderr.startswith("g++: ")
+    assert "settings.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_named(bench: Bench) -> None:
+    bench.write("a.cu")
+    done = bench.run("nvcc", "-c", "a.cu", "-o", "no/such/folder/a.o")
+    assert done.returncode == 1
+    assert "no/such/folder/a.o" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- answering ---------------------------------------------------------------------------------
+
+
+class Assembling(Bench):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.context = make_context(folder / "view")
+        self.fronts = (front("80", "sm_80", "sm_86"), front("90a"))
+        wire = [asdict(item) for item in self.fronts]
+        self.settings("assemble", context=self.context.to_wire(), fronts=wire)
+
+    def write_both(self, name: str, text: str) -> None:
+        """In the project, where upstream sees it, and in the view, where compilers do."""
+        self.write(name, text)
+        (Path(self.context.places.source) / name).write_text(text)
+
+
+@pytest.fixture
+def assembling(tmp_path: Path, tool: Callable[[str], str]) -> Assembling:
+    tool("g++")
+    return Assembling(tmp_path)
+
+
+def test_a_cuda_command_is_answered_with_all_images(assembling: Assembling) -> None:
+    assembling.write_both("a.cu", "int a;\n")
+    theirs = "-gencode=arch=compute_75,code=sm_75"
+    done = assembling.run("nvcc", "-c", "a.cu", "-o", "a.o", "-MD", theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+    images = [image_name(entry) for entry in slices_of((assembling.root / "a.o").read_bytes())]
+    assert images == ["sm_80", "sm_86", "sm_90a"]
+    assert (assembling.root / "a.d").exists()
+
+
+def test_a_cpp_command_is_answered_with_its_object(assembling: Assembling) -> None:
+    assembling.write_both("b.cpp", "int answer = 42;\n")
+    assert assembling.run("gcc", "-c", "b.cpp", "-o", "b.o").returncode == 0
+    symbols = subprocess.run(["nm", str(assembling.root / "b.o")], capture_output=True, text=True)
+    assert symbols.stdout.split()[1:] == ["D", "answer"]
+
+
+def test_a_compile_error_is_shown_and_ends_the_command(assembling: Assembling) -> None:
+    assembling.write_both("a.cu", "#error not today\n")
+    (assembling.root / "a.o").write_bytes(b"old")
+    done = assembling.run("nvcc", "-c", "a.cu", "-o", "a.o")
+    assert done.returncode == 8
+    assert "#error not today" in done.stderr
+    assert done.stderr.startswith("a [sm_80,sm_86]: nvcc failed")
+    assert (assembling.root / "a.o").read_bytes() == b"old", "something half-done was left"
+    assert sorted(path.name for path in assembling.root.glob("a.o*")) == ["a.o"]

@@ -1,0 +1,312 @@
+"""Upstream's build, with projects whose back end is a few lines in their own folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fatwheel.errors import ToolchainError, UpstreamError
+from fatwheel.fatbin.stitch import image_name, slices_of
+from fatwheel.model import Environment
+from fatwheel.worker.upstream import Project, Upstream
+
+from ...helpers.standins import alive, descendants, front, make_context, write_nvcc
+
+# Compiles every source of the project and puts the objects in a wheel.
+BACKEND = """
+    import json, os, subprocess, sys, zipfile
+    from pathlib import Path
+
+    def build_wheel(directory, config_settings=None, metadata_directory=None):
+        Path("variables.json").write_text(json.dumps(dict(os.environ)))
+        nvcc = os.environ["CUDA_HOME"] + "/bin/nvcc"
+        objects = []
+        for source in sorted([*Path("csrc").glob("*.cu"), *Path("csrc").glob("*.cpp")]):
+            target = Path("build/temp.x/csrc", source.name).with_suffix(".o")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            tool = [nvcc, "-arch=sm_80"] if source.suffix == ".cu" else [os.environ["CXX"]]
+            command = [*tool, "-c", str(source), "-o", str(target), "-I", "csrc", *FLAGS]
+            if not target.exists():
+                subprocess.run(command, check=True)
+            objects.append(target)
+        name = "demo-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(Path(directory, name), "w") as wheel:
+            for target in objects:
+                wheel.write(target, target.name)
+        return name
+
+    FLAGS = ["-DA"]
+"""
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "demo-1.0"
+        self.write("backend.py", BACKEND)
+        self.write("csrc/b.cu", "int b;\n")
+        self.write("csrc/a.cu", '#include "own.h"\n')
+        self.write("csrc/own.h", "int own;\n")
+        self.write("csrc/c.cpp", "int c;\n")
+        self.project = Project(self.root, "backend", (".",), (("DEMO", "yes"),), 1_000_000_000)
+        home = write_nvcc(folder / "env")
+        (home / "include").mkdir()
+        self.environment = Environment(
+            root=folder / "env", python=Path(sys.executable), site=folder / "env" / "site",
+            cuda_home=home, include=folder / "env" / "python", python_version="3.11",
+            torch="2.0", compiler_id="id",
+        )  # fmt: skip
+        self.made = 0
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+    def upstream(self, **changes: Any) -> Upstream:
+        project = dataclasses.replace(self.project, **changes)
+        self.made += 1
+        cxx = shutil.which("g++") or "g++"
+        work = self.folder / f"work{self.made}"
+        return Upstream(project, self.environment, cxx, work, sys.executable)
+
+    def refusal(self, **changes: Any) -> UpstreamError:
+        with pytest.raises(UpstreamError) as caught:
+            self.upstream(**changes).capture()
+        return caught.value
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tool: Callable[[str], str]) -> Bench:
+    tool("g++")
+    return Bench(tmp_path)
+
+
+# -- capturing ---------------------------------------------------------------------------------
+
+
+def test_the_units_of_a_build_are_found_without_compiling(bench: Bench) -> None:
+    units = bench.upstream().capture()
+    assert [(unit.name, unit.kind, unit.source) for unit in units] == [
+        ("csrc/a", "cuda", "@src@/csrc/a.cu"),
+        ("csrc/b", "cuda", "@src@/csrc/b.cu"),
+        ("csrc/c", "c++", "@src@/csrc/c.cpp"),
+    ]
+    assert {unit.preprocessor for unit in units} == {("-I", "@src@/csrc", "-D", "A")}
+    assert not (bench.environment.cuda_home / "calls.jsonl").exists(), "nvcc itself was called"
+
+
+def test_units_are_the_same_in_another_folder(bench: Bench, tmp_path: Path) -> None:
+    units = bench.upstream().capture()
+    shutil.rmtree(bench.root / "build")
+    moved = tmp_path / "elsewhere" / "demo-1.0"
+    moved.parent.mkdir()
+    bench.root.rename(moved)
+    assert bench.upstream(root=moved).capture() == units
+
+
+def test_the_environment_is_known_by_placeholders(bench: Bench) -> None:
+    env = bench.environment
+    flags = [f"-I{env.site}/torch", f"-I{env.include}", f"-I{env.root}/include"]
+    bench.write("backend.py", BACKEND.replace('["-DA"]', repr(flags)))
+    [unit, *_] = bench.upstream().capture()
+    assert unit.preprocessor[3::2] == ("@site@/torch", "@python@", "@env@/include")
+
+
+def test_cuda_home_is_known_by_its_placeholder(bench: Bench) -> None:
+    bench.write(
+        "backend.py", BACKEND.replace('["-DA"]', '["-I" + os.environ["CUDA_HOME"] + "/include"]')
+    )
+    [unit, *_] = bench.upstream().capture()
+    assert unit.preprocessor[3] == "@cuda@/include"
+
+
+def test_upstream_sees_the_recipes_variables_and_none_of_the_users(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NVCC_APPEND_FLAGS", "CXXFLAGS", "PYTHONPATH", "TORCH_CUDA_ARCH_LIST", "CPATH"):
+        monkeypatch.setenv(name, "users")
+    upstream = bench.upstream(variables=(("DEMO", "yes"), ("MAX_JOBS", "3")))
+    upstream.capture()
+    found = json.loads((bench.root / "variables.json").read_text())
+    assert "users" not in found.values()
+    assert (found["DEMO"], found["MAX_JOBS"]) == ("yes", "3"), "a recipe has the last word"
+    assert found["SOURCE_DATE_EPOCH"] == "1000000000"
+    for name in ("CUDA_HOME", "CC", "CXX"):
+        assert found[name].startswith(str(upstream.work)), f"{name} is not a stand-in's"
+
+
+def test_settings_in_the_users_home_do_not_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(bench.folder))
+    bench.upstream().capture()
+    home = json.loads((bench.root / "variables.json").read_text())["HOME"]
+    assert home != str(bench.folder)
+    assert list(Path(home).iterdir()) == []
+
+
+def test_commands_that_are_called_without_need_do_nothing(bench: Bench) -> None:
+    call = 'subprocess.run(["fatwheel-no-such-git", "submodule"], check=True)'
+    bench.write("backend.py", BACKEND.replace("objects = []", f"objects = []; {call}"))
+    assert "fatwheel-no-such-git" in str(bench.refusal())
+    assert bench.upstream(stub_commands=("fatwheel-no-such-git",)).capture()
+
+
+@pytest.mark.parametrize("place", ["build/temp.x", "build", "made", "csrc"])
+def test_every_run_starts_from_the_project_as_it_was(bench: Bench, place: str) -> None:
+    """Objects of an earlier run are empty, and newer than the sources."""
+    script = BACKEND.replace('"build/temp.x/csrc"', repr(place))
+    bench.write("backend.py", script)
+    upstream = bench.upstream()
+    first = upstream.capture()
+    assert len(first) == 3
+    assert upstream.capture() == first
+
+
+def test_a_folder_called_build_may_be_the_projects_own(bench: Bench) -> None:
+    bench.write("build/flags.txt", "-DFROM_BUILD")
+    bench.write("backend.py", BACKEND.replace('["-DA"]', '[Path("build/flags.txt").read_text()]'))
+    [unit, *_] = bench.upstream().capture()
+    assert unit.preprocessor[-1] == "FROM_BUILD"
+
+
+# -- assembling --------------------------------------------------------------------------------
+
+
+def test_the_wheel_is_upstreams_with_stitched_objects(bench: Bench, tmp_path: Path) -> None:
+    upstream = bench.upstream()
+    units = upstream.capture()
+    context = make_context(tmp_path / "view")
+    shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
+    wheel = upstream.assemble(context, (front("80"), front("90a")))
+    assert wheel.name == "demo-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist() == ["a.o", "b.o", "c.o"]
+        for name in ("a.o", "b.o"):
+            images = [image_name(entry) for entry in slices_of(archive.read(name))]
+            assert images == ["sm_80", "sm_90a"], "an object of the capture was taken for finished"
+    assert len(units) == 3
+
+
+def test_a_compile_error_while_assembling_is_shown(bench: Bench, tmp_path: Path) -> None:
+    upstream = bench.upstream()
+    upstream.capture()
+    context = make_context(tmp_path / "view")
+    shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
+    (Path(context.places.source) / "csrc" / "a.cu").write_text("#error only now\n")
+    with pytest.raises(UpstreamError) as caught:
+        upstream.assemble(context, (front("80"),))
+    assert "#error only now" in "\n".join(caught.value.details)
+
+
+# -- builds that fail --------------------------------------------------------------------------
+
+
+def test_a_failing_build_is_an_error_with_the_end_of_its_output(bench: Bench) -> None:
+    bench.write(
+        "backend.py",
+        """
+        def build_wheel(directory):
+            for line in range(100):
+                print("line", line)
+            raise RuntimeError("CUDA is too old")
+        """,
+    )
+    error = bench.refusal()
+    assert error.exit_code == 7
+    assert error.where == "demo-1.0, capture"
+    assert "failed (exit code 1)" in error.what
+    assert error.details[-1] == "RuntimeError: CUDA is too old"
+    assert "line 99" in error.details
+    assert "line 9" not in error.details, "it shows the end alone"
+
+
+@pytest.mark.parametrize(
+    ("script", "what"),
+    [
+        ("def build_wheel(directory): raise SystemExit(3)", "failed (exit code 3)"),
+        ("import os\ndef build_wheel(directory): os._exit(0)", "ended without making a wheel"),
+        ("import os\ndef build_wheel(directory): os.kill(os.getpid(), 11)", "ended by SIGSEGV"),
+        ("def build_sdist(directory): ...", "failed (exit code 1)"),
+    ],
+)
+def test_how_a_build_ended_is_said(bench: Bench, script: str, what: str) -> None:
+    bench.write("backend.py", script)
+    assert what in bench.refusal().what
+
+
+def test_a_back_end_that_is_missing_is_named(bench: Bench) -> None:
+    error = bench.refusal(backend="no_such_backend")
+    assert any("no_such_backend" in line for line in error.details)
+
+
+def test_a_project_without_cuda_units_is_refused(bench: Bench) -> None:
+    for path in (bench.root / "csrc").glob("*.cu"):
+        path.unlink()
+    error = bench.refusal()
+    assert error.what == "this project's build compiles no CUDA unit"
+    assert "[environment]" in (error.hint or "")
+
+
+def test_relocatable_device_code_is_refused_by_unit(bench: Bench) -> None:
+    bench.write("backend.py", BACKEND.replace('"-arch=sm_80"', '"-rdc=true"'))
+    error = bench.refusal()
+    assert error.details == ("csrc/a: -rdc=true", "csrc/b: -rdc=true")
+
+
+def test_a_cpp_compiler_that_does_not_work_is_named(bench: Bench, tmp_path: Path) -> None:
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho 'no cc1plus here' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    upstream = bench.upstream()
+    upstream.cxx = str(broken)
+    with pytest.raises(ToolchainError) as caught:
+        upstream.capture()
+    assert (caught.value.where, caught.value.details) == (str(broken), ("no cc1plus here",))
+
+
+# -- ending ------------------------------------------------------------------------------------
+
+CAPTURES = """
+    import shutil, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from tests.unit.worker.test_upstream import Bench
+    bench = Bench(Path(sys.argv[2]))
+    bench.write("backend.py", '''
+        import subprocess
+        def build_wheel(directory):
+            subprocess.run(["sh", "-c", "sleep 600 & wait"])
+    ''')
+    bench.upstream().capture()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_upstreams_build_ends_with_ours(tmp_path: Path, number: signal.Signals) -> None:
+    root = str(Path(__file__).parents[3])
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CAPTURES), root, str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+    )
+    pids = descendants(process.pid, until="sleep")
+    os.kill(process.pid, number)
+    process.wait(timeout=120)
+    deadline = time.monotonic() + 60
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, pids)), "upstream's build went on"

@@ -1,0 +1,29 @@
+"""What programs see of this machine. Windows' part is tried in test_windows_inside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fatwheel.worker.processes import bare_variables, upstreams_variables
+
+
+@pytest.fixture(autouse=True)
+def _users_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        os, "environ", {"PATH": "/bin", "HOME": "/home/user", "CPATH": "/x", "LINK": "/y"}
+    )
+
+
+def test_compilers_see_nothing_of_the_user() -> None:
+    assert bare_variables() == {"PATH": "/bin", "LC_ALL": "C.UTF-8"}
+
+
+def test_upstreams_build_finds_the_stand_ins_first() -> None:
+    tools = [Path("/stubs"), Path("/cuda/bin")]
+    found = upstreams_variables("capture", tools, Path("/compilers"))
+    assert found == {
+        "PATH": "/stubs:/cuda/bin:/bin", "CC": "/compilers/gcc", "CXX": "/compilers/g++",
+    }  # fmt: skip
