@@ -73,7 +73,7 @@ class Station:
         layout = layout_of(self.os)
         start = (
             f"import sys; sys.path.insert(0, {layout.code!r}); "
-            "from fatwheel.build.inside import main; main()"
+            "from fatwheel.worker.inside import main; main()"
         )
         return ContainerSpec(
             purpose=purpose,

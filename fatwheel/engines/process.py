@@ -23,7 +23,7 @@ from .conversation import Conversation
 _PACKAGE = Path(__file__).resolve().parents[2]
 _START = (
     f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); "
-    "from fatwheel.build.shard import main; main()"
+    "from fatwheel.worker.shard import main; main()"
 )
 
 

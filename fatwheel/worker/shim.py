@@ -31,7 +31,7 @@ from .roots import NVCC, OBJECT_FOLDER
 from .view import Marks, abstract
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-_START = f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); from fatwheel.build.shim import main"
+_START = f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); from fatwheel.worker.shim import main"
 
 
 def write_shims(folder: Path, python: str, cuda_home: Path, site: Path) -> tuple[Path, Path]:

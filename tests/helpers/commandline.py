@@ -27,7 +27,7 @@ def exit_code_of(
     collection: Collection, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> int:
     """Run `invoke ARGUMENTS`; how it ended."""
-    # Tasks that take several files count them there (fatwheel.ui.arguments).
+    # Tasks that take several files count them there (fatwheel.cli.arguments).
     monkeypatch.setattr(sys, "argv", ["invoke", *arguments])
     code: object = 0
     try:

@@ -5,8 +5,9 @@ count, nor which Python reads it. After a change:
 
     python -m tests.helpers.formats
 
-records the new digest. Raise FORMAT in fatwheel/scope.py before that, if bytes or keys can come out
-differently; else two versions of fatwheel would take each other's slices from one store.
+records the new digest. Raise FORMAT in fatwheel/pipeline/scope.py before that, if bytes or keys
+can come out differently; else two versions of fatwheel would take each other's slices from one
+store.
 """
 
 from __future__ import annotations
@@ -23,19 +24,17 @@ PACKAGE = Path(__file__).parents[2] / "fatwheel"
 RECORDED = Path(__file__).parents[1] / "data" / "format.json"
 
 MODULES = (
-    "build.assemble", "build.commands", "build.commands_cl", "build.commands_gcc",
-    "build.commands_nvcc", "build.compilers", "build.context", "build.linking", "build.preprocess",
-    "build.quoting", "build.roots", "build.shim", "build.sight", "build.slices",
-    "build.variables", "build.view",
-    "build.workshop", "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin",
-    "fatbin.elf", "fatbin.elf_dynamic", "fatbin.elf_layout",
-    "fatbin.elf_linked", "fatbin.pe",
-    "fatbin.linked", "fatbin.pe_layout", "fatbin.stitch",
+    "compilers.commands", "compilers.gcc", "compilers.hosts", "compilers.msvc", "compilers.nvcc",
+    "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin", "fatbin.elf",
+    "fatbin.elf_dynamic", "fatbin.elf_layout", "fatbin.elf_linked", "fatbin.linked", "fatbin.pe",
+    "fatbin.pe_linked", "fatbin.stitch",
+    "worker.assemble", "worker.context", "worker.preprocess", "worker.processes", "worker.roots",
+    "worker.shim", "worker.slices", "worker.view", "worker.workshop",
 )  # fmt: skip
 # What those import and what decides nothing of the sort.
 ELSE = (
-    "build.jobobjects", "build.launchers", "build.lookup", "build.processes", "build.upstream",
-    "build.backend", "fatbin.entropy", "fatbin.lz4", "fatbin.parity", "fatbin.zstd",
+    "fatbin.entropy", "fatbin.lz4", "fatbin.union", "fatbin.zstd", "worker.backend",
+    "worker.jobobjects", "worker.upstream",
 )  # fmt: skip
 
 # Fields that only some Pythons have, or that say nothing of the meaning.

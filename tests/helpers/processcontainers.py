@@ -30,9 +30,9 @@ START = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from fatwheel.build import sight
-sight.VIEW_ROOT = Path(sys.argv[2])
-from fatwheel.build.inside import main
+from fatwheel.worker import roots
+roots.VIEW_ROOT = Path(sys.argv[2])
+from fatwheel.worker.inside import main
 main()
 """
 

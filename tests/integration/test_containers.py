@@ -296,7 +296,7 @@ from pathlib import Path
 from fatwheel.containers.client import connect
 from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Container
-from fatwheel.containers.specs import ContainerSpec
+from fatwheel.containers.layouts import ContainerSpec
 waits = "import sys; print('up', flush=True); sys.stdin.read()"
 spec = ContainerSpec("a test", {bench.lent.bases["3.11"]!r}, ("python3", "-c", waits), (), 1,
                      {LIMIT}, "linux")
@@ -552,7 +552,7 @@ import sys, time
 from pathlib import Path
 from fatwheel.containers.client import connect
 from fatwheel.containers.roster import enrolled
-from fatwheel.workfolder import work_folder
+from fatwheel.storage.workfolder import work_folder
 engine = connect()
 with work_folder() as work, enrolled("b", work, engine.endpoint) as roster:
     name = roster.announce()

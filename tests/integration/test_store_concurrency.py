@@ -25,7 +25,7 @@ PRELUDE = """
 import hashlib, os, random, sys
 from pathlib import Path
 from fatwheel.errors import StoreError
-from fatwheel.store import Store
+from fatwheel.storage.store import Store
 
 def key(n):
     return hashlib.sha256(b"key %d" % n).hexdigest()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 START = "import sys, os; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
 MEASURED = """
-from fatwheel.build.processes import run_measured
+from fatwheel.worker.processes import run_measured
 usage = run_measured([sys.executable, "-Ic", sys.argv[3]], Path(sys.argv[2]), dict(os.environ))
 print(dict(code=usage.returncode, output=usage.output, cpu=usage.cpu))
 """
@@ -32,7 +32,7 @@ subprocess.Popen([sys.executable, "-Ic", "import time; time.sleep(5); open(r'{}'
 """
 ENDS_ALL = """
 import subprocess
-from fatwheel.build.processes import end_group, lead_group
+from fatwheel.worker.processes import end_group, lead_group
 lead_group()
 lead_group()
 subprocess.Popen([sys.executable, "-Ic", sys.argv[3]])
@@ -104,12 +104,12 @@ print(json.dumps(answers))
 def test_commands_of_any_length_start(run: Callable[..., str]) -> None:
     """Windows takes 32,767 characters; a response file takes the rest."""
     code = """
-from fatwheel.build.sight import fitting
+from fatwheel.worker.roots import fitting
 folder = Path(sys.argv[2])
 words = ["-DA=" + "x" * 100, '-DB="a b"', "-IC:\\\\with space\\\\"] * 400
 short = fitting(["cl.exe", *words[:3]], folder)
 long = [fitting([program, *words], folder) for program in ("cl.exe", "C:/cuda/bin/nvcc.exe")]
-from fatwheel.build.quoting import split_words
+from fatwheel.compilers.msvc import split_words
 same = split_words((folder / "words.rsp").read_text()) == words
 print(dict(short=len(short), long=long, same=same))
 """
@@ -126,7 +126,7 @@ def test_the_project_s_own_build_ends_with_whoever_started_it(
 ) -> None:
     late = tmp_path / "late"
     code = f"""
-from fatwheel.build.processes import run_group
+from fatwheel.worker.processes import run_group
 sleep = "import time; time.sleep(6); open(r'{windows_path(late)}', 'w')"
 run_group([sys.executable, "-Ic", sleep], dict(os.environ), Path(sys.argv[2], "log"))
 """

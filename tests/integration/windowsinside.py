@@ -21,7 +21,7 @@ from .windows import WindowsPython, windows_path
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path(__file__).parent.parent / "data" / "windowsproject"
 START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from fatwheel.build.inside import main; main()"
+    "import sys; sys.path.insert(0, sys.argv[1]); from fatwheel.worker.inside import main; main()"
 )
 PATIENCE = 600  # seconds for one container
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fatwheel.bench import containers
 
+from bench import containers
 from bench.measure import Run, Sampled
 from bench.parts import Session
 from bench.workbench import Built, Workbench, read_output

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fatwheel.bench import units
 from rich.console import Console
 
+from bench import units
 from bench.measure import Run, Sampled, kill_descendants, run_child
 from bench.parts import sort_jobs, take_turns
 from bench.plain import gencodes, write_nvcc

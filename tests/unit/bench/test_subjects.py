@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from fatwheel.bench import subjects as module
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
+from bench import subjects as module
 from bench.subjects import fetch_subject, subjects
 from fatwheel.errors import HashMismatchError
 from fatwheel.events import silent

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fatwheel.bench import wheels
 
+from bench import wheels
 from bench.plainzip import read, repack
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent

@@ -13,9 +13,9 @@ pty = pytest.importorskip("pty", reason="Windows has no such terminals")
 
 PROGRAM = """
 import sys
-from fatwheel.consent import Stranger
+from fatwheel.pipeline.consent import Stranger
 from fatwheel.errors import UsageError
-from fatwheel.ui import consent
+from fatwheel.cli.arguments import consent
 try:
     consent("--yes" in sys.argv)(Stranger("W.whl", ("what would run \\x1b[2J",)))
 except UsageError as error:

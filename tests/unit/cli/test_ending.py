@@ -81,8 +81,8 @@ def test_bugs_are_not_hidden(bug: BaseException, capfd: pytest.CaptureFixture[st
 def test_a_reader_that_has_gone_is_no_failure_to_speak_of() -> None:
     """As in `inspect x.whl --json | head -1`: no traceback, not even from the last flush."""
     program = (
-        "from fatwheel.ui.console import write_verbatim\n"
-        "from fatwheel.ui.ending import reported\n"
+        "from fatwheel.cli.console import write_verbatim\n"
+        "from fatwheel.cli.arguments import reported\n"
         "input()\n"
         "with reported():\n"
         "    write_verbatim('a short result')\n"

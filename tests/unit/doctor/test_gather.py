@@ -173,7 +173,7 @@ def barred(name, variables=None, *rest, **others):
             raise ImportError(f"{who} imports {name}")
     return real(name, variables, *rest, **others)
 builtins.__import__ = barred
-import fatwheel.workstation, fatwheel.doctor.report, fatwheel.doctor.setup
+import fatwheel.cli.main, fatwheel.doctor.report, fatwheel.doctor.setup
 """
 
 

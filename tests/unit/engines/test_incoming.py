@@ -317,10 +317,10 @@ def test_a_file_that_grows_while_it_is_read_is_refused(
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from fatwheel.branch import Branch
+from fatwheel.storage.store import Branch
 from fatwheel.engines.incoming import take
 from fatwheel.errors import EngineError
-from fatwheel.store import Store
+from fatwheel.storage.store import Store
 from tests.unit.engines.test_incoming import JOB, KEY
 folder = Path(sys.argv[1])
 branch = Branch(folder / "in" / "store", ())

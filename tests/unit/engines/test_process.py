@@ -243,7 +243,7 @@ BUILD = """
     from pathlib import Path
     from queue import Queue
     sys.path.insert(0, sys.argv[1])
-    from fatwheel.engines.allot import Limits
+    from fatwheel.engines.base import Limits
     from fatwheel.engines.process import ProcessEngine
     from tests.helpers.standins import cuda_unit, front, job, make_context
     folder = Path(sys.argv[2])

@@ -158,8 +158,8 @@ def test_a_new_pin_of_this_checkout_is_another_place() -> None:
 def test_code_that_decides_bytes_is_the_code_of_this_format() -> None:
     found, recorded = formats.digest_of_modules(), formats.recorded()
     advice = (
-        "raise FORMAT in fatwheel/scope.py if slices, host objects, records of texts or their keys "
-        "can come out differently, then record the new code: python -m tests.helpers.formats"
+        "raise FORMAT in fatwheel/pipeline/scope.py if slices, host objects, records of texts or "
+        "their keys can come out differently, then record the new code: python -m tests.helpers.formats"
     )
     assert recorded["format"] == FORMAT, f"FORMAT is {FORMAT}, the recorded code's is not: {advice}"
     assert found == recorded["digest"], f"the code that makes slices was changed: {advice}"
@@ -205,7 +205,8 @@ def test_every_python_finds_the_same(python: str, tool: Callable[[str], str]) ->
     script = (
         "import sys, types\n"
         "sys.modules['fatwheel'] = types.ModuleType('fatwheel')\n"
-        "sys.modules['fatwheel.scope'] = types.SimpleNamespace(FORMAT=1)\n"
+        "sys.modules['fatwheel.pipeline'] = types.ModuleType('pipeline')\n"
+        "sys.modules['fatwheel.pipeline.scope'] = types.SimpleNamespace(FORMAT=1)\n"
         "import runpy\n"
         "found = runpy.run_path(sys.argv[1])\n"
         "print(found['digest_of_modules']())"

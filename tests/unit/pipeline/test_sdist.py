@@ -202,7 +202,7 @@ _PEAK = """
 import resource, sys
 from pathlib import Path
 from fatwheel.errors import FormatError
-from fatwheel.sdist import unpack_sdist
+from fatwheel.pipeline.sdist import unpack_sdist
 try:
     unpack_sdist(Path(sys.argv[1]), Path(sys.argv[2]))
     print("read")

@@ -78,7 +78,7 @@ def test_a_lock_is_held_by_one_thread_at_a_time(tmp_path: Path) -> None:
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from fatwheel.files import locked\n"
+        "import sys, time; from pathlib import Path; from fatwheel.storage.files import locked\n"
         "with locked(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE) as child:

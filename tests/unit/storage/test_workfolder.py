@@ -16,7 +16,7 @@ from fatwheel.storage.workfolder import is_abandoned, remove_tree, work_folder
 
 HOLDS = """
 import sys
-from fatwheel.workfolder import work_folder
+from fatwheel.storage.workfolder import work_folder
 with work_folder() as work:
     (work / "file").write_text("x")
     print(work.name, flush=True)
@@ -166,7 +166,7 @@ def test_a_tree_that_is_a_link_is_left_alone(tmp_path: Path, outside: Path) -> N
 LOCKED = """
 import os, sys
 from pathlib import Path
-from fatwheel.workfolder import remove_tree
+from fatwheel.storage.workfolder import remove_tree
 root = Path(sys.argv[1])
 os.setgid(65534)
 os.setuid(65534)

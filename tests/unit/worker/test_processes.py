@@ -84,7 +84,7 @@ def test_cpu_seconds_are_those_of_all_descendants(tmp_path: Path) -> None:
 LEADER = """
     import subprocess, sys, threading
     from pathlib import Path
-    from fatwheel.build.processes import end_group, lead_group, run_measured
+    from fatwheel.worker.processes import end_group, lead_group, run_measured
     lead_group()
     command = ["sh", "-c", "echo $$ >> pids; sleep 600 & echo $! >> pids; wait"]
     threading.Thread(target=run_measured, args=(command, Path.cwd(), {}), daemon=True).start()

@@ -233,7 +233,7 @@ def test_a_project_folder_that_cannot_be_made_is_an_error(root: Path, tmp_path: 
 HOLDER = """
     import sys
     from pathlib import Path
-    from fatwheel.build import view
+    from fatwheel.worker import view
     root, origin = Path(sys.argv[1]), Path(sys.argv[2])
     with view.shared_sources(root, "p-1", origin, view.compiler_files(origin)) as source:
         print("in", flush=True)
