@@ -105,6 +105,10 @@ def _first_but(
 
 # -- which functions and variables of two ELF files differ, by their symbol tables -----------------
 
+# Where code has another size, what lies behind it moves, and calls and addresses in functions that
+# are otherwise the same change with it. So functions that are new or have another size are named
+# first, and then the others are only counted.
+
 
 _TYPES = (1, 2, 10)  # variables, functions, functions that choose another one
 _RATIO = 4  # times a section's size that its symbols may cover: aliases and nested ones do

@@ -129,6 +129,8 @@ class Comparison:
 
 # -- two runs of bytes: where they differ first, and what can be read there ------------------------
 
+# They may be gigabytes of mapped files, so they are read in steps. Offsets are bytes.
+
 
 _PIECE = 1 << 16
 _AROUND = 200  # bytes to each side in which a string is looked for

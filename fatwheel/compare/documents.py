@@ -129,6 +129,8 @@ def differing_text(place: Place, one: bytes, other: bytes) -> Iterator[Differenc
 
 # -- files of a wheel that tell of its other files: RECORD, the statement, the SBOM ----------------
 
+# They must differ where those do; only what that does not explain is a difference of its own.
+
 
 RECORD = ".dist-info/RECORD"
 

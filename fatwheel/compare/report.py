@@ -144,6 +144,8 @@ def _names(names: Sequence[str]) -> str:
 
 # -- compares two wheels, from the list of their files down to a kernel's machine code -------------
 
+# The result's shape is fixed by `schema/compare.schema.json`.
+
 
 _RECORD_FILE = ".dist-info/fatwheel.json"
 _LOCK_FILE, _STATEMENT_FILE, _SBOM_FILE = (f".dist-info/{name}" for name in (LOCK, STATEMENT, SBOM))

@@ -186,6 +186,13 @@ def family_of(cxx: str) -> Family:
 
 # -- what a real compiler is called with where upstream calls it itself: to link, or to compil------
 
+# What a real compiler is called with where upstream calls it itself: to link, or to compile C.
+#
+# Such a command is passed on as it is, but for what would tell the result where it was made. A
+# Python that was configured with --enable-shared puts `-Wl,-rpath,PREFIX/lib` on every link line,
+# and torch's folder gets there too: a wheel is used where those folders are not. Sources: gcc's
+# manual, "Options for Linking"; ld's manual, "-rpath" and "-R".
+
 
 # An option of ld that names folders to look in when the library is loaded; ld takes one dash or
 # two. -R with a file that exists is another option, but only folders of builds are looked for.

@@ -70,6 +70,11 @@ def _quoted(word: str) -> str:
 
 # -- reads the commands of Microsoft's cl ----------------------------------------------------------
 
+# Its grammar is that of "Compiler options listed alphabetically" (Visual Studio 2022): an option
+# begins with / or -, names are case-sensitive, a value follows at once, for some options also as
+# the next argument or after a colon; `@file` stands for the words in a file, and the variables CL
+# and _CL_ hold words that come before and after all others.
+
 
 # Their value is the next argument where it does not follow at once.
 _SPACED = ("-external:I", "-FI", "-Tp", "-Tc", "-D", "-I", "-U")

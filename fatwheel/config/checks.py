@@ -197,6 +197,10 @@ def tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
 
 # -- mistakes between the keys of a toolchain that becomes container images, in the raw TOML v------
 
+# Mistakes between the keys of a toolchain that becomes container images, in the raw TOML values.
+#
+# As `crosschecks`: any value may be missing or of a wrong type here, and is then left to `schema`.
+
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NVCC = {"cuda_files": "cuda_nvcc", "packages": "nvidia-cuda-nvcc"}  # where nvcc comes from

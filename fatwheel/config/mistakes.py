@@ -159,6 +159,8 @@ class Places:
 
 # -- says a file's mistakes in the user's words: where each stands, what is wrong, what is val------
 
+# Says a file's mistakes in the user's words: where each stands, what is wrong, what is valid.
+
 
 Model = TypeVar("Model", bound=BaseModel)
 

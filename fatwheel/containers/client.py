@@ -181,6 +181,9 @@ _CAUSES = (
 
 # -- the container engine: how it is found, what it says of itself, what its errors mean -----------
 
+# It is looked for where the `docker` command looks: DOCKER_HOST, DOCKER_CONTEXT, the current
+# context of the user's Docker configuration, and the system's usual place.
+
 
 _OLDEST = (1, 41)  # the API of Docker Engine 20.10
 _PATIENCE = 20  # seconds for an engine to answer at all

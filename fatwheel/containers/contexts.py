@@ -45,6 +45,17 @@ def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 
 # -- what a toolchain's images are made of: the text of every file, and the pinned files besid------
 
+# What a toolchain's images are made of: the text of every file, and the pinned files beside them.
+#
+# An image is made in two layers: the *toolchain* (compiler, CUDA, Pythons, ninja) on a base, and on
+# that the *env*, one Python with one torch. A build context holds a Dockerfile and everything that
+# it copies. Its tag is a digest of all that: the same inputs give the same tag on every machine.
+#
+# Nothing is quoted, for each value is one word that means itself alike to a Dockerfile, a shell,
+# cmd and pip; whatever else a value may be, wherever it came from, nothing is rendered of it.
+#
+# Pure: no network, no engine. Templates: docker/linux and docker/windows.
+
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "docker"
 REPOSITORY = "fatwheel"

@@ -81,6 +81,12 @@ def _member(name: str, size: int, content: BinaryIO, advance: Advance) -> Iterat
 
 # -- follows an image's build by what the engine says: steps, their output, and why one failed------
 
+# Follows an image's build by what the engine says: steps, their output, and why one failed.
+#
+# An engine answers a build with JSON documents one after the other (Docker Engine API, ImageBuild):
+# `stream` is the output, in which each step begins with a line `Step 3/9 : RUN …`; `error` and
+# `errorDetail` end it.
+
 
 LABEL = "image"
 
@@ -195,6 +201,11 @@ def _shortened(instruction: str, longest: int = 240) -> list[str]:
 
 
 # -- builds the images of a toolchain on an engine, unless it has them already ---------------------
+
+# <cache>/logs/images/TAG.log     what the engine said of the last build
+#
+# An image's tag covers everything that goes into it, so an image that has the tag is the right one.
+# Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
 
 
 LOGS = Path("logs", "images")

@@ -80,6 +80,9 @@ class EngineFacts:
 
 # -- linux and Windows containers: the one module in which they differ -----------------------------
 
+# Paths inside of an image and of a container, and what the engine is told of a container: the body
+# of POST /containers/create, as the Docker Engine API 1.41 describes it. No Docker here.
+
 
 # Windows Server 2022 and its successors run in processes of any newer host; what is older wants
 # a host of its very build. Source: Microsoft's page on the compatibility of container versions.

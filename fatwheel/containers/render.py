@@ -70,6 +70,15 @@ def alone(cache: Path, emit: Emit) -> Iterator[None]:
 
 # -- writes build contexts into folders, without a container engine --------------------------------
 
+# OUT/TOOLCHAIN/toolchain-0123456789abcdef/       one folder per image, called like its tag
+#         Dockerfile, provision/, requirements/ …     the texts
+#         files/SHA256SUMS                            what belongs beside it, for `sha256sum
+# --check`
+#         context.json                                tag, base, files with their URLs
+#
+# A folder appears complete or not at all. `invoke build --plan` prints the commands that build
+# them.
+
 
 DOCUMENT = "context.json"
 

@@ -191,6 +191,12 @@ else:
 
 # -- containers of builds that are gone: known by the rosters that these left, and removed ---------
 
+# Containers end by themselves when their build does. What is left for this are those that were made
+# and not started when the build was killed, and those whose engine was stopped in between.
+#
+# What a container's labels say is anybody's word. They help to find those that may be ours, and
+# those that only say so, which are left alone.
+
 
 _SHOWN = 20  # ids in a command
 

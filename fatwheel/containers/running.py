@@ -108,6 +108,11 @@ class Log:
 
 # -- the stream between this process and an attached container: a socket, or Windows' named pi------
 
+# The stream between this process and an attached container: a socket, or Windows' named pipe.
+#
+# The format of frames is the Docker Engine API's, POST /containers/{id}/attach: one byte for the
+# stream (1 stdout, 2 stderr), three of zero, a big-endian 32-bit length, and that many bytes.
+
 
 STDOUT, STDERR = 1, 2
 _HEADER = struct.Struct(">BxxxL")
@@ -193,6 +198,10 @@ def _is_end(error: Exception) -> bool:
 
 
 # -- one running container: its input, its output as lines, its memory, how it ended ---------------
+
+# The engine removes a container when it ends, and closes its input when this process ends: so
+# nothing stays behind, even after SIGKILL. How it ended is learned from the engine's events, which
+# tell a process that was killed for memory from one that was killed by somebody.
 
 
 _REMOVAL = 60.0  # seconds to wait for the engine to remove what has ended

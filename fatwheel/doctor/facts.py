@@ -79,6 +79,11 @@ class Check:
 
 # -- what is known about a workstation: gathered first, so that every check is a pure function------
 
+# What is known about a workstation: gathered first, so that every check is a pure function of it.
+#
+# Sizes are bytes, times are seconds. Where a question got no answer there is a Silence in the
+# answer's place.
+
 
 LINUX, WINDOWS = "Linux", "Windows"  # as platform.system() says them
 

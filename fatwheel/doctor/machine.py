@@ -190,6 +190,8 @@ else:
 
 # -- asks NVIDIA's driver for its GPUs, through its own library (NVML) and no other program --------
 
+# Functions and constants as NVML's API reference gives them. A build needs no GPU.
+
 
 _LIBRARIES = (
     ("nvml.dll", r"C:\Program Files\NVIDIA Corporation\NVSMI\nvml.dll")

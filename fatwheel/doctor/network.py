@@ -55,6 +55,8 @@ class Question(Generic[T]):
 
 # -- asks the package index, the other places that files come from, and which proxies are set ------
 
+# Nothing is downloaded: a listing is read, and of a file only whether it is there.
+
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 PATIENCE = 10.0  # seconds for one network operation: a first look, not a download

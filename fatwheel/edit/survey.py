@@ -60,6 +60,8 @@ def _arch_label(arch: Arch, cubins: Collection[Arch], ptx: Collection[Arch]) -> 
 
 # -- what must be known of a wheel, library or object before its device code can change ------------
 
+# Raises UsageError where there is no such file, FormatError for what is malformed.
+
 
 _VALID = "a wheel, a library or an object"
 _ZIP = b"PK\x03\x04"

@@ -57,6 +57,9 @@ def allot(shards: int, largest: int, slots: int, memory: int) -> Allotment:
 
 # -- what every engine offers: workers that do jobs, one per shard ---------------------------------
 
+# An engine opens one worker a shard; a worker takes jobs at any time and reports each outcome to
+# the queue it was opened with. Engines decide nothing: `engines.run` does.
+
 
 @dataclass(frozen=True)
 class JobMade:

@@ -98,6 +98,10 @@ class Station:
 
 # -- the `docker` engine: capture, every shard and assembling run in a container each --------------
 
+# What a container makes comes into a folder of its own on this machine. What a job was asked for is
+# taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add
+# nothing. Docker itself is the business of `containers`; what runs inside is `build.inside`.
+
 
 @dataclass(frozen=True)
 class Site:

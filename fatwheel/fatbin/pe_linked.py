@@ -265,6 +265,12 @@ def _aligned(value: int, alignment: int) -> int:
 
 # -- linked PE images with other device code -------------------------------------------------------
 
+# The containers move behind everything else (`pe_layout`), and the wrappers' pointers follow. The
+# table of base relocations, which says where those stand, stays as it is.
+#
+# GNU strip must be used before, not after: it takes out the debug sections of MinGW in front of the
+# new one, and Windows loads no image with a hole.
+
 
 _RELOCATIONS_STRIPPED, _DYNAMIC_BASE = 0x1, 0x40
 _PAGE = 4096

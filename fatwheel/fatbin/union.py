@@ -117,6 +117,12 @@ def _compare_names(unit: str, one: Described, other: Described) -> None:
 
 # -- the device code of several files that were built from the same source, put together -----------
 
+# Containers that hold the same kernels, in the same order, belong together; one that holds none,
+# since all of its images were taken out, goes by its place. Where a linker changed the order, it is
+# told by their kernels: of those with the same, the first belongs to the first, the second to the
+# second. Raises StitchError where files do not belong together, FormatError for images that
+# cannot be read.
+
 
 # Decompressed bytes of all images together: four times the largest library known (torch), so
 # that a bomb ends in time.

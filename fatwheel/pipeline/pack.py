@@ -76,6 +76,11 @@ def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
 
 # -- upstream's wheel becomes ours: its version says for what it is, and it tells what it is m------
 
+# Upstream's wheel becomes ours: its version says for what it is, and it tells what it is made of.
+#
+# Beside upstream's files its dist-info folder holds the record, the build's lock, an SBOM, and a
+# statement over all of them. Nothing of the machine, the engine or the time is in any of these.
+
 
 def pack(
     upstream: Path,

@@ -66,6 +66,8 @@ def _share(family: list[ArchRequest]) -> list[Front]:
 
 # -- turns units and fronts into jobs and shards, with what each is expected to cost ---------------
 
+# Costs come from the store where a job was measured before, else from the recipe.
+
 
 # A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
 _FURTHER_IMAGE = 0.15

@@ -152,6 +152,10 @@ class PlanDocument:
 
 # -- what a build would do, without starting anything: no engine, no network, no compiler ----------
 
+# The same recipe, toolchain, fronts, image contexts and container specifications that a build uses.
+# What only capturing tells, a project's units and what the store answers of them, is left open; and
+# where there are containers, processors and memory are this machine's, as the engine is not asked.
+
 
 def plan_document(request: BuildRequest) -> PlanDocument:
     """Say what `pipeline.build` would do for this request.

@@ -198,6 +198,9 @@ def _read_unit(data: dict[str, Any]) -> UnitProof:
 
 # -- `invoke prove`: compile units with a front for each architecture and with a shared one, -------
 
+# `invoke prove`: compile units with a front for each architecture and with a shared one,
+# compare the machine code of every kernel, and write the proof beside the recipe.
+
 
 @dataclass(frozen=True)
 class ProveRequest:

@@ -208,6 +208,15 @@ def _refused(where: str, why: str) -> FormatError:
 
 # -- the files beside a finished wheel, all made from what is in it --------------------------------
 
+# W.whl.provenance.json     the statement in the wheel, of the wheel file itself, with what the
+#                               engine adds
+#     W.whl.intoto.jsonl        the same, signed; only where there is a key
+#     W.whl.lock.json           the lock in the wheel
+#     W.whl.requirements.txt    for `pip install --require-hashes -r`
+#     pylock.NAME.toml          the same for installers that know PEP 751
+#
+# Nothing of this machine is in them, and no time.
+
 
 # What follows the wheel's name.
 STATEMENT = ".provenance.json"

@@ -136,6 +136,11 @@ def _architectures(
 
 # -- what an edited wheel says of the build that it is from ----------------------------------------
 
+# A build's lock does not depend on architectures. So where all wheels that go in have the same
+# lock, what comes out keeps it, and has an SBOM and a statement of its own. These do not name the
+# wheels that went in: thinning twice is thinning once, and parts stitched in any order give the
+# same bytes. Else there is only a record, which then names no lock.
+
 
 # The files of a dist-info folder that tell of a wheel's build.
 FILES = (RECORD_FILE, LOCK_FILE, SBOM_FILE, STATEMENT_FILE)

@@ -37,6 +37,11 @@ def check_base(python: str, cuda: str, gcc: tuple[int, int]) -> None:
 
 # -- the steps of an image's build that are more than a command: what the Dockerfiles run ----------
 
+# python -I provision STEP OPTIONS
+#
+# A step that finds something wrong ends with exit code 1 and says why on standard error, which
+# stops the build. The last step writes environment.json, by which builds know what is in the image.
+
 
 DESCRIPTION = "environment.json"
 

@@ -39,6 +39,12 @@ def stamp(folder: Path) -> None:
 
 # -- adds to an installed CUDA what NVIDIA's wheels leave out and build systems look for -----------
 
+# - `libcudart.so` and its like: the wheels have `libcudart.so.13` only, so `-lcudart` fails.
+# - `lib64`: where torch's cpp_extension and CMake's FindCUDAToolkit look first.
+# - `lib/stubs/libcuda.so`: CMake's CUDA::cuda_driver and `-lcuda` need it, and the driver itself
+#   is not part of a build machine. As in NVIDIA's toolkit, it has the driver's function names
+#   and no code, and says that the real library is libcuda.so.1.
+
 
 _VERSIONED = re.compile(r"(lib.+\.so)\.[\d.]+")
 _DRIVER_FUNCTION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(")

@@ -120,6 +120,8 @@ def _parts(part: Any) -> Iterable[Any]:
 
 # -- tOML from anywhere: within bounds, and what is wrong with it in words, with its line ----------
 
+# , and tomli where Python has no tomllib.
+
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -312,6 +312,10 @@ class Store:
 
 # -- a branch of the store: what one build writes, beside stores that it may only read -------------
 
+# In a container the branch lies in the folder that comes in, and goes with it: what was made for a
+# job is taken from there one by one (see `engines.incoming`). A rebuild has a branch of its own,
+# too.: this module is imported inside build containers, Windows too.
+
 
 Entry = tuple[str, str, str]  # of a store: kind, key, sha256
 

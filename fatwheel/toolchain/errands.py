@@ -222,6 +222,10 @@ def _origins(urls: Iterable[str]) -> Iterable[Origin]:
 
 # -- whose credentials go where: each to the origin for which the user configured them -------------
 
+# What pip finds is found here too: in an index's URL, in netrc, in the keyring. Unlike pip, this
+# never uses netrc's `default` entry, which would tell a password to whatever host a URL names; and
+# where a stranger's lock names the URL, nothing is sent but to the user's own indexes.
+
 
 Secret = tuple[str, str]  # user, password
 

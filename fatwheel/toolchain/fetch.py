@@ -73,6 +73,15 @@ class Part:
 
 # -- pinned files into a folder of downloads: from their URLs, or from the user's own package ------
 
+# Pinned files into a folder of downloads: from their URLs, or from the user's own package index.
+#
+#     <folder>/<sha256>/<filename>    finished, and what its pin says
+#     <folder>/incoming/              being written; swept when the writer is dead
+#
+# A file is accepted by its exact name, size and sha256, wherever it comes from. What is finished
+# stays, so a fetch that was interrupted goes on from there; a connection that breaks off is taken
+# up at the byte where it broke. No code of a package is run: an sdist is a file like any other.
+
 
 WORKERS = 4  # connections at once
 _TICK = 0.1  # seconds between two looks at the workers

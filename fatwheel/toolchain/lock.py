@@ -123,6 +123,11 @@ def _words(values: Values) -> str:
 
 # -- locks toolchains: compares every pin with what is published, fills in what is not known y------
 
+# Locks toolchains: compares every pin with what is published, fills in what is not known yet.
+#
+# A pin that differs from what is published is told and stays: a file that changes under its name
+# may be an attack.
+
 
 @dataclass(frozen=True)
 class LockReport:

@@ -42,6 +42,10 @@ def redacted(text: object) -> str:
 
 # -- the user's pip configuration: which indexes to ask, and how -----------------------------------
 
+# pip itself reads its files and PIP_* variables and prints the merged result (`pip config list`);
+# so whatever works for the user's `pip install` works here. Options of the sections [global] and
+# [download] count, and variables come last, as for `pip download`.
+
 
 _SECTIONS = ("global", "download", ":env:")  # later ones override
 _NO = ("", "0", "n", "no", "f", "false", "off")  # as pip's strtobool reads a switch

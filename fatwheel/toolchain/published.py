@@ -121,6 +121,12 @@ def _entries(value: Any, depth: int) -> Iterator[Mapping[str, str]]:
 
 # -- digests of container images, asked of the registries that serve them, without credentials------
 
+# Digests of container images, asked of the registries that serve them, without credentials.
+#
+# Source: OCI Distribution Specification 1.1 and Docker's token authentication. A digest is that of
+# what `docker pull` would resolve the name to: an index of all platforms where the registry has
+# one.
+
 
 _HUB, _HUB_API = "docker.io", "registry-1.docker.io"
 _MANIFESTS = (

@@ -52,6 +52,12 @@ def one_at_a_time(folder: Path, others: str, emit: Emit) -> Iterator[None]:
 
 # -- wheels unpacked once, then installed into any number of environments by hard links ------------
 
+# <packages>/<sha256>/    the members of one wheel as they lie in it, checked against RECORD
+#
+# So the four gigabytes that every Python's environment needs are on the disk once. Every file
+# gets the same time, because a header's time can end up in what nvcc makes of it (-lineinfo).
+# Formats: PEP 427 (wheel) and PEP 376 (RECORD), through the `installer` library.
+
 
 LABEL = "unpack"
 WORKERS = 4  # threads: reading, inflating, hashing and writing overlap
@@ -281,6 +287,8 @@ def link_into(folder: Path, schemes: dict[str, str], interpreter: Path) -> None:
 
 
 # -- wheels unpacked once for all environments: <cache>/packages/<sha256>/, see `unpack` -----------
+
+# Everything here may be deleted at any time; it is made again when it is needed.
 
 
 _UNPACKED = 1.9  # bytes on disk per byte of wheel, with some to spare (measured: 1.7)

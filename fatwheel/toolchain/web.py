@@ -121,6 +121,8 @@ def _decoder(response: httpx2.Response) -> zlib._Decompress | None:
 
 # -- the HTTP client: proxy, certificates, credentials and patience as pip is configured -----------
 
+# Who asks for a file checks what comes against its pin; nothing here is trusted.
+
 
 T = TypeVar("T")
 

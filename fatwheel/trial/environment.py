@@ -112,6 +112,12 @@ def _signal_name(number: int) -> str:
 
 # -- a clean environment for one wheel: its Python, torch and what they need, and nothing else------
 
+# A clean environment for one wheel: its Python, torch and what they need, and nothing else.
+#
+# It is mostly hard links into <cache>/packages, and goes when it has been used. What runs in it is
+# the wheel's own code, with the user's rights: it does not see the user's packages, and is not
+# locked up.
+
 
 LABEL = "install"
 _DRIVER = "libcuda.so.1"

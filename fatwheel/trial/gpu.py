@@ -211,6 +211,8 @@ def _unusable(ended: Ended, failed: Mapping[str, Any] | None) -> ToolchainError:
 
 # -- whether this machine's GPU runs a wheel: what its driver loads, what the recipe's check s------
 
+# Whether this machine's GPU runs a wheel: what its driver loads, what the recipe's check says.
+
 
 NO_GPU = 77  # how a recipe's script ends where it finds none
 _CHECK_LIMIT = 3600.0  # seconds for a recipe's script

@@ -102,6 +102,9 @@ def _applies(requirement: Requirement, python: str) -> bool:
 
 # -- a wheel and what it is tried with: a Python, a torch, the packages that they need -------------
 
+# A wheel that holds its build's lock is tried with exactly what that lists. Any other is tried with
+# a toolchain's build whose torch it accepts.
+
 
 _TORCH = "torch"
 

@@ -90,6 +90,11 @@ def _count(names: Collection[str]) -> str:
 
 # -- the slices that a wheel's record names against those that are in its binaries -----------------
 
+# The record has the sha256 of each unit's slices as the store kept them, and stitching copies them
+# verbatim. A linker may leave a unit out, or bring device code of a library; so a unit that is not
+# there at all, or a container that no unit accounts for, may be right. Both together are not, nor
+# is a record that accounts for none, or that leaves a slice's digest out.
+
 
 _Named = frozenset[tuple[str, str]]  # images, and the sha256 of their slices
 

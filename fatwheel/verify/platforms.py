@@ -152,6 +152,8 @@ def _machine(triple: str) -> str:
 
 # -- where the libraries come from that the binaries of a wheel ask the system for -----------------
 
+# A listing by name (libraries.toml); nothing is looked for on this machine.
+
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -111,6 +111,9 @@ def _archlist_units(pending: Iterable[Job], texts: Texts, context: Context) -> t
 
 # -- answers one compile command of the upstream build from the store ------------------------------
 
+# A CUDA unit's answer is its host object with one container that holds the slices of all fronts;
+# a C++ unit's is its object. What the store does not have is compiled on the spot.
+
 
 def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
     """All jobs of a unit: one per front, the first yields the host object too."""

@@ -59,6 +59,14 @@ else:
 
 # -- runs compilers and measures them, and ends all that a build started. Where Linux and Wind------
 
+# Runs compilers and measures them, and ends all that a build started. Where Linux and Windows
+# differ, both are here.
+#
+# nvcc runs its steps one after another, so the largest step is the peak. On Linux, wait4 reports it
+# for the process and all descendants that it waited for, and compilers stay in the process group
+# of who runs them: whoever ends the group ends them too. On Windows both is what job objects are
+# for.
+
 
 if sys.platform == "win32":
     from . import jobobjects

@@ -193,6 +193,11 @@ else:
 
 # -- where projects' sources really lie, and how compilers are shown them at the fixed path --------
 
+# `/tmp/fatwheel` is used as it is where it is the user's alone. Elsewhere sources lie in a private
+# folder, which compilers are shown in the place of all of /tmp: a mount over /tmp/fatwheel alone
+# would move away with a folder that its owner renames. In a container the fixed path is always
+# free.
+
 
 # $0: the private folder, $1: the one in whose place it is shown; then names that both have, up to
 # an empty one. The shell becomes the command in the end, so signals and limits are that one's.

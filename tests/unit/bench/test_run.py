@@ -35,7 +35,7 @@ from bench.report import (
     Measurement,
 )
 from bench.run import PARTS, BenchRequest, _cpu_model, bench
-from bench.show import show_bench, show_bench_markdown
+from bench.show import figure_rows, measurement_rows, show_bench, show_bench_markdown
 from bench.workbench import CompiledJob, Workbench, read_output
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli import tables
@@ -392,13 +392,13 @@ def test_targets_are_met_up_to_the_limit() -> None:
 
 
 def test_the_tables() -> None:
-    assert tables.figure_rows(REPORT)[0] == {
+    assert figure_rows(REPORT)[0] == {
         "part": "builds", "figure": "CPU", "value": "1.049×", "at most": "1.050×", "met": "yes",
     }  # fmt: skip
-    assert [row["value"] for row in tables.figure_rows(REPORT)] == [
+    assert [row["value"] for row in figure_rows(REPORT)] == [
         "1.049×", "1.000×", "10.0 %", "0", "3.0 GiB", "10.0 s",
     ]  # fmt: skip
-    assert [row["met"] for row in tables.figure_rows(REPORT)] == [
+    assert [row["met"] for row in figure_rows(REPORT)] == [
         "yes",
         "",
         "no",
@@ -406,7 +406,7 @@ def test_the_tables() -> None:
         "no",
         "yes",
     ]
-    assert tables.measurement_rows(REPORT)[0] == {
+    assert measurement_rows(REPORT)[0] == {
         "part": "builds", "measured": "upstream's own build", "wall": "1 min 40 s",
         "CPU": "3 min 20 s", "memory": "", "note": "",
     }  # fmt: skip

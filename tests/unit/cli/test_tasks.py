@@ -293,7 +293,7 @@ def test_nonsense_is_refused_with_the_option_and_what_would_be_valid(
 
 def test_relative_paths_are_relative_to_where_the_user_is(tmp_path: Path) -> None:
     """tasks.py is found from a folder below; the file is looked for in that folder."""
-    folder = ROOT / "tests" / "unit"
+    folder = ROOT / "tests" / "unit" / "cli"
     command = [sys.executable, "-m", "invoke", "inspect", "test_tasks.py"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == errors.FormatError.exit_code, done.stderr

@@ -207,7 +207,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 80 columns without colours that keeps what is written."""
-    monkeypatch.setattr("fatwheel.console._interactive", lambda stream: True)
+    monkeypatch.setattr("fatwheel.cli.console._interactive", lambda stream: True)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")  # known to rich as a terminal without colours
 

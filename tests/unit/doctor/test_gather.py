@@ -65,7 +65,7 @@ def test_an_engine_with_windows_containers_chooses_the_toolchain(
 
 def test_on_windows_containers_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Windows")
-    monkeypatch.setattr(gathering.host, "ask_host", lambda: None)
+    monkeypatch.setattr(gathering.machine, "ask_host", lambda: None)
     found = gather(None, None)
     assert (found.toolchain.platform, found.engine) == ("win-amd64", "docker")
     assert found.windows is not None
@@ -80,7 +80,7 @@ def test_what_cannot_be_asked_for() -> None:
 
 def test_a_broken_toolchain_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.toml").write_text("[")
-    monkeypatch.setattr(gathering.tools, "TOOLCHAINS", tmp_path)
+    monkeypatch.setattr(gathering.machine, "TOOLCHAINS", tmp_path)
     with pytest.raises(ConfigError):
         gather("x", None)
 
@@ -142,7 +142,7 @@ def test_a_hanging_index_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_driver_and_a_disk_that_hang_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     monkeypatch.setattr(gathering, "_LOCAL", 0.5)
-    for module, name in ((gathering.gpu, "ask_gpu"), (gathering.host, "ask_cache")):
+    for module, name in ((gathering.machine, "ask_gpu"), (gathering.machine, "ask_cache")):
         monkeypatch.setattr(module, name, never.wait)
     found, _ = timed(None)
     never.set()
@@ -169,7 +169,7 @@ def barred(name, variables=None, *rest, **others):
     who = (variables or {}).get("__name__", "")
     if name in ("fcntl", "pwd", "grp", "resource") and who.startswith("fatwheel."):
         # These have another way on Windows, which they choose by sys.platform.
-        if not who.startswith("fatwheel.storage."):
+        if not who.startswith(("fatwheel.storage.", "fatwheel.worker.roots")):
             raise ImportError(f"{who} imports {name}")
     return real(name, variables, *rest, **others)
 builtins.__import__ = barred
@@ -180,6 +180,6 @@ import fatwheel.cli.main, fatwheel.doctor.report, fatwheel.doctor.setup
 def test_it_can_be_imported_where_there_is_no_posix() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BARRED], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": str(gathering.tools.HOME)},
+        env={**os.environ, "PYTHONPATH": str(gathering.machine.HOME)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

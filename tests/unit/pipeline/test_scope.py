@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
@@ -158,20 +159,22 @@ def test_a_new_pin_of_this_checkout_is_another_place() -> None:
 def test_code_that_decides_bytes_is_the_code_of_this_format() -> None:
     found, recorded = formats.digest_of_modules(), formats.recorded()
     advice = (
-        "raise FORMAT in fatwheel/pipeline/scope.py if slices, host objects, records of texts or "
-        "their keys can come out differently, then record the new code: python -m tests.helpers.formats"
+        "raise FORMAT in fatwheel/pipeline/scope.py if slices, host objects, records of texts "
+        "or keys can come out differently, then record it: python -m tests.helpers.formats"
     )
     assert recorded["format"] == FORMAT, f"FORMAT is {FORMAT}, the recorded code's is not: {advice}"
     assert found == recorded["digest"], f"the code that makes slices was changed: {advice}"
 
 
+ROOMS = ("compilers", "fatbin", "worker")
+
+
 def test_every_module_that_makes_slices_is_looked_at() -> None:
     """What those import, of their own rooms, is one of them, or was found to decide nothing."""
-    from ..test_architecture import EVERY, siblings
-
-    modules = {module.name: module for module in EVERY}
+    graph = grimp.build_graph("fatwheel")
     for name in formats.MODULES:
-        near = {one for one in siblings(modules[name]) if one.startswith(("build.", "fatbin."))}
+        every = graph.find_modules_directly_imported_by(f"fatwheel.{name}")
+        near = {one.removeprefix("fatwheel.") for one in every if one.split(".")[1] in ROOMS}
         unknown = near - set(formats.MODULES) - set(formats.ELSE)
         assert not unknown, (
             f"{name} imports {unknown}: do they decide bytes? tests/helpers/formats.py"
