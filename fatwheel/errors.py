@@ -1,6 +1,6 @@
 """Every way fatwheel can fail, one class each, with its exit code.
 
-A message says what is wrong, where, and what would be valid. `tasks.py` turns any of these into
+A message says what is wrong, where, and what would be valid. `cli` turns any of these into
 one readable block on stderr and the class's exit code; anything else that escapes is a bug.
 
 Standard library only: this module is imported inside build containers.

@@ -1,4 +1,4 @@
-"""What a build says while it runs. The pipeline emits these; `ui` shows them.
+"""What a build says while it runs. The pipeline emits these; `cli` shows them.
 
 Sizes are bytes, times are seconds. No event carries formatting.
 """

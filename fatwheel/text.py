@@ -60,7 +60,7 @@ def _visible(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-# -- sizes as people write them: `6GiB`, `512 MiB`, `1.5GB`. Standard library only -----------------
+# -- sizes as people write them: `6GiB`, `512 MiB`, `1.5GB` ----------------------------------------
 
 
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([KMGT]i?|k)?B")

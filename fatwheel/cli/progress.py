@@ -156,7 +156,7 @@ def _report(console: Console, event: Event) -> None:
 
 # -- where a build stands, as its events tell it, and how that looks on a terminal -----------------
 
-# `Standing` is told every event and the time it came; `picture` draws it for `boards`.
+# `Standing` is told every event and the time it came; `picture` draws it for `progress`.
 # Nothing here prints, reads a clock or keeps a thread.
 
 

@@ -184,7 +184,7 @@ def kernels_or_none(cubin: bytes | memoryview) -> frozenset[str]:
 # -- the device code of two binaries: which unit differs, for which GPU, and in which kernel -------
 
 # Units have names where a wheel's fatwheel.json has the digests of its slices: a slice is one image
-# in a container of its own (`build.slices`).
+# in a container of its own (`worker.slices`).
 
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """What a compile command of an upstream build is made of, whichever compiler it calls.
 
 Everything that is not one compilation of one source file to one object is left to the real
-compiler. The readers are `commands_nvcc`, `commands_gcc` and `commands_cl`.
+compiler. The readers are `compilers.nvcc`, `compilers.gcc` and `compilers.msvc`.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
 
 # Mistakes between the keys of a toolchain that becomes container images, in the raw TOML values.
 #
-# As `crosschecks`: any value may be missing or of a wrong type here, and is then left to `schema`.
+# As `checks`: any value may be missing or of a wrong type here, and is then left to `schema`.
 
 
 _SHA256 = re.compile("[0-9a-f]{64}")

@@ -20,7 +20,7 @@ class Table(BaseModel):
 
 
 class SourceTable(Table):
-    """Either sdist, size and sha256, or folder: see `crosschecks`."""
+    """Either sdist, size and sha256, or folder: see `checks`."""
 
     sdist: fields.SdistFile | None = Field(None, description="the source distribution's file name")
     size: fields.Bytes | None = Field(None, description="the sdist's size in bytes")
@@ -35,7 +35,7 @@ class CostTable(Table):
 
 
 class RuntimeTable(Table):
-    """A wheel of the user's index; size and sha256 must be there, see `crosschecks`."""
+    """A wheel of the user's index; size and sha256 must be there, see `checks`."""
 
     name: fields.Project = Field(description="the package's name")
     version: fields.AnyVersion = Field(description="the package's version")

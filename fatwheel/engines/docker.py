@@ -100,7 +100,7 @@ class Station:
 
 # What a container makes comes into a folder of its own on this machine. What a job was asked for is
 # taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add
-# nothing. Docker itself is the business of `containers`; what runs inside is `build.inside`.
+# nothing. Docker itself is the business of `containers`; what runs inside is `worker.inside`.
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ def _aligned(value: int, alignment: int) -> int:
 
 # -- linked PE images with other device code -------------------------------------------------------
 
-# The containers move behind everything else (`pe_layout`), and the wrappers' pointers follow. The
+# The containers move behind everything else (`pe_linked`), and the wrappers' pointers follow. The
 # table of base relocations, which says where those stand, stays as it is.
 #
 # GNU strip must be used before, not after: it takes out the debug sections of MinGW in front of the

@@ -1,7 +1,7 @@
 """Put the slices of one unit, made by separate nvcc calls, into one host object: `.o` or `.obj`.
 
 Raises FormatError for bytes that are not what they should be. Whether slices belong together is
-for `parity` to say.
+for `union` to say.
 """
 
 from __future__ import annotations

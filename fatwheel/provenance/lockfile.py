@@ -202,7 +202,7 @@ def _downloads(toolchain: LockedToolchain) -> Iterator[LockedDownload]:
 # -- fatwheel.lock.json: a build's lock as it lies in its wheel, and beside it ---------------------
 
 # It is all that is needed to do a build again, so it is read like any other file from anywhere:
-# nothing in it is used before all of it was held against `lockschema`.
+# nothing in it is used before all of it was held against `lockfile`.
 
 
 FILE = "fatwheel.lock.json"

@@ -314,7 +314,7 @@ class Store:
 
 # In a container the branch lies in the folder that comes in, and goes with it: what was made for a
 # job is taken from there one by one (see `engines.incoming`). A rebuild has a branch of its own,
-# too.: this module is imported inside build containers, Windows too.
+# too.
 
 
 Entry = tuple[str, str, str]  # of a store: kind, key, sha256

@@ -116,7 +116,7 @@ else:
 # In mode 'capture' it writes each compile command down and leaves an empty object; in mode
 # 'assemble' it answers each with an object stitched from the store, and compiles what is missing
 # on the spot. Whatever is not one compilation of one source below the project's folder goes to
-# the real compiler.; it starts once per command, so it imports little.
+# the real compiler. It starts once per command, so it imports little.
 
 
 SETTINGS = "FATWHEEL_SHIM"  # the environment variable that names the settings file

@@ -5,7 +5,7 @@ anonymous namespaces embed paths. So a project's sources are compiled from one r
 `/tmp/fatwheel/PROJECT-VERSION/src`, whoever builds, wherever the cache lies; and everything of
 the environment is named through `/proc/self/cwd`, the job's own folder, which holds links to
 it. In Windows' containers the environment has its place already, and sources lie below `C:\\b`
-(`sight`). Captured commands carry placeholders instead of either (`@src@`, `@site@` …).
+(`roots`). Captured commands carry placeholders instead of either (`@src@`, `@site@` …).
 
 Standard library only.
 """

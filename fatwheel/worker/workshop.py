@@ -35,7 +35,7 @@ class Order:
     seeded:      whether nvcc has -frandom-seed.
     variables:   what compilers need besides PATH, LC_ALL and SOURCE_DATE_EPOCH.
     store_scope: of the entries that the build reads and writes.
-    store_trunks: folders of stores that may only be read (see `branch`).
+    store_trunks: folders of stores that may only be read (see `storage.store`).
     work:        a folder of the workshop's own.
     refuge:      a folder of the user's own, made where sources cannot lie at the fixed path.
     """
