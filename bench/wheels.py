@@ -16,13 +16,14 @@ from pathlib import Path
 
 from fatwheel.errors import FatwheelError
 from fatwheel.events import Emit
-from fatwheel.pipeline.resolve import HOME, step
+from fatwheel.pipeline.resolve import step
 from fatwheel.wheels.zipwriter import LEVEL
 
 from .measure import Run, Sampled, run_child
 from .parts import median_of, take_turns
 from .report import BYTES, RATIO, Figure, Findings
 from .subjects import fetch_subject
+from .workbench import CHECKOUT
 
 PART = "wheels"
 SUBJECT = "xformers-linux"
@@ -123,7 +124,7 @@ class _Bench:
         words = [module, *map(str, arguments)]
         command = [sys.executable, "-m", "bench.peak", str(memory), *words]
         variables = {**os.environ, "CI": "true"}  # which asks for plain lines
-        run = run_child(command, HOME, variables, self._folder / "log")
+        run = run_child(command, CHECKOUT, variables, self._folder / "log")
         if run.returncode != 0:
             raise FatwheelError(
                 f"a command that was to be measured failed (exit code {run.returncode})",

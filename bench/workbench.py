@@ -16,10 +16,11 @@ from pathlib import Path
 
 from fatwheel.errors import FatwheelError
 from fatwheel.model import Target
-from fatwheel.pipeline.resolve import HOME
 from fatwheel.storage.cache import VARIABLE, cache_folder
 
 from .measure import Run, run_child
+
+CHECKOUT = Path(__file__).resolve().parents[1]  # where `invoke` finds its commands
 
 _SHARED = ("envs", "downloads", "packages")
 _TAIL = 20  # lines of a failed build's output that are shown
@@ -103,7 +104,7 @@ class Workbench:
         # CI asks for plain lines.
         variables = {**os.environ, VARIABLE: str(self._cache), "CI": "true"}
         run = run_child(
-            command, HOME, variables, self._folder / "log", sample=sample, mark=_TOOK
+            command, CHECKOUT, variables, self._folder / "log", sample=sample, mark=_TOOK
         )  # fmt: skip
         if run.returncode != 0:
             raise FatwheelError(

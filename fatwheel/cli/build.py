@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..pipeline.build import BuildRequest
 
 _HELP = {
-    "kernel": "what to build: a folder of kernels/ (default: flash-attn)",
+    "kernel": "what to build: a recipe's name, or its folder (default: flash-attn)",
+    "recipes": "a folder with recipes, searched before ./kernels and those that come with fatwheel",
     "arch": "GPU architectures as nvcc names them, comma-separated: 80,86,90a; "
     "89+ptx adds PTX for GPUs to come (default: the recipe's)",
     "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
@@ -62,6 +63,7 @@ _HELP = {
 def build(
     c: Context,
     kernel: str | None = None,
+    recipes: str | None = None,
     arch: str | None = None,
     python: str | None = None,
     torch: str | None = None,
@@ -117,6 +119,7 @@ def build(
             locked=None if locked is None else file_of(locked),
             find=None if find is None else folder_of("--find", find),
             sign=None if sign is None else file_of(sign),
+            recipes=None if recipes is None else folder_of("--recipes", recipes),
         )
         if plan or json:
             _show_plan(request, plan, json)
@@ -152,6 +155,7 @@ def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:
 def prove(
     c: Context,
     kernel: str = "flash-attn",
+    recipes: str | None = None,
     arch: str | None = None,
     units: str | None = None,
     toolchain: str = TOOLCHAIN,
@@ -179,6 +183,7 @@ def prove(
             python=python,
             jobs=count_of("--jobs", jobs),
             memory=size_of("--memory", memory),
+            recipes=None if recipes is None else folder_of("--recipes", recipes),
         )
         with board() as emit:
             proof = proving.prove(request, emit)

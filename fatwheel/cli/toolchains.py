@@ -48,15 +48,14 @@ def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bo
     with reported():
         from ..config.load import list_toolchains
         from ..containers.render import FILES
-        from ..pipeline.resolve import TOOLCHAINS
+        from ..shipped import toolchain_folders
         from ..storage.cache import cache_folder
         from ..toolchain.lock import lock_toolchains, refusal
 
-        names = list_toolchains(TOOLCHAINS) if toolchain is None else (toolchain,)
+        folders = toolchain_folders()
+        names = list_toolchains(*folders) if toolchain is None else (toolchain,)
         with board() as emit:
-            reports = lock_toolchains(
-                names, TOOLCHAINS, cache_folder() / FILES, emit, write=not check
-            )
+            reports = lock_toolchains(names, folders, cache_folder() / FILES, emit, write=not check)
         if json:
             show_json({"toolchains": [report.to_json() for report in reports]})
         else:

@@ -54,12 +54,12 @@ _MISTAKES_SHOWN = 100
 VERIFY_FILE = "verify.py"  # where the recipe names no other
 
 
-def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
+def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
     """A recipe by its folder's name in `kernels_dir`, or by the path of a folder or file.
 
     Raises UsageError where there is none, ConfigError listing every mistake in it.
     """
-    file = _recipe_file(name_or_path, kernels_dir)
+    file = _recipe_file(name_or_path, folders)
     places, raw = _read(file)
     mistakes = [*schema_mistakes(RecipeFile, raw), *recipe_mistakes(raw)]
     mistakes += _name_mistakes(file.parent.resolve().name)
@@ -69,14 +69,12 @@ def load_recipe(name_or_path: str | Path, kernels_dir: Path) -> Recipe:
     return _recipe(RecipeFile.model_validate(raw), file.parent.resolve())
 
 
-def load_toolchain(name: str, toolchains_dir: Path) -> Toolchain:
-    """The toolchain `toolchains_dir`/`name`.toml.
+def load_toolchain(name: str, *folders: Path) -> Toolchain:
+    """The toolchain NAME.toml of the first of these folders that has it.
 
-    Raises UsageError where there is none, ConfigError listing every mistake in it.
+    Raises UsageError where none has it, ConfigError listing every mistake in it.
     """
-    if name not in list_toolchains(toolchains_dir):
-        raise _unknown("toolchain", name, list_toolchains(toolchains_dir), toolchains_dir)
-    file = toolchains_dir / f"{name}.toml"
+    file = toolchain_file(name, *folders)
     places, raw = _read(file)
     mistakes = [*schema_mistakes(ToolchainFile, raw), *toolchain_mistakes(raw, file.stem)]
     mistakes += image_mistakes(raw)
@@ -84,21 +82,36 @@ def load_toolchain(name: str, toolchains_dir: Path) -> Toolchain:
     return _toolchain(ToolchainFile.model_validate(raw))
 
 
-def list_recipes(kernels_dir: Path) -> tuple[str, ...]:
-    """The names of the recipes in a folder, sorted."""
-    return tuple(sorted(file.parent.name for file in kernels_dir.glob(f"*/{RECIPE_FILE}")))
+def toolchain_file(name: str, *folders: Path) -> Path:
+    """NAME.toml in the first of these folders that has it; UsageError where none has it."""
+    if name not in list_toolchains(*folders):
+        raise _unknown("toolchain", name, list_toolchains(*folders), folders)
+    return next(file for folder in folders if (file := folder / f"{name}.toml").exists())
 
 
-def list_toolchains(toolchains_dir: Path) -> tuple[str, ...]:
-    """The names of the toolchains in a folder, sorted."""
-    return tuple(sorted(file.stem for file in toolchains_dir.glob("*.toml")))
+def list_recipes(*folders: Path) -> tuple[str, ...]:
+    """The names of the recipes in some folders, sorted."""
+    files = (file for folder in folders for file in folder.glob(f"*/{RECIPE_FILE}"))
+    return tuple(sorted({file.parent.name for file in files}))
 
 
-def _recipe_file(name_or_path: str | Path, kernels_dir: Path) -> Path:
+def list_toolchains(*folders: Path) -> tuple[str, ...]:
+    """The names of the toolchains in some folders, sorted."""
+    return tuple(sorted({file.stem for folder in folders for file in folder.glob("*.toml")}))
+
+
+def recipe_folder(name: str, *folders: Path) -> Path:
+    """The folder of a recipe: in the first of these that has one of that name, or else where it
+    would be in the last one."""
+    places = [folder / name for folder in folders]
+    return next((place for place in places if (place / RECIPE_FILE).exists()), places[-1])
+
+
+def _recipe_file(name_or_path: str | Path, folders: Sequence[Path]) -> Path:
     if isinstance(name_or_path, str) and not re.search(r"[/\\]|\.toml$", name_or_path):
-        if name_or_path not in list_recipes(kernels_dir):
-            raise _unknown("kernel", name_or_path, list_recipes(kernels_dir), kernels_dir)
-        return kernels_dir / name_or_path / RECIPE_FILE
+        if name_or_path not in list_recipes(*folders):
+            raise _unknown("kernel", name_or_path, list_recipes(*folders), folders)
+        return recipe_folder(name_or_path, *folders) / RECIPE_FILE
     path = Path(name_or_path)
     file = path if path.suffix == ".toml" else path / RECIPE_FILE
     if not file.is_file():
@@ -106,14 +119,16 @@ def _recipe_file(name_or_path: str | Path, kernels_dir: Path) -> Path:
             "no such recipe",
             where=str(path),
             hint=f"name a folder with a {RECIPE_FILE} in it, or one of: "
-            + ", ".join(list_recipes(kernels_dir)),
+            + ", ".join(list_recipes(*folders)),
         )
     return file
 
 
-def _unknown(what: str, name: str, known: Sequence[str], folder: Path) -> UsageError:
+def _unknown(what: str, name: str, known: Sequence[str], folders: Sequence[Path]) -> UsageError:
     if not known:
-        return UsageError(f"unknown {what} {name!r}", hint=f"there is none in {_shown(folder)}")
+        return UsageError(
+            f"unknown {what} {name!r}", hint=f"there is none in {', '.join(map(_shown, folders))}"
+        )
     near = suggestion(name, known)
     listing = f"{what}s here: {', '.join(known)}"
     hint = f"{near} ({listing})" if near.startswith("did") else listing

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from .. import provision
 from ..errors import ConfigError, ToolchainError, UsageError
 from ..model import Base, Containers, Download, Package, Toolchain, TorchBuild
+from ..shipped import TEMPLATES
 from ..toolchain.interpreters import build_of
 from .layouts import Layout, layout_of
 
@@ -57,7 +58,6 @@ def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 # Pure: no network, no engine. Templates: docker/linux and docker/windows.
 
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "docker"
 REPOSITORY = "fatwheel"
 
 # Wheels are installed this many bytes at a time: an engine writes every step's files twice, and

@@ -10,6 +10,7 @@ from typing import TypeVar
 from ..config.load import load_toolchain
 from ..model import Download, Package, Toolchain
 from ..pipeline.workplaces import DOCKER, TOOLCHAINS, engine_for
+from ..shipped import toolchain_folders
 from . import engine as engines
 from . import machine, needs, network
 from .facts import WINDOWS, EngineTrouble, EngineView, Facts, IndexFacts, Silence, Trouble
@@ -29,7 +30,7 @@ def gather(toolchain: str | None, engine: str | None) -> Facts:
     """
     asked = Question(engines.ask_engine, _ENGINE)
     name = _default_toolchain(engine, asked) if toolchain is None else toolchain
-    tools_of = load_toolchain(name, machine.TOOLCHAINS)
+    tools_of = load_toolchain(name, *toolchain_folders())
     return _gather(tools_of, engine_for(tools_of, engine), asked)
 
 

@@ -23,6 +23,7 @@ from ..errors import EngineError, FatwheelError
 from ..model import Download, Package, Toolchain
 from ..pipeline.workplaces import DOCKER
 from ..provision.compilers import find_host_compiler
+from ..shipped import recipe_folders
 from ..storage import cache
 from ..storage.cache import chosen_folder
 from ..toolchain.interpreters import find_interpreter
@@ -342,11 +343,6 @@ def own_bases() -> frozenset[str]:
 # -- asks for compilers, Pythons, recipes, and what of a toolchain is in the cache -----------------
 
 
-HOME = Path(__file__).resolve().parents[2]
-KERNELS = HOME / "kernels"
-TOOLCHAINS = HOME / "toolchains"
-
-
 def ask_compiler(toolchain: Toolchain) -> str | Trouble:
     """The host compiler as one reads it, or why there is none."""
     try:
@@ -371,9 +367,10 @@ def _ask_python(python: str) -> str | Trouble:
 def ask_loads() -> tuple[Load, ...]:
     """What the largest compiler call of each recipe takes; broken recipes are not its business."""
     loads = []
-    for name in list_recipes(KERNELS):
+    folders = recipe_folders()
+    for name in list_recipes(*folders):
         try:
-            recipe = load_recipe(name, KERNELS)
+            recipe = load_recipe(name, *folders)
         except FatwheelError:
             continue
         largest = max([recipe.memory, *(cost.memory for cost in recipe.costs)])

@@ -27,6 +27,7 @@ from ..provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
 from ..provenance.locked import check_host, check_locked, read_lock_file
 from ..provenance.lockfile import lock_bytes
 from ..provenance.signing import Signer, load_signer
+from ..shipped import recipe_folders
 from ..storage.cache import cache_folder, others_in
 from ..storage.files import copy, disk_error, replacing
 from ..storage.permissions import gap_of
@@ -42,7 +43,6 @@ from .pack import pack
 from .plan import exact_fronts, plan_work, shared_fronts
 from .prove import find_proofs
 from .resolve import (
-    KERNELS,
     Asked,
     Stores,
     code_digest,
@@ -78,7 +78,8 @@ class BuildRequest:
     """What `invoke build` was asked for; None means the default. memory is in bytes.
 
     locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
-    pinned files may lie. sign: a private key.
+    pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
+    first.
     """
 
     kernel: str | None
@@ -95,6 +96,7 @@ class BuildRequest:
     locked: Path | None = None
     find: Path | None = None
     sign: Path | None = None
+    recipes: Path | None = None
 
     @property
     def effort(self) -> Effort:
@@ -143,14 +145,17 @@ def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
     if request.locked is None:
         toolchain = request.toolchain or default_toolchain(request.engine)
         kernel = _given(request.kernel, KERNEL)
-        return resolve(kernel, toolchain, request.archs, request.pythons, request.torch), None
-    lock = read_lock_file(request.locked, KERNELS)
+        return resolve(
+            kernel, toolchain, request.archs, request.pythons, request.torch, request.recipes
+        ), None
+    lock = read_lock_file(request.locked, *recipe_folders(request.recipes))
     asked = resolve(
         _given(request.kernel, lock.recipe.name),
         _given(request.toolchain, lock.toolchain.name),
         request.archs,
         _given(request.pythons, lock.python),
         _given(request.torch, lock.torch),
+        request.recipes,
     )
     for target in asked.targets:
         check_locked(lock, lock_of(target, lock.host), request.locked)

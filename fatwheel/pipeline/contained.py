@@ -18,6 +18,7 @@ from ..engines.docker import Station
 from ..events import Emit, Note
 from ..machine import cores, free_memory
 from ..model import Front, Host, Material, Target
+from ..shipped import PACKAGE
 from ..storage.cache import cache_folder
 from ..storage.store import Store
 from ..storage.workfolder import work_folder
@@ -25,7 +26,7 @@ from ..toolchain.interpreters import build_of, compiler_id
 from ..worker.assemble import Lookup, SliceDigests
 from ..worker.context import digest
 from ..worker.inside import CAPTURE, PROJECT, Message
-from .resolve import HOME, Stores, is_seeded, log_folder, pinned_here, project_name, step, unpacked
+from .resolve import Stores, is_seeded, log_folder, pinned_here, project_name, step, unpacked
 from .scope import scope_in_containers
 from .workplaces import Premises, Workplace
 
@@ -83,7 +84,7 @@ class _Contained:
             folder.mkdir(parents=True, exist_ok=True)
         station = Station(
             image=self.image, os=containers.os, os_build=containers.os_build,
-            python=target.python, code=HOME / "fatwheel", sources=work / "sources",
+            python=target.python, code=PACKAGE, sources=work / "sources",
             store=stores.own, trunk=stores.trunk,
         )  # fmt: skip
         return docker.Site(self.engine, station, stores.open(self.scope), work, logs, roster)

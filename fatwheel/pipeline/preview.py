@@ -19,13 +19,14 @@ from ..engines.base import Allotment, Limits, allot, log_name, shard_purpose
 from ..engines.docker import Station
 from ..machine import cores, free_memory
 from ..model import Containers, Front, Job, Recipe, Shard, Target, Toolchain, Unit
+from ..shipped import PACKAGE
 from ..storage.cache import chosen_folder
 from ..toolchain.interpreters import build_of, compiler_id
 from ..wheels.name import WheelName, version_label, with_local
 from ..worker.preprocess import HOST_PASS
 from .build import BuildRequest, asked_for, check_front, fronts_for
 from .plan import make_shards
-from .resolve import HOME, Asked
+from .resolve import Asked
 from .workplaces import DOCKER, engine_for
 
 # What a container of compilers may have to do.
@@ -329,7 +330,7 @@ class _Site:
         work = cache / "work" / "build"
         station = Station(
             image=self.image(python), os=self._where.os, os_build=self._where.os_build,
-            python=python, code=HOME / "fatwheel", sources=work / "sources", store=cache / "store",
+            python=python, code=PACKAGE, sources=work / "sources", store=cache / "store",
         )  # fmt: skip
         incoming = work / "incoming" / log_name(purpose).removesuffix(".log")
         spec = station.container(purpose, incoming, limits)

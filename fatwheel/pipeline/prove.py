@@ -204,7 +204,10 @@ def _read_unit(data: dict[str, Any]) -> UnitProof:
 
 @dataclass(frozen=True)
 class ProveRequest:
-    """What `invoke prove` was asked for; None means the default. memory is in bytes."""
+    """What `invoke prove` was asked for; None means the default. memory is in bytes.
+
+    recipes: a folder in which the kernel is looked for first.
+    """
 
     kernel: str
     archs: str | None
@@ -213,11 +216,14 @@ class ProveRequest:
     python: str | None
     jobs: int | None
     memory: int | None
+    recipes: Path | None = None
 
 
 def prove(request: ProveRequest, emit: Emit) -> Proof:
     """Make the proof and write it. Raises a FatwheelError."""
-    asked = resolve(request.kernel, request.toolchain, request.archs, request.python, None)
+    asked = resolve(
+        request.kernel, request.toolchain, request.archs, request.python, None, request.recipes
+    )
     archs = tuple(ArchRequest(item.arch) for item in asked.archs)
     fronts = shared_fronts(archs, lambda front, family: True)
     if len(fronts) != 1 or len(archs) < 2:

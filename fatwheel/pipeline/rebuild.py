@@ -25,11 +25,12 @@ from ..provenance.buildlock import target_of
 from ..provenance.foreign import check_registries, foreign, publishers
 from ..provenance.held import Held, read_held
 from ..provenance.locked import host_changes
+from ..shipped import recipe_folders, toolchain_folders
 from ..storage.workfolder import work_folder
 from ..toolchain.fetch import check_hosts
 from .build import Effort, Making, find_files, make, needed_files, publish
 from .consent import Agree, check_consent, is_own, refuse
-from .resolve import KERNELS, TOOLCHAINS, Stores, store_folder
+from .resolve import Stores, store_folder
 from .workplaces import PROCESS, engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
@@ -88,13 +89,13 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
             where="--from-store",
             hint=f"valid: {', '.join(FROM_STORE)}",
         )
-    held = read_held(request.wheel, KERNELS)
+    held = read_held(request.wheel, *recipe_folders())
     _check_sources(held)
-    lock = foreign(held.lock, publishers(KERNELS, TOOLCHAINS))
+    lock = foreign(held.lock, publishers(recipe_folders(), toolchain_folders()))
     target = _with_costs(target_of(lock, held.archs))
     engine = engine_for(target.toolchain, request.engine, foreign=not is_own(lock))
     if engine != PROCESS:
-        check_registries(lock, TOOLCHAINS)
+        check_registries(lock, toolchain_folders())
     check_consent(lock, request.wheel, engine, agree)
     if _is_changed(held):
         emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
@@ -150,7 +151,7 @@ def _check_sources(held: Held) -> None:
 def _with_costs(target: Target) -> Target:
     """The target with what this checkout knows of its cost: memory and time are not locked."""
     with suppress(FatwheelError):
-        known = load_recipe(target.recipe.name, KERNELS)
+        known = load_recipe(target.recipe.name, *recipe_folders())
         recipe = replace(
             target.recipe, memory=known.memory, seconds=known.seconds, costs=known.costs
         )
@@ -173,7 +174,7 @@ def _tell_host(held: Held, emit: Emit, host: Host) -> None:
 def _causes(held: Held, path: Path) -> tuple[str, ...]:
     """What of the wheel was changed, and what of the machine, or of the image, is another now."""
     changed = [_CHANGED] if _is_changed(held) else []
-    return (*changed, *host_changes(held.lock.host, read_held(path, KERNELS).lock.host))
+    return (*changed, *host_changes(held.lock.host, read_held(path, *recipe_folders()).lock.host))
 
 
 def _is_changed(held: Held) -> bool:

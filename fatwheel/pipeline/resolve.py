@@ -21,6 +21,7 @@ from ..errors import FatwheelError, UsageError
 from ..events import Emit, Note, StepFinished, StepStarted
 from ..model import Environment, Front, Recipe, Target, Toolchain, Unit
 from ..provision.compilers import HostCompiler, find_host_compiler
+from ..shipped import PACKAGE, recipe_folders, toolchain_folders
 from ..storage.cache import VARIABLE, cache_folder
 from ..storage.files import disk_error
 from ..storage.store import Branch, Store
@@ -32,9 +33,6 @@ from ..worker.workshop import Order, Workshop, laid_out, upstream_of
 from .scope import scope_in_processes
 from .source import epoch_of, unpack
 
-HOME = Path(__file__).resolve().parents[2]
-KERNELS = HOME / "kernels"
-TOOLCHAINS = HOME / "toolchains"
 STORE_VARIABLE = "FATWHEEL_STORE"  # names another folder for the store
 STORE_LIMIT = 30 << 30  # bytes; `invoke cache --limit` shrinks it for once
 _SEEDED_SINCE = (12, 9)  # the first CUDA whose nvcc has -frandom-seed
@@ -59,12 +57,20 @@ class Asked:
 
 
 def resolve(
-    kernel: str, toolchain: str, archs: str | None, pythons: str | None, torch: str | None
+    kernel: str,
+    toolchain: str,
+    archs: str | None,
+    pythons: str | None,
+    torch: str | None,
+    recipes: Path | None = None,
 ) -> Asked:
-    """Load and check; raises UsageError or ConfigError before anything is fetched."""
-    recipe = load_recipe(kernel, KERNELS)
+    """Load and check; raises UsageError or ConfigError before anything is fetched.
+
+    recipes: a folder in which the kernel is looked for first.
+    """
+    recipe = load_recipe(kernel, *recipe_folders(recipes))
     recipe = replace(recipe, epoch=epoch_of(recipe))
-    tools = load_toolchain(toolchain, TOOLCHAINS)
+    tools = load_toolchain(toolchain, *toolchain_folders())
     listing = ",".join(recipe.archs) if archs is None else archs
     requests = parse_arch_list(listing, tools.archs)
     chosen = _choose_pythons(tools, pythons)
@@ -75,7 +81,7 @@ def choose(
     toolchain: str, pythons: str | None, torch: str | None
 ) -> tuple[Toolchain, tuple[str, ...], str]:
     """A toolchain by its name, its Pythons and its torch, as `resolve` chooses them."""
-    tools = load_toolchain(toolchain, TOOLCHAINS)
+    tools = load_toolchain(toolchain, *toolchain_folders())
     chosen = _choose_pythons(tools, pythons)
     return tools, chosen, _choose_torch(tools, torch, chosen)
 
@@ -83,7 +89,7 @@ def choose(
 def pinned_here(name: str) -> Toolchain | None:
     """What this checkout has under a toolchain's name, if that is sound."""
     with suppress(FatwheelError):
-        return load_toolchain(name, TOOLCHAINS)
+        return load_toolchain(name, *toolchain_folders())
     return None
 
 
@@ -262,7 +268,7 @@ def log_folder(target: Target) -> Path:
 
 def code_digest() -> str:
     """Digest of fatwheel's own code: what an older fatwheel made is made again."""
-    files = sorted((HOME / "fatwheel").rglob("*.py"))
+    files = sorted(PACKAGE.rglob("*.py"))
     return digest([file.read_text(encoding="utf-8") for file in files])
 
 

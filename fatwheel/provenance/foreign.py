@@ -6,7 +6,7 @@ the files of this checkout do not name, or the user's own pip configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..text import clean
 from .buildlock import BuildLock
 
 
-def publishers(kernels: Path, toolchains: Path) -> frozenset[str]:
+def publishers(kernels: Sequence[Path], toolchains: Sequence[Path]) -> frozenset[str]:
     """The hosts that the recipes and toolchains in these folders fetch from, over https.
 
     Those of a file with mistakes in it do not count.
@@ -31,17 +31,17 @@ def publishers(kernels: Path, toolchains: Path) -> frozenset[str]:
     )
 
 
-def _own_toolchains(toolchains: Path) -> Iterator[Toolchain]:
-    for name in list_toolchains(toolchains):
+def _own_toolchains(toolchains: Sequence[Path]) -> Iterator[Toolchain]:
+    for name in list_toolchains(*toolchains):
         with suppress(FatwheelError):
-            yield load_toolchain(name, toolchains)
+            yield load_toolchain(name, *toolchains)
 
 
-def _own_files(kernels: Path, toolchains: Path) -> Iterator[Recipe | Toolchain]:
+def _own_files(kernels: Sequence[Path], toolchains: Sequence[Path]) -> Iterator[Recipe | Toolchain]:
     yield from _own_toolchains(toolchains)
-    for name in list_recipes(kernels):
+    for name in list_recipes(*kernels):
         with suppress(FatwheelError):
-            yield load_recipe(name, kernels)
+            yield load_recipe(name, *kernels)
 
 
 def foreign(lock: BuildLock, hosts: frozenset[str]) -> BuildLock:
@@ -51,7 +51,7 @@ def foreign(lock: BuildLock, hosts: frozenset[str]) -> BuildLock:
     return made
 
 
-def check_registries(lock: BuildLock, toolchains: Path) -> None:
+def check_registries(lock: BuildLock, toolchains: Sequence[Path]) -> None:
     """Refuse a lock whose images begin at a registry that no toolchain of this checkout names: the
     engine would ask it, with the user's login if there is one.
 

@@ -46,7 +46,7 @@ class Held:
     fronts: tuple[Front, ...]
 
 
-def read_held(path: Path, kernels: Path) -> Held:
+def read_held(path: Path, *kernels: Path) -> Held:
     """The provenance in a wheel. kernels: where source folders are looked for.
 
     UsageError where there is no such file; FormatError where it is no wheel, where nothing in it
@@ -64,7 +64,7 @@ def read_held(path: Path, kernels: Path) -> Held:
         raise _without(path, f"fatwheel {record.get('fatwheel')} left none in it")
     if statement_data is not None:
         _check_built(read_statement(statement_data, f"{path.name}, {STATEMENT_FILE}"), path)
-    lock = read_lock(lock_data, f"{path.name}, {LOCK_FILE}", kernels)
+    lock = read_lock(lock_data, f"{path.name}, {LOCK_FILE}", *kernels)
     archs, fronts = _architectures(record, lock, path)
     return Held(path.name, record, lock, lock_data, archs, str(record["front"]), fronts)
 

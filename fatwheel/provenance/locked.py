@@ -71,13 +71,13 @@ OPTION = "--locked"
 _MOST_SHOWN = 20
 
 
-def read_lock_file(path: Path, kernels: Path) -> BuildLock:
+def read_lock_file(path: Path, *kernels: Path) -> BuildLock:
     """The lock in a file, or in a wheel. kernels: where source folders are looked for.
 
     UsageError where there is no such file, FormatError where it holds no lock.
     """
     if path.suffix == ".whl":
-        return read_held(path, kernels).lock
+        return read_held(path, *kernels).lock
     if path.suffix == ".toml":
         raise UsageError(
             "a pylock.toml is for installing wheels, not for building them",
@@ -85,7 +85,7 @@ def read_lock_file(path: Path, kernels: Path) -> BuildLock:
             hint="name a wheel, or the W.whl.lock.json beside it",
         )
     with readable(path, "a lock"), path.open("rb") as stream:
-        return read_lock(stream.read(MOST + 1), path.name, kernels)
+        return read_lock(stream.read(MOST + 1), path.name, *kernels)
 
 
 def check_locked(lock: BuildLock, mine: BuildLock, where: Path) -> None:

@@ -11,7 +11,7 @@ say nothing that no TOML file could. Lists are bounded, too. What lies between v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,7 @@ from pydantic import (
 from .. import __version__
 from ..arch import parse_arch
 from ..config import fields
+from ..config.load import recipe_folder
 from ..errors import FormatError
 from ..model import (
     Base,
@@ -274,8 +275,8 @@ def _fields(part: Any) -> dict[str, Any]:
     return asdict(part, dict_factory=lambda items: dict(i for i in items if i[0] != "hosts"))
 
 
-def read_lock(data: bytes, where: str, kernels: Path) -> BuildLock:
-    """A lock from anywhere. kernels: the folder in which source folders are looked for.
+def read_lock(data: bytes, where: str, *kernels: Path) -> BuildLock:
+    """A lock from anywhere. kernels: folders in which a recipe's own sources are looked for.
 
     Raises FormatError where it is damaged, or was written by a newer fatwheel.
     """
@@ -328,9 +329,9 @@ def _said(error: Any) -> str:
 # -- into the model ------------------------------------------------------------------------------
 
 
-def _from_file(file: LockedFile, kernels: Path) -> BuildLock:
+def _from_file(file: LockedFile, kernels: Sequence[Path]) -> BuildLock:
     return BuildLock(
-        recipe=_recipe(file.recipe, kernels / file.recipe.name),
+        recipe=_recipe(file.recipe, recipe_folder(file.recipe.name, *kernels)),
         source_digest=file.recipe.source.sha256,
         toolchain=_toolchain(file),
         python=file.python,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.load import dotted, load_toolchain
+from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
 from ..events import Emit, StepFinished, StepStarted
@@ -155,15 +155,17 @@ class LockReport:
 
 
 def lock_toolchains(
-    names: Sequence[str], folder: Path, downloads: Path, emit: Emit, *, write: bool
+    names: Sequence[str], folders: Sequence[Path], downloads: Path, emit: Emit, *, write: bool
 ) -> list[LockReport]:
-    """Check the toolchains `folder`/NAME.toml; fill in what is missing, if `write`.
+    """Check the toolchains NAME.toml of these folders; fill in what is missing, if `write`.
 
     Files that have to be fetched stay in `downloads`, as `fetch` has them. Raises UsageError and
     ConfigError where a toolchain cannot be loaded, FetchError where pip's configuration is of no
     use; what is wrong with a single pin is in the report (see `refusal`).
     """
-    loaded = [(load_toolchain(name, folder), LockFile(folder / f"{name}.toml")) for name in names]
+    loaded = [
+        (load_toolchain(name, *folders), LockFile(toolchain_file(name, *folders))) for name in names
+    ]
     index = Index(read_pip_config())
     comparer = Comparer(index, downloads if write else None, emit)
     try:

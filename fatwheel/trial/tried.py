@@ -31,8 +31,8 @@ class Places:
     work: gives a new folder on the cache's file system, and removes it.
     """
 
-    kernels: Path
-    toolchains: Path
+    kernels: tuple[Path, ...]
+    toolchains: tuple[Path, ...]
     cache: Path
     work: Callable[[], AbstractContextManager[Path]]
 
@@ -111,11 +111,11 @@ def _gpu(
     return Check("gpu", tuple(findings)), {**figures, "verify": gpu.script_figures(checked)}
 
 
-def _recipe(lock: BuildLock | None, kernels: Path) -> Recipe | None:
+def _recipe(lock: BuildLock | None, kernels: tuple[Path, ...]) -> Recipe | None:
     """The recipe here that the wheel says it was built by: what runs is never the wheel's word."""
-    if lock is None or lock.recipe.name not in list_recipes(kernels):
+    if lock is None or lock.recipe.name not in list_recipes(*kernels):
         return None
-    recipe = load_recipe(lock.recipe.name, kernels)
+    recipe = load_recipe(lock.recipe.name, *kernels)
     return recipe if recipe.project == lock.recipe.project else None
 
 
@@ -136,18 +136,18 @@ def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
         subject = subject_of_lock(path, evidence, lock)
         return _Wheel(path, evidence, subject, lock.recipe.imports, lock)
     toolchains = [
-        load_toolchain(name, places.toolchains) for name in list_toolchains(places.toolchains)
+        load_toolchain(name, *places.toolchains) for name in list_toolchains(*places.toolchains)
     ]
     subject = subject_of_toolchains(path, evidence, toolchains)
     return _Wheel(path, evidence, subject, _own_modules(path, evidence, subject), None)
 
 
-def _lock(path: Path, evidence: Evidence, kernels: Path) -> BuildLock | None:
+def _lock(path: Path, evidence: Evidence, kernels: tuple[Path, ...]) -> BuildLock | None:
     name = f"{evidence.dist_info}/{LOCK_FILE}"
     if name not in evidence.files:
         return None
     with open_wheel(path) as wheel:
-        return read_lock(wheel.read(name), f"{path.name}, {LOCK_FILE}", kernels)
+        return read_lock(wheel.read(name), f"{path.name}, {LOCK_FILE}", *kernels)
 
 
 def _own_modules(path: Path, evidence: Evidence, subject: Subject) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..doctor.machine import ask_gpu
 from ..events import Emit, Note
-from ..pipeline.resolve import KERNELS, TOOLCHAINS
 from ..provenance.signing import load_key
+from ..shipped import recipe_folders, toolchain_folders
 from ..storage.cache import cache_folder
 from ..storage.workfolder import work_folder
 from ..verify.evidence import WRONG, Check, Evidence, warning
@@ -74,4 +74,4 @@ def _on_gpu(wheel: Path, evidence: Evidence, emit: Emit) -> Tried:
 
 
 def _places() -> Places:
-    return Places(KERNELS, TOOLCHAINS, cache_folder(), work_folder)
+    return Places(recipe_folders(), toolchain_folders(), cache_folder(), work_folder)

@@ -102,10 +102,10 @@ class Demo:
             digest = hashlib.sha256(f"{self.recipe.digest} {name} {text}".encode())
             self.recipe = dataclasses.replace(self.recipe, digest=digest.hexdigest())
 
-    def load_recipe(self, kernel: str, folder: Path) -> Recipe:
+    def load_recipe(self, kernel: str, *folders: Path) -> Recipe:
         return self.recipe
 
-    def load_toolchain(self, name: str, folder: Path) -> Toolchain:
+    def load_toolchain(self, name: str, *folders: Path) -> Toolchain:
         return self.toolchain
 
     def ready_tools(self, target: Any, emit: Any) -> Tools:

@@ -45,7 +45,7 @@ from fatwheel.config.load import load_recipe, load_toolchain
 from fatwheel.errors import UsageError
 from fatwheel.events import JobFinished, Planned, silent
 from fatwheel.model import Front, Job, Target, Unit
-from fatwheel.pipeline.resolve import KERNELS, TOOLCHAINS
+from fatwheel.shipped import KERNELS, TOOLCHAINS
 
 ARCHS = [parse_arch(name) for name in ("80", "86", "89")]
 GIB = 2**30

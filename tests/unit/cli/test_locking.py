@@ -30,7 +30,7 @@ COLLECTION = Collection.from_module(load_tasks())
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publishers]:
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("fatwheel.pipeline.resolve.TOOLCHAINS", tmp_path)
+    monkeypatch.setattr("fatwheel.shipped.toolchain_folders", lambda: (tmp_path,))
     with Server() as server:
         configure(monkeypatch, server)
         yield Publishers(server, tmp_path)

@@ -26,6 +26,8 @@ from fatwheel.toolchain.pipconfig import PipConfig
 from ...helpers.webserver import Answer, Server
 from ...helpers.workstations import LINUX_ENGINE, NO_ENGINE, WINDOWS_ENGINE
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +82,7 @@ def test_what_cannot_be_asked_for() -> None:
 
 def test_a_broken_toolchain_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.toml").write_text("[")
-    monkeypatch.setattr(gathering.machine, "TOOLCHAINS", tmp_path)
+    monkeypatch.setattr(gathering, "toolchain_folders", lambda: (tmp_path,))
     with pytest.raises(ConfigError):
         gather("x", None)
 
@@ -180,6 +182,6 @@ import fatwheel.cli.main, fatwheel.doctor.report, fatwheel.doctor.setup
 def test_it_can_be_imported_where_there_is_no_posix() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BARRED], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": str(gathering.machine.HOME)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

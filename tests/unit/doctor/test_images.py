@@ -10,7 +10,7 @@ from fatwheel.config.load import load_toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.doctor.facts import ImageFacts, Trouble
 from fatwheel.doctor.machine import ask_images, own_bases
-from fatwheel.pipeline.resolve import TOOLCHAINS
+from fatwheel.shipped import TOOLCHAINS
 
 from ...helpers.workstations import LINUX_ENGINE, SHA, WINDOWS_ENGINE
 

@@ -89,5 +89,5 @@ def test_the_recipes_largest_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert loads["selftest"] < loads["flash-attn"]
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "recipe.toml").write_text("no recipe")
-    monkeypatch.setattr(machine, "KERNELS", tmp_path)
+    monkeypatch.setattr(machine, "recipe_folders", lambda: (tmp_path,))
     assert machine.ask_loads() == ()

@@ -23,6 +23,7 @@ from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
 from fatwheel.pipeline import resolve
+from fatwheel.shipped import PACKAGE
 from fatwheel.storage.store import Store
 from fatwheel.worker.inside import CAPTURE, CAPTURED, LEARNED, PROJECT, Message
 
@@ -50,7 +51,7 @@ class Bench:
             "linux",
             0,
             "3.11",
-            resolve.HOME / "fatwheel",
+            PACKAGE,
             self.folder / "sources",
             self.store.root,
         )

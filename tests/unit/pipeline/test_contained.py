@@ -24,6 +24,7 @@ from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import contained, local, resolve
 from fatwheel.pipeline.build import BuildRequest, build
 from fatwheel.pipeline.contained import contained_premises
+from fatwheel.shipped import PACKAGE
 
 from ...helpers.demoproject import Demo
 from ...helpers.processcontainers import Containers, ProcessContainer
@@ -227,7 +228,7 @@ def test_what_a_container_sees_is_what_it_needs(bench: Bench) -> None:
         assert made.spec.image == bench.image
         readable = [mount.source for mount in made.spec.mounts if not mount.writable]
         [writable] = [mount.source for mount in made.spec.mounts if mount.writable]
-        assert readable[0] == str(resolve.HOME / "fatwheel"), "our code, and nothing beside it"
+        assert readable[0] == str(PACKAGE), "our code, and nothing beside it"
         assert readable[2] == str(bench.cache / "store")
         assert Path(writable).parents[2] == bench.cache / "work"
         assert not any(Path(place).is_relative_to(writable) for place in readable)

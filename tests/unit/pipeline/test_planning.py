@@ -19,7 +19,7 @@ from fatwheel.model import Toolchain
 from fatwheel.pipeline import preview
 from fatwheel.pipeline.build import BuildRequest
 from fatwheel.pipeline.preview import PlanDocument, plan_document
-from fatwheel.pipeline.resolve import TOOLCHAINS
+from fatwheel.shipped import TOOLCHAINS
 from fatwheel.wheels.name import parse_wheel_name
 
 from ...helpers.schemas import schema_of

@@ -153,7 +153,7 @@ def test_the_codes_digest_changes_with_the_code(
 ) -> None:
     (tmp_path / "fatwheel" / "build").mkdir(parents=True)
     (tmp_path / "fatwheel" / "build" / "x.py").write_text("x = 1\n")
-    monkeypatch.setattr(resolve_module, "HOME", tmp_path)
+    monkeypatch.setattr(resolve_module, "PACKAGE", tmp_path / "fatwheel")
     before = resolve_module.code_digest()
     assert resolve_module.code_digest() == before
     (tmp_path / "fatwheel" / "build" / "x.py").write_text("x = 2\n")

@@ -45,7 +45,9 @@ class Bench:
     def write(self, name: str, text: str) -> None:
         (self.folder / "src" / name).write_text(text)
 
-    def resolve(self, kernel: str, toolchain: str, archs: str, python: str, torch: str) -> Asked:
+    def resolve(
+        self, kernel: str, toolchain: str, archs: str, python: str, torch: str, recipes: None
+    ) -> Asked:
         tools = Toolchain(
             "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0"
         )

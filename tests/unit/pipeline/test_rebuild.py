@@ -40,7 +40,7 @@ class Bench(Demo):
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(resolve, name, getattr(self, name))
         monkeypatch.setattr(rebuild, "load_recipe", self.load_recipe)
-        monkeypatch.setattr(rebuild, "KERNELS", folder / "kernels")
+        monkeypatch.setattr(rebuild, "recipe_folders", lambda: (folder / "kernels",))
         monkeypatch.setattr(local, "ready_tools", self.ready_tools)
 
     def build(self, front: str = "exact") -> Path:

@@ -55,13 +55,13 @@ def test_every_host_of_this_checkout_s_files_is_known_and_no_other() -> None:
         if pin.url
     }
     assert named
-    assert named <= publishers(KERNELS, TOOLCHAINS)
-    assert all("." in host for host in publishers(KERNELS, TOOLCHAINS))
+    assert named <= publishers([KERNELS], [TOOLCHAINS])
+    assert all("." in host for host in publishers([KERNELS], [TOOLCHAINS]))
 
 
 def test_files_with_mistakes_name_no_hosts(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
-    assert publishers(tmp_path, tmp_path) == frozenset()
+    assert publishers([tmp_path], [tmp_path]) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_the_registry_of_an_image(reference: str, host: str) -> None:
 
 def test_base_images_come_from_registries_that_this_checkout_s_toolchains_use() -> None:
     for name in list_toolchains(TOOLCHAINS):
-        check_registries(some_lock(name), TOOLCHAINS)
+        check_registries(some_lock(name), [TOOLCHAINS])
     strange = Containers("linux", 0, (Base("registry.test/base:1", "", ("3.11",)),))
     lock = some_lock()
     lock = replace(lock, toolchain=replace(lock.toolchain, containers=strange))
     with pytest.raises(FetchError, match="registries that no toolchain here uses") as caught:
-        check_registries(lock, TOOLCHAINS)
+        check_registries(lock, [TOOLCHAINS])
     assert "registry.test/base:1" in caught.value.details

@@ -50,7 +50,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher
 
 
 def lock(world: Publishers, *, write: bool = True) -> LockReport:
-    [report] = lock_toolchains(["demo"], world.folder, world.downloads, silent, write=write)
+    [report] = lock_toolchains(["demo"], [world.folder], world.downloads, silent, write=write)
     jsonschema.validate({"toolchains": [report.to_json()]}, SCHEMA)
     return report
 
@@ -261,9 +261,9 @@ def test_mistakes_in_any_toolchain_are_told_before_anything_is_asked(world: Publ
     world.write()
     (world.folder / "bad.toml").write_text("name = 1")
     with pytest.raises(ConfigError):
-        lock_toolchains(["demo", "bad"], world.folder, world.downloads, silent, write=True)
+        lock_toolchains(["demo", "bad"], [world.folder], world.downloads, silent, write=True)
     with pytest.raises(UsageError):
-        lock_toolchains(["none"], world.folder, world.downloads, silent, write=True)
+        lock_toolchains(["none"], [world.folder], world.downloads, silent, write=True)
     assert world.server.requests == []
     assert world.server.heads == []
 
@@ -271,7 +271,7 @@ def test_mistakes_in_any_toolchain_are_told_before_anything_is_asked(world: Publ
 def test_it_says_what_it_does(world: Publishers) -> None:
     world.write()
     events: list[Event] = []
-    lock_toolchains(["demo"], world.folder, world.downloads, events.append, write=True)
+    lock_toolchains(["demo"], [world.folder], world.downloads, events.append, write=True)
     names = [type(event).__name__ for event in events]
     assert names[0] == "StepStarted"
     assert names[-1] == "StepFinished"

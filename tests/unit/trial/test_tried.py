@@ -64,7 +64,7 @@ def places(tmp_path: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     (demo / "verify.py").write_text(VERIFY)
     work = tmp_path / "work"
     work.mkdir()
-    return Places(kernels, ROOT / "toolchains", tmp_path, lambda: nullcontext(work))
+    return Places((kernels,), (ROOT / "toolchains",), tmp_path, lambda: nullcontext(work))
 
 
 def foreign(folder: Path, library: bytes) -> Path:
@@ -125,7 +125,7 @@ def test_a_lock_says_what_to_import_and_which_recipe(
 
 
 def test_a_recipe_without_a_script(tmp_path: Path, library: bytes, places: Places) -> None:
-    (places.kernels / "causal-conv1d" / "verify.py").unlink()
+    (places.kernels[0] / "causal-conv1d" / "verify.py").unlink()
     assert whats(on_gpu(locked(tmp_path, library), places), "gpu", "warning") == [
         "recipe causal-conv1d has no verify.py: its results were not checked"
     ]

@@ -1,0 +1,32 @@
+"""Where recipes and toolchains lie: the user's own, and those that come with fatwheel.
+
+In a checkout the latter lie at its top; in an installed package, in its folder `data`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+_DATA = PACKAGE / "data"
+_HOME = _DATA if _DATA.is_dir() else PACKAGE.parent
+
+TEMPLATES = _HOME / "docker"
+KERNELS = _HOME / "kernels"
+TOOLCHAINS = _HOME / "toolchains"
+
+
+def recipe_folders(own: Path | None = None) -> tuple[Path, ...]:
+    """Where recipes are looked for, in this order: `own`, if there is one, ./kernels, and those
+    that come with fatwheel."""
+    return _existing(own, Path("kernels"), KERNELS)
+
+
+def toolchain_folders() -> tuple[Path, ...]:
+    """Where toolchains are looked for: ./toolchains, then those that come with fatwheel."""
+    return _existing(Path("toolchains"), TOOLCHAINS)
+
+
+def _existing(*folders: Path | None) -> tuple[Path, ...]:
+    found = [folder.resolve() for folder in folders if folder is not None and folder.is_dir()]
+    return tuple(dict.fromkeys(found))
