@@ -21,7 +21,6 @@ from invoke.tasks import Task
 from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageError
 from ..storage.files import OF_THE_DISK
 from ..text import parse_size
-from .console import answer_to, discard_results, err, is_anybody_there, show_error, show_note, write
 
 if TYPE_CHECKING:
     from ..pipeline.consent import Agree, Stranger
@@ -141,17 +140,25 @@ def reported() -> Iterator[None]:
     try:
         yield
     except FatwheelError as error:
+        from .console import show_error
+
         show_error(error)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
+        from .console import show_note
+
         show_note("interrupted; what was finished is kept")
         raise SystemExit(InterruptedBuildError.exit_code) from None
     except BrokenPipeError:
+        from .console import discard_results
+
         discard_results()
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in OF_THE_DISK:
             raise
+        from .console import show_error
+
         trouble = StoreError(
             f"cannot go on: {error.strerror}",
             where=_place(error),
@@ -173,6 +180,8 @@ def _place(error: OSError) -> str | None:
 def consent(yes: bool) -> Agree:
     """Shows what would run, and asks; with `yes` it only shows, and where nobody is there to be
     asked it refuses."""
+
+    from .console import answer_to, err, is_anybody_there, write
 
     def agree(stranger: Stranger) -> None:
         if not yes and not is_anybody_there():

@@ -13,9 +13,6 @@ from invoke.tasks import task
 
 from ..errors import UsageError
 from .arguments import TOOLCHAIN, consent, count_of, file_of, folder_of, reported, size_of
-from .plans import show_plan_document
-from .progress import board
-from .results import show_edited, show_json, show_proof, show_rebuild, show_wheels
 
 if TYPE_CHECKING:
     from ..pipeline.build import BuildRequest
@@ -103,6 +100,8 @@ def build(
     """
     with reported():
         from ..pipeline import build as build_module
+        from .progress import board
+        from .results import show_edited, show_wheels
 
         request = build_module.BuildRequest(
             kernel=kernel,
@@ -132,6 +131,9 @@ def build(
 
 
 def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:
+    from .plans import show_plan_document
+    from .results import show_json
+
     if not plan:
         raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
     from ..pipeline.preview import plan_document
@@ -174,6 +176,8 @@ def prove(
     """
     with reported():
         from ..pipeline import prove as proving
+        from .progress import board
+        from .results import show_proof
 
         request = proving.ProveRequest(
             kernel=kernel,
@@ -238,6 +242,8 @@ def rebuild(
         from ..pipeline.build import Effort
         from ..pipeline.rebuild import RebuildRequest, refusal
         from ..pipeline.rebuild import rebuild as build_again
+        from .progress import board
+        from .results import show_json, show_rebuild
 
         path = file_of(wheel)
         effort = Effort(

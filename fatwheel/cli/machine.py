@@ -6,8 +6,6 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from .arguments import reported, size_of
-from .progress import board
-from .results import show_cache, show_health, show_json, show_setup
 
 _HELP = {
     "toolchain": "compilers and libraries: a file of toolchains/ (default: that of this machine, "
@@ -34,6 +32,7 @@ def doctor(
     """
     with reported():
         from ..doctor.report import diagnose, refusal
+        from .results import show_health, show_json
 
         report = diagnose(toolchain, engine)
         show = show_json if json else show_health
@@ -59,6 +58,8 @@ def setup(
     with reported():
         from ..doctor.report import refusal
         from ..doctor.setup import prepare_workstation
+        from .progress import board
+        from .results import show_json, show_setup
 
         with board() as emit:
             done = prepare_workstation(toolchain, engine, emit)
@@ -99,6 +100,7 @@ def cache(
     """
     with reported():
         from ..pipeline.housekeeping import tend_cache
+        from .results import show_cache, show_json
 
         report = tend_cache(check=check, limit=size_of("--limit", limit), clean=clean)
         if json:

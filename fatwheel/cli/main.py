@@ -1,6 +1,8 @@
-"""The command `fatwheel`, and the commands that it shares with a checkout's tasks.py."""
+"""The commands of `fatwheel`, which a checkout's tasks.py has too."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from invoke.collection import Collection
 from invoke.program import Program
@@ -22,6 +24,16 @@ def commands() -> Collection:
     return Collection(*COMMANDS)
 
 
-def main() -> None:
-    """What the installed script `fatwheel` runs."""
-    Program(name="fatwheel", namespace=commands(), version=__version__).run()
+def run(line: Sequence[str]) -> None:
+    """Run a command line, whose first word is the program's name."""
+    program = Program(name="fatwheel", binary="fatwheel", namespace=commands(), version=__version__)
+    program.run(help_first(line))
+
+
+def help_first(line: Sequence[str]) -> list[str]:
+    """A command line with a `--help` that follows a command put before it: after a command that
+    takes files, invoke would take it for a file."""
+    program, *words = line
+    asks = [word for word in words if word in ("--help", "-h")]
+    names = [word for word in words if not word.startswith("-")]
+    return [program, "--help", names[0]] if asks and names else list(line)

@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import text
-from ..edit.survey import Edited
-from ..events import Planned, WheelMade
-from ..storage.store import Usage
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ..edit.survey import Edited
+    from ..events import Planned, WheelMade
+    from ..storage.store import Usage
 
 Row = dict[str, str]
 

@@ -8,9 +8,6 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from .arguments import folder_of, reported
-from .console import show_note
-from .progress import board
-from .results import show_contexts, show_images, show_json, show_locks
 
 if TYPE_CHECKING:
     from ..containers.imagebuild import Image
@@ -51,6 +48,8 @@ def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bo
         from ..shipped import toolchain_folders
         from ..storage.cache import cache_folder
         from ..toolchain.lock import lock_toolchains, refusal
+        from .progress import board
+        from .results import show_json, show_locks
 
         folders = toolchain_folders()
         names = list_toolchains(*folders) if toolchain is None else (toolchain,)
@@ -95,6 +94,9 @@ def render(
         from ..containers.contexts import VARIABLE, named_bases
         from ..containers.render import render as write
         from ..storage.cache import cache_folder
+        from .console import show_note
+        from .progress import board
+        from .results import show_contexts, show_json
 
         chosen, pythons, wanted = _chosen(toolchain, python, torch, engine=None)
         with board() as emit:
@@ -132,6 +134,8 @@ def image(
         from ..containers.client import connect
         from ..containers.imagebuild import ensure_images
         from ..storage.cache import cache_folder
+        from .progress import board
+        from .results import show_images, show_json
 
         chosen, pythons, wanted = _chosen(toolchain, python, torch, engine="docker")
         with board() as emit:

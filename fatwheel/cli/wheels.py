@@ -7,11 +7,7 @@ from dataclasses import replace
 from invoke.context import Context
 from invoke.tasks import task
 
-from ..events import silent
 from .arguments import FilesTask, file_of, folder_of, reported
-from .differences import show_comparison
-from .progress import board
-from .results import show_edited, show_inspection, show_json, show_verification
 
 
 @task(
@@ -34,6 +30,7 @@ def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> N
     """
     with reported():
         from ..verify.inspect import inspect_file, inspect_units
+        from .results import show_inspection, show_json
 
         report = inspect_units(file_of(file)) if units else inspect_file(file_of(file))
         show = show_json if json else show_inspection
@@ -75,9 +72,12 @@ def verify(
       invoke verify W.whl --gpu --json
     """
     with reported():
+        from ..events import silent
         from ..trial.verify import Asked
         from ..trial.verify import verify as verify_all
         from ..verify.report import refusal
+        from .progress import board
+        from .results import show_json, show_verification
 
         asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
         path = file_of(wheel)
@@ -114,6 +114,7 @@ def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
     """
     with reported():
         from ..edit.stitch import stitch_wheels
+        from .results import show_edited
 
         show_edited([stitch_wheels([file_of(wheel) for wheel in wheels], folder_of("--out", out))])
 
@@ -154,6 +155,7 @@ def thin(
         from ..arch import parse_gpu_list
         from ..edit import thin as thinning
         from ..fatbin.select import selection_for
+        from .results import show_edited
 
         path = file_of(file)
         selection = selection_for(parse_gpu_list(arch or ""))
@@ -186,6 +188,8 @@ def compare(c: Context, one: str, other: str, json: bool = False) -> None:
     """
     with reported():
         from ..compare.report import compare_wheels, refusal
+        from .differences import show_comparison
+        from .results import show_json
 
         comparison = compare_wheels(file_of(one), file_of(other))
         show = show_json if json else show_comparison
