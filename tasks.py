@@ -1,7 +1,6 @@
-"""The command line of a checkout: `invoke --list` names the commands, `invoke --help X` tells more.
+"""Commands for work on fatwheel itself: bench, fuzz, test.
 
-They are those of the installed command `fatwheel` (fatwheel.cli), and those for work on fatwheel
-itself: bench, fuzz and test.
+`invoke` finds them here, together with those of the installed program `fatwheel` (fatwheel.cli).
 """
 
 from __future__ import annotations

@@ -50,73 +50,76 @@ class FatwheelError(Exception):
 
 
 class UsageError(FatwheelError):
-    """An option or argument that cannot be: unknown kernel, arch, toolchain, Python."""
+    """An invalid option or argument, such as an unknown kernel, architecture or Python."""
 
     exit_code = 2
 
 
 class ConfigError(FatwheelError):
-    """A recipe or toolchain file with mistakes in it; `details` lists all of them."""
+    """A recipe or toolchain file has mistakes; all of them are listed."""
 
     exit_code = 3
 
 
 class FetchError(FatwheelError):
-    """A pinned file could not be fetched: no network, not on the index."""
+    """A pinned file could not be fetched: there is no network, or the index does not have it."""
 
     exit_code = 4
 
 
 class HashMismatchError(FatwheelError):
-    """A file is not the one that was pinned."""
+    """A file differs from the one that was pinned."""
 
     exit_code = 5
 
 
 class ToolchainError(FatwheelError):
-    """The toolchain cannot be set up or used here: no C++ compiler, no such interpreter."""
+    """The toolchain cannot be set up or used here (no C++ compiler or no such Python, for example),
+    or `doctor` found something wrong."""
 
     exit_code = 6
 
 
 class UpstreamError(FatwheelError):
-    """The project's own build failed, or has no CUDA units."""
+    """The project's own build failed, or compiled no CUDA code."""
 
     exit_code = 7
 
 
 class CompileError(FatwheelError):
-    """A unit does not compile; `details` has the compiler's words and the command to repeat."""
+    """A source file does not compile. The compiler's output and the command to repeat it are shown;
+    what compiled is kept."""
 
     exit_code = 8
 
 
 class OutOfMemoryError(FatwheelError):
-    """A job was killed for memory although it ran alone."""
+    """A compiler call ran out of memory although it ran alone."""
 
     exit_code = 9
 
 
 class StoreError(FatwheelError):
-    """The store cannot be read or written: disk full, no permission."""
+    """The cache cannot be read or written: the disk is full, or access is denied."""
 
     exit_code = 10
 
 
 class FormatError(FatwheelError):
-    """A wheel, ELF, PE, fatbin or cubin is malformed or of a kind that is not handled."""
+    """A wheel, library, object file or fatbin is malformed, or of an unsupported kind."""
 
     exit_code = 11
 
 
 class StitchError(FatwheelError):
-    """Slices that do not belong together: other kernels, other parameter layouts."""
+    """Device code does not fit together (different kernels or parameters), or a file has no code
+    for the GPUs named."""
 
     exit_code = 12
 
 
 class VerifyError(FatwheelError):
-    """A finished wheel is not what it should be."""
+    """A wheel failed its checks."""
 
     exit_code = 13
 
@@ -128,18 +131,18 @@ class EngineError(FatwheelError):
 
 
 class RebuildError(FatwheelError):
-    """A rebuilt or compared wheel is not the same as the other one."""
+    """Two wheels differ: the rebuilt one and the original, or those that `compare` was given."""
 
     exit_code = 15
 
 
 class LockError(FatwheelError):
-    """A build would use something that its lock does not list."""
+    """With `--locked`: the build would use something that the lock does not list."""
 
     exit_code = 16
 
 
 class InterruptedBuildError(FatwheelError):
-    """Ctrl-C: the workers were ended, what was finished is kept."""
+    """Ctrl-C. The workers were stopped; finished work is kept."""
 
     exit_code = 130

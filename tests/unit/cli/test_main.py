@@ -50,7 +50,7 @@ def test_help_loads_neither_docker_nor_pydantic_nor_rich() -> None:
     script = (
         "import sys, fatwheel.cli.main\n"
         "found = {'docker', 'pydantic', 'rich', 'cyclonedx', 'unearth'} & set(sys.modules)\n"
-        "sys.exit(', '.join(sorted(found)))"
+        "sys.exit(', '.join(sorted(found)) or None)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60

@@ -1,4 +1,4 @@
-"""The command line: what each argument becomes, how failures end, and that the README tells so."""
+"""The command line: what each argument becomes, how failures end, what the README says of it."""
 
 from __future__ import annotations
 
@@ -473,38 +473,9 @@ def test_help_of_build_reads_as_it_was_approved() -> None:
 def test_unknown_options_are_refused_by_invoke(
     run: Run, requests: list[Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Before any task runs, so with invoke's own exit code; the README says so."""
+    """Before any task runs, so with invoke's own exit code; docs/cli.md says so."""
     assert run("build", "--archs", "80") == 1
     assert capfd.readouterr().err == "No idea what '--archs' is!\n"
-
-
-def option_table(name: str) -> str:
-    """The README's table of a task's options."""
-    lines = ["| option | meaning |", "|---|---|"]
-    for argument in ARGUMENTS[name]:
-        if argument.positional:
-            flag = argument.name.upper()
-        else:
-            flag = ("-" if len(argument.names[0]) == 1 else "--") + argument.names[0]
-        lines.append(f"| `{flag}` | {argument.help} |")
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize("name", COLLECTION.task_names)
-def test_the_readme_explains_every_option(name: str) -> None:
-    summary = COLLECTION[name].__doc__.strip().splitlines()[0]
-    section = f"### invoke {name}\n\n{summary}\n\n{option_table(name)}\n"
-    assert section in README, f"README.md should say:\n\n{section}"
-
-
-def test_the_readme_explains_no_other_task() -> None:
-    assert sorted(re.findall(r"^### invoke (\w+)$", README, re.M)) == sorted(COLLECTION.task_names)
-
-
-def test_the_readme_lists_the_exit_codes() -> None:
-    listed = re.findall(r"^\| (\d+) \| (\w*) ?\| .+ \|$", README, re.M)
-    rows = [(0, ""), *((kind.exit_code, kind.__name__) for kind in all_errors())]
-    assert [(int(code), name) for code, name in listed] == sorted(rows)
 
 
 def test_exit_codes_are_distinct() -> None:
@@ -533,9 +504,3 @@ def test_the_two_commands_come_first() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert "python -m pip install -e '.[test]' && invoke test" in lines
-
-
-def test_links_in_the_readme_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    missing = [link for link in links if not (ROOT / link).exists()]
-    assert not missing, f"README.md links to what does not exist: {missing}"

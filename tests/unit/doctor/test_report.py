@@ -38,7 +38,7 @@ def test_a_broken_machine_tells_all_at_once() -> None:
 
 
 def test_whatever_is_wrong_the_exit_code_is_one() -> None:
-    """docs/workstation.md and the README say so."""
+    """docs/workstation.md and docs/cli.md say so."""
     error = refusal(report_on(BROKEN))
     assert isinstance(error, ToolchainError)
     assert error.exit_code == 6
