@@ -26,7 +26,13 @@ def commands() -> Collection:
 
 def run(line: Sequence[str]) -> None:
     """Run a command line, whose first word is the program's name."""
-    program = Program(name="fatwheel", binary="fatwheel", namespace=commands(), version=__version__)
+    program = Program(
+        name="fatwheel",
+        binary="fatwheel",
+        binary_names=["fatwheel"],
+        namespace=commands(),
+        version=__version__,
+    )
     program.run(help_first(line))
 
 

@@ -27,10 +27,18 @@ INTRODUCTION = f"""\
 
 <!-- Generated from the commands' own help. Do not edit; run: {COMMAND} -->
 
-Every command can be called in two ways: as `invoke COMMAND` from any folder of a checkout, and as
-`fatwheel COMMAND`, the program that the package installs. Both are the same. Commands that build
-need the recipes and toolchains of a checkout (`kernels/`, `toolchains/`), and `fatwheel` does not
-have the commands for [work on fatwheel itself](#commands-for-work-on-fatwheel-itself).
+Every command can be called in two ways: as `fatwheel COMMAND`, the program that the package
+installs, from any folder; and as `invoke COMMAND` from any folder of a checkout, which also has the
+commands for [work on fatwheel itself](#commands-for-work-on-fatwheel-itself). Both are the same.
+
+Recipes and toolchains come with the package. Your own are found first: `kernels/NAME/recipe.toml`
+and `toolchains/NAME.toml` in the current folder, or recipes in a folder that `--recipes` names.
+
+Tab completion, for bash (zsh and fish have it too):
+
+```sh
+source <(fatwheel --print-completion-script bash)
+```
 
 `invoke --list` lists the commands, and `invoke --help build` explains one. `--arch 80`
 and `--arch=80` mean the same. Relative paths are relative to the current folder.
