@@ -84,7 +84,7 @@ def test_causal_conv1d_equals_monolithic_nvcc(
     captured = capture(bench, "causal-conv1d", "80,86")
     units = [unit for unit in captured.ready.units if unit.kind == "cuda"]
     assert len(units) == 3
-    chosen = [unit for unit in units if unit.name.endswith(tuple(f"{name}.cu" for name in names))]
+    chosen = [unit for unit in units if unit.name.endswith(tuple(f"_{name}" for name in names))]
     assert len(chosen) == len(names), f"not these: {[unit.name for unit in units]}"
     for unit in chosen:
         folder = tmp_path / unit.name
