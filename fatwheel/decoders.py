@@ -1,21 +1,81 @@
-"""Decoders of compressed images on the lz4 and zstandard libraries: `fatbin` needs neither, and is
-ten to a hundred times slower.
+"""The images of containers, decompressed, and the kernels in them.
+
+Only this module decompresses. It needs the lz4 and zstandard libraries, so nothing that runs
+inside containers can use it: there, what is known of a slice's kernels was read when it was made,
+from files that are not compressed (`worker.slices`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import lz4.block
 import zstandard
 
 from .errors import FormatError
-from .fatbin.container import Decoder
+from .fatbin.container import Entry
+from .fatbin.cubin import kernel_names_of_cubin, kernel_names_of_ptx, kernels_of_cubin
+from .fatbin.parity import Described, is_readable
 
+# Decompressed bytes of one image; bounds memory. The largest cubins known are a tenth of this.
+MAX_IMAGE = 2**30
+# Of all images together: four times the largest library known (torch), so that a bomb ends in
+# time.
+MAX_DECOMPRESSED = 16 << 30
 # The library makes room for all that a frame claims before it reads it; a tiny one may claim a
 # lot. Beyond this many bytes room is made in steps.
 _TRUSTED = 64 << 20
 _STEP = 1 << 20
+
+Kernels = frozenset[str]
+
+
+def payload(entry: Entry) -> bytes | memoryview:
+    """The image itself, decompressed: a cubin, or PTX text (which may end in zero bytes).
+
+    FormatError where it is damaged, or is not of the size that its header claims.
+    """
+    stored = entry.raw[entry.header_size : entry.header_size + entry.stored]
+    if not entry.compression:
+        return stored
+    decode = _DECODERS.get(entry.compression)
+    if decode is None:
+        raise FormatError(
+            f"an image for {entry.arch.sm} is compressed in an unknown way",
+            where=f"fatbin entry with flags {entry.flags:#x}",
+        )
+    if entry.uncompressed > MAX_IMAGE:
+        raise FormatError(
+            f"an image for {entry.arch.sm} claims {entry.uncompressed} bytes uncompressed",
+            hint=f"at most {MAX_IMAGE} bytes are accepted",
+        )
+    return decode(stored, entry.uncompressed)
+
+
+def describe(title: str, entry: Entry) -> Described:
+    """What a cubin or PTX defines, under the title that messages call it by."""
+    data = payload(entry)
+    if entry.kind == "elf":
+        layouts = kernels_of_cubin(data)
+        return Described(title, frozenset(layouts), layouts)
+    return Described(title, frozenset(kernel_names_of_ptx(data)), None)
+
+
+def kernels_of(entries: Sequence[Entry]) -> Kernels:
+    """The names of the kernels of a container, by the first image that can tell: a cubin, if
+    there is one, or PTX."""
+    readable = sorted(filter(is_readable, entries), key=lambda entry: entry.kind)
+    return describe("", readable[0]).kernels if readable else frozenset()
+
+
+def may_have_kernels(entry: Entry) -> bool:
+    """Whether an image has kernels, or cannot be looked into."""
+    try:
+        if entry.kind == "elf":
+            return bool(kernel_names_of_cubin(payload(entry)))
+        return entry.kind != "ptx" or bool(kernel_names_of_ptx(payload(entry)))
+    except FormatError:
+        return True
 
 
 def _decode_lz4(stored: memoryview, size: int) -> bytes:
@@ -57,4 +117,8 @@ def _of_size(data: bytes, size: int) -> bytes:
     return data
 
 
-DECODERS: Mapping[str, Decoder] = {"lz4": _decode_lz4, "zstd": _decode_zstd}
+# (compressed bytes, decompressed size in bytes) -> exactly that many bytes, or FormatError.
+_DECODERS: Mapping[str, Callable[[memoryview, int], bytes]] = {
+    "lz4": _decode_lz4,
+    "zstd": _decode_zstd,
+}

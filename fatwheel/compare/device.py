@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..decoders import DECODERS
+from ..decoders import payload
 from ..errors import FormatError
-from ..fatbin.container import Container, Entry, container_pieces, payload
+from ..fatbin.container import Container, Entry, container_pieces
 from ..fatbin.cubin import Layout, kernel_names_of_ptx, kernels_of_cubin, read_cubin
 from ..fatbin.elf import Elf, Section
 from ..fatbin.stitch import image_name
@@ -313,7 +313,7 @@ def _kernels(unit: Unit) -> frozenset[str]:
     """The kernels of a container's first image that has any."""
     for entry in unit.entries:
         try:
-            image = payload(entry, DECODERS)
+            image = payload(entry)
         except FormatError:
             continue
         if entry.kind == "elf" and (found := kernels_or_none(image)):
@@ -362,7 +362,7 @@ def _differing_image(place: Place, one: Entry, other: Entry) -> Iterator[Differe
     images, broken = [], []
     for entry, which in ((one, "first"), (other, "second")):
         try:
-            images.append(memoryview(payload(entry, DECODERS)))
+            images.append(memoryview(payload(entry)))
         except FormatError as error:
             broken.append(f"in the {which} it cannot be decompressed ({error.what})")
     if broken:

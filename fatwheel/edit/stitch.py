@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import text
-from ..decoders import DECODERS
+from ..decoders import may_have_kernels
 from ..errors import FormatError, StitchError, UsageError
 from ..fatbin.binary import rewrite_binary
-from ..fatbin.union import Part, only_in, shorten, unite
+from ..fatbin.parity import only_in, shorten
 from ..provenance.held import Origin, edited_origin
 from ..provenance.record import merged
 from ..wheels.archive import Wheel, open_wheel
@@ -32,6 +32,7 @@ from .survey import (
     without_archs,
     write_wheel,
 )
+from .union import Part, unite
 
 # What the wheels must have in common: as messages call it, and where it is found.
 _SAME: Mapping[str, Callable[[Surveyed], str]] = {
@@ -166,11 +167,12 @@ def _united(stem: str, wheels: Sequence[Surveyed]) -> Change:
     names = [wheel.path.name for wheel in wheels]
     with located(files[0].name):
         contents, relocatable = (
-            unite([Part(name, part) for name, part in zip(names, parts, strict=True)], DECODERS)
+            unite([Part(name, part) for name, part in zip(names, parts, strict=True)])
             for parts in ([f.containers for f in files], [f.relocatable for f in files])
         )
     with located(files[0].where):
-        return Change(contents, rewrite_binary(files[0].data, [*contents, *relocatable]))
+        rewritten = rewrite_binary(files[0].data, [*contents, *relocatable], may_have_kernels)
+        return Change(contents, rewritten)
 
 
 def _check_same_kind(one: DeviceFile, other: DeviceFile) -> None:
@@ -203,4 +205,5 @@ def _host_digest(file: DeviceFile) -> str:
     """Of the file without any device code; the same whatever code was in it."""
     with located(file.where):
         count = len(file.containers) + len(file.relocatable)
-        return digest_of_pieces(rewrite_binary(file.data, [()] * count).pieces)
+        rewritten = rewrite_binary(file.data, [()] * count, may_have_kernels)
+        return digest_of_pieces(rewritten.pieces)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from .. import text
 from ..arch import Arch
-from ..decoders import DECODERS
+from ..decoders import Kernels, kernels_of, may_have_kernels
 from ..errors import FormatError, StitchError
 from ..fatbin.binary import rewrite_binary
 from ..fatbin.container import Entry
+from ..fatbin.parity import is_readable, shorten
 from ..fatbin.select import Selection, choose, loaded_by
 from ..fatbin.stitch import image_name, nvcc_order
-from ..fatbin.union import Kernels, is_readable, kernels_of, shorten, title_of
 from ..provenance.held import edited_origin
 from ..provenance.record import thinned
 from .survey import (
@@ -33,6 +33,7 @@ from .survey import (
     write_file,
     write_wheel,
 )
+from .union import title_of
 
 
 def thin(path: Path, selection: Selection, out_dir: Path) -> Edited:
@@ -69,7 +70,8 @@ def _thinned(file: DeviceFile, selection: Selection) -> Change:
         for containers in (file.containers, file.relocatable)
     )
     with located(file.where):
-        return Change(contents, rewrite_binary(file.data, [*contents, *relocatable]))
+        rewritten = rewrite_binary(file.data, [*contents, *relocatable], may_have_kernels)
+        return Change(contents, rewritten)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class _Container:
 
     def kernels(self) -> Kernels:
         with located(self.file.where):
-            return kernels_of(self.entries, DECODERS)
+            return kernels_of(self.entries)
 
     def images(self) -> str:
         return ", ".join(map(image_name, nvcc_order(self.entries)))

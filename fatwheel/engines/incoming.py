@@ -27,7 +27,7 @@ from ..worker.inside import BRANCH
 from ..worker.preprocess import with_variant
 
 # Bytes of one entry, by its kind; no other kind is taken.
-LIMITS = {"slice": 1 << 30, "host": 1 << 30, "abi": 1 << 16, "text": 16 << 20, "seen": 64}
+LIMITS = {"slice": 1 << 30, "host": 1 << 30, "abi": 64 << 20, "text": 16 << 20, "seen": 64}
 _MOST_VALUES = 400_000  # of the record of a text: 6 variants of 5,000 files have 120,000
 LARGEST_WHEEL = 16 << 30  # bytes
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..errors import FormatError
 from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
-from .linked import Rewritten, lay_out, only
+from .linked import HasKernels, Rewritten, lay_out, only
 
 # As much of a file as `is_binary` needs.
 HEAD = 4096
@@ -92,7 +92,9 @@ def exports_of(data: memoryview) -> tuple[str, ...]:
             return ()
 
 
-def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+def rewrite_binary(
+    data: memoryview, contents: Sequence[Sequence[Entry]], has_kernels: HasKernels
+) -> Rewritten:
     """The file with these images in its containers, then in its relocatable ones, each in their
     order in `Binary`.
 
@@ -105,12 +107,12 @@ def rewrite_binary(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Rew
             if file.machine == elf.EM_CUDA:
                 raise FormatError("a cubin is one image: there is nothing to choose from")
             if file.type == elf.ET_REL:
-                return elf_linked.rewrite_object(file, contents)
-            return elf_linked.rewrite_linked(file, contents)
+                return elf_linked.rewrite_object(file, contents, has_kernels)
+            return elf_linked.rewrite_linked(file, contents, has_kernels)
         case "pe":
-            return pe_linked.rewrite_linked(pe.read_pe(data), contents)
+            return pe_linked.rewrite_linked(pe.read_pe(data), contents, has_kernels)
         case "coff":
-            return coff_edit.rewrite_object(coff.read_coff(data), contents)
+            return coff_edit.rewrite_object(coff.read_coff(data), contents, has_kernels)
         case _:
             return _rewrite_fatbin(data, contents)
 

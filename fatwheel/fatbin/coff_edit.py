@@ -25,7 +25,7 @@ from .coff import (
     read_coff,
 )
 from .container import Entry, container_pieces, parse_containers
-from .linked import Rewritten, Wrapper, read_wrappers, used_containers
+from .linked import HasKernels, Rewritten, Wrapper, read_wrappers, used_containers
 
 # Where a header's fields stand that change.
 _SYMBOLS_AT, _BIG_SYMBOLS_AT = 8, 48
@@ -60,7 +60,9 @@ def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> b
     return b"".join(_lay_out(coff, new))
 
 
-def rewrite_object(coff: Coff, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+def rewrite_object(
+    coff: Coff, contents: Sequence[Sequence[Entry]], has_kernels: HasKernels
+) -> Rewritten:
     """The object with these entries in its container; contents has one sequence per container.
 
     FormatError for relocatable or linked device code, for more than one container, and where
@@ -82,7 +84,7 @@ def rewrite_object(coff: Coff, contents: Sequence[Sequence[Entry]]) -> Rewritten
             f"{len(containers)} containers, where only one at the section's start can be edited",
             where=f"section {code}",
         )
-    used_containers(_wrappers(coff), {0: containers[0].entries}, ())
+    used_containers(_wrappers(coff), {0: containers[0].entries}, (), has_kernels)
     return Rewritten(_lay_out(coff, {section.index: container_pieces(contents[0])}))
 
 

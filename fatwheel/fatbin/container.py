@@ -18,12 +18,11 @@ fields that newer CUDA versions add.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..arch import Arch
 from ..errors import FormatError
-from . import lz4, zstd
 
 MAGIC = 0xBA55ED50
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -41,18 +40,12 @@ _FLAG_FAMILY_SPECIFIC = 0x200000
 MAX_CONTAINER = 2**31 - 1
 # More than any real binary has (the largest have some ten thousand); bounds memory.
 MAX_PARTS = 500_000
-# Uncompressed bytes of one image; bounds memory. The largest cubins known are a tenth of this.
-MAX_IMAGE = 2**30
 # Of all images of a section together: how many times its size they may become. Real ones stay
 # below 20.
 MAX_RATIO = 100
 # Below this total, in bytes, the ratio does not matter.
 _SMALL = 64 << 20
 _PADDING_STEP = 65536
-
-# (compressed bytes, uncompressed size in bytes) -> exactly that many bytes, or FormatError.
-Decoder = Callable[[memoryview, int], bytes]
-DECODERS: Mapping[str, Decoder] = {"lz4": lz4.decompress, "zstd": zstd.decompress}
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,7 @@ def _check_expansion(containers: Iterable[Container], size: int) -> None:
         entry.uncompressed
         for found in containers
         for entry in found.entries
-        if entry.compression in DECODERS  # of others nothing is decompressed
+        if entry.compression in ("lz4", "zstd")  # of others nothing is decompressed
     )
     if total > max(size * MAX_RATIO, _SMALL):
         raise FormatError(
@@ -136,28 +129,6 @@ def container_pieces(entries: Iterable[Entry]) -> tuple[bytes | memoryview, ...]
             hint=f"CUDA addresses at most {MAX_CONTAINER} bytes; build for fewer architectures",
         )
     return (_CONTAINER.pack(MAGIC, 1, _CONTAINER.size, size), *parts)
-
-
-def payload(entry: Entry, decoders: Mapping[str, Decoder] = DECODERS) -> bytes | memoryview:
-    """The image itself, decompressed: a cubin, or PTX text (which may end in zero bytes).
-
-    decoders, by name of the compression, may replace the slow ones of this package.
-    """
-    stored = entry.raw[entry.header_size : entry.header_size + entry.stored]
-    if not entry.compression:
-        return stored
-    decode = decoders.get(entry.compression)
-    if decode is None:
-        raise FormatError(
-            f"an image for {entry.arch.sm} is compressed in an unknown way",
-            where=f"fatbin entry with flags {entry.flags:#x}",
-        )
-    if entry.uncompressed > MAX_IMAGE:
-        raise FormatError(
-            f"an image for {entry.arch.sm} claims {entry.uncompressed} bytes uncompressed",
-            hint=f"at most {MAX_IMAGE} bytes are accepted",
-        )
-    return decode(stored, entry.uncompressed)
 
 
 def _skip_zeros(view: memoryview, position: int) -> int:

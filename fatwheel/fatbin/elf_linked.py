@@ -29,7 +29,16 @@ from .elf import (
 )
 from .elf_dynamic import PT_INTERP, R_X86_64_RELATIVE, Image, Relocation
 from .elf_layout import host_pieces, plan
-from .linked import Rewritten, Wrapper, lay_in_place, lay_out, only, read_wrappers, used_containers
+from .linked import (
+    HasKernels,
+    Rewritten,
+    Wrapper,
+    lay_in_place,
+    lay_out,
+    only,
+    read_wrappers,
+    used_containers,
+)
 
 # Executable device code first: where device code was linked, that is what runs.
 FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin")
@@ -45,7 +54,9 @@ _FOLLOWING = (1, 6, 7)  # 64, GLOB_DAT, JUMP_SLOT: the whole address of a symbol
 _NAMED_ADDRESSES = (*_FOLLOWING, 2, 10, 11, 24)  # and PC32, 32, 32S, PC64
 
 
-def rewrite_object(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+def rewrite_object(
+    elf: Elf, contents: Sequence[Sequence[Entry]], has_kernels: HasKernels
+) -> Rewritten:
     """An object, as nvcc makes them, with other entries in its one container."""
     held = _device_code(elf)
     if len(contents) != len(held.moving):
@@ -61,11 +72,13 @@ def rewrite_object(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
         for section in elf.named(_WRAPPERS)
         for wrapper in read_wrappers(elf.content(section), section.address, lambda _: 0)
     ]
-    used_containers(wrappers, {0: held.moving[0].entries}, ())
+    used_containers(wrappers, {0: held.moving[0].entries}, (), has_kernels)
     return Rewritten((replace_section(elf.data, {held.code.name: write_container(contents[0])}),))
 
 
-def rewrite_linked(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+def rewrite_linked(
+    elf: Elf, contents: Sequence[Sequence[Entry]], has_kernels: HasKernels
+) -> Rewritten:
     """A library or program with other entries in its containers, one sequence for each.
 
     Relocatable containers, whose contents come behind the others', stay at their places.
@@ -87,7 +100,7 @@ def rewrite_linked(elf: Elf, contents: Sequence[Sequence[Entry]]) -> Rewritten:
     image = Image(elf)
     pointers = _Pointers(elf, image, code)
     elsewhere = [held.relocatable.addresses] if held.relocatable else []
-    used = used_containers(pointers.wrappers(), old, elsewhere)
+    used = used_containers(pointers.wrappers(), old, elsewhere, has_kernels)
     pointers.refuse_others({place for places in used.values() for place in places})
     layout = plan(elf, code)
     offsets, pieces = lay_out(_chosen(dict(zip(old, moving, strict=True)), used))

@@ -19,10 +19,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..errors import FormatError
-from .container import Container, Entry, container_pieces, payload
-from .cubin import kernel_names_of_cubin, kernel_names_of_ptx
+from .container import Container, Entry, container_pieces
 
 S = TypeVar("S")
+
+# Whether an image may have kernels. To tell, it must be decompressed, which this room cannot do
+# (`decoders.may_have_kernels` can), so whoever edits files says how.
+HasKernels = Callable[[Entry], bool]
 
 MAGIC = 0x466243B1
 SIZE = 24
@@ -101,12 +104,14 @@ def used_containers(
     wrappers: Sequence[Wrapper],
     containers: Mapping[int, Sequence[Entry]],
     relocatable: Collection[range],
+    has_kernels: HasKernels,
 ) -> dict[int, tuple[int, ...]]:
     """Which containers a program uses: by their address, the addresses of pointers to them.
 
     containers: the entries of every container of the section that is edited, by its address.
     relocatable: the addresses of relocatable device code. Where device code was linked, it has
     wrappers of its own; its containers stay where they are (`lay_in_place`).
+    has_kernels: asked of the images that no wrapper points to.
 
     Refuses, with FormatError, what could not be edited without breaking the program: wrappers that
     point elsewhere, containers with kernels that no wrapper points to. Containers without
@@ -123,22 +128,12 @@ def used_containers(
             )
         pointers.setdefault(wrapper.target, []).append(wrapper.pointer)
     for address, entries in containers.items():
-        if address not in pointers and any(map(_may_have_kernels, entries)):
+        if address not in pointers and any(map(has_kernels, entries)):
             raise FormatError(
                 "nothing shows how the program finds this container, so it cannot be moved",
                 where=f"fatbin container at address {address:#x}",
             )
     return {address: tuple(pointers[address]) for address in containers if address in pointers}
-
-
-def _may_have_kernels(entry: Entry) -> bool:
-    """Whether an image has kernels, or cannot be looked into."""
-    try:
-        if entry.kind == "elf":
-            return bool(kernel_names_of_cubin(payload(entry)))
-        return entry.kind != "ptx" or bool(kernel_names_of_ptx(payload(entry)))
-    except FormatError:
-        return True
 
 
 def lay_out(

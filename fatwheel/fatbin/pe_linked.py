@@ -18,6 +18,7 @@ from ..errors import FormatError
 from .container import Container, Entry, parse_containers
 from .linked import (
     POINTER,
+    HasKernels,
     Rewritten,
     Wrapper,
     lay_in_place,
@@ -280,7 +281,9 @@ _MAX_BASE = 1 << 47  # processes have no more addresses
 _MAX_HEADERS, _MAX_WRAPPERS = 1 << 20, 1 << 20
 
 
-def rewrite_linked(pe: Pe, contents: Sequence[Sequence[Entry]]) -> Rewritten:
+def rewrite_linked(
+    pe: Pe, contents: Sequence[Sequence[Entry]], has_kernels: HasKernels
+) -> Rewritten:
     """The image with these entries in its containers, one sequence for each, in their order.
 
     The result depends on `contents` and the host's part of the image alone. Relocatable
@@ -299,6 +302,7 @@ def rewrite_linked(pe: Pe, contents: Sequence[Sequence[Entry]]) -> Rewritten:
         _read_wrappers(pe),
         {at: container.entries for at, container in zip(new, moving, strict=True)},
         [_addresses(pe, relocatable)] if relocatable else [],
+        has_kernels,
     )
     if not used:
         return Rewritten((pe.data,))

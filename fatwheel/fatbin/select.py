@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from ..arch import Arch, ArchRequest, runs_by_jit, runs_natively
 from .container import Entry
+from .parity import is_readable
 from .stitch import nvcc_order
-from .union import is_readable
 
 
 def nothing_more(entry: Entry) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import StoreError
-from ..fatbin.union import shorten
+from ..fatbin.parity import shorten
 from ..model import Front, Target
 from ..provenance.buildlock import BuildLock, recorded
 from ..provenance.lockfile import FILE as LOCK_FILE

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..arch import Arch, ArchRequest, parse_arch
-from ..decoders import DECODERS
+from ..decoders import payload
 from ..engines.process import ProcessEngine
 from ..errors import ConfigError, FatwheelError, UsageError
 from ..events import Emit
-from ..fatbin.container import Entry, payload
+from ..fatbin.container import Entry
 from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
 from ..machine import cores, free_memory
 from ..model import Front, Job, Recipe, Toolchain, Unit
@@ -181,7 +181,7 @@ def compare(unit: str, images: dict[str, tuple[Entry, Entry]]) -> UnitProof:
 
 def _machine_code(entry: Entry) -> Iterator[tuple[str, bytes]]:
     """Kernel name → the content of its .text section."""
-    cubin = payload(entry, DECODERS)
+    cubin = payload(entry)
     elf = read_cubin(cubin)
     for name in kernel_names_of_cubin(cubin):
         for section in elf.named(f".text.{name}"):

@@ -16,7 +16,7 @@ from ..doctor.facts import GpuFacts
 from ..errors import ToolchainError
 from ..fatbin.binary import HEAD, is_binary, read_binary
 from ..fatbin.container import container_pieces
-from ..fatbin.union import shorten
+from ..fatbin.parity import shorten
 from ..verify.contents import Archs, Contents
 from ..verify.evidence import Evidence, Finding, note, warning, wrong
 from ..wheels.archive import open_wheel

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ..arch import Arch
-from ..decoders import DECODERS
+from ..decoders import MAX_DECOMPRESSED, describe, kernels_of, payload
 from ..errors import FormatError
 from ..fatbin import cubin
 from ..fatbin.binary import Binary, read_binary
-from ..fatbin.container import Entry, payload
-from ..fatbin.union import MAX_DECOMPRESSED, Described, describe, kernels_of
+from ..fatbin.container import Entry
+from ..fatbin.parity import Described
 from ..storage.files import STEP, let_go
 
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
@@ -101,9 +101,9 @@ def names_of(entry: Entry) -> Described:
     """An image's kernels by name, without their layouts."""
     names: tuple[str, ...] = ()
     if entry.kind == "elf":
-        names = cubin.kernel_names_of_cubin(payload(entry, DECODERS))
+        names = cubin.kernel_names_of_cubin(payload(entry))
     elif entry.kind == "ptx":
-        names = cubin.kernel_names_of_ptx(payload(entry, DECODERS))
+        names = cubin.kernel_names_of_ptx(payload(entry))
     return Described(_image(entry).name, frozenset(names), None)
 
 
@@ -111,7 +111,7 @@ def layouts_of(entry: Entry) -> Described:
     """An image's kernels with the layouts of their parameters, where it is a cubin."""
     if entry.kind not in ("elf", "ptx"):
         return names_of(entry)
-    return describe(_image(entry).name, entry, DECODERS)
+    return describe(_image(entry).name, entry)
 
 
 def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterator[Container]:
@@ -157,7 +157,7 @@ def sum_up(path: str, binary: Binary, containers: Iterable[Container]) -> Conten
 def _relocatable(binary: Binary) -> tuple[frozenset[str], tuple[Archs, ...]]:
     """The kernels of relocatable device code, and the architectures in each of its containers."""
     containers = [container.entries for container in binary.relocatable]
-    kernels = frozenset().union(*(kernels_of(entries, DECODERS) for entries in containers))
+    kernels = frozenset().union(*(kernels_of(entries) for entries in containers))
     return kernels, tuple(_archs(map(_image, entries)) for entries in containers)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ..arch import CAPABILITIES
-from ..fatbin.union import shorten
+from ..fatbin.parity import shorten
 from .claims import Unit
 from .contents import Contents
 from .evidence import Evidence, Finding, note, warning, wrong

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import FormatError, StitchError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
-from ..fatbin.union import compare, shorten
+from ..fatbin.parity import compare, shorten
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.statement import Statement, read_statement

@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FormatError
-from ..fatbin.union import shorten
+from ..fatbin.parity import shorten
 from ..provenance.buildlock import BuildLock, materials_of, recorded
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -11,8 +11,8 @@ from typing import Any, TypedDict
 
 from ..errors import CompileError, FormatError, OutOfMemoryError
 from ..fatbin.container import Entry
+from ..fatbin.parity import Described, compare
 from ..fatbin.stitch import nvcc_order, stitch_object
-from ..fatbin.union import check_parity
 from ..model import Front, Job, Unit
 from ..storage.store import Store
 from .context import Context
@@ -140,7 +140,7 @@ def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front
     try:
         found = _from_store(texts, context, store, unit, fronts)
     except FormatError:
-        # Sound bytes, but no slice or no object: they are made again, or the error comes again.
+        # Sound bytes, but not what they should be: they are made again, or the error comes again.
         _forget(texts, context, store, unit, fronts)
         found = None
     if found is None:
@@ -163,7 +163,7 @@ def _from_store(
     if host is None or unit.kind == "c++":
         return host
     entries: list[Entry] = []
-    abis: list[Any] = []
+    abis: list[tuple[str, Any]] = []
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
         for code in front.codes:
@@ -171,28 +171,44 @@ def _from_store(
                 return None
             key = slice_key(context, unit, front, code, text)
             data = store.get("slice", key)
-            if data is None:
+            if data is None or not store.has("abi", key):
                 return None
             entries += load_slice(data)
-            abis.append(store.get_json("abi", key))
-    if not _agree(abis):
-        # Reads every image, and says which kernels differ and how.
-        check_parity(unit.name, entries)
+            abis.append((code, store.get_json("abi", key)))
+    _check_parity(unit.name, abis)
     return stitch_object(host, nvcc_order(entries))
 
 
-def _agree(abis: Sequence[Any]) -> bool:
-    """Whether slices are known to have the same kernels with the same parameters."""
+def _check_parity(unit: str, abis: Sequence[tuple[str, Any]]) -> None:
+    """Refuse slices whose kernels or parameters differ, by what was kept of each: (code, that).
+
+    Raises StitchError, by the unit's name; FormatError where what was kept cannot be read.
+    """
     names: set[str] = set()
     layouts: set[str] = set()
-    for abi in abis:
+    for code, abi in abis:
         match abi:
             case {"names": str(name), "layouts": None | str() as layout}:
                 names.add(name)
                 layouts |= {layout} if layout else set()
             case _:
-                return False
-    return len(names) <= 1 and len(layouts) <= 1
+                raise _unreadable(unit, code)
+    if len(names) > 1 or len(layouts) > 1:
+        compare(unit, [_described(unit, code, abi) for code, abi in abis])
+        raise FormatError("what is kept of its slices' kernels contradicts itself", where=unit)
+
+
+def _described(unit: str, code: str, abi: Mapping[str, Any]) -> Described:
+    """A slice's kernels by name. Earlier versions of fatwheel kept only digests of them."""
+    kernels, is_ptx = abi.get("kernels"), abi["layouts"] is None
+    kind = type(None) if is_ptx else str
+    if not isinstance(kernels, dict) or not all(isinstance(one, kind) for one in kernels.values()):
+        raise _unreadable(unit, code)
+    return Described(code, frozenset(kernels), None if is_ptx else kernels)
+
+
+def _unreadable(unit: str, code: str) -> FormatError:
+    return FormatError(f"what is kept of the kernels for {code} cannot be read", where=unit)
 
 
 def _forget(
@@ -205,7 +221,9 @@ def _forget(
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
         for code in front.codes if text else ():
-            store.remove("slice", slice_key(context, unit, front, code, text or ""))
+            key = slice_key(context, unit, front, code, text or "")
+            store.remove("slice", key)
+            store.remove("abi", key)
 
 
 def _compile(

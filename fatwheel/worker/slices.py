@@ -3,7 +3,8 @@
 A slice is stored as the raw fatbin entries of one image under a key over the CUDA compilers,
 the arguments that decide the code, the preprocessed text of its front and the image's name. A
 host object is stored without device code. So neither key knows the Python, the torch or the
-list of architectures, unless the text does.
+list of architectures, unless the text does. Under a slice's key also lies what all slices of its
+unit must have in common, kernels and their parameters: a slice without that counts as missing.
 
 Standard library only.
 """
@@ -15,6 +16,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..compilers.hosts import Family, family_of
 from ..errors import CompileError, FormatError, StoreError
@@ -103,8 +105,13 @@ def absent_codes(texts: Texts, context: Context, store: Store, job: Job) -> tupl
     return tuple(
         code
         for code in front.codes
-        if text is None or not store.has("slice", slice_key(context, unit, front, code, text))
+        if text is None or not _has_slice(store, slice_key(context, unit, front, code, text))
     )
+
+
+def _has_slice(store: Store, key: str) -> bool:
+    """Whether a slice is there, and what is kept with it."""
+    return store.has("slice", key) and store.has("abi", key)
 
 
 def commands_of(context: Context, job: Job) -> list[str]:
@@ -215,22 +222,21 @@ def _by_code(entries: tuple[Entry, ...], front: Front) -> dict[str, list[Entry]]
     return sorted_
 
 
-def _abi(keep: Path, code: str) -> dict[str, str | None]:
-    """What a host program relies on, as digests: kernel names, and parameter layouts.
+def _abi(keep: Path, code: str) -> dict[str, Any]:
+    """What a host program relies on: kernels, and how they take their parameters.
 
-    Read from what the compiler kept, where nothing is compressed. PTX has names alone.
+    names and layouts are digests, by which slices are compared; kernels is for the message where
+    they differ. PTX has names alone. Read from what the compiler kept, where nothing is compressed.
     """
     if code.startswith("compute_"):
-        names = sorted(kernel_names_of_ptx(_kept(keep, ".ptx").read_bytes()))
-        return {"names": digest(names), "layouts": None}
+        names = sorted(set(kernel_names_of_ptx(_kept(keep, ".ptx").read_bytes())))
+        return {"names": digest(names), "layouts": None, "kernels": dict.fromkeys(names)}
     cubins = sorted(keep.glob("*.cubin"))
     # `x.cubin` where it is the only one, else `x.sm_80.cubin`, `x.compute_80.sm_80.cubin`.
     cubin = cubins[0] if len(cubins) == 1 else _kept(keep, f".{code}.cubin")
-    layouts = kernels_of_cubin(cubin.read_bytes())
-    return {
-        "names": digest(sorted(layouts)),
-        "layouts": digest({name: str(layout) for name, layout in layouts.items()}),
-    }
+    found = kernels_of_cubin(cubin.read_bytes())
+    kernels = {name: str(layout) for name, layout in found.items()}
+    return {"names": digest(sorted(kernels)), "layouts": digest(kernels), "kernels": kernels}
 
 
 def load_slice(data: bytes) -> tuple[Entry, ...]:

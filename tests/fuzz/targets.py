@@ -12,22 +12,23 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
 from fatwheel.config.load import load_recipe, load_toolchain
 from fatwheel.containers.contexts import contexts_of
-from fatwheel.decoders import DECODERS
+from fatwheel.decoders import may_have_kernels, payload
 from fatwheel.edit import stitch as postlink_stitch
 from fatwheel.edit import thin as postlink_thin
+from fatwheel.edit.union import Part, unite
 from fatwheel.errors import ConfigError, FormatError, ToolchainError, UsageError
-from fatwheel.fatbin import container, cubin, stitch
+from fatwheel.fatbin import cubin, stitch
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
-from fatwheel.fatbin.container import Container, Decoder, Entry, parse_containers
+from fatwheel.fatbin.container import Container, Entry, parse_containers
 from fatwheel.fatbin.select import choose, selection_for
-from fatwheel.fatbin.union import Part, check_parity, unite
 from fatwheel.model import Host, Toolchain
 from fatwheel.model import Target as BuildTarget
 from fatwheel.pipeline.sdist import unpack_sdist
@@ -43,6 +44,7 @@ from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries
 
+from ..helpers.deviceimages import COMPRESSIONS, check_parity
 from ..helpers.dockerfiles import REQUIREMENT, instructions
 from .containers import hear, take_from
 from .mutators import split_pair
@@ -88,12 +90,12 @@ def unite_with_itself(data: bytes) -> None:
         Part(name, tuple(tuple(c.entries[start::2]) for c in containers))
         for name, start in (("even", 0), ("odd", 1))
     ]
-    united = unite(halves, DECODERS)
+    united = unite(halves)
     _rewrite(data, united)
 
 
 def _rewrite(data: bytes, contents: Sequence[Sequence[Entry]]) -> None:
-    written = b"".join(rewrite_binary(memoryview(data), contents).pieces)
+    written = b"".join(rewrite_binary(memoryview(data), contents, may_have_kernels).pieces)
     found = _images(_containers(written))
     wanted = [[bytes(entry.raw) for entry in entries] for entries in contents if entries]
     assert found == wanted, f"{len(found)} containers with images, not {len(wanted)} as asked for"
@@ -121,12 +123,11 @@ def restitch(data: bytes) -> None:
 
 
 def images(data: bytes) -> None:
-    """Every image decompressed by both decoders."""
+    """Every image decompressed."""
     for found in parse_containers(data):
         for entry in found.entries:
-            if entry.compression in DECODERS:
-                stored = entry.raw[entry.header_size : entry.header_size + entry.stored]
-                _decode_both(entry.compression, stored, entry.uncompressed)
+            with suppress(FormatError):
+                _decode(entry)
 
 
 def kernels(data: bytes) -> None:
@@ -140,43 +141,23 @@ def entries_of_ptx(data: bytes) -> None:
 
 
 def lz4(data: bytes) -> None:
-    _decode_both("lz4", memoryview(data)[4:], int.from_bytes(data[:4], "little"))
+    _decode(_compressed("lz4", data))
 
 
 def zstd(data: bytes) -> None:
-    _decode_both("zstd", memoryview(data)[4:], int.from_bytes(data[:4], "little"))
+    _decode(_compressed("zstd", data))
 
 
-def _decode_both(compression: str, stored: memoryview, size: int) -> None:
-    """The decoders of the core and those on libraries say the same.
-
-    The libraries do not see every damage that the formats can show (libzstd: bits that are left
-    over in one of four streams; lz4: a match at distance 0), so the core may be stricter.
-    """
-    if size > container.MAX_IMAGE:
-        return
-    own, library = (
-        _decoded(decoders, compression, stored, size) for decoders in (container.DECODERS, DECODERS)
-    )
-    if isinstance(own, bytes) and isinstance(library, bytes):
-        assert own == library, "the decoders give different bytes"
-        return
-    if isinstance(own, bytes) and not (compression == "zstd" and _has_checksum(stored)):
-        raise AssertionError(f"the core gives {len(own)} bytes; the library: {library!s}")
+def _compressed(compression: str, data: bytes) -> Entry:
+    """An entry that claims to become as large as the first four bytes say."""
+    size, stored = int.from_bytes(data[:4], "little"), memoryview(data)[4:]
+    flags = COMPRESSIONS[compression]
+    return Entry("elf", _ONE, flags, 0, compression, len(stored), size, stored)
 
 
-def _decoded(
-    decoders: Mapping[str, Decoder], compression: str, stored: memoryview, size: int
-) -> bytes | FormatError:
-    try:
-        return decoders[compression](stored, size)
-    except FormatError as error:
-        return error
-
-
-def _has_checksum(frame: memoryview) -> bool:
-    """The core does not look at it."""
-    return bool(frame[4] & 0x04)
+def _decode(entry: Entry) -> None:
+    """An image has the size that it claims, or it is refused."""
+    assert len(payload(entry)) == entry.uncompressed
 
 
 # -- wheels --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.fatbin.coff import Coff, read_coff
 from fatwheel.fatbin.coff_edit import rewrite_object
@@ -45,7 +46,9 @@ def raw(entries: tuple[Entry, ...]) -> list[bytes]:
 
 def written(data: bytes, entries: tuple[Entry, ...]) -> bytes:
     containers = read_binary(memoryview(data)).containers
-    return b"".join(rewrite_object(read_coff(data), [entries for _ in containers]).pieces)
+    return b"".join(
+        rewrite_object(read_coff(data), [entries for _ in containers], may_have_kernels).pieces
+    )
 
 
 def others(coff: Coff) -> list[tuple[str, bytes, bytes]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.container import Entry
 
@@ -54,10 +55,10 @@ def use(data: bytes) -> None:
     exports_of(view)
     containers = read_binary(view).containers
     less = [container.entries[:1] for container in containers]
-    once = b"".join(rewrite_binary(view, less).pieces)
+    once = b"".join(rewrite_binary(view, less, may_have_kernels).pieces)
     kept = [raw(container.entries) for container in read_binary(memoryview(once)).containers]
     assert kept == [raw(entries) for entries in less if entries], "images were lost"
-    again = rewrite_binary(memoryview(once), [c[:1] for c in contents(once)])
+    again = rewrite_binary(memoryview(once), [c[:1] for c in contents(once)], may_have_kernels)
     assert b"".join(again.pieces) == once, "rewriting once more changed the file"
 
 

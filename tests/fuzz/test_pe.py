@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.pe import base_relocations, exported_addresses, exports, imports, read_pe
 from fatwheel.fatbin.pe_linked import rewrite_linked
@@ -51,7 +52,7 @@ def written(data: bytes, kept: int) -> bytes:
     sections = pe.named(".nv_fatb")
     found = parse_containers(pe.content(sections[0])) if sections else ()
     contents: list[tuple[Entry, ...]] = [container.entries[:kept] for container in found]
-    return b"".join(rewrite_linked(pe, contents).pieces)
+    return b"".join(rewrite_linked(pe, contents, may_have_kernels).pieces)
 
 
 @pytest.mark.parametrize("use", [read, rewrite])

@@ -12,7 +12,10 @@ from pathlib import Path
 import lz4.block
 import zstandard
 
+from fatwheel.decoders import describe
 from fatwheel.fatbin.container import Entry, parse_containers
+from fatwheel.fatbin.parity import compare, is_readable
+from fatwheel.fatbin.stitch import image_name
 
 from .tinywheels import record_hash
 
@@ -80,6 +83,11 @@ def container(*raws: bytes) -> bytes:
 def entries(*raws: bytes) -> tuple[Entry, ...]:
     """Entries as a container of them is read."""
     return parse_containers(container(*raws))[0].entries
+
+
+def check_parity(unit: str, images: Iterable[Entry]) -> None:
+    """Refuse images that do not belong together, by what they hold."""
+    compare(unit, [describe(image_name(image), image) for image in filter(is_readable, images)])
 
 
 def images(data: bytes) -> list[list[str]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import lief
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.binary import read_binary, rewrite_binary
 from fatwheel.fatbin.container import Entry
@@ -98,7 +99,7 @@ class Library:
 
 
 def rewritten(data: bytes, contents: Sequence[Sequence[Entry]]) -> bytes:
-    return b"".join(rewrite_binary(memoryview(data), contents).pieces)
+    return b"".join(rewrite_binary(memoryview(data), contents, may_have_kernels).pieces)
 
 
 @pytest.fixture(scope="module", params=LINKED)

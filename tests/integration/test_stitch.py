@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from fatwheel.decoders import payload
 from fatwheel.errors import FormatError, StitchError
-from fatwheel.fatbin.container import Entry, payload
+from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.cubin import kernels_of_cubin
 from fatwheel.fatbin.stitch import nvcc_order, slices_of, stitch_object, without_device_code
-from fatwheel.fatbin.union import check_parity
+
+from ..helpers.deviceimages import check_parity
 
 SAMPLE = Path(__file__).parent.parent / "data" / "device" / "sample.cu"
 # In ascending order, PTX in the middle, each kind of suffix.

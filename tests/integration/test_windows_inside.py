@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from fatwheel import decoders
 from fatwheel.arch import parse_arch
 from fatwheel.compilers.hosts import Msvc
+from fatwheel.decoders import payload
 from fatwheel.fatbin.binary import read_binary
-from fatwheel.fatbin.container import Entry, payload
+from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front
 from fatwheel.worker.context import digest, unit_from_wire
@@ -246,7 +246,7 @@ def test_the_device_code_is_that_of_linux_s_nvcc(
         made: dict[str, bytes] = {}
         for image in found:
             if image_name(image) == f"sm_{number}":
-                made |= instructions(bytes(payload(image, decoders.DECODERS)))
+                made |= instructions(bytes(payload(image)))
         assert made.keys() == expected.keys() == KERNELS
         assert made == expected
 

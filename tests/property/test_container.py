@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import lz4.block
@@ -14,10 +15,9 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fatwheel.decoders import payload
 from fatwheel.errors import FormatError
-from fatwheel.fatbin import lz4 as own_lz4
-from fatwheel.fatbin import zstd as own_zstd
-from fatwheel.fatbin.container import Entry, parse_containers, payload, write_container
+from fatwheel.fatbin.container import Entry, parse_containers, write_container
 from fatwheel.fatbin.elf import read_elf, replace_section
 
 COMPRESSIONS = ("", "lz4", "zstd", "unknown")
@@ -149,15 +149,44 @@ REPETITIVE = st.builds(
 )
 
 
+def compressed(compression: str, image: bytes, stored: bytes) -> Entry:
+    """The entry of an image that is stored in this way, whether that is right or not."""
+    flags = LZ4 if compression == "lz4" else ZSTD
+    numbers = (2, 0x101, 64, len(stored), len(stored), 0, 0, 0, 80, 0, 0, flags, 0, len(image))
+    meaning = Meaning("elf", "80", flags, 64, compression, len(stored), len(image), image)
+    (entry,) = read_entries([Sample(struct.pack("<HHIQIIHHIIIQQQ", *numbers) + stored, meaning)])
+    return entry
+
+
 @given(REPETITIVE, st.sampled_from(["default", "high_compression"]))
-def test_lz4_undoes_the_library(data: bytes, mode: str) -> None:
-    assert own_lz4.decompress(lz4.block.compress(data, mode, store_size=False), len(data)) == data
+def test_whatever_lz4_compressed_is_read(data: bytes, mode: str) -> None:
+    stored = lz4.block.compress(data, mode, store_size=False)
+    assert payload(compressed("lz4", data, stored)) == data
 
 
 @given(REPETITIVE, st.integers(-7, 22))
-def test_zstd_undoes_the_library(data: bytes, level: int) -> None:
-    frame = zstandard.ZstdCompressor(level=level).compress(data)
-    assert own_zstd.decompress(frame, len(data)) == data
+def test_whatever_zstd_compressed_is_read(data: bytes, level: int) -> None:
+    stored = zstandard.ZstdCompressor(level=level).compress(data)
+    assert payload(compressed("zstd", data, stored)) == data
+
+
+@given(REPETITIVE.filter(bool), st.sampled_from(["lz4", "zstd"]), st.data())
+def test_what_is_cut_off_is_refused(data: bytes, compression: str, source: st.DataObject) -> None:
+    stored, _ = compress(compression, data, 0)
+    length = source.draw(st.integers(1, len(stored) - 1))  # 0 would say that nothing is compressed
+    with pytest.raises(FormatError):
+        payload(compressed(compression, data, stored[:length]))
+
+
+@given(REPETITIVE.filter(bool), st.sampled_from(["lz4", "zstd"]), st.data())
+def test_damage_is_refused_or_harmless(
+    data: bytes, compression: str, source: st.DataObject
+) -> None:
+    """Not every damage can be seen; what comes has the right size."""
+    stored = bytearray(compress(compression, data, 0)[0])
+    stored[source.draw(st.integers(0, len(stored) - 1))] ^= source.draw(st.integers(1, 255))
+    with suppress(FormatError):
+        assert len(payload(compressed(compression, data, bytes(stored)))) == len(data)
 
 
 def sections(data: bytes) -> list[tuple[str, bytes]]:

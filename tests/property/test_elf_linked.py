@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.elf import read_elf
 from fatwheel.fatbin.elf_linked import rewrite_linked
@@ -136,7 +137,7 @@ def entries(raw: Images) -> list[tuple[Entry, ...]]:
 
 
 def rewritten(data: bytes, raw: Images) -> bytes:
-    return b"".join(rewrite_linked(read_elf(data), entries(raw)).pieces)
+    return b"".join(rewrite_linked(read_elf(data), entries(raw), may_have_kernels).pieces)
 
 
 @given(st.data(), samples())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.pe import Pe, read_pe
 from fatwheel.fatbin.pe_linked import rewrite_linked
@@ -50,7 +51,7 @@ def cases(draw: st.DrawFn) -> tuple[bytes, list[Sequence[Entry]], list[Sequence[
 
 
 def rewritten(data: bytes, contents: Sequence[Sequence[Entry]]) -> bytes:
-    return b"".join(rewrite_linked(read_pe(data), contents).pieces)
+    return b"".join(rewrite_linked(read_pe(data), contents, may_have_kernels).pieces)
 
 
 def through_wrappers(pe: Pe) -> list[bytes]:

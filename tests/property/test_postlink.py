@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.thin import thin_wheel
+from fatwheel.edit.union import Part, unite
 from fatwheel.errors import StitchError
 from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.select import Selection, choose, selection_for
 from fatwheel.fatbin.stitch import nvcc_order
-from fatwheel.fatbin.union import Part, unite
 
 from ..helpers import elflibraries, peimages
 from ..helpers.deviceimages import ONE, TWO, compute, container, entries, raw, sm, write_wheel

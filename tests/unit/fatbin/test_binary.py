@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.binary import (
     HEAD,
@@ -174,7 +175,7 @@ def test_what_is_not_read_here_is_refused_by_all(data: bytes, said: str) -> None
     view = memoryview(data)
     calls: Sequence[Callable[[], object]] = (
         lambda: read_binary(view),
-        lambda: rewrite_binary(view, [()]),
+        lambda: rewrite_binary(view, [()], may_have_kernels),
     )
     for call in calls:
         with pytest.raises(FormatError) as caught:
@@ -238,7 +239,7 @@ def test_what_was_not_linked_has_neither(data: bytes) -> None:
 
 
 def rewritten(data: bytes, *contents: Sequence[Entry]) -> bytes:
-    return b"".join(rewrite_binary(memoryview(data), contents).pieces)
+    return b"".join(rewrite_binary(memoryview(data), contents, may_have_kernels).pieces)
 
 
 def test_a_fatbin_is_its_containers_without_what_was_between_them() -> None:
@@ -268,7 +269,7 @@ def test_contents_for_another_number_of_containers_are_a_bug(count: int) -> None
 def test_a_rewritten_fatbin_consists_of_views_of_the_old_one() -> None:
     data = memoryview(container(sm(80, code=bytes(1 << 20)), sm(90)))
     (held,) = read_binary(data).containers
-    new = rewrite_binary(data, [held.entries[:1]])
+    new = rewrite_binary(data, [held.entries[:1]], may_have_kernels)
     assert new.size > 1 << 20
     assert sum(len(piece) for piece in new.pieces if isinstance(piece, bytes)) < 64
     assert new.notes == ()

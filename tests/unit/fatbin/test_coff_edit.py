@@ -10,6 +10,7 @@ from pathlib import Path
 import lief
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.coff import Section, read_coff
 from fatwheel.fatbin.coff_edit import replace_section, rewrite_object
@@ -192,7 +193,7 @@ def section(data: bytes, name: str) -> Section:
 
 
 def rewrite(data: bytes, *contents: tuple[Entry, ...]) -> bytes:
-    done = rewrite_object(read_coff(data), contents)
+    done = rewrite_object(read_coff(data), contents, may_have_kernels)
     assert done.notes == ()
     written = b"".join(done.pieces)
     assert len(written) == done.size
@@ -214,14 +215,16 @@ def test_the_result_depends_on_the_entries_alone(obj: bytes) -> None:
 
 def test_large_parts_are_not_copied(obj: bytes) -> None:
     coff = read_coff(obj)
-    copied = [p for p in rewrite_object(coff, [ENTRIES]).pieces if isinstance(p, bytes)]
+    copied = [
+        p for p in rewrite_object(coff, [ENTRIES], may_have_kernels).pieces if isinstance(p, bytes)
+    ]
     assert sum(map(len, copied)) < len(obj) - len(FATBIN)
 
 
 def test_one_sequence_of_entries_per_container(obj: bytes) -> None:
     for wrong in ((), (ENTRIES, ENTRIES)):
         with pytest.raises(ValueError, match=f"{len(wrong)} contents for 1 containers"):
-            rewrite_object(read_coff(obj), wrong)
+            rewrite_object(read_coff(obj), wrong, may_have_kernels)
 
 
 def test_several_containers_are_refused(compile_: Compile) -> None:

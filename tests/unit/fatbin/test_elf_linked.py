@@ -13,6 +13,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.binary import read_binary, rewrite_binary
 from fatwheel.fatbin.elf import read_elf
@@ -66,7 +67,7 @@ def rewritten(data: bytes, contents: Contents) -> bytes:
     """With these contents; in an edited file the container that nothing uses is gone."""
     if len(read_binary(memoryview(data)).containers) == 2:
         contents = (contents[0], contents[2])
-    return b"".join(rewrite_linked(read_elf(data), contents).pieces)
+    return b"".join(rewrite_linked(read_elf(data), contents, may_have_kernels).pieces)
 
 
 def raw(contents: Contents) -> bytes:
@@ -107,12 +108,12 @@ def test_a_program_finds_its_new_device_code(linked: Linked, tmp_path: Path, nam
 
 
 def test_what_programs_now_need_is_said(linked: Linked) -> None:
-    done = rewrite_linked(read_elf(linked("program-pie")), LESS)
+    done = rewrite_linked(read_elf(linked("program-pie")), LESS, may_have_kernels)
     assert done.notes == (
         "this program now needs Linux 5.18 or newer, and patchelf would break it: its program "
         "headers have moved",
     )
-    assert rewrite_linked(read_elf(linked("rela")), LESS).notes == ()
+    assert rewrite_linked(read_elf(linked("rela")), LESS, may_have_kernels).notes == ()
 
 
 @pytest.mark.parametrize("name", ["rela", "relr", "compact", "lld"])
@@ -280,7 +281,7 @@ def test_only_the_contents_matter_and_not_what_was_there_before(linked: Linked, 
 def test_the_pieces_are_parts_of_the_old_file(linked: Linked) -> None:
     """No copy of a large file is made."""
     data = linked("rela")
-    done = rewrite_linked(read_elf(data), MORE)
+    done = rewrite_linked(read_elf(data), MORE, may_have_kernels)
     copied = sum(len(piece) for piece in done.pieces if isinstance(piece, bytes))
     views = [piece.obj for piece in done.pieces if isinstance(piece, memoryview)]
     assert copied < 4 * PAGE
@@ -290,7 +291,7 @@ def test_the_pieces_are_parts_of_the_old_file(linked: Linked) -> None:
 
 def test_binaries_are_rewritten_by_their_kind(linked: Linked) -> None:
     data = memoryview(linked("rela"))
-    done = rewrite_binary(data, LESS)
+    done = rewrite_binary(data, LESS, may_have_kernels)
     found = read_binary(memoryview(b"".join(done.pieces)))
     assert (found.format, found.machine, found.linked) == ("elf", "x86_64", True)
     kept = [[bytes(entry.raw) for entry in c.entries] for c in found.containers]
@@ -341,14 +342,14 @@ def test_what_could_break_is_refused(
 ) -> None:
     data = link(tool, tmp_path, LIBRARY, visible=visible, more=more)
     with pytest.raises(FormatError, match=message):
-        rewrite_linked(read_elf(data), LESS)
+        rewrite_linked(read_elf(data), LESS, may_have_kernels)
 
 
 def test_other_pointers_are_refused_with_relr_too(tmp_path: Path, tool: Tool) -> None:
     options = [*LIBRARY, *LIBRARIES["relr"]]
     data = link(tool, tmp_path, options, more=".section .data\n.quad first")
     with pytest.raises(FormatError, match="points into device code and is no wrapper"):
-        rewrite_linked(read_elf(data), LESS)
+        rewrite_linked(read_elf(data), LESS, may_have_kernels)
 
 
 def with_section(data: bytes, name: str, offset: int, code: str, value: int) -> bytes:
@@ -362,7 +363,7 @@ def with_section(data: bytes, name: str, offset: int, code: str, value: int) -> 
 def test_other_machines_are_refused_by_name(linked: Linked) -> None:
     arm = linked("rela")[:18] + struct.pack("<H", 183) + linked("rela")[20:]
     with pytest.raises(FormatError, match="for aarch64 cannot be replaced") as caught:
-        rewrite_linked(read_elf(arm), LESS)
+        rewrite_linked(read_elf(arm), LESS, may_have_kernels)
     assert "x86_64" in (caught.value.hint or "")
 
 
@@ -371,10 +372,10 @@ def test_a_file_without_device_code_is_refused(tmp_path: Path, tool: Tool, linke
     command = [tool("gcc"), "-x", "c", "-", *LIBRARY, "-o", "a.so"]
     subprocess.run(command, cwd=tmp_path, check=True, input=source, text=True)
     with pytest.raises(FormatError, match=r"no section is named \.nv_fatbin"):
-        rewrite_linked(read_elf((tmp_path / "a.so").read_bytes()), ())
+        rewrite_linked(read_elf((tmp_path / "a.so").read_bytes()), (), may_have_kernels)
     empty = with_section(linked("rela"), ".nv_fatbin", 0x20, "<Q", 0)
     with pytest.raises(FormatError, match="it holds no device code"):
-        rewrite_linked(read_elf(empty), ())
+        rewrite_linked(read_elf(empty), (), may_have_kernels)
 
 
 def test_relocatable_code_alone_is_refused(tmp_path: Path, tool: Tool) -> None:
@@ -384,7 +385,7 @@ def test_relocatable_code_alone_is_refused(tmp_path: Path, tool: Tool) -> None:
     command = [tool("g++"), *LIBRARY, "host.o", "device.s", "-o", "linked"]
     subprocess.run(command, cwd=tmp_path, check=True)
     with pytest.raises(FormatError, match=r"relocatable device code .* cannot be replaced"):
-        rewrite_linked(read_elf((tmp_path / "linked").read_bytes()), LESS)
+        rewrite_linked(read_elf((tmp_path / "linked").read_bytes()), LESS, may_have_kernels)
 
 
 def test_sections_that_share_bytes_are_refused(linked: Linked) -> None:
@@ -392,19 +393,19 @@ def test_sections_that_share_bytes_are_refused(linked: Linked) -> None:
     code = elf.named(".nv_fatbin")[0]
     shared = with_section(linked("rela"), ".comment", 0x18, "<Q", code.offset + 100)
     with pytest.raises(FormatError, match=r"it shares bytes with section \.comment"):
-        rewrite_linked(read_elf(shared), LESS)
+        rewrite_linked(read_elf(shared), LESS, may_have_kernels)
 
 
 def test_a_section_that_is_not_loaded_is_refused(linked: Linked) -> None:
     moved = with_section(linked("program"), ".nv_fatbin", 0x10, "<Q", 0x10)
     with pytest.raises(FormatError, match="no container is at address"):
-        rewrite_linked(read_elf(moved), LESS)
+        rewrite_linked(read_elf(moved), LESS, may_have_kernels)
 
 
 def test_contents_must_match_the_containers(linked: Linked) -> None:
     elf = read_elf(linked("rela"))
     with pytest.raises(ValueError, match="contents for 2 containers, of 3"):
-        rewrite_linked(elf, LESS[:2])
+        rewrite_linked(elf, LESS[:2], may_have_kernels)
 
 
 # -- objects -------------------------------------------------------------------------------------
@@ -432,21 +433,21 @@ def assemble(tool: Tool, folder: Path, *, more: str = "") -> bytes:
 
 def test_an_object_gets_other_device_code(tmp_path: Path, tool: Tool) -> None:
     data = assemble(tool, tmp_path)
-    done = rewrite_object(read_elf(data), MORE[:1])
+    done = rewrite_object(read_elf(data), MORE[:1], may_have_kernels)
     changed = b"".join(done.pieces)
     assert sections(changed)[".nv_fatbin"][1] == container(*(bytes(e.raw) for e in MORE[0]))
-    back = rewrite_object(read_elf(changed), [entries(*FIRST)])
+    back = rewrite_object(read_elf(changed), [entries(*FIRST)], may_have_kernels)
     assert b"".join(back.pieces) == data
-    assert b"".join(rewrite_binary(memoryview(data), MORE[:1]).pieces) == changed
+    assert b"".join(rewrite_binary(memoryview(data), MORE[:1], may_have_kernels).pieces) == changed
 
 
 def test_objects_that_cannot_be_edited(tmp_path: Path, tool: Tool) -> None:
     several = read_elf(assemble(tool, tmp_path, more='.incbin "first.bin"'))
     with pytest.raises(FormatError, match="2 fatbin containers in one object") as caught:
-        rewrite_object(several, LESS[:2])
+        rewrite_object(several, LESS[:2], may_have_kernels)
     assert "ld -r" in (caught.value.hint or "")
     relocatable = read_elf(assemble(tool, tmp_path, more='.section __nv_relfatbin,"a"\n.quad 0'))
     with pytest.raises(FormatError, match="relocatable device code"):
-        rewrite_object(relocatable, LESS[:1])
+        rewrite_object(relocatable, LESS[:1], may_have_kernels)
     with pytest.raises(ValueError, match="contents for 2 containers, of 1"):
-        rewrite_object(read_elf(assemble(tool, tmp_path)), LESS[:2])
+        rewrite_object(read_elf(assemble(tool, tmp_path)), LESS[:2], may_have_kernels)

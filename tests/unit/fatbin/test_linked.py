@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.container import parse_containers
 from fatwheel.fatbin.linked import Wrapper, lay_in_place, lay_out, read_wrappers, used_containers
@@ -49,21 +50,21 @@ def test_what_is_no_wrapper_is_refused(section: bytes, message: str) -> None:
 def test_containers_with_their_pointers() -> None:
     wrappers = [Wrapper(1, PLAIN, 0x500), Wrapper(2, LINKED, 0x600), Wrapper(3, PLAIN, 0x500)]
     held = {0x500: entries(sm(80)), 0x600: entries(sm(80, TWO))}
-    assert used_containers(wrappers, held, []) == {0x500: (1, 3), 0x600: (2,)}
+    assert used_containers(wrappers, held, [], may_have_kernels) == {0x500: (1, 3), 0x600: (2,)}
 
 
 def test_pointers_to_relocatable_code_do_not_matter() -> None:
     wrappers = [Wrapper(1, PLAIN, 0x900), Wrapper(2, LINKED, 0x600)]
     held = {0x600: entries(sm(80))}
-    assert used_containers(wrappers, held, [range(0x900, 0xA00)]) == {0x600: (2,)}
+    assert used_containers(wrappers, held, [range(0x900, 0xA00)], may_have_kernels) == {0x600: (2,)}
     with pytest.raises(FormatError, match="no container is at address 0x900"):
-        used_containers(wrappers, held, [range(0x901, 0xA00)])
+        used_containers(wrappers, held, [range(0x901, 0xA00)], may_have_kernels)
 
 
 def test_unused_containers_are_left_out_if_they_hold_no_kernels() -> None:
     """As linkers leave them of nvcc's stubs for linked device code."""
     nothing = {0x500: (), 0x600: entries(sm(80, {}), compute(80, []), sm(90, {}))}
-    assert used_containers([], nothing, []) == {}
+    assert used_containers([], nothing, [], may_have_kernels) == {}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_unused_containers_are_left_out_if_they_hold_no_kernels() -> None:
 )
 def test_unused_containers_that_may_hold_kernels_are_refused(image: bytes) -> None:
     with pytest.raises(FormatError, match="nothing shows how the program finds") as caught:
-        used_containers([], {0x500: entries(sm(80, {}), image)}, [])
+        used_containers([], {0x500: entries(sm(80, {}), image)}, [], may_have_kernels)
     assert caught.value.where == "fatbin container at address 0x500"
 
 

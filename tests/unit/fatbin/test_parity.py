@@ -10,7 +10,8 @@ import pytest
 from fatwheel.errors import StitchError
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.stitch import slices_of
-from fatwheel.fatbin.union import check_parity
+
+from ...helpers.deviceimages import check_parity
 
 DATA = Path(__file__).parents[2] / "data" / "device"
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.linked import Rewritten
@@ -27,7 +28,7 @@ FAT = tuple(peimages.entries((75, LARGE), (80, LARGE), (90, SMALL)) for _ in OLD
 
 
 def rewritten(data: bytes, contents: Sequence[Sequence[Entry]]) -> bytes:
-    return b"".join(rewrite_linked(read_pe(data), contents).pieces)
+    return b"".join(rewrite_linked(read_pe(data), contents, may_have_kernels).pieces)
 
 
 def loaded(data: bytes, address: int, size: int) -> bytes:
@@ -80,7 +81,7 @@ def test_only_the_host_part_and_the_contents_decide(last: bool, room: int) -> No
 def test_the_new_file_consists_of_views_of_the_old_one() -> None:
     entries = peimages.entries((80, bytes(1 << 20)), (86, bytes(1 << 20)))
     data = peimages.library(entries).write()
-    new = rewrite_linked(read_pe(data), (entries[:1],))
+    new = rewrite_linked(read_pe(data), (entries[:1],), may_have_kernels)
     assert isinstance(new, Rewritten)
     assert sum(len(piece) for piece in new.pieces if isinstance(piece, bytes)) < 4096
 

@@ -4,16 +4,18 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
-from fatwheel.fatbin.container import parse_containers, payload, write_container
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front, Recipe, Source
 from fatwheel.pipeline.plan import estimated
+from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import jobs_of, look_up_text, object_of
-from fatwheel.worker.context import Context
+from fatwheel.worker.context import Context, digest
 from fatwheel.worker.preprocess import HOST_PASS, Texts
 from fatwheel.worker.slices import missing, slice_key
 
@@ -134,7 +136,8 @@ def test_a_damaged_slice_is_made_again(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("kind", "value"),
     [("slice", b""), ("slice", b"no fatbin"), ("host", b"no object"), ("abi", b"[7]"),
-     ("abi", b'{"names": [], "layouts": {}}'), ("text", b"{}"), ("text", b"[" * 50_000),
+     ("abi", b"{"), ("abi", b'{"names": [], "layouts": {}}'),
+     ("text", b"{}"), ("text", b"[" * 50_000),
      ("text", b'[7, {"text": 1}, {"archlist": null, "files": [["x"]], "text": "x"}]'),
      ("cost", b'{"rss": "much", "cpu": null}'), ("cost", b'{"rss": -1, "cpu": NaN}')],
     ids=lambda value: value[:40] if isinstance(value, str) else value[:40].decode(),
@@ -167,30 +170,94 @@ def test_in_a_branch_too_what_is_no_slice_is_made_again(bench: Bench, tmp_path: 
     assert {path: path.read_bytes() for path in before} == before
 
 
+def kept_with(bench: Bench, code: str) -> tuple[Store, str, dict[str, Any]]:
+    """The store, a slice's key there, and what is kept with the slice."""
+    store, unit = bench.context.store(), cuda_unit()
+    text = Texts(bench.context, store).recorded(unit, f"compute_{code}")
+    assert text
+    key = slice_key(bench.context, unit, front(code), f"sm_{code}", text)
+    known: dict[str, Any] = store.get_json("abi", key)
+    assert known, "a slice's kernels and parameters are kept with it"
+    return store, key, known
+
+
+def others(kernels: dict[str, str]) -> dict[str, Any]:
+    """What would be kept with a slice of these kernels."""
+    return {"names": digest(sorted(kernels)), "layouts": digest(kernels), "kernels": kernels}
+
+
 def test_slices_with_other_kernels_are_refused_by_name(bench: Bench) -> None:
     """As if a slice of another source had come under this key."""
     bench.object(front("80"), front("90a"))
-    store, unit = bench.context.store(), cuda_unit()
-    text = Texts(bench.context, store).recorded(unit, "compute_90a")
-    assert text
-    [container] = parse_containers((DATA / "none.fatbin").read_bytes())
-    ninety = next(entry for entry in container.entries if image_name(entry) == "sm_90a")
-    renamed = memoryview(bytes(ninety.raw).replace(b"scale", b"scalf"))
-    key = slice_key(bench.context, unit, front("90a"), "sm_90a", text)
-    store.put("slice", key, write_container([dataclasses.replace(ninety, raw=renamed)]))
-    store.remove("abi", key)
-    with pytest.raises(StitchError, match="do not have the same kernels"):
+    store, key, known = kept_with(bench, "90a")
+    renamed = {name.replace("scale", "scalf"): how for name, how in known["kernels"].items()}
+    store.put_json("abi", key, others(renamed))
+    with pytest.raises(StitchError) as caught:
         bench.object(front("80"), front("90a"))
+    assert caught.value.where == "a"
+    assert caught.value.what == "sm_80 and sm_90a do not have the same kernels"
+    assert caught.value.details == ("only in sm_80: scale", "only in sm_90a: scalf")
 
 
-def test_kernels_known_to_differ_are_refused_too(bench: Bench) -> None:
+def test_slices_with_other_parameters_are_refused_by_name(bench: Bench) -> None:
     bench.object(front("80"), front("90a"))
+    store, key, known = kept_with(bench, "90a")
+    store.put_json("abi", key, others({**known["kernels"], "scale": "8 bytes (#0 at 0, 8 bytes)"}))
+    with pytest.raises(StitchError, match="disagree on kernel parameters") as caught:
+        bench.object(front("80"), front("90a"))
+    assert caught.value.details == (
+        f"scale: sm_80 has {known['kernels']['scale']}",
+        "scale: sm_90a has 8 bytes (#0 at 0, 8 bytes)",
+    )
+
+
+def test_ptx_with_other_kernels_is_refused_by_name(bench: Bench) -> None:
+    both = front("80", "sm_80", "compute_80")
+    bench.object(both)
     store, unit = bench.context.store(), cuda_unit()
-    text = Texts(bench.context, store).recorded(unit, "compute_90a")
+    text = Texts(bench.context, store).recorded(unit, "compute_80")
     assert text
-    key = slice_key(bench.context, unit, front("90a"), "sm_90a", text)
-    known = store.get_json("abi", key)
-    assert known, "a slice's kernels and parameters are kept with it"
-    store.put_json("abi", key, {**known, "layouts": "others"})
-    # What is kept only saves work: the images themselves decide.
-    assert bench.images(front("80"), front("90a")) == ["sm_80", "sm_90a"]
+    key = slice_key(bench.context, unit, both, "compute_80", text)
+    kernels = dict.fromkeys(["$empty", "scalf"])
+    store.put_json("abi", key, {"names": "n", "layouts": None, "kernels": kernels})
+    with pytest.raises(StitchError, match="sm_80 and compute_80 do not have the same") as caught:
+        bench.object(both)
+    assert "only in compute_80: scalf" in caught.value.details
+
+
+def test_a_slice_without_what_is_kept_with_it_is_missing(bench: Bench) -> None:
+    first = bench.object(front("80"), front("90a"))
+    store, key, known = kept_with(bench, "90a")
+    store.remove("abi", key)
+    texts = Texts(bench.context, store)
+    work = job(cuda_unit(), front("90a"))
+    assert missing(texts, bench.context, store, work) == work, "it is made beforehand, like others"
+    assert bench.object(front("80"), front("90a")) == first
+    assert bench.calls()[2:] == ["arch=compute_90a,code=[sm_90a]"]
+    assert store.get_json("abi", key) == known
+
+
+def test_digests_alone_are_enough_where_slices_agree(bench: Bench) -> None:
+    """As earlier versions of fatwheel kept them."""
+    first = bench.object(front("80"), front("90a"))
+    store, key, known = kept_with(bench, "90a")
+    del known["kernels"]
+    store.put_json("abi", key, known)
+    assert bench.object(front("80"), front("90a")) == first
+    assert len(bench.calls()) == 2, "nothing had to be made again"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"layouts": "others"}, {"layouts": "others", "kernels": None},
+     {"layouts": "others", "kernels": {"scale": 7}}, {"layouts": None, "names": "others"}],
+    ids=["contradiction", "digests alone", "no texts", "no PTX"],
+)  # fmt: skip
+def test_what_cannot_say_how_slices_differ_is_made_again(
+    bench: Bench, changes: dict[str, Any]
+) -> None:
+    first = bench.object(front("80"), front("90a"))
+    store, key, known = kept_with(bench, "90a")
+    store.put_json("abi", key, {**known, **changes})
+    assert bench.object(front("80"), front("90a")) == first
+    assert store.get_json("abi", key) == known

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, FormatError
-from fatwheel.fatbin.container import payload
 from fatwheel.model import Job, Unit
 from fatwheel.worker import roots
 from fatwheel.worker.context import Context

@@ -9,10 +9,9 @@ from dataclasses import replace
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from fatwheel.edit.union import Part, title_of, unite
 from fatwheel.errors import FatwheelError, FormatError, StitchError
-from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.cubin import kernels_of_cubin
-from fatwheel.fatbin.union import Part, kernels_of, title_of, unite
 
 from ...helpers.deviceimages import ONE, TWO, compute, cubin, entries, raw, sm
 
@@ -171,12 +170,6 @@ def test_claims_of_too_much_are_refused() -> None:
     huge = replace(small, uncompressed=2**40)
     with pytest.raises(FormatError, match="too many to read"):
         unite([Part("a", ((huge,),)), part("b", (sm(90),))])
-
-
-def test_kernels_of_a_container() -> None:
-    both: tuple[Entry, ...] = entries(compute(80, ["other"]), sm(90, ONE))
-    assert kernels_of(both) == {"one"}, "a cubin tells, where there is one"
-    assert kernels_of(entries(raw("lto", 80, b"ir"))) == frozenset()
 
 
 def test_titles() -> None:

@@ -1,135 +1,25 @@
-"""Whether images belong together: one host program must be able to launch the kernels of all.
+"""The device code of several files that were built from the same source, put together.
 
-Raises FormatError for images that cannot be read, StitchError for those that do not agree.
+Containers that hold the same kernels, in the same order, belong together; one that holds none,
+since all of its images were taken out, goes by its place. Where a linker changed the order, it is
+told by their kernels: of those with the same, the first belongs to the first, the second to the
+second. Raises StitchError where files do not belong together, FormatError for images that
+cannot be read.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..decoders import MAX_DECOMPRESSED, Kernels, describe, kernels_of
 from ..errors import FormatError, StitchError
-from .container import DECODERS, Decoder, Entry, payload
-from .cubin import Layout, kernel_names_of_ptx, kernels_of_cubin
-from .stitch import image_name, nvcc_order
+from ..fatbin.container import Entry
+from ..fatbin.parity import compare, is_readable, only_in, shorten
+from ..fatbin.stitch import image_name, nvcc_order
 
-# Enough to see what is wrong; the rest is counted.
-_DETAILS_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class Described:
-    """What can be compared of an image.
-
-    title:   what messages call it: `sm_80`, `sm_80 of a.whl`.
-    kernels: the names of those it defines.
-    layouts: how they take their parameters, by name; None for PTX, whose text is not read so far.
-    """
-
-    title: str
-    kernels: frozenset[str]
-    layouts: Mapping[str, Layout] | None
-
-
-def check_parity(
-    unit: str, entries: Iterable[Entry], decoders: Mapping[str, Decoder] = DECODERS
-) -> None:
-    """Refuse, by the unit's name, images that one host object could not launch alike.
-
-    All cubins must define the same kernels with the same parameter layouts, and all PTX the same
-    entries as those. Other images hold nothing that could be compared.
-    """
-    readable = (entry for entry in entries if is_readable(entry))
-    compare(unit, [describe(image_name(entry), entry, decoders) for entry in readable])
-
-
-def is_readable(entry: Entry) -> bool:
-    """Whether an image is of a kind whose kernels can be told."""
-    return entry.kind in ("elf", "ptx")
-
-
-def describe(title: str, entry: Entry, decoders: Mapping[str, Decoder]) -> Described:
-    """What a cubin or PTX defines."""
-    data = payload(entry, decoders)
-    if entry.kind == "elf":
-        layouts = kernels_of_cubin(data)
-        return Described(title, frozenset(layouts), layouts)
-    return Described(title, frozenset(kernel_names_of_ptx(data)), None)
-
-
-def compare(unit: str, images: Sequence[Described]) -> None:
-    """Refuse, by the unit's name, images that differ in kernels or in their layouts."""
-    cubins = [image for image in images if image.layouts is not None]
-    ptx = [image for image in images if image.layouts is None]
-    for image in cubins[1:]:
-        _compare_names(unit, cubins[0], image)
-        _compare_layouts(unit, cubins[0], image)
-    for image in ptx:
-        _compare_names(unit, (cubins or ptx)[0], image)
-
-
-def shorten(lines: Iterable[str]) -> list[str]:
-    """The first of many lines for `details`, and how many more there are."""
-    shown: list[str] = []
-    iterator: Iterator[str] = iter(lines)
-    for line in iterator:
-        if len(shown) == _DETAILS_SHOWN:
-            return [*shown, f"... and {1 + sum(1 for _ in iterator)} more"]
-        shown.append(line)
-    return shown
-
-
-def only_in(title: str, names: Iterable[str]) -> list[str]:
-    return [f"only in {title}: {name}" for name in sorted(names)]
-
-
-def _compare_layouts(unit: str, one: Described, other: Described) -> None:
-    layouts, others = one.layouts or {}, other.layouts or {}
-    differing = [name for name in layouts if layouts[name] != others[name]]
-    if differing:
-        raise StitchError(
-            f"{one.title} and {other.title} disagree on kernel parameters",
-            where=unit,
-            details=shorten(
-                f"{name}: {title} has {table[name]}"
-                for name in differing
-                for title, table in ((one.title, layouts), (other.title, others))
-            ),
-            hint="a host program passes the same parameters to both; the source depends on the "
-            "architecture in a way that cannot work",
-        )
-
-
-def _compare_names(unit: str, one: Described, other: Described) -> None:
-    if one.kernels != other.kernels:
-        raise StitchError(
-            f"{one.title} and {other.title} do not have the same kernels",
-            where=unit,
-            details=shorten(
-                only_in(one.title, one.kernels - other.kernels)
-                + only_in(other.title, other.kernels - one.kernels)
-            ),
-            hint="were the slices made from the same source, with the same __CUDA_ARCH_LIST__ "
-            "and module id?",
-        )
-
-
-# -- the device code of several files that were built from the same source, put together -----------
-
-# Containers that hold the same kernels, in the same order, belong together; one that holds none,
-# since all of its images were taken out, goes by its place. Where a linker changed the order, it is
-# told by their kernels: of those with the same, the first belongs to the first, the second to the
-# second. Raises StitchError where files do not belong together, FormatError for images that
-# cannot be read.
-
-
-# Decompressed bytes of all images together: four times the largest library known (torch), so
-# that a bomb ends in time.
-MAX_DECOMPRESSED = 16 << 30
 _NAME_SHOWN = 100
-
-Kernels = frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -140,31 +30,21 @@ class Part:
     containers: tuple[tuple[Entry, ...], ...] = field(repr=False)
 
 
-def unite(
-    parts: Sequence[Part], decoders: Mapping[str, Decoder] = DECODERS
-) -> tuple[tuple[Entry, ...], ...]:
+def unite(parts: Sequence[Part]) -> tuple[tuple[Entry, ...], ...]:
     """One container for each of the first part's, in its order, with the images of all parts.
 
     Every kernel must be in every part, with the same parameter layout, and images of the same
     kind and architecture must be the same, byte for byte.
     """
     _check_size(parts)
-    kernels = [_kernels(part, decoders) for part in parts]
+    kernels = [_kernels(part) for part in parts]
     return tuple(
         _unite_containers(
             title_of(kernels[0][numbers[0]]),
             [(part.name, part.containers[n]) for part, n in zip(parts, numbers, strict=True)],
-            decoders,
         )
         for numbers in _belonging(parts, kernels)
     )
-
-
-def kernels_of(entries: Sequence[Entry], decoders: Mapping[str, Decoder] = DECODERS) -> Kernels:
-    """The names of the kernels of a container, by the first image that can tell: a cubin, if
-    there is one, or PTX."""
-    readable = sorted(filter(is_readable, entries), key=lambda entry: entry.kind)
-    return describe("", readable[0], decoders).kernels if readable else frozenset()
 
 
 def title_of(kernels: Kernels) -> str:
@@ -187,12 +67,12 @@ def _check_size(parts: Sequence[Part]) -> None:
             )
 
 
-def _kernels(part: Part, decoders: Mapping[str, Decoder]) -> list[Kernels]:
+def _kernels(part: Part) -> list[Kernels]:
     """The kernels of each container."""
     found: list[Kernels] = []
     for number, entries in enumerate(part.containers):
         try:
-            found.append(kernels_of(entries, decoders))
+            found.append(kernels_of(entries))
         except FormatError as error:
             where = f"{part.name}, container {number + 1} of {len(part.containers)}"
             raise FormatError(error.what, where=where, hint=error.hint) from error
@@ -267,7 +147,7 @@ def _check_match(
 
 
 def _unite_containers(
-    title: str, alike: Sequence[tuple[str, Sequence[Entry]]], decoders: Mapping[str, Decoder]
+    title: str, alike: Sequence[tuple[str, Sequence[Entry]]]
 ) -> tuple[Entry, ...]:
     """The images of containers with the same kernels, one per part."""
     origin: dict[tuple[bytes, str], str] = {}
@@ -279,7 +159,7 @@ def _unite_containers(
             elif [image.raw for image in united[key]] != [image.raw for image in images]:
                 raise _contradiction(title, images[0], origin[key], name)
     described = [
-        describe(f"{image_name(image)} of {origin[key]}", image, decoders)
+        describe(f"{image_name(image)} of {origin[key]}", image)
         for key, images in united.items()
         for image in filter(is_readable, images)
     ]
