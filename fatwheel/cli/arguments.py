@@ -153,9 +153,9 @@ def reported() -> Iterator[None]:
         if error.errno not in OF_THE_DISK:
             raise
         trouble = StoreError(
-            f"cannot go on: {error.strerror}",
+            f"cannot continue: {error.strerror}",
             where=_place(error),
-            hint="look at the disks of the cache (FATWHEEL_CACHE), of --out and of TMPDIR",
+            hint="check the disks that hold the cache (FATWHEEL_CACHE), --out and TMPDIR",
         )
         show_error(trouble)
         raise SystemExit(trouble.exit_code) from None
@@ -182,6 +182,6 @@ def consent(yes: bool) -> Agree:
         for line in stranger.lines:
             write(err(), line)
         if not yes and answer_to("Run it? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise UsageError("nothing was run: you did not agree", where=stranger.origin)
+            raise UsageError("nothing was run: you declined", where=stranger.origin)
 
     return agree

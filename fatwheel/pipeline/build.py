@@ -196,7 +196,7 @@ def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Ed
     for folder in {Path(wheel.path).parent for wheel in wheels} if signer else ():
         if gap := gap_of(folder):
             raise UsageError(
-                f"thin wheels are not signed where others can exchange them: {gap.who} can write "
+                f"thin wheels are not signed where others could replace them: {gap.who} can write "
                 f"to {gap.folder}",
                 where="--split --sign",
                 hint=gap.mend or "name a folder of your own: --out FOLDER",
@@ -256,7 +256,7 @@ def _build_target(
     internal = {"engine": engine, **packer()}
     files = write_beside(made.path, premises.materials, internal, signer, made.sha256)
     remember(lock_bytes(lock_of(target, facts.host)), made.path.name)
-    emit(Note(f"{len(files)} files beside the wheel say what it is made of"))
+    emit(Note(f"{len(files)} files beside the wheel describe what it is made of"))
     result = WheelMade(
         path=str(made.path),
         size=made.path.stat().st_size,

@@ -44,10 +44,10 @@ Agree = Callable[[Stranger], None]  # raises UsageError unless the user agrees
 def refuse(stranger: Stranger) -> NoReturn:
     """The answer where nobody can be asked."""
     raise UsageError(
-        "it was not built on this machine, and its code runs only if you agree to that",
+        "it was not built on this machine, so its code runs only with your consent",
         where=stranger.origin,
         details=stranger.lines,
-        hint="to agree without being asked, add --yes; --engine docker closes most off",
+        hint="add --yes to consent without being asked; --engine docker isolates most of it",
     )
 
 
@@ -73,8 +73,8 @@ def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
     source = package.filename if package else f"the folder {folder}"
     closed_off = _CLOSED_OFF[engine == PROCESS]
     return [
-        f"{_shown(origin.name)} was not built on this machine. It names what is run now:",
-        f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with a build of its own",
+        f"{_shown(origin.name)} was not built on this machine. This build would run what it names:",
+        f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with its own build script",
         f"  source   {_shown(source)}, sha256 {_shown(lock.source_digest)}",
         f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
         *(_images(lock) if engine != PROCESS else ()),

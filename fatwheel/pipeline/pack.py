@@ -68,9 +68,9 @@ def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
     ]
     if unknown:
         raise StoreError(
-            "slices left the store while the wheel was being made of them",
+            "slices disappeared from the store while the wheel was being made",
             details=shorten(unknown),
-            hint="run the same command again: what is missing is compiled anew",
+            hint="run the same command again: missing slices are compiled again",
         )
 
 

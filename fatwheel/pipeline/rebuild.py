@@ -33,7 +33,9 @@ from .resolve import KERNELS, TOOLCHAINS, Stores, store_folder
 from .workplaces import PROCESS, engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
-_CHANGED = "the lock in the wheel is not the one its record names: it was changed since"
+_CHANGED = (
+    "the lock in the wheel is not the one that its record names: it was changed after the build"
+)
 FROM_STORE = (SLICES, NEVER)
 
 
@@ -97,7 +99,7 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
         check_registries(lock, TOOLCHAINS)
     check_consent(lock, request.wheel, engine, agree)
     if _is_changed(held):
-        emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
+        emit(Note(f"{request.wheel.name} cannot be rebuilt identically: {_CHANGED}"))
     if request.find:
         find_files(target, engine, request.find, emit)
     if engine == PROCESS:  # with images, it depends on which of them the engine has
@@ -117,9 +119,9 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
 
 
 def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
-    """What to end with where the rebuilt wheel is another one; the report tells the rest."""
+    """What to end with where the rebuilt wheel differs; the report tells the rest."""
     return RebuildError(
-        "the rebuilt wheel is another one",
+        "the rebuilt wheel differs",
         where=wheel.name,
         hint=f"the rebuilt wheel is kept: {rebuilt.path}",
     )
@@ -133,9 +135,10 @@ def _check_sources(held: Held) -> None:
     name = held.lock.recipe.name
     if not folder.is_dir():
         raise UsageError(
-            f"the wheel was built from sources beside the recipe {name}, which are not here",
+            f"the wheel was built from sources kept beside the recipe {name}, which are missing "
+            "here",
             where=str(folder),
-            hint="rebuild it with the checkout of fatwheel that has them",
+            hint="rebuild it with a checkout of fatwheel that has them",
         )
     found = tree_digest(folder)
     if found != held.lock.source_digest:
@@ -167,7 +170,7 @@ def _stores(from_store: str, work: Path) -> Stores:
 def _tell_host(held: Held, emit: Emit, host: Host) -> None:
     """Say early, before hours of work, why the wheel will be another one."""
     for change in host_changes(held.lock.host, host):
-        emit(Note(f"host code may come out differently: {change}"))
+        emit(Note(f"host code may differ: {change}"))
 
 
 def _causes(held: Held, path: Path) -> tuple[str, ...]:
