@@ -1,4 +1,5 @@
-"""Arguments of tasks: what their text means, and several files in a row.
+"""Parses the arguments of tasks, asks for consent, and turns errors into messages and exit
+codes.
 
 As for several files: invoke's positional arguments take one value each, and what follows it
 is the name of another task to invoke. How many values belong to an argument must be known before

@@ -1,4 +1,4 @@
-"""What `invoke compare` found, for people, to stdout: the highest level first, at most a screen."""
+"""Prints what `invoke compare` found: the highest level first, at most a screenful, to stdout."""
 
 from __future__ import annotations
 

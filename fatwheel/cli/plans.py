@@ -1,4 +1,4 @@
-"""A plan of what would be built: sentences and tables, then the commands. To stdout."""
+"""Prints the plan of a build (`--plan`): sentences and tables, then the commands. To stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results, a function each: what a command was run for, to stdout."""
+"""Prints the results of commands to stdout, one function per result."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .resolve import step
 
 @dataclass(frozen=True)
 class Means:
-    """What work is done with.
+    """The means to compile with.
 
     shards: workers to spread it over.
     jobs:   compiler calls at a time; lend: whether one more may run where that ends sooner.

@@ -1,4 +1,4 @@
-"""Builds a wheel again from what it says of itself, and compares: `invoke rebuild`.
+"""Rebuilds a wheel from its own lock and compares the result: `invoke rebuild`.
 
 Everything comes from the wheel's own lock: its pins, its recipe, its fronts; the checkout that
 runs this lends the code, and sources that lie beside a recipe. A finished wheel is never taken
@@ -44,7 +44,7 @@ class RebuildRequest:
     """What `invoke rebuild` was asked for; None means the default.
 
     from_store: 'slices', which the user's store may answer with, or 'never'. find: a folder in
-    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it is another one.
+    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it differs.
     """
 
     wheel: Path
@@ -119,7 +119,7 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
 
 
 def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
-    """What to end with where the rebuilt wheel differs; the report tells the rest."""
+    """The error to end with if the rebuilt wheel differs; the report has the details."""
     return RebuildError(
         "the rebuilt wheel differs",
         where=wheel.name,
@@ -168,17 +168,17 @@ def _stores(from_store: str, work: Path) -> Stores:
 
 
 def _tell_host(held: Held, emit: Emit, host: Host) -> None:
-    """Say early, before hours of work, why the wheel will be another one."""
+    """Say early, before hours of work, why the wheel will differ."""
     for change in host_changes(held.lock.host, host):
         emit(Note(f"host code may differ: {change}"))
 
 
 def _causes(held: Held, path: Path) -> tuple[str, ...]:
-    """What of the wheel was changed, and what of the machine, or of the image, is another now."""
+    """Why the wheels differ: changes to the wheel, and to the machine or the image."""
     changed = [_CHANGED] if _is_changed(held) else []
     return (*changed, *host_changes(held.lock.host, read_held(path, KERNELS).lock.host))
 
 
 def _is_changed(held: Held) -> bool:
-    """Whether the record names another lock than the one that lies beside it."""
+    """Whether the record names a different lock than the one beside it."""
     return held.record.get("lock") != hashlib.sha256(held.lock_data).hexdigest()

@@ -1,4 +1,4 @@
-"""Unpacks an sdist: a tar archive in gzip, from anywhere, within bounds.
+"""Unpacks an sdist (a gzipped tar archive) from an untrusted source, within limits.
 
 Python's tarfile reads names and pax records whole however long they claim to be, and what it takes
 from them differs from release to release. So this reads the format itself, in constant memory:

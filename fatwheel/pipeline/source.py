@@ -1,4 +1,4 @@
-"""Unpacks a recipe's source into a folder that upstream's build may write into."""
+"""Unpacks a recipe's source into a folder that the upstream build may write to."""
 
 from __future__ import annotations
 

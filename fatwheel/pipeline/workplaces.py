@@ -1,4 +1,4 @@
-"""What both kinds of workplaces offer.
+"""Chooses the engine, and the workplace of a build on it.
 
 Premises are tools or images made ready: they know what a finished wheel depends on. A workplace is
 there once the project is captured. Both kinds do the same things in the same order; what differs

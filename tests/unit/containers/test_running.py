@@ -109,7 +109,7 @@ def test_warnings_are_kept(fake: Fake, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "message", "says"),
     [
-        (404, "No such image: fatwheel/x:y", "has not the image"),
+        (404, "No such image: fatwheel/x:y", "image not found"),
         (400, "invalid mount config for type \"bind\": bind source path does not exist: /x",
          "not shared"),
         (500, "open /var/lib/docker/x: no space left on device", "disk is full"),
@@ -252,7 +252,7 @@ def test_the_engine_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.Mo
     made = container(tmp_path, [])
     made.start()
     made.memory()
-    with pytest.raises(EngineError, match="the engine went away"):
+    with pytest.raises(EngineError, match="the connection to the engine was lost"):
         made.wait()
     made._sampler.join(5)
     assert not made._sampler.is_alive()
