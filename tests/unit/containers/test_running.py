@@ -237,9 +237,9 @@ def test_the_engine_is_gone(fake: Fake, tmp_path: Path) -> None:
     made = container(tmp_path, [])
     made.start()
     fake.answers[f"GET /containers/{CONTAINER}/json"] = (404, {"message": "No such container"})
-    with pytest.raises(EngineError, match="follow the container for shard 1") as error:
+    with pytest.raises(EngineError, match="lost the container for shard 1") as error:
         made.wait()
-    assert "what was finished is kept" in str(error.value.hint)
+    assert "finished work is kept" in str(error.value.hint)
 
 
 def test_the_engine_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
