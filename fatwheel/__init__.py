@@ -1,3 +1,3 @@
-"""fatwheel: CUDA extension wheels, one shard per GPU architecture, stitched, proven, repeatable."""
+"""fatwheel: builds CUDA extension wheels, one shard per GPU architecture, reproducibly."""
 
 __version__ = "0.1.0"

@@ -108,10 +108,9 @@ def parse_arch_list(text: str, known: Sequence[Arch]) -> tuple[ArchRequest, ...]
 def parse_gpu_list(text: str) -> tuple[ArchRequest, ...]:
     """The same where no compiler is needed: any GPU's architecture, with any suffix."""
     known = sorted(map(parse_capability, (*CAPABILITIES, *OTHER_CAPABILITIES)))
-    listing = "GPUs are known of: " + ", ".join(str(arch) for arch in known)
-    return _parse_list(
-        text, lambda arch: Arch(arch.number) in known, "no GPU's architecture", listing
-    )
+    listing = "known GPU architectures: " + ", ".join(str(arch) for arch in known)
+    unknown = "not the architecture of any known GPU"
+    return _parse_list(text, lambda arch: Arch(arch.number) in known, unknown, listing)
 
 
 def _parse_list(

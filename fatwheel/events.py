@@ -1,4 +1,4 @@
-"""What a build says while it runs. The pipeline emits these; `cli` shows them.
+"""The events that a build emits while it runs; `cli` shows them.
 
 Sizes are bytes, times are seconds. No event carries formatting.
 """

@@ -1,4 +1,4 @@
-"""What this machine has to give: cores and memory, within the limits of its control group.
+"""The cores and memory of this machine, within the limits of its control group.
 
 Control groups as the Linux kernel documents them, version 2 and 1; in a container the files are
 those of its own group.

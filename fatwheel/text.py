@@ -87,5 +87,5 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size; valid: {VALID_SIZES}")
     size = int(float(match[1]) * _FACTORS[match[2]])
     if size == 0:
-        raise ValueError(f"{text!r} is nothing; valid: {VALID_SIZES}")
+        raise ValueError(f"{text!r} is zero; valid: {VALID_SIZES}")
     return size

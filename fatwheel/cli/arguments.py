@@ -1,4 +1,5 @@
-"""Arguments of tasks: what their text means, and several files in a row.
+"""Parses the arguments of tasks, asks for consent, and turns errors into messages and exit
+codes.
 
 As for several files: invoke's positional arguments take one value each, and what follows it
 is the name of another task to invoke. How many values belong to an argument must be known before
@@ -160,9 +161,9 @@ def reported() -> Iterator[None]:
         from .console import show_error
 
         trouble = StoreError(
-            f"cannot go on: {error.strerror}",
+            f"cannot continue: {error.strerror}",
             where=_place(error),
-            hint="look at the disks of the cache (FATWHEEL_CACHE), of --out and of TMPDIR",
+            hint="check the disks that hold the cache (FATWHEEL_CACHE), --out and TMPDIR",
         )
         show_error(trouble)
         raise SystemExit(trouble.exit_code) from None
@@ -191,6 +192,6 @@ def consent(yes: bool) -> Agree:
         for line in stranger.lines:
             write(err(), line)
         if not yes and answer_to("Run it? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise UsageError("nothing was run: you did not agree", where=stranger.origin)
+            raise UsageError("nothing was run: you declined", where=stranger.origin)
 
     return agree

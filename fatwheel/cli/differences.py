@@ -1,4 +1,4 @@
-"""What `invoke compare` found, for people, to stdout: the highest level first, at most a screen."""
+"""Prints what `invoke compare` found: the highest level first, at most a screenful, to stdout."""
 
 from __future__ import annotations
 
@@ -138,9 +138,9 @@ def _rest(report: Mapping[str, Any]) -> str:
     words = [f"the same in both: {text.count(report['same'], 'file')}"]
     if report["follows"]:
         names = ", ".join(name.rpartition("/")[2] for name in report["follows"])
-        words.append(f"different only as they must be after that: {names}")
+        words.append(f"different only as a consequence: {names}")
     if report["more"]:
-        words.append("there is more than was looked for")
+        words.append("too many differences: some were not looked for")
     return "; ".join(words)
 
 

@@ -1,4 +1,4 @@
-"""A plan of what would be built: sentences and tables, then the commands. To stdout."""
+"""Prints the plan of a build (`--plan`): sentences and tables, then the commands. To stdout."""
 
 from __future__ import annotations
 
@@ -47,13 +47,16 @@ def _sentences(plan: PlanDocument) -> Iterator[tuple[str, str]]:
     yield "front", f"{plan.front}: {fronts}"
     yield "engine", f"{plan.engine}: {_shares(plan)}"
     limits = f"{text.count(plan.jobs, 'job')} at a time, {text.size(plan.memory)} for all"
-    yield "limits", limits + (", if the engine has them" if plan.containers else "")
+    yield "limits", limits + (", if the engine has that many" if plan.containers else "")
     if len(plan.wheels) > 1:
         yield "device", _sharing(plan)
     if plan.unlocked:
         yield "to lock", _locking(plan)
     elif not plan.final_tags:
-        yield "tags", "will be others: they cover the ids of the bases that FATWHEEL_BASES names"
+        yield (
+            "tags",
+            ("will differ: they depend on the ids of the base images that FATWHEEL_BASES names"),
+        )
 
 
 def _shares(plan: PlanDocument) -> str:
@@ -73,7 +76,7 @@ def _locking(plan: PlanDocument) -> str:
     names = ", ".join(plan.unlocked[:NAMES_SHOWN])
     if len(plan.unlocked) > NAMES_SHOWN:
         names += f" and {len(plan.unlocked) - NAMES_SHOWN} more"
-    return f"{names}: run `invoke lock --toolchain {plan.toolchain}` first; tags change with it"
+    return f"{names}: run `invoke lock --toolchain {plan.toolchain}` first; this changes the tags"
 
 
 def _write_sentences(console: Console, sentences: Iterator[tuple[str, str]]) -> None:
@@ -139,7 +142,7 @@ def _write_commands(console: Console, plan: PlanDocument) -> None:
     ]
     if commands:
         write(console, "")
-        write(console, ("Commands that do the same", "bold"))
+        write(console, ("Equivalent commands", "bold"))
     for what, command in commands:
         write(console, (f"  {what}", "dim"))
         write(console, f"  {command}")

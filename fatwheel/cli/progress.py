@@ -1,4 +1,4 @@
-"""The boards: what a build does, while it does it, as plain lines or as a live picture."""
+"""Shows the progress of a build, as plain lines or as a live display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results, a function each: what a command was run for, to stdout."""
+"""Prints the results of commands to stdout, one function per result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def show_proof(proof: Proof) -> None:
     if proof.same:
         write(console, ("same code with a shared front", "green"), f" for {archs}: {compared}")
     else:
-        write(console, ("other code with a shared front", "yellow"), f" for {archs}: {compared}")
+        write(
+            console, ("different code with a shared front", "yellow"), (f" for {archs}: {compared}")
+        )
     for name in proof.different[:NAMES_SHOWN]:
         write(console, f"  {name}")
     if len(proof.different) > NAMES_SHOWN:
@@ -82,16 +84,16 @@ DETAILS_SHOWN = 12  # of one finding
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
 _TITLES = {
     "record": "RECORD: files, hashes and sizes",
-    "provenance": "what it says of its own build",
+    "provenance": "records of how it was built",
     "names": "names in the file name, METADATA and WHEEL",
     "label": "architectures and CUDA in the version",
     "platform": "platform tags and binaries",
-    "binaries": "binaries that can be read",
+    "binaries": "readable binaries",
     "modules": "Python modules",
-    "imports": "libraries that are needed",
-    "coverage": "GPUs that are served",
-    "parity": "kernels and parameters, the same in all images of a unit",
-    "compression": "compression that drivers can read",
+    "imports": "required libraries",
+    "coverage": "supported GPUs",
+    "parity": "same kernels and parameters in all images of a unit",
+    "compression": "compression that drivers support",
     "signature": "signature",
     "import": "import in a clean environment",
     "gpu": "this machine's GPU",
@@ -240,7 +242,7 @@ def show_contexts(made: Sequence[Rendered]) -> None:
     unlocked = dict.fromkeys(name for one in made for name in one.context.unlocked)
     if unlocked:
         names = ", ".join(unlocked)
-        show_note(f"not known yet, so these cannot be built before `invoke lock`: {names}")
+        show_note(f"not pinned yet; run `invoke lock` before building these: {names}")
 
 
 def show_images(images: Sequence[Image]) -> None:
@@ -252,7 +254,7 @@ def show_images(images: Sequence[Image]) -> None:
                 "image": image.tag,
                 "size": text.size(image.size),
                 "id": image.id.removeprefix("sha256:")[:12],
-                "": "built" if image.built else "was there",
+                "": "built" if image.built else "already there",
             }
             for image in images
         ],
@@ -270,7 +272,7 @@ def show_rebuild(report: Mapping[str, Any]) -> None:
     write(console, f"built again, {made}")
     show_comparison(report["comparison"])
     if report["causes"]:
-        write(console, "\n", ("what was another this time", "bold"))
+        write(console, "\n", ("what differed this time", "bold"))
         for cause in report["causes"]:
             write(console, f"  {cause}")
 

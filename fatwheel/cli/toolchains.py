@@ -103,7 +103,7 @@ def render(
             cache = cache_folder() if fetch else None
             bases = named_bases()
             if bases.keys() & set(pythons):
-                show_note(f"tags will be others on the engine: {VARIABLE} names images there")
+                show_note(f"tags will differ on the engine: {VARIABLE} names images there")
             made = write(chosen, pythons, wanted, bases, folder_of("--out", out), cache, emit)
         if json:
             show_json({"contexts": [one.to_json() for one in made]})

@@ -1,4 +1,4 @@
-"""Two wheels that should be one: what differs between them, from the whole down to the byte."""
+"""Compares two wheels that should be identical, from their lists of files down to single bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of two binaries differs outside of their sections: headers, tables and padding."""
+"""Compares two binaries: their sections, symbols, headers, tables and padding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def differing_outside(place: Place, one: Host, other: Host, *, alone: bool) -> I
     """
     if one.ranges != other.ranges or len(one.data) != len(other.data):
         if alone:
-            what = f"its sections lie elsewhere in the file: {extent(one.data, other.data)}"
+            what = f"its sections are at other places in the file: {extent(one.data, other.data)}"
             yield Difference("section", what, place)
         return
     fields = _fields(one)
@@ -79,7 +79,7 @@ def _parts(host: Host) -> Iterator[tuple[str, int, int]]:
 
 
 def _without(whole: range, parts: Sequence[range]) -> Iterator[range]:
-    """What is left of a run of bytes without the parts, which are in order."""
+    """A run of bytes without the given parts, which are in order."""
     start = whole.start
     for part in parts:
         if range(max(start, part.start), min(whole.stop, part.stop)):
@@ -156,7 +156,7 @@ def _has_all(file: Elf) -> bool:
 def _counted(place: Place, names: Sequence[str]) -> Difference:
     shown = ", ".join(names[:_NAMES_SHOWN])
     more = len(names) - _NAMES_SHOWN
-    what = "of the same size, but with other bytes, as calls have where code has moved"
+    what = "of the same size, but with other bytes, as in calls to code that has moved"
     return Difference(
         "function", f"{what}: {shown}{f' and {more} more' if more > 0 else ''}", place
     )
@@ -307,7 +307,7 @@ def _summary(sections: Sequence[Section], one: Host, other: Host) -> str:
             return "its device code differs; the host's part is the same"
         return "its device code and the host's part differ"
     if not sections:
-        return "its sections are the same; what is around them differs"
+        return "its sections are the same; the bytes around them differ"
     if all(section.debug for section in sections):
         what = "only its debug information differs"
     elif not any(section.loaded for section in sections):

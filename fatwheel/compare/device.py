@@ -1,4 +1,4 @@
-"""Two cubins of one unit for one GPU: which kernel's machine code differs, or only notes.
+"""Compares the device code of two binaries: units, images, kernels and their machine code.
 
 What a section holds, NVIDIA says nowhere; this was read from `cuobjdump -elf` of CUDA 11.8 to 13.2:
 `.text.K` is kernel K's machine code (SASS), `.nv.constant0.K` its constants and parameters,
@@ -247,7 +247,7 @@ def differing_units(
     pairs, only, only_other = _paired(one, other)
     order = [theirs.number for _, theirs in pairs]
     if order != sorted(order):
-        yield Difference("unit", "the units are in another order", place)
+        yield Difference("unit", "the units are in a different order", place)
     for units, which in ((only, "first"), (only_other, "second")):
         for unit in units:
             images = ", ".join(map(image_name, unit.entries)) or "no images"
@@ -330,7 +330,7 @@ def _differing_images(
     common = [name for name in mine if name in theirs]
     order = [name for name in theirs if name in mine]
     if common != order:
-        what = "its images are in another order"
+        what = "its images are in a different order"
         yield Difference("image", what, place, ", ".join(common), ", ".join(order))
     for name in mine:
         if name not in theirs:
@@ -377,10 +377,10 @@ def _differing_image(place: Place, one: Entry, other: Entry) -> Iterator[Differe
 def _only_wrapped(one: Entry, other: Entry) -> str:
     if one.compression != other.compression:
         how = [entry.compression or "not at all" for entry in (one, other)]
-        return f"the same image, compressed otherwise: {how[0]} became {how[1]}"
+        return f"the same image, compressed differently: {how[0]} became {how[1]}"
     stored = [entry.raw[entry.header_size :] for entry in (one, other)]
     if one.compression and first_difference(*stored) is not None:
-        return f"the same image, compressed otherwise: {extent(*stored)}"
+        return f"the same image, compressed differently: {extent(*stored)}"
     return f"the same image, but for its header: {extent(one.raw, other.raw)}"
 
 
@@ -396,7 +396,7 @@ def _differing_payload(
     elif kind == "ptx":
         texts = [bytes(image).rstrip(b"\0").decode("utf-8", "replace") for image in (one, other)]
         if texts[0] == texts[1]:
-            yield Difference("image", f"only what is no text: {extent(one, other)}", place)
+            yield Difference("image", f"only parts that are not text: {extent(one, other)}", place)
         yield from differing_lines(place, texts[0], texts[1], "kernel")
     else:
         yield Difference("image", extent(one, other), place)

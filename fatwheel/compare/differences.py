@@ -1,4 +1,5 @@
-"""What a comparison of two wheels says: differences, each with its level and its place.
+"""The differences that a comparison finds, each with its level and place; bytes and texts
+compared.
 
 A difference at one level mostly has others below it that say more: the binary, its section, the
 unit, the image, the kernel. They follow it in the order in which they are found.
@@ -202,7 +203,7 @@ def differing_lines(
     before, after = one.split("\n"), other.split("\n")
     if one and other and one.endswith("\n") != other.endswith("\n"):
         which = "second" if one.endswith("\n") else "first"
-        yield Difference(level, f"the last line has no end in the {which}", place)
+        yield Difference(level, f"the last line has no line end in the {which}", place)
     for text, lines in ((one, before), (other, after)):
         if text.endswith("\n") or not text:
             lines.pop()

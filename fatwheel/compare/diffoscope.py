@@ -1,4 +1,4 @@
-"""diffoscope, where it is installed: what it says of two files.
+"""Runs diffoscope on two files, if it is installed.
 
 It looks into many formats with the tools that it finds, and may take very long, so it gets a limit
 of time, and what it says one of size.

@@ -155,7 +155,7 @@ def differing_listings(
             yield Difference("text", what, place, mine.get(stem), theirs.get(stem))
     kept = [[stem for stem in rows if stem not in explained] for rows in (mine, theirs)]
     if not found and kept[0] != kept[1]:
-        yield Difference("text", "its lines are in another order", place)
+        yield Difference("text", "its lines are in a different order", place)
 
 
 def differing_statements(

@@ -1,4 +1,4 @@
-"""Which files two wheels have, and how their archives hold them."""
+"""Compares two wheels: their files, how their archives hold them, and what is in each."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def differing_archive(one: Opened, other: Opened, pairs: Sequence[Both]) -> Iter
     theirs = [stem for stem in other.files if stem in one.files]
     if mine != theirs:
         moved = [stem for stem, there in zip(mine, theirs, strict=True) if stem != there]
-        yield _archive("the files are in another order", [one.files[stem].name for stem in moved])
+        yield _archive(
+            "the files are in a different order", [one.files[stem].name for stem in moved]
+        )
     yield from _times(pairs)
     fields = [(a.name, found) for a, b in pairs if (found := _other_fields(a, b))]
     for what in sorted({what for _, found in fields for what in found}):
@@ -84,7 +86,7 @@ def differing_archive(one: Opened, other: Opened, pairs: Sequence[Both]) -> Iter
         yield _archive(what, [a.name for a, _ in methods])
     packed = [a.name for a, b in same if _packed_otherwise(one, other, a, b)]
     if packed:
-        what = "the same content is compressed otherwise: another zlib, or another level"
+        what = "the same content is compressed differently: another zlib, or another level"
         yield _archive(what, packed)
 
 
@@ -161,7 +163,7 @@ Ask = Callable[[str, Sequence[int], Sequence[Content]], str]
 
 
 def compare_wheels(one: Path, other: Path, ask: Ask = said_of) -> Comparison:
-    """What differs between two wheels, whoever made them; ask is for diffoscope's words.
+    """Compare two wheels from any source; ask runs diffoscope.
 
     UsageError where there is no such file; FormatError where one is no wheel, or its archive is
     damaged. A binary in it that cannot be read is compared byte by byte.
@@ -171,7 +173,7 @@ def compare_wheels(one: Path, other: Path, ask: Ask = said_of) -> Comparison:
 
 
 def refusal(comparison: Comparison) -> RebuildError:
-    """What to end with where wheels differ; the report itself tells how."""
+    """The error to end with if wheels differ; the report has the details."""
     return RebuildError(
         f"the wheels differ, at the highest level in {_WORDS[comparison.level or 'archive']}",
         where=f"{comparison.one.path} and {comparison.other.path}",
@@ -289,13 +291,13 @@ class _Comparing:
             yield Difference("binary", extent(mine, theirs), place)
 
     def _differing_rest(self) -> Difference:
-        """All files are the same, and all that an archive says of them."""
+        """Differences where all files and their archive fields are the same."""
         what = "the archives' own bytes: entries for folders, or how members are laid out"
         return Difference("archive", what)
 
 
 def _readable(place: Place, found: Iterator[Difference]) -> Iterator[Difference]:
-    """What can be said of a binary up to where it is damaged."""
+    """What can be compared of a binary up to where it is damaged."""
     try:
         yield from found
     except FormatError as error:

@@ -1,4 +1,4 @@
-"""A binary of any format as sections: what two of them are compared by."""
+"""Reads a binary of any format as sections, so that two of them can be compared."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _by_name(sections: Iterable[Section], data: memoryview) -> dict[str, Section
 
 
 def between(host: Host) -> Sequence[tuple[int, int]]:
-    """Start and end of what is in no section: headers, tables and padding."""
+    """Start and end of the parts outside all sections: headers, tables and padding."""
     gaps, end = [], 0
     for start, section_end in host.ranges:
         if start > end:

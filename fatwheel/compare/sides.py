@@ -1,4 +1,4 @@
-"""One of two wheels that are compared, opened: what is wrong with it names it."""
+"""One of the two wheels being compared, opened; errors name the wheel."""
 
 from __future__ import annotations
 

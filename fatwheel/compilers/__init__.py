@@ -1,4 +1,4 @@
-"""Command lines of nvcc and of host compilers: read, written, and what differs between them.
+"""Reads and writes the command lines of nvcc and of host compilers.
 
 Standard library only: it runs inside containers.
 """

@@ -1,4 +1,4 @@
-"""What a compile command of an upstream build is made of, whichever compiler it calls.
+"""The parts of a compile command of an upstream build, for any compiler.
 
 Everything that is not one compilation of one source file to one object is left to the real
 compiler. The readers are `compilers.nvcc`, `compilers.gcc` and `compilers.msvc`.

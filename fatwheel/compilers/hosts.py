@@ -1,4 +1,4 @@
-"""How the two families of host compilers are called, and what nvcc does with each.
+"""How the two families of host compilers are called, and how nvcc uses each.
 
 A family says what its commands look like; it runs nothing. Sources: gcc's manual; Microsoft,
 "MSVC Compiler Options"; nvcc's own commands, as `nvcc --dryrun` lists them on both systems.

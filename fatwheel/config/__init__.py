@@ -1,1 +1,1 @@
-"""Recipes and toolchains: TOML files into the model, every mistake with its line."""
+"""Reads recipes and toolchains from TOML files; every mistake is reported with its line."""

@@ -1,4 +1,4 @@
-"""Mistakes that lie between the keys of a file, looked for in the raw TOML values.
+"""Finds contradictions between the keys of a file, in the raw TOML values.
 
 They are looked for even where `schema` found mistakes, so that all come at once: any value may
 be missing or of a wrong type here, and is then left to `schema`.
@@ -139,7 +139,7 @@ def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> 
     named = [package.get("version") for package in packages if package.get("name") == "torch"]
     public = [version.partition("+")[0] for version in named if isinstance(version, str)]
     if isinstance(build.get("packages"), list) and public != [torch]:
-        yield key, f"its packages hold no torch {torch}"
+        yield key, f"its packages do not include torch {torch}"
 
 
 def _default_torch_mistakes(raw: Raw) -> Mistakes:
@@ -233,7 +233,7 @@ def _compiler_mistakes(raw: Raw) -> Mistakes:
     if wanted not in raw:
         yield (wanted,), f"missing: the C++ compiler for {platform}"
     if other in raw:
-        yield (other,), f"is no compiler for {platform}"
+        yield (other,), f"is not a compiler for {platform}"
 
 
 def _nvcc_mistakes(raw: Raw) -> Mistakes:
@@ -288,7 +288,7 @@ def _interpreter_mistakes(raw: Raw) -> Mistakes:
             yield ("interpreters", index, "python"), f"a second Python {python}"
         seen.add(python)
         if isinstance(version, str) and not version.startswith(f"{python}."):
-            yield ("interpreters", index, "version"), f"{version!r} is no Python {python}"
+            yield ("interpreters", index, "version"), f"{version!r} is not a Python {python}"
 
 
 def _container_mistakes(containers: Raw, raw: Raw) -> Mistakes:
@@ -301,7 +301,7 @@ def _container_mistakes(containers: Raw, raw: Raw) -> Mistakes:
     if system == "windows" and build is None:
         yield ("containers", "os_build"), "missing: the Windows build of the base, as in 20348"
     if type(build) is int and (system == "linux" or build <= 0):
-        yield ("containers", "os_build"), f"{build} is no build of Windows"
+        yield ("containers", "os_build"), f"{build} is not a Windows build"
     if containers.get("bases") == []:
         yield ("containers", "bases"), "empty; at least one is needed"
     yield from _base_mistakes(containers)

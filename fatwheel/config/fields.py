@@ -1,4 +1,4 @@
-"""The kinds of value that may stand in a recipe, a toolchain or a lock: the grammar of each.
+"""The types of values that recipes, toolchains and locks may contain, each with its grammar.
 
 `schema` has them for TOML, `provenance.lockfile` for locks, and a test for every value of both
 that it has one. So a value that came in here is what its kind says for all that follows: it can be
@@ -65,7 +65,7 @@ def shown(text: str) -> str:
 
 def _bounded(text: str, most: int) -> None:
     if len(text) > most:
-        raise ValueError(f"{shown(text)} has {len(text)} characters; {most} are the most")
+        raise ValueError(f"{shown(text)} has {len(text)} characters; at most {most} are allowed")
 
 
 def _matching(pattern: str, valid: str, most: int = _SHORT) -> AfterValidator:
@@ -111,7 +111,7 @@ def _public_version(text: str) -> str:
 def _arch(text: str) -> str:
     _bounded(text, _SHORT)
     if text != text.strip():  # which `--arch` may be
-        raise ValueError(f"{shown(text)} has blanks around it")
+        raise ValueError(f"{shown(text)} has spaces around it")
     try:
         return parse_arch(text).name
     except UsageError as error:
@@ -141,7 +141,9 @@ def _variable(name: str) -> str:
     if _SET_HERE.fullmatch(known):
         raise ValueError("fatwheel sets this variable itself; remove it")
     if _HEEDED.fullmatch(known):
-        raise ValueError("compilers, or what starts them, would heed this variable; remove it")
+        raise ValueError(
+            "this variable would change how compilers work, or how they are started; remove it"
+        )
     return name
 
 
@@ -169,7 +171,7 @@ def _name(text: str) -> str:
     """Of a recipe: its folder's, which becomes a part of paths."""
     _bounded(text, _LONG)
     if not re.fullmatch(r"[\w+.!~ -]+", text) or text.startswith("."):
-        raise ValueError(f"{shown(text)} is no name of a folder that a recipe can have")
+        raise ValueError(f"{shown(text)} is not a valid folder name for a recipe")
     return text
 
 
@@ -231,12 +233,12 @@ def _url(text: str) -> str:
     if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
         raise ValueError("must begin with https://")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must have no user, password, ? or # in it")
+        raise ValueError("must not contain a user, a password, ? or #")
     name = unquote(parts.path.rpartition("/")[2])
     # Of RFC 3986's characters those that mean nothing to a shell.
     plain = re.fullmatch(r"[\w.~:/@%+,=!\[\]-]+", text, re.ASCII)
     if ".." in parts.path.split("/"):
-        raise ValueError(f"{shown(text)} leads out of its folder")
+        raise ValueError(f"{shown(text)} points outside its folder")
     if len(name) > _LONG or not host or not plain or not re.fullmatch(_FILE, name, re.ASCII):
         raise ValueError(
             f"{shown(text)} is not the URL of a file; valid: as in https://host/a/file.zip"

@@ -1,4 +1,4 @@
-"""TOML files into the model: recipes and toolchains.
+"""Loads recipes and toolchains from TOML files into the model.
 
 All mistakes of a file come at once, in one ConfigError: each detail is a line
 `kernels/x/recipe.toml:12: memroy: unknown key; did you mean 'memory'?`.
@@ -127,7 +127,7 @@ def _recipe_file(name_or_path: str | Path, folders: Sequence[Path]) -> Path:
 def _unknown(what: str, name: str, known: Sequence[str], folders: Sequence[Path]) -> UsageError:
     if not known:
         return UsageError(
-            f"unknown {what} {name!r}", hint=f"there is none in {', '.join(map(_shown, folders))}"
+            f"unknown {what} {name!r}", hint=f"none found in {', '.join(map(_shown, folders))}"
         )
     near = suggestion(name, known)
     listing = f"{what}s here: {', '.join(known)}"
@@ -185,7 +185,7 @@ def _name_mistakes(name: str) -> list[tuple[Key, str]]:
     try:
         TypeAdapter(fields.Name).validate_python(name)
     except ValidationError:
-        return [((), f"{fields.shown(name)} is no name of a folder that a recipe can have")]
+        return [((), f"{fields.shown(name)} is not a valid folder name for a recipe")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Where in a TOML text each key stands: tomllib gives values without their lines.
+"""Finds the line of each key in a TOML text (tomllib gives values without lines), for messages.
 
 Grammar: TOML 1.0 (toml.io/en/v1.0.0). The text must already have been accepted by a TOML
 parser; so this scanner only finds its way and checks nothing but how deep keys are.

@@ -1,4 +1,4 @@
-"""What may stand in recipe.toml and in a toolchain's TOML: keys, types, defaults.
+"""The schema of recipe.toml and of a toolchain's TOML file: keys, types, defaults.
 
 A field's description is what the user reads where the key is missing. docs/recipes.md and
 docs/toolchains.md explain the keys.

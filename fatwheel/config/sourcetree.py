@@ -1,4 +1,4 @@
-"""The files of a source folder that lies beside a recipe: which belong to it, and their digest.
+"""The files of a source folder beside a recipe: which of them count, and their digest.
 
 Standard library only.
 """

@@ -1,1 +1,1 @@
-"""Containers on an engine: what is asked for, how the engine is reached, what runs there."""
+"""Container images and containers: described, built and run on a container engine."""

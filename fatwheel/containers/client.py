@@ -1,4 +1,4 @@
-"""What container engines' words mean, and what to do about it.
+"""Connects to the container engine, and explains the engine's errors.
 
 Engines say why they refuse in one line of English and nothing else. The patterns are from the
 sources of Docker Engine (moby), runc, Docker Desktop and the Docker SDK, and from Windows.
@@ -40,7 +40,7 @@ class Cause:
 
 
 def cause_of(said: str) -> Cause:
-    """The first cause that fits the words of an engine, or of the way to it."""
+    """The first cause that matches the message of an engine, or of the connection to it."""
     return next((cause for cause in _CAUSES if cause.pattern.search(said)), _UNKNOWN)
 
 
@@ -57,7 +57,7 @@ _CAUSES = (
         r"bind source path does not exist|mounts denied|not shared from the host|"
         r"invalid mount config for type .bind|(drive|path) .*(is not|has not been) shared|"
         r"error (while )?mounting .* to rootfs|error while creating mount source path",
-        "the engine does not see a folder that it should mount: it is not shared with it",
+        "the engine cannot see a folder that it should mount: the folder is not shared with it",
         "Docker Desktop: Settings, Resources, File sharing: add the folder of the cache; an engine "
         "on another machine, or in a virtual one, must see it under the same path; or put the "
         "cache where the engine sees it: FATWHEEL_CACHE=FOLDER",
@@ -65,116 +65,119 @@ _CAUSES = (
     _cause(
         r"no space left on device|not enough space on the disk|disk quota exceeded|enospc",
         "the engine's disk is full",
-        "`docker system df` says what fills it; `docker image prune` and `docker builder prune` "
-        "remove what nothing uses; `invoke doctor` says what the images need",
+        "`docker system df` shows what fills it; `docker image prune` and `docker builder prune` "
+        "remove what is unused; `invoke doctor` shows how much the images need",
     ),
     _cause(
         r"operating system does not match the host|is incompatible with a .* host|0xc0370101|"
         r"no matching manifest for (windows|linux)|cannot be used on this platform|"
         r"operating system .* is not supported",
-        "the image does not fit the engine's host: another system, or the host is too old for it",
-        "images of Windows need a host of their build or newer: Windows Server 2022 (20348), "
-        "Windows 11 (22000); `invoke doctor` says what this engine has",
+        "the image does not match the engine's host: it is for another system, or the host is "
+        "too old",
+        "Windows images need a host with the same Windows build or a newer one: Windows Server "
+        "2022 (20348), "
+        "Windows 11 (22000); `invoke doctor` shows what this engine has",
     ),
     _cause(
         r"hypervisor is not (running|present)|0x80370102|virtual machine could not be started",
-        "the engine has no Hyper-V to isolate a Windows container with",
+        "Hyper-V, which isolates Windows containers, is not available",
         "as administrator: `dism /online /enable-feature /featurename:Microsoft-Hyper-V /all`, "
-        "start again, and turn virtualization on in the firmware if it is off",
+        "restart, and enable virtualization in the firmware if it is off",
     ),
     _cause(
         r"insufficient system resources|0x800705aa|cannot allocate memory|"
         r"not enough (memory|storage is available)",
-        "the engine's machine has not enough memory for the container",
+        "the engine's machine does not have enough memory for the container",
         "let the build use less: `--memory 8GiB`; Docker Desktop: Settings, Resources, Memory",
     ),
     _cause(
         r"no such image|repository does not exist|pull access denied|manifest unknown",
-        "the engine has not the image",
+        "image not found",
         "`invoke image` builds the images of a toolchain",
     ),
     _cause(
         r"executable file not found|no such file or directory: unknown|"
         r"cannot find the (file|path) specified.*(createprocess|container)",
-        "the image has not the program that should run in it",
-        "it is not one that fatwheel built, or it is damaged: remove it with `docker image rm` and "
+        "the program to run was not found in the image",
+        "the image was not built by fatwheel, or it is damaged: remove it with `docker image rm` "
+        "and "
         "run `invoke image`",
     ),
     _cause(
         r"as your kernel does not support|cgroup",
         "the engine cannot limit what containers use",
-        "it needs control groups of version 2, or full rights: `docker info` lists what is missing",
+        "it needs cgroups version 2, or to run as root: `docker info` lists what is missing",
     ),
     _cause(
         r"container name .* is already in use",
-        "a container of that name exists",
+        "a container of that name already exists",
         "`docker ps --all --filter label=fatwheel` lists fatwheel's; `docker rm --force` removes "
         "one",
     ),
     _cause(
         r"client version .* is too (old|new)",
-        "the engine and the Docker SDK do not know each other's API",
-        "update the older of both: Docker Engine 20.10 is the oldest that will do; the SDK is "
-        "updated by `pip install --upgrade docker`",
+        "the engine and the Docker SDK have no API version in common",
+        "update the older of the two: Docker Engine 20.10 or newer is needed; update the SDK "
+        "with `pip install --upgrade docker`",
     ),
     _cause(
         r"dial tcp|lookup \S+ on|toomanyrequests|tls handshake timeout|proxyconnect|"
         r"registry.*(unauthorized|denied)|awaiting headers",
         "the registry cannot be reached from the engine",
-        "is there a network, and does the engine know the proxy? `docker info` lists its proxies; "
+        "check the network and the engine's proxy settings: `docker info` lists its proxies; "
         "`docker pull` with the image's name shows whether it works",
     ),
     _cause(
         r"permissionerror\(13|permission denied.*docker\.sock|\(5, 'CreateFile'",
-        "you may not use it",
+        "permission denied",
         "Linux: `sudo usermod -aG docker $USER`, then log in again (that is as good as being "
-        "root), or set up a rootless engine with `dockerd-rootless-setuptool.sh install`; Windows: "
-        "become a member of the group docker-users, or use a prompt run as administrator",
+        "root), or set up a rootless engine: `dockerd-rootless-setuptool.sh install`; Windows: "
+        "join the group docker-users, or use a prompt run as administrator",
     ),
     _cause(
         r"filenotfounderror\(2|connection ?refused|\(2, 'CreateFile'|notadirectoryerror",
-        "no engine answers there",
-        "is one installed, and does it run? Linux: `sudo systemctl start docker` (package "
-        "docker.io, or docker-ce); Docker Desktop: start it and wait until its icon is still; "
-        "Windows Server: `net start docker`; an engine elsewhere is named by DOCKER_HOST",
+        "no engine is listening there",
+        "check that one is installed and running. Linux: `sudo systemctl start docker` (package "
+        "docker.io, or docker-ce); Docker Desktop: start it and wait until its icon stops moving; "
+        "Windows Server: `net start docker`; for an engine elsewhere set DOCKER_HOST",
     ),
     _cause(
         r"ssl|\btls\b|certificate|http request to an https server|wrong_version_number",
-        "the engine and this side do not agree on TLS",
+        "the TLS connection to the engine failed",
         "DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, the folder with ca.pem, cert.pem and key.pem, "
         "are for engines with TLS (usually port 2376); unset both for one without it (2375)",
     ),
     _cause(
         r"nameresolutionerror|name or service not known|getaddrinfo failed|failed to resolve|"
         r"no address associated|temporary failure in name resolution",
-        "its host is not known",
-        "DOCKER_HOST or the Docker context names a host that does not resolve",
+        "its host name does not resolve",
+        "check DOCKER_HOST, or the host in the Docker context",
     ),
     _cause(
         r"invalid bind address|bad format|invalid (port|host|path|url)|should have format|"
         r"invalid addresses|unsupported protocol|npipe:// protocol|no host supplied|"
         r"failed to parse|proto.* is not supported|url components|port could not be cast",
-        "it is not the address of an engine",
+        "not a valid engine address",
         "DOCKER_HOST looks like unix:///var/run/docker.sock, tcp://127.0.0.1:2375 or, on Windows, "
-        "npipe:////./pipe/docker_engine; without it the current Docker context counts",
+        "npipe:////./pipe/docker_engine; if it is unset, the current Docker context is used",
     ),
     _cause(
         r"timed out|timeout",
-        "it does not answer in time",
-        "is the engine busy, or starting? `docker version` must answer within seconds; restart it "
-        "if it never does",
+        "the engine did not answer in time",
+        "it may be busy or still starting. `docker version` should answer within seconds; if it "
+        "does not, restart the engine",
     ),
     _cause(
         r"badstatusline|expecting value|jsondecodeerror|apiversion|404 page not found|"
         r"404 client error.* for \S+/version",
-        "what answers there is no container engine",
+        "what answers there is not a container engine",
         "DOCKER_HOST or the Docker context names another program's address",
     ),
     _cause(
         r"remotedisconnected|connection (aborted|reset)|connectionreseterror|broken ?pipe|"
         r"incompleteread|invalidchunklength|connection broken|\(109, ",
-        "the engine went away",
-        "start it again and run the same command: what was finished is kept",
+        "the connection to the engine was lost",
+        "restart the engine and run the same command again: finished work is kept",
     ),
 )  # fmt: skip
 
@@ -206,7 +209,7 @@ FAILURES: tuple[type[Exception], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class DockerEngine(EngineFacts):
-    """An engine that answers, and what it said of itself.
+    """An engine that answers, and the facts that it reports.
 
     api:      its client, which several threads may use.
     endpoint: where it was found.
@@ -216,7 +219,7 @@ class DockerEngine(EngineFacts):
     endpoint: str
 
     def check_os(self, wanted: str, toolchain: str) -> None:
-        """Raise EngineError unless this engine has containers of the OS that a toolchain needs."""
+        """Raise EngineError unless this engine runs containers of the OS that a toolchain needs."""
         if self.os != wanted:
             raise EngineError(
                 f"{toolchain} needs {_NAMES[wanted]} containers, and this engine runs "
@@ -228,8 +231,8 @@ class DockerEngine(EngineFacts):
 
 _NAMES = {"linux": "Linux", "windows": "Windows"}
 _SWITCH = {
-    "windows": "on Windows with Docker Desktop: 'Switch to Windows containers…' in the menu of its "
-    "icon; elsewhere name the engine of a Windows machine that shares these folders: "
+    "windows": "on Windows with Docker Desktop: 'Switch to Windows containers…' in the menu of "
+    "its icon; elsewhere use the engine of a Windows machine that shares these folders: "
     "DOCKER_HOST=npipe:////./pipe/docker_engine. A Linux host cannot run Windows containers; "
     "there, `--toolchain linux-cuda13.0` builds for Linux",
     "linux": "with Docker Desktop: 'Switch to Linux containers…' in the menu of its icon; Docker "
@@ -252,7 +255,7 @@ def connect() -> DockerEngine:
             f"the container engine is too old: it is {facts['version']} with API "
             f"{facts['api_version']}, and 1.41 is needed",
             where=endpoint,
-            hint="update it: Docker Engine 20.10 is the oldest that will do",
+            hint="update it: Docker Engine 20.10 or newer is needed",
         )
     api.timeout = _LONGEST
     return DockerEngine(api=api, endpoint=endpoint, **facts)
@@ -281,22 +284,28 @@ def _context(name: str | None) -> Context:
         raise explained(error, "read the Docker context", where) from error
     if context is None:
         raise EngineError(
-            f"there is no Docker context {clean(name)!r}" if name else "there is no such context",
+            f"there is no Docker context {clean(name)!r}"
+            if name
+            else "the current Docker context does not exist",
             where=where,
-            hint="`docker context ls` lists those that there are; `docker context use default` "
-            "goes back to this machine's own engine",
+            hint=(
+                "`docker context ls` lists the existing ones; `docker context use default` "
+                "switches back to this machine's own engine"
+            ),
         )
     return context
 
 
 def _local(host: str, named_by: str) -> str:
-    """Refuse engines that certainly do not see this machine's folders."""
+    """Refuse engines that cannot see this machine's folders."""
     if host.startswith("ssh://"):
         raise EngineError(
             "an engine on another machine cannot be used: it does not see this machine's folders",
             where=f"{named_by}: {clean(host)}",
-            hint="run fatwheel on that machine, or name an engine of this one: "
-            "`docker context use default`, without DOCKER_HOST",
+            hint=(
+                "run fatwheel on that machine, or use an engine on this one: `docker context "
+                "use default`, with DOCKER_HOST unset"
+            ),
         )
     return host
 
@@ -354,7 +363,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 @contextmanager
 def engine_errors(doing: str, where: str | None = None) -> Iterator[None]:
-    """Raise what the engine or the way to it says as an EngineError, with what to do.
+    """Raise errors of the engine, or of the connection to it, as EngineError with a hint.
 
     doing completes "cannot …". Errors of fatwheel's own go through.
     """
@@ -365,7 +374,7 @@ def engine_errors(doing: str, where: str | None = None) -> Iterator[None]:
 
 
 def explained(error: Exception, doing: str, where: str | None = None) -> EngineError:
-    """An error of the SDK, of HTTP, or of the engine, in the user's words."""
+    """An error of the SDK, of HTTP or of the engine as an EngineError."""
     said = clean(_words(error)).strip()
     cause = cause_of(said)
     first, *rest = said.splitlines() or [type(error).__name__]

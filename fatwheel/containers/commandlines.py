@@ -1,4 +1,4 @@
-"""Docker's command lines for what fatwheel asks an engine to do, for people to read and paste.
+"""The docker commands that are equivalent to what fatwheel asks an engine to do.
 
 A container is described as the body of POST /containers/create (Docker Engine API), which is what
 the engine gets; here it becomes the options of `docker run` that give the same container.
@@ -40,7 +40,7 @@ def run_line(body: Mapping[str, Any], os: str) -> str:
 
 
 def unknown_settings(body: Mapping[str, Any]) -> list[str]:
-    """What a body says that `run_line` has no option for."""
+    """The settings of a body for which `run_line` has no option."""
     known = {*_CONTAINER, "HostConfig", "Image", "Cmd"}
     return [name for name in body if name not in known] + [
         f"HostConfig.{name}" for name in body["HostConfig"] if name not in _HOST

@@ -1,4 +1,4 @@
-"""Images of one's own in place of a toolchain's bases: FATWHEEL_BASES="3.11=image,3.13=image"."""
+"""Build contexts of a toolchain's images, and FATWHEEL_BASES, which replaces their base images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ITEM = re.compile(r"(\d+\.\d+)=([\w./:@-]+)", re.ASCII)
 
 
 def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """For a Python, the image on the engine that FATWHEEL_BASES names; mostly empty.
+    """The base images that FATWHEEL_BASES names, by Python version; usually empty.
 
     Raises UsageError where the variable cannot be read.
     """
@@ -36,9 +36,11 @@ def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
         match = _ITEM.fullmatch(item)
         if match is None or match[1] in named:
             raise UsageError(
-                f"{item!r} names no base image" if match is None else f"{match[1]} is named twice",
+                f"{item!r} does not name a base image"
+                if match is None
+                else f"{match[1]} is named twice",
                 where=VARIABLE,
-                hint=f"it looks like {VARIABLE}=3.11=my-base:1,3.13=other-base",
+                hint=f"valid: {VARIABLE}=3.11=my-base:1,3.13=other-base",
             )
         named[match[1]] = match[2]
     return named
@@ -174,7 +176,7 @@ class _Maker:
                 return package
         raise ConfigError(
             f"toolchain {self.toolchain.name} has no package with the role 'installer'",
-            hint="images install wheels with a pip of their own: pin its wheel",
+            hint="images install wheels with their own pip: pin its wheel",
         )
 
     def base(self) -> Base:
@@ -186,7 +188,7 @@ class _Maker:
                 return base
         raise ConfigError(
             f"no base image of toolchain {self.toolchain.name} is for Python {python}",
-            hint="give a base to [containers] that brings it, or an interpreter to the toolchain",
+            hint="add a base that has it to [containers], or an interpreter to the toolchain",
         )
 
     def packages(self, early: bool) -> list[Package]:
@@ -243,8 +245,11 @@ class _Maker:
         tag = f"{REPOSITORY}/{self.toolchain.name}:{name}-{_digest(base, ordered, every)}"
         if not _TAG.fullmatch(tag):
             raise ConfigError(
-                f"no image can be called {tag!r:.120}",
-                hint="the toolchain's name needs small letters, digits, and single . _ - between",
+                f"{tag!r:.120} is not a valid image name",
+                hint=(
+                    "a toolchain's name must be lower-case letters and digits, with single . _ "
+                    "- between them"
+                ),
             )
         return BuildContext(kind, tag, base, ordered, tuple(every))
 
@@ -296,8 +301,8 @@ def _words(value: Any) -> str:
     if isinstance(value, str) and (_WORD.fullmatch(value) or _WINDOWS_PATH.fullmatch(value)):
         return value
     raise ConfigError(
-        f"{value!r:.120} cannot be a word of a Dockerfile",
-        hint="valid: letters, digits and _ . / : @ + ! -, of which the first is no dash",
+        f"{value!r:.120} cannot be used in a Dockerfile",
+        hint="valid: letters, digits and _ . / : @ + ! -, not starting with a dash",
     )
 
 
@@ -312,9 +317,9 @@ def _check_names(files: Sequence[File]) -> None:
     times = Counter(file.filename.lower() for file in dict.fromkeys(files))
     for file in files:
         if "/" in _words(file.filename) or file.filename.lower() == SUMS.lower():
-            raise ConfigError(f"{file.filename!r:.120} cannot be the name of an image's file")
+            raise ConfigError(f"{file.filename!r:.120} cannot be the name of a file in an image")
         if times[file.filename.lower()] > 1:
-            raise ConfigError(f"two files of an image are called {file.filename!r:.120}")
+            raise ConfigError(f"two files of an image are named {file.filename!r:.120}")
 
 
 # Every value that is put into a template goes through `_words`: none can be forgotten.

@@ -1,4 +1,4 @@
-"""What an image is built on, looked at before anything is built.
+"""Checks the base image, and has it fetched, before an image is built on it.
 
 An engine runs the triggers of a base (ONBUILD) as the first steps of what is built on it, in our
 build context and with whatever ADD fetches; and its shell (SHELL) is what RUN means. Neither can be
@@ -29,7 +29,7 @@ _MOST_SHOWN = 5
 
 
 def inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
-    """What the engine knows of an image; None where it has none of that name."""
+    """The engine's description of an image; None if it does not have the image."""
     api: Any = engine.api  # the stubs leave this call without types
     with engine_errors(f"look for the image {name}", engine.endpoint):
         try:
@@ -40,7 +40,7 @@ def inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
 
 
 def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
-    """Have the engine fetch a base that it has not, and look at what it would bring into a build.
+    """Have the engine fetch a missing base image, and check what it would add to a build.
 
     base: as FROM names it. Raises ToolchainError where nothing should be built on it, EngineError
     where it cannot be had.
@@ -50,19 +50,19 @@ def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
         _pull(engine, base, emit)
         found = inspect(engine, base)
     if found is None:
-        raise _absent(base, "the engine has fetched it and does not have it")
+        raise _absent(base, "the engine fetched it, but does not list it")
     config = found.get("Config") or {}
     triggers = [str(one) for one in config.get("OnBuild") or ()]
     if triggers:
-        raise _refused("triggers (ONBUILD), which would run with what is built on it",
+        raise _refused("triggers (ONBUILD), which would run in images built on it",
                        base, [f"ONBUILD {one}" for one in triggers])  # fmt: skip
     volumes = [str(one) for one in config.get("Volumes") or ()]
     if volumes:
-        raise _refused("volumes (VOLUME), which containers could write to without a limit",
+        raise _refused("volumes (VOLUME), to which containers could write without limit",
                        base, [f"VOLUME {one}" for one in volumes])  # fmt: skip
     shell = config.get("Shell")
     if shell and shell != _SHELLS.get(engine.os):
-        raise _refused("a shell of its own (SHELL), to which our steps are not written",
+        raise _refused("its own shell (SHELL), for which the build steps are not written",
                        base, [f"SHELL {shell}"])  # fmt: skip
 
 
@@ -71,15 +71,15 @@ def _refused(what: str, base: str, instructions: list[str]) -> ToolchainError:
         f"the base image has {what}",
         where=base,
         details=[_shown(one) for one in instructions[:_MOST_SHOWN]],
-        hint=f"name a base without that in the toolchain's [containers], or in {VARIABLE}",
+        hint=f"use a base without it: in the toolchain's [containers], or in {VARIABLE}",
     )
 
 
 def _pull(engine: DockerEngine, base: str, emit: Emit) -> None:
-    """Fetch it by its digest; nothing is fetched by a name that can come to mean something else."""
+    """Fetch it by its digest; a tag could come to mean another image."""
     if "@sha256:" not in base:
-        raise _absent(base, "it has no digest by which it could be fetched")
-    emit(Note(f"the engine fetches the base image {base}"))
+        raise _absent(base, "it has no digest, which is needed to fetch it")
+    emit(Note(f"fetching the base image {base}"))
     repository, _, digest = base.partition("@")
     api: Any = engine.api  # the stubs know no answer that is a stream
     try:
@@ -95,14 +95,14 @@ def _pull(engine: DockerEngine, base: str, emit: Emit) -> None:
 def _absent(base: str, said: str) -> EngineError:
     said = clean(said).strip()
     cause = cause_of(said)
-    if "does not fit the engine's host" in cause.what:
+    if "does not match the engine's host" in cause.what:
         what, hint = cause.what, cause.hint
     else:
         what = f"the engine can neither find nor fetch the base image {base}"
         hint = (
-            "does the engine have a network, and know the proxy (`docker info`)? Without one: "
-            f"`docker pull {base}` elsewhere, then `docker save` and `docker load`; or build "
-            f"on an image of your own: {VARIABLE}=3.11=IMAGE"
+            "check the engine's network and proxy (`docker info`). Without a network: "
+            f"`docker pull {base}` elsewhere, then `docker save` and `docker load`; or build on "
+            f"your own image: {VARIABLE}=3.11=IMAGE"
         )
     return EngineError(f"cannot build an image: {what}", where=base, details=[said], hint=hint)
 

@@ -1,4 +1,4 @@
-"""A build context as a tar archive, made while it is sent: gigabytes that are never in memory.
+"""Builds images on an engine, sending each build context as a tar stream.
 
 Format: POSIX.1-1988 (ustar), as Python's tarfile writes headers. Owner, mode and time of every
 file are fixed, so that an engine which has seen a file before knows it again.
@@ -52,9 +52,9 @@ def tar_of(context: BuildContext, places: Mapping[str, Path], advance: Advance) 
                 yield from _member(f"files/{file.filename}", file.size, stream, advance)
         except OSError as error:  # which would be taken for the engine's
             raise FetchError(
-                f"cannot read a file for an image: {error.strerror}",
+                f"cannot read a file that goes into an image: {error.strerror}",
                 where=str(place),
-                hint="something else changes the cache: run the same command again",
+                hint="something else is changing the cache: run the same command again",
             ) from error
     yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -70,8 +70,8 @@ def _member(name: str, size: int, content: BinaryIO, advance: Advance) -> Iterat
         chunk = content.read(min(left, _CHUNK))
         if not chunk:
             raise FetchError(
-                f"{name} became shorter while it was sent to the engine",
-                hint="something else changes the cache: run the same command again",
+                f"{name} was truncated while it was sent to the engine",
+                hint="something else is changing the cache: run the same command again",
             )
         left -= len(chunk)
         advance(len(chunk))
@@ -171,7 +171,7 @@ class Following:
         said = clean(said).strip()
         code = _CODE.search(said)
         where = f"{self._context.tag}, {self._step or 'before the first step'}"
-        log = f"the whole log: {self._place}"
+        log = f"full log: {self._place}"
         full = next((line for line in (said, *self._last) if _FULL.search(line)), None)
         if full:
             cause = cause_of(full)
@@ -180,10 +180,13 @@ class Following:
         if code or "code" in detail:
             number = code[1] if code else detail["code"]
             return EngineError(
-                f"building an image failed: a command ended with exit code {number}",
+                f"building an image failed: a command exited with code {number}",
                 where=where,
                 details=[*_shortened(self._instruction), *self._last, log],
-                hint="mend what it says and run the same command again: it goes on from here",
+                hint=(
+                    "fix what it reports and run the same command again: it continues from this "
+                    "step"
+                ),
             )
         cause = cause_of(said)
         return EngineError(
@@ -267,11 +270,13 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
     found = inspect(engine, named)
     if found is None:
         raise EngineError(
-            f"the engine has no image {named}",
+            f"image not found: {named}",
             where=f"{VARIABLE}, Python {python}",
-            hint=f"`docker image ls` lists those that it has; `docker pull {named}` may fetch it",
+            hint=(
+                f"`docker image ls` lists the available images; `docker pull {named}` may fetch it"
+            ),
         )
-    emit(Note(f"Python {python} is built on {named}, as {VARIABLE} says"))
+    emit(Note(f"Python {python} is built on {named}, as set by {VARIABLE}"))
     return {python: str(found["Id"])}
 
 
@@ -305,8 +310,8 @@ def _ensure(
         image = _found(engine, context, built=True)
     if image is None:
         raise EngineError(
-            f"the engine built the image {context.tag} and does not have it",
-            hint="does something remove images there? Run the same command again",
+            f"the image {context.tag} was built, but the engine does not have it",
+            hint="something may be removing images there; run the same command again",
         )
     return image
 
@@ -314,7 +319,7 @@ def _ensure(
 def build_options(
     facts: EngineFacts, context: BuildContext, containers: Containers
 ) -> dict[str, Any]:
-    """What the engine is told besides the context, in the SDK's words."""
+    """Options of an image build besides the context, as the SDK names them."""
     # Everything is copied, but for the compiler of Windows, which Microsoft's installer fetches.
     downloads = context.kind == "toolchain" and containers.os == "windows"
     return build_arguments(facts, containers.os_build, downloads)
@@ -334,7 +339,7 @@ def _build(
 ) -> None:
     log = cache / LOGS / f"{context.tag.replace('/', '-').replace(':', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    emit(Note(f"building the image {context.tag}; what happens is in {log}"))
+    emit(Note(f"building the image {context.tag}; log: {log}"))
     sending = _Sending(size_of(context), emit)
     api: Any = engine.api  # the stubs know no stream that is made while it is read
     with (

@@ -1,4 +1,5 @@
-"""What a container is asked to be, and what an engine says of itself. No Docker here.
+"""Where things are in a container and how it is restricted, on Linux and on Windows. No Docker
+here.
 
 Sizes are bytes.
 """

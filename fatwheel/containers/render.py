@@ -1,4 +1,4 @@
-"""The pinned files that images are made of, on this machine.
+"""Writes build contexts into folders, with the pinned files that images are made of.
 
     <cache>/image-files/<sha256>/<filename>     fetched and checked
     <cache>/image-files/lock                    held while anything is fetched, or built of them
@@ -36,7 +36,7 @@ def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None
     unlocked = list(dict.fromkeys(name for context in contexts for name in context.unlocked))
     if unlocked:
         raise ToolchainError(
-            "it is not known yet what these files and images must be, so nothing is built of them",
+            "these files and images are not pinned yet, so nothing can be built from them",
             where=f"toolchain {toolchain.name}",
             details=unlocked,
             hint=f"invoke lock --toolchain {toolchain.name}",
@@ -54,7 +54,7 @@ def fetched(context: BuildContext, cache: Path, emit: Emit) -> dict[str, Path]:
 
 @contextmanager
 def alone(cache: Path, emit: Emit) -> Iterator[None]:
-    """Hold the lock on these files and on builds of images; say so when that takes waiting.
+    """Hold the lock on these files and on image builds; tell the user if that means waiting.
 
     Raises StoreError where the disk does not take them.
     """

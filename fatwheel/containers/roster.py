@@ -1,4 +1,4 @@
-"""Which containers are whose: each build writes down its own, where only its user can read.
+"""Records the containers of each build, and removes those of builds that are gone.
 
     <cache>/containers/<random id>      one build's; it goes with the last of its containers
 
@@ -58,18 +58,18 @@ class Roster:
         self._writing = threading.Lock()
 
     def announce(self) -> str:
-        """The name for a container that is about to be made. Raises OSError."""
+        """Record and return a name for a container about to be made. Raises OSError."""
         name = f"fatwheel-{secrets.token_hex(16)}"
         self._left.add(name)
         self._write(name)
         return name
 
     def made(self, name: str, container: str) -> None:
-        """Put down the id that the engine gave to a container. Raises OSError."""
+        """Record the id that the engine gave to a container. Raises OSError."""
         self._write(f"{name} {container}")
 
     def ended(self, name: str) -> None:
-        """The container is not there any more."""
+        """Record that the container is gone."""
         self._left.discard(name)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def enrolled(build: str, work: Path, endpoint: str) -> Iterator[Roster]:
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as stream:
             stream.write(json.dumps(head) + "\n")
     except OSError as error:
-        doing = "write down which containers are this build's"
+        doing = "record which containers belong to this build"
         raise disk_error(error, doing, folder, f"{VARIABLE}=FOLDER") from error
     roster = Roster(path, {BUILD: build, CACHE: str(cache_folder()), HOST: this_host()})
     try:
@@ -141,7 +141,7 @@ def read_rosters(cache: Path, endpoint: str) -> list[Enrolled]:
 
 
 def _read(path: Path, cache: Path, endpoint: str) -> Enrolled | None:
-    """A roster, unless it is none, or of builds elsewhere."""
+    """Read a roster; None if it is invalid, or belongs to builds elsewhere."""
     if not _ROSTER.fullmatch(path.name) or path.is_symlink() or not path.is_file():
         return None
     try:
@@ -162,7 +162,7 @@ def _read(path: Path, cache: Path, endpoint: str) -> Enrolled | None:
 
 
 def _is_gone(work: Path) -> bool:
-    """Whether no living build holds the folder; what cannot be known is not gone."""
+    """Whether no running build holds the folder; False if that cannot be determined."""
     try:
         return not work.is_symlink() and is_abandoned(work)
     except OSError:
@@ -170,7 +170,7 @@ def _is_gone(work: Path) -> bool:
 
 
 def this_host() -> str:
-    """What tells this machine from others, whatever their names."""
+    """Identifies this machine, even among others of the same name."""
     return hashlib.sha256(f"{socket.gethostname()} {_machine()}".encode()).hexdigest()[:16]
 
 
@@ -216,11 +216,12 @@ class Leftovers:
             return ""
         ids = " ".join(name[:12] for name in self.unknown[:_SHOWN])
         count = len(self.unknown)
-        said = "1 container says it is" if count == 1 else f"{count} containers say they are"
-        it = "it" if count == 1 else "them"
+        said = "1 container claims to be" if count == 1 else f"{count} containers claim to be"
+        it, it_is = ("it", "it was") if count == 1 else ("them", "they were")
         return (
-            f"{said} of a build of this cache, and no build wrote {it} down: left alone; if nobody "
-            f"needs {it}: docker rm --force --volumes {ids}"
+            f"{said} part of a build that uses this cache, but no build recorded {it}, so "
+            f"{it_is} left "
+            f"alone; if nobody needs {it}: docker rm --force --volumes {ids}"
         )
 
 
@@ -248,12 +249,12 @@ def reap(engine: DockerEngine, cache: Path) -> Leftovers:
 
 
 def _claims(labels: Mapping[str, Any], cache: Path) -> bool:
-    """Whether a container says that it is of this machine and cache."""
+    """Whether a container's labels name this machine and cache."""
     return labels.get(CACHE) == str(cache) and labels.get(HOST) == this_host()
 
 
 def _remove(engine: DockerEngine, container: str) -> bool:
-    """Whether this removed it, or it is not there any more."""
+    """Remove a container; True if it is gone."""
     try:
         engine.api.remove_container(container, force=True, v=True)
     except docker_errors.NotFound:

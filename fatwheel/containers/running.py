@@ -1,4 +1,4 @@
-"""What a container writes: whole lines to those who wait for them, the rest into a log.
+"""Runs one container: its input, its output as lines and as a log, its memory and how it ended.
 
 Containers run compilers of other people: lines may be cut, endless, or no text at all.
 """
@@ -52,7 +52,7 @@ class Lines:
         self._add(begun)
 
     def end(self) -> None:
-        """Nothing follows: its writer was killed if it was in the middle of a line."""
+        """End of the stream; an unfinished line means that its writer was killed."""
         if self._line:
             self._rest(bytes(self._line[:_WIDTH]) + b"\n")
 
@@ -97,7 +97,7 @@ class Log:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """The last lines that say something, fit for a terminal."""
+        """The last lines that are not empty, made safe for a terminal."""
         lines = (line.decode("utf-8", "replace").rstrip() for line in (*self._tail, self._open))
         return tuple(clean(line) for line in lines if line)
 
@@ -359,7 +359,7 @@ class Container:
                 self._memory = _in_use(sample)
 
     def _watch_disk(self) -> None:
-        """End it before it fills a disk of this machine, where it may run on and on."""
+        """End it before it fills a disk of this machine."""
         places = [mount.source for mount in self.spec.mounts if mount.writable]
         while not self._end.removed.wait(_LOOK_EVERY):
             for place in places:
@@ -430,20 +430,23 @@ class _End:
         return False
 
     def lost(self, purpose: str) -> EngineError:
-        """The error for a container of which nothing is known any more."""
+        """The error for a container whose state is unknown."""
         return EngineError(
-            f"cannot follow the container for {purpose}: the engine went away",
+            f"lost the container for {purpose}: the connection to the engine was lost",
             where=self._endpoint,
             details=[clean(str(self._error))] if self._error is not None else [],
-            hint="see that it runs, and run the same command again: what was finished is kept",
+            hint=(
+                "make sure the engine is running, and run the same command again: finished work "
+                "is kept"
+            ),
         )
 
 
 def _full(purpose: str, place: str, free: int) -> StoreError:
     return StoreError(
-        f"the container for {purpose} was ended before it filled the disk: {size(free)} are left",
+        f"the container for {purpose} was stopped before it filled the disk: {size(free)} left",
         where=place,
-        hint=f"make room: {size(_FLOOR)} must stay free; or name a folder on another disk: "
+        hint=f"free some space: {size(_FLOOR)} must stay free; or use a folder on another disk: "
         "FATWHEEL_CACHE=FOLDER",
     )
 

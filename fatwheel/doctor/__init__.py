@@ -1,1 +1,1 @@
-"""Whether a workstation can build, what to do where it cannot, and doing what needs no rights."""
+"""Checks whether this machine can build, says how to fix what is missing, and sets it up."""

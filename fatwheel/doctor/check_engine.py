@@ -71,12 +71,12 @@ def _start(facts: Facts) -> tuple[Fix, ...]:
     if facts.host.system == WINDOWS:
         return (
             Fix("start Docker Desktop, or the engine's service:", "sc.exe start docker", True),
-            Fix("is there none yet: docs/windows.md installs one"),
+            Fix("if none is installed: see docs/windows.md"),
         )
     return (
         Fix("start it", "sudo systemctl start docker", administrator=True),
-        Fix("is there none yet (Debian, Ubuntu)", "sudo apt-get install docker.io", True),
-        Fix("is it elsewhere", "export DOCKER_HOST=unix:///path/to/docker.sock"),
+        Fix("if none is installed (Debian, Ubuntu)", "sudo apt-get install docker.io", True),
+        Fix("if it is elsewhere", "export DOCKER_HOST=unix:///path/to/docker.sock"),
     )
 
 
@@ -121,7 +121,7 @@ def check_kind(facts: Facts, engine: EngineView) -> Finding:
 def _switch(facts: Facts, wanted: str) -> tuple[Fix, ...]:
     if facts.host.system != WINDOWS:
         if wanted == "linux":
-            return (Fix("name an engine with Linux containers", "docker context ls"),)
+            return (Fix("use an engine with Linux containers", "docker context ls"),)
         return (
             Fix(
                 "only a Windows host runs Windows containers: use one, or a toolchain for Linux",
@@ -191,7 +191,7 @@ def check_container_disk(facts: Facts, engine: EngineView) -> Finding:
         return CONTAINER_DISK.warning(f"not known; {known}", why, *fix)
     if file.misspelt:
         found = f'{file.path} says "storage-opt", which has no effect'
-        return CONTAINER_DISK.wrong(found, f"it is spelt storage-opts; {why}", *fix)
+        return CONTAINER_DISK.wrong(found, f"the correct name is storage-opts; {why}", *fix)
     size = _configured_size(file)
     if size is None and _major(engine.facts.version) >= _ROOMY_SINCE:
         return CONTAINER_DISK.ok("127 GB, as this engine does by itself")
@@ -237,17 +237,17 @@ def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
             return IMAGE_DISK.ok(need)
         return IMAGE_DISK.warning(
             f"{need}; what is free {where} cannot be seen from here",
-            "an image that does not fit fails in the middle",
+            "if an image does not fit, building it fails halfway",
             Fix("look there", "docker system df"),
         )
     found = f"{text.size(engine.free)} free {where}; {need}"
     if engine.free < needed:
         return IMAGE_DISK.wrong(
             found,
-            "an image that does not fit fails in the middle",
-            Fix("see what is in the way", "docker system df"),
-            Fix("remove images that nothing uses", "docker image prune"),
-            Fix('or say "data-root": "FOLDER" in daemon.json', restart_command(facts), True),
+            "if an image does not fit, building it fails halfway",
+            Fix("see what takes up the space", "docker system df"),
+            Fix("remove unused images", "docker image prune"),
+            Fix('or set "data-root": "FOLDER" in daemon.json', restart_command(facts), True),
         )
     return IMAGE_DISK.ok(found)
 
@@ -264,7 +264,7 @@ def _image_need(facts: Facts) -> int:
 def check_limits(facts: Facts, engine: EngineView) -> Finding:
     """What the engine's kernel can hold containers to."""
     if engine.facts.os == "windows":
-        return LIMITS.ok("memory and processors, as Windows always does")
+        return LIMITS.ok("memory and processors, as always on Windows")
     limits = engine.facts.limits
     missing = sorted({"memory", "swap", "cpus", "pids"} - limits)
     if not missing:
@@ -276,12 +276,17 @@ def check_limits(facts: Facts, engine: EngineView) -> Finding:
         "sudo update-grub",
         administrator=True,
     )
-    newer = Fix("or use a system with control groups of version 2, as all since 2022 have")
+    newer = Fix("or use a system with cgroups version 2, as all since 2022 have")
     if "memory" in missing:
         return LIMITS.wrong(
-            found, "a compiler that takes too much would take the machine with it", kernel, newer
+            found,
+            "a compiler that uses too much memory could bring down the machine",
+            kernel,
+            newer,
         )
-    return LIMITS.warning(found, "what takes too much may slow everything else down", kernel, newer)
+    return LIMITS.warning(
+        found, "a build that uses too much may slow everything else down", kernel, newer
+    )
 
 
 def check_mounts(facts: Facts, engine: EngineView) -> Finding:
@@ -289,16 +294,16 @@ def check_mounts(facts: Facts, engine: EngineView) -> Finding:
     cache = facts.cache
     if not engine.local:
         return MOUNTS.warning(
-            f"the engine is elsewhere: {engine.endpoint}",
+            f"the engine is on another machine: {engine.endpoint}",
             "it must see this machine's folders under the same paths",
             Fix("use an engine of this machine", "docker context use default"),
         )
     if not isinstance(cache, CacheFacts):
-        return MOUNTS.skipped("the cache's folder does not answer")
+        return MOUNTS.skipped("the cache folder does not respond")
     if engine.facts.selinux:
         return MOUNTS.warning(
-            "SELinux labels decide",
-            "containers are refused folders that are not labelled for them",
+            "SELinux is enforcing",
+            "containers cannot access folders that are not labelled for them",
             Fix(
                 "label the cache's folder",
                 f"sudo chcon -Rt container_file_t '{cache.folder}'",
@@ -308,7 +313,7 @@ def check_mounts(facts: Facts, engine: EngineView) -> Finding:
     if engine.desktop and facts.host.system != WINDOWS and not cache.in_home:
         return MOUNTS.warning(
             f"{cache.folder} is outside of your home",
-            "Docker Desktop shares what it was told to share",
+            "Docker Desktop shares only folders listed in its settings",
             Fix(f"Docker Desktop: Settings, Resources, File sharing: add {cache.folder}"),
         )
     if facts.host.system == WINDOWS and engine.facts.os == "windows" and cache.in_home:
@@ -317,14 +322,14 @@ def check_mounts(facts: Facts, engine: EngineView) -> Finding:
 
 
 def _check_profile(cache: CacheFacts) -> Finding:
-    """Under process isolation a container's accounts are strangers to the host's files."""
+    """Under process isolation, accounts in a container have no access to the user's profile."""
     short = PurePath(cache.folder).drive or "C:"
     return MOUNTS.warning(
         f"{cache.folder} is in your profile",
-        "containers' accounts have no access there",
+        "accounts in containers have no access there",
         Fix("make a folder for it", rf"mkdir {short}\fw"),
         Fix("let containers in", rf'icacls.exe {short}\fw /grant "*S-1-5-11:(OI)(CI)M"'),
-        Fix("name it, then open a new prompt", rf"setx FATWHEEL_CACHE {short}\fw"),
+        Fix("set it as the cache, then open a new prompt", rf"setx FATWHEEL_CACHE {short}\fw"),
     )
 
 

@@ -31,7 +31,7 @@ def check_pins(facts: Facts) -> Finding:
     shown = ", ".join(names[:_NAMES])
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     lock = Fix("fill them in, from the indexes", f"invoke lock --toolchain {toolchain.name}")
-    why = "what is not pinned is never used"
+    why = "files that are not pinned are never used"
     needed = {file.filename for file in needs.files_for(toolchain, facts.python)}
     found = f"{len(names)} without size, sha256 or digest: {shown}{more}"
     if bases or needed & {*open_files}:
@@ -42,7 +42,7 @@ def check_pins(facts: Facts) -> Finding:
 def check_files(facts: Facts) -> Finding:
     stock = facts.stock
     if isinstance(stock, Silence):
-        return FILES.wrong(stock.reason, "a disk that does not answer cannot be built on")
+        return FILES.wrong(stock.reason, "builds cannot use a disk that does not respond")
     if facts.images_made:
         return FILES.ok("in the images")
     total = text.size(stock.present + stock.missing)
@@ -78,7 +78,7 @@ def check_compiler(facts: Facts) -> Finding:
 
 
 def check_pythons(facts: Facts) -> Finding:
-    """The one that is built for must be here; the others are only told."""
+    """The Python to build for must be here; the others are only reported."""
     pythons = facts.pythons
     if pythons is None:
         return PYTHONS.skipped(_IN_IMAGES)
@@ -113,29 +113,29 @@ def _package(facts: Facts, debian: str, fedora: str) -> Fix:
 
 
 def _containers() -> Fix:
-    return Fix("or let it run in containers", "invoke doctor --engine docker")
+    return Fix("or run it in containers", "invoke doctor --engine docker")
 
 
 # -- GPU -----------------------------------------------------------------------------------------
 
 
 def check_gpu(facts: Facts) -> Finding:
-    """No build needs one; a driver too old for what is built is worth a warning."""
+    """Builds need no GPU; a driver too old for the wheels is a warning."""
     gpu = facts.gpu
     if isinstance(gpu, Silence):
         return GPU.warning(
-            gpu.reason, "the driver hangs; wheels cannot be tried here", _driver(facts)
+            gpu.reason, "the driver hangs; wheels cannot be tested here", _driver(facts)
         )
     if gpu.trouble:
-        return GPU.warning(gpu.trouble, "wheels cannot be tried here", _driver(facts))
+        return GPU.warning(gpu.trouble, "wheels cannot be tested here", _driver(facts))
     if not gpu.driver:
         if gpu.cards:
             return GPU.warning(
                 f"{text.count(gpu.cards, 'NVIDIA GPU')}, no driver",
-                "wheels cannot be tried here",
+                "wheels cannot be tested here",
                 _driver(facts),
             )
-        return GPU.skipped("none here, and builds need none")
+        return GPU.skipped("none here; builds do not need one")
     return _check_driver(facts, gpu)
 
 

@@ -58,7 +58,7 @@ def check_machine(facts: Facts) -> Finding:
         return MACHINE.wrong(
             found,
             f"{facts.toolchain.name} runs on {wanted} where there is no container around it",
-            Fix("let it run in containers", "invoke doctor --engine docker"),
+            Fix("run it in containers", "invoke doctor --engine docker"),
         )
     return _check_wheels(facts, found)
 
@@ -89,7 +89,7 @@ def check_clock(facts: Facts) -> Finding:
         others["the container engine"] = engine.clock
     windows = facts.host.system == WINDOWS
     fix = Fix(
-        "set the clock, and let it be set from the network",
+        "set the clock, and synchronize it over the network",
         "w32tm /resync" if windows else "timedatectl set-ntp true",
         administrator=True,
     )
@@ -104,7 +104,7 @@ def check_clock(facts: Facts) -> Finding:
         )
         return CLOCK.warning(", ".join(words), why, fix)
     if not others:
-        return CLOCK.ok("plausible; nobody to compare it with")
+        return CLOCK.ok("plausible; nothing to compare it with")
     return CLOCK.ok(f"the same as that of {' and '.join(others)}")
 
 
@@ -152,7 +152,7 @@ def _more_memory(facts: Facts) -> str:
 def check_cache(facts: Facts) -> Finding:
     cache = facts.cache
     if isinstance(cache, Silence):
-        return CACHE.wrong(cache.reason, "a disk that does not answer cannot be built on")
+        return CACHE.wrong(cache.reason, "builds cannot use a disk that does not respond")
     found = f"{cache.folder} ({cache.filesystem or 'file system unknown'})"
     if not cache.exists:
         found += ", not made yet"
@@ -161,7 +161,7 @@ def check_cache(facts: Facts) -> Finding:
         return CACHE.wrong(f"{cache.folder}: {cache.mistake}", "everything is kept there", other)
     if not cache.runs_programs and facts.engine != DOCKER:
         return CACHE.wrong(
-            f"{found}, mounted noexec", "the compilers that lie there must be able to run", other
+            f"{found}, mounted noexec", "compilers are stored there and must be executable", other
         )
     if cache.filesystem.lower() in _SHARED or cache.folder.startswith("\\\\"):
         return CACHE.warning(
@@ -184,11 +184,11 @@ def check_cache_disk(facts: Facts) -> Finding:
     """Room for what is missing and what becomes of it, and for some compiling."""
     cache, stock = facts.cache, facts.stock
     if isinstance(cache, Silence):
-        return CACHE_DISK.skipped("the cache's folder does not answer")
+        return CACHE_DISK.skipped("the cache folder does not respond")
     if facts.images_made:
         stock = Stock(present=0, missing=0)
     if isinstance(stock, Silence):
-        return CACHE_DISK.wrong(stock.reason, "a disk that does not answer cannot be built on")
+        return CACHE_DISK.wrong(stock.reason, "builds cannot use a disk that does not respond")
     needed = _cache_need(facts, stock)
     need = f"about {text.size(needed)} needed" if needed else "nothing more to fetch"
     found = f"{text.size(cache.free)} free, {need}"
@@ -197,13 +197,13 @@ def check_cache_disk(facts: Facts) -> Finding:
             found,
             "the toolchain's files would not fit",
             Fix("see what the cache holds", "invoke cache"),
-            Fix("or name a folder on another disk", _name_cache(facts)),
+            Fix("or use a folder on another disk", _name_cache(facts)),
         )
     if cache.free < needed + _STORE:
         return CACHE_DISK.warning(
             found,
-            f"little is left for what is compiled: {text.size(_STORE)} are good to have",
-            Fix("or name a folder on another disk", _name_cache(facts)),
+            f"little is left for what is compiled: {text.size(_STORE)} are recommended",
+            Fix("or use a folder on another disk", _name_cache(facts)),
         )
     return CACHE_DISK.ok(found)
 
@@ -258,7 +258,7 @@ def check_proxy(facts: Facts) -> Finding:
     proxies = facts.proxies
     if isinstance(proxies, Silence):
         return PROXY.warning(
-            proxies.reason, "pip did not say its proxy", Fix("try it", "python -m pip config list")
+            proxies.reason, "pip's proxy is unknown", Fix("try it", "python -m pip config list")
         )
     variables = dict(proxies.variables)
     ways = [f"{name}={value}" for name, value in variables.items()]
@@ -309,7 +309,7 @@ def restart_command(facts: Facts) -> str:
 
 def check_index(facts: Facts) -> Finding:
     index = facts.index
-    look = Fix("look at what pip is told", "python -m pip config list")
+    look = Fix("check pip's configuration", "python -m pip config list")
     offline = "the toolchain's files come from there"
     if isinstance(index, Silence):
         return INDEX.wrong(index.reason, offline, look)
@@ -325,7 +325,7 @@ def check_index(facts: Facts) -> Finding:
             f"no {index.asked}; {'; '.join(bad)}",
             offline,
             look,
-            Fix("name an index that has it", "python -m pip config set global.index-url https://…"),
+            Fix("use an index that has it", "python -m pip config set global.index-url https://…"),
         )
     found = f"{', '.join(good)} answered in {text.duration(index.seconds)}"
     if bad:
@@ -338,7 +338,7 @@ def check_index(facts: Facts) -> Finding:
 def check_places(facts: Facts) -> Finding:
     """Hosts other than the index; those whose files are all here do not matter."""
     if not facts.places or facts.images_made:
-        return PLACES.skipped("no file that is missing comes from elsewhere than the index")
+        return PLACES.skipped("all missing files come from the index")
     bad = [place for place in facts.places if place.trouble]
     good = [place for place in facts.places if not place.trouble]
     answered = f"{', '.join(place.host for place in good)} answered" if good else ""

@@ -1,4 +1,4 @@
-"""Asks the container engine, and reads its configuration file. Changes nothing."""
+"""Queries the container engine and reads its configuration file. Changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOCAL = ("unix://", "npipe://", "http+unix://", "http+docker://localhost")
 
 
 def ask_engine() -> EngineView | EngineTrouble:
-    """What the engine says of itself, or why it cannot be reached."""
+    """The engine's facts, or why it cannot be reached."""
     try:
         engine = connect()
         with_images = _view(engine, engine.api.info(), engine.api.images())

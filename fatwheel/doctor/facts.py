@@ -1,4 +1,4 @@
-"""What a check says: a status, what was found, why it matters, and what to do."""
+"""The facts about a machine, and the result of a check: status, finding, reason and fixes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Silence:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What an expected failure said: the mistake, its place, and what to do."""
+    """An expected failure: what failed, where, and what to do."""
 
     what: str
     where: str = ""

@@ -1,4 +1,4 @@
-"""Gathers the facts about this workstation: asks everything at once, waits for nothing long."""
+"""Gathers the facts about this machine, all at once and with time limits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTr
 
 
 def python_for(toolchain: Toolchain) -> str:
-    """The Python that a build is for unless told otherwise: the running one, or the newest."""
+    """The default Python of a build: the running one, or else the newest."""
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     return running if running in toolchain.pythons else toolchain.pythons[-1]
 

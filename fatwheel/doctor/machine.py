@@ -1,4 +1,4 @@
-"""Asks this machine: system, disks, and what only Windows has. Changes nothing."""
+"""Queries this machine: system, disks, GPUs, compilers, Pythons and the cache. Changes nothing."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ else:
         raise OSError("no registry")
 
     def _firmware() -> bool:
-        raise OSError("not asked here")
+        raise OSError("not checked here")
 
 
 # -- asks NVIDIA's driver for its GPUs, through its own library (NVML) and no other program --------
@@ -326,8 +326,8 @@ def _bases(python: str, engine: EngineView) -> dict[str, str]:
     found = engine.images.get(named) or engine.images.get(f"{named}:latest")
     if found is None:
         raise EngineError(
-            f"the engine has no image {named}, which {VARIABLE} names",
-            hint="`docker image ls` lists those that it has",
+            f"image not found: {named}, which {VARIABLE} names",
+            hint="`docker image ls` lists the available images",
         )
     return {python: found}
 
@@ -344,7 +344,7 @@ def own_bases() -> frozenset[str]:
 
 
 def ask_compiler(toolchain: Toolchain) -> str | Trouble:
-    """The host compiler as one reads it, or why there is none."""
+    """The host compiler as text, or why there is none."""
     try:
         compiler = find_host_compiler(toolchain.cuda, toolchain.gcc)
     except FatwheelError as error:

@@ -1,4 +1,4 @@
-"""What a toolchain takes of a machine: files to fetch, disk for environments and for images.
+"""What a toolchain needs: files to download, disk space for environments and images.
 
 Sizes are bytes. Those of images are estimates on the safe side: what an installer makes is
 known only once it ran.

@@ -1,4 +1,4 @@
-"""Questions to a machine, all asked at once, none waited for longer than its time."""
+"""Queries the package index, other servers and the proxies, all at once and with time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says: all checks of a workstation, their summary, and what to do.
+"""Runs all checks of a machine and summarizes them: `invoke doctor`.
 
 The result's shape is fixed by `schema/doctor.schema.json`.
 """
@@ -84,5 +84,5 @@ def refusal(report: Report) -> ToolchainError:
     wrong = [finding.title for finding in report.findings if finding.status == WRONG]
     return ToolchainError(
         f"{report.toolchain} cannot be used here yet: {', '.join(wrong)}",
-        hint="what to do stands above; what needs no administrator, `invoke setup` does",
+        hint="see above for what to do; `invoke setup` does what needs no administrator",
     )

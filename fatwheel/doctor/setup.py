@@ -1,4 +1,5 @@
-"""Prepares a workstation as far as that needs no administrator, and says what is left to do.
+"""Prepares a machine as far as that needs no administrator, and lists what is left: `invoke
+setup`.
 
 What is left is what the doctor finds afterwards: there is no second list. Everything here may be
 run again at any time; what is there already stays.

@@ -1,1 +1,1 @@
-"""Finished wheels and libraries with other device code: thin ones, and several in one."""
+"""Edits the device code of finished wheels and libraries: thin and stitch."""

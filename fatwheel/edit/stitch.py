@@ -1,4 +1,4 @@
-"""One wheel with the device code of several: `invoke stitch`.
+"""Combines the device code of several wheels in one: `invoke stitch`.
 
 The wheels must be builds of one and the same wheel for different architectures. What tells them
 apart, other than that, is refused by name, with StitchError; device code that cannot be edited,
@@ -57,7 +57,7 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
         _check_same_build(first, other)
     _check_same_files(wheels)
     if not any(entries for file in first.files.values() for entries in file.containers):
-        raise FormatError("there is no device code in it", where=str(first.path))
+        raise FormatError("it has no device code", where=str(first.path))
     changes = {stem: _united(stem, wheels) for stem in first.files}
     notes = [note for wheel in wheels for note in wheel.notes]
     notes += [note for stem in first.files for note in _host_notes(stem, wheels)]
@@ -75,11 +75,11 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
 
 
 def _origin_notes(wheels: Sequence[Surveyed], origin: Origin | None) -> list[str]:
-    """That not all can be told any more of how the wheels were built."""
+    """A note if records of how the wheels were built were dropped."""
     locked = any(wheel.origin and wheel.origin.lock for wheel in wheels)
     if not locked or (origin and origin.lock):
         return []
-    return ["what it was built from is told no more: the wheels were not built from the same lock"]
+    return ["its build records were dropped: the wheels were not built from the same lock"]
 
 
 def _check_different(paths: Sequence[Path]) -> None:
@@ -197,7 +197,7 @@ def _host_notes(stem: str, wheels: Sequence[Surveyed]) -> list[str]:
         return []
     return [
         f"{wheels[0].files[stem].name}: the host code is that of {wheels[0].path.name}; "
-        f"in {', '.join(differing)} it is not quite the same"
+        f"in {', '.join(differing)} it differs slightly"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The architectures in a wheel's version, as its bytes have them.
+"""Reads what must be known of a wheel, library or object before its device code is edited.
 
 The local version of a wheel says which architectures are in it (`wheels.name.version_label`):
 `sm80` for cubins, `sm89.ptx` for cubins and PTX of one architecture, and here also `ptx80` for
@@ -158,7 +158,7 @@ def survey_wheel(path: Path) -> Surveyed:
 def _oddities(wheel: Wheel, lost: str) -> Iterator[str]:
     """lost: why not all can be kept that it tells of its build."""
     if lost:
-        yield f"{wheel.path.name}: what it was built from is told no more: {lost}"
+        yield f"{wheel.path.name}: its build records were dropped: {lost}"
     contradiction = tags_contradiction(wheel)
     if contradiction:
         yield f"{wheel.path.name}: {contradiction.what}, as before: " + "; ".join(
@@ -215,7 +215,7 @@ def _by_stem(wheel: Wheel) -> dict[str, str]:
     for member in wheel.members:
         other = found.setdefault(_stem(member.name, wheel.dist_info), member.name)
         if other != member.name:
-            raise FormatError(f"it is taken for the same file as {other}", where=member.name)
+            raise FormatError(f"it counts as the same file as {other}", where=member.name)
     return found
 
 

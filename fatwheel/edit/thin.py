@@ -37,7 +37,7 @@ from .union import title_of
 
 
 def thin(path: Path, selection: Selection, out_dir: Path) -> Edited:
-    """A wheel, library or object, whatever it is, with what `selection` says."""
+    """Thin a wheel, library or object to what `selection` keeps."""
     make = thin_wheel if is_wheel(path) else thin_file
     return make(path, selection, out_dir)
 
@@ -58,7 +58,7 @@ def thin_file(path: Path, selection: Selection, out_dir: Path) -> Edited:
     """A library, object or fatbin with less device code, under the same name in `out_dir`."""
     file = survey_file(path)
     if file.binary.format == "cubin":
-        raise FormatError("a cubin is one image: there is nothing to choose from", where=str(path))
+        raise FormatError("a cubin is a single image: there is nothing to select", where=str(path))
     notes = _check(str(path), [file], selection)
     change = _thinned(file, selection)
     return write_file(path, change, out_dir, notes)
@@ -98,7 +98,7 @@ def _described(containers: Iterable[_Container]) -> Iterator[str]:
     for container in containers:
         groups.setdefault((container.file.name, container.images()), []).append(container)
     for (_, images), (first, *others) in groups.items():
-        more = f"; {len(others)} more are like it" if others else ""
+        more = f"; so do {len(others)} more" if others else ""
         yield f"{first.title()} has {images}{more}"
 
 
@@ -106,7 +106,7 @@ def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> lis
     """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
     containers = list(_code(files))
     if not containers:
-        raise FormatError("there is no device code in it", where=where)
+        raise FormatError("it has no device code", where=where)
     unserved = {gpu: _unserved(gpu, containers) for gpu in selection.gpus}
     _check_gpus(where, unserved, containers)
     if not selection.partial:
@@ -147,7 +147,7 @@ def _check_gpus(
         raise StitchError(
             f"nothing in it runs on GPUs of compute capability {gpus}",
             where=where,
-            hint=f"it holds {', '.join(images)}; `invoke inspect` tells which GPUs those serve",
+            hint=f"it holds {', '.join(images)}; `invoke inspect` shows which GPUs can run them",
         )
 
 
@@ -165,6 +165,8 @@ def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> N
             f"{containers} would be left with nothing that runs on these GPUs",
             where=where,
             details=shorten(_described(left)),
-            hint="name GPUs that they serve, too (`invoke inspect` tells which), or do without "
-            "those kernels: --partial",
+            hint=(
+                "also name GPUs that they support (`invoke inspect` shows which), or drop those "
+                "kernels: --partial"
+            ),
         )

@@ -1,1 +1,1 @@
-"""Where shards run."""
+"""Engines: where the shards of a build run."""

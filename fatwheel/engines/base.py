@@ -1,4 +1,4 @@
-"""How much of a machine each worker of a build may have.
+"""What every engine offers, and how a machine is divided among the workers of a build.
 
 Workers share the build's memory and slots: jobs are admitted one by one, over all workers
 (`engines.schedule`). Where a worker is a container it has a hard limit too. All limits of the
@@ -26,7 +26,7 @@ _BASE = 256 << 20  # bytes
 
 
 def gib(size: int) -> str:
-    """Bytes as messages about limits say them: `6.7 GiB`."""
+    """Bytes as shown in messages about limits: `6.7 GiB`."""
     return f"{size / 2**30:.1f} GiB"
 
 

@@ -1,4 +1,4 @@
-"""What workers and containers say, checked before anything is made of it.
+"""Messages from and to workers and containers; everything received is validated.
 
 Every line from there is parsed here and nowhere else. Strangers' builds run beside what writes
 them, so anything may come: what is not exactly what our own code would have said is an EngineError.
@@ -68,7 +68,7 @@ class SaidLine(_Line):
 
 
 class MadeLine(_Line):
-    """A job is made, of a worker's jobs; entries are what it put into a branch of the store."""
+    """A job is done; entries lists what it put into a branch of the store."""
 
     id: int
     outcome: Literal["made"]
@@ -91,7 +91,7 @@ class KilledLine(_Line):
 
 
 class FailedLine(_Line):
-    """A job failed, or all that a worker or a container was to do."""
+    """A job failed, or the whole task of a worker or container did."""
 
     id: int | None = None
     outcome: Literal["failed"]
@@ -131,7 +131,7 @@ class UnitLine(_Line):
 
 
 class AssembledLine(_Line):
-    """Upstream's wheel, by its name among what came in."""
+    """The upstream wheel, by its name in the incoming folder."""
 
     outcome: Literal["made"]
     wheel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl$")]
@@ -149,7 +149,7 @@ _ASSEMBLE: TypeAdapter[AssembledLine | KilledLine | FailedLine] = TypeAdapter(
 
 
 def worker_line(line: str) -> WorkerLine:
-    """What a shard's worker says. Raises EngineError."""
+    """Parse a line from a shard's worker. Raises EngineError."""
     found = _parsed(_WORKER, line)
     if isinstance(found, SaidLine):
         return SaidLine(said=clean(found.said[:_SAID]))
@@ -157,12 +157,12 @@ def worker_line(line: str) -> WorkerLine:
 
 
 def capture_line(line: str) -> CapturedLine | KilledLine | FailedLine:
-    """How capture ended. Raises EngineError."""
+    """Parse the result of capture. Raises EngineError."""
     return _parsed(_CAPTURE, line)
 
 
 def assemble_line(line: str) -> AssembledLine | KilledLine | FailedLine:
-    """How assembling ended. Raises EngineError."""
+    """Parse the result of assembling. Raises EngineError."""
     return _parsed(_ASSEMBLE, line)
 
 
@@ -180,7 +180,7 @@ def _one_line(words: str) -> str:
 
 
 def _is_slim(found: Any) -> bool:
-    """Whether no object in a value has more keys than ours have."""
+    """Whether no object in a value has more keys than valid messages have."""
     parts = [found]
     while parts:
         part = parts.pop()
@@ -194,12 +194,14 @@ def _is_slim(found: Any) -> bool:
 
 
 def nonsense(line: str) -> EngineError:
-    """The error for a line that our own code does not write."""
+    """The error for an invalid message."""
     return EngineError(
-        "the container says what none of ours says",
+        "the container sent an invalid message",
         details=[clean(line[:_SHOWN])],
-        hint="code of the project ran beside it: does that write to file descriptors it was not "
-        "given?",
+        hint=(
+            "code of the project ran in the same container: does it write to file descriptors "
+            "that are not its own?"
+        ),
     )
 
 
@@ -216,7 +218,7 @@ def checked_lookup(
         _check_unit(unit)
     jobs = tuple(_checked_job(job, known, fronts) for job in line.lookup.pending)
     if len({(job.unit, job.front and job.front.virtual) for job in jobs}) != len(jobs):
-        raise nonsense("one job twice")
+        raise nonsense("the same job twice")
     slices = sum(unit.kind == "cuda" for unit in units) * sum(len(one.codes) for one in fronts)
     lacking = sum(len(job.front.codes) for job in jobs if job.front)
     names = {unit.name for unit in units}
@@ -234,9 +236,9 @@ def _check_unit(unit: Unit) -> None:
 
 
 def _checked_job(job: Job, known: set[Unit], fronts: Sequence[Front]) -> Job:
-    """A job of these units and fronts; what it costs is for this machine to say."""
+    """A job of these units and fronts; this machine estimates its cost."""
     if job.unit not in known:
-        raise nonsense(f"a job of {job.unit.name}, which is none of the units")
+        raise nonsense(f"a job of {job.unit.name}, which is not one of the units")
     if job.front is None:
         sound = job.unit.kind == "c++" and job.host
     else:
@@ -245,7 +247,7 @@ def _checked_job(job: Job, known: set[Unit], fronts: Sequence[Front]) -> Job:
         sound = job.unit.kind == "cuda" and bool(whole) and bool(codes)
         sound = sound and set(codes) <= set(whole[0]) and len(set(codes)) == len(codes)
     if not sound:
-        raise nonsense(f"a job that nobody asked for: {job.label}")
+        raise nonsense(f"a job that was not requested: {job.label}")
     return replace(job, memory=0, seconds=0)
 
 
@@ -278,7 +280,7 @@ _WAITING = 10_000  # reports that wait to be read: beyond that, what is only sai
 
 
 def nothing_to_collect(job: Job, entries: Sequence[Entry]) -> None:
-    """Of a worker that writes to the store itself."""
+    """For workers that write to the store themselves."""
 
 
 class Conversation:
@@ -314,11 +316,11 @@ class Conversation:
         self._error: FatwheelError | None = None
 
     def say(self, message: dict[str, Any]) -> None:
-        """Send one line; a worker that is gone is reported by whoever listens to it."""
+        """Send one line; if the worker is gone, its reader reports that."""
         self._send(json.dumps(message) + "\n")
 
     def start(self, job: Job) -> None:
-        """Give the worker a job; where it is gone already, report that."""
+        """Give the worker a job; report the worker as lost if it is gone."""
         with self._lock:
             self._count += 1
             number = self._count
@@ -361,7 +363,7 @@ class Conversation:
             self._reports.put(report)
 
     def broken(self, error: FatwheelError) -> None:
-        """No job of this worker will be done, now or later, for one reason."""
+        """Report all jobs of this worker as failed, for one reason."""
         with self._lock:
             self._error = error
             jobs, self._jobs = tuple(self._jobs.values()), {}
@@ -369,7 +371,7 @@ class Conversation:
             self._reports.put(JobBroken(job, error))
 
     def lost(self, reason: str, failure: type[FatwheelError] = OutOfMemoryError) -> None:
-        """Give back the jobs that no one will do, each once."""
+        """Give back the jobs that were not done, each once."""
         with self._lock:
             self._lost = (reason, failure)
             jobs, self._jobs = tuple(self._jobs.values()), {}

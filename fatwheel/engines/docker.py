@@ -1,4 +1,4 @@
-"""What the containers of a build are: one image, what they see of the host, their limits.
+"""The `docker` engine: capture, shards and assembly each run in a container.
 
 No Docker here: a plan shows the same specifications that the engine gets.
 """
@@ -184,7 +184,7 @@ def capture(site: Site, message: Message, limits: Limits) -> Captured:
 
 
 def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
-    """Have a container do one thing; the folder of what came in, and its answer."""
+    """Run one task in a container; returns the incoming folder and the answer."""
     incoming = site.incoming()
     answers: queue.Queue[str | None] = queue.Queue(maxsize=1)  # the first line is the answer
     container = site.container(purpose, incoming, limits, lambda line: _offer(answers, line))
@@ -208,7 +208,7 @@ def _made(
     purpose: str,
     limits: Limits,
 ) -> Line:
-    """What a container made, by its answer. Raises how it failed."""
+    """What a container made, by its answer. Raises its error if it failed."""
     try:
         line = parse(answer)
         failure = line.error if isinstance(line, FailedLine) else None
@@ -302,7 +302,7 @@ def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
 def _in_words(ending: Ending, limits: Limits) -> str:
     if ending.out_of_memory:
         return _too_much(limits)
-    words = f"its container ended with exit code {ending.code}"
+    words = f"its container exited with code {ending.code}"
     if ending.last_lines:
         words += ": " + " / ".join(line.strip() for line in ending.last_lines[-3:])
     return words
@@ -314,7 +314,7 @@ def _silent(
     if ending.out_of_memory:
         return _short_of_memory(purpose, limits)
     return EngineError(
-        f"the container ended without a word, with exit code {ending.code}",
+        f"the container ended without a result (exit code {ending.code})",
         where=purpose,
         details=ending.last_lines,
         hint=f"its log: {site.logs / log_name(purpose)}",
@@ -328,4 +328,4 @@ def _short_of_memory(purpose: str, limits: Limits) -> OutOfMemoryError:
 
 
 def _too_much(limits: Limits) -> str:
-    return f"its container used more than the {gib(limits.memory)} that it may have"
+    return f"its container exceeded its memory limit of {gib(limits.memory)}"

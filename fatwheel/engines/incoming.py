@@ -1,4 +1,4 @@
-"""What a container left in the one folder that it may write to, taken from there.
+"""Takes results from a container's incoming folder, the only one that it can write to.
 
 Strangers' builds ran in it, and compilers may still do. So whatever has a name there is opened
 from its folder's descriptor, one name after the other, and only if it is what it should be: no
@@ -59,7 +59,7 @@ class _Checked:
         if self._sha256 is not None:
             self._digest.update(data)
             if not data and self._digest.hexdigest() != self._sha256:
-                raise _refused(self._name, "it is not what its name says")
+                raise _refused(self._name, "its content does not match its name")
         return data
 
 
@@ -84,16 +84,17 @@ def _check(entries: Sequence[Entry], job: Job) -> None:
     passes = bool(job.front) + job.host
     most = {"slice": images, "abi": images, "text": passes, "seen": passes, "host": int(job.host)}
     if len(set(entries)) != len(entries) or len({entry[:2] for entry in entries}) != len(entries):
-        raise _refused("the list of what was made", "it names an entry twice")
+        raise _refused("the list of entries", "it names an entry twice")
     for kind, count in Counter(kind for kind, _, _ in entries).items():
         if count > most.get(kind, 0):
             raise _refused(
-                "the list of what was made",
-                f"{count} × {kind!r}, and the job can have made {most.get(kind, 0)}",
+                "the list of entries",
+                f"{count} entries of kind {kind!r}, but the job can make at most "
+                f"{most.get(kind, 0)}",
             )
     for _, key, sha256 in entries:
         if not (_SHA256.fullmatch(key) and _SHA256.fullmatch(sha256)):
-            raise _refused("the list of what was made", "it has a key or digest that is none")
+            raise _refused("the list of entries", "it has an invalid key or digest")
 
 
 def _take_text(folder: Path, key: str, sha256: str, store: Store) -> None:
@@ -107,13 +108,13 @@ def _take_text(folder: Path, key: str, sha256: str, store: Store) -> None:
     except FormatError as error:
         raise _refused("the record of a text", error.what) from error
     if not (isinstance(found, list) and found and _is_variant(found[0])):
-        raise _refused("the record of a text", "it is none")
+        raise _refused("the record of a text", "it is not a valid record")
     known = store.get_json("text", key)
     store.put_json("text", key, with_variant(found[0], known if isinstance(known, list) else []))
 
 
 def _is_variant(value: Any) -> bool:
-    """Whether this is what `Texts.record` writes of one text."""
+    """Whether this is a valid record of a text, as `Texts.record` writes it."""
     if not isinstance(value, dict) or set(value) != {"text", "archlist", "files"}:
         return False
     archs, files = value["archlist"], value["files"]
@@ -166,7 +167,7 @@ def take_folder(folder: Path, name: str, target: Path) -> bool:
     try:
         found = (folder / name).lstat()
         if not stat.S_ISDIR(found.st_mode) or getattr(found, "st_reparse_tag", False):
-            raise _refused(name, "it is no folder")
+            raise _refused(name, "it is not a folder")
         (folder / name).rename(target)
     except FileNotFoundError:
         return False
@@ -180,7 +181,7 @@ def _opened(folder: Path, names: Sequence[str], most: int) -> Iterator[BinaryIO]
     """A plain file below a container's folder."""
     shown = "/".join(names)
     if not all(_NAME.fullmatch(name) for name in names):
-        raise _refused(shown, "this is no name of ours")
+        raise _refused(shown, "it has an unexpected name")
     try:
         opened = open_below(folder, names)
     except OSError as error:
@@ -189,7 +190,11 @@ def _opened(folder: Path, names: Sequence[str], most: int) -> Iterator[BinaryIO]
     if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
         os.close(opened)
         plain = stat.S_ISREG(facts.st_mode)
-        why = f"it has {facts.st_size} bytes, more than {most}" if plain else "it is no file"
+        why = (
+            f"it has {facts.st_size} bytes, more than {most}"
+            if plain
+            else "it is not a regular file"
+        )
         raise _refused(shown, why)
     with os.fdopen(opened, "rb", buffering=0) as stream:
         yield stream
@@ -211,18 +216,18 @@ def _by_descriptors(folder: Path, names: Sequence[str]) -> int:
 
 
 def _by_paths(folder: Path, names: Sequence[str]) -> int:
-    """The same where the system opens nothing from a descriptor, which is Windows."""
+    """The same on Windows, which cannot open files relative to a descriptor."""
     place = folder
     for number, name in enumerate(names, 1):
         place = place / name
         found = place.lstat()
         kind = stat.S_ISREG if number == len(names) else stat.S_ISDIR
         if not kind(found.st_mode) or getattr(found, "st_reparse_tag", False):
-            raise OSError(0, "there is a link, or something else that is no file or folder", name)
+            raise OSError(0, "there is a link, or something that is not a file or folder", name)
     opened = os.open(place, _FILE)
     if not os.path.samestat(os.fstat(opened), found):
         os.close(opened)
-        raise OSError(0, "it became something else while it was opened", names[-1])
+        raise OSError(0, "it was replaced while it was opened", names[-1])
     return opened
 
 
@@ -231,7 +236,7 @@ open_below = _by_descriptors if os.open in os.supports_dir_fd else _by_paths
 
 def _refused(name: str, why: str) -> EngineError:
     return EngineError(
-        f"what the container left cannot be taken: {why}",
+        f"cannot accept what the container wrote: {why}",
         where=name,
-        hint="code of the project ran in the container: does it mean harm?",
+        hint="code of the project ran in the container: is it malicious?",
     )

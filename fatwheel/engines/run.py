@@ -1,4 +1,5 @@
-"""Runs the jobs of all shards on an engine: admits, watches, retries, collects what failed.
+"""Runs the jobs of all shards on an engine: starts, watches and retries them, and collects
+failures.
 
 One job's failure stops no other: what can be made is made and kept in the store. A shard's worker
 is opened for its first job and ended after its last one. A job that is to run alone gets a worker
@@ -60,7 +61,7 @@ class JobRun:
         self._workers: dict[str, Worker] = {}
 
     def run(self) -> None:
-        """Until every job is made or has failed; workers are ended however this returns."""
+        """Run until every job is done or has failed; workers are always ended."""
         try:
             while not self._scheduler.idle():
                 self._start_what_fits()
@@ -80,7 +81,7 @@ class JobRun:
             worker.start(job)
 
     def _fits(self, job: Job, need: int) -> bool:
-        """Whether a job has room in its shard's worker, or that may be opened."""
+        """Whether a job fits into its shard's worker, or that worker can be opened."""
         shard = self._shard_of[job]
         beside = [other for other in self._scheduler.running if self._shard_of[other] == shard]
         if not beside:
@@ -93,7 +94,7 @@ class JobRun:
         return {self._shard_of[job] for job in self._scheduler.running}
 
     def _open(self, shard: str, limits: Limits) -> Worker:
-        """A new worker for a shard, in the place of one that has nothing to do for now."""
+        """Open a worker for a shard, replacing one that is idle."""
         for idle in set(self._workers) - self._busy():
             if len(self._workers) < self._allotment.at_once:
                 break
@@ -107,7 +108,7 @@ class JobRun:
             worker.close()
 
     def _done_with(self, job: Job) -> None:
-        """A job is made or has failed for good: its worker ends if that was the last one."""
+        """Note that a job is done or has failed for good; end its worker after the last one."""
         shard = self._shard_of[job]
         self._left[shard].discard(job)
         if not self._left[shard] and shard in self._workers:
@@ -138,7 +139,7 @@ class JobRun:
         elif isinstance(report, JobKilled):
             reason = f"killed for memory at {gib(report.rss)}"
             if report.limit:
-                reason += f"; its container may have {gib(report.limit)}"
+                reason += f"; its container's limit is {gib(report.limit)}"
             self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)
@@ -160,7 +161,7 @@ class JobRun:
             return
         hint = "this unit needs more memory" if failure is OutOfMemoryError else None
         self._fail(
-            job, failure(f"it did not survive even alone: {reason}", where=job.label, hint=hint)
+            job, failure(f"it failed even when run alone: {reason}", where=job.label, hint=hint)
         )
 
     def _fail(self, job: Job, error: FatwheelError) -> None:

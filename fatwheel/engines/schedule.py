@@ -1,4 +1,4 @@
-"""Which job runs next, so that memory lasts and the whole ends early. No processes, no clock.
+"""Decides which job runs next, within memory limits, to finish early. No processes, no clock.
 
 The longest job that fits goes first: whatever is long and starts late would make the end late.
 A job fits if a slot is free and the estimates of all running jobs stay within the memory.
@@ -38,7 +38,7 @@ def _anywhere(job: Job, need: int) -> bool:
 
 @dataclass(frozen=True)
 class _Claim:
-    """A job and the bytes that it is taken to need."""
+    """A job and the memory in bytes that it is expected to need."""
 
     job: Job
     need: int
@@ -121,7 +121,7 @@ class Scheduler:
         self._end(job)
 
     def failed(self, job: Job) -> None:
-        """A running job ended with an error of its own, and will not be run again."""
+        """A running job failed with an error; it is not run again."""
         self._end(job)
 
     def killed_for_memory(self, job: Job, rss: int, limit: int = 0) -> bool:
@@ -179,7 +179,7 @@ class Scheduler:
         self._passers.pop(job, None)
 
     def _expect(self, unit: Unit, memory: int) -> None:
-        """Take the pending jobs of a unit to need at least this."""
+        """Expect the pending jobs of a unit to need at least this much memory."""
         raised = [
             _Claim(claim.job, max(claim.need, memory)) if claim.job.unit == unit else claim
             for claim in self._queue

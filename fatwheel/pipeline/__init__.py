@@ -1,1 +1,1 @@
-"""The steps of a build in their order; also rebuilding, previews and proofs."""
+"""The steps of a build in their order; also rebuild, preview and prove."""

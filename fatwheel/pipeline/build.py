@@ -1,4 +1,4 @@
-"""The one place where the steps of a build are put in order:
+"""Runs the steps of a build in their order:
 
 resolve → toolchain → source → capture → plan → compile → assemble → pack → check.
 """
@@ -62,7 +62,7 @@ _NO_HOST = Host("", "", "")  # of a lock before the host is known, which `identi
 
 @dataclass(frozen=True)
 class Effort:
-    """How wheels are made, which decides nothing about them; None means the default.
+    """How wheels are made, without effect on their content; None means the default.
 
     memory is in bytes; out: the folder for wheels.
     """
@@ -138,7 +138,7 @@ def build(request: BuildRequest, emit: Emit, agree: Agree = refuse) -> list[Whee
 
 
 def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
-    """What a request is for; with --locked, all that it leaves open is as in the lock.
+    """The targets of a request; with --locked, options left out are taken from the lock.
 
     Raises LockError where the recipe or the toolchain is not what the lock says.
     """
@@ -163,7 +163,7 @@ def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
 
 
 def _given(option: str | None, default: str) -> str:
-    """An option that was left out has a default; an empty one is a mistake, told later."""
+    """Whether an option was given; an empty one counts, and is refused later."""
     return default if option is None else option
 
 
@@ -201,7 +201,7 @@ def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Ed
     for folder in {Path(wheel.path).parent for wheel in wheels} if signer else ():
         if gap := gap_of(folder):
             raise UsageError(
-                f"thin wheels are not signed where others can exchange them: {gap.who} can write "
+                f"thin wheels are not signed where others could replace them: {gap.who} can write "
                 f"to {gap.folder}",
                 where="--split --sign",
                 hint=gap.mend or "name a folder of your own: --out FOLDER",
@@ -226,7 +226,7 @@ def _split_wheel(wheel: WheelMade, emit: Emit) -> Iterator[Edited]:
 
 
 def check_front(mode: str) -> None:
-    """Raise UsageError for what `--front` does not know."""
+    """Raise UsageError for an unknown `--front` mode."""
     if mode not in FRONTS:
         raise UsageError(
             f"{mode!r} is not a valid choice", where="--front", hint=f"valid: {', '.join(FRONTS)}"
@@ -261,7 +261,7 @@ def _build_target(
     internal = {"engine": engine, **packer()}
     files = write_beside(made.path, premises.materials, internal, signer, made.sha256)
     remember(lock_bytes(lock_of(target, facts.host)), made.path.name)
-    emit(Note(f"{len(files)} files beside the wheel say what it is made of"))
+    emit(Note(f"{len(files)} files beside the wheel describe what it is made of"))
     result = WheelMade(
         path=str(made.path),
         size=made.path.stat().st_size,
@@ -276,7 +276,7 @@ def _build_target(
 
 
 def _any_host(host: Host) -> None:
-    """Nothing is locked: whatever compiler is here will do."""
+    """Accept any compiler: without --locked, none is prescribed."""
 
 
 def packer() -> dict[str, str]:
@@ -332,7 +332,7 @@ def _means(effort: Effort, target: Target, premises: Premises) -> Means:
 def _from_store(
     making: Making, premises: Premises, engine: str, out: Path, emit: Emit
 ) -> Made | None:
-    """The finished wheel, where these very inputs made it before."""
+    """The finished wheel from the store, if the same inputs made one before."""
     store = open_store()
     key = _wheel_key(making, premises)
     facts, sha256 = _facts_of(store.get_json("built", key)), store.digest("wheel", key)
@@ -356,7 +356,7 @@ def _from_store(
 
 
 def _facts_of(found: Any) -> _Facts | None:
-    """What the store has of a wheel; None where it is something else."""
+    """The facts that the store has about a wheel; None if they are invalid."""
     match found:
         case {
             "file": str(file), "units": int(units), "slices": int(slices),
@@ -417,7 +417,7 @@ def _wheel_key(making: Making, premises: Premises) -> str:
 
 
 def _tell_of_others(emit: Emit) -> None:
-    """Say who else can change what is built here; some share a store on purpose."""
+    """Warn about other users who can change what is built here; some share a store on purpose."""
     cache, store = cache_folder(), store_folder()
     for folder in [cache] if store.is_relative_to(cache) else [cache, store]:
         others = others_in(folder)

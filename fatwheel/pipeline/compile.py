@@ -19,7 +19,7 @@ from .resolve import step
 
 @dataclass(frozen=True)
 class Means:
-    """What work is done with.
+    """The means to compile with.
 
     shards: workers to spread it over.
     jobs:   compiler calls at a time; lend: whether one more may run where that ends sooner.
@@ -50,7 +50,12 @@ def compile_work(
         )
     )  # fmt: skip
     for job in scheduler.oversized:
-        emit(Note(f"{job.label} may need {size(job.memory)}, more than all may: it runs alone"))
+        emit(
+            Note(
+                f"{job.label} may need {size(job.memory)}, more than the build's limit: it "
+                "runs alone"
+            )
+        )
     if not work.pending:
         return
     allotment = _allotment(work, len(shards), scheduler.slots, means.memory)
@@ -74,5 +79,5 @@ def _summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:
     return kind(
         f"{len(errors)} of {total} jobs failed",
         details=[line for error in errors for line in (*str(error).splitlines(), "")],
-        hint="what was finished is kept: the next run goes on from there",
+        hint="finished jobs are kept: the next run continues from there",
     )

@@ -1,4 +1,4 @@
-"""Before the code of strangers runs: what it is, and whether the user agrees.
+"""Asks for consent before code runs from a lock that no build on this machine wrote.
 
 A lock decides what a build fetches and runs. Of each wheel that is built here the lock's sha256 is
 kept in the user's store, by the build itself: a lock that is there was this machine's own making.
@@ -31,8 +31,10 @@ _CLOSED_OFF = {
 
 @dataclass(frozen=True)
 class Stranger:
-    """A lock that no build here wrote. origin: the file that it came in; lines: what of it would
-    run, and how far that is closed off."""
+    """A lock that no build on this machine wrote.
+
+    origin: the file that it came in. lines: what of it would run, and how far that is isolated.
+    """
 
     origin: str
     lines: tuple[str, ...]
@@ -42,12 +44,12 @@ Agree = Callable[[Stranger], None]  # raises UsageError unless the user agrees
 
 
 def refuse(stranger: Stranger) -> NoReturn:
-    """The answer where nobody can be asked."""
+    """Refuse, for use where nobody can be asked."""
     raise UsageError(
-        "it was not built on this machine, and its code runs only if you agree to that",
+        "it was not built on this machine, so its code runs only with your consent",
         where=stranger.origin,
         details=stranger.lines,
-        hint="to agree without being asked, add --yes; --engine docker closes most off",
+        hint="add --yes to consent without being asked; --engine docker isolates most of it",
     )
 
 
@@ -62,7 +64,7 @@ def is_own(lock: BuildLock) -> bool:
 
 
 def check_consent(lock: BuildLock, origin: Path, engine: str, agree: Agree) -> None:
-    """Ask about a stranger's lock. Raises UsageError unless the user agrees."""
+    """Ask for consent to a foreign lock. Raises UsageError unless the user agrees."""
     if not is_own(lock):
         agree(Stranger(origin.name, tuple(_lines(lock, origin, engine))))
 
@@ -73,8 +75,8 @@ def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
     source = package.filename if package else f"the folder {folder}"
     closed_off = _CLOSED_OFF[engine == PROCESS]
     return [
-        f"{_shown(origin.name)} was not built on this machine. It names what is run now:",
-        f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with a build of its own",
+        f"{_shown(origin.name)} was not built on this machine. This build would run what it names:",
+        f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with its own build script",
         f"  source   {_shown(source)}, sha256 {_shown(lock.source_digest)}",
         f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
         *(_images(lock) if engine != PROCESS else ()),
@@ -97,6 +99,6 @@ def _files(lock: BuildLock) -> str:
 
 
 def _shown(words: str) -> str:
-    """What a stranger says, on one line."""
+    """Text from a foreign lock, on one line."""
     line = text.clean(words).replace("\n", "\\n").replace("\t", "\\t")
     return line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"

@@ -1,4 +1,4 @@
-"""A workplace in containers: an image, and an engine that runs it."""
+"""Builds in containers: the workplace of the `docker` engine."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _material(image: Image) -> Material:
 
 
 def _least(here: int, of_engine: int) -> int:
-    """What both this machine and the engine have; the engine may say nothing, which is 0."""
+    """The smaller value of this machine and the engine; 0 means that the engine gave none."""
     return min(here, of_engine or here)
 
 

@@ -1,4 +1,4 @@
-"""The cache on this machine: the store that all builds share, and what else lies there."""
+"""Shows, checks and cleans the cache on this machine: `invoke cache`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workplace on this machine: an environment, and processes."""
+"""Builds on this machine: the workplace of the `process` engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fatwheel.json: what went into a wheel, kept in its dist-info folder.
+"""Writes the finished wheel with its record (fatwheel.json), and reads it back.
 
 The same inputs give the same bytes: nothing of the machine, the user or the time is in it.
 """
@@ -68,9 +68,9 @@ def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
     ]
     if unknown:
         raise StoreError(
-            "slices left the store while the wheel was being made of them",
+            "slices disappeared from the store while the wheel was being made",
             details=shorten(unknown),
-            hint="run the same command again: what is missing is compiled anew",
+            hint="run the same command again: missing slices are compiled again",
         )
 
 
@@ -118,7 +118,7 @@ def pack(
 
 
 def _stating(name: WheelName, lock: BuildLock, record: Mapping[str, Any]) -> Closing:
-    """The statement over all files that were written before it."""
+    """Makes the statement over all files that were written before it."""
 
     def closing(digests: Mapping[str, str]) -> list[File]:
         statement = statement_bytes(list(digests.items()), predicate_of(lock, record))

@@ -1,4 +1,4 @@
-"""Which front serves which architectures: the modes exact, shared and auto.
+"""Plans a build: fronts (exact, shared or auto), jobs and shards, with their expected cost.
 
 A front (one run of cicc) may serve several architectures of one family: those with the same
 major number and without an a or f suffix. Its PTX is then that of the lowest of them. That
@@ -78,7 +78,7 @@ _HEADROOM = 1.05
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be compiled, and what the store answers already.
+    """What is left to compile, and what the store already has.
 
     pending: the jobs for what the store lacks. slices counts units × images, hits those that
     are there. archlist_units must be compiled again because their text changes with the list

@@ -1,4 +1,4 @@
-"""What `invoke build --plan` says: wheels, images, containers with their limits, and commands.
+"""Plans a build without starting anything: `invoke build --plan`.
 
 Sizes are bytes.
 """
@@ -99,7 +99,7 @@ class PlannedContainer:
 
 @dataclass(frozen=True)
 class PlanDocument:
-    """All that can be said of a build before anything of it was started.
+    """Everything that is known about a build before it starts.
 
     compiler: of the host code. jobs: compiler calls at a time; memory: for all of them.
     at_once:  workers or containers of shards that are open at a time.
@@ -159,7 +159,7 @@ class PlanDocument:
 
 
 def plan_document(request: BuildRequest) -> PlanDocument:
-    """Say what `pipeline.build` would do for this request.
+    """Describe what `pipeline.build` would do for this request.
 
     Raises UsageError, or ConfigError, for what cannot be built.
     """

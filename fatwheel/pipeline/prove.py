@@ -228,7 +228,7 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
     fronts = shared_fronts(archs, lambda front, family: True)
     if len(fronts) != 1 or len(archs) < 2:
         raise UsageError(
-            "a proof is about one front for several architectures of one family",
+            "a proof covers one front shared by several architectures of one family",
             where="--arch " + ",".join(map(str, asked.archs)),
             hint="name two or more with the same major number: 80,86,89 or 100,103",
         )
@@ -238,7 +238,7 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
         units = select_units(ready.units, request.units)
         if not units:
             raise UsageError(
-                "no unit has such a name",
+                "no unit matches",
                 where=f"--units {request.units}",
                 details=[unit.name for unit in select_units(ready.units, None)],
                 hint="a glob over the names above, several separated by commas",

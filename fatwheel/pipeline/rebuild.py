@@ -1,4 +1,4 @@
-"""Builds a wheel again from what it says of itself, and compares: `invoke rebuild`.
+"""Rebuilds a wheel from its own lock and compares the result: `invoke rebuild`.
 
 Everything comes from the wheel's own lock: its pins, its recipe, its fronts; the checkout that
 runs this lends the code, and sources that lie beside a recipe. A finished wheel is never taken
@@ -34,7 +34,9 @@ from .resolve import Stores, store_folder
 from .workplaces import PROCESS, engine_for, premises_for
 
 SLICES, NEVER = "slices", "never"
-_CHANGED = "the lock in the wheel is not the one its record names: it was changed since"
+_CHANGED = (
+    "the lock in the wheel is not the one that its record names: it was changed after the build"
+)
 FROM_STORE = (SLICES, NEVER)
 
 
@@ -43,7 +45,7 @@ class RebuildRequest:
     """What `invoke rebuild` was asked for; None means the default.
 
     from_store: 'slices', which the user's store may answer with, or 'never'. find: a folder in
-    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it is another one.
+    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it differs.
     """
 
     wheel: Path
@@ -98,7 +100,7 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
         check_registries(lock, toolchain_folders())
     check_consent(lock, request.wheel, engine, agree)
     if _is_changed(held):
-        emit(Note(f"{request.wheel.name} will not come out the same: {_CHANGED}"))
+        emit(Note(f"{request.wheel.name} cannot be rebuilt identically: {_CHANGED}"))
     if request.find:
         find_files(target, engine, request.find, emit)
     if engine == PROCESS:  # with images, it depends on which of them the engine has
@@ -118,9 +120,9 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
 
 
 def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
-    """What to end with where the rebuilt wheel is another one; the report tells the rest."""
+    """The error to end with if the rebuilt wheel differs; the report has the details."""
     return RebuildError(
-        "the rebuilt wheel is another one",
+        "the rebuilt wheel differs",
         where=wheel.name,
         hint=f"the rebuilt wheel is kept: {rebuilt.path}",
     )
@@ -134,9 +136,10 @@ def _check_sources(held: Held) -> None:
     name = held.lock.recipe.name
     if not folder.is_dir():
         raise UsageError(
-            f"the wheel was built from sources beside the recipe {name}, which are not here",
+            f"the wheel was built from sources kept beside the recipe {name}, which are missing "
+            "here",
             where=str(folder),
-            hint="rebuild it with the checkout of fatwheel that has them",
+            hint="rebuild it with a checkout of fatwheel that has them",
         )
     found = tree_digest(folder)
     if found != held.lock.source_digest:
@@ -166,17 +169,17 @@ def _stores(from_store: str, work: Path) -> Stores:
 
 
 def _tell_host(held: Held, emit: Emit, host: Host) -> None:
-    """Say early, before hours of work, why the wheel will be another one."""
+    """Say early, before hours of work, why the wheel will differ."""
     for change in host_changes(held.lock.host, host):
-        emit(Note(f"host code may come out differently: {change}"))
+        emit(Note(f"host code may differ: {change}"))
 
 
 def _causes(held: Held, path: Path) -> tuple[str, ...]:
-    """What of the wheel was changed, and what of the machine, or of the image, is another now."""
+    """Why the wheels differ: changes to the wheel, and to the machine or the image."""
     changed = [_CHANGED] if _is_changed(held) else []
     return (*changed, *host_changes(held.lock.host, read_held(path, *recipe_folders()).lock.host))
 
 
 def _is_changed(held: Held) -> bool:
-    """Whether the record names another lock than the one that lies beside it."""
+    """Whether the record names a different lock than the one beside it."""
     return held.record.get("lock") != hashlib.sha256(held.lock_data).hexdigest()

@@ -94,13 +94,13 @@ def pinned_here(name: str) -> Toolchain | None:
 
 
 def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
-    serves = f"{toolchain.name} serves Python {', '.join(toolchain.pythons)}"
+    serves = f"{toolchain.name} supports Python {', '.join(toolchain.pythons)}"
     if text is None:
         running = f"{sys.version_info.major}.{sys.version_info.minor}"
         return (running if running in toolchain.pythons else toolchain.pythons[-1],)
     wanted = [item.strip() for item in text.split(",")]
     mistakes = [
-        f"{item!r} is not a Python of this toolchain"
+        f"{item!r} is not supported by this toolchain"
         for item in dict.fromkeys(wanted)
         if item not in toolchain.pythons
     ]
@@ -120,9 +120,9 @@ def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ..
         return toolchain.default_torch if toolchain.default_torch in usable else usable[-1]
     if text in usable:
         return text
-    wanted = "one torch" if text is None else f"torch {text}"
+    wanted = "torch" if text is None else f"torch {text}"
     raise UsageError(
-        f"{toolchain.name} has not {wanted} for Python {', '.join(pythons)}",
+        f"{toolchain.name} has no {wanted} for Python {', '.join(pythons)}",
         where="--torch" if text is None else f"--torch {text}",
         hint="valid: " + "; ".join(_served(toolchain, torch) for torch in toolchain.torches),
     )

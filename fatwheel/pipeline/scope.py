@@ -1,4 +1,4 @@
-"""Which entries of the store a build may use, and may write: those of its scope.
+"""The scope of a build: which entries of the store it may read and write.
 
 What runs in a build decides what it writes: the project's own code, and in containers also the
 image in which compilers run. So slices, host objects and all that is known of them belong to the

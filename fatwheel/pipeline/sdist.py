@@ -1,4 +1,4 @@
-"""Unpacks an sdist: a tar archive in gzip, from anywhere, within bounds.
+"""Unpacks an sdist (a gzipped tar archive) from an untrusted source, within limits.
 
 Python's tarfile reads names and pax records whole however long they claim to be, and what it takes
 from them differs from release to release. So this reads the format itself, in constant memory:
@@ -103,11 +103,11 @@ def _place(header: _Header) -> PurePosixPath:
     plain = header.is_folder or (header.kind in _FILES and path.parts)
     outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive
     if not plain or outside:
-        what = f"the sdist has a member that could leave its folder: {name[:200]!r}"
+        what = f"the sdist has a member that could escape its folder: {name[:200]!r}"
         hint = "only files and folders are unpacked, no links, devices or sparse files"
         raise FormatError(what, hint=hint)
     if _BAD_NAME.search(name):
-        raise FormatError(f"the sdist has a member with an odd name: {name[:200]!r}")
+        raise FormatError(f"the sdist has a member with an unusable name: {name[:200]!r}")
     parts = path.parts
     long = any(len(part.encode()) > MAX_PART for part in parts)
     if long or len(name) > MAX_NAME or len(parts) > MAX_DEPTH:
@@ -197,7 +197,7 @@ class _Tar:
         while piece := self._stream.read(_STEP):
             self._claim(len(piece))
             if piece.count(0) != len(piece):
-                raise FormatError("the sdist goes on behind the end of its archive")
+                raise FormatError("the sdist has data after the end of its archive")
 
     def _next(self) -> _Header | None:
         """The next member with what its extended headers say; None at the end."""
@@ -208,7 +208,7 @@ class _Tar:
             if not block or block == bytes(_BLOCK):
                 return None
             if len(block) != _BLOCK:
-                raise FormatError("not a readable sdist: it is cut off")
+                raise FormatError("not a readable sdist: it is truncated")
             header = _header(block)
             if header.kind == _LONG_NAME:
                 name = _text(self._extended(header.size).rstrip(b"\0"))
@@ -218,17 +218,18 @@ class _Tar:
                 records = _records(self._extended(header.size))
             else:
                 return _with_records(header, name, records)
-        raise FormatError("not a readable sdist: there are headers of nothing")
+        raise FormatError("not a readable sdist: it has headers without a member")
 
     def _check_for_all(self, header: _Header) -> None:
         data = self._extended(header.size)
         if header.kind in _PAX_FOR_ALL and _records(data).keys() & {"path", "size"}:
-            raise FormatError("the sdist gives all its members one name or size")
+            raise FormatError("the sdist sets one name or size for all its members")
 
     def _extended(self, size: int) -> bytes:
         if size > MAX_HEADER:
             raise FormatError(
-                f"the sdist has a header of {size} bytes", hint=f"{MAX_HEADER} are the most"
+                f"the sdist has a header of {size} bytes",
+                hint=(f"at most {MAX_HEADER} bytes are accepted"),
             )
         self._claim(size)
         return b"".join(self.content(size))
@@ -236,7 +237,7 @@ class _Tar:
     def _exactly(self, size: int) -> bytes:
         data = self._stream.read(size)
         if len(data) != size:
-            raise FormatError("not a readable sdist: it is cut off")
+            raise FormatError("not a readable sdist: it is truncated")
         return data
 
     def _claim(self, size: int) -> None:
@@ -263,11 +264,11 @@ def _header(block: bytes) -> _Header:
 def _with_records(header: _Header, name: str, records: Mapping[str, str]) -> _Header:
     """Extended headers come before the field that they replace."""
     if any(key.startswith("GNU.sparse") for key in records) or "hdrcharset" in records:
-        what = "the sdist has a member that could leave its folder"
-        raise FormatError(f"{what}, or is none: {header.name[:200]!r}")
+        what = "the sdist has a member that is sparse or could escape its folder"
+        raise FormatError(f"{what}: {header.name[:200]!r}")
     size = records.get("size", str(header.size))
     if not _NUMBER.fullmatch(size):
-        raise FormatError("not a readable sdist: a size is no number")
+        raise FormatError("not a readable sdist: a size is not a number")
     mtime = header.mtime
     if "mtime" in records:
         time = records["mtime"]
@@ -311,7 +312,7 @@ def _number(field: bytes) -> int:
 def _octal(field: bytes) -> int:
     text = field.partition(b"\0")[0].strip() or b"0"
     if not re.fullmatch(rb"[0-7]{1,12}", text):
-        raise FormatError("not a readable sdist: a number in a header is none")
+        raise FormatError("not a readable sdist: a header holds an invalid number")
     return int(text, 8)
 
 

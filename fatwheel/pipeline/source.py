@@ -1,4 +1,4 @@
-"""Unpacks a recipe's source into a folder that upstream's build may write into."""
+"""Unpacks a recipe's source into a folder that the upstream build may write to."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def build_system(root: Path) -> tuple[str, tuple[str, ...]]:
     if not file.is_file():
         if not (root / "setup.py").is_file():
             raise UpstreamError(
-                "neither pyproject.toml nor setup.py: nothing says how to build this project",
+                "no pyproject.toml or setup.py: cannot tell how to build this project",
                 where=root.name,
                 hint="is the recipe's 'subdirectory' right?",
             )
@@ -130,5 +130,5 @@ def _shortened(value: object) -> str:
     try:
         text = ascii(value)
     except ValueError:  # of sys.set_int_max_str_digits
-        return "a number of too many digits, or holds one"
+        return "a number with too many digits, or contains one"
     return text if len(text) <= 80 else f"{text[:80]}..."

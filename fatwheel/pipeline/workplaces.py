@@ -1,4 +1,4 @@
-"""What both kinds of workplaces offer.
+"""Chooses the engine, and the workplace of a build on it.
 
 Premises are tools or images made ready: they know what a finished wheel depends on. A workplace is
 there once the project is captured. Both kinds do the same things in the same order; what differs
@@ -143,14 +143,14 @@ def _no_processes(toolchain: Toolchain) -> str:
     if toolchain.platform != here:
         return f"is for {toolchain.platform}, and this machine is {here}"
     if not toolchain.runs_in_processes:
-        return "does not come as packages alone, but is installed into images"
+        return "cannot be installed from packages alone: it needs container images"
     return ""
 
 
 def _no_images(toolchain: Toolchain) -> str:
     """Why a toolchain cannot be used in containers, or nothing."""
     if toolchain.containers is None:
-        return "has no images: its file says nothing of [containers]"
+        return "has no container images: its file has no [containers] table"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Beside a wheel: what to install with it, as a pylock file (PEP 751) and as pip's requirements.
+"""Writes the files beside a wheel: pylock.toml (PEP 751), requirements, lock and statement.
 
 Both list the wheel and all packages of the environment that it was made in, but for the installer.
 That is more than has the role 'runtime': torch loads CUDA's runtime library, which lies in a
@@ -132,7 +132,7 @@ def _files(wheel: Path, sha256: str, size: int, lock: BuildLock) -> tuple[_File,
     found = {own.name: own}
     for one in sorted(_packages(lock), key=lambda one: one.name):
         if found.setdefault(one.name, one) != one:
-            raise _refused(one.filename, f"{found[one.name].filename} is of the same package")
+            raise _refused(one.filename, f"{found[one.name].filename} is for the same package")
     return tuple(found.values())
 
 
@@ -154,9 +154,9 @@ def _of_package(one: Package) -> _File:
 def _checked(one: _File) -> _File:
     """The same with name and version in their one normal spelling."""
     if not _SHA256.fullmatch(one.sha256):
-        raise _refused(one.filename, f"{one.sha256!r:.80} is no sha256")
+        raise _refused(one.filename, f"{one.sha256!r:.80} is not a sha256")
     if one.url and not _URL.fullmatch(one.url):
-        raise _refused(one.filename, f"{one.url!r:.80} is no URL to fetch from")
+        raise _refused(one.filename, f"{one.url!r:.80} is not a URL to download from")
     name, version = _identity(one.name, one.version, one.filename)
     return _File(name, version, one.filename, one.size, one.sha256, one.url)
 
@@ -192,13 +192,15 @@ def _environment(lock: BuildLock) -> str:
 def _platform(lock: BuildLock) -> tuple[str, str]:
     match = _PLATFORM.fullmatch(lock.toolchain.platform)
     if not match:
-        raise _refused(f"{lock.toolchain.platform!r:.80}", "it is no platform such as linux-x86_64")
+        raise _refused(
+            f"{lock.toolchain.platform!r:.80}", "it is not a platform such as linux-x86_64"
+        )
     return match[1], match[2]
 
 
 def _python(lock: BuildLock) -> str:
     if not _PYTHON.fullmatch(lock.python):
-        raise _refused(f"{lock.python!r:.80}", "it is no Python such as 3.11")
+        raise _refused(f"{lock.python!r:.80}", "it is not a Python version such as 3.11")
     return lock.python
 
 
@@ -261,10 +263,10 @@ def write_beside(
     inside = _read(wheel)
     if sha256 not in ("", inside.sha256):
         raise HashMismatchError(
-            "the wheel is not the one that was made: somebody changed it since",
+            "the wheel was changed after it was made",
             where=str(wheel),
             details=[f"made:  sha256 {sha256}", f"found: sha256 {inside.sha256}"],
-            hint="name a folder into which nobody else can write: --out FOLDER",
+            hint="use a folder to which nobody else can write: --out FOLDER",
         )
     predicate = extended(inside.predicate, extra, internal)
     statement = statement_bytes([(wheel.name, inside.sha256)], predicate)

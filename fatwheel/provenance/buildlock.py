@@ -1,4 +1,4 @@
-"""What one build may use, by hash: the words in which a lock is read, written and compared.
+"""The lock of a build: everything that it may use, by hash.
 
 A lock is for one recipe, Python and torch; it does not depend on the architectures, nor on where
 the build runs: processes and containers with the same tools have the same lock.
@@ -49,7 +49,7 @@ def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
 
 
 def recorded(recipe: Recipe, toolchain: Toolchain) -> dict[str, Any]:
-    """What a wheel's record says of both; their locks say it too."""
+    """What a wheel's record says of both; so do their locks."""
     return {
         "recipe": {
             "name": recipe.name,

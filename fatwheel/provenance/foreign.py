@@ -1,4 +1,4 @@
-"""Locks from elsewhere: what they pin may come from known places alone.
+"""Restricts where locks from elsewhere may have files fetched from.
 
 A wheel from anywhere says where its toolchain lies. Its word makes this machine ask no host that
 the files of this checkout do not name, or the user's own pip configuration.
@@ -45,7 +45,7 @@ def _own_files(kernels: Sequence[Path], toolchains: Sequence[Path]) -> Iterator[
 
 
 def foreign(lock: BuildLock, hosts: frozenset[str]) -> BuildLock:
-    """A lock as one from elsewhere: of its pins, those with a URL may come from these hosts."""
+    """A lock from elsewhere: its pins with a URL may be fetched only from these hosts."""
     made = _within(lock, hosts)
     assert isinstance(made, BuildLock)
     return made
@@ -67,7 +67,7 @@ def check_registries(lock: BuildLock, toolchains: Sequence[Path]) -> None:
     strange = [base.reference for base in bases if registry_of(base) not in known]
     if strange:
         raise FetchError(
-            "the lock names base images of registries that no toolchain here uses",
+            "the lock names base images from registries that no toolchain here uses",
             details=[clean(reference) for reference in strange],
             hint="if you trust such a registry, put a toolchain with its image into toolchains/",
         )

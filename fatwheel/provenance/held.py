@@ -1,4 +1,4 @@
-"""What a wheel says of its own build: its record and its lock, read from its dist-info folder."""
+"""Reads the record and the lock from the dist-info folder of a wheel."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def read_held(path: Path, *kernels: Path) -> Held:
         lock_data = _read(wheel, LOCK_FILE)
         statement_data = _read(wheel, STATEMENT_FILE)
     if record_data is None:
-        raise _without(path, "it is not one of fatwheel's builds")
+        raise _without(path, "it was not built by fatwheel")
     record = record_of(record_data)
     _check_age(record, path)
     if lock_data is None:
-        raise _without(path, f"fatwheel {record.get('fatwheel')} left none in it")
+        raise _without(path, f"fatwheel {record.get('fatwheel')} did not include one")
     if statement_data is not None:
         _check_built(read_statement(statement_data, f"{path.name}, {STATEMENT_FILE}"), path)
     lock = read_lock(lock_data, f"{path.name}, {LOCK_FILE}", *kernels)
@@ -75,7 +75,7 @@ def _read(wheel: Wheel, name: str) -> bytes | None:
     if place not in sizes:
         return None
     if sizes[place] > MOST:
-        raise FormatError(f"it has {sizes[place]} bytes; {MOST} are the most", where=place)
+        raise FormatError(f"it has {sizes[place]} bytes; at most {MOST} are read", where=place)
     return wheel.read(place)
 
 
@@ -90,9 +90,9 @@ def _without(path: Path, why: str) -> FormatError:
 def _check_built(statement: Statement, path: Path) -> None:
     if statement.build_type == EDIT:
         raise FormatError(
-            "no build made this wheel: `invoke thin` or `invoke stitch` made it of others",
+            "this wheel was not built: `invoke thin` or `invoke stitch` made it from others",
             where=path.name,
-            hint="rebuild those, and edit the result the same way",
+            hint="rebuild those, and edit the results in the same way",
         )
 
 
@@ -104,7 +104,7 @@ def _check_age(record: Record, path: Path) -> None:
     if newer:
         raise FormatError(
             f"fatwheel {record['fatwheel']} made it, and this is fatwheel {__version__}, which "
-            "may build otherwise",
+            "may build differently",
             where=path.name,
             hint=f"use fatwheel {record['fatwheel']}",
         )
@@ -123,12 +123,14 @@ def _architectures(
         )
         asked = [code for front in fronts for code in front.codes]
         if not codes.issuperset(asked) or len(set(asked)) != len(asked):
-            raise ValueError("its fronts make images that no nvcc makes, or one of them twice")
+            raise ValueError("its fronts list images that nvcc cannot make, or list one twice")
         if record["front"] not in ("auto", "exact", "shared"):
             raise ValueError(f"front {record['front']!r:.40}")
         for name in ("python", "torch"):
             if record[name] != getattr(lock, name):
-                raise ValueError(f"its {name} is {record[name]!r:.40}, the lock's is another")
+                raise ValueError(
+                    f"its {name} is {record[name]!r:.40}, the lock has a different one"
+                )
     except (KeyError, TypeError, ValueError, FatwheelError) as error:
         raise FormatError(f"{RECORD_FILE} is damaged: {error}", where=path.name) from error
     return archs, fronts
@@ -195,7 +197,7 @@ def edited_origin(
 
 
 def contents_of(origin: Origin | None, name: WheelName) -> tuple[Mapping[str, bytes], Closing]:
-    """The files that tell of it in a wheel of this name, and the one that closes the wheel.
+    """The files that describe it in a wheel of this name, and the one written last.
 
     Raises FormatError where the record lacks what these must tell.
     """

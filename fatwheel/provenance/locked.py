@@ -1,4 +1,4 @@
-"""Two locks compared: what of a build became another, by name."""
+"""Compares two locks, and holds a build to one: `--locked`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read_lock_file(path: Path, *kernels: Path) -> BuildLock:
         return read_held(path, *kernels).lock
     if path.suffix == ".toml":
         raise UsageError(
-            "a pylock.toml is for installing wheels, not for building them",
+            "a pylock.toml describes how to install a wheel, not how to build one",
             where=f"{OPTION} {path}",
             hint="name a wheel, or the W.whl.lock.json beside it",
         )
@@ -97,7 +97,7 @@ def check_locked(lock: BuildLock, mine: BuildLock, where: Path) -> None:
     if found:
         more = len(found) - _MOST_SHOWN
         raise LockError(
-            "the recipe or the toolchain is not what the lock lists",
+            "the recipe or the toolchain differs from the lock",
             where=f"{OPTION} {where}",
             details=[*found[:_MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])],
             hint="build without --locked to make a new lock; or `invoke rebuild`, which takes "
@@ -109,11 +109,13 @@ def check_host(locked: Host, host: Host) -> None:
     """Raise LockError unless the compilers are those that are locked."""
     if host != locked:
         raise LockError(
-            "this machine, or the container image, is not what the lock lists",
+            "this machine, or the container image, differs from the lock",
             where=OPTION,
             details=host_changes(locked, host),
-            hint="another g++ can be named: CXX=/path/to/g++; or build in containers of the same "
-            "base: --engine docker",
+            hint=(
+                "use another g++: CXX=/path/to/g++; or build in containers with the same base "
+                "image: --engine docker"
+            ),
         )
 
 
@@ -126,5 +128,5 @@ def host_changes(before: Host, after: Host) -> list[str]:
     found = [f"{name}: {old} became {new}" for name, (old, new) in pairs.items() if old != new]
     if before.compiler == after.compiler and before.compiler_id != after.compiler_id:
         ids = f"{before.compiler_id[:16]} became {after.compiler_id[:16]}"
-        found.append(f"C++ compiler: {after.compiler}, but made of other files: {ids}")
+        found.append(f"C++ compiler: {after.compiler}, but its files differ: {ids}")
     return found

@@ -1,4 +1,4 @@
-"""What may stand in fatwheel.lock.json: every value of the kind that its own file must have it.
+"""Reads and writes fatwheel.lock.json; every value is validated by its type.
 
 The kinds are those of recipes and toolchains (`config.fields`), so that a lock from anywhere can
 say nothing that no TOML file could. Lists are bounded, too. What lies between values comes last.
@@ -50,7 +50,7 @@ from .buildlock import BuildLock
 
 
 def _unless(nothing: object) -> WrapValidator:
-    """Also this value, which stands for none; a union would name each of its kinds in mistakes."""
+    """Also accepts this value, meaning none; a union would name each kind in its messages."""
 
     def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         return value if (type(value), value) == (type(nothing), nothing) else handler(value)
@@ -175,7 +175,7 @@ class LockedFile(_Part):
 
 
 def mistakes_between(file: LockedFile) -> Iterator[str]:
-    """What no value says by itself, with its place."""
+    """Contradictions between values, each with its place."""
     recipe, toolchain = file.recipe, file.toolchain
     if (recipe.source.package is None) == (recipe.source.folder == ""):
         yield "recipe.source: it must have either a package or a folder"
@@ -294,20 +294,21 @@ def read_lock(data: bytes, where: str, *kernels: Path) -> BuildLock:
         raise _damaged(where, mistakes)
     lock = _from_file(file, kernels)
     if lock_bytes(lock) != data:
-        raise _damaged(where, ["it is not written as fatwheel writes it: something was added"])
+        raise _damaged(where, ["it is not in the form that fatwheel writes: something was added"])
     return lock
 
 
 def _check_schema(content: dict[str, Any], where: str) -> None:
     schema, written = content.get("schema"), content.get("fatwheel")
     if not isinstance(schema, int) or not isinstance(written, str):
-        raise _damaged(where, ["it does not say which fatwheel wrote it, and in which form"])
+        mistake = "it does not name the fatwheel version and the schema that it was written with"
+        raise _damaged(where, [mistake])
     if schema != SCHEMA:
         raise FormatError(
-            f"fatwheel {written[:40]} wrote it, in a form that this one does not know: "
-            f"schema {schema}, known is {SCHEMA}",
+            f"fatwheel {written[:40]} wrote it, with schema {schema}, which this version does "
+            f"not support; supported: {SCHEMA}",
             where=where,
-            hint=f"this is fatwheel {__version__}: use that one, or a newer one",
+            hint=f"this is fatwheel {__version__}: use that version, or a newer one",
         )
 
 
@@ -316,7 +317,7 @@ def _damaged(where: str, mistakes: list[str]) -> FormatError:
         "the lock is damaged, or was changed by hand",
         where=where,
         details=mistakes[:_MISTAKES_SHOWN],
-        hint="take it again from where it came from",
+        hint="get it again from its source",
     )
 
 

@@ -1,4 +1,4 @@
-"""fatwheel.json: what went into a wheel, kept in its dist-info folder; here, in edited wheels.
+"""fatwheel.json in edited wheels: what of the record still holds after thin and stitch.
 
     {"schema": 1, "recipe": {...}, ..., "archs": ["80", "89+ptx"],
      "fronts": [{"virtual": "compute_80", "codes": ["sm_80"]}, ...],
@@ -33,11 +33,11 @@ def record_bytes(record: Record) -> bytes:
 
 
 def record_of(data: bytes) -> Record:
-    """The record of a wheel of one build. FormatError where it is damaged, or tells of several."""
+    """The record of a wheel of one build. FormatError if damaged, or of several builds."""
     records = _records(data)
     if len(records) != 1:
         raise FormatError(
-            f"the wheel was stitched from {len(records)} builds that have not the same inputs",
+            f"the wheel was stitched from {len(records)} builds with different inputs",
             where=FILE,
             hint="rebuild those wheels, and stitch them again",
         )
@@ -71,9 +71,9 @@ def _records(data: bytes) -> list[Record]:
         schema = content["schema"]
         if schema != SCHEMA:
             raise FormatError(
-                f"schema {schema!r} of {FILE} is not known",
+                f"schema {schema!r} of {FILE} is not supported",
                 where=FILE,
-                hint=f"known is {SCHEMA}; was the wheel made by a newer fatwheel?",
+                hint=f"supported: {SCHEMA}; was the wheel made by a newer fatwheel?",
             )
         records: list[Record] = content.get("stitched", [content])
         for record in records:

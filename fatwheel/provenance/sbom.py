@@ -1,4 +1,4 @@
-"""sboms/fatwheel.cdx.json: what went into a wheel, as tools that look for known flaws read it.
+"""sboms/fatwheel.cdx.json: the SBOM of a wheel, in CycloneDX format.
 
 A CycloneDX 1.6 document (ECMA-424), at the place that PEP 770 gives it in the dist-info folder. The
 wheel is its subject; the components are the materials of the build's lock, each with its sha256. Of
@@ -196,23 +196,23 @@ def materials_in(data: bytes, where: str) -> tuple[tuple[str, str, str], ...]:
         raise _damaged(where, "it does not say that it is CycloneDX")
     if document.get("specVersion") != _SPEC:
         raise FormatError(
-            f"it is CycloneDX {str(document.get('specVersion'))[:40]}; known is {_SPEC}",
+            f"it is CycloneDX {str(document.get('specVersion'))[:40]}; supported: {_SPEC}",
             where=where,
             hint="was the wheel made by a newer fatwheel?",
         )
     if json_bytes(document) != data:
-        raise _damaged(where, "it is not written as fatwheel writes it: something was added")
+        raise _damaged(where, "it is not in the form that fatwheel writes: something was added")
     return tuple(sorted(_known(one, where) for one in _list(document, "components", where)))
 
 
 def _known(component: Any, where: str) -> tuple[str, str, str]:
     if not isinstance(component, dict):
-        raise _damaged(where, "a component is no object")
+        raise _damaged(where, "a component is not an object")
     hashes = [one for one in _list(component, "hashes", where) if isinstance(one, dict)]
     found = [one.get("content") for one in hashes if one.get("alg") == "SHA-256"] or [""]
     name, version = component.get("name"), component.get("version", "")
     if not (isinstance(name, str) and isinstance(version, str) and isinstance(found[0], str)):
-        raise _damaged(where, "a component's name, version or hash is no text")
+        raise _damaged(where, "a component's name, version or hash is not text")
     if len(found) > 1:
         raise _damaged(where, f"the component {name[:60]!r} has several sha256")
     return name, version, found[0]
@@ -221,7 +221,7 @@ def _known(component: Any, where: str) -> tuple[str, str, str]:
 def _list(part: dict[str, Any], key: str, where: str) -> list[Any]:
     found = part.get(key, [])
     if not isinstance(found, list):
-        raise _damaged(where, f"its {key} are no list")
+        raise _damaged(where, f"its {key} are not a list")
     return found
 
 

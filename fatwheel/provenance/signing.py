@@ -1,4 +1,4 @@
-"""Signatures: a statement in an envelope, signed with a key that is a file.
+"""Signs and verifies statements, in DSSE envelopes, with key files.
 
 The envelope is DSSE ("Dead Simple Signing Envelope" 1.0.0) as in-toto wants it: one line of JSON
 with the statement's bytes and signatures over them and their type. What exactly is signed, and
@@ -78,7 +78,9 @@ def load_signer(path: Path) -> Signer:
     option = f"--sign {path}"
     data = _read_key(path, option, _MAKE)
     if b"PUBLIC KEY-----" in data and b"PRIVATE KEY-----" not in data:
-        raise _no_key("this is a public key, which cannot sign", option, "a private key", _MAKE)
+        raise _no_key(
+            "this is a public key; signing needs the private key", option, "a private key", _MAKE
+        )
     key: object = _private_key(data, option)
     if isinstance(key, _Private) and _accepted(key.public_key()):
         return CryptoSigner(key)
@@ -93,13 +95,16 @@ def load_key(path: Path) -> SSlibKey:
     option = f"--key {path}"
     data = _read_key(path, option, _PUBLISH)
     if b"PRIVATE KEY-----" in data:
-        what = "this is a private key, which checking does not need and nobody else should see"
+        what = (
+            "this is a private key; checking needs only the public key, and nobody else "
+            "should see this one"
+        )
         raise _no_key(what, option, "its public key", _PUBLISH)
     try:
         key: object = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise _no_key(
-            "this is no public key in PEM", option, f"a public key: {_KINDS}", _PUBLISH
+            "this is not a public key in PEM format", option, f"a public key: {_KINDS}", _PUBLISH
         ) from error
     if isinstance(key, _Public) and _accepted(key):
         return SSlibKey.from_crypto(key)
@@ -107,7 +112,7 @@ def load_key(path: Path) -> SSlibKey:
 
 
 def name_of(key: SSlibKey) -> str:
-    """A key in words: its kind, and the start of the id that in-toto and TUF give it, too."""
+    """A key's name in messages: its kind, and the start of its id, as in in-toto and TUF."""
     return f"{key.keytype} key {key.keyid[:16]}"
 
 
@@ -132,12 +137,12 @@ def _private_key(data: bytes, option: str) -> object:
     except ValueError as error:
         if b"ENCRYPTED" in data:
             raise UsageError(
-                "this private key does not open with that passphrase, or is damaged",
+                "this private key cannot be decrypted with that passphrase, or is damaged",
                 where=option,
                 hint=f"the passphrase is read from the environment variable {PASSWORD}",
             ) from error
         valid = f"a private key: {_KINDS}"
-        raise _no_key("this is no private key in PEM", option, valid, _MAKE) from error
+        raise _no_key("this is not a private key in PEM format", option, valid, _MAKE) from error
     except UnsupportedAlgorithm as error:
         raise _unknown_kind(error, option, _MAKE) from error
 
@@ -168,7 +173,7 @@ def _unknown_kind(key: object, option: str, how: str) -> UsageError:
     elif isinstance(key, RSAPrivateKey | RSAPublicKey):
         kind = f"RSA with {key.key_size} bits"
     elif isinstance(key, UnsupportedAlgorithm):
-        kind = "of a kind that is not known"
+        kind = "of an unknown kind"
     return _no_key(f"this key is {kind}", option, _KINDS, how)
 
 
@@ -205,8 +210,8 @@ def check_signed(envelope: Envelope, key: SSlibKey, where: str) -> None:
             "it is not signed with this key, or was changed after it was signed",
             where=where,
             details=[
-                f"the key: {name_of(key)}",
-                f"signed, as it says, with: {_named(envelope.signatures)}",
+                f"given key: {name_of(key)}",
+                f"claims to be signed with: {_named(envelope.signatures)}",
             ],
         )
 
@@ -226,7 +231,7 @@ def _named(signatures: Sequence[Signed]) -> str:
 
 
 def read_envelope(data: bytes, where: str) -> Envelope:
-    """An envelope with a statement, from anywhere; FormatError where it is none."""
+    """Read an untrusted envelope with a statement. FormatError if it is invalid."""
     if len(data.splitlines()) > 1:
         raise _no_envelope("it has several lines", where)
     content = read_object(data, where)
@@ -249,12 +254,12 @@ def read_envelope(data: bytes, where: str) -> Envelope:
 
 
 class _Damaged(Exception):
-    """Why something is no envelope; `read_envelope` says where."""
+    """Why something is not a valid envelope; `read_envelope` adds the place."""
 
 
 def _no_envelope(reason: str, where: str) -> FormatError:
     return FormatError(
-        f"this is no envelope with a signed statement: {reason}",
+        f"this is not an envelope with a signed statement: {reason}",
         where=where,
         hint=f"valid: DSSE in one line of JSON, with the payloadType {PAYLOAD_TYPE}",
     )

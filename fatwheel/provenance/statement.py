@@ -128,8 +128,8 @@ def read_statement(data: bytes, where: str) -> Statement:
         ]  # fmt: skip
         subjects = [(one["name"], one["digest"]["sha256"]) for one in content["subject"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(f"a required part is not there: {error}", where) from error
-    _check_kind("what it tells of", build_type, (BUILD, EDIT), where)
+        raise _damaged(f"a required part is missing: {error}", where) from error
+    _check_kind("its subject", build_type, (BUILD, EDIT), where)
     if not all(isinstance(part, kind) for part, kind in shapes):
         raise _damaged("a part of its predicate is of the wrong kind", where)
     return Statement(_by_name(subjects, where), predicate)
@@ -139,7 +139,7 @@ def _check_kind(what: str, found: Any, known: Sequence[str], where: str) -> None
     """The types that all parts have: other statements, or those of a newer fatwheel."""
     if found not in known:
         raise FormatError(
-            f"{what} is {str(found)[:80]!r}, which this fatwheel does not know",
+            f"{what} is {str(found)[:80]!r}, which this version of fatwheel does not support",
             where=where,
             hint=f"known: {', '.join(known)}; this is fatwheel {__version__}: "
             "was it written by a newer one, or by another tool?",
@@ -152,10 +152,10 @@ def _by_name(subjects: Sequence[tuple[Any, Any]], where: str) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(sha256, str):
             raise _damaged("a subject's name or digest is not text", where)
         if name in found:
-            raise _damaged(f"{name[:80]!r} is a subject twice", where)
+            raise _damaged(f"{name[:80]!r} is listed as a subject twice", where)
         found[name] = sha256
     if not found:
-        raise _damaged("it is about nothing", where)
+        raise _damaged("it has no subject", where)
     return found
 
 

@@ -1,1 +1,1 @@
-"""Files on this machine: written whole or not at all, the cache, the store."""
+"""Files on this machine: atomic writes, the cache, the store."""

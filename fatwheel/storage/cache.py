@@ -1,4 +1,4 @@
-"""Where everything lives that can be made again: downloads, environments, the store."""
+"""The cache folder: downloads, environments and the store, all of which can be made again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import StoreError
 from .permissions import gap_of
 
 VARIABLE = "FATWHEEL_CACHE"
-_ANOTHER = f"name another folder, {VARIABLE}=/path/to/folder"
+_ANOTHER = f"use another folder: {VARIABLE}=/path/to/folder"
 
 
 def cache_folder() -> Path:
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def others_in(folder: Path) -> str:
-    """Who else can change what is built from a folder's content, and how to keep them out, or ''.
+    """Which other users can change what is built from a folder, and how to keep them out; else ''.
 
     Raises StoreError where that is every user of this machine.
     """
@@ -45,12 +45,15 @@ def others_in(folder: Path) -> str:
         return ""
     if gap.everybody and gap.folder == folder.resolve():
         raise StoreError(
-            f"{gap.who} can write there, and so run code as you",
+            f"{gap.who} can write there, and so could run code as you",
             where=str(folder),
             hint=f"close it: {gap.mend}" if gap.mend else f"{_ANOTHER}, in a folder of your own",
         )
     mend = gap.mend or _ANOTHER
-    return f"{gap.who} can write to {gap.folder}, and so change what you build. To stop it: {mend}"
+    return (
+        f"{gap.who} can write to {gap.folder}, and so could change what you build. To prevent "
+        f"this: {mend}"
+    )
 
 
 def chosen_folder() -> Path:
@@ -67,7 +70,7 @@ def mistake_in(folder: Path) -> str:
     """
     path = folder.resolve()
     if re.search(r"[\s:]", str(path)[len(path.drive) :]):
-        return "builds cannot cope with a space or a colon in its path"
+        return "its path must not contain a space or a colon"
     return ""
 
 
@@ -75,5 +78,5 @@ def _unusable(folder: Path, reason: str) -> StoreError:
     return StoreError(
         f"the cache folder cannot be used: {reason}",
         where=str(folder),
-        hint=f"name another folder on a disk with space: {VARIABLE}=/path/to/folder",
+        hint=f"use a folder on a disk with free space: {VARIABLE}=/path/to/folder",
     )

@@ -1,4 +1,4 @@
-"""JSON from anywhere: within bounds, and read in one way only. Standard library only.
+"""Reads JSON and TOML from untrusted sources, within limits. Standard library only.
 
 Whatever strangers may have written is read with this: locks, records, statements, SBOMs, answers
 of registries. What it lets through can be walked through by recursion, compared, written again
@@ -73,7 +73,7 @@ def _each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name[:60]!r} is there twice")
+            raise ValueError(f"{name[:60]!r} appears twice")
         found[name] = value
     return found
 
@@ -109,7 +109,7 @@ def _check_encodes(found: Any, where: str) -> None:
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise FormatError("a text in it is half a character", where=where) from error
+        raise FormatError("a text in it contains an unpaired surrogate", where=where) from error
 
 
 def _parts(part: Any) -> Iterable[Any]:
@@ -167,11 +167,11 @@ def _check_keys(text: str) -> None:
             table = dots
         cost += (dots + 1) * (dots + table)
         if cost > _MOST_STEPS:
-            raise TomlError(f"{number}: keys of too many parts")
+            raise TomlError(f"{number}: a key with too many parts")
 
 
 def _syntax_mistake(message: str, text: str) -> str:
-    """`LINE:COLUMN: MESSAGE` from the parser's words."""
+    """`LINE:COLUMN: MESSAGE`, from the parser's message."""
     if message.startswith("Exceeds the limit"):  # of sys.set_int_max_str_digits
         return "1: a number has too many digits"
     match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and a lock between processes.
+"""Writes files completely or not at all; locks between processes; opens files that users name.
 
 A new file is written under another name in the same file system, brought to disk, and renamed.
 So whoever looks at the final name sees the old content or the new one, even if this process is
@@ -318,7 +318,7 @@ else:
 
 
 def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreError:
-    """An OSError in the user's words: what failed, where, how much is free, and the fix.
+    """An OSError as a message: what failed, where, how much is free, and the fix.
 
     option is how the user names another folder: `--out FOLDER`.
     """
@@ -326,13 +326,13 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
     hint = None
     if number in _FULL:
         hint = (
-            "free some space, with `invoke cache --clean` for one, or name a folder on another "
+            "free some space, with `invoke cache --clean` for one, or use a folder on another "
             f"disk: {option}"
         )
     elif number in _FORBIDDEN:
-        hint = f"name a folder that you may write to: {option}"
+        hint = f"use a folder that you can write to: {option}"
     elif number in (errno.ENOTDIR, errno.EEXIST):
-        hint = f"name a folder, not a file: {option}"
+        hint = f"use a folder, not a file: {option}"
     reason = error.strerror or str(error)
     return StoreError(
         f"cannot {doing}: {reason} ({_free(where)} free there)", where=str(where), hint=hint

@@ -1,4 +1,4 @@
-"""Who else on this machine may change, read or hold what lies at a path.
+"""Which other users of this machine can change or read a path.
 
 On Linux that is told by owners and modes, of a folder and of those around it. On Windows a user's
 folders are closed to other users by what they inherit, and nothing is asked here.
@@ -23,7 +23,7 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True)
 class Gap:
-    """Somebody besides the user and root who can put something else at a path.
+    """A user other than root and the current one who can replace what is at a path.
 
     folder: where they can do so, the folder itself or one around it. who: in words. everybody:
     whether that is every user of the machine. mend: the command that keeps them out, or ''.
@@ -38,12 +38,12 @@ class Gap:
 if sys.platform == "win32":
 
     def private_folder(path: Path) -> bool:
-        """Have a folder that nobody else can open. Raises OSError."""
+        """Make a folder private to the user. Raises OSError."""
         path.mkdir(exist_ok=True)
         return True
 
     def gap_of(folder: Path) -> Gap | None:
-        """Who else can put something else at a path."""
+        """Which other user can replace what is at a path."""
         return None
 
     def open_lock(path: Path) -> int:
@@ -60,7 +60,7 @@ else:
     _NO_FOLDER_OF_OURS = (errno.ENOTDIR, errno.ELOOP, errno.EACCES)
 
     def private_folder(path: Path) -> bool:
-        """Have a folder that nobody else can open: it is made, or closed to others.
+        """Make a folder private to the user; an existing one is closed to others.
 
         False where there is no real folder of the user's, or one that others could write into:
         they may have left something there that they still hold. Raises OSError where none can be
@@ -85,7 +85,7 @@ else:
             os.close(handle)
 
     def gap_of(folder: Path) -> Gap | None:
-        """Who else can put something else at a path, which must exist; the nearest such folder.
+        """Which other user can replace what is at a path, which must exist; the nearest one.
 
         As sshd asks of the path of a user's keys, but that what lies in a closed folder may be
         open. Raises OSError.
@@ -113,7 +113,7 @@ else:
         return None
 
     def _mend(change: str, path: Path, found: os.stat_result) -> str:
-        """The command that closes a folder, for who may do so."""
+        """The command that closes a folder, if the user may run it."""
         return f"chmod {change} {path}" if os.geteuid() in (0, found.st_uid) else ""
 
     def _reached_through(around: os.stat_result, gap: Gap) -> Gap | None:

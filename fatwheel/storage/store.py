@@ -1,4 +1,4 @@
-"""The content-addressed store that slices, host objects, texts, costs and wheels live in.
+"""The content-addressed store of slices, host objects, texts, costs and wheels.
 
     objects/ab/<sha256>      bytes, named by their own digest
     refs/<kind>/ab/<key>     which object answers a key (see `vault`)

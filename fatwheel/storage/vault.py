@@ -1,4 +1,4 @@
-"""What of a store lies on disk: objects, refs, and the lock with its ledger.
+"""How a store lies on disk: objects, refs, and the lock with its ledger.
 
 A ref says which object answers a key:
 
@@ -49,7 +49,7 @@ class Ref:
 
 
 class _DamagedError(Exception):
-    """An object is not what its name says, found while it was being copied."""
+    """An object's content does not match its name; found while copying it."""
 
 
 class Vault:
@@ -68,11 +68,11 @@ class Vault:
         return self.objects / sha256[:2] / sha256
 
     def ref_places(self) -> Iterator[Path]:
-        """Where refs are, and whatever else lies there."""
+        """All paths where refs belong, including foreign files."""
         return leaves(self.refs, 2)
 
     def object_places(self) -> Iterator[Path]:
-        """Where objects are, and whatever else lies there."""
+        """All paths where objects belong, including foreign files."""
         return leaves(self.objects, 1)
 
     def named(self, path: Path) -> tuple[str, str]:
@@ -82,7 +82,7 @@ class Vault:
     # -- reading ---------------------------------------------------------------------------
 
     def ref(self, path: Path) -> Ref | None:
-        """The ref at a path, or None where there is none."""
+        """The ref at a path; None if there is none."""
         return self._there(read_ref, path)
 
     def read(self, ref: Ref) -> bytes | None:
@@ -127,8 +127,8 @@ class Vault:
         if measured is None:
             return f"object {ref.sha256} is missing"
         if measured[0] != ref.sha256:
-            return f"object {ref.sha256} has other bytes"
-        return None if measured[1] == ref.size else "its ref has another size than its object"
+            return f"object {ref.sha256} has different content"
+        return None if measured[1] == ref.size else "its ref and its object differ in size"
 
     def _there(self, look: Callable[[Path], T | None], path: Path) -> T | None:
         """What is found at a path; nothing, too, where a file stands in for one of its folders."""
@@ -196,7 +196,7 @@ def ref_text(path: Path, sha256: str, size: int) -> bytes:
 
 
 def read_ref(path: Path) -> Ref | None:
-    """A ref, or None where there is none or it is damaged. Raises OSError."""
+    """Read a ref; None if it is missing or damaged. Raises OSError."""
     stream = open_plain(path)
     if stream is None:
         return None

@@ -1,1 +1,1 @@
-"""A toolchain: fetched from the package index, installed and mended for one Python."""
+"""Gets a toolchain: pins, downloads, and the environment for one Python."""

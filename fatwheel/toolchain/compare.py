@@ -1,4 +1,4 @@
-"""Compares single pins, of files and of images, with what is published.
+"""Compares the pins of files and images with what is published.
 
 Nothing is fetched but listings, unless nobody publishes a file's sha256 or size: then the file is
 fetched once, and what came counts as published.
@@ -163,8 +163,8 @@ class Comparer:
             if not known and name not in found
         ]
         if not missing:
-            return found, "" if "sha256" in found else "its sha256 is published nowhere"
-        remark = f"its {' and '.join(missing)} is published nowhere"
+            return found, "" if "sha256" in found else "its sha256 is not published"
+        remark = f"its {' and '.join(missing)} is not published"
         if self._downloads is None:
             return found, f"{remark}: without --check, it is fetched once"
         return self._fetched(item, found, self._downloads), f"{remark}: fetched once to find out"
@@ -187,13 +187,13 @@ class Comparer:
                     files.sync_file(stream)
                 files.move(path, downloads / part.sha256 / item.filename)
         except TooLongError:
-            raise RefusedError(f"more than {total or _LARGEST} bytes come") from None
+            raise RefusedError(f"the server sends more than {total or _LARGEST} bytes") from None
         except OSError as error:
             raise files.disk_error(
                 error, f"keep {item.filename}", downloads, f"{cache.VARIABLE}=FOLDER"
             ) from error
         if found.get("sha256", part.sha256) != part.sha256:
-            raise RefusedError(f"what comes has the sha256 {part.sha256}, not the published one")
+            raise RefusedError(f"the file received has sha256 {part.sha256}, not the published one")
         return {**found, "size": part.size, "sha256": part.sha256}
 
     def _receive(self, item: Package | Download, part: Part, total: int) -> None:

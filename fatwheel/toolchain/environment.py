@@ -65,8 +65,8 @@ def ensure_environment(
 def _check_kind(toolchain: Toolchain) -> None:
     if not toolchain.runs_in_processes:
         raise ToolchainError(
-            f"toolchain {toolchain.name} works in containers only: its compilers or Pythons are "
-            "no packages",
+            f"toolchain {toolchain.name} works only in containers: its compilers or Pythons do "
+            "not come as packages",
             hint="use --engine docker",
         )
 
@@ -85,7 +85,7 @@ def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:
             raise ToolchainError(
                 f"{package.name} {package.version} does not run here: this system has {library}",
                 where=f"toolchain {toolchain.name}",
-                hint=f"its wheel wants {' or '.join(sorted(tags))}: build on a newer system",
+                hint=f"its wheel needs {' or '.join(sorted(tags))}: build on a newer system",
             )
 
 
@@ -100,13 +100,13 @@ class _Plan:
 
     @property
     def packages(self) -> tuple[Package, ...]:
-        """All but pip, which nothing here needs: it is for images."""
+        """All packages but pip, which only images need."""
         found = (*self.toolchain.packages, *self.build.packages)
         return tuple(package for package in found if package.role != "installer")
 
     @property
     def description(self) -> dict[str, object]:
-        """All that decides what is in the environment."""
+        """Everything that determines the content of the environment."""
         return {
             "layout": _LAYOUT,
             "packages": pins(self.packages),

@@ -1,4 +1,4 @@
-"""What is asked for over the network, who named it, and where that may lead.
+"""Which hosts a request may reach, depending on who named its URL, and with which credentials.
 
 There are three ways to come to a URL. The user's own pip configuration names places, and what
 they list is as welcome as it is to pip. A toolchain or a recipe of this checkout pins files. And
@@ -72,7 +72,7 @@ class Origin:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it is an address, or a name of this machine, that nobody publishes files at."""
+        """Whether it is a private address, or a name of this machine."""
         local = self.host == "localhost" or self.host.endswith(".localhost")
         return local or bool(self.address and not self.address.is_global)
 
@@ -125,7 +125,7 @@ class Errand:
 
 
 def errand_of(request: httpx2.Request) -> Errand:
-    """What a request is for; one that says nothing is made by a reader of listings."""
+    """The errand of a request; requests without one come from readers of listings."""
     errand = request.extensions.setdefault(_KEY, Errand(LISTED))
     assert isinstance(errand, Errand)
     return errand
@@ -140,7 +140,7 @@ class Border:
         self._named = {place.host for place in self.places} | {host for host, _ in self._trusted}
 
     def is_trusted(self, origin: Origin) -> bool:
-        """Whether what is said to it stays between the two: as pip sees it."""
+        """Whether the connection is confidential, by pip's rules."""
         if origin.scheme == "https" or origin.is_loopback:
             return True
         return not {(origin.host, None), (origin.host, origin.port)}.isdisjoint(self._trusted)
@@ -176,18 +176,18 @@ class Border:
             self._check_host(errand.way, origin)
         if not self._may_reach(errand, origin):
             raise RefusedError(
-                f"{origin.name} is an address inside of a machine or a network, which pip's "
-                "configuration does not name"
+                f"{origin.name} is a local or private address that pip's configuration does not "
+                "name"
             )
 
     def _check_scheme(self, errand: Errand, origin: Origin) -> None:
-        whither = "it leads to" if errand.last else "it is"
+        whither = "it redirects to" if errand.last else "it is"
         if origin.scheme not in _PORTS:
             raise RefusedError(f"{whither} a {origin.scheme or 'nameless'}: URL, not https")
         if origin.scheme == "https":
             return
         if errand.last is not None and errand.last.scheme == "https":
-            raise RefusedError(f"it leads from https to http, at {origin.name}")
+            raise RefusedError(f"it redirects from https to http, at {origin.name}")
         tried_out = errand.way == PINNED and origin.is_loopback
         if errand.way != LISTED and not tried_out:
             raise RefusedError(f"{whither} plain http, at {origin.name}")
@@ -231,7 +231,7 @@ Secret = tuple[str, str]  # user, password
 
 
 class Credentials(httpx2.Auth):
-    """Signs requests; threads may share it. Redirects to other origins lose what is signed."""
+    """Adds credentials to requests; thread-safe. Redirects to other origins lose them."""
 
     def __init__(self, config: PipConfig, border: Border) -> None:
         self._border = border

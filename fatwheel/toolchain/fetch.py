@@ -1,4 +1,4 @@
-"""A file on its way: what has come of it so far, and its digest, over several tries."""
+"""Downloads pinned files, from their URLs or from the package index, and verifies them."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ _MOST_SAID = 160  # characters of a URL that is none
 LABEL = "download"
 # What to do where a pin is gone from its source for good.
 _ELSEWHERE = (
-    "any file with that sha256 does, whatever its name and wherever it comes from: put it into a "
-    "folder, and `invoke build --find FOLDER` takes it from there, as `invoke rebuild` does"
+    "if you have a file with that sha256, put it into a folder, under any name: `invoke build "
+    "--find FOLDER` takes it from there, and so does `invoke rebuild`"
 )
 
 Pinned = Package | Download
@@ -122,7 +122,7 @@ def check_locked(pinned: Iterable[Pinned], toolchain: str = "") -> None:
     unlocked = [item.filename for item in pinned if not item.locked]
     if unlocked:
         raise ToolchainError(
-            "it is not known yet what these files must be, so they are not fetched",
+            "these files are not pinned yet, so they are not fetched",
             where=f"toolchain {toolchain}" if toolchain else None,
             details=unlocked,
             hint=f"invoke lock --toolchain {toolchain or 'NAME'}",
@@ -145,11 +145,11 @@ def check_hosts(places: Iterable[tuple[Pinned, Path]]) -> None:
     }
     if absent:
         raise FetchError(
-            "the lock has files at places from which no toolchain or recipe here fetches any",
+            "the lock names files on hosts from which no toolchain or recipe here fetches",
             details=[f"{name}: {_place_of(pin)}" for name, pin in absent.items()],
-            hint="a lock from elsewhere can name any place, so nothing was fetched; where you have "
-            "these files, put them into a folder, under any names: `invoke rebuild WHEEL --find "
-            "FOLDER`; if you trust the place, pin them in a toolchain file of your own: "
+            hint="a lock from elsewhere can name any host, so nothing was fetched. If you have "
+            "these files, put them into a folder, under any names: `invoke rebuild WHEEL "
+            "--find FOLDER`; if you trust the host, pin them in your own toolchain file: "
             "docs/toolchains.md",
         )
 
@@ -169,7 +169,7 @@ def place(pinned: Pinned, folder: Path) -> Path:
 
 
 def is_fetched(pinned: Pinned, folder: Path) -> bool:
-    """Whether the file is there and is what its pin says."""
+    """Whether the file exists and matches its pin."""
     path = place(pinned, folder)
     try:
         if path.stat().st_size != pinned.size:
@@ -264,7 +264,7 @@ class _Fetch:
                 return
             except HashMismatchError as error:
                 wrong = error
-                looked.append(f"{link.redacted}: another file")
+                looked.append(f"{link.redacted}: a different file")
             except RefusedError as error:
                 looked.append(f"{link.redacted}: {error}")
         if wrong is not None:
@@ -273,7 +273,7 @@ class _Fetch:
             f"cannot fetch {item.filename} ({item.name} {item.version})",
             details=[
                 f"pinned: sha256 {item.sha256}, {item.size} bytes",
-                "looked here:",
+                "tried:",
                 *(f"  {line}" for line in looked),
             ],
             hint=(
@@ -336,11 +336,11 @@ class _Fetch:
     def _mismatch(self, link: Link, item: Pinned, received: str) -> HashMismatchError:
         self.received[item.sha256] = 0
         if item.url:
-            advice = "what lies at this URL has changed, or a proxy sends something else: find out"
+            advice = "the file at this URL has changed, or a proxy replaced it: find out which"
         else:
             advice = "the index, a mirror or the pin is wrong: compare with another index"
         return HashMismatchError(
-            f"{item.filename} is not the file that was pinned",
+            f"{item.filename} does not match its pin",
             where=link.redacted,
             details=[
                 f"pinned:   sha256 {item.sha256}, {item.size} bytes",

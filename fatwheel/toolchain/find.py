@@ -1,4 +1,4 @@
-"""Pinned files that the user has already, under whatever name: `--find FOLDER`.
+"""Takes pinned files from a folder of the user, by their sha256: `--find FOLDER`.
 
 A file is the pinned one where its size and sha256 are; what it is called, and where it came from,
 decides nothing. What is found is put where `fetch` keeps what it has finished, as another name of
@@ -29,7 +29,7 @@ _Missing = dict[tuple[int, str | None], list[tuple[Pinned, Path]]]
 
 
 def seed(places: Sequence[tuple[Pinned, Path]], find: Path, emit: Emit) -> tuple[Pinned, ...]:
-    """Put what is below `find` into folders of downloads: each pin into its own, if it lacks it.
+    """Copy pinned files found below `find` into their download folders, where they are missing.
 
     The pins that were found, each once. Emits a Note that counts them. Folders below `find` that
     are links are not entered; what cannot be read is passed over.
@@ -57,9 +57,9 @@ def _check_folder(find: Path) -> None:
             return
     except OSError as error:
         raise UsageError(
-            f"files cannot be looked for there: {error.strerror or error}",
+            f"cannot search this folder: {error.strerror or error}",
             where=f"--find {find}",
-            hint="valid: a folder that you may read, which has the files under any names",
+            hint="valid: a readable folder with the files, under any names",
         ) from error
 
 
@@ -162,7 +162,7 @@ def _copied(path: Path, part: Path) -> str:
 
 def _said(find: Path, found: Sequence[Pinned], missing: int) -> str:
     if not missing:
-        return f"nothing was looked for in {find}: all pinned files are there already"
+        return f"{find} was not searched: all pinned files are already in the cache"
     wanted = "the one missing file" if missing == 1 else f"the {missing} missing files"
     if not found:
         return f"{find} {'does not have' if missing == 1 else 'has none of'} {wanted}"

@@ -1,4 +1,4 @@
-"""Asks the user's package index for one exact file.
+"""Looks up one exact file on the user's package index.
 
 What an index answers is found through `unearth`, which reads PEP 503 and PEP 691 listings,
 find-links pages and folders, and sends credentials from netrc, keyring or the URL. No listing
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The URL without a password in it."""
+        """The URL without its password."""
         return Link(self.url).redacted if "://" in self.url else self.url
 
 
@@ -73,7 +73,8 @@ class Index(Web):
         ]
         if not found:
             raise FetchError(
-                "pip is configured with no index and no find-links, so there is nowhere to look",
+                "pip is configured with no index and no find-links, so there is nowhere to "
+                "download from",
                 hint="see `python -m pip config list`",
             )
         # Which source is asked first changes nothing but the time it takes: files are pinned.
@@ -134,6 +135,6 @@ class Index(Web):
 
 
 def _announces(link: Link, package: Package) -> bool:
-    """Whether the listing says, or leaves open, that this is the pinned file."""
+    """Whether this may be the pinned file, by the listing."""
     announced = (link.hash_option or {}).get("sha256")
     return announced is None or package.sha256 in announced

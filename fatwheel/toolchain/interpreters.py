@@ -1,4 +1,4 @@
-"""Finds a CPython of a wanted version that can build extension modules."""
+"""Finds a CPython that can build extension modules, and the build of a toolchain for it."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def find_interpreter(python: str) -> Interpreter:
         else:
             return answer
     raise ToolchainError(
-        f"there is no usable Python {python} here",
-        details=["looked at:", *(f"  {line}" for line in dict.fromkeys(seen))],
+        f"no usable Python {python} found",
+        details=["tried:", *(f"  {line}" for line in dict.fromkeys(seen))],
         hint=(
             f"install CPython {python} with its header files and put it on PATH (Debian, Ubuntu: "
             f"python{python} and python{python}-dev; Fedora: python{python}-devel)"
@@ -101,7 +101,7 @@ def _ask(candidate: Path) -> Interpreter | str:
         return f"does not run: {complaint[0] if complaint else 'no answer'}"
     if facts["implementation"] != "CPython" or facts["threads"]:
         kind = "free-threaded" if facts["threads"] else facts["implementation"]
-        return f"is a {kind} {facts['version']}; plain CPython is wanted"
+        return f"is a {kind} {facts['version']}; plain CPython is needed"
     return Interpreter(Path(facts["executable"]), facts["version"], Path(facts["include"]))
 
 
@@ -115,8 +115,8 @@ def build_of(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
             return build
     served = [f"Python {build.python} with torch {build.torch}" for build in toolchain.builds]
     raise UsageError(
-        f"toolchain {toolchain.name} does not serve Python {python} with torch {torch}",
-        hint="it serves: " + ", ".join(served),
+        f"toolchain {toolchain.name} does not support Python {python} with torch {torch}",
+        hint="it supports: " + ", ".join(served),
     )
 
 

@@ -1,4 +1,4 @@
-"""Fills values into a toolchain's TOML, in place: comments, order and everything else stay.
+"""Fills in a toolchain's missing pins, editing its TOML file in place: `invoke lock`.
 
 Only lines are added, each behind the line of a key that the same table has. The result is read
 back: it must mean what the file meant before, and the new values.
@@ -53,7 +53,8 @@ class LockFile:
         new = filled(self._bytes.decode("utf-8"), key, values)
         if new is None:
             raise ConfigError(
-                "cannot be filled in: it is written so that no line can be added",
+                "cannot be filled in automatically: it is written in a way that leaves no place "
+                "for a new line",
                 where=str(self.path),
                 details=[f"{dotted(key)}: {_words(values)}"],
                 hint="write these values into it",
@@ -180,7 +181,7 @@ def refusal(reports: Sequence[LockReport]) -> FatwheelError | None:
     moved = [finding.name for finding in findings if finding.state == MOVED]
     if moved:
         return HashMismatchError(
-            "what is published is not what is pinned",
+            "what is published differs from the pins",
             details=moved,
             hint="the pins stay as they are; to take a new one, remove the old from the "
             "toolchain's file, once you know why it differs",
@@ -188,7 +189,7 @@ def refusal(reports: Sequence[LockReport]) -> FatwheelError | None:
     unreachable = [finding for finding in findings if finding.state == UNREACHABLE]
     if unreachable:
         return FetchError(
-            "not everything could be asked for",
+            "not everything could be checked",
             details=[*dict.fromkeys(finding.note for finding in unreachable)],
             hint="check the network, and what pip is configured with: python -m pip config list",
         )

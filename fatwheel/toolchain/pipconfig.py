@@ -1,4 +1,4 @@
-"""How asking over the network fails: for now, or for good. No text of it has a password in it."""
+"""Reads pip's configuration, and names failed requests without showing passwords."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import FetchError
 
 
 class TransientError(Exception):
-    """A failure that another try may cure; its text says what happened."""
+    """A failure that may pass when retried; its text says what happened."""
 
 
 class NoConnectionError(TransientError):
@@ -26,9 +26,9 @@ class NoConnectionError(TransientError):
 
 
 class RefusedError(Exception):
-    """A failure that another try will not cure, or did not; its text says what happened.
+    """A failure that does not pass when retried; its text says what happened.
 
-    passing: the last of all tries failed in a way that may pass. unreachable: nobody answered.
+    passing: the last of all tries failed in a way that may pass. unreachable: no server answered.
     """
 
     passing = False
@@ -153,7 +153,7 @@ def _number(options: Mapping[str, str], names: tuple[str, ...], default: float) 
                 return float(options[name])
             except ValueError:
                 raise FetchError(
-                    f"pip's option {name} is {options[name]!r}, which is no number",
+                    f"pip's option {name} is {options[name]!r}, which is not a number",
                     where="python -m pip config list",
                 ) from None
     return default

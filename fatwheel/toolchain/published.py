@@ -1,4 +1,4 @@
-"""What those who publish files say of them: index pages beside wheels, manifests of CUDA releases.
+"""Reads what publishers state of files and images: index pages, CUDA manifests, registries.
 
 Nothing of it is trusted further than a pin is: it is written down once and compared ever after.
 """
@@ -96,14 +96,14 @@ def manifest_values(url: str, web: Web) -> dict[str, Values]:
     try:
         document = read_object(web.read(url), url)
     except FormatError:
-        raise RefusedError("is no manifest of a CUDA release: not JSON") from None
+        raise RefusedError("is not a CUDA release manifest: not JSON") from None
     found = {
         urljoin(url, entry["relative_path"]): Values(size=int(entry["size"]), sha256=sha256)
         for entry in _entries(document, _DEPTH)
         if _SHA256.fullmatch(sha256 := entry["sha256"])
     }
     if not found:
-        raise RefusedError("is no manifest of a CUDA release: it names no files")
+        raise RefusedError("is not a CUDA release manifest: it names no files")
     return found
 
 
@@ -190,10 +190,10 @@ def _token(challenge: str, image: Image, web: Web) -> str:
     parts = dict(re.findall(r'(\w+)="([^"]*)"', rest))
     realm = parts.get("realm", "")
     if scheme.lower() != "bearer" or not _safe(realm, image):
-        raise RefusedError("the registry wants credentials")
+        raise RefusedError("the registry requires credentials")
     query = {"service": parts.get("service", ""), "scope": f"repository:{image.repository}:pull"}
     answer = web.ask("GET", f"{realm}?{urlencode(query)}", {})
-    _check(answer.status_code, "the registry gives no token")
+    _check(answer.status_code, "the registry gave no token")
     return _token_in(answer.content)
 
 
@@ -215,7 +215,7 @@ def _token_in(document: bytes) -> str:
         for name in ("token", "access_token"):
             if isinstance(said.get(name), str) and _TOKEN.fullmatch(said[name]):
                 return str(said[name])
-    raise RefusedError("the registry gives no token")
+    raise RefusedError("the registry gave no token")
 
 
 def _check(status: int, trouble: str) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn it is where several builds would make the same thing."""
+"""Unpacks wheels once, and installs them into environments by hard links."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _write(
 def _safe(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ValueError(f"{name!r} would be written outside of the package's folder")
+        raise ValueError(f"{name!r} would be written outside the package's folder")
     return path
 
 
@@ -364,5 +364,5 @@ def _check_space(absent: Sequence[Package], cache: Path) -> None:
         raise StoreError(
             f"the toolchain needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
             where=str(cache),
-            hint=f"free some space, or name a folder on another disk: {VARIABLE}=FOLDER",
+            hint=f"free some space, or use a folder on another disk: {VARIABLE}=FOLDER",
         )

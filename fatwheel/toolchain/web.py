@@ -1,4 +1,4 @@
-"""What a server says, held within bounds: how much of it there is, and how slowly it may come."""
+"""The HTTP client, configured as pip is; the size and time of responses are limited."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Document(httpx2.SyncByteStream):
         for chunk in self._decoded(self._stream):
             size += len(chunk)
             if size > _LONGEST:
-                raise RefusedError(f"it has more than {_LONGEST >> 20} MiB")
+                raise RefusedError(f"it is larger than {_LONGEST >> 20} MiB")
             links += chunk.count(b"<a") + chunk.count(b"<A") + chunk.count(b'"url"')
             if links > _MOST_LINKS:
                 raise RefusedError(f"it has more than {_MOST_LINKS:,} links")
@@ -115,7 +115,7 @@ def _decoder(response: httpx2.Response) -> zlib._Decompress | None:
     if said in ("identity", ""):
         return None
     if said not in ("gzip", "x-gzip", "deflate"):
-        raise RefusedError(f"it comes packed as {said:.40}, which was not asked for")
+        raise RefusedError(f"it is encoded as {said:.40}, which was not requested")
     return zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
@@ -239,12 +239,12 @@ class Web:
 
 
 def words(status: int) -> str:
-    """`404 Not Found`; only the number of a status that no standard knows."""
+    """`404 Not Found`; only the number for a non-standard status."""
     return f"{status} {responses.get(status, '')}".rstrip()
 
 
 def describe(error: httpx2.HTTPError) -> str:
-    """A network error in the user's words."""
+    """A network error as text for messages."""
     if isinstance(error, httpx2.TimeoutException):
         return "no answer in time (pip's option timeout sets how long to wait)"
     if isinstance(error, httpx2.ConnectError):
@@ -259,9 +259,7 @@ def _network_errors() -> Iterator[None]:
     except (httpx2.ConnectError, httpx2.TimeoutException) as error:
         raise NoConnectionError(describe(error)) from error
     except httpx2.TooManyRedirects:
-        raise RefusedError(
-            f"it leads from one place to the next, {_MOST_REDIRECTS} times"
-        ) from None
+        raise RefusedError(f"it redirects more than {_MOST_REDIRECTS} times") from None
     except httpx2.HTTPError as error:
         raise TransientError(describe(error)) from error
     except (httpx2.InvalidURL, OSError) as error:
@@ -286,7 +284,7 @@ def _start_of(response: httpx2.Response) -> int:
         return 0
     said = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if said is None:
-        raise RefusedError("it sends a part of the file and does not say which")
+        raise RefusedError("it sends a part of the file without saying which")
     return int(said[1])
 
 
@@ -297,7 +295,7 @@ def _length_of(response: httpx2.Response) -> int | None:
 
 
 def _ssl_context(config: PipConfig) -> ssl.SSLContext | bool:
-    """The system's certificates, or those that pip is told to use."""
+    """The system's certificates, or those that pip is configured with."""
     if not config.cert and not config.client_cert:
         return True
     try:

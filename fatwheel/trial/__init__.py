@@ -1,1 +1,1 @@
-"""Wheels tried for real: installed in a clean environment, imported, run on a GPU."""
+"""Tests wheels: installs them in a clean environment, imports them, runs them on a GPU."""

@@ -1,4 +1,4 @@
-"""Runs Python in a clean environment, and tells how it ended in a few lines."""
+"""Makes a clean environment, runs Python in it, and tests the import of a wheel."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def results_of(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     if file.stat().st_size > _MOST:
-        raise FormatError("what it wrote about itself is too long")
+        raise FormatError("its report is too long")
     found: list[dict[str, Any]] = []
     for line in file.read_bytes().splitlines():
         try:
@@ -277,7 +277,7 @@ def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Fi
     yield note(f"with Python {clean.version}{torch}: those of {subject.origin}")
     lacking = unmet(subject.requirements, subject.packages)
     if lacking:
-        yield warning("what it requires and nothing pins is not installed", details=lacking)
+        yield warning("its requirements that nothing pins are not installed", details=lacking)
     if not (trial.seconds or trial.failed or trial.unfinished):
         yield warning("there is no module in it to import")
     for name, seconds in trial.seconds.items():
@@ -287,11 +287,9 @@ def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Fi
     if trial.unfinished:
         doing = trial.unfinished
         what = f"using {doing}" if doing == "the GPU" else f"import {doing}"
-        yield wrong(
-            f"{what}: Python does not survive it: {trial.ended.how}", details=trial.ended.last
-        )
+        yield wrong(f"{what}: Python crashed: {trial.ended.how}", details=trial.ended.last)
     elif trial.ended.code not in (0, 1):
-        what = f"Python does not end well after the import: {trial.ended.how}"
+        what = f"Python did not exit cleanly after the import: {trial.ended.how}"
         yield wrong(what, details=trial.ended.last)
 
 

@@ -1,4 +1,4 @@
-"""What the driver makes of each container of a wheel: native code, code by JIT, or nothing."""
+"""Tests a wheel on the GPU: how the driver loads each container, and whether results are right."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _unusable(ended: Ended, failed: Mapping[str, Any] | None) -> ToolchainError:
     return ToolchainError(
         f"NVIDIA's driver cannot be used: {what}",
         details=ended.last,
-        hint="invoke doctor tells what is known of driver and GPU",
+        hint="`invoke doctor` shows what is known about the driver and the GPU",
     )
 
 
@@ -225,7 +225,7 @@ _ERRORS = {
     200: "the image is invalid",
     209: "no kernel image for this GPU",
     218: "its PTX cannot be compiled",
-    221: "there is no JIT compiler",
+    221: "no JIT compiler available",
     222: "its PTX is newer than the driver",
 }
 
@@ -240,7 +240,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a recipe's script said: its file, how it ended, its cases."""
+    """The result of a recipe's script: its file, how it ended, its cases."""
 
     script: Path
     ended: Ended
@@ -277,7 +277,7 @@ def gpu_findings(driver: str, loading: Loading, trials: dict[str, Trial]) -> Ite
     gpu = loading.gpu
     yield note(f"on {gpu.name} ({gpu.capability}), driver {driver} for CUDA {gpu.cuda}")
     if not loading.units:
-        yield warning("there is no device code in it to load")
+        yield warning("it has no device code to load")
     for binary in dict.fromkeys(one.place.binary for one in loading.units):
         units = [one for one in loading.units if one.place.binary == binary]
         yield from _binary_findings(binary, units, gpu)
@@ -299,14 +299,14 @@ def _binary_findings(binary: str, units: Sequence[Loaded], gpu: Gpu) -> Iterator
     relinked = [one for one in units if one.how == "none" and one.place.linked]
     if relinked:
         units_here = text.count(len(relinked), "unit")
-        yield note(f"{units_here} of linked code would be linked anew", binary)
+        yield note(f"{units_here} of linked code would be linked again", binary)
     other = [one for one in units if one.how != "none" and one.how != one.expected_on(gpu)]
     if other:
-        what = "the driver does not do what its images promise"
+        what = "the driver loads images differently than expected"
         yield warning(what, binary, shorten(_unexpected(one, gpu) for one in other))
     unfound = [one for one in units if one.missing]
     if unfound:
-        what = f"kernels that the driver does not find, in {len(unfound)} of {len(units)} units"
+        what = f"the driver does not find some kernels, in {len(unfound)} of {len(units)} units"
         yield warning(what, binary, shorten(_missing(one) for one in unfound))
 
 
@@ -318,7 +318,7 @@ def _lost(one: Loaded) -> str:
 def _unexpected(one: Loaded, gpu: Gpu) -> str:
     expected = one.expected_on(gpu)
     place = f"container {one.place.container}"
-    return f"{place}: expected {_WORDS[expected]}, it loads {_WORDS[one.how]}"
+    return f"{place}: expected {_WORDS[expected]}, loaded {_WORDS[one.how]}"
 
 
 def _missing(one: Loaded) -> str:

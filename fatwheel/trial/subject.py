@@ -1,4 +1,4 @@
-"""What a wheel lets one import: its modules, by the names of its files."""
+"""What testing a wheel needs: its modules, a Python, a torch and its requirements."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _MOST = 1000  # lines; more is no METADATA of a project
 def requirements_of(metadata: bytes, python: str) -> tuple[Requirement, ...]:
     """What must be there under a Python (`3.11`), without what only extras want.
 
-    Raises FormatError where METADATA has what is no requirement.
+    Raises FormatError where METADATA has what is not a valid requirement.
     """
     lines = fields(metadata, "Requires-Dist")
     if len(lines) > _MOST:
@@ -90,7 +90,7 @@ def _parse(line: str) -> Requirement:
     try:
         return Requirement(line)
     except (InvalidRequirement, RecursionError) as error:
-        raise FormatError(f"{line!r:.200} is no requirement", where="METADATA") from error
+        raise FormatError(f"{line!r:.200} is not a valid requirement", where="METADATA") from error
 
 
 def _applies(requirement: Requirement, python: str) -> bool:
@@ -126,7 +126,7 @@ class Subject:
 
 
 def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> Subject:
-    """What a wheel's own lock says. ToolchainError where that is for another platform."""
+    """What a wheel's lock names. ToolchainError if it is for another platform."""
     check_platform(evidence)
     _check_here(lock.toolchain)
     requirements = requirements_of(evidence.metadata, lock.python)
@@ -170,8 +170,10 @@ def check_platform(evidence: Evidence) -> None:
         raise ToolchainError(
             f"the wheel is for {', '.join(sorted(wanted))}, and this machine is {_here()}",
             where=evidence.filename,
-            hint="try it on such a machine; what can be read in it is checked anywhere, without "
-            "--import and --gpu",
+            hint=(
+                "try it on such a machine; without --import and --gpu, its contents can be "
+                "checked anywhere"
+            ),
         )
 
 
@@ -248,11 +250,11 @@ def _nothing_fits(
         for toolchain, build in served
     )
     return ToolchainError(
-        "no toolchain has what this wheel is for",
+        "no toolchain matches this wheel",
         where=evidence.filename,
-        details=["it wants:", *(f"  {line}" for line in _wants(evidence)), "there is:"]
+        details=["needed:", *(f"  {line}" for line in _wants(evidence)), "available:"]
         + [f"  {line}" for line in dict.fromkeys(lines)],
-        hint="a toolchain of yours that has it can be put into toolchains/: docs/toolchains.md",
+        hint="add a toolchain that has it to toolchains/: docs/toolchains.md",
     )
 
 

@@ -1,4 +1,4 @@
-"""Tries a wheel on this machine: `invoke verify --import` and `--gpu`."""
+"""Tests a wheel on this machine: `invoke verify --import` and `--gpu`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class _Wheel:
-    """A wheel with what is known of how to try it."""
+    """A wheel, and how to test it."""
 
     path: Path
     evidence: Evidence
@@ -121,7 +121,7 @@ def _recipe(lock: BuildLock | None, kernels: tuple[Path, ...]) -> Recipe | None:
 
 def _no_script(lock: BuildLock | None, recipe: Recipe | None) -> Iterator[Finding]:
     if lock is None:
-        yield note("it has no recipe: whether its results are right was not checked")
+        yield note("it has no recipe: its results were not checked")
     elif recipe is None:
         yield warning(f"there is no recipe {lock.recipe.name} here: its results were not checked")
     else:
@@ -129,7 +129,7 @@ def _no_script(lock: BuildLock | None, recipe: Recipe | None) -> Iterator[Findin
 
 
 def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
-    """How to try a wheel: as its lock says, or as its METADATA allows."""
+    """How to test a wheel: by its lock, or by its METADATA."""
     lock = _lock(path, evidence, places.kernels)
     if lock is not None:
         lock = foreign(lock, publishers(places.kernels, places.toolchains))

@@ -1,4 +1,4 @@
-"""Verifies a wheel with all that was asked for: what reads it, its signature, what tries it."""
+"""Runs everything that `invoke verify` was asked for: checks, signature, import and GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Try = Callable[[Path, Evidence, Emit], Tried]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a wheel is to be checked for besides what reading it tells.
+    """What to do besides the checks that only read a wheel.
 
     key: a public key, or None. importing: install and import it. gpu: also run it on the GPU.
     """
@@ -58,7 +58,10 @@ def verify(wheel: Path, asked: Asked, emit: Emit) -> Report:
 def _tried(wheel: Path, report: Report, name: str, attempt: Try, emit: Emit) -> Report:
     doubtful = [check for check in _VOUCHING if report.result_of(check) == WRONG]
     if doubtful:
-        why = f"not tried, because of {', '.join(doubtful)}: its code may be anybody's"
+        why = (
+            f"not tried, because these checks failed: {', '.join(doubtful)}; its code cannot "
+            "be trusted"
+        )
         return replace(report, checks=(*report.checks, Check(name, (warning(why),))))
     emit(Note(f"the code of {wheel.name} runs now: as you, with your files and your network"))
     tried = attempt(wheel, report.evidence, emit)

@@ -1,1 +1,1 @@
-"""What is inside a binary or a wheel, and whether it is right."""
+"""Checks what is inside a binary or a wheel."""

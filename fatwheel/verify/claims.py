@@ -1,4 +1,4 @@
-"""fatwheel.json as `invoke verify` reads it: every claim in it, of the kind that it must be."""
+"""Reads fatwheel.json for `invoke verify`, and compares JSON documents."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ _MOST_SHOWN = 80  # characters of a value
 
 
 def differing(right: Any, found: Any, place: str = "") -> Iterator[str]:
-    """A line for each part that is not as it should be: `archs.0: it says "90", not "80"`.
+    """A line for each part that differs from what is right: `archs.0: it says "90", not "80"`.
 
     Items of lists are told by their names where they have one.
     """
@@ -159,7 +159,7 @@ def _in_lists(right: Sequence[Any], found: Sequence[Any], place: str) -> Iterato
     for title in others:
         yield f"{place}: {title} does not belong there"
     if not missing and not extra and list(right) != list(found):
-        yield f"{place}: it is in another order, or has something twice"
+        yield f"{place}: it is in a different order, or lists something twice"
 
 
 def _by_text(values: Sequence[Any]) -> dict[str, Any]:

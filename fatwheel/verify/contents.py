@@ -1,4 +1,4 @@
-"""What a binary holds: its containers, the images of each and the kernels in them.
+"""The contents of a binary: its containers, their images and kernels.
 
 Read once, container by container, so that a library of a gigabyte costs little memory. What is
 malformed ends in FormatError.
@@ -121,7 +121,7 @@ def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterat
     held = (*binary.containers, *binary.relocatable)
     total = sum(entry.uncompressed for found in held for entry in found.entries)
     if total > MAX_DECOMPRESSED:
-        raise FormatError(f"its images claim {total} bytes uncompressed: too many to read")
+        raise FormatError(f"its images claim {total} bytes uncompressed, too many to read")
     read_so_far = 0
     for number, found in enumerate(binary.containers):
         read_so_far += found.size

@@ -1,4 +1,4 @@
-"""The device code of a wheel: which GPUs it serves, whether it fits together, what it needs."""
+"""Checks the device code of a wheel: GPU coverage, consistency and driver requirements."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def compression_findings(evidence: Evidence, cuda: Collection[str]) -> Iterator[
                 yield warning(what, path)
         unknown = [image.name for image in images if image.compression == "unknown"]
         if unknown:
-            yield warning(f"{_count(unknown)} compressed in a way that is not known here", path)
+            yield warning(f"{_count(unknown)} compressed in an unknown way", path)
 
 
 def _served(contents: Contents) -> str:
@@ -80,7 +80,7 @@ def _partial_findings(contents: Contents) -> Iterator[Finding]:
 def _unread_findings(contents: Contents) -> Iterator[Finding]:
     other = [image.name for image in contents.images if image.kind not in ("elf", "ptx")]
     if other:
-        yield note(f"{_count(other)} of a kind whose kernels are not read", contents.path)
+        yield note(f"{_count(other)} of a kind whose kernels cannot be read", contents.path)
 
 
 def _count(names: Collection[str]) -> str:
@@ -110,18 +110,18 @@ def slice_findings(units: Sequence[Unit], binaries: Sequence[BinarySlices]) -> I
         if not sha256
     ]  # fmt: skip
     if untold:
-        yield wrong("it does not say which slices these are", details=shorten(untold))
+        yield wrong("it does not name its slices", details=shorten(untold))
     if in_part:
-        yield wrong("slices that it names are not in the wheel", details=shorten(in_part))
+        yield wrong("it names slices that are not in the wheel", details=shorten(in_part))
     if strange_in_part:
         yield wrong(
-            "units in the wheel have slices that it does not name", details=shorten(strange_in_part)
+            "units in the wheel have slices that it does not list", details=shorten(strange_in_part)
         )
     severity = wrong if strange and (absent or not named) else warning
     if absent:
-        yield severity("units that it names are not in the wheel", details=shorten(absent))
+        yield severity("it names units that are not in the wheel", details=shorten(absent))
     if strange:
-        yield severity("it does not tell of all device code", details=shorten(strange))
+        yield severity("it does not cover all device code", details=shorten(strange))
 
 
 def _named(unit: Unit) -> _Named:

@@ -1,4 +1,4 @@
-"""What a check says: findings, and how bad they are."""
+"""The findings of checks, and the evidence that they look at, read in one pass over the wheel."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ def _statement_findings(evidence: Evidence, inside: Statement | None) -> Iterato
         if evidence.papers.inside:
             yield refused(error)
         else:
-            yield note(f"it is not looked at: {error.what}", where)
+            yield note(f"it was not checked: {error.what}", where)
         return
     right = {evidence.filename: evidence.papers.sha256}
     if statement.subjects != right:
         lines = shorten(differing(right, dict(statement.subjects), "subject"))
-        yield wrong("it is not about this very file", where, lines)
+        yield wrong("it is not about this file", where, lines)
     if inside is None:
-        yield wrong("no statement in the wheel says the same", where)
+        yield wrong("the wheel has no statement that matches it", where)
         return
     contradictions = shorten(_contradictions(inside.predicate, statement.predicate))
     if contradictions:
@@ -176,7 +176,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A wheel: what it says of itself, its files, its binaries, and binaries that are damaged.
+    """What the checks look at: a wheel's documents, files and binaries, and damaged binaries.
 
     papers: what it says of its build, and what is needed to check that.
     """

@@ -1,4 +1,4 @@
-"""What device code a file holds, and which GPUs it serves: `invoke inspect`.
+"""Reports what device code a file holds, and which GPUs it supports: `invoke inspect`.
 
 Everything is read from the bytes, never from the file's name. The result's shape is fixed by
 `schema/inspect.schema.json`.
@@ -94,7 +94,7 @@ def report_binary(binary: Contents) -> dict[str, Any]:
 
 
 def report_wheel(wheel: Wheel) -> dict[str, Any]:
-    """What a wheel says of itself."""
+    """The metadata of a wheel."""
     return {"name": wheel.name, "version": wheel.version, "tags": list(wheel.tags)}
 
 

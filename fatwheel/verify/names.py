@@ -33,9 +33,9 @@ def name_findings(evidence: Evidence) -> Iterator[Finding]:
     versions = fields(evidence.wheel, "Wheel-Version")
     if len(versions) != 1 or not versions[0].startswith("1."):
         said = ", ".join(versions) or "none"
-        yield wrong(f"the wheel's format is {said}; installers know 1.x", "WHEEL")
+        yield wrong(f"the wheel's format is {said}; installers support 1.x", "WHEEL")
     if len(fields(evidence.metadata, "Metadata-Version")) != 1:
-        yield wrong("there is not one Metadata-Version", "METADATA")
+        yield wrong("there must be exactly one Metadata-Version", "METADATA")
     host_code = any(binary.contents.machine != "cuda" for binary in evidence.binaries)
     if host_code and fields(evidence.wheel, "Root-Is-Purelib") == ["true"]:
         yield warning("Root-Is-Purelib is true, although there are binaries", "WHEEL")

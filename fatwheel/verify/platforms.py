@@ -1,4 +1,4 @@
-"""Whether a wheel's tags fit its binaries, and its Python modules' names what they hold.
+"""Checks a wheel's tags, Python modules and required libraries against its binaries.
 
 Tags: PyPA specification "Platform compatibility tags". Names of modules: PEP 3149 (Linux), PEP
 489 (`PyInit_`), and what CPython writes on Windows (`_C.cp311-win_amd64.pyd`).
@@ -163,7 +163,7 @@ else:
 _UNKNOWN = "unknown"
 _TITLES = {
     "wheel": "in the wheel", "system": "system", "python": "Python", "torch": "torch",
-    "cuda": "CUDA", "driver": "GPU driver", _UNKNOWN: "unknown, must be there already",
+    "cuda": "CUDA", "driver": "GPU driver", _UNKNOWN: "unknown, must be installed already",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Whether a wheel's own provenance is whole, agrees with itself, and with the wheel.
+"""Checks that a wheel's provenance is complete and agrees with itself and the wheel.
 
 What it says cannot be proven from the wheel alone: `invoke rebuild` does that. But every part of
 it must fit every other part and the bytes, so that none of them can be changed alone.
@@ -38,7 +38,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Documents:
-    """What says how the wheel was made, each readable by itself."""
+    """The documents that say how the wheel was made, each readable by itself."""
 
     record: Record
     claims: Claims
@@ -54,7 +54,7 @@ def provenance_findings(evidence: Evidence) -> Iterator[Finding]:
     if inside and not _is_older(inside):
         findings, documents = _read(inside)
     elif inside:
-        yield note(f"{RECORD_FILE} names no lock: what it was built from cannot be told")
+        yield note(f"{RECORD_FILE} names no lock: what it was built from is unknown")
     yield from findings
     if documents:
         yield from _agreement(documents, evidence)
@@ -76,7 +76,7 @@ def _is_older(inside: Mapping[str, bytes]) -> bool:
 
 
 def _read(inside: Mapping[str, bytes]) -> tuple[list[Finding], _Documents | None]:
-    """Every document, or what is wrong with some."""
+    """Read every document; findings for those that are damaged."""
     missing = [name for name in INSIDE if name not in inside]
     if missing:
         there = ", ".join(name for name in INSIDE if name in inside)
@@ -159,7 +159,7 @@ def _wheel_findings(claims: Claims, evidence: Evidence) -> Iterator[Finding]:
     ):
         if said != found:
             details = (f"{RECORD_FILE} says {shown(said)}", f"METADATA says {shown(found)}")
-            yield wrong(f"it is of another {what} than METADATA", RECORD_FILE, details)
+            yield wrong(f"its {what} differs from that in METADATA", RECORD_FILE, details)
     try:
         asked = asked_codes(claims.archs)
     except FormatError as error:
@@ -169,10 +169,10 @@ def _wheel_findings(claims: Claims, evidence: Evidence) -> Iterator[Finding]:
     for what, others in (("its archs", asked), ("the images inside", held)):
         if claims.codes - others:
             missing = ", ".join(map(shown, sorted(claims.codes - others)))
-            yield wrong(f"its fronts name what is not among {what}: {missing}", RECORD_FILE)
+            yield wrong(f"its fronts name images that are not among {what}: {missing}", RECORD_FILE)
     if asked - claims.codes:
         missing = ", ".join(sorted(asked - claims.codes))
-        yield wrong(f"its archs ask for what its fronts do not name: {missing}", RECORD_FILE)
+        yield wrong(f"its archs ask for images that its fronts do not name: {missing}", RECORD_FILE)
 
 
 def _normal(version: str) -> str:
@@ -241,5 +241,5 @@ def _sbom_bytes_findings(documents: _Documents, evidence: Evidence) -> Iterator[
     found = evidence.papers.inside[SBOM_FILE]
     if found != right:
         lines = differing(read_object(right, SBOM_FILE), read_object(found, SBOM_FILE))
-        what = f"it is not quite what fatwheel writes for this {LOCK_FILE}"
+        what = f"it differs from what fatwheel writes for this {LOCK_FILE}"
         yield warning(what, SBOM_FILE, shorten(lines))

@@ -1,4 +1,4 @@
-"""Whether a wheel is what it should be: `invoke verify`.
+"""Runs all checks of a wheel: `invoke verify`.
 
 Every check looks at the same evidence, and tells all that it finds. The result's shape is fixed
 by `schema/verify.schema.json`.
@@ -95,10 +95,10 @@ def checks_of(evidence: Evidence) -> tuple[Check, ...]:
 
 
 def refusal(report: Report) -> VerifyError:
-    """What to end with where something is wrong; the report itself tells the rest."""
+    """The error to end with if a check failed; the report has the details."""
     failed = [check.name for check in report.checks if check.result == WRONG]
     return VerifyError(
-        f"something is wrong with this wheel: {', '.join(failed)}", where=report.evidence.filename
+        f"this wheel failed checks: {', '.join(failed)}", where=report.evidence.filename
     )
 
 

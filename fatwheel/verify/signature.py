@@ -1,4 +1,4 @@
-"""Whether a wheel is the one that somebody signed: the envelope beside it, with a public key.
+"""Checks the signature of a wheel: the envelope beside it, with a public key.
 
 A good signature proves that the key's owner signed a statement about a file of this name and
 sha256. What the statement says of the build is as true as its signer is honest.
@@ -75,7 +75,7 @@ def _subject_findings(wheel: Path, statement: Statement, place: str) -> Iterator
     subjects = dict(statement.subjects)
     if len(subjects) != 1:
         names = [repr(name[:200]) for name in list(subjects)[:_SHOWN]]
-        what = f"what was signed is about {count(len(subjects), 'file')}, not this one alone"
+        what = f"the signed statement is about {count(len(subjects), 'file')}, not this one alone"
         yield wrong(what, place, names)
         return
     [(name, signed)] = subjects.items()
@@ -98,9 +98,9 @@ def _copy_findings(wheel: Path, payload: bytes) -> Iterator[Finding]:
         yield _refused(error, place.name)
         return
     if data is None:
-        yield warning("it is not there; what was signed has all of it", place.name)
+        yield warning("it is missing; the signed statement contains all of it", place.name)
     elif data != payload:
-        yield wrong("it is not the statement that was signed", place.name)
+        yield wrong("it differs from the signed statement", place.name)
 
 
 def _installer_findings(wheel: Path) -> Iterator[Finding]:
@@ -118,5 +118,5 @@ def _installer_findings(wheel: Path) -> Iterator[Finding]:
             yield _refused(error, place.name)
             continue
         if found not in (None, right):
-            what = "it is not what fatwheel writes for this wheel"
+            what = "it differs from what fatwheel writes for this wheel"
             yield wrong(what, place.name, ["do not install from it, or build the wheel again"])

@@ -1,4 +1,4 @@
-"""A bounded reader of wheels from anywhere.
+"""Reads wheels from untrusted sources, within limits.
 
 A wheel is a zip archive (`zipreader`) with one `.dist-info` folder (Python packaging's "Binary
 distribution format"). Installers trust much of it; this reader accepts only what an honest tool
@@ -80,7 +80,7 @@ class Wheel:
         self.version = field(metadata, "Version", "METADATA")
         self.tags = tuple(fields(self.read(f"{self.dist_info}/WHEEL"), "Tag"))
         if not (self.name and self.version and self.tags):
-            raise FormatError("it does not say its name, version and tags", where=self.dist_info)
+            raise FormatError("it does not state its name, version and tags", where=self.dist_info)
 
     def read(self, name: str) -> bytes:
         """The whole content of a small member; FormatError if it is missing, large or damaged."""
@@ -271,7 +271,7 @@ def _no_copy(member: Member, error: OSError) -> StoreError:
     return StoreError(
         f"cannot make a temporary copy of {member.size} bytes: {error}",
         where=member.name,
-        hint="make room in the folder for temporary files, or point TMPDIR elsewhere",
+        hint="free some space in the folder for temporary files, or set TMPDIR to another one",
     )
 
 

@@ -1,4 +1,4 @@
-"""METADATA and WHEEL of a wheel: read fields, set the version, see that all names agree.
+"""Reads METADATA and WHEEL, sets the version, and checks that all names agree.
 
 Both files are lines of `Name: value` up to the first empty line (PyPA specifications "Core
 metadata" and "Binary distribution format"; a line that begins with white space continues the

@@ -1,4 +1,4 @@
-"""RECORD: every file of a wheel once, with its size and a hash that is worth something.
+"""RECORD: lists every file of a wheel once, with its size and a strong hash.
 
 Format: PyPA specifications "Recording installed projects" (lines of path, hash, size as CSV) and
 "Binary distribution format": the hash is sha256 or better, md5 and sha1 are not permitted, and
@@ -128,7 +128,7 @@ def check_record(record: Record, files: Mapping[str, Watched]) -> None:
                 *(f"{mistake.where}: {mistake.what}" for mistake in grave[:_DETAILS_SHOWN]),
                 *([f"... and {more} more"] if more > 0 else []),
             ],
-            hint="was it changed after it was built? get it again from where it came",
+            hint="it may have been changed after it was built: get it again from its source",
         )
 
 
@@ -171,7 +171,7 @@ def _row_findings(name: str, row: Row, found: Watched) -> Iterator[Mistake]:
         yield Mistake(name, "RECORD has no hash of it")
     elif row.algorithm not in _STRONG:
         hint = f"RECORD has {row.algorithm!r} of it; valid: {', '.join(_STRONG)}"
-        yield Mistake(name, f"its hash proves nothing: {hint}")
+        yield Mistake(name, f"its hash algorithm is too weak: {hint}")
     elif row.digest != found.digest:
         details = (f"RECORD says {row.digest}", f"it is {found.digest}")
         yield Mistake(name, f"its {row.algorithm} is not the one in RECORD", details)

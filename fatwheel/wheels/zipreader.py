@@ -1,4 +1,4 @@
-"""A ZIP reader that takes an archive only if every reader sees the same in it.
+"""A ZIP reader that accepts an archive only if all readers would see the same in it.
 
 Some readers go by the directory at the end, others from header to header as the bytes come in;
 some believe extra fields, others don't know them. Python's own reader changes from release to

@@ -1,4 +1,4 @@
-"""A ZIP writer whose output depends on what is put in, and on nothing else.
+"""A ZIP writer whose output depends only on its input.
 
 Python's own writer takes attributes and times from the machine unless each is overridden, and
 compresses on one core. This one sets every field, and compresses a member in blocks of a fixed

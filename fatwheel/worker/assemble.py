@@ -1,4 +1,6 @@
-"""What the store can answer of a build, and what is left to compile. Standard library only."""
+"""What the store already has for a build and what is left to compile; answers compile commands.
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -148,9 +150,9 @@ def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front
         found = _from_store(texts, context, store, unit, fronts)
     if found is None:
         raise CompileError(
-            "what was just compiled is not in the store",
+            "a slice that was just compiled is missing from the store",
             where=unit.name,
-            hint="do sources or the store change while the build runs?",
+            hint="something may be changing the sources or the store while the build runs",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What compiling needs to know besides the unit: tools, places, the list of architectures.
+"""What a compile step needs besides the unit: tools, folders, the list of architectures.
 
 A Context crosses process boundaries as JSON (`to_wire`, `context_from_wire`), so that a worker,
 the shim and the planner all compute the same keys. Standard library only.

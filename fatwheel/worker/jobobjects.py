@@ -1,4 +1,4 @@
-"""Windows' job objects: groups of processes that are measured, and that end together.
+"""Windows job objects: groups of processes that are measured and ended together.
 
 A process that a member starts is a member too. Microsoft, "Job Objects". This module is empty on
 other systems. Standard library only.

@@ -1,4 +1,4 @@
-"""The preprocessed text of a unit: what a compiler really reads, and so what keys are made of.
+"""The preprocessed text of a unit, from which keys are made.
 
 A unit has one text per *pass*: 'host', and one per front ('compute_80'). Three ways to know the
 digest of a text, from cheap to dear:
@@ -182,8 +182,10 @@ class Texts:
             raise CompileError(
                 "a source changed while it was compiled",
                 where=relative,
-                hint="what was made of it is thrown away. Build again, and let nothing else write "
-                f"into {self._context.places.real(self._context.places.source)}",
+                hint=(
+                    "its results were discarded. Build again, and make sure that nothing else "
+                    f"writes to {self._context.places.real(self._context.places.source)}"
+                ),
             )
 
     def _file(self, name: str) -> tuple[str | None, bool]:

@@ -1,4 +1,6 @@
-"""The variables that programs see, where Linux and Windows differ. Standard library only."""
+"""Runs compilers: their environment variables and process groups, on Linux and Windows. Standard
+library only.
+"""
 
 from __future__ import annotations
 

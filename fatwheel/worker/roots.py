@@ -1,4 +1,4 @@
-"""How compilers see a project and its environment, where Linux and Windows differ.
+"""The folders in which compilers see a project and its environment, on Linux and Windows.
 
 On Linux the environment may lie anywhere, and is seen through links in a job's folder; builds of
 one project share its sources. Windows builds run in containers, one in each, where everything
@@ -272,16 +272,16 @@ else:
         refuge.parent.mkdir(parents=True, exist_ok=True)
         if not (private_folder(refuge) and private_folder(folder)):
             raise StoreError(
-                f"there is no safe place for the project's sources: {fixed} {obstacle}, and "
+                f"no safe folder for the project's sources: {fixed} {obstacle}, and "
                 f"others could write into {refuge}",
-                hint=f"remove {refuge}, or whatever is called so",
+                hint=f"remove {refuge}",
             )
         cover = _cover(refuge, sorted({path for path in needed if os.path.exists(path)}))
         if cover is not None:
             return Root(folder, cover)
         return Root(
             folder,
-            note=f"the wheel will have other bytes than one made elsewhere: {fixed} {obstacle}, "
+            note=f"the wheel will differ from one made elsewhere: {fixed} {obstacle}, "
             f"and no namespace can be made here (unshare --user --mount), so compilers see the "
             f"sources below {folder}. Remove {fixed}, or build in containers (--engine docker)",
         )

@@ -1,4 +1,4 @@
-"""A worker: makes the slices of one shard, one job per line that comes in.
+"""A worker: reads the jobs of one shard, one per line, and makes their slices.
 
 Protocol, JSON lines. In: first the context (or, in a container, what `worker.inside` wants), then
 jobs as {"id", "job"}. Out, one line per job: {"id", "outcome": "made", "seconds", "cpu", "rss",
@@ -91,9 +91,9 @@ def outcome_of(task: Callable[[], dict[str, Any]], label: str) -> dict[str, Any]
     except Exception as error:
         return _failed(
             FatwheelError(
-                f"a mistake in fatwheel itself: {error!r}",
+                f"internal error: {error!r}",
                 where=label,
-                hint="please report it, with the lines above",
+                hint="this is a bug in fatwheel: please report it, with the lines above",
                 details=traceback.format_exc().splitlines(),
             )
         )

@@ -1,4 +1,4 @@
-"""Programs that are Python: how stand-ins for compilers are started, on Linux and on Windows.
+"""The stand-ins for nvcc and the host compiler, and how they are started.
 
 On Windows a program is an .exe. setuptools, which every environment has, ships one that runs the
 script NAME-script.py beside NAME.exe in the Python that its first line names. Standard library

@@ -1,4 +1,4 @@
-"""Makes slices and host objects: one job is one compiler call, its results go to the store.
+"""Makes slices and host objects: one compiler call per job, with results put into the store.
 
 A slice is stored as the raw fatbin entries of one image under a key over the CUDA compilers,
 the arguments that decide the code, the preprocessed text of its front and the image's name. A
@@ -243,7 +243,7 @@ def load_slice(data: bytes) -> tuple[Entry, ...]:
     """The raw entries of a stored slice. FormatError where it is none."""
     containers = parse_containers(data)
     if len(containers) != 1:
-        raise FormatError(f"{len(containers)} containers are no slice")
+        raise FormatError(f"{len(containers)} containers do not make a slice")
     return containers[0].entries
 
 

@@ -120,8 +120,10 @@ class Upstream:
             raise UpstreamError(
                 "this project's build compiles no CUDA unit",
                 where=str(self.project.root.name),
-                hint="does its setup.py need a variable to build CUDA code "
-                "([environment] in the recipe, for example FORCE_CUDA)?",
+                hint=(
+                    "its setup.py may need an environment variable to build CUDA code: set it "
+                    "under [environment] in the recipe, for example FORCE_CUDA"
+                ),
             )
         return units
 
@@ -211,10 +213,10 @@ class Upstream:
         )  # fmt: skip
         if done.returncode != 0:
             raise ToolchainError(
-                "the C++ compiler does not even compile an empty file",
+                "the C++ compiler cannot compile even an empty file",
                 where=self.cxx,
                 details=(done.stdout + done.stderr).splitlines()[-_TAIL:],
-                hint="name another one: CXX=/path/to/g++",
+                hint="use another one: CXX=/path/to/g++",
             )
         return path
 
@@ -233,7 +235,7 @@ def _copy_tree(source: Path, target: Path) -> None:
         raise StoreError(
             f"the project's sources cannot be copied: {error.args[0][0][2]}",
             where=str(target),
-            hint="make room, or choose another folder: FATWHEEL_CACHE=/big/disk",
+            hint="free some space, or use another folder: FATWHEEL_CACHE=/big/disk",
         ) from error
 
 

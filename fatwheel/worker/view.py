@@ -198,7 +198,7 @@ def _unusable(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the sources cannot be laid out for compiling: {error.strerror}",
         where=str(path),
-        hint="there must be room for the project's sources",
+        hint="free some space for the project's sources",
     )
 
 

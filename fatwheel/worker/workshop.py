@@ -1,4 +1,4 @@
-"""One target's sources and compilers, ready where they are: on this machine or in a container.
+"""The sources and compilers of one target, ready for use on this machine or in a container.
 
 An Order says what is there. Its upstream build captures the units and assembles the wheel; in
 between, `laid_out` shows the sources to compilers at the path where they always are.
@@ -142,5 +142,5 @@ def _root(order: Order, links: tuple[tuple[str, str], ...]) -> Root:
         return choose_root(Path(order.refuge), needed)
     except OSError as error:
         raise StoreError(
-            f"there is no place for the project's sources: {error.strerror}", where=order.refuge
+            f"cannot make a folder for the project's sources: {error.strerror}", where=order.refuge
         ) from error

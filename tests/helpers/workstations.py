@@ -193,7 +193,7 @@ BROKEN = replace(
     windows=WindowsHost(False, False, True, False, "Professional"),
     cache=CacheFacts(
         r"C:\Users\Ada L\AppData\Local\fatwheel\Cache", False,
-        "builds cannot cope with a space or a colon in its path", 30 * GIB, "NTFS", True, True,
+        "its path must not contain a space or a colon", 30 * GIB, "NTFS", True, True,
     ),
     stock=Stock(present=0, missing=3 * GB),
     container_engine=replace(

@@ -232,7 +232,7 @@ def test_images_in_another_order(wheels: Bench, module: Path, cuda_home: Path) -
     changed.files[MODULE] = data[:start] + other + one + data[start + sum(sizes) :]
     *above, last = wheels.compare(changed).differences
     assert [found.level for found in above] == ["binary", "section"]
-    assert (last.level, last.what) == ("image", "its images are in another order")
+    assert (last.level, last.what) == ("image", "its images are in a different order")
     assert (last.one, last.other) == ("sm_80, sm_86, sm_89", "sm_86, sm_80, sm_89")
     assert last.place.unit == UNIT
 
@@ -335,7 +335,7 @@ def test_the_same_files_packed_otherwise(wheels: Bench) -> None:
     packed.level = 1
     [found] = wheels.compare(packed).differences
     assert found.level == "archive"
-    assert "compressed otherwise" in found.what
+    assert "compressed differently" in found.what
     assert MODULE in found.what or "more" in found.what
     moved = wheels.contents()
     moved.order = sorted((n for n in moved.files if not n.endswith("/RECORD")), reverse=True)

@@ -127,7 +127,7 @@ def test_a_link_to_the_root_in_the_place_of_its_store(
 ) -> None:
     done = build(Workbench(tmp_path), docker_engine, write_project(tmp_path / "project", LINK))
     assert done.outcome.code == 14, done.outcome.err
-    assert "cannot be taken" in done.outcome.err
+    assert "cannot accept" in done.outcome.err
     assert done.purposes == ("capture",)
     assert refs(done.bench) == []
     assert work_folders(done.bench) == []

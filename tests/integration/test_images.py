@@ -246,7 +246,7 @@ def test_a_torch_that_is_another_stops_the_build(small: Small) -> None:
         small.images(toolchain)
     text = "\n".join(caught.value.details)
     assert "the installed torch is 2.10.0, and the toolchain says 2.11.0" in text
-    assert "the whole log: " in text
+    assert "full log: " in text
     assert "the installed torch is 2.10.0" in small.log("torch2.11.0")
     with pytest.raises(EngineError):
         small.images(toolchain)

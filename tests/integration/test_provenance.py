@@ -155,11 +155,11 @@ def no_component(sbom: Any) -> None:
 
 TAMPERED: list[tuple[str, Callable[[Members], object], bool, str]] = [
     ("Python code", other_module, False, "its subjects are not the files of the wheel"),
-    ("device code", other_code, True, "slices that it names are not in the wheel"),
+    ("device code", other_code, True, "it names slices that are not in the wheel"),
     ("a pin", of_json("/fatwheel.lock.json", other_pin), True,
      "its sha256 is not the one that fatwheel.json names"),
     ("a slice's digest", of_json("/fatwheel.json", other_unit), True,
-     "slices that it names are not in the wheel"),
+     "it names slices that are not in the wheel"),
     ("the torch", of_json("/fatwheel.provenance.json", other_torch), True,
      'externalParameters.torch: it says "2.10.0", not "2.11.0"'),
     ("the host", of_json("/fatwheel.provenance.json", no_host), True, "g++ is not there"),
@@ -203,4 +203,4 @@ def test_a_statement_of_another_wheel_beside_it_is_refused(
     shutil.copy(f"{whole}.provenance.json", tmp_path)
     result, said = check(path)
     assert result == "wrong"
-    assert "it is not about this very file" in said
+    assert "it is not about this file" in said

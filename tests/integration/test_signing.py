@@ -83,8 +83,8 @@ def test_changes_are_refused_by_the_command(
     secret = {"FATWHEEL_SIGN_PASSWORD": PASSPHRASE}
     built = warm.build("--arch", "80", "--sign", str(private), **secret).wheel()
     for suffix, said in (
-        (".provenance.json", "not the statement that was signed"),
-        (".requirements.txt", "not what fatwheel writes for this wheel"),
+        (".provenance.json", "differs from the signed statement"),
+        (".requirements.txt", "differs from what fatwheel writes for this wheel"),
         (".intoto.jsonl", "its sig is not base64"),
     ):
         folder = tmp_path / suffix.strip(".")
@@ -106,8 +106,8 @@ def test_keys_that_cannot_sign_end_a_build_before_it_begins(
     rubbish.write_bytes(os.urandom(100))
     for path, said in (
         (tmp_path / "none.pem", "none.pem"),
-        (public, "this is a public key, which cannot sign"),
-        (rubbish, "no private key in PEM"),
+        (public, "this is a public key; signing needs the private key"),
+        (rubbish, "not a private key in PEM"),
         (private, "put its passphrase into the environment variable FATWHEEL_SIGN_PASSWORD"),
     ):
         outcome = warm.build("--arch", "80", "--sign", str(path), FATWHEEL_SIGN_PASSWORD="")
@@ -116,5 +116,5 @@ def test_keys_that_cannot_sign_end_a_build_before_it_begins(
         assert outcome.wheels == ()
     wrong = warm.build("--arch", "80", "--sign", str(private), FATWHEEL_SIGN_PASSWORD="swordfish")
     text = complaint(wrong, 2)
-    assert "does not open with that passphrase" in " ".join(text.split())
+    assert "cannot be decrypted with that passphrase" in " ".join(text.split())
     assert "swordfish" not in text

@@ -250,4 +250,4 @@ def test_a_store_of_somebody_else() -> None:
         Path(folder).chmod(0o755)
         (out,) = finish([start(code, folder)])
     assert "Permission denied" in out
-    assert "name a folder that you may write to: FATWHEEL_CACHE=FOLDER" in out
+    assert "use a folder that you can write to: FATWHEEL_CACHE=FOLDER" in out

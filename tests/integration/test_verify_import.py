@@ -127,12 +127,12 @@ def test_an_import_that_ends_python(
     wheel = Draft(tag=tag_of(environment), files={"demo/__init__.py": code}).write(tmp_path)
     done = bench.invoke("verify", str(wheel), "--import")
     assert done.code == 13, done.out + done.err
-    assert "import demo: Python does not survive it: ended by SIGSEGV" in done.out
+    assert "import demo: Python crashed: ended by SIGSEGV" in done.out
     assert "last words" in done.out
 
 
 REFUSED = {
-    "another Python": ({"tag": "cp39-cp39-linux_x86_64"}, "no toolchain has what this wheel is"),
+    "another Python": ({"tag": "cp39-cp39-linux_x86_64"}, "no toolchain matches this wheel"),
     "Windows": ({"tag": "cp311-cp311-win_amd64"}, "the wheel is for win_amd64, and this machine"),
     "another torch": (
         {"metadata": "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\nRequires-Dist: torch<1\n"},

@@ -123,7 +123,7 @@ def test_the_original_release_is_planned_as_on_linux(
 def test_a_build_ends_where_it_needs_the_engine(invoke: Invoke) -> None:
     done = invoke("build", "--arch", "80", "--python", "3.11")
     assert done.returncode == 14, done.stdout + done.stderr
-    assert "no engine answers there" in done.stderr
+    assert "no engine is listening there" in done.stderr
     assert "npipe:////./pipe/docker_engine" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -179,7 +179,7 @@ def test_thin_selects_what_is_asked_for(
     ("option", "message"),
     [
         ([], "no architecture given"),
-        (["--arch", "98"], "'98' is no GPU's architecture"),
+        (["--arch", "98"], "'98' is not the architecture of any known GPU"),
         (["--arch", "80,80"], "names 80 a second time"),
         (["--arch", "8.0"], "'8.0' is not an architecture"),
     ],

@@ -58,7 +58,7 @@ def test_trouble_with_a_disk(
     problem.filename = filename
     assert ending(problem) == StoreError.exit_code
     first, *others = capfd.readouterr().err.splitlines()
-    assert first == "error: cannot go on: No space left on device"
+    assert first == "error: cannot continue: No space left on device"
     assert [line for line in others if "where:" in line] == ([f"  where: {shown}"] if shown else [])
 
 

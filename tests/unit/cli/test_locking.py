@@ -49,7 +49,7 @@ def test_a_toolchain_is_filled_in_and_the_table_says_so(
     told = capfd.readouterr().out
     assert told.startswith("demo: 6 pins: 4 as published, 2 filled in\n")
     assert f"digest {DIGEST}" in told
-    assert "its sha256 is published nowhere: fetched once to find out" in told
+    assert "its sha256 is not published: fetched once to find out" in told
     assert told.endswith(f"written to {world.file}\n")
     # Where builds of images keep their files: what was fetched is not fetched again.
     assert (world.folder / "cache" / "image-files" / sha256(PYTHON) / PYTHON_FILE).is_file()
@@ -84,7 +84,7 @@ def test_what_moved_ends_with_its_exit_code_after_the_report(
     [row] = [line for line in captured.out.splitlines() if line.startswith(world.image)]
     assert f"digest {DIGEST}" in row
     assert f"digest sha256:{'e' * 64}" in row
-    assert "error: what is published is not what is pinned" in captured.err
+    assert "error: what is published differs from the pins" in captured.err
     assert run("--json") == HashMismatchError.exit_code
     assert json.loads(capfd.readouterr().out)["toolchains"][0]["count"]["moved"] == 1
 

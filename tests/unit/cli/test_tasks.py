@@ -171,7 +171,7 @@ def test_what_a_rebuild_found_decides_the_exit_code(
     assert run("rebuild", "W.whl") == 15
     told = capfd.readouterr()
     assert told.out.startswith("built again, 4 slices: 1 compiled, 3 from the store\nnot the same")
-    assert "what was another this time\n  Python: 1 became 2" in told.out
+    assert "what differed this time\n  Python: 1 became 2" in told.out
     assert "rebuilt/W.whl" in told.err
     assert run("rebuild", "W.whl", "--json") == 15
     assert json.loads(capfd.readouterr().out)["identical"] is False
@@ -351,7 +351,7 @@ def test_a_disk_that_gives_up_is_no_bug(
     monkeypatch.setattr("fatwheel.pipeline.build.build", build)
     assert run("build") == errors.StoreError.exit_code
     told = capfd.readouterr().err
-    assert told.startswith(f"error: cannot go on: {os.strerror(number)}\n  where: /some/file\n")
+    assert told.startswith(f"error: cannot continue: {os.strerror(number)}\n  where: /some/file\n")
     assert "FATWHEEL_CACHE" in told
 
 
@@ -396,9 +396,7 @@ def test_verify_reports_before_it_fails(
     assert run("verify", str(wheel), "--json") == code
     captured = capfd.readouterr()
     assert json.loads(captured.out)["ok"] is (code == 0)
-    assert captured.err.startswith(
-        "error: something is wrong with this wheel: names" if code else ""
-    )
+    assert captured.err.startswith("error: this wheel failed checks: names" if code else "")
     assert run("verify", str(wheel)) == code
     captured = capfd.readouterr()
     assert captured.out.startswith(f"{wheel.name}\ndemo 1.0 for py3-none-any\n")

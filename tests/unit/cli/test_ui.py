@@ -156,7 +156,7 @@ CACHE = CacheReport(
         Usage("slice", 144, 5 * GIB, 0.0, 90_000.0),
         Usage("environments", 1, 4_700_000_000, 0.0, 86_400.0),
     ),
-    damaged=(Damage("slice", "ab" * 32, "object cd has other bytes"),),
+    damaged=(Damage("slice", "ab" * 32, "object cd has different content"),),
 )
 USAGE_ERROR = UsageError(
     "unusable architecture list",

@@ -45,7 +45,7 @@ def test_another_version_in_names() -> None:
 def test_another_order() -> None:
     one, two, *rest = ROWS.splitlines(keepends=True)
     [found] = listings("".join([two, one, *rest]))
-    assert found.what == "its lines are in another order"
+    assert found.what == "its lines are in a different order"
 
 
 @pytest.mark.parametrize("other", [ROWS + ROWS, 'demo/a.py,"sha256\n', ROWS.replace("\n", "\r\n")])

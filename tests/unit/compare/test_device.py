@@ -71,9 +71,9 @@ def test_ptx_line_by_line() -> None:
 
 def test_the_same_image_compressed_otherwise() -> None:
     [found] = told(container(sm(80, compression="lz4")), container(sm(80, compression="zstd")))
-    assert found.what == "the same image, compressed otherwise: lz4 became zstd"
+    assert found.what == "the same image, compressed differently: lz4 became zstd"
     [found] = told(container(sm(80)), container(sm(80, compression="zstd")))
-    assert found.what == "the same image, compressed otherwise: not at all became zstd"
+    assert found.what == "the same image, compressed differently: not at all became zstd"
     levels = []
     for level in (1, 19):
         image = cubin(80, A, bytes(range(256)) * 30)
@@ -87,7 +87,7 @@ def test_the_same_image_compressed_otherwise() -> None:
         levels.append(container(bytes(entry) + padded))
     assert levels[0] != levels[1]
     [found] = told(*levels)
-    assert found.what.startswith("the same image, compressed otherwise: ")
+    assert found.what.startswith("the same image, compressed differently: ")
 
 
 def test_the_same_image_in_another_header() -> None:
@@ -114,13 +114,13 @@ def test_an_image_that_is_no_cubin() -> None:
 def test_units_in_another_order_are_not_compared_with_others() -> None:
     one, other = container(sm(80, A), sm(90, A)), container(sm(80, B), sm(90, B))
     [found] = told(one + other, other + one)
-    assert (found.level, found.what) == ("unit", "the units are in another order")
+    assert (found.level, found.what) == ("unit", "the units are in a different order")
 
 
 def test_units_with_the_same_kernels_are_told_apart_by_their_bytes() -> None:
     one, other = container(sm(80, A)), container(sm(80, A, b"more"))
     [found] = told(one + other, other + one)
-    assert (found.level, found.what) == ("unit", "the units are in another order")
+    assert (found.level, found.what) == ("unit", "the units are in a different order")
 
 
 def test_a_unit_more_does_not_shift_the_others() -> None:
@@ -171,7 +171,7 @@ def test_units_with_the_same_kernels_are_told_apart_by_their_names() -> None:
         )
     ]
     order, *found = differing_units(PLACE, *sides)
-    assert order.what == "the units are in another order"
+    assert order.what == "the units are in a different order"
     assert [(each.place.unit, each.what) for each in found] == [
         ("one", "SASS: 5 bytes became 8; the first that differs is at 0x4"),
         ("other", "SASS: 5 bytes became 12; the first that differs is at 0x4"),

@@ -74,7 +74,7 @@ def test_what_moved_is_only_counted_behind_what_is_new(tool: Tool, tmp_path: Pat
     found = told(one, library(tool, tmp_path, longer))
     assert found[0].place.symbol == "one"
     assert "became" in found[0].what
-    assert all("as calls have where code has moved" in each.what for each in found[1:])
+    assert all("as in calls to code that has moved" in each.what for each in found[1:])
     added = told(one, library(tool, tmp_path, SOURCE + "int three(void) { return 3; }"))
     assert (added[0].place.symbol, added[0].what) == ("three", "only in the second")
 

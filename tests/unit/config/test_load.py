@@ -558,7 +558,7 @@ def test_an_unknown_kernel(tmp_path: Path, name: str) -> None:
 def test_no_such_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such recipe"):
         load_recipe(f"{tmp_path}/nothing", tmp_path)
-    with pytest.raises(UsageError, match="there is none in"):
+    with pytest.raises(UsageError, match="none found in"):
         load_recipe("flash-attn", tmp_path / "nothing")
 
 
@@ -600,9 +600,9 @@ TOOLCHAIN_MISTAKES = [
         "not 'runtim'",
     ]),
     (17, 'python = "cp311"', ["17: builds[0].python: 'cp311' is not a Python; valid: as in 3.11"]),
-    (18, 'torch = "2.1"', ["16: builds[0]: its packages hold no torch 2.1"]),
+    (18, 'torch = "2.1"', ["16: builds[0]: its packages do not include torch 2.1"]),
     (21, 'name = "Ninja"', [
-        "16: builds[0]: its packages hold no torch 2.11.0",
+        "16: builds[0]: its packages do not include torch 2.11.0",
         "21: builds[0].packages[0].name: a second package 'Ninja'",
         "23: builds[0].packages[0].file: 'torch-2.11.0-cp311-cp311-linux_x86_64.whl' "
         "is a file of torch, not of Ninja",
@@ -741,11 +741,11 @@ NO_PYTHON = "no image has Python 3.11: it is neither in interpreters nor in the 
 IMAGE_MISTAKES = [
     (2, 'platform = "linux-x86_64"', [
         "1: gcc: missing: the C++ compiler for linux-x86_64",
-        "9: msvc: is no compiler for linux-x86_64",
+        "9: msvc: is not a compiler for linux-x86_64",
         "21: containers.os: 'windows' does not make wheels for linux-x86_64",
     ]),
     (4, 'nvcc = "12.3.52"', ["30: cuda_files[0].version: '12.3.107' is not nvcc's, '12.3.52'"]),
-    (5, 'archs = ["80"]\ngcc = [9, 12]', ["6: gcc: is no compiler for win-amd64"]),
+    (5, 'archs = ["80"]\ngcc = [9, 12]', ["6: gcc: is not a compiler for win-amd64"]),
     (6, 'default_torch = "2.2.2"', [
         "6: default_torch: no build has torch 2.2.2; valid: 2.1.1",
     ]),
@@ -773,7 +773,7 @@ IMAGE_MISTAKES = [
     ]),
     (21, 'os = "beos"', ["21: containers.os: must be 'linux' or 'windows', not 'beos'"]),
     (22, "", ["20: containers.os_build: missing: the Windows build of the base, as in 20348"]),
-    (22, "os_build = 0", ["22: containers.os_build: 0 is no build of Windows"]),
+    (22, "os_build = 0", ["22: containers.os_build: 0 is not a Windows build"]),
     (25, 'reference = "Python:3.11"', [
         "25: containers.bases[0].reference: 'Python:3.11' is not an image; "
         "valid: as in python:3.11-bookworm, without a digest",
@@ -798,14 +798,14 @@ IMAGE_MISTAKES = [
         "valid: as in https://host/a/file.zip",
     ]),
     (31, 'url = "https://me:secret@host/a-12.3.107.zip"', [
-        "31: cuda_files[0].url: must have no user, password, ? or # in it",
+        "31: cuda_files[0].url: must not contain a user, a password, ? or #",
     ]),
     (31, 'url = "https://host/a-12.3.107.zip?x=1"', [
-        "31: cuda_files[0].url: must have no user, password, ? or # in it",
+        "31: cuda_files[0].url: must not contain a user, a password, ? or #",
     ]),
     (33, 'sha = "x"', ["33: cuda_files[0].sha: unknown key; did you mean 'sha256'?"]),
     (36, 'python = "3.10"', [
-        "37: interpreters[0].version: '3.11.9' is no Python 3.10",
+        "37: interpreters[0].version: '3.11.9' is not a Python 3.10",
         f"49: builds[0].python: {NO_PYTHON}",
     ]),
     (38, 'url = "https://host/cuda_nvcc-12.3.107-archive.zip"', [
@@ -960,7 +960,7 @@ def test_the_source_digest_can_be_made_by_hand(tmp_path: Path) -> None:
         ("a = [1, {b = -0x8000000000000001}]".replace("-0x", "0x"), "1: an integer has more than"),
         ("a = " + "[" * 9_000 + "]" * 9_000, "1: nested too deeply"),
         ("a" + ".a" * 900 + " = 1", "1: nested too deeply"),
-        ("a" + ".a" * 15_000 + " = 1", "1: keys of too many parts"),
+        ("a" + ".a" * 15_000 + " = 1", "1: a key with too many parts"),
         ("\na = '" + "a" * 20_000 + "'", "2: the line has more than"),
         ("a = [\n" + "1,\n" * 20_001 + "]", "1: it has more than 20000 values"),
         ("#" * 1000 + "\n" + ("#" * 999 + "\n") * 1100, "1: it has more than 1048576 bytes"),
@@ -1002,4 +1002,4 @@ def test_a_recipe_whose_folder_has_no_name_for_it(tmp_path: Path) -> None:
     recipe.write_text("")
     with pytest.raises(ConfigError) as caught:
         load_recipe(recipe, tmp_path)
-    assert any("is no name of a folder that a recipe" in line for line in caught.value.details)
+    assert any("is not a valid folder name for a recipe" in line for line in caught.value.details)

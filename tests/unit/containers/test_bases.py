@@ -33,10 +33,10 @@ def test_it_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("base", "'base' names no base image"),
-        ("3.11=a b", "names no base image"),
-        ("3.11=", "names no base image"),
-        ("3.11=a\nRUN x", "names no base image"),
+        ("base", "'base' does not name a base image"),
+        ("3.11=a b", "does not name a base image"),
+        ("3.11=", "does not name a base image"),
+        ("3.11=a\nRUN x", "does not name a base image"),
         ("3.11=a,3.11=b", "3.11 is named twice"),
     ],
 )

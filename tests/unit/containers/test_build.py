@@ -158,12 +158,12 @@ def test_an_own_base_is_fixed_by_its_id_and_announced(
     ask(api, tmp_path, emit=events.append)
     assert f"FROM {OWN}\n".encode() in api.sent[0]["Dockerfile"]
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert notes[0] == f"Python 3.11 is built on own-base, as {VARIABLE} says"
+    assert notes[0] == f"Python 3.11 is built on own-base, as set by {VARIABLE}"
 
 
 def test_an_own_base_that_the_engine_lacks(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "3.11=absent")
-    with pytest.raises(EngineError, match="the engine has no image absent") as caught:
+    with pytest.raises(EngineError, match="image not found: absent") as caught:
         resolved_bases(engine(api), "3.11", silent)
     assert caught.value.where == f"{VARIABLE}, Python 3.11"
     assert resolved_bases(engine(api), "3.10", silent) == {}
@@ -203,10 +203,10 @@ def test_a_build_that_fails_keeps_its_log_and_the_next_one_goes_on(
         {"stream": "Step 2/9 : RUN x\nout\n"},
         {"errorDetail": {"code": 3, "message": error}, "error": error},
     ]
-    with pytest.raises(EngineError, match="exit code 3") as caught:
+    with pytest.raises(EngineError, match="exited with code 3") as caught:
         ask(api, tmp_path)
     [log] = (tmp_path / "logs" / "images").iterdir()
-    assert f"the whole log: {log}" in caught.value.details
+    assert f"full log: {log}" in caught.value.details
     assert log.read_text() == f"Step 2/9 : RUN x\nout\n{error}\n"
     api.answers = sound
     assert [image.built for image in ask(api, tmp_path)] == [True, True]
@@ -221,7 +221,7 @@ def test_an_engine_that_goes_away_in_the_middle(
         )
 
     api.while_building = gone
-    with pytest.raises(EngineError, match="the engine went away") as caught:
+    with pytest.raises(EngineError, match="the connection to the engine was lost") as caught:
         ask(api, tmp_path)
     assert "logs/images" in str(caught.value.where)
     assert "run the same command" in str(caught.value.hint)

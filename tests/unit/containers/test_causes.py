@@ -68,34 +68,34 @@ from fatwheel.containers.client import cause_of
         (
             "hcs::CreateComputeSystem 4f: The virtual machine could not be started because a "
             "required feature is not installed.",
-            "no Hyper-V",
+            "Hyper-V, which isolates",
             "Microsoft-Hyper-V",
         ),
         (
             "container 4f encountered an error during hcs::System::Start: Insufficient system "
             "resources exist to complete the requested service.",
-            "not enough memory",
+            "does not have enough memory",
             "--memory",
         ),
-        ("No such image: fatwheel/linux-cuda13.0:cp311", "has not the image", "invoke image"),
+        ("No such image: fatwheel/linux-cuda13.0:cp311", "image not found", "invoke image"),
         (
             "pull access denied for fatwheel/x, repository does not exist or may require 'docker "
             "login': denied: requested access to the resource is denied",
-            "has not the image",
+            "image not found",
             "invoke image",
         ),
         (
             "failed to create task for container: failed to create shim task: OCI runtime create "
             'failed: runc create failed: unable to start container process: exec: "/opt/x": stat '
             "/opt/x: no such file or directory: unknown",
-            "not the program",
+            "program to run was not found",
             "docker image rm",
         ),
         (
             "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the "
             "cgroup is not mounted",
             "cannot limit",
-            "control groups",
+            "cgroups version 2",
         ),
         (
             'Conflict. The container name "/fatwheel" is already in use by container "4f". You '
@@ -106,7 +106,7 @@ from fatwheel.containers.client import cause_of
         (
             "client version 1.24 is too old. Minimum supported API version is 1.44, please "
             "upgrade your client to a newer version",
-            "each other's API",
+            "no API version in common",
             "pip install",
         ),
         (
@@ -123,12 +123,12 @@ from fatwheel.containers.client import cause_of
         ),
         (
             "(5, 'CreateFile', 'Access is denied.')",
-            "may not use it",
+            "permission denied",
             "docker-users",
         ),
         (
             "(2, 'CreateFile', 'The system cannot find the file specified.')",
-            "no engine answers",
+            "no engine is listening",
             "net start docker",
         ),
         (
@@ -140,8 +140,8 @@ from fatwheel.containers.client import cause_of
         (
             "('Connection aborted.', RemoteDisconnected('Remote end closed connection without "
             "response'))",
-            "went away",
-            "start it again",
+            "connection to the engine was lost",
+            "restart the engine",
         ),
     ],
 )  # fmt: skip

@@ -117,14 +117,14 @@ def test_a_context_that_cannot_be_read(fake: Fake, home: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "says"),
     [
-        ("nonsense", "not the address of an engine"),
-        ("foo://bar", "not the address of an engine"),
-        ("tcp://", "not the address of an engine"),
-        ("tcp://127.0.0.1:port", "not the address of an engine"),
-        ("npipe:////./pipe/docker_engine", "not the address of an engine"),
-        ("unix:///nowhere/docker.sock", "no engine answers there"),
-        ("tcp://127.0.0.1:1", "no engine answers there"),
-        ("tcp://no-such-host.invalid:2375", "its host is not known"),
+        ("nonsense", "not a valid engine address"),
+        ("foo://bar", "not a valid engine address"),
+        ("tcp://", "not a valid engine address"),
+        ("tcp://127.0.0.1:port", "not a valid engine address"),
+        ("npipe:////./pipe/docker_engine", "not a valid engine address"),
+        ("unix:///nowhere/docker.sock", "no engine is listening there"),
+        ("tcp://127.0.0.1:1", "no engine is listening there"),
+        ("tcp://no-such-host.invalid:2375", "its host name does not resolve"),
         ("ssh://user@host", "does not see this machine's folders"),
     ],
 )
@@ -147,7 +147,7 @@ def test_no_engine_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_permission_on_the_socket(chosen: Fake) -> None:
     chosen.socket.chmod(0)
     error = refused()
-    assert "you may not use it" in error.what
+    assert "permission denied" in error.what
     assert "usermod -aG docker" in str(error.hint)
 
 
@@ -160,7 +160,7 @@ def test_no_permission_as_the_sdk_says_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     error = refused()
-    assert "you may not use it" in error.what
+    assert "permission denied" in error.what
     assert "dockerd-rootless-setuptool.sh" in str(error.hint)
 
 
@@ -176,15 +176,15 @@ def test_certificates_that_are_not_there(home: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "no container engine"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "no container engine"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "no container engine"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "no container engine"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not a container engine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "not a container engine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not a container engine"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "not a container engine"),
         (
             b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
             "TLS",
         ),
-        (b"", "went away"),
+        (b"", "connection to the engine was lost"),
     ],
 )
 def test_something_else_answers(answer: bytes, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_the_engine_goes_away_in_the_middle(chosen: Fake) -> None:
     chosen.socket.unlink()
     engine.api.close()
     with (
-        pytest.raises(EngineError, match="cannot look: no engine answers there"),
+        pytest.raises(EngineError, match="cannot look: no engine is listening there"),
         engine_errors("look", engine.endpoint),
     ):
         engine.api.containers()

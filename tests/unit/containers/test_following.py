@@ -97,7 +97,7 @@ def test_a_command_that_fails_is_told_with_its_last_lines(followed: Followed) ->
     assert error.what == "building an image failed: a command ended with exit code 7"
     assert error.where == "fatwheel/x:env-1, step 2 of 9"
     assert error.details[0] == "RUN tool"
-    assert error.details[-2:] == ("line 39", "the whole log: /logs/x.log")
+    assert error.details[-2:] == ("line 39", "full log: /logs/x.log")
     assert "line 1" not in error.details
     assert "the same command again" in str(error.hint)
     assert "non-zero code: 7" in followed.log.getvalue()

@@ -124,7 +124,7 @@ def test_a_base_that_cannot_be_fetched(said: str, streamed: bool) -> None:
 
 def test_a_base_of_another_system() -> None:
     said = "no matching manifest for linux/amd64 in the manifest list entries"
-    with pytest.raises(EngineError, match="does not fit the engine's host") as caught:
+    with pytest.raises(EngineError, match="does not match the engine's host") as caught:
         ready(Api(None, {"error": said}))
     assert said in caught.value.details
 

@@ -164,8 +164,8 @@ def test_an_engine_that_fails(fake: Fake, engine: DockerEngine, cache: Path) -> 
 def test_the_command_that_removes_them_is_told() -> None:
     assert Leftovers(3, ()).note == ""
     one = Leftovers(0, (id_of(1),)).note
-    assert one.startswith("1 container says it is of a build of this cache")
+    assert one.startswith("1 container claims to be part of a build that uses this cache")
     assert one.endswith(f"docker rm --force --volumes {id_of(1)[:12]}")
     many = Leftovers(0, tuple("c0ffee" for number in range(1000))).note
-    assert many.startswith("1000 containers say they are")
+    assert many.startswith("1000 containers claim to be")
     assert len(many) < 600

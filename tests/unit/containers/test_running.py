@@ -109,7 +109,7 @@ def test_warnings_are_kept(fake: Fake, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "message", "says"),
     [
-        (404, "No such image: fatwheel/x:y", "has not the image"),
+        (404, "No such image: fatwheel/x:y", "image not found"),
         (400, "invalid mount config for type \"bind\": bind source path does not exist: /x",
          "not shared"),
         (500, "open /var/lib/docker/x: no space left on device", "disk is full"),
@@ -237,9 +237,9 @@ def test_the_engine_is_gone(fake: Fake, tmp_path: Path) -> None:
     made = container(tmp_path, [])
     made.start()
     fake.answers[f"GET /containers/{CONTAINER}/json"] = (404, {"message": "No such container"})
-    with pytest.raises(EngineError, match="follow the container for shard 1") as error:
+    with pytest.raises(EngineError, match="lost the container for shard 1") as error:
         made.wait()
-    assert "what was finished is kept" in str(error.value.hint)
+    assert "finished work is kept" in str(error.value.hint)
 
 
 def test_the_engine_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_the_engine_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.Mo
     made = container(tmp_path, [])
     made.start()
     made.memory()
-    with pytest.raises(EngineError, match="the engine went away"):
+    with pytest.raises(EngineError, match="the connection to the engine was lost"):
         made.wait()
     made._sampler.join(5)
     assert not made._sampler.is_alive()

@@ -88,6 +88,8 @@ def test_a_file_that_becomes_shorter_is_told(context: BuildContext, tmp_path: Pa
 
 def test_a_file_that_is_gone_is_told(context: BuildContext, tmp_path: Path) -> None:
     (tmp_path / "a.zip").unlink()
-    with pytest.raises(FetchError, match="cannot read a file for an image: No such file") as caught:
+    with pytest.raises(
+        FetchError, match=("cannot read a file that goes into an image: No such file")
+    ) as caught:
         list(tar_of(context, places(context, tmp_path), lambda count: None))
     assert caught.value.where == str(tmp_path / "a.zip")

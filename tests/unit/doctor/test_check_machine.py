@@ -184,7 +184,7 @@ def test_a_disk_that_does_not_answer() -> None:
     ("free", "status"), [(28 * GB, "wrong"), (30 * GB, "warning"), (40 * GB, "ok")]
 )
 def test_disk_for_files_and_what_they_unpack_to(free: int, status: str) -> None:
-    """10 GB to fetch, which become 19 GB; and 10 GB are good to have for compiling."""
+    """10 GB to fetch, which become 19 GB; and 10 GB are recommended for compiling."""
     found = check_cache_disk(
         facts(cache=replace(CACHE, free=free), stock=Stock(present=GB, missing=10 * GB))
     )

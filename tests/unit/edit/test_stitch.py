@@ -161,7 +161,7 @@ def test_the_host_code_is_the_first_wheels_and_a_note_says_so(
     b = write_wheel(tmp_path / "b", {"demo.so": other}, version="1.0+sm90")
     made = stitch_wheels([a, b], tmp_path / "out")
     assert made.notes == (
-        f"demo.so: the host code is that of {a.name}; in {b.name} it is not quite the same",
+        f"demo.so: the host code is that of {a.name}; in {b.name} it differs slightly",
     )
     stitched = read_wheel(made.path)["demo.so"]
     expected = container(sm(80, ONE), sm(90, ONE)) + container(sm(80, TWO), sm(90, TWO))
@@ -268,7 +268,7 @@ def test_wheels_without_device_code(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_wheel(tmp_path / name, TEXT)
     a, b = (next((tmp_path / name).iterdir()) for name in ("a", "b"))
-    assert refusal(a, b) == f"FormatError a/{a.name}: there is no device code in it"
+    assert refusal(a, b) == f"FormatError a/{a.name}: it has no device code"
 
 
 def test_different_kinds_of_a_file(tmp_path: Path, tool: Callable[[str], str]) -> None:

@@ -196,7 +196,7 @@ def test_a_gpu_that_nothing_serves_is_refused(tmp_path: Path) -> None:
     fat = write_wheel(tmp_path, FILES)
     assert refusal(fat, "80,75") == (
         f"StitchError {fat.name}: nothing in it runs on GPUs of compute capability 7.5\n"
-        "  it holds sm_80, compute_80, sm_90; `invoke inspect` tells which GPUs those serve"
+        "  it holds sm_80, compute_80, sm_90; `invoke inspect` shows which GPUs can run them"
     )
 
 
@@ -206,9 +206,9 @@ def test_a_container_that_would_be_left_with_nothing_is_refused(tmp_path: Path) 
     fat = write_wheel(tmp_path, {"demo/a.fatbin": code})
     assert refusal(fat, "80") == (
         f"StitchError {fat.name}: 4 containers would be left with nothing that runs on these GPUs\n"
-        "  demo/a.fatbin: the container of kernel two has sm_90, compute_90; 2 more are like it\n"
+        "  demo/a.fatbin: the container of kernel two has sm_90, compute_90; so do 2 more\n"
         "  demo/a.fatbin: the container of kernel three has sm_75\n"
-        "  name GPUs that they serve, too (`invoke inspect` tells which), or do without those "
+        "  also name GPUs that they support (`invoke inspect` shows which), or drop those "
         "kernels: --partial"
     )
     with pytest.raises(StitchError):  # PTX that none of these GPUs can use does not help
@@ -217,17 +217,17 @@ def test_a_container_that_would_be_left_with_nothing_is_refused(tmp_path: Path) 
 
 def test_files_without_device_code_are_refused(tmp_path: Path) -> None:
     fat = write_wheel(tmp_path, {"demo/__init__.py": b"", "demo/empty.fatbin": container()})
-    assert refusal(fat) == f"FormatError {fat.name}: there is no device code in it"
+    assert refusal(fat) == f"FormatError {fat.name}: it has no device code"
     empty = tmp_path / "empty.fatbin"
     empty.write_bytes(container())
-    assert refusal(empty) == "FormatError empty.fatbin: there is no device code in it"
+    assert refusal(empty) == "FormatError empty.fatbin: it has no device code"
 
 
 def test_a_cubin_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.cubin"
     path.write_bytes(sm(80)[64:])
     assert refusal(path) == (
-        "FormatError a.cubin: a cubin is one image: there is nothing to choose from"
+        "FormatError a.cubin: a cubin is a single image: there is nothing to select"
     )
 
 
@@ -295,7 +295,7 @@ def test_a_folder_that_cannot_be_written(
     (tmp_path / "a file").write_bytes(b"")
     with pytest.raises(StoreError) as caught:
         thinned(path, "80", tmp_path / "a file" / "out")
-    assert caught.value.hint == "name a folder, not a file: --out FOLDER"
+    assert caught.value.hint == "use a folder, not a file: --out FOLDER"
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

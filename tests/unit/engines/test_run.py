@@ -408,7 +408,7 @@ def test_a_shards_jobs_share_its_workers_limit() -> None:
 
 
 def test_a_job_that_runs_alone_has_a_worker_with_everything() -> None:
-    """a2 needs more than there is: every other worker is closed first."""
+    """a2 needs more than available: every other worker is closed first."""
     large = jobs("a2", need=101)
     others: list[bool] = []
 

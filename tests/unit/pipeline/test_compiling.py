@@ -114,7 +114,7 @@ def test_nothing_starts_where_nothing_is_missing(compile_: Compile) -> None:
 def test_jobs_that_must_run_alone_are_named(compile_: Compile) -> None:
     events = compile_("a", need=9 * GIB)
     assert of(events, Note) == [
-        Note("a [sm_80] may need 9.0 GiB, more than all may: it runs alone")
+        Note("a [sm_80] may need 9.0 GiB, more than the build's limit: it runs alone")
     ]
     assert len(of(events, JobFinished)) == 1
 

@@ -140,7 +140,7 @@ def test_what_was_built_here_needs_no_question(bench: Bench) -> None:
 def test_a_wheel_from_elsewhere_runs_only_if_the_user_agrees(bench: Bench) -> None:
     wheel = bench.build()
     forget_locks()
-    with pytest.raises(UsageError, match="runs only if you agree") as caught:
+    with pytest.raises(UsageError, match="runs only with your consent") as caught:
         bench.rebuild(wheel)
     assert "--yes" in str(caught.value)
     assert (bench.events, bench.work_folders()) == ([], []), "nothing was begun"
@@ -196,7 +196,7 @@ def test_another_compiler_is_told_of_early_and_at_the_end(bench: Bench) -> None:
     found = bench.rebuild(wheel)
     assert not found.comparison.identical
     assert found.causes == ("C++ compiler: g++ 12.2.0 became g++ 14.2.0",)
-    assert any("host code may come out differently: C++ compiler" in note for note in bench.notes())
+    assert any("host code may differ: C++ compiler" in note for note in bench.notes())
     assert found.path == bench.folder / "rebuilt" / wheel.name
     assert found.path.is_file()
     error = refusal(found, wheel)
@@ -216,7 +216,7 @@ def test_sources_that_are_not_those_of_the_wheel(bench: Bench) -> None:
     with pytest.raises(HashMismatchError, match="not those that the wheel was built from"):
         bench.rebuild(wheel)
     shutil.rmtree(bench.source)
-    with pytest.raises(UsageError, match="which are not here"):
+    with pytest.raises(UsageError, match="which are missing here"):
         bench.rebuild(wheel)
 
 

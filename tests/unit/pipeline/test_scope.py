@@ -218,7 +218,7 @@ def test_every_python_finds_the_same(python: str, tool: Callable[[str], str]) ->
     programs = [*versions.glob(f"{python}.*/bin/python"), Path(f"/usr/bin/python{python}")]
     programs = [program for program in programs if program.exists()]
     if not programs:
-        pytest.skip(f"there is no Python {python} here")
+        pytest.skip(f"there is not a Python {python} here")
     done = subprocess.run(
         [programs[0], "-c", script, formats.__file__], capture_output=True, text=True, check=True
     )

@@ -60,11 +60,11 @@ def test_all_that_a_build_needs(tmp_path: Path) -> None:
 def test_somebody_else_s_wheel(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         read_held(wheel(tmp_path, fatwheel_json=None), KERNELS)
-    assert "not one of fatwheel's builds" in str(caught.value)
+    assert "not built by fatwheel" in str(caught.value)
 
 
 def test_a_wheel_without_a_lock(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"fatwheel 0\.1\.0 left none in it"):
+    with pytest.raises(FormatError, match=r"fatwheel 0\.1\.0 did not include one"):
         read_held(wheel(tmp_path, fatwheel_lock_json=None), KERNELS)
 
 

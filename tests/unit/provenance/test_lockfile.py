@@ -84,7 +84,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
         lambda lock: lock["toolchain"]["packages"][0].update(size=-1),
         "toolchain.packages.0.size: -1 is not a size",
     ),
-    "a recipe elsewhere": (lambda lock: lock["recipe"].update(name="../x"), "is no name"),
+    "a recipe elsewhere": (lambda lock: lock["recipe"].update(name="../x"), "valid folder name"),
     "a project elsewhere": (lambda lock: lock["recipe"].update(project="/x"), "is not a name"),
     "a folder elsewhere": (
         lambda lock: lock["recipe"].update(source=_folder("/")),

@@ -162,11 +162,11 @@ TOO_MUCH = {
     "10 MB of text": (_changed(PACKAGED, ("torch",), lambda _: "a" * 10**7), _SIZE),
     "depth": (_START + b"[" * 100_000, "more than 20000 values"),
     "less depth": (_START + b"[" * 9_000 + b"]" * 9_000 + b"}", "recursion"),
-    "half a character": (
-        _bytes(PACKAGED).replace(b'"demo.ops"', b'"\\ud800"'), "half a character",
+    "unpaired surrogate": (
+        _bytes(PACKAGED).replace(b'"demo.ops"', b'"\\ud800"'), "unpaired surrogate",
     ),
     "a thing twice": (
-        _bytes(PACKAGED).replace(b'"torch": ', b'"torch": "1",\n "torch": '), "there twice",
+        _bytes(PACKAGED).replace(b'"torch": ', b'"torch": "1",\n "torch": '), "appears twice",
     ),
 }  # fmt: skip
 

@@ -157,7 +157,7 @@ def test_wheels_with_different_locks_give_one_that_names_none(tmp_path: Path) ->
     assert any("not built from the same lock" in note for note in made[0].notes)
     result, [words] = provenance(made[0].path)
     assert (result, words) == (
-        "ok", "fatwheel.json names no lock: what it was built from cannot be told",
+        "ok", "fatwheel.json names no lock: what it was built from is unknown",
     )  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def test_what_is_not_whole_is_not_kept(tmp_path: Path, spoil: Any, words: str) -
     spoil(files)
     made = thinned(fat(tmp_path, files), "90a", tmp_path / "out")
     assert sorted(told(made.path)) == ["fatwheel.json"]
-    assert made.notes == (f"{NAME}: what it was built from is told no more: {words}",)
+    assert made.notes == (f"{NAME}: its build records were dropped: {words}",)
     assert provenance(made.path)[0] == "ok"
 
 

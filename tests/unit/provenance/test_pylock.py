@@ -253,19 +253,19 @@ GOOD = Package("helper", "2.0", "helper-2.0-py3-none-any.whl", 1, "ab" * 32, "ru
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sha256": ""}, "is no sha256"),
-        ({"sha256": "AB" * 32}, "is no sha256"),
-        ({"sha256": "ab" * 32 + "\n--index-url=https://evil.example"}, "is no sha256"),
+        ({"sha256": ""}, "is not a sha256"),
+        ({"sha256": "AB" * 32}, "is not a sha256"),
+        ({"sha256": "ab" * 32 + "\n--index-url=https://evil.example"}, "is not a sha256"),
         ({"name": "other"}, "it is not other 2.0"),
         ({"name": "helper\n--index-url=https://evil.example"}, "Name is invalid|name is invalid"),
         ({"version": "2.1"}, "it is not helper 2.1"),
         ({"version": "2.0 ; python_version<'3'"}, "Invalid version"),
         ({"filename": "helper-2.0.tar.gz"}, "not the name of a wheel"),
         ({"filename": "../helper-2.0-py3-none-any.whl"}, "not the name of a wheel"),
-        ({"url": "file:///etc/passwd"}, "is no URL to fetch from"),
-        ({"url": "https://a.example/x.whl\n--pre"}, "is no URL to fetch from"),
-        ({"url": "https://a.example/x.whl --pre"}, "is no URL to fetch from"),
-        ({"url": "https://a.example/${HOME}/x.whl"}, "is no URL to fetch from"),
+        ({"url": "file:///etc/passwd"}, "is not a URL to download from"),
+        ({"url": "https://a.example/x.whl\n--pre"}, "is not a URL to download from"),
+        ({"url": "https://a.example/x.whl --pre"}, "is not a URL to download from"),
+        ({"url": "https://a.example/${HOME}/x.whl"}, "is not a URL to download from"),
     ],
 )
 def test_nothing_gets_in_that_an_installer_would_obey(change: dict[str, str], said: str) -> None:
@@ -281,16 +281,16 @@ def test_nothing_gets_in_that_an_installer_would_obey(change: dict[str, str], sa
 
 def test_one_package_in_two_versions_is_refused() -> None:
     other = dataclasses.replace(GOOD, version="2.1", filename="helper-2.1-py3-none-any.whl")
-    with pytest.raises(FormatError, match=r"helper-2.0-py3-none-any.whl is of the same package"):
+    with pytest.raises(FormatError, match=r"helper-2.0-py3-none-any.whl is for the same package"):
         requirements_text(WHEEL, SHA256, with_packages(some_lock(), [GOOD], [other]))
 
 
 @pytest.mark.parametrize("python", ["3", "3.11\n--pre", "3.11.*,!=3.11.2"])
 def test_a_python_that_is_none_is_refused(python: str) -> None:
     lock = dataclasses.replace(some_lock(), python=python)
-    with pytest.raises(FormatError, match=r"no Python such as 3\.11"):
+    with pytest.raises(FormatError, match=r"not a Python version such as 3\.11"):
         requirements_text(WHEEL, SHA256, lock)
-    with pytest.raises(FormatError, match=r"no Python such as 3\.11"):
+    with pytest.raises(FormatError, match=r"not a Python version such as 3\.11"):
         pylock_bytes(WHEEL, SHA256, SIZE, lock)
 
 
@@ -300,9 +300,9 @@ def test_a_platform_that_is_none_is_refused(platform: str) -> None:
     lock = dataclasses.replace(
         lock, toolchain=dataclasses.replace(lock.toolchain, platform=platform)
     )
-    with pytest.raises(FormatError, match="no platform such as linux-x86_64"):
+    with pytest.raises(FormatError, match="not a platform such as linux-x86_64"):
         requirements_text(WHEEL, SHA256, lock)
-    with pytest.raises(FormatError, match="no platform such as linux-x86_64"):
+    with pytest.raises(FormatError, match="not a platform such as linux-x86_64"):
         pylock_bytes(WHEEL, SHA256, SIZE, lock)
 
 

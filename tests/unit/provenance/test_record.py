@@ -122,8 +122,8 @@ def test_a_newer_schema_is_refused() -> None:
     with pytest.raises(FormatError) as caught:
         thinned(b'{"schema": 2, "units": "unlike anything known"}', {"sm_80"})
     assert str(caught.value) == (
-        "fatwheel.json: schema 2 of fatwheel.json is not known\n"
-        "  known is 1; was the wheel made by a newer fatwheel?"
+        "fatwheel.json: schema 2 of fatwheel.json is not supported\n"
+        "  supported: 1; was the wheel made by a newer fatwheel?"
     )
 
 

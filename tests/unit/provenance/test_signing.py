@@ -247,7 +247,7 @@ def test_what_is_no_envelope_is_refused_with_the_reason(keys: Keys, spoil: str) 
         (b"{}\n{}\n", "several lines"),
         (b"{\n}", "several lines"),
         (b"\xff", "cannot be read as JSON"),
-        (b'{"payload": "e30=", "payload": "e31="}', "'payload' is there twice"),
+        (b'{"payload": "e30=", "payload": "e31="}', "'payload' appears twice"),
         (b'{"payload": ' + b"9" * 5000 + b"}", "cannot be read as JSON|payloadType"),
         (b"[" * 200_000, "recursion"),
         (b'{"payloadType": ' + b'{"a":' * 900 + b"1" + b"}" * 901, "nested more than 40 deep"),
@@ -334,16 +334,16 @@ def test_no_passphrase_and_a_wrong_one(keys: Keys, monkeypatch: pytest.MonkeyPat
     assert "this private key is encrypted" in complaint(load_signer, encrypted, "--sign")
     monkeypatch.setenv(PASSWORD, "swordfish")
     text = complaint(load_signer, encrypted, "--sign")
-    assert "does not open with that passphrase" in text
+    assert "cannot be decrypted with that passphrase" in text
     assert "swordfish" not in text
     monkeypatch.setenv(PASSWORD, os.fsdecode(b"\xff\xfe"))
-    assert "does not open with that passphrase" in complaint(load_signer, encrypted, "--sign")
+    assert "cannot be decrypted with that passphrase" in complaint(load_signer, encrypted, "--sign")
 
 
 def test_each_key_where_the_other_is_needed(keys: Keys) -> None:
     pair = keys.pair("ed25519")
     text = complaint(load_signer, pair.public, "--sign")
-    assert "this is a public key, which cannot sign" in text
+    assert "this is a public key; signing needs the private key" in text
     assert "openssl genpkey" in text
     for private in (pair.private, pair.encrypted):
         text = complaint(load_key, private, "--key")

@@ -139,8 +139,8 @@ def test_digest_of_a_file(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "free some space"),
         (errno.EDQUOT, "free some space"),
-        (errno.EROFS, "that you may write to"),
-        (errno.EACCES, "that you may write to"),
+        (errno.EROFS, "that you can write to"),
+        (errno.EACCES, "that you can write to"),
         (errno.ENOTDIR, "not a file"),
     ],
 )

@@ -40,7 +40,7 @@ def test_documents_have_one_form() -> None:
         (b"\xff", "cannot be read as JSON"),
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": -Infinity}', "-Infinity is not JSON"),
-        (b'{"a": 1, "b": {"c": 1, "c": 1}}', "'c' is there twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 1}}', "'c' appears twice"),
         (b"[]", "not one JSON object"),
         (b"null", "not one JSON object"),
         (b"[" * 100_000, "cannot be read as JSON"),

@@ -271,8 +271,8 @@ def test_what_is_not_served_is_refused_with_what_is(
     toolchain = tiny_toolchain(wheels)
     with pytest.raises(UsageError) as caught:
         ensure_environment(toolchain, wrong.python, wrong.torch, cache, silent)
-    assert f"does not serve Python {wrong.python} with torch {wrong.torch}" in str(caught.value)
-    assert f"it serves: Python {PYTHON} with torch {TORCH}" in str(caught.value)
+    assert f"does not support Python {wrong.python} with torch {wrong.torch}" in str(caught.value)
+    assert f"it supports: Python {PYTHON} with torch {TORCH}" in str(caught.value)
 
 
 @pytest.mark.parametrize("part", ["cuda_files", "interpreters"])
@@ -282,7 +282,7 @@ def test_a_toolchain_for_containers_alone_is_refused_before_any_download(
     file = Download("a", "1", "https://host.invalid/a-1.zip", "a-1.zip", 1, "0" * 64)
     value = file if part == "cuda_files" else Interpreter(PYTHON, file)
     toolchain = dataclasses.replace(tiny_toolchain(wheels), **{part: (value,)})
-    with pytest.raises(ToolchainError, match="tiny works in containers only") as caught:
+    with pytest.raises(ToolchainError, match="tiny works only in containers") as caught:
         make(toolchain, cache)
     assert caught.value.hint == "use --engine docker"
     assert not (cache / "downloads").exists()

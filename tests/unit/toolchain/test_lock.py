@@ -110,9 +110,7 @@ def test_only_what_has_no_published_sha256_is_fetched_and_told(world: Publishers
     report = lock(world)
     fetched = [path for path in world.server.requests if path.endswith((".gz", ".xz", ".whl"))]
     assert fetched == [f"/python/{PYTHON_FILE}"]
-    assert of(report, PYTHON_FILE).note == (
-        "its sha256 is published nowhere: fetched once to find out"
-    )
+    assert of(report, PYTHON_FILE).note == ("its sha256 is not published: fetched once to find out")
     kept = world.downloads / sha256(PYTHON) / PYTHON_FILE
     assert kept.read_bytes() == PYTHON, "a build would fetch it again"
     assert [path for path in world.downloads.rglob("*") if path.is_file()] == [kept]
@@ -141,7 +139,7 @@ def test_a_size_that_no_server_says_is_found_out(world: Publishers) -> None:
     report = lock(world)
     assert of(report, TORCH_FILE).state == "filled"
     assert of(report, TORCH_FILE).new == {"size": len(TORCH)}
-    assert "its size is published nowhere" in of(report, TORCH_FILE).note
+    assert "its size is not published" in of(report, TORCH_FILE).note
     assert world.file.read_text() != text
 
 
@@ -155,7 +153,7 @@ def test_a_file_of_which_nobody_says_the_size_has_an_end(
     monkeypatch.setattr(compare_module, "_LARGEST", len(TORCH) - 1)
     report = lock(world)
     assert of(report, TORCH_FILE).state == "unreachable"
-    assert of(report, TORCH_FILE).note == f"more than {len(TORCH) - 1} bytes come"
+    assert of(report, TORCH_FILE).note == f"the server sends more than {len(TORCH) - 1} bytes"
     assert list((world.downloads / "incoming").iterdir()) == []
 
 

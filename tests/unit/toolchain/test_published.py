@@ -148,5 +148,5 @@ def test_a_manifest_of_cuda(server: Server, index: Index) -> None:
 )
 def test_what_is_no_manifest(server: Server, index: Index, document: bytes) -> None:
     server.serve("/redistrib_1.json", document)
-    with pytest.raises(RefusedError, match="is no manifest of a CUDA release"):
+    with pytest.raises(RefusedError, match="is not a CUDA release manifest"):
         manifest_values(f"{server.url}/redistrib_1.json", index)

@@ -125,7 +125,7 @@ def test_a_registry_that_does_not_say_the_digest(server: Server, web: Web) -> No
 )
 def test_a_registry_that_wants_credentials(server: Server, web: Web, challenge: str) -> None:
     server.answers[MANIFEST] = manifest(token="t", challenge=challenge)  # type: ignore[assignment]
-    with pytest.raises(RefusedError, match="wants credentials"):
+    with pytest.raises(RefusedError, match="requires credentials"):
         image_digest(parse_reference(reference(server)), web)
 
 
@@ -137,7 +137,7 @@ def test_a_token_that_is_none(server: Server, web: Web, document: bytes) -> None
     server.answers[MANIFEST] = manifest(token="t", challenge=challenge)  # type: ignore[assignment]
     place = "/auth?service=s&scope=repository%3Apypa%2Fmanylinux2014_x86_64%3Apull"
     server.answers[place] = body(document)
-    with pytest.raises(RefusedError, match="gives no token"):
+    with pytest.raises(RefusedError, match="gave no token"):
         image_digest(parse_reference(reference(server)), web)
 
 

@@ -97,22 +97,22 @@ def test_units_that_do_not_load() -> None:
 def test_linked_code_may_be_linked_anew() -> None:
     findings = found(unit("none", cubins="80", code=209, linked=True))
     assert whats(findings, "wrong") == []
-    assert "1 unit of linked code would be linked anew" in whats(findings, "note")
+    assert "1 unit of linked code would be linked again" in whats(findings, "note")
 
 
 def test_a_driver_that_does_not_do_what_images_promise() -> None:
     findings = found(unit("jit", cubins="90", ptx="80"), unit("jit", cubins="80", ptx="80"))
     [warning] = [one for one in findings if one.severity == "warning"]
-    assert warning.details == ("container 0: expected natively, it loads by JIT",)
+    assert warning.details == ("container 0: expected natively, loaded by JIT",)
 
 
 def test_kernels_that_are_not_found() -> None:
     [warning] = [one for one in found(unit("native", missing=("x",))) if one.severity == "warning"]
-    assert warning.what == "kernels that the driver does not find, in 1 of 1 units"
+    assert warning.what == "the driver does not find some kernels, in 1 of 1 units"
 
 
 def test_nothing_to_load() -> None:
-    assert whats(found(), "warning") == ["there is no device code in it to load"]
+    assert whats(found(), "warning") == ["it has no device code to load"]
 
 
 def test_a_gpu_that_cannot_be_used() -> None:

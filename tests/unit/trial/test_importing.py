@@ -56,7 +56,7 @@ def test_an_import_that_ends_python(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("fatwheel.trial.environment.trial_script.__file__", str(script))
     trial = try_modules(clean_with(tmp_path), ["demo"])
     [wrong] = [one for one in findings(tmp_path, trial) if one.severity == "wrong"]
-    assert wrong.what == "import demo: Python does not survive it: ended by SIGSEGV"
+    assert wrong.what == "import demo: Python crashed: ended by SIGSEGV"
     assert wrong.details == ("last words",)
 
 
@@ -67,7 +67,7 @@ def test_an_end_that_is_no_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("fatwheel.trial.environment.trial_script.__file__", str(script))
     trial = try_modules(clean_with(tmp_path), ["demo"])
     [what] = texts(findings(tmp_path, trial), "wrong")
-    assert what == "Python does not end well after the import: ended by SIGABRT"
+    assert what == "Python did not exit cleanly after the import: ended by SIGABRT"
 
 
 def test_what_nothing_pins_is_told(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_what_is_not_there_or_of_another_version() -> None:
 
 
 def test_what_is_no_requirement() -> None:
-    with pytest.raises(FormatError, match="'torch ==' is no requirement"):
+    with pytest.raises(FormatError, match="'torch ==' is not a valid requirement"):
         requirements_of(b"Requires-Dist: torch ==\n\n", "3.11")
     with pytest.raises(FormatError, match="1001 requirements are too many"):
         requirements_of(b"Requires-Dist: a\n" * 1001, "3.11")

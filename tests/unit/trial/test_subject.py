@@ -57,7 +57,7 @@ def test_a_lock_decides(tmp_path: Path) -> None:
     assert {"torch", "einops", "nvidia-cublas"} <= names(subject)
     assert "ninja" in names(subject), "a pin that METADATA asks for is installed, whatever its role"
     assert not {"nvidia-cuda-nvcc", "setuptools", "pip"} & names(subject)
-    assert len(subject.packages) == len(names(subject)), "one package is there twice"
+    assert len(subject.packages) == len(names(subject)), "one package appears twice"
 
 
 def test_what_the_recipe_pins_counts_more_than_the_toolchain(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_wheels_for_any_python(tmp_path: Path, tag: str, monkeypatch: pytest.Mon
 
 def test_a_wheel_for_a_python_that_no_toolchain_has(tmp_path: Path) -> None:
     evidence = evidence_of(tmp_path, "torch", tag="cp39-cp39-linux_x86_64")
-    with pytest.raises(ToolchainError, match="no toolchain has what this wheel is for") as caught:
+    with pytest.raises(ToolchainError, match="no toolchain matches this wheel") as caught:
         chosen(evidence)
-    assert caught.value.details[:4] == ("it wants:", "  Python cp39", "  torch", "there is:")
+    assert caught.value.details[:4] == ("needed:", "  Python cp39", "  torch", "available:")
     assert "  Python 3.11, torch 2.11.0, CUDA 13.0 (linux-cuda13.0)" in caught.value.details
     assert not [line for line in caught.value.details if "windows" in line]
 

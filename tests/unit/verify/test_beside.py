@@ -88,7 +88,7 @@ def image_of_a_file_inside(statement: Any) -> None:
 
 BESIDE = [
     ("another file", put("subject", 0, "digest", "sha256", value="0" * 64),
-     "it is not about this very file"),
+     "it is not about this file"),
     ("another name", put("subject", 0, "name", value="other.whl"),
      "subject.other.whl: it does not belong there"),
     ("one subject more",
@@ -142,7 +142,7 @@ def test_a_statement_beside_a_wheel_that_lost_its_own(tmp_path: Path) -> None:
     files = {name: data for name, data in demo_files().items() if "fatwheel" not in name}
     wheel = write(tmp_path, files)
     beside(wheel)
-    assert "no statement in the wheel says the same" in said(verify_wheel(wheel))
+    assert "the wheel has no statement that matches it" in said(verify_wheel(wheel))
 
 
 def test_other_tools_files_beside_other_wheels_are_left_alone(tmp_path: Path) -> None:

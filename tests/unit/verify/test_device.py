@@ -73,7 +73,7 @@ def test_binaries_without_device_code_are_not_spoken_of() -> None:
 def test_what_is_not_read_is_told() -> None:
     found = list(coverage_findings(evidence(library((image("sm_80"), image("lto_90"))))))
     assert found[-1].severity == "note"
-    assert found[-1].what == "1 image is of a kind whose kernels are not read"
+    assert found[-1].what == "1 image is of a kind whose kernels cannot be read"
 
 
 @pytest.mark.parametrize(

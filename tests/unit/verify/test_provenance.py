@@ -190,9 +190,9 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
         f"Metadata-Version: 2.1\nName: demo\nVersion: {VERSION}\nRequires-Dist: x\n".encode()),
      f"subject.{INFO}/METADATA"),
     ("device code is exchanged", binary(OTHER_LAYOUT),
-     "slices that it names are not in the wheel\ncsrc/a.o: sm_90a"),
+     "it names slices that are not in the wheel\ncsrc/a.o: sm_90a"),
     ("device code is added", binary(fatbin(ONE_MORE)),
-     "units in the wheel have slices that it does not name"),
+     "units in the wheel have slices that it does not list"),
     ("all device code is exchanged", binary(fatbin([OTHER_LAYOUT[16:]])),
      "not in the wheel"),
     # the record
@@ -200,7 +200,7 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
      "fatwheel.json: it is not in the wheel, which has fatwheel.lock.json"),
     ("the record is no JSON", bytes_of(RECORD, b"{"), "fatwheel.json: it cannot be read as JSON"),
     ("the record is of a newer fatwheel", document(RECORD, put("schema", value=2)),
-     "fatwheel.json: schema 2 of fatwheel.json is not known"),
+     "fatwheel.json: schema 2 of fatwheel.json is not supported"),
     ("the record lacks a part", document(RECORD, lambda record: record.pop("toolchain")),
      "fatwheel.json: it is damaged\ntoolchain: Field required"),
     ("the record names no lock", document(RECORD, lambda record: record.pop("lock")),
@@ -222,37 +222,37 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
      'fatwheel: it says "9.9.9"'),
     ("the record names another project",
      document(RECORD, put("recipe", "project", value="other")),
-     "fatwheel.json: it is of another project than METADATA"),
+     "fatwheel.json: its project differs from that in METADATA"),
     ("the record names archs that are not there",
      document(RECORD, put("archs", value=["80+ptx", "90a", "120f", "75"])),
-     "its archs ask for what its fronts do not name: sm_75"),
+     "its archs ask for images that its fronts do not name: sm_75"),
     ("the record names fewer archs", document(RECORD, put("archs", value=["80+ptx", "90a"])),
-     'its fronts name what is not among its archs: "sm_120f"'),
+     'its fronts name images that are not among its archs: "sm_120f"'),
     ("the record's archs are none", document(RECORD, put("archs", value=["eighty"])),
      "'eighty' is not an architecture"),
     ("the record names another way to the fronts", document(RECORD, put("front", value="exact")),
      "buildDefinition.externalParameters.front"),
     ("the record names images that are not there",
      document(RECORD, put("fronts", 1, "codes", value=["sm_90a", "sm_100"])),
-     'its fronts name what is not among the images inside: "sm_100"'),
+     'its fronts name images that are not among the images inside: "sm_100"'),
     ("the record has another slice",
      unit(lambda units: put(0, "slices", "sm_90a", value="0" * 64)(units)),
-     "fatwheel.json: slices that it names are not in the wheel\ncsrc/a.o: sm_90a"),
+     "fatwheel.json: it names slices that are not in the wheel\ncsrc/a.o: sm_90a"),
     ("the record has one slice less", unit(lambda units: units[0]["slices"].pop("sm_90a")),
-     "units in the wheel have slices that it does not name\n"
+     "units in the wheel have slices that it does not list\n"
      "demo/code.fatbin, container 0: sm_90a"),
     ("the record has other units",
      unit(lambda units: units.__setitem__(0, {"name": "b", "slices": {"sm_80": "0" * 64}})),
-     "units that it names are not in the wheel"),
+     "it names units that are not in the wheel"),
     ("the record has no units", unit(lambda units: units.clear()),
-     "fatwheel.json: it does not tell of all device code\ndemo/code.fatbin, container 0: "),
+     "fatwheel.json: it does not cover all device code\ndemo/code.fatbin, container 0: "),
     # the lock
     ("the lock is gone", without(LOCK), "fatwheel.lock.json: it is not in the wheel"),
     ("the lock is no JSON", bytes_of(LOCK, b"[" * 100_000), "the lock is damaged"),
     ("the lock is of a newer fatwheel", document(LOCK, put("schema", value=2)),
      "fatwheel.lock.json: fatwheel"),
     ("the lock is written otherwise", lambda files: files.update({LOCK: files[LOCK] + b"\n"}),
-     "it is not written as fatwheel writes it"),
+     "it is not in the form that fatwheel writes"),
     ("the lock has another pin",
      document(LOCK, put("toolchain", "packages", 0, "sha256", value="0" * 64)),
      "fatwheel.lock.json: its sha256 is not the one that fatwheel.json names"),
@@ -275,26 +275,28 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
      "fatwheel.provenance.json: it cannot be read as JSON"),
     ("the statement is too deep", bytes_of(STATEMENT, b'{"a":' * 50 + b"1" + b"}" * 50),
      "it is nested more than 40 deep"),
-    ("the statement says it twice", twice, "'predicateType' is there twice"),
+    ("the statement says it twice", twice, "'predicateType' appears twice"),
     ("the statement is of another kind",
      document(STATEMENT, put("predicateType", value="https://spdx.dev/Document")),
-     "its predicate is 'https://spdx.dev/Document', which this fatwheel does not know"),
+     "its predicate is 'https://spdx.dev/Document', which this version of fatwheel does not "
+     "support"),
     ("the statement is of a newer in-toto",
      document(STATEMENT, put("_type", value="https://in-toto.io/Statement/v2")),
      "the statement's type is 'https://in-toto.io/Statement/v2'"),
     ("the statement is of a newer build",
      predicate("buildDefinition", "buildType", value="urn:fatwheel:build:2"),
-     "what it tells of is 'urn:fatwheel:build:2'"),
+     "its subject is 'urn:fatwheel:build:2'"),
     ("the statement lacks a part",
      document(STATEMENT, lambda statement: statement["predicate"].pop("runDetails")),
-     "the statement is damaged: a required part is not there: 'runDetails'"),
-    ("the statement has a subject twice", document(STATEMENT, two_subjects), "is a subject twice"),
+     "the statement is damaged: a required part is missing: 'runDetails'"),
+    ("the statement has a subject twice", document(STATEMENT, two_subjects), ("is listed as a "
+        "subject twice")),
     ("the statement has fewer subjects", document(STATEMENT, fewer_subjects),
      f"subject.{BINARY}: it is not there"),
     ("the statement has another subject", document(STATEMENT, other_subject),
      "its subjects are not the files of the wheel"),
     ("the statement has no subjects", document(STATEMENT, put("subject", value=[])),
-     "the statement is damaged: it is about nothing"),
+     "the statement is damaged: it has no subject"),
     ("the statement names other archs",
      predicate("buildDefinition", "externalParameters", "archs", value=["80"]),
      'buildDefinition.externalParameters.archs: "90a" is not there'),
@@ -316,7 +318,7 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
     ("the statement has another material", document(STATEMENT, other_material),
      "buildDefinition.resolvedDependencies, torch-2.11.0-py3-none-any.whl.digest.sha256"),
     ("the statement has materials in another order", document(STATEMENT, swap_materials),
-     "it is in another order"),
+     "it is in a different order"),
     # the SBOM
     ("the SBOM is gone", without(SBOM), "sboms/fatwheel.cdx.json: it is not in the wheel"),
     ("the SBOM is no JSON", bytes_of(SBOM, b"null"),
@@ -398,7 +400,7 @@ def test_a_unit_that_no_binary_has_may_have_been_left_out(tmp_path: Path) -> Non
     state_again(files)
     report = verify_wheel(write(tmp_path, files))
     assert results(report) == {"provenance": "warning"}
-    assert "units that it names are not in the wheel\ncsrc/test.o" in said(report)
+    assert "it names units that are not in the wheel\ncsrc/test.o" in said(report)
 
 
 def test_device_code_of_a_library_may_be_linked_in(tmp_path: Path) -> None:
@@ -407,7 +409,7 @@ def test_device_code_of_a_library_may_be_linked_in(tmp_path: Path) -> None:
     state_again(files)
     report = verify_wheel(write(tmp_path, files))
     assert results(report)["provenance"] == "warning"
-    assert "it does not tell of all device code\ndemo/code.fatbin, container 1" in said(report)
+    assert "it does not cover all device code\ndemo/code.fatbin, container 1" in said(report)
 
 
 def test_a_record_that_leaves_a_digest_out_is_wrong(tmp_path: Path) -> None:
@@ -418,7 +420,7 @@ def test_a_record_that_leaves_a_digest_out_is_wrong(tmp_path: Path) -> None:
     state_again(files)
     report = verify_wheel(write(tmp_path, files))
     assert results(report) == {"provenance": "wrong"}
-    assert "it does not say which slices these are\n" in said(report)
+    assert "it does not name its slices\n" in said(report)
 
 
 def test_a_record_with_other_hashes_does_not_keep_sha256_from_being_compared(

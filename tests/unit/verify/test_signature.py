@@ -280,14 +280,14 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
         changed_envelope(lambda it: it.update(payload=it["payload"][:100])), "changed after",
     ),
     "payload empty": (changed_envelope(lambda it: it.update(payload="")), "payload is empty"),
-    "a second payload": (name_twice, "'payload' is there twice"),
+    "a second payload": (name_twice, "'payload' appears twice"),
     "two envelopes": (two_envelopes, "several lines"),
     "huge": (write(b" " * (MOST + 1)), f"more than {MOST} bytes"),
     "nested deeply": (write(b"[" * 100_000), "recursion"),
     "an empty file": (write(b""), "cannot be read as JSON"),
     "not JSON": (write(b"\x00\xff" * 100), "cannot be read as JSON"),
     "a folder": (folder_instead, "it is not a file"),
-    "no subject": (changed_statement(lambda it: it.update(subject=[])), "it is about nothing"),
+    "no subject": (changed_statement(lambda it: it.update(subject=[])), "it has no subject"),
     "a second subject": (
         changed_statement(
             lambda it: it["subject"].append({"name": "x", "digest": {"sha256": "00" * 32}})
@@ -321,19 +321,19 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
     "no statement": (lambda it: it.sign(b"hello"), "cannot be read as JSON"),
     "statement nested deeply": (lambda it: it.sign(b'{"a":' * 5000 + b"1" + b"}" * 5000), "depth"),
     "open copy changed": (
-        open_copy(lambda data: data.replace(b'"80"', b'"86"')), "not the statement that was signed",
+        open_copy(lambda data: data.replace(b'"80"', b'"86"')), "differs from the signed statement",
     ),
     "open copy reformatted": (
         open_copy(lambda data: json.dumps(json.loads(data)).encode()),
-        "not the statement that was signed",
+        "differs from the signed statement",
     ),
     "requirements ask for another wheel": (
         in_file(f"{NAME}.requirements.txt", sha256_of_wheel, "00" * 32),
-        f"{NAME}.requirements.txt it is not what fatwheel writes",
+        f"{NAME}.requirements.txt it differs from what fatwheel writes",
     ),
     "pylock asks for another wheel": (
         in_file("pylock.demo-1_0-cp311-cp311-linux_x86_64.toml", sha256_of_wheel, "00" * 32),
-        "pylock.demo-1_0-cp311-cp311-linux_x86_64.toml it is not what fatwheel writes",
+        "pylock.demo-1_0-cp311-cp311-linux_x86_64.toml it differs from what fatwheel writes",
     ),
 }  # fmt: skip
 

@@ -38,45 +38,45 @@ def test_slices_that_fit(units: list[Unit], containers: list[Slices]) -> None:
 
 def test_a_slice_that_is_missing_is_wrong() -> None:
     [line] = told([A, B], A.slices, {"sm_80": "3"})
-    assert line == "wrong: slices that it names are not in the wheel: b.o: sm_90"
+    assert line == "wrong: it names slices that are not in the wheel: b.o: sm_90"
 
 
 def test_a_slice_without_a_digest_is_wrong() -> None:
     """Else a record could pass over code in silence."""
     lines = told([Unit("a.o", {"sm_80": None, "sm_90": "2"})], {"sm_80": "anything", "sm_90": "2"})
-    assert lines[0] == "wrong: it does not say which slices these are: a.o: sm_80"
+    assert lines[0] == "wrong: it does not name its slices: a.o: sm_80"
     assert len(lines) == 2, "nor is what lies there named"
 
 
 def test_a_slice_that_is_another_is_wrong() -> None:
     lines = told([A], {"sm_80": "1", "sm_90": "5"})
     assert lines == [
-        "wrong: slices that it names are not in the wheel: a.o: sm_90",
-        "wrong: units in the wheel have slices that it does not name: x.so, container 0: sm_90",
+        "wrong: it names slices that are not in the wheel: a.o: sm_90",
+        "wrong: units in the wheel have slices that it does not list: x.so, container 0: sm_90",
     ]
 
 
 def test_a_whole_unit_that_is_another_is_wrong() -> None:
     lines = told([A, B], A.slices, {"sm_80": "5"})
     assert lines == [
-        "wrong: units that it names are not in the wheel: b.o",
-        "wrong: it does not tell of all device code: x.so, container 1: sm_80",
+        "wrong: it names units that are not in the wheel: b.o",
+        "wrong: it does not cover all device code: x.so, container 1: sm_80",
     ]
 
 
 def test_a_unit_that_was_not_linked_is_a_warning() -> None:
-    assert told([A, B], A.slices) == ["warning: units that it names are not in the wheel: b.o"]
+    assert told([A, B], A.slices) == ["warning: it names units that are not in the wheel: b.o"]
 
 
 def test_device_code_of_others_is_a_warning() -> None:
     assert told([A], A.slices, {"sm_80": "7"}) == [
-        "warning: it does not tell of all device code: x.so, container 1: sm_80"
+        "warning: it does not cover all device code: x.so, container 1: sm_80"
     ]
 
 
 def test_where_it_tells_of_nothing_that_is_wrong() -> None:
     assert told([], A.slices) == [
-        "wrong: it does not tell of all device code: x.so, container 0: sm_80, sm_90"
+        "wrong: it does not cover all device code: x.so, container 0: sm_80, sm_90"
     ]
 
 
@@ -84,4 +84,4 @@ def test_linked_code_is_told_by_what_it_was_linked_from() -> None:
     linked = {"sm_80": "made by the linker"}
     assert told([A], linked, linked=(A.slices,)) == []
     [line] = told([A, B], linked, linked=(A.slices,))
-    assert line == "warning: units that it names are not in the wheel: b.o"
+    assert line == "warning: it names units that are not in the wheel: b.o"
