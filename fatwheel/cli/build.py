@@ -21,11 +21,13 @@ _HELP = {
     "kernel": "what to build: a recipe's name, or its folder (default: flash-attn)",
     "recipes": "a folder with recipes, searched before ./kernels and those that come with fatwheel",
     "arch": "GPU architectures as nvcc names them, comma-separated: 80,86,90a; "
-    "89+ptx adds PTX for GPUs to come (default: the recipe's)",
+    "89+ptx adds PTX for future GPUs (default: the recipe's)",
     "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
-    "jobs": "compiler calls at a time (default: one per core)",
-    "memory": "what all compiler calls together may use, as 48GiB or 800MiB "
-    "(default: what is free, less a margin)",
+    "jobs": "compiler calls to run at the same time (default: one per core)",
+    "memory": (
+        "memory for all compiler calls together, such as 48GiB or 800MiB (default: what is "
+        "free, less a margin)"
+    ),
 }
 
 
@@ -34,26 +36,36 @@ _HELP = {
     help={
         **_HELP,
         "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
-        "windows-msvc17.8-cuda12.3 where containers are Windows'; toolchains for Windows always "
-        "use containers)",
-        "python": "Pythons to make wheels for, comma-separated: 3.10,3.11 "
-        "(default: the one that runs this, if the toolchain serves it, or else the newest)",
-        "torch": "torch to build against, as 2.11.0 (default: the toolchain's own choice)",
-        "engine": "where the work runs: process, worker processes on this machine; docker, "
-        "containers (default: process where the toolchain can do without containers)",
+        "windows-msvc17.8-cuda12.3 where the container engine runs Windows containers; "
+        "toolchains for Windows always use containers)",
+        "python": (
+            "Python versions to make wheels for, comma-separated: 3.10,3.11 (default: the "
+            "one that runs fatwheel, if the toolchain supports it, else the newest)"
+        ),
+        "torch": "torch to build against, such as 2.11.0 (default: the toolchain's default)",
+        "engine": (
+            "where the work runs: process (worker processes on this machine) or docker "
+            "(containers); default: process, if the toolchain can do without containers"
+        ),
         "shards": "workers to spread the work over (default: one per architecture)",
-        "front": "exact: each architecture gets a run of nvcc's front end of its own, as nvcc "
-        "does it; shared: one run for all, half the work; auto: shared where a proof kept with "
-        "the recipe shows the same code, else exact (default: auto)",
-        "split": "besides, make a thin wheel for each architecture",
+        "front": (
+            "exact: run nvcc's front end once per architecture, as nvcc does; shared: one "
+            "run for all, half the work; auto: shared where a proof kept with the recipe shows "
+            "that the code is the same, else exact (default: auto)"
+        ),
+        "split": "also make a thin wheel for each architecture",
         "out": "folder for the wheels (default: dist)",
-        "locked": "use nothing that this lock does not list: a wheel, or the W.whl.lock.json "
-        "beside one; what you leave open is as it says",
-        "yes": "with --locked: do not ask before what the lock of another machine names is run",
-        "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
+        "locked": (
+            "use only what this lock lists: a wheel, or the W.whl.lock.json beside one; "
+            "options that you leave out are taken from it"
+        ),
+        "yes": "with --locked: run what a lock from another machine names without asking",
+        "find": "a folder with pinned files, under any names: those found there are not downloaded",
         "sign": "sign the wheels' statements with this private key, a PEM file",
-        "plan": "start nothing; print what would be made: wheels, images, containers with their "
-        "limits, and Docker's commands for the same",
+        "plan": (
+            "start nothing; print what would be made: wheels, images, containers with their "
+            "limits, and the equivalent Docker commands"
+        ),
         "json": "with --plan: print one JSON document instead of tables",
     },
 )
@@ -199,17 +211,23 @@ def prove(
     positional=["wheel"],
     help={
         "wheel": "a wheel that `invoke build` made",
-        "engine": "where the work runs: process or docker (default: as for build; but docker, "
-        "where that can be, for a wheel that was not built here)",
-        "from-store": "slices: what was compiled before is taken from the store; never: everything "
-        "is compiled, with an empty store (default: slices)",
-        "yes": "do not ask before code of a wheel that was not built here is run",
-        "find": "a folder with pinned files, under whatever name: none that lies there is fetched",
+        "engine": (
+            "where the work runs: process or docker (default: as for build, but docker, "
+            "where possible, for a wheel that was not built here)"
+        ),
+        "from-store": (
+            "slices: take what was compiled before from the store; never: compile "
+            "everything, with an empty store (default: slices)"
+        ),
+        "yes": "run the code of a wheel that was not built here without asking",
+        "find": "a folder with pinned files, under any names: those found there are not downloaded",
         "shards": "workers to spread the work over (default: one per architecture)",
-        "jobs": "compiler calls at a time (default: one per core)",
-        "memory": "what all compiler calls together may use, as 48GiB or 800MiB "
-        "(default: what is free, less a margin)",
-        "out": "folder in which the rebuilt wheel is kept if it is another one (default: rebuilt)",
+        "jobs": "compiler calls to run at the same time (default: one per core)",
+        "memory": (
+            "memory for all compiler calls together, such as 48GiB or 800MiB (default: "
+            "what is free, less a margin)"
+        ),
+        "out": "folder in which the rebuilt wheel is kept if it differs (default: rebuilt)",
         "json": "print one JSON document instead of the report",
     },
 )

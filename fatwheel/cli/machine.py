@@ -8,10 +8,14 @@ from invoke.tasks import task
 from .arguments import reported, size_of
 
 _HELP = {
-    "toolchain": "compilers and libraries: a file of toolchains/ (default: that of this machine, "
-    "or of the container engine)",
-    "engine": "where builds would run: process or docker (default: process where the toolchain "
-    "can, else docker)",
+    "toolchain": (
+        "compilers and libraries: a file of toolchains/ (default: the one for this "
+        "machine, or for the container engine)"
+    ),
+    "engine": (
+        "where builds would run: process or docker (default: process where the toolchain "
+        "supports it, else docker)"
+    ),
     "json": "print one JSON document instead of the report",
 }
 
@@ -75,7 +79,10 @@ def setup(
     auto_shortflags=False,
     help={
         "clean": "empty the store: the next build compiles everything again",
-        "limit": "delete what was used least recently, down to a size such as 20GiB",
+        "limit": (
+            "delete the least recently used entries until the store is no larger than this, "
+            "such as 20GiB"
+        ),
         "check": "read every entry of the store and delete those that are damaged",
         "json": "print one JSON document instead of tables",
     },

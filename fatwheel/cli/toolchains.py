@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 _HELP = {
     "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
-    "windows-msvc17.8-cuda12.3 where containers are Windows')",
-    "python": "Pythons to have images for, comma-separated: 3.10,3.11 (default: as for build)",
-    "torch": "torch in the images, as 2.11.0 (default: the toolchain's own choice)",
+    "windows-msvc17.8-cuda12.3 where the container engine runs Windows containers)",
+    "python": (
+        "Python versions to make images for, comma-separated: 3.10,3.11 (default: as for build)"
+    ),
+    "torch": "torch in the images, such as 2.11.0 (default: the toolchain's default)",
     "json": "print one JSON document instead of a table",
 }
 
@@ -26,7 +28,7 @@ _HELP = {
     auto_shortflags=False,
     help={
         "toolchain": "a file of toolchains/ (default: all of them)",
-        "check": "write nothing and fetch no file, only compare",
+        "check": "only compare: write nothing and fetch no files",
         "json": "print one JSON document instead of tables",
     },
 )

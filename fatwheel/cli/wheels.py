@@ -15,7 +15,7 @@ from .arguments import FilesTask, file_of, folder_of, reported
     positional=["file"],
     help={
         "file": "a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin",
-        "units": "also each unit (container) with its kernels and images",
+        "units": "also list each unit (container) with its kernels and images",
         "json": "print one JSON document instead of tables",
     },
 )
@@ -124,10 +124,10 @@ def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
     positional=["file"],
     help={
         "file": "a wheel, or a single .so, .pyd, .dll, .o, .obj or .fatbin",
-        "arch": "the GPUs to keep code for, by their architecture, comma-separated: 80,86,90; "
+        "arch": "architectures of the GPUs to keep code for, comma-separated: 80,86,90; "
         "89+ptx keeps the PTX of that architecture too",
-        "keep-ptx": "keep all PTX, for GPUs to come",
-        "partial": "do without kernels that none of these GPUs can run",
+        "keep-ptx": "keep all PTX, for future GPUs",
+        "partial": "drop kernels that none of these GPUs can run",
         "out": "folder for the result (default: dist)",
     },
 )
@@ -170,7 +170,7 @@ def thin(
     positional=["one", "other"],
     help={
         "one": "a wheel",
-        "other": "the wheel that should be the same",
+        "other": "the wheel to compare it with",
         "json": "print one JSON document instead of the report",
     },
 )
