@@ -94,7 +94,7 @@ def test_the_log_has_every_line_whole_and_harmless(followed: Followed) -> None:
 def test_a_command_that_fails_is_told_with_its_last_lines(followed: Followed) -> None:
     followed.lines("Step 1/9 : FROM x", "Step 2/9 : RUN tool", *(f"line {n}" for n in range(40)))
     error = followed.fail("The command '/bin/sh -c tool' returned a non-zero code: 7", code=7)
-    assert error.what == "building an image failed: a command ended with exit code 7"
+    assert error.what == "building an image failed: a command exited with code 7"
     assert error.where == "fatwheel/x:env-1, step 2 of 9"
     assert error.details[0] == "RUN tool"
     assert error.details[-2:] == ("line 39", "full log: /logs/x.log")

@@ -82,7 +82,7 @@ def test_files_are_never_in_memory_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_file_that_becomes_shorter_is_told(context: BuildContext, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"a" * 10)
-    with pytest.raises(FetchError, match=r"a\.zip became shorter"):
+    with pytest.raises(FetchError, match=r"a\.zip was truncated"):
         list(tar_of(context, places(context, tmp_path), lambda count: None))
 
 

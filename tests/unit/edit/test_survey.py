@@ -125,7 +125,7 @@ def test_two_files_that_would_be_one_are_refused(tmp_path: Path, listed: bool) -
             record = archive.read(name)
         assert row in record
         rewritten(path, **{name: record.replace(row, b"")})
-    with pytest.raises(FormatError, match=r"taken for the same file as \.data/run") as caught:
+    with pytest.raises(FormatError, match=r"counts as the same file as \.data/run") as caught:
         survey_wheel(path)
     assert caught.value.where == f"{path}: demo-1.0.data/run"
 

@@ -116,7 +116,7 @@ def test_a_second_proof_compiles_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize("archs", ["80", "80,90a", "90a"])
 def test_a_proof_needs_several_architectures_of_one_family(bench: Bench, archs: str) -> None:
-    with pytest.raises(UsageError, match="one front for several") as caught:
+    with pytest.raises(UsageError, match="one front shared by several") as caught:
         bench.prove(archs)
     assert caught.value.where == f"--arch {archs}"
 

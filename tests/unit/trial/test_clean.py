@@ -106,7 +106,7 @@ def test_a_python_that_is_not_here(
     tmp_path: Path, helper: Package, places: tuple[Path, Path]
 ) -> None:
     with (
-        pytest.raises(ToolchainError, match=r"no usable Python 3\.77 here"),
+        pytest.raises(ToolchainError, match=r"no usable Python 3\.77 found"),
         clean_environment(subject(wheel_in(tmp_path), helper, python="3.77"), *places, silent),
     ):
         pytest.fail("there is no such Python")
