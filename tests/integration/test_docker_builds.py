@@ -187,7 +187,7 @@ def test_a_container_that_is_killed_from_outside_is_replaced(
     time.sleep(1)
     build.client.kill(build.containers()[purpose]["Id"])
     assert build.process.wait(240) == 0, build.log.read_text()
-    assert build.said("ended with exit code 137"), build.log.read_text()
+    assert build.said("exited with code 137"), build.log.read_text()
     assert build.said("it will run again, alone")
     [wheel] = build.bench.wheels()
     assert wheel.read_bytes() == contained.outcome.wheels[0].read_bytes()

@@ -186,7 +186,7 @@ def test_any_other_end_of_the_installer_stops_the_build(machine: Machine, code: 
     done = machine.run(MSVC, code=code, files=COMPILER, says=f"{BANNER}\n")
     assert done.returncode == code & 0xFF, done.stdout + done.stderr
     assert done.returncode != 0
-    assert f"exited with code {code}" in done.stderr
+    assert f"ended with exit code {code}" in done.stderr
     assert "a line of the installer's log" in done.stdout
 
 
@@ -236,7 +236,7 @@ def test_python_is_installed_and_looked_at(machine: Machine, code: int) -> None:
 def test_a_failing_installer_of_python_stops_the_build(machine: Machine) -> None:
     done = machine.run(PYTHON, *TO, code=1638, files=INTERPRETER, says="Python 3.11.9.\n")
     assert done.returncode == 1638 & 0xFF
-    assert "installer.exe exited with code 1638" in done.stderr
+    assert "installer.exe ended with exit code 1638" in done.stderr
 
 
 @pytest.mark.parametrize("says", ["Python 3.11.91.\n", "Python 3.11.8.\n", ""])
