@@ -8,10 +8,11 @@ they are read; so it is counted beforehand, on the command line itself.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,22 @@ def file_of(text: str) -> Path:
             hint="name the file first; for help, put it before the task: invoke --help thin",
         )
     return Path(text)
+
+
+def files_of(words: Sequence[str]) -> list[Path]:
+    """The files that words name, each once. `*`, `?` and `[...]` are for shells that leave them to
+    programs, as Windows' does. UsageError where such a pattern matches nothing."""
+    paths: dict[Path, None] = {}
+    for word in words:
+        path = file_of(word)
+        if glob.has_magic(word) and not path.exists():
+            found = sorted(glob.glob(word))
+            if not found:
+                raise UsageError("no file matches this pattern", where=word)
+            paths.update(dict.fromkeys(map(Path, found)))
+        else:
+            paths[path] = None
+    return list(paths)
 
 
 class FilesTask(Task[Any]):
@@ -167,6 +184,28 @@ def reported() -> Iterator[None]:
         )
         show_error(trouble)
         raise SystemExit(trouble.exit_code) from None
+
+
+def for_each(paths: Sequence[Path], do: Callable[[Path], None]) -> None:
+    """Do something with each file, also after one that failed.
+
+    A single file's failure is raised. Of several, each failure is shown when it happens, and the
+    command ends with the exit code of the first.
+    """
+    if len(paths) == 1:
+        do(paths[0])
+        return
+    from .console import show_error
+
+    codes = []
+    for path in paths:
+        try:
+            do(path)
+        except FatwheelError as error:
+            show_error(error)
+            codes.append(error.exit_code)
+    if codes:
+        raise SystemExit(codes[0])
 
 
 def _place(error: OSError) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -32,6 +32,38 @@ NAMES_SHOWN = 10  # of the kernels that differ
 def show_json(data: Any) -> None:
     """One JSON document, as a result."""
     write_verbatim(json.dumps(data, indent=2) + "\n")
+
+
+class Reports:
+    """The reports of several files: shown as they come, or, as JSON, in one document at the end.
+
+    expected: how many files there are. The document of one file is its report, that of several is
+    a list of theirs. show: None for JSON.
+    """
+
+    def __init__(self, expected: int, show: Callable[[Mapping[str, Any]], None] | None) -> None:
+        self._expected, self._show = expected, show
+        self._shown = 0
+        self._reports: list[Mapping[str, Any]] = []
+
+    def add(self, report: Mapping[str, Any]) -> None:
+        if self._show is None:
+            self._reports.append(report)
+            return
+        if self._shown:
+            write(out(), "")
+        self._show(report)
+        self._shown += 1
+
+    def __enter__(self) -> Reports:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What was found before a failure is shown, too."""
+        if self._show is None and self._expected > 1:
+            show_json(self._reports)
+        elif self._reports:
+            show_json(self._reports[0])
 
 
 def show_wheels(wheels: Sequence[WheelMade]) -> None:

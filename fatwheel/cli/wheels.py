@@ -2,64 +2,73 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from invoke.context import Context
 from invoke.tasks import task
 
-from .arguments import FilesTask, file_of, folder_of, reported
+from ..errors import UsageError
+from .arguments import FilesTask, file_of, files_of, folder_of, for_each, reported
 
 
 @task(
+    klass=FilesTask,
     auto_shortflags=False,
-    positional=["file"],
+    positional=["files"],
     help={
-        "file": "a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin",
+        "files": "wheels, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin files",
         "units": "also list each unit (container) with its kernels and images",
-        "json": "print one JSON document instead of tables",
+        "json": "print one JSON document instead of tables; of several files, a list of them",
     },
 )
-def inspect(c: Context, file: str, units: bool = False, json: bool = False) -> None:
+def inspect(c: Context, files: list[str], units: bool = False, json: bool = False) -> None:
     """
-    Show what GPU code a file holds, and which GPUs it runs on.
+    Show what GPU code files hold, and which GPUs they run on.
 
-    Reads the bytes; the file's name is not trusted. Needs no CUDA.
+    Reads the bytes; a file's name is not trusted. Needs no CUDA.
 
       invoke inspect xformers-0.0.23-cp311-cp311-win_amd64.whl
+      invoke inspect dist/*.whl
       invoke inspect module.pyd --units --json
     """
     with reported():
         from ..verify.inspect import inspect_file, inspect_units
-        from .results import show_inspection, show_json
+        from .results import Reports, show_inspection
 
-        report = inspect_units(file_of(file)) if units else inspect_file(file_of(file))
-        show = show_json if json else show_inspection
-        show(report)
+        paths = files_of(files)
+        with Reports(len(paths), None if json else show_inspection) as reports:
+            look = inspect_units if units else inspect_file
+            for_each(paths, lambda path: reports.add(look(path)))
 
 
 @task(
+    klass=FilesTask,
     auto_shortflags=False,
-    positional=["wheel"],
+    positional=["wheels"],
     help={
-        "wheel": "the wheel to check, for Windows or Linux",
-        "key": "the public key, a PEM file, that must have signed the statement beside the wheel",
-        "import": "also install it in a clean environment, with the torch that it was built for, "
+        "wheels": "the wheels to check, for Windows or Linux",
+        "key": "the public key, a PEM file, that must have signed the statement beside each wheel",
+        "import": "also install each in a clean environment, with the torch that it was built for, "
         "and import it: its code runs as you",
-        "gpu": "also run it on this machine's GPU: whether it loads, from which code, how fast, "
+        "gpu": "also run each on this machine's GPU: whether it loads, from which code, how fast, "
         "and whether its recipe's verify.py finds its results right; its code runs as you",
-        "json": "print one JSON document instead of the report",
+        "json": "print one JSON document instead of the report; of several wheels, a list of them",
     },
 )
 def verify(
     c: Context,
-    wheel: str,
+    wheels: list[str],
     key: str | None = None,
     import_: bool = False,
     gpu: bool = False,
     json: bool = False,
 ) -> None:
     """
-    Check that a CUDA wheel is what it says, whoever built it.
+    Check that CUDA wheels are what they say, whoever built them.
 
     RECORD, names and tags, architectures in the version, Python modules, libraries needed, GPUs
     served, the same kernels for all of them; of fatwheel's own wheels, all that they say of their
@@ -67,6 +76,7 @@ def verify(
     --gpu nothing of the wheel is run, and no CUDA is needed.
 
       invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl
+      invoke verify dist/*.whl
       invoke verify W.whl --key team.pub
       invoke verify W.whl --import
       invoke verify W.whl --gpu --json
@@ -77,19 +87,23 @@ def verify(
         from ..trial.verify import verify as verify_all
         from ..verify.report import refusal
         from .progress import board
-        from .results import show_json, show_verification
+        from .results import Reports, show_verification
 
         asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
-        path = file_of(wheel)
-        if import_ or gpu:
-            with board() as emit:
-                report = verify_all(path, asked, emit)
-        else:
-            report = verify_all(path, asked, silent)
-        show = show_json if json else show_verification
-        show(report.to_json())
-        if not report.ok:
-            raise refusal(report)
+        paths = files_of(wheels)
+        with Reports(len(paths), None if json else show_verification) as reports:
+
+            def check(path: Path) -> None:
+                if import_ or gpu:
+                    with board() as emit:
+                        report = verify_all(path, asked, emit)
+                else:
+                    report = verify_all(path, asked, silent)
+                reports.add(report.to_json())
+                if not report.ok:
+                    raise refusal(report)
+
+            for_each(paths, check)
 
 
 @task(
@@ -99,9 +113,10 @@ def verify(
     help={
         "wheels": "two or more wheels of the same project, version, Python and platform",
         "out": "folder for the wheel (default: dist)",
+        "json": "print one JSON document instead of a table",
     },
 )
-def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
+def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False) -> None:
     """
     Put the GPU code of several wheels into one.
 
@@ -114,55 +129,84 @@ def stitch(c: Context, wheels: list[str], out: str = "dist") -> None:
     """
     with reported():
         from ..edit.stitch import stitch_wheels
-        from .results import show_edited
+        from .results import show_edited, show_json
 
-        show_edited([stitch_wheels([file_of(wheel) for wheel in wheels], folder_of("--out", out))])
+        made = stitch_wheels(files_of(wheels), folder_of("--out", out))
+        if json:
+            show_json(made.to_json())
+        else:
+            show_edited([made])
 
 
 @task(
+    klass=FilesTask,
     auto_shortflags=False,
-    positional=["file"],
+    positional=["files"],
     help={
-        "file": "a wheel, or a single .so, .pyd, .dll, .o, .obj or .fatbin",
+        "files": "wheels, or single .so, .pyd, .dll, .o, .obj or .fatbin files",
         "arch": "architectures of the GPUs to keep code for, comma-separated: 80,86,90; "
         "89+ptx keeps the PTX of that architecture too",
         "keep-ptx": "keep all PTX, for future GPUs",
         "partial": "drop kernels that none of these GPUs can run",
-        "out": "folder for the result (default: dist)",
+        "out": "folder for the results (default: dist)",
+        "json": "print one JSON document instead of a table; of several files, a list of them",
     },
 )
 def thin(
     c: Context,
-    file: str,
+    files: list[str],
     arch: str | None = None,
     keep_ptx: bool = False,
     partial: bool = False,
     out: str = "dist",
+    json: bool = False,
 ) -> None:
     """
     Leave out the GPU code that the GPUs you name do not load.
 
-    Whoever built the file. Of each unit's images those stay that such a GPU would load: machine
+    Whoever built the files. Of each unit's images those stay that such a GPU would load: machine
     code for it or for the nearest older GPU of its generation, or else PTX for its driver to
     compile. Where nothing would be left for a kernel to run on, nothing is written, unless you
     say --partial. A wheel's version says what is left.
 
       invoke thin xformers-0.0.23-cp311-cp311-win_amd64.whl --arch 89
-      invoke thin demo.whl --arch 86,89 --keep-ptx --out thin
+      invoke thin dist/*.whl --arch 86,89 --keep-ptx --out thin
       invoke thin module.so --arch 80 --out thin
     """
     with reported():
         from ..arch import parse_gpu_list
         from ..edit import thin as thinning
         from ..fatbin.select import selection_for
-        from .results import show_edited
+        from .results import Reports, show_edited
 
-        path = file_of(file)
         selection = selection_for(parse_gpu_list(arch or ""))
         selection = replace(selection, partial=partial)
         if keep_ptx:
             selection = selection.with_every_ptx()
-        show_edited([thinning.thin(path, selection, folder_of("--out", out))])
+        paths, folder = files_of(files), folder_of("--out", out)
+        _check_names(paths)
+        with Reports(len(paths), None) if json else nullcontext() as reports:
+
+            def make(path: Path) -> None:
+                made = thinning.thin(path, selection, folder)
+                if reports:
+                    reports.add(made.to_json())
+                else:
+                    show_edited([made])
+
+            for_each(paths, make)
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Results have their files' names: of two equal ones, the second would replace the first."""
+    names = Counter(path.name for path in paths)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UsageError(
+            "several of these files have the same name, and so would their results",
+            details=twice,
+            hint="thin them one by one, each with an --out of its own",
+        )
 
 
 @task(

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..arch import Arch
 from ..errors import FatwheelError, FormatError, StoreError, UsageError
@@ -243,6 +244,16 @@ class Edited:
     sha256: str
     archs: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `thin --json` and `stitch --json` print it (edited.schema.json)."""
+        return {
+            "file": str(self.path),
+            "size": self.size,
+            "sha256": self.sha256,
+            "archs": list(self.archs),
+            "notes": list(self.notes),
+        }
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,8 +133,9 @@ def test_stitch_without_wheels_is_refused_by_invoke(
 def test_stitch_after_another_task(
     run: Run, edited: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fatwheel.verify.inspect.inspect_file", lambda path: {})
-    assert run("inspect", "x", "--json", "stitch", "a.whl", "b.whl") == 0
+    same = SimpleNamespace(identical=True, to_json=dict)
+    monkeypatch.setattr("fatwheel.compare.report.compare_wheels", lambda one, other: same)
+    assert run("compare", "x", "y", "--json", "stitch", "a.whl", "b.whl") == 0
     assert edited == [([Path("a.whl"), Path("b.whl")], Path("dist"))]
 
 

@@ -1,0 +1,116 @@
+"""inspect, verify, thin and stitch on several files at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from fatwheel import errors
+from fatwheel.cli.arguments import files_of
+from fatwheel.errors import FormatError, VerifyError
+
+from ...helpers.commandline import exit_code_of, load_tasks
+from ...helpers.cudawheels import NONE, Linker, sound
+from ...helpers.schemas import schema_of
+
+Run = Callable[..., int]
+FILES = ["a.fatbin", "b.fatbin", "c.fatbin"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in this process; its exit code."""
+    collection = load_tasks().namespace
+    return lambda *words: exit_code_of(collection, words, monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two files with device code, and between them, by name, one that is damaged."""
+    for name in FILES:
+        (tmp_path / name).write_bytes(NONE if name != "b.fatbin" else NONE[:100])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def documents(capfd: pytest.CaptureFixture[str], command: str) -> Any:
+    found = json.loads(capfd.readouterr().out)
+    jsonschema.validate(found, schema_of(command))
+    return found
+
+
+def test_what_is_sound_is_shown_though_another_is_not(
+    run: Run, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, bad, other = FILES
+    assert run("inspect", one, bad, other) == FormatError.exit_code
+    out, err = capfd.readouterr()
+    assert out.index(one) < out.index(other)
+    assert err.count("error: ") == 1
+    assert bad in err
+
+
+def test_json_of_several_is_a_list_and_of_one_its_document(
+    run: Run, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, bad, other = FILES
+    assert run("inspect", one, "--json") == 0
+    alone = documents(capfd, "inspect")
+    assert alone["file"] == one
+    assert run("inspect", one, other, "--json") == 0
+    several = documents(capfd, "inspect")
+    assert several[0] == alone
+    assert [found["file"] for found in several] == [one, other]
+    assert run("inspect", one, bad, other, "--json") == FormatError.exit_code
+    assert documents(capfd, "inspect") == several
+
+
+def test_every_wheel_is_verified(
+    run: Run, tmp_path: Path, tool: Callable[[str], str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first one's failure does not hide the second, and decides the exit code."""
+    library = tmp_path / "library"
+    library.mkdir()
+    good = sound(Linker(library, tool))
+    bad = replace(good, version="2.0+cu130.sm75")
+    wheels = [draft.write(tmp_path) for draft in (bad, good)]
+    assert run("verify", *map(str, wheels), "--json") == VerifyError.exit_code
+    assert [found["ok"] for found in documents(capfd, "verify")] == [False, True]
+
+
+def test_thin_makes_all_it_can(run: Run, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("thin", "*.fatbin", "--arch", "80", "--json") == FormatError.exit_code
+    made = documents(capfd, "edited")
+    assert [Path(each["file"]).parent.name for each in made] == ["dist", "dist"]
+    for each in made:
+        assert Path(each["file"]).stat().st_size == each["size"]
+
+
+def test_thin_makes_nothing_of_files_whose_results_would_be_one(
+    run: Run, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = FILES[0]
+    (folder / "more").mkdir()
+    (folder / "more" / one).write_bytes((folder / one).read_bytes())
+    assert run("thin", one, f"more/{one}", "--arch", "80") == errors.UsageError.exit_code
+    assert one in capfd.readouterr().err
+    assert not (folder / "dist").exists()
+
+
+def test_patterns_are_for_shells_that_leave_them_alone(folder: Path) -> None:
+    one, bad, other = FILES
+    assert files_of(["*.fatbin"]) == [Path(one), Path(bad), Path(other)]
+    assert files_of([other, "[ab].*", other]) == [Path(other), Path(one), Path(bad)]
+    with pytest.raises(errors.UsageError, match="no file matches this pattern"):
+        files_of(["x*"])
+
+
+def test_a_file_may_be_called_like_a_pattern(folder: Path) -> None:
+    (folder / "[a]*.fatbin").touch()
+    assert files_of(["[a]*.fatbin"]) == [Path("[a]*.fatbin")]
