@@ -121,8 +121,13 @@ def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
     unlimited = console.options.update(max_width=PLAIN_WIDTH)
     if Measurement.get(console, unlimited, table).minimum <= console.width:
         console.print(table)
-        return
-    width = max(len(key) for key in rows[0])
+    else:
+        write_pairs(console, rows)
+
+
+def write_pairs(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """Each row as lines of a key and its value, and an empty line."""
+    width = max((len(key) for row in rows for key in row), default=0)
     for row in rows:
         for key, value in row.items():
             write(console, f"{key:<{width}}  {value}")

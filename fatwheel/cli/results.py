@@ -10,7 +10,7 @@ from rich.console import Console
 
 from .. import text
 from . import tables
-from .console import Part, out, show_note, write, write_cut, write_rows, write_verbatim
+from .console import Part, out, show_note, write, write_cut, write_pairs, write_rows, write_verbatim
 from .differences import show_comparison
 from .tables import Row
 
@@ -67,16 +67,16 @@ class Reports:
 
 
 def show_wheels(wheels: Sequence[WheelMade]) -> None:
-    """One table of what was made; a list instead where the screen is too narrow for it."""
-    write_rows(out(), tables.wheel_rows(wheels))
+    """What was made. Names and hashes are long, so this is no table."""
+    write_pairs(out(), tables.wheel_rows(wheels))
 
 
 def show_edited(files: Sequence[Edited]) -> None:
-    """Files with more device code, or less, in one table; to stderr what was lost on the way."""
+    """Files with more device code, or less; to stderr what was lost on the way."""
     for file in files:
         for note in file.notes:
             show_note(f"{file.path.name}: {note}")
-    write_rows(out(), tables.edited_rows(files))
+    write_pairs(out(), tables.edited_rows(files))
 
 
 def show_proof(proof: Proof) -> None:
