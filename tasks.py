@@ -10,11 +10,12 @@ from pathlib import Path
 from invoke.context import Context
 from invoke.tasks import task
 
-from fatwheel.cli.arguments import TOOLCHAIN, count_of, folder_of, reported
+from fatwheel.cli.arguments import count_of, folder_of, reported
 from fatwheel.cli.console import show_note, show_printed
 from fatwheel.cli.main import commands
 from fatwheel.cli.progress import board
 from fatwheel.cli.results import show_json
+from fatwheel.shipped import DEFAULT_TOOLCHAINS
 
 ROOT = Path(__file__).resolve().parent
 
@@ -28,7 +29,8 @@ ROOT = Path(__file__).resolve().parent
         "kernel": "what to build in all parts but units and wheels (default: causal-conv1d)",
         "rounds": "how often to do what takes turns with another way; medians are shown "
         "(default: 1)",
-        "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
+        "toolchain": "compilers and libraries: a file of toolchains/ (default: "
+        f"{DEFAULT_TOOLCHAINS['linux']})",
         "python": "Python to build with (default: as for build)",
         "json": "print one JSON document instead of tables",
         "markdown": "print the tables as Markdown, as in docs/performance.md",
@@ -39,7 +41,7 @@ def bench(
     part: str = "builds,again,arch,memory,wheels",
     kernel: str = "causal-conv1d",
     rounds: str = "1",
-    toolchain: str = TOOLCHAIN,
+    toolchain: str = DEFAULT_TOOLCHAINS["linux"],
     python: str | None = None,
     json: bool = False,
     markdown: bool = False,

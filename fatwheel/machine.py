@@ -1,4 +1,4 @@
-"""The cores and memory of this machine, within the limits of its control group.
+"""This machine: its platform, and its cores and memory, within the limits of its control group.
 
 Control groups as the Linux kernel documents them, version 2 and 1; in a container the files are
 those of its own group.
@@ -7,6 +7,7 @@ those of its own group.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,11 @@ import psutil
 _CGROUP = Path("/sys/fs/cgroup")
 _MARGIN = 1 << 30  # bytes left to everybody else
 _LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
+
+
+def this_platform() -> str:
+    """This machine's system and processor as toolchains name them: `linux-x86_64`."""
+    return f"{platform.system()}-{platform.machine()}".lower()
 
 
 def cores() -> int:

@@ -15,6 +15,14 @@ TEMPLATES = _HOME / "docker"
 KERNELS = _HOME / "kernels"
 TOOLCHAINS = _HOME / "toolchains"
 
+# The toolchains that are used where none is named, by the system that they build for.
+DEFAULT_TOOLCHAINS = {"linux": "linux-cuda13.0", "windows": "windows-msvc17.8-cuda12.3"}
+
+
+def default_toolchain(system: str) -> str:
+    """The toolchain for a system, as `platform.system()` names it, in lower case."""
+    return DEFAULT_TOOLCHAINS.get(system, DEFAULT_TOOLCHAINS["linux"])
+
 
 def recipe_folders(own: Path | None = None) -> tuple[Path, ...]:
     """Where recipes are looked for, in this order: `own`, if there is one, ./kernels, and those

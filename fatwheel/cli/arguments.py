@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ..pipeline.consent import Agree, Stranger
 
 
-TOOLCHAIN = "linux-cuda13.0"  # the default of --toolchain
-
-
 def count_of(option: str, text: str | None) -> int | None:
     """A whole number of at most six digits, from 1 on."""
     if text is None:

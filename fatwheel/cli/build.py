@@ -12,7 +12,8 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..errors import UsageError
-from .arguments import TOOLCHAIN, consent, count_of, file_of, folder_of, reported, size_of
+from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
+from .arguments import consent, count_of, file_of, folder_of, reported, size_of
 
 if TYPE_CHECKING:
     from ..pipeline.build import BuildRequest
@@ -22,7 +23,7 @@ _HELP = {
     "recipes": "a folder with recipes, searched before ./kernels and those that come with fatwheel",
     "arch": "GPU architectures as nvcc names them, comma-separated: 80,86,90a; "
     "89+ptx adds PTX for future GPUs (default: the recipe's)",
-    "toolchain": f"compilers and libraries: a file of toolchains/ (default: {TOOLCHAIN})",
+    "toolchain": f"compilers and libraries: a file of toolchains/ (default: {DEFAULT['linux']})",
     "jobs": "compiler calls to run at the same time (default: one per core)",
     "memory": (
         "memory for all compiler calls together, such as 48GiB or 800MiB (default: what is "
@@ -35,8 +36,9 @@ _HELP = {
     auto_shortflags=False,
     help={
         **_HELP,
-        "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
-        "windows-msvc17.8-cuda12.3 where the container engine runs Windows containers; "
+        "toolchain": "compilers and libraries: a file of toolchains/ (default: "
+        f"{DEFAULT['linux']}, or {DEFAULT['windows']} where the container engine runs Windows "
+        "containers; "
         "toolchains for Windows always use containers)",
         "python": (
             "Python versions to make wheels for, comma-separated: 3.10,3.11 (default: the "
@@ -172,7 +174,7 @@ def prove(
     recipes: str | None = None,
     arch: str | None = None,
     units: str | None = None,
-    toolchain: str = TOOLCHAIN,
+    toolchain: str = DEFAULT["linux"],
     python: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 from invoke.tasks import task
 
+from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import folder_of, reported
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from ..model import Toolchain
 
 _HELP = {
-    "toolchain": "compilers and libraries: a file of toolchains/ (default: linux-cuda13.0, or "
-    "windows-msvc17.8-cuda12.3 where the container engine runs Windows containers)",
+    "toolchain": "compilers and libraries: a file of toolchains/ (default: "
+    f"{DEFAULT['linux']}, or {DEFAULT['windows']} where the container engine runs Windows "
+    "containers)",
     "python": (
         "Python versions to make images for, comma-separated: 3.10,3.11 (default: as for build)"
     ),
@@ -161,6 +163,6 @@ def _chosen(
     toolchain: str | None, python: str | None, torch: str | None, engine: str | None
 ) -> tuple[Toolchain, tuple[str, ...], str]:
     from ..pipeline.resolve import choose
-    from ..pipeline.workplaces import default_toolchain
+    from ..pipeline.workplaces import toolchain_for
 
-    return choose(toolchain or default_toolchain(engine), python, torch)
+    return choose(toolchain or toolchain_for(engine), python, torch)

@@ -23,6 +23,7 @@ from docker.utils import kwargs_from_env
 from urllib3.exceptions import HTTPError
 
 from ..errors import EngineError
+from ..shipped import DEFAULT_TOOLCHAINS
 from ..text import clean
 from .layouts import EngineFacts
 
@@ -234,10 +235,10 @@ _SWITCH = {
     "windows": "on Windows with Docker Desktop: 'Switch to Windows containers…' in the menu of "
     "its icon; elsewhere use the engine of a Windows machine that shares these folders: "
     "DOCKER_HOST=npipe:////./pipe/docker_engine. A Linux host cannot run Windows containers; "
-    "there, `--toolchain linux-cuda13.0` builds for Linux",
+    f"there, `--toolchain {DEFAULT_TOOLCHAINS['linux']}` builds for Linux",
     "linux": "with Docker Desktop: 'Switch to Linux containers…' in the menu of its icon; Docker "
     "on Windows Server runs Windows containers only: use a Linux machine, or a toolchain for "
-    "Windows such as `--toolchain windows-msvc17.8-cuda12.3`",
+    f"Windows such as `--toolchain {DEFAULT_TOOLCHAINS['windows']}`",
 }
 
 

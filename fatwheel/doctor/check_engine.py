@@ -9,6 +9,7 @@ from pathlib import PurePath
 from .. import text
 from ..containers.layouts import isolation
 from ..errors import EngineError
+from ..shipped import DEFAULT_TOOLCHAINS
 from ..text import parse_size
 from . import needs
 from .check_toolchain import setup_command
@@ -125,7 +126,7 @@ def _switch(facts: Facts, wanted: str) -> tuple[Fix, ...]:
         return (
             Fix(
                 "only a Windows host runs Windows containers: use one, or a toolchain for Linux",
-                "invoke doctor --toolchain linux-cuda13.0 --engine docker",
+                f"invoke doctor --toolchain {DEFAULT_TOOLCHAINS['linux']} --engine docker",
             ),
         )
     which = wanted.capitalize()

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from ..config.load import load_toolchain
 from ..model import Download, Package, Toolchain
-from ..pipeline.workplaces import DOCKER, TOOLCHAINS, engine_for
-from ..shipped import toolchain_folders
+from ..pipeline.workplaces import DOCKER, engine_for
+from ..shipped import default_toolchain, toolchain_folders
 from . import engine as engines
 from . import machine, needs, network
 from .facts import WINDOWS, EngineTrouble, EngineView, Facts, IndexFacts, Silence, Trouble
@@ -35,12 +35,12 @@ def gather(toolchain: str | None, engine: str | None) -> Facts:
 
 
 def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTrouble]) -> str:
-    """As `default_toolchain`, but that no engine is waited for longer than its time."""
+    """As `toolchain_for`, but that no engine is waited for longer than its time."""
     system = platform.system().lower()
     answer = asked.answer() if engine == DOCKER else None
     if isinstance(answer, EngineView):
         system = answer.facts.os
-    return TOOLCHAINS.get(system, TOOLCHAINS["linux"])
+    return default_toolchain(system)
 
 
 def python_for(toolchain: Toolchain) -> str:

@@ -53,7 +53,7 @@ from .resolve import (
     store_folder,
     users_stores,
 )
-from .workplaces import PROCESS, Premises, Workplace, default_toolchain, engine_for, premises_for
+from .workplaces import PROCESS, Premises, Workplace, engine_for, premises_for, toolchain_for
 
 FRONTS = ("auto", "exact", "shared")
 KERNEL = "flash-attn"
@@ -143,7 +143,7 @@ def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
     Raises LockError where the recipe or the toolchain is not what the lock says.
     """
     if request.locked is None:
-        toolchain = request.toolchain or default_toolchain(request.engine)
+        toolchain = request.toolchain or toolchain_for(request.engine)
         kernel = _given(request.kernel, KERNEL)
         return resolve(
             kernel, toolchain, request.archs, request.pythons, request.torch, request.recipes

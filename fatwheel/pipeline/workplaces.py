@@ -15,7 +15,9 @@ from typing import Protocol
 from ..engines.base import Engine, Limits
 from ..errors import EngineError, UsageError
 from ..events import Emit
+from ..machine import this_platform
 from ..model import Front, Host, Material, Target, Toolchain
+from ..shipped import default_toolchain
 from ..storage.store import Store
 from ..worker.assemble import Lookup, SliceDigests
 from .resolve import Stores
@@ -84,10 +86,9 @@ class Premises(Protocol):
 
 PROCESS, DOCKER = "process", "docker"
 ENGINES = (PROCESS, DOCKER)
-TOOLCHAINS = {"linux": "linux-cuda13.0", "windows": "windows-msvc17.8-cuda12.3"}  # by system
 
 
-def default_toolchain(engine: str | None) -> str:
+def toolchain_for(engine: str | None) -> str:
     """The toolchain of this system, or of what the containers are that it is asked to use."""
     system = platform.system().lower()
     if engine == DOCKER:
@@ -96,7 +97,7 @@ def default_toolchain(engine: str | None) -> str:
         # An engine that does not answer is reported once it is needed; a plan needs none.
         with suppress(EngineError):
             system = connect().os
-    return TOOLCHAINS.get(system, TOOLCHAINS["linux"])
+    return default_toolchain(system)
 
 
 def engine_for(toolchain: Toolchain, asked: str | None, *, foreign: bool = False) -> str:
@@ -139,7 +140,7 @@ def _answers(toolchain: Toolchain) -> bool:
 
 def _no_processes(toolchain: Toolchain) -> str:
     """Why a toolchain cannot be used without containers, or nothing."""
-    here = f"{platform.system()}-{platform.machine()}".lower()
+    here = this_platform()
     if toolchain.platform != here:
         return f"is for {toolchain.platform}, and this machine is {here}"
     if not toolchain.runs_in_processes:

@@ -26,6 +26,7 @@ from packaging.utils import parse_wheel_filename
 
 from ..errors import ToolchainError
 from ..events import Emit, Progress
+from ..machine import this_platform
 from ..model import Environment, Package, Toolchain, TorchBuild
 from ..provision.compilers import check_nvcc, check_torch, find_host_compiler, run
 from ..provision.mend import mend
@@ -72,7 +73,7 @@ def _check_kind(toolchain: Toolchain) -> None:
 
 
 def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:
-    here = f"{platform.system()}-{platform.machine()}".lower()
+    here = this_platform()
     if here != toolchain.platform:
         raise ToolchainError(
             f"toolchain {toolchain.name} is for {toolchain.platform}, and this machine is {here}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..errors import FormatError, ToolchainError
+from ..machine import this_platform
 from ..model import Package, Toolchain, TorchBuild
 from ..provenance.buildlock import BuildLock
 from ..verify.evidence import Evidence
@@ -168,7 +168,7 @@ def check_platform(evidence: Evidence) -> None:
     wanted = {tag.platform for tag in tags_of(evidence)}
     if not wanted & here:
         raise ToolchainError(
-            f"the wheel is for {', '.join(sorted(wanted))}, and this machine is {_here()}",
+            f"the wheel is for {', '.join(sorted(wanted))}, and this machine is {this_platform()}",
             where=evidence.filename,
             hint=(
                 "try it on such a machine; without --import and --gpu, its contents can be "
@@ -180,16 +180,12 @@ def check_platform(evidence: Evidence) -> None:
 def _check_here(toolchain: Toolchain) -> None:
     if not _is_here(toolchain):
         raise ToolchainError(
-            f"the wheel was built for {toolchain.platform}, and this machine is {_here()}"
+            f"the wheel was built for {toolchain.platform}, and this machine is {this_platform()}"
         )
 
 
 def _is_here(toolchain: Toolchain) -> bool:
-    return toolchain.platform == _here()
-
-
-def _here() -> str:
-    return f"{platform.system()}-{platform.machine()}".lower()
+    return toolchain.platform == this_platform()
 
 
 def _fits(evidence: Evidence, toolchain: Toolchain, build: TorchBuild) -> bool:

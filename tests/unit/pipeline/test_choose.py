@@ -12,7 +12,7 @@ from fatwheel.errors import EngineError, UsageError
 from fatwheel.events import silent
 from fatwheel.model import Containers, Download, Toolchain
 from fatwheel.pipeline import workplaces
-from fatwheel.pipeline.workplaces import default_toolchain, engine_for, premises_for
+from fatwheel.pipeline.workplaces import engine_for, premises_for, toolchain_for
 
 IMAGES = Containers("linux", 0, ())
 CUDA = Download("cuda_nvcc", "12.3.107", "https://x/n.tar", "n.tar", 1, "ee" * 32)
@@ -136,8 +136,8 @@ def test_the_toolchain_is_that_of_this_system(
     monkeypatch: pytest.MonkeyPatch, system: str, name: str
 ) -> None:
     machine(monkeypatch, system, "x86_64")
-    assert default_toolchain(None) == name
-    assert default_toolchain("process") == name
+    assert toolchain_for(None) == name
+    assert toolchain_for("process") == name
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_containers_decide_it_where_they_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, os: str, name: str
 ) -> None:
     monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os=os))
-    assert default_toolchain("docker") == name
-    assert default_toolchain(None) == "linux-cuda13.0", "no engine is asked without need"
+    assert toolchain_for("docker") == name
+    assert toolchain_for(None) == "linux-cuda13.0", "no engine is asked without need"
 
 
 def test_an_engine_that_does_not_answer_is_no_mistake_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_an_engine_that_does_not_answer_is_no_mistake_yet(monkeypatch: pytest.Mo
         raise EngineError("no engine")
 
     monkeypatch.setattr(client, "connect", refuse)
-    assert default_toolchain("docker") == "linux-cuda13.0"
+    assert toolchain_for("docker") == "linux-cuda13.0"
 
 
 # -- premises ------------------------------------------------------------------------------------
