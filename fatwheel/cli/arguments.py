@@ -146,7 +146,9 @@ def _flags(argument: Argument) -> tuple[str, ...]:
     return tuple(("-" if len(name) == 1 else "--") + name for name in argument.names)
 
 
-# -- how a command ends: what went wrong becomes a message and an exit code ------------------------
+# -- how a command ends ----------------------------------------------------------------------------
+
+# How a command ends: what went wrong becomes a message and an exit code.
 
 
 @contextmanager
@@ -211,7 +213,9 @@ def _place(error: OSError) -> str | None:
     return os.fsdecode(error.filename) if named else None
 
 
-# -- the one question that is asked: whether the code of a stranger may run ------------------------
+# -- consent ---------------------------------------------------------------------------------------
+
+# The one question that is asked: whether the code of a stranger may run.
 
 
 def consent(yes: bool) -> Agree:

@@ -140,7 +140,9 @@ def write_verbatim(document: str) -> None:
     sys.stdout.flush()
 
 
-# -- what people are told beside results and the board: sentences, errors, the plan ----------------
+# -- messages --------------------------------------------------------------------------------------
+
+# What people are told beside results and the board: sentences, errors, the plan.
 
 
 def show_note(sentence: str) -> None:

@@ -154,7 +154,7 @@ def _report(console: Console, event: Event) -> None:
             write(console, ("made  ", "green"), path)
 
 
-# -- where a build stands, as its events tell it, and how that looks on a terminal -----------------
+# -- state of a build ------------------------------------------------------------------------------
 
 # `Standing` is told every event and the time it came; `picture` draws it for `progress`.
 # Nothing here prints, reads a clock or keeps a thread.

@@ -107,7 +107,9 @@ def show_cache(report: CacheReport) -> None:
         write(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
 
 
-# -- what `invoke inspect` and `invoke verify` found, for people, to stdout ------------------------
+# -- inspect, verify -------------------------------------------------------------------------------
+
+# What `invoke inspect` and `invoke verify` found, for people, to stdout.
 
 
 FINDINGS_SHOWN = 20  # of one check
@@ -199,7 +201,9 @@ def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
         write(console, " " * _MARK, f"{indent}and {len(rest)} more")
 
 
-# -- what `invoke lock` found, to stdout: a line and a table for each toolchain --------------------
+# -- lock ------------------------------------------------------------------------------------------
+
+# What `invoke lock` found, to stdout: a line and a table for each toolchain.
 
 
 _STATES = {
@@ -253,7 +257,9 @@ def _words(values: Values, names: set[str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if name in names)
 
 
-# -- build contexts and images of toolchains, to stdout --------------------------------------------
+# -- render, image ---------------------------------------------------------------------------------
+
+# Build contexts and images of toolchains, to stdout.
 
 
 def show_contexts(made: Sequence[Rendered]) -> None:
@@ -293,7 +299,9 @@ def show_images(images: Sequence[Image]) -> None:
     )
 
 
-# -- what `invoke rebuild` found, for people, to stdout --------------------------------------------
+# -- rebuild ---------------------------------------------------------------------------------------
+
+# What `invoke rebuild` found, for people, to stdout.
 
 
 def show_rebuild(report: Mapping[str, Any]) -> None:
@@ -309,7 +317,9 @@ def show_rebuild(report: Mapping[str, Any]) -> None:
             write(console, f"  {cause}")
 
 
-# -- what `invoke doctor` and `invoke setup` found and did, for people, to stdout ------------------
+# -- doctor, setup ---------------------------------------------------------------------------------
+
+# What `invoke doctor` and `invoke setup` found and did, for people, to stdout.
 
 
 _STATUS_STYLES = {

@@ -103,7 +103,7 @@ def _first_but(
     return None
 
 
-# -- which functions and variables of two ELF files differ, by their symbol tables -----------------
+# -- functions and variables of ELF files ----------------------------------------------------------
 
 # Where code has another size, what lies behind it moves, and calls and addresses in functions that
 # are otherwise the same change with it. So functions that are new or have another size are named
@@ -200,7 +200,9 @@ def _table(file: Elf, section: Section, kind: int) -> Iterator[tuple[str, int, i
                 yield names.at(name), value - base, size
 
 
-# -- two binaries: which of their sections differ, and what in these -------------------------------
+# -- sections --------------------------------------------------------------------------------------
+
+# Two binaries: which of their sections differ, and what in these.
 
 
 def may_be_binary(name: str, head: bytes) -> bool:

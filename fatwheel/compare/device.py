@@ -181,7 +181,7 @@ def kernels_or_none(cubin: bytes | memoryview) -> frozenset[str]:
         return frozenset()
 
 
-# -- the device code of two binaries: which unit differs, for which GPU, and in which kernel -------
+# -- device code -----------------------------------------------------------------------------------
 
 # Units have names where a wheel's fatwheel.json has the digests of its slices: a slice is one image
 # in a container of its own (`worker.slices`).

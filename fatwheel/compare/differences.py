@@ -128,7 +128,7 @@ class Comparison:
         }
 
 
-# -- two runs of bytes: where they differ first, and what can be read there ------------------------
+# -- bytes -----------------------------------------------------------------------------------------
 
 # They may be gigabytes of mapped files, so they are read in steps. Offsets are bytes.
 
@@ -177,7 +177,9 @@ def _string_at(data: memoryview, offset: int) -> str | None:
     return found.decode("ascii") if readable else None
 
 
-# -- two texts compared line by line ---------------------------------------------------------------
+# -- lines -----------------------------------------------------------------------------------------
+
+# Two texts compared line by line.
 
 
 MOST_BYTES = 8 << 20  # a larger file is compared as bytes

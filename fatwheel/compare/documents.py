@@ -70,7 +70,7 @@ def _shown(name: str, fields: Mapping[str, str]) -> str | None:
     return value if len(value) <= _MOST else f"{value[:_MOST]}…"
 
 
-# -- what went into two wheels, by their own words: fatwheel.lock.json and fatwheel.json -----------
+# -- locks and records -----------------------------------------------------------------------------
 
 
 # What both files tell: of these, the lock tells more.
@@ -127,7 +127,7 @@ def differing_text(place: Place, one: bytes, other: bytes) -> Iterator[Differenc
         yield Difference("binary", extent(memoryview(one), memoryview(other)), place)
 
 
-# -- files of a wheel that tell of its other files: RECORD, the statement, the SBOM ----------------
+# -- RECORD, statement, SBOM -----------------------------------------------------------------------
 
 # They must differ where those do; only what that does not explain is a difference of its own.
 

@@ -144,7 +144,7 @@ def _names(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-# -- compares two wheels, from the list of their files down to a kernel's machine code -------------
+# -- comparing -------------------------------------------------------------------------------------
 
 # The result's shape is fixed by `schema/compare.schema.json`.
 

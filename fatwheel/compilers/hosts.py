@@ -184,7 +184,7 @@ def family_of(cxx: str) -> Family:
     return Msvc() if name in ("cl", "cl.exe") else Gcc()
 
 
-# -- what a real compiler is called with where upstream calls it itself: to link, or to compil------
+# -- linking and C ---------------------------------------------------------------------------------
 
 # What a real compiler is called with where upstream calls it itself: to link, or to compile C.
 #

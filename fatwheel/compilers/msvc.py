@@ -68,7 +68,7 @@ def _quoted(word: str) -> str:
     return '"' + re.sub(r"(\\+)$", r"\1\1", inside) + '"'
 
 
-# -- reads the commands of Microsoft's cl ----------------------------------------------------------
+# -- cl's commands ---------------------------------------------------------------------------------
 
 # Its grammar is that of "Compiler options listed alphabetically" (Visual Studio 2022): an option
 # begins with / or -, names are case-sensitive, a value follows at once, for some options also as

@@ -195,7 +195,7 @@ def tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
     return [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
-# -- mistakes between the keys of a toolchain that becomes container images, in the raw TOML v------
+# -- toolchains that become images -----------------------------------------------------------------
 
 # Mistakes between the keys of a toolchain that becomes container images, in the raw TOML values.
 #

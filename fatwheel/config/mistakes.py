@@ -157,7 +157,7 @@ class Places:
             self._lines.setdefault(key[:length], line)
 
 
-# -- says a file's mistakes in the user's words: where each stands, what is wrong, what is val------
+# -- mistakes in words -----------------------------------------------------------------------------
 
 # Says a file's mistakes in the user's words: where each stands, what is wrong, what is valid.
 

@@ -183,7 +183,7 @@ _CAUSES = (
 )  # fmt: skip
 
 
-# -- the container engine: how it is found, what it says of itself, what its errors mean -----------
+# -- the engine ------------------------------------------------------------------------------------
 
 # It is looked for where the `docker` command looks: DOCKER_HOST, DOCKER_CONTEXT, the current
 # context of the user's Docker configuration, and the system's usual place.

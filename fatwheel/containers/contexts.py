@@ -46,7 +46,7 @@ def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     return named
 
 
-# -- what a toolchain's images are made of: the text of every file, and the pinned files besid------
+# -- build contexts --------------------------------------------------------------------------------
 
 # What a toolchain's images are made of: the text of every file, and the pinned files beside them.
 #

@@ -79,7 +79,7 @@ def _member(name: str, size: int, content: BinaryIO, advance: Advance) -> Iterat
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-# -- follows an image's build by what the engine says: steps, their output, and why one failed------
+# -- following a build -----------------------------------------------------------------------------
 
 # Follows an image's build by what the engine says: steps, their output, and why one failed.
 #
@@ -203,7 +203,7 @@ def _shortened(instruction: str, longest: int = 240) -> list[str]:
     return [instruction] if instruction else []
 
 
-# -- builds the images of a toolchain on an engine, unless it has them already ---------------------
+# -- building --------------------------------------------------------------------------------------
 
 # <cache>/logs/images/TAG.log     what the engine said of the last build
 #

@@ -79,7 +79,7 @@ class EngineFacts:
     limits: frozenset[str] = frozenset({"memory", "swap", "cpus", "pids"})
 
 
-# -- linux and Windows containers: the one module in which they differ -----------------------------
+# -- layouts ---------------------------------------------------------------------------------------
 
 # Paths inside of an image and of a container, and what the engine is told of a container: the body
 # of POST /containers/create, as the Docker Engine API 1.41 describes it. No Docker here.

@@ -68,7 +68,7 @@ def alone(cache: Path, emit: Emit) -> Iterator[None]:
         raise disk_error(error, doing, cache, f"{VARIABLE}=FOLDER") from error
 
 
-# -- writes build contexts into folders, without a container engine --------------------------------
+# -- build contexts in folders ---------------------------------------------------------------------
 
 # OUT/TOOLCHAIN/toolchain-0123456789abcdef/       one folder per image, called like its tag
 #         Dockerfile, provision/, requirements/ …     the texts

@@ -189,7 +189,7 @@ else:
         return ""
 
 
-# -- containers of builds that are gone: known by the rosters that these left, and removed ---------
+# -- removing leftovers ----------------------------------------------------------------------------
 
 # Containers end by themselves when their build does. What is left for this are those that were made
 # and not started when the build was killed, and those whose engine was stopped in between.

@@ -106,7 +106,7 @@ class Log:
             self._stream.close()
 
 
-# -- the stream between this process and an attached container: a socket, or Windows' named pi------
+# -- the stream ------------------------------------------------------------------------------------
 
 # The stream between this process and an attached container: a socket, or Windows' named pipe.
 #
@@ -197,7 +197,7 @@ def _is_end(error: Exception) -> bool:
     return type(error).__module__ == "pywintypes" and error.args[:1] in ((109,), (232,), (233,))
 
 
-# -- one running container: its input, its output as lines, its memory, how it ended ---------------
+# -- a running container ---------------------------------------------------------------------------
 
 # The engine removes a container when it ends, and closes its input when this process ends: so
 # nothing stays behind, even after SIGKILL. How it ended is learned from the engine's events, which

@@ -243,7 +243,9 @@ def machine_findings(facts: Facts) -> Iterable[Finding]:
     yield check_long_paths(facts)
 
 
-# -- checks of the network: proxies, the package index, other places that files come from ----------
+# -- network ---------------------------------------------------------------------------------------
+
+# Checks of the network: proxies, the package index, other places that files come from.
 
 
 PROXY = Check("proxy", "proxy")

@@ -77,7 +77,7 @@ class Check:
         return Finding(self.name, self.title, NOT_APPLICABLE, found)
 
 
-# -- what is known about a workstation: gathered first, so that every check is a pure function------
+# -- facts -----------------------------------------------------------------------------------------
 
 # What is known about a workstation: gathered first, so that every check is a pure function of it.
 #

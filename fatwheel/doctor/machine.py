@@ -189,7 +189,7 @@ else:
         raise OSError("not checked here")
 
 
-# -- asks NVIDIA's driver for its GPUs, through its own library (NVML) and no other program --------
+# -- GPUs, by NVIDIA's driver (NVML) ---------------------------------------------------------------
 
 # Functions and constants as NVML's API reference gives them. A build needs no GPU.
 
@@ -300,7 +300,9 @@ def _count_cards() -> int | None:
     return count
 
 
-# -- which images of a toolchain the container engine has ------------------------------------------
+# -- images that the engine has --------------------------------------------------------------------
+
+# Which images of a toolchain the container engine has.
 
 
 def ask_images(
@@ -340,7 +342,9 @@ def own_bases() -> frozenset[str]:
         return frozenset()  # what is wrong there, asking for the images says
 
 
-# -- asks for compilers, Pythons, recipes, and what of a toolchain is in the cache -----------------
+# -- compilers, Pythons, recipes and the cache -----------------------------------------------------
+
+# Asks for compilers, Pythons, recipes, and what of a toolchain is in the cache.
 
 
 def ask_compiler(toolchain: Toolchain) -> str | Trouble:

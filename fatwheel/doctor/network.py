@@ -53,7 +53,7 @@ class Question(Generic[T]):
             self._answers.append(Silence(f"{type(error).__name__}: {error}"))
 
 
-# -- asks the package index, the other places that files come from, and which proxies are set ------
+# -- the package index, other hosts, proxies -------------------------------------------------------
 
 # Nothing is downloaded: a listing is read, and of a file only whether it is there.
 

@@ -59,7 +59,7 @@ def _arch_label(arch: Arch, cubins: Collection[Arch], ptx: Collection[Arch]) -> 
     return f"sm{arch.name}.ptx" if arch in ptx else f"sm{arch.name}"
 
 
-# -- what must be known of a wheel, library or object before its device code can change ------------
+# -- survey ----------------------------------------------------------------------------------------
 
 # Raises UsageError where there is no such file, FormatError for what is malformed.
 
@@ -228,7 +228,9 @@ def _stem(member: str, dist_info: str) -> str:
     return stems.get(top, top) + slash + rest
 
 
-# -- edited wheels and files, brought to where the user looks for them -----------------------------
+# -- results ---------------------------------------------------------------------------------------
+
+# Edited wheels and files, brought to where the user looks for them.
 
 
 Contents = Sequence[Sequence[Entry]]

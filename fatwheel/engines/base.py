@@ -55,7 +55,7 @@ def allot(shards: int, largest: int, slots: int, memory: int) -> Allotment:
     return Allotment(at_once, Limits(slots, memory // at_once), Limits(slots, memory))
 
 
-# -- what every engine offers: workers that do jobs, one per shard ---------------------------------
+# -- engines and workers ---------------------------------------------------------------------------
 
 # An engine opens one worker a shard; a worker takes jobs at any time and reports each outcome to
 # the queue it was opened with. Engines decide nothing: `engines.run` does.
@@ -138,7 +138,9 @@ class Engine(Protocol):
         """A new worker for a shard. Raises EngineError where there can be none."""
 
 
-# -- what the logs of a build are called, and how long they are kept -------------------------------
+# -- logs ------------------------------------------------------------------------------------------
+
+# What the logs of a build are called, and how long they are kept.
 
 
 _LONGEST = 100  # characters: a shard is called after all its fronts, and by a number first

@@ -96,7 +96,7 @@ class Station:
         return (Mount(str(self.trunk), place, writable=False),) if self.trunk else ()
 
 
-# -- the `docker` engine: capture, every shard and assembling run in a container each --------------
+# -- the engine ------------------------------------------------------------------------------------
 
 # What a container makes comes into a folder of its own on this machine. What a job was asked for is
 # taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add

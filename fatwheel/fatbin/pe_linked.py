@@ -264,7 +264,7 @@ def _aligned(value: int, alignment: int) -> int:
     return -(-value // alignment) * alignment
 
 
-# -- linked PE images with other device code -------------------------------------------------------
+# -- editing ---------------------------------------------------------------------------------------
 
 # The containers move behind everything else (`pe_linked`), and the wrappers' pointers follow. The
 # table of base relocations, which says where those stand, stays as it is.

@@ -74,7 +74,7 @@ def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
         )
 
 
-# -- upstream's wheel becomes ours: its version says for what it is, and it tells what it is m------
+# -- packing ---------------------------------------------------------------------------------------
 
 # Upstream's wheel becomes ours: its version says for what it is, and it tells what it is made of.
 #

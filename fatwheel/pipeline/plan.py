@@ -64,7 +64,7 @@ def _share(family: list[ArchRequest]) -> list[Front]:
     return [Front(lowest.arch, tuple(codes)), *own]
 
 
-# -- turns units and fronts into jobs and shards, with what each is expected to cost ---------------
+# -- jobs and shards -------------------------------------------------------------------------------
 
 # Costs come from the store where a job was measured before, else from the recipe.
 

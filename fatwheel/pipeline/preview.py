@@ -151,7 +151,7 @@ class PlanDocument:
         return {**asdict(self), "unlocked": self.unlocked}
 
 
-# -- what a build would do, without starting anything: no engine, no network, no compiler ----------
+# -- the preview -----------------------------------------------------------------------------------
 
 # The same recipe, toolchain, fronts, image contexts and container specifications that a build uses.
 # What only capturing tells, a project's units and what the store answers of them, is left open; and

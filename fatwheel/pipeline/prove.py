@@ -196,7 +196,7 @@ def _read_unit(data: dict[str, Any]) -> UnitProof:
     return UnitProof(data["name"], data["kernels"], data["sass"], tuple(data["different"]))
 
 
-# -- `invoke prove`: compile units with a front for each architecture and with a shared one, -------
+# -- making a proof --------------------------------------------------------------------------------
 
 # `invoke prove`: compile units with a front for each architecture and with a shared one,
 # compare the machine code of every kernel, and write the proof beside the recipe.

@@ -81,7 +81,9 @@ class Premises(Protocol):
         `stores`."""
 
 
-# -- which engine builds with a toolchain, and its premises ----------------------------------------
+# -- the choice of an engine -----------------------------------------------------------------------
+
+# Which engine builds with a toolchain, and its premises.
 
 
 PROCESS, DOCKER = "process", "docker"

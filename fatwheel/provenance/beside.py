@@ -208,7 +208,7 @@ def _refused(where: str, why: str) -> FormatError:
     return FormatError(f"the lock cannot be written for installers: {why}", where=where)
 
 
-# -- the files beside a finished wheel, all made from what is in it --------------------------------
+# -- files beside a wheel --------------------------------------------------------------------------
 
 # W.whl.provenance.json     the statement in the wheel, of the wheel file itself, with what the
 #                               engine adds

@@ -136,7 +136,7 @@ def _architectures(
     return archs, fronts
 
 
-# -- what an edited wheel says of the build that it is from ----------------------------------------
+# -- edited wheels ---------------------------------------------------------------------------------
 
 # A build's lock does not depend on architectures. So where all wheels that go in have the same
 # lock, what comes out keeps it, and has an SBOM and a statement of its own. These do not name the

@@ -64,7 +64,9 @@ def _words(material: Material | None) -> str:
     return f"{named or material.name} (sha256 {material.sha256}{size})"
 
 
-# -- `--locked`: a build that may use nothing but what a lock lists --------------------------------
+# -- --locked --------------------------------------------------------------------------------------
+
+# `--locked`: a build that may use nothing but what a lock lists.
 
 
 OPTION = "--locked"

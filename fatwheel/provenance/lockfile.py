@@ -200,7 +200,7 @@ def _downloads(toolchain: LockedToolchain) -> Iterator[LockedDownload]:
         yield toolchain.msvc.bootstrapper
 
 
-# -- fatwheel.lock.json: a build's lock as it lies in its wheel, and beside it ---------------------
+# -- reading and writing ---------------------------------------------------------------------------
 
 # It is all that is needed to do a build again, so it is read like any other file from anywhere:
 # nothing in it is used before all of it was held against `lockfile`.

@@ -65,7 +65,9 @@ def run(command: Sequence[str] | str) -> str:
     return answer.stdout
 
 
-# -- finds the C++ compiler that nvcc calls for host code ------------------------------------------
+# -- g++ -------------------------------------------------------------------------------------------
+
+# Finds the C++ compiler that nvcc calls for host code.
 
 
 _VERSION = re.compile(r"^gcc version (\d+)(\S*)", re.MULTILINE)
@@ -162,7 +164,9 @@ def _ask(compiler: str, option: str) -> str:
     return answer.stdout + answer.stderr
 
 
-# -- the C++ compiler of a Windows image: its variables, its version, and what it is made of -------
+# -- cl --------------------------------------------------------------------------------------------
+
+# The C++ compiler of a Windows image: its variables, its version, and what it is made of.
 
 
 _BANNER = re.compile(r"^.*\bVersion (\d+\.\d+\.\d+)(?:\.\d+)? for x64.*$", re.MULTILINE)

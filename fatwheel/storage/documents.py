@@ -118,7 +118,7 @@ def _parts(part: Any) -> Iterable[Any]:
     return part if isinstance(part, list) else ()
 
 
-# -- tOML from anywhere: within bounds, and what is wrong with it in words, with its line ----------
+# -- TOML ------------------------------------------------------------------------------------------
 
 # , and tomli where Python has no tomllib.
 

@@ -355,7 +355,7 @@ def _patiently(operation: Callable[[], T]) -> T:
     return operation()
 
 
-# -- files that the user names, mapped into memory, so that even large ones cost little of it ------
+# -- mapped files ----------------------------------------------------------------------------------
 
 
 # Bytes to read from a mapped file before it is worth letting go of them.

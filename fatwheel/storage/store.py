@@ -310,7 +310,7 @@ class Store:
             raise disk_error(error, doing, where or self.root, "FATWHEEL_CACHE=FOLDER") from error
 
 
-# -- a branch of the store: what one build writes, beside stores that it may only read -------------
+# -- branches --------------------------------------------------------------------------------------
 
 # In a container the branch lies in the folder that comes in, and goes with it: what was made for a
 # job is taken from there one by one (see `engines.incoming`). A rebuild has a branch of its own,

@@ -220,7 +220,7 @@ def _origins(urls: Iterable[str]) -> Iterable[Origin]:
                 yield origin
 
 
-# -- whose credentials go where: each to the origin for which the user configured them -------------
+# -- credentials -----------------------------------------------------------------------------------
 
 # What pip finds is found here too: in an index's URL, in netrc, in the keyring. Unlike pip, this
 # never uses netrc's `default` entry, which would tell a password to whatever host a URL names; and

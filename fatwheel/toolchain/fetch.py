@@ -71,7 +71,7 @@ class Part:
         self.size += len(chunk)
 
 
-# -- pinned files into a folder of downloads: from their URLs, or from the user's own package ------
+# -- fetching --------------------------------------------------------------------------------------
 
 # Pinned files into a folder of downloads: from their URLs, or from the user's own package index.
 #

@@ -105,7 +105,9 @@ def _ask(candidate: Path) -> Interpreter | str:
     return Interpreter(Path(facts["executable"]), facts["version"], Path(facts["include"]))
 
 
-# -- one Python with one torch of a toolchain, and what makes its device code what it is -----------
+# -- builds of a toolchain -------------------------------------------------------------------------
+
+# One Python with one torch of a toolchain, and what makes its device code what it is.
 
 
 def build_of(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:

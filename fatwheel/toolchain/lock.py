@@ -122,7 +122,7 @@ def _words(values: Values) -> str:
     return ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
 
 
-# -- locks toolchains: compares every pin with what is published, fills in what is not known y------
+# -- locking ---------------------------------------------------------------------------------------
 
 # Locks toolchains: compares every pin with what is published, fills in what is not known yet.
 #

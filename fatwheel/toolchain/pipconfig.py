@@ -40,7 +40,7 @@ def redacted(text: object) -> str:
     return re.sub(r"://[^/?#\s]*@", "://****@", str(text))
 
 
-# -- the user's pip configuration: which indexes to ask, and how -----------------------------------
+# -- pip's configuration ---------------------------------------------------------------------------
 
 # pip itself reads its files and PIP_* variables and prints the merged result (`pip config list`);
 # so whatever works for the user's `pip install` works here. Options of the sections [global] and

@@ -119,7 +119,7 @@ def _entries(value: Any, depth: int) -> Iterator[Mapping[str, str]]:
         yield from _entries(inner, depth - 1)
 
 
-# -- digests of container images, asked of the registries that serve them, without credentials------
+# -- registries of images --------------------------------------------------------------------------
 
 # Digests of container images, asked of the registries that serve them, without credentials.
 #

@@ -50,7 +50,7 @@ def one_at_a_time(folder: Path, others: str, emit: Emit) -> Iterator[None]:
         lock.release()
 
 
-# -- wheels unpacked once, then installed into any number of environments by hard links ------------
+# -- unpacking and installing ----------------------------------------------------------------------
 
 # <packages>/<sha256>/    the members of one wheel as they lie in it, checked against RECORD
 #
@@ -286,7 +286,7 @@ def link_into(folder: Path, schemes: dict[str, str], interpreter: Path) -> None:
         ) from error
 
 
-# -- wheels unpacked once for all environments: <cache>/packages/<sha256>/, see `unpack` -----------
+# -- packages in the cache -------------------------------------------------------------------------
 
 # Everything here may be deleted at any time; it is made again when it is needed.
 

@@ -119,7 +119,7 @@ def _decoder(response: httpx2.Response) -> zlib._Decompress | None:
     return zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
-# -- the HTTP client: proxy, certificates, credentials and patience as pip is configured -----------
+# -- the client ------------------------------------------------------------------------------------
 
 # Who asks for a file checks what comes against its pin; nothing here is trusted.
 

@@ -110,7 +110,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-# -- a clean environment for one wheel: its Python, torch and what they need, and nothing else------
+# -- the environment -------------------------------------------------------------------------------
 
 # A clean environment for one wheel: its Python, torch and what they need, and nothing else.
 #
@@ -217,7 +217,9 @@ def _driver_folders() -> list[str]:
     return [folder for folder in named if folder and Path(folder, _DRIVER).exists()]
 
 
-# -- whether a wheel's modules can be imported where it is installed, and how long that takes ------
+# -- imports ---------------------------------------------------------------------------------------
+
+# Whether a wheel's modules can be imported where it is installed, and how long that takes.
 
 
 _LIMIT = 900.0  # seconds

@@ -209,7 +209,7 @@ def _unusable(ended: Ended, failed: Mapping[str, Any] | None) -> ToolchainError:
     )
 
 
-# -- whether this machine's GPU runs a wheel: what its driver loads, what the recipe's check s------
+# -- GPUs ------------------------------------------------------------------------------------------
 
 # Whether this machine's GPU runs a wheel: what its driver loads, what the recipe's check says.
 

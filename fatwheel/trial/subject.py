@@ -47,7 +47,9 @@ def _packages(files: Collection[str]) -> Iterator[str]:
             yield folder
 
 
-# -- what a wheel's METADATA wants to have installed besides it ------------------------------------
+# -- requirements ----------------------------------------------------------------------------------
+
+# What a wheel's METADATA wants to have installed besides it.
 
 
 _MOST = 1000  # lines; more is no METADATA of a project
@@ -100,7 +102,7 @@ def _applies(requirement: Requirement, python: str) -> bool:
     return requirement.marker.evaluate(here)
 
 
-# -- a wheel and what it is tried with: a Python, a torch, the packages that they need -------------
+# -- subjects --------------------------------------------------------------------------------------
 
 # A wheel that holds its build's lock is tried with exactly what that lists. Any other is tried with
 # a toolchain's build whose torch it accepts.

@@ -109,7 +109,9 @@ def _arch(name: str, text: str) -> Arch:
         raise FormatError(f"{text[:40]!r} is not an architecture") from error
 
 
-# -- two JSON values compared: where a found one is not the right one, in words --------------------
+# -- comparing values ------------------------------------------------------------------------------
+
+# Two JSON values compared: where a found one is not the right one, in words.
 
 
 _MOST_SHOWN = 80  # characters of a value

@@ -88,7 +88,7 @@ def _count(names: Collection[str]) -> str:
     return f"{len(names)} {noun}"
 
 
-# -- the slices that a wheel's record names against those that are in its binaries -----------------
+# -- slices ----------------------------------------------------------------------------------------
 
 # The record has the sha256 of each unit's slices as the store kept them, and stitching copies them
 # verbatim. A linker may leave a unit out, or bring device code of a library; so a unit that is not

@@ -79,7 +79,9 @@ def refused(error: FormatError) -> Finding:
     return wrong(error.what, error.where or "", [*error.details, *filter(None, [error.hint])])
 
 
-# -- the files beside a wheel that `invoke build` wrote with it, against the wheel -----------------
+# -- files beside a wheel --------------------------------------------------------------------------
+
+# The files beside a wheel that `invoke build` wrote with it, against the wheel.
 
 
 def beside_findings(evidence: Evidence, inside: Statement | None) -> Iterator[Finding]:
@@ -151,7 +153,9 @@ def _name(evidence: Evidence, suffix: str) -> str:
     return evidence.filename + suffix
 
 
-# -- all that the checks of a wheel look at, read in one pass over the archive ---------------------
+# -- evidence --------------------------------------------------------------------------------------
+
+# All that the checks of a wheel look at, read in one pass over the archive.
 
 
 _MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII

@@ -150,7 +150,7 @@ def _machine(triple: str) -> str:
     return triple.partition("-")[0]
 
 
-# -- where the libraries come from that the binaries of a wheel ask the system for -----------------
+# -- libraries -------------------------------------------------------------------------------------
 
 # A listing by name (libraries.toml); nothing is looked for on this machine.
 

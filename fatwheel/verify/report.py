@@ -129,7 +129,9 @@ def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-# -- reads a finished wheel back: it must pass all checks, and hold what was asked for -------------
+# -- finished wheels -------------------------------------------------------------------------------
+
+# Reads a finished wheel back: it must pass all checks, and hold what was asked for.
 
 
 def check_wheel(path: Path, target: Target, fronts: Iterable[Front]) -> None:

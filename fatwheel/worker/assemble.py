@@ -111,7 +111,7 @@ def _archlist_units(pending: Iterable[Job], texts: Texts, context: Context) -> t
     return tuple(dict.fromkeys(names))
 
 
-# -- answers one compile command of the upstream build from the store ------------------------------
+# -- assembling ------------------------------------------------------------------------------------
 
 # A CUDA unit's answer is its host object with one container that holds the slices of all fronts;
 # a C++ unit's is its object. What the store does not have is compiled on the spot.

@@ -59,7 +59,7 @@ else:
         return {}
 
 
-# -- runs compilers and measures them, and ends all that a build started. Where Linux and Wind------
+# -- processes -------------------------------------------------------------------------------------
 
 # Runs compilers and measures them, and ends all that a build started. Where Linux and Windows
 # differ, both are here.

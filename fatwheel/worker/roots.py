@@ -191,7 +191,7 @@ else:
             fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-# -- where projects' sources really lie, and how compilers are shown them at the fixed path --------
+# -- where sources lie -----------------------------------------------------------------------------
 
 # `/tmp/fatwheel` is used as it is where it is the user's alone. Elsewhere sources lie in a private
 # folder, which compilers are shown in the place of all of /tmp: a mount over /tmp/fatwheel alone

@@ -111,7 +111,7 @@ else:
         os.execve(command[0], command, dict(environment))
 
 
-# -- stands in for nvcc and the host compiler while the upstream build runs ------------------------
+# -- the stand-in ----------------------------------------------------------------------------------
 
 # In mode 'capture' it writes each compile command down and leaves an empty object; in mode
 # 'assemble' it answers each with an object stitched from the store, and compiles what is missing
