@@ -65,9 +65,7 @@ def run(command: Sequence[str] | str) -> str:
     return answer.stdout
 
 
-# -- g++ -------------------------------------------------------------------------------------------
-
-# Finds the C++ compiler that nvcc calls for host code.
+# -- finds the C++ compiler that nvcc calls for host code ------------------------------------------
 
 
 _VERSION = re.compile(r"^gcc version (\d+)(\S*)", re.MULTILINE)
@@ -164,9 +162,7 @@ def _ask(compiler: str, option: str) -> str:
     return answer.stdout + answer.stderr
 
 
-# -- cl --------------------------------------------------------------------------------------------
-
-# The C++ compiler of a Windows image: its variables, its version, and what it is made of.
+# -- the C++ compiler of a Windows image: its variables, its version, and what it is made of -------
 
 
 _BANNER = re.compile(r"^.*\bVersion (\d+\.\d+\.\d+)(?:\.\d+)? for x64.*$", re.MULTILINE)

@@ -35,7 +35,7 @@ def check_base(python: str, cuda: str, gcc: tuple[int, int]) -> None:
     find_host_compiler(cuda, gcc)
 
 
-# -- steps of an image's build ---------------------------------------------------------------------
+# -- the steps of an image's build that are more than a command: what the Dockerfiles run ----------
 
 # python -I provision STEP OPTIONS
 #

@@ -37,7 +37,7 @@ def stamp(folder: Path) -> None:
                 os.utime(path, (MTIME, MTIME), follow_symlinks=follow)
 
 
-# -- mending ---------------------------------------------------------------------------------------
+# -- adds to an installed CUDA what NVIDIA's wheels leave out and build systems look for -----------
 
 # - `libcudart.so` and its like: the wheels have `libcudart.so.13` only, so `-lcudart` fails.
 # - `lib64`: where torch's cpp_extension and CMake's FindCUDAToolkit look first.
