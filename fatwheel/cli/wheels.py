@@ -185,10 +185,13 @@ def thin(
             selection = selection.with_every_ptx()
         paths, folder = files_of(files), folder_of("--out", out)
         _check_names(paths)
+        keep = list(paths)
         with Reports(len(paths), None) if json else nullcontext() as reports:
 
             def make(path: Path) -> None:
-                made = thinning.thin(path, selection, folder)
+                others = [other for other in keep if other != path]
+                made = thinning.thin(path, selection, folder, keep=others)
+                keep.append(made.path)
                 if reports:
                     reports.add(made.to_json())
                 else:
@@ -198,7 +201,7 @@ def thin(
 
 
 def _check_names(paths: Sequence[Path]) -> None:
-    """Results have their files' names: of two equal ones, the second would replace the first."""
+    """Refuse equal names before anything is made; those of thin wheels are known only then."""
     names = Counter(path.name for path in paths)
     twice = [name for name, count in names.items() if count > 1]
     if twice:

@@ -287,16 +287,18 @@ def write_wheel(
     inputs: Sequence[Path],
     epoch: int,
     notes: Sequence[str],
+    keep: Sequence[Path] = (),
 ) -> Edited:
     """The wheel `source` with changed files, by their stems, under a version that says what is
     in them, and with what `origin` tells of its build. What rewriting has lost is added to the
     notes.
 
-    Raises UsageError if it would replace one of `inputs`, StoreError if it cannot be written.
+    Raises UsageError if it would replace one of `inputs` or `keep`, StoreError if it cannot be
+    written.
     """
     labels = labels_of(list(changes.values()))
     name = source.name.renamed(source.name.project, with_archs(source.version, labels))
-    _check_target(out_dir / name.filename, inputs)
+    _check_target(out_dir / name.filename, inputs, keep)
     changed: dict[str, Content] = {
         source.files[stem].name: change.rewritten.pieces for stem, change in changes.items()
     }
@@ -312,10 +314,12 @@ def write_wheel(
     return _edited(path, labels, [*notes, *lost])
 
 
-def write_file(source: Path, change: Change, out_dir: Path, notes: Sequence[str]) -> Edited:
+def write_file(
+    source: Path, change: Change, out_dir: Path, notes: Sequence[str], keep: Sequence[Path] = ()
+) -> Edited:
     """A single file with changed device code, under its own name in another folder."""
     path = out_dir / source.name
-    _check_target(path, [source])
+    _check_target(path, [source], keep)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream:
@@ -330,12 +334,20 @@ def _entries(changes: Sequence[Change]) -> list[Entry]:
     return [entry for change in changes for entries in change.contents for entry in entries]
 
 
-def _check_target(path: Path, inputs: Sequence[Path]) -> None:
-    if any(path.exists() and path.samefile(given) for given in inputs):
+def _check_target(path: Path, inputs: Sequence[Path], keep: Sequence[Path] = ()) -> None:
+    if not path.exists():
+        return
+    if any(path.samefile(given) for given in inputs):
         raise UsageError(
             "the result would replace the file that it is made from",
             where=str(path),
             hint="name another folder: --out FOLDER",
+        )
+    if any(other.exists() and path.samefile(other) for other in keep):
+        raise UsageError(
+            "the result would replace another of these files, or the result of one",
+            where=str(path),
+            hint="edit them one by one, each with its own --out FOLDER",
         )
 
 

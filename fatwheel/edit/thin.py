@@ -36,13 +36,18 @@ from .survey import (
 from .union import title_of
 
 
-def thin(path: Path, selection: Selection, out_dir: Path) -> Edited:
-    """Thin a wheel, library or object to what `selection` keeps."""
+def thin(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()) -> Edited:
+    """Thin a wheel, library or object to what `selection` keeps.
+
+    keep: files that the result must not replace, or UsageError is raised.
+    """
     make = thin_wheel if is_wheel(path) else thin_file
-    return make(path, selection, out_dir)
+    return make(path, selection, out_dir, keep)
 
 
-def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
+def thin_wheel(
+    path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()
+) -> Edited:
     """A wheel with less device code; its version names the architectures that are left."""
     wheel = survey_wheel(path)
     notes = [*wheel.notes, *_check(str(path), list(wheel.files.values()), selection)]
@@ -50,18 +55,18 @@ def thin_wheel(path: Path, selection: Selection, out_dir: Path) -> Edited:
     held = held_images(list(changes.values()))
     origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
     return write_wheel(
-        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes
+        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes, keep=keep
     )
 
 
-def thin_file(path: Path, selection: Selection, out_dir: Path) -> Edited:
+def thin_file(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()) -> Edited:
     """A library, object or fatbin with less device code, under the same name in `out_dir`."""
     file = survey_file(path)
     if file.binary.format == "cubin":
         raise FormatError("a cubin is a single image: there is nothing to select", where=str(path))
     notes = _check(str(path), [file], selection)
     change = _thinned(file, selection)
-    return write_file(path, change, out_dir, notes)
+    return write_file(path, change, out_dir, notes, keep)
 
 
 def _thinned(file: DeviceFile, selection: Selection) -> Change:

@@ -12,8 +12,11 @@ import jsonschema
 import pytest
 
 from fatwheel import errors
+from fatwheel.arch import parse_gpu_list
 from fatwheel.cli.arguments import files_of
+from fatwheel.edit.thin import thin
 from fatwheel.errors import FormatError, VerifyError
+from fatwheel.fatbin.select import selection_for
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.cudawheels import NONE, Linker, sound
@@ -90,6 +93,16 @@ def test_thin_makes_all_it_can(run: Run, folder: Path, capfd: pytest.CaptureFixt
     assert [Path(each["file"]).parent.name for each in made] == ["dist", "dist"]
     for each in made:
         assert Path(each["file"]).stat().st_size == each["size"]
+
+
+def test_a_result_replaces_nothing_that_must_stay(folder: Path) -> None:
+    """As the result of another wheel of the same command, whose name may come to be the same."""
+    selection = selection_for(parse_gpu_list("80"))
+    made = thin(folder / FILES[0], selection, folder / "out")
+    before = made.path.read_bytes()
+    with pytest.raises(errors.UsageError, match="would replace another of these files"):
+        thin(folder / FILES[0], selection, folder / "out", keep=[made.path])
+    assert made.path.read_bytes() == before
 
 
 def test_thin_makes_nothing_of_files_whose_results_would_be_one(
