@@ -62,10 +62,8 @@ def describe(title: str, entry: Entry) -> Described:
 
 
 def kernels_of(entries: Sequence[Entry]) -> Kernels:
-    """The names of the kernels of a container, by the first image that can tell: a cubin, if
-    there is one, or PTX."""
-    readable = sorted(filter(is_readable, entries), key=lambda entry: entry.kind)
-    return describe("", readable[0]).kernels if readable else frozenset()
+    """The names of the kernels of a container, in whichever of its images."""
+    return frozenset().union(*(describe("", one).kernels for one in filter(is_readable, entries)))
 
 
 def may_have_kernels(entry: Entry) -> bool:

@@ -58,9 +58,10 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
     _check_same_files(wheels)
     if not any(entries for file in first.files.values() for entries in file.containers):
         raise FormatError("it has no device code", where=str(first.path))
-    changes = {stem: _united(stem, wheels) for stem in first.files}
+    hosts = {stem: [_host_digest(wheel.files[stem]) for wheel in wheels] for stem in first.files}
     notes = [note for wheel in wheels for note in wheel.notes]
-    notes += [note for stem in first.files for note in _host_notes(stem, wheels)]
+    changes = {stem: _united(stem, wheels, hosts[stem], notes) for stem in first.files}
+    notes += [note for stem in first.files for note in _host_notes(stem, wheels, hosts[stem])]
     origin = edited_origin([wheel.origin for wheel in wheels], merged)
     notes += _origin_notes(wheels, origin)
     return write_wheel(
@@ -159,20 +160,38 @@ def _content(wheel: Wheel, member: str) -> Iterator[bytes | memoryview]:
         yield data
 
 
-def _united(stem: str, wheels: Sequence[Surveyed]) -> Change:
-    """The first wheel's file with the images of all."""
+def _united(
+    stem: str, wheels: Sequence[Surveyed], hosts: Sequence[str], notes: list[str]
+) -> Change:
+    """The first wheel's file with the images of all. hosts: digests of each file's host code.
+
+    Where that differs, kernels that not all of the wheels have may come from different sources; it
+    is put into the notes.
+    """
     files = [wheel.files[stem] for wheel in wheels]
     for file in files[1:]:
         _check_same_kind(files[0], file)
     names = [wheel.path.name for wheel in wheels]
+    same_host = files[0].binary.format != "fatbin" and len(set(hosts)) == 1
     with located(files[0].name):
-        contents, relocatable = (
-            unite([Part(name, part) for name, part in zip(names, parts, strict=True)])
+        linked, relocatable = (
+            unite([Part(*one) for one in zip(names, parts, strict=True)], same_host=same_host)
             for parts in ([f.containers for f in files], [f.relocatable for f in files])
         )
+    if linked.in_part and not same_host:
+        notes.append(f"{files[0].name}: {_in_part(linked.in_part)}")
     with located(files[0].where):
-        rewritten = rewrite_binary(files[0].data, [*contents, *relocatable], may_have_kernels)
-        return Change(contents, rewritten)
+        containers = [*linked.containers, *relocatable.containers]
+        rewritten = rewrite_binary(files[0].data, containers, may_have_kernels)
+        return Change(linked.containers, rewritten)
+
+
+def _in_part(kernels: Mapping[str, Sequence[str]]) -> str:
+    name, having = next(iter(kernels.items()))
+    more = f", and {len(kernels) - 1} more" if len(kernels) > 1 else ""
+    return (
+        f"not all of the wheels have the same kernels: {name} is only in {', '.join(having)}{more}"
+    )
 
 
 def _check_same_kind(one: DeviceFile, other: DeviceFile) -> None:
@@ -187,11 +206,10 @@ def _check_same_kind(one: DeviceFile, other: DeviceFile) -> None:
         )
 
 
-def _host_notes(stem: str, wheels: Sequence[Surveyed]) -> list[str]:
-    """That the host's code differs between the wheels, and whose is used."""
-    first, *others = (_host_digest(wheel.files[stem]) for wheel in wheels)
+def _host_notes(stem: str, wheels: Sequence[Surveyed], hosts: Sequence[str]) -> list[str]:
+    """That the host's code differs between the wheels, by its digests, and whose is used."""
     differing = [
-        wheel.path.name for wheel, digest in zip(wheels[1:], others, strict=True) if digest != first
+        wheel.path.name for wheel, host in zip(wheels, hosts, strict=True) if host != hosts[0]
     ]
     if not differing:
         return []

@@ -1,25 +1,28 @@
 """The device code of several files that were built from the same source, put together.
 
-Containers that hold the same kernels, in the same order, belong together; one that holds none,
-since all of its images were taken out, goes by its place. Where a linker changed the order, it is
-told by their kernels: of those with the same, the first belongs to the first, the second to the
-second. Raises StitchError where files do not belong together, FormatError for images that
-cannot be read.
+Files with the same host code are parts of one file, and their containers belong together by place.
+Where files were linked apart a linker may have changed the order, so that containers go by the
+kernels that all files have: of those with the same, the first belongs to the first, the second to
+the second. Kernels that only some files have tell nothing, since sources may leave kernels out for
+some architectures; a container that has no others goes by its place.
+
+Raises StitchError where files do not belong together, FormatError for images that cannot be read.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..decoders import MAX_DECOMPRESSED, Kernels, describe, kernels_of
+from ..decoders import MAX_DECOMPRESSED, Kernels, describe
 from ..errors import FormatError, StitchError
 from ..fatbin.container import Entry
-from ..fatbin.parity import compare, is_readable, only_in, shorten
+from ..fatbin.parity import Described, compare, in_part, is_readable, only_in, shorten
 from ..fatbin.stitch import image_name, nvcc_order
 
 _NAME_SHOWN = 100
+_SAME_SOURCE = "stitch files that were built from the same source, with the same options"
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,44 @@ class Part:
     containers: tuple[tuple[Entry, ...], ...] = field(repr=False)
 
 
-def unite(parts: Sequence[Part]) -> tuple[tuple[Entry, ...], ...]:
+@dataclass(frozen=True)
+class United:
     """One container for each of the first part's, in its order, with the images of all parts.
 
-    Every kernel must be in every part, with the same parameter layout, and images of the same
-    kind and architecture must be the same, byte for byte.
+    in_part: the kernels that only some of the parts have, with the names of those.
+    """
+
+    containers: tuple[tuple[Entry, ...], ...] = field(repr=False)
+    in_part: Mapping[str, tuple[str, ...]]
+
+
+def unite(parts: Sequence[Part], *, same_host: bool = False) -> United:
+    """Put the containers of all parts together.
+
+    same_host: whether the files are the same but for their device code. A kernel must have the same
+    parameters in every image, and images of the same kind and architecture must be the same, byte
+    for byte.
     """
     _check_size(parts)
-    kernels = [_kernels(part) for part in parts]
-    return tuple(
-        _unite_containers(
-            title_of(kernels[0][numbers[0]]),
-            [(part.name, part.containers[n]) for part, n in zip(parts, numbers, strict=True)],
-        )
-        for numbers in _belonging(parts, kernels)
-    )
+    images = [_described(part) for part in parts]
+    kernels = [[_kernels(found) for found in containers] for containers in images]
+    if same_host and len({len(found) for found in kernels}) == 1:
+        places = [(number,) * len(parts) for number in range(len(kernels[0]))]
+    else:
+        places = _belonging(parts, kernels)
+    united = []
+    for numbers in places:
+        title = title_of(_all(kernels[n][place] for n, place in enumerate(numbers)))
+        alike = [(part.name, part.containers[n]) for part, n in zip(parts, numbers, strict=True)]
+        entries = _unite_containers(title, alike)
+        compare(title, (image for n, place in enumerate(numbers) for image in images[n][place]))
+        united.append(entries)
+    having = [Described(p.name, _all(own), None) for p, own in zip(parts, kernels, strict=True)]
+    return United(tuple(united), in_part(having))
+
+
+def _all(kernels: Iterable[Kernels]) -> Kernels:
+    return frozenset().union(*kernels)
 
 
 def title_of(kernels: Kernels) -> str:
@@ -67,16 +93,25 @@ def _check_size(parts: Sequence[Part]) -> None:
             )
 
 
-def _kernels(part: Part) -> list[Kernels]:
-    """The kernels of each container."""
-    found: list[Kernels] = []
-    for number, entries in enumerate(part.containers):
+def _described(part: Part) -> list[list[Described]]:
+    """What each image of each container defines."""
+    found = []
+    for number, entries in enumerate(part.containers, 1):
         try:
-            found.append(kernels_of(entries))
+            found.append(
+                [
+                    describe(f"{image_name(entry)} of {part.name}", entry)
+                    for entry in filter(is_readable, nvcc_order(entries))
+                ]
+            )
         except FormatError as error:
-            where = f"{part.name}, container {number + 1} of {len(part.containers)}"
+            where = f"{part.name}, container {number} of {len(part.containers)}"
             raise FormatError(error.what, where=where, hint=error.hint) from error
     return found
+
+
+def _kernels(images: Iterable[Described]) -> Kernels:
+    return _all(image.kernels for image in images)
 
 
 def _belonging(
@@ -84,16 +119,21 @@ def _belonging(
 ) -> list[tuple[int, ...]]:
     """For each container of the first part, in order: its number and those of the others' that
     belong to it."""
-    if _same_places(parts, kernels):
-        return [(number,) * len(parts) for number in range(len(kernels[0]))]
-    groups = [_by_kernels(of) for of in kernels]
-    for part, group in zip(parts[1:], groups[1:], strict=True):
-        _check_match(parts[0].name, groups[0], part.name, group)
-    places: dict[Kernels, int] = Counter()
-    found = []
-    for own in kernels[0]:
-        found.append(tuple(group[own][places[own]] for group in groups))
-        places[own] += 1
+    everywhere = frozenset.intersection(*map(_all, kernels))
+    common = [[own & everywhere for own in of] for of in kernels]
+    if _same_places(parts, common):
+        found = [(number,) * len(parts) for number in range(len(kernels[0]))]
+    else:
+        groups = [_by_kernels(of) for of in common]
+        for number in range(1, len(parts)):
+            _check_match(parts, kernels, groups, number)
+        places: dict[Kernels, int] = Counter()
+        found = []
+        for own in common[0]:
+            found.append(tuple(group[own][places[own]] for group in groups))
+            places[own] += 1
+    for numbers in found:
+        _check_alike(parts, [kernels[n][place] for n, place in enumerate(numbers)])
     return found
 
 
@@ -110,6 +150,22 @@ def _same_places(parts: Sequence[Part], kernels: Sequence[Sequence[Kernels]]) ->
     )
 
 
+def _check_alike(parts: Sequence[Part], kernels: Sequence[Kernels]) -> None:
+    """Refuse containers with kernels of which none is in both: they are of other sources."""
+    having = [(part.name, own) for part, own in zip(parts, kernels, strict=True) if own]
+    for name, own in having[1:]:
+        if own.isdisjoint(having[0][1]):
+            raise _other_kernels(having[0][0], having[0][1], name, own)
+
+
+def _other_kernels(one: str, first: Kernels, other: str, second: Kernels) -> StitchError:
+    return StitchError(
+        f"{one} and {other} do not have the same kernels",
+        details=shorten(only_in(one, first - second) + only_in(other, second - first)),
+        hint=_SAME_SOURCE,
+    )
+
+
 def _by_kernels(kernels: Sequence[Kernels]) -> dict[Kernels, list[int]]:
     """The numbers of the containers with each set of kernels, in order."""
     found: dict[Kernels, list[int]] = defaultdict(list)
@@ -119,30 +175,28 @@ def _by_kernels(kernels: Sequence[Kernels]) -> dict[Kernels, list[int]]:
 
 
 def _check_match(
-    one: str, first: Mapping[Kernels, list[int]], other: str, second: Mapping[Kernels, list[int]]
+    parts: Sequence[Part],
+    kernels: Sequence[Sequence[Kernels]],
+    groups: Sequence[Mapping[Kernels, list[int]]],
+    number: int,
 ) -> None:
-    """Refuse files whose containers are not the same by their kernels."""
-    count = Counter({kernels: len(numbers) for kernels, numbers in first.items()})
-    others = Counter({kernels: len(numbers) for kernels, numbers in second.items()})
+    """Refuse the first file and another whose containers are not the same by their kernels."""
+    one, other = parts[0].name, parts[number].name
+    count, others = (
+        Counter({own: len(numbers) for own, numbers in groups[n].items()}) for n in (0, number)
+    )
     if count == others:
         return
-    kernels, other_kernels = frozenset().union(*count), frozenset().union(*others)
-    hint = "stitch files that were built from the same source, with the same options"
-    if kernels != other_kernels:
-        raise StitchError(
-            f"{one} and {other} do not have the same kernels",
-            details=shorten(
-                only_in(one, kernels - other_kernels) + only_in(other, other_kernels - kernels)
-            ),
-            hint=hint,
-        )
+    first, second = (_all(kernels[n]) for n in (0, number))
+    if first != second:
+        raise _other_kernels(one, first, other, second)
     raise StitchError(
         f"{one} and {other} have the same kernels, but not in the same containers",
         details=shorten(
             only_in(one, map(title_of, (count - others).elements()))
             + only_in(other, map(title_of, (others - count).elements()))
         ),
-        hint=hint,
+        hint=_SAME_SOURCE,
     )
 
 
@@ -158,12 +212,6 @@ def _unite_containers(
                 united[key], origin[key] = images, name
             elif [image.raw for image in united[key]] != [image.raw for image in images]:
                 raise _contradiction(title, images[0], origin[key], name)
-    described = [
-        describe(f"{image_name(image)} of {origin[key]}", image)
-        for key, images in united.items()
-        for image in filter(is_readable, images)
-    ]
-    compare(title, described)
     return nvcc_order(image for images in united.values() for image in images)
 
 

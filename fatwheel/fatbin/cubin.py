@@ -9,6 +9,11 @@ the size of a payload that follows. The attributes read here (names are cuobjdum
                                in its place for kernels with more than 4 KiB of parameters
   0x19 EIATTR_CBANK_PARAM_SIZE the value is the size of all parameters
 
+What a host program relies on is the size of each parameter, by ordinal. Offsets may differ between
+architectures: the constant bank that holds the parameters begins elsewhere (0x160 on sm_80, 0x210
+on sm_90), and a parameter with an alignment (a CUtensorMap) is aligned to the address, not to the
+beginning of the bank. The driver takes the offsets from the image that it loads.
+
 The architecture is in the ELF header's flags: the lowest byte up to ABI version 7 (CUDA 12), the
 next one from ABI version 8 (CUDA 13). The suffix 'a' is flag 0x800 in the former, and record 0x09
 (EICOMPAT_ATTR_CUDA_ACCELERATOR_TARGET) of section `.nv.compat` in the latter. The suffix 'f' is
@@ -23,7 +28,7 @@ import itertools
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..arch import Arch
 from ..errors import FormatError
@@ -55,26 +60,32 @@ _PTX_ENTRY = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Parameter:
-    """One kernel parameter: its number and its place in the parameter buffer, in bytes."""
+    """One kernel parameter: its number, its size, and its place in the parameter buffer, in bytes.
+
+    The place depends on the architecture, so it is not compared.
+    """
 
     ordinal: int
-    offset: int
     size: int
+    offset: int = field(compare=False)
 
     def __str__(self) -> str:
-        return f"#{self.ordinal} at {self.offset}, {self.size} bytes"
+        return f"#{self.ordinal} of {self.size} bytes"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kernel takes its parameters: all of them in order, and their size together."""
+    """How a kernel takes its parameters: all of them in order.
 
-    size: int
+    size: of them together, with the gaps between them, in bytes; not compared, as the gaps depend
+    on the architecture.
+    """
+
+    size: int = field(compare=False)
     parameters: tuple[Parameter, ...]
 
     def __str__(self) -> str:
-        listing = "; ".join(str(parameter) for parameter in self.parameters)
-        return f"{self.size} bytes ({listing or 'no parameters'})"
+        return ", ".join(map(str, self.parameters)) or "no parameters"
 
 
 def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, Layout]:
@@ -167,7 +178,7 @@ def _read_layout(info: memoryview, where: str) -> Layout:
                 raise FormatError("a parameter record is cut off", where=where)
             _, ordinal, offset, rest = _PARAMETER.unpack_from(content)
             length = rest >> 18 if attribute == _KPARAM_INFO else rest & 0xFFFF
-            parameters.append(Parameter(ordinal, offset, length))
+            parameters.append(Parameter(ordinal, length, offset))
     return Layout(size, tuple(sorted(parameters)))
 
 

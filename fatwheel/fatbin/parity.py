@@ -36,19 +36,62 @@ def is_readable(entry: Entry) -> bool:
     return entry.kind in ("elf", "ptx")
 
 
-def compare(unit: str, images: Sequence[Described]) -> None:
+@dataclass(frozen=True)
+class Disagreement:
+    """Kernels that two images define with different parameters: which images, and a line for each
+    of the kernels and images."""
+
+    what: str
+    lines: tuple[str, ...]
+
+
+def compare(unit: str, images: Iterable[Described]) -> None:
     """Refuse, by the unit's name, images that one host object could not launch alike.
 
-    All cubins must define the same kernels with the same parameter layouts, and all PTX the same
-    entries as those.
+    That only some images define a kernel is no contradiction: see `in_part`.
     """
-    cubins = [image for image in images if image.layouts is not None]
-    ptx = [image for image in images if image.layouts is None]
-    for image in cubins[1:]:
-        _compare_names(unit, cubins[0], image)
-        _compare_layouts(unit, cubins[0], image)
-    for image in ptx:
-        _compare_names(unit, (cubins or ptx)[0], image)
+    for found in disagreements(images):
+        raise StitchError(
+            found.what,
+            where=unit,
+            details=shorten(found.lines),
+            hint="a host program passes the same parameters to both; the source depends on the "
+            "architecture in a way that cannot work",
+        )
+
+
+def disagreements(images: Iterable[Described]) -> Iterator[Disagreement]:
+    """Each image that takes other parameters for a kernel than the first cubin that defines it."""
+    first: dict[str, tuple[str, Layout | str]] = {}
+    for image in images:
+        layouts = image.layouts or {}
+        differing = [name for name in layouts if name in first and first[name][1] != layouts[name]]
+        if differing:
+            others = " and ".join(sorted({first[name][0] for name in differing}))
+            yield Disagreement(
+                f"{others} and {image.title} disagree on kernel parameters",
+                tuple(
+                    f"{name}: {title} has {layout}"
+                    for name in differing
+                    for title, layout in (first[name], (image.title, layouts[name]))
+                ),
+            )
+        for name, layout in layouts.items():
+            first.setdefault(name, (image.title, layout))
+
+
+def in_part(images: Sequence[Described]) -> dict[str, tuple[str, ...]]:
+    """The kernels that only some of the images define, with the titles of those that do.
+
+    Sources leave kernels out for some architectures (`#if __CUDA_ARCH__ >= 530`), so that this is
+    normal; a host program must not launch them elsewhere.
+    """
+    everywhere = frozenset.intersection(*(image.kernels for image in images)) if images else ()
+    found: dict[str, list[str]] = {}
+    for image in images:
+        for name in image.kernels.difference(everywhere):
+            found.setdefault(name, []).append(image.title)
+    return {name: tuple(found[name]) for name in sorted(found)}
 
 
 def shorten(lines: Iterable[str]) -> list[str]:
@@ -64,34 +107,3 @@ def shorten(lines: Iterable[str]) -> list[str]:
 
 def only_in(title: str, names: Iterable[str]) -> list[str]:
     return [f"only in {title}: {name}" for name in sorted(names)]
-
-
-def _compare_layouts(unit: str, one: Described, other: Described) -> None:
-    layouts, others = one.layouts or {}, other.layouts or {}
-    differing = [name for name in layouts if layouts[name] != others[name]]
-    if differing:
-        raise StitchError(
-            f"{one.title} and {other.title} disagree on kernel parameters",
-            where=unit,
-            details=shorten(
-                f"{name}: {title} has {table[name]}"
-                for name in differing
-                for title, table in ((one.title, layouts), (other.title, others))
-            ),
-            hint="a host program passes the same parameters to both; the source depends on the "
-            "architecture in a way that cannot work",
-        )
-
-
-def _compare_names(unit: str, one: Described, other: Described) -> None:
-    if one.kernels != other.kernels:
-        raise StitchError(
-            f"{one.title} and {other.title} do not have the same kernels",
-            where=unit,
-            details=shorten(
-                only_in(one.title, one.kernels - other.kernels)
-                + only_in(other.title, other.kernels - one.kernels)
-            ),
-            hint="were the slices made from the same source, with the same __CUDA_ARCH_LIST__ "
-            "and module id?",
-        )

@@ -18,7 +18,7 @@ from ..worker.context import digest
 
 # Raised when slices, host objects, records of texts, or keys come out differently than before:
 # tests/unit/pipeline/test_scope.py notices.
-FORMAT = 1
+FORMAT = 2
 
 
 def scope_in_processes(recipe: Recipe) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, StitchError
+from .. import text
+from ..errors import FormatError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
-from ..fatbin.parity import compare, shorten
+from ..fatbin.parity import disagreements, in_part, shorten
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.statement import Statement, read_statement
@@ -18,7 +19,7 @@ from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.recorded import Record, Watched, read_record
 from .claims import differing, shown
-from .contents import Container, Contents, Read, layouts_of, read_containers, sum_up
+from .contents import Container, Contents, layouts_of, read_containers, sum_up
 from .papers import (
     NO_PAPERS,
     BinarySlices,
@@ -168,7 +169,7 @@ class Examined:
     linked:       whether it is a library or program, and not an object.
     imports:      the libraries it asks the system for.
     initialisers: the functions it exports that initialise a Python module: `PyInit__C`.
-    disparities:  where images of one container do not agree on their kernels.
+    disparities:  where images of one container define other kernels or take other parameters.
     """
 
     contents: Contents
@@ -255,26 +256,23 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
 def examine(path: str, data: memoryview) -> Examined:
     """One binary; FormatError where it cannot be read."""
     binary = read_binary(data)
-    disparities: list[Finding] = []
+    disparities: dict[str, list[str]] = {}
+    in_some: list[str] = []
 
     def compared() -> Iterator[Container]:
         for number, found in read_containers(data, binary, layouts_of):
-            where = path if number is None else f"{path}, container {number}"
-            disparities.extend(_disparities(where, found))
+            images = [read.kernels for read in found if read.image.kind in ("elf", "ptx")]
+            for one in disagreements(images):
+                disparities.setdefault(one.what, []).extend(one.lines)
+            for name, titles in in_part(images).items():
+                in_some.append(f"only in {', '.join(titles)}: {name}")
             yield number, found
 
     contents = sum_up(path, binary, compared())
     initialisers = frozenset(name for name in exports_of(data) if name.startswith(_MODULE))
-    return Examined(contents, binary.linked, imports_of(data), initialisers, tuple(disparities))
-
-
-def _disparities(where: str, found: list[Read]) -> Iterator[Finding]:
-    """Each image that does not agree with the first cubin of its container, or the first PTX."""
-    cubins = [read.kernels for read in found if read.image.kind == "elf"]
-    ptx = [read.kernels for read in found if read.image.kind == "ptx"]
-    comparable = [*cubins, *ptx]
-    for other in comparable[1:]:
-        try:
-            compare(where, [comparable[0], other])
-        except StitchError as error:
-            yield wrong(error.what, where, error.details)
+    findings = [wrong(what, path, shorten(lines)) for what, lines in disparities.items()]
+    if in_some:
+        kernels = text.count(len(in_some), "kernel")
+        what = f"{kernels} only in some images: the source leaves them out for other architectures"
+        findings.append(note(what, path, shorten(in_some)))
+    return Examined(contents, binary.linked, imports_of(data), initialisers, tuple(findings))

@@ -5,7 +5,7 @@ Standard library only.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -177,36 +177,18 @@ def _from_store(
                 return None
             entries += load_slice(data)
             abis.append((code, store.get_json("abi", key)))
-    _check_parity(unit.name, abis)
+    compare(unit.name, [_described(unit.name, code, abi) for code, abi in abis])
     return stitch_object(host, nvcc_order(entries))
 
 
-def _check_parity(unit: str, abis: Sequence[tuple[str, Any]]) -> None:
-    """Refuse slices whose kernels or parameters differ, by what was kept of each: (code, that).
-
-    Raises StitchError, by the unit's name; FormatError where what was kept cannot be read.
-    """
-    names: set[str] = set()
-    layouts: set[str] = set()
-    for code, abi in abis:
-        match abi:
-            case {"names": str(name), "layouts": None | str() as layout}:
-                names.add(name)
-                layouts |= {layout} if layout else set()
-            case _:
-                raise _unreadable(unit, code)
-    if len(names) > 1 or len(layouts) > 1:
-        compare(unit, [_described(unit, code, abi) for code, abi in abis])
-        raise FormatError("what is kept of its slices' kernels contradicts itself", where=unit)
-
-
-def _described(unit: str, code: str, abi: Mapping[str, Any]) -> Described:
-    """A slice's kernels by name. Earlier versions of fatwheel kept only digests of them."""
-    kernels, is_ptx = abi.get("kernels"), abi["layouts"] is None
+def _described(unit: str, code: str, abi: Any) -> Described:
+    """What was kept of a slice's kernels. FormatError where it cannot be read."""
+    is_ptx = code.startswith("compute_")
     kind = type(None) if is_ptx else str
-    if not isinstance(kernels, dict) or not all(isinstance(one, kind) for one in kernels.values()):
-        raise _unreadable(unit, code)
-    return Described(code, frozenset(kernels), None if is_ptx else kernels)
+    match abi:
+        case {"kernels": dict(kernels)} if all(isinstance(one, kind) for one in kernels.values()):
+            return Described(code, frozenset(kernels), None if is_ptx else kernels)
+    raise _unreadable(unit, code)
 
 
 def _unreadable(unit: str, code: str) -> FormatError:

@@ -225,18 +225,17 @@ def _by_code(entries: tuple[Entry, ...], front: Front) -> dict[str, list[Entry]]
 def _abi(keep: Path, code: str) -> dict[str, Any]:
     """What a host program relies on: kernels, and how they take their parameters.
 
-    names and layouts are digests, by which slices are compared; kernels is for the message where
-    they differ. PTX has names alone. Read from what the compiler kept, where nothing is compressed.
+    kernels: by name, the layout of their parameters as text; None in PTX, which is not read so
+    far. Read from what the compiler kept, where nothing is compressed.
     """
     if code.startswith("compute_"):
         names = sorted(set(kernel_names_of_ptx(_kept(keep, ".ptx").read_bytes())))
-        return {"names": digest(names), "layouts": None, "kernels": dict.fromkeys(names)}
+        return {"kernels": dict.fromkeys(names)}
     cubins = sorted(keep.glob("*.cubin"))
     # `x.cubin` where it is the only one, else `x.sm_80.cubin`, `x.compute_80.sm_80.cubin`.
     cubin = cubins[0] if len(cubins) == 1 else _kept(keep, f".{code}.cubin")
     found = kernels_of_cubin(cubin.read_bytes())
-    kernels = {name: str(layout) for name, layout in found.items()}
-    return {"names": digest(sorted(kernels)), "layouts": digest(kernels), "kernels": kernels}
+    return {"kernels": {name: str(layout) for name, layout in found.items()}}
 
 
 def load_slice(data: bytes) -> tuple[Entry, ...]:

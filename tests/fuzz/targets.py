@@ -90,7 +90,7 @@ def unite_with_itself(data: bytes) -> None:
         Part(name, tuple(tuple(c.entries[start::2]) for c in containers))
         for name, start in (("even", 0), ("odd", 1))
     ]
-    united = unite(halves)
+    united = unite(halves).containers
     _rewrite(data, united)
 
 

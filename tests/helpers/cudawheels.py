@@ -50,11 +50,15 @@ def changed(number: int, old: bytes, new: bytes) -> bytes:
     return fatbin(entries)
 
 
-# sm_90a takes the last parameter of `scale` at 24, and not at 20: a record of format 4 with
-# attribute 0x17 and 12 bytes, index 0, ordinal 2.
-OTHER_LAYOUT = changed(
-    2, struct.pack("<BBHIHH", 4, 0x17, 12, 0, 2, 20), struct.pack("<BBHIHH", 4, 0x17, 12, 0, 2, 24)
-)
+def _last_parameter(offset: int, size: int) -> bytes:
+    """Of `scale`: a record of format 4 with attribute 0x17 and 12 bytes, index 0, ordinal 2."""
+    return struct.pack("<BBHIHHI", 4, 0x17, 12, 0, 2, offset, size << 18 | 0x1F000)
+
+
+# sm_90a takes 4 bytes as the last parameter of `scale`, and not 2.
+OTHER_LAYOUT = changed(2, _last_parameter(20, 2), _last_parameter(20, 4))
+# sm_90a has it at another place, which depends on the architecture.
+OTHER_PLACE = changed(2, _last_parameter(20, 2), _last_parameter(24, 2))
 OTHER_KERNEL = changed(2, b"scale", b"shape")
 OTHER_PTX = changed(1, b"scale", b"shape")
 

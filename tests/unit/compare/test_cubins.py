@@ -97,8 +97,7 @@ def test_other_parameters() -> None:
     [found] = told(cubin(80, {"a": [(0, 8), (8, 4)]}), cubin(80, {"a": [(0, 8), (8, 8)]}))
     assert (found.level, found.place.symbol) == ("kernel", "a")
     assert found.what == (
-        "its parameters: 12 bytes (#0 at 0, 8 bytes; #1 at 8, 4 bytes) became "
-        "16 bytes (#0 at 0, 8 bytes; #1 at 8, 8 bytes)"
+        "its parameters: #0 of 8 bytes, #1 of 4 bytes became #0 of 8 bytes, #1 of 8 bytes"
     )
 
 

@@ -229,12 +229,22 @@ def test_device_code_in_other_files_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_missing_kernels_are_named(tmp_path: Path) -> None:
+def test_kernels_that_not_all_wheels_have_are_noted(tmp_path: Path) -> None:
+    """They may be left out for an architecture, or the sources differ: only the user can tell."""
     a = wheel(tmp_path / "a", sm(80, {**ONE, **TWO}), version="1.0+sm80")
     b = wheel(tmp_path / "b", sm(90, ONE), version="1.0+sm90")
+    assert stitch_wheels([b, a], tmp_path / "out").notes == (
+        f"demo/code.fatbin: not all of the wheels have the same kernels: two is only in {a.name}",
+    )
+
+
+def test_wheels_of_other_sources_are_refused(tmp_path: Path) -> None:
+    a = wheel(tmp_path / "a", sm(80, ONE), version="1.0+sm80")
+    b = wheel(tmp_path / "b", sm(90, TWO), version="1.0+sm90")
     assert refusal(a, b) == (
         f"StitchError demo/code.fatbin: {a.name} and {b.name} do not have the same kernels\n"
-        f"  only in {a.name}: two\n"
+        f"  only in {a.name}: one\n"
+        f"  only in {b.name}: two\n"
         "  stitch files that were built from the same source, with the same options"
     )
 
@@ -244,7 +254,7 @@ def test_other_parameters_are_shown(tmp_path: Path) -> None:
     b = wheel(tmp_path / "b", sm(90, {"one": [(0, 4)]}), version="1.0+sm90")
     message = refusal(a, b)
     assert message.startswith("StitchError demo/code.fatbin: the container of kernel one: sm_80 of")
-    assert f"one: sm_90 of {b.name} has 4 bytes (#0 at 0, 4 bytes)" in message
+    assert f"one: sm_90 of {b.name} has #0 of 4 bytes" in message
 
 
 def test_two_images_for_one_architecture_contradict(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def part(name: str, *containers: tuple[bytes, ...]) -> Part:
 
 
 def united(*parts: Part) -> list[list[bytes]]:
-    return [[bytes(entry.raw) for entry in one] for one in unite(parts)]
+    return [[bytes(entry.raw) for entry in one] for one in unite(parts).containers]
 
 
 def message(*parts: Part) -> str:
@@ -35,8 +35,8 @@ def test_the_cubins_of_these_tests_are_cubins() -> None:
     table = ELFFile(io.BytesIO(data)).get_section_by_name(".symtab")
     assert [symbol.name for symbol in table.iter_symbols()] == ["", "one", "two"]
     assert {name: str(layout) for name, layout in kernels_of_cubin(data).items()} == {
-        "one": "12 bytes (#0 at 0, 8 bytes; #1 at 8, 4 bytes)",
-        "two": "8 bytes (#0 at 0, 8 bytes)",
+        "one": "#0 of 8 bytes, #1 of 4 bytes",
+        "two": "#0 of 8 bytes",
     }
 
 
@@ -108,9 +108,9 @@ def test_a_kernel_that_is_missing_is_named() -> None:
 
 def test_many_missing_kernels_are_counted() -> None:
     a = part("a", (sm(80, {f"kernel{number:02}": [] for number in range(50)}),))
-    text = message(a, part("b", (sm(90, {}),)))
+    text = message(a, part("b", (sm(90, ONE),)))
     assert "only in a: kernel00" in text
-    assert "... and 38 more" in text
+    assert "... and 39 more" in text
 
 
 def test_kernels_that_are_spread_over_other_containers_are_named() -> None:
@@ -129,18 +129,43 @@ def test_other_parameters_are_shown() -> None:
     a, b = part("a", (sm(80, {"one": [(0, 8)]}),)), part("b", (sm(90, {"one": [(0, 4)]}),))
     assert message(a, b) == (
         "the container of kernel one: sm_80 of a and sm_90 of b disagree on kernel parameters\n"
-        "  one: sm_80 of a has 8 bytes (#0 at 0, 8 bytes)\n"
-        "  one: sm_90 of b has 4 bytes (#0 at 0, 4 bytes)\n"
+        "  one: sm_80 of a has #0 of 8 bytes\n"
+        "  one: sm_90 of b has #0 of 4 bytes\n"
         "  a host program passes the same parameters to both; the source depends on the "
         "architecture in a way that cannot work"
     )
 
 
-def test_ptx_with_other_kernels_is_refused() -> None:
-    a = part("a", (sm(80, ONE), compute(80, ["one", "two"])))
-    with pytest.raises(StitchError, match="compute_80 of a") as caught:
-        unite([a, part("b", (sm(90, ONE),))])
-    assert caught.value.details == ("only in compute_80 of a: two",)
+def test_kernels_that_only_some_architectures_have() -> None:
+    """Containers are told by the kernels that all parts have, whatever the order of linking."""
+    both = {**ONE, **TWO}
+    a = part("a", (sm(80, both),), (sm(80, {"three": []}),))
+    b = part("b", (sm(50, {"three": []}),), (sm(50, ONE), compute(50, ["one", "two"])))
+    assert united(a, b) == [
+        [sm(50, ONE), compute(50, ["one", "two"]), sm(80, both)],
+        [sm(50, {"three": []}), sm(80, {"three": []})],
+    ]
+
+
+def test_parts_of_one_file_go_by_place() -> None:
+    """Also where their architectures have no kernel in common, or the same as another place."""
+    a = part("a", (sm(80, {"old": []}),), (sm(80, ONE),), (sm(80, ONE, code=b"x"),))
+    b = part("b", (sm(90, {"new": []}),), (), (sm(90, ONE),))
+    assert [[bytes(e.raw) for e in one] for one in unite([a, b], same_host=True).containers] == [
+        [sm(80, {"old": []}), sm(90, {"new": []})],
+        [sm(80, ONE)],
+        [sm(80, ONE, code=b"x"), sm(90, ONE)],
+    ]
+
+
+def test_files_of_other_sources_are_refused() -> None:
+    a, b = part("a", (sm(80, ONE),)), part("b", (sm(90, TWO),))
+    assert message(a, b) == (
+        "a and b do not have the same kernels\n"
+        "  only in a: one\n"
+        "  only in b: two\n"
+        "  stitch files that were built from the same source, with the same options"
+    )
 
 
 def test_two_images_for_one_architecture_contradict() -> None:

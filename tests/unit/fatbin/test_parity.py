@@ -9,6 +9,7 @@ import pytest
 
 from fatwheel.errors import StitchError
 from fatwheel.fatbin.container import Entry, parse_containers
+from fatwheel.fatbin.parity import Described, compare, disagreements, in_part, shorten
 from fatwheel.fatbin.stitch import slices_of
 
 from ...helpers.deviceimages import check_parity
@@ -37,34 +38,31 @@ def test_slices_of_different_cuda_versions_agree() -> None:
     check_parity("unit", entries)
 
 
-def test_other_kernels_are_refused_with_both_sides() -> None:
-    entries = [entry(cubin("cuda13.0-sm_80"), 80), entry(cubin("large"), 90)]
-    with pytest.raises(StitchError, match="do not have the same kernels") as caught:
-        check_parity("csrc/unit", entries)
-    assert caught.value.where == "csrc/unit"
-    assert caught.value.what.startswith("sm_80 and sm_90 ")
-    assert caught.value.details == (
-        "only in sm_80: $empty",
-        "only in sm_80: scale",
-        "only in sm_90: large",
-    )
+def test_kernels_of_some_images_only_are_no_contradiction() -> None:
+    """Sources leave kernels out for some architectures; PTX may have others, too."""
+    images = [
+        Described("sm_80", frozenset({"a", "b"}), {"a": "8", "b": "8"}),
+        Described("sm_90", frozenset({"a", "c"}), {"a": "8", "c": "8"}),
+        Described("compute_90", frozenset({"a", "c"}), None),
+    ]
+    compare("unit", images)
+    assert in_part(images) == {"b": ("sm_80",), "c": ("sm_90", "compute_90")}
+    assert in_part(images[1:]) == {}
+    assert in_part([]) == {}
 
 
-def test_other_ptx_entries_are_refused() -> None:
-    ptx = (DATA / "scale.ptx").read_bytes().replace(b".entry scale(", b".entry other(")
-    entries = [entry(cubin("cuda13.0-sm_80"), 80), entry(ptx, 80, kind=1)]
-    with pytest.raises(StitchError) as caught:
-        check_parity("unit", entries)
-    assert caught.value.what.startswith("sm_80 and compute_80 ")
-    assert caught.value.details == ("only in sm_80: scale", "only in compute_80: other")
-
-
-def test_ptx_alone_is_compared_too() -> None:
-    ptx = (DATA / "scale.ptx").read_bytes()
-    large = (DATA / "large.ptx").read_bytes()
-    check_parity("unit", [entry(ptx, 80, kind=1), entry(ptx, 90, kind=1)])
-    with pytest.raises(StitchError):
-        check_parity("unit", [entry(ptx, 80, kind=1), entry(large, 90, kind=1)])
+def test_a_kernel_is_compared_wherever_it_is_defined() -> None:
+    """Also where the first image does not define it."""
+    images = [
+        Described("sm_70", frozenset({"a"}), {"a": "8"}),
+        Described("sm_80", frozenset({"a", "b"}), {"a": "8", "b": "8"}),
+        Described("sm_90", frozenset({"a", "b"}), {"a": "8", "b": "4"}),
+    ]
+    [found] = disagreements(images)
+    assert found.what == "sm_80 and sm_90 disagree on kernel parameters"
+    assert found.lines == ("b: sm_80 has 8", "b: sm_90 has 4")
+    with pytest.raises(StitchError, match="sm_80 and sm_90 disagree"):
+        compare("unit", images)
 
 
 def test_other_layouts_are_refused_with_both() -> None:
@@ -80,17 +78,14 @@ def test_other_layouts_are_refused_with_both() -> None:
         check_parity("csrc/unit", entries)
     assert caught.value.where == "csrc/unit"
     assert caught.value.details == (
-        "scale: sm_80 has 22 bytes (#0 at 0, 8 bytes; #1 at 8, 12 bytes; #2 at 20, 2 bytes)",
-        "scale: sm_86 has 22 bytes (#0 at 0, 8 bytes; #1 at 8, 8 bytes; #2 at 20, 2 bytes)",
+        "scale: sm_80 has #0 of 8 bytes, #1 of 12 bytes, #2 of 2 bytes",
+        "scale: sm_86 has #0 of 8 bytes, #1 of 8 bytes, #2 of 2 bytes",
     )
 
 
 def test_long_lists_are_shortened() -> None:
-    many = b"".join(b".entry k%03d() { ret; }\n" % number for number in range(100))
-    with pytest.raises(StitchError) as caught:
-        check_parity("unit", [entry(many, 80, kind=1), entry(b"", 90, kind=1)])
-    assert len(caught.value.details) == 13
-    assert caught.value.details[-1] == "... and 88 more"
+    assert shorten(map(str, range(12))) == [str(number) for number in range(12)]
+    assert shorten(map(str, range(100)))[11:] == ["11", "... and 88 more"]
 
 
 def test_images_that_cannot_be_compared_are_left_alone() -> None:

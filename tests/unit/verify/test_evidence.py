@@ -18,10 +18,9 @@ from ...helpers.cudawheels import (
     NONE,
     OTHER_KERNEL,
     OTHER_LAYOUT,
+    OTHER_PLACE,
     OTHER_PTX,
     Linker,
-    fatbin,
-    images,
     sound,
 )
 from ...helpers.tinywheels import Draft
@@ -44,27 +43,29 @@ def test_a_library(linker: Linker) -> None:
     assert len(found.contents.units) == 1
 
 
+def test_parameters_that_do_not_agree_are_told_once_a_binary() -> None:
+    [found] = examine("a", memoryview(NONE + OTHER_LAYOUT + OTHER_LAYOUT)).disparities
+    assert (found.severity, found.where) == ("wrong", "a")
+    assert found.what == "sm_80 and sm_90a disagree on kernel parameters"
+    assert len(found.details) == 4, "two containers, each with both sides"
+
+
+def test_parameters_may_have_other_places() -> None:
+    assert examine("a", memoryview(OTHER_PLACE)).disparities == ()
+
+
 @pytest.mark.parametrize(
-    ("data", "others"),
+    ("data", "kernels"),
     [
-        (OTHER_LAYOUT, ["sm_80 and sm_90a disagree on kernel parameters"]),
-        (OTHER_KERNEL, ["sm_80 and sm_90a do not have the same kernels"]),
-        (OTHER_PTX, ["sm_80 and compute_80 do not have the same kernels"]),
-        (
-            fatbin([*images(OTHER_KERNEL)[2:3], *images(NONE)]),
-            [
-                "sm_90a and sm_80 do not have the same kernels",
-                "sm_90a and sm_90a do not have the same kernels",
-                "sm_90a and sm_120f do not have the same kernels",
-                "sm_90a and compute_80 do not have the same kernels",
-            ],
-        ),
+        (OTHER_KERNEL, ["only in sm_90a: shape", "only in sm_80, compute_80, sm_120f: scale"]),
+        (OTHER_PTX, ["only in sm_80, sm_90a, sm_120f: scale", "only in compute_80: shape"]),
     ],
 )
-def test_every_image_that_does_not_agree_is_told(data: bytes, others: list[str]) -> None:
-    found = examine("a", memoryview(NONE + data)).disparities
-    assert [finding.what for finding in found] == others
-    assert {finding.where for finding in found} == {"a, container 1"}
+def test_kernels_of_some_images_only_are_noted(data: bytes, kernels: list[str]) -> None:
+    [found] = examine("a", memoryview(NONE + data)).disparities
+    assert (found.severity, found.where) == ("note", "a")
+    assert found.what.startswith("2 kernels only in some images")
+    assert sorted(found.details) == sorted(kernels)
 
 
 def test_every_file_is_hashed(tmp_path: Path, linker: Linker) -> None:

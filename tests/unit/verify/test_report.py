@@ -18,9 +18,7 @@ from ...helpers.cudawheels import (
     LZ4,
     MODULE,
     NONE,
-    OTHER_KERNEL,
     OTHER_LAYOUT,
-    OTHER_PTX,
     ZSTD,
     Linker,
     sound,
@@ -263,8 +261,6 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
         library(needs=("libpython3.10.so.1.0",)),
     ),
     ("other parameters", "parity", "scale: sm_90a has", library(OTHER_LAYOUT)),
-    ("a kernel that one arch lacks", "parity", "only in sm_90a: shape", library(OTHER_KERNEL)),
-    ("a kernel that PTX lacks", "parity", "only in compute_80: shape", library(OTHER_PTX)),
 ]
 
 WARNINGS: list[tuple[str, str, str, Spoil]] = [
