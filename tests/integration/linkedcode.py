@@ -46,6 +46,56 @@ CALLER = running(
     "run",
     "__device__ int other(int);\n__global__ void run_kernel(int *result) { *result = other(20); }",
 )
+# A tile is copied by the bulk tensor copy engine, which its descriptor, a parameter of 128 bytes,
+# leads to the data. Only GPUs from 9.0 on have one.
+TMA = """
+#include <cuda.h>
+#include <cuda_runtime.h>
+#include <cstdint>
+__global__ void tma_kernel(int n, const __grid_constant__ CUtensorMap map, int *result) {
+#if __CUDA_ARCH__ >= 900
+    __shared__ alignas(128) int tile[32];
+    __shared__ alignas(8) uint64_t arrived;
+    uint32_t bar = __cvta_generic_to_shared(&arrived), to = __cvta_generic_to_shared(tile);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bar));
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], 128;" ::"r"(bar) : "memory");
+    asm volatile("cp.async.bulk.tensor.1d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 " [%0], [%1, {%2}], [%3];" ::"r"(to), "l"(&map), "r"(0), "r"(bar) : "memory");
+    for (int done = 0; !done;)
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0;"
+                     " selp.s32 %0, 1, 0, p; }" : "=r"(done) : "r"(bar) : "memory");
+    *result = tile[7] + n;
+#else
+    *result = -3;
+#endif
+}
+extern "C" int run() {
+    int values[32] = {0}, *data = 0, *at = 0, result = -1;
+    values[7] = 40;
+    int error = cudaMalloc(&data, sizeof values);
+    if (!error) error = cudaMalloc(&at, sizeof result);
+    if (!error) error = cudaMemcpy(data, values, sizeof values, cudaMemcpyHostToDevice);
+    void *encode = 0;
+    cudaDriverEntryPointQueryResult found;
+    if (!error)
+        error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
+                                                 cudaEnableDefault, &found);
+    if (error) return 1000 + error;
+    CUtensorMap map;
+    cuuint64_t size = 32, stride = 0;
+    cuuint32_t box = 32, step = 1;
+    error = ((decltype(&cuTensorMapEncodeTiled))encode)(
+        &map, CU_TENSOR_MAP_DATA_TYPE_INT32, 1, data, &size, &stride, &box, &step,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (error) return 2000 + error;
+    tma_kernel<<<1, 1>>>(2, map, at);
+    error = cudaGetLastError();
+    if (!error) error = cudaMemcpy(&result, at, sizeof result, cudaMemcpyDeviceToHost);
+    return error ? 1000 + error : result;
+}
+"""
 CALLED = "__device__ int other(int value) { return 2 * value + 2; }\n"
 
 

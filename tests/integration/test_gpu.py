@@ -14,8 +14,18 @@ import pytest
 
 from fatwheel.model import Environment
 
+from ..helpers.deviceimages import write_wheel
 from .conftest import ROOT, Workbench
-from .linkedcode import NO_IMAGE, NO_SYMBOL, RIGHT, Compiler, compiler_in, run_function, running
+from .linkedcode import (
+    NO_IMAGE,
+    NO_SYMBOL,
+    RIGHT,
+    TMA,
+    Compiler,
+    compiler_in,
+    run_function,
+    running,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.gpu]
 
@@ -254,3 +264,27 @@ def test_kernels_that_were_given_up_do_not_trouble_others(
     for file in (library, thin):
         assert libraries.run(file, "here", CUDA_MODULE_LOADING=loading) == RIGHT
         assert libraries.run(file, "elsewhere", CUDA_MODULE_LOADING=loading) == NO_IMAGE
+
+
+def test_a_kernel_with_a_tensor_map_runs_once_stitched(
+    libraries: Libraries, capability: int, tmp_path: Path
+) -> None:
+    """Parameters have other places in each image; the driver takes those of what it loads."""
+    if capability < 90:
+        pytest.skip("this GPU has no bulk tensor copies")
+    here = f"{capability}a"
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ("80", here)]
+    [unit] = libraries.compiler.objects({"tma": TMA}, *codes)
+    library = libraries.compiler.library("tma.so", [unit])
+    assert libraries.run(library) == RIGHT
+    wheel = write_wheel(tmp_path, {"demo/tma.so": library.read_bytes()})
+    bench = libraries.bench
+    parts = [
+        bench.wheel_in(tmp_path / arch, "thin", str(wheel), "--arch", arch) for arch in ("80", here)
+    ]
+    stitched = bench.wheel_in(tmp_path / "stitched", "stitch", *map(str, parts))
+    for number, one in enumerate((parts[1], stitched)):
+        with zipfile.ZipFile(one) as archive:
+            path = Path(archive.extract("demo/tma.so", tmp_path / str(number)))
+        assert libraries.run(path) == RIGHT, one.name
+    assert bench.invoke("verify", str(stitched)).code == 0

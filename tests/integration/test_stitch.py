@@ -183,10 +183,29 @@ def test_slices_of_different_sources_are_refused_by_unit(nvcc: Compiler) -> None
     source.write_text(
         text.replace("void launch", "template __global__ void scale<9>(float*, int);\nvoid launch")
     )
-    other = slices_of(nvcc("-fatbin", archs=("86",)))
-    with pytest.raises(StitchError) as caught:
-        check_parity("csrc/sample", [*mine, *other])
-    assert caught.value.details == ("only in sm_86: _Z5scaleILi9EEvPfi",)
+    check_parity("csrc/sample", [*mine, *slices_of(nvcc("-fatbin", archs=("86",)))])
+
+
+def test_an_aligned_parameter_has_another_place_on_each_architecture(nvcc: Compiler) -> None:
+    """Its slices belong together all the same: each image says for itself where it is."""
+    source = nvcc.folder / "sample.cu"
+    source.write_text(
+        "struct alignas(64) Map { char bytes[128]; };\n"
+        "__global__ void tma(int n, const __grid_constant__ Map map, char *out) {\n"
+        "    if (threadIdx.x < n) out[threadIdx.x] = map.bytes[threadIdx.x & 127];\n"
+        "}\n"
+    )
+    entries = [slices_of(nvcc("-fatbin", archs=(arch,)))[0] for arch in ("80", "90a")]
+    [(old, new)] = [
+        [
+            layout.parameters
+            for entry in entries
+            for layout in kernels_of_cubin(payload(entry)).values()
+        ]
+    ]
+    assert [one.size for one in old] == [one.size for one in new] == [4, 128, 8]
+    assert [one.offset for one in old] != [one.offset for one in new], "nothing is shown by this"
+    check_parity("csrc/sample", entries)
 
 
 def test_relocatable_device_code_is_refused(nvcc: Compiler) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.verify.claims import differing, shown
+from fatwheel.verify.claims import differing
 
 TORCH = {"name": "torch", "digest": {"sha256": "1"}}
 NUMPY = {"name": "numpy", "digest": {"sha256": "2"}}
@@ -58,7 +59,7 @@ def test_the_same_is_the_same(value: Any) -> None:
 @given(JSON, JSON)
 def test_what_is_not_the_same_has_a_line(one: Any, other: Any) -> None:
     """For Python, but not here, True is 1."""
-    same = shown([one]) == shown([other])
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert bool(list(differing(one, other, "x"))) != same
 
 
