@@ -21,8 +21,8 @@ _NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)", re.ASCII)
 # Compute capabilities of NVIDIA GPUs from 7.5 on (NVIDIA, "CUDA GPU Compute Capability").
 # 8.7 and 11.0 are Jetson Orin and Thor; 10.3 is B300; 12.1 is DGX Spark.
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1")
-# Those before, for which there are wheels still, and one that nvcc knows and no GPU has.
-OTHER_CAPABILITIES = ("5.0", "5.2", "5.3", "6.0", "6.1", "6.2", "7.0", "7.2", "8.8")
+
+_OLDEST = 10  # compute capability 1.0
 
 
 @total_ordering
@@ -106,11 +106,10 @@ def parse_arch_list(text: str, known: Sequence[Arch]) -> tuple[ArchRequest, ...]
 
 
 def parse_gpu_list(text: str) -> tuple[ArchRequest, ...]:
-    """The same where no compiler is needed: any GPU's architecture, with any suffix."""
-    known = sorted(map(parse_capability, (*CAPABILITIES, *OTHER_CAPABILITIES)))
-    listing = "known GPU architectures: " + ", ".join(str(arch) for arch in known)
-    unknown = "not the architecture of any known GPU"
-    return _parse_list(text, lambda arch: Arch(arch.number) in known, unknown, listing)
+    """The same where no compiler is needed: any architecture, also of GPUs that are yet to come."""
+    known = (parse_capability(capability).name for capability in CAPABILITIES)
+    listing = f"of today's GPUs: {', '.join(known)}"
+    return _parse_list(text, lambda arch: arch.number >= _OLDEST, "not an architecture", listing)
 
 
 def _parse_list(

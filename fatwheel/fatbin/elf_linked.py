@@ -264,11 +264,12 @@ class _Pointers:
             raise FormatError("it is relocated twice", where=f"pointer at address {place:#x}")
         self._relocations[place] = relocation
 
-    def _address(self, place: int) -> int:
-        """The address that the pointer of a wrapper will hold."""
+    def _address(self, place: int) -> int | None:
+        """The address that the pointer of a wrapper will hold; None for a null pointer."""
         relocation = self._relocations.get(place)
-        if relocation is None and self._elf.type == ET_EXEC:
-            return self._image.word(place)
+        word = self._image.word(place) if relocation is None else 0
+        if relocation is None and (word == 0 or self._elf.type == ET_EXEC):
+            return word or None
         target = self._target(relocation) if relocation else None
         if target is None:
             raise FormatError(

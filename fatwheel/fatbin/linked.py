@@ -62,18 +62,20 @@ class Rewritten:
 
 
 def read_wrappers(
-    section: memoryview, address: int, address_at: Callable[[int], int]
+    section: memoryview, address: int, address_at: Callable[[int], int | None]
 ) -> tuple[Wrapper, ...]:
     """The wrappers in a section that is loaded at `address`, in order.
 
     address_at gives the address that a pointer will hold once the file is loaded at its own
-    address. Raises FormatError for anything that is neither a wrapper nor zeros.
+    address; None for a null pointer, whose wrapper is left out: a linker that drops a container
+    leaves such behind (NCCL's in torch 1.13). Raises FormatError for anything that is neither a
+    wrapper nor zeros.
     """
     return tuple(_wrappers(section, address, address_at))
 
 
 def _wrappers(
-    section: memoryview, address: int, address_at: Callable[[int], int]
+    section: memoryview, address: int, address_at: Callable[[int], int | None]
 ) -> Iterator[Wrapper]:
     position = 0
     while position < len(section):
@@ -89,7 +91,9 @@ def _wrappers(
         if version not in (_PLAIN, _DEVICE_LINKED):
             raise FormatError(f"version {version} of the wrapper is not known", where=where)
         pointer = address + position + POINTER
-        yield Wrapper(pointer, version, address_at(pointer))
+        target = address_at(pointer)
+        if target is not None:
+            yield Wrapper(pointer, version, target)
         position += SIZE
 
 

@@ -360,8 +360,8 @@ def _device_code(pe: Pe) -> tuple[Section, Section | None]:
 
 
 def _read_wrappers(pe: Pe) -> tuple[Wrapper, ...]:
-    def address_at(pointer: int) -> int:
-        return int.from_bytes(pe.at(pointer - pe.base, 8), "little")
+    def address_at(pointer: int) -> int | None:
+        return int.from_bytes(pe.at(pointer - pe.base, 8), "little") or None
 
     section = only(pe.named(WRAPPERS_SECTION), WRAPPERS_SECTION)
     if not section:

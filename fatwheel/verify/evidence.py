@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,8 @@ def _name(evidence: Evidence, suffix: str) -> str:
 
 
 _MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII
+_LIBRARY = re.compile(r"\.(?:so(?:\.[0-9.]+)?|pyd|dll)\Z", re.ASCII)
+_HEAD_KEPT = 64  # bytes: enough to say what a file is instead
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class Evidence:
     """What the checks look at: a wheel's documents, files and binaries, and damaged binaries.
 
     papers: what it says of its build, and what is needed to check that.
+    impostors: how files begin that are named like libraries and are none.
     """
 
     filename: str
@@ -198,6 +202,7 @@ class Evidence:
     binaries: tuple[Examined, ...]
     unreadable: tuple[Finding, ...]
     papers: Papers = NO_PAPERS
+    impostors: Mapping[str, bytes] = field(default_factory=dict)
 
     @functools.cached_property
     def shipped(self) -> frozenset[str]:
@@ -223,9 +228,13 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
     binaries: list[Examined] = []
     unreadable: list[Finding] = []
     slices: list[BinarySlices] = []
+    impostors: dict[str, bytes] = {}
     for member in wheel.members:
         watched = files[member.name] = record.watch(member.name)
-        if not is_binary(wheel.start(member.name, HEAD)):
+        head = wheel.start(member.name, HEAD)
+        if not is_binary(head):
+            if _LIBRARY.search(member.name):
+                impostors[member.name] = head[:_HEAD_KEPT]
             for piece in wheel.pieces(member.name):
                 watched.update(piece)
             continue
@@ -250,6 +259,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
         binaries=tuple(binaries),
         unreadable=tuple(unreadable),
         papers=Papers(inside, beside, digest_of_wheel(path) if beside else "", tuple(slices)),
+        impostors=impostors,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ _MACHINES = {
 }  # fmt: skip
 _FORMATS = {"pe": "Windows", "coff": "Windows", "elf": "Linux"}
 _DEVICE_ONLY = "cuda"
+# Apple, mach-o/loader.h and mach-o/fat.h, in both byte orders.
+_MACH_O = tuple(map(bytes.fromhex, ("feedface", "feedfacf", "cefaedfe", "cffaedfe", "cafebabe")))
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 _MODULE = re.compile(
     r"(?P<name>[^./]+?)(?P<debug>_d)?(?:\.(?P<tag>[a-z][A-Za-z0-9_-]*))?\.(?P<suffix>so|pyd)"
@@ -86,13 +89,44 @@ def platform_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def module_findings(evidence: Evidence) -> Iterator[Finding]:
-    """Libraries that are named as Python modules are named."""
+    """Libraries that are named as Python modules are named, and what only has such a name."""
     tags = tags_of(evidence)
+    yield from _impostor_findings(evidence.impostors, tags)
     for binary in evidence.binaries:
         match = _MODULE.fullmatch(binary.contents.path.rpartition("/")[2])
-        if match and binary.linked:
+        if match and match["tag"] and not binary.linked:
+            what = "it cannot be imported: it is not a library, but an object or device code"
+            yield wrong(what, binary.contents.path)
+        elif match and binary.linked:
             yield from _initialiser_findings(binary, match)
             yield from _abi_findings(binary.contents.path, match["tag"] or "", tags)
+
+
+def _impostor_findings(heads: Mapping[str, bytes], tags: tuple[Tag, ...]) -> Iterator[Finding]:
+    """Files that are named like libraries and that no loader takes.
+
+    Without a module's tag in its name nobody may load it: linker scripts are called libX.so.
+    """
+    for path, head in heads.items():
+        mac = head[:4] in _MACH_O
+        if mac and any(tag.platform.startswith("macosx") for tag in tags):
+            continue
+        match = _MODULE.fullmatch(path.rpartition("/")[2])
+        module = match and (match["tag"] or match["suffix"] == "pyd")
+        yield Finding(
+            WRONG if module else WARNING,
+            f"named like a {'Python module' if module else 'library'}, but it is "
+            + ("a library for macOS" if mac else _kind(head)),
+            path,
+        )
+
+
+def _kind(head: bytes) -> str:
+    if not head:
+        return "empty"
+    if head.startswith(_LFS):
+        return "a Git LFS pointer: the file itself was not fetched"
+    return "neither an ELF file nor a Windows one"
 
 
 def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Finding]:

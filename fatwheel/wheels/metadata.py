@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from packaging.utils import canonicalize_version
+
 from ..errors import FormatError
 from .name import WheelName, canonical_project, canonical_version
 
@@ -19,6 +21,8 @@ from .name import WheelName, canonical_project, canonical_version
 MAX_TAGS = 1000
 # Of one file; those of the largest projects have 2000.
 MAX_FIELDS = 20_000
+# Characters; Python refuses to read numbers of thousands of digits.
+_LONGEST_VERSION = 1000
 # A lone carriage return ends a line, too, for Python's mail parser, which installers read with.
 _EOL = rb"(?:\r?\n|\r(?!\n))"
 _END_OF_FIELDS = re.compile(rb"(?:\A|%b)%b|\Z" % (_EOL, _EOL))
@@ -67,7 +71,7 @@ def name_disagreement(name: WheelName, dist_info: str, metadata: bytes) -> Forma
         "the folder": _split_folder(dist_info),
         "METADATA": (field(metadata, "Name", "METADATA"), field(metadata, "Version", "METADATA")),
     }
-    meant = {(canonical_project(project), canonical_version(v)) for project, v in said.values()}
+    meant = {(canonical_project(project), _comparable(v)) for project, v in said.values()}
     if len(meant) == 1:
         return None
     return FormatError(
@@ -76,6 +80,12 @@ def name_disagreement(name: WheelName, dist_info: str, metadata: bytes) -> Forma
         details=[f"{place} says {project} {v}" for place, (project, v) in said.items()],
         hint="build it again: an installer would refuse this wheel",
     )
+
+
+def _comparable(version: str) -> str:
+    """The same for versions that are equal: 1.0 is 1.0.0 (PEP 440, "Version matching")."""
+    text = canonical_version(version)
+    return canonicalize_version(text) if len(text) <= _LONGEST_VERSION else text
 
 
 def tag_disagreement(name: WheelName, wheel: bytes) -> FormatError | None:

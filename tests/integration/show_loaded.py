@@ -66,6 +66,8 @@ def containers(start: int, size: int):
     for magic, _, pointer, _ in WRAPPER.iter_unpack(ctypes.string_at(start, size)):
         if magic != 0x466243B1:
             raise AssertionError(f"no wrapper, but {magic:#x}")
+        if not pointer:
+            continue
         container, _, header, length = CONTAINER.unpack(ctypes.string_at(pointer, CONTAINER.size))
         if container != 0xBA55ED50:
             raise AssertionError(f"a wrapper leads to {container:#x}, where no container is")

@@ -16,7 +16,7 @@ from fatwheel.model import Environment
 
 from ..helpers.deviceimages import read_wheel, write_wheel
 from .conftest import ARCHS, Outcome, Workbench
-from .linkedcode import Compiler, compiler_in, listed, loaded, section
+from .linkedcode import Compiler, compiler_in, listed, loaded, running, section
 
 pytestmark = pytest.mark.slow
 
@@ -247,6 +247,26 @@ def test_linked_code_of_thinned_wheels_is_stitched_to_what_it_was(
     assert section(after, ".nv_fatbin")[1] == section(before, ".nv_fatbin")[1]
     ours, theirs = show(linked, environment, [stitched, linked.library], tmp_path)
     assert ours == theirs, "a wrapper leads to another container than it led to"
+
+
+def test_a_wrapper_whose_container_was_left_out(
+    linked: Linked, environment: Environment, tool: Tool, tmp_path: Path
+) -> None:
+    """It holds a null pointer, which no relocation fills in."""
+    compiler = compiler_in(tmp_path / "compiled", environment, tool)
+    (compiler.folder / "null.c").write_text(
+        '__attribute__((used, aligned(8), section(".nvFatBinSegment"))) '
+        "struct { int magic, version; const void *data; void *more; } extra = {0x466243b1, 1};"
+    )
+    command = [compiler.gxx, "-fPIC", "-c", "-xc", "null.c"]
+    subprocess.run(command, cwd=compiler.folder, check=True)
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (80, 90)]
+    objects = [*compiler.objects({"a": running("a")}, *codes), compiler.folder / "null.o"]
+    library = compiler.library("null.so", objects)
+    thin = linked.thin(library, "80")
+    assert listed(compiler.cuda_home, thin) == ["elf 80"]
+    [shown] = show(linked, environment, [thin], tmp_path)
+    assert [[image for image, _ in one] for one in images(shown)] == [["elf 80"]]
 
 
 def test_patchelf_before_or_after_thin(

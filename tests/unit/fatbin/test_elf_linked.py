@@ -332,7 +332,7 @@ def test_exported_containers_move_with_their_symbols(tmp_path: Path, tool: Tool)
         ("", '.section .nv_fatbin,"a"\ntail: .quad 0', "where no container starts"),
         ("", ".quad 5, 6, 7", "no wrapper here: magic 0x00000005"),
         ("", ".long 0x466243B1, 1\n.quad wrappers, 0", "no container is at address"),
-        ("", ".long 0x466243B1, 1\n.quad 0, 0", "not relocated in any way that is known"),
+        ("", ".long 0x466243B1, 1\n.quad 8, 0", "not relocated in any way that is known"),
         ("", ".long 0x466243B1, 3\n.quad first, 0", "version 3 of the wrapper"),
         ("", ".quad 1", "the wrapper is cut off"),
     ],

@@ -47,6 +47,14 @@ def test_what_is_no_wrapper_is_refused(section: bytes, message: str) -> None:
     assert caught.value.where == "fatbin wrapper at address 0x1018"
 
 
+def test_a_null_pointer_leads_nowhere() -> None:
+    section = wrapper(0x500) + wrapper(0) + wrapper(0x600)
+    found = read_wrappers(
+        memoryview(section), 0x1000, lambda place: {0x1008: 0x500, 0x1038: 0x600}.get(place)
+    )
+    assert found == (Wrapper(0x1008, 1, 0x500), Wrapper(0x1038, 1, 0x600))
+
+
 def test_containers_with_their_pointers() -> None:
     wrappers = [Wrapper(1, PLAIN, 0x500), Wrapper(2, LINKED, 0x600), Wrapper(3, PLAIN, 0x500)]
     held = {0x500: entries(sm(80)), 0x600: entries(sm(80, TWO))}

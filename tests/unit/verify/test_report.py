@@ -28,6 +28,7 @@ from ...helpers.schemas import schema_of
 from ...helpers.tinywheels import Draft, record_hash
 
 SCHEMA = schema_of("verify")
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 INIT = "demo/__init__.py"
 INFO = f"demo-1.0+{LABEL}.dist-info"
 
@@ -100,6 +101,18 @@ def library(device: bytes = NONE, *, init: str = "PyInit__C", needs: tuple[str, 
         draft.files[MODULE] = linker.library(device, [init], needs)
 
     return spoil
+
+
+def extra(path: str, content: bytes) -> Spoil:
+    def spoil(draft: Draft, linker: Linker) -> None:
+        draft.files[path] = content
+
+    return spoil
+
+
+def module(content: bytes) -> Spoil:
+    """The module with what is no library."""
+    return extra(MODULE, content)
 
 
 def cut(draft: Draft, linker: Linker) -> None:
@@ -234,6 +247,11 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
     ("any system", "platform", "runs on any system", facts(tag="py3-none-any")),
     ("a library that is cut off", "binaries", "cut off", cut),
     ("a library of 32 bits", "binaries", "64-bit", narrow),
+    ("an empty module", "modules", "it is empty", module(b"")),
+    ("a module that was not fetched", "modules", "a Git LFS pointer", module(LFS)),
+    ("a module for macOS", "modules", "a library for macOS", module(bytes.fromhex("cffaedfe07"))),
+    ("text for a module", "modules", "neither an ELF file", module(b"hello")),
+    ("device code for a module", "modules", "it is not a library", module(NONE)),
     ("nothing to import", "modules", "does not export PyInit__C", library(init="other")),
     ("a module of another name", "modules", "it exports PyInit__D", library(init="PyInit__D")),
     (
@@ -264,6 +282,7 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
 ]
 
 WARNINGS: list[tuple[str, str, str, Spoil]] = [
+    ("a linker script", "modules", "named like a library", extra("demo/libx.so", b"GROUP(y)")),
     (
         "operators for torch",
         "modules",

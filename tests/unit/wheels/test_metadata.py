@@ -101,6 +101,8 @@ def test_a_wheel_that_agrees() -> None:
     assert name_disagreement(name, "flash_attn-2.3.6.dist-info", METADATA) is None
     spelled = METADATA.replace(b"flash-attn", b"Flash.Attn").replace(b" 2.3.6", b" v2.3.6")
     assert name_disagreement(name, "Flash_Attn-2.3.6.dist-info", spelled) is None
+    longer = METADATA.replace(b" 2.3.6", b" 2.3.6.0")
+    assert name_disagreement(name, "flash_attn-2.3.6.dist-info", longer) is None
     assert tag_disagreement(name, WHEEL) is None
 
 
@@ -110,6 +112,7 @@ def test_a_wheel_that_agrees() -> None:
         (GOOD_NAME.replace("2.3.6", "2.3.7"), "flash_attn-2.3.6", METADATA, "file name says"),
         (GOOD_NAME, "flash_attn-2.3.7", METADATA, "the folder says flash_attn 2.3.7"),
         (GOOD_NAME, "flash_attn-2.3.6", METADATA.replace(b" 2.3.6", b" 2.3.6+cu1"), "2.3.6+cu1"),
+        (GOOD_NAME, "flash_attn-2.3.6", METADATA.replace(b" 2.3.6", b" 2.3.6" + b"0" * 9000), "00"),
         (GOOD_NAME, "flash_attn-2.3.6", METADATA.replace(b"-attn", b"-atn"), "flash-atn"),
     ],
 )
