@@ -23,6 +23,7 @@ from invoke.tasks import Task
 from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageError
 from ..storage.files import OF_THE_DISK
 from ..text import parse_size
+from .names import names_shown
 
 if TYPE_CHECKING:
     from ..pipeline.consent import Agree, Stranger
@@ -151,9 +152,24 @@ def _flags(argument: Argument) -> tuple[str, ...]:
 # How a command ends: what went wrong becomes a message and an exit code.
 
 
+# The help of --mangled, which every command that shows names of kernels has.
+MANGLED = (
+    "show kernels' names in full, as compilers write them: _Z5scalePfi, not scale(float*, int)"
+)
+
+
 @contextmanager
-def reported() -> Iterator[None]:
-    """Turn what can go wrong into a message and an exit code; see fatwheel.errors."""
+def reported(mangled: bool = False) -> Iterator[None]:
+    """Turn what can go wrong into a message and an exit code; see fatwheel.errors.
+
+    mangled: show the names of kernels as compilers write them.
+    """
+    with names_shown(mangled), _ending():
+        yield
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
     try:
         yield
     except FatwheelError as error:

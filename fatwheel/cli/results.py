@@ -10,8 +10,18 @@ from rich.console import Console
 
 from .. import text
 from . import tables
-from .console import Part, out, show_note, write, write_cut, write_pairs, write_rows, write_verbatim
+from .console import (
+    Part,
+    out,
+    show_note,
+    write,
+    write_name,
+    write_pairs,
+    write_rows,
+    write_verbatim,
+)
 from .differences import show_comparison
+from .names import readable
 from .tables import Row
 
 if TYPE_CHECKING:
@@ -91,7 +101,7 @@ def show_proof(proof: Proof) -> None:
             console, ("different code with a shared front", "yellow"), (f" for {archs}: {compared}")
         )
     for name in proof.different[:NAMES_SHOWN]:
-        write(console, f"  {name}")
+        write_name(console, f"  {name}")
     if len(proof.different) > NAMES_SHOWN:
         write(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
     write(console, f"written to {proof.path}")
@@ -183,16 +193,16 @@ def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
     for unit in binary.get("units", []):
         write(console, f"\n  {tables.unit_heading(unit)}")
         for kernel in unit["kernels"]:
-            write_cut(console, f"    {kernel}")
+            write_name(console, f"    {kernel}")
 
 
 def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
     severity = finding["severity"]
     where = f"{finding['where']}: " if finding["where"] else ""
     mark = "" if severity == "note" else f"{severity}: "
-    write(console, " " * _MARK, (mark, _STYLES[severity]), f"{where}{finding['what']}")
+    write(console, " " * _MARK, (mark, _STYLES[severity]), readable(f"{where}{finding['what']}"))
     for line in finding["details"][:DETAILS_SHOWN]:
-        write(console, " " * _MARK, f"  {line}")
+        write(console, " " * _MARK, f"  {readable(line)}")
     _show_rest(console, "  ", finding["details"][DETAILS_SHOWN:])
 
 

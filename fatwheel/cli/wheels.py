@@ -12,7 +12,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..errors import UsageError
-from .arguments import FilesTask, file_of, files_of, folder_of, for_each, reported
+from .arguments import MANGLED, FilesTask, file_of, files_of, folder_of, for_each, reported
 
 
 @task(
@@ -22,10 +22,13 @@ from .arguments import FilesTask, file_of, files_of, folder_of, for_each, report
     help={
         "files": "wheels, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin files",
         "units": "also list each unit (container) with its kernels and images",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of tables; of several files, a list of them",
     },
 )
-def inspect(c: Context, files: list[str], units: bool = False, json: bool = False) -> None:
+def inspect(
+    c: Context, files: list[str], units: bool = False, mangled: bool = False, json: bool = False
+) -> None:
     """
     Show what GPU code files hold, and which GPUs they run on.
 
@@ -35,7 +38,7 @@ def inspect(c: Context, files: list[str], units: bool = False, json: bool = Fals
       invoke inspect dist/*.whl
       invoke inspect module.pyd --units --json
     """
-    with reported():
+    with reported(mangled):
         from ..verify.inspect import inspect_file, inspect_units
         from .results import Reports, show_inspection
 
@@ -56,6 +59,7 @@ def inspect(c: Context, files: list[str], units: bool = False, json: bool = Fals
         "and import it: its code runs as you",
         "gpu": "also run each on this machine's GPU: whether it loads, from which code, how fast, "
         "and whether its recipe's verify.py finds its results right; its code runs as you",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of the report; of several wheels, a list of them",
     },
 )
@@ -65,6 +69,7 @@ def verify(
     key: str | None = None,
     import_: bool = False,
     gpu: bool = False,
+    mangled: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -81,7 +86,7 @@ def verify(
       invoke verify W.whl --import
       invoke verify W.whl --gpu --json
     """
-    with reported():
+    with reported(mangled):
         from ..events import silent
         from ..trial.verify import Asked
         from ..trial.verify import verify as verify_all
@@ -113,10 +118,13 @@ def verify(
     help={
         "wheels": "two or more wheels of the same project, version, Python and platform",
         "out": "folder for the wheel (default: dist)",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of a table",
     },
 )
-def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False) -> None:
+def stitch(
+    c: Context, wheels: list[str], out: str = "dist", mangled: bool = False, json: bool = False
+) -> None:
     """
     Put the GPU code of several wheels into one.
 
@@ -127,7 +135,7 @@ def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False)
       invoke stitch demo-1.0+sm80-cp311-cp311-win_amd64.whl demo-1.0+sm89-cp311-cp311-win_amd64.whl
       invoke stitch dist/*.whl --out fat
     """
-    with reported():
+    with reported(mangled):
         from ..edit.stitch import stitch_wheels
         from .results import show_edited, show_json
 
@@ -149,6 +157,7 @@ def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False)
         "keep-ptx": "keep all PTX, for future GPUs",
         "partial": "drop kernels that none of these GPUs can run",
         "out": "folder for the results (default: dist)",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of a table; of several files, a list of them",
     },
 )
@@ -159,6 +168,7 @@ def thin(
     keep_ptx: bool = False,
     partial: bool = False,
     out: str = "dist",
+    mangled: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -173,7 +183,7 @@ def thin(
       invoke thin dist/*.whl --arch 86,89 --keep-ptx --out thin
       invoke thin module.so --arch 80 --out thin
     """
-    with reported():
+    with reported(mangled):
         from ..arch import parse_gpu_list
         from ..edit import thin as thinning
         from ..fatbin.select import selection_for
@@ -218,10 +228,11 @@ def _check_names(paths: Sequence[Path]) -> None:
     help={
         "one": "a wheel",
         "other": "the wheel to compare it with",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of the report",
     },
 )
-def compare(c: Context, one: str, other: str, json: bool = False) -> None:
+def compare(c: Context, one: str, other: str, mangled: bool = False, json: bool = False) -> None:
     """
     Compare two wheels, from their lists of files down to a kernel's machine code.
 
@@ -233,7 +244,7 @@ def compare(c: Context, one: str, other: str, json: bool = False) -> None:
       invoke compare dist/demo.whl again/demo.whl
       invoke compare dist/demo.whl again/demo.whl --json
     """
-    with reported():
+    with reported(mangled):
         from ..compare.report import compare_wheels, refusal
         from .differences import show_comparison
         from .results import show_json
