@@ -116,6 +116,7 @@ def build(
     """
     with reported(mangled):
         from ..pipeline import build as build_module
+        from . import console
         from .progress import board
         from .results import show_edited, show_wheels
 
@@ -143,7 +144,9 @@ def build(
             wheels = build_module.build(request, emit, consent(yes))
             thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
         show_wheels(wheels)
-        show_edited(thin_wheels)
+        for thin_wheel in thin_wheels:
+            console.write(console.out(), "")
+            show_edited(thin_wheel.to_json())
 
 
 def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:

@@ -132,12 +132,13 @@ def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def write_pairs(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
-    """Each row as lines of a key and its value, and an empty line."""
+    """Each row as lines of a key and its value, and between rows an empty line."""
     width = max((len(key) for row in rows for key in row), default=0)
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number:
+            write(console, "")
         for key, value in row.items():
             write(console, f"{key:<{width}}  {value}")
-        write(console, "")
 
 
 def write_verbatim(document: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..errors import UsageError
-from .arguments import MANGLED, FilesTask, file_of, files_of, folder_of, for_each, reported
+from .arguments import MANGLED, FilesTask, file_of, files_of, folder_of, reported
 
 
 @task(
@@ -40,12 +39,12 @@ def inspect(
     """
     with reported(mangled):
         from ..verify.inspect import inspect_file, inspect_units
-        from .results import Reports, show_inspection
+        from .results import Add, report_each, show_inspection
 
-        paths = files_of(files)
-        with Reports(len(paths), None if json else show_inspection) as reports:
-            look = inspect_units if units else inspect_file
-            for_each(paths, lambda path: reports.add(look(path)))
+        def look(path: Path, add: Add) -> None:
+            add(inspect_units(path) if units else inspect_file(path))
+
+        report_each(files_of(files), look, show_inspection, as_json=json)
 
 
 @task(
@@ -92,23 +91,21 @@ def verify(
         from ..trial.verify import verify as verify_all
         from ..verify.report import refusal
         from .progress import board
-        from .results import Reports, show_verification
+        from .results import Add, report_each, show_verification
 
         asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
-        paths = files_of(wheels)
-        with Reports(len(paths), None if json else show_verification) as reports:
 
-            def check(path: Path) -> None:
-                if import_ or gpu:
-                    with board() as emit:
-                        report = verify_all(path, asked, emit)
-                else:
-                    report = verify_all(path, asked, silent)
-                reports.add(report.to_json())
-                if not report.ok:
-                    raise refusal(report)
+        def check(path: Path, add: Add) -> None:
+            if import_ or gpu:
+                with board() as emit:
+                    report = verify_all(path, asked, emit)
+            else:
+                report = verify_all(path, asked, silent)
+            add(report.to_json())
+            if not report.ok:
+                raise refusal(report)
 
-            for_each(paths, check)
+        report_each(files_of(wheels), check, show_verification, as_json=json)
 
 
 @task(
@@ -119,7 +116,7 @@ def verify(
         "wheels": "two or more wheels of the same project, version, Python and platform",
         "out": "folder for the wheel (default: dist)",
         "mangled": MANGLED,
-        "json": "print one JSON document instead of a table",
+        "json": "print one JSON document instead",
     },
 )
 def stitch(
@@ -140,10 +137,8 @@ def stitch(
         from .results import show_edited, show_json
 
         made = stitch_wheels(files_of(wheels), folder_of("--out", out))
-        if json:
-            show_json(made.to_json())
-        else:
-            show_edited([made])
+        show = show_json if json else show_edited
+        show(made.to_json())
 
 
 @task(
@@ -158,7 +153,7 @@ def stitch(
         "partial": "drop kernels that none of these GPUs can run",
         "out": "folder for the results (default: dist)",
         "mangled": MANGLED,
-        "json": "print one JSON document instead of a table; of several files, a list of them",
+        "json": "print one JSON document instead; of several files, a list of them",
     },
 )
 def thin(
@@ -187,7 +182,7 @@ def thin(
         from ..arch import parse_gpu_list
         from ..edit import thin as thinning
         from ..fatbin.select import selection_for
-        from .results import Reports, show_edited
+        from .results import Add, report_each, show_edited
 
         selection = selection_for(parse_gpu_list(arch or ""))
         selection = replace(selection, partial=partial)
@@ -196,18 +191,14 @@ def thin(
         paths, folder = files_of(files), folder_of("--out", out)
         _check_names(paths)
         keep = list(paths)
-        with Reports(len(paths), None) if json else nullcontext() as reports:
 
-            def make(path: Path) -> None:
-                others = [other for other in keep if other != path]
-                made = thinning.thin(path, selection, folder, keep=others)
-                keep.append(made.path)
-                if reports:
-                    reports.add(made.to_json())
-                else:
-                    show_edited([made])
+        def make(path: Path, add: Add) -> None:
+            others = [other for other in keep if other != path]
+            made = thinning.thin(path, selection, folder, keep=others)
+            keep.append(made.path)
+            add(made.to_json())
 
-            for_each(paths, make)
+        report_each(paths, make, show_edited, as_json=json)
 
 
 def _check_names(paths: Sequence[Path]) -> None:
