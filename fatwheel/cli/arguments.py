@@ -12,7 +12,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from invoke.tasks import Task
 from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageError
 from ..storage.files import OF_THE_DISK
 from ..text import parse_size
+from .names import names_shown
 
 if TYPE_CHECKING:
     from ..pipeline.consent import Agree, Stranger
@@ -94,7 +95,7 @@ class FilesTask(Task[Any]):
         """As invoke's own, but that positional ones take several values."""
         arguments = super().get_arguments(ignore_unknown_help)
         valued = {
-            flag for argument in arguments if argument.takes_value for flag in _flags(argument)
+            flag for argument in arguments if argument.takes_value for flag in flags(argument)
         }
         count = sum(1 for _ in words_of(sys.argv[1:], {self.name, *self.aliases}, valued))
         return [
@@ -142,7 +143,7 @@ class _Files(Argument):
         self._given = [*self._given, value]
 
 
-def _flags(argument: Argument) -> tuple[str, ...]:
+def flags(argument: Argument) -> tuple[str, ...]:
     return tuple(("-" if len(name) == 1 else "--") + name for name in argument.names)
 
 
@@ -151,9 +152,24 @@ def _flags(argument: Argument) -> tuple[str, ...]:
 # How a command ends: what went wrong becomes a message and an exit code.
 
 
+# The help of --mangled, which every command that shows names of kernels has.
+MANGLED = (
+    "show kernels' names in full, as compilers write them: _Z5scalePfi, not scale(float*, int)"
+)
+
+
 @contextmanager
-def reported() -> Iterator[None]:
-    """Turn what can go wrong into a message and an exit code; see fatwheel.errors."""
+def reported(mangled: bool = False) -> Iterator[None]:
+    """Turn what can go wrong into a message and an exit code; see fatwheel.errors.
+
+    mangled: show the names of kernels as compilers write them.
+    """
+    with names_shown(mangled), _ending():
+        yield
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
     try:
         yield
     except FatwheelError as error:
@@ -183,28 +199,6 @@ def reported() -> Iterator[None]:
         )
         show_error(trouble)
         raise SystemExit(trouble.exit_code) from None
-
-
-def for_each(paths: Sequence[Path], do: Callable[[Path], None]) -> None:
-    """Do something with each file, also after one that failed.
-
-    A single file's failure is raised. Of several, each failure is shown when it happens, and the
-    command ends with the exit code of the first.
-    """
-    if len(paths) == 1:
-        do(paths[0])
-        return
-    from .console import show_error
-
-    codes = []
-    for path in paths:
-        try:
-            do(path)
-        except FatwheelError as error:
-            show_error(error)
-            codes.append(error.exit_code)
-    if codes:
-        raise SystemExit(codes[0])
 
 
 def _place(error: OSError) -> str | None:

@@ -13,7 +13,7 @@ from invoke.tasks import task
 
 from ..errors import UsageError
 from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
-from .arguments import consent, count_of, file_of, folder_of, reported, size_of
+from .arguments import MANGLED, consent, count_of, file_of, folder_of, reported, size_of
 
 if TYPE_CHECKING:
     from ..pipeline.build import BuildRequest
@@ -29,6 +29,7 @@ _HELP = {
         "memory for all compiler calls together, such as 48GiB or 800MiB (default: what is "
         "free, less a margin)"
     ),
+    "mangled": MANGLED,
 }
 
 
@@ -91,6 +92,7 @@ def build(
     find: str | None = None,
     sign: str | None = None,
     plan: bool = False,
+    mangled: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -112,8 +114,9 @@ def build(
     GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
     100 B200; 103 B300; 120 RTX 50, RTX PRO.
     """
-    with reported():
+    with reported(mangled):
         from ..pipeline import build as build_module
+        from . import console
         from .progress import board
         from .results import show_edited, show_wheels
 
@@ -141,7 +144,9 @@ def build(
             wheels = build_module.build(request, emit, consent(yes))
             thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
         show_wheels(wheels)
-        show_edited(thin_wheels)
+        for thin_wheel in thin_wheels:
+            console.write(console.out(), "")
+            show_edited(thin_wheel.to_json())
 
 
 def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:
@@ -178,6 +183,7 @@ def prove(
     python: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,
+    mangled: bool = False,
 ) -> None:
     """
     Find out whether architectures may share nvcc's front end for a kernel.
@@ -188,7 +194,7 @@ def prove(
       invoke prove --kernel causal-conv1d --arch 80,86,89
       invoke prove --kernel flash-attn --arch 80,86,89 --units '*fwd_hdim64*,*bwd_hdim64*'
     """
-    with reported():
+    with reported(mangled):
         from ..pipeline import prove as proving
         from .progress import board
         from .results import show_proof
@@ -230,6 +236,7 @@ def prove(
             "what is free, less a margin)"
         ),
         "out": "folder in which the rebuilt wheel is kept if it differs (default: rebuilt)",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of the report",
     },
 )
@@ -244,6 +251,7 @@ def rebuild(
     jobs: str | None = None,
     memory: str | None = None,
     out: str = "rebuilt",
+    mangled: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -258,7 +266,7 @@ def rebuild(
       invoke rebuild W.whl --from-store never
       invoke rebuild W.whl --engine docker --json
     """
-    with reported():
+    with reported(mangled):
         from ..pipeline.build import Effort
         from ..pipeline.rebuild import RebuildRequest, refusal
         from ..pipeline.rebuild import rebuild as build_again

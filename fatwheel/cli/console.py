@@ -22,6 +22,7 @@ from .. import text
 from ..errors import FatwheelError
 from ..events import Planned
 from . import tables
+from .names import fitted, readable
 
 Part = str | tuple[str, str]  # words, or words and their style
 
@@ -98,6 +99,11 @@ def write(console: Console, *parts: Part) -> None:
     console.print(line, soft_wrap=True)
 
 
+def write_name(console: Console, line: str) -> None:
+    """A line with a kernel's name; on a terminal the name is shortened to fit."""
+    write_cut(console, fitted(line, console.width) if console.is_terminal else readable(line, None))
+
+
 def write_cut(console: Console, line: str) -> None:
     """A line of which a terminal shows as much as its width has room for."""
     if console.is_terminal:
@@ -126,12 +132,13 @@ def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def write_pairs(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
-    """Each row as lines of a key and its value, and an empty line."""
+    """Each row as lines of a key and its value, and between rows an empty line."""
     width = max((len(key) for row in rows for key in row), default=0)
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number:
+            write(console, "")
         for key, value in row.items():
             write(console, f"{key:<{width}}  {value}")
-        write(console, "")
 
 
 def write_verbatim(document: str) -> None:
@@ -147,7 +154,7 @@ def write_verbatim(document: str) -> None:
 
 def show_note(sentence: str) -> None:
     """One sentence on what is going on."""
-    write(err(), sentence)
+    write(err(), readable(sentence))
 
 
 def show_printed(words: str) -> None:
@@ -156,11 +163,11 @@ def show_printed(words: str) -> None:
 
 
 def show_error(error: FatwheelError) -> None:
-    """What is wrong, where, what would be valid; details as they are."""
-    parts: list[Part] = [("error: ", "bold red"), (error.what, "bold")]
+    """What is wrong, where, what would be valid; details as they are but for kernels' names."""
+    parts: list[Part] = [("error: ", "bold red"), (readable(error.what), "bold")]
     if error.where:
-        parts.append(f"\n  where: {error.where}")
-    parts += [f"\n    {line}" for detail in error.details for line in detail.splitlines()]
+        parts.append(f"\n  where: {readable(error.where)}")
+    parts += [f"\n    {readable(line)}" for detail in error.details for line in detail.splitlines()]
     if error.hint:
         parts += [("\n  hint:  ", "cyan"), error.hint]
     write(err(), *parts)

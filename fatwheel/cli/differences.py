@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
 
 from .. import text
-from .console import out, write, write_cut
+from .console import out, write, write_cut, write_name
+from .names import readable
 
 ROWS_SHOWN = 36  # of all files
 ROWS_OF_FILE = 16
@@ -24,11 +27,15 @@ Found = Mapping[str, Any]  # a difference, as the report has it
 
 
 class Row(NamedTuple):
-    """A line, indented to its depth; a terminal shows as much of a name as it has room for."""
+    """A line, indented to its depth.
+
+    Of one that ends with a name, and of what is quoted from a file, a terminal shows as much as it
+    has room for. Names in what is quoted stay as they are.
+    """
 
     depth: int
     words: str
-    name: bool = False
+    kind: Literal["words", "name", "quoted"] = "words"
 
 
 def show_comparison(report: Mapping[str, Any]) -> None:
@@ -61,10 +68,20 @@ def _show_blocks(blocks: Sequence[tuple[str, list[Row]]]) -> None:
         left -= len(shown)
         write(console, "\n", (heading, "bold"))
         for row in shown:
-            show = write_cut if row.name else write
-            show(console, f"{'  ' * row.depth}{row.words}")
+            _show_row(console, row)
         if len(rows) > len(shown):
             write(console, f"  and {text.count(len(rows) - len(shown), 'more line')}: see --json")
+
+
+def _show_row(console: Console, row: Row) -> None:
+    line = f"{'  ' * row.depth}{row.words}"
+    match row.kind:
+        case "name":
+            write_name(console, line)
+        case "quoted":
+            write_cut(console, line)
+        case _:
+            write(console, readable(line))
 
 
 def _blocks(differences: Sequence[Found]) -> Iterator[tuple[str, list[Row]]]:
@@ -125,12 +142,12 @@ def _leaf(found: Found, path: Sequence[str], fresh: bool) -> Iterator[Row]:
         yield Row(depth, f"{path[-1]}: {found['what']}")
     else:
         if path and fresh:
-            yield Row(depth, path[-1], name=True)
+            yield Row(depth, path[-1], "name")
         depth += 1
         yield Row(depth, found["what"])
     for sign, line in (("-", found["one"]), ("+", found["other"])):
         if line is not None:
-            yield Row(depth + 1, f"{sign} {line}", name=True)
+            yield Row(depth + 1, f"{sign} {line}", "quoted")
 
 
 def _rest(report: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from invoke.collection import Collection
 from invoke.program import Program
 
 from .. import __version__
+from .arguments import flags, words_of
 from .build import build, prove, rebuild
 from .machine import cache, doctor, setup
 from .toolchains import image, lock, render
@@ -33,13 +34,20 @@ def run(line: Sequence[str]) -> None:
         namespace=commands(),
         version=__version__,
     )
-    program.run(help_first(line))
+    valued = frozenset(
+        flag
+        for argument in program.core_args()
+        if argument.takes_value and not argument.optional
+        for flag in flags(argument)
+    )
+    program.run(help_first(line, valued))
 
 
-def help_first(line: Sequence[str]) -> list[str]:
+def help_first(line: Sequence[str], options: frozenset[str] = frozenset()) -> list[str]:
     """A command line with a `--help` that follows a command put before it: after a command that
-    takes files, invoke would take it for a file."""
+    takes files, invoke would take it for a file. options: those that take a value, which is no
+    command."""
     program, *words = line
     asks = [word for word in words if word in ("--help", "-h")]
-    names = [word for word in words if not word.startswith("-")]
-    return [program, "--help", names[0]] if asks and names else list(line)
+    command = next(words_of(line, {program}, options), None)
+    return [program, "--help", command] if asks and command else list(line)

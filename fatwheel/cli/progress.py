@@ -31,6 +31,7 @@ from ..events import (
 )
 from ..model import Job
 from .console import err, show_plan, write
+from .names import readable
 
 PROGRESS_STEP = 64 * 2**20  # bytes: smaller steps of a download get no line of their own
 REFRESH = 4  # pictures of the board a second
@@ -147,9 +148,9 @@ def _report(console: Console, event: Event) -> None:
             write(console, ("done  ", "green"), ", ".join(word for word in words if word))
         case JobFailed(job, _, reason, retry):
             tail = "; it will run again, alone" if retry else ""
-            write(console, ("failed  ", "bold red"), f"{job.label}: {reason}{tail}")
+            write(console, ("failed  ", "bold red"), f"{job.label}: {readable(reason)}{tail}")
         case Note(sentence):
-            write(console, sentence)
+            write(console, readable(sentence))
         case WheelMade(path):
             write(console, ("made  ", "green"), path)
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from .. import text
+from ..errors import FatwheelError
 from . import tables
-from .console import Part, out, show_note, write, write_cut, write_pairs, write_rows, write_verbatim
+from .console import (
+    Part,
+    out,
+    show_error,
+    show_note,
+    write,
+    write_name,
+    write_pairs,
+    write_rows,
+    write_verbatim,
+)
 from .differences import show_comparison
+from .names import readable
 from .tables import Row
 
 if TYPE_CHECKING:
     from ..containers.imagebuild import Image
     from ..containers.render import Rendered
-    from ..edit.survey import Edited
     from ..events import WheelMade
     from ..pipeline.housekeeping import CacheReport
     from ..pipeline.prove import Proof
@@ -25,6 +37,9 @@ if TYPE_CHECKING:
     from ..toolchain.lock import LockReport
     from ..toolchain.published import Values
 
+
+Show = Callable[[Mapping[str, Any]], None]
+Add = Callable[[Mapping[str, Any]], None]
 
 NAMES_SHOWN = 10  # of the kernels that differ
 
@@ -34,36 +49,39 @@ def show_json(data: Any) -> None:
     write_verbatim(json.dumps(data, indent=2) + "\n")
 
 
-class Reports:
-    """The reports of several files: shown as they come, or, as JSON, in one document at the end.
+def report_each(
+    paths: Sequence[Path], do: Callable[[Path, Add], None], show: Show, *, as_json: bool
+) -> None:
+    """Do something with each file that adds a report: shown as it comes, or, as JSON, in one
+    document at the end. The document of one file is its report, that of several a list of theirs.
 
-    expected: how many files there are. The document of one file is its report, that of several is
-    a list of theirs. show: None for JSON.
+    A single file's failure is raised. Of several, each failure is shown when it happens, the rest
+    is done, and the command ends with the exit code of the first.
     """
+    reports: list[Mapping[str, Any]] = []
 
-    def __init__(self, expected: int, show: Callable[[Mapping[str, Any]], None] | None) -> None:
-        self._expected, self._show = expected, show
-        self._shown = 0
-        self._reports: list[Mapping[str, Any]] = []
+    def add(report: Mapping[str, Any]) -> None:
+        if not as_json:
+            if reports:
+                write(out(), "")
+            show(report)
+        reports.append(report)
 
-    def add(self, report: Mapping[str, Any]) -> None:
-        if self._show is None:
-            self._reports.append(report)
-            return
-        if self._shown:
-            write(out(), "")
-        self._show(report)
-        self._shown += 1
-
-    def __enter__(self) -> Reports:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """What was found before a failure is shown, too."""
-        if self._show is None and self._expected > 1:
-            show_json(self._reports)
-        elif self._reports:
-            show_json(self._reports[0])
+    codes = []
+    try:
+        for path in paths:
+            try:
+                do(path, add)
+            except FatwheelError as error:
+                if len(paths) == 1:
+                    raise
+                show_error(error)
+                codes.append(error.exit_code)
+    finally:  # what was found before a failure is shown, too
+        if as_json and (reports or len(paths) > 1):
+            show_json(reports if len(paths) > 1 else reports[0])
+    if codes:
+        raise SystemExit(codes[0])
 
 
 def show_wheels(wheels: Sequence[WheelMade]) -> None:
@@ -71,12 +89,11 @@ def show_wheels(wheels: Sequence[WheelMade]) -> None:
     write_pairs(out(), tables.wheel_rows(wheels))
 
 
-def show_edited(files: Sequence[Edited]) -> None:
-    """Files with more device code, or less; to stderr what was lost on the way."""
-    for file in files:
-        for note in file.notes:
-            show_note(f"{file.path.name}: {note}")
-    write_pairs(out(), tables.edited_rows(files))
+def show_edited(report: Mapping[str, Any]) -> None:
+    """A file with more device code, or less; to stderr what was lost on the way."""
+    for note in report["notes"]:
+        show_note(f"{Path(report['file']).name}: {note}")
+    write_pairs(out(), [tables.edited_row(report)])
 
 
 def show_proof(proof: Proof) -> None:
@@ -91,7 +108,7 @@ def show_proof(proof: Proof) -> None:
             console, ("different code with a shared front", "yellow"), (f" for {archs}: {compared}")
         )
     for name in proof.different[:NAMES_SHOWN]:
-        write(console, f"  {name}")
+        write_name(console, f"  {name}")
     if len(proof.different) > NAMES_SHOWN:
         write(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
     write(console, f"written to {proof.path}")
@@ -183,16 +200,16 @@ def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
     for unit in binary.get("units", []):
         write(console, f"\n  {tables.unit_heading(unit)}")
         for kernel in unit["kernels"]:
-            write_cut(console, f"    {kernel}")
+            write_name(console, f"    {kernel}")
 
 
 def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
     severity = finding["severity"]
     where = f"{finding['where']}: " if finding["where"] else ""
     mark = "" if severity == "note" else f"{severity}: "
-    write(console, " " * _MARK, (mark, _STYLES[severity]), f"{where}{finding['what']}")
+    write(console, " " * _MARK, (mark, _STYLES[severity]), readable(f"{where}{finding['what']}"))
     for line in finding["details"][:DETAILS_SHOWN]:
-        write(console, " " * _MARK, f"  {line}")
+        write(console, " " * _MARK, f"  {readable(line)}")
     _show_rest(console, "  ", finding["details"][DETAILS_SHOWN:])
 
 

@@ -19,7 +19,6 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from ..edit.survey import Edited
     from ..events import Planned, WheelMade
     from ..storage.store import Usage
 
@@ -78,16 +77,14 @@ def wheel_rows(wheels: Sequence[WheelMade]) -> list[Row]:
     ]
 
 
-def edited_rows(files: Sequence[Edited]) -> list[Row]:
-    return [
-        {
-            "file": str(file.path),
-            "size": text.size(file.size),
-            "sha256": file.sha256,
-            "archs": ", ".join(file.archs),
-        }
-        for file in files
-    ]
+def edited_row(report: Mapping[str, Any]) -> Row:
+    """A file as `thin` and `stitch` report it."""
+    return {
+        "file": report["file"],
+        "size": text.size(report["size"]),
+        "sha256": report["sha256"],
+        "archs": ", ".join(report["archs"]),
+    }
 
 
 def cache_rows(usage: Sequence[Usage]) -> list[Row]:

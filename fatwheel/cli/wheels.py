@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..errors import UsageError
-from .arguments import FilesTask, file_of, files_of, folder_of, for_each, reported
+from .arguments import MANGLED, FilesTask, file_of, files_of, folder_of, reported
 
 
 @task(
@@ -22,10 +21,13 @@ from .arguments import FilesTask, file_of, files_of, folder_of, for_each, report
     help={
         "files": "wheels, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin files",
         "units": "also list each unit (container) with its kernels and images",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of tables; of several files, a list of them",
     },
 )
-def inspect(c: Context, files: list[str], units: bool = False, json: bool = False) -> None:
+def inspect(
+    c: Context, files: list[str], units: bool = False, mangled: bool = False, json: bool = False
+) -> None:
     """
     Show what GPU code files hold, and which GPUs they run on.
 
@@ -35,14 +37,14 @@ def inspect(c: Context, files: list[str], units: bool = False, json: bool = Fals
       invoke inspect dist/*.whl
       invoke inspect module.pyd --units --json
     """
-    with reported():
+    with reported(mangled):
         from ..verify.inspect import inspect_file, inspect_units
-        from .results import Reports, show_inspection
+        from .results import Add, report_each, show_inspection
 
-        paths = files_of(files)
-        with Reports(len(paths), None if json else show_inspection) as reports:
-            look = inspect_units if units else inspect_file
-            for_each(paths, lambda path: reports.add(look(path)))
+        def look(path: Path, add: Add) -> None:
+            add(inspect_units(path) if units else inspect_file(path))
+
+        report_each(files_of(files), look, show_inspection, as_json=json)
 
 
 @task(
@@ -56,6 +58,7 @@ def inspect(c: Context, files: list[str], units: bool = False, json: bool = Fals
         "and import it: its code runs as you",
         "gpu": "also run each on this machine's GPU: whether it loads, from which code, how fast, "
         "and whether its recipe's verify.py finds its results right; its code runs as you",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of the report; of several wheels, a list of them",
     },
 )
@@ -65,6 +68,7 @@ def verify(
     key: str | None = None,
     import_: bool = False,
     gpu: bool = False,
+    mangled: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -81,29 +85,27 @@ def verify(
       invoke verify W.whl --import
       invoke verify W.whl --gpu --json
     """
-    with reported():
+    with reported(mangled):
         from ..events import silent
         from ..trial.verify import Asked
         from ..trial.verify import verify as verify_all
         from ..verify.report import refusal
         from .progress import board
-        from .results import Reports, show_verification
+        from .results import Add, report_each, show_verification
 
         asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
-        paths = files_of(wheels)
-        with Reports(len(paths), None if json else show_verification) as reports:
 
-            def check(path: Path) -> None:
-                if import_ or gpu:
-                    with board() as emit:
-                        report = verify_all(path, asked, emit)
-                else:
-                    report = verify_all(path, asked, silent)
-                reports.add(report.to_json())
-                if not report.ok:
-                    raise refusal(report)
+        def check(path: Path, add: Add) -> None:
+            if import_ or gpu:
+                with board() as emit:
+                    report = verify_all(path, asked, emit)
+            else:
+                report = verify_all(path, asked, silent)
+            add(report.to_json())
+            if not report.ok:
+                raise refusal(report)
 
-            for_each(paths, check)
+        report_each(files_of(wheels), check, show_verification, as_json=json)
 
 
 @task(
@@ -113,10 +115,13 @@ def verify(
     help={
         "wheels": "two or more wheels of the same project, version, Python and platform",
         "out": "folder for the wheel (default: dist)",
-        "json": "print one JSON document instead of a table",
+        "mangled": MANGLED,
+        "json": "print one JSON document instead",
     },
 )
-def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False) -> None:
+def stitch(
+    c: Context, wheels: list[str], out: str = "dist", mangled: bool = False, json: bool = False
+) -> None:
     """
     Put the GPU code of several wheels into one.
 
@@ -127,15 +132,13 @@ def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False)
       invoke stitch demo-1.0+sm80-cp311-cp311-win_amd64.whl demo-1.0+sm89-cp311-cp311-win_amd64.whl
       invoke stitch dist/*.whl --out fat
     """
-    with reported():
+    with reported(mangled):
         from ..edit.stitch import stitch_wheels
         from .results import show_edited, show_json
 
         made = stitch_wheels(files_of(wheels), folder_of("--out", out))
-        if json:
-            show_json(made.to_json())
-        else:
-            show_edited([made])
+        show = show_json if json else show_edited
+        show(made.to_json())
 
 
 @task(
@@ -149,7 +152,8 @@ def stitch(c: Context, wheels: list[str], out: str = "dist", json: bool = False)
         "keep-ptx": "keep all PTX, for future GPUs",
         "partial": "drop kernels that none of these GPUs can run",
         "out": "folder for the results (default: dist)",
-        "json": "print one JSON document instead of a table; of several files, a list of them",
+        "mangled": MANGLED,
+        "json": "print one JSON document instead; of several files, a list of them",
     },
 )
 def thin(
@@ -159,6 +163,7 @@ def thin(
     keep_ptx: bool = False,
     partial: bool = False,
     out: str = "dist",
+    mangled: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -173,11 +178,11 @@ def thin(
       invoke thin dist/*.whl --arch 86,89 --keep-ptx --out thin
       invoke thin module.so --arch 80 --out thin
     """
-    with reported():
+    with reported(mangled):
         from ..arch import parse_gpu_list
         from ..edit import thin as thinning
         from ..fatbin.select import selection_for
-        from .results import Reports, show_edited
+        from .results import Add, report_each, show_edited
 
         selection = selection_for(parse_gpu_list(arch or ""))
         selection = replace(selection, partial=partial)
@@ -186,18 +191,14 @@ def thin(
         paths, folder = files_of(files), folder_of("--out", out)
         _check_names(paths)
         keep = list(paths)
-        with Reports(len(paths), None) if json else nullcontext() as reports:
 
-            def make(path: Path) -> None:
-                others = [other for other in keep if other != path]
-                made = thinning.thin(path, selection, folder, keep=others)
-                keep.append(made.path)
-                if reports:
-                    reports.add(made.to_json())
-                else:
-                    show_edited([made])
+        def make(path: Path, add: Add) -> None:
+            others = [other for other in keep if other != path]
+            made = thinning.thin(path, selection, folder, keep=others)
+            keep.append(made.path)
+            add(made.to_json())
 
-            for_each(paths, make)
+        report_each(paths, make, show_edited, as_json=json)
 
 
 def _check_names(paths: Sequence[Path]) -> None:
@@ -218,10 +219,11 @@ def _check_names(paths: Sequence[Path]) -> None:
     help={
         "one": "a wheel",
         "other": "the wheel to compare it with",
+        "mangled": MANGLED,
         "json": "print one JSON document instead of the report",
     },
 )
-def compare(c: Context, one: str, other: str, json: bool = False) -> None:
+def compare(c: Context, one: str, other: str, mangled: bool = False, json: bool = False) -> None:
     """
     Compare two wheels, from their lists of files down to a kernel's machine code.
 
@@ -233,7 +235,7 @@ def compare(c: Context, one: str, other: str, json: bool = False) -> None:
       invoke compare dist/demo.whl again/demo.whl
       invoke compare dist/demo.whl again/demo.whl --json
     """
-    with reported():
+    with reported(mangled):
         from ..compare.report import compare_wheels, refusal
         from .differences import show_comparison
         from .results import show_json

@@ -11,10 +11,9 @@ from ..containers.layouts import isolation
 from ..errors import EngineError
 from ..shipped import DEFAULT_TOOLCHAINS
 from ..text import parse_size
-from . import needs
-from .check_toolchain import setup_command
-from .checks import restart_command
+from .checks import setup_command
 from .facts import (
+    GB,
     WINDOWS,
     CacheFacts,
     Check,
@@ -28,7 +27,11 @@ from .facts import (
     Silence,
     Trouble,
     WindowsHost,
+    base_size,
+    container_size,
+    image_size,
 )
+from .network import restart_command
 
 ENGINE = Check("engine", "container engine")
 KIND = Check("engine-os", "kind of containers")
@@ -40,7 +43,7 @@ MOUNTS = Check("mounts", "folders in containers")
 IMAGES = Check("images", "images")
 
 _AFTER_ENGINE = (KIND, ISOLATION, CONTAINER_DISK, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
-_DEFAULT_SIZE = 20 * needs.GB
+_DEFAULT_SIZE = 20 * GB
 _ROOMY_SINCE = 23  # the first engine whose Windows containers get 127 GB by themselves
 _WANTED = "size=127GB"
 _HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
@@ -184,7 +187,7 @@ def check_container_disk(facts: Facts, engine: EngineView) -> Finding:
     if engine.facts.os != "windows":
         return CONTAINER_DISK.skipped("only Windows containers have a disk of a fixed size")
     file = facts.daemon_file
-    needed = needs.container_size(facts.toolchain, facts.python)
+    needed = container_size(facts.toolchain, facts.python)
     why = f"compilers, torch and a build take up to {text.size(needed)} of it"
     fix = _size_fix(facts, engine, file)
     if file is None or file.mistake:
@@ -257,9 +260,9 @@ def _image_need(facts: Facts) -> int:
     """Bytes for what is missing: the base is there as soon as one of the images is."""
     if facts.images_made:
         return 0
-    needed = needs.image_size(facts.toolchain, facts.python)
+    needed = image_size(facts.toolchain, facts.python)
     some = isinstance(facts.images, ImageFacts) and facts.images.present
-    return needed - needs.base_size(facts.toolchain) if some else needed
+    return needed - base_size(facts.toolchain) if some else needed
 
 
 def check_limits(facts: Facts, engine: EngineView) -> Finding:

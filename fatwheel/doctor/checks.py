@@ -1,4 +1,4 @@
-"""Checks of the machine itself: system, clock, memory, the cache's folder and disk, long paths.
+"""Checks of the machine itself, and of the toolchain on it.
 
 Each is a function of the facts, and touches nothing.
 """
@@ -8,22 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
-from ..containers.render import FILES as IMAGE_FILES
 from ..pipeline.workplaces import DOCKER
 from ..storage.cache import VARIABLE
-from . import needs
 from .facts import (
+    GB,
+    UNPACKED,
     WINDOWS,
     Check,
     EngineView,
     Facts,
     Finding,
     Fix,
+    Gpu,
+    GpuFacts,
     IndexFacts,
     Silence,
     Stock,
     Trouble,
     WindowsHost,
+    every_file,
+    files_for,
+    unlocked_bases,
 )
 
 MACHINE = Check("machine", "this machine")
@@ -38,7 +43,7 @@ _SKEW = 300.0  # seconds that clocks may differ: certificates and logs bear that
 _OLDEST = 1_735_689_600.0  # 2025-01-01: fatwheel is younger than that
 _SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "vboxsf", "drvfs")
 _SHORT = 40  # characters of a cache folder, so that what lies in it stays below 260
-_STORE = 10 * needs.GB  # for what is compiled
+_STORE = 10 * GB  # for what is compiled
 
 
 def check_machine(facts: Facts) -> Finding:
@@ -210,7 +215,7 @@ def check_cache_disk(facts: Facts) -> Finding:
 
 def _cache_need(facts: Facts, stock: Stock) -> int:
     """Downloads, and, where it is not images that they go into, what they unpack to."""
-    return int(stock.missing * (1 if facts.engine == DOCKER else 1 + needs.UNPACKED))
+    return int(stock.missing * (1 if facts.engine == DOCKER else 1 + UNPACKED))
 
 
 def check_long_paths(facts: Facts) -> Finding:
@@ -243,122 +248,186 @@ def machine_findings(facts: Facts) -> Iterable[Finding]:
     yield check_long_paths(facts)
 
 
-# -- network ---------------------------------------------------------------------------------------
+# -- the toolchain, and the GPU beside it ----------------------------------------------------------
 
-# Checks of the network: proxies, the package index, other places that files come from.
-
-
-PROXY = Check("proxy", "proxy")
-INDEX = Check("index", "package index")
-PLACES = Check("places", "other download servers")
-
-_SLOW = 5.0  # seconds for a listing
+# Pins, files, the host compiler and Pythons.
 
 
-def check_proxy(facts: Facts) -> Finding:
-    """Whether the parts that fetch agree on the way out. A proxy is no fault; half of one is."""
-    proxies = facts.proxies
-    if isinstance(proxies, Silence):
-        return PROXY.warning(
-            proxies.reason, "pip's proxy is unknown", Fix("try it", "python -m pip config list")
-        )
-    variables = dict(proxies.variables)
-    ways = [f"{name}={value}" for name, value in variables.items()]
-    ways += [f"pip's proxy {proxies.pip}"] if proxies.pip else []
-    ways += [f"docker's {proxy}" for proxy in proxies.docker]
-    engine = facts.container_engine
-    of_engine = engine.proxies if isinstance(engine, EngineView) else ()
-    ways += [f"the engine's {proxy}" for proxy in of_engine]
-    names = {name.upper() for name in variables}
-    if not ways:
-        return PROXY.ok("none is set")
-    found = ", ".join(ways)
-    if "HTTP_PROXY" in names and not names & {"HTTPS_PROXY", "ALL_PROXY"}:
-        return PROXY.warning(
-            found,
-            "indexes are reached by https, for which no proxy is set",
-            Fix("set it too", _same_for_https(facts)),
-        )
-    behind = bool(proxies.pip or names & {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
-    if behind and isinstance(engine, EngineView) and not of_engine:
-        return PROXY.warning(
-            found, "the engine fetches base images without a proxy", *_engine_proxy(facts, engine)
-        )
-    return PROXY.ok(found)
+PINS = Check("pins", "the toolchain's pins")
+FILES = Check("files", "the toolchain's files")
+COMPILER = Check("compiler", "host compiler")
+PYTHONS = Check("pythons", "Pythons")
+GPU = Check("gpu", "NVIDIA GPU and driver")
+
+_NAMES = 3  # of files in a sentence
+_IN_IMAGES = "in the images, not on this machine"
 
 
-def _same_for_https(facts: Facts) -> str:
-    """By the variable's name: its value may hold a password."""
-    if facts.host.system == WINDOWS:
-        return "setx HTTPS_PROXY %HTTP_PROXY%"
-    return 'export HTTPS_PROXY="${HTTP_PROXY:-$http_proxy}"'
+def check_pins(facts: Facts) -> Finding:
+    toolchain = facts.toolchain
+    files = every_file(toolchain)
+    open_files = [file.filename for file in files if not file.locked]
+    in_images = facts.engine == DOCKER and facts.python not in facts.own_bases
+    bases = unlocked_bases(toolchain, facts.python) if in_images else ()
+    if not open_files and not bases:
+        return PINS.ok(f"all {len(files)} files have size and sha256")
+    names = [*(base.reference for base in bases), *open_files]
+    shown = ", ".join(names[:_NAMES])
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    lock = Fix("fill them in, from the indexes", f"invoke lock --toolchain {toolchain.name}")
+    why = "files that are not pinned are never used"
+    needed = {file.filename for file in files_for(toolchain, facts.python)}
+    found = f"{len(names)} without size, sha256 or digest: {shown}{more}"
+    if bases or needed & {*open_files}:
+        return PINS.wrong(found, why, lock)
+    return PINS.warning(f"{found}; none of them for Python {facts.python}", why, lock)
 
 
-def _engine_proxy(facts: Facts, engine: EngineView) -> tuple[Fix, ...]:
-    if engine.desktop:
-        return (Fix("Docker Desktop: Settings, Resources, Proxies: enter it, Apply & restart"),)
-    path = facts.daemon_file.path if facts.daemon_file else "the engine's daemon.json"
-    say = f'add "proxies": {{"https-proxy": "http://HOST:PORT"}} to {path}, then start it again'
-    return (Fix(say, restart_command(facts), administrator=True),)
-
-
-def restart_command(facts: Facts) -> str:
-    """How the engine is started again, on this machine's system."""
-    if facts.host.system == WINDOWS:
-        return "sc.exe stop docker & timeout /t 5 & sc.exe start docker"
-    return "sudo systemctl restart docker"
-
-
-def check_index(facts: Facts) -> Finding:
-    index = facts.index
-    look = Fix("check pip's configuration", "python -m pip config list")
-    offline = "the toolchain's files come from there"
-    if isinstance(index, Silence):
-        return INDEX.wrong(index.reason, offline, look)
-    if isinstance(index, Trouble):
-        hint = [Fix(index.hint)] if index.hint else []
-        return INDEX.wrong(f"{index.what}", offline, *hint, look)
-    if not index.asked:
-        return INDEX.skipped("no file of this toolchain comes from it")
-    good = [place for place, trouble in index.sources if not trouble]
-    bad = [f"{place}: {trouble}" for place, trouble in index.sources if trouble]
-    if not good:
-        return INDEX.wrong(
-            f"no {index.asked}; {'; '.join(bad)}",
-            offline,
-            look,
-            Fix("use an index that has it", "python -m pip config set global.index-url https://…"),
-        )
-    found = f"{', '.join(good)} answered in {text.duration(index.seconds)}"
-    if bad:
-        found += f"; {text.count(len(bad), 'other place')} not"
-    if index.seconds > _SLOW:
-        return INDEX.warning(found, "slow: fetching will take long", look)
-    return INDEX.ok(found)
-
-
-def check_places(facts: Facts) -> Finding:
-    """Hosts other than the index; those whose files are all here do not matter."""
-    if not facts.places or facts.images_made:
-        return PLACES.skipped("all missing files come from the index")
-    bad = [place for place in facts.places if place.trouble]
-    good = [place for place in facts.places if not place.trouble]
-    answered = f"{', '.join(place.host for place in good)} answered" if good else ""
-    if not bad:
-        return PLACES.ok(answered)
-    folder = IMAGE_FILES if facts.engine == DOCKER else "downloads"
-    failed = "; ".join(f"{place.host}: {place.trouble}" for place in bad)
-    missing = sum(place.missing for place in bad)
-    size = f"{text.size(missing)} of the toolchain" if missing else "some files of the toolchain"
-    return PLACES.wrong(
-        f"{failed}{f'; {answered}' if answered else ''}",
-        f"{size} must come from there, once",
-        Fix("let the firewall or the proxy allow it (pip's proxy and certificates are used)"),
-        Fix(f"or copy {folder} from another machine's cache into this one's", "invoke cache"),
+def check_files(facts: Facts) -> Finding:
+    stock = facts.stock
+    if isinstance(stock, Silence):
+        return FILES.wrong(stock.reason, "builds cannot use a disk that does not respond")
+    if facts.images_made:
+        return FILES.ok("in the images")
+    total = text.size(stock.present + stock.missing)
+    whose = f"for Python {facts.python}"
+    if not stock.missing:
+        return FILES.ok(f"{total} {whose} are here")
+    files = files_for(facts.toolchain, facts.python)
+    least = "" if all(file.size for file in files) else "at least "
+    return FILES.warning(
+        f"{least}{text.size(stock.missing)} of {total} {whose} are not here yet",
+        "the first build waits for them",
+        Fix("fetch them now", setup_command(facts)),
     )
 
 
-def network_findings(facts: Facts) -> Iterable[Finding]:
-    yield check_proxy(facts)
-    yield check_index(facts)
-    yield check_places(facts)
+def setup_command(facts: Facts) -> str:
+    return f"invoke setup --toolchain {facts.toolchain.name} --engine {facts.engine}"
+
+
+def check_compiler(facts: Facts) -> Finding:
+    compiler = facts.compiler
+    if compiler is None:
+        return COMPILER.skipped(_IN_IMAGES)
+    if isinstance(compiler, str):
+        return COMPILER.ok(compiler)
+    why = "nvcc compiles host code with it"
+    if isinstance(compiler, Silence):
+        return COMPILER.wrong(compiler.reason, why, Fix("try it", "g++ -v"))
+    found = f"{compiler.where}: {compiler.what}" if compiler.where else compiler.what
+    return COMPILER.wrong(
+        found, why, *_hint(compiler), _package(facts, "g++", "gcc-c++"), _containers()
+    )
+
+
+def check_pythons(facts: Facts) -> Finding:
+    """The Python to build for must be here; the others are only reported."""
+    pythons = facts.pythons
+    if pythons is None:
+        return PYTHONS.skipped(_IN_IMAGES)
+    why = "an environment and extension modules are made with it"
+    if isinstance(pythons, Silence):
+        return PYTHONS.wrong(pythons.reason, why, Fix("try it", "python3 --version"))
+    answers = dict(pythons)
+    usable = [python for python, answer in pythons if isinstance(answer, str)]
+    others = [python for python, answer in pythons if not isinstance(answer, str)]
+    found = f"{', '.join(usable)} usable" if usable else "none is usable"
+    if others:
+        found += f"; not here: {', '.join(others)}"
+    wanted = answers.get(facts.python)
+    if not isinstance(wanted, Trouble):
+        return PYTHONS.ok(found)
+    fixes = (*_hint(wanted), _package(facts, "python3-dev", "python3-devel"))
+    if usable:
+        return PYTHONS.warning(
+            found, f"builds are for {facts.python} unless told otherwise", *fixes
+        )
+    return PYTHONS.wrong(found, why, *fixes, _containers())
+
+
+def _hint(trouble: Trouble) -> tuple[Fix, ...]:
+    return (Fix(trouble.hint),) if trouble.hint else ()
+
+
+def _package(facts: Facts, debian: str, fedora: str) -> Fix:
+    if any(name in facts.host.name for name in ("Fedora", "Red Hat", "Rocky", "Alma", "CentOS")):
+        return Fix("for example", f"sudo dnf install {fedora}", administrator=True)
+    return Fix("for example", f"sudo apt-get install {debian}", administrator=True)
+
+
+def _containers() -> Fix:
+    return Fix("or run it in containers", "invoke doctor --engine docker")
+
+
+def check_gpu(facts: Facts) -> Finding:
+    """Builds need no GPU; a driver too old for the wheels is a warning."""
+    gpu = facts.gpu
+    if isinstance(gpu, Silence):
+        return GPU.warning(
+            gpu.reason, "the driver hangs; wheels cannot be tested here", _driver(facts)
+        )
+    if gpu.trouble:
+        return GPU.warning(gpu.trouble, "wheels cannot be tested here", _driver(facts))
+    if not gpu.driver:
+        if gpu.cards:
+            return GPU.warning(
+                f"{text.count(gpu.cards, 'NVIDIA GPU')}, no driver",
+                "wheels cannot be tested here",
+                _driver(facts),
+            )
+        return GPU.skipped("none here; builds do not need one")
+    return _check_driver(facts, gpu)
+
+
+def _check_driver(facts: Facts, gpu: GpuFacts) -> Finding:
+    newest = ".".join(map(str, gpu.cuda))
+    names = ", ".join(
+        f"{one.name} (arch {_arch(one)}, {text.size(one.memory)})" for one in gpu.gpus
+    )
+    found = f"{names or 'no GPU'}; driver {gpu.driver}, for CUDA up to {newest}"
+    wanted = facts.toolchain.cuda
+    major = int(wanted.partition(".")[0])
+    if gpu.cuda[0] < major:
+        return GPU.warning(
+            found,
+            f"wheels of CUDA {wanted} need a driver for CUDA {major}.0 or newer",
+            _driver(facts),
+        )
+    known = {arch.number for arch in facts.toolchain.archs}
+    unknown = [_arch(one) for one in gpu.gpus if int(_arch(one)) not in known]
+    if unknown:
+        return GPU.warning(
+            found,
+            f"this toolchain's nvcc does not know arch {', '.join(dict.fromkeys(unknown))}; older "
+            "machine code or PTX may still run there",
+            Fix(
+                "embed PTX of an architecture that it knows",
+                f"invoke build --arch {max(known)}+ptx",
+            ),
+        )
+    return GPU.ok(found)
+
+
+def _arch(gpu: Gpu) -> str:
+    return f"{gpu.capability[0]}{gpu.capability[1]}"
+
+
+def _driver(facts: Facts) -> Fix:
+    if facts.host.system == WINDOWS:
+        return Fix("install NVIDIA's current driver, by its own installer", administrator=True)
+    if "Debian" in facts.host.name:
+        return Fix(
+            "install NVIDIA's driver", "sudo apt-get install nvidia-driver", administrator=True
+        )
+    if "Ubuntu" in facts.host.name:
+        return Fix("install NVIDIA's driver", "sudo ubuntu-drivers install", administrator=True)
+    return Fix("install NVIDIA's driver as your distribution does", administrator=True)
+
+
+def toolchain_findings(facts: Facts) -> Iterable[Finding]:
+    yield check_pins(facts)
+    yield check_files(facts)
+    yield check_compiler(facts)
+    yield check_pythons(facts)
+    yield check_gpu(facts)

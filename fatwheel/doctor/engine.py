@@ -1,4 +1,5 @@
-"""Queries the container engine and reads its configuration file. Changes nothing."""
+"""Queries the container engine, also for images, and reads its configuration file. Changes
+nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +14,18 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..containers.client import connect
-from ..errors import EngineError
-from .facts import WINDOWS, DaemonFile, EngineTrouble, EngineView, Trouble
+from ..containers.contexts import VARIABLE, contexts_of, named_bases
+from ..errors import EngineError, FatwheelError
+from ..model import Toolchain
+from .facts import (
+    WINDOWS,
+    DaemonFile,
+    EngineTrouble,
+    EngineView,
+    ImageFacts,
+    Trouble,
+    torch_for,
+)
 from .machine import nearest
 from .network import without_password
 
@@ -149,3 +160,43 @@ def ask_daemon_file(engine: EngineView) -> DaemonFile | None:
     if not engine.local or not same_system:
         return None
     return read_daemon_file(daemon_path(engine))
+
+
+# -- images that the engine has --------------------------------------------------------------------
+
+
+def ask_images(
+    toolchain: Toolchain, python: str, engine: EngineView
+) -> ImageFacts | Trouble | None:
+    """The images for one Python by their tags; None where the engine cannot have them."""
+    if toolchain.containers is None or toolchain.containers.os != engine.facts.os:
+        return None
+    torch = torch_for(toolchain, python)
+    try:
+        contexts = contexts_of(toolchain, python, torch, _bases(python, engine))
+    except FatwheelError as error:
+        return Trouble(error.what, error.where or "", error.hint or "")
+    wanted = tuple(context.tag for context in contexts)
+    return ImageFacts(wanted, tuple(tag for tag in wanted if tag in engine.images))
+
+
+def _bases(python: str, engine: EngineView) -> dict[str, str]:
+    """The base that the user named for a Python, by the engine's id of it."""
+    named = named_bases().get(python)
+    if named is None:
+        return {}
+    found = engine.images.get(named) or engine.images.get(f"{named}:latest")
+    if found is None:
+        raise EngineError(
+            f"image not found: {named}, which {VARIABLE} names",
+            hint="`docker image ls` lists the available images",
+        )
+    return {python: found}
+
+
+def own_bases() -> frozenset[str]:
+    """Pythons for which the user named a base image; none where they cannot be read."""
+    try:
+        return frozenset(named_bases())
+    except FatwheelError:
+        return frozenset()  # what is wrong there, asking for the images says

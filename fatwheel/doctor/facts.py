@@ -1,13 +1,13 @@
-"""The facts about a machine, and the result of a check: status, finding, reason and fixes."""
+"""The facts about a machine, what a toolchain needs there, and the result of a check."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..containers.layouts import EngineFacts
-from ..model import Toolchain
+from ..model import Base, Download, Package, Toolchain
 
 OK, WARNING, WRONG, NOT_APPLICABLE = "ok", "warning", "wrong", "not applicable"
 
@@ -129,14 +129,13 @@ class Host:
 class WindowsHost:
     """What only Windows has; None where it could not be read.
 
-    long_paths: the registry's LongPathsEnabled. hyperv, containers: whether the feature is
-    installed. virtualization: whether the firmware lets a hypervisor run. edition: as the registry
+    long_paths: the registry's LongPathsEnabled. hyperv: whether the feature is installed.
+    virtualization: whether the firmware lets a hypervisor run. edition: as the registry
     names it (`Professional`, `Core` for Home, `ServerStandard`), '' where unknown.
     """
 
     long_paths: bool | None
     hyperv: bool | None
-    containers: bool | None
     virtualization: bool | None
     edition: str = ""
 
@@ -317,3 +316,83 @@ class Facts:
         """Whether the engine has all images, so that none of their files is needed any more."""
         images = self.images
         return isinstance(images, ImageFacts) and set(images.wanted) == set(images.present)
+
+
+# -- what a toolchain needs ------------------------------------------------------------------------
+
+# Files to download, and disk for environments and images, in bytes. Those of images are estimates
+# on the safe side: what an installer makes is known only once it ran.
+
+
+UNPACKED = 1.9  # bytes on disk per byte of an archive (measured on wheels: 1.7)
+# In an image the archives lie in one layer and what was installed from them in the next (measured:
+# 2.8 bytes per byte in both); and the engine takes a copy of the whole context first.
+IN_IMAGE = 2 + UNPACKED
+
+GB = 10**9
+_BASES = {"linux": GB, "windows": 6 * GB}
+_MSVC = 9 * GB  # Build Tools with one toolset and one Windows SDK
+WORK = 10 * GB  # sources, objects and the wheel of one build
+
+
+def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
+    """All files that it takes to build for one Python and its torch in containers, once each."""
+    torch = torch_for(toolchain, python)
+    build = [item for item in toolchain.builds if (item.python, item.torch) == (python, torch)]
+    own = [package for item in build for package in item.packages]
+    return tuple(dict.fromkeys([*toolchain.packages, *own, *_downloads(toolchain)]))
+
+
+def packages_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
+    """Those of an environment on this machine, which needs no pip of its own."""
+    files = files_for(toolchain, python)
+    return tuple(file for file in files if getattr(file, "role", "") != "installer")
+
+
+def torch_for(toolchain: Toolchain, python: str) -> str:
+    """What is built against for a Python unless told otherwise."""
+    torches = [build.torch for build in toolchain.builds if build.python == python]
+    return toolchain.default_torch if toolchain.default_torch in torches else torches[-1]
+
+
+def every_file(toolchain: Toolchain) -> tuple[Package | Download, ...]:
+    """All files that the toolchain names, once each."""
+    builds = [package for build in toolchain.builds for package in build.packages]
+    return tuple(dict.fromkeys([*toolchain.packages, *builds, *_downloads(toolchain)]))
+
+
+def _downloads(toolchain: Toolchain) -> Iterator[Download]:
+    yield from toolchain.cuda_files
+    yield from (interpreter.download for interpreter in toolchain.interpreters)
+    if toolchain.msvc:
+        yield toolchain.msvc.bootstrapper
+
+
+def unlocked_bases(toolchain: Toolchain, python: str) -> tuple[Base, ...]:
+    """Images to build on for one Python whose digest is not known yet."""
+    containers = toolchain.containers
+    if containers is None:
+        return ()
+    serving = [base for base in containers.bases if not base.pythons or python in base.pythons]
+    return tuple(base for base in serving[:1] if not base.digest)
+
+
+def size_of(files: tuple[Package | Download, ...]) -> int:
+    return sum(file.size for file in files)
+
+
+def image_size(toolchain: Toolchain, python: str) -> int:
+    """Disk that the images for one Python take at most, while they are being built."""
+    files = size_of(files_for(toolchain, python))
+    return base_size(toolchain) + int(files * IN_IMAGE)
+
+
+def base_size(toolchain: Toolchain) -> int:
+    """What of that is no pinned file: the system, and what MSVC's installer fetches itself."""
+    os = toolchain.containers.os if toolchain.containers else "linux"
+    return _BASES[os] + (_MSVC if toolchain.msvc else 0)
+
+
+def container_size(toolchain: Toolchain, python: str) -> int:
+    """What one container must be able to hold: all of the image, and its own work."""
+    return image_size(toolchain, python) + WORK

@@ -17,9 +17,8 @@ from packaging.tags import platform_tags
 
 from .. import machine
 from ..config.load import list_recipes, load_recipe
-from ..containers.contexts import VARIABLE, contexts_of, named_bases
 from ..containers.render import FILES
-from ..errors import EngineError, FatwheelError
+from ..errors import FatwheelError
 from ..model import Download, Package, Toolchain
 from ..pipeline.workplaces import DOCKER
 from ..provision.compilers import find_host_compiler
@@ -30,23 +29,22 @@ from ..toolchain.interpreters import find_interpreter
 from .facts import (
     WINDOWS,
     CacheFacts,
-    EngineView,
     Gpu,
     GpuFacts,
     Host,
-    ImageFacts,
     Load,
     Stock,
     Trouble,
     WindowsHost,
+    files_for,
+    packages_for,
+    size_of,
 )
-from .needs import files_for, packages_for, size_of, torch_for
 from .network import trouble_of
 
 _SERVICES = r"SYSTEM\CurrentControlSet\Services"
 _FILE_SYSTEM = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 _HYPERV = "vmms"  # the service of the feature Hyper-V
-_CONTAINERS = "vmcompute"  # the service that starts containers
 _PF_VIRT_FIRMWARE_ENABLED = 21  # of IsProcessorFeaturePresent
 
 
@@ -138,7 +136,6 @@ def ask_windows() -> WindowsHost:
     return WindowsHost(
         long_paths=_asked(lambda: _value(_FILE_SYSTEM, "LongPathsEnabled") == 1),
         hyperv=_asked(lambda: _there(rf"{_SERVICES}\{_HYPERV}")),
-        containers=_asked(lambda: _there(rf"{_SERVICES}\{_CONTAINERS}")),
         virtualization=_asked(_firmware),
         edition=(platform.win32_edition() or "") if sys.platform == "win32" else "",
     )
@@ -300,51 +297,7 @@ def _count_cards() -> int | None:
     return count
 
 
-# -- images that the engine has --------------------------------------------------------------------
-
-# Which images of a toolchain the container engine has.
-
-
-def ask_images(
-    toolchain: Toolchain, python: str, engine: EngineView
-) -> ImageFacts | Trouble | None:
-    """The images for one Python by their tags; None where the engine cannot have them."""
-    if toolchain.containers is None or toolchain.containers.os != engine.facts.os:
-        return None
-    torch = torch_for(toolchain, python)
-    try:
-        contexts = contexts_of(toolchain, python, torch, _bases(python, engine))
-    except FatwheelError as error:
-        return Trouble(error.what, error.where or "", error.hint or "")
-    wanted = tuple(context.tag for context in contexts)
-    return ImageFacts(wanted, tuple(tag for tag in wanted if tag in engine.images))
-
-
-def _bases(python: str, engine: EngineView) -> dict[str, str]:
-    """The base that the user named for a Python, by the engine's id of it."""
-    named = named_bases().get(python)
-    if named is None:
-        return {}
-    found = engine.images.get(named) or engine.images.get(f"{named}:latest")
-    if found is None:
-        raise EngineError(
-            f"image not found: {named}, which {VARIABLE} names",
-            hint="`docker image ls` lists the available images",
-        )
-    return {python: found}
-
-
-def own_bases() -> frozenset[str]:
-    """Pythons for which the user named a base image; none where they cannot be read."""
-    try:
-        return frozenset(named_bases())
-    except FatwheelError:
-        return frozenset()  # what is wrong there, asking for the images says
-
-
 # -- compilers, Pythons, recipes and the cache -----------------------------------------------------
-
-# Asks for compilers, Pythons, recipes, and what of a toolchain is in the cache.
 
 
 def ask_compiler(toolchain: Toolchain) -> str | Trouble:

@@ -5,14 +5,37 @@ The result's shape is fixed by `schema/doctor.schema.json`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import platform
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from ..config.load import load_toolchain
 from ..errors import ToolchainError
-from . import check_engine, check_toolchain, checks
-from .facts import NOT_APPLICABLE, OK, WARNING, WRONG, Facts, Finding, Fix
-from .gather import gather
+from ..model import Download, Package, Toolchain
+from ..pipeline.workplaces import DOCKER, engine_for
+from ..shipped import default_toolchain, toolchain_folders
+from . import check_engine, checks, machine, network
+from . import engine as engines
+from .facts import (
+    NOT_APPLICABLE,
+    OK,
+    WARNING,
+    WINDOWS,
+    WRONG,
+    EngineTrouble,
+    EngineView,
+    Facts,
+    Finding,
+    IndexFacts,
+    Silence,
+    Trouble,
+    files_for,
+)
+from .network import Question
+
+T = TypeVar("T")
 
 STATUSES = (WRONG, WARNING, OK, NOT_APPLICABLE)
 
@@ -65,18 +88,11 @@ def report_on(facts: Facts) -> Report:
         python=facts.python,
         findings=(
             *checks.machine_findings(facts),
-            *checks.network_findings(facts),
-            *check_toolchain.findings(facts),
+            *network.findings(facts),
+            *checks.toolchain_findings(facts),
             *check_engine.findings(facts),
         ),
     )
-
-
-def fixes_of(findings: tuple[Finding, ...], status: str) -> Iterator[tuple[Finding, Fix]]:
-    """What to do about all findings of a status."""
-    for finding in findings:
-        if finding.status == status:
-            yield from ((finding, fix) for fix in finding.fixes)
 
 
 def refusal(report: Report) -> ToolchainError:
@@ -86,3 +102,99 @@ def refusal(report: Report) -> ToolchainError:
         f"{report.toolchain} cannot be used here yet: {', '.join(wrong)}",
         hint="see above for what to do; `invoke setup` does what needs no administrator",
     )
+
+
+# -- all facts -------------------------------------------------------------------------------------
+
+# They are gathered at once, and none is waited for longer than its time.
+
+
+# Seconds that an answer may take.
+_LOCAL, _PROGRAMS, _ENGINE, _NETWORK = 10.0, 20.0, 15.0, 30.0
+
+
+def gather(toolchain: str | None, engine: str | None) -> Facts:
+    """All facts for a toolchain and an engine; None chooses as `invoke build` does.
+
+    Raises UsageError or ConfigError for a toolchain or an engine that cannot be. Nothing else
+    is an error here: it is a fact.
+    """
+    asked = Question(engines.ask_engine, _ENGINE)
+    name = _default_toolchain(engine, asked) if toolchain is None else toolchain
+    tools_of = load_toolchain(name, *toolchain_folders())
+    return _gather(tools_of, engine_for(tools_of, engine), asked)
+
+
+def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTrouble]) -> str:
+    """As `toolchain_for`, but that no engine is waited for longer than its time."""
+    system = platform.system().lower()
+    answer = asked.answer() if engine == DOCKER else None
+    if isinstance(answer, EngineView):
+        system = answer.facts.os
+    return default_toolchain(system)
+
+
+def python_for(toolchain: Toolchain) -> str:
+    """The default Python of a build: the running one, or else the newest."""
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return running if running in toolchain.pythons else toolchain.pythons[-1]
+
+
+def _gather(
+    toolchain: Toolchain,
+    engine: str,
+    asked: Question[EngineView | EngineTrouble],
+) -> Facts:
+    python = python_for(toolchain)
+    docker = engine == DOCKER
+    on_windows = platform.system() == WINDOWS
+    cache = Question(machine.ask_cache, _LOCAL)
+    stock = Question(lambda: machine.ask_stock(toolchain, python, engine), _LOCAL)
+    windows = Question(machine.ask_windows, _LOCAL) if on_windows else None
+    proxies = Question(network.ask_proxies, _PROGRAMS)
+    index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
+    compiler = None if docker else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
+    pythons = None if docker else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
+    gpus = Question(machine.ask_gpu, _LOCAL)
+    places = network.ask_places(_missing(toolchain, python, engine))
+    view = asked.answer() if docker else None
+    seen = view if isinstance(view, EngineView) else None
+    return Facts(
+        toolchain=toolchain,
+        engine=engine,
+        python=python,
+        host=machine.ask_host(),
+        windows=windows.answer() if windows else None,
+        cache=cache.answer(),
+        stock=stock.answer(),
+        loads=machine.ask_loads(),
+        container_engine=view,
+        daemon_file=engines.ask_daemon_file(seen) if seen else None,
+        images=_soon(lambda: engines.ask_images(toolchain, python, seen)) if seen else None,
+        proxies=proxies.answer(),
+        index=index.answer(),
+        places=network.places_of(places),
+        compiler=compiler.answer() if compiler else None,
+        pythons=pythons.answer() if pythons else None,
+        gpu=gpus.answer(),
+        own_bases=engines.own_bases(),
+    )
+
+
+def _missing(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
+    """Files to ask other hosts for; none where the cache's disk does not answer."""
+    missing = _soon(lambda: machine.missing_files(toolchain, python, engine))
+    return () if isinstance(missing, Silence) else missing
+
+
+def _ask_index(toolchain: Toolchain, python: str) -> IndexFacts | Trouble:
+    """Look for the smallest file that comes from an index: its listing is likely small, too."""
+    files = files_for(toolchain, python)
+    packages = [file for file in files if isinstance(file, Package) and not file.url]
+    if not packages:
+        return IndexFacts("", (), 0.0, None)
+    return network.ask_index(min(packages, key=lambda package: package.size))
+
+
+def _soon(ask: Callable[[], T]) -> T | Silence:
+    return Question(ask, _LOCAL).answer()

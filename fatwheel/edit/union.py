@@ -21,8 +21,8 @@ from ..fatbin.container import Entry
 from ..fatbin.parity import Described, compare, in_part, is_readable, only_in, shorten
 from ..fatbin.stitch import image_name, nvcc_order
 
-_NAME_SHOWN = 100
 _SAME_SOURCE = "stitch files that were built from the same source, with the same options"
+_LONGEST_NAME = 4096  # what compilers write is shorter
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,7 @@ def title_of(kernels: Kernels) -> str:
     if not kernels:
         return "the container without kernels"
     more = f" and {len(kernels) - 1} more" if len(kernels) > 1 else ""
-    name = min(kernels)
-    if len(name) > _NAME_SHOWN:  # C++ templates make names of thousands of letters
-        name = name[: _NAME_SHOWN - 3] + "..."
-    return f"the container of kernel {name}{more}"
+    return f"the container of kernel {min(kernels)[:_LONGEST_NAME]}{more}"
 
 
 def _check_size(parts: Sequence[Part]) -> None:

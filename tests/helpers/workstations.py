@@ -180,7 +180,7 @@ SERVER = replace(
     IN_CONTAINERS,
     toolchain=WINDOWS_TOOLCHAIN,
     host=replace(WINDOWS_HOST, name="Windows 2022Server", build=20348),
-    windows=WindowsHost(True, True, True, True, "ServerStandard"),
+    windows=WindowsHost(True, True, True, "ServerStandard"),
     cache=CacheFacts(r"D:\fw", True, "", 300 * GIB, "NTFS", True, False),
     container_engine=WINDOWS_ENGINE,
     daemon_file=DaemonFile(DAEMON_JSON, True, ("size=127GB",)),
@@ -190,7 +190,7 @@ SERVER = replace(
 BROKEN = replace(
     SERVER,
     host=replace(WINDOWS_HOST, memory=16 * GIB, free_memory=9 * GIB),
-    windows=WindowsHost(False, False, True, False, "Professional"),
+    windows=WindowsHost(False, False, False, "Professional"),
     cache=CacheFacts(
         r"C:\Users\Ada L\AppData\Local\fatwheel\Cache", False,
         "its path must not contain a space or a colon", 30 * GIB, "NTFS", True, True,

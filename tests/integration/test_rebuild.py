@@ -331,7 +331,7 @@ def test_one_byte_of_a_kernel(
     assert outcome.code == 15, outcome.out + outcome.err
     for words in (
         "built again, 4 slices: 0 compiled, 4 from the store", "not the same", name,
-        "section .nv_fatbin", "unit alpha", "sm_86", "kernel _Z5alphaPf", "SASS in 1 of",
+        "section .nv_fatbin", "unit alpha", "sm_86", "kernel alpha(float*)", "SASS in 1 of",
         "the first that differs is at 0x20",
     ):  # fmt: skip
         assert words in outcome.out, f"{words!r} is not said in:\n{outcome.out}"

@@ -152,7 +152,7 @@ def test_edited_files_are_listed_and_notes_go_to_stderr(
     assert run("stitch", "a.whl", "b.whl") == 0
     out, err = capfd.readouterr()
     assert out == (
-        f"file    dist/a.whl\nsize    2.0 KiB\nsha256  {'ab' * 32}\narchs   sm80, sm90\n\n"
+        f"file    dist/a.whl\nsize    2.0 KiB\nsha256  {'ab' * 32}\narchs   sm80, sm90\n"
     )
     assert err == "a.whl: a note\n"
 

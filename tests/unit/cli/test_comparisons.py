@@ -9,12 +9,12 @@ import pytest
 from fatwheel.cli.differences import show_comparison
 from fatwheel.compare.differences import Difference, Place
 
+from ...helpers.mangled import LONG, needs_library
 from .test_ui import HOSTILE, check_snapshot, narrow
 
 assert narrow  # a fixture
 
 MODULE = "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so"
-KERNEL = "_Z25flash_bwd_dot_do_o_kernelILb1E23Flash_bwd_kernel_traitsILi128ELi64ELi128EEEv16params"
 INFO = "flash_attn-2.8.3.dist-info"
 DEVICE = Place(MODULE, ".nv_fatbin")
 IMAGE = DEVICE.at(container=17, unit="csrc/flash_attn/src/flash_bwd_hdim128", image="sm_86")
@@ -29,9 +29,9 @@ DIFFERENCES = (
     Difference("unit", "only in the first: sm_80, sm_86", DEVICE.at(container=3, unit="csrc/x")),
     Difference("image", "only in the second", DEVICE.at(container=4, image="sm_90")),
     Difference("kernel", "SASS in 1 of 24 instructions: 384 bytes in both; the first that differs "
-               "is at 0x33", IMAGE.at(symbol=KERNEL)),
+               "is at 0x33", IMAGE.at(symbol=LONG)),
     Difference("kernel", "constants in bank 0: 372 bytes in both; the first that differs is at "
-               "0x10", IMAGE.at(symbol=KERNEL)),
+               "0x10", IMAGE.at(symbol=LONG)),
     Difference("debug", "notes and debug information, which no GPU reads: .note.nv.tkinfo", IMAGE,
                "-arch sm_86 --generate-line-info", "-arch sm_86"),
     Difference("section", "23 bytes in both; the first that differs is at 0x2",
@@ -60,19 +60,21 @@ def report(*differences: Difference, **more: Any) -> dict[str, Any]:
     }
 
 
+@needs_library
 def test_everything(capsys: pytest.CaptureFixture[str]) -> None:
     words = "\n".join(f"line {n} of diffoscope" for n in range(1, 40))
     show_comparison(report(*DIFFERENCES, diffoscope=words, more=True))
     check_snapshot("comparison", capsys.readouterr().out)
 
 
+@needs_library
 def test_a_narrow_terminal_cuts_names_and_nothing_else(
     narrow: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show_comparison(report(*DIFFERENCES))
     shown = capsys.readouterr().out
     check_snapshot("comparison-narrow", shown)
-    assert KERNEL not in shown
+    assert LONG not in shown
     assert "SASS in 1 of 24 instructions" in shown.replace("\n", " ")
 
 

@@ -39,11 +39,13 @@ def test_help_of_a_command_comes_wherever_it_is_asked_for(line: tuple[str, ...])
     [
         ("fatwheel thin a.whl --help", "fatwheel --help thin"),
         ("fatwheel --help", "fatwheel --help"),
+        ("fatwheel -f thin build --arch 80 -h", "fatwheel --help build"),
+        ("fatwheel --config=x -e build --help", "fatwheel --help build"),
         ("fatwheel thin a.whl", "fatwheel thin a.whl"),
     ],
 )
 def test_where_help_is_put(line: str, given: str) -> None:
-    assert help_first(line.split()) == given.split()
+    assert help_first(line.split(), frozenset({"-f", "--config"})) == given.split()
 
 
 def test_help_loads_neither_docker_nor_pydantic_nor_rich() -> None:

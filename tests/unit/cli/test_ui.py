@@ -43,6 +43,8 @@ from fatwheel.pipeline.housekeeping import CacheReport
 from fatwheel.pipeline.prove import Proof, UnitProof
 from fatwheel.storage.store import Damage, Usage
 
+from ...helpers.mangled import needs_library
+
 SNAPSHOTS = Path(__file__).parents[2] / "data" / "snapshots"
 MIB, GIB = 2**20, 2**30
 ARCHS = [parse_arch(name) for name in ("80", "86", "89")]
@@ -312,8 +314,9 @@ def test_proof(capsys: pytest.CaptureFixture[str]) -> None:
     check_snapshot("proof-same", capsys.readouterr().out)
 
 
+@needs_library
 def test_counter_example(capsys: pytest.CaptureFixture[str]) -> None:
-    show_proof(make_proof(*(f"sm_86 _Z3fwd{number}v" for number in range(12))))
+    show_proof(make_proof(*(f"sm_86 _Z3fwdILi{number}EEvPf" for number in range(12))))
     check_snapshot("proof-different", capsys.readouterr().out)
 
 

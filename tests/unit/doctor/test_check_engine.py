@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fatwheel.containers.layouts import EngineFacts
-from fatwheel.doctor import needs
 from fatwheel.doctor.check_engine import findings
 from fatwheel.doctor.facts import (
     CacheFacts,
@@ -21,6 +20,7 @@ from fatwheel.doctor.facts import (
     Silence,
     Trouble,
     WindowsHost,
+    container_size,
 )
 
 from ...helpers.workstations import (
@@ -156,19 +156,19 @@ def with_old_image(windows: WindowsHost) -> Facts:
 
 
 def test_hyperv_must_be_installed_where_it_is_needed() -> None:
-    found = found_in("isolation", with_old_image(WindowsHost(True, True, True, True, "")))
+    found = found_in("isolation", with_old_image(WindowsHost(True, True, True, "")))
     assert (found.status, "Hyper-V is installed" in found.found) == ("ok", True)
-    found = found_in("isolation", with_old_image(WindowsHost(True, False, True, True, "")))
+    found = found_in("isolation", with_old_image(WindowsHost(True, False, True, "")))
     assert found.status == "wrong"
     assert len(found.fixes) == 1
     assert "/FeatureName:Microsoft-Hyper-V" in found.fixes[0].command
-    found = found_in("isolation", with_old_image(WindowsHost(True, False, True, False, "")))
+    found = found_in("isolation", with_old_image(WindowsHost(True, False, False, "")))
     assert "firmware" in found.fixes[1].say, "virtualization is off there"
 
 
 @pytest.mark.parametrize("edition", ["Core", "Education"])
 def test_some_editions_run_no_windows_containers(edition: str) -> None:
-    windows = WindowsHost(True, True, True, True, edition)
+    windows = WindowsHost(True, True, True, edition)
     found = found_in("isolation", facts(SERVER, windows=windows))
     assert (found.status, edition in found.found) == ("wrong", True)
 
@@ -198,7 +198,7 @@ def test_linux_containers_have_the_disk_that_there_is() -> None:
 )
 def test_the_size_that_is_configured(option: str, status: str) -> None:
     """What is needed: 6 GB, MSVC's 9, 3 GB of files 3.9 times, and 10 GB of work."""
-    assert needs.container_size(WINDOWS_TOOLCHAIN, "3.11") == pytest.approx(36.8e9, rel=0.01)
+    assert container_size(WINDOWS_TOOLCHAIN, "3.11") == pytest.approx(36.8e9, rel=0.01)
     found = disk(DaemonFile(DAEMON_JSON, True, (option,)))
     assert found.status == status
     if status == "wrong":

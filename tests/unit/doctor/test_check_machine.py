@@ -205,6 +205,6 @@ def test_long_paths() -> None:
     assert found.status == "warning"
     assert "LongPathsEnabled /t REG_DWORD /d 1" in found.fixes[0].command
     assert found.fixes[0].administrator
-    unknown = WindowsHost(None, None, None, None)
+    unknown = WindowsHost(None, None, None)
     assert check_long_paths(facts(SERVER, windows=unknown)).status == "warning"
     assert check_long_paths(facts(SERVER, windows=Silence("x"))).found == "x"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fatwheel.doctor.checks import check_index, check_places, check_proxy
 from fatwheel.doctor.facts import IndexFacts, Place, ProxyFacts, Silence, Trouble
+from fatwheel.doctor.network import check_index, check_places, check_proxy
 
 from ...helpers.workstations import (
     BROKEN,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fatwheel.doctor.check_toolchain import (
+from fatwheel.doctor.checks import (
     check_compiler,
     check_files,
     check_gpu,

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from fatwheel.doctor import engine as engines
-from fatwheel.doctor import gather as gathering
 from fatwheel.doctor import network
+from fatwheel.doctor import report as gathering
 from fatwheel.doctor.facts import Facts, IndexFacts, Silence
-from fatwheel.doctor.gather import gather
-from fatwheel.doctor.report import report_on
+from fatwheel.doctor.report import gather, report_on
 from fatwheel.errors import ConfigError, UsageError
 from fatwheel.toolchain.pipconfig import PipConfig
 

@@ -95,7 +95,7 @@ def test_whether_it_is_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_only_windows_has_is_unknown_elsewhere() -> None:
-    assert machine.ask_windows() == WindowsHost(None, None, None, None, "")
+    assert machine.ask_windows() == WindowsHost(None, None, None, "")
 
 
 def test_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ def test_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
         return 1
 
     monkeypatch.setattr(machine, "_value", value)
-    monkeypatch.setattr(machine, "_there", lambda key: key.endswith("vmcompute"))
+    monkeypatch.setattr(machine, "_there", lambda key: key.endswith("another"))
     monkeypatch.setattr(machine, "_firmware", lambda: True)
-    assert machine.ask_windows() == WindowsHost(True, False, True, True, "")
+    assert machine.ask_windows() == WindowsHost(True, False, True, "")
     assert asked == [r"SYSTEM\CurrentControlSet\Control\FileSystem\LongPathsEnabled"]
     monkeypatch.setattr(machine, "_value", lambda key, name: None)
     assert machine.ask_windows().long_paths is False

@@ -8,8 +8,8 @@ import pytest
 
 from fatwheel.config.load import load_toolchain
 from fatwheel.containers.contexts import contexts_of
+from fatwheel.doctor.engine import ask_images, own_bases
 from fatwheel.doctor.facts import ImageFacts, Trouble
-from fatwheel.doctor.machine import ask_images, own_bases
 from fatwheel.shipped import TOOLCHAINS
 
 from ...helpers.workstations import LINUX_ENGINE, SHA, WINDOWS_ENGINE

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fatwheel.doctor import needs
+from fatwheel.doctor import facts as needs
 
 from ...helpers.workstations import GB, LINUX_TOOLCHAIN, WINDOWS_TOOLCHAIN
 
