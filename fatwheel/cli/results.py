@@ -129,8 +129,9 @@ def show_cache(report: CacheReport) -> None:
 # What `invoke inspect` and `invoke verify` found, for people, to stdout.
 
 
-FINDINGS_SHOWN = 20  # of one check
-DETAILS_SHOWN = 12  # of one finding
+FINDINGS_SHOWN = 3  # of one check, the worst first, unless all are asked for
+DETAILS_SHOWN = 3  # of one finding
+_SEVERITIES = ("wrong", "warning", "note")
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
 _TITLES = {
@@ -143,7 +144,7 @@ _TITLES = {
     "modules": "Python modules",
     "imports": "required libraries",
     "coverage": "supported GPUs",
-    "parity": "same kernels and parameters in all images of a unit",
+    "parity": "same parameters of a kernel on all architectures",
     "compression": "compression that drivers support",
     "signature": "signature",
     "import": "import in a clean environment",
@@ -164,18 +165,23 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         write(console, "no GPU code")
 
 
-def show_verification(report: Mapping[str, Any]) -> None:
-    """`verify.report`'s report: a line per check, what it found below it, and GPUs."""
+def show_verification(report: Mapping[str, Any], *, everything: bool = False) -> None:
+    """`verify.report`'s report: a line per check, what it found below it, and GPUs.
+
+    everything: all findings and their details, and not only the first.
+    """
+    findings_shown = None if everything else FINDINGS_SHOWN
+    details_shown = None if everything else DETAILS_SHOWN
     console = out()
     _show_heading(console, report)
     write(console, "")
     for check in report["checks"]:
         mark = f"{check['result']:<{_MARK}}"
         write(console, (mark, _STYLES[check["result"]]), _TITLES[check["name"]])
-        findings = check["findings"]
-        for finding in findings[:FINDINGS_SHOWN]:
-            _show_finding(console, finding)
-        _show_rest(console, "", findings[FINDINGS_SHOWN:])
+        findings = sorted(check["findings"], key=lambda one: _SEVERITIES.index(one["severity"]))
+        for finding in findings[:findings_shown]:
+            _show_finding(console, finding, details_shown)
+        _show_rest(console, "", findings[len(findings[:findings_shown]) :])
     _show_coverage(console, report)
 
 
@@ -188,7 +194,7 @@ def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
 
 def _show_coverage(console: Console, report: Mapping[str, Any]) -> None:
     write(console, "")
-    write_rows(console, tables.coverage_rows(report["coverage"]))
+    write_rows(console, tables.coverage_rows(report))
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
@@ -203,19 +209,20 @@ def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
             write_name(console, f"    {kernel}")
 
 
-def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
+def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | None) -> None:
     severity = finding["severity"]
     where = f"{finding['where']}: " if finding["where"] else ""
     mark = "" if severity == "note" else f"{severity}: "
     write(console, " " * _MARK, (mark, _STYLES[severity]), readable(f"{where}{finding['what']}"))
-    for line in finding["details"][:DETAILS_SHOWN]:
+    details = finding["details"]
+    for line in details[:shown]:
         write(console, " " * _MARK, f"  {readable(line)}")
-    _show_rest(console, "  ", finding["details"][DETAILS_SHOWN:])
+    _show_rest(console, "  ", details[len(details[:shown]) :])
 
 
 def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
     if rest:
-        write(console, " " * _MARK, f"{indent}and {len(rest)} more")
+        write(console, " " * _MARK, f"{indent}and {len(rest)} more (--all shows them)")
 
 
 # -- lock ------------------------------------------------------------------------------------------

@@ -5,18 +5,11 @@ A row is a dictionary from column to text; the rows of one table have equal keys
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from ..events import Planned, WheelMade
@@ -124,21 +117,22 @@ def unit_heading(unit: Mapping[str, Any]) -> str:
     return f"{place}: {text.count(len(unit['kernels']), 'kernel')}; {images}"
 
 
-def coverage_rows(coverage: Mapping[str, str]) -> list[Row]:
+def coverage_rows(report: Mapping[str, Any]) -> list[Row]:
     """How each GPU is served, as `inspect_file` reports it by compute capability."""
-    names = gpu_names()
+    from ..verify.coverage import gpu_names
+
+    names = gpu_names({one["machine"] for one in report["binaries"]} - {"cuda"})
     return [
         {
             "capability": capability,
-            "code": _COVERAGE[how],
+            "code": _coverage(how, report["units_served"][capability]),
             "GPUs": ", ".join(names.get(capability, [])),
         }
-        for capability, how in coverage.items()
+        for capability, how in report["coverage"].items()
     ]
 
 
-def gpu_names() -> dict[str, list[str]]:
-    """The GPUs that people know, by compute capability (gpus.toml)."""
-    with Path(__file__).with_name("gpus.toml").open("rb") as stream:
-        names: dict[str, list[str]] = tomllib.load(stream)
-    return names
+def _coverage(how: str, units: Mapping[str, int]) -> str:
+    if how != "part":
+        return _COVERAGE[how]
+    return f"in part: {units['native'] + units['jit']} of {sum(units.values())} units"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from invoke.context import Context
 from invoke.tasks import task
@@ -58,6 +59,7 @@ def inspect(
         "and import it: its code runs as you",
         "gpu": "also run each on this machine's GPU: whether it loads, from which code, how fast, "
         "and whether its recipe's verify.py finds its results right; its code runs as you",
+        "all": "show everything that was found, not only the first of each kind",
         "mangled": MANGLED,
         "json": "print one JSON document instead of the report; of several wheels, a list of them",
     },
@@ -68,6 +70,7 @@ def verify(
     key: str | None = None,
     import_: bool = False,
     gpu: bool = False,
+    all: bool = False,
     mangled: bool = False,
     json: bool = False,
 ) -> None:
@@ -75,9 +78,9 @@ def verify(
     Check that CUDA wheels are what they say, whoever built them.
 
     RECORD, names and tags, architectures in the version, Python modules, libraries needed, GPUs
-    served, the same kernels for all of them; of fatwheel's own wheels, all that they say of their
-    making. All that is wrong is shown at once, and then the exit code is 13. Without --import and
-    --gpu nothing of the wheel is run, and no CUDA is needed.
+    supported, the same parameters of a kernel for all of them; of fatwheel's own wheels, all that
+    they say of how they were built. Everything wrong is shown at once, and then the exit code is
+    13. Without --import and --gpu nothing of the wheel is run, and no CUDA is needed.
 
       invoke verify xformers-0.0.23-cp311-cp311-win_amd64.whl
       invoke verify dist/*.whl
@@ -105,7 +108,10 @@ def verify(
             if not report.ok:
                 raise refusal(report)
 
-        report_each(files_of(wheels), check, show_verification, as_json=json)
+        def show(report: Mapping[str, Any]) -> None:
+            show_verification(report, everything=all)
+
+        report_each(files_of(wheels), check, show, as_json=json)
 
 
 @task(

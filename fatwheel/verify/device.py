@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ..arch import CAPABILITIES
-from ..fatbin.parity import shorten
 from .claims import Unit
 from .contents import Contents
+from .coverage import JIT, NATIVE, NONE, PART, coverage_of, units_served
 from .evidence import Evidence, Finding, note, warning, wrong
-from .inspect import coverage_of
 from .papers import BinarySlices
 
 # NVIDIA, nvcc documentation, --compress-mode: what it makes is "not compatible with drivers
@@ -56,10 +54,12 @@ def compression_findings(evidence: Evidence, cuda: Collection[str]) -> Iterator[
 
 
 def _served(contents: Contents) -> str:
-    """`native on 8.0, 8.6; by JIT on 9.0; nothing on 7.5`."""
-    words = {"native": "native on", "jit": "by JIT on", "none": "nothing on"}
+    """`native on 8.0, 8.6; in part on 9.0 (24 of 30 units); nothing on 7.5`."""
+    words = {NATIVE: "native on", JIT: "by JIT on", PART: "in part on", NONE: "nothing on"}
     found = coverage_of([contents])
-    lists = {how: [gpu for gpu in CAPABILITIES if found[gpu] == how] for how in words}
+    lists = {how: [gpu for gpu in found if found[gpu].how == how] for how in words}
+    if lists[PART]:
+        lists[PART] = [f"{gpu} ({units_served(found[gpu])})" for gpu in lists[PART]]
     return "; ".join(f"{words[how]} {', '.join(gpus)}" for how, gpus in lists.items() if gpus)
 
 
@@ -74,7 +74,7 @@ def _partial_findings(contents: Contents) -> Iterator[Finding]:
                 if name not in names
             )
             what = f"partial coverage: {name} in {count[name]} of {len(units)} units"
-            yield warning(what, contents.path, shorten(missing))
+            yield warning(what, contents.path, missing)
 
 
 def _unread_findings(contents: Contents) -> Iterator[Finding]:
@@ -110,18 +110,16 @@ def slice_findings(units: Sequence[Unit], binaries: Sequence[BinarySlices]) -> I
         if not sha256
     ]  # fmt: skip
     if untold:
-        yield wrong("it does not name its slices", details=shorten(untold))
+        yield wrong("it does not name its slices", details=untold)
     if in_part:
-        yield wrong("it names slices that are not in the wheel", details=shorten(in_part))
+        yield wrong("it names slices that are not in the wheel", details=in_part)
     if strange_in_part:
-        yield wrong(
-            "units in the wheel have slices that it does not list", details=shorten(strange_in_part)
-        )
+        yield wrong("units in the wheel have slices that it does not list", details=strange_in_part)
     severity = wrong if strange and (absent or not named) else warning
     if absent:
-        yield severity("it names units that are not in the wheel", details=shorten(absent))
+        yield severity("it names units that are not in the wheel", details=absent)
     if strange:
-        yield severity("it does not cover all device code", details=shorten(strange))
+        yield severity("it does not cover all device code", details=strange)
 
 
 def _named(unit: Unit) -> _Named:

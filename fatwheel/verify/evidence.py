@@ -12,7 +12,7 @@ from typing import Any
 from .. import text
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
-from ..fatbin.parity import disagreements, in_part, shorten
+from ..fatbin.parity import disagreements, in_part
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.statement import Statement, read_statement
@@ -107,12 +107,12 @@ def _statement_findings(evidence: Evidence, inside: Statement | None) -> Iterato
         return
     right = {evidence.filename: evidence.papers.sha256}
     if statement.subjects != right:
-        lines = shorten(differing(right, dict(statement.subjects), "subject"))
+        lines = list(differing(right, dict(statement.subjects), "subject"))
         yield wrong("it is not about this file", where, lines)
     if inside is None:
         yield wrong("the wheel has no statement that matches it", where)
         return
-    contradictions = shorten(_contradictions(inside.predicate, statement.predicate))
+    contradictions = list(_contradictions(inside.predicate, statement.predicate))
     if contradictions:
         yield wrong("it contradicts the statement in the wheel", where, contradictions)
 
@@ -280,9 +280,9 @@ def examine(path: str, data: memoryview) -> Examined:
 
     contents = sum_up(path, binary, compared())
     initialisers = frozenset(name for name in exports_of(data) if name.startswith(_MODULE))
-    findings = [wrong(what, path, shorten(lines)) for what, lines in disparities.items()]
+    findings = [wrong(what, path, lines) for what, lines in disparities.items()]
     if in_some:
         kernels = text.count(len(in_some), "kernel")
         what = f"{kernels} only in some images: the source leaves them out for other architectures"
-        findings.append(note(what, path, shorten(in_some)))
+        findings.append(note(what, path, in_some))
     return Examined(contents, binary.linked, imports_of(data), initialisers, tuple(findings))

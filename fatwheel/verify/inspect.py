@@ -7,16 +7,17 @@ Everything is read from the bytes, never from the file's name. The result's shap
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..arch import CAPABILITIES, Arch, coverage, parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, is_binary
 from ..storage.files import map_path
 from ..wheels.archive import Wheel, open_wheel
-from .contents import Archs, Contents, Image, Unit, read_contents
+from .contents import Contents, Image, Unit, read_contents
+from .coverage import coverage_of
 
 _ZIP = b"PK\x03\x04"
 
@@ -37,33 +38,6 @@ def inspect_units(path: Path) -> dict[str, Any]:
     for shown, binary in zip(report["binaries"], binaries, strict=True):
         shown["units"] = [_report_unit(unit) for unit in binary.units]
     return report
-
-
-def coverage_of(binaries: Iterable[Contents]) -> dict[str, str]:
-    """Per GPU capability 'native', 'jit' or 'none'; the worst container with kernels decides.
-
-    A program fails as soon as one kernel that it needs has no image, so the best container is of
-    no use. Without any kernels, nothing is served.
-    """
-    units = {(unit.archs, unit.relocatable) for binary in binaries for unit in binary.units}
-    ranks = ("none", "jit", "native")
-    return {
-        capability: min(
-            (_coverage(*unit, parse_capability(capability)) for unit in units),
-            key=ranks.index,
-            default="none",
-        )
-        for capability in CAPABILITIES
-    }
-
-
-def _coverage(archs: Archs, relocatable: tuple[Archs, ...], gpu: Arch) -> str:
-    """How a GPU is served: at worst, a driver links linked code anew, from relocatable PTX."""
-    served = coverage(archs.cubins, archs.ptx, gpu)
-    if served != "none" or not relocatable:
-        return served
-    again = {coverage(each.cubins, each.ptx, gpu) for each in relocatable}
-    return "jit" if again == {"jit"} else "none"
 
 
 def report_binary(binary: Contents) -> dict[str, Any]:
@@ -90,6 +64,16 @@ def report_binary(binary: Contents) -> dict[str, Any]:
             }
             for kind, name, packed in count
         ],
+        **report_coverage([binary]),
+    }
+
+
+def report_coverage(binaries: Collection[Contents]) -> dict[str, Any]:
+    """By compute capability: how a GPU of it is served, and how many containers with kernels."""
+    found = coverage_of(binaries)
+    return {
+        "coverage": {capability: served.how for capability, served in found.items()},
+        "units_served": {capability: asdict(served) for capability, served in found.items()},
     }
 
 
@@ -121,13 +105,13 @@ def _read_members(wheel: Wheel) -> Iterable[Contents]:
 
 
 def _report(
-    path: Path, wheel: Mapping[str, Any] | None, binaries: Iterable[Contents]
+    path: Path, wheel: Mapping[str, Any] | None, binaries: Collection[Contents]
 ) -> dict[str, Any]:
     return {
         "file": path.name,
         "wheel": wheel,
         "binaries": [report_binary(binary) for binary in binaries],
-        "coverage": coverage_of(binaries),
+        **report_coverage(binaries),
     }
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FormatError
-from ..fatbin.parity import shorten
 from ..provenance.buildlock import BuildLock, materials_of, recorded
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
@@ -127,7 +126,7 @@ def _lock_findings(documents: _Documents, evidence: Evidence) -> Iterator[Findin
         yield wrong(f"its sha256 is not the one that {RECORD_FILE} names", LOCK_FILE, details)
     contradictions = list(differing(_of_lock(lock), _of_claims(claims)))
     if contradictions:
-        yield wrong(f"it contradicts {LOCK_FILE}", RECORD_FILE, shorten(contradictions))
+        yield wrong(f"it contradicts {LOCK_FILE}", RECORD_FILE, contradictions)
 
 
 def _of_lock(lock: BuildLock) -> dict[str, Any]:
@@ -190,14 +189,14 @@ def _statement_findings(documents: _Documents, evidence: Evidence) -> Iterator[F
     files = {name: file.sha256 for name, file in evidence.files.items() if name not in untold}
     statement = documents.statement
     if statement.subjects != files:
-        lines = shorten(differing(files, dict(statement.subjects), "subject"))
+        lines = list(differing(files, dict(statement.subjects), "subject"))
         yield wrong("its subjects are not the files of the wheel", STATEMENT_FILE, lines)
     try:
         right = predicate_of(documents.lock, documents.record, build_type=statement.build_type)
     except FormatError as error:
         yield refused(error)
         return
-    contradictions = shorten(differing(right, dict(statement.predicate)))
+    contradictions = list(differing(right, dict(statement.predicate)))
     if contradictions:
         what = f"it contradicts {LOCK_FILE} or {RECORD_FILE}"
         yield wrong(what, STATEMENT_FILE, contradictions)
@@ -213,7 +212,7 @@ def _sbom_findings(lock: BuildLock, evidence: Evidence) -> Iterator[Finding]:
         *(f"only in the SBOM: {' '.join(one)}"[:200] for one in sorted(found - right)),
     ]
     if lines:
-        yield wrong(f"its components are not what {LOCK_FILE} lists", SBOM_FILE, shorten(lines))
+        yield wrong(f"its components are not what {LOCK_FILE} lists", SBOM_FILE, lines)
     about = read_object(data, SBOM_FILE).get("metadata")
     component = about.get("component") if isinstance(about, dict) else None
     subject = component if isinstance(component, dict) else {}
@@ -242,4 +241,4 @@ def _sbom_bytes_findings(documents: _Documents, evidence: Evidence) -> Iterator[
     if found != right:
         lines = differing(read_object(right, SBOM_FILE), read_object(found, SBOM_FILE))
         what = f"it differs from what fatwheel writes for this {LOCK_FILE}"
-        yield warning(what, SBOM_FILE, shorten(lines))
+        yield warning(what, SBOM_FILE, lines)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VerifyError
+from ..fatbin.parity import shorten
 from ..model import Front, Target
 from .device import compression_findings, coverage_findings, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
-from .inspect import coverage_of, report_binary
+from .inspect import report_binary, report_coverage
 from .names import label_findings, name_findings, record_findings
 from .platforms import (
     cuda_versions,
@@ -61,7 +62,7 @@ class Report:
             "ok": self.ok,
             "checks": [_report_check(check) for check in self.checks],
             "binaries": [_report_examined(binary, evidence) for binary in evidence.binaries],
-            "coverage": coverage_of(binary.contents for binary in evidence.binaries),
+            **report_coverage([binary.contents for binary in evidence.binaries]),
             **tried,
         }
 
@@ -121,7 +122,6 @@ def _report_check(check: Check) -> dict[str, Any]:
 def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
     return {
         **report_binary(binary.contents),
-        "coverage": coverage_of([binary.contents]),
         "imports": [
             {"name": found.name, "from": found.origin, "version": found.version or None}
             for found in imports_of(binary, evidence.shipped)
@@ -174,4 +174,4 @@ def _asked_findings(evidence: Evidence, target: Target, wanted: Sequence[str]) -
 
 def _lines(finding: Finding) -> Iterator[str]:
     yield ": ".join(part for part in (finding.where, finding.what) if part)
-    yield from (f"  {line}" for line in finding.details)
+    yield from (f"  {line}" for line in shorten(finding.details))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from fatwheel.arch import CAPABILITIES
+from typing import Any
+
 from fatwheel.cli import tables
 
 
-def test_every_capability_has_gpus_that_people_know() -> None:
-    assert tuple(tables.gpu_names()) == CAPABILITIES
-
-
-def test_gpus_are_named_once() -> None:
-    names = [name for listed in tables.gpu_names().values() for name in listed]
-    assert len(names) == len(set(names))
-
-
-def test_a_capability_without_a_known_gpu_is_still_shown() -> None:
-    rows = tables.coverage_rows({"99.0": "none"})
-    assert rows == [{"capability": "99.0", "code": "none", "GPUs": ""}]
+def test_gpus_of_the_binaries_computers_are_named() -> None:
+    served = {"native": 2, "jit": 0, "none": 0}
+    report: dict[str, Any] = {
+        "binaries": [{"machine": "x86_64"}, {"machine": "cuda"}],
+        "coverage": {"9.0": "native", "9.9": "part", "10.0": "none"},
+        "units_served": {"9.0": served, "9.9": {"native": 2, "jit": 1, "none": 2}, "10.0": served},
+    }
+    assert tables.coverage_rows(report) == [
+        {"capability": "9.0", "code": "native", "GPUs": "H100, H200"},
+        {"capability": "9.9", "code": "in part: 3 of 5 units", "GPUs": ""},
+        {"capability": "10.0", "code": "none", "GPUs": "B200"},
+    ]
 
 
 def test_kinds_of_images_are_named_as_people_know_them() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fatwheel.arch import CAPABILITIES, parse_arch, parse_arch_list
+from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.console import show_error, show_note, show_plan, show_printed
 from fatwheel.cli.progress import LiveBoard, PlainBoard, board
 from fatwheel.cli.results import show_cache, show_inspection, show_json, show_proof, show_wheels
@@ -49,6 +49,11 @@ SNAPSHOTS = Path(__file__).parents[2] / "data" / "snapshots"
 MIB, GIB = 2**20, 2**30
 ARCHS = [parse_arch(name) for name in ("80", "86", "89")]
 HOSTILE = "evil\x1b[31m\x07name"
+COVERAGE = {
+    "7.5": "none", "8.0": "none", "8.6": "native", "8.9": "native", "9.0": "jit", "10.0": "jit",
+    "10.3": "jit", "12.0": "jit",
+}  # fmt: skip
+
 
 RECIPE = Recipe(
     name="flash-attn",
@@ -144,12 +149,8 @@ INSPECTION: dict[str, Any] = {
             "images": [],
         },
     ],
-    "coverage": {
-        capability: {"8.6": "native", "8.7": "native", "8.9": "native"}.get(
-            capability, "none" if capability in ("7.5", "8.0") else "jit"
-        )
-        for capability in CAPABILITIES
-    },
+    "coverage": COVERAGE,
+    "units_served": {capability: {"native": 9, "jit": 0, "none": 0} for capability in COVERAGE},
 }
 CACHE = CacheReport(
     folder=Path("/home/someone/.cache/fatwheel"),

@@ -47,7 +47,7 @@ def finding(severity: str, what: str, where: str | None = None, *details: str) -
 
 
 VERIFICATION: dict[str, Any] = {
-    **{key: INSPECTION[key] for key in ("file", "wheel", "coverage")},
+    **{key: INSPECTION[key] for key in ("file", "wheel", "coverage", "units_served")},
     "ok": False,
     "checks": [
         {
@@ -82,7 +82,7 @@ VERIFICATION: dict[str, Any] = {
         },
         {"name": "names", "result": "ok", "findings": []},
     ],
-    "binaries": [],
+    "binaries": INSPECTION["binaries"],
 }
 
 

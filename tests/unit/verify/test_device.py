@@ -36,7 +36,7 @@ def test_who_is_served_is_told() -> None:
     [finding] = coverage_findings(evidence(library((image("sm_86"), image("compute_90")))))
     assert finding.severity == "note"
     assert finding.what == (
-        "native on 8.6, 8.7, 8.9; by JIT on 9.0, 10.0, 10.3, 11.0, 12.0, 12.1; nothing on 7.5, 8.0"
+        "native on 8.6, 8.9; by JIT on 9.0, 10.0, 10.3, 12.0; nothing on 7.5, 8.0"
     )
 
 

@@ -8,17 +8,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from fatwheel.arch import Arch
 from fatwheel.errors import FormatError, UsageError
-from fatwheel.verify.contents import Contents, Image, Unit
-from fatwheel.verify.inspect import coverage_of, inspect_file, inspect_units
+from fatwheel.verify.inspect import inspect_file, inspect_units
 
 from ...helpers.deviceimages import TWO, compute, container, sm
 from ...helpers.elflibraries import LIBRARY, RELOCATABLE, link
@@ -74,6 +71,8 @@ def test_a_fatbin() -> None:
                 {"kind": "elf", "arch": "sm_90a", "count": 1, "bytes": 965, "compressed": True},
                 {"kind": "elf", "arch": "sm_120f", "count": 1, "bytes": 1333, "compressed": True},
             ],
+            "coverage": report["coverage"],
+            "units_served": report["units_served"],
         }
     ]
     # sm_80 serves all of 8.x, 90a exactly 9.0, 120f the family 12.x; compute_80 the rest.
@@ -90,6 +89,8 @@ def test_a_fatbin() -> None:
         "12.0": "native",
         "12.1": "native",
     }
+    assert report["units_served"]["8.6"] == {"native": 1, "jit": 0, "none": 0}
+    assert report["units_served"]["9.0"] == {"native": 1, "jit": 0, "none": 0}
 
 
 @pytest.mark.parametrize("name", ["lz4", "none"])
@@ -132,8 +133,12 @@ def test_a_wheel_lists_every_binary_and_counts_those_with_code(tmp_path: Path) -
         ("thing/data.fatbin", 1, 2),
         ("thing/one.cubin", 0, 2),
     ]
-    # The fatbin serves 8.0 as well, but the cubin beside it only 9.0: the worse one decides.
-    assert report["coverage"]["8.0"] == "none"
+    # The fatbin serves 8.0 as well, but the cubin beside it only 9.0.
+    assert report["coverage"]["8.0"] == "part"
+    assert report["units_served"]["8.0"] == {"native": 1, "jit": 0, "none": 1}
+    assert [binary["coverage"]["8.0"] for binary in report["binaries"]] == [
+        "none", "native", "none",
+    ]  # fmt: skip
     assert report["coverage"]["9.0"] == "native"
 
 
@@ -143,63 +148,13 @@ def test_a_wheel_without_cuda_serves_nothing(tmp_path: Path) -> None:
     assert set(report["coverage"].values()) == {"none"}
 
 
-def unit(*names: str) -> Unit:
-    """A container with one kernel: 'sm_80' is a cubin, 'compute_80' PTX."""
-    images = tuple(
-        Image("elf", Arch(int(name[3:])), 1, "")
-        if name.startswith("sm_")
-        else Image("ptx", Arch(int(name[8:])), 1, "")
-        for name in names
-    )
-    return Unit(0, ("kernel",), images)
-
-
-def contents(*units: Unit) -> Contents:
-    return Contents("a.so", "elf", "x86_64", len(units), (), units)
-
-
-@pytest.mark.parametrize(
-    ("units", "expected"),
-    [
-        ([], "none"),
-        ([unit("sm_86")], "native"),
-        ([unit("sm_80")], "native"),
-        ([unit("sm_89")], "none"),
-        ([unit("compute_75")], "jit"),
-        ([unit("compute_89")], "none"),
-        ([unit("sm_90", "compute_80")], "jit"),
-        ([unit("sm_86"), unit("compute_80")], "jit"),
-        ([unit("sm_86"), unit("compute_80"), unit("sm_90")], "none"),
-    ],
-)
-def test_the_worst_container_decides(units: list[Unit], expected: str) -> None:
-    assert coverage_of([contents(*units), contents()])["8.6"] == expected
-
-
-@pytest.mark.parametrize(
-    ("relocatable", "expected"),
-    [
-        ([unit("sm_80", "compute_80"), unit("compute_80")], "none"),  # the first is not linked anew
-        ([unit("sm_90", "compute_80"), unit("compute_75")], "jit"),
-        ([unit("compute_80"), unit("compute_90")], "none"),
-        ([unit("compute_80"), unit()], "none"),
-        ([], "none"),
-    ],
-)
-def test_linked_code_may_be_linked_anew_from_ptx(relocatable: list[Unit], expected: str) -> None:
-    linked = replace(unit("sm_90"), relocatable=tuple(one.archs for one in relocatable))
-    assert coverage_of([contents(linked)])["8.6"] == expected
-    assert coverage_of([contents(linked, unit("sm_90"))])["8.6"] == "none"
-    assert coverage_of([contents(linked)])["9.0"] == "native"
-
-
 def test_what_code_was_linked_from_is_told_by_its_kernels(
     tmp_path: Path, tool: Callable[[str], str]
 ) -> None:
     (tmp_path / "linked.bin").write_bytes(container(sm(80, TWO)))
     (tmp_path / "relocatable_one.bin").write_bytes(container(sm(80, TWO), compute(80, TWO)))
     (tmp_path / "relocatable_two.bin").write_bytes(container(sm(80, {}), compute(80, [])))
-    for others, served in ((container(), "jit"), (container(sm(80)), "none")):
+    for others, served in ((container(), "jit"), (container(sm(80)), "part")):
         data = link(tool, tmp_path, LIBRARY, first=others, second=container(), more=RELOCATABLE)
         (tmp_path / "linked.so").write_bytes(data)
         report = inspect(tmp_path / "linked.so")

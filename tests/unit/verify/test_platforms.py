@@ -142,4 +142,6 @@ def test_every_suffix_of_this_python_is_that_of_a_module() -> None:
 
 def test_objects_are_no_modules() -> None:
     module = library("_C.cpython-310.so", linked=False)
-    assert list(module_findings(evidence(LINUX, binaries=(module,)))) == []
+    [finding] = module_findings(evidence(LINUX, binaries=(module,)))
+    assert (finding.severity, finding.where) == ("wrong", "_C.cpython-310.so")
+    assert "it is not a library" in finding.what

@@ -1,0 +1,137 @@
+"""Which GPUs a file's device code runs on.
+
+A program fails as soon as a kernel that it needs has no image, so that code for some of the
+containers is support in part. Which kernels a program needs, nobody can tell from its bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..arch import Arch, coverage, parse_capability
+from .contents import Archs, Contents
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NATIVE, JIT, PART, NONE = "native", "jit", "part", "none"
+_DEVICE_ONLY = "cuda"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """GPUs of one compute capability, as people call them (gpus.toml).
+
+    machines: of the computers that have them; () for any. legacy: today's CUDA does not support
+    them any more.
+    """
+
+    capability: str
+    names: tuple[str, ...]
+    machines: tuple[str, ...] = ()
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """How many containers with kernels a GPU runs natively, after compiling PTX, or not at all."""
+
+    native: int = 0
+    jit: int = 0
+    none: int = 0
+
+    @property
+    def how(self) -> str:
+        """NATIVE or JIT (the worst of all), PART, or NONE."""
+        if not self.native and not self.jit:
+            return NONE
+        if self.none:
+            return PART
+        return JIT if self.jit else NATIVE
+
+
+def units_served(served: Served) -> str:
+    """`24 of 30 units`."""
+    good = served.native + served.jit
+    return f"{good} of {good + served.none} units"
+
+
+def coverage_of(binaries: Collection[Contents]) -> dict[str, Served]:
+    """By compute capability, in ascending order.
+
+    Of all GPUs that computers with such a processor can have today, of older ones that the file
+    supports, and of those that images are for and that are not known here.
+    """
+    units = Counter((unit.archs, unit.relocatable) for one in binaries for unit in one.units)
+    found = {capability: _served(units, capability) for capability in _capabilities(binaries)}
+    always = {gpu.capability for gpu in gpus() if not gpu.legacy}
+    return {
+        capability: served
+        for capability, served in found.items()
+        if capability in always or served.how != NONE
+    }
+
+
+def gpu_names(machines: Collection[str]) -> dict[str, list[str]]:
+    """Names of GPUs by compute capability, of those that such computers can have."""
+    found: dict[str, list[str]] = {}
+    for gpu in gpus():
+        if _fits(gpu, machines):
+            found.setdefault(gpu.capability, []).extend(gpu.names)
+    return found
+
+
+def machines_of(binaries: Iterable[Contents]) -> frozenset[str]:
+    """The processors that the files' host code is for; none for device code alone."""
+    return frozenset(one.machine for one in binaries if one.machine != _DEVICE_ONLY)
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """All GPUs that are known here, the oldest first."""
+    with Path(__file__).with_name("gpus.toml").open("rb") as stream:
+        found = tomllib.load(stream)["gpu"]
+    return tuple(
+        Gpu(
+            one["capability"],
+            tuple(one["names"]),
+            tuple(one.get("machines", ())),
+            one.get("legacy", False),
+        )
+        for one in found
+    )
+
+
+def _capabilities(binaries: Collection[Contents]) -> list[str]:
+    known = {gpu.capability for gpu in gpus()}
+    fitting = gpu_names(machines_of(binaries))
+    named = {image.arch.capability for one in binaries for image in one.images}
+    return sorted({*fitting, *(named - known)}, key=parse_capability)
+
+
+def _fits(gpu: Gpu, machines: Collection[str]) -> bool:
+    return not machines or not gpu.machines or any(machine in gpu.machines for machine in machines)
+
+
+def _served(units: Counter[tuple[Archs, tuple[Archs, ...]]], capability: str) -> Served:
+    gpu = parse_capability(capability)
+    count: Counter[str] = Counter()
+    for (archs, relocatable), number in units.items():
+        count[_coverage(archs, relocatable, gpu)] += number
+    return Served(count[NATIVE], count[JIT], count[NONE])
+
+
+def _coverage(archs: Archs, relocatable: tuple[Archs, ...], gpu: Arch) -> str:
+    """How a GPU is served: at worst, a driver links linked code anew, from relocatable PTX."""
+    served = coverage(archs.cubins, archs.ptx, gpu)
+    if served != NONE or not relocatable:
+        return served
+    again = {coverage(each.cubins, each.ptx, gpu) for each in relocatable}
+    return JIT if again == {JIT} else NONE
