@@ -1,6 +1,7 @@
 """Where recipes and toolchains lie: the user's own, and those that come with fatwheel.
 
-In a checkout the latter lie at its top; in an installed package, in its folder `data`.
+In a checkout the latter lie at its top; in an installed package, in its folder `data`, where they
+are never changed: what is written beside them goes into the user's own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ TEMPLATES = _HOME / "docker"
 KERNELS = _HOME / "kernels"
 TOOLCHAINS = _HOME / "toolchains"
 
+# The user's own, in the current folder.
+OWN_KERNELS = Path("kernels")
+OWN_TOOLCHAINS = Path("toolchains")
+
 # The toolchains that are used where none is named, by the system that they build for.
 DEFAULT_TOOLCHAINS = {"linux": "linux-cuda13.0", "windows": "windows-msvc17.8-cuda12.3"}
 
@@ -27,12 +32,17 @@ def default_toolchain(system: str) -> str:
 def recipe_folders(own: Path | None = None) -> tuple[Path, ...]:
     """Where recipes are looked for, in this order: `own`, if there is one, ./kernels, and those
     that come with fatwheel."""
-    return _existing(own, Path("kernels"), KERNELS)
+    return _existing(own, OWN_KERNELS, KERNELS)
 
 
 def toolchain_folders() -> tuple[Path, ...]:
     """Where toolchains are looked for: ./toolchains, then those that come with fatwheel."""
-    return _existing(Path("toolchains"), TOOLCHAINS)
+    return _existing(OWN_TOOLCHAINS, TOOLCHAINS)
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file or folder is part of an installed fatwheel, and not the user's to change."""
+    return path.resolve().is_relative_to(_DATA)
 
 
 def _existing(*folders: Path | None) -> tuple[Path, ...]:

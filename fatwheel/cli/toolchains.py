@@ -39,7 +39,8 @@ def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bo
     Compare a toolchain's pins with what is published, and fill in what is not known yet.
 
     Sizes, sha256 and digests of images that are missing are asked for and written into the
-    toolchain's file; comments stay. Where nobody publishes the sha256 of a file, it is fetched
+    toolchain's file; comments stay. Of a toolchain that comes with an installed fatwheel, a copy is
+    written to ./toolchains. Where nobody publishes the sha256 of a file, it is fetched
     once, and the table says so. What is pinned and is published otherwise stays as it is, and the
     exit code is 5; it is 4 where something could not be reached.
 

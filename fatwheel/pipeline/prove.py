@@ -3,7 +3,8 @@
 A proof is data beside the recipe, `proofs/TOOLCHAIN-ARCHS.json`: for a sample of units,
 compiled both ways, the digest of every kernel's machine code (its .text section in the cubin).
 `--front auto` shares a front only where a proof of this project's version, these compilers,
-this front and these architectures says 'same'.
+this front and these architectures says 'same'. Beside a recipe that is part of an installed
+fatwheel nothing is written: the user gets a copy of it, with the proof.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import secrets
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,12 @@ from ..arch import Arch, ArchRequest, parse_arch
 from ..decoders import payload
 from ..engines.process import ProcessEngine
 from ..errors import ConfigError, FatwheelError, UsageError
-from ..events import Emit
+from ..events import Emit, Note
 from ..fatbin.container import Entry
 from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
 from ..machine import cores, free_memory
 from ..model import Front, Job, Recipe, Toolchain, Unit
+from ..shipped import OWN_KERNELS, is_installed
 from ..storage.documents import MOST, read_object
 from ..storage.files import replacing
 from ..worker.context import Context
@@ -256,8 +260,31 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
             engine = ProcessEngine(context, log_folder(target))
             compile_work(work, target, engine, context.store(), means, label, emit)
         proof = _proof(ready, asked, units, own, shared[0])
+    if is_installed(asked.recipe.folder):
+        recipe = _copied(asked.recipe, request.recipes or OWN_KERNELS, emit)
+        proof = replace(proof, path=proof_path(recipe, asked.toolchain, proof.archs))
     write_proof(proof)
     return proof
+
+
+def _copied(recipe: Recipe, folder: Path, emit: Emit) -> Recipe:
+    """A recipe in a folder of the user's, where it is found first. Raises ConfigError."""
+    own = folder / recipe.name
+    part = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(recipe.folder, part)
+        part.rename(own)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot copy the recipe that comes with fatwheel: {error}",
+            where=str(own),
+            hint="the proof is written beside a copy; name another folder: --recipes FOLDER",
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    emit(Note(f"{own}: a copy of the recipe that comes with fatwheel"))
+    return replace(recipe, folder=own)
 
 
 def _lacking(

@@ -275,14 +275,17 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[io.FileIO]:
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[io.FileIO]:
     """Hold the file `path` alone, among all processes and threads; wait for it if need be.
 
     The file is made if it is missing. Its content is the caller's, to read and write in place
-    through the unbuffered stream. The system frees the lock when its holder dies.
+    through the unbuffered stream. The system frees the lock when its holder dies. waiting is
+    called once if another holds it.
     """
     with os.fdopen(open_lock(path), "r+b", buffering=0) as stream:
-        _acquire(stream)
+        if not _acquired(stream):
+            waiting()
+            _acquire(stream)
         try:
             yield stream
         finally:
@@ -293,22 +296,31 @@ if sys.platform == "win32":
     # Windows locks ranges of bytes, past the end too; this one lies behind any content.
     _LOCK_AT = 1 << 30
 
+    def _acquired(stream: io.FileIO) -> bool:
+        stream.seek(_LOCK_AT)
+        try:
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        stream.seek(0)
+        return True
+
     def _acquire(stream: io.FileIO) -> None:
-        while True:
-            stream.seek(_LOCK_AT)
-            try:
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-            except OSError:
-                time.sleep(0.02)
-            else:
-                stream.seek(0)
-                return
+        while not _acquired(stream):
+            time.sleep(0.02)
 
     def _release(stream: io.FileIO) -> None:
         stream.seek(_LOCK_AT)
         msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)
 
 else:
+
+    def _acquired(stream: io.FileIO) -> bool:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _acquire(stream: io.FileIO) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -1,5 +1,7 @@
 """Fills in a toolchain's missing pins, editing its TOML file in place: `invoke lock`.
 
+Of one that is part of an installed fatwheel, the user gets a copy, which is used from then on.
+
 Only lines are added, each behind the line of a key that the same table has. The result is read
 back: it must mean what the file meant before, and the new values.
 """
@@ -18,8 +20,9 @@ from typing import Any
 from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
-from ..events import Emit, StepFinished, StepStarted
+from ..events import Emit, Note, StepFinished, StepStarted
 from ..model import Toolchain
+from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..storage import files
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
 from .index import Index
@@ -36,7 +39,11 @@ _BEHIND = {"size": ("url",), "sha256": ("size", "url"), "digest": ("reference",)
 
 
 class LockFile:
-    """A toolchain's file, as it is now. written: whether it was changed here."""
+    """A toolchain's file, as it is now. written: whether it was changed here.
+
+    path: from the first change on, that of the user's copy where the file is part of an installed
+    fatwheel.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,10 +80,21 @@ class LockFile:
             raise ConfigError(
                 "was changed meanwhile", where=str(self.path), hint="run the same command again"
             )
+        if is_installed(self.path):
+            self.path = _new_copy(self.path)
         with files.replacing(self.path) as stream:
             stream.write(new)
         self._bytes = new
         self.written = True
+
+
+def _new_copy(path: Path) -> Path:
+    """Where the user's own toolchain of this name belongs, of which there is none so far."""
+    own = OWN_TOOLCHAINS / path.name
+    if own.exists():
+        raise ConfigError("appeared meanwhile", where=str(own), hint="run the same command again")
+    own.parent.mkdir(exist_ok=True)
+    return own
 
 
 def filled(text: str, key: Key, values: Values) -> str | None:
@@ -204,6 +222,9 @@ def _lock(toolchain: Toolchain, file: LockFile, comparer: Comparer, emit: Emit) 
         findings.append(finding)
         if finding.state == FILLED:
             # At once, because what was fetched to know it may have taken long.
+            before = file.path
             file.fill(finding.key, finding.new)
+            if file.path != before:
+                emit(Note(f"{file.path}: a copy of the toolchain that comes with fatwheel"))
     emit(StepFinished("lock", time.monotonic() - started, toolchain.name))
     return LockReport(toolchain.name, file.path, file.written, tuple(findings))

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.exceptions import InstallerError
@@ -30,7 +29,6 @@ from ..model import Package
 from ..provision.mend import finish
 from ..storage import files
 from ..storage.cache import VARIABLE
-from ..storage.permissions import lock_mode
 from ..wheels.zipreader import read_entries
 from .fetch import fetch, place
 
@@ -38,16 +36,9 @@ from .fetch import fetch, place
 @contextmanager
 def one_at_a_time(folder: Path, others: str, emit: Emit) -> Iterator[None]:
     """Hold the lock in a folder that is there; emit what `others` do when that takes waiting."""
-    lock = FileLock(folder / "lock", mode=lock_mode(folder))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit(Note(f"another build is {others}: waiting for it"))
-        lock.acquire(poll_interval=0.2)
-    try:
+    note = Note(f"another build is {others}: waiting for it")
+    with files.locked(folder / "lock", waiting=lambda: emit(note)):
         yield
-    finally:
-        lock.release()
 
 
 # -- unpacking and installing ----------------------------------------------------------------------

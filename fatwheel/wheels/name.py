@@ -13,28 +13,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
 from ..arch import ArchRequest
 from ..errors import FormatError
 
 _PROJECT = re.compile(r"[A-Za-z0-9]+(?:[._][A-Za-z0-9]+)*")
 _BUILD = re.compile(r"[0-9][A-Za-z0-9_.]*")
 _TAGS = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
-
-# PEP 440, appendix B.
-_VERSION = re.compile(
-    r"""
-    \s*v?
-    (?:(?P<epoch>[0-9]+)!)?
-    (?P<release>[0-9]+(?:\.[0-9]+)*)
-    (?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_number>[0-9]+)?)?
-    (?:-(?P<post_implicit>[0-9]+)|(?P<post>[-_.]?(?:post|rev|r)[-_.]?(?P<post_number>[0-9]+)?))?
-    (?P<dev>[-_.]?dev[-_.]?(?P<dev_number>[0-9]+)?)?
-    (?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?
-    \s*
-    """,
-    re.VERBOSE | re.IGNORECASE | re.ASCII,
-)
-_PRE_SPELLING = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,11 @@ def parse_wheel_name(filename: str) -> WheelName:
     project, version, *build, python, abi, platform = parts
     if not _PROJECT.fullmatch(project):
         raise _bad_name(filename, f"{project!r} is not a project")
-    if not _VERSION.fullmatch(version) or version != version.strip():
+    try:
+        canonical_version(version)
+    except FormatError as error:
+        raise _bad_name(filename, error.what) from error
+    if version != version.strip():
         raise _bad_name(filename, f"{version!r} is not a version")
     if build and not _BUILD.fullmatch(build[0]):
         raise _bad_name(filename, f"the build tag {build[0]!r} does not begin with a digit")
@@ -106,7 +97,7 @@ def _bad_name(filename: str, why: str) -> FormatError:
 
 def canonical_project(name: str) -> str:
     """A project's name as indexes compare it: `flash-attn`."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return str(canonicalize_name(name))
 
 
 def escape_project(name: str) -> str:
@@ -116,32 +107,12 @@ def escape_project(name: str) -> str:
 
 def canonical_version(text: str) -> str:
     """A version in PEP 440's one normal spelling; FormatError where it is none."""
-    match = _VERSION.fullmatch(text)
-    if not match:
-        raise FormatError(f"{text!r} is not a version", hint="valid: 2.3.6, 1.0rc1, 2.3.6+cu130")
-    part = match.groupdict()
-    result = f"{_number(part['epoch'])}!" if _number(part["epoch"]) != "0" else ""
-    result += ".".join(_number(digits) for digits in part["release"].split("."))
-    if part["pre"]:
-        letters = part["pre"].lower()
-        result += _PRE_SPELLING.get(letters, letters) + _number(part["pre_number"])
-    if part["post_implicit"] or part["post"]:
-        result += f".post{_number(part['post_implicit'] or part['post_number'])}"
-    if part["dev"]:
-        result += f".dev{_number(part['dev_number'])}"
-    if part["local"]:
-        result += "+" + _canonical_local(part["local"])
-    return result
-
-
-def _number(digits: str | None) -> str:
-    """Without leading zeros; as text, for Python refuses to convert numbers without end."""
-    return (digits or "").lstrip("0") or "0"
-
-
-def _canonical_local(text: str) -> str:
-    parts = re.split(r"[-_.]", text.lower())
-    return ".".join(_number(part) if part.isdigit() else part for part in parts)
+    try:
+        return str(Version(text.encode("ascii").decode()))
+    except ValueError as error:  # InvalidVersion; and numbers too long for Python to convert
+        raise FormatError(
+            f"{text!r} is not a version", hint="valid: 2.3.6, 1.0rc1, 2.3.6+cu130"
+        ) from error
 
 
 def with_local(version: str, local: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.errors import CompileError, UsageError
-from fatwheel.events import Event, Planned
+from fatwheel.errors import CompileError, ConfigError, UsageError
+from fatwheel.events import Event, Note, Planned
 from fatwheel.model import Front, Recipe, Source, Target, Toolchain
 from fatwheel.pipeline import prove as prove_module
 from fatwheel.pipeline.prove import Proof, ProveRequest, find_proofs, prove
@@ -90,6 +91,32 @@ def test_other_code_is_a_counter_example_and_kept_too(bench: Bench) -> None:
     assert not proof.same
     assert proof.different == ["b: sm_86 scale"]
     assert find_proofs(bench.recipe, "compilers") == [proof]
+
+
+def test_an_installed_recipe_is_copied_and_stays_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, work = bench.recipe.folder, bench.folder / "work"
+    (installed / "src").mkdir(parents=True)
+    for name in ("recipe.toml", "src/a.cu"):
+        (installed / name).write_text(name)
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr("fatwheel.shipped._DATA", bench.folder / "kernels")
+    before = sorted(bench.folder.joinpath("kernels").rglob("*"))
+    proof = bench.prove()
+    own = work / "kernels" / "demo"
+    assert sorted(bench.folder.joinpath("kernels").rglob("*")) == before
+    assert (own / "src" / "a.cu").read_text() == "src/a.cu"
+    assert proof.path.resolve().parent == own / "proofs"
+    assert find_proofs(replace(bench.recipe, folder=own), "compilers") == [
+        replace(proof, path=proof.path.resolve())
+    ]
+    assert Note("kernels/demo: a copy of the recipe that comes with fatwheel") in bench.events
+    assert [path.name for path in own.parent.iterdir()] == ["demo"]
+    with pytest.raises(ConfigError, match="cannot copy the recipe"):
+        bench.prove()
+    assert [path.name for path in own.parent.iterdir()] == ["demo"]
 
 
 def test_only_device_code_is_made_once_for_each_front(bench: Bench) -> None:

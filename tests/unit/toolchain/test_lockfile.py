@@ -108,6 +108,25 @@ def test_a_file_that_somebody_else_changed_is_left_alone(tmp_path: Path) -> None
     assert file.read_text() == TEXT + "# mine\n"
 
 
+def test_an_installed_file_is_copied_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "data" / "toolchains" / "demo.toml"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(TEXT)
+    monkeypatch.setattr("fatwheel.shipped._DATA", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    lock = LockFile(installed)
+    lock.fill(("cuda_files", 1), {"sha256": SHA})
+    lock.fill(("cuda_files", 0), {"size": 7})
+    assert installed.read_text() == TEXT
+    assert lock.path == Path("toolchains", "demo.toml")
+    assert lock.path.read_text().count("size = 7\n") == 1
+    with pytest.raises(ConfigError, match="appeared meanwhile"):
+        LockFile(installed).fill(("cuda_files", 0), {"size": 8})
+    assert lock.path.read_text().count("size = 8\n") == 0
+
+
 def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "demo.toml"
     file.write_text(TEXT)
