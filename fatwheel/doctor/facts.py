@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.model import Toolchain
 from ..containers.layouts import EngineFacts
-from ..model import Toolchain
 
 OK, WARNING, WRONG, NOT_APPLICABLE = "ok", "warning", "wrong", "not applicable"
 

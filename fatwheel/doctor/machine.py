@@ -17,10 +17,10 @@ from packaging.tags import platform_tags
 
 from .. import machine
 from ..config.load import list_recipes, load_recipe
+from ..config.model import Download, Package, Toolchain
 from ..containers.contexts import VARIABLE, contexts_of, named_bases
 from ..containers.render import FILES
 from ..errors import EngineError, FatwheelError
-from ..model import Download, Package, Toolchain
 from ..pipeline.workplaces import DOCKER
 from ..provision.compilers import find_host_compiler
 from ..shipped import recipe_folders
@@ -40,7 +40,7 @@ from .facts import (
     Trouble,
     WindowsHost,
 )
-from .needs import files_for, packages_for, size_of, torch_for
+from .needs import files_for, packages_for, size_of
 from .network import trouble_of
 
 _SERVICES = r"SYSTEM\CurrentControlSet\Services"
@@ -311,7 +311,7 @@ def ask_images(
     """The images for one Python by their tags; None where the engine cannot have them."""
     if toolchain.containers is None or toolchain.containers.os != engine.facts.os:
         return None
-    torch = torch_for(toolchain, python)
+    torch = toolchain.usual_torch(python)
     try:
         contexts = contexts_of(toolchain, python, torch, _bases(python, engine))
     except FatwheelError as error:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
+from ..config.model import Download, Package
 from ..errors import FatwheelError
-from ..model import Download, Package
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import PipConfig, RefusedError, TransientError, read_pip_config
 from ..toolchain.web import Web

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..config.model import Target
 from ..errors import StoreError
 from ..fatbin.parity import shorten
-from ..model import Front, Target
+from ..model import Front
 from ..provenance.buildlock import BuildLock, recorded
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import lock_bytes

@@ -17,9 +17,9 @@ from typing import Any
 
 from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
+from ..config.model import Toolchain
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
 from ..events import Emit, StepFinished, StepStarted
-from ..model import Toolchain
 from ..storage import files
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
 from .index import Index

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.model import Target
 from ..errors import VerifyError
-from ..model import Front, Target
+from ..model import Front
 from .device import compression_findings, coverage_findings, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
 from .inspect import coverage_of, report_binary

@@ -19,6 +19,8 @@ from pathlib import Path
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
 from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.model import Target as BuildTarget
+from fatwheel.config.model import Toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.decoders import may_have_kernels, payload
 from fatwheel.edit import stitch as postlink_stitch
@@ -29,8 +31,7 @@ from fatwheel.fatbin import cubin, stitch
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.container import Container, Entry, parse_containers
 from fatwheel.fatbin.select import choose, selection_for
-from fatwheel.model import Host, Toolchain
-from fatwheel.model import Target as BuildTarget
+from fatwheel.model import Host
 from fatwheel.pipeline.sdist import unpack_sdist
 from fatwheel.pipeline.source import build_system
 from fatwheel.provenance.buildlock import BuildLock, lock_of, materials_of
