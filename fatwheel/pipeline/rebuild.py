@@ -184,4 +184,4 @@ def _causes(held: Held, path: Path) -> tuple[str, ...]:
 
 def _is_changed(held: Held) -> bool:
     """Whether the record names a different lock than the one beside it."""
-    return held.record.get("lock") != hashlib.sha256(held.lock_data).hexdigest()
+    return held.record.lock != hashlib.sha256(held.lock_data).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from .. import __version__
 from ..arch import ArchRequest
@@ -48,26 +47,6 @@ def lock_of(target: Target, host: Host) -> BuildLock:
 def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
     """The target that a lock was made for, with these architectures."""
     return Target(lock.recipe, lock.toolchain, lock.python, lock.torch, archs)
-
-
-def recorded(recipe: Recipe, toolchain: Toolchain) -> dict[str, Any]:
-    """What a wheel's record says of both; so do their locks."""
-    return {
-        "recipe": {
-            "name": recipe.name,
-            "project": recipe.project,
-            "version": recipe.version,
-            "source": recipe.source.package.sha256 if recipe.source.package else None,
-            "digest": recipe.digest,
-        },
-        "toolchain": {
-            "name": toolchain.name,
-            "platform": toolchain.platform,
-            "cuda": toolchain.cuda,
-            "nvcc": toolchain.nvcc,
-            "digest": toolchain.digest,
-        },
-    }
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,11 @@ from fatwheel.pipeline.sdist import unpack_sdist
 from fatwheel.pipeline.source import build_system
 from fatwheel.provenance.buildlock import BuildLock, lock_of, materials_of
 from fatwheel.provenance.lockfile import lock_bytes, read_lock
-from fatwheel.provenance.record import merged, record_of, thinned, unlocked
+from fatwheel.provenance.record import merged, record_of, thinned, unlocked, whole
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 from fatwheel.provenance.signing import read_envelope
 from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
-from fatwheel.verify.claims import asked_codes, read_claims
+from fatwheel.verify.claims import asked_codes
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries
@@ -314,7 +314,7 @@ def papers(data: bytes) -> None:
         read_statement(read_envelope(data, "envelope").payload, "statement")
     else:
         record = record_of(data)
-        asked_codes(read_claims(record, "record").archs)
+        asked_codes(whole(record).archs)
         record_of(thinned(unlocked(data), ("sm_80", "compute_90")))
         merged([data, data])
 
