@@ -31,6 +31,7 @@ from pydantic import (
     PlainSerializer,
     SerializationInfo,
     Strict,
+    TypeAdapter,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -375,6 +376,16 @@ T = TypeVar("T")
 # The context in which TOML is read, and digests are made of what it says.
 TOML = "TOML"
 EXTRA = "Extra inputs are not permitted"  # pydantic's words
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """What reads and writes a type. It is kept: to make one takes longer than to read a file."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 def _or(nothing: object) -> WrapValidator:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from . import fields
@@ -182,7 +182,7 @@ _WANTED = {
 def read_table(kind: type[T], raw: Mapping[str, Any]) -> tuple[T | None, list[tuple[Key, str]]]:
     """A file's values as what they are; else all places where they are wrong, with a message."""
     try:
-        return TypeAdapter(kind).validate_python(
+        return fields.adapter(kind).validate_python(
             raw, by_alias=True, by_name=False, context=fields.TOML
         ), []
     except ValidationError as error:

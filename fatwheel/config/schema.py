@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from . import fields
 from .model import (
@@ -191,8 +191,7 @@ def _shared(part: Part, kind: type[Part]) -> dict[str, Any]:
 
 def _meaning(part: Part, leave_out: set[str] | None = None) -> dict[str, Any]:
     """What a file says, by TOML's keys; None where it leaves something out."""
-    reader: TypeAdapter[Any] = TypeAdapter(type(part))
-    found: dict[str, Any] = reader.dump_python(
+    found: dict[str, Any] = fields.adapter(type(part)).dump_python(
         part, by_alias=True, context=fields.TOML, exclude=leave_out
     )
     return found

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from .. import __version__
 from ..config import fields
@@ -64,9 +64,6 @@ class LockFile(Part):
     host: LockedHost
 
 
-_READER = TypeAdapter(LockFile)
-
-
 def _file(lock: BuildLock) -> LockFile:
     packages = lock.toolchain.builds[0].packages
     return LockFile(
@@ -99,7 +96,7 @@ def lock_bytes(lock: BuildLock) -> bytes:
 
 def lock_fields(lock: BuildLock) -> dict[str, Any]:
     """A lock as nested dicts, for comparing."""
-    found: dict[str, Any] = _READER.dump_python(_file(lock))
+    found: dict[str, Any] = fields.adapter(LockFile).dump_python(_file(lock))
     return found
 
 
@@ -114,7 +111,7 @@ def read_lock(data: bytes, where: str, *kernels: Path) -> BuildLock:
         raise _damaged(where, [error.what]) from error
     _check_schema(content, where)
     try:
-        file = _READER.validate_json(data)
+        file = fields.adapter(LockFile).validate_json(data)
     except ValidationError as error:
         raise _damaged(where, [_said(one) for one in error.errors()]) from error
     mistakes = list(mistakes_between(file))
