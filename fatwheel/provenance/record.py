@@ -90,13 +90,9 @@ class RecordedRecipe(Part):
 
     @classmethod
     def of(cls, recipe: Recipe) -> RecordedRecipe:
-        return cls(
-            name=recipe.name,
-            project=recipe.project,
-            version=recipe.version,
-            source=recipe.source.package.sha256 if recipe.source.package else None,
-            digest=recipe.digest,
-        )
+        package = recipe.source.package
+        source = package.sha256 if package else None
+        return cls.model_validate({**vars(recipe), "source": source})
 
 
 class RecordedToolchain(Part):
@@ -110,13 +106,7 @@ class RecordedToolchain(Part):
 
     @classmethod
     def of(cls, toolchain: Toolchain) -> RecordedToolchain:
-        return cls(
-            name=toolchain.name,
-            platform=toolchain.platform,
-            cuda=toolchain.cuda,
-            nvcc=toolchain.nvcc,
-            digest=toolchain.digest,
-        )
+        return cls.model_validate(vars(toolchain))
 
 
 class Record(Part):
