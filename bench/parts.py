@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from fatwheel.arch import parse_arch_list
+from fatwheel.config.model import Target
 from fatwheel.events import Emit
-from fatwheel.model import Target
 from fatwheel.pipeline.resolve import Tools, downloads_folder, step
 from fatwheel.pipeline.source import unpack
 from fatwheel.worker.upstream import Project

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
+from fatwheel.config.model import Target
 from fatwheel.errors import UsageError
 from fatwheel.events import Emit
 from fatwheel.machine import cores
-from fatwheel.model import Target
 from fatwheel.pipeline.resolve import Tools, ready_tools, resolve
 from fatwheel.storage.cache import cache_folder
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fatwheel.config.model import Package
 from fatwheel.events import Emit
-from fatwheel.model import Package
 from fatwheel.pipeline.resolve import downloads_folder
 from fatwheel.toolchain.fetch import fetch
 

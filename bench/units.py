@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fatwheel.arch import ArchRequest
+from fatwheel.config.model import Target
 from fatwheel.errors import CompileError, UsageError
 from fatwheel.events import Emit
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.machine import cores, free_memory
-from fatwheel.model import Front, Job, Target, Unit
+from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.build import fronts_for
 from fatwheel.pipeline.plan import estimated
 from fatwheel.pipeline.prove import UnitProof, compare, select_units

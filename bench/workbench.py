@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fatwheel.config.model import Target
 from fatwheel.errors import FatwheelError
-from fatwheel.model import Target
 from fatwheel.storage.cache import VARIABLE, cache_folder
 
 from .measure import Run, run_child

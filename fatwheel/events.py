@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .model import Job, Target
+if TYPE_CHECKING:
+    from .config.model import Target
+    from .model import Job
 
 
 @dataclass(frozen=True)

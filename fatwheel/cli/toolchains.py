@@ -11,8 +11,8 @@ from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import folder_of, reported
 
 if TYPE_CHECKING:
+    from ..config.model import Toolchain
     from ..containers.imagebuild import Image
-    from ..model import Toolchain
 
 _HELP = {
     "toolchain": "compilers and libraries: a file of toolchains/ (default: "

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
 from ..arch import parse_arch
 from ..errors import UsageError
-from .mistakes import Key
-from .schema import PackageTable, SourceTable
+from .mistakes import Key, keys_of
+from .model import Package
+from .schema import SourceTable, filename_of
 
 Raw = dict[str, Any]
 Mistakes = Iterator[tuple[Key, str]]
@@ -41,7 +41,6 @@ def toolchain_mistakes(raw: Raw, stem: str) -> Mistakes:
     if isinstance(raw.get("name"), str) and raw["name"] != stem:
         yield ("name",), f"{raw['name']!r} is not the file's name, {stem!r}"
     yield from _list_mistakes(raw, "archs", least=1)
-    yield from _range_mistakes(raw)
     shared = tables(raw, "packages")
     yield from _package_mistakes(shared, ("packages",), taken=[])
     seen: list[tuple[object, object]] = []
@@ -70,7 +69,7 @@ def _source_mistakes(source: Raw, recipe: Raw) -> Mistakes:
     elif "sdist" in source:
         for pin in pins:
             if pin not in source:
-                yield ("source", pin), f"missing: {SourceTable.model_fields[pin].description}"
+                yield ("source", pin), f"missing: {keys_of(SourceTable)[pin].description}"
         yield from _sdist_mistakes(source["sdist"], recipe)
     else:
         yield ("source",), "neither sdist nor folder is given"
@@ -123,14 +122,6 @@ def _arch_name(text: str) -> str:
         return text
 
 
-def _range_mistakes(raw: Raw) -> Mistakes:
-    gcc = raw.get("gcc")
-    if not isinstance(gcc, list) or any(type(major) is not int for major in gcc):
-        return
-    if len(gcc) != 2 or not 0 < gcc[0] <= gcc[1]:
-        yield ("gcc",), f"{gcc} is not a range; valid: oldest and newest, as in [9, 15]"
-
-
 def _build_mistakes(build: Raw, key: Key, seen: list[tuple[object, object]]) -> Mistakes:
     python, torch = build.get("python"), build.get("torch")
     if (python, torch) in seen and None not in (python, torch):
@@ -169,7 +160,7 @@ def _package_mistakes(
             # Nobody but the index can say what these are, and it is asked by them.
             for pin in ("size", "sha256"):
                 if pin not in package:
-                    yield (*key, pin), f"missing: {PackageTable.model_fields[pin].description}"
+                    yield (*key, pin), f"missing: {keys_of(Package)[pin].description}"
 
 
 def _file_mistakes(package: Raw, key: Key) -> Mistakes:
@@ -183,7 +174,7 @@ def _file_mistakes(package: Raw, key: Key) -> Mistakes:
     for contradiction in _contradictions(name, version, package.get("name"), package):
         yield (*key, "file"), f"{file!r} is a file of {contradiction}"
     url = package.get("url")
-    if isinstance(url, str) and unquote(url.rpartition("/")[2]) != file:
+    if isinstance(url, str) and filename_of(url) != file:
         yield (*key, "url"), f"is the URL of another file than {file}"
 
 
@@ -218,11 +209,6 @@ def image_mistakes(raw: Raw) -> Mistakes:
         yield from _python_mistakes(containers, raw)
     else:
         yield from _needless_mistakes(raw)
-
-
-def filename_of(url: str) -> str:
-    """What a file is called, by the end of its URL."""
-    return unquote(url.rpartition("/")[2])
 
 
 def _compiler_mistakes(raw: Raw) -> Mistakes:

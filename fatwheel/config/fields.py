@@ -1,9 +1,8 @@
 """The types of values that recipes, toolchains and locks may contain, each with its grammar.
 
-`schema` has them for TOML, `provenance.lockfile` for locks, and a test for every value of both
-that it has one. So a value that came in here is what its kind says for all that follows: it can be
-a word of a Dockerfile or a shell, a part of a path, a line of pip's requirements. Every kind is
-bounded.
+`model` and `schema` give one to every value that they read, and a test makes sure of it. So a value
+that was read is what its type says for all that follows: it can be a word of a Dockerfile or a
+shell, a part of a path, a line of pip's requirements. Every type is bounded.
 
 Every check raises ValueError with what would be valid; `mistakes` adds where it stands.
 """
@@ -14,7 +13,7 @@ import math
 import re
 from datetime import date, datetime, time, timezone
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from packaging.utils import (
@@ -24,8 +23,21 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    SerializationInfo,
+    Strict,
+    TypeAdapter,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
+from .. import arch
 from ..arch import parse_arch
 from ..errors import UsageError
 from ..text import VALID_SIZES, parse_size
@@ -80,6 +92,10 @@ def _matching(pattern: str, valid: str, most: int = _SHORT) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _one_of(*words: Any) -> GetPydanticSchema:
+    return GetPydanticSchema(lambda _, handler: handler(Literal[words]))
+
+
 def _between(least: int, most: int, valid: str) -> AfterValidator:
     def check(number: int) -> int:
         if not least <= number <= most:
@@ -116,6 +132,18 @@ def _arch(text: str) -> str:
         return parse_arch(text).name
     except UsageError as error:
         raise ValueError(f"{error.what}; {error.hint}") from None
+
+
+def _range(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """The oldest and the newest of some versions."""
+    if not isinstance(value, (list, tuple)):
+        return handler(value)
+    if len(value) == 2:
+        low, high = found = handler(value)
+        if low <= high:
+            return found
+    what = f"{list(value)}"[:_SHOWN]
+    raise ValueError(f"{what} is not a range; valid: oldest and newest, as in [9, 15]")
 
 
 def _requested_arch(text: str) -> str:
@@ -310,22 +338,77 @@ Module = Annotated[
 ]
 Command = Annotated[str, _matching(r"\w[\w.+-]*", "the name of a command; valid: as in git")]
 Pattern = Annotated[str, Field(min_length=1, max_length=_LONG)]  # only compared, never shown alone
-Arch = Annotated[str, AfterValidator(_arch)]
+# In files by its name.
+Arch = Annotated[
+    arch.Arch,
+    GetPydanticSchema(
+        lambda _, handler: handler(
+            Annotated[str, AfterValidator(_arch), AfterValidator(parse_arch), PlainSerializer(str)]
+        )
+    ),
+]
 RequestedArch = Annotated[str, AfterValidator(_requested_arch)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, AfterValidator(_value)]
 Folder = Annotated[str, AfterValidator(_folder)]
 Script = Annotated[str, AfterValidator(_script)]
-Bytes = Annotated[int, _between(1, _LARGEST, "a size; valid: a number of bytes above 0")]
+Bytes = Annotated[int, Strict(), _between(1, _LARGEST, "a size; valid: a number of bytes above 0")]
 Size = Annotated[int, BeforeValidator(_size), _between(1, 1 << 50, "a size of memory")]
-Seconds = Annotated[float, AfterValidator(_seconds)]
+Seconds = Annotated[float, Strict(), AfterValidator(_seconds)]
 Epoch = Annotated[int, BeforeValidator(_epoch)]
-AnyEpoch = Annotated[int, _between(0, LAST_EPOCH, "a time that a wheel can hold")]
-Major = Annotated[int, _between(1, 999, "a major version; valid: as in 12")]
-OsBuild = Annotated[int, _between(0, 10**6, "a build of Windows; valid: as in 20348")]
-Role = Literal["compiler", "build", "runtime", "installer"]
+AnyEpoch = Annotated[int, Strict(), _between(0, LAST_EPOCH, "a time that a wheel can hold")]
+Major = Annotated[int, Strict(), _between(1, 999, "a major version; valid: as in 12")]
+Majors = Annotated[tuple[Major, Major], WrapValidator(_range)]
+OsBuild = Annotated[int, Strict(), _between(0, 10**6, "a build of Windows; valid: as in 20348")]
+Role = Annotated[str, _one_of("compiler", "build", "runtime", "installer")]
+SourceRole = Annotated[str, _one_of("source")]
+Os = Annotated[str, _one_of("linux", "windows")]
 
 # How many there may be at most.
 FEW, MANY = 100, 1000
 Few = Field(max_length=FEW)
 Many = Field(max_length=MANY)
+
+# -- what is read of a field -----------------------------------------------------------------------
+
+T = TypeVar("T")
+
+# The context in which TOML is read, and digests are made of what it says.
+TOML = "TOML"
+EXTRA = "Extra inputs are not permitted"  # pydantic's words
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """What reads and writes a type. It is kept: to make one takes longer than to read a file."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def _or(nothing: object) -> WrapValidator:
+    """Takes this for a value, too; but TOML leaves the key out."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if info.context != TOML and (type(value), value) == (type(nothing), nothing):
+            return value
+        return handler(value)
+
+    return WrapValidator(check)
+
+
+def _written(value: Any, info: SerializationInfo) -> Any:
+    return value or None if info.context == TOML else value
+
+
+def _refused(_: object) -> object:
+    raise ValueError(EXTRA)
+
+
+# What need not be known. TOML then leaves the key out, and locks say '' or 0.
+OrEmpty = Annotated[T, _or(""), PlainSerializer(_written), Field(default="")]
+OrZero = Annotated[T, _or(0), PlainSerializer(_written), Field(default=0)]
+# What no file says: neither read nor written.
+Here = Annotated[T, Field(exclude=True), BeforeValidator(_refused)]

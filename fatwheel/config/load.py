@@ -6,7 +6,6 @@ All mistakes of a file come at once, in one ConfigError: each detail is a line
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,42 +15,19 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..arch import parse_arch
 from ..errors import ConfigError, UsageError
-from ..model import (
-    Base,
-    Containers,
-    Cost,
-    Download,
-    Interpreter,
-    Msvc,
-    Package,
-    Recipe,
-    Source,
-    Toolchain,
-    TorchBuild,
-)
 from ..storage.documents import TomlError, read_toml
 from . import fields
-from .checks import filename_of, image_mistakes, recipe_mistakes, toolchain_mistakes
-from .mistakes import Key, Places, schema_mistakes, suggestion
-from .schema import (
-    BootstrapperTable,
-    ContainersTable,
-    MsvcTable,
-    PackageTable,
-    RecipeFile,
-    RuntimeTable,
-    SourceTable,
-    ToolchainFile,
-)
+from .checks import image_mistakes, recipe_mistakes, toolchain_mistakes
+from .mistakes import Key, Places, read_table, suggestion
+from .model import Recipe, Toolchain
+from .schema import RecipeFile, ToolchainFile
 from .sourcetree import tree_digest
 
 RECIPE_FILE = "recipe.toml"
 _LONGEST_LINE = 20_000  # characters
 _MOST_VALUES = 20_000  # the largest toolchain has 2,000
 _MISTAKES_SHOWN = 100
-VERIFY_FILE = "verify.py"  # where the recipe names no other
 
 
 def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
@@ -60,13 +36,17 @@ def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
     Raises UsageError where there is none, ConfigError listing every mistake in it.
     """
     file = _recipe_file(name_or_path, folders)
+    folder = file.parent.resolve()
     places, raw = _read(file)
-    mistakes = [*schema_mistakes(RecipeFile, raw), *recipe_mistakes(raw)]
-    mistakes += _name_mistakes(file.parent.resolve().name)
+    found, mistakes = read_table(RecipeFile, raw)
+    mistakes += recipe_mistakes(raw)
+    mistakes += _name_mistakes(folder.name)
     mistakes += _missing_folders(raw, file)
     mistakes += _script_mistakes(raw, file)
     _refuse(file, places, mistakes, hint="docs/recipes.md explains every key")
-    return _recipe(RecipeFile.model_validate(raw), file.parent.resolve())
+    assert found is not None, "there are no mistakes"
+    sources = found.source.folder
+    return found.recipe(folder, tree_digest(folder / sources) if sources else None)
 
 
 def load_toolchain(name: str, *folders: Path) -> Toolchain:
@@ -76,10 +56,12 @@ def load_toolchain(name: str, *folders: Path) -> Toolchain:
     """
     file = toolchain_file(name, *folders)
     places, raw = _read(file)
-    mistakes = [*schema_mistakes(ToolchainFile, raw), *toolchain_mistakes(raw, file.stem)]
+    found, mistakes = read_table(ToolchainFile, raw)
+    mistakes += toolchain_mistakes(raw, file.stem)
     mistakes += image_mistakes(raw)
     _refuse(file, places, mistakes, hint="docs/toolchains.md explains every key")
-    return _toolchain(ToolchainFile.model_validate(raw))
+    assert found is not None, "there are no mistakes"
+    return found.toolchain()
 
 
 def toolchain_file(name: str, *folders: Path) -> Path:
@@ -240,133 +222,3 @@ def _shown(path: Path) -> str:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return str(path)
-
-
-def _recipe(file: RecipeFile, folder: Path) -> Recipe:
-    source = _source(file, file.source, folder)
-    tree = tree_digest(source.folder) if source.folder else None
-    return Recipe(
-        name=folder.name,
-        project=file.project,
-        version=file.version,
-        source=source,
-        archs=tuple(file.archs),
-        environment=dict(file.environment),
-        imports=tuple(file.imports),
-        stub_commands=tuple(file.stub_commands),
-        memory=file.memory,
-        seconds=file.seconds,
-        costs=tuple(
-            Cost(cost.units, cost.memory or file.memory, cost.seconds or file.seconds)
-            for cost in file.cost
-        ),
-        epoch=file.epoch,
-        folder=folder,
-        # What a wheel is checked with is no part of what it is made from.
-        digest=_digest({"recipe": file.model_dump(exclude={"verify"}), "tree": tree}),
-        subdirectory=file.subdirectory or "",
-        runtime=tuple(_package(table, "runtime") for table in file.runtime),
-        verify=_script(file.verify or VERIFY_FILE, folder),
-    )
-
-
-def _script(name: str, folder: Path) -> Path | None:
-    path = (folder / name).resolve()
-    return path if path.is_file() else None
-
-
-def _source(file: RecipeFile, source: SourceTable, folder: Path) -> Source:
-    if source.folder is not None:
-        return Source(folder=folder / source.folder)
-    # crosschecks saw to it that an sdist comes with both.
-    assert source.sdist is not None
-    assert source.size is not None
-    assert source.sha256 is not None
-    return Source(
-        package=Package(
-            name=file.project,
-            version=file.version,
-            filename=source.sdist,
-            size=source.size,
-            sha256=source.sha256,
-            role="source",
-        )
-    )
-
-
-def _toolchain(file: ToolchainFile) -> Toolchain:
-    return Toolchain(
-        name=file.name,
-        platform=file.platform,
-        cuda=file.cuda,
-        nvcc=file.nvcc,
-        archs=tuple(parse_arch(arch) for arch in file.archs),
-        gcc=(file.gcc[0], file.gcc[1]) if file.gcc else None,
-        packages=_packages(file.packages),
-        builds=tuple(
-            TorchBuild(build.torch, build.python, _packages(build.packages))
-            for build in file.builds
-        ),
-        digest=_digest(file.model_dump()),
-        default_torch=file.default_torch or file.builds[-1].torch,
-        cuda_files=tuple(_download(table.name, table) for table in file.cuda_files),
-        interpreters=tuple(
-            Interpreter(table.python, _download("cpython", table)) for table in file.interpreters
-        ),
-        msvc=_msvc(file.msvc) if file.msvc else None,
-        containers=_containers(file.containers) if file.containers else None,
-        cuda_manifest=file.cuda_manifest or "",
-    )
-
-
-def _packages(tables: Sequence[PackageTable]) -> tuple[Package, ...]:
-    return tuple(_package(table, table.role, table.url or "") for table in tables)
-
-
-def _package(table: RuntimeTable, role: str, url: str = "") -> Package:
-    return Package(
-        name=table.name,
-        version=table.version,
-        filename=table.file,
-        size=table.size or 0,
-        sha256=table.sha256 or "",
-        role=role,
-        url=url,
-    )
-
-
-def _download(name: str, table: BootstrapperTable) -> Download:
-    return Download(
-        name=name,
-        version=table.version,
-        url=table.url,
-        filename=filename_of(table.url),
-        size=table.size or 0,
-        sha256=table.sha256 or "",
-    )
-
-
-def _msvc(table: MsvcTable) -> Msvc:
-    return Msvc(
-        visual_studio=table.visual_studio,
-        cl=table.cl,
-        toolset=table.toolset,
-        components=tuple(table.components),
-        bootstrapper=_download("vs_buildtools", table.bootstrapper),
-    )
-
-
-def _containers(table: ContainersTable) -> Containers:
-    return Containers(
-        os=table.os,
-        os_build=table.os_build or 0,
-        bases=tuple(
-            Base(base.reference, base.digest or "", tuple(base.pythons)) for base in table.bases
-        ),
-    )
-
-
-def _digest(meaning: dict[str, Any]) -> str:
-    """sha256 over values, however they were written: sorted keys, no spaces."""
-    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

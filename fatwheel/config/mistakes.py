@@ -6,15 +6,18 @@ parser; so this scanner only finds its way and checks nothing but how deep keys 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
-import types
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from . import fields
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -162,7 +165,7 @@ class Places:
 # Says a file's mistakes in the user's words: where each stands, what is wrong, what is valid.
 
 
-Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 _LONGEST = 40  # characters of a word that may have been meant for a known one
 _WANTED = {
@@ -170,43 +173,61 @@ _WANTED = {
     "int_type": "an integer",
     "int_from_float": "an integer",
     "float_type": "a number",
-    "list_type": "an array",
+    "tuple_type": "an array",
     "dict_type": "a table",
-    "model_type": "a table",
+    "dataclass_type": "a table",
 }
 
 
-def schema_mistakes(model: type[Model], raw: Mapping[str, Any]) -> list[tuple[Key, str]]:
-    """All places where `raw` breaks `model`, each with its message."""
+def read_table(kind: type[T], raw: Mapping[str, Any]) -> tuple[T | None, list[tuple[Key, str]]]:
+    """A file's values as what they are; else all places where they are wrong, with a message."""
     try:
-        model.model_validate(raw)
+        return fields.adapter(kind).validate_python(
+            raw, by_alias=True, by_name=False, context=fields.TOML
+        ), []
     except ValidationError as error:
-        return [_mistake(model, detail) for detail in error.errors(include_url=False)]
-    return []
+        return None, [_mistake(kind, detail) for detail in error.errors(include_url=False)]
 
 
-def _mistake(model: type[BaseModel], detail: Mapping[str, Any]) -> tuple[Key, str]:
+def keys_of(kind: type) -> dict[str, FieldInfo]:
+    """The keys that a table may have."""
+    found = {}
+    hints = get_type_hints(kind, include_extras=True)
+    for one in dataclasses.fields(kind):
+        info = FieldInfo.from_annotation(hints[one.name])
+        if not info.exclude:
+            found[info.serialization_alias or one.name] = info
+    return found
+
+
+def is_extra(detail: Mapping[str, Any]) -> bool:
+    """Whether a mistake is a key that there is not."""
+    refused = str(detail["msg"]) == f"Value error, {fields.EXTRA}"
+    return refused or str(detail["type"]) == "unexpected_keyword_argument"
+
+
+def _mistake(kind: type, detail: Mapping[str, Any]) -> tuple[Key, str]:
     # pydantic marks what is wrong with a dictionary's key by a last '[key]'.
     key = tuple(part for part in detail["loc"] if part != "[key]")
-    return key, _message(model, key, detail)
+    return key, _message(kind, key, detail)
 
 
-def _message(model: type[BaseModel], key: Key, detail: Mapping[str, Any]) -> str:
-    kind = detail["type"]
-    if kind == "value_error":
+def _message(kind: type, key: Key, detail: Mapping[str, Any]) -> str:
+    wrong = detail["type"]
+    if is_extra(detail):
+        return f"unknown key; {suggestion(str(key[-1]), keys_of(_table(kind, key[:-1])))}"
+    if wrong == "value_error":
         return str(detail["ctx"]["error"])
-    if kind == "extra_forbidden":
-        return f"unknown key; {suggestion(str(key[-1]), _table(model, key[:-1]).model_fields)}"
-    if kind == "missing":
-        return f"missing: {_table(model, key[:-1]).model_fields[str(key[-1])].description}"
-    if kind == "literal_error":
+    if wrong == "missing":
+        return f"missing: {keys_of(_table(kind, key[:-1]))[str(key[-1])].description}"
+    if wrong == "literal_error":
         return f"must be {detail['ctx']['expected']}, not {_shown(detail['input'])}"
-    if kind == "string_type" and isinstance(detail["input"], (int, float)):
+    if wrong == "string_type" and isinstance(detail["input"], (int, float)):
         return f"must be a string, not {_shown(detail['input'])}; put it in quotes"
-    if kind == "too_long":
+    if wrong == "too_long":
         return f"has more than {detail['ctx']['max_length']} items"
-    if kind in _WANTED:
-        return f"must be {_WANTED[kind]}, not {_shown(detail['input'])}"
+    if wrong in _WANTED:
+        return f"must be {_WANTED[wrong]}, not {_shown(detail['input'])}"
     return str(detail["msg"])
 
 
@@ -219,20 +240,20 @@ def suggestion(word: str, valid: Iterable[str]) -> str:
     return f"valid: {', '.join(words)}"
 
 
-def _table(model: type[BaseModel], key: Key) -> type[BaseModel]:
-    """The model of the table at `key`."""
+def _table(kind: type, key: Key) -> type:
+    """The type of the table at `key`."""
     for part in key:
         if isinstance(part, str):
-            model = _inner_model(model.model_fields[part].annotation)
-    return model
+            kind = _inner_type(keys_of(kind)[part].annotation)
+    return kind
 
 
-def _inner_model(annotation: Any) -> type[BaseModel]:
-    """The model in `Model`, `list[Model]` or `Model | None`."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        assert issubclass(annotation, BaseModel)
-        return annotation
-    return _inner_model(get_args(annotation)[0])
+def _inner_type(annotation: Any) -> type:
+    """The type in `Type`, `tuple[Type, ...]` or `Type | None`."""
+    while not dataclasses.is_dataclass(annotation):
+        annotation = get_args(annotation)[0]
+    assert isinstance(annotation, type)
+    return annotation
 
 
 def _shown(value: object) -> str:

@@ -1,152 +1,203 @@
-"""The schema of recipe.toml and of a toolchain's TOML file: keys, types, defaults.
+"""What TOML files say otherwise than locks: recipe.toml, and a toolchain's file.
 
-A field's description is what the user reads where the key is missing. docs/recipes.md and
-docs/toolchains.md explain the keys.
+Here are the keys that only TOML has, and the tables that it has for a part of `model`. A field's
+description is what the user reads where the key is missing. docs/recipes.md and docs/toolchains.md
+explain the keys.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from . import fields
+from .model import (
+    USUAL_MEMORY,
+    USUAL_SECONDS,
+    Cost,
+    Download,
+    Folder,
+    Interpreter,
+    Msvc,
+    MsvcTools,
+    Package,
+    Part,
+    Recipe,
+    RecipeKeys,
+    Sdist,
+    Sha256,
+    Size,
+    Source,
+    Toolchain,
+    ToolchainKeys,
+    TorchBuild,
+    Url,
+    Wheel,
+)
+
+VERIFY_FILE = "verify.py"  # where the recipe names no other
 
 
-class Table(BaseModel):
-    """A TOML table: no key but those listed, no value of another type or grammar."""
+def filename_of(url: str) -> str:
+    """What a file is called, by the end of its URL."""
+    return unquote(url.rpartition("/")[2])
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+# -- recipes ---------------------------------------------------------------------------------------
 
 
-class SourceTable(Table):
+@dataclass(frozen=True)
+class SourceTable(Part):
     """Either sdist, size and sha256, or folder: see `checks`."""
 
-    sdist: fields.SdistFile | None = Field(None, description="the source distribution's file name")
-    size: fields.Bytes | None = Field(None, description="the sdist's size in bytes")
-    sha256: fields.Sha256 | None = Field(None, description="the sdist's sha256")
-    folder: fields.Folder | None = Field(None, description="a folder beside this file")
+    sdist: fields.OrEmpty[fields.SdistFile]
+    size: Annotated[Size, Field(description="the sdist's size in bytes")]
+    sha256: Annotated[Sha256, Field(description="the sdist's sha256")]
+    folder: Folder
+
+    def source(self, project: str, version: str, tree: str) -> Source:
+        """tree: the digest of what is in the folder."""
+        if self.folder:
+            return Source(None, self.folder, tree)
+        sdist = Sdist(project, version, self.sdist, self.size, self.sha256, "source")
+        return Source(sdist, "", self.sha256)
 
 
-class CostTable(Table):
-    units: fields.Pattern = Field(description="a pattern of unit names, as in '*_bwd_*'")
-    memory: fields.Size | None = None
-    seconds: fields.Seconds | None = None
-
-
-class RuntimeTable(Table):
-    """A wheel of the user's index; size and sha256 must be there, see `checks`."""
-
-    name: fields.Project = Field(description="the package's name")
-    version: fields.AnyVersion = Field(description="the package's version")
-    file: fields.WheelFile = Field(description="the wheel's file name, as the index lists it")
-    size: fields.Bytes | None = Field(None, description="the wheel's size in bytes")
-    sha256: fields.Sha256 | None = Field(None, description="the wheel's sha256")
-
-
-class RecipeFile(Table):
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile(RecipeKeys):
     """kernels/NAME/recipe.toml."""
 
-    project: fields.Project = Field(description="the project's name, as its METADATA has it")
-    version: fields.PublicVersion = Field(description="its version, as its METADATA has it")
-    source: SourceTable = Field(description="a table that names an sdist or a folder")
-    archs: Annotated[list[fields.RequestedArch], fields.Few] = Field(
-        description="the default GPU architectures, as in ['80', '90+ptx']"
-    )
-    imports: Annotated[list[fields.Module], fields.Few] = Field(
-        description="the modules that must import from the finished wheel"
-    )
-    subdirectory: fields.Folder | None = None
-    environment: Annotated[dict[fields.Variable, fields.Value], fields.Few] = {}
-    stub_commands: Annotated[list[fields.Command], fields.Few] = []
-    memory: fields.Size = 4 * 2**30
-    seconds: fields.Seconds = 120.0
-    cost: Annotated[list[CostTable], fields.Many] = []
-    runtime: Annotated[list[RuntimeTable], fields.Few] = []
-    verify: fields.Script | None = None
+    source: Annotated[SourceTable, Field(description="a table that names an sdist or a folder")]
+    archs: Annotated[
+        tuple[fields.RequestedArch, ...],
+        fields.Few,
+        Field(description="the default GPU architectures, as in ['80', '90+ptx']"),
+    ]
+    memory: fields.Size = USUAL_MEMORY
+    seconds: fields.Seconds = USUAL_SECONDS
+    cost: Annotated[tuple[Cost, ...], fields.Many] = ()
+    runtime: Annotated[tuple[Wheel, ...], fields.Few] = ()
+    verify: fields.OrEmpty[fields.Script] = ""
     epoch: fields.Epoch = fields.FIRST_EPOCH
 
+    def recipe(self, folder: Path, tree: str | None) -> Recipe:
+        """The recipe in this folder. tree: the digest of the sources that lie in it."""
+        verify = (folder / (self.verify or VERIFY_FILE)).resolve()
+        return Recipe(
+            **_shared(self, RecipeKeys),
+            name=folder.name,
+            # What a wheel is checked with is no part of what it is made from.
+            digest=_digest({"recipe": _meaning(self, {"verify"}), "tree": tree}),
+            source=self.source.source(self.project, self.version, tree or ""),
+            epoch=self.epoch,
+            runtime=tuple(Package(**vars(wheel), role="runtime") for wheel in self.runtime),
+            folder=folder,
+            archs=self.archs,
+            memory=self.memory,
+            seconds=self.seconds,
+            costs=tuple(
+                replace(
+                    cost,
+                    memory=cost.memory or self.memory,
+                    seconds=cost.seconds or self.seconds,
+                )
+                for cost in self.cost
+            ),
+            verify=verify if verify.is_file() else None,
+        )
 
-class PackageTable(RuntimeTable):
-    """A wheel: of the user's index, or of a URL, and then size and sha256 may be unknown."""
 
-    url: fields.Url | None = Field(None, description="where the wheel is, if not on the index")
-    role: fields.Role = Field(description="'compiler', 'build', 'runtime' or 'installer'")
+# -- toolchains ------------------------------------------------------------------------------------
 
 
-class BuildTable(Table):
-    python: fields.Python = Field(description="a Python, as in '3.11'")
-    torch: fields.Torch = Field(description="a torch, as in '2.11.0'")
-    packages: Annotated[list[PackageTable], fields.Many] = Field(
-        description="the wheels that only this build has"
-    )
-
-
-class BootstrapperTable(Table):
+@dataclass(frozen=True, kw_only=True)
+class DownloadTable(Part):
     """A file that is no wheel; `invoke lock` finds out size and sha256 where they are missing."""
 
-    version: fields.Release = Field(description="the file's version")
-    url: fields.Url = Field(description="where the file is")
-    size: fields.Bytes | None = Field(None, description="the file's size in bytes")
-    sha256: fields.Sha256 | None = Field(None, description="the file's sha256")
+    version: Annotated[fields.Release, Field(description="the file's version")]
+    url: Annotated[fields.Url, Field(description="where the file is")]
+    size: Size = 0
+    sha256: Sha256 = ""
+
+    def download(self, name: str) -> Download:
+        filename = filename_of(self.url)
+        return Download(name, self.version, self.url, filename, self.size, self.sha256)
 
 
-class CudaTable(BootstrapperTable):
-    name: fields.Part = Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")
+@dataclass(frozen=True, kw_only=True)
+class CudaTable(DownloadTable):
+    name: Annotated[fields.Part, Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")]
 
 
-class InterpreterTable(BootstrapperTable):
-    python: fields.Python = Field(description="a Python, as in '3.11'")
+@dataclass(frozen=True, kw_only=True)
+class InterpreterTable(DownloadTable):
+    python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
 
 
-class MsvcTable(Table):
-    visual_studio: fields.Release = Field(description="the Build Tools, as in '17.8.2'")
-    cl: fields.Release = Field(description="what cl says, as in '19.38.33130'")
-    toolset: fields.Toolset = Field(description="for vcvars64.bat -vcvars_ver, as in '14.38'")
-    components: Annotated[list[fields.Component], fields.Few] = Field(
-        description="the ids to install"
-    )
-    bootstrapper: BootstrapperTable = Field(description="a table: version, url, size, sha256")
+@dataclass(frozen=True)
+class MsvcTable(MsvcTools):
+    bootstrapper: Annotated[DownloadTable, Field(description="a table: version, url, size, sha256")]
+
+    def msvc(self) -> Msvc:
+        return Msvc(
+            **_shared(self, MsvcTools), bootstrapper=self.bootstrapper.download("vs_buildtools")
+        )
 
 
-class BaseTable(Table):
-    reference: fields.Reference = Field(description="an image, as in 'python:3.11-bookworm'")
-    digest: fields.Digest | None = Field(None, description="the digest it must have")
-    pythons: Annotated[list[fields.Python], fields.Few] = []
-
-
-class ContainersTable(Table):
-    os: Literal["linux", "windows"] = Field(description="'linux' or 'windows'")
-    os_build: fields.OsBuild | None = Field(
-        None, description="the Windows build of the base, as in 20348"
-    )
-    bases: Annotated[list[BaseTable], fields.Few] = Field(description="the images to build on")
-
-
-class ToolchainFile(Table):
+@dataclass(frozen=True, kw_only=True)
+class ToolchainFile(ToolchainKeys):
     """toolchains/NAME.toml."""
 
-    name: fields.Label = Field(description="the file's name without .toml")
-    platform: fields.Platform = Field(description="the target, as in 'linux-x86_64'")
-    cuda: fields.Release = Field(description="CUDA's version, as in '13.0'")
-    nvcc: fields.Release = Field(description="nvcc's version, as in '13.0.88'")
-    archs: Annotated[list[fields.Arch], fields.Few] = Field(
-        description="the GPU architectures that its nvcc knows"
+    builds: Annotated[
+        tuple[TorchBuild, ...],
+        fields.Few,
+        Field(description="one table for each Python and torch"),
+    ]
+    default_torch: fields.OrEmpty[fields.Torch] = ""
+    cuda_manifest: Url = ""
+    cuda_files: Annotated[tuple[CudaTable, ...], fields.Many] = ()
+    interpreters: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
+    msvc: MsvcTable | None = None
+
+    def toolchain(self) -> Toolchain:
+        return Toolchain(
+            **_shared(self, ToolchainKeys),
+            digest=_digest(_meaning(self)),
+            builds=self.builds,
+            default_torch=self.default_torch or self.builds[-1].torch,
+            cuda_manifest=self.cuda_manifest,
+            cuda_files=tuple(table.download(table.name) for table in self.cuda_files),
+            interpreters=tuple(
+                Interpreter(table.python, table.download("cpython")) for table in self.interpreters
+            ),
+            msvc=self.msvc.msvc() if self.msvc else None,
+        )
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def _shared(part: Part, kind: type[Part]) -> dict[str, Any]:
+    """The values of the fields that a class has from this one."""
+    return {one.name: getattr(part, one.name) for one in fields_of(kind)}
+
+
+def _meaning(part: Part, leave_out: set[str] | None = None) -> dict[str, Any]:
+    """What a file says, by TOML's keys; None where it leaves something out."""
+    found: dict[str, Any] = fields.adapter(type(part)).dump_python(
+        part, by_alias=True, context=fields.TOML, exclude=leave_out
     )
-    default_torch: fields.Torch | None = Field(
-        None, description="the torch to build against unless asked otherwise"
-    )
-    gcc: Annotated[list[fields.Major], fields.Few] | None = Field(
-        None, description="oldest and newest major version of g++, as in [9, 15]"
-    )
-    msvc: MsvcTable | None = Field(None, description="the C++ compiler of a Windows toolchain")
-    containers: ContainersTable | None = Field(None, description="a table: how to make images")
-    cuda_manifest: fields.Url | None = None
-    cuda_files: Annotated[list[CudaTable], fields.Many] = []
-    interpreters: Annotated[list[InterpreterTable], fields.Few] = []
-    packages: Annotated[list[PackageTable], fields.Many] = Field(
-        description="the wheels that every build has"
-    )
-    builds: Annotated[list[BuildTable], fields.Few] = Field(
-        description="one table for each Python and torch"
-    )
+    return found
+
+
+def _digest(said: dict[str, Any]) -> str:
+    """sha256 over values, however they were written: sorted keys, no spaces."""
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

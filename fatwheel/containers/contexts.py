@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
 from .. import provision
+from ..config.model import Base, Containers, Download, Package, Toolchain, TorchBuild
 from ..errors import ConfigError, ToolchainError, UsageError
-from ..model import Base, Containers, Download, Package, Toolchain, TorchBuild
 from ..shipped import TEMPLATES
 from ..toolchain.interpreters import build_of
 from .layouts import Layout, layout_of
@@ -181,13 +181,10 @@ class _Maker:
 
     def base(self) -> Base:
         """The first base that brings the Python, or on which the toolchain installs it."""
-        python = self.build.python
-        own = {interpreter.python for interpreter in self.toolchain.interpreters}
-        for base in self.containers.bases:
-            if python in base.pythons or (not base.pythons and python in own):
-                return base
+        if base := self.toolchain.base_for(self.build.python):
+            return base
         raise ConfigError(
-            f"no base image of toolchain {self.toolchain.name} is for Python {python}",
+            f"no base image of toolchain {self.toolchain.name} is for Python {self.build.python}",
             hint="add a base that has it to [containers], or an interpreter to the toolchain",
         )
 

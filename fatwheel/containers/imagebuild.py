@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from ..config.model import Containers, Toolchain
 from ..errors import EngineError, FetchError
 from ..events import Emit, Note, Progress
-from ..model import Containers, Toolchain
 from ..provision.mend import MTIME
 from ..text import clean
 from ..toolchain.fetch import check_hosts

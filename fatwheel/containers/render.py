@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.model import Toolchain
 from ..errors import ToolchainError
 from ..events import Emit
-from ..model import Toolchain
 from ..storage.cache import VARIABLE
 from ..storage.files import disk_error
 from ..toolchain.fetch import fetch

@@ -26,9 +26,7 @@ from .facts import (
     Stock,
     Trouble,
     WindowsHost,
-    every_file,
     files_for,
-    unlocked_bases,
 )
 
 MACHINE = Check("machine", "this machine")
@@ -265,10 +263,11 @@ _IN_IMAGES = "in the images, not on this machine"
 
 def check_pins(facts: Facts) -> Finding:
     toolchain = facts.toolchain
-    files = every_file(toolchain)
+    files = toolchain.files
     open_files = [file.filename for file in files if not file.locked]
     in_images = facts.engine == DOCKER and facts.python not in facts.own_bases
-    bases = unlocked_bases(toolchain, facts.python) if in_images else ()
+    base = toolchain.base_for(facts.python) if in_images else None
+    bases = (base,) if base and not base.digest else ()
     if not open_files and not bases:
         return PINS.ok(f"all {len(files)} files have size and sha256")
     names = [*(base.reference for base in bases), *open_files]

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from ..config.model import Toolchain
 from ..containers.client import connect
 from ..containers.contexts import VARIABLE, contexts_of, named_bases
 from ..errors import EngineError, FatwheelError
-from ..model import Toolchain
 from .facts import (
     WINDOWS,
     DaemonFile,
@@ -24,7 +24,6 @@ from .facts import (
     EngineView,
     ImageFacts,
     Trouble,
-    torch_for,
 )
 from .machine import nearest
 from .network import without_password
@@ -171,7 +170,7 @@ def ask_images(
     """The images for one Python by their tags; None where the engine cannot have them."""
     if toolchain.containers is None or toolchain.containers.os != engine.facts.os:
         return None
-    torch = torch_for(toolchain, python)
+    torch = toolchain.usual_torch(python)
     try:
         contexts = contexts_of(toolchain, python, torch, _bases(python, engine))
     except FatwheelError as error:

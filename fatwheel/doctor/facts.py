@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.model import Download, Package, Toolchain
 from ..containers.layouts import EngineFacts
-from ..model import Base, Download, Package, Toolchain
 
 OK, WARNING, WRONG, NOT_APPLICABLE = "ok", "warning", "wrong", "not applicable"
 
@@ -337,44 +337,13 @@ WORK = 10 * GB  # sources, objects and the wheel of one build
 
 def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
     """All files that it takes to build for one Python and its torch in containers, once each."""
-    torch = torch_for(toolchain, python)
-    build = [item for item in toolchain.builds if (item.python, item.torch) == (python, torch)]
-    own = [package for item in build for package in item.packages]
-    return tuple(dict.fromkeys([*toolchain.packages, *own, *_downloads(toolchain)]))
+    return toolchain.only(python, toolchain.usual_torch(python)).files
 
 
 def packages_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
     """Those of an environment on this machine, which needs no pip of its own."""
     files = files_for(toolchain, python)
     return tuple(file for file in files if getattr(file, "role", "") != "installer")
-
-
-def torch_for(toolchain: Toolchain, python: str) -> str:
-    """What is built against for a Python unless told otherwise."""
-    torches = [build.torch for build in toolchain.builds if build.python == python]
-    return toolchain.default_torch if toolchain.default_torch in torches else torches[-1]
-
-
-def every_file(toolchain: Toolchain) -> tuple[Package | Download, ...]:
-    """All files that the toolchain names, once each."""
-    builds = [package for build in toolchain.builds for package in build.packages]
-    return tuple(dict.fromkeys([*toolchain.packages, *builds, *_downloads(toolchain)]))
-
-
-def _downloads(toolchain: Toolchain) -> Iterator[Download]:
-    yield from toolchain.cuda_files
-    yield from (interpreter.download for interpreter in toolchain.interpreters)
-    if toolchain.msvc:
-        yield toolchain.msvc.bootstrapper
-
-
-def unlocked_bases(toolchain: Toolchain, python: str) -> tuple[Base, ...]:
-    """Images to build on for one Python whose digest is not known yet."""
-    containers = toolchain.containers
-    if containers is None:
-        return ()
-    serving = [base for base in containers.bases if not base.pythons or python in base.pythons]
-    return tuple(base for base in serving[:1] if not base.digest)
 
 
 def size_of(files: tuple[Package | Download, ...]) -> int:

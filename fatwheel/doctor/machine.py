@@ -17,9 +17,9 @@ from packaging.tags import platform_tags
 
 from .. import machine
 from ..config.load import list_recipes, load_recipe
+from ..config.model import Download, Package, Toolchain
 from ..containers.render import FILES
 from ..errors import FatwheelError
-from ..model import Download, Package, Toolchain
 from ..pipeline.workplaces import DOCKER
 from ..provision.compilers import find_host_compiler
 from ..shipped import recipe_folders

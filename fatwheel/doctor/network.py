@@ -18,9 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx2
 
 from .. import text
+from ..config.model import Download, Package
 from ..containers.render import FILES as IMAGE_FILES
 from ..errors import FatwheelError
-from ..model import Download, Package
 from ..pipeline.workplaces import DOCKER
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import PipConfig, RefusedError, TransientError, read_pip_config

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..config.load import load_toolchain
+from ..config.model import Download, Package, Toolchain
 from ..errors import ToolchainError
-from ..model import Download, Package, Toolchain
 from ..pipeline.workplaces import DOCKER, engine_for
 from ..shipped import default_toolchain, toolchain_folders
 from . import check_engine, checks, machine, network
@@ -137,7 +137,7 @@ def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTr
 def python_for(toolchain: Toolchain) -> str:
     """The default Python of a build: the running one, or else the newest."""
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return running if running in toolchain.pythons else toolchain.pythons[-1]
+    return toolchain.usual_python(running)
 
 
 def _gather(

@@ -20,7 +20,7 @@ from ..events import Emit, Event, Progress, StepFinished, StepStarted
 from ..pipeline.workplaces import DOCKER
 from ..storage.cache import cache_folder, chosen_folder
 from ..toolchain.environment import ensure_environment
-from .facts import WARNING, WRONG, Facts, Finding, Fix, files_for, size_of, torch_for
+from .facts import WARNING, WRONG, Facts, Finding, Fix, files_for, size_of
 from .report import Report, gather, report_on
 
 DONE, THERE, FAILED, LEFT = "done", "there", "failed", "left"
@@ -162,7 +162,7 @@ class _Work:
         toolchain, python = self.facts.toolchain, self.facts.python
         if self.facts.images_made:
             return "in the images"
-        contexts = contexts_of(toolchain, python, torch_for(toolchain, python), {})
+        contexts = contexts_of(toolchain, python, toolchain.usual_torch(python), {})
         with alone(cache_folder(), self._watch):
             for context in contexts:
                 fetched(context, cache_folder(), self._watch)
@@ -173,13 +173,13 @@ class _Work:
         from ..containers.imagebuild import ensure_images
 
         toolchain, python = self.facts.toolchain, self.facts.python
-        torch = torch_for(toolchain, python)
+        torch = toolchain.usual_torch(python)
         images = ensure_images(connect(), toolchain, python, torch, cache_folder(), self._emit)
         self._moved = any(image.built for image in images)
         return ", ".join(f"{image.tag} ({text.size(image.size)})" for image in images)
 
     def _environment(self) -> str:
         toolchain, python = self.facts.toolchain, self.facts.python
-        torch = torch_for(toolchain, python)
+        torch = toolchain.usual_torch(python)
         made = ensure_environment(toolchain, python, torch, cache_folder(), self._watch)
         return f"Python {made.python_version}, torch {torch}: {made.root}"

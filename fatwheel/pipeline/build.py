@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arch import parse_gpu_list
+from ..config.model import Download, Package, Target
 from ..containers.render import FILES as IMAGE_FILES
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
@@ -21,9 +22,9 @@ from ..engines.base import Limits
 from ..errors import UsageError
 from ..events import Emit, Note, Planned, WheelMade
 from ..fatbin.select import selection_for
-from ..model import Download, Front, Host, Package, Target
+from ..model import Front, Host
 from ..provenance.beside import write_beside
-from ..provenance.buildlock import BuildLock, lock_of, narrowed, pins_of
+from ..provenance.buildlock import BuildLock, lock_of
 from ..provenance.locked import check_host, check_locked, read_lock_file
 from ..provenance.lockfile import lock_bytes
 from ..provenance.signing import Signer, load_signer
@@ -178,7 +179,7 @@ def needed_files(target: Target, engine: str) -> list[tuple[Package | Download, 
     Without the packages that are unpacked already.
     """
     source = target.recipe.source.package
-    pins = [pin for pin in pins_of(target.recipe, narrowed(target)) if pin != source]
+    pins = [pin for pin in (*target.recipe.files, *target.tools.files) if pin != source]
     places: list[tuple[Package | Download, Path]] = []
     if source:
         places.append((source, downloads_folder()))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..config.model import Target
 from ..engines.base import Allotment, Engine, allot
 from ..engines.run import JobRun
 from ..engines.schedule import Scheduler
 from ..errors import CompileError, FatwheelError
 from ..events import Emit, Note, Planned
-from ..model import Target
 from ..storage.store import Store
 from ..text import size
 from .plan import Work, make_shards

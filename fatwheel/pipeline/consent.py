@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from .. import text
 from ..errors import UsageError
-from ..provenance.buildlock import BuildLock, pins_of
+from ..provenance.buildlock import BuildLock
 from ..provenance.lockfile import lock_bytes
 from .resolve import open_store
 from .workplaces import PROCESS
@@ -71,13 +71,13 @@ def check_consent(lock: BuildLock, origin: Path, engine: str, agree: Agree) -> N
 
 def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
     recipe = lock.recipe
-    package, folder = recipe.source.package, recipe.source.folder
+    package, folder = recipe.source.package, recipe.source_folder
     source = package.filename if package else f"the folder {folder}"
     closed_off = _CLOSED_OFF[engine == PROCESS]
     return [
         f"{_shown(origin.name)} was not built on this machine. This build would run what it names:",
         f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with its own build script",
-        f"  source   {_shown(source)}, sha256 {_shown(lock.source_digest)}",
+        f"  source   {_shown(source)}, sha256 {_shown(recipe.source.sha256)}",
         f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
         *(_images(lock) if engine != PROCESS else ()),
         f"  engine   {engine}: {closed_off}",
@@ -86,13 +86,12 @@ def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
 
 def _images(lock: BuildLock) -> list[str]:
     """The images on which those of the build are built."""
-    containers = lock.toolchain.containers
-    bases = containers.bases if containers else ()
+    bases = lock.toolchain.bases
     return [f"  image    {_shown(f'{base.reference}@{base.digest}')}" for base in bases]
 
 
 def _files(lock: BuildLock) -> str:
-    pins = pins_of(lock.recipe, lock.toolchain)
+    pins = lock.files
     hosts = sorted({urlsplit(pin.url).hostname or "" for pin in pins} - {""})
     places = ", ".join(["your package index", *map(_shown, hosts)])
     return f"{text.count(len(pins), 'file')}, each by its sha256, from {places}"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.model import Target
 from ..containers.client import DockerEngine, connect
 from ..containers.imagebuild import Image, base_ids, ensure_images
 from ..containers.layouts import layout_of, owner
@@ -17,7 +18,8 @@ from ..engines.base import Engine, Limits
 from ..engines.docker import Station
 from ..events import Emit, Note
 from ..machine import cores, free_memory
-from ..model import Front, Host, Material, Target
+from ..model import Front, Host
+from ..provenance.buildlock import Material
 from ..shipped import PACKAGE
 from ..storage.cache import cache_folder
 from ..storage.store import Store

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.model import Target
 from ..engines.base import Engine, Limits
 from ..engines.process import ProcessEngine
 from ..events import Emit
 from ..machine import cores, free_memory
-from ..model import Front, Host, Material, Target
+from ..model import Front, Host
+from ..provenance.buildlock import Material
 from ..storage.store import Store
 from ..worker.assemble import Lookup, SliceDigests
 from ..worker.context import digest

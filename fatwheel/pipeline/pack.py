@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..config.model import Target
 from ..errors import StoreError
 from ..fatbin.parity import shorten
-from ..model import Front, Target
-from ..provenance.buildlock import BuildLock, recorded
+from ..model import Front
+from ..provenance.buildlock import BuildLock
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import lock_bytes
 from ..provenance.record import FILE as RECORD_FILE
-from ..provenance.record import SCHEMA, record_bytes
+from ..provenance.record import (
+    BuildRecord,
+    RecordedFront,
+    RecordedRecipe,
+    RecordedToolchain,
+    RecordedUnit,
+    record_bytes,
+)
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
@@ -40,20 +48,20 @@ def build_record(
     Raises StoreError where a slice is not known: the wheel has it, but the record could not tell.
     """
     _check_known(slices, fronts)
-    return {
-        "schema": SCHEMA,
-        "fatwheel": __version__,
-        "lock": lock_digest,
-        **recorded(target.recipe, target.toolchain),
-        "python": target.python,
-        "torch": target.torch,
-        "archs": [str(request) for request in target.archs],
-        "front": front_mode,
-        "fronts": [
-            {"virtual": front.virtual.compute, "codes": list(front.codes)} for front in fronts
-        ],
-        "units": slices,
-    }
+    return BuildRecord(
+        fatwheel=__version__,
+        lock=lock_digest,
+        recipe=RecordedRecipe.of(target.recipe),
+        toolchain=RecordedToolchain.of(target.toolchain),
+        python=target.python,
+        torch=target.torch,
+        archs=tuple(map(str, target.archs)),
+        front=front_mode,
+        fronts=tuple(
+            RecordedFront(virtual=front.virtual.compute, codes=front.codes) for front in fronts
+        ),
+        units=tuple(RecordedUnit(**unit) for unit in slices),
+    ).content()
 
 
 def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..arch import Arch, ArchRequest
-from ..model import Front, Job, Recipe, Shard
+from ..config.model import Recipe
+from ..model import Front, Job, Shard
 from ..storage.store import Store
 from ..worker.assemble import Lookup
 from ..worker.preprocess import HOST_PASS, pass_of

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ..config.model import Containers, Recipe, Target, Toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import BuildContext, contexts_of, named_bases
 from ..containers.imagebuild import build_options, labels_of
@@ -18,7 +19,7 @@ from ..containers.layouts import EngineFacts, create_arguments
 from ..engines.base import Allotment, Limits, allot, log_name, shard_purpose
 from ..engines.docker import Station
 from ..machine import cores, free_memory
-from ..model import Containers, Front, Job, Recipe, Shard, Target, Toolchain, Unit
+from ..model import Front, Job, Shard, Unit
 from ..shipped import PACKAGE
 from ..storage.cache import chosen_folder
 from ..toolchain.interpreters import build_of, compiler_id

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arch import Arch, ArchRequest, parse_arch
+from ..config.model import Recipe, Toolchain
 from ..decoders import payload
 from ..engines.process import ProcessEngine
 from ..errors import ConfigError, FatwheelError, UsageError
@@ -27,7 +28,7 @@ from ..events import Emit, Note
 from ..fatbin.container import Entry
 from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
 from ..machine import cores, free_memory
-from ..model import Front, Job, Recipe, Toolchain, Unit
+from ..model import Front, Job, Unit
 from ..shipped import OWN_KERNELS, is_installed
 from ..storage.documents import MOST, read_object
 from ..storage.files import replacing

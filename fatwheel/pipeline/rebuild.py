@@ -17,10 +17,11 @@ from typing import Any
 from ..compare import compare_wheels
 from ..compare.differences import Comparison
 from ..config.load import load_recipe
+from ..config.model import Target
 from ..config.sourcetree import tree_digest
 from ..errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from ..events import Emit, Note
-from ..model import Host, Target
+from ..model import Host
 from ..provenance.buildlock import target_of
 from ..provenance.foreign import check_registries, foreign, publishers
 from ..provenance.held import Held, read_held
@@ -130,10 +131,11 @@ def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
 
 def _check_sources(held: Held) -> None:
     """The sources that lie in this checkout must be those that the wheel was built from."""
-    folder = held.lock.recipe.source.folder
+    recipe = held.lock.recipe
+    folder, locked = recipe.source_folder, recipe.source.sha256
     if folder is None:
         return
-    name = held.lock.recipe.name
+    name = recipe.name
     if not folder.is_dir():
         raise UsageError(
             f"the wheel was built from sources kept beside the recipe {name}, which are missing "
@@ -142,11 +144,11 @@ def _check_sources(held: Held) -> None:
             hint="rebuild it with a checkout of fatwheel that has them",
         )
     found = tree_digest(folder)
-    if found != held.lock.source_digest:
+    if found != locked:
         raise HashMismatchError(
             f"the sources of {name} are not those that the wheel was built from",
             where=str(folder),
-            details=[f"locked: sha256 {held.lock.source_digest}", f"here:   sha256 {found}"],
+            details=[f"locked: sha256 {locked}", f"here:   sha256 {found}"],
             hint="use the checkout of fatwheel that the wheel was built with",
         )
 
@@ -182,4 +184,4 @@ def _causes(held: Held, path: Path) -> tuple[str, ...]:
 
 def _is_changed(held: Held) -> bool:
     """Whether the record names a different lock than the one beside it."""
-    return held.record.get("lock") != hashlib.sha256(held.lock_data).hexdigest()
+    return held.record.lock != hashlib.sha256(held.lock_data).hexdigest()

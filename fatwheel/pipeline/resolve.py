@@ -16,10 +16,11 @@ from pathlib import Path
 
 from ..arch import ArchRequest, parse_arch_list
 from ..config.load import load_recipe, load_toolchain
+from ..config.model import Recipe, Target, Toolchain
 from ..engines.base import new_logs
 from ..errors import FatwheelError, UsageError
 from ..events import Emit, Note, StepFinished, StepStarted
-from ..model import Environment, Front, Recipe, Target, Toolchain, Unit
+from ..model import Environment, Front, Unit
 from ..provision.compilers import HostCompiler, find_host_compiler
 from ..shipped import PACKAGE, recipe_folders, toolchain_folders
 from ..storage.cache import VARIABLE, cache_folder
@@ -97,7 +98,7 @@ def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
     serves = f"{toolchain.name} supports Python {', '.join(toolchain.pythons)}"
     if text is None:
         running = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return (running if running in toolchain.pythons else toolchain.pythons[-1],)
+        return (toolchain.usual_python(running),)
     wanted = [item.strip() for item in text.split(",")]
     mistakes = [
         f"{item!r} is not supported by this toolchain"
@@ -114,10 +115,9 @@ def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
 
 def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ...]) -> str:
     """The torch asked for, or the toolchain's; there must be one for every Python."""
-    pairs = {(build.torch, build.python) for build in toolchain.builds}
-    usable = [t for t in toolchain.torches if all((t, python) in pairs for python in pythons)]
+    usable = toolchain.torches_for(*pythons)
     if text is None and usable:
-        return toolchain.default_torch if toolchain.default_torch in usable else usable[-1]
+        return toolchain.usual_torch(*pythons)
     if text in usable:
         return text
     wanted = "torch" if text is None else f"torch {text}"

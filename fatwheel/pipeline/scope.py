@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..model import Recipe, Target, Toolchain
-from ..provenance.buildlock import narrowed
+from ..config.model import Recipe, Target, Toolchain
 from ..worker.context import digest
 
 # Raised when slices, host objects, records of texts, or keys come out differently than before:
@@ -38,8 +37,8 @@ def scope_in_containers(target: Target, own: Toolchain | None, bases: Mapping[st
 
 def _project(recipe: Recipe) -> dict[str, Any]:
     """By what a recipe decides which code runs."""
-    source = recipe.source
-    origin = ["sdist", source.package.sha256] if source.package else ["folder", str(source.folder)]
+    package, folder = recipe.source.package, recipe.source_folder
+    origin = ["sdist", package.sha256] if package else ["folder", str(folder)]
     return {
         "project": recipe.project,
         "version": recipe.version,
@@ -56,15 +55,14 @@ def _toolchain(target: Target, own: Toolchain | None) -> dict[str, Any]:
     A lock has no more of its toolchain than one build needs. Where that is just what this
     checkout pins, it is the same place; where it is anything else, all of it counts.
     """
-    if own and narrowed(target) == narrowed(replace(target, toolchain=own)):
+    if own and target.tools == replace(target, toolchain=own).tools:
         return _compiling(own)
     return asdict(target.toolchain)
 
 
 def _compiling(toolchain: Toolchain) -> dict[str, Any]:
-    containers = toolchain.containers
     return {
-        "bases": [asdict(base) for base in containers.bases] if containers else [],
+        "bases": [asdict(base) for base in toolchain.bases],
         "cuda_files": [[one.name, one.version, one.sha256] for one in toolchain.cuda_files],
         "interpreters": [[one.python, one.download.sha256] for one in toolchain.interpreters],
         "msvc": asdict(toolchain.msvc) if toolchain.msvc else None,

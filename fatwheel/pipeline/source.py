@@ -8,10 +8,10 @@ import shutil
 import stat
 from pathlib import Path, PurePosixPath
 
+from ..config.model import Recipe
 from ..config.sourcetree import opened, tree_files
 from ..errors import UpstreamError, UsageError
 from ..events import Emit
-from ..model import Recipe
 from ..storage.documents import TomlError, read_toml
 from ..toolchain.fetch import fetch
 from ..worker.upstream import Project
@@ -31,8 +31,8 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / f"{recipe.project}-{recipe.version}"
-    if recipe.source.folder is not None:
-        _copied(recipe.source.folder, root)
+    if recipe.source_folder is not None:
+        _copied(recipe.source_folder, root)
     else:
         assert recipe.source.package is not None
         [archive] = fetch([recipe.source.package], downloads, emit)

@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from ..config.model import Target, Toolchain
 from ..engines.base import Engine, Limits
 from ..errors import EngineError, UsageError
 from ..events import Emit
 from ..machine import this_platform
-from ..model import Front, Host, Material, Target, Toolchain
+from ..model import Front, Host
+from ..provenance.buildlock import Material
 from ..shipped import default_toolchain
 from ..storage.store import Store
 from ..worker.assemble import Lookup, SliceDigests

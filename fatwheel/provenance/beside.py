@@ -27,12 +27,12 @@ import tomli_w
 from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from ..config.model import Package
 from ..errors import FormatError, HashMismatchError
-from ..model import Material, Package
 from ..storage.files import disk_error, readable, remove, replacing
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import parse_wheel_name
-from .buildlock import BuildLock
+from .buildlock import BuildLock, Material
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import read_lock
 from .signing import Signer, envelope_bytes

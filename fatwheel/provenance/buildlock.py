@@ -7,40 +7,41 @@ the build runs: processes and containers with the same tools have the same lock.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from .. import __version__
 from ..arch import ArchRequest
-from ..config.sourcetree import tree_digest
-from ..model import Base, Download, Host, Material, Package, Recipe, Source, Target, Toolchain
+from ..config.model import Download, Package, Recipe, Target, Toolchain
+from ..model import Host
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildLock:
-    """A lock, as the words of the design.
-
-    toolchain has what this build may use of it alone: one TorchBuild, one base.
-    source_digest is that of the sdist, or of the source folder's tree. fatwheel: the version that
-    wrote it.
-    """
+    """toolchain has what this build may use of it alone: one TorchBuild, one base. fatwheel: the
+    version that wrote it."""
 
     recipe: Recipe
-    source_digest: str
     toolchain: Toolchain
     python: str
     torch: str
     host: Host
     fatwheel: str = __version__
 
+    @property
+    def files(self) -> tuple[Package | Download, ...]:
+        """Every file that the build may fetch."""
+        return (*self.recipe.files, *self.toolchain.files)
+
 
 def lock_of(target: Target, host: Host) -> BuildLock:
-    """The lock of one target. Raises ConfigError where its source folder cannot be read."""
-    source = target.recipe.source
-    digest = source.package.sha256 if source.package else tree_digest(_folder(source))
-    toolchain = narrowed(target)
-    return BuildLock(target.recipe, digest, toolchain, target.python, target.torch, host)
+    """The lock of one target."""
+    return BuildLock(
+        recipe=target.recipe,
+        toolchain=target.tools,
+        python=target.python,
+        torch=target.torch,
+        host=host,
+    )
 
 
 def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
@@ -48,35 +49,21 @@ def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
     return Target(lock.recipe, lock.toolchain, lock.python, lock.torch, archs)
 
 
-def recorded(recipe: Recipe, toolchain: Toolchain) -> dict[str, Any]:
-    """What a wheel's record says of both; so do their locks."""
-    return {
-        "recipe": {
-            "name": recipe.name,
-            "project": recipe.project,
-            "version": recipe.version,
-            "source": recipe.source.package.sha256 if recipe.source.package else None,
-            "digest": recipe.digest,
-        },
-        "toolchain": {
-            "name": toolchain.name,
-            "platform": toolchain.platform,
-            "cuda": toolchain.cuda,
-            "nvcc": toolchain.nvcc,
-            "digest": toolchain.digest,
-        },
-    }
+@dataclass(frozen=True)
+class Material:
+    """One thing that went into a build, and its sha256.
 
+    role: as a Package's, or 'cuda', 'interpreter', 'msvc', 'image', 'host'. filename and url may
+    be '', size 0 where there is none.
+    """
 
-def pins_of(recipe: Recipe, toolchain: Toolchain) -> tuple[Package | Download, ...]:
-    """Every file that can be fetched, of a recipe and of all that a toolchain has."""
-    found: list[Package | Download] = [recipe.source.package] if recipe.source.package else []
-    found += [*recipe.runtime, *toolchain.packages, *toolchain.cuda_files]
-    found += [package for build in toolchain.builds for package in build.packages]
-    found += [one.download for one in toolchain.interpreters]
-    if toolchain.msvc:
-        found.append(toolchain.msvc.bootstrapper)
-    return tuple(found)
+    role: str
+    name: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    url: str
 
 
 def materials_of(lock: BuildLock) -> tuple[Material, ...]:
@@ -90,7 +77,7 @@ def materials_of(lock: BuildLock) -> tuple[Material, ...]:
 def _materials(lock: BuildLock) -> Iterator[Material]:
     recipe, toolchain, host = lock.recipe, lock.toolchain, lock.host
     if recipe.source.package is None:
-        digest = lock.source_digest
+        digest = recipe.source.sha256
         yield Material("source", recipe.project, recipe.version, "", 0, digest, "")
     else:
         yield _of_package(recipe.source.package)
@@ -102,8 +89,7 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
             yield _of_download("interpreter", one.download)
     if toolchain.msvc and toolchain.msvc.bootstrapper.locked:
         yield _of_download("msvc", toolchain.msvc.bootstrapper)
-    bases = toolchain.containers.bases if toolchain.containers else ()
-    for base in bases:
+    for base in toolchain.bases:
         if base.digest:
             digest = base.digest.removeprefix("sha256:")
             yield Material("image", base.reference, "", "", 0, digest, "")
@@ -117,31 +103,3 @@ def _of_package(one: Package) -> Material:
 
 def _of_download(role: str, one: Download) -> Material:
     return Material(role, one.name, one.version, one.filename, one.size, one.sha256, one.url)
-
-
-def narrowed(target: Target) -> Toolchain:
-    """A target's toolchain without what is for other targets.
-
-    All interpreters stay: they are in one image.
-    """
-    toolchain, python = target.toolchain, target.python
-    containers = toolchain.containers
-    if containers:
-        containers = replace(containers, bases=_bases_for(containers.bases, python))
-    wanted = (target.torch, python)
-    return replace(
-        toolchain,
-        builds=tuple(one for one in toolchain.builds if (one.torch, one.python) == wanted),
-        containers=containers,
-        default_torch=target.torch,
-        cuda_manifest="",
-    )
-
-
-def _bases_for(bases: tuple[Base, ...], python: str) -> tuple[Base, ...]:
-    return tuple(base for base in bases if not base.pythons or python in base.pythons)[:1]
-
-
-def _folder(source: Source) -> Path:
-    assert source.folder is not None, "a source is a package or a folder"
-    return source.folder

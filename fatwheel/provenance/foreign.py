@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from ..config.model import Base, Download, Package, Recipe, Toolchain
 from ..errors import FatwheelError, FetchError
-from ..model import Base, Download, Package, Recipe, Toolchain
 from ..text import clean
 from .buildlock import BuildLock
 
@@ -25,7 +25,7 @@ def publishers(kernels: Sequence[Path], toolchains: Sequence[Path]) -> frozenset
 
     Those of a file with mistakes in it do not count.
     """
-    urls = [urlsplit(pin.url) for one in _own_files(kernels, toolchains) for pin in _pins(one)]
+    urls = [urlsplit(pin.url) for one in _own(kernels, toolchains) for pin in one.files]
     return frozenset(
         url.netloc.lower().removesuffix(":443") for url in urls if url.scheme == "https"
     )
@@ -37,7 +37,7 @@ def _own_toolchains(toolchains: Sequence[Path]) -> Iterator[Toolchain]:
             yield load_toolchain(name, *toolchains)
 
 
-def _own_files(kernels: Sequence[Path], toolchains: Sequence[Path]) -> Iterator[Recipe | Toolchain]:
+def _own(kernels: Sequence[Path], toolchains: Sequence[Path]) -> Iterator[Recipe | Toolchain]:
     yield from _own_toolchains(toolchains)
     for name in list_recipes(*kernels):
         with suppress(FatwheelError):
@@ -57,13 +57,8 @@ def check_registries(lock: BuildLock, toolchains: Sequence[Path]) -> None:
 
     Raises FetchError.
     """
-    known = {
-        registry_of(base)
-        for one in _own_toolchains(toolchains)
-        for base in (one.containers.bases if one.containers else ())
-    }
-    containers = lock.toolchain.containers
-    bases = containers.bases if containers else ()
+    known = {registry_of(base) for one in _own_toolchains(toolchains) for base in one.bases}
+    bases = lock.toolchain.bases
     strange = [base.reference for base in bases if registry_of(base) not in known]
     if strange:
         raise FetchError(
@@ -92,15 +87,3 @@ def _within(value: Any, hosts: frozenset[str]) -> Any:
             value, **{one.name: _within(getattr(value, one.name), hosts) for one in fields(value)}
         )
     return value
-
-
-def _pins(value: object) -> Iterator[Package | Download]:
-    """The pins in a value, wherever in it they are."""
-    if isinstance(value, Package | Download):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _pins(item)
-    elif is_dataclass(value):
-        for one in fields(value):
-            yield from _pins(getattr(value, one.name))

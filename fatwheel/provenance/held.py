@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -23,7 +24,7 @@ from .buildlock import BuildLock
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import read_lock
 from .record import FILE as RECORD_FILE
-from .record import Record, record_of, unlocked
+from .record import BuildRecord, record_of, unlocked, whole
 from .sbom import FILE as SBOM_FILE
 from .sbom import sbom_bytes
 from .statement import EDIT, Statement, predicate_of, read_statement, statement_bytes
@@ -38,7 +39,7 @@ class Held:
     """
 
     name: str
-    record: Record
+    record: BuildRecord
     lock: BuildLock
     lock_data: bytes
     archs: tuple[ArchRequest, ...]
@@ -59,14 +60,16 @@ def read_held(path: Path, *kernels: Path) -> Held:
     if record_data is None:
         raise _without(path, "it was not built by fatwheel")
     record = record_of(record_data)
-    _check_age(record, path)
+    content = record.content()
+    _check_age(content, path)
     if lock_data is None:
-        raise _without(path, f"fatwheel {record.get('fatwheel')} did not include one")
+        raise _without(path, f"fatwheel {content['fatwheel']} did not include one")
     if statement_data is not None:
         _check_built(read_statement(statement_data, f"{path.name}, {STATEMENT_FILE}"), path)
     lock = read_lock(lock_data, f"{path.name}, {LOCK_FILE}", *kernels)
-    archs, fronts = _architectures(record, lock, path)
-    return Held(path.name, record, lock, lock_data, archs, str(record["front"]), fronts)
+    written = whole(record, f"{path.name}, {RECORD_FILE}")
+    archs, fronts = _architectures(written, lock, path)
+    return Held(path.name, written, lock, lock_data, archs, written.front, fronts)
 
 
 def _read(wheel: Wheel, name: str) -> bytes | None:
@@ -96,7 +99,7 @@ def _check_built(statement: Statement, path: Path) -> None:
         )
 
 
-def _check_age(record: Record, path: Path) -> None:
+def _check_age(record: Mapping[str, Any], path: Path) -> None:
     try:
         newer = Version(str(record["fatwheel"])[:60]) > Version(__version__)
     except (KeyError, InvalidVersion) as error:
@@ -111,27 +114,24 @@ def _check_age(record: Record, path: Path) -> None:
 
 
 def _architectures(
-    record: Record, lock: BuildLock, path: Path
+    record: BuildRecord, lock: BuildLock, path: Path
 ) -> tuple[tuple[ArchRequest, ...], tuple[Front, ...]]:
     """What was asked for, and the fronts that made it."""
     try:
-        archs = parse_arch_list(",".join(record["archs"]), lock.toolchain.archs)
+        archs = parse_arch_list(",".join(record.archs), lock.toolchain.archs)
         known = {arch.compute: arch for arch in lock.toolchain.archs}
         codes = {code for arch in lock.toolchain.archs for code in (arch.sm, arch.compute)}
-        fronts = tuple(
-            Front(known[front["virtual"]], tuple(front["codes"])) for front in record["fronts"]
-        )
+        fronts = tuple(Front(known[front.virtual], front.codes) for front in record.fronts)
         asked = [code for front in fronts for code in front.codes]
         if not codes.issuperset(asked) or len(set(asked)) != len(asked):
             raise ValueError("its fronts list images that nvcc cannot make, or list one twice")
-        if record["front"] not in ("auto", "exact", "shared"):
-            raise ValueError(f"front {record['front']!r:.40}")
+        if record.front not in ("auto", "exact", "shared"):
+            raise ValueError(f"front {record.front!r:.40}")
         for name in ("python", "torch"):
-            if record[name] != getattr(lock, name):
-                raise ValueError(
-                    f"its {name} is {record[name]!r:.40}, the lock has a different one"
-                )
-    except (KeyError, TypeError, ValueError, FatwheelError) as error:
+            said = getattr(record, name)
+            if said != getattr(lock, name):
+                raise ValueError(f"its {name} is {said!r:.40}, the lock has a different one")
+    except (KeyError, ValueError, FatwheelError) as error:
         raise FormatError(f"{RECORD_FILE} is damaged: {error}", where=path.name) from error
     return archs, fronts
 
@@ -205,7 +205,7 @@ def contents_of(origin: Origin | None, name: WheelName) -> tuple[Mapping[str, by
         return {}, nothing_else
     if origin.lock is None:
         return {RECORD_FILE: origin.record}, nothing_else
-    lock, record = _lock(origin.lock), record_of(origin.record)
+    lock, record = _lock(origin.lock), record_of(origin.record).content()
     sbom = sbom_bytes(lock, record, name.project, name.version)
     predicate = predicate_of(lock, record, build_type=EDIT)
 
@@ -221,7 +221,7 @@ def _check_origin(record: bytes, lock: bytes) -> None:
     sha256 = hashlib.sha256(lock).hexdigest()
     if read_object(record, RECORD_FILE).get("lock") != sha256:
         raise FormatError("it is not the lock of the build", where=LOCK_FILE)
-    predicate_of(_lock(lock), record_of(record))
+    predicate_of(_lock(lock), record_of(record).content())
 
 
 def _lock(data: bytes) -> BuildLock:

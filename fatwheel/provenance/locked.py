@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LockError, UsageError
-from ..model import Host, Material
+from ..model import Host
 from ..storage.files import readable
-from .buildlock import BuildLock, materials_of
+from .buildlock import BuildLock, Material, materials_of
 from .held import read_held
 from .lockfile import MOST, lock_fields, read_lock
 

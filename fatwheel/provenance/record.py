@@ -1,4 +1,4 @@
-"""fatwheel.json in edited wheels: what of the record still holds after thin and stitch.
+"""fatwheel.json: what a wheel was built from, and which slices it has.
 
     {"schema": 1, "recipe": {...}, ..., "archs": ["80", "89+ptx"],
      "fronts": [{"virtual": "compute_80", "codes": ["sm_80"]}, ...],
@@ -12,22 +12,151 @@ them; else all their records, as {"schema": 1, "stitched": [record, ...]}.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+)
 
 from ..arch import Arch, parse_arch
+from ..config.model import Recipe, Toolchain
 from ..errors import FatwheelError, FormatError, StitchError
 from ..storage.documents import read_object
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 FILE = "fatwheel.json"
 
-Record = dict[str, Any]
+_MISTAKES_SHOWN = 8
 # A slice by its unit and image, and its sha256 (None where that is not known).
-_Slices = dict[tuple[str, str], str | None]
+_Slices = dict[str, str | None]
 
 
-def record_bytes(record: Record) -> bytes:
+def _place(code: str) -> tuple[Arch, str]:
+    """Where an image stands among others: by architecture, cubins before PTX."""
+    try:
+        return parse_arch(code), "" if code.startswith("sm_") else code
+    except FatwheelError as error:
+        raise ValueError(error.what) from None
+
+
+def _image(code: str) -> str:
+    _place(code)
+    return code
+
+
+def _checked_slices(slices: Any) -> Any:
+    """Here, for of a dictionary pydantic names every mistake: there may be a million."""
+    for code, digest in slices.items() if isinstance(slices, dict) else ():
+        _place(code)
+        if not isinstance(digest, str | None):
+            raise ValueError("the digest of a slice is not text")
+    return slices
+
+
+Image = Annotated[str, AfterValidator(_image)]  # `sm_80`, `compute_80`
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class RecordedFront(Part):
+    virtual: Image
+    codes: Annotated[tuple[Image, ...], FailFast()]
+
+
+class RecordedUnit(Part):
+    """slices: sha256 in hex by image; None, which is wrong, where none is named."""
+
+    name: str
+    slices: Annotated[_Slices, BeforeValidator(_checked_slices)]
+
+
+class RecordedRecipe(Part):
+    """source: the sdist's sha256 in hex, None for a folder's files."""
+
+    name: str
+    project: str
+    version: str
+    source: str | None
+    digest: str
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> RecordedRecipe:
+        package = recipe.source.package
+        source = package.sha256 if package else None
+        return cls.model_validate({**vars(recipe), "source": source})
+
+
+class RecordedToolchain(Part):
+    """digest is over the whole toolchain file's meaning."""
+
+    name: str
+    platform: str
+    cuda: str
+    nvcc: str
+    digest: str
+
+    @classmethod
+    def of(cls, toolchain: Toolchain) -> RecordedToolchain:
+        return cls.model_validate(vars(toolchain))
+
+
+class Record(Part):
+    """What of a build's record edits look at; what else is in it stays as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    fronts: Annotated[tuple[RecordedFront, ...], FailFast()]
+    units: Annotated[tuple[RecordedUnit, ...], FailFast()]
+
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The images that all units were made for: `sm_80`, `compute_80`."""
+        return frozenset(code for front in self.fronts for code in front.codes)
+
+
+class BuildRecord(Record):
+    """All that a build writes. lock: the sha256 of fatwheel.lock.json, in hex."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    fatwheel: str
+    lock: str
+    recipe: RecordedRecipe
+    toolchain: RecordedToolchain
+    python: str
+    torch: str
+    archs: Annotated[tuple[str, ...], FailFast()]
+    front: str
+
+
+def whole(record: Record, where: str = FILE) -> BuildRecord:
+    """A record in which nothing is missing; FormatError with all that is, or is of another kind."""
+    try:
+        return BuildRecord.model_validate(record.content())
+    except ValidationError as error:
+        raise FormatError(
+            "it is damaged", where=where, details=_mistakes(error)[:_MISTAKES_SHOWN]
+        ) from error
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    found = error.errors(include_url=False)
+    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[:200] for one in found]
+
+
+def record_bytes(record: Mapping[str, Any]) -> bytes:
     """A record as it lies in a wheel: the same record gives the same bytes."""
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
@@ -52,7 +181,8 @@ def thinned(data: bytes, held: Collection[str]) -> bytes:
 def unlocked(data: bytes) -> bytes:
     """The record of a wheel that does not name its lock any more."""
     return _joined(
-        {key: value for key, value in record.items() if key != "lock"} for record in _records(data)
+        Record.model_validate({key: value for key, value in record if key != "lock"})
+        for record in _records(data)
     )
 
 
@@ -67,35 +197,21 @@ def _records(data: bytes) -> list[Record]:
         content = read_object(data, FILE)
     except FormatError as error:
         raise _damaged(error.what) from error
+    if content.get("schema") != SCHEMA:
+        if "schema" not in content:
+            raise _damaged("it names no schema")
+        raise FormatError(
+            f"schema {content['schema']!r:.40} of {FILE} is not supported",
+            where=FILE,
+            hint=f"supported: {SCHEMA}; was the wheel made by a newer fatwheel?",
+        )
+    records = content.get("stitched", [content])
+    if not isinstance(records, list):
+        raise _damaged("stitched: it is no list")
     try:
-        schema = content["schema"]
-        if schema != SCHEMA:
-            raise FormatError(
-                f"schema {schema!r} of {FILE} is not supported",
-                where=FILE,
-                hint=f"supported: {SCHEMA}; was the wheel made by a newer fatwheel?",
-            )
-        records: list[Record] = content.get("stitched", [content])
-        for record in records:
-            _check(record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(str(error)) from error
-    return records
-
-
-def _check(record: Record) -> None:
-    """Raises one of the errors that `_records` turns into its own, unless all parts are there."""
-    for front in record["fronts"]:
-        _place(front["virtual"])
-        for code in front["codes"]:
-            _place(code)
-    for unit in record["units"]:
-        if not isinstance(unit["name"], str):
-            raise TypeError("the name of a unit is not text")
-        for code, digest in unit["slices"].items():
-            _place(code)
-            if not isinstance(digest, str | None):
-                raise TypeError("the digest of a slice is not text")
+        return [Record.model_validate(record) for record in records]
+    except ValidationError as error:
+        raise _damaged(_mistakes(error)[0]) from error
 
 
 def _damaged(reason: str) -> FormatError:
@@ -107,25 +223,27 @@ def _damaged(reason: str) -> FormatError:
 
 
 def _only_held(record: Record, held: Collection[str]) -> Record:
-    fronts = [
-        {"virtual": front["virtual"], "codes": [code for code in front["codes"] if code in held]}
-        for front in record["fronts"]
-    ]
-    units = [
-        {
-            "name": unit["name"],
-            "slices": {code: digest for code, digest in unit["slices"].items() if code in held},
-        }
-        for unit in record["units"]
-    ]
-    return {**record, "fronts": fronts, "units": units}
+    fronts = tuple(
+        RecordedFront(
+            virtual=front.virtual, codes=tuple(code for code in front.codes if code in held)
+        )
+        for front in record.fronts
+    )
+    units = tuple(
+        RecordedUnit(
+            name=unit.name,
+            slices={code: digest for code, digest in unit.slices.items() if code in held},
+        )
+        for unit in record.units
+    )
+    return record.model_copy(update={"fronts": fronts, "units": units})
 
 
 def _joined(records: Iterable[Record]) -> bytes:
     """One record per build, in an order that does not depend on how they came."""
     builds: dict[str, list[Record]] = {}
     for record in records:
-        if any(front["codes"] for front in record["fronts"]):
+        if record.codes:
             builds.setdefault(_identity(record), []).append(record)
     joined = [_union(builds[identity]) for identity in sorted(builds)]
     if len(joined) == 1:
@@ -135,25 +253,22 @@ def _joined(records: Iterable[Record]) -> bytes:
 
 def _identity(record: Record) -> str:
     """Everything that does not depend on the architectures."""
-    same = {key: value for key, value in record.items() if key not in ("archs", "fronts", "schema")}
-    return json.dumps({**same, "units": _unit_names(record)}, sort_keys=True)
+    apart = ("archs", "fronts", "schema")
+    same = {key: value for key, value in record.content().items() if key not in apart}
+    return json.dumps({**same, "units": [unit.name for unit in record.units]}, sort_keys=True)
 
 
-def _unit_names(record: Record) -> list[str]:
-    return [unit["name"] for unit in record["units"]]
-
-
-def _union(records: Sequence[Record]) -> Record:
-    """One record for several of the same identity."""
+def _union(records: Sequence[Record]) -> dict[str, Any]:
+    """The content of one record for several of the same identity."""
     codes: dict[str, set[str]] = {}
-    names = _unit_names(records[0])  # the same in all; one name may stand there twice
-    slices: list[dict[str, str | None]] = [{} for _ in names]
+    units = records[0].units  # their names are the same in all; one may stand there twice
+    slices: list[_Slices] = [{} for _ in units]
     for record in records:
-        for front in record["fronts"]:
-            codes.setdefault(front["virtual"], set()).update(front["codes"])
-        for found, unit in zip(slices, record["units"], strict=True):
-            _add_slices(unit["name"], found, unit["slices"])
-    result = {key: value for key, value in records[0].items() if key != "schema"}
+        for front in record.fronts:
+            codes.setdefault(front.virtual, set()).update(front.codes)
+        for found, unit in zip(slices, record.units, strict=True):
+            _add_slices(unit.name, found, unit.slices)
+    result = {key: value for key, value in records[0].content().items() if key != "schema"}
     return {
         **result,
         "archs": _archs({code for some in codes.values() for code in some}),
@@ -163,12 +278,12 @@ def _union(records: Sequence[Record]) -> Record:
             if codes[virtual]
         ],
         "units": [
-            {"name": name, "slices": found} for name, found in zip(names, slices, strict=True)
+            {"name": unit.name, "slices": found} for unit, found in zip(units, slices, strict=True)
         ],
     }
 
 
-def _add_slices(unit: str, known: dict[str, str | None], more: dict[str, str | None]) -> None:
+def _add_slices(unit: str, known: _Slices, more: _Slices) -> None:
     for code, digest in more.items():
         if known.setdefault(code, digest) != digest:
             raise StitchError(
@@ -186,11 +301,3 @@ def _arch_name(arch: Arch, codes: Collection[str]) -> str:
     if arch.sm not in codes:
         return f"ptx{arch.name}"
     return f"{arch.name}+ptx" if arch.compute in codes else arch.name
-
-
-def _place(code: str) -> tuple[Arch, str]:
-    """Where an image stands among others: by architecture, cubins before PTX."""
-    try:
-        return parse_arch(code), "" if code.startswith("sm_") else code
-    except FatwheelError as error:
-        raise ValueError(error.what) from None

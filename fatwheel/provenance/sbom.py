@@ -37,9 +37,8 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from ..errors import FormatError
-from ..model import Material
 from ..storage.documents import json_bytes, read_object
-from .buildlock import BuildLock, materials_of
+from .buildlock import BuildLock, Material, materials_of
 
 FILE = "sboms/fatwheel.cdx.json"
 

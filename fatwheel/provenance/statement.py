@@ -16,9 +16,8 @@ from packageurl import PackageURL
 
 from .. import __version__
 from ..errors import FormatError
-from ..model import Material
 from ..storage.documents import json_bytes, read_object
-from .buildlock import BuildLock, materials_of
+from .buildlock import BuildLock, Material, materials_of
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import lock_bytes
 from .record import FILE as RECORD_FILE

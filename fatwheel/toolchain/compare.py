@@ -18,8 +18,8 @@ from unearth import Link
 
 from ..config.load import dotted
 from ..config.mistakes import Key
+from ..config.model import Base, Download, Package, Toolchain
 from ..events import Emit, Progress
-from ..model import Base, Download, Package, Toolchain
 from ..storage import cache, files
 from .errands import PINNED
 from .fetch import LABEL, Part, TooLongError
@@ -74,23 +74,6 @@ class Finding:
         }
 
 
-def pins_of(toolchain: Toolchain) -> Iterator[tuple[Key, Package | Download | Base]]:
-    """Everything that is pinned, with its place in the toolchain's file."""
-    if toolchain.msvc:
-        yield ("msvc", "bootstrapper"), toolchain.msvc.bootstrapper
-    for number, base in enumerate(toolchain.containers.bases if toolchain.containers else ()):
-        yield ("containers", "bases", number), base
-    for number, file in enumerate(toolchain.cuda_files):
-        yield ("cuda_files", number), file
-    for number, interpreter in enumerate(toolchain.interpreters):
-        yield ("interpreters", number), interpreter.download
-    for number, package in enumerate(toolchain.packages):
-        yield ("packages", number), package
-    for outer, build in enumerate(toolchain.builds):
-        for number, package in enumerate(build.packages):
-            yield ("builds", outer, "packages", number), package
-
-
 class Comparer:
     """Asks for one pin after the other. downloads: None where nothing may be fetched or written."""
 
@@ -105,7 +88,7 @@ class Comparer:
     def compare(self, toolchain: Toolchain) -> Iterator[Finding]:
         """A finding for each pin, and one for a manifest of CUDA that cannot be read."""
         yield from self._read_manifest(toolchain.cuda_manifest)
-        for key, item in pins_of(toolchain):
+        for key, item in toolchain.pins():
             yield self._image(key, item) if isinstance(item, Base) else self._file(key, item)
 
     def _read_manifest(self, url: str) -> Iterator[Finding]:

@@ -24,10 +24,11 @@ from pathlib import Path
 from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
 
+from ..config.model import Package, Toolchain, TorchBuild
 from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..machine import this_platform
-from ..model import Environment, Package, Toolchain, TorchBuild
+from ..model import Environment
 from ..provision.compilers import check_nvcc, check_torch, find_host_compiler, run
 from ..provision.mend import mend
 from .interpreters import Interpreter, build_of, compiler_id, find_interpreter, pins

@@ -13,9 +13,9 @@ from typing import BinaryIO, TypeVar
 import httpx2
 from unearth import Link
 
+from ..config.model import Download, Package
 from ..errors import FetchError, HashMismatchError, ToolchainError
 from ..events import Emit, Progress
-from ..model import Download, Package
 from ..storage import cache, files
 from ..text import clean
 from .errands import Border, Way, origin_of, way_of

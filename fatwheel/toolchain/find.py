@@ -13,9 +13,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..config.model import Download, Package
 from ..errors import UsageError
 from ..events import Emit, Note
-from ..model import Download, Package
 from ..storage import cache, files
 from .fetch import is_fetched, place
 

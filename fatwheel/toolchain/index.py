@@ -17,8 +17,8 @@ from unearth import Link, PackageFinder
 from unearth.collector import is_secure_origin
 from unearth.fetchers import Fetcher
 
+from ..config.model import Package
 from ..errors import FetchError
-from ..model import Package
 from .pipconfig import NoConnectionError, PipConfig, RefusedError, TransientError, redacted
 from .web import LATER, Web, describe, words
 

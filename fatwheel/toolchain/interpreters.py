@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.model import Package, Toolchain, TorchBuild
 from ..errors import ToolchainError, UsageError
-from ..model import Package, Toolchain, TorchBuild
 
 _TIMEOUT = 30.0  # seconds for an interpreter to say who it is
 

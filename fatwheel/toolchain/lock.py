@@ -19,9 +19,9 @@ from typing import Any
 
 from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
+from ..config.model import Toolchain
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
 from ..events import Emit, Note, StepFinished, StepStarted
-from ..model import Toolchain
 from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..storage import files
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding

@@ -18,8 +18,8 @@ import httpx2
 from unearth import Link
 
 from ..config.fields import LOOPBACK
+from ..config.model import Package
 from ..errors import FormatError
-from ..model import Package
 from ..storage.documents import read_object
 from .errands import origin_of
 from .index import Index, Source

@@ -23,9 +23,9 @@ from installer.records import RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelFile, WheelSource
 from installer.utils import Scheme
 
+from ..config.model import Package
 from ..errors import FormatError, StoreError, ToolchainError
 from ..events import Emit, Note, Progress
-from ..model import Package
 from ..provision.mend import finish
 from ..storage import files
 from ..storage.cache import VARIABLE

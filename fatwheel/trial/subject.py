@@ -13,9 +13,9 @@ from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from ..config.model import Package, Toolchain, TorchBuild
 from ..errors import FormatError, ToolchainError
 from ..machine import this_platform
-from ..model import Package, Toolchain, TorchBuild
 from ..provenance.buildlock import BuildLock
 from ..verify.evidence import Evidence
 from ..verify.platforms import cuda_versions, tags_of

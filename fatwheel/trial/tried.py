@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from ..config.model import Recipe
 from ..doctor.facts import GpuFacts
 from ..events import Emit, StepStarted
-from ..model import Recipe
 from ..provenance.buildlock import BuildLock
 from ..provenance.foreign import foreign, publishers
 from ..provenance.lockfile import FILE as LOCK_FILE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from .claims import Unit
+from ..provenance.record import RecordedUnit
 from .contents import Contents
 from .coverage import JIT, NATIVE, NONE, PART, coverage_of, units_served
 from .evidence import Evidence, Finding, note, warning, wrong
@@ -99,7 +99,9 @@ def _count(names: Collection[str]) -> str:
 _Named = frozenset[tuple[str, str]]  # images, and the sha256 of their slices
 
 
-def slice_findings(units: Sequence[Unit], binaries: Sequence[BinarySlices]) -> Iterator[Finding]:
+def slice_findings(
+    units: Sequence[RecordedUnit], binaries: Sequence[BinarySlices]
+) -> Iterator[Finding]:
     """Where the units' slices are not those of the containers."""
     there = _all_of(binaries)
     named = frozenset(slice_ for unit in units for slice_ in _named(unit))
@@ -122,7 +124,7 @@ def slice_findings(units: Sequence[Unit], binaries: Sequence[BinarySlices]) -> I
         yield severity("it does not cover all device code", details=strange)
 
 
-def _named(unit: Unit) -> _Named:
+def _named(unit: RecordedUnit) -> _Named:
     return frozenset((image, sha256) for image, sha256 in unit.slices.items() if sha256)
 
 
@@ -135,7 +137,7 @@ def _all_of(binaries: Iterable[BinarySlices]) -> _Named:
     )
 
 
-def _sorted_out(units: Iterable[Unit], there: _Named) -> tuple[list[str], list[str]]:
+def _sorted_out(units: Iterable[RecordedUnit], there: _Named) -> tuple[list[str], list[str]]:
     """Units of which nothing is there, and those of which only a part is."""
     absent, in_part = [], []
     for unit in units:

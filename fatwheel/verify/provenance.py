@@ -10,37 +10,34 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import FormatError
-from ..provenance.buildlock import BuildLock, materials_of, recorded
+from ..provenance.buildlock import BuildLock, materials_of
 from ..provenance.lockfile import FILE as LOCK_FILE
 from ..provenance.lockfile import read_lock
 from ..provenance.record import FILE as RECORD_FILE
-from ..provenance.record import record_of
+from ..provenance.record import BuildRecord, RecordedRecipe, RecordedToolchain, record_of, whole
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import materials_in, sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, predicate_of, read_statement
 from ..storage.documents import read_object
 from ..wheels.name import canonical_project, canonical_version
-from .claims import Claims, asked_codes, differing, read_claims, shown
+from .claims import asked_codes, differing, shown
 from .device import slice_findings
 from .evidence import Evidence, Finding, beside_findings, note, refused, warning, wrong
 from .papers import INSIDE
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class _Documents:
     """The documents that say how the wheel was made, each readable by itself."""
 
-    record: Record
-    claims: Claims
+    record: BuildRecord
     lock: BuildLock
     statement: Statement
 
@@ -82,20 +79,19 @@ def _read(inside: Mapping[str, bytes]) -> tuple[list[Finding], _Documents | None
         what = f"it is not in the wheel, which has {there}"
         return [wrong(what, name) for name in missing], None
     findings: list[Finding] = []
-    record = claims = lock = statement = None
+    record = lock = statement = None
     with _refused(findings):
         read_object(inside[RECORD_FILE], RECORD_FILE)
-        record = record_of(inside[RECORD_FILE])
-        claims = read_claims(record, RECORD_FILE)
+        record = whole(record_of(inside[RECORD_FILE]))
     with _refused(findings):
         lock = read_lock(inside[LOCK_FILE], LOCK_FILE, Path())
     with _refused(findings):
         statement = read_statement(inside[STATEMENT_FILE], STATEMENT_FILE)
     with _refused(findings):
         materials_in(inside[SBOM_FILE], SBOM_FILE)
-    if findings or record is None or claims is None or lock is None or statement is None:
+    if findings or record is None or lock is None or statement is None:
         return findings, None
-    return [], _Documents(record, claims, lock, statement)
+    return [], _Documents(record, lock, statement)
 
 
 @contextmanager
@@ -109,22 +105,22 @@ def _refused(findings: list[Finding]) -> Iterator[None]:
 
 def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
     yield from _lock_findings(documents, evidence)
-    yield from _wheel_findings(documents.claims, evidence)
+    yield from _wheel_findings(documents.record, evidence)
     yield from _statement_findings(documents, evidence)
     of_sbom = list(_sbom_findings(documents.lock, evidence))
     yield from of_sbom or _sbom_bytes_findings(documents, evidence)
-    for finding in slice_findings(documents.claims.units, evidence.papers.slices):
+    for finding in slice_findings(documents.record.units, evidence.papers.slices):
         yield replace(finding, where=RECORD_FILE)
 
 
 def _lock_findings(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
     """The lock against the record that names it."""
-    claims, lock = documents.claims, documents.lock
+    record, lock = documents.record, documents.lock
     sha256 = hashlib.sha256(evidence.papers.inside[LOCK_FILE]).hexdigest()
-    if claims.lock != sha256:
-        details = (f"{RECORD_FILE} says {shown(claims.lock)}", f"it is {sha256}")
+    if record.lock != sha256:
+        details = (f"{RECORD_FILE} says {shown(record.lock)}", f"it is {sha256}")
         yield wrong(f"its sha256 is not the one that {RECORD_FILE} names", LOCK_FILE, details)
-    contradictions = list(differing(_of_lock(lock), _of_claims(claims)))
+    contradictions = list(differing(_of_lock(lock), _of_record(record)))
     if contradictions:
         yield wrong(f"it contradicts {LOCK_FILE}", RECORD_FILE, contradictions)
 
@@ -133,25 +129,20 @@ def _of_lock(lock: BuildLock) -> dict[str, Any]:
     """What a lock and a record both say."""
     return {
         "fatwheel": lock.fatwheel,
-        **recorded(lock.recipe, lock.toolchain),
+        "recipe": RecordedRecipe.of(lock.recipe).model_dump(),
+        "toolchain": RecordedToolchain.of(lock.toolchain).model_dump(),
         "python": lock.python,
         "torch": lock.torch,
     }
 
 
-def _of_claims(claims: Claims) -> dict[str, Any]:
-    return {
-        "fatwheel": claims.fatwheel,
-        "recipe": asdict(claims.recipe),
-        "toolchain": asdict(claims.toolchain),
-        "python": claims.python,
-        "torch": claims.torch,
-    }
+def _of_record(record: BuildRecord) -> dict[str, Any]:
+    return record.model_dump(include={"fatwheel", "recipe", "toolchain", "python", "torch"})
 
 
-def _wheel_findings(claims: Claims, evidence: Evidence) -> Iterator[Finding]:
+def _wheel_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding]:
     """The record against METADATA, and against the images that are inside."""
-    recipe = claims.recipe
+    recipe = record.recipe
     for what, said, found in (
         ("project", canonical_project(recipe.project), canonical_project(evidence.name)),
         ("version", _normal(recipe.version), _normal(evidence.version.partition("+")[0])),
@@ -160,17 +151,17 @@ def _wheel_findings(claims: Claims, evidence: Evidence) -> Iterator[Finding]:
             details = (f"{RECORD_FILE} says {shown(said)}", f"METADATA says {shown(found)}")
             yield wrong(f"its {what} differs from that in METADATA", RECORD_FILE, details)
     try:
-        asked = asked_codes(claims.archs)
+        asked = asked_codes(record.archs)
     except FormatError as error:
         yield wrong(error.what, RECORD_FILE)
         return
     held = frozenset(image.name for binary in evidence.binaries for image in binary.contents.images)
     for what, others in (("its archs", asked), ("the images inside", held)):
-        if claims.codes - others:
-            missing = ", ".join(map(shown, sorted(claims.codes - others)))
+        if record.codes - others:
+            missing = ", ".join(map(shown, sorted(record.codes - others)))
             yield wrong(f"its fronts name images that are not among {what}: {missing}", RECORD_FILE)
-    if asked - claims.codes:
-        missing = ", ".join(sorted(asked - claims.codes))
+    if asked - record.codes:
+        missing = ", ".join(sorted(asked - record.codes))
         yield wrong(f"its archs ask for images that its fronts do not name: {missing}", RECORD_FILE)
 
 
@@ -192,7 +183,8 @@ def _statement_findings(documents: _Documents, evidence: Evidence) -> Iterator[F
         lines = list(differing(files, dict(statement.subjects), "subject"))
         yield wrong("its subjects are not the files of the wheel", STATEMENT_FILE, lines)
     try:
-        right = predicate_of(documents.lock, documents.record, build_type=statement.build_type)
+        record = documents.record.content()
+        right = predicate_of(documents.lock, record, build_type=statement.build_type)
     except FormatError as error:
         yield refused(error)
         return
@@ -233,7 +225,7 @@ def _sbom_bytes_findings(documents: _Documents, evidence: Evidence) -> Iterator[
         return
     project, _, version = evidence.dist_info.removesuffix(".dist-info").partition("-")
     try:
-        right = sbom_bytes(lock, documents.record, project, version)
+        right = sbom_bytes(lock, documents.record.content(), project, version)
     except FormatError as error:
         yield refused(error)
         return

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.model import Target
 from ..errors import VerifyError
 from ..fatbin.parity import shorten
-from ..model import Front, Target
+from ..model import Front
 from .device import compression_findings, coverage_findings, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
 from .inspect import report_binary, report_coverage

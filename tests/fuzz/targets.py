@@ -19,6 +19,8 @@ from pathlib import Path
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
 from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.model import Target as BuildTarget
+from fatwheel.config.model import Toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.decoders import may_have_kernels, payload
 from fatwheel.edit import stitch as postlink_stitch
@@ -29,17 +31,16 @@ from fatwheel.fatbin import cubin, stitch
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.container import Container, Entry, parse_containers
 from fatwheel.fatbin.select import choose, selection_for
-from fatwheel.model import Host, Toolchain
-from fatwheel.model import Target as BuildTarget
+from fatwheel.model import Host
 from fatwheel.pipeline.sdist import unpack_sdist
 from fatwheel.pipeline.source import build_system
 from fatwheel.provenance.buildlock import BuildLock, lock_of, materials_of
 from fatwheel.provenance.lockfile import lock_bytes, read_lock
-from fatwheel.provenance.record import merged, record_of, thinned, unlocked
+from fatwheel.provenance.record import merged, record_of, thinned, unlocked, whole
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 from fatwheel.provenance.signing import read_envelope
 from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
-from fatwheel.verify.claims import asked_codes, read_claims
+from fatwheel.verify.claims import asked_codes
 from fatwheel.verify.inspect import inspect_file, inspect_units
 from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries
@@ -313,7 +314,7 @@ def papers(data: bytes) -> None:
         read_statement(read_envelope(data, "envelope").payload, "statement")
     else:
         record = record_of(data)
-        asked_codes(read_claims(record, "record").archs)
+        asked_codes(whole(record).archs)
         record_of(thinned(unlocked(data), ("sm_80", "compute_90")))
         merged([data, data])
 

@@ -14,9 +14,9 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
-from fatwheel.provenance.buildlock import BuildLock, recorded
+from fatwheel.provenance.buildlock import BuildLock
 from fatwheel.provenance.lockfile import lock_bytes
-from fatwheel.provenance.record import record_bytes
+from fatwheel.provenance.record import RecordedRecipe, RecordedToolchain, record_bytes
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.signing import envelope_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
@@ -58,7 +58,8 @@ def _record(lock: BuildLock) -> dict[str, Any]:
         "schema": 1,
         "fatwheel": "0.1.0",
         "lock": hashlib.sha256(lock_bytes(lock)).hexdigest(),
-        **recorded(lock.recipe, lock.toolchain),
+        "recipe": RecordedRecipe.of(lock.recipe).model_dump(),
+        "toolchain": RecordedToolchain.of(lock.toolchain).model_dump(),
         "python": "3.11",
         "torch": "2.1.0",
         "archs": ["80", "90+ptx"],

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.model import Environment, Recipe, Source, Toolchain, TorchBuild
+from fatwheel.config.model import Recipe, Source, Toolchain, TorchBuild
+from fatwheel.model import Environment
 from fatwheel.pipeline.resolve import Tools
 from fatwheel.provision.compilers import HostCompiler
 from fatwheel.worker import roots
@@ -75,15 +76,17 @@ class Demo:
         self.home = write_nvcc(folder / "env")
         (self.home / "include").mkdir()
         self.recipe = Recipe(
-            name="demo", project="demo", version="1.0", source=Source(folder=self.source),
+            name="demo", project="demo", version="1.0",
+            source=Source(folder="src", sha256="50" * 32),
             archs=ARCHS[:2], environment={}, imports=("demo",), memory=1 << 20, seconds=1,
             costs=(), epoch=1_700_000_000, folder=self.source.parent, digest="7e" * 32,
         )  # fmt: skip
         self.toolchain = Toolchain(
-            "tools", "linux-x86_64", "13.0", "13.0.88", tuple(map(parse_arch, ARCHS)), (9, 15), (),
-            (TorchBuild("2.10.0", "3.11", ()), TorchBuild("2.11.0", "3.11", ()),
+            name="tools", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88",
+            archs=tuple(map(parse_arch, ARCHS)), gcc=(9, 15), packages=(),
+            builds=(TorchBuild("2.10.0", "3.11", ()), TorchBuild("2.11.0", "3.11", ()),
              TorchBuild("2.11.0", "3.12", ())),
-            "70" * 32, "2.11.0",
+            digest="70" * 32, default_torch="2.11.0",
         )  # fmt: skip
         environment = Environment(
             root=folder / "env", python=Path(sys.executable), site=folder / "env" / "site",

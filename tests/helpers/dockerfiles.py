@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from dockerfile_parse import DockerfileParser
 
+from fatwheel.config.model import Toolchain
 from fatwheel.containers.contexts import BuildContext
-from fatwheel.model import Toolchain
 
 DIGEST = re.compile(r"^\S+@sha256:[0-9a-f]{64}$")
 OURS = re.compile(r"^fatwheel/[\w.-]+:toolchain-[0-9a-f]{16}$")

@@ -7,20 +7,21 @@ from pathlib import Path
 
 from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.config.load import list_toolchains, load_recipe, load_toolchain
-from fatwheel.model import (
+from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Host,
     Interpreter,
     Msvc,
     Package,
     Recipe,
+    Sdist,
     Source,
     Target,
     Toolchain,
     TorchBuild,
 )
+from fatwheel.model import Host
 from fatwheel.provenance.buildlock import BuildLock, lock_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,13 +55,13 @@ def _download(name: str, digit: str) -> Download:
 
 def full_lock(folder: bool = False) -> BuildLock:
     """A lock in which nothing is empty, which a real one cannot be."""
-    sdist = Package(
+    sdist = Sdist(
         "demo", "1.0", "demo-1.0.tar.gz", 7, "5" * 64, "source", "https://host/demo-1.0.tar.gz"
     )
     where = Path("kernels/demo")
     recipe = Recipe(
         name="demo", project="demo", version="1.0", archs=(), memory=1, seconds=1.0, costs=(),
-        source=Source(folder=where / "src") if folder else Source(package=sdist),
+        source=Source(None if folder else sdist, "src" if folder else "", "5" * 64),
         environment={"FORCE_CUDA": "1"}, imports=("demo.ops",), stub_commands=("git",),
         runtime=(_wheel("einops", "0.8.2", "1"),), epoch=1_700_000_000, folder=where,
         digest="2" * 64, subdirectory="python/demo",
@@ -76,4 +77,7 @@ def full_lock(folder: bool = False) -> BuildLock:
         containers=Containers("windows", 20348, (Base("a/b:c", f"sha256:{'a' * 64}", ("3.11",)),)),
     )  # fmt: skip
     host = Host("g++ 12.2.0", "b" * 64, "3.11.7")
-    return BuildLock(recipe, "5" * 64, toolchain, "3.11", "2.1.0", host, "0.1.0")
+    return BuildLock(
+        recipe=recipe, toolchain=toolchain, python="3.11", torch="2.1.0", host=host,
+        fatwheel="0.1.0",
+    )  # fmt: skip

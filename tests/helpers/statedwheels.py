@@ -10,11 +10,11 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fatwheel.model import Host, Package, Recipe, Source, Toolchain, TorchBuild
+from fatwheel.config.model import Package, Recipe, Sdist, Source, Toolchain, TorchBuild
+from fatwheel.model import Host
 from fatwheel.provenance.buildlock import BuildLock
 from fatwheel.provenance.lockfile import lock_bytes
 from fatwheel.provenance.sbom import sbom_bytes
@@ -50,9 +50,10 @@ def package(name: str, version: str, role: str) -> Package:
 
 def demo_lock() -> BuildLock:
     """That of a small recipe with an sdist."""
-    sdist = replace(package("demo", "1.0", "source"), filename="demo-1.0.tar.gz")
+    digest = hashlib.sha256(b"demo-1.0.tar.gz").hexdigest()
+    sdist = Sdist("demo", "1.0", "demo-1.0.tar.gz", 1000, digest, "source")
     recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(package=sdist), archs=(),
+        name="demo", project="demo", version="1.0", source=Source(sdist, sha256=digest), archs=(),
         environment={}, imports=("demo",), memory=0, seconds=0, costs=(), epoch=1700000000,
         folder=Path("kernels/demo"), digest="d" * 64,
     )  # fmt: skip
@@ -63,7 +64,7 @@ def demo_lock() -> BuildLock:
         digest="e" * 64, default_torch="2.11.0",
     )  # fmt: skip
     host = Host("g++ 12.2.0", "c" * 64, "3.11.7")
-    return BuildLock(recipe, sdist.sha256, toolchain, "3.11", "2.11.0", host)
+    return BuildLock(recipe=recipe, toolchain=toolchain, python="3.11", torch="2.11.0", host=host)
 
 
 def demo_record(lock: BuildLock) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def demo_record(lock: BuildLock) -> dict[str, Any]:
         "lock": hashlib.sha256(lock_bytes(lock)).hexdigest(),
         "recipe": {
             "name": "demo", "project": "demo", "version": "1.0",
-            "source": lock.source_digest, "digest": "d" * 64,
+            "source": lock.recipe.source.sha256, "digest": "d" * 64,
         },
         "toolchain": {
             "name": "tiny", "platform": "linux-x86_64", "cuda": "13.0", "nvcc": "13.0.88",

@@ -6,6 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from fatwheel.arch import parse_arch
+from fatwheel.config.model import (
+    Base,
+    Containers,
+    Download,
+    Interpreter,
+    Msvc,
+    Package,
+    Toolchain,
+    TorchBuild,
+)
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.facts import (
     CacheFacts,
@@ -25,16 +35,6 @@ from fatwheel.doctor.facts import (
     Stock,
     Trouble,
     WindowsHost,
-)
-from fatwheel.model import (
-    Base,
-    Containers,
-    Download,
-    Interpreter,
-    Msvc,
-    Package,
-    Toolchain,
-    TorchBuild,
 )
 
 GIB, GB = 1 << 30, 10**9

@@ -18,8 +18,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fatwheel.config.model import Package
 from fatwheel.events import silent
-from fatwheel.model import Package
 from fatwheel.storage.cache import cache_folder
 from fatwheel.storage.files import replacing
 from fatwheel.toolchain.fetch import fetch

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Toolchain
 from fatwheel.events import Event, silent
-from fatwheel.model import Environment, Toolchain
+from fatwheel.model import Environment
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.environment import ensure_environment
 

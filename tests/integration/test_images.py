@@ -16,13 +16,21 @@ import pytest
 
 from fatwheel.arch import Arch
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import (
+    Base,
+    Containers,
+    Download,
+    Interpreter,
+    Package,
+    Toolchain,
+    TorchBuild,
+)
 from fatwheel.containers import render
 from fatwheel.containers.contexts import VARIABLE
 from fatwheel.containers.imagebuild import Image, ensure_images
 from fatwheel.containers.render import FILES
 from fatwheel.errors import EngineError, FatwheelError, ToolchainError
 from fatwheel.events import Event, Note, Progress, silent
-from fatwheel.model import Base, Containers, Download, Interpreter, Package, Toolchain, TorchBuild
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch, place
 

@@ -24,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.model import Environment, Package
+from fatwheel.config.model import Package
+from fatwheel.model import Environment
 from fatwheel.provenance.buildlock import BuildLock
 from fatwheel.provenance.lockfile import lock_bytes, read_lock
 from fatwheel.provenance.sbom import sbom_bytes
@@ -245,7 +246,7 @@ def test_from_elsewhere_nothing_runs_unasked(
     checkout, _ = small
     wheel = selftest[1].wheel()
     lock = Path(f"{wheel}.lock.json")
-    digest = lock_in(wheel).source_digest
+    digest = lock_in(wheel).recipe.source.sha256
     for words in (["rebuild", str(wheel)], ["build", "--locked", str(lock), "--arch", "80"]):
         out = tmp_path / "out"
         outcome = checkout.invoke(*words, "--engine", "process", "--out", str(out), **OFFLINE)
@@ -573,7 +574,7 @@ def test_sources_that_are_not_those_of_the_wheel(
 ) -> None:
     checkout, wheel = small
     recipe = checkout.folder / "kernels" / KERNEL
-    locked = lock_in(wheel).source_digest
+    locked = lock_in(wheel).recipe.source.sha256
     with replaced(recipe / "src" / "alpha.cu", "*= 2", "*= 3"):
         outcome = checkout.rebuild(wheel, tmp_path / "out")
         assert_refused(outcome, 5, KERNEL, str(recipe / "src"), locked, "checkout")

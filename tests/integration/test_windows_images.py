@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Toolchain, TorchBuild
 from fatwheel.containers.contexts import BuildContext, contexts_of
 from fatwheel.containers.render import FILES
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
-from fatwheel.model import Toolchain, TorchBuild
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fatwheel.config.load import load_recipe, load_toolchain
 from fatwheel.config.mistakes import Key, Places
+from fatwheel.config.model import Recipe, Toolchain
 from fatwheel.errors import ConfigError
-from fatwheel.model import Recipe, Toolchain
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,11 +12,10 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fatwheel.model import (
+from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Host,
     Interpreter,
     Package,
     Recipe,
@@ -24,6 +23,7 @@ from fatwheel.model import (
     Toolchain,
     TorchBuild,
 )
+from fatwheel.model import Host
 from fatwheel.provenance.buildlock import BuildLock, materials_of
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 
@@ -88,7 +88,7 @@ def locks(draw: st.DrawFn) -> BuildLock:
         containers=Containers("linux", 0, tuple(draw(st.lists(BASES, max_size=1)))),
     )  # fmt: skip
     host = Host(draw(st.sampled_from(["g++ 12.2.0", "cl 19.38.33130"])), draw(SHA256), "3.11.7")
-    return BuildLock(recipe, sdist.sha256, toolchain, "3.11", "2.11.0", host)
+    return BuildLock(recipe=recipe, toolchain=toolchain, python="3.11", torch="2.11.0", host=host)
 
 
 def turned(lock: BuildLock) -> BuildLock:

@@ -12,10 +12,10 @@ from bench import containers
 from bench.measure import Run, Sampled
 from bench.parts import Session
 from bench.workbench import Built, Workbench, read_output
+from fatwheel.config.model import Target
 from fatwheel.containers.imagebuild import Image
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
-from fatwheel.model import Target
 
 
 def build_of(wall: float, start: float, seconds: float = 5.0) -> Built:

@@ -42,9 +42,10 @@ from fatwheel.cli import tables
 from fatwheel.cli.console import PLAIN_WIDTH
 from fatwheel.cli.progress import PlainBoard
 from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.model import Target
 from fatwheel.errors import UsageError
 from fatwheel.events import JobFinished, Planned, silent
-from fatwheel.model import Front, Job, Target, Unit
+from fatwheel.model import Front, Job, Unit
 from fatwheel.shipped import KERNELS, TOOLCHAINS
 
 ARCHS = [parse_arch(name) for name in ("80", "86", "89")]

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.progress import Standing, picture
+from fatwheel.config.model import Recipe, Source, Target, Toolchain
 from fatwheel.events import (
     JobFailed,
     JobFinished,
@@ -19,7 +20,7 @@ from fatwheel.events import (
     StepFinished,
     StepStarted,
 )
-from fatwheel.model import Front, Job, Recipe, Source, Target, Toolchain, Unit
+from fatwheel.model import Front, Job, Unit
 
 GIB = 2**30
 ARCH = parse_arch("80")
@@ -35,7 +36,7 @@ def make_plan(*, pending: int, work: float, jobs: int = 2) -> Planned:
         name="selftest",
         project="selftest",
         version="1.0",
-        source=Source(folder=Path("src")),
+        source=Source(folder="src"),
         archs=("80",),
         environment={},
         imports=(),
@@ -47,7 +48,16 @@ def make_plan(*, pending: int, work: float, jobs: int = 2) -> Planned:
         digest="",
     )
     toolchain = Toolchain(
-        "linux", "linux_x86_64", "13.0", "13.0.88", (ARCH,), (6, 15), (), (), "", "2.11.0"
+        name="linux",
+        platform="linux_x86_64",
+        cuda="13.0",
+        nvcc="13.0.88",
+        archs=(ARCH,),
+        gcc=(6, 15),
+        packages=(),
+        builds=(),
+        digest="",
+        default_torch="2.11.0",
     )
     target = Target(recipe, toolchain, "3.11", "2.11.0", parse_arch_list("80", [ARCH]))
     return Planned(

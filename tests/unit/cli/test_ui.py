@@ -24,6 +24,7 @@ from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.console import show_error, show_note, show_plan, show_printed
 from fatwheel.cli.progress import LiveBoard, PlainBoard, board
 from fatwheel.cli.results import show_cache, show_inspection, show_json, show_proof, show_wheels
+from fatwheel.config.model import Recipe, Sdist, Source, Target, Toolchain
 from fatwheel.errors import CompileError, FatwheelError, UsageError
 from fatwheel.events import (
     Event,
@@ -38,7 +39,7 @@ from fatwheel.events import (
     StepStarted,
     WheelMade,
 )
-from fatwheel.model import Front, Job, Package, Recipe, Source, Target, Toolchain, Unit
+from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.housekeeping import CacheReport
 from fatwheel.pipeline.prove import Proof, UnitProof
 from fatwheel.storage.store import Damage, Usage
@@ -59,7 +60,7 @@ RECIPE = Recipe(
     name="flash-attn",
     project="flash-attn",
     version="2.3.6",
-    source=Source(Package("flash-attn", "2.3.6", "flash_attn-2.3.6.tar.gz", 1, "0" * 64, "build")),
+    source=Source(Sdist("flash-attn", "2.3.6", "flash_attn-2.3.6.tar.gz", 1, "0" * 64, "source")),
     archs=("80", "86", "89"),
     environment={},
     imports=("flash_attn",),

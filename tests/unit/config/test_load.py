@@ -13,23 +13,28 @@ import pytest
 
 from fatwheel.arch import Arch
 from fatwheel.config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from fatwheel.config.mistakes import keys_of
+from fatwheel.config.model import (
+    Base,
+    Containers,
+    Cost,
+    Download,
+    Msvc,
+    Package,
+    Sdist,
+    TorchBuild,
+    Wheel,
+)
 from fatwheel.config.schema import (
-    BaseTable,
-    BuildTable,
-    ContainersTable,
-    CostTable,
     CudaTable,
     InterpreterTable,
     MsvcTable,
-    PackageTable,
     RecipeFile,
-    RuntimeTable,
     SourceTable,
     ToolchainFile,
 )
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.errors import ConfigError, UsageError
-from fatwheel.model import Base, Containers, Cost, Download, Msvc, Package
 
 ROOT = Path(__file__).parents[3]
 SHA = "0123456789abcdef" * 4
@@ -121,8 +126,8 @@ def test_a_right_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(recipe_at(tmp_path / "demo", RECIPE), tmp_path)
     assert recipe.name == "demo"
     assert (recipe.project, recipe.version) == ("demo_ext", "1.2.0")
-    assert recipe.source.folder is None
-    assert recipe.source.package == Package(
+    assert recipe.source_folder is None
+    assert recipe.source.package == Sdist(
         "demo_ext", "1.2.0", "demo_ext-1.2.0.tar.gz", 1234, SHA, "source"
     )
     assert recipe.archs == ("80", "90a", "120+ptx")
@@ -466,7 +471,7 @@ def folder_recipe(folder: Path) -> Path:
 def test_a_source_folder(tmp_path: Path) -> None:
     recipe = load_recipe(folder_recipe(tmp_path / "demo"), tmp_path)
     assert recipe.source.package is None
-    assert recipe.source.folder == tmp_path / "demo" / "src"
+    assert recipe.source_folder == tmp_path / "demo" / "src"
 
 
 def test_source_folder_mistakes(tmp_path: Path) -> None:
@@ -895,10 +900,10 @@ DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
-    keys = set(RecipeFile.model_fields) - {"source", "environment", "cost", "runtime"}
-    keys |= {f"source.{key}" for key in SourceTable.model_fields}
-    keys |= {f"cost.{key}" for key in CostTable.model_fields}
-    keys |= {f"runtime.{key}" for key in RuntimeTable.model_fields}
+    keys = set(keys_of(RecipeFile)) - {"source", "environment", "cost", "runtime"}
+    keys |= {f"source.{key}" for key in keys_of(SourceTable)}
+    keys |= {f"cost.{key}" for key in keys_of(Cost)}
+    keys |= {f"runtime.{key}" for key in keys_of(Wheel)}
     assert sorted(explained) == sorted(keys | {"environment.NAME"})
 
 
@@ -908,16 +913,16 @@ def test_the_docs_explain_exactly_the_keys_of_a_toolchain() -> None:
     tables = {
         "": ToolchainFile,
         "msvc.": MsvcTable,
-        "containers.": ContainersTable,
-        "containers.bases.": BaseTable,
-        "packages.": PackageTable,
-        "builds.": BuildTable,
+        "containers.": Containers,
+        "containers.bases.": Base,
+        "packages.": Package,
+        "builds.": TorchBuild,
     }
-    keys = [f"{start}{key}" for start, table in tables.items() for key in table.model_fields]
+    keys = [f"{start}{key}" for start, table in tables.items() for key in keys_of(table)]
     assert sorted(explained) == sorted(keys)
     for table in (CudaTable, InterpreterTable):
         [line] = [line for line in text.splitlines() if line.startswith(f"| `{_PLACES[table]}` |")]
-        assert set(table.model_fields) <= set(re.findall(r"`(\w+)`", line))
+        assert set(keys_of(table)) <= set(re.findall(r"`(\w+)`", line))
 
 
 _PLACES = {CudaTable: "cuda_files", InterpreterTable: "interpreters"}

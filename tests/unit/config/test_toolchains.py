@@ -16,7 +16,7 @@ from packaging.tags import cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from fatwheel.config.load import list_toolchains, load_toolchain
-from fatwheel.model import Package, Toolchain, TorchBuild
+from fatwheel.config.model import Package, Toolchain, TorchBuild
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,13 +16,13 @@ import requests
 from docker import errors as docker_errors
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Toolchain
 from fatwheel.containers import render
 from fatwheel.containers.client import DockerEngine
 from fatwheel.containers.contexts import VARIABLE, contexts_of
 from fatwheel.containers.imagebuild import build_options, ensure_images, resolved_bases
 from fatwheel.errors import EngineError, FetchError, StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
-from fatwheel.model import Toolchain
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from .test_render import fetched, small

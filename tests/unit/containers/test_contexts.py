@@ -13,10 +13,10 @@ import jinja2
 import pytest
 
 from fatwheel.config.load import list_toolchains, load_toolchain
+from fatwheel.config.model import Base, Package, Toolchain
 from fatwheel.containers import contexts
 from fatwheel.containers.contexts import BuildContext, contexts_of
 from fatwheel.errors import ConfigError, FatwheelError, ToolchainError, UsageError
-from fatwheel.model import Base, Package, Toolchain
 
 from ...helpers.dockerfiles import instructions, mistakes, runs
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Download
 from fatwheel.containers.contexts import BuildContext
 from fatwheel.containers.imagebuild import Following
 from fatwheel.errors import EngineError
 from fatwheel.events import Event, Progress
-from fatwheel.model import Download
 
 FILES = (
     Download("a", "1", "", "a.whl", 600, "0" * 64),

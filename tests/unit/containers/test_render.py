@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Base, Package, Toolchain
 from fatwheel.containers import render as render_module
 from fatwheel.containers import render as rendering
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.containers.render import Rendered, render
 from fatwheel.errors import FatwheelError, StoreError, ToolchainError
 from fatwheel.events import silent
-from fatwheel.model import Base, Package, Toolchain
 
 TOOLCHAINS = Path(__file__).resolve().parents[3] / "toolchains"
 WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)

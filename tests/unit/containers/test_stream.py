@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Download
 from fatwheel.containers.contexts import BuildContext
 from fatwheel.containers.imagebuild import size_of, tar_of
 from fatwheel.errors import FetchError
-from fatwheel.model import Download
 
 YEAR_2020 = 1577836800  # date -u -d 2020-01-01 +%s
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from fatwheel.config.model import TorchBuild
 from fatwheel.doctor.checks import (
     check_compiler,
     check_files,
@@ -14,7 +15,6 @@ from fatwheel.doctor.checks import (
     check_pythons,
 )
 from fatwheel.doctor.facts import Gpu, GpuFacts, Silence, Stock, Trouble
-from fatwheel.model import TorchBuild
 
 from ...helpers.workstations import (
     GB,

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Containers, Download, Toolchain
 from fatwheel.containers import client
 from fatwheel.errors import EngineError, UsageError
 from fatwheel.events import silent
-from fatwheel.model import Containers, Download, Toolchain
 from fatwheel.pipeline import workplaces
 from fatwheel.pipeline.workplaces import engine_for, premises_for, toolchain_for
 
 IMAGES = Containers("linux", 0, ())
 CUDA = Download("cuda_nvcc", "12.3.107", "https://x/n.tar", "n.tar", 1, "ee" * 32)
 PACKAGES = Toolchain(
-    "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0",
+    name="tools", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88", archs=(), gcc=(9, 15),
+    packages=(), builds=(), digest="", default_torch="2.11.0",
     containers=IMAGES,
 )  # fmt: skip
 ARCHIVES = dataclasses.replace(PACKAGES, cuda_files=(CUDA,))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Recipe, Source, Target, Toolchain
 from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
-from fatwheel.model import Job, Recipe, Source, Target, Toolchain
+from fatwheel.model import Job
 from fatwheel.pipeline.compile import Means, compile_work
 from fatwheel.pipeline.plan import Work
 from fatwheel.storage.store import Store
@@ -59,11 +60,22 @@ Compile = Callable[..., list[Event]]
 def compile_(tmp_path: Path) -> Compile:
     """Compile a unit for each name, each taken to need no memory unless it is told."""
     recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=tmp_path),
+        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path)),
         archs=("80",), environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0,
         folder=tmp_path, digest="",
     )  # fmt: skip
-    tools = Toolchain("tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "")
+    tools = Toolchain(
+        name="tools",
+        platform="linux-x86_64",
+        cuda="13.0",
+        nvcc="13.0.88",
+        archs=(),
+        gcc=(9, 15),
+        packages=(),
+        builds=(),
+        digest="",
+        default_torch="",
+    )
     target = Target(recipe, tools, "3.11", "2.11.0", ())
 
     def run(

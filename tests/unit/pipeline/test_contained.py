@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Containers as Images
+from fatwheel.config.model import Target
 from fatwheel.containers.imagebuild import Image
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.containers.roster import Leftovers
@@ -18,8 +20,7 @@ from fatwheel.engines.base import Limits
 from fatwheel.errors import CompileError, EngineError, UpstreamError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted, WheelMade, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Containers as Images
-from fatwheel.model import Host, Target
+from fatwheel.model import Host
 from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import contained, local, resolve
 from fatwheel.pipeline.build import BuildRequest, build

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Target
 from fatwheel.engines.base import Limits
 from fatwheel.engines.process import ProcessEngine
 from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Host, Target
+from fatwheel.model import Host
 from fatwheel.pipeline import local
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.local import local_premises

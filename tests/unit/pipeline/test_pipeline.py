@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
+from fatwheel.config.model import Target
 from fatwheel.errors import (
     CompileError,
     HashMismatchError,
@@ -33,7 +34,6 @@ from fatwheel.events import (
     silent,
 )
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Target
 from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import local, resolve
 from fatwheel.pipeline.build import BuildRequest, build, fronts_for, split

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.model import Cost, Front, Job, Recipe, Source, Unit
+from fatwheel.config.model import Cost, Recipe, Source
+from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.plan import Work, estimated, make_shards, plan_work
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import look_up, object_of
@@ -21,7 +22,8 @@ FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=tmp_path), archs=("80",),
+        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path)),
+        archs=("80",),
         environment={}, imports=(), memory=4 * GIB, seconds=100.0,
         costs=(Cost("*/bwd_*", 6 * GIB, 300.0), Cost("*", 1 * GIB, 10.0)),
         epoch=0, folder=tmp_path, digest="",

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Toolchain
 from fatwheel.containers.render import render
 from fatwheel.errors import UsageError
 from fatwheel.events import silent
-from fatwheel.model import Toolchain
 from fatwheel.pipeline import preview
 from fatwheel.pipeline.build import BuildRequest
 from fatwheel.pipeline.preview import PlanDocument, plan_document

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Target, TorchBuild
 from fatwheel.errors import StoreError, UpstreamError, UsageError
 from fatwheel.events import Event, Note, StepFinished, StepStarted, silent
-from fatwheel.model import Target, TorchBuild
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.resolve import Asked, prepared, ready_tools, resolve, step
 

@@ -13,9 +13,10 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.arch import Arch, parse_arch
+from fatwheel.config.model import Recipe, Source, Toolchain
 from fatwheel.errors import ConfigError
 from fatwheel.fatbin.container import Entry, parse_containers
-from fatwheel.model import Recipe, Source, Toolchain, Unit
+from fatwheel.model import Unit
 from fatwheel.pipeline.prove import (
     Proof,
     UnitProof,
@@ -146,7 +147,8 @@ def test_a_proof_over_nothing_allows_nothing(tmp_path: Path, units: tuple[UnitPr
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=tmp_path), archs=("80",),
+        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path)),
+        archs=("80",),
         environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0, folder=tmp_path,
         digest="",
     )  # fmt: skip
@@ -164,7 +166,18 @@ def test_a_proof_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_proofs_are_kept_beside_the_recipe_by_toolchain_and_architectures(recipe: Recipe) -> None:
-    toolchain = Toolchain("linux-cuda13.0", "", "13.0", "", (), (9, 15), (), (), "", "2.11.0")
+    toolchain = Toolchain(
+        name="linux-cuda13.0",
+        platform="",
+        cuda="13.0",
+        nvcc="",
+        archs=(),
+        gcc=(9, 15),
+        packages=(),
+        builds=(),
+        digest="",
+        default_torch="2.11.0",
+    )
     path = proof_path(recipe, toolchain, (Arch(80), Arch(90, "a")))
     assert path == recipe.folder / "proofs" / "linux-cuda13.0-sm80.sm90a.json"
 

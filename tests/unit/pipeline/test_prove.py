@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
+from fatwheel.config.model import Recipe, Source, Target, Toolchain
 from fatwheel.errors import CompileError, ConfigError, UsageError
 from fatwheel.events import Event, Note, Planned
-from fatwheel.model import Front, Recipe, Source, Target, Toolchain
+from fatwheel.model import Front
 from fatwheel.pipeline import prove as prove_module
 from fatwheel.pipeline.prove import Proof, ProveRequest, find_proofs, prove
 from fatwheel.pipeline.resolve import Asked
@@ -32,7 +33,7 @@ class Bench:
         self.folder = folder
         self.events: list[Event] = []
         self.recipe = Recipe(
-            name="demo", project="demo", version="1.0", source=Source(folder=folder),
+            name="demo", project="demo", version="1.0", source=Source(folder=str(folder)),
             archs=("80", "86"), environment={}, imports=(), memory=1 << 20, seconds=1, costs=(),
             epoch=0, folder=folder / "kernels" / "demo", digest="",
         )  # fmt: skip
@@ -50,7 +51,16 @@ class Bench:
         self, kernel: str, toolchain: str, archs: str, python: str, torch: str, recipes: None
     ) -> Asked:
         tools = Toolchain(
-            "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), (), (), "", "2.11.0"
+            name="tools",
+            platform="linux-x86_64",
+            cuda="13.0",
+            nvcc="13.0.88",
+            archs=(),
+            gcc=(9, 15),
+            packages=(),
+            builds=(),
+            digest="",
+            default_torch="2.11.0",
         )
         wanted = parse_arch_list(archs or "80,86", KNOWN)
         return Asked(self.recipe, tools, wanted, ("3.11",), "2.11.0")

@@ -15,10 +15,10 @@ import jsonschema
 import pytest
 import referencing
 
+from fatwheel.config.model import Package
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.errors import FetchError, FormatError, HashMismatchError, UsageError
 from fatwheel.events import Event, JobFinished, Note
-from fatwheel.model import Package
 from fatwheel.pipeline import local, rebuild, resolve
 from fatwheel.pipeline.build import BuildRequest, Effort, build
 from fatwheel.pipeline.consent import Stranger, refuse

@@ -10,8 +10,8 @@ import pytest
 
 from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
+from fatwheel.config.model import Recipe, Sdist, Source, Target, Toolchain
 from fatwheel.errors import StoreError
-from fatwheel.model import Package, Recipe, Source, Target, Toolchain
 from fatwheel.pipeline.pack import build_record
 from fatwheel.provenance.record import record_bytes
 from fatwheel.worker.assemble import object_of, slice_digests
@@ -28,22 +28,22 @@ def target(source: Source) -> Target:
         digest="recipe digest",
     )  # fmt: skip
     toolchain = Toolchain(
-        "linux-cuda13.0",
-        "linux-x86_64",
-        "13.0",
-        "13.0.88",
-        (),
-        (9, 15),
-        (),
-        (),
-        "tools digest",
-        "2.11.0",
+        name="linux-cuda13.0",
+        platform="linux-x86_64",
+        cuda="13.0",
+        nvcc="13.0.88",
+        archs=(),
+        gcc=(9, 15),
+        packages=(),
+        builds=(),
+        digest="tools digest",
+        default_torch="2.11.0",
     )
     archs = (ArchRequest(Arch(80)), ArchRequest(Arch(86)), ArchRequest(Arch(90, "a")))
     return Target(recipe, toolchain, "3.11", "2.11.0", archs)
 
 
-SDIST = Source(package=Package("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source"))
+SDIST = Source(package=Sdist("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source"))
 
 
 class Bench:
@@ -110,7 +110,7 @@ def test_a_record_that_cannot_tell_a_slice_is_not_written(bench: Bench) -> None:
 
 
 def test_a_recipe_with_sources_of_its_own_has_no_sdist(bench: Bench) -> None:
-    assert bench.record(Source(folder=Path("/x")))["recipe"]["source"] is None
+    assert bench.record(Source(folder="/x"))["recipe"]["source"] is None
 
 
 def test_nothing_of_the_machine_is_in_a_record(bench: Bench, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import grimp
 import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
-from fatwheel.model import (
+from fatwheel.config.model import (
     Base,
     Containers,
     Download,
@@ -21,13 +21,13 @@ from fatwheel.model import (
     Msvc,
     Package,
     Recipe,
+    Sdist,
     Source,
     Target,
     Toolchain,
     TorchBuild,
 )
 from fatwheel.pipeline.scope import FORMAT, scope_in_containers, scope_in_processes
-from fatwheel.provenance.buildlock import narrowed
 
 from ...helpers import formats
 
@@ -40,7 +40,7 @@ def download(name: str, sha256: str = "ab" * 32) -> Download:
     return Download(name, "1.0", f"https://example.org/{name}", name, 7, sha256)
 
 
-SDIST = package("demo", "source")
+SDIST = Sdist("demo", "1.0", "demo.tar.gz", 7, "ab" * 32, "source")
 RECIPE = Recipe(
     name="demo", project="demo", version="1.0", source=Source(package=SDIST), archs=("80",),
     environment={"FORCE": "1"}, imports=(), memory=1, seconds=1, costs=(), epoch=7,
@@ -78,8 +78,8 @@ def contained(target: Target = TARGET, own: Toolchain | None = TOOLCHAIN) -> str
         replace(TARGET, python="3.13"), replace(TARGET, torch="2.10.0"),
         replace(TARGET, archs=(ArchRequest(parse_arch("90a"), ptx=True),)),
         replace(TARGET, recipe=replace(RECIPE, memory=9, seconds=9, epoch=9, folder=Path("/x"))),
-        replace(TARGET, toolchain=narrowed(TARGET)),
-        replace(TARGET, python="3.13", toolchain=narrowed(replace(TARGET, python="3.13"))),
+        replace(TARGET, toolchain=TARGET.tools),
+        replace(TARGET, python="3.13", toolchain=replace(TARGET, python="3.13").tools),
     ],
     ids=["python", "torch", "archs", "costs", "lock", "lock of another python"],
 )  # fmt: skip
@@ -98,7 +98,7 @@ OTHER_RECIPES = {
     "project": {"project": "other"},
     "version": {"version": "2.0"},
     "sdist": {"source": Source(package=replace(SDIST, sha256="cd" * 32))},
-    "folder": {"source": Source(folder=Path("/recipes/demo/src"))},
+    "folder": {"source": Source(folder="/recipes/demo/src")},
     "subdirectory": {"subdirectory": ""},
     "environment": {"environment": {"FORCE": "0"}},
     "stub commands": {"stub_commands": ("curl",)},
@@ -115,7 +115,7 @@ def test_another_project_has_a_scope_of_its_own(changes: dict[str, Any]) -> None
 def test_folders_beside_two_recipes_are_two_projects() -> None:
     """Whatever they are called."""
     one, other = (
-        replace(RECIPE, source=Source(folder=Path(name))) for name in ("/one/src", "/other/src")
+        replace(RECIPE, source=Source(folder=name)) for name in ("/one/src", "/other/src")
     )
     assert scope_in_processes(one) != scope_in_processes(other)
 
@@ -139,7 +139,7 @@ def test_what_a_lock_from_elsewhere_compiles_with_has_a_scope_of_its_own(
     """Whatever it calls its toolchain, and whatever role it gives to the compiler."""
     other = replace(TARGET, toolchain=replace(TOOLCHAIN, **changes))
     assert contained(other) != contained()
-    locked = replace(other, toolchain=narrowed(other))
+    locked = replace(other, toolchain=other.tools)
     assert contained(locked) != contained()
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Recipe, Sdist, Source
 from fatwheel.errors import FormatError, UpstreamError, UsageError
 from fatwheel.events import silent
-from fatwheel.model import Package, Recipe, Source
 from fatwheel.pipeline.source import epoch_of, unpack
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=tmp_path / "src"),
+        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path / "src")),
         archs=("80",), environment={}, imports=("demo",), stub_commands=(), memory=1, seconds=1.0,
         costs=(), epoch=86400 * 3652, folder=tmp_path, digest="0" * 64,
     )  # fmt: skip
@@ -37,7 +37,7 @@ def no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def sdist(recipe: Recipe, downloads: Path, data: bytes) -> Recipe:
     """The recipe with an sdist of these bytes, which was fetched already."""
     sha256 = hashlib.sha256(data).hexdigest()
-    package = Package("demo", "1.0", "demo-1.0.tar.gz", len(data), sha256, "source")
+    package = Sdist("demo", "1.0", "demo-1.0.tar.gz", len(data), sha256, "source")
     (downloads / sha256).mkdir(parents=True)
     (downloads / sha256 / package.filename).write_bytes(data)
     return dataclasses.replace(recipe, source=Source(package=package))

@@ -14,9 +14,9 @@ import pytest
 from packaging.pylock import Pylock
 
 from fatwheel.errors import FormatError, StoreError, UsageError
-from fatwheel.model import Material
 from fatwheel.provenance import beside as beside_module
 from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, write_beside
+from fatwheel.provenance.buildlock import Material
 from fatwheel.provenance.signing import load_key, load_signer, open_envelope
 
 from ...helpers.provenwheels import proven_wheel

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import list_toolchains, load_recipe, load_toolchain
+from fatwheel.config.model import Base, Containers, Target
 from fatwheel.errors import FetchError, FormatError
-from fatwheel.model import Base, Containers, Host, Target
-from fatwheel.provenance.buildlock import lock_of, pins_of
+from fatwheel.model import Host
+from fatwheel.provenance.buildlock import lock_of
 from fatwheel.provenance.foreign import check_registries, foreign, publishers, registry_of
 from fatwheel.provenance.lockfile import lock_bytes, read_lock
 
@@ -33,8 +34,8 @@ def test_all_pins_of_every_toolchain_are_marked() -> None:
         assert marked == lock, "where a lock comes from is no part of what it says"
         assert lock_bytes(marked) == lock_bytes(lock)
         assert b'"hosts"' not in lock_bytes(marked)
-        assert all(pin.hosts is None for pin in pins_of(lock.recipe, lock.toolchain))
-        assert all(pin.hosts == HOSTS for pin in pins_of(marked.recipe, marked.toolchain))
+        assert all(pin.hosts is None for pin in lock.files)
+        assert all(pin.hosts == HOSTS for pin in marked.files)
 
 
 def test_a_lock_does_not_say_itself_what_hosts_it_may_name() -> None:
@@ -51,7 +52,7 @@ def test_every_host_of_this_checkout_s_files_is_known_and_no_other() -> None:
     named = {
         pin.url.split("/")[2]
         for name in list_toolchains(TOOLCHAINS)
-        for pin in pins_of(load_recipe("flash-attn", KERNELS), load_toolchain(name, TOOLCHAINS))
+        for pin in load_toolchain(name, TOOLCHAINS).files
         if pin.url
     }
     assert named

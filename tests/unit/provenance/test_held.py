@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from fatwheel.errors import FormatError, UsageError
 from fatwheel.provenance.held import read_held
 from fatwheel.provenance.lockfile import lock_bytes
-from fatwheel.provenance.record import record_bytes
+from fatwheel.provenance.record import RecordedRecipe, RecordedToolchain, record_bytes
 from fatwheel.provenance.statement import EDIT, predicate_of, statement_bytes
 
 from ...helpers.somelocks import ROOT, some_lock
@@ -27,6 +28,9 @@ RECORD: dict[str, Any] = {
         {"virtual": "compute_86", "codes": ["sm_86", "compute_86"]},
     ],
     "units": [], "python": LOCK.python, "torch": LOCK.torch,
+    "lock": hashlib.sha256(lock_bytes(LOCK)).hexdigest(),
+    "recipe": RecordedRecipe.of(LOCK.recipe).model_dump(),
+    "toolchain": RecordedToolchain.of(LOCK.toolchain).model_dump(),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.lockfile import MOST, LockedFile, lock_bytes, read_lock
+from fatwheel.provenance.lockfile import MOST, LockFile, lock_bytes, read_lock
 
 from ...helpers.grammars import without_grammar
 from ...helpers.somelocks import LINUX, full_lock, some_lock
@@ -79,7 +79,7 @@ def test_the_lock_of_these_tests_is_a_good_one() -> None:
 
 
 def test_every_field_has_a_grammar() -> None:
-    assert without_grammar(LockedFile) == []
+    assert without_grammar(LockFile) == []
 
 
 def _refused(data: bytes) -> str:

@@ -3,12 +3,22 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fatwheel.errors import FormatError, StitchError
-from fatwheel.provenance.record import merged, record_bytes, thinned
+from fatwheel.provenance.record import (
+    BuildRecord,
+    merged,
+    record_bytes,
+    record_of,
+    thinned,
+    whole,
+)
+
+from ...helpers.statedwheels import SLICES, demo_lock, demo_record
 
 
 def record(*codes: str, toolchain: str = "cuda13", archs: list[str] | None = None) -> bytes:
@@ -158,3 +168,54 @@ def test_whatever_is_nested_too_deeply_is_refused() -> None:
         except FormatError:
             refused += 1
     assert refused
+
+
+# -- a whole record --------------------------------------------------------------------------------
+
+
+def read(record: dict[str, Any]) -> BuildRecord:
+    return whole(record_of(record_bytes(record)))
+
+
+def test_a_builds_record_is_read() -> None:
+    found = read(demo_record(demo_lock()))
+    assert found.recipe.project == "demo"
+    assert found.toolchain.nvcc == "13.0.88"
+    assert found.codes == {"sm_80", "compute_80", "sm_90a", "sm_120f"}
+    assert [(unit.name, unit.slices) for unit in found.units] == [("csrc/a.o", SLICES)]
+
+
+def test_what_a_newer_fatwheel_adds_is_no_mistake() -> None:
+    record = {**demo_record(demo_lock()), "more": {"of": [1]}}
+    assert read(record).python == "3.11"
+    assert json.loads(thinned(record_bytes(record), {"sm_80"}))["more"] == {"of": [1]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda record: record.pop("units"), "units: Field required"),
+        (lambda record: record.update(archs="80"), "archs: "),
+        (lambda record: record.update(python=3.11), "python: "),
+        (lambda record: record["recipe"].pop("source"), "recipe.source: Field required"),
+        (lambda record: record["units"][0].update(slices=[]), "units.0.slices: "),
+        (lambda record: record["fronts"][1].update(codes=[1]), "fronts.1.codes.0: "),
+    ],
+)
+def test_what_is_missing_or_of_another_kind_is_named(
+    change: Callable[[Any], object], words: str
+) -> None:
+    record = demo_record(demo_lock())
+    change(record)
+    with pytest.raises(FormatError) as caught:
+        read(record)
+    assert caught.value.where == "fatwheel.json"
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["units", "fronts", "archs"])
+def test_a_million_mistakes_are_not_all_found(part: str) -> None:
+    """Each costs time and memory."""
+    with pytest.raises(FormatError) as caught:
+        read({**demo_record(demo_lock()), part: [{"name": 1, "slices": {}}] * 100_000})
+    assert len(str(caught.value)) < 600

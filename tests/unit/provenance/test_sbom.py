@@ -15,8 +15,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from fatwheel import __version__
+from fatwheel.config.model import Sdist, Source
 from fatwheel.errors import FormatError
-from fatwheel.model import Package, Source
 from fatwheel.provenance.buildlock import BuildLock, materials_of
 from fatwheel.provenance.sbom import FILE, materials_in, sbom_bytes
 from fatwheel.storage.documents import json_bytes
@@ -133,7 +133,7 @@ def test_the_compiler_of_the_machine_has_no_name_elsewhere() -> None:
 def test_a_source_folder_is_a_material_too() -> None:
     lock = some_lock(kernel="selftest")
     source = component(written(lock), "fatwheel-selftest")
-    assert source["hashes"][0]["content"] == lock.source_digest
+    assert source["hashes"][0]["content"] == lock.recipe.source.sha256
     assert (source["scope"], properties(source)) == ("required", {"fatwheel:role": "source"})
 
 
@@ -226,7 +226,7 @@ def test_a_record_of_several_builds_says_nothing_of_architectures() -> None:
 
 @pytest.mark.parametrize("change", [{"name": ""}, {"version": "\ud800"}])
 def test_a_lock_that_no_sbom_can_hold_is_refused(change: dict[str, str]) -> None:
-    package = Package("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source")
+    package = Sdist("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source")
     lock = some_lock()
     source = Source(package=dataclasses.replace(package, **change))  # type: ignore[arg-type]
     recipe = dataclasses.replace(lock.recipe, source=source)

@@ -19,7 +19,7 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement as Published
 
 from fatwheel.errors import FormatError
-from fatwheel.model import Material
+from fatwheel.provenance.buildlock import Material
 from fatwheel.provenance.lockfile import lock_bytes
 from fatwheel.provenance.statement import (
     BUILD,

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from fatwheel.model import Download, Package, Toolchain, TorchBuild
+from fatwheel.config.model import Download, Package, Toolchain, TorchBuild
 from fatwheel.toolchain.interpreters import compiler_id, pins
 
 NVCC = Package("nvidia-cuda-nvcc", "13.0.88", "nvcc.whl", 1, "aa" * 32, "compiler")
@@ -18,7 +18,8 @@ BUILD = TorchBuild("2.11.0", "3.11", (TORCH,))
 
 def toolchain(*packages: Package, cuda_files: tuple[Download, ...] = ()) -> Toolchain:
     return Toolchain(
-        "tools", "linux-x86_64", "13.0", "13.0.88", (), (9, 15), packages, (BUILD,), "", "2.11.0",
+        name="tools", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88", archs=(), gcc=(9, 15),
+        packages=packages, builds=(BUILD,), digest="", default_torch="2.11.0",
         cuda_files=cuda_files,
     )  # fmt: skip
 

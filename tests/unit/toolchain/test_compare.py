@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fatwheel.config.load import list_toolchains, load_toolchain
-from fatwheel.model import Base, Package
-from fatwheel.toolchain.compare import Finding, pins_of
+from fatwheel.config.model import Base, Package
+from fatwheel.toolchain.compare import Finding
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +25,7 @@ def test_every_pin_is_found_where_it_stands(name: str) -> None:
     """Against the file's own tables, as a TOML parser sees them."""
     raw = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     keys = set()
-    for key, item in pins_of(load_toolchain(name, FOLDER)):
+    for key, item in load_toolchain(name, FOLDER).pins():
         table: Any = raw
         for part in key:
             table = table[part]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from unearth import Link
 
-from fatwheel.model import Package
+from fatwheel.config.model import Package
 from fatwheel.toolchain import errands
 from fatwheel.toolchain.errands import LISTED, PINNED, Way
 from fatwheel.toolchain.index import Index

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import pytest
 
+from fatwheel.config.model import Download, Interpreter, Toolchain
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
-from fatwheel.model import Download, Environment, Interpreter, Toolchain
+from fatwheel.model import Environment
 from fatwheel.toolchain import environment as environment_module
 from fatwheel.toolchain.environment import MARKER, ensure_environment
 from fatwheel.toolchain.pipconfig import PipConfig

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from unearth import Link
 
-from fatwheel.model import Package
+from fatwheel.config.model import Package
 from fatwheel.toolchain.errands import LISTED, PINNED, Border, Errand, Way, origin_of, way_of
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError
 from fatwheel.toolchain.web import Web

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Download, Package
 from fatwheel.errors import FetchError, HashMismatchError, StoreError, ToolchainError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.model import Download, Package
 from fatwheel.toolchain import fetch as fetch_module
 from fatwheel.toolchain.fetch import fetch
 from fatwheel.toolchain.pipconfig import PipConfig

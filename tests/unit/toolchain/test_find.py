@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Download, Package
 from fatwheel.errors import StoreError, UsageError
 from fatwheel.events import Event, Note, silent
-from fatwheel.model import Download, Package
 from fatwheel.toolchain import find as find_module
 from fatwheel.toolchain.fetch import fetch
 from fatwheel.toolchain.find import seed

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from unearth import Link
 
+from fatwheel.config.model import Package
 from fatwheel.errors import FetchError
-from fatwheel.model import Package
 from fatwheel.toolchain import web as web_module
 from fatwheel.toolchain.errands import LISTED
 from fatwheel.toolchain.index import Index

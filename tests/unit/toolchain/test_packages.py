@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Package
 from fatwheel.errors import StoreError
 from fatwheel.events import silent
-from fatwheel.model import Package
 from fatwheel.toolchain import unpack
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.toolchain.unpack import ensure_unpacked, folder_of, missing

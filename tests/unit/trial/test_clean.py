@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Package
 from fatwheel.errors import ToolchainError, VerifyError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.model import Package
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.trial.environment import Clean, clean_environment
 from fatwheel.trial.subject import Subject

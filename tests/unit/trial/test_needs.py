@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fatwheel.config.model import Package
 from fatwheel.errors import FormatError
-from fatwheel.model import Package
 from fatwheel.trial.subject import named, requirements_of, unmet
 
 METADATA = b"""\

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.verify.claims import Unit
+from fatwheel.provenance.record import RecordedUnit
 from fatwheel.verify.device import slice_findings
 from fatwheel.verify.papers import BinarySlices, Slices
 
-A = Unit("a.o", {"sm_80": "1", "sm_90": "2"})
-B = Unit("b.o", {"sm_80": "3", "sm_90": "4"})
+A = RecordedUnit(name="a.o", slices={"sm_80": "1", "sm_90": "2"})
+B = RecordedUnit(name="b.o", slices={"sm_80": "3", "sm_90": "4"})
 
 
-def told(units: list[Unit], *containers: Slices, linked: tuple[Slices, ...] = ()) -> list[str]:
+def told(
+    units: list[RecordedUnit], *containers: Slices, linked: tuple[Slices, ...] = ()
+) -> list[str]:
     """Severities, and the first words of details."""
     binary = BinarySlices("x.so", containers, linked)
     return [
@@ -32,7 +34,7 @@ def told(units: list[Unit], *containers: Slices, linked: tuple[Slices, ...] = ()
         ([A, A], [A.slices]),
     ],
 )
-def test_slices_that_fit(units: list[Unit], containers: list[Slices]) -> None:
+def test_slices_that_fit(units: list[RecordedUnit], containers: list[Slices]) -> None:
     assert told(units, *containers) == []
 
 
@@ -43,7 +45,10 @@ def test_a_slice_that_is_missing_is_wrong() -> None:
 
 def test_a_slice_without_a_digest_is_wrong() -> None:
     """Else a record could pass over code in silence."""
-    lines = told([Unit("a.o", {"sm_80": None, "sm_90": "2"})], {"sm_80": "anything", "sm_90": "2"})
+    lines = told(
+        [RecordedUnit(name="a.o", slices={"sm_80": None, "sm_90": "2"})],
+        {"sm_80": "anything", "sm_90": "2"},
+    )
     assert lines[0] == "wrong: it does not name its slices: a.o: sm_80"
     assert len(lines) == 2, "nor is what lies there named"
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Recipe, Source
 from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Front, Recipe, Source
+from fatwheel.model import Front
 from fatwheel.pipeline.plan import estimated
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import jobs_of, look_up_text, object_of
@@ -150,7 +151,21 @@ def test_sound_bytes_of_another_shape_are_as_nothing(bench: Bench, kind: str, va
         if path.is_file():
             store.put(kind, path.name, value)
     assert bench.object() == first
-    recipe = Recipe("x", "x", "1", Source(folder=Path("/x")), (), {}, (), 1, 1, (), 0, Path(), "")
+    recipe = Recipe(
+        name="x",
+        project="x",
+        version="1",
+        source=Source(folder="/x"),
+        archs=(),
+        environment={},
+        imports=(),
+        memory=1,
+        seconds=1,
+        costs=(),
+        epoch=0,
+        folder=Path(),
+        digest="",
+    )
     for work in jobs_of(cuda_unit(), FRONTS):
         assert estimated(work, store, recipe).seconds > 0
 

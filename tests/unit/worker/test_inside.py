@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Target
 from fatwheel.engines.conversation import CapturedLine, capture_line, checked_lookup
 from fatwheel.engines.incoming import take
 from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.model import Job, Target
+from fatwheel.model import Job
 from fatwheel.pipeline import resolve
 from fatwheel.storage.store import Entry, Store
 from fatwheel.worker.assemble import Lookup

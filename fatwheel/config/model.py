@@ -1,0 +1,414 @@
+"""Recipes, toolchains and targets: each thing that files and code tell of, typed once.
+
+These are the types of TOML files (`schema` adds the shapes that only TOML has), of locks
+(`provenance.lockfile`) and of code. pydantic reads and writes them by their annotations. Code that
+makes one is not checked. Sizes are bytes, times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from ..arch import ArchRequest
+from . import fields
+from .mistakes import Key
+
+# Of one job, where neither a recipe nor a measurement says it.
+USUAL_MEMORY, USUAL_SECONDS = 4 * 2**30, 120.0
+
+# Of what `invoke lock` has not filled in yet, nothing is known.
+Size = fields.OrZero[fields.Bytes]
+Sha256 = fields.OrEmpty[fields.Sha256]
+Url = fields.OrEmpty[fields.Url]
+Digest = fields.OrEmpty[fields.Digest]
+Folder = fields.OrEmpty[fields.Folder]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of TOML, an object of JSON: no key but its fields, no value of another type."""
+
+    # The aliases are for TOML, which is read with by_alias.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", validate_by_name=True, validate_by_alias=False
+    )
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wheel(Part):
+    """A wheel as recipes name it.
+
+    A size of 0 or an empty sha256 is not known yet: `invoke lock` fills it in, and until then
+    the file is not `locked` and is never used.
+    """
+
+    name: Annotated[fields.Project, Field(description="the package's name")]
+    version: Annotated[fields.AnyVersion, Field(description="the package's version")]
+    filename: Annotated[
+        fields.WheelFile,
+        Field(
+            validation_alias="file",
+            serialization_alias="file",
+            description="the wheel's file name, as the index lists it",
+        ),
+    ]
+    size: Annotated[Size, Field(description="the wheel's size in bytes")]
+    sha256: Annotated[Sha256, Field(description="the wheel's sha256")]
+
+    @property
+    def locked(self) -> bool:
+        return bool(self.size and self.sha256)
+
+
+@dataclass(frozen=True)
+class Package(Wheel):
+    """One pinned file of a package index, by name, size and sha256.
+
+    role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …),
+    'runtime' (torch and the libraries that it loads), 'installer' (pip, which puts the others into
+    an image; no part of an environment), 'source' (a recipe's sdist) or 'subject' (what tests and
+    the benchmark work on).
+    url:  where it lies, if that is not the user's own package index; else ''.
+    hosts: None in this checkout's own files; of a pin in a lock from elsewhere, the only hosts
+    that its url may name.
+    """
+
+    role: Annotated[fields.Role, Field(description="'compiler', 'build', 'runtime' or 'installer'")]
+    url: Url = ""
+    hosts: fields.Here[frozenset[str] | None] = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Sdist(Package):
+    """A source distribution, which is a package's file, too."""
+
+    filename: fields.SdistFile
+    role: fields.SourceRole
+
+
+@dataclass(frozen=True)
+class Download(Part):
+    """One pinned file that is no package: an archive of CUDA, an installer, an interpreter.
+
+    size, sha256 and hosts are as for a Package. filename is what it is called on this machine and
+    in an image's build context.
+    """
+
+    name: fields.Part
+    version: fields.AnyVersion
+    url: Url
+    filename: fields.File
+    size: Size
+    sha256: Sha256
+    hosts: fields.Here[frozenset[str] | None] = field(default=None, compare=False)
+
+    @property
+    def locked(self) -> bool:
+        return bool(self.size and self.sha256)
+
+
+Packages = Annotated[tuple[Package, ...], fields.Many]
+
+
+# -- toolchains ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TorchBuild(Part):
+    """One torch for one Python: the wheels that differ from other Pythons' (torch, numpy …)."""
+
+    torch: Annotated[fields.Torch, Field(description="a torch, as in '2.11.0'")]
+    python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
+    packages: Annotated[Packages, Field(description="the wheels that only this build has")]
+
+
+@dataclass(frozen=True)
+class Interpreter(Part):
+    """A CPython that a toolchain installs into its images: `3.11`, and where it comes from."""
+
+    python: fields.Python
+    download: Download
+
+
+@dataclass(frozen=True)
+class Base(Part):
+    """An image to build on: a reference as `docker pull` takes it, and the digest it must have.
+
+    digest is 'sha256:…', or '' until `invoke lock` has asked the registry. pythons are those
+    that the image itself brings, for which the toolchain has no interpreter of its own.
+    """
+
+    reference: Annotated[
+        fields.Reference, Field(description="an image, as in 'python:3.11-bookworm'")
+    ]
+    digest: Digest
+    pythons: Annotated[tuple[fields.Python, ...], fields.Few, Field(default=())]
+
+
+@dataclass(frozen=True)
+class MsvcTools(Part):
+    """visual_studio: the release of the Build Tools (`17.8.2`). cl: what `cl` must say
+    (`19.38.33130`). toolset: for `vcvars64.bat -vcvars_ver` (`14.38`). components: ids to install.
+    """
+
+    visual_studio: Annotated[fields.Release, Field(description="the Build Tools, as in '17.8.2'")]
+    cl: Annotated[fields.Release, Field(description="what cl says, as in '19.38.33130'")]
+    toolset: Annotated[
+        fields.Toolset, Field(description="for vcvars64.bat -vcvars_ver, as in '14.38'")
+    ]
+    components: Annotated[
+        tuple[fields.Component, ...], fields.Few, Field(description="the ids to install")
+    ]
+
+
+@dataclass(frozen=True)
+class Msvc(MsvcTools):
+    """The C++ compiler of a Windows toolchain."""
+
+    bootstrapper: Download
+
+
+@dataclass(frozen=True)
+class Containers(Part):
+    """How a toolchain becomes container images.
+
+    os: 'linux' or 'windows', as an engine's OSType says it. os_build: of Windows, the build
+    number of the base (20348 for ltsc2022); 0 for Linux. bases: for a Python, the first that
+    brings it; one without pythons serves every Python that `interpreters` install.
+    """
+
+    os: Annotated[fields.Os, Field(description="'linux' or 'windows'")]
+    os_build: fields.OrZero[fields.OsBuild]
+    bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolchainKeys(Part):
+    """What a toolchain's file and a lock both say, in the same way."""
+
+    name: Annotated[fields.Label, Field(description="the file's name without .toml")]
+    platform: Annotated[fields.Platform, Field(description="the target, as in 'linux-x86_64'")]
+    cuda: Annotated[fields.Release, Field(description="CUDA's version, as in '13.0'")]
+    nvcc: Annotated[fields.Release, Field(description="nvcc's version, as in '13.0.88'")]
+    archs: Annotated[
+        tuple[fields.Arch, ...],
+        fields.Few,
+        Field(description="the GPU architectures that its nvcc knows"),
+    ]
+    gcc: fields.Majors | None = None
+    packages: Annotated[Packages, Field(description="the wheels that every build has")]
+    containers: Containers | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain(ToolchainKeys):
+    """Compilers, CUDA, Pythons and torches for one target platform (toolchains/NAME.toml).
+
+    archs are those its nvcc knows. gcc is the closed range of major versions that its nvcc
+    accepts as host compiler; None where msvc is the host compiler. packages serve every Python;
+    builds hold the rest. cuda_files: CUDA where it does not come as packages. containers: None
+    where no images can be made. default_torch: what is built against unless asked otherwise.
+    cuda_manifest: URL of what NVIDIA says of the release that cuda_files are from, or ''.
+    digest is over the file's meaning, not its comments.
+    """
+
+    digest: fields.Sha256
+    cuda_files: Annotated[tuple[Download, ...], fields.Many] = ()
+    interpreters: Annotated[tuple[Interpreter, ...], fields.Few] = ()
+    msvc: Msvc | None = None
+    builds: fields.Here[tuple[TorchBuild, ...]] = ()
+    default_torch: fields.Here[str] = ""
+    cuda_manifest: fields.Here[str] = ""
+
+    @property
+    def runs_in_processes(self) -> bool:
+        """Whether all of it comes as packages, so that no container is needed."""
+        return not (self.cuda_files or self.interpreters or self.msvc)
+
+    @property
+    def pythons(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(build.python for build in self.builds))
+
+    @property
+    def torches(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(build.torch for build in self.builds))
+
+    @property
+    def bases(self) -> tuple[Base, ...]:
+        return self.containers.bases if self.containers else ()
+
+    @property
+    def files(self) -> tuple[Package | Download, ...]:
+        """Every file that is pinned, once."""
+        return tuple(dict.fromkeys(pin for _, pin in self.pins() if not isinstance(pin, Base)))
+
+    def pins(self) -> Iterator[tuple[Key, Package | Download | Base]]:
+        """Everything that is pinned, with its place in the toolchain's file."""
+        if self.msvc:
+            yield ("msvc", "bootstrapper"), self.msvc.bootstrapper
+        for number, base in enumerate(self.bases):
+            yield ("containers", "bases", number), base
+        for number, file in enumerate(self.cuda_files):
+            yield ("cuda_files", number), file
+        for number, interpreter in enumerate(self.interpreters):
+            yield ("interpreters", number), interpreter.download
+        for number, package in enumerate(self.packages):
+            yield ("packages", number), package
+        for outer, build in enumerate(self.builds):
+            for number, package in enumerate(build.packages):
+                yield ("builds", outer, "packages", number), package
+
+    def usual_python(self, running: str) -> str:
+        """What is built for unless asked otherwise: the Python that runs, or the newest."""
+        return running if running in self.pythons else self.pythons[-1]
+
+    def torches_for(self, *pythons: str) -> tuple[str, ...]:
+        """Those that there are for all of these."""
+        pairs = {(build.torch, build.python) for build in self.builds}
+        return tuple(t for t in self.torches if all((t, python) in pairs for python in pythons))
+
+    def usual_torch(self, *pythons: str) -> str:
+        """What is built against for all of these unless asked otherwise."""
+        torches = self.torches_for(*pythons)
+        return self.default_torch if self.default_torch in torches else torches[-1]
+
+    def base_for(self, python: str) -> Base | None:
+        """The first image that brings a Python, or on which it is installed."""
+        own = [interpreter.python for interpreter in self.interpreters]
+        for base in self.bases:
+            if python in (base.pythons or own):
+                return base
+        return None
+
+    def only(self, python: str, torch: str) -> Toolchain:
+        """The toolchain without what is for other targets. All interpreters stay: they are in one
+        image."""
+        wanted, base = (torch, python), self.base_for(python)
+        bases = (base,) if base else ()
+        return replace(
+            self,
+            builds=tuple(one for one in self.builds if (one.torch, one.python) == wanted),
+            containers=self.containers and replace(self.containers, bases=bases),
+            default_torch=torch,
+            cuda_manifest="",
+        )
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source(Part):
+    """Where a recipe's code comes from: a pinned sdist, or a folder beside the recipe.
+
+    Exactly one of `package` and `folder` is set. sha256: of the sdist, or over the folder's tree.
+    """
+
+    package: Sdist | None = None
+    folder: Folder = ""
+    sha256: fields.Sha256 = ""
+
+
+@dataclass(frozen=True)
+class Cost(Part):
+    """A recipe's word on what units cost, before anything was measured.
+
+    units is a glob over unit names; memory in bytes, seconds per architecture.
+    """
+
+    units: Annotated[fields.Pattern, Field(description="a pattern of unit names, as in '*_bwd_*'")]
+    memory: fields.OrZero[fields.Size]
+    seconds: fields.OrZero[fields.Seconds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeKeys(Part):
+    """What a recipe's file and a lock both say, in the same way.
+
+    project, version: of the wheel, as upstream's METADATA says them.
+    imports:          modules that must import from the finished wheel, in this order.
+    environment:      variables set for upstream's build.
+    stub_commands:    commands that upstream's build calls without need (`git`): each must be
+                      replaced on its PATH by one that does nothing and succeeds.
+    """
+
+    project: Annotated[
+        fields.Project, Field(description="the project's name, as its METADATA has it")
+    ]
+    version: Annotated[
+        fields.PublicVersion, Field(description="its version, as its METADATA has it")
+    ]
+    imports: Annotated[
+        tuple[fields.Module, ...],
+        fields.Few,
+        Field(description="the modules that must import from the finished wheel"),
+    ]
+    subdirectory: Folder = ""
+    environment: Annotated[dict[fields.Variable, fields.Value], fields.Few] = field(
+        default_factory=dict
+    )
+    stub_commands: Annotated[tuple[fields.Command, ...], fields.Few] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(RecipeKeys):
+    """One upstream project (kernels/NAME/recipe.toml).
+
+    epoch:            seconds since 1970 for every time in the wheel, unless SOURCE_DATE_EPOCH.
+    runtime:          wheels besides torch that its modules import.
+    digest:           over the file's meaning, and over the sources where they lie beside it.
+
+    What a lock leaves out, for it decides nothing about a wheel:
+
+    verify:           the script that checks an installed wheel on a GPU, if there is one.
+    memory, seconds:  of one job, where no cost below fits; of several costs the first counts.
+    """
+
+    name: fields.Name
+    digest: fields.Sha256
+    source: Source
+    epoch: fields.AnyEpoch
+    runtime: Annotated[tuple[Package, ...], fields.Few] = ()
+    folder: fields.Here[Path] = Path()
+    archs: fields.Here[tuple[str, ...]] = ()
+    memory: fields.Here[int] = USUAL_MEMORY
+    seconds: fields.Here[float] = USUAL_SECONDS
+    costs: fields.Here[tuple[Cost, ...]] = ()
+    verify: fields.Here[Path | None] = None
+
+    @property
+    def source_folder(self) -> Path | None:
+        """Where the sources lie that are beside the recipe."""
+        return self.folder / self.source.folder if self.source.folder else None
+
+    @property
+    def files(self) -> tuple[Package, ...]:
+        """Every file that is pinned."""
+        return (*((self.source.package,) if self.source.package else ()), *self.runtime)
+
+
+# -- targets ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """One wheel to make."""
+
+    recipe: Recipe
+    toolchain: Toolchain
+    python: str
+    torch: str
+    archs: tuple[ArchRequest, ...]
+
+    @property
+    def tools(self) -> Toolchain:
+        """The toolchain without what is for other targets."""
+        return self.toolchain.only(self.python, self.torch)
