@@ -274,7 +274,7 @@ def _copied(recipe: Recipe, folder: Path, emit: Emit) -> Recipe:
     part = folder / f".{secrets.token_hex(8)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(recipe.folder, part)
+        shutil.copytree(recipe.folder, part, ignore=shutil.ignore_patterns("__pycache__"))
         part.rename(own)
     except OSError as error:
         raise ConfigError(

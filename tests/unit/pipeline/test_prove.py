@@ -107,8 +107,8 @@ def test_an_installed_recipe_is_copied_and_stays_as_it_is(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed, work = bench.recipe.folder, bench.folder / "work"
-    (installed / "src").mkdir(parents=True)
-    for name in ("recipe.toml", "src/a.cu"):
+    (installed / "src" / "__pycache__").mkdir(parents=True)
+    for name in ("recipe.toml", "src/a.cu", "src/__pycache__/setup.pyc"):
         (installed / name).write_text(name)
     work.mkdir()
     monkeypatch.chdir(work)
@@ -118,6 +118,7 @@ def test_an_installed_recipe_is_copied_and_stays_as_it_is(
     own = work / "kernels" / "demo"
     assert sorted(bench.folder.joinpath("kernels").rglob("*")) == before
     assert (own / "src" / "a.cu").read_text() == "src/a.cu"
+    assert [path.name for path in (own / "src").iterdir()] == ["a.cu"]
     assert proof.path.resolve().parent == own / "proofs"
     assert find_proofs(replace(bench.recipe, folder=own), "compilers") == [
         replace(proof, path=proof.path.resolve())
