@@ -42,11 +42,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scripts / "fatwheel"
 
 
-def test_it_builds_in_an_empty_folder(program: Path, bench: Workbench, tmp_path: Path) -> None:
+def test_it_builds_in_an_empty_folder(
+    program: Path, warm_selftest: Workbench, tmp_path: Path
+) -> None:
+    """With what this checkout has compiled: the same project, so the same part of the store."""
     folder = tmp_path / "empty"
     folder.mkdir()
     asked = ("build", "--kernel", "selftest", "--arch", "80", "--front", "exact")
-    run(program, *asked, cwd=folder, FATWHEEL_CACHE=str(bench.cache), CI="true")
+    run(program, *asked, cwd=folder, FATWHEEL_CACHE=str(warm_selftest.cache), CI="true")
     [wheel] = (folder / "dist").glob("*.whl")
     run(program, "verify", wheel, cwd=folder, CI="true")
     assert "sm_80" in run(program, "inspect", wheel, cwd=folder, CI="true")
