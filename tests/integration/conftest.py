@@ -90,8 +90,8 @@ class Workbench:
         shared = cache_folder()
         for name in ("envs", "downloads", "packages", "image-files"):
             (shared / name).mkdir(exist_ok=True)
-            own = slim is not None and name == "image-files"
-            (self.cache / name).symlink_to(slim.files if slim and own else shared / name)
+            lent = slim.files if slim and name == "image-files" else shared / name
+            (self.cache / name).symlink_to(lent)
         if store is not None:
             shutil.copytree(store, self.cache / "store")
 
@@ -110,9 +110,9 @@ class Workbench:
 
     def build_command(self, *arguments: str, kernel: str = SAMPLE) -> list[str]:
         """`invoke build` of a kernel into this bench's folder, exact fronts unless asked."""
-        named = str(ROOT / SAMPLE) if kernel == SAMPLE else kernel
-        options = ["--kernel", named, "--out", str(self.out), *arguments]
-        if self.slim and "--toolchain" not in options:
+        options = ["--kernel", kernel, "--out", str(self.out), *arguments]
+        if self.slim:
+            options[1] = "sample" if kernel == SAMPLE else kernel
             options += ["--toolchain", SLIM_TOOLCHAIN]
         if "--front" not in options:
             options += ["--front", "exact"]
