@@ -11,7 +11,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from fatwheel.cli.arguments import count_of, folder_of, reported
-from fatwheel.cli.console import show_note, show_printed
+from fatwheel.cli.console import show_note
 from fatwheel.cli.main import commands
 from fatwheel.cli.progress import board
 from fatwheel.cli.results import show_json
@@ -90,8 +90,8 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
     """
     Check style and types, then run the tests; some of them build something real.
 
-    Where there are two cores, these run beside the others. Ends with the exit code of the first
-    check that failed.
+    Two tests run at a time where there are two cores. Ends with the exit code of the first check
+    that failed.
 
       invoke test
       invoke test -k 'store and not slow'
@@ -100,7 +100,7 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
     with reported():
         from tests import checks
 
-        code = checks.run_checks(ROOT, all, k, show_note, show_printed)
+        code = checks.run_checks(ROOT, all, k, show_note)
     raise SystemExit(code)
 
 

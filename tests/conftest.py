@@ -35,6 +35,34 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The files whose tests take longest, in this order: they come first, so that no worker of pytest's
+# begins one when the others have ended.
+LONGEST = (
+    "test_docker_builds.py",
+    "test_reproducible.py",
+    "test_kills.py",
+    "test_exact.py",
+    "test_bad_input.py",
+    "test_rebuild.py",
+    "test_reproducible_engines.py",
+    "test_builds.py",
+    "test_xformers.py",
+    "test_signing.py",
+    "test_older_nvcc.py",
+    "test_images.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        real = "integration" in item.path.parts
+        return places.get(item.path.name, len(places)) if real else len(places), not real
+
+    items.sort(key=place)
+
+
 def missing(what: str) -> NoReturn:
     """End a test that cannot run here."""
     if os.environ.get("CI") == "true":

@@ -157,11 +157,6 @@ def show_note(sentence: str) -> None:
     write(err(), readable(sentence))
 
 
-def show_printed(words: str) -> None:
-    """What another program printed, as it is."""
-    out().out(words, end="")
-
-
 def show_error(error: FatwheelError) -> None:
     """What is wrong, where, what would be valid; details as they are but for kernels' names."""
     parts: list[Part] = [("error: ", "bold red"), (readable(error.what), "bold")]

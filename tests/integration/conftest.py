@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from filelock import FileLock
 
 from fatwheel.arch import parse_arch_list
 from fatwheel.events import silent
@@ -26,12 +29,34 @@ from fatwheel.storage.cache import cache_folder
 from fatwheel.worker.context import Context
 
 from .engine import LentEngine, docker_engine
+from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
+from .slim import Slim, make_slim
 from .windows import cuobjdump_exe, windows_python, wine
 
 __all__ = ["cuobjdump_exe", "docker_engine", "windows_python", "wine"]  # fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHS = "80,86,89"
+# What builds build where their project does not matter: small units, no torch.
+SAMPLE = "tests/data/sample"
+UNITS, CPP_UNITS = 3, 2  # of CUDA and of C++ in it
+
+Made = TypeVar("Made")
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> Made:
+    """What `make` makes in a folder: once for all of pytest's workers that run at a time."""
+    base = factory.getbasetemp()
+    top = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = top / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        kept = folder / "made.pickle"
+        if not kept.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            folder.mkdir()
+            kept.write_bytes(pickle.dumps(make(folder)))
+        made: Made = pickle.loads(kept.read_bytes())
+    return made
 
 
 @dataclass(frozen=True)
@@ -50,16 +75,23 @@ class Outcome:
 
 
 class Workbench:
-    """A cache of its own that shares environments and downloads with the user's."""
+    """A cache of its own that shares environments and downloads with the user's.
 
-    def __init__(self, folder: Path, store: Path | None = None) -> None:
+    slim: a toolchain for containers, which its builds use.
+    """
+
+    def __init__(
+        self, folder: Path, store: Path | None = None, *, slim: Slim | None = None
+    ) -> None:
         self.cache = folder / "cache"
         self.out = folder / "dist"
+        self.slim = slim
         self.cache.mkdir(parents=True)
         shared = cache_folder()
         for name in ("envs", "downloads", "packages", "image-files"):
             (shared / name).mkdir(exist_ok=True)
-            (self.cache / name).symlink_to(shared / name)
+            lent = slim.files if slim and name == "image-files" else shared / name
+            (self.cache / name).symlink_to(lent)
         if store is not None:
             shutil.copytree(store, self.cache / "store")
 
@@ -67,28 +99,42 @@ class Workbench:
     def store(self) -> Path:
         return self.cache / "store"
 
+    @property
+    def home(self) -> Path:
+        """Where commands run: toolchains and recipes are looked for there, too."""
+        return self.slim.folder if self.slim else ROOT
+
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "invoke", *arguments]
+        where = ["--search-root", str(ROOT)] if self.slim else []
+        return [sys.executable, "-m", "invoke", *where, *arguments]
+
+    def build_command(self, *arguments: str, kernel: str = SAMPLE) -> list[str]:
+        """`invoke build` of a kernel into this bench's folder, exact fronts unless asked."""
+        options = ["--kernel", kernel, "--out", str(self.out), *arguments]
+        if self.slim:
+            options[1] = "sample" if kernel == SAMPLE else kernel
+            options += ["--toolchain", SLIM_TOOLCHAIN]
+        if "--front" not in options:
+            options += ["--front", "exact"]
+        return self.command("build", *options)
 
     def variables(self, **more: str) -> dict[str, str]:
         return {**os.environ, "FATWHEEL_CACHE": str(self.cache), "CI": "true", **more}
 
     def invoke(self, *arguments: str, **variables: str) -> Outcome:
         """Run invoke to its end."""
+        return self.run(self.command(*arguments), **variables)
+
+    def build(self, *arguments: str, kernel: str = SAMPLE, **variables: str) -> Outcome:
+        """Build a kernel to its end."""
+        return self.run(self.build_command(*arguments, kernel=kernel), **variables)
+
+    def run(self, command: list[str], **variables: str) -> Outcome:
         done = subprocess.run(
-            self.command(*arguments), cwd=ROOT, env=self.variables(**variables),
+            command, cwd=self.home, env=self.variables(**variables),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         return Outcome(done.returncode, done.stdout, done.stderr, self.wheels())
-
-    def build(self, *arguments: str, kernel: str = "selftest", **variables: str) -> Outcome:
-        """`invoke build` of a kernel into this bench's folder, exact fronts unless asked."""
-        options = list(arguments)
-        if "--front" not in options:
-            options += ["--front", "exact"]
-        return self.invoke(
-            "build", "--kernel", kernel, "--out", str(self.out), *options, **variables
-        )
 
     def wheel_in(self, out: Path, *arguments: str) -> Path:
         """The wheel that a task other than build writes into a folder of its own."""
@@ -128,7 +174,7 @@ class Contained:
 
 
 def build_in_containers(
-    bench: Workbench, lent: LentEngine, *arguments: str, kernel: str = "selftest"
+    bench: Workbench, lent: LentEngine, *arguments: str, kernel: str = SAMPLE
 ) -> Contained:
     """Build a kernel in containers, and ask the engine what was started meanwhile."""
     client = lent.client()
@@ -147,10 +193,47 @@ def _seconds(when: str) -> float:
 
 
 @pytest.fixture(scope="session")
-def contained(docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory) -> Contained:
-    """selftest, built once from nothing in containers for two Pythons; not to be built on."""
-    bench = Workbench(tmp_path_factory.mktemp("contained"))
-    return build_in_containers(bench, docker_engine, "--arch", "80,89", "--python", "3.11,3.13")
+def slim(docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory) -> Slim:
+    """The toolchain without torch, whose images are made in half a minute."""
+    return once(tmp_path_factory, "slim", make_slim)
+
+
+@pytest.fixture(scope="session")
+def contained(
+    docker_engine: LentEngine, slim: Slim, tmp_path_factory: pytest.TempPathFactory
+) -> Contained:
+    """The sample, built once from nothing in slim containers for two Pythons; not built on."""
+    asked = ("--arch", "80,89", "--python", "3.11,3.13")
+
+    def make(folder: Path) -> Contained:
+        return build_in_containers(Workbench(folder / "bench", slim=slim), docker_engine, *asked)
+
+    return once(tmp_path_factory, "contained", make)
+
+
+@pytest.fixture(scope="session")
+def contained_selftest(
+    docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Contained:
+    """selftest, built once from nothing in containers of the real toolchain, for one Python; not to
+    be built on."""
+    asked = ("--arch", ARCHS, "--python", "3.11")
+
+    def make(folder: Path) -> Contained:
+        bench = Workbench(folder / "bench")
+        return build_in_containers(bench, docker_engine, *asked, kernel="selftest")
+
+    return once(tmp_path_factory, "contained-selftest", make)
+
+
+def _built(factory: pytest.TempPathFactory, kernel: str) -> tuple[Workbench, Outcome]:
+    def make(folder: Path) -> tuple[Workbench, Outcome]:
+        bench = Workbench(folder / "bench")
+        outcome = bench.build("--arch", ARCHS, kernel=kernel)
+        outcome.wheel()
+        return bench, outcome
+
+    return once(factory, Path(kernel).name, make)
 
 
 @pytest.fixture(scope="session")
@@ -158,18 +241,33 @@ def selftest(
     environment: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workbench, Outcome]:
     """selftest, built once from nothing for 80,86,89; its bench must not be built on."""
-    bench = Workbench(tmp_path_factory.mktemp("selftest"))
-    outcome = bench.build("--arch", ARCHS)
-    outcome.wheel()
-    return bench, outcome
+    return _built(tmp_path_factory, "selftest")
+
+
+@pytest.fixture(scope="session")
+def sample(
+    environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workbench, Outcome]:
+    """The sample, built once from nothing for 80,86,89; its bench must not be built on."""
+    return _built(tmp_path_factory, SAMPLE)
+
+
+def _warm(built: tuple[Workbench, Outcome], folder: Path) -> Workbench:
+    bench = Workbench(folder / "warm", built[0].store)
+    bench.forget_wheels()
+    return bench
 
 
 @pytest.fixture
-def warm(selftest: tuple[Workbench, Outcome], tmp_path: Path) -> Workbench:
-    """A workbench whose store has everything of selftest but the finished wheel."""
-    bench = Workbench(tmp_path / "warm", selftest[0].store)
-    bench.forget_wheels()
-    return bench
+def warm(sample: tuple[Workbench, Outcome], tmp_path: Path) -> Workbench:
+    """A workbench whose store has everything of the sample but the finished wheel."""
+    return _warm(sample, tmp_path)
+
+
+@pytest.fixture
+def warm_selftest(selftest: tuple[Workbench, Outcome], tmp_path: Path) -> Workbench:
+    """The same of selftest."""
+    return _warm(selftest, tmp_path)
 
 
 @pytest.fixture

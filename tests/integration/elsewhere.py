@@ -20,7 +20,7 @@ from pathlib import Path
 from fatwheel.storage.cache import cache_folder
 
 from ..helpers.shuffled import shuffling
-from .conftest import ROOT
+from .conftest import ROOT, SAMPLE
 
 OTHER_USER = 12345
 # A path that is as long as few are: what is written into a fixed number of bytes would show.
@@ -99,14 +99,14 @@ def another_folder(parent: Path) -> Varied:
     """Of the cache, of what is temporary, of the wheels, and of fatwheel itself, where all files
     have another time."""
     copy = parent / "a copy of fatwheel"
-    for name in ("fatwheel", "kernels", "toolchains", "tasks.py"):
+    for name in ("fatwheel", "kernels", "toolchains", "tasks.py", SAMPLE):
         source, target = ROOT / name, copy / name
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(source, target, ignore=ignored)
         else:
             shutil.copyfile(source, target)
-    for path in (copy / "kernels").rglob("*"):
+    for path in (*(copy / "kernels").rglob("*"), *(copy / SAMPLE).rglob("*")):
         os.utime(path, (1_000_000_000, 1_000_000_000))
     temporary = parent / "temporary-é"
     temporary.mkdir()
@@ -210,7 +210,7 @@ def hostile_neighbour(parent: Path, first: bool) -> Varied:
     report.parent.mkdir()
     os.chown(report.parent, OTHER_USER, OTHER_USER)
     origin = parent / "origin"
-    shutil.copytree(ROOT / "kernels" / "selftest" / "src", origin)
+    shutil.copytree(ROOT / SAMPLE / "src", origin)
     script = parent / "neighbour.py"
     shutil.copyfile(Path(__file__).with_name("neighbour.py"), script)
     private = parent / "tmp"

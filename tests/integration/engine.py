@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "scripts" / "start-test-engine"
 STOP = ROOT / "scripts" / "stop-test-engine"
 RUN = Path("/run/fatwheel-test-engine")
+PID = RUN / "dockerd.pid"
+OURS = RUN / "started-by-tests"  # the process id of an engine that a run of pytest started
 PATIENCE = 900  # seconds: a slow mirror, the first time
 
 
@@ -69,9 +71,12 @@ def docker_engine(tool: Callable[[str], str]) -> Iterator[LentEngine]:
     if os.geteuid():
         missing("a Docker Engine of the tests' own needs root")
     with _used():
+        running = _runs()
         done = subprocess.run(
             [START], capture_output=True, text=True, timeout=PATIENCE, check=False
         )
+        if not running and PID.exists():
+            OURS.write_text(PID.read_text())
         if done.returncode != 0:
             missing(f"scripts/start-test-engine failed:\n{done.stderr}")
         found = dict(re.findall(r"^export (\w+)=(.*)$", done.stdout, re.MULTILINE))
@@ -85,12 +90,11 @@ def _lent(host: str | None, bases: str | None) -> LentEngine:
 
 @contextmanager
 def _used() -> Iterator[None]:
-    """Keep the engine from being ended by another run; end it afterwards if it was not running
-    before, and nobody else uses it."""
+    """Keep the engine from being ended by another run or worker of pytest; end it afterwards if one
+    of them started it, and nobody else uses it."""
     RUN.mkdir(parents=True, exist_ok=True)
     with (RUN / "users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        running = _runs()
         try:
             yield
         finally:
@@ -99,10 +103,9 @@ def _used() -> Iterator[None]:
             except BlockingIOError:
                 pass
             else:
-                if not running:
+                if _runs() and OURS.exists() and OURS.read_text() == PID.read_text():
                     subprocess.run([STOP], check=True, timeout=PATIENCE)
 
 
 def _runs() -> bool:
-    pid = RUN / "dockerd.pid"
-    return pid.exists() and Path("/proc", pid.read_text().strip()).exists()
+    return PID.exists() and Path("/proc", PID.read_text().strip()).exists()

@@ -24,7 +24,7 @@ MARK = "a_neighbour_was_here"
 
 def put_sources(origin: Path) -> None:
     """Sources of the neighbour's own at the fixed path."""
-    target = FIXED / "fatwheel-selftest-1.0.0" / "src"
+    target = FIXED / "fatwheel-sample-1.0" / "src"
     shutil.copytree(origin, target)
     for path in target.rglob("*.c*"):
         with path.open("a") as stream:

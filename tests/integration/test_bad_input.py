@@ -23,6 +23,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fatwheel.storage.store import Store
+
 from .conftest import ROOT, Outcome, Workbench
 
 pytestmark = pytest.mark.slow
@@ -153,9 +155,7 @@ def assert_nothing_left(bench: Workbench) -> None:
     assert processes_of(bench) == [], "processes that outlived the build"
     left = [path for path in (bench.cache / "work").glob("*") if path.is_dir()]
     assert left == [], "a work folder was left"
-    check = bench.invoke("cache", "--check", "--json")
-    assert check.code == 0, check.err
-    assert json.loads(check.out)["damaged"] == [], "the store was left damaged"
+    assert Store(bench.store, 1 << 40).check() == [], "the store was left damaged"
 
 
 def processes_of(bench: Workbench) -> list[str]:
@@ -198,22 +198,13 @@ def counts(outcome: Outcome) -> tuple[int, int]:
 
 ASKED_FOR = [
     (["--arch", "85"], ["--arch 85", "'85'", "nvcc does not know", "knows: 75, 80, 86"]),
-    (["--arch", "130"], ["--arch 130", "'130'", "nvcc does not know", "knows: 75, 80, 86"]),
-    (["--arch", "foo"], ["--arch foo", "'foo' is not an architecture", "80+ptx"]),
     (["--arch", "80+px"], ["'80+px' is not an architecture", "80+ptx"]),
-    (["--arch", "80;86"], ["'80;86' is not an architecture"]),
     (["--arch", ""], ["no architecture given", "--arch", "knows: 75"]),
-    (["--arch", ","], ["--arch ,", "'' is not an architecture"]),
-    (["--arch", "80,86,80"], ["'80' names 80 a second time"]),
-    (["--arch", "sm_80,80+ptx"], ["'80+ptx' names 80 a second time"]),
     (["--arch", "85,foo,80,80"], ["'85'", "'foo'", "a second time"]),
     (["--kernel", "self-test"], ["unknown kernel 'self-test'", "did you mean 'selftest'"]),
-    (["--kernel", "nonsense"], ["unknown kernel 'nonsense'", "kernels here", "selftest"]),
     (["--kernel", ""], ["unknown kernel ''", "selftest"]),
     (["--kernel", "no/such"], ["no such recipe", "no/such", "recipe.toml", "selftest"]),
-    (["--toolchain", "linux-cuda12"], ["unknown toolchain 'linux-cuda12'", "linux-cuda13.0"]),
     (["--toolchain", "../x"], ["unknown toolchain '../x'", "linux-cuda13.0"]),
-    (["--python", "3.9"], ["--python 3.9", "'3.9' is not supported", "3.11"]),
     (["--python", "3.11,3.11,4"], ["'4' is not", "3.11 is named twice", "supports"]),
     (["--torch", "2.5.0"], ["--torch 2.5.0", "2.11.0"]),
     (["--engine", "ssh"], ["'ssh' is not a valid choice", "--engine", "process"]),

@@ -1,4 +1,5 @@
-"""Whole builds of selftest: what is kept, what is compiled again, that wheels come out alike."""
+"""Whole builds: what is kept, what is compiled again, that wheels come out alike; of selftest where
+its units matter, else of the sample."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ import pytest
 from fatwheel.model import Environment
 from fatwheel.verify.inspect import inspect_file
 
-from .conftest import ARCHS, Outcome, Workbench, record_of
+from .conftest import ARCHS, ROOT, SAMPLE, UNITS, Outcome, Workbench, record_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,33 +47,16 @@ def test_first_build_compiles_every_slice_once(selftest: tuple[Workbench, Outcom
 
 
 def test_identical_build_compiles_nothing(
-    selftest: tuple[Workbench, Outcome], warm: Workbench
+    sample: tuple[Workbench, Outcome], warm: Workbench
 ) -> None:
     again = warm.build("--arch", ARCHS)
     assert compiled(again) == [], "a unit was compiled although the store had all of them"
-    assert sha256(again.wheel()) == sha256(selftest[1].wheel()), (
+    assert sha256(again.wheel()) == sha256(sample[1].wheel()), (
         "the same inputs in another cache folder gave other bytes"
     )
     once_more = warm.build("--arch", ARCHS)
     assert "assemble" not in once_more.err, "the finished wheel was not taken from the store"
-    assert sha256(once_more.wheel()) == sha256(selftest[1].wheel())
-
-
-def test_circumstances_do_not_reach_the_wheel(
-    selftest: tuple[Workbench, Outcome], warm: Workbench
-) -> None:
-    command = warm.command(
-        "build", "--kernel", "selftest", "--arch", ARCHS, "--front", "exact",
-        "--out", str(warm.out), "--jobs", "1", "--shards", "1",
-    )  # fmt: skip
-    done = subprocess.run(
-        ["sh", "-c", 'umask 077; exec "$@"', "sh", *command],
-        cwd=Path(__file__).parent,
-        env=warm.variables(TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert sha256(warm.wheels()[0]) == sha256(selftest[1].wheel())
+    assert sha256(once_more.wheel()) == sha256(sample[1].wheel())
 
 
 def test_added_arch_compiles_only_its_slices(warm: Workbench) -> None:
@@ -80,10 +64,10 @@ def test_added_arch_compiles_only_its_slices(warm: Workbench) -> None:
     outcome.wheel()
     jobs = compiled(outcome)
     others = {label for label in jobs if not label.endswith("[sm_90]")}
-    cub = {f"csrc/cub [sm_{arch}]" for arch in (80, 86, 89)}
-    assert others == cub, "only CUB's text depends on the list of architectures"
-    assert len(jobs) == 9 + len(cub)
-    assert "csrc/cub" in outcome.err.split("compile:")[0], "the plan does not say what is again"
+    listed = {f"_cases/csrc/listed [sm_{arch}]" for arch in (80, 86, 89)}
+    assert others == listed, "only its text depends on the list of architectures"
+    assert len(jobs) == UNITS + len(listed)
+    assert "csrc/listed" in outcome.err.split("compile:")[0], "the plan does not say what is again"
 
 
 def test_ptx_and_arch_specific_images(warm: Workbench) -> None:
@@ -108,9 +92,7 @@ def test_shared_front_makes_all_images(warm: Workbench) -> None:
     assert record["front"] == "shared"
 
 
-def test_auto_is_exact_without_a_proof(
-    selftest: tuple[Workbench, Outcome], warm: Workbench
-) -> None:
+def test_auto_is_exact_without_a_proof(warm: Workbench) -> None:
     outcome = warm.build("--arch", ARCHS, "--front", "auto")
     record = record_of(outcome.wheel())
     fronts = record["fronts"]
@@ -123,9 +105,9 @@ def test_two_builds_at_once_give_the_same_wheel(bench: Workbench, tmp_path: Path
     outs = [tmp_path / "one", tmp_path / "two"]
     builds = [
         subprocess.Popen(
-            bench.command("build", "--kernel", "selftest", "--arch", "86", "--out", str(out)),
+            bench.command("build", "--kernel", SAMPLE, "--arch", "86", "--out", str(out)),
             env=bench.variables(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parent,
+            cwd=ROOT,
         )
         for out in outs
     ]  # fmt: skip
@@ -154,15 +136,17 @@ def flipped(store: Path) -> int:
 
 
 def test_every_file_of_the_store_is_damaged(
-    selftest: tuple[Workbench, Outcome], tmp_path: Path
+    sample: tuple[Workbench, Outcome], tmp_path: Path
 ) -> None:
     """Finished wheel, slices, refs, the ledger: as from an empty store, and side by side."""
-    bench = Workbench(tmp_path / "bench", selftest[0].store)
+    bench = Workbench(tmp_path / "bench", sample[0].store)
     flipped(bench.store)
     outcome = bench.build("--arch", ARCHS)
-    assert sha256(outcome.wheel()) == sha256(selftest[1].wheel())
+    assert sha256(outcome.wheel()) == sha256(sample[1].wheel())
     slices = [label for label in compiled(outcome) if "[sm_" in label]
-    assert len(slices) == 27, "what is damaged is no matter for the assembling to make on the spot"
+    assert len(slices) == 3 * UNITS, (
+        "what is damaged is no matter for the assembling to make on the spot"
+    )
     units: Any = record_of(outcome.wheel())["units"]
     assert all(len(digest) == 64 for unit in units for digest in unit["slices"].values())
     _assert_store_is_sound(bench)

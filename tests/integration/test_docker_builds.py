@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,13 +18,22 @@ import pytest
 from fatwheel.fatbin.binary import read_binary
 
 from ..conftest import ROOT
-from .conftest import Contained, Workbench, build_in_containers, record_of
+from .conftest import (
+    CPP_UNITS,
+    SAMPLE,
+    UNITS,
+    Contained,
+    Outcome,
+    Workbench,
+    build_in_containers,
+    record_of,
+)
 from .engine import LentEngine
+from .slim import TOOLCHAIN
 
 pytestmark = pytest.mark.slow
 
 ARCHS = ("--arch", "80,89")
-UNITS = 9  # CUDA units of selftest; it has two of C++ besides
 GIB = 1 << 30
 
 
@@ -59,28 +69,26 @@ def test_each_shard_has_a_container_and_the_second_python_compiles_no_device_cod
     assert {"shard 1:compute_80", "shard 2:compute_89"} <= set(first)
     [of_311, of_313] = [
         (folder, sorted(path.read_text() for path in folder.glob("shard*.log")))
-        for folder in sorted((contained.bench.cache / "logs").glob("fatwheel-selftest-*"))
+        for folder in sorted((contained.bench.cache / "logs").glob("fatwheel-sample-*"))
     ]
     made = "\n".join(of_311[1]).count("made in"), "\n".join(of_313[1]).count("made in")
-    assert made == (2 * UNITS + 2, 2), "the second Python has its two C++ units to compile"
+    assert made == (2 * UNITS + CPP_UNITS, CPP_UNITS), "the second Python has C++ to compile"
     assert "[sm_" not in "".join(of_313[1]), of_313
 
 
 def test_device_code_is_that_of_the_process_engine(
-    contained: Contained, selftest: tuple[Workbench, object], tmp_path: Path
+    contained_selftest: Contained, selftest: tuple[Workbench, Outcome], tmp_path: Path
 ) -> None:
-    bench = Workbench(tmp_path / "processes", selftest[0].store)
-    local = bench.build(*ARCHS, "--python", "3.11").wheel()
-    [wheel, _] = contained.outcome.wheels
+    local, wheel = selftest[1].wheel(), contained_selftest.outcome.wheel()
     there = device_code(wheel, tmp_path / "there")
     assert there == device_code(local, tmp_path / "here")
-    assert sum(map(len, there.values())) == 2 * UNITS
+    assert sum(map(len, there.values())) == 3 * 9, "three images of each of selftest's units"
     assert record_of(wheel)["units"] == record_of(local)["units"], "the same slices, by digest"
 
 
 def test_a_rebuild_starts_no_shard_container(contained: Contained, tmp_path: Path) -> None:
     """Neither with the finished wheel in the store, nor without it; and the bytes are the same."""
-    bench = Workbench(tmp_path / "again", contained.bench.store)
+    bench = Workbench(tmp_path / "again", contained.bench.store, slim=contained.bench.slim)
     again = build_in_containers(bench, contained.lent, *ARCHS, "--python", "3.11")
     assert again.outcome.code == 0, again.outcome.err
     assert again.purposes == ()
@@ -92,8 +100,9 @@ def test_a_rebuild_starts_no_shard_container(contained: Contained, tmp_path: Pat
 
 def test_images_are_not_built_again(contained: Contained) -> None:
     done = contained.bench.invoke(
-        "image", "--python", "3.11,3.13", "--json", **contained.lent.variables
-    )
+        "image", "--toolchain", TOOLCHAIN, "--python", "3.11,3.13", "--json",
+        **contained.lent.variables,
+    )  # fmt: skip
     assert done.code == 0, done.err
     images = json.loads(done.out)["images"]
     # A toolchain's image need not be there any more for those that were built on it.
@@ -107,17 +116,17 @@ def test_images_are_not_built_again(contained: Contained) -> None:
 class Watched:
     """A build in containers that goes on while the test looks at the engine."""
 
-    def __init__(self, bench: Workbench, lent: LentEngine, *arguments: str) -> None:
+    def __init__(
+        self, bench: Workbench, lent: LentEngine, *arguments: str, kernel: str = SAMPLE
+    ) -> None:
         self.bench = bench
         self.client = lent.client()
-        command = bench.command(
-            "build", "--kernel", "selftest", "--engine", "docker", "--python", "3.11",
-            "--front", "exact", *ARCHS, "--out", str(bench.out), *arguments,
-        )  # fmt: skip
+        asked = ("--engine", "docker", "--python", "3.11", *ARCHS, *arguments)
+        command = bench.build_command(*asked, kernel=kernel)
         self.log = bench.cache / "build.log"
         with self.log.open("w") as stream:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=bench.variables(**lent.variables), stdout=stream,
+                command, cwd=bench.home, env=bench.variables(**lent.variables), stdout=stream,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -142,9 +151,9 @@ def watch(contained: Contained, tmp_path: Path) -> Iterator[Callable[..., Watche
     """Starts builds from an empty store; the images are there."""
     started: list[Watched] = []
 
-    def start(*arguments: str) -> Watched:
-        bench = Workbench(tmp_path / f"bench{len(started)}")
-        started.append(Watched(bench, contained.lent, *arguments))
+    def start(*arguments: str, kernel: str = SAMPLE) -> Watched:
+        bench = Workbench(tmp_path / f"bench{len(started)}", slim=contained.bench.slim)
+        started.append(Watched(bench, contained.lent, *arguments, kernel=kernel))
         return started[-1]
 
     yield start
@@ -157,7 +166,7 @@ def test_a_build_that_is_killed_leaves_no_container_and_loses_nothing(
     watch: Callable[..., Watched], contained: Contained
 ) -> None:
     build = watch()
-    build.wait_for(lambda: build.said("[4/20]"), "finished jobs")
+    build.wait_for(lambda: build.said("[4/8]"), "finished jobs")
     assert any(name.startswith("shard") for name in build.containers())
     build.process.kill()
     build.process.wait()
@@ -165,14 +174,14 @@ def test_a_build_that_is_killed_leaves_no_container_and_loses_nothing(
     again = build_in_containers(build.bench, contained.lent, *ARCHS, "--python", "3.11")
     again.outcome.wheel()
     begun = int(again.outcome.err.partition("work       ")[2].split()[0])
-    assert begun <= 16, "what was finished is not compiled again"
+    assert begun <= 4, "what was finished is not compiled again"
     assert again.outcome.wheel().read_bytes() == contained.outcome.wheels[0].read_bytes()
     assert sorted(os.listdir(build.bench.cache / "work")) == ["lock"]
 
 
 def test_an_interrupt_ends_the_containers(watch: Callable[..., Watched]) -> None:
     build = watch()
-    build.wait_for(lambda: build.said("[1/20]"), "finished job")
+    build.wait_for(lambda: build.said("[1/8]"), "finished job")
     os.killpg(build.process.pid, signal.SIGINT)
     assert build.process.wait(60) == 130, build.log.read_text()
     assert build.containers() == {}
@@ -193,13 +202,27 @@ def test_a_container_that_is_killed_from_outside_is_replaced(
     assert wheel.read_bytes() == contained.outcome.wheels[0].read_bytes()
 
 
-def test_memory_is_a_limit_and_the_message_has_the_figures(watch: Callable[..., Watched]) -> None:
-    """Half a GiB is too little for the C++ unit, alone or not; all others are made."""
-    build = watch("--memory", "512MiB")
+# Four million numbers, for which g++ needs 0.8 GiB.
+GREEDY = """
+#define A(x) x, x, x, x, x, x, x, x
+extern const int numbers[] = {A(A(A(A(A(A(A(1))))))), A(A(A(A(A(A(A(2)))))))};
+"""
+
+
+def test_memory_is_a_limit_and_the_message_has_the_figures(
+    watch: Callable[..., Watched], tmp_path: Path
+) -> None:
+    """Half a GiB is too little for one of the C++ units, alone or not; all others are made."""
+    project = tmp_path / "greedy"
+    shutil.copytree(ROOT / SAMPLE, project)
+    (project / "src" / "csrc" / "greedy.cpp").write_text(GREEDY)
+    setup = project / "src" / "setup.py"
+    setup.write_text(setup.read_text().replace('["csrc/', '["csrc/greedy.cpp", "csrc/', 1))
+    build = watch("--memory", "512MiB", kernel=str(project))
     assert build.process.wait(300) == 9, build.log.read_text()
     text = build.log.read_text()
     assert "its container's limit is 0.5 GiB" in text
-    assert "csrc/binding: it failed even when run alone" in text
+    assert "csrc/greedy: it failed even when run alone" in text
     assert build.containers() == {}
     kept = [path for path in (build.bench.store / "refs" / "slice").rglob("*") if path.is_file()]
     assert len(kept) == 2 * UNITS, "what was made is kept"

@@ -12,6 +12,7 @@ from fatwheel.worker.assemble import object_of
 
 from .conftest import Captured, Outcome, Workbench
 from .monolithic import compile_monolithic, cubins, section
+from .shortened import shortened_causal_conv1d
 
 pytestmark = pytest.mark.slow
 
@@ -63,14 +64,15 @@ def test_selftest_equals_monolithic_nvcc(
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("names", "whole"),
     [
-        pytest.param(("fwd", "update"), id="quick"),
-        pytest.param(("fwd", "update", "bwd"), marks=pytest.mark.long, id="all"),
+        pytest.param(("fwd", "update"), False, id="quick"),
+        pytest.param(("fwd", "update", "bwd"), True, marks=pytest.mark.long, id="all"),
     ],
 )
 def test_causal_conv1d_equals_monolithic_nvcc(
     names: tuple[str, ...],
+    whole: bool,
     bench: Workbench,
     capture: Callable[..., Captured],
     environment: Environment,
@@ -81,7 +83,8 @@ def test_causal_conv1d_equals_monolithic_nvcc(
 
     What a third one adds, another image in the same container, selftest's nine units show.
     """
-    captured = capture(bench, "causal-conv1d", "80,86")
+    kernel = "causal-conv1d" if whole else str(shortened_causal_conv1d(tmp_path / "project"))
+    captured = capture(bench, kernel, "80,86")
     units = [unit for unit in captured.ready.units if unit.kind == "cuda"]
     assert len(units) == 3
     chosen = [unit for unit in units if unit.name.endswith(tuple(f"_{name}" for name in names))]

@@ -9,6 +9,7 @@ import pytest
 
 from .conftest import Contained, Workbench, build_in_containers
 from .engine import LentEngine
+from .slim import Slim
 
 pytestmark = pytest.mark.slow
 
@@ -26,22 +27,37 @@ folder = "src"
 """
 SETUP = """
 {does}
-from setuptools import setup
-from torch.utils.cpp_extension import BuildExtension, CUDAExtension
+import os
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class Build(build_ext):
+    def build_extension(self, ext):
+        nvcc = [os.path.join(os.environ["CUDA_HOME"], "bin", "nvcc"), "-Xcompiler", "-fPIC"]
+        objects = []
+        for source in ext.sources:
+            objects.append(Path(self.build_temp, source).with_suffix(".o"))
+            objects[-1].parent.mkdir(parents=True, exist_ok=True)
+            subprocess.check_call([*nvcc, "-c", source, "-o", objects[-1]])
+        library = Path(self.get_ext_fullpath(ext.name))
+        library.parent.mkdir(parents=True, exist_ok=True)
+        init = "-Wl,--defsym=PyInit__one=0"  # nobody imports this one
+        subprocess.check_call([os.environ["CXX"], "-shared", init, *objects, "-o", library])
+
+
 setup(
     name="hostile-demo",
     version="1.0",
     packages=["hostile_demo"],
-    ext_modules=[CUDAExtension("hostile_demo._one", ["csrc/one.cu", "csrc/two.cu"])],
-    cmdclass={{"build_ext": BuildExtension}},
+    ext_modules=[Extension("hostile_demo._one", ["csrc/one.cu", "csrc/two.cu"])],
+    cmdclass={{"build_ext": Build}},
 )
 """
-ONE = """
-#include <Python.h>
-__global__ void one(float *x) { x[threadIdx.x] += 1.0f; }
-static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_one", nullptr, -1, nullptr};
-extern "C" PyObject *PyInit__one() { return PyModule_Create(&module); }
-"""
+ONE = "__global__ void one(float *x) { x[threadIdx.x] += 1.0f; }\n"
 TWO = "__global__ void two(float *x) { x[threadIdx.x] *= 2.0f; }\n"
 
 LINK = """
@@ -112,20 +128,21 @@ def work_folders(bench: Workbench) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def honest(
-    docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory
+    docker_engine: LentEngine, slim: Slim, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Contained]:
     """An honest project, built once from nothing."""
     folder = tmp_path_factory.mktemp("honest")
     project = write_project(folder / "project")
-    done = build(Workbench(folder / "bench"), docker_engine, project)
+    done = build(Workbench(folder / "bench", slim=slim), docker_engine, project)
     done.outcome.wheel()
     return project, done
 
 
 def test_a_link_to_the_root_in_the_place_of_its_store(
-    docker_engine: LentEngine, tmp_path: Path
+    docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:
-    done = build(Workbench(tmp_path), docker_engine, write_project(tmp_path / "project", LINK))
+    project = write_project(tmp_path / "project", LINK)
+    done = build(Workbench(tmp_path, slim=slim), docker_engine, project)
     assert done.outcome.code == 14, done.outcome.err
     assert "cannot accept" in done.outcome.err
     assert done.purposes == ("capture",)
@@ -134,13 +151,13 @@ def test_a_link_to_the_root_in_the_place_of_its_store(
 
 
 def test_what_it_puts_in_its_store_reaches_nobody(
-    honest: tuple[Path, Contained], docker_engine: LentEngine, tmp_path: Path
+    honest: tuple[Path, Contained], docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:
     """The honest build afterwards compiles everything, and gives the honest bytes."""
     project, done = honest
     wanted = refs(done.bench)
     assert {name.partition("/")[0] for name in wanted} >= {"slice", "host", "wheel", "built"}
-    bench = Workbench(tmp_path / "bench")
+    bench = Workbench(tmp_path / "bench", slim=slim)
     evil = write_project(tmp_path / "evil", POISON.format(names=wanted))
     harmed = build(bench, docker_engine, evil)
     assert not set(refs(bench)) & set(wanted), "an entry of another project"
@@ -155,8 +172,11 @@ def test_what_it_puts_in_its_store_reaches_nobody(
     assert made == 2 * 2, "both projects' two units, each of them once"
 
 
-def test_whatever_it_leaves_is_cleaned_away(docker_engine: LentEngine, tmp_path: Path) -> None:
-    done = build(Workbench(tmp_path), docker_engine, write_project(tmp_path / "project", FILL))
+def test_whatever_it_leaves_is_cleaned_away(
+    docker_engine: LentEngine, slim: Slim, tmp_path: Path
+) -> None:
+    project = write_project(tmp_path / "project", FILL)
+    done = build(Workbench(tmp_path, slim=slim), docker_engine, project)
     assert done.outcome.code == 7, done.outcome.err
     assert "it filled its folder" in done.outcome.err
     assert work_folders(done.bench) == []

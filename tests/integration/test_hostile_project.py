@@ -52,7 +52,7 @@ def attacked(
     contained: Contained, docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Attacked:
     folder = tmp_path_factory.mktemp("attacked")
-    bench = Workbench(folder, contained.bench.store)
+    bench = Workbench(folder, contained.bench.store, slim=contained.bench.slim)
     neighbour = folder / "neighbour"  # of the cache: what a walk through a link would reach
     neighbour.mkdir()
     os.mkfifo(neighbour / "pipe")
@@ -122,7 +122,8 @@ def test_nothing_in_the_store_is_replaced_and_nothing_foreign_comes_in(attacked:
 def test_another_project_is_built_as_before(
     attacked: Attacked, contained: Contained, docker_engine: LentEngine
 ) -> None:
-    bench = Workbench(attacked.bench.cache.parent / "honest", attacked.bench.store)
+    folder = attacked.bench.cache.parent / "honest"
+    bench = Workbench(folder, attacked.bench.store, slim=contained.bench.slim)
     bench.forget_wheels()
     again = build_in_containers(bench, docker_engine, "--arch", "80,89", "--python", "3.11")
     assert again.purposes == ("capture", "assemble"), again.outcome.err

@@ -382,9 +382,9 @@ def test_a_base_with_usual_settings(small: Small) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_toolchain(contained: Contained) -> None:
-    lent = contained.lent
-    done = contained.bench.invoke(
+def test_the_real_toolchain(contained_selftest: Contained) -> None:
+    lent = contained_selftest.lent
+    done = contained_selftest.bench.invoke(
         "image", "--toolchain", "linux-cuda13.0", "--python", "3.11", "--json", **lent.variables
     )
     assert done.code == 0, done.err

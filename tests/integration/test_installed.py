@@ -12,7 +12,7 @@ import pytest
 
 from fatwheel import __version__
 
-from .conftest import ROOT, Workbench
+from .conftest import ROOT, SAMPLE, Workbench
 
 pytestmark = pytest.mark.slow
 
@@ -42,14 +42,28 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scripts / "fatwheel"
 
 
-def test_it_builds_in_an_empty_folder(program: Path, bench: Workbench, tmp_path: Path) -> None:
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    asked = ("build", "--kernel", "selftest", "--arch", "80", "--front", "exact")
+def test_it_builds_outside_of_any_checkout(program: Path, bench: Workbench, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(ROOT / SAMPLE, folder / "kernels" / "sample")
+    asked = ("build", "--kernel", "sample", "--arch", "80", "--front", "exact")
     run(program, *asked, cwd=folder, FATWHEEL_CACHE=str(bench.cache), CI="true")
     [wheel] = (folder / "dist").glob("*.whl")
     run(program, "verify", wheel, cwd=folder, CI="true")
     assert "sm_80" in run(program, "inspect", wheel, cwd=folder, CI="true")
+
+
+def test_the_recipes_come_with_it(program: Path) -> None:
+    """With their sources: what it would build of them is what a checkout builds."""
+    [there] = program.parents[1].glob("lib/python*/site-packages/fatwheel/data/kernels")
+    assert contents(there) == contents(ROOT / "kernels")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def test_a_recipe_of_the_users_own_comes_first(program: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_build_in_containers_goes_as_planned(contained: Contained, tmp_path: Path) -> None:
-    bench = Workbench(tmp_path / "plan")
+    bench = Workbench(tmp_path / "plan", slim=contained.bench.slim)
     # No engine answers there, and none has to.
     nowhere = {**contained.lent.variables, "DOCKER_HOST": "tcp://127.0.0.1:1"}
     done = bench.build(
@@ -28,7 +28,7 @@ def test_a_build_in_containers_goes_as_planned(contained: Contained, tmp_path: P
     assert [wheel["file"] for wheel in plan["wheels"]] == [
         wheel.name for wheel in contained.outcome.wheels
     ], contained.outcome.err
-    first = next((contained.bench.cache / "logs").glob("fatwheel-selftest-*-3.11-*"))
+    first = next((contained.bench.cache / "logs").glob("fatwheel-sample-*-3.11-*"))
     planned = {
         log_name(group["purpose"]) for group in plan["containers"] if group["python"] == "3.11"
     }

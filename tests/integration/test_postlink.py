@@ -152,13 +152,15 @@ def images(containers: bytes) -> list[list[tuple[str, bytes]]]:
     ]
 
 
-def test_build_split_makes_the_wheels_that_thin_makes(made: Wheels, warm: Workbench) -> None:
-    outcome = warm.build("--arch", ARCHS, "--split")
+def test_build_split_makes_the_wheels_that_thin_makes(
+    made: Wheels, warm_selftest: Workbench
+) -> None:
+    outcome = warm_selftest.build("--arch", ARCHS, "--split")
     assert outcome.code == 0, outcome.err
     expected = [made.wheels[name] for name in ("built", *THIN)]
     assert {wheel.name for wheel in outcome.wheels} == {wheel.name for wheel in expected}
     for wheel in expected:
-        assert (warm.out / wheel.name).read_bytes() == wheel.read_bytes(), wheel.name
+        assert (warm_selftest.out / wheel.name).read_bytes() == wheel.read_bytes(), wheel.name
 
 
 # -- linked device code --------------------------------------------------------------------------

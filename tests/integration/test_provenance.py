@@ -80,15 +80,15 @@ def test_a_built_wheel_says_how_it_was_built(selftest: tuple[Workbench, Outcome]
 
 
 def test_parts_of_it_stitched_in_any_order_say_the_same(
-    selftest: tuple[Workbench, Outcome], warm: Workbench, tmp_path: Path
+    selftest: tuple[Workbench, Outcome], warm_selftest: Workbench, tmp_path: Path
 ) -> None:
     whole = selftest[1].wheel()
     parts = [
-        str(warm.wheel_in(tmp_path / arch, "thin", str(whole), "--arch", arch))
+        str(warm_selftest.wheel_in(tmp_path / arch, "thin", str(whole), "--arch", arch))
         for arch in ARCHS.split(",")
     ]
-    one = warm.wheel_in(tmp_path / "one", "stitch", *parts)
-    other = warm.wheel_in(tmp_path / "other", "stitch", *reversed(parts))
+    one = warm_selftest.wheel_in(tmp_path / "one", "stitch", *parts)
+    other = warm_selftest.wheel_in(tmp_path / "other", "stitch", *reversed(parts))
     assert one.read_bytes() == other.read_bytes()
     for wheel in (Path(parts[0]), one):
         assert check(wheel) == ("ok", "")

@@ -226,15 +226,16 @@ def test_rewriting_alone_changes_nothing(small: tuple[Checkout, Path], tmp_path:
 
 
 def test_again_from_nothing_in_another_checkout(
-    selftest: tuple[Workbench, Outcome], tool: Callable[[str], str], tmp_path: Path
+    small: tuple[Checkout, Path], tmp_path: Path
 ) -> None:
-    wheel = selftest[1].wheel()
-    checkout = Checkout(copied(tmp_path / "fatwheel", tool("git")), Workbench(tmp_path / "other"))
+    wheel = small[1]
+    shutil.copytree(small[0].folder, tmp_path / "fatwheel")
+    checkout = Checkout(tmp_path / "fatwheel", Workbench(tmp_path / "other"))
     first = checkout.rebuild(wheel, tmp_path / "rebuilt")
     assert first.code == 0, first.out + first.err
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     assert f"identical: sha256 {digest}" in first.out
-    assert "built again, 27 slices: 27 compiled, 0 from the store" in first.out
+    assert "built again, 4 slices: 4 compiled, 0 from the store" in first.out
     assert files_of(checkout.bench.store) == set(), "what a wheel from elsewhere made was kept"
     assert not (tmp_path / "rebuilt").exists(), "the same wheel once more"
 
@@ -530,7 +531,8 @@ def test_provenance_of_a_newer_fatwheel(small: tuple[Checkout, Path], tmp_path: 
 
 
 def damaged_locks(lock: Any) -> Iterator[tuple[str, bytes]]:
-    """What may be in a wheel from anywhere, and what must be said of it."""
+    """What may be in a wheel from anywhere, and what must be said of it: some of what
+    tests/unit/provenance/test_lockfile.py has."""
     data = as_json(lock)
 
     def altered(change: Callable[[Any], object]) -> bytes:
@@ -543,21 +545,15 @@ def damaged_locks(lock: Any) -> Iterator[tuple[str, bytes]]:
 
     yield "damaged", data[:-200]
     yield "damaged", b'{"a":' * 100_000
-    yield "damaged", b"\x00\xff"
     yield (
         "../../etc/passwd",
         altered(lambda lock: package(lock).update(filename="../../etc/passwd")),
     )
-    yield "../evil", altered(lambda lock: package(lock).update(name="../evil"))
-    yield "../../x", altered(lambda lock: lock["recipe"].update(subdirectory="../../x"))
     yield (
         "url: must begin with https://",
         altered(lambda lock: package(lock).update(url="file:///etc/passwd")),
     )
     yield "NUL", altered(lambda lock: lock["recipe"].update(environment={"A": "\0"}))
-    yield "size", altered(lambda lock: package(lock).update(size="many"))
-    yield "packages", altered(lambda lock: lock["toolchain"].update(packages="all"))
-    yield "more: Extra inputs are not permitted", altered(lambda lock: lock.update(more=1))
 
 
 def test_damaged_locks(small: tuple[Checkout, Path], tmp_path: Path) -> None:
@@ -759,7 +755,7 @@ def test_a_signed_wheel_that_was_changed(
 
 def test_in_containers_what_was_built_in_containers(contained: Contained, tmp_path: Path) -> None:
     wheel = next(path for path in contained.outcome.wheels if "-cp311-" in path.name)
-    bench = Workbench(tmp_path / "bench", contained.bench.store)
+    bench = Workbench(tmp_path / "bench", contained.bench.store, slim=contained.bench.slim)
     variables = contained.lent.variables
     before = {path: path.read_bytes() for path in bench.store.rglob("*") if path.is_file()}
     outcome = bench.invoke("rebuild", str(wheel), "--engine", "docker", "--json", **variables)

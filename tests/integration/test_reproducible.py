@@ -1,8 +1,8 @@
 """The same wheel, byte for byte, whatever is another than usual: one thing at a time, so that a
 failure names its cause, and everything at once.
 
-What compiling could depend on is varied with a store that lacks most of the units: all but the few
-that take most of the time, which are compiled where everything is varied at once.
+One thing at a time with the sample, and selftest with --all; everything at once with selftest and a
+real project; each from nothing.
 """
 
 from __future__ import annotations
@@ -18,24 +18,30 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fatwheel.model import Environment
+from fatwheel.storage.cache import cache_folder
 from fatwheel.worker.roots import VIEW_ROOT
 
 from . import elsewhere
 from . import neighbour as neighbours
-from .conftest import ROOT, Outcome, Workbench
+from .conftest import ROOT, SAMPLE, Outcome, Workbench
 from .elsewhere import Varied
+from .shortened import shortened_causal_conv1d
 
 pytestmark = pytest.mark.slow
 
 ARCHS = ("--arch", "80", "--python", f"{sys.version_info.major}.{sys.version_info.minor}")
-DEAR = 50_000  # bytes of a slice or host object that takes long to make
 Vary = Callable[[Path], Varied]
+Words = tuple[str, ...]
+each_kernel = pytest.mark.parametrize(
+    "kernel", [SAMPLE, pytest.param("selftest", marks=pytest.mark.long)], ids=["sample", "selftest"]
+)
 AS_ANYBODY: tuple[Vary, ...] = (
     elsewhere.another_folder,
     elsewhere.another_umask,
@@ -57,16 +63,30 @@ AS_ROOT: tuple[Vary, ...] = (
 
 @dataclass(frozen=True)
 class Reference:
-    """A wheel that was built from nothing as usual, and what that left in the store."""
+    """A wheel that was built as usual, and what that left in the store."""
 
     bench: Workbench
     wheel: Path
 
 
+References = Callable[[str], Reference]
+
+
 @pytest.fixture(scope="module")
-def reference(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    bench = Workbench(tmp_path_factory.mktemp("reference"))
-    return Reference(bench, bench.build(*ARCHS).wheel())
+def references(
+    sample: tuple[Workbench, Outcome],
+    selftest: tuple[Workbench, Outcome],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> References:
+    """The wheel of a kernel for ARCHS."""
+
+    @cache
+    def reference(kernel: str) -> Reference:
+        built, _ = sample if kernel == SAMPLE else selftest
+        bench = Workbench(tmp_path_factory.mktemp("reference"), built.store)
+        return Reference(bench, bench.build(*ARCHS, kernel=kernel).wheel())
+
+    return reference
 
 
 @pytest.fixture
@@ -77,7 +97,9 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def build(varied: Varied, store: Path | None, kernel: str = "selftest", *archs: str) -> Outcome:
+def build(
+    varied: Varied, *, store: Path | None = None, kernel: str = SAMPLE, archs: Words = ARCHS
+) -> Outcome:
     """Build where things are as `varied` says."""
     bench = Workbench(varied.parent / varied.folder, store)
     bench.forget_wheels()
@@ -85,24 +107,13 @@ def build(varied: Varied, store: Path | None, kernel: str = "selftest", *archs: 
         _give(bench.cache.parent, varied.owner)
     command = [
         *varied.prefix, *bench.command("build", "--kernel", kernel, "--front", "exact"),
-        *(archs or ARCHS), "--out", str(bench.out), *varied.arguments,
+        *archs, "--out", str(bench.out), *varied.arguments,
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=varied.root, env=bench.variables(**varied.variables), umask=varied.umask,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return Outcome(done.returncode, done.stdout, done.stderr, bench.wheels())
-
-
-def half(store: Path, folder: Path) -> Path:
-    """A copy of a store that has nothing but what takes long to make."""
-    copy = folder / "half"
-    shutil.copytree(store, copy)
-    for kind in ("slice", "host"):
-        for ref in (copy / "refs" / kind).rglob("*"):
-            if ref.is_file() and json.loads(ref.read_bytes())["size"] < DEAR:
-                ref.unlink()
-    return copy
 
 
 def assert_same(made: Path, reference: Path) -> None:
@@ -156,26 +167,27 @@ def _give(folder: Path, owner: int) -> None:
 
 
 @pytest.mark.parametrize("vary", AS_ANYBODY, ids=lambda vary: vary.__name__)
-def test_one_thing_is_another(vary: Vary, reference: Reference, folder: Path) -> None:
-    made = build(vary(folder), half(reference.bench.store, folder))
-    assert_same(made.wheel(), reference.wheel)
-    assert "compile: " in made.err, f"nothing was compiled:\n{made.err}"
+@each_kernel
+def test_one_thing_is_another(
+    vary: Vary, kernel: str, references: References, folder: Path
+) -> None:
+    assert_same(build(vary(folder), kernel=kernel).wheel(), references(kernel).wheel)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
 @pytest.mark.parametrize("vary", AS_ROOT, ids=lambda vary: vary.__name__)
+@each_kernel
 def test_one_thing_is_another_for_the_whole_system(
-    vary: Vary, reference: Reference, folder: Path
+    vary: Vary, kernel: str, references: References, folder: Path
 ) -> None:
-    made = build(vary(folder), half(reference.bench.store, folder))
-    assert_same(made.wheel(), reference.wheel)
-    assert "compile: " in made.err, f"nothing was compiled:\n{made.err}"
+    assert_same(build(vary(folder), kernel=kernel).wheel(), references(kernel).wheel)
 
 
 def test_nothing_is_compiled_and_the_hashes_of_python_are_others(
-    reference: Reference, folder: Path
+    references: References, folder: Path
 ) -> None:
-    made = build(elsewhere.another_hash_seed(folder), reference.bench.store)
+    reference = references(SAMPLE)
+    made = build(elsewhere.another_hash_seed(folder), store=reference.bench.store)
     assert_same(made.wheel(), reference.wheel)
     assert "compile: " not in made.err, made.err
 
@@ -192,13 +204,11 @@ def found_out(folder: Path) -> dict[str, Any]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 def test_a_neighbour_changes_reads_and_holds_nothing(
-    first: bool, reference: Reference, folder: Path
+    first: bool, references: References, folder: Path
 ) -> None:
     """Whoever had /tmp/fatwheel first; it is renamed all the time where that is the neighbour."""
-    varied = elsewhere.hostile_neighbour(folder, first)
-    made = build(varied, half(reference.bench.store, folder))
-    assert_same(made.wheel(), reference.wheel)
-    assert "compile: " in made.err, f"nothing was compiled:\n{made.err}"
+    made = build(elsewhere.hostile_neighbour(folder, first))
+    assert_same(made.wheel(), references(SAMPLE).wheel)
     found = found_out(folder)
     assert (found["moved"] > 0) is first, "the attack was another one"
     assert found["read"] == []
@@ -206,9 +216,7 @@ def test_a_neighbour_changes_reads_and_holds_nothing(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
-def test_without_namespaces_a_build_says_that_its_bytes_will_differ(
-    reference: Reference, folder: Path
-) -> None:
+def test_without_namespaces_a_build_says_that_its_bytes_will_differ(folder: Path) -> None:
     mount = folder / "forbidden" / "mount"
     mount.parent.mkdir()
     mount.write_text('#!/bin/sh\necho "mount: permission denied" >&2; exit 32\n')
@@ -216,10 +224,7 @@ def test_without_namespaces_a_build_says_that_its_bytes_will_differ(
     neighbour = elsewhere.hostile_neighbour(folder, first=True)
     # The neighbour's own prefix mounts, too.
     path = ("env", f"PATH={mount.parent}:{os.environ['PATH']}")
-    made = build(
-        replace(neighbour, prefix=(*neighbour.prefix, *path)),
-        half(reference.bench.store, folder),
-    )
+    made = build(replace(neighbour, prefix=(*neighbour.prefix, *path)))
     assert "will differ from one made elsewhere" in " ".join(made.err.split())
     with zipfile.ZipFile(made.wheel()) as archive:
         for name in archive.namelist():
@@ -247,16 +252,25 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def test_everything_is_another_and_the_store_is_empty(reference: Reference, folder: Path) -> None:
-    assert_same(build(everything(folder), None).wheel(), reference.wheel)
+def test_everything_is_another_and_the_store_is_empty(references: References, folder: Path) -> None:
+    made = build(everything(folder), kernel="selftest")
+    assert_same(made.wheel(), references("selftest").wheel)
 
 
-def test_causal_conv1d(environment: Environment, folder: Path) -> None:
-    """Twice from nothing, side by side: one unit takes nearly all of the time."""
+@pytest.mark.parametrize(
+    "whole",
+    [
+        pytest.param(False, id="quick"),
+        pytest.param(True, marks=pytest.mark.long, id="all"),
+    ],
+)
+def test_causal_conv1d(whole: bool, environment: Environment, folder: Path) -> None:
+    """Twice from nothing, side by side."""
+    kernel = "causal-conv1d" if whole else str(shortened_causal_conv1d(folder / "project"))
     usual = replace(Varied(folder, "usual"), arguments=("--jobs", "2"))
     with ThreadPoolExecutor(2) as pool:
         started = [
-            pool.submit(build, varied, None, "causal-conv1d")
+            pool.submit(build, varied, kernel=kernel)
             for varied in (usual, everything(_made(folder / "else")))
         ]
         one, other = (build_.result().wheel() for build_ in started)
@@ -304,8 +318,6 @@ def foreign_strings(wheel: Path, *folders: Path) -> list[str]:
     The one exception: line tables that -lineinfo writes into cubins name the fixed places of the
     sources and of the environment, which are the same on every machine.
     """
-    from fatwheel.storage.cache import cache_folder
-
     fixed = {Path("/proc/self/cwd"), VIEW_ROOT}
     places = {
         *folders, *fixed, Path.home(), cache_folder(), ROOT, Path(sys.base_prefix),
@@ -343,7 +355,8 @@ def _device_code(data: bytes) -> range:
     return range(section["sh_offset"], section["sh_offset"] + section["sh_size"])
 
 
-def test_no_file_names_a_folder_of_this_machine(reference: Reference) -> None:
+def test_no_file_names_a_folder_of_this_machine(references: References) -> None:
+    reference = references("selftest")
     assert foreign_strings(reference.wheel, reference.bench.cache, reference.bench.out) == []
     with zipfile.ZipFile(reference.wheel) as archive:
         [name] = [name for name in archive.namelist() if "_cases" in name]
@@ -351,6 +364,3 @@ def test_no_file_names_a_folder_of_this_machine(reference: Reference) -> None:
     assert b"/tmp/fatwheel" not in data, "without -lineinfo device code names no folder either"
     assert b"fatwheel-selftest-1.0.0/csrc/binding.cpp" in data, "the names that it has instead"
     assert b"site/torch/include/" in data
-
-
-# -- both engines ---------------------------------------------------------------------------------

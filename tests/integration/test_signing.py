@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
-from .conftest import Outcome, Workbench
+from .conftest import ARCHS, Outcome, Workbench
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_a_signed_build(warm: Workbench, key: Callable[[str], tuple[Path, Path]]
     _, other = key("other")
     secret = {"FATWHEEL_SIGN_PASSWORD": PASSPHRASE}
 
-    first = warm.build("--arch", "80", "--sign", str(private), **secret).wheel()
+    first = warm.build("--arch", ARCHS, "--sign", str(private), **secret).wheel()
     envelope = Path(f"{first}.intoto.jsonl")
     signed = envelope.read_bytes()
     theirs = SSlibKey.from_crypto(load_pem_public_key(public.read_bytes()))
@@ -67,10 +67,10 @@ def test_a_signed_build(warm: Workbench, key: Callable[[str], tuple[Path, Path]]
     assert "not signed with this key" in complaint(refused, 13)
 
     warm.forget_wheels()
-    again = warm.build("--arch", "80", "--sign", str(private), **secret).wheel()
+    again = warm.build("--arch", ARCHS, "--sign", str(private), **secret).wheel()
     assert Path(f"{again}.intoto.jsonl").read_bytes() == signed, "ed25519 has nothing random"
 
-    unsigned = warm.build("--arch", "80").wheel()
+    unsigned = warm.build("--arch", ARCHS).wheel()
     assert not Path(f"{unsigned}.intoto.jsonl").exists(), "an older signature was left"
     missing = warm.invoke("verify", str(unsigned), "--key", str(public))
     assert "it is not signed" in complaint(missing, 13)
@@ -81,7 +81,7 @@ def test_changes_are_refused_by_the_command(
 ) -> None:
     private, public = key("mine")
     secret = {"FATWHEEL_SIGN_PASSWORD": PASSPHRASE}
-    built = warm.build("--arch", "80", "--sign", str(private), **secret).wheel()
+    built = warm.build("--arch", ARCHS, "--sign", str(private), **secret).wheel()
     for suffix, said in (
         (".provenance.json", "differs from the signed statement"),
         (".requirements.txt", "differs from what fatwheel writes for this wheel"),
@@ -110,11 +110,11 @@ def test_keys_that_cannot_sign_end_a_build_before_it_begins(
         (rubbish, "not a private key in PEM"),
         (private, "put its passphrase into the environment variable FATWHEEL_SIGN_PASSWORD"),
     ):
-        outcome = warm.build("--arch", "80", "--sign", str(path), FATWHEEL_SIGN_PASSWORD="")
+        outcome = warm.build("--arch", ARCHS, "--sign", str(path), FATWHEEL_SIGN_PASSWORD="")
         text = complaint(outcome, 2)
         assert said in " ".join(text.split()), text
         assert outcome.wheels == ()
-    wrong = warm.build("--arch", "80", "--sign", str(private), FATWHEEL_SIGN_PASSWORD="swordfish")
+    wrong = warm.build("--arch", ARCHS, "--sign", str(private), FATWHEEL_SIGN_PASSWORD="swordfish")
     text = complaint(wrong, 2)
     assert "cannot be decrypted with that passphrase" in " ".join(text.split())
     assert "swordfish" not in text

@@ -31,9 +31,11 @@ def results(report: Report) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_wheel_of_ours_passes(selftest: tuple[Workbench, Outcome], warm: Workbench) -> None:
+def test_a_wheel_of_ours_passes(
+    selftest: tuple[Workbench, Outcome], warm_selftest: Workbench
+) -> None:
     wheel = selftest[1].wheel()
-    done = warm.invoke("verify", str(wheel), "--json")
+    done = warm_selftest.invoke("verify", str(wheel), "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert report["ok"]
@@ -49,16 +51,16 @@ def test_a_wheel_of_ours_passes(selftest: tuple[Workbench, Outcome], warm: Workb
 
 @pytest.mark.slow
 def test_a_thin_wheel_of_ours_passes_too(
-    selftest: tuple[Workbench, Outcome], warm: Workbench, tmp_path: Path
+    selftest: tuple[Workbench, Outcome], warm_selftest: Workbench, tmp_path: Path
 ) -> None:
-    done = warm.invoke(
+    done = warm_selftest.invoke(
         "thin", str(selftest[1].wheel()), "--arch", ARCHS.split(",")[1], "--out", str(tmp_path)
     )
     assert done.code == 0, done.err
     [wheel] = tmp_path.glob("*.whl")
     assert results(verify_wheel(wheel)) == {}
     renamed = wheel.rename(tmp_path / wheel.name.replace("sm86", "sm89"))
-    done = warm.invoke("verify", str(renamed))
+    done = warm_selftest.invoke("verify", str(renamed))
     assert done.code == 13
     assert "the wheel's names do not agree" in done.out
 

@@ -21,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.cli.console import show_error, show_note, show_plan, show_printed
+from fatwheel.cli.console import show_error, show_note, show_plan
 from fatwheel.cli.progress import LiveBoard, PlainBoard, board
 from fatwheel.cli.results import show_cache, show_inspection, show_json, show_proof, show_wheels
 from fatwheel.config.model import Recipe, Sdist, Source, Target, Toolchain
@@ -351,16 +351,6 @@ def test_plain_text_has_no_control_characters(capsys: pytest.CaptureFixture[str]
     assert strange == set(), "control characters in plain text"
     assert captured.out.count("evil\\x1b[31m\\x07name") == 5
     assert captured.err.count("evil\\x1b[31m\\x07name") == 14
-
-
-def test_what_another_program_printed_is_shown_as_it_is(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    printed = f"\x1b[32mgreen\x1b[0m [bold] 'text' 12\n{'a long line ' * 2000}\nno last newline"
-    show_printed(printed)
-    captured = capsys.readouterr()
-    assert captured.out == printed
-    assert captured.err == ""
 
 
 def test_an_ascii_terminal_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:

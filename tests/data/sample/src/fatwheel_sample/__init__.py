@@ -1,0 +1,1 @@
+"""fatwheel's sample project for tests."""
