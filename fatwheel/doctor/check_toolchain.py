@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
-from ..pipeline.workplaces import DOCKER
 from . import needs
 from .facts import WINDOWS, Check, Facts, Finding, Fix, Gpu, GpuFacts, Silence, Trouble
 
@@ -23,7 +22,7 @@ def check_pins(facts: Facts) -> Finding:
     toolchain = facts.toolchain
     files = needs.every_file(toolchain)
     open_files = [file.filename for file in files if not file.locked]
-    in_images = facts.engine == DOCKER and facts.python not in facts.own_bases
+    in_images = facts.uses_images and facts.python not in facts.own_bases
     bases = needs.unlocked_bases(toolchain, facts.python) if in_images else ()
     if not open_files and not bases:
         return PINS.ok(f"all {len(files)} files have size and sha256")

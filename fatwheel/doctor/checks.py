@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from .. import text
 from ..containers.render import FILES as IMAGE_FILES
-from ..pipeline.workplaces import DOCKER
 from ..storage.cache import VARIABLE
 from . import needs
 from .facts import (
@@ -51,7 +50,7 @@ def check_machine(facts: Facts) -> Finding:
             "compilers and wheels are for x86-64",
             Fix("use an x86-64 machine, or an x86-64 virtual one"),
         )
-    if facts.engine == DOCKER:
+    if facts.uses_images:
         return MACHINE.ok(found)
     wanted = facts.toolchain.platform
     if f"{host.system}-{host.machine}".lower() != wanted:
@@ -159,7 +158,7 @@ def check_cache(facts: Facts) -> Finding:
     other = Fix("name another folder on a local disk", _name_cache(facts))
     if cache.mistake:
         return CACHE.wrong(f"{cache.folder}: {cache.mistake}", "everything is kept there", other)
-    if not cache.runs_programs and facts.engine != DOCKER:
+    if not cache.runs_programs and not facts.uses_images:
         return CACHE.wrong(
             f"{found}, mounted noexec", "compilers are stored there and must be executable", other
         )
@@ -210,7 +209,7 @@ def check_cache_disk(facts: Facts) -> Finding:
 
 def _cache_need(facts: Facts, stock: Stock) -> int:
     """Downloads, and, where it is not images that they go into, what they unpack to."""
-    return int(stock.missing * (1 if facts.engine == DOCKER else 1 + needs.UNPACKED))
+    return int(stock.missing * (1 if facts.uses_images else 1 + needs.UNPACKED))
 
 
 def check_long_paths(facts: Facts) -> Finding:
@@ -346,7 +345,7 @@ def check_places(facts: Facts) -> Finding:
     answered = f"{', '.join(place.host for place in good)} answered" if good else ""
     if not bad:
         return PLACES.ok(answered)
-    folder = IMAGE_FILES if facts.engine == DOCKER else "downloads"
+    folder = IMAGE_FILES if facts.uses_images else "downloads"
     failed = "; ".join(f"{place.host}: {place.trouble}" for place in bad)
     missing = sum(place.missing for place in bad)
     size = f"{text.size(missing)} of the toolchain" if missing else "some files of the toolchain"

@@ -1,52 +1,37 @@
-"""Compiles what a plan found missing in the store, on an engine and within limits."""
+"""Compiles what a build's captured target lacks in the store."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from ..engines.base import Allotment, Engine, allot
+from ..engines.base import Build, Capture, Limits
 from ..engines.run import JobRun
 from ..engines.schedule import Scheduler
 from ..errors import CompileError, FatwheelError
-from ..events import Emit, Note, Planned
-from ..model import Target
-from ..storage.store import Store
+from ..events import Emit, Note, Planned, step
 from ..text import size
-from .plan import Work, make_shards
-from .resolve import step
-
-
-@dataclass(frozen=True)
-class Means:
-    """The means to compile with.
-
-    shards: workers to spread it over.
-    jobs:   compiler calls at a time; lend: whether one more may run where that ends sooner.
-    memory: bytes for all of them together.
-    """
-
-    shards: int
-    jobs: int
-    lend: bool
-    memory: int
+from ..worker.assemble import Lookup
+from .work import Effort, divide
 
 
 def compile_work(
-    work: Work, target: Target, engine: Engine, store: Store, means: Means, front: str, emit: Emit
-) -> None:
-    """Say what the plan is and do it. `front` is how the plan calls its fronts; `store` keeps what
-    jobs cost.
+    work: Lookup, build: Build, capture: Capture, effort: Effort, engine: str, front: str,
+    emit: Emit,
+) -> None:  # fmt: skip
+    """Say how the pending jobs are done and do them. engine and front: what they are called.
 
     One job's failure stops no other: when all are done, what failed is raised as one error.
     """
-    shards = make_shards(work.pending, means.shards)
-    scheduler = Scheduler(work.pending, means.jobs, means.memory, lend=means.lend)
+    memory = build.limits.memory
+    scheduler = Scheduler(work.pending, build.limits.cpus, memory, lend=effort.lend)
+    count = effort.shards or len(build.target.archs)
+    shards, allotment = divide(work.pending, count, Limits(scheduler.slots, memory))
     emit(
         Planned(
-            (target,), engine.name, front, shards=len(shards), jobs=scheduler.slots,
-            memory=means.memory, units=work.units, slices=work.slices, hits=work.hits,
-            work=work.seconds, archlist_units=work.archlist_units, pending=len(work.pending),
+            (build.target,), engine, front, shards=len(shards), jobs=scheduler.slots,
+            memory=memory, units=work.units, slices=work.slices, hits=work.hits,
+            work=sum(job.seconds for job in work.pending),
+            archlist_units=work.archlist_units, pending=len(work.pending),
         )
     )  # fmt: skip
     for job in scheduler.oversized:
@@ -58,17 +43,11 @@ def compile_work(
         )
     if not work.pending:
         return
-    allotment = _allotment(work, len(shards), scheduler.slots, means.memory)
-    run = JobRun(engine, shards, allotment, scheduler, store, emit)
+    run = JobRun(capture, shards, allotment, scheduler, build.store, emit)
     with step(emit, "compile", f"{len(work.pending)} jobs"):
         run.run()
     if run.errors:
         raise _summed_up(run.errors, len(work.pending))
-
-
-def _allotment(work: Work, shards: int, slots: int, memory: int) -> Allotment:
-    largest = max(job.memory for job in work.pending)
-    return allot(shards, min(largest, memory), slots, memory)
 
 
 def _summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:

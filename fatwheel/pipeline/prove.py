@@ -18,21 +18,24 @@ from typing import Any
 
 from ..arch import Arch, ArchRequest, parse_arch
 from ..decoders import payload
-from ..engines.process import ProcessEngine
+from ..engines.process import Processes
 from ..errors import ConfigError, FatwheelError, UsageError
 from ..events import Emit
 from ..fatbin.container import Entry
 from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
-from ..machine import cores, free_memory
-from ..model import Front, Job, Recipe, Toolchain, Unit
+from ..model import Front, Job, Recipe, Target, Toolchain, Unit
 from ..storage.documents import MOST, read_object
 from ..storage.files import replacing
+from ..storage.stores import users_stores
+from ..worker.assemble import Lookup
 from ..worker.context import Context
 from ..worker.preprocess import Texts, pass_of
 from ..worker.slices import load_slice, missing, slice_key
-from .compile import Means, compile_work
-from .plan import Work, estimated, exact_fronts, shared_fronts
-from .resolve import Asked, Prepared, log_folder, prepared, ready_tools, resolve
+from .capture import captured
+from .compile import compile_work
+from .fronts import exact_fronts, shared_fronts
+from .resolve import resolve
+from .work import Effort, estimated
 
 SCHEMA = 1
 FOLDER = "proofs"
@@ -220,49 +223,44 @@ class ProveRequest:
 
 
 def prove(request: ProveRequest, emit: Emit) -> Proof:
-    """Make the proof and write it. Raises a FatwheelError."""
-    asked = resolve(
+    """Make the proof and write it, on this machine. Raises a FatwheelError."""
+    target = resolve(
         request.kernel, request.toolchain, request.archs, request.python, None, request.recipes
-    )
-    archs = tuple(ArchRequest(item.arch) for item in asked.archs)
-    fronts = shared_fronts(archs, lambda front, family: True)
-    if len(fronts) != 1 or len(archs) < 2:
+    )[0]
+    archs = tuple(ArchRequest(item.arch) for item in target.archs)
+    shared, own = shared_fronts(archs, lambda front, family: True), exact_fronts(archs)
+    if len(shared) != 1 or len(archs) < 2:
         raise UsageError(
             "a proof covers one front shared by several architectures of one family",
-            where="--arch " + ",".join(map(str, asked.archs)),
+            where="--arch " + ",".join(map(str, target.archs)),
             hint="name two or more with the same major number: 80,86,89 or 100,103",
         )
-    target = asked.targets[0]
-    tools = ready_tools(target, emit)
-    with prepared(target, tools, emit) as ready:
-        units = select_units(ready.units, request.units)
+    workplace = Processes().prepare(target, emit)
+    limits = Effort(None, request.jobs, request.memory).limits(workplace.capacity)
+    with captured(target, own, workplace, limits, users_stores(), emit) as (build, capture):
+        units = select_units(capture.units, request.units)
         if not units:
             raise UsageError(
                 "no unit matches",
                 where=f"--units {request.units}",
-                details=[unit.name for unit in select_units(ready.units, None)],
+                details=[unit.name for unit in select_units(capture.units, None)],
                 hint="a glob over the names above, several separated by commas",
             )
-        shared, own = fronts, exact_fronts(archs)
-        for label, wanted in (("own fronts", own), ("shared front", shared)):
-            context = ready.context(wanted)
-            work = _lacking(units, wanted, context, target.recipe)
-            means = Means(
-                shards=len(wanted),
-                jobs=request.jobs or cores(),
-                lend=request.jobs is None,
-                memory=request.memory or free_memory(),
-            )
-            engine = ProcessEngine(context, log_folder(target))
-            compile_work(work, target, engine, context.store(), means, label, emit)
-        proof = _proof(ready, asked, units, own, shared[0])
+        contexts: list[Context] = []
+        for label, fronts in (("own fronts", own), ("shared front", shared)):
+            part = capture.with_fronts(fronts)
+            work = _lacking(units, fronts, part.context, target.recipe)
+            effort = Effort(len(fronts), request.jobs, request.memory)
+            compile_work(work, build, part, effort, Processes.name, label, emit)
+            contexts.append(part.context)
+        proof = _proof(target, units, own, shared[0], *contexts)
     write_proof(proof)
     return proof
 
 
 def _lacking(
     units: tuple[Unit, ...], fronts: tuple[Front, ...], context: Context, recipe: Recipe
-) -> Work:
+) -> Lookup:
     """The device code that the store lacks; host objects say nothing here."""
     store = context.store()
     texts = Texts(context, store)
@@ -270,7 +268,7 @@ def _lacking(
     pending = [part for job in jobs if (part := missing(texts, context, store, job))]
     slices = sum(len(front.codes) for front in fronts) * len(units)
     lacking = sum(len(job.front.codes) for job in pending if job.front)
-    return Work(
+    return Lookup(
         pending=tuple(estimated(job, store, recipe) for job in pending),
         units=len(units),
         slices=slices,
@@ -280,10 +278,11 @@ def _lacking(
 
 
 def _proof(
-    ready: Prepared, asked: Asked, units: tuple[Unit, ...], own: tuple[Front, ...], shared: Front
-) -> Proof:
+    target: Target, units: tuple[Unit, ...], own: tuple[Front, ...], shared: Front,
+    mine: Context, other: Context,
+) -> Proof:  # fmt: skip
+    """mine: the context of each architecture's own front; other: that of the shared one."""
     archs: tuple[Arch, ...] = tuple(front.virtual for front in own)
-    mine, other = ready.context(own), ready.context((shared,))
     proofs = tuple(
         compare(
             unit.name,
@@ -298,14 +297,14 @@ def _proof(
         for unit in units
     )
     return Proof(
-        project=asked.recipe.project,
-        version=asked.recipe.version,
-        toolchain=asked.toolchain.name,
-        compiler_id=ready.tools.environment.compiler_id,
+        project=target.recipe.project,
+        version=target.recipe.version,
+        toolchain=target.toolchain.name,
+        compiler_id=mine.device_id,
         front=shared.virtual,
         archs=archs,
         units=proofs,
-        path=proof_path(asked.recipe, asked.toolchain, archs),
+        path=proof_path(target.recipe, target.toolchain, archs),
     )
 
 

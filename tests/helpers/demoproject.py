@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch
+from fatwheel.engines.local import Tools
 from fatwheel.model import Environment, Recipe, Source, Toolchain, TorchBuild
-from fatwheel.pipeline.resolve import Tools
 from fatwheel.provision.compilers import HostCompiler
+from fatwheel.toolchain.interpreters import compiler_id
 from fatwheel.worker import roots
 
 from .standins import write_nvcc
@@ -88,7 +89,7 @@ class Demo:
         environment = Environment(
             root=folder / "env", python=Path(sys.executable), site=folder / "env" / "site",
             cuda_home=self.home, include=folder / "env" / "python", python_version="3.11",
-            torch="2.11.0", compiler_id="compilers",
+            torch="2.11.0", compiler_id=compiler_id(self.toolchain, self.toolchain.builds[0]),
         )  # fmt: skip
         compiler = HostCompiler(Path(shutil.which("g++") or "g++"), "12.2.0", "c0" * 32)
         self.tools = Tools(environment, compiler)
