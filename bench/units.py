@@ -21,10 +21,10 @@ from fatwheel.errors import CompileError, UsageError
 from fatwheel.events import Emit, step
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front, Job, Target, Unit
-from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.compile import estimated
 from fatwheel.pipeline.plan import fronts_for
-from fatwheel.pipeline.prove import UnitProof, compare, select_units
-from fatwheel.pipeline.work import estimated
+from fatwheel.pipeline.proof import UnitProof, compare, select_units
 from fatwheel.storage.stores import users_stores
 from fatwheel.worker.assemble import jobs_of, object_of
 from fatwheel.worker.context import Context

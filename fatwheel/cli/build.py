@@ -258,9 +258,9 @@ def rebuild(
       invoke rebuild W.whl --engine docker --json
     """
     with reported():
+        from ..pipeline.compile import Effort
         from ..pipeline.rebuild import RebuildRequest, refusal
         from ..pipeline.rebuild import rebuild as build_again
-        from ..pipeline.work import Effort
         from .progress import board
         from .results import show_json, show_rebuild
 

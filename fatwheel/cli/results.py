@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..edit.survey import Edited
     from ..events import WheelMade
     from ..pipeline.housekeeping import CacheReport
-    from ..pipeline.prove import Proof
+    from ..pipeline.proof import Proof
     from ..toolchain.compare import Finding
     from ..toolchain.lock import LockReport
     from ..toolchain.published import Values

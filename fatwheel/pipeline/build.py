@@ -1,6 +1,6 @@
 """Executes the plan of a build, wheel by wheel, its steps in their order:
 
-prepare the engine → source → capture → plan → compile → assemble → pack → check.
+the engine prepares → source → capture → look up → compile → assemble → pack → check.
 """
 
 from __future__ import annotations
@@ -8,40 +8,44 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..arch import parse_gpu_list
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
-from ..engines.base import Capture, Engine, Workplace
+from ..engines.base import Build, Capture, Engine, Limits, Workplace, new_logs
 from ..errors import UsageError
 from ..events import Emit, Note, Planned, WheelMade, step
 from ..fatbin.select import selection_for
-from ..model import Download, Host, Package, Target
+from ..model import Download, Front, Host, Package, Recipe, Target
 from ..provenance.beside import write_beside
 from ..provenance.buildlock import lock_of
 from ..provenance.locked import check_host
 from ..provenance.lockfile import lock_bytes
 from ..provenance.signing import Signer, load_signer
 from ..shipped import PACKAGE
-from ..storage.cache import cache_folder, downloads_folder, others_in
+from ..storage.cache import VARIABLE, cache_folder, downloads_folder, others_in
 from ..storage.files import copy, disk_error, replacing
 from ..storage.permissions import gap_of
 from ..storage.stores import Stores, open_store, store_folder, users_stores
+from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
 from ..verify.report import check_wheel
 from ..wheels.zipwriter import compressor
 from ..worker.context import digest
-from .capture import captured
-from .compile import compile_work
+from ..worker.upstream import Project
+from .compile import compile_work, plan_work
 from .consent import Agree, check_consent, refuse, remember
 from .pack import pack
 from .plan import BuildPlan, PlannedWheel
-from .work import plan_work
+from .scope import scope_of
+from .source import unpack
 
+C = TypeVar("C", bound=Capture)
 Meet = Callable[[Host], None]  # is told what of the machine, or of the image, reaches the wheel
 _NO_HOST = Host("", "", "")  # of a lock before the host is known, which `identity` stands for
 
@@ -149,6 +153,51 @@ def _any_host(host: Host) -> None:
 def packer() -> dict[str, str]:
     """What compresses wheels here: only where that is the same are they the same bytes."""
     return {"zlib": compressor()}
+
+
+@contextmanager
+def captured(
+    target: Target,
+    fronts: tuple[Front, ...],
+    workplace: Workplace[C],
+    limits: Limits,
+    stores: Stores,
+    emit: Emit,
+) -> Iterator[tuple[Build, C]]:
+    """A captured target; its work folder goes when the block ends.
+
+    Raises what capturing does.
+    """
+    logs = _log_folder(target)
+    with work_folder() as work:
+        build = Build(
+            target=target,
+            fronts=fronts,
+            unpack=lambda folder: unpacked(target.recipe, folder, emit),
+            stores=stores,
+            scope=scope_of(target.recipe, workplace.scope),
+            limits=limits,
+            work=work,
+            logs=logs,
+        )
+        with workplace.capture(build, emit) as capture:
+            yield build, capture
+
+
+def unpacked(recipe: Recipe, folder: Path, emit: Emit) -> Project:
+    """The recipe's source in a folder, fetched first where it is an sdist."""
+    with step(emit, "source", f"{recipe.project} {recipe.version}"):
+        return unpack(recipe, downloads_folder(), folder, emit)
+
+
+def _log_folder(target: Target) -> Path:
+    """A new folder for what the workers of a target's build say."""
+    parent = cache_folder() / "logs"
+    recipe = target.recipe
+    try:
+        return new_logs(parent, f"{recipe.project}-{recipe.version}-{target.python}")
+    except OSError as error:
+        raise disk_error(error, "keep logs", parent, f"{VARIABLE}=FOLDER") from error
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from ..storage.stores import Stores, store_folder
 from ..storage.workfolder import work_folder
 from ..toolchain.fetch import check_hosts
 from .build import find_files, make, needed_files, publish
+from .compile import Effort
 from .consent import Agree, check_consent, is_own, refuse
 from .plan import BuildPlan, PlannedWheel
-from .work import Effort
 
 SLICES, NEVER = "slices", "never"
 _CHANGED = (

@@ -19,8 +19,8 @@ from fatwheel.engines.base import (
 from fatwheel.engines.docker import Docker
 from fatwheel.engines.process import Processes
 from fatwheel.model import Front, Msvc, Package, Recipe, Source, Target, Toolchain
+from fatwheel.pipeline.compile import Effort
 from fatwheel.pipeline.plan import BuildPlan, PlannedWheel
-from fatwheel.pipeline.work import Effort
 
 GIB = 2**30
 _WINDOWS = "fatwheel/windows-msvc17.8-cuda12.3"

@@ -22,8 +22,8 @@ from fatwheel.engines.local import LocalCapture
 from fatwheel.engines.process import Processes
 from fatwheel.events import silent
 from fatwheel.model import Environment, Front
-from fatwheel.pipeline.capture import captured
-from fatwheel.pipeline.fronts import exact_fronts
+from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.pipeline.resolve import resolve
 from fatwheel.storage.cache import cache_folder
 from fatwheel.storage.stores import users_stores

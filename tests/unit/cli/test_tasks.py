@@ -18,10 +18,10 @@ from invoke.collection import Collection
 from fatwheel import errors
 from fatwheel.compare.differences import Comparison, Side
 from fatwheel.events import WheelMade
+from fatwheel.pipeline.compile import Effort
 from fatwheel.pipeline.plan import BuildPlan, BuildRequest
 from fatwheel.pipeline.prove import ProveRequest
 from fatwheel.pipeline.rebuild import RebuildRequest, Rebuilt
-from fatwheel.pipeline.work import Effort
 from fatwheel.trial.verify import Asked
 
 from ...helpers.commandline import ROOT, exit_code_of, load_tasks

@@ -40,7 +40,7 @@ from fatwheel.events import (
 )
 from fatwheel.model import Front, Job, Package, Recipe, Source, Target, Toolchain, Unit
 from fatwheel.pipeline.housekeeping import CacheReport
-from fatwheel.pipeline.prove import Proof, UnitProof
+from fatwheel.pipeline.proof import Proof, UnitProof
 from fatwheel.storage.store import Damage, Usage
 
 SNAPSHOTS = Path(__file__).parents[2] / "data" / "snapshots"

@@ -17,7 +17,7 @@ from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host, Target
 from fatwheel.pipeline import resolve as resolve_module
-from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.resolve import resolve
 from fatwheel.storage.stores import users_stores
 

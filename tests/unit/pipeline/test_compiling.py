@@ -12,8 +12,7 @@ from fatwheel.engines.base import Build, JobBroken, JobMade, Limits, Report, Rep
 from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job, Recipe, Source, Target, Toolchain
-from fatwheel.pipeline.compile import compile_work
-from fatwheel.pipeline.work import Effort
+from fatwheel.pipeline.compile import Effort, compile_work
 from fatwheel.storage.stores import Stores
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.slices import Made

@@ -24,8 +24,7 @@ from fatwheel.model import Containers as Images
 from fatwheel.model import Host, Target
 from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import resolve
-from fatwheel.pipeline.build import build
-from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.build import build, captured
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.shipped import PACKAGE
 from fatwheel.storage.stores import open_store, users_stores

@@ -6,7 +6,7 @@ import pytest
 
 from fatwheel.arch import Arch, ArchRequest, parse_arch
 from fatwheel.model import Front
-from fatwheel.pipeline.fronts import exact_fronts, shared_fronts
+from fatwheel.pipeline.plan import exact_fronts, shared_fronts
 from fatwheel.worker.context import archlist
 
 

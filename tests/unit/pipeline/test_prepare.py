@@ -18,7 +18,7 @@ from fatwheel.events import Emit, Event, Note, StepFinished, StepStarted, silent
 from fatwheel.model import Front, Target, TorchBuild
 from fatwheel.pipeline import build
 from fatwheel.pipeline import resolve as resolve_module
-from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.resolve import resolve
 from fatwheel.storage.stores import users_stores
 

@@ -16,7 +16,7 @@ from fatwheel.arch import Arch, parse_arch
 from fatwheel.errors import ConfigError
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.model import Recipe, Source, Toolchain, Unit
-from fatwheel.pipeline.prove import (
+from fatwheel.pipeline.proof import (
     Proof,
     UnitProof,
     compare,

@@ -17,7 +17,8 @@ from fatwheel.errors import CompileError, UsageError
 from fatwheel.events import Emit, Event, Planned
 from fatwheel.model import Front, Recipe, Source, Target, Toolchain
 from fatwheel.pipeline import prove as prove_module
-from fatwheel.pipeline.prove import Proof, ProveRequest, find_proofs, prove
+from fatwheel.pipeline.proof import Proof, find_proofs
+from fatwheel.pipeline.prove import ProveRequest, prove
 from fatwheel.storage.stores import Stores
 from fatwheel.worker.context import archlist
 

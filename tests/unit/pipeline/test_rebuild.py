@@ -23,10 +23,10 @@ from fatwheel.events import Event, JobFinished, Note
 from fatwheel.model import Package
 from fatwheel.pipeline import rebuild, resolve
 from fatwheel.pipeline.build import build
+from fatwheel.pipeline.compile import Effort
 from fatwheel.pipeline.consent import Stranger, refuse
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.pipeline.rebuild import RebuildRequest, Rebuilt, refusal
-from fatwheel.pipeline.work import Effort
 from fatwheel.storage.stores import open_store
 from fatwheel.toolchain.pipconfig import PipConfig
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.model import Cost, Front, Job, Recipe, Source, Unit
-from fatwheel.pipeline.work import estimated, make_shards, plan_work
+from fatwheel.pipeline.compile import estimated, make_shards, plan_work
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import Lookup, look_up, object_of
 from fatwheel.worker.slices import cost_key
