@@ -12,8 +12,7 @@ from statistics import median
 from fatwheel.containers.client import connect
 from fatwheel.containers.imagebuild import ensure_images
 from fatwheel.errors import FatwheelError
-from fatwheel.pipeline.resolve import step
-from fatwheel.pipeline.workplaces import DOCKER, PROCESS
+from fatwheel.events import step
 from fatwheel.storage.cache import cache_folder
 
 from .measure import Run
@@ -22,6 +21,7 @@ from .report import RATIO, SECONDS, Figure, Findings, Measurement
 from .workbench import Built, Workbench
 
 PART = "containers"
+PROCESS, DOCKER = "process", "docker"  # the engines that are compared
 OVERHEAD = 1.10  # the longest wall time, of that in processes
 START = 10.0  # seconds from the command to the first compiler, where the images are there
 _NOTE = "CPU: without that of the containers"

@@ -11,9 +11,10 @@ from statistics import median
 
 from fatwheel.arch import parse_arch_list
 from fatwheel.config.model import Target
-from fatwheel.events import Emit
-from fatwheel.pipeline.resolve import Tools, downloads_folder, step
+from fatwheel.engines.local import Tools
+from fatwheel.events import Emit, step
 from fatwheel.pipeline.source import unpack
+from fatwheel.storage.cache import downloads_folder
 from fatwheel.worker.upstream import Project
 
 from .measure import Run

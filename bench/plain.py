@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fatwheel.arch import ArchRequest
+from fatwheel.engines.local import Tools
 from fatwheel.errors import UpstreamError
 from fatwheel.machine import cores
-from fatwheel.pipeline.resolve import Tools
 from fatwheel.worker import backend as backend_script
 from fatwheel.worker.upstream import Project
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import psutil
 
 from fatwheel.config.model import Target
+from fatwheel.engines.local import Tools, ready_tools
 from fatwheel.errors import UsageError
 from fatwheel.events import Emit
 from fatwheel.machine import cores
-from fatwheel.pipeline.resolve import Tools, ready_tools, resolve
+from fatwheel.pipeline.resolve import resolve
 from fatwheel.storage.cache import cache_folder
 
 from .containers import measure_containers
@@ -108,7 +109,7 @@ def _chosen(text: str) -> list[str]:
 
 
 def _target(request: BenchRequest, kernel: str) -> Target:
-    return resolve(kernel, request.toolchain, ARCHS, request.python, None).targets[0]
+    return resolve(kernel, request.toolchain, ARCHS, request.python, None)[0]
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fatwheel.config.model import Package
 from fatwheel.events import Emit
-from fatwheel.pipeline.resolve import downloads_folder
+from fatwheel.storage.cache import downloads_folder
 from fatwheel.toolchain.fetch import fetch
 
 if sys.version_info >= (3, 11):

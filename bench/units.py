@@ -16,15 +16,17 @@ from pathlib import Path
 
 from fatwheel.arch import ArchRequest
 from fatwheel.config.model import Target
+from fatwheel.engines.local import LocalWorkplace, Tools
+from fatwheel.engines.process import ProcessWorker
 from fatwheel.errors import CompileError, UsageError
-from fatwheel.events import Emit
+from fatwheel.events import Emit, step
 from fatwheel.fatbin.stitch import image_name, slices_of
-from fatwheel.machine import cores, free_memory
 from fatwheel.model import Front, Job, Unit
-from fatwheel.pipeline.build import fronts_for
-from fatwheel.pipeline.plan import estimated
-from fatwheel.pipeline.prove import UnitProof, compare, select_units
-from fatwheel.pipeline.resolve import Tools, prepared, step
+from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.compile import estimated
+from fatwheel.pipeline.plan import fronts_for
+from fatwheel.pipeline.proof import UnitProof, compare, select_units
+from fatwheel.storage.stores import users_stores
 from fatwheel.worker.assemble import jobs_of, object_of
 from fatwheel.worker.context import Context
 from fatwheel.worker.preprocess import Texts, lay_out
@@ -77,12 +79,14 @@ def measure_units(
 
     folder: for a store of its own. Raises UsageError where no unit matches.
     """
-    fronts = fronts_for(target, "auto", tools.environment.compiler_id)
-    with prepared(target, tools, emit) as ready:
-        units = select_units(ready.units, patterns)
+    fronts = fronts_for(target, "auto")
+    workplace = LocalWorkplace(tools, ProcessWorker)
+    limits = workplace.capacity
+    with captured(target, fronts, workplace, limits, users_stores(), emit) as (_, capture):
+        units = select_units(capture.units, patterns)
         if not units:
             raise UsageError("no unit has such a name", where=f"--units {patterns}")
-        context = dataclasses.replace(ready.context(fronts), store_root=str(folder))
+        context = dataclasses.replace(capture.context, store_root=str(folder))
         pairs = [Pair(unit) for unit in units]
         tasks = [
             task
@@ -90,7 +94,7 @@ def measure_units(
             for task in _tasks(pair, context, fronts, target, plain_first=number % 2 == 0)
         ]
         with step(emit, "units both ways", f"{len(units)} units"):
-            run_in_order(tasks, cores(), free_memory())
+            run_in_order(tasks, limits.cpus, limits.memory)
         with step(emit, "compare"):
             proofs = [_compare(pair, context, fronts) for pair in pairs]
     return _findings(pairs, proofs)

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fatwheel.errors import FatwheelError
-from fatwheel.events import Emit
-from fatwheel.pipeline.resolve import step
+from fatwheel.events import Emit, step
 from fatwheel.wheels.zipwriter import LEVEL
 
 from .measure import Run, Sampled, run_child

@@ -5,7 +5,9 @@ Sizes are bytes, times are seconds. No event carries formatting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -142,3 +144,12 @@ Emit = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """An Emit for callers that show nothing."""
+
+
+@contextmanager
+def step(emit: Emit, name: str, detail: str = "") -> Iterator[None]:
+    """Report a step of the pipeline and how long it took."""
+    started = time.monotonic()
+    emit(StepStarted(name, detail))
+    yield
+    emit(StepFinished(name, time.monotonic() - started, detail))

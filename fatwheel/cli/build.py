@@ -16,7 +16,7 @@ from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import MANGLED, consent, count_of, file_of, folder_of, reported, size_of
 
 if TYPE_CHECKING:
-    from ..pipeline.build import BuildRequest
+    from ..pipeline.plan import BuildPlan
 
 _HELP = {
     "kernel": "what to build: a recipe's name, or its folder (default: flash-attn)",
@@ -116,11 +116,12 @@ def build(
     """
     with reported(mangled):
         from ..pipeline import build as build_module
+        from ..pipeline.plan import BuildRequest, plan_build
         from . import console
         from .progress import board
         from .results import show_edited, show_wheels
 
-        request = build_module.BuildRequest(
+        request = BuildRequest(
             kernel=kernel,
             archs=arch,
             pythons=python,
@@ -137,11 +138,14 @@ def build(
             sign=None if sign is None else file_of(sign),
             recipes=None if recipes is None else folder_of("--recipes", recipes),
         )
-        if plan or json:
-            _show_plan(request, plan, json)
+        if json and not plan:
+            raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
+        planned = plan_build(request)
+        if plan:
+            _show_plan(planned, json)
             return
         with board() as emit:
-            wheels = build_module.build(request, emit, consent(yes))
+            wheels = build_module.build(planned, emit, consent(yes))
             thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
         show_wheels(wheels)
         for thin_wheel in thin_wheels:
@@ -149,19 +153,14 @@ def build(
             show_edited(thin_wheel.to_json())
 
 
-def _show_plan(request: BuildRequest, plan: bool, json: bool) -> None:
-    from .plans import show_plan_document
+def _show_plan(plan: BuildPlan, json: bool) -> None:
+    from .plans import show_plan
     from .results import show_json
 
-    if not plan:
-        raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
-    from ..pipeline.preview import plan_document
-
-    document = plan_document(request)
     if json:
-        show_json(document.to_json())
+        show_json(plan.to_json())
     else:
-        show_plan_document(document)
+        show_plan(plan)
 
 
 @task(
@@ -267,8 +266,8 @@ def rebuild(
       invoke rebuild W.whl --from-store never
       invoke rebuild W.whl --engine docker --json
     """
-    with reported(mangled):
-        from ..pipeline.build import Effort
+    with reported():
+        from ..pipeline.compile import Effort
         from ..pipeline.rebuild import RebuildRequest, refusal
         from ..pipeline.rebuild import rebuild as build_again
         from .progress import board
@@ -279,11 +278,11 @@ def rebuild(
             count_of("--shards", shards),
             count_of("--jobs", jobs),
             size_of("--memory", memory),
-            folder_of("--out", out),
         )
+        kept = folder_of("--out", out)
         place = None if find is None else folder_of("--find", find)
         with board() as emit:
-            request = RebuildRequest(path, engine, from_store, place, effort)
+            request = RebuildRequest(path, engine, from_store, place, effort, kept)
             rebuilt = build_again(request, emit, consent(yes))
         show = show_json if json else show_rebuild
         show(rebuilt.to_json())

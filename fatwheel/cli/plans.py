@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,16 +13,18 @@ from .console import out, write, write_rows
 from .tables import Row
 
 if TYPE_CHECKING:
-    from ..pipeline.preview import PlanDocument, PlannedContainer
+    from ..engines.base import PlannedContainer
+    from ..pipeline.plan import BuildPlan
 
 NAMES_SHOWN = 3  # of the files that are not locked yet
 
 
-def show_plan_document(plan: PlanDocument) -> None:
+def show_plan(plan: BuildPlan) -> None:
     """What `invoke build` would do, of which nothing was started."""
     console = out()
     wheels = text.count(len(plan.wheels), "wheel")
-    write(console, (f"{plan.project} {plan.version}: {wheels}; nothing was started", "bold"))
+    recipe = plan.first.recipe
+    write(console, (f"{recipe.project} {recipe.version}: {wheels}; nothing was started", "bold"))
     _write_sentences(console, _sentences(plan))
     for heading, rows in (
         ("Wheels", wheel_rows(plan)),
@@ -36,47 +38,52 @@ def show_plan_document(plan: PlanDocument) -> None:
     _write_commands(console, plan)
 
 
-def _sentences(plan: PlanDocument) -> Iterator[tuple[str, str]]:
+def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     """Heading and sentence of each line above the tables."""
-    yield "source", plan.fetched or "beside the recipe"
-    compilers = f"CUDA {plan.cuda}, nvcc {plan.nvcc}, {plan.compiler}"
-    yield "toolchain", f"{plan.toolchain}, for {plan.platform}: {compilers}"
-    yield "torch", plan.torch
-    yield "archs", ", ".join(plan.archs)
-    fronts = "; ".join(f"{front.front} → {', '.join(front.codes)}" for front in plan.fronts)
-    yield "front", f"{plan.front}: {fronts}"
-    yield "engine", f"{plan.engine}: {_shares(plan)}"
-    limits = f"{text.count(plan.jobs, 'job')} at a time, {text.size(plan.memory)} for all"
-    yield "limits", limits + (", if the engine has that many" if plan.containers else "")
+    about, footprint = plan.to_json(), plan.footprint
+    yield "source", about["fetched"] or "beside the recipe"
+    compilers = f"CUDA {about['cuda']}, nvcc {about['nvcc']}, {about['compiler']}"
+    yield "toolchain", f"{about['toolchain']}, for {about['platform']}: {compilers}"
+    yield "torch", about["torch"]
+    yield "archs", ", ".join(about["archs"])
+    yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}"
+    yield "engine", f"{about['engine']}: {_shares(about)}"
+    limits = f"{text.count(about['jobs'], 'job')} at a time, {text.size(about['memory'])} for all"
+    yield "limits", limits + (", if the engine has that many" if footprint.containers else "")
     if len(plan.wheels) > 1:
         yield "device", _sharing(plan)
-    if plan.unlocked:
-        yield "to lock", _locking(plan)
-    elif not plan.final_tags:
+    if footprint.unlocked:
+        yield "to lock", _locking(footprint.unlocked, about["toolchain"])
+    elif not footprint.final_tags:
         yield (
             "tags",
             ("will differ: they depend on the ids of the base images that FATWHEEL_BASES names"),
         )
 
 
-def _shares(plan: PlanDocument) -> str:
+def _parts(parts: list[dict[str, Any]], name: str) -> str:
+    """Fronts or shards, each with its images."""
+    return "; ".join(f"{part[name]} → {', '.join(part['codes'])}" for part in parts)
+
+
+def _shares(about: dict[str, Any]) -> str:
     """How the work is divided."""
-    shards = "; ".join(f"{shard.name} → {', '.join(shard.codes)}" for shard in plan.shards)
-    at_once = f", {plan.at_once} at a time" if plan.at_once < len(plan.shards) else ""
-    return f"{text.count(len(plan.shards), 'shard')}{at_once}: {shards}"
+    shards, most = about["shards"], about["at_once"]
+    at_once = f", {most} at a time" if most < len(shards) else ""
+    return f"{text.count(len(shards), 'shard')}{at_once}: {_parts(shards, 'name')}"
 
 
-def _sharing(plan: PlanDocument) -> str:
-    first, *others = (wheel.python for wheel in plan.wheels)
+def _sharing(plan: BuildPlan) -> str:
+    first, *others = (wheel.target.python for wheel in plan.wheels)
     again = f"Python {', '.join(others)} takes it from the store"
     return f"code is compiled once, for Python {first}; {again}"
 
 
-def _locking(plan: PlanDocument) -> str:
-    names = ", ".join(plan.unlocked[:NAMES_SHOWN])
-    if len(plan.unlocked) > NAMES_SHOWN:
-        names += f" and {len(plan.unlocked) - NAMES_SHOWN} more"
-    return f"{names}: run `invoke lock --toolchain {plan.toolchain}` first; this changes the tags"
+def _locking(unlocked: tuple[str, ...], toolchain: str) -> str:
+    names = ", ".join(unlocked[:NAMES_SHOWN])
+    if len(unlocked) > NAMES_SHOWN:
+        names += f" and {len(unlocked) - NAMES_SHOWN} more"
+    return f"{names}: run `invoke lock --toolchain {toolchain}` first; this changes the tags"
 
 
 def _write_sentences(console: Console, sentences: Iterator[tuple[str, str]]) -> None:
@@ -91,26 +98,26 @@ def _write_sentences(console: Console, sentences: Iterator[tuple[str, str]]) -> 
 # -- tables --------------------------------------------------------------------------------------
 
 
-def wheel_rows(plan: PlanDocument) -> list[Row]:
-    return [{"Python": wheel.python, "wheel": wheel.file} for wheel in plan.wheels]
+def wheel_rows(plan: BuildPlan) -> list[Row]:
+    return [{"Python": wheel.target.python, "wheel": wheel.name.filename} for wheel in plan.wheels]
 
 
-def image_rows(plan: PlanDocument) -> list[Row]:
+def image_rows(plan: BuildPlan) -> list[Row]:
     return [
         {
             "layer": image.kind,
             "Python": ", ".join(image.pythons),
             "files": str(image.files),
             "size": text.size(image.size) + ("+" if image.unlocked else ""),
-            **({"not locked": str(len(image.unlocked))} if plan.unlocked else {}),
+            **({"not locked": str(len(image.unlocked))} if plan.footprint.unlocked else {}),
             "image": image.tag,
             "built on": image.base,
         }
-        for image in plan.images
+        for image in plan.footprint.images
     ]
 
 
-def container_rows(plan: PlanDocument) -> list[Row]:
+def container_rows(plan: BuildPlan) -> list[Row]:
     return [
         {
             "Python": group.python,
@@ -120,7 +127,7 @@ def container_rows(plan: PlanDocument) -> list[Row]:
             "CPUs": str(group.cpus),
             "memory": text.size(group.memory),
         }
-        for group in plan.containers
+        for group in plan.footprint.containers
     ]
 
 
@@ -131,13 +138,14 @@ def _count(group: PlannedContainer) -> str:
 # -- commands ------------------------------------------------------------------------------------
 
 
-def _write_commands(console: Console, plan: PlanDocument) -> None:
+def _write_commands(console: Console, plan: BuildPlan) -> None:
     """What amounts to the same, a command a line: images first, then containers."""
-    commands = [("build contexts", plan.render)] if plan.render else []
-    commands += [(f"{image.kind} image", image.command) for image in plan.images]
+    render = plan.footprint.render
+    commands = [("build contexts", render)] if render else []
+    commands += [(f"{image.kind} image", image.command) for image in plan.footprint.images]
     commands += [
         (f"Python {group.python}: {_what(group)}", group.command)
-        for group in plan.containers
+        for group in plan.footprint.containers
         if group.command
     ]
     if commands:

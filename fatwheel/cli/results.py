@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..containers.render import Rendered
     from ..events import WheelMade
     from ..pipeline.housekeeping import CacheReport
-    from ..pipeline.prove import Proof
+    from ..pipeline.proof import Proof
     from ..toolchain.compare import Finding
     from ..toolchain.lock import LockReport
     from ..toolchain.published import Values

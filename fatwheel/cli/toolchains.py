@@ -11,7 +11,6 @@ from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import folder_of, reported
 
 if TYPE_CHECKING:
-    from ..config.model import Toolchain
     from ..containers.imagebuild import Image
 
 _HELP = {
@@ -98,12 +97,14 @@ def render(
     with reported():
         from ..containers.contexts import VARIABLE, named_bases
         from ..containers.render import render as write
+        from ..engines.registry import toolchain_for
+        from ..pipeline.resolve import choose
         from ..storage.cache import cache_folder
         from .console import show_note
         from .progress import board
         from .results import show_contexts, show_json
 
-        chosen, pythons, wanted = _chosen(toolchain, python, torch, engine=None)
+        chosen, pythons, wanted = choose(toolchain or toolchain_for(None), python, torch)
         with board() as emit:
             cache = cache_folder() if fetch else None
             bases = named_bases()
@@ -138,11 +139,13 @@ def image(
     with reported():
         from ..containers.client import connect
         from ..containers.imagebuild import ensure_images
+        from ..engines.registry import images_toolchain
+        from ..pipeline.resolve import choose
         from ..storage.cache import cache_folder
         from .progress import board
         from .results import show_images, show_json
 
-        chosen, pythons, wanted = _chosen(toolchain, python, torch, engine="docker")
+        chosen, pythons, wanted = choose(toolchain or images_toolchain(), python, torch)
         with board() as emit:
             engine = connect()
             every = [
@@ -158,12 +161,3 @@ def image(
             show_json({"images": [one.to_json() for one in images.values()]})
         else:
             show_images(list(images.values()))
-
-
-def _chosen(
-    toolchain: str | None, python: str | None, torch: str | None, engine: str | None
-) -> tuple[Toolchain, tuple[str, ...], str]:
-    from ..pipeline.resolve import choose
-    from ..pipeline.workplaces import toolchain_for
-
-    return choose(toolchain or toolchain_for(engine), python, torch)

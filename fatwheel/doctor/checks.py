@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
-from ..pipeline.workplaces import DOCKER
 from ..storage.cache import VARIABLE
 from .facts import (
     GB,
@@ -54,7 +53,7 @@ def check_machine(facts: Facts) -> Finding:
             "compilers and wheels are for x86-64",
             Fix("use an x86-64 machine, or an x86-64 virtual one"),
         )
-    if facts.engine == DOCKER:
+    if facts.uses_images:
         return MACHINE.ok(found)
     wanted = facts.toolchain.platform
     if f"{host.system}-{host.machine}".lower() != wanted:
@@ -162,7 +161,7 @@ def check_cache(facts: Facts) -> Finding:
     other = Fix("name another folder on a local disk", _name_cache(facts))
     if cache.mistake:
         return CACHE.wrong(f"{cache.folder}: {cache.mistake}", "everything is kept there", other)
-    if not cache.runs_programs and facts.engine != DOCKER:
+    if not cache.runs_programs and not facts.uses_images:
         return CACHE.wrong(
             f"{found}, mounted noexec", "compilers are stored there and must be executable", other
         )
@@ -213,7 +212,7 @@ def check_cache_disk(facts: Facts) -> Finding:
 
 def _cache_need(facts: Facts, stock: Stock) -> int:
     """Downloads, and, where it is not images that they go into, what they unpack to."""
-    return int(stock.missing * (1 if facts.engine == DOCKER else 1 + UNPACKED))
+    return int(stock.missing * (1 if facts.uses_images else 1 + UNPACKED))
 
 
 def check_long_paths(facts: Facts) -> Finding:
@@ -265,7 +264,7 @@ def check_pins(facts: Facts) -> Finding:
     toolchain = facts.toolchain
     files = toolchain.files
     open_files = [file.filename for file in files if not file.locked]
-    in_images = facts.engine == DOCKER and facts.python not in facts.own_bases
+    in_images = facts.uses_images and facts.python not in facts.own_bases
     base = toolchain.base_for(facts.python) if in_images else None
     bases = (base,) if base and not base.digest else ()
     if not open_files and not bases:

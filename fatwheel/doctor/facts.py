@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config.model import Download, Package, Toolchain
 from ..containers.layouts import EngineFacts
+from ..engines.registry import engine_named
 
 OK, WARNING, WRONG, NOT_APPLICABLE = "ok", "warning", "wrong", "not applicable"
 
@@ -287,7 +288,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the checks look at. engine is process or docker, python the one built for.
+    """All that the checks look at. engine is that of builds, by name, python the one built for.
 
     own_bases: Pythons whose base image the user named, in place of the toolchain's.
     """
@@ -310,6 +311,11 @@ class Facts:
     pythons: tuple[tuple[str, str | Trouble], ...] | Silence | None
     gpu: GpuFacts | Silence
     own_bases: frozenset[str] = frozenset()
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether builds run in container images."""
+        return engine_named(self.engine).uses_images
 
     @property
     def images_made(self) -> bool:

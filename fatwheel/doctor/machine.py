@@ -19,8 +19,8 @@ from .. import machine
 from ..config.load import list_recipes, load_recipe
 from ..config.model import Download, Package, Toolchain
 from ..containers.render import FILES
+from ..engines.registry import engine_named
 from ..errors import FatwheelError
-from ..pipeline.workplaces import DOCKER
 from ..provision.compilers import find_host_compiler
 from ..shipped import recipe_folders
 from ..storage import cache
@@ -348,7 +348,7 @@ def missing_files(toolchain: Toolchain, python: str, engine: str) -> tuple[Packa
     A file that has no sha256 yet is missing.
     """
     cache = chosen_folder()
-    is_here = _is_for_images if engine == DOCKER else _is_for_environments
+    is_here = _is_for_images if engine_named(engine).uses_images else _is_for_environments
     return tuple(
         file
         for file in _files(toolchain, python, engine)
@@ -357,7 +357,8 @@ def missing_files(toolchain: Toolchain, python: str, engine: str) -> tuple[Packa
 
 
 def _files(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
-    return (files_for if engine == DOCKER else packages_for)(toolchain, python)
+    in_images = engine_named(engine).uses_images
+    return (files_for if in_images else packages_for)(toolchain, python)
 
 
 def _is_for_images(file: Package | Download, cache: Path) -> bool:

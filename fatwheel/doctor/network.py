@@ -21,7 +21,6 @@ from .. import text
 from ..config.model import Download, Package
 from ..containers.render import FILES as IMAGE_FILES
 from ..errors import FatwheelError
-from ..pipeline.workplaces import DOCKER
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import PipConfig, RefusedError, TransientError, read_pip_config
 from ..toolchain.web import Web
@@ -310,7 +309,7 @@ def check_places(facts: Facts) -> Finding:
     answered = f"{', '.join(place.host for place in good)} answered" if good else ""
     if not bad:
         return PLACES.ok(answered)
-    folder = IMAGE_FILES if facts.engine == DOCKER else "downloads"
+    folder = IMAGE_FILES if facts.uses_images else "downloads"
     failed = "; ".join(f"{place.host}: {place.trouble}" for place in bad)
     missing = sum(place.missing for place in bad)
     size = f"{text.size(missing)} of the toolchain" if missing else "some files of the toolchain"

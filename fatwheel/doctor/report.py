@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from ..config.load import load_toolchain
 from ..config.model import Download, Package, Toolchain
+from ..engines.base import Engine
+from ..engines.registry import ENGINES, engine_for, engine_named
 from ..errors import ToolchainError
-from ..pipeline.workplaces import DOCKER, engine_for
 from ..shipped import default_toolchain, toolchain_folders
 from . import check_engine, checks, machine, network
 from . import engine as engines
@@ -128,7 +129,8 @@ def gather(toolchain: str | None, engine: str | None) -> Facts:
 def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTrouble]) -> str:
     """As `toolchain_for`, but that no engine is waited for longer than its time."""
     system = platform.system().lower()
-    answer = asked.answer() if engine == DOCKER else None
+    in_images = engine in ENGINES and engine_named(engine).uses_images
+    answer = asked.answer() if in_images else None
     if isinstance(answer, EngineView):
         system = answer.facts.os
     return default_toolchain(system)
@@ -142,26 +144,26 @@ def python_for(toolchain: Toolchain) -> str:
 
 def _gather(
     toolchain: Toolchain,
-    engine: str,
+    engine: Engine,
     asked: Question[EngineView | EngineTrouble],
 ) -> Facts:
     python = python_for(toolchain)
-    docker = engine == DOCKER
+    name, in_images = engine.name, engine.uses_images
     on_windows = platform.system() == WINDOWS
     cache = Question(machine.ask_cache, _LOCAL)
-    stock = Question(lambda: machine.ask_stock(toolchain, python, engine), _LOCAL)
+    stock = Question(lambda: machine.ask_stock(toolchain, python, name), _LOCAL)
     windows = Question(machine.ask_windows, _LOCAL) if on_windows else None
     proxies = Question(network.ask_proxies, _PROGRAMS)
     index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
-    compiler = None if docker else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
-    pythons = None if docker else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
+    compiler = None if in_images else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
+    pythons = None if in_images else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
     gpus = Question(machine.ask_gpu, _LOCAL)
-    places = network.ask_places(_missing(toolchain, python, engine))
-    view = asked.answer() if docker else None
+    places = network.ask_places(_missing(toolchain, python, name))
+    view = asked.answer() if in_images else None
     seen = view if isinstance(view, EngineView) else None
     return Facts(
         toolchain=toolchain,
-        engine=engine,
+        engine=name,
         python=python,
         host=machine.ask_host(),
         windows=windows.answer() if windows else None,

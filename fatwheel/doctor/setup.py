@@ -17,7 +17,6 @@ from ..containers.contexts import contexts_of
 from ..containers.render import alone, fetched
 from ..errors import FatwheelError
 from ..events import Emit, Event, Progress, StepFinished, StepStarted
-from ..pipeline.workplaces import DOCKER
 from ..storage.cache import cache_folder, chosen_folder
 from ..toolchain.environment import ensure_environment
 from .facts import WARNING, WRONG, Facts, Finding, Fix, files_for, size_of
@@ -119,7 +118,7 @@ class _Work:
 
     def run(self) -> None:
         self._step("cache folder", ("cache",), self._cache)
-        if self.facts.engine == DOCKER:
+        if self.facts.uses_images:
             self._step("files", _BEFORE_FILES, self._files)
             self._step("images", _BEFORE_IMAGES, self._images)
         else:

@@ -1,1 +1,1 @@
-"""Engines: where the shards of a build run."""
+"""Engines: where targets are captured, compiled and assembled."""

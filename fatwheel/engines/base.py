@@ -1,4 +1,8 @@
-"""What every engine offers, and how a machine is divided among the workers of a build.
+"""The protocol of engines, and how a machine is divided among the workers of a build.
+
+An `Engine` gets ready what a target is built with, a `Workplace`. There the target is captured, and
+the `Capture` opens workers for its shards and assembles its wheel. Which engines there are, the
+registry knows (`engines.registry`); what is done in which order, the pipeline does.
 
 Workers share the build's memory and slots: jobs are admitted one by one, over all workers
 (`engines.schedule`). Where a worker is a container it has a hard limit too. All limits of the
@@ -8,17 +12,30 @@ fewer are open at a time, and each has what its largest job needs.
 
 from __future__ import annotations
 
+import platform
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
+from ..config.model import Download, Package, Target, Toolchain
 from ..errors import FatwheelError, OutOfMemoryError
-from ..model import Job
+from ..events import Emit
+from ..model import Front, Host, Job, Shard, Unit
+from ..provenance.buildlock import Material
+from ..storage.store import Store
+from ..storage.stores import Stores
+from ..worker.assemble import Lookup, SliceDigests
 from ..worker.slices import Made
+from ..worker.upstream import Project
+
+_SEEDED_SINCE = (12, 9)  # the first CUDA whose nvcc has -frandom-seed
 
 # A container's limit also counts its Python, its temporary files and some of its page cache.
 _ROOM = 1.25
@@ -55,10 +72,10 @@ def allot(shards: int, largest: int, slots: int, memory: int) -> Allotment:
     return Allotment(at_once, Limits(slots, memory // at_once), Limits(slots, memory))
 
 
-# -- engines and workers ---------------------------------------------------------------------------
+# -- workers and what they report ------------------------------------------------------------------
 
-# An engine opens one worker a shard; a worker takes jobs at any time and reports each outcome to
-# the queue it was opened with. Engines decide nothing: `engines.run` does.
+# A shard's worker takes jobs at any time and reports each outcome to the queue it was opened with.
+# Workers decide nothing: `engines.run` does.
 
 
 @dataclass(frozen=True)
@@ -128,14 +145,195 @@ class Worker(Protocol):
         """Bytes resident now, over all its compilers."""
 
 
-class Engine(Protocol):
-    """Where shards run."""
+# -- engines ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Build:
+    """One wheel to build, as an engine gets it.
+
+    unpack: puts the project's source into a new folder, which upstream's build may write into.
+    scope: of the build's entries in the stores. limits: those of the whole build.
+    work: a folder of this build's own, which goes with it; logs: one for what its workers say,
+    which is kept.
+    """
+
+    target: Target
+    fronts: tuple[Front, ...]
+    unpack: Callable[[Path], Project]
+    stores: Stores
+    scope: str
+    limits: Limits
+    work: Path
+    logs: Path
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the project's folder is called in the view."""
+        return f"{self.target.recipe.project}-{self.target.recipe.version}"
+
+    @property
+    def seeded(self) -> bool:
+        """Whether its nvcc has -frandom-seed."""
+        return tuple(map(int, self.target.toolchain.cuda.split("."))) >= _SEEDED_SINCE
+
+    @property
+    def store(self) -> Store:
+        """What the build reads, and what its jobs make."""
+        return self.stores.open(self.scope)
+
+
+class Capture(Protocol):
+    """A captured target. host: what of the machine, or of the image, reaches the wheel."""
+
+    @property
+    def units(self) -> tuple[Unit, ...]: ...
+
+    @property
+    def host(self) -> Host: ...
+
+    def look_up(self) -> Lookup:
+        """What the store has of the units; the rest as jobs."""
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
         """A new worker for a shard. Raises EngineError where there can be none."""
+
+    def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
+        """Upstream's wheel, and the digests of the slices in it."""
+
+
+C = TypeVar("C", bound=Capture, covariant=True)
+
+
+class Workplace(Protocol[C]):
+    """What a target is built with, ready for use.
+
+    identity: everything of it that can reach the wheel's bytes. scope: by what it shares entries of
+    the store with other builds of the project, as JSON has it (see `pipeline.scope`). materials:
+    what is told of it beside the wheel. capacity: what a build may use unless told otherwise.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def scope(self) -> tuple[Any, ...]: ...
+
+    @property
+    def materials(self) -> tuple[Material, ...]: ...
+
+    @property
+    def capacity(self) -> Limits: ...
+
+    def capture(self, build: Build, emit: Emit) -> AbstractContextManager[C]:
+        """Capture a target; what that leaves behind goes when the block ends, but for what is in
+        the build's stores and logs."""
+
+
+class Engine(ABC):
+    """Where targets are built. What is no abstract method says how an engine differs from one that
+    works on this machine, as the user, with nothing around it.
+
+    isolated: whether a project's code runs apart from the user's files and network.
+    uses_images: whether it builds in container images, which are made of the toolchain's files.
+    """
+
+    name: ClassVar[str]
+    isolated: ClassVar[bool] = False
+    uses_images: ClassVar[bool] = False
+
+    @abstractmethod
+    def obstacle(self, toolchain: Toolchain) -> str:
+        """Why it cannot build with a toolchain, or ''; the end of a sentence. Starts nothing."""
+
+    @abstractmethod
+    def prepare(self, target: Target, emit: Emit) -> Workplace[Capture]:
+        """Make ready what a target is built with, and fetch what that lacks."""
+
+    def answers(self, toolchain: Toolchain) -> bool:
+        """Whether it can be reached, and runs what is made of a toolchain."""
+        return True
+
+    def system(self) -> str:
+        """The system that it builds for, as default toolchains name it."""
+        return platform.system().lower()
+
+    def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        """The toolchain's files that a target may need, and the folder to which each is fetched."""
+        return []
+
+    def footprint(
+        self, targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment
+    ) -> Footprint:
+        """The images and containers of a build; asks nobody."""
+        return Footprint()
+
+
+# -- images and containers of a plan ---------------------------------------------------------------
+
+# What a container of compilers may have to do.
+DEVICE_CODE, HOST_CODE = "device code", "host code"
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """A layer of the images that a build needs, and what goes into it.
+
+    pythons:  those that need it.
+    files, size: what is fetched and copied in, as far as sizes are known.
+    unlocked: names of files, and the base, whose size or digest is not known yet.
+    command:  what amounts to the same, to be pasted where the footprint's `render` has run.
+    """
+
+    kind: str
+    tag: str
+    base: str
+    pythons: tuple[str, ...]
+    files: int
+    size: int
+    unlocked: tuple[str, ...]
+    command: str
+
+
+@dataclass(frozen=True)
+class PlannedContainer:
+    """Containers of one purpose, for the wheel of one Python.
+
+    compiles: DEVICE_CODE, HOST_CODE or '' for those that start no compilers but upstream's own.
+    most:     how many there are at most. What the store holds is compiled by none.
+    cpus, memory: the limits of each.
+    """
+
+    python: str
+    purpose: str
+    compiles: str
+    most: int
+    cpus: int
+    memory: int
+    image: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What an engine makes and starts for a build, as far as that is known before.
+
+    image_of: for a Python, the image that its containers are made from.
+    render:   the command that makes the folders of which the images' commands make images.
+    final_tags: whether images will be called as here. Not before all is locked, nor where own bases
+    are named (FATWHEEL_BASES), whose ids only the engine knows.
+    """
+
+    images: tuple[PlannedImage, ...] = ()
+    containers: tuple[PlannedContainer, ...] = ()
+    image_of: dict[str, str] = field(default_factory=dict)
+    render: str = ""
+    final_tags: bool = True
+
+    @property
+    def unlocked(self) -> tuple[str, ...]:
+        """What `invoke lock` has to fill in before any of this can start."""
+        return tuple(dict.fromkeys(name for image in self.images for name in image.unlocked))
 
 
 # -- logs ------------------------------------------------------------------------------------------

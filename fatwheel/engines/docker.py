@@ -1,6 +1,9 @@
 """The `docker` engine: capture, shards and assembly each run in a container.
 
-No Docker here: a plan shows the same specifications that the engine gets.
+What a container makes comes into a folder of its own on this machine. What a job was asked for is
+taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add
+nothing. Which containers those are is in `engines.dockerplan`, Docker itself is the business of
+`containers`, and what runs inside is `worker.inside`.
 """
 
 from __future__ import annotations
@@ -9,31 +12,54 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ..containers.client import DockerEngine
-from ..containers.layouts import ContainerSpec, Mount, layout_of, owner
-from ..containers.roster import Roster
+from ..config.model import Download, Package, Target, Toolchain
+from ..containers.client import DockerEngine, connect
+from ..containers.imagebuild import Image, base_ids, ensure_images
+from ..containers.layouts import layout_of, owner
+from ..containers.render import FILES
+from ..containers.roster import Roster, enrolled, reap
 from ..containers.running import Container, Ending
 from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
-from ..model import Host, Job, Unit
-from ..storage.store import Entry, Store
+from ..events import Emit, Note, step
+from ..machine import cores, free_memory
+from ..model import Host, Job, Shard, Unit
+from ..provenance.buildlock import Material
+from ..shipped import PACKAGE
+from ..storage.cache import cache_folder
+from ..storage.store import Entry
+from ..toolchain.interpreters import build_of, compiler_id
 from ..worker.assemble import Lookup, SliceDigests
+from ..worker.context import digest
 from ..worker.inside import (
     ASSEMBLE,
     BRANCH,
     CAPTURE,
     CAPTURED,
     LEARNED,
+    PROJECT,
     SHARD,
     SOURCES,
     WHEEL,
     Message,
 )
-from .base import Limits, Reports, Worker, gib, log_name, shard_purpose
+from .base import (
+    Allotment,
+    Build,
+    Engine,
+    Footprint,
+    Limits,
+    Reports,
+    Worker,
+    gib,
+    log_name,
+    shard_purpose,
+)
 from .conversation import (
     Conversation,
     FailedLine,
@@ -45,84 +71,148 @@ from .conversation import (
     checked_slices,
     nonsense,
 )
+from .dockerplan import Station, containers_of, footprint_of, pinned_here, scope_of
 from .incoming import LARGEST_WHEEL, take, take_file, take_folder
+
+_ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
+
+
+class Docker(Engine):
+    name = "docker"
+    isolated = True
+    uses_images = True
+
+    def obstacle(self, toolchain: Toolchain) -> str:
+        if toolchain.containers is None:
+            return "has no container images: its file has no [containers] table"
+        return ""
+
+    def answers(self, toolchain: Toolchain) -> bool:
+        with suppress(EngineError):
+            return connect().os == containers_of(toolchain).os
+        return False
+
+    def system(self) -> str:
+        # An engine that does not answer is reported once it is needed; a plan needs none.
+        with suppress(EngineError):
+            return connect().os
+        return super().system()
+
+    def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        pins = (*target.recipe.files, *target.tools.files)
+        source = target.recipe.source.package
+        return [(pin, cache_folder() / FILES) for pin in pins if pin != source]
+
+    def footprint(
+        self, targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment
+    ) -> Footprint:
+        return footprint_of(targets, shards, allotment)
+
+    def prepare(self, target: Target, emit: Emit) -> ImageWorkplace:
+        """An image of the target's Python and torch, built where the engine has it not.
+
+        Leftovers of builds that were killed are removed. Raises EngineError, and what making images
+        does.
+        """
+        toolchain = target.toolchain
+        engine = connect()
+        engine.check_os(containers_of(toolchain).os, toolchain.name)
+        if owner(engine) is not None:
+            # Its containers are somebody else, who must be able to read what is written here.
+            os.umask(os.umask(0o077) & ~0o055)
+        cache = cache_folder()
+        if unknown := reap(engine, cache).note:
+            emit(Note(unknown))
+        with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
+            images = ensure_images(engine, toolchain, target.python, target.torch, cache, emit)
+        return ImageWorkplace(
+            engine, tuple(images), scope_of(target, pinned_here(toolchain.name), base_ids(engine))
+        )
+
+
+# -- a target in its image -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Station:
-    """What all containers of one target have in common.
+class ImageWorkplace:
+    """The images of a target, on an engine; the last is the one that its containers are made
+    from."""
 
-    image:   the image of its Python and torch; os and os_build are the image's (see Containers).
-    python:  as in '3.11'.
-    code:    the folder of the package `fatwheel`.
-    sources: the folder with the project, and with what capture found in it.
-    store:   the store's folder. trunk: of one more store that is read besides.
-    """
+    engine: DockerEngine
+    images: tuple[Image, ...]
+    scope: tuple[Any, ...]
 
-    image: str
-    os: str
-    os_build: int
-    python: str
-    code: Path
-    sources: Path
-    store: Path
-    trunk: Path | None = None
+    @property
+    def identity(self) -> str:
+        return digest(self.images[-1].tag)
 
-    def container(self, purpose: str, incoming: Path, limits: Limits) -> ContainerSpec:
-        """The container for a purpose, which may write to `incoming` and nowhere else."""
-        layout = layout_of(self.os)
-        start = (
-            f"import sys; sys.path.insert(0, {layout.code!r}); "
-            "from fatwheel.worker.inside import main; main()"
-        )
-        return ContainerSpec(
-            purpose=purpose,
-            image=self.image,
-            command=(layout.python_of(self.python), "-I", "-B", "-c", start),
-            mounts=(
-                Mount(str(self.code), layout.package, writable=False),
-                Mount(str(self.sources), layout.sources, writable=False),
-                Mount(str(self.store), layout.store, writable=False),
-                *self._trunk(layout.trunk),
-                Mount(str(incoming), layout.incoming, writable=True),
-            ),
-            cpus=limits.cpus,
-            memory=limits.memory,
-            os=self.os,
-            os_build=self.os_build,
+    @property
+    def materials(self) -> tuple[Material, ...]:
+        return tuple(
+            Material("image", one.tag, "", "", 0, one.id.removeprefix("sha256:"), "")
+            for one in self.images
         )
 
-    def _trunk(self, place: str) -> tuple[Mount, ...]:
-        return (Mount(str(self.trunk), place, writable=False),) if self.trunk else ()
+    @property
+    def capacity(self) -> Limits:
+        """The smaller of this machine's and the engine's, which is 0 where it gave none."""
+        memory = max(self.engine.memory - _ENGINE_KEEPS, self.engine.memory // 2)
+        here = Limits(cores(), free_memory())
+        return Limits(
+            min(here.cpus, self.engine.cpus or here.cpus), min(here.memory, memory or here.memory)
+        )
 
+    @contextmanager
+    def capture(self, build: Build, emit: Emit) -> Iterator[ImageCapture]:
+        emit(Note(f"logs of the containers: {build.logs}"))
+        with enrolled(build.logs.name, build.work, self.engine.endpoint) as roster:
+            site = self._site(build, roster)
+            message = self._message(build, site.station)
+            with step(emit, "capture"):
+                captured = capture(site, message, build.limits)
+            yield captured
 
-# -- the engine ------------------------------------------------------------------------------------
+    def _site(self, build: Build, roster: Roster) -> Site:
+        containers = containers_of(build.target.toolchain)
+        for folder in (build.stores.own, *build.stores.trunks):
+            folder.mkdir(parents=True, exist_ok=True)
+        station = Station(
+            image=self.images[-1].tag, os=containers.os, os_build=containers.os_build,
+            python=build.target.python, code=PACKAGE, sources=build.work / "sources",
+            store=build.stores.own, trunk=build.stores.trunk,
+        )  # fmt: skip
+        return Site(self.engine, station, build, roster)
 
-# What a container makes comes into a folder of its own on this machine. What a job was asked for is
-# taken into the store from there (`engines.incoming`), and nothing else: capture and assembling add
-# nothing. Docker itself is the business of `containers`; what runs inside is `worker.inside`.
+    def _message(self, build: Build, station: Station) -> Message:
+        toolchain, layout = build.target.toolchain, layout_of(station.os)
+        place = station.sources / PROJECT
+        project = build.unpack(place)
+        pins = build_of(toolchain, build.target.python, build.target.torch)
+        return Message(
+            task=CAPTURE, name=build.name, project=project.at(project.root.relative_to(place)),
+            fronts=build.fronts, units=(), compiler_id=compiler_id(toolchain, pins),
+            scope=build.scope, seeded=build.seeded, threads=build.limits.cpus,
+            description=layout.description, sources=layout.sources, store=layout.store,
+            incoming=layout.incoming, work=layout.work,
+            trunk=layout.trunk if build.stores.trunk else "",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a target's containers run, and what of this machine they get.
+    """Where a build's containers run, and what of this machine they get.
 
-    store:  where what jobs make is taken to; it has the scope that the message names.
-    work:   a folder of this build, for what comes in.
-    logs:   a folder for what they say, kept.
     roster: where every container is put down, so that leftovers are known.
     """
 
     engine: DockerEngine
     station: Station
-    store: Store
-    work: Path
-    logs: Path
+    build: Build
     roster: Roster
 
     def incoming(self) -> Path:
         """A new folder that a container may write to."""
-        parent = self.work / "incoming"
+        parent = self.build.work / "incoming"
         parent.mkdir(exist_ok=True)
         folder = parent / secrets.token_hex(8)
         folder.mkdir()
@@ -136,20 +226,25 @@ class Site:
     ) -> Container:
         """A container, not started yet."""
         spec = self.station.container(purpose, incoming, limits)
-        log = self.logs / log_name(purpose)
-        return Container(self.engine, spec, self.roster, on_line, log)
+        return Container(self.engine, spec, self.roster, on_line, self.log(purpose))
+
+    def log(self, purpose: str) -> Path:
+        """The file for what a container says."""
+        return self.build.logs / log_name(purpose)
 
 
 @dataclass(frozen=True)
-class Captured:
-    """A target's units, and what the store answers of them; the engine of its shards."""
+class ImageCapture:
+    """What capture found in a container."""
 
     site: Site
     message: Message
     units: tuple[Unit, ...]
     lookup: Lookup
     host: Host
-    name: str = "docker"
+
+    def look_up(self) -> Lookup:
+        return self.lookup
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
         """The worker of a shard: a container that the build talks to."""
@@ -162,12 +257,12 @@ class Captured:
         incoming, answer = _call(site, purpose, message, limits)
         line = _made(assemble_line, answer, purpose, limits)
         slices = checked_slices(line, self.units, message.fronts)
-        wheel = site.work / WHEEL / line.wheel
+        wheel = site.build.work / WHEEL / line.wheel
         take_file(incoming, (WHEEL, line.wheel), wheel, LARGEST_WHEEL)
         return wheel, slices
 
 
-def capture(site: Site, message: Message, limits: Limits) -> Captured:
+def capture(site: Site, message: Message, limits: Limits) -> ImageCapture:
     """Run upstream's build for the first time; the project lies below the station's sources.
 
     Raises what the container met, or EngineError where it ended without a word.
@@ -180,7 +275,7 @@ def capture(site: Site, message: Message, limits: Limits) -> Captured:
         raise nonsense("there are sources").within(CAPTURE)
     # What it learned of texts is for the containers of this build alone.
     take_folder(incoming, BRANCH, sources / LEARNED)
-    return Captured(site, message, units, lookup, host)
+    return ImageCapture(site, message, units, lookup, host)
 
 
 def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
@@ -237,13 +332,16 @@ def _tell_end(container: Container, answers: queue.Queue[str | None]) -> None:
 class _ContainerWorker:
     """A shard's container; what a job made is in the store before anybody hears of it."""
 
-    def __init__(self, shard: str, captured: Captured, limits: Limits, reports: Reports) -> None:
+    def __init__(
+        self, shard: str, captured: ImageCapture, limits: Limits, reports: Reports
+    ) -> None:
         purpose = shard_purpose(shard)
         site = captured.site
         incoming = site.incoming()
+        store = site.build.store
 
         def collect(job: Job, entries: Sequence[Entry]) -> None:
-            take(incoming, entries, job, site.store)
+            take(incoming, entries, job, store)
 
         self._limits = limits
         self._talk = Conversation(
@@ -290,12 +388,13 @@ def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
     """A compiler's error without the command to repeat it: its folder went with the container."""
     if not isinstance(error, CompileError):
         return error
-    log = site.logs / log_name(purpose)
     return CompileError(
         error.what,
         where=error.where,
         details=error.details[:-2],
-        hint=f"it ran in a container of {site.station.image}; the worker's log: {log}",
+        hint=(
+            f"it ran in a container of {site.station.image}; the worker's log: {site.log(purpose)}"
+        ),
     )
 
 
@@ -317,7 +416,7 @@ def _silent(
         f"the container ended without a result (exit code {ending.code})",
         where=purpose,
         details=ending.last_lines,
-        hint=f"its log: {site.logs / log_name(purpose)}",
+        hint=f"its log: {site.log(purpose)}",
     )
 
 

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import psutil
 
+from ..config.model import Download, Package, Target, Toolchain
+from ..events import Emit
+from ..machine import this_platform
 from ..model import Job
 from ..worker.context import Context
-from .base import Limits, Reports, Worker, log_name, shard_purpose
+from .base import Engine, Reports
 from .conversation import Conversation
+from .local import LocalWorkplace, environment_files, ready_tools
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _START = (
@@ -27,7 +31,7 @@ _START = (
 )
 
 
-class ProcessEngine:
+class Processes(Engine):
     """Workers are processes that talk JSON lines (see `worker.shard`).
 
     They have no limits of their own: jobs are admitted within those of the build.
@@ -35,18 +39,24 @@ class ProcessEngine:
 
     name = "process"
 
-    def __init__(self, context: Context, logs: Path) -> None:
-        """logs: the folder for what the workers say."""
-        self._context = context
-        self._logs = logs
+    def obstacle(self, toolchain: Toolchain) -> str:
+        here = this_platform()
+        if toolchain.platform != here:
+            return f"is for {toolchain.platform}, and this machine is {here}"
+        if not toolchain.runs_in_processes:
+            return "cannot be installed from packages alone: it needs container images"
+        return ""
 
-    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
-        log = self._logs / log_name(shard_purpose(shard))
-        return _ProcessWorker(shard, self._context, log, reports)
+    def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        return environment_files(target)
+
+    def prepare(self, target: Target, emit: Emit) -> LocalWorkplace:
+        return LocalWorkplace(ready_tools(target, emit), ProcessWorker)
 
 
-class _ProcessWorker:
+class ProcessWorker:
     def __init__(self, shard: str, context: Context, log: Path, reports: Reports) -> None:
+        """log: the file for what it says."""
         self._talk = Conversation(self, shard, reports, self._send)
         self._closing = False
         # A session of its own: Ctrl-C at the terminal reaches the build, which ends its workers.

@@ -18,7 +18,7 @@ from ..storage.store import Store
 from ..worker.slices import put_cost
 from .base import (
     Allotment,
-    Engine,
+    Capture,
     JobBroken,
     JobKilled,
     JobMade,
@@ -39,7 +39,7 @@ class JobRun:
 
     def __init__(
         self,
-        engine: Engine,
+        capture: Capture,
         shards: tuple[Shard, ...],
         allotment: Allotment,
         scheduler: Scheduler,
@@ -48,7 +48,7 @@ class JobRun:
     ) -> None:
         """store: where what jobs cost is kept, for later plans."""
         self.errors: list[FatwheelError] = []
-        self._engine = engine
+        self._capture = capture
         self._allotment = allotment
         self._shard_of: Mapping[Job, str] = {
             job: shard.name for shard in shards for job in shard.jobs
@@ -99,7 +99,7 @@ class JobRun:
             if len(self._workers) < self._allotment.at_once:
                 break
             self._workers.pop(idle).close()
-        self._workers[shard] = self._engine.open(shard, limits, self._reports)
+        self._workers[shard] = self._capture.open(shard, limits, self._reports)
         return self._workers[shard]
 
     def _close_all(self) -> None:

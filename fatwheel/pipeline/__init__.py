@@ -1,1 +1,1 @@
-"""The steps of a build in their order; also rebuild, preview and prove."""
+"""The steps of a build in their order; also its plan, rebuild and prove."""

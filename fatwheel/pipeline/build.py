@@ -1,6 +1,6 @@
-"""Runs the steps of a build in their order:
+"""Executes the plan of a build, wheel by wheel, its steps in their order:
 
-resolve → toolchain → source → capture → plan → compile → assemble → pack → check.
+the engine prepares → source → capture → look up → compile → assemble → pack → check.
 """
 
 from __future__ import annotations
@@ -8,187 +8,80 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..arch import parse_gpu_list
-from ..config.model import Download, Package, Target
-from ..containers.render import FILES as IMAGE_FILES
+from ..config.model import Download, Package, Recipe, Target
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
-from ..engines.base import Limits
+from ..engines.base import Build, Capture, Engine, Limits, Workplace, new_logs
 from ..errors import UsageError
-from ..events import Emit, Note, Planned, WheelMade
+from ..events import Emit, Note, Planned, WheelMade, step
 from ..fatbin.select import selection_for
 from ..model import Front, Host
 from ..provenance.beside import write_beside
-from ..provenance.buildlock import BuildLock, lock_of
-from ..provenance.locked import check_host, check_locked, read_lock_file
+from ..provenance.buildlock import lock_of
+from ..provenance.locked import check_host
 from ..provenance.lockfile import lock_bytes
 from ..provenance.signing import Signer, load_signer
-from ..shipped import recipe_folders
-from ..storage.cache import cache_folder, others_in
+from ..shipped import PACKAGE
+from ..storage.cache import VARIABLE, cache_folder, downloads_folder, others_in
 from ..storage.files import copy, disk_error, replacing
 from ..storage.permissions import gap_of
-from ..storage.store import Store
+from ..storage.stores import Stores, open_store, store_folder, users_stores
+from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
-from ..toolchain.unpack import missing
 from ..verify.report import check_wheel
 from ..wheels.zipwriter import compressor
 from ..worker.context import digest
-from .compile import Means, compile_work
+from ..worker.upstream import Project
+from .compile import compile_work, plan_work
 from .consent import Agree, check_consent, refuse, remember
 from .pack import pack
-from .plan import exact_fronts, plan_work, shared_fronts
-from .prove import find_proofs
-from .resolve import (
-    Asked,
-    Stores,
-    code_digest,
-    downloads_folder,
-    open_store,
-    resolve,
-    step,
-    store_folder,
-    users_stores,
-)
-from .workplaces import PROCESS, Premises, Workplace, engine_for, premises_for, toolchain_for
+from .plan import BuildPlan, PlannedWheel
+from .scope import scope_of
+from .source import unpack
 
-FRONTS = ("auto", "exact", "shared")
-KERNEL = "flash-attn"
+C = TypeVar("C", bound=Capture)
+Meet = Callable[[Host], None]  # is told what of the machine, or of the image, reaches the wheel
 _NO_HOST = Host("", "", "")  # of a lock before the host is known, which `identity` stands for
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How wheels are made, without effect on their content; None means the default.
-
-    memory is in bytes; out: the folder for wheels.
-    """
-
-    shards: int | None
-    jobs: int | None
-    memory: int | None
-    out: Path
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What `invoke build` was asked for; None means the default. memory is in bytes.
-
-    locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
-    pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
-    first.
-    """
-
-    kernel: str | None
-    archs: str | None
-    pythons: str | None
-    torch: str | None
-    toolchain: str | None
-    engine: str | None
-    shards: int | None
-    jobs: int | None
-    memory: int | None
-    front: str
-    out: Path
-    locked: Path | None = None
-    find: Path | None = None
-    sign: Path | None = None
-    recipes: Path | None = None
-
-    @property
-    def effort(self) -> Effort:
-        return Effort(self.shards, self.jobs, self.memory, self.out)
-
-
-@dataclass(frozen=True)
-class Making:
-    """One wheel to make: its fronts, and how the build was asked for them.
-
-    meet: is told what of the machine, or of the image, reaches the wheel, once that is known.
-    """
-
-    target: Target
-    fronts: tuple[Front, ...]
-    front_mode: str
-    meet: Callable[[Host], None]
-
-
-def build(request: BuildRequest, emit: Emit, agree: Agree = refuse) -> list[WheelMade]:
-    """Make every wheel asked for. Raises a FatwheelError; finished wheels and slices stay.
+def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]:
+    """Make every wheel of a plan. Raises a FatwheelError; finished wheels and slices stay.
 
     agree: is asked before what the lock of a stranger names is fetched and run.
     """
-    check_front(request.front)
-    signer = load_signer(request.sign) if request.sign else None
-    asked, lock = asked_for(request)
-    engine = engine_for(asked.toolchain, request.engine)
-    if request.locked and lock:
-        check_consent(lock, request.locked, engine, agree)
-    _check_writable(request.out)
+    signer = load_signer(plan.sign) if plan.sign else None
+    if plan.locked and plan.lock:
+        check_consent(plan.lock, plan.locked, plan.engine, agree)
+    _check_writable(plan.out)
     _tell_of_others(emit)
     made: list[WheelMade] = []
-    for target in asked.targets:
-        if request.find:
-            find_files(target, engine, request.find, emit)
-        made.append(_build_target(target, lock, engine, request, signer, emit))
+    for wheel in plan.wheels:
+        if plan.find:
+            find_files(wheel.target, plan.engine, plan.find, emit)
+        made.append(_build_wheel(wheel, plan, signer, emit))
     return made
 
 
-def asked_for(request: BuildRequest) -> tuple[Asked, BuildLock | None]:
-    """The targets of a request; with --locked, options left out are taken from the lock.
-
-    Raises LockError where the recipe or the toolchain is not what the lock says.
-    """
-    if request.locked is None:
-        toolchain = request.toolchain or toolchain_for(request.engine)
-        kernel = _given(request.kernel, KERNEL)
-        return resolve(
-            kernel, toolchain, request.archs, request.pythons, request.torch, request.recipes
-        ), None
-    lock = read_lock_file(request.locked, *recipe_folders(request.recipes))
-    asked = resolve(
-        _given(request.kernel, lock.recipe.name),
-        _given(request.toolchain, lock.toolchain.name),
-        request.archs,
-        _given(request.pythons, lock.python),
-        _given(request.torch, lock.torch),
-        request.recipes,
-    )
-    for target in asked.targets:
-        check_locked(lock, lock_of(target, lock.host), request.locked)
-    return asked, lock
-
-
-def _given(option: str | None, default: str) -> str:
-    """Whether an option was given; an empty one counts, and is refused later."""
-    return default if option is None else option
-
-
-def find_files(target: Target, engine: str, folder: Path, emit: Emit) -> None:
+def find_files(target: Target, engine: Engine, folder: Path, emit: Emit) -> None:
     """Take what a target needs on an engine, and this machine has not yet, from a folder."""
     seed(needed_files(target, engine), folder, emit)
 
 
-def needed_files(target: Target, engine: str) -> list[tuple[Package | Download, Path]]:
+def needed_files(target: Target, engine: Engine) -> list[tuple[Package | Download, Path]]:
     """The files that a target may need on an engine, with the folder to which each is fetched.
 
     Without the packages that are unpacked already.
     """
     source = target.recipe.source.package
-    pins = [pin for pin in (*target.recipe.files, *target.tools.files) if pin != source]
-    places: list[tuple[Package | Download, Path]] = []
-    if source:
-        places.append((source, downloads_folder()))
-    if engine == PROCESS:
-        packages = [pin for pin in pins if isinstance(pin, Package) and pin.role != "installer"]
-        places += [(pin, downloads_folder()) for pin in missing(packages, cache_folder())]
-    else:
-        places += [(pin, cache_folder() / IMAGE_FILES) for pin in pins]
-    return places
+    own: list[tuple[Package | Download, Path]] = [(source, downloads_folder())] if source else []
+    return [*own, *engine.files(target)]
 
 
 def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Edited]:
@@ -226,41 +119,19 @@ def _split_wheel(wheel: WheelMade, emit: Emit) -> Iterator[Edited]:
             yield thin_wheel(path, selection_for(wanted), path.parent)
 
 
-def check_front(mode: str) -> None:
-    """Raise UsageError for an unknown `--front` mode."""
-    if mode not in FRONTS:
-        raise UsageError(
-            f"{mode!r} is not a valid choice", where="--front", hint=f"valid: {', '.join(FRONTS)}"
-        )
-
-
-def fronts_for(target: Target, mode: str, compiler_id: str) -> tuple[Front, ...]:
-    """The fronts of a target under `--front` mode."""
-    if mode == "exact":
-        return exact_fronts(target.archs)
-    if mode == "shared":
-        return shared_fronts(target.archs, lambda front, archs: True)
-    proofs = find_proofs(target.recipe, compiler_id)
-    return shared_fronts(
-        target.archs, lambda front, archs: any(proof.covers(front, archs) for proof in proofs)
-    )
-
-
-def _build_target(
-    target: Target, lock: BuildLock | None, engine: str, request: BuildRequest,
-    signer: Signer | None, emit: Emit,
-) -> WheelMade:  # fmt: skip
+def _build_wheel(
+    wheel: PlannedWheel, plan: BuildPlan, signer: Signer | None, emit: Emit
+) -> WheelMade:
     started = time.monotonic()
-    premises = premises_for(target, engine, emit)
-    fronts = fronts_for(target, request.front, premises.compiler_id)
-    meet = partial(check_host, lock.host) if lock else _any_host
-    making = Making(target, fronts, request.front, meet)
-    made = _from_store(making, premises, engine, request.out, emit)
+    target = wheel.target
+    workplace = plan.engine.prepare(target, emit)
+    meet = partial(check_host, plan.lock.host) if plan.lock else _any_host
+    made = _from_store(wheel, plan, workplace, meet, emit)
     if made is None:
-        made = make(making, premises, request.effort, users_stores(), emit)
+        made = make(wheel, plan, workplace, users_stores(), meet, emit)
     facts = made.facts
-    internal = {"engine": engine, **packer()}
-    files = write_beside(made.path, premises.materials, internal, signer, made.sha256)
+    internal = {"engine": plan.engine.name, **packer()}
+    files = write_beside(made.path, workplace.materials, internal, signer, made.sha256)
     remember(lock_bytes(lock_of(target, facts.host)), made.path.name)
     emit(Note(f"{len(files)} files beside the wheel describe what it is made of"))
     result = WheelMade(
@@ -285,16 +156,49 @@ def packer() -> dict[str, str]:
     return {"zlib": compressor()}
 
 
-def make(
-    making: Making, premises: Premises, effort: Effort, stores: Stores, emit: Emit
-) -> Made:  # fmt: skip
-    """Make a wheel, of slices that are in the stores or are compiled now."""
-    target = making.target
-    means = _means(effort, target, premises)
-    limits = Limits(means.jobs, means.memory)
-    key = _wheel_key(making, premises)
-    with premises.workplace(target, making.fronts, limits, stores, emit) as place:
-        return _make(making, place, means, effort.out, stores.open(), key, emit)
+@contextmanager
+def captured(
+    target: Target,
+    fronts: tuple[Front, ...],
+    workplace: Workplace[C],
+    limits: Limits,
+    stores: Stores,
+    emit: Emit,
+) -> Iterator[tuple[Build, C]]:
+    """A captured target; its work folder goes when the block ends.
+
+    Raises what capturing does.
+    """
+    logs = _log_folder(target)
+    with work_folder() as work:
+        build = Build(
+            target=target,
+            fronts=fronts,
+            unpack=lambda folder: unpacked(target.recipe, folder, emit),
+            stores=stores,
+            scope=scope_of(target.recipe, workplace.scope),
+            limits=limits,
+            work=work,
+            logs=logs,
+        )
+        with workplace.capture(build, emit) as capture:
+            yield build, capture
+
+
+def unpacked(recipe: Recipe, folder: Path, emit: Emit) -> Project:
+    """The recipe's source in a folder, fetched first where it is an sdist."""
+    with step(emit, "source", f"{recipe.project} {recipe.version}"):
+        return unpack(recipe, downloads_folder(), folder, emit)
+
+
+def _log_folder(target: Target) -> Path:
+    """A new folder for what the workers of a target's build say."""
+    parent = cache_folder() / "logs"
+    recipe = target.recipe
+    try:
+        return new_logs(parent, f"{recipe.project}-{recipe.version}-{target.python}")
+    except OSError as error:
+        raise disk_error(error, "keep logs", parent, f"{VARIABLE}=FOLDER") from error
 
 
 @dataclass(frozen=True)
@@ -321,35 +225,53 @@ class Made:
     compiled: int
 
 
-def _means(effort: Effort, target: Target, premises: Premises) -> Means:
-    return Means(
-        shards=effort.shards or len(target.archs),
-        jobs=effort.jobs or premises.cores,
-        lend=effort.jobs is None,
-        memory=effort.memory or premises.memory,
-    )
+def make(
+    wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], stores: Stores, meet: Meet,
+    emit: Emit,
+) -> Made:  # fmt: skip
+    """Make a wheel, of slices that are in the stores or are compiled now."""
+    target, fronts = wheel.target, wheel.fronts
+    limits = plan.effort.limits(workplace.capacity)
+    key = _wheel_key(wheel, plan.front, workplace)
+    with captured(target, fronts, workplace, limits, stores, emit) as (build, capture):
+        work = plan_work(capture.look_up(), build.store, target.recipe)
+        lock = lock_of(target, capture.host)
+        meet(capture.host)
+        compile_work(work, build, capture, plan.effort, plan.engine.name, plan.front, emit)
+        with step(emit, "assemble"):
+            upstream, slices = capture.assemble(limits)
+        with step(emit, "pack"):
+            packed = pack(upstream, build.work, wheel, lock, slices, plan.front)
+            check_wheel(packed, target, fronts)
+            path = publish(packed, plan.out, "write the wheel")
+        # Of the wheel in the build's own folder: others may be able to write to `out`.
+        store = stores.open()
+        sha256 = store.put_file("wheel", key, packed)
+        facts = _Facts(path.name, work.units, work.slices, capture.host)
+        store.put_json("built", key, asdict(facts))
+        return Made(path, sha256, facts, work.slices - work.hits)
 
 
 def _from_store(
-    making: Making, premises: Premises, engine: str, out: Path, emit: Emit
+    wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], meet: Meet, emit: Emit
 ) -> Made | None:
     """The finished wheel from the store, if the same inputs made one before."""
     store = open_store()
-    key = _wheel_key(making, premises)
+    key = _wheel_key(wheel, plan.front, workplace)
     facts, sha256 = _facts_of(store.get_json("built", key)), store.digest("wheel", key)
     if facts is None or sha256 is None:
         return None
-    making.meet(facts.host)
-    path = out / facts.file
+    meet(facts.host)
+    path = plan.out / facts.file
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        plan.out.mkdir(parents=True, exist_ok=True)
         if not store.copy_out("wheel", key, path):
             return None
     except OSError as error:
         raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
     emit(
         Planned(
-            (making.target,), engine, making.front_mode, shards=0, jobs=0, memory=0,
+            (wheel.target,), plan.engine.name, plan.front, shards=0, jobs=0, memory=0,
             units=facts.units, slices=facts.slices, hits=facts.slices, work=0,
         )
     )  # fmt: skip
@@ -367,27 +289,6 @@ def _facts_of(found: Any) -> _Facts | None:
     return None
 
 
-def _make(
-    making: Making, place: Workplace, means: Means, out: Path, store: Store, key: str, emit: Emit
-) -> Made:  # fmt: skip
-    target, fronts, mode = making.target, making.fronts, making.front_mode
-    lock = lock_of(target, place.host)
-    making.meet(place.host)
-    work = plan_work(place.lookup, place.store, target.recipe)
-    compile_work(work, target, place.engine, place.store, means, mode, emit)
-    with step(emit, "assemble"):
-        upstream_wheel, slices = place.assemble(Limits(means.jobs, means.memory))
-    with step(emit, "pack"):
-        wheel = pack(upstream_wheel, place.scratch, target, lock, slices, fronts, mode)
-        check_wheel(wheel, target, fronts)
-        path = publish(wheel, out, "write the wheel")
-    # Of the wheel in the build's own folder: others may be able to write to `out`.
-    sha256 = store.put_file("wheel", key, wheel)
-    facts = _Facts(path.name, work.units, work.slices, place.host)
-    store.put_json("built", key, asdict(facts))
-    return Made(path, sha256, facts, work.slices - work.hits)
-
-
 def publish(wheel: Path, out: Path, action: str) -> Path:
     """Copy a finished wheel to where the user looks for it; whole or not at all.
 
@@ -403,18 +304,24 @@ def publish(wheel: Path, out: Path, action: str) -> Path:
     return path
 
 
-def _wheel_key(making: Making, premises: Premises) -> str:
+def _wheel_key(wheel: PlannedWheel, front: str, workplace: Workplace[Capture]) -> str:
     """Key of a finished wheel: everything that can reach its bytes.
 
     The digests of recipe and toolchain alone would not do: in a lock from anywhere they are words.
     """
-    target = making.target
+    target = wheel.target
     return digest(
         "wheel", lock_bytes(lock_of(target, _NO_HOST)).decode(),
-        [str(request) for request in target.archs], making.front_mode,
-        [(front.virtual.name, front.codes) for front in making.fronts],
-        premises.identity, code_digest(),
+        [str(request) for request in target.archs], front,
+        [(one.virtual.name, one.codes) for one in wheel.fronts],
+        workplace.identity, code_digest(),
     )  # fmt: skip
+
+
+def code_digest() -> str:
+    """Digest of fatwheel's own code: what an older fatwheel made is made again."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return digest([file.read_text(encoding="utf-8") for file in files])
 
 
 def _tell_of_others(emit: Emit) -> None:

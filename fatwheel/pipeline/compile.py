@@ -1,52 +1,76 @@
-"""Compiles what a plan found missing in the store, on an engine and within limits."""
+"""Compiles what a captured target lacks in the store: what each job is expected to cost, how the
+jobs are divided among workers, and the run of them all.
+
+Costs come from the store where a job was measured before, else from the recipe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..config.model import Target
-from ..engines.base import Allotment, Engine, allot
+from ..config.model import Recipe
+from ..engines.base import Allotment, Build, Capture, Limits, allot
 from ..engines.run import JobRun
 from ..engines.schedule import Scheduler
 from ..errors import CompileError, FatwheelError
-from ..events import Emit, Note, Planned
+from ..events import Emit, Note, Planned, step
+from ..model import Job, Shard
 from ..storage.store import Store
 from ..text import size
-from .plan import Work, make_shards
-from .resolve import step
+from ..worker.assemble import Lookup
+from ..worker.preprocess import HOST_PASS, pass_of
+from ..worker.slices import cost_key
+
+# A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
+_FURTHER_IMAGE = 0.15
+_MOST = 1 << 50  # bytes or seconds: no job was ever measured to take as much
+# The next run of a unit may need a little more memory than the last one did.
+_HEADROOM = 1.05
 
 
 @dataclass(frozen=True)
-class Means:
-    """The means to compile with.
+class Effort:
+    """How much a build may use, without effect on its result; None means the default.
 
-    shards: workers to spread it over.
-    jobs:   compiler calls at a time; lend: whether one more may run where that ends sooner.
-    memory: bytes for all of them together.
+    shards: workers to spread it over. jobs: compiler calls at a time. memory: bytes for all of
+    them together.
     """
 
-    shards: int
-    jobs: int
-    lend: bool
-    memory: int
+    shards: int | None = None
+    jobs: int | None = None
+    memory: int | None = None
+
+    def limits(self, capacity: Limits) -> Limits:
+        """The limits of a build where there is so much."""
+        return Limits(self.jobs or capacity.cpus, self.memory or capacity.memory)
+
+    @property
+    def lend(self) -> bool:
+        """Whether one more compiler may run where that ends the build sooner."""
+        return self.jobs is None
 
 
 def compile_work(
-    work: Work, target: Target, engine: Engine, store: Store, means: Means, front: str, emit: Emit
-) -> None:
-    """Say what the plan is and do it. `front` is how the plan calls its fronts; `store` keeps what
-    jobs cost.
+    work: Lookup, build: Build, capture: Capture, effort: Effort, engine: str, front: str,
+    emit: Emit,
+) -> None:  # fmt: skip
+    """Say how the pending jobs are done and do them. engine and front: what they are called.
 
     One job's failure stops no other: when all are done, what failed is raised as one error.
     """
-    shards = make_shards(work.pending, means.shards)
-    scheduler = Scheduler(work.pending, means.jobs, means.memory, lend=means.lend)
+    memory = build.limits.memory
+    scheduler = Scheduler(work.pending, build.limits.cpus, memory, lend=effort.lend)
+    count = effort.shards or len(build.target.archs)
+    shards, allotment = divide(work.pending, count, Limits(scheduler.slots, memory))
     emit(
         Planned(
-            (target,), engine.name, front, shards=len(shards), jobs=scheduler.slots,
-            memory=means.memory, units=work.units, slices=work.slices, hits=work.hits,
-            work=work.seconds, archlist_units=work.archlist_units, pending=len(work.pending),
+            (build.target,), engine, front, shards=len(shards), jobs=scheduler.slots,
+            memory=memory, units=work.units, slices=work.slices, hits=work.hits,
+            work=sum(job.seconds for job in work.pending),
+            archlist_units=work.archlist_units, pending=len(work.pending),
         )
     )  # fmt: skip
     for job in scheduler.oversized:
@@ -58,17 +82,11 @@ def compile_work(
         )
     if not work.pending:
         return
-    allotment = _allotment(work, len(shards), scheduler.slots, means.memory)
-    run = JobRun(engine, shards, allotment, scheduler, store, emit)
+    run = JobRun(capture, shards, allotment, scheduler, build.store, emit)
     with step(emit, "compile", f"{len(work.pending)} jobs"):
         run.run()
     if run.errors:
         raise _summed_up(run.errors, len(work.pending))
-
-
-def _allotment(work: Work, shards: int, slots: int, memory: int) -> Allotment:
-    largest = max(job.memory for job in work.pending)
-    return allot(shards, min(largest, memory), slots, memory)
 
 
 def _summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:
@@ -81,3 +99,81 @@ def _summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:
         details=[line for error in errors for line in (*str(error).splitlines(), "")],
         hint="finished jobs are kept: the next run continues from there",
     )
+
+
+# -- costs -----------------------------------------------------------------------------------------
+
+
+def plan_work(lookup: Lookup, store: Store, recipe: Recipe) -> Lookup:
+    """What a look-up left to do, with what each job is expected to cost."""
+    pending = tuple(estimated(job, store, recipe) for job in lookup.pending)
+    return dataclasses.replace(lookup, pending=pending)
+
+
+def estimated(job: Job, store: Store, recipe: Recipe) -> Job:
+    """The job with the memory (bytes) and seconds that it is expected to take."""
+    match store.get_json("cost", cost_key(job)):
+        case {"rss": int(rss), "cpu": int(cpu) | float(cpu)} if _plausible(rss, cpu):
+            memory, seconds = int(rss * _HEADROOM), float(cpu)
+        case _:
+            memory, seconds = _recipe_cost(job, recipe)
+    return dataclasses.replace(job, memory=memory, seconds=seconds)
+
+
+def _plausible(*figures: float) -> bool:
+    return all(0 <= figure < _MOST for figure in figures)
+
+
+def _recipe_cost(job: Job, recipe: Recipe) -> tuple[int, float]:
+    memory, seconds = recipe.memory, recipe.seconds
+    for cost in recipe.costs:
+        if fnmatch.fnmatch(job.unit.name, cost.units):
+            memory, seconds = cost.memory, cost.seconds
+            break
+    images = len(job.front.codes) if job.front else 1
+    return memory, seconds * (1 + _FURTHER_IMAGE * (images - 1))
+
+
+# -- shards ----------------------------------------------------------------------------------------
+
+
+def divide(jobs: Sequence[Job], count: int, limits: Limits) -> tuple[tuple[Shard, ...], Allotment]:
+    """Distribute jobs over at most `count` shards, and a build's limits over their workers."""
+    shards = make_shards(jobs, count)
+    largest = max((job.memory for job in jobs), default=0)
+    return shards, allot(len(shards), min(largest, limits.memory), limits.cpus, limits.memory)
+
+
+def make_shards(jobs: Iterable[Job], count: int) -> tuple[Shard, ...]:
+    """Distribute jobs over `count` shards.
+
+    The jobs of one front stay together while there are no more shards than fronts; beyond that
+    a front's units are split. C++ units go wherever there is least to do.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(pass_of(job.front), []).append(job)
+    loose = groups.pop(HOST_PASS, [])
+    bins = _split(groups, count)
+    for job in sorted(loose, key=lambda job: -job.seconds):
+        if len(bins) < count:
+            bins.append((HOST_PASS, [job]))
+        else:
+            min(bins, key=lambda item: sum(job.seconds for job in item[1]))[1].append(job)
+    return tuple(
+        Shard(f"{index}:{name}", tuple(members)) for index, (name, members) in enumerate(bins, 1)
+    )
+
+
+def _split(groups: dict[str, list[Job]], count: int) -> list[tuple[str, list[Job]]]:
+    """Join the smallest groups, or halve the largest, until there are `count`."""
+    bins = list(groups.items())
+    bins.sort(key=lambda item: -sum(job.seconds for job in item[1]))
+    while len(bins) > count:
+        (last, few), (name, more) = bins.pop(), bins.pop()
+        bins.append((f"{name}+{last}", more + few))
+    while 0 < len(bins) < count and max(len(members) for _, members in bins) > 1:
+        bins.sort(key=lambda item: len(item[1]))
+        name, members = bins.pop()
+        bins += [(name, members[::2]), (name, members[1::2])]
+    return bins

@@ -15,17 +15,17 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from .. import text
+from ..engines.base import Engine
 from ..errors import UsageError
 from ..provenance.buildlock import BuildLock
 from ..provenance.lockfile import lock_bytes
-from .resolve import open_store
-from .workplaces import PROCESS
+from ..storage.stores import open_store
 
 _KIND = "lock"
 _WIDEST = 200  # characters of anything that a lock says
 _CLOSED_OFF = {
-    True: "it runs as you, with your files and your network",
-    False: "it runs in containers without a network, which see none of your files",
+    False: "it runs as you, with your files and your network",
+    True: "it runs in containers without a network, which see none of your files",
 }
 
 
@@ -63,24 +63,23 @@ def is_own(lock: BuildLock) -> bool:
     return open_store().has(_KIND, hashlib.sha256(lock_bytes(lock)).hexdigest())
 
 
-def check_consent(lock: BuildLock, origin: Path, engine: str, agree: Agree) -> None:
+def check_consent(lock: BuildLock, origin: Path, engine: Engine, agree: Agree) -> None:
     """Ask for consent to a foreign lock. Raises UsageError unless the user agrees."""
     if not is_own(lock):
         agree(Stranger(origin.name, tuple(_lines(lock, origin, engine))))
 
 
-def _lines(lock: BuildLock, origin: Path, engine: str) -> list[str]:
+def _lines(lock: BuildLock, origin: Path, engine: Engine) -> list[str]:
     recipe = lock.recipe
     package, folder = recipe.source.package, recipe.source_folder
     source = package.filename if package else f"the folder {folder}"
-    closed_off = _CLOSED_OFF[engine == PROCESS]
     return [
         f"{_shown(origin.name)} was not built on this machine. This build would run what it names:",
         f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with its own build script",
         f"  source   {_shown(source)}, sha256 {_shown(recipe.source.sha256)}",
         f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
-        *(_images(lock) if engine != PROCESS else ()),
-        f"  engine   {engine}: {closed_off}",
+        *(_images(lock) if engine.uses_images else ()),
+        f"  engine   {engine.name}: {_CLOSED_OFF[engine.isolated]}",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..storage.cache import cache_folder
 from ..storage.store import Damage, Usage
-from .resolve import open_store
+from ..storage.stores import open_store
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,10 @@ from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import predicate_of, statement_bytes
-from ..wheels.name import WheelName, parse_wheel_name, version_label, with_local
+from ..wheels.name import WheelName, parse_wheel_name
 from ..wheels.pack import Closing, File, plain_file, repack
 from ..worker.assemble import SliceDigests
+from .plan import PlannedWheel
 
 
 def build_record(
@@ -93,10 +94,9 @@ def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
 def pack(
     upstream: Path,
     folder: Path,
-    target: Target,
+    wheel: PlannedWheel,
     lock: BuildLock,
     slices: SliceDigests,
-    fronts: Sequence[Front],
     front_mode: str,
 ) -> Path:
     """The finished wheel in `folder`, made from upstream's.
@@ -105,23 +105,21 @@ def pack(
 
     Raises FormatError where upstream's is no sound wheel, StoreError where nothing can be written.
     """
-    label = version_label(target.toolchain.cuda, target.torch, target.archs)
     lock_data = lock_bytes(lock)
     digest = hashlib.sha256(lock_data).hexdigest()
-    record = build_record(target, digest, slices, fronts, front_mode)
-    old = parse_wheel_name(upstream.name)
-    new = old.renamed(old.project, with_local(old.version, label))
+    record = build_record(wheel.target, digest, slices, wheel.fronts, front_mode)
+    name = wheel.named(parse_wheel_name(upstream.name))
     return repack(
         upstream,
         folder,
-        local_version=label,
+        name,
         extra_files={
             RECORD_FILE: record_bytes(record),
             LOCK_FILE: lock_data,
-            SBOM_FILE: sbom_bytes(lock, record, new.project, new.version),
+            SBOM_FILE: sbom_bytes(lock, record, name.project, name.version),
         },
         epoch=lock.recipe.epoch,
-        closing=_stating(new, lock, record),
+        closing=_stating(name, lock, record),
     )
 
 

@@ -1,27 +1,291 @@
-"""Plans a build: fronts (exact, shared or auto), jobs and shards, with their expected cost.
+"""The plan of a build: what `invoke build --plan` prints and `pipeline.build` executes.
 
-A front (one run of cicc) may serve several architectures of one family: those with the same
-major number and without an a or f suffix. Its PTX is then that of the lowest of them. That
-halves the work, and gives the same machine code for some projects and not for others: `auto`
-shares only what a proof covers (see `proof`).
+It is made without starting or asking anything. So what only capturing tells, a project's units and
+what the store has of them, is left open; and where containers are used, processors and memory are
+this machine's.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from ..arch import Arch, ArchRequest
-from ..config.model import Recipe
-from ..model import Front, Job, Shard
-from ..storage.store import Store
-from ..worker.assemble import Lookup
-from ..worker.preprocess import HOST_PASS, pass_of
-from ..worker.slices import cost_key
+from ..config.model import Recipe, Target, Toolchain
+from ..engines.base import DEVICE_CODE, Allotment, Engine, Footprint, Limits
+from ..engines.registry import engine_for, toolchain_for
+from ..errors import UsageError
+from ..machine import cores, free_memory
+from ..model import Front, Job, Shard, Unit
+from ..provenance.buildlock import BuildLock, lock_of
+from ..provenance.locked import check_locked, read_lock_file
+from ..shipped import recipe_folders
+from ..toolchain.interpreters import build_of, compiler_id
+from ..wheels.name import WheelName, version_label
+from .compile import Effort, divide
+from .proof import find_proofs
+from .resolve import resolve
+
+FRONTS = ("auto", "exact", "shared")
+KERNEL = "flash-attn"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What `invoke build` was asked for; None means the default. memory is in bytes.
+
+    locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
+    pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
+    first.
+    """
+
+    kernel: str | None
+    archs: str | None
+    pythons: str | None
+    torch: str | None
+    toolchain: str | None
+    engine: str | None
+    shards: int | None
+    jobs: int | None
+    memory: int | None
+    front: str
+    out: Path
+    locked: Path | None = None
+    find: Path | None = None
+    sign: Path | None = None
+    recipes: Path | None = None
+
+
+@dataclass(frozen=True)
+class PlannedWheel:
+    """One wheel to make, and the runs of nvcc's front end that make its images."""
+
+    target: Target
+    fronts: tuple[Front, ...]
+
+    @property
+    def name(self) -> WheelName:
+        """What it will be called if its extension modules are for one Python, as is usual."""
+        recipe, toolchain = self.target.recipe, self.target.toolchain
+        tag = f"cp{self.target.python.replace('.', '')}"
+        platform = toolchain.platform.replace("-", "_")
+        return self.named(WheelName(recipe.project, recipe.version, "", tag, tag, platform))
+
+    def named(self, upstream: WheelName) -> WheelName:
+        """The name of the wheel that is made from one that upstream's build called so."""
+        target = self.target
+        return upstream.labelled(version_label(target.toolchain.cuda, target.torch, target.archs))
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build does. Its wheels differ in their Python alone.
+
+    front: how fronts were chosen. limits: of the whole build; the engine may have less, unless the
+    user said how much. out: the folder for wheels. lock: what nothing may be used beyond, from the
+    file `locked`. find: a folder in which pinned files may lie. sign: a private key.
+    """
+
+    wheels: tuple[PlannedWheel, ...]
+    front: str
+    engine: Engine
+    effort: Effort
+    limits: Limits
+    out: Path
+    lock: BuildLock | None = None
+    locked: Path | None = None
+    find: Path | None = None
+    sign: Path | None = None
+
+    @property
+    def first(self) -> Target:
+        """The target whose device code is compiled; others find it in the store."""
+        return self.wheels[0].target
+
+    @property
+    def fronts(self) -> tuple[Front, ...]:
+        return self.wheels[0].fronts
+
+    @cached_property
+    def _division(self) -> tuple[tuple[Shard, ...], Allotment]:
+        count = self.effort.shards or len(self.first.archs)
+        return divide(_typical_jobs(self.first.recipe, self.fronts, count), count, self.limits)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """How the fronts are divided if each has as many units, all of one size, as there are
+        shards. A build divides the jobs that are left to do."""
+        return self._division[0]
+
+    @property
+    def at_once(self) -> int:
+        """Workers of shards that are open at a time."""
+        return self._division[1].at_once if self.footprint.containers else len(self.shards)
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """The images and containers of the engine."""
+        targets = [wheel.target for wheel in self.wheels]
+        return self.engine.footprint(targets, *self._division)
+
+    @property
+    def device_containers(self) -> dict[str, int]:
+        """How many containers compile device code, by the Python of the wheel."""
+        found = {wheel.target.python: 0 for wheel in self.wheels}
+        for group in self.footprint.containers:
+            found[group.python] += group.most if group.compiles == DEVICE_CODE else 0
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As `invoke build --plan --json` prints it (plan.schema.json)."""
+        recipe, toolchain, footprint = self.first.recipe, self.first.toolchain, self.footprint
+        return {
+            "kernel": recipe.name,
+            "project": recipe.project,
+            "version": recipe.version,
+            "fetched": recipe.source.package.filename if recipe.source.package else "",
+            "toolchain": toolchain.name,
+            "platform": toolchain.platform,
+            "cuda": toolchain.cuda,
+            "nvcc": toolchain.nvcc,
+            "compiler": host_compiler(toolchain),
+            "torch": self.first.torch,
+            "archs": list(map(str, self.first.archs)),
+            "engine": self.engine.name,
+            "front": self.front,
+            "fronts": [
+                {"front": front.virtual.compute, "codes": list(front.codes)}
+                for front in self.fronts
+            ],
+            "shards": [
+                {"name": shard.name, "codes": list(codes_of(shard))} for shard in self.shards
+            ],
+            "jobs": self.limits.cpus,
+            "memory": self.limits.memory,
+            "at_once": self.at_once,
+            "wheels": [
+                {
+                    "file": wheel.name.filename,
+                    "python": wheel.target.python,
+                    "image": footprint.image_of.get(wheel.target.python, ""),
+                }
+                for wheel in self.wheels
+            ],
+            "images": [asdict(image) for image in footprint.images],
+            "containers": [asdict(container) for container in footprint.containers],
+            "render": footprint.render,
+            "final_tags": footprint.final_tags,
+            "unlocked": footprint.unlocked,
+        }
+
+
+def host_compiler(toolchain: Toolchain) -> str:
+    """The compiler of a toolchain's host code, for people."""
+    if toolchain.msvc:
+        return f"cl {toolchain.msvc.cl} (Visual Studio {toolchain.msvc.visual_studio})"
+    return "g++ {} to {}".format(*toolchain.gcc) if toolchain.gcc else "g++"
+
+
+def codes_of(shard: Shard) -> tuple[str, ...]:
+    """The images that a shard makes, each once."""
+    return tuple(dict.fromkeys(code for job in shard.jobs if job.front for code in job.front.codes))
+
+
+def _typical_jobs(recipe: Recipe, fronts: Iterable[Front], units: int) -> list[Job]:
+    """The jobs of so many units. What each costs is known when they were captured."""
+    largest = max([recipe.memory, *(cost.memory for cost in recipe.costs)])
+    return [
+        Job(Unit(f"unit {number}", "cuda", "", (), ()), front, False, largest, len(front.codes))
+        for front in fronts
+        for number in range(units)
+    ]
+
+
+# -- from a request to its plan --------------------------------------------------------------------
+
+
+def plan_build(request: BuildRequest) -> BuildPlan:
+    """Raises UsageError, ConfigError or LockError for what cannot be built."""
+    check_front(request.front)
+    targets, lock = _targets_of(request)
+    effort = Effort(request.shards, request.jobs, request.memory)
+    return BuildPlan(
+        wheels=tuple(PlannedWheel(one, fronts_for(one, request.front)) for one in targets),
+        front=request.front,
+        engine=engine_for(targets[0].toolchain, request.engine),
+        effort=effort,
+        limits=effort.limits(Limits(cores(), free_memory())),
+        out=request.out,
+        lock=lock,
+        locked=request.locked,
+        find=request.find,
+        sign=request.sign,
+    )
+
+
+def _targets_of(request: BuildRequest) -> tuple[tuple[Target, ...], BuildLock | None]:
+    """The targets of a request; with --locked, options left out are taken from the lock.
+
+    Raises LockError where the recipe or the toolchain is not what the lock says.
+    """
+    if request.locked is None:
+        toolchain = request.toolchain or toolchain_for(request.engine)
+        kernel = _given(request.kernel, KERNEL)
+        return resolve(
+            kernel, toolchain, request.archs, request.pythons, request.torch, request.recipes
+        ), None
+    lock = read_lock_file(request.locked, *recipe_folders(request.recipes))
+    targets = resolve(
+        _given(request.kernel, lock.recipe.name),
+        _given(request.toolchain, lock.toolchain.name),
+        request.archs,
+        _given(request.pythons, lock.python),
+        _given(request.torch, lock.torch),
+        request.recipes,
+    )
+    for target in targets:
+        check_locked(lock, lock_of(target, lock.host), request.locked)
+    return targets, lock
+
+
+def _given(option: str | None, default: str) -> str:
+    """Whether an option was given; an empty one counts, and is refused later."""
+    return default if option is None else option
+
+
+def check_front(mode: str) -> None:
+    """Raise UsageError for an unknown `--front` mode."""
+    if mode not in FRONTS:
+        raise UsageError(
+            f"{mode!r} is not a valid choice", where="--front", hint=f"valid: {', '.join(FRONTS)}"
+        )
+
+
+# -- fronts ----------------------------------------------------------------------------------------
+
+# A front (one run of cicc) may serve several architectures of one family: those with the same
+# major number and without an a or f suffix. Its PTX is then that of the lowest of them. That
+# halves the work, and gives the same machine code for some projects and not for others: `auto`
+# shares only what a proof covers (see `pipeline.proof`).
+
 
 Covers = Callable[[Arch, frozenset[Arch]], bool]  # front, architectures → is sharing proven?
+
+
+def fronts_for(target: Target, mode: str) -> tuple[Front, ...]:
+    """The fronts of a target under `--front` mode."""
+    if mode == "exact":
+        return exact_fronts(target.archs)
+    if mode == "shared":
+        return shared_fronts(target.archs, lambda front, archs: True)
+    build = build_of(target.toolchain, target.python, target.torch)
+    proofs = find_proofs(target.recipe, compiler_id(target.toolchain, build))
+    return shared_fronts(
+        target.archs, lambda front, archs: any(proof.covers(front, archs) for proof in proofs)
+    )
 
 
 def exact_fronts(archs: Iterable[ArchRequest]) -> tuple[Front, ...]:
@@ -63,105 +327,3 @@ def _share(family: list[ArchRequest]) -> list[Front]:
     # PTX of a higher architecture can only come from a front of its own.
     own = [Front(r.arch, (r.arch.compute,)) for r in family[1:] if r.ptx]
     return [Front(lowest.arch, tuple(codes)), *own]
-
-
-# -- jobs and shards -------------------------------------------------------------------------------
-
-# Costs come from the store where a job was measured before, else from the recipe.
-
-
-# A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
-_FURTHER_IMAGE = 0.15
-_MOST = 1 << 50  # bytes or seconds: no job was ever measured to take as much
-# The next run of a unit may need a little more memory than the last one did.
-_HEADROOM = 1.05
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is left to compile, and what the store already has.
-
-    pending: the jobs for what the store lacks. slices counts units × images, hits those that
-    are there. archlist_units must be compiled again because their text changes with the list
-    of architectures.
-    """
-
-    pending: tuple[Job, ...]
-    units: int
-    slices: int
-    hits: int
-    archlist_units: tuple[str, ...]
-
-    @property
-    def seconds(self) -> float:
-        return sum(job.seconds for job in self.pending)
-
-
-def plan_work(lookup: Lookup, store: Store, recipe: Recipe) -> Work:
-    """The work that a look-up left, with what each job is expected to cost."""
-    return Work(
-        pending=tuple(estimated(job, store, recipe) for job in lookup.pending),
-        units=lookup.units,
-        slices=lookup.slices,
-        hits=lookup.hits,
-        archlist_units=lookup.archlist_units,
-    )
-
-
-def estimated(job: Job, store: Store, recipe: Recipe) -> Job:
-    """The job with the memory (bytes) and seconds that it is expected to take."""
-    match store.get_json("cost", cost_key(job)):
-        case {"rss": int(rss), "cpu": int(cpu) | float(cpu)} if _plausible(rss, cpu):
-            memory, seconds = int(rss * _HEADROOM), float(cpu)
-        case _:
-            memory, seconds = _recipe_cost(job, recipe)
-    return dataclasses.replace(job, memory=memory, seconds=seconds)
-
-
-def _plausible(*figures: float) -> bool:
-    return all(0 <= figure < _MOST for figure in figures)
-
-
-def make_shards(jobs: Iterable[Job], count: int) -> tuple[Shard, ...]:
-    """Distribute jobs over `count` shards.
-
-    The jobs of one front stay together while there are no more shards than fronts; beyond that
-    a front's units are split. C++ units go wherever there is least to do.
-    """
-    groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(pass_of(job.front), []).append(job)
-    loose = groups.pop(HOST_PASS, [])
-    bins = _split(groups, count)
-    for job in sorted(loose, key=lambda job: -job.seconds):
-        if len(bins) < count:
-            bins.append((HOST_PASS, [job]))
-        else:
-            min(bins, key=lambda item: sum(job.seconds for job in item[1]))[1].append(job)
-    return tuple(
-        Shard(f"{index}:{name}", tuple(members)) for index, (name, members) in enumerate(bins, 1)
-    )
-
-
-def _split(groups: dict[str, list[Job]], count: int) -> list[tuple[str, list[Job]]]:
-    """Join the smallest groups, or halve the largest, until there are `count`."""
-    bins = list(groups.items())
-    bins.sort(key=lambda item: -sum(job.seconds for job in item[1]))
-    while len(bins) > count:
-        (last, few), (name, more) = bins.pop(), bins.pop()
-        bins.append((f"{name}+{last}", more + few))
-    while 0 < len(bins) < count and max(len(members) for _, members in bins) > 1:
-        bins.sort(key=lambda item: len(item[1]))
-        name, members = bins.pop()
-        bins += [(name, members[::2]), (name, members[1::2])]
-    return bins
-
-
-def _recipe_cost(job: Job, recipe: Recipe) -> tuple[int, float]:
-    memory, seconds = recipe.memory, recipe.seconds
-    for cost in recipe.costs:
-        if fnmatch.fnmatch(job.unit.name, cost.units):
-            memory, seconds = cost.memory, cost.seconds
-            break
-    images = len(job.front.codes) if job.front else 1
-    return memory, seconds * (1 + _FURTHER_IMAGE * (images - 1))

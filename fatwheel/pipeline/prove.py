@@ -1,210 +1,35 @@
-"""Proofs that one front for several architectures makes the same machine code.
+"""Proves that architectures may share a front: `invoke prove`.
 
-A proof is data beside the recipe, `proofs/TOOLCHAIN-ARCHS.json`: for a sample of units,
-compiled both ways, the digest of every kernel's machine code (its .text section in the cubin).
-`--front auto` shares a front only where a proof of this project's version, these compilers,
-this front and these architectures says 'same'. Beside a recipe that is part of an installed
-fatwheel nothing is written: the user gets a copy of it, with the proof.
+Compiles units with a front for each architecture and with a shared one, compares the machine code
+of every kernel, and writes the proof beside the recipe. Beside a recipe that is part of an
+installed fatwheel nothing is written: the user gets a copy of it, with the proof.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
-import json
 import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ..arch import Arch, ArchRequest, parse_arch
-from ..config.model import Recipe, Toolchain
-from ..decoders import payload
-from ..engines.process import ProcessEngine
-from ..errors import ConfigError, FatwheelError, UsageError
+from ..arch import Arch, ArchRequest
+from ..config.model import Recipe, Target
+from ..engines.process import Processes
+from ..errors import ConfigError, UsageError
 from ..events import Emit, Note
 from ..fatbin.container import Entry
-from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
-from ..machine import cores, free_memory
 from ..model import Front, Job, Unit
 from ..shipped import OWN_KERNELS, is_installed
-from ..storage.documents import MOST, read_object
-from ..storage.files import replacing
+from ..storage.stores import users_stores
+from ..worker.assemble import Lookup
 from ..worker.context import Context
 from ..worker.preprocess import Texts, pass_of
 from ..worker.slices import load_slice, missing, slice_key
-from .compile import Means, compile_work
-from .plan import Work, estimated, exact_fronts, shared_fronts
-from .resolve import Asked, Prepared, log_folder, prepared, ready_tools, resolve
-
-SCHEMA = 1
-FOLDER = "proofs"
-
-
-@dataclass(frozen=True)
-class UnitProof:
-    """One unit compiled both ways.
-
-    sass: architecture → sha256 over all kernels' machine code with a front of its own.
-    different: `sm_86 KERNEL` for each kernel that the shared front makes another code for.
-    """
-
-    name: str
-    kernels: int
-    sass: dict[str, str]
-    different: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What compiling a sample of units both ways showed."""
-
-    project: str
-    version: str
-    toolchain: str
-    compiler_id: str
-    front: Arch
-    archs: tuple[Arch, ...]
-    units: tuple[UnitProof, ...]
-    path: Path
-
-    @property
-    def same(self) -> bool:
-        return not self.different
-
-    @property
-    def kernels(self) -> int:
-        """How many kernels were compared, each once per unit."""
-        return sum(unit.kernels for unit in self.units)
-
-    @property
-    def different(self) -> list[str]:
-        return [f"{unit.name}: {item}" for unit in self.units for item in unit.different]
-
-    def covers(self, front: Arch, archs: frozenset[Arch]) -> bool:
-        """Whether this proof allows `front` to serve all of `archs`; one over nothing does not."""
-        return self.kernels > 0 and self.same and front == self.front and archs <= set(self.archs)
-
-
-def find_proofs(recipe: Recipe, compiler_id: str) -> list[Proof]:
-    """The proofs beside a recipe that speak of its version and these compilers."""
-    found = [read_proof(path) for path in sorted((recipe.folder / FOLDER).glob("*.json"))]
-    return [
-        proof
-        for proof in found
-        if (proof.project, proof.version, proof.compiler_id)
-        == (recipe.project, recipe.version, compiler_id)
-    ]
-
-
-def proof_path(recipe: Recipe, toolchain: Toolchain, archs: tuple[Arch, ...]) -> Path:
-    label = ".".join(arch.sm.replace("_", "") for arch in archs)
-    return recipe.folder / FOLDER / f"{toolchain.name}-{label}.json"
-
-
-def read_proof(path: Path) -> Proof:
-    """Raises ConfigError for a file that is no proof."""
-    try:
-        with path.open("rb") as stream:
-            data = read_object(stream.read(MOST + 1), path.name)
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
-        return Proof(
-            project=data["project"],
-            version=data["version"],
-            toolchain=data["toolchain"],
-            compiler_id=data["compiler_id"],
-            front=parse_arch(data["front"]),
-            archs=tuple(parse_arch(arch) for arch in data["archs"]),
-            units=tuple(_read_unit(unit) for unit in data["units"]),
-            path=path,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, FatwheelError) as error:
-        raise ConfigError(
-            f"not a proof: {error!r}",
-            where=str(path),
-            hint="invoke prove writes it; remove it to build with --front exact",
-        ) from error
-
-
-def write_proof(proof: Proof) -> None:
-    """Write it to proof.path; the same proof gives the same bytes."""
-    data = {
-        "schema": SCHEMA,
-        "project": proof.project,
-        "version": proof.version,
-        "toolchain": proof.toolchain,
-        "compiler_id": proof.compiler_id,
-        "front": proof.front.name,
-        "archs": [arch.name for arch in proof.archs],
-        "same": proof.same,
-        "units": [
-            {
-                "name": unit.name,
-                "kernels": unit.kernels,
-                "sass": unit.sass,
-                "different": list(unit.different),
-            }
-            for unit in proof.units
-        ],
-    }
-    proof.path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(proof.path) as stream:
-        stream.write((json.dumps(data, indent=1) + "\n").encode())
-
-
-def select_units(units: tuple[Unit, ...], pattern: str | None) -> tuple[Unit, ...]:
-    """The CUDA units whose name, or its last part, matches one of the comma-separated globs."""
-    cuda = [unit for unit in units if unit.kind == "cuda"]
-    if pattern is None:
-        return tuple(cuda)
-    globs = [part.strip() for part in pattern.split(",")]
-    return tuple(unit for unit in cuda if any(_matches(unit.name, glob) for glob in globs))
-
-
-def compare(unit: str, images: dict[str, tuple[Entry, Entry]]) -> UnitProof:
-    """Compare a unit's cubins: architecture → (entry of its own front, of the shared front)."""
-    sass: dict[str, str] = {}
-    different: list[str] = []
-    names: set[str] = set()
-    for code, (own, shared) in images.items():
-        mine, other = dict(_machine_code(own)), dict(_machine_code(shared))
-        names |= mine.keys()
-        total = hashlib.sha256()
-        for name, content in sorted(mine.items()):
-            total.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
-        sass[code] = total.hexdigest()
-        different += [
-            f"{code} {name}"
-            for name in sorted(mine.keys() | other.keys())
-            if mine.get(name) != other.get(name)
-        ]
-    return UnitProof(unit, len(names), sass, tuple(different))
-
-
-def _machine_code(entry: Entry) -> Iterator[tuple[str, bytes]]:
-    """Kernel name → the content of its .text section."""
-    cubin = payload(entry)
-    elf = read_cubin(cubin)
-    for name in kernel_names_of_cubin(cubin):
-        for section in elf.named(f".text.{name}"):
-            yield name, bytes(elf.content(section))
-
-
-def _matches(name: str, glob: str) -> bool:
-    return fnmatch.fnmatch(name, glob) or fnmatch.fnmatch(name.rpartition("/")[2], glob)
-
-
-def _read_unit(data: dict[str, Any]) -> UnitProof:
-    return UnitProof(data["name"], data["kernels"], data["sass"], tuple(data["different"]))
-
-
-# -- making a proof --------------------------------------------------------------------------------
-
-# `invoke prove`: compile units with a front for each architecture and with a shared one,
-# compare the machine code of every kernel, and write the proof beside the recipe.
+from .build import captured
+from .compile import Effort, compile_work, estimated
+from .plan import exact_fronts, shared_fronts
+from .proof import Proof, compare, proof_path, select_units, write_proof
+from .resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -225,45 +50,40 @@ class ProveRequest:
 
 
 def prove(request: ProveRequest, emit: Emit) -> Proof:
-    """Make the proof and write it. Raises a FatwheelError."""
-    asked = resolve(
+    """Make the proof and write it, on this machine. Raises a FatwheelError."""
+    target = resolve(
         request.kernel, request.toolchain, request.archs, request.python, None, request.recipes
-    )
-    archs = tuple(ArchRequest(item.arch) for item in asked.archs)
-    fronts = shared_fronts(archs, lambda front, family: True)
-    if len(fronts) != 1 or len(archs) < 2:
+    )[0]
+    archs = tuple(ArchRequest(item.arch) for item in target.archs)
+    shared, own = shared_fronts(archs, lambda front, family: True), exact_fronts(archs)
+    if len(shared) != 1 or len(archs) < 2:
         raise UsageError(
             "a proof covers one front shared by several architectures of one family",
-            where="--arch " + ",".join(map(str, asked.archs)),
+            where="--arch " + ",".join(map(str, target.archs)),
             hint="name two or more with the same major number: 80,86,89 or 100,103",
         )
-    target = asked.targets[0]
-    tools = ready_tools(target, emit)
-    with prepared(target, tools, emit) as ready:
-        units = select_units(ready.units, request.units)
+    workplace = Processes().prepare(target, emit)
+    limits = Effort(None, request.jobs, request.memory).limits(workplace.capacity)
+    with captured(target, own, workplace, limits, users_stores(), emit) as (build, capture):
+        units = select_units(capture.units, request.units)
         if not units:
             raise UsageError(
                 "no unit matches",
                 where=f"--units {request.units}",
-                details=[unit.name for unit in select_units(ready.units, None)],
+                details=[unit.name for unit in select_units(capture.units, None)],
                 hint="a glob over the names above, several separated by commas",
             )
-        shared, own = fronts, exact_fronts(archs)
-        for label, wanted in (("own fronts", own), ("shared front", shared)):
-            context = ready.context(wanted)
-            work = _lacking(units, wanted, context, target.recipe)
-            means = Means(
-                shards=len(wanted),
-                jobs=request.jobs or cores(),
-                lend=request.jobs is None,
-                memory=request.memory or free_memory(),
-            )
-            engine = ProcessEngine(context, log_folder(target))
-            compile_work(work, target, engine, context.store(), means, label, emit)
-        proof = _proof(ready, asked, units, own, shared[0])
-    if is_installed(asked.recipe.folder):
-        recipe = _copied(asked.recipe, request.recipes or OWN_KERNELS, emit)
-        proof = replace(proof, path=proof_path(recipe, asked.toolchain, proof.archs))
+        contexts: list[Context] = []
+        for label, fronts in (("own fronts", own), ("shared front", shared)):
+            part = capture.with_fronts(fronts)
+            work = _lacking(units, fronts, part.context, target.recipe)
+            effort = Effort(len(fronts), request.jobs, request.memory)
+            compile_work(work, build, part, effort, Processes.name, label, emit)
+            contexts.append(part.context)
+        proof = _proof(target, units, own, shared[0], *contexts)
+    if is_installed(target.recipe.folder):
+        recipe = _copied(target.recipe, request.recipes or OWN_KERNELS, emit)
+        proof = replace(proof, path=proof_path(recipe, target.toolchain, proof.archs))
     write_proof(proof)
     return proof
 
@@ -290,7 +110,7 @@ def _copied(recipe: Recipe, folder: Path, emit: Emit) -> Recipe:
 
 def _lacking(
     units: tuple[Unit, ...], fronts: tuple[Front, ...], context: Context, recipe: Recipe
-) -> Work:
+) -> Lookup:
     """The device code that the store lacks; host objects say nothing here."""
     store = context.store()
     texts = Texts(context, store)
@@ -298,7 +118,7 @@ def _lacking(
     pending = [part for job in jobs if (part := missing(texts, context, store, job))]
     slices = sum(len(front.codes) for front in fronts) * len(units)
     lacking = sum(len(job.front.codes) for job in pending if job.front)
-    return Work(
+    return Lookup(
         pending=tuple(estimated(job, store, recipe) for job in pending),
         units=len(units),
         slices=slices,
@@ -308,10 +128,11 @@ def _lacking(
 
 
 def _proof(
-    ready: Prepared, asked: Asked, units: tuple[Unit, ...], own: tuple[Front, ...], shared: Front
-) -> Proof:
+    target: Target, units: tuple[Unit, ...], own: tuple[Front, ...], shared: Front,
+    mine: Context, other: Context,
+) -> Proof:  # fmt: skip
+    """mine: the context of each architecture's own front; other: that of the shared one."""
     archs: tuple[Arch, ...] = tuple(front.virtual for front in own)
-    mine, other = ready.context(own), ready.context((shared,))
     proofs = tuple(
         compare(
             unit.name,
@@ -326,14 +147,14 @@ def _proof(
         for unit in units
     )
     return Proof(
-        project=asked.recipe.project,
-        version=asked.recipe.version,
-        toolchain=asked.toolchain.name,
-        compiler_id=ready.tools.environment.compiler_id,
+        project=target.recipe.project,
+        version=target.recipe.version,
+        toolchain=target.toolchain.name,
+        compiler_id=mine.device_id,
         front=shared.virtual,
         archs=archs,
         units=proofs,
-        path=proof_path(asked.recipe, asked.toolchain, archs),
+        path=proof_path(target.recipe, target.toolchain, archs),
     )
 
 

@@ -19,6 +19,7 @@ from ..compare.differences import Comparison
 from ..config.load import load_recipe
 from ..config.model import Target
 from ..config.sourcetree import tree_digest
+from ..engines.registry import engine_for
 from ..errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from ..events import Emit, Note
 from ..model import Host
@@ -27,12 +28,13 @@ from ..provenance.foreign import check_registries, foreign, publishers
 from ..provenance.held import Held, read_held
 from ..provenance.locked import host_changes
 from ..shipped import recipe_folders, toolchain_folders
+from ..storage.stores import Stores, store_folder
 from ..storage.workfolder import work_folder
 from ..toolchain.fetch import check_hosts
-from .build import Effort, Making, find_files, make, needed_files, publish
+from .build import find_files, make, needed_files, publish
+from .compile import Effort
 from .consent import Agree, check_consent, is_own, refuse
-from .resolve import Stores, store_folder
-from .workplaces import PROCESS, engine_for, premises_for
+from .plan import BuildPlan, PlannedWheel
 
 SLICES, NEVER = "slices", "never"
 _CHANGED = (
@@ -46,7 +48,7 @@ class RebuildRequest:
     """What `invoke rebuild` was asked for; None means the default.
 
     from_store: 'slices', which the user's store may answer with, or 'never'. find: a folder in
-    which pinned files may lie. effort.out: where the rebuilt wheel is kept if it differs.
+    which pinned files may lie. out: where the rebuilt wheel is kept if it differs.
     """
 
     wheel: Path
@@ -54,6 +56,7 @@ class RebuildRequest:
     from_store: str
     find: Path | None
     effort: Effort
+    out: Path
 
 
 @dataclass(frozen=True)
@@ -97,25 +100,27 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
     lock = foreign(held.lock, publishers(recipe_folders(), toolchain_folders()))
     target = _with_costs(target_of(lock, held.archs))
     engine = engine_for(target.toolchain, request.engine, foreign=not is_own(lock))
-    if engine != PROCESS:
+    if engine.uses_images:
         check_registries(lock, toolchain_folders())
     check_consent(lock, request.wheel, engine, agree)
     if _is_changed(held):
         emit(Note(f"{request.wheel.name} cannot be rebuilt identically: {_CHANGED}"))
     if request.find:
         find_files(target, engine, request.find, emit)
-    if engine == PROCESS:  # with images, it depends on which of them the engine has
+    if not engine.uses_images:  # else it depends on which of them there are
         check_hosts(needed_files(target, engine))
     with work_folder() as work:
-        premises = premises_for(target, engine, emit)
-        making = Making(target, held.fronts, held.front, partial(_tell_host, held, emit))
-        effort, stores = replace(request.effort, out=work), _stores(request.from_store, work)
-        made = make(making, premises, effort, stores, emit)
+        workplace = engine.prepare(target, emit)
+        wheel = PlannedWheel(target, held.fronts)
+        limits = request.effort.limits(workplace.capacity)
+        plan = BuildPlan((wheel,), held.front, engine, request.effort, limits, out=work)
+        stores, meet = _stores(request.from_store, work), partial(_tell_host, held, emit)
+        made = make(wheel, plan, workplace, stores, meet, emit)
         path = made.path
         comparison = compare_wheels(request.wheel, path)
         kept = None
         if not comparison.identical:
-            kept = publish(path, request.effort.out, "keep the rebuilt wheel")
+            kept = publish(path, request.out, "keep the rebuilt wheel")
         causes = _causes(held, path)
     return Rebuilt(comparison, kept, made.facts.slices, made.compiled, causes)
 

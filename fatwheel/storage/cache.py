@@ -62,6 +62,11 @@ def chosen_folder() -> Path:
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("fatwheel"))
 
 
+def downloads_folder() -> Path:
+    """Where fetched files are kept."""
+    return cache_folder() / "downloads"
+
+
 def mistake_in(folder: Path) -> str:
     """Why projects' own builds would stumble over the folder's path; else ''.
 

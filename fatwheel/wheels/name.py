@@ -62,6 +62,10 @@ class WheelName:
             self, project=escape_project(project), version=canonical_version(version)
         )
 
+    def labelled(self, label: str) -> WheelName:
+        """The name of the same wheel with this local version."""
+        return self.renamed(self.project, with_local(self.version, label))
+
 
 def parse_wheel_name(filename: str) -> WheelName:
     """Take a wheel's file name (no folder) apart; FormatError where it is none."""

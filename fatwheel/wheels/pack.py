@@ -28,7 +28,7 @@ from ..errors import FormatError
 from ..storage.files import STEP, disk_error, let_go, replacing
 from .archive import Member, Wheel, open_wheel
 from .metadata import name_disagreement, set_version, tag_disagreement
-from .name import WheelName, parse_wheel_name, with_local
+from .name import WheelName, parse_wheel_name
 from .zipwriter import ZipWriter
 
 _CHUNK = 1 << 20
@@ -90,13 +90,13 @@ def write_wheel(
 def repack(
     upstream: Path,
     out_dir: Path,
+    new: WheelName,
     *,
-    local_version: str,
     extra_files: Mapping[str, bytes],
     epoch: int,
     closing: Closing = nothing_else,
 ) -> Path:
-    """Upstream's wheel with `+local_version` and these files in its dist-info folder.
+    """Upstream's wheel under a new name, with these files in its dist-info folder.
 
     METADATA's Version, the names that carry it and RECORD change, nothing else. A signature of
     the old RECORD is left out. Returns the new wheel in `out_dir`. Raises FormatError where
@@ -104,11 +104,10 @@ def repack(
     """
     _check_names(extra_files)
     with _opened(upstream) as wheel:
-        old = name_of(wheel)
+        name_of(wheel)  # it must be what its own METADATA says
         contradiction = tags_contradiction(wheel)
         if contradiction:
             raise contradiction
-        new = old.renamed(old.project, with_local(wheel.version, local_version))
         changed = {f"{wheel.dist_info}/{name}": [data] for name, data in extra_files.items()}
         return rewrite_wheel(wheel, new, changed, out_dir, epoch, closing)
 

@@ -5,7 +5,7 @@ Standard library only.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,9 +33,9 @@ from .slices import (
 
 @dataclass(frozen=True)
 class Lookup:
-    """pending: the jobs for what the store lacks, without estimates. slices counts units × images,
-    hits those that are there. archlist_units must be compiled again because their text changes
-    with the list of architectures.
+    """pending: the jobs for what the store lacks; `look_up` estimates no costs. slices counts
+    units × images, hits those that are there. archlist_units must be compiled again because their
+    text changes with the list of architectures.
     """
 
     pending: tuple[Job, ...]
@@ -49,15 +49,12 @@ class Lookup:
 
 
 def look_up(
-    units: Sequence[Unit],
-    fronts_of: Callable[[Unit], Sequence[Front]],
-    context: Context,
-    threads: int,
+    units: Sequence[Unit], fronts: Sequence[Front], context: Context, threads: int
 ) -> Lookup:
     """Ask the store for every slice and host object; what it lacks becomes jobs."""
     store = context.store()
     texts = Texts(context, store)
-    jobs = [job for unit in units for job in jobs_of(unit, fronts_of(unit))]
+    jobs = [job for unit in units for job in jobs_of(unit, fronts)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda job: look_up_text(texts, context, job), jobs))
         # Side by side: all that the store answers with is read.

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model import Environment, Front, Host
+from .assemble import look_up, slice_digests
 from .context import fronts_from_wire, unit_from_wire
 from .processes import end_group, lead_group
 from .shard import Answers, log, outcome_of, serve
@@ -114,9 +115,9 @@ def _capture(message: Message) -> dict[str, Any]:
     upstream = upstream_of(order)
     units = upstream.capture()
     log(f"capture: {len(units)} units")
-    with laid_out(order, order.project.root) as workshop:
-        shutil.copytree(workshop.places.source, Path(message.incoming, SOURCES))
-        lookup = workshop.look_up(units, message.fronts, message.threads)
+    with laid_out(order, order.project.root, message.fronts) as context:
+        shutil.copytree(context.places.source, Path(message.incoming, SOURCES))
+        lookup = look_up(units, message.fronts, context, message.threads)
     log(f"capture: {len(lookup.pending)} jobs are left to do")
     return {
         "outcome": "made",
@@ -135,8 +136,8 @@ def _host(message: Message) -> Host:
 def _serve(message: Message, answer: Answers) -> None:
     def until_the_end() -> dict[str, Any]:
         order = _order(message, with_project=False)
-        with laid_out(order, Path(message.sources, CAPTURED)) as workshop:
-            serve(workshop.context(message.fronts), sys.stdin, answer)
+        with laid_out(order, Path(message.sources, CAPTURED), message.fronts) as context:
+            serve(context, sys.stdin, answer)
         return {"outcome": "made"}
 
     outcome = outcome_of(until_the_end, message.task)
@@ -150,9 +151,9 @@ def _assemble(message: Message) -> dict[str, Any]:
     order = _order(message, with_project=True)
     units = [unit_from_wire(unit) for unit in message.units]
     log("assemble: upstream's build begins")
-    with laid_out(order, Path(message.sources, CAPTURED)) as workshop:
-        wheel = upstream_of(order).assemble(workshop.context(message.fronts), message.fronts)
-        digests = workshop.slice_digests(units, message.fronts)
+    with laid_out(order, Path(message.sources, CAPTURED), message.fronts) as context:
+        wheel = upstream_of(order).assemble(context, message.fronts)
+        digests = slice_digests(units, message.fronts, context)
     target = Path(message.incoming, WHEEL, wheel.name)
     target.parent.mkdir()
     shutil.copyfile(wheel, target)

@@ -1,7 +1,8 @@
 """The sources and compilers of one target, ready for use on this machine or in a container.
 
 An Order says what is there. Its upstream build captures the units and assembles the wheel; in
-between, `laid_out` shows the sources to compilers at the path where they always are.
+between, `laid_out` shows the sources to compilers at the path where they always are, and gives the
+context in which they compile.
 
 Standard library only.
 """
@@ -9,14 +10,13 @@ Standard library only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StoreError
-from ..model import Environment, Front, Unit
-from .assemble import Lookup, SliceDigests, look_up, slice_digests
+from ..model import Environment, Front
 from .context import Context, archlist, digest
 from .processes import bare_variables
 from .roots import NVCC, Root, choose_root
@@ -26,7 +26,7 @@ from .view import Places, compiler_files, shared_sources
 
 @dataclass(frozen=True)
 class Order:
-    """What a workshop is made of.
+    """What a target is built from and with.
 
     name:        of the project's folder in the view, `flash-attn-2.3.6`.
     project:     its root may be written into.
@@ -56,63 +56,26 @@ class Order:
     refuge: str
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """An order, and the places where compilers see what belongs to it.
-
-    note: '' or what the user must know of wheels made here.
-    """
-
-    order: Order
-    places: Places
-    note: str = ""
-
-    def context(self, fronts: Sequence[Front]) -> Context:
-        """The compile context for these fronts: they decide __CUDA_ARCH_LIST__."""
-        order = self.order
-        scratch = Path(order.work, "scratch")
-        scratch.mkdir(parents=True, exist_ok=True)
-        return Context(
-            nvcc=os.path.join("@cuda@", "bin", NVCC),
-            cxx=order.cxx,
-            device_id=order.environment.compiler_id,
-            host_id=order.host_id,
-            seeded=order.seeded,
-            archlist=archlist(fronts),
-            places=self.places,
-            environment=(
-                *bare_variables().items(),
-                ("SOURCE_DATE_EPOCH", str(order.project.epoch)),
-                *order.variables,
-            ),
-            scratch=str(scratch),
-            store_root=order.store_root,
-            store_limit=order.store_limit,
-            store_scope=order.store_scope,
-            store_trunks=order.store_trunks,
-        )
-
-    def look_up(self, units: Sequence[Unit], fronts: Sequence[Front], threads: int) -> Lookup:
-        """What the store answers; the rest as jobs."""
-        return look_up(units, lambda unit: fronts, self.context(fronts), threads)
-
-    def slice_digests(self, units: Sequence[Unit], fronts: Sequence[Front]) -> SliceDigests:
-        """sha256 of every slice that the store has of these units."""
-        return slice_digests(units, fronts, self.context(fronts))
-
-
 def upstream_of(order: Order) -> Upstream:
     """The project's own build, in the order's work folder."""
     work = Path(order.work, "upstream")
     return Upstream(order.project, order.environment, order.cxx, work, order.python)
 
 
-@contextmanager
-def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
-    """Show the sources below `origin` in the view until the block ends.
+def untold(words: str) -> None:
+    """For who has nobody to tell."""
 
-    origin is the project's folder after capture, or a copy of the view made then. Raises
-    StoreError where the view cannot be made.
+
+@contextmanager
+def laid_out(
+    order: Order, origin: Path, fronts: Sequence[Front], tell: Callable[[str], None] = untold
+) -> Iterator[Context]:
+    """Show the sources below `origin` in the view until the block ends; gives the context in which
+    they are compiled.
+
+    origin is the project's folder after capture, or a copy of the view made then. fronts decide
+    __CUDA_ARCH_LIST__. tell: gets what the user must know of wheels made here. Raises StoreError
+    where the view cannot be made.
     """
     files = compiler_files(origin)
     environment = order.environment
@@ -124,6 +87,8 @@ def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
     )
     root = _root(order, links)
     with shared_sources(root.folder, order.name, origin, files) as source:
+        if root.note:
+            tell(root.note)
         places = Places(
             source=root.seen(source),
             links=links,
@@ -131,7 +96,31 @@ def laid_out(order: Order, origin: Path) -> Iterator[Workshop]:
             files=tuple(sorted(files.items())),
             cover=root.cover,
         )
-        yield Workshop(order, places, root.note)
+        yield _context(order, places, fronts)
+
+
+def _context(order: Order, places: Places, fronts: Sequence[Front]) -> Context:
+    scratch = Path(order.work, "scratch")
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Context(
+        nvcc=os.path.join("@cuda@", "bin", NVCC),
+        cxx=order.cxx,
+        device_id=order.environment.compiler_id,
+        host_id=order.host_id,
+        seeded=order.seeded,
+        archlist=archlist(fronts),
+        places=places,
+        environment=(
+            *bare_variables().items(),
+            ("SOURCE_DATE_EPOCH", str(order.project.epoch)),
+            *order.variables,
+        ),
+        scratch=str(scratch),
+        store_root=order.store_root,
+        store_limit=order.store_limit,
+        store_scope=order.store_scope,
+        store_trunks=order.store_trunks,
+    )
 
 
 def _root(order: Order, links: tuple[tuple[str, str], ...]) -> Root:

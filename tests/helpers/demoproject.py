@@ -15,9 +15,10 @@ import pytest
 
 from fatwheel.arch import parse_arch
 from fatwheel.config.model import Recipe, Source, Toolchain, TorchBuild
+from fatwheel.engines.local import Tools
 from fatwheel.model import Environment
-from fatwheel.pipeline.resolve import Tools
 from fatwheel.provision.compilers import HostCompiler
+from fatwheel.toolchain.interpreters import compiler_id
 from fatwheel.worker import roots
 
 from .standins import write_nvcc
@@ -91,7 +92,7 @@ class Demo:
         environment = Environment(
             root=folder / "env", python=Path(sys.executable), site=folder / "env" / "site",
             cuda_home=self.home, include=folder / "env" / "python", python_version="3.11",
-            torch="2.11.0", compiler_id="compilers",
+            torch="2.11.0", compiler_id=compiler_id(self.toolchain, self.toolchain.builds[0]),
         )  # fmt: skip
         compiler = HostCompiler(Path(shutil.which("g++") or "g++"), "12.2.0", "c0" * 32)
         self.tools = Tools(environment, compiler)

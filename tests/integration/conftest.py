@@ -21,11 +21,15 @@ import pytest
 from filelock import FileLock
 
 from fatwheel.arch import parse_arch_list
+from fatwheel.engines.local import LocalCapture
+from fatwheel.engines.process import Processes
 from fatwheel.events import silent
 from fatwheel.model import Environment, Front
+from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.plan import exact_fronts
-from fatwheel.pipeline.resolve import Prepared, prepared, ready_tools, resolve
+from fatwheel.pipeline.resolve import resolve
 from fatwheel.storage.cache import cache_folder
+from fatwheel.storage.stores import users_stores
 from fatwheel.worker.context import Context
 
 from .engine import LentEngine, docker_engine
@@ -277,13 +281,14 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Captured]
 
     def open_(bench: Workbench, kernel: str, archs: str = ARCHS) -> Captured:
         monkeypatch.setenv("FATWHEEL_CACHE", str(bench.cache))
-        asked = resolve(kernel, "linux-cuda13.0", archs, None, None)
-        target = asked.targets[0]
-        block = prepared(target, ready_tools(target, silent), silent)
-        opened.append(block)
-        ready = block.__enter__()
+        target = resolve(kernel, "linux-cuda13.0", archs, None, None)[0]
         fronts = exact_fronts(parse_arch_list(archs, target.toolchain.archs))
-        return Captured(ready, fronts, ready.context(fronts))
+        workplace = Processes().prepare(target, silent)
+        limits, stores = workplace.capacity, users_stores()
+        block = captured(target, fronts, workplace, limits, stores, silent)
+        opened.append(block)
+        _, ready = block.__enter__()
+        return Captured(ready, fronts, ready.context)
 
     yield open_
     for block in opened:
@@ -294,7 +299,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Captured]
 class Captured:
     """A kernel's units and the context in which builds compile them."""
 
-    ready: Prepared
+    ready: LocalCapture
     fronts: tuple[Front, ...]
     context: Context
 

@@ -9,6 +9,7 @@ import zipfile
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
+from fatwheel.wheels.name import parse_wheel_name
 from fatwheel.wheels.pack import repack
 
 VERSION = "1.2+cu130torch2.11.sm80.sm86"
@@ -34,7 +35,7 @@ def make_wheel(folder: Path) -> Path:
     return repack(
         upstream,
         folder / "dist",
-        local_version=VERSION.partition("+")[2],
+        parse_wheel_name(upstream.name).labelled(VERSION.partition("+")[2]),
         extra_files={"fatwheel.json": b"{}"},
         epoch=1_700_000_000,
     )

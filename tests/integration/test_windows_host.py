@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.pipeline.build import BuildRequest
-from fatwheel.pipeline.preview import plan_document
+from fatwheel.pipeline.plan import BuildRequest, plan_build
 
 from ..conftest import ROOT, missing
 from .windows import WindowsPython
@@ -108,7 +107,7 @@ def test_the_original_release_is_planned_as_on_linux(
     done = invoke(*line.split())
     assert done.returncode == 0, done.stderr
     there: dict[str, Any] = json.loads(done.stdout)
-    here = json.loads(json.dumps(plan_document(request_for("windows-msvc17.8-cuda12.3")).to_json()))
+    here = json.loads(json.dumps(plan_build(request_for("windows-msvc17.8-cuda12.3")).to_json()))
     # Folders of the host are other ones there; all else is equal.
     commands = [(one["purpose"], one.pop("command")) for one in there["containers"]]
     for one in here["containers"]:

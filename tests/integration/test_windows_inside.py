@@ -174,9 +174,11 @@ def test_it_is_packed_alike_on_both_systems(built: Built, tmp_path: Path) -> Non
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from fatwheel.wheels.name import parse_wheel_name
 from fatwheel.wheels.pack import digest_of_contents, repack
-packed = repack(Path(sys.argv[2]), Path(sys.argv[3]), local_version="cu130.sm80", extra_files={},
-                epoch=1700000000)
+upstream = Path(sys.argv[2])
+name = parse_wheel_name(upstream.name).labelled("cu130.sm80")
+packed = repack(upstream, Path(sys.argv[3]), name, extra_files={}, epoch=1700000000)
 print(packed.name, digest_of_contents(packed))
 """
     for name in ("windows", "linux"):

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from installer.sources import WheelFile
 
+from fatwheel.wheels.name import parse_wheel_name
 from fatwheel.wheels.pack import digest_of_contents, repack
 
 FOLDER = "demo-1.0.dist-info"
@@ -62,9 +63,8 @@ def test_repacking_keeps_everything(files: dict[str, tuple[bytes, int]], chance)
                     info = zipfile.ZipInfo(name)
                     info.external_attr = (stat.S_IFREG | permissions) << 16
                     archive.writestr(info, data)
-            made = repack(
-                wheel, wheel.parent, local_version="cu130", extra_files={"x": b"x"}, epoch=1 << 30
-            )
+            new = parse_wheel_name(wheel.name).labelled("cu130")
+            made = repack(wheel, wheel.parent, new, extra_files={"x": b"x"}, epoch=1 << 30)
             digests.add(made.read_bytes())
             assert_kept(made, files)
         assert len(digests) == 1, "the order of upstream's members shows in the wheel"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from fatwheel.cli.plans import show_plan_document
-from fatwheel.pipeline.preview import PlanDocument
+from fatwheel.cli.plans import show_plan
+from fatwheel.pipeline.plan import BuildPlan
 
-from ...helpers.plandocuments import EVERY, LINUX, WINDOWS
+from ...helpers.plandocuments import EVERY, LINUX, WINDOWS, with_footprint
 from .test_ui import check_snapshot
 
 
@@ -18,8 +16,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
 
 
-def shown(plan: PlanDocument, capsys: pytest.CaptureFixture[str]) -> str:
-    show_plan_document(plan)
+def shown(plan: BuildPlan, capsys: pytest.CaptureFixture[str]) -> str:
+    show_plan(plan)
     printed = capsys.readouterr()
     assert printed.err == "", "a plan is a result: all of it goes to stdout"
     return printed.out
@@ -33,8 +31,8 @@ def test_plans(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_command_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     """So that a line can be copied; those for which nothing will run have none."""
     lines = {line.strip() for line in shown(WINDOWS, capsys).splitlines()}
-    commands = [image.command for image in WINDOWS.images]
-    commands += [group.command for group in WINDOWS.containers if group.most]
+    commands = [image.command for image in WINDOWS.footprint.images]
+    commands += [group.command for group in WINDOWS.footprint.containers if group.most]
     assert [command for command in commands if command not in lines] == []
     assert sum(line.startswith("docker ") for line in lines) == len(set(commands))
 
@@ -48,4 +46,4 @@ def test_a_plan_with_nothing_to_lock_does_not_speak_of_it(
 
 def test_tags_that_will_be_others_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FATWHEEL_BASES" in shown(LINUX, capsys)
-    assert "FATWHEEL_BASES" not in shown(replace(LINUX, final_tags=True), capsys)
+    assert "FATWHEEL_BASES" not in shown(with_footprint(LINUX, final_tags=True), capsys)

@@ -18,8 +18,8 @@ from invoke.collection import Collection
 from fatwheel import errors
 from fatwheel.compare.differences import Comparison, Side
 from fatwheel.events import WheelMade
-from fatwheel.pipeline.build import BuildRequest, Effort
-from fatwheel.pipeline.preview import PlanDocument
+from fatwheel.pipeline.compile import Effort
+from fatwheel.pipeline.plan import BuildPlan, BuildRequest
 from fatwheel.pipeline.prove import ProveRequest
 from fatwheel.pipeline.rebuild import RebuildRequest, Rebuilt
 from fatwheel.trial.verify import Asked
@@ -56,13 +56,18 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `build` and `prove` were asked for; nothing is built."""
     asked: list[Any] = []
 
-    def build(request: BuildRequest, emit: object, agree: object) -> list[WheelMade]:
+    def plan_build(request: BuildRequest) -> BuildRequest:
         asked.append(request)
+        return request
+
+    def build(plan: BuildRequest, emit: object, agree: object) -> list[WheelMade]:
+        assert plan is asked[-1]
         return []
 
     def prove(request: ProveRequest, emit: object) -> None:
         asked.append(request)
 
+    monkeypatch.setattr("fatwheel.pipeline.plan.plan_build", plan_build)
     monkeypatch.setattr("fatwheel.pipeline.build.build", build)
     monkeypatch.setattr("fatwheel.pipeline.prove.prove", prove)
     monkeypatch.setattr("fatwheel.cli.results.show_proof", lambda proof: None)
@@ -154,11 +159,9 @@ def test_a_rebuild_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPa
     assert asked == [
         RebuildRequest(
             Path("W.whl"), "e", "never", Path("files"),
-            Effort(5, 3, 1_610_612_736, Path("some/where")),
+            Effort(5, 3, 1_610_612_736), Path("some/where"),
         ),
-        RebuildRequest(
-            Path("W.whl"), None, "slices", None, Effort(None, None, None, Path("rebuilt"))
-        ),
+        RebuildRequest(Path("W.whl"), None, "slices", None, Effort(), Path("rebuilt")),
     ]  # fmt: skip
 
 
@@ -205,15 +208,15 @@ def test_a_plan_is_shown_in_place_of_building(
 ) -> None:
     planned: list[BuildRequest] = []
 
-    def plan_document(request: BuildRequest) -> PlanDocument:
+    def plan_build(request: BuildRequest) -> BuildPlan:
         planned.append(request)
         return PLAN
 
-    monkeypatch.setattr("fatwheel.pipeline.preview.plan_document", plan_document)
+    monkeypatch.setattr("fatwheel.pipeline.plan.plan_build", plan_build)
     assert run("build", "--arch", "80", "--plan") == 0
     assert "nothing was started" in capfd.readouterr().out
     assert run("build", "--arch", "80", "--plan", "--json") == 0
-    assert json.loads(capfd.readouterr().out)["toolchain"] == PLAN.toolchain
+    assert json.loads(capfd.readouterr().out)["toolchain"] == PLAN.first.toolchain.name
     assert requests == [], "something was built"
     assert [request.archs for request in planned] == ["80", "80"]
 
@@ -415,7 +418,7 @@ def test_cache_is_shown_and_tended(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    from fatwheel.pipeline.resolve import open_store
+    from fatwheel.storage.stores import open_store
 
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
     open_store().put("slice", "ab" * 32, b"12345")

@@ -41,7 +41,7 @@ from fatwheel.events import (
 )
 from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.housekeeping import CacheReport
-from fatwheel.pipeline.prove import Proof, UnitProof
+from fatwheel.pipeline.proof import Proof, UnitProof
 from fatwheel.storage.store import Damage, Usage
 
 from ...helpers.mangled import needs_library

@@ -13,18 +13,30 @@ from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Target
 from fatwheel.containers.layouts import LINUX, EngineFacts
 from fatwheel.containers.roster import Roster
 from fatwheel.engines import docker
-from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports, Said, WorkerLost
-from fatwheel.engines.docker import Captured, Site, Station
+from fatwheel.engines.base import (
+    Build,
+    JobBroken,
+    JobMade,
+    Limits,
+    Report,
+    Reports,
+    Said,
+    WorkerLost,
+)
+from fatwheel.engines.docker import ImageCapture, Site
+from fatwheel.engines.dockerplan import Station
 from fatwheel.errors import CompileError, EngineError, OutOfMemoryError, StoreError, UpstreamError
 from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
-from fatwheel.pipeline import resolve
+from fatwheel.pipeline.build import unpacked
 from fatwheel.shipped import PACKAGE
 from fatwheel.storage.store import Store
+from fatwheel.storage.stores import Stores
 from fatwheel.worker.inside import CAPTURE, CAPTURED, LEARNED, PROJECT, Message
 
 from ...helpers.demoproject import Demo
@@ -56,13 +68,18 @@ class Bench:
             self.store.root,
         )
         engine: Any = EngineFacts(os="linux")
+        target = Target(demo.recipe, demo.toolchain, "3.11", "2.11.0", ())
         roster = Roster(self.folder / "roster", {"fatwheel": "build"})
-        self.site = Site(engine, station, self.store, self.folder, self.folder / "logs", roster)
+        build = Build(
+            target, FRONTS, lambda folder: unpacked(demo.recipe, folder, silent),
+            Stores(self.store.root), SCOPE, LIMITS, self.folder, self.folder / "logs",
+        )  # fmt: skip
+        self.site = Site(engine, station, build, roster)
         self.reports: Reports = Queue()
 
     def message(self) -> Message:
         sources = self.folder / "sources" / PROJECT
-        project = resolve.unpacked(self.demo.recipe, sources, silent)
+        project = self.site.build.unpack(sources)
         return Message(
             task=CAPTURE, name="demo-1.0", project=project.at(project.root.relative_to(sources)),
             fronts=FRONTS, units=(), compiler_id="compilers", scope=SCOPE, seeded=True, threads=2,
@@ -70,7 +87,7 @@ class Bench:
             incoming=LINUX.incoming, work=LINUX.work,
         )  # fmt: skip
 
-    def capture(self) -> Captured:
+    def capture(self) -> ImageCapture:
         return docker.capture(self.site, self.message(), LIMITS)
 
     def report(self) -> Report:
@@ -89,7 +106,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str],
     return Bench(Demo(tmp_path, monkeypatch), monkeypatch)
 
 
-def named(captured: Captured, label: str) -> Job:
+def named(captured: ImageCapture, label: str) -> Job:
     return next(job for job in captured.lookup.pending if job.label == label)
 
 

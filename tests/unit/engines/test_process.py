@@ -17,21 +17,21 @@ from fatwheel.engines.base import (
     JobBroken,
     JobKilled,
     JobMade,
-    Limits,
     Report,
     Reports,
     Said,
     Worker,
     WorkerLost,
+    log_name,
+    shard_purpose,
 )
-from fatwheel.engines.process import ProcessEngine
+from fatwheel.engines.process import ProcessWorker
 from fatwheel.errors import CompileError
 from fatwheel.worker.context import Context
 
 from ...helpers.standins import alive, cuda_unit, descendants, front, job, make_context
 
 FRONT = front("80")
-NO_LIMITS = Limits(cpus=0, memory=0)
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def context(tmp_path: Path, tool: Callable[[str], str]) -> Context:
     return make_context(tmp_path)
 
 
-def engine(context: Context) -> ProcessEngine:
-    """An engine whose logs are beside the context's scratch folder."""
-    logs = Path(context.scratch).with_name("logs")
-    logs.mkdir()
-    return ProcessEngine(context, logs)
+def opened(context: Context, shard: str, reports: Reports) -> Worker:
+    """A worker whose log is beside the context's scratch folder."""
+    log = Path(context.scratch).with_name("logs") / log_name(shard_purpose(shard))
+    log.parent.mkdir()
+    return ProcessWorker(shard, context, log, reports)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def reports() -> Reports:
 
 @pytest.fixture
 def worker(context: Context, reports: Reports) -> Iterator[Worker]:
-    worker = engine(context).open("1:compute_80", NO_LIMITS, reports)
+    worker = opened(context, "1:compute_80", reports)
     yield worker
     worker.close()
 
@@ -217,7 +217,7 @@ def test_a_worker_that_ends_by_itself_is_reported(
     context: Context, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fatwheel.engines.process._START", "raise SystemExit(3)")
-    worker = engine(context).open("1:x", NO_LIMITS, reports)
+    worker = opened(context, "1:x", reports)
     report = get(reports)
     assert isinstance(report, WorkerLost)
     assert (report.worker, report.reason) == (worker, "exit code 3")
@@ -243,12 +243,10 @@ BUILD = """
     from pathlib import Path
     from queue import Queue
     sys.path.insert(0, sys.argv[1])
-    from fatwheel.engines.base import Limits
-    from fatwheel.engines.process import ProcessEngine
+    from fatwheel.engines.process import ProcessWorker
     from tests.helpers.standins import cuda_unit, front, job, make_context
     folder = Path(sys.argv[2])
-    engine = ProcessEngine(make_context(folder), folder)
-    worker = engine.open("1:compute_80", Limits(0, 0), Queue())
+    worker = ProcessWorker("1:compute_80", make_context(folder), folder / "log", Queue())
     worker.start(job(cuda_unit(), front("80")))
     time.sleep(600)
 """

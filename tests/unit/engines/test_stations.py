@@ -8,7 +8,7 @@ import pytest
 
 from fatwheel.containers.layouts import Mount
 from fatwheel.engines.base import Limits
-from fatwheel.engines.docker import Station
+from fatwheel.engines.dockerplan import Station
 
 LIMITS = Limits(cpus=3, memory=5 << 30)
 ROOT = Path(__file__).parents[3]

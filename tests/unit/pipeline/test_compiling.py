@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fatwheel.config.model import Recipe, Source, Target, Toolchain
-from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports
+from fatwheel.engines.base import Build, JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job
-from fatwheel.pipeline.compile import Means, compile_work
-from fatwheel.pipeline.plan import Work
-from fatwheel.storage.store import Store
+from fatwheel.pipeline.compile import Effort, compile_work
+from fatwheel.storage.stores import Stores
+from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.slices import Made
 
 from ...helpers.standins import cuda_unit, front, job
@@ -22,10 +23,8 @@ from ...helpers.standins import cuda_unit, front, job
 GIB = 1 << 30
 
 
-class FakeEngine:
+class FakeCapture:
     """Answers every job at once: broken, if there is an error for its unit."""
-
-    name = "fake"
 
     def __init__(self, errors: dict[str, FatwheelError]) -> None:
         self.errors = errors
@@ -90,13 +89,17 @@ def compile_(tmp_path: Path) -> Compile:
             for made in (job(cuda_unit(name), front("80")) for name in names)
         )
         events: list[Event] = []
-        work = Work(pending, units=9, slices=12, hits=12 - len(names), archlist_units=("z",))
-        engine = FakeEngine(errors)
-        means = Means(shards=2, jobs=2, lend=lend, memory=8 * GIB)
-        store = Store(tmp_path / "store", 1 << 30)
-        compile_work(work, target, engine, store, means, "exact", events.append)
+        work = Lookup(pending, units=9, slices=12, hits=12 - len(names), archlist_units=("z",))
+        capture: Any = FakeCapture(errors)
+        build = Build(
+            target, (), unpack=lambda folder: None,  # type: ignore[arg-type, return-value]
+            stores=Stores(tmp_path / "store"), scope="", limits=Limits(2, 8 * GIB),
+            work=tmp_path, logs=tmp_path,
+        )  # fmt: skip
+        effort = Effort(shards=2, jobs=None if lend else 2)
+        compile_work(work, build, capture, effort, "fake", "exact", events.append)
         if opened is not None:
-            opened += engine.limits
+            opened += capture.limits
         return events
 
     return run

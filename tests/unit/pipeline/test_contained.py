@@ -16,16 +16,19 @@ from fatwheel.config.model import Target
 from fatwheel.containers.imagebuild import Image
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.containers.roster import Leftovers
+from fatwheel.engines import docker, process
 from fatwheel.engines.base import Limits
+from fatwheel.engines.docker import Docker
 from fatwheel.errors import CompileError, EngineError, UpstreamError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted, WheelMade, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
 from fatwheel.pipeline import build as build_module
-from fatwheel.pipeline import contained, local, resolve
-from fatwheel.pipeline.build import BuildRequest, build
-from fatwheel.pipeline.contained import contained_premises
+from fatwheel.pipeline import resolve
+from fatwheel.pipeline.build import build, captured
+from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.shipped import PACKAGE
+from fatwheel.storage.stores import open_store, users_stores
 
 from ...helpers.demoproject import Demo
 from ...helpers.processcontainers import Containers, ProcessContainer
@@ -63,10 +66,10 @@ class Bench(Demo):
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(resolve, name, getattr(self, name))
         for name in ("connect", "reap", "ensure_images", "base_ids"):
-            monkeypatch.setattr(contained, name, getattr(self, name))
-        monkeypatch.setattr(contained, "cores", lambda: 8)
-        monkeypatch.setattr(contained, "free_memory", lambda: 50 * GIB)
-        monkeypatch.setattr(local, "ready_tools", self.ready_tools)
+            monkeypatch.setattr(docker, name, getattr(self, name))
+        monkeypatch.setattr(docker, "cores", lambda: 8)
+        monkeypatch.setattr(docker, "free_memory", lambda: 50 * GIB)
+        monkeypatch.setattr(process, "ready_tools", self.ready_tools)
 
     def connect(self) -> FakeEngine:
         self.order.append("connect")
@@ -90,11 +93,11 @@ class Bench(Demo):
         return self.bases
 
     def target(self) -> Target:
-        return resolve.resolve("demo", "tools", "80,86", "3.11", None).targets[0]
+        return resolve.resolve("demo", "tools", "80,86", "3.11", None)[0]
 
     def build(self, **changes: Any) -> WheelMade:
         self.events.clear()
-        [made] = build(self.request(**changes), self.events.append)
+        [made] = build(plan_build(self.request(**changes)), self.events.append)
         return made
 
     def request(self, **changes: Any) -> BuildRequest:
@@ -115,71 +118,70 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str],
     return Bench(tmp_path, monkeypatch)
 
 
-# -- premises ------------------------------------------------------------------------------------
+# -- a workplace -----------------------------------------------------------------------------------
 
 
 def test_leftovers_go_before_images_are_made(bench: Bench) -> None:
-    contained_premises(bench.target(), silent)
+    Docker().prepare(bench.target(), silent)
     assert bench.order == ["connect", "reap", "image 3.11 2.11.0"]
 
 
 def test_an_engine_of_the_other_kind_is_refused_before_anything_is_made(bench: Bench) -> None:
     bench.engine = FakeEngine(os="windows")
     with pytest.raises(EngineError, match="tools needs linux"):
-        contained_premises(bench.target(), silent)
+        Docker().prepare(bench.target(), silent)
     assert bench.order == ["connect"]
 
 
 def test_the_engine_may_have_less_than_this_machine(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = contained_premises(bench.target(), silent)
-    assert (found.cores, found.memory) == (3, 5 * GIB), "some is kept for the engine itself"
-    monkeypatch.setattr(contained, "cores", lambda: 2)
-    monkeypatch.setattr(contained, "free_memory", lambda: 2 * GIB)
-    found = contained_premises(bench.target(), silent)
-    assert (found.cores, found.memory) == (2, 2 * GIB)
+    found = Docker().prepare(bench.target(), silent)
+    assert found.capacity == Limits(3, 5 * GIB), "some is kept for the engine itself"
+    monkeypatch.setattr(docker, "cores", lambda: 2)
+    monkeypatch.setattr(docker, "free_memory", lambda: 2 * GIB)
+    found = Docker().prepare(bench.target(), silent)
+    assert found.capacity == Limits(2, 2 * GIB)
 
 
 def test_an_engine_that_says_nothing_of_itself_has_what_this_machine_has(bench: Bench) -> None:
     bench.engine = FakeEngine(cpus=0, memory=0)
-    found = contained_premises(bench.target(), silent)
-    assert (found.cores, found.memory) == (8, 50 * GIB)
+    found = Docker().prepare(bench.target(), silent)
+    assert found.capacity == Limits(8, 50 * GIB)
 
 
 def test_a_small_engine_is_used_in_part(bench: Bench) -> None:
     bench.engine = FakeEngine(memory=GIB)
-    assert contained_premises(bench.target(), silent).memory == GIB // 2
+    assert Docker().prepare(bench.target(), silent).capacity.memory == GIB // 2
 
 
 def test_another_image_is_another_wheel(bench: Bench) -> None:
-    before = contained_premises(bench.target(), silent).identity
-    assert contained_premises(bench.target(), silent).identity == before
+    before = Docker().prepare(bench.target(), silent).identity
+    assert Docker().prepare(bench.target(), silent).identity == before
     bench.image = "fatwheel/tools:cp311-2"
-    assert contained_premises(bench.target(), silent).identity != before
+    assert Docker().prepare(bench.target(), silent).identity != before
 
 
 def test_images_are_told_of_beside_the_wheel(bench: Bench) -> None:
-    found = contained_premises(bench.target(), silent).materials
+    found = Docker().prepare(bench.target(), silent).materials
     assert [(one.role, one.name, one.sha256) for one in found] == [
         ("image", "fatwheel/tools:toolchain-1", "7" * 64),
         ("image", bench.image, "e" * 64),
     ]
 
 
-# -- a workplace ---------------------------------------------------------------------------------
+# -- capture -------------------------------------------------------------------------------------
 
 
-def test_a_workplace_is_a_captured_target(bench: Bench) -> None:
+def test_a_target_is_captured(bench: Bench) -> None:
     events: list[Event] = []
-    premises = contained_premises(bench.target(), silent)
-    with premises.workplace(
-        bench.target(), FRONTS, LIMITS, resolve.users_stores(), events.append
-    ) as place:
-        assert place.engine.name == "docker"
-        assert (place.lookup.units, len(place.lookup.pending)) == (3, 5)
-        assert place.host == Host("g++ 12.2.0", "c0" * 32, "3.11"), "as the image says of itself"
-        assert place.scratch.is_dir()
+    workplace, target = Docker().prepare(bench.target(), silent), bench.target()
+    stores = users_stores()
+    with captured(target, FRONTS, workplace, LIMITS, stores, events.append) as (build, found):
+        lookup = found.look_up()
+        assert (lookup.units, len(lookup.pending)) == (3, 5)
+        assert found.host == Host("g++ 12.2.0", "c0" * 32, "3.11"), "as the image says of itself"
+        assert build.work.is_dir()
     assert bench.work_folders() == []
     assert bench.containers.running == []
     steps = [event.step for event in events if isinstance(event, StepStarted)]
@@ -211,7 +213,7 @@ def test_the_roster_of_a_build_lies_there_while_it_lives(bench: Bench) -> None:
         if isinstance(event, JobFinished):
             seen.append(len(list(rosters.iterdir())))
 
-    build(dataclasses.replace(bench.request(), shards=1), watch)
+    build(plan_build(bench.request(shards=1)), watch)
     assert set(seen) == {1}
     assert list(rosters.iterdir()) == [], "its containers have ended"
 
@@ -272,17 +274,16 @@ def test_the_same_build_again_starts_no_container(bench: Bench) -> None:
 
 
 def test_containers_and_processes_make_the_same_wheel_each_from_slices_of_their_own(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
     """Where compilers and host compiler are the same, so are the bytes; but what was made in
     containers is for containers."""
-    monkeypatch.setattr(contained, "compiler_id", lambda toolchain, build: "compilers")
     inside = bench.build()
-    resolve.open_store().clear("wheel")
+    open_store().clear("wheel")
     outside = bench.build(engine="process", out=bench.folder / "elsewhere")
     assert (outside.hits, outside.compiled) == (0, 4)
     assert outside.sha256 == inside.sha256
-    resolve.open_store().clear("wheel")
+    open_store().clear("wheel")
     again = bench.build(out=bench.folder / "third")
     assert (again.hits, again.compiled, again.sha256) == (4, 0, inside.sha256)
 
@@ -296,7 +297,7 @@ def test_another_base_of_ones_own_gets_none_of_the_slices(bench: Bench) -> None:
 
 def test_what_jobs_cost_is_kept_for_later_plans(bench: Bench) -> None:
     bench.build()
-    kept = {usage.kind: usage.entries for usage in resolve.open_store().usage()}
+    kept = {usage.kind: usage.entries for usage in open_store().usage()}
     assert kept["cost"] == 5
 
 
@@ -332,10 +333,10 @@ def test_an_interrupt_ends_the_containers_and_keeps_what_is_finished(bench: Benc
         "demo", "80,86", "3.11", None, "tools", "docker", None, 3, 4 * GIB, "exact", bench.out
     )
     with pytest.raises(KeyboardInterrupt):
-        build_module.build(request, emit)
+        build_module.build(plan_build(request), emit)
     assert bench.containers.running == []
     assert bench.work_folders() == []
-    assert resolve.open_store().usage()
+    assert open_store().usage()
 
 
 def test_one_container_at_a_time_where_memory_is_short(bench: Bench) -> None:

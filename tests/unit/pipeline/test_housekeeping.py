@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from fatwheel.pipeline.housekeeping import CacheReport, tend_cache
-from fatwheel.pipeline.resolve import open_store
+from fatwheel.storage.stores import open_store
 
 from ...helpers.schemas import FOLDER
 

@@ -12,6 +12,7 @@ import pytest
 from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.model import Front
 from fatwheel.pipeline.pack import pack
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.provenance.buildlock import BuildLock, target_of
 from fatwheel.provenance.lockfile import lock_bytes
 from fatwheel.worker.assemble import SliceDigests
@@ -32,7 +33,8 @@ def upstream(folder: Path) -> Path:
 
 def packed(folder: Path, lock: BuildLock) -> Path:
     target = target_of(lock, ARCHS)
-    return pack(upstream(folder / "in"), folder, target, lock, SLICES, FRONTS, "exact")
+    wheel = PlannedWheel(target, FRONTS)
+    return pack(upstream(folder / "in"), folder, wheel, lock, SLICES, "exact")
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import psutil
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.config.model import Target
+from fatwheel.config.model import Package, Target
+from fatwheel.engines import process
+from fatwheel.engines.registry import engine_named
 from fatwheel.errors import (
     CompileError,
     HashMismatchError,
@@ -35,10 +37,13 @@ from fatwheel.events import (
 )
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.pipeline import build as build_module
-from fatwheel.pipeline import local, resolve
-from fatwheel.pipeline.build import BuildRequest, build, fronts_for, split
-from fatwheel.pipeline.prove import Proof, UnitProof, write_proof
+from fatwheel.pipeline import resolve
+from fatwheel.pipeline.build import build, split
+from fatwheel.pipeline.plan import BuildRequest, fronts_for, plan_build
+from fatwheel.pipeline.proof import Proof, UnitProof, write_proof
 from fatwheel.provenance.buildlock import target_of
+from fatwheel.storage.stores import open_store
+from fatwheel.toolchain.interpreters import compiler_id
 
 from ...helpers.demoproject import Demo
 from ...helpers.somelocks import some_lock
@@ -54,7 +59,7 @@ class Bench(Demo):
         self.events: list[Event] = []
         for name in ("load_recipe", "load_toolchain"):
             monkeypatch.setattr(resolve, name, getattr(self, name))
-        monkeypatch.setattr(local, "ready_tools", self.ready_tools)
+        monkeypatch.setattr(process, "ready_tools", self.ready_tools)
 
     def build(self, archs: str | None = None, front: str = "exact", **changes: Any) -> WheelMade:
         self.events.clear()
@@ -63,7 +68,7 @@ class Bench(Demo):
             "toolchain": "tools", "engine": "process", "shards": None, "jobs": 2,
             "memory": 1 << 30, "front": front, "out": self.out,
         }  # fmt: skip
-        [made] = build(BuildRequest(**{**wanted, **changes}), self.events.append)
+        [made] = build(plan_build(BuildRequest(**{**wanted, **changes})), self.events.append)
         return made
 
     def of(self, kind: type[Event]) -> list[Any]:
@@ -165,7 +170,7 @@ def test_a_wheel_for_one_architecture_is_not_split(bench: Bench) -> None:
 def test_a_lost_wheel_is_put_together_again_without_compiling(bench: Bench) -> None:
     first = bench.build()
     before = bench.nvcc_calls()
-    resolve.open_store().clear("wheel")
+    open_store().clear("wheel")
     again = bench.build(out=bench.folder / "elsewhere")
     assert (again.sha256, again.hits, again.compiled) == (first.sha256, 4, 0)
     assert bench.nvcc_calls() == before
@@ -176,7 +181,7 @@ def test_a_lost_wheel_is_put_together_again_without_compiling(bench: Bench) -> N
 def test_a_store_of_which_nothing_is_whole(bench: Bench, harm: str) -> None:
     """The same bytes as from an empty one, and nothing is left to assembling."""
     first = bench.build()
-    files = [path for path in resolve.open_store().root.rglob("*") if path.is_file()]
+    files = [path for path in open_store().root.rglob("*") if path.is_file()]
     contents = [path.read_bytes() for path in files]
     for path, data, other in zip(files, contents, contents[1:] + contents[:1], strict=True):
         middle = len(data) // 2
@@ -185,7 +190,7 @@ def test_a_store_of_which_nothing_is_whole(bench: Bench, harm: str) -> None:
     again = bench.build(out=bench.folder / "elsewhere")
     assert (again.sha256, again.hits, again.compiled) == (first.sha256, 0, 4)
     assert len(bench.compiled()) == 5, "compiled as planned, not where it was missed"
-    assert resolve.open_store().check() == []
+    assert open_store().check() == []
 
 
 def test_another_architecture_compiles_that_alone(bench: Bench) -> None:
@@ -243,11 +248,12 @@ def _target(bench: Bench, archs: str) -> Target:
     return Target(bench.recipe, bench.toolchain, "3.11", "2.11.0", requests)
 
 
-def _prove(bench: Bench, *different: str, archs: str = "80,86", compiler_id: str = "c") -> None:
+def _prove(bench: Bench, *different: str, archs: str = "80,86") -> None:
     unit = UnitProof("csrc/a", 2, {}, different)
     found = tuple(parse_arch(name) for name in archs.split(","))
     path = bench.recipe.folder / "proofs" / f"{archs}.json"
-    write_proof(Proof("demo", "1.0", "tools", compiler_id, found[0], found, (unit,), path))
+    compilers = compiler_id(bench.toolchain, bench.toolchain.builds[0])
+    write_proof(Proof("demo", "1.0", "tools", compilers, found[0], found, (unit,), path))
 
 
 @pytest.mark.parametrize(
@@ -258,11 +264,13 @@ def test_auto_shares_what_a_proof_covers(
     bench: Bench, archs: str, different: tuple[str, ...], shared: bool
 ) -> None:
     _prove(bench, *different)
-    fronts = fronts_for(_target(bench, archs), "auto", "c")
-    assert (len(fronts) == 1) is shared
-    assert len(fronts_for(_target(bench, archs), "auto", "other compilers")) > 1
-    assert len(fronts_for(_target(bench, archs), "exact", "c")) > 1
-    assert len(fronts_for(_target(bench, archs), "shared", "c")) == 1
+    target = _target(bench, archs)
+    assert (len(fronts_for(target, "auto")) == 1) is shared
+    nvcc = Package("nvcc", "13.1", "nvcc.whl", 7, "ab" * 32, "compiler")
+    other = dataclasses.replace(target.toolchain, packages=(nvcc,))
+    assert len(fronts_for(dataclasses.replace(target, toolchain=other), "auto")) > 1
+    assert len(fronts_for(target, "exact")) > 1
+    assert len(fronts_for(target, "shared")) == 1
 
 
 # -- failures ----------------------------------------------------------------------------------
@@ -302,7 +310,7 @@ def test_a_wheel_that_is_not_what_it_should_be_never_looks_finished(
     with pytest.raises(VerifyError):
         bench.build()
     assert bench.wheels() == []
-    assert [usage.kind for usage in resolve.open_store().usage() if usage.kind == "wheel"] == []
+    assert [usage.kind for usage in open_store().usage() if usage.kind == "wheel"] == []
 
 
 def test_a_failing_upstream_build_ends_it(bench: Bench) -> None:
@@ -367,7 +375,7 @@ def test_a_wheel_for_each_python_compiles_once(bench: Bench) -> None:
     request = BuildRequest(
         "demo", "80", "3.11,3.12", None, "tools", "process", None, 2, 1 << 30, "exact", bench.out
     )
-    made = build(request, bench.events.append)
+    made = build(plan_build(request), bench.events.append)
     assert [(wheel.hits, wheel.compiled) for wheel in made] == [(0, 2), (2, 0)]
 
 
@@ -442,7 +450,7 @@ def test_files_that_are_found_go_where_their_engine_looks(
     monkeypatch.setattr(build_module, "seed", note)
     target = target_of(some_lock(), ())
 
-    build_module.find_files(target, engine, tmp_path / "have", silent)
+    build_module.find_files(target, engine_named(engine), tmp_path / "have", silent)
 
     assert asked.pop("causal_conv1d") == "downloads", "sources are unpacked on this machine"
     assert asked["torch"] == asked["nvidia-cuda-nvcc"] == place

@@ -14,11 +14,11 @@ import pytest
 from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import Toolchain
 from fatwheel.containers.render import render
+from fatwheel.engines.base import Limits
 from fatwheel.errors import UsageError
 from fatwheel.events import silent
-from fatwheel.pipeline import preview
-from fatwheel.pipeline.build import BuildRequest
-from fatwheel.pipeline.preview import PlanDocument, plan_document
+from fatwheel.pipeline import plan as plan_module
+from fatwheel.pipeline.plan import BuildPlan, BuildRequest, codes_of, plan_build
 from fatwheel.shipped import TOOLCHAINS
 from fatwheel.wheels.name import parse_wheel_name
 
@@ -41,8 +41,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     cache = tmp_path / "cache"
     monkeypatch.setenv("FATWHEEL_CACHE", str(cache))
     monkeypatch.delenv("FATWHEEL_BASES", raising=False)
-    monkeypatch.setattr(preview, "cores", lambda: 16)
-    monkeypatch.setattr(preview, "free_memory", lambda: 80 * GIB)
+    monkeypatch.setattr(plan_module, "cores", lambda: 16)
+    monkeypatch.setattr(plan_module, "free_memory", lambda: 80 * GIB)
     monkeypatch.setattr(subprocess, "Popen", forbidden)
     monkeypatch.setattr(socket, "socket", forbidden)
     return cache
@@ -66,24 +66,26 @@ def request_for(**changes: Any) -> BuildRequest:
     return BuildRequest(**{**wanted, **changes})
 
 
-def purposes(plan: PlanDocument, python: str) -> list[tuple[str, int]]:
-    return [(group.purpose, group.most) for group in plan.containers if group.python == python]
+def purposes(plan: BuildPlan, python: str) -> list[tuple[str, int]]:
+    return [
+        (group.purpose, group.most) for group in plan.footprint.containers if group.python == python
+    ]
 
 
 # -- the original release ------------------------------------------------------------------------
 
 
 def test_the_original_release_is_two_wheels_with_device_code_compiled_once() -> None:
-    plan = plan_document(request_for())
-    assert [wheel.file for wheel in plan.wheels] == [
+    plan = plan_build(request_for())
+    assert [wheel.name.filename for wheel in plan.wheels] == [
         "flash_attn-2.3.6+cu123torch2.1.sm80.sm86.sm89.ptx-cp310-cp310-win_amd64.whl",
         "flash_attn-2.3.6+cu123torch2.1.sm80.sm86.sm89.ptx-cp311-cp311-win_amd64.whl",
     ]
-    assert plan.engine == "docker"
-    assert plan.torch == "2.1.1"
-    assert plan.compiler == "cl 19.38.33130 (Visual Studio 17.8.2)"
-    assert plan.device_containers("3.10") == 3
-    assert plan.device_containers("3.11") == 0
+    assert plan.engine.name == "docker"
+    assert plan.first.torch == "2.1.1"
+    assert plan.to_json()["compiler"] == "cl 19.38.33130 (Visual Studio 17.8.2)"
+    assert plan.device_containers["3.10"] == 3
+    assert plan.device_containers["3.11"] == 0
     assert [purpose for purpose, _ in purposes(plan, "3.10")] == [
         "capture", "shard 1:compute_89", "shard 2:compute_80", "shard 3:compute_86", "assemble",
     ]  # fmt: skip
@@ -93,38 +95,40 @@ def test_the_original_release_is_two_wheels_with_device_code_compiled_once() -> 
 
 
 def test_the_planned_names_are_those_of_wheels() -> None:
-    for wheel in plan_document(request_for()).wheels:
-        name = parse_wheel_name(wheel.file)
+    for wheel in plan_build(request_for()).wheels:
+        name = parse_wheel_name(wheel.name.filename)
         assert name.platform == "win_amd64"
-        assert name.python == name.abi == f"cp{wheel.python.replace('.', '')}"
+        assert name.python == name.abi == f"cp{wheel.target.python.replace('.', '')}"
 
 
 def test_images_are_planned_once_each_in_an_order_in_which_they_can_be_made() -> None:
-    plan = plan_document(request_for())
-    assert [(image.kind, image.pythons) for image in plan.images] == [
+    plan = plan_build(request_for())
+    assert [(image.kind, image.pythons) for image in plan.footprint.images] == [
         ("toolchain", ("3.10", "3.11")),
         ("env", ("3.10",)),
         ("env", ("3.11",)),
     ]
-    toolchain, *environments = plan.images
+    toolchain, *environments = plan.footprint.images
     assert toolchain.base.startswith("mcr.microsoft.com/windows/servercore:ltsc2022")
     assert [image.base for image in environments] == [toolchain.tag, toolchain.tag]
-    assert [wheel.image for wheel in plan.wheels] == [image.tag for image in environments]
-    assert {group.image for group in plan.containers} == {image.tag for image in environments}
+    assert [*plan.footprint.image_of.values()] == [image.tag for image in environments]
+    assert {group.image for group in plan.footprint.containers} == {
+        image.tag for image in environments
+    }
     assert toolchain.size >= CUDA, "CUDA's archives go into the toolchain image"
-    assert all(image.files > 0 for image in plan.images)
+    assert all(image.files > 0 for image in plan.footprint.images)
 
 
 def test_what_is_not_locked_is_said() -> None:
     """As the file stands, or will stand when `invoke lock` has run: then there is nothing."""
     toolchain = load_toolchain(WINDOWS, TOOLCHAINS)
-    plan = plan_document(request_for())
+    plan = plan_build(request_for())
     unlocked = unlocked_files(toolchain, "2.1.1")
-    assert set(plan.unlocked) >= unlocked
-    extra = set(plan.unlocked) - unlocked
+    assert set(plan.footprint.unlocked) >= unlocked
+    extra = set(plan.footprint.unlocked) - unlocked
     bases = toolchain.containers.bases if toolchain.containers else ()
     assert extra == {base.reference for base in bases if not base.digest}
-    assert plan.final_tags == (not plan.unlocked)
+    assert plan.footprint.final_tags == (not plan.footprint.unlocked)
 
 
 def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
@@ -138,12 +142,12 @@ def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
 
 
 def test_commands_build_the_folders_that_render_makes(tmp_path: Path) -> None:
-    plan = plan_document(request_for())
+    plan = plan_build(request_for())
     toolchain = load_toolchain(WINDOWS, TOOLCHAINS)
     rendered = render(toolchain, ["3.10", "3.11"], "2.1.1", {}, tmp_path, None, silent)
     folders = ["contexts\\" + "\\".join(one.folder.relative_to(tmp_path).parts) for one in rendered]
-    assert sorted(image.command.split()[-1] for image in plan.images) == sorted(folders)
-    assert plan.render == (
+    assert sorted(image.command.split()[-1] for image in plan.footprint.images) == sorted(folders)
+    assert plan.footprint.render == (
         f"invoke render --fetch --toolchain {WINDOWS} --python 3.10,3.11 --torch 2.1.1"
     )
 
@@ -152,8 +156,8 @@ def test_commands_build_the_folders_that_render_makes(tmp_path: Path) -> None:
 
 
 def test_all_shards_together_stay_within_the_memory_of_the_build() -> None:
-    plan = plan_document(request_for())
-    shards = [group for group in plan.containers if group.compiles]
+    plan = plan_build(request_for())
+    shards = [group for group in plan.footprint.containers if group.compiles]
     assert plan.at_once == 3
     assert plan.at_once * max(group.memory for group in shards) <= 80 * GIB
     assert {group.cpus for group in shards} == {16}
@@ -161,25 +165,25 @@ def test_all_shards_together_stay_within_the_memory_of_the_build() -> None:
 
 def test_a_small_machine_works_on_fewer_shards_at_a_time() -> None:
     """flash-attn's largest job takes 4.9 GB by its recipe: two do not fit into 8 GiB."""
-    plan = plan_document(request_for(memory=8 * GIB, jobs=2))
+    plan = plan_build(request_for(memory=8 * GIB, jobs=2))
     assert plan.at_once == 1
-    assert {group.memory for group in plan.containers} == {8 * GIB}
-    assert {group.cpus for group in plan.containers} == {2}
-    assert (plan.jobs, plan.memory) == (2, 8 * GIB)
+    assert {group.memory for group in plan.footprint.containers} == {8 * GIB}
+    assert {group.cpus for group in plan.footprint.containers} == {2}
+    assert plan.limits == Limits(2, 8 * GIB)
 
 
 def test_shards_can_be_more_than_fronts() -> None:
-    plan = plan_document(request_for(shards=5, pythons="3.10"))
-    assert len(plan.shards) == plan.device_containers("3.10") == 5
-    codes = {code for shard in plan.shards for code in shard.codes}
+    plan = plan_build(request_for(shards=5, pythons="3.10"))
+    assert len(plan.shards) == plan.device_containers["3.10"] == 5
+    codes = {code for shard in plan.shards for code in codes_of(shard)}
     assert codes == {"sm_80", "sm_86", "sm_89", "compute_89"}
 
 
 @pytest.mark.parametrize("toolchain", [WINDOWS, LINUX])
 def test_the_command_of_every_container_has_its_limits(toolchain: str) -> None:
     pythons = "3.10,3.11"
-    plan = plan_document(request_for(toolchain=toolchain, engine="docker", pythons=pythons))
-    for group in plan.containers:
+    plan = plan_build(request_for(toolchain=toolchain, engine="docker", pythons=pythons))
+    for group in plan.footprint.containers:
         if not group.most:
             assert group.command == ""
             continue
@@ -191,8 +195,8 @@ def test_the_command_of_every_container_has_its_limits(toolchain: str) -> None:
 
 
 def test_one_mount_of_each_container_can_be_written() -> None:
-    plan = plan_document(request_for(toolchain=LINUX, engine="docker", pythons="3.11"))
-    for group in plan.containers:
+    plan = plan_build(request_for(toolchain=LINUX, engine="docker", pythons="3.11"))
+    for group in plan.footprint.containers:
         mounts = [word for word in group.command.split() if word.startswith("type=bind")]
         writable = [mount for mount in mounts if not mount.endswith(",readonly")]
         assert len(mounts) == 4
@@ -204,24 +208,24 @@ def test_one_mount_of_each_container_can_be_written() -> None:
 
 
 def test_linux_wheels_are_planned_in_processes() -> None:
-    plan = plan_document(request_for(toolchain=LINUX, pythons="3.11"))
-    assert plan.engine == "process"
-    assert [wheel.file for wheel in plan.wheels] == [
+    plan = plan_build(request_for(toolchain=LINUX, pythons="3.11"))
+    assert plan.engine.name == "process"
+    assert [wheel.name.filename for wheel in plan.wheels] == [
         "flash_attn-2.3.6+cu130torch2.11.sm80.sm86.sm89.ptx-cp311-cp311-linux_x86_64.whl"
     ]
-    assert plan.images == plan.containers == ()
-    assert [wheel.image for wheel in plan.wheels] == [""]
-    assert (plan.jobs, plan.memory, plan.at_once) == (16, 80 * GIB, 3)
-    assert plan.final_tags
+    assert plan.footprint.images == plan.footprint.containers == ()
+    assert [wheel["image"] for wheel in plan.to_json()["wheels"]] == [""]
+    assert (plan.limits, plan.at_once) == (Limits(16, 80 * GIB), 3)
+    assert plan.footprint.final_tags
 
 
 def test_shared_fronts_are_planned_as_they_are_built() -> None:
-    plan = plan_document(request_for(front="shared"))
-    assert [(front.front, front.codes) for front in plan.fronts] == [
+    plan = plan_build(request_for(front="shared"))
+    assert [(front.virtual.compute, front.codes) for front in plan.fronts] == [
         ("compute_80", ("sm_80", "sm_86", "sm_89")),
         ("compute_89", ("compute_89",)),
     ]
-    assert {code for shard in plan.shards for code in shard.codes} == {
+    assert {code for shard in plan.shards for code in codes_of(shard)} == {
         "sm_80", "sm_86", "sm_89", "compute_89",
     }  # fmt: skip
 
@@ -229,9 +233,11 @@ def test_shared_fronts_are_planned_as_they_are_built() -> None:
 def test_a_base_of_ones_own_is_what_the_image_is_built_on(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = request_for(toolchain=LINUX, engine="docker", pythons="3.11")
     monkeypatch.setenv("FATWHEEL_BASES", "3.11=my-bookworm:1,3.13=other")
-    plan = plan_document(wanted)
-    assert plan.images[0].base == "my-bookworm:1"
-    assert not plan.final_tags, "a build covers the image's id, which only the engine knows"
+    plan = plan_build(wanted)
+    assert plan.footprint.images[0].base == "my-bookworm:1"
+    assert not plan.footprint.final_tags, (
+        "a build covers the image's id, which only the engine knows"
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,13 +252,13 @@ def test_a_base_of_ones_own_is_what_the_image_is_built_on(monkeypatch: pytest.Mo
 )
 def test_what_cannot_be_built_cannot_be_planned(changes: dict[str, Any], where: str) -> None:
     with pytest.raises(UsageError) as caught:
-        plan_document(request_for(**changes))
+        plan_build(request_for(**changes))
     assert caught.value.where == where
 
 
 def test_a_plan_leaves_nothing_behind(machine: Path) -> None:
-    plan_document(request_for())
-    plan_document(request_for(toolchain=LINUX, engine="process", pythons="3.11"))
+    plan_build(request_for()).to_json()
+    plan_build(request_for(toolchain=LINUX, engine="process", pythons="3.11")).to_json()
     assert not machine.exists()
 
 
@@ -261,4 +267,4 @@ def test_a_plan_leaves_nothing_behind(machine: Path) -> None:
 def test_every_plan_is_as_the_schema_says(toolchain: str, front: str) -> None:
     schema = schema_of("plan")
     request = request_for(toolchain=toolchain, engine="docker", front=front)
-    jsonschema.validate(json.loads(json.dumps(plan_document(request).to_json())), schema)
+    jsonschema.validate(json.loads(json.dumps(plan_build(request).to_json())), schema)

@@ -3,20 +3,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fatwheel.config.model import Target, TorchBuild
+from fatwheel.engines import local
+from fatwheel.engines.local import LocalCapture, LocalWorkplace, ready_tools
+from fatwheel.engines.process import ProcessWorker
 from fatwheel.errors import StoreError, UpstreamError, UsageError
-from fatwheel.events import Event, Note, StepFinished, StepStarted, silent
+from fatwheel.events import Emit, Event, Note, StepFinished, StepStarted, silent, step
+from fatwheel.model import Front
+from fatwheel.pipeline import build
 from fatwheel.pipeline import resolve as resolve_module
-from fatwheel.pipeline.resolve import Asked, prepared, ready_tools, resolve, step
+from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.resolve import resolve
+from fatwheel.storage.stores import users_stores
 
 from ...helpers.demoproject import Demo
 from ...helpers.standins import front
+
+FRONTS = (front("80"),)
 
 
 @pytest.fixture
@@ -31,7 +41,9 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], 
 # -- what was asked for ------------------------------------------------------------------------
 
 
-def ask(archs: str | None = None, pythons: str | None = "3.11", torch: str | None = None) -> Asked:
+def ask(
+    archs: str | None = None, pythons: str | None = "3.11", torch: str | None = None
+) -> tuple[Target, ...]:
     return resolve("demo", "tools", archs, pythons, torch)
 
 
@@ -42,13 +54,13 @@ def refusal(**wanted: Any) -> UsageError:
 
 
 def test_by_default_the_recipes_architectures_are_built(demo: Demo) -> None:
-    assert [str(item) for item in ask().archs] == ["80", "86"]
-    assert [str(item) for item in ask("90a,80+ptx").archs] == ["80+ptx", "90a"]
+    assert [str(item) for item in ask()[0].archs] == ["80", "86"]
+    assert [str(item) for item in ask("90a,80+ptx")[0].archs] == ["80+ptx", "90a"]
 
 
 def test_there_is_a_target_for_each_python(demo: Demo) -> None:
-    asked = ask(pythons="3.12,3.11")
-    assert [(target.python, target.torch) for target in asked.targets] == [
+    targets = ask(pythons="3.12,3.11")
+    assert [(target.python, target.torch) for target in targets] == [
         ("3.12", "2.11.0"), ("3.11", "2.11.0"),
     ]  # fmt: skip
 
@@ -57,9 +69,9 @@ def test_by_default_this_python_is_built_for_if_it_is_served(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "version_info", _Version(3, 11))
-    assert ask(pythons=None).pythons == ("3.11",)
+    assert [one.python for one in ask(pythons=None)] == ["3.11"]
     monkeypatch.setattr(sys, "version_info", _Version(3, 99))
-    assert ask(pythons=None).pythons == ("3.12",), "else the newest"
+    assert [one.python for one in ask(pythons=None)] == ["3.12"], "else the newest"
 
 
 class _Version(tuple[int, int]):
@@ -85,8 +97,8 @@ def test_pythons_that_cannot_be_are_named_with_those_that_can(
 
 
 def test_the_newest_torch_is_taken(demo: Demo) -> None:
-    assert ask().torch == "2.11.0"
-    assert ask(torch="2.10.0").torch == "2.10.0"
+    assert ask()[0].torch == "2.11.0"
+    assert ask(torch="2.10.0")[0].torch == "2.10.0"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +118,8 @@ def test_by_default_a_torch_is_taken_that_all_pythons_have(demo: Demo) -> None:
     pairs = [("2.10.0", "3.11"), ("2.10.0", "3.12"), ("2.11.0", "3.11"), ("2.12.0", "3.12")]
     builds = tuple(TorchBuild(torch, python, ()) for torch, python in pairs)
     demo.toolchain = dataclasses.replace(demo.toolchain, builds=builds)
-    assert ask(pythons="3.12").torch == "2.12.0"
-    assert ask(pythons="3.11,3.12").torch == "2.10.0"
+    assert ask(pythons="3.12")[0].torch == "2.12.0"
+    assert ask(pythons="3.11,3.12")[0].torch == "2.10.0"
 
 
 # -- tools and steps ---------------------------------------------------------------------------
@@ -117,15 +129,15 @@ def test_the_compiler_is_found_before_gigabytes_are_fetched(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(resolve_module, "find_host_compiler", lambda *_: order.append("compiler"))
+    monkeypatch.setattr(local, "find_host_compiler", lambda *_: order.append("compiler"))
 
     def ensure(*arguments: object) -> object:
         order.append("environment")
         return arguments
 
-    monkeypatch.setattr(resolve_module, "ensure_environment", ensure)
+    monkeypatch.setattr(local, "ensure_environment", ensure)
     events: list[Event] = []
-    tools = ready_tools(ask().targets[0], events.append)
+    tools = ready_tools(ask()[0], events.append)
     assert order == ["compiler", "environment"]
     assert tools.environment[1:4] == ("3.11", "2.11.0", demo.cache)  # type: ignore[index]
     assert [type(event) for event in events] == [StepStarted, StepFinished]
@@ -153,29 +165,33 @@ def test_the_codes_digest_changes_with_the_code(
 ) -> None:
     (tmp_path / "fatwheel" / "build").mkdir(parents=True)
     (tmp_path / "fatwheel" / "build" / "x.py").write_text("x = 1\n")
-    monkeypatch.setattr(resolve_module, "PACKAGE", tmp_path / "fatwheel")
-    before = resolve_module.code_digest()
-    assert resolve_module.code_digest() == before
+    monkeypatch.setattr(build, "PACKAGE", tmp_path / "fatwheel")
+    before = build.code_digest()
+    assert build.code_digest() == before
     (tmp_path / "fatwheel" / "build" / "x.py").write_text("x = 2\n")
-    assert resolve_module.code_digest() != before
+    assert build.code_digest() != before
 
 
 # -- preparing ---------------------------------------------------------------------------------
 
 
-def target(demo: Demo, **changes: Any) -> Target:
-    return dataclasses.replace(ask().targets[0], **changes)
+@contextmanager
+def prepared(demo: Demo, emit: Emit, fronts: tuple[Front, ...] = FRONTS) -> Iterator[LocalCapture]:
+    workplace = LocalWorkplace(demo.tools, ProcessWorker)
+    target, limits = ask()[0], workplace.capacity
+    with captured(target, fronts, workplace, limits, users_stores(), emit) as (_, capture):
+        yield capture
 
 
 def test_units_are_captured_and_their_sources_are_in_the_view(demo: Demo) -> None:
     events: list[Event] = []
-    with prepared(target(demo), demo.tools, events.append) as ready:
+    with prepared(demo, events.append) as ready:
         assert [unit.name for unit in ready.units] == ["csrc/a", "csrc/b", "csrc/c"]
-        places = ready.workshop.places
+        places = ready.context.places
         source = Path(places.source)
         assert source == demo.folder / "view" / "demo-1.0" / "src"
         assert (source / "csrc" / "a.cu").read_text() == "int a;\n"
-        assert ready.scratch.is_dir()
+        assert ready.build.work.is_dir()
         assert dict(places.links) == {
             "site": str(demo.folder / "env" / "site"), "env": str(demo.folder / "env"),
             "cuda": str(demo.home), "python": str(demo.folder / "env" / "python"),
@@ -195,8 +211,8 @@ def test_a_build_says_so_where_compilers_see_sources_at_another_path(
     mount.chmod(0o755)
     monkeypatch.setenv("PATH", f"{mount.parent}:{os.environ['PATH']}")
     events: list[Event] = []
-    with prepared(target(demo), demo.tools, events.append) as ready:
-        assert Path(ready.workshop.places.source).is_relative_to(demo.cache / "refuge")
+    with prepared(demo, events.append) as ready:
+        assert Path(ready.context.places.source).is_relative_to(demo.cache / "refuge")
     [said] = [event.text for event in events if isinstance(event, Note)]
     assert "will differ" in said
     assert str(demo.folder / "view") in said
@@ -207,8 +223,8 @@ def test_a_build_says_so_where_compilers_see_sources_at_another_path(
 )
 def test_seeds_are_given_to_nvccs_that_know_them(demo: Demo, cuda: str, seeded: bool) -> None:
     demo.toolchain = dataclasses.replace(demo.toolchain, cuda=cuda)
-    with prepared(target(demo), demo.tools, silent) as ready:
-        assert ready.context((front("80"),)).seeded is seeded
+    with prepared(demo, silent) as ready:
+        assert ready.context.seeded is seeded
 
 
 def test_compilers_see_none_of_the_users_variables(
@@ -217,17 +233,17 @@ def test_compilers_see_none_of_the_users_variables(
     for name in ("CPATH", "NVCC_APPEND_FLAGS", "CPLUS_INCLUDE_PATH", "GCC_EXEC_PREFIX", "TMPDIR"):
         monkeypatch.setenv(name, "/users")
     monkeypatch.setenv("TMPDIR", str(demo.folder))
-    with prepared(target(demo), demo.tools, silent) as ready:
-        variables = ready.context((front("80"),)).variables(demo.folder)
+    with prepared(demo, silent) as ready:
+        variables = ready.context.variables(demo.folder)
     assert sorted(variables) == ["LC_ALL", "PATH", "PWD", "SOURCE_DATE_EPOCH", "TMPDIR"]
     assert variables["SOURCE_DATE_EPOCH"] == "1700000000"
     assert variables["TMPDIR"] == "/proc/self/cwd", "a killed compiler's files go with its job's"
 
 
 def test_the_fronts_decide_the_list_of_architectures(demo: Demo) -> None:
-    with prepared(target(demo), demo.tools, silent) as ready:
-        assert ready.context((front("80", "sm_80", "sm_86"),)).archlist == (800,)
-        assert ready.context((front("80"), front("90a"))).archlist == (800, 900)
+    with prepared(demo, silent) as ready:
+        assert ready.context.archlist == (800,)
+        assert ready.with_fronts((front("80"), front("90a"))).context.archlist == (800, 900)
 
 
 def test_another_file_is_another_listing(demo: Demo) -> None:
@@ -235,8 +251,8 @@ def test_another_file_is_another_listing(demo: Demo) -> None:
     for extra in ("", "csrc/extra.h"):
         if extra:
             demo.write(extra, "int extra;\n")
-        with prepared(target(demo), demo.tools, silent) as ready:
-            listings.append(ready.workshop.places.listing)
+        with prepared(demo, silent) as ready:
+            listings.append(ready.context.places.listing)
     assert listings[0] != listings[1]
 
 
@@ -244,14 +260,14 @@ def test_another_file_is_another_listing(demo: Demo) -> None:
 
 
 def test_the_work_folder_goes_with_the_build(demo: Demo) -> None:
-    with prepared(target(demo), demo.tools, silent):
+    with prepared(demo, silent):
         assert len(demo.work_folders()) == 1
     assert demo.work_folders() == []
 
 
 def test_the_work_folder_goes_when_the_build_fails(demo: Demo) -> None:
     demo.write("own_backend.py", "raise SystemExit('no')")
-    with pytest.raises(UpstreamError), prepared(target(demo), demo.tools, silent):
+    with pytest.raises(UpstreamError), prepared(demo, silent):
         pass
     assert demo.work_folders() == []
 
@@ -261,14 +277,14 @@ def test_a_cache_that_cannot_be_written_is_named(
 ) -> None:
     (demo.folder / "file").write_text("")
     monkeypatch.setenv("FATWHEEL_CACHE", str(demo.folder / "file"))
-    with pytest.raises(StoreError) as caught, prepared(target(demo), demo.tools, silent):
+    with pytest.raises(StoreError) as caught, prepared(demo, silent):
         pass
     assert "FATWHEEL_CACHE" in (caught.value.hint or "")
 
 
 def test_nothing_of_ours_is_open_in_the_compilers(demo: Demo) -> None:
     """A child that kept the lock would keep the folder of a killed build for ever."""
-    with prepared(target(demo), demo.tools, silent):
+    with prepared(demo, silent):
         held = [fd for fd in os.listdir("/proc/self/fd") if _is_work(f"/proc/self/fd/{fd}")]
         assert len(held) == 1
         assert not os.get_inheritable(int(held[0]))

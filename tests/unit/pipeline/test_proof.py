@@ -17,7 +17,7 @@ from fatwheel.config.model import Recipe, Source, Toolchain
 from fatwheel.errors import ConfigError
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.model import Unit
-from fatwheel.pipeline.prove import (
+from fatwheel.pipeline.proof import (
     Proof,
     UnitProof,
     compare,

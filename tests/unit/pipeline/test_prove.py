@@ -6,20 +6,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.config.model import Recipe, Source, Target, Toolchain
+from fatwheel.engines.base import Build, Limits
+from fatwheel.engines.local import LocalCapture, LocalWorkplace
+from fatwheel.engines.process import Processes, ProcessWorker
 from fatwheel.errors import CompileError, ConfigError, UsageError
-from fatwheel.events import Event, Note, Planned
+from fatwheel.events import Emit, Event, Note, Planned
 from fatwheel.model import Front
 from fatwheel.pipeline import prove as prove_module
-from fatwheel.pipeline.prove import Proof, ProveRequest, find_proofs, prove
-from fatwheel.pipeline.resolve import Asked
-from fatwheel.worker.context import Context, archlist
+from fatwheel.pipeline.proof import Proof, find_proofs
+from fatwheel.pipeline.prove import ProveRequest, prove
+from fatwheel.storage.stores import Stores
+from fatwheel.worker.context import archlist
 
 from ...helpers.standins import calls, cpp_unit, cuda_unit, make_context
 
@@ -37,19 +40,20 @@ class Bench:
             archs=("80", "86"), environment={}, imports=(), memory=1 << 20, seconds=1, costs=(),
             epoch=0, folder=folder / "kernels" / "demo", digest="",
         )  # fmt: skip
-        make_context(folder)
+        self.compiler_id = make_context(folder).device_id
         monkeypatch.setenv("FATWHEEL_CACHE", str(folder / "cache"))
         for name in ("a.cu", "b.cu", "c.cpp"):
             self.write(name, f"int {name[0]};\n")
-        for name in ("resolve", "ready_tools", "prepared"):
-            monkeypatch.setattr(prove_module, name, getattr(self, name))
+        monkeypatch.setattr(prove_module, "resolve", self.resolve)
+        monkeypatch.setattr(prove_module, "captured", self.captured)
+        monkeypatch.setattr(prove_module.Processes, "prepare", self.prepare)
 
     def write(self, name: str, text: str) -> None:
         (self.folder / "src" / name).write_text(text)
 
     def resolve(
         self, kernel: str, toolchain: str, archs: str, python: str, torch: str, recipes: None
-    ) -> Asked:
+    ) -> tuple[Target, ...]:
         tools = Toolchain(
             name="tools",
             platform="linux-x86_64",
@@ -63,18 +67,31 @@ class Bench:
             default_torch="2.11.0",
         )
         wanted = parse_arch_list(archs or "80,86", KNOWN)
-        return Asked(self.recipe, tools, wanted, ("3.11",), "2.11.0")
+        return (Target(self.recipe, tools, "3.11", "2.11.0", wanted),)
 
-    def ready_tools(self, target: Target, emit: object) -> object:
-        return SimpleNamespace(environment=SimpleNamespace(compiler_id="compilers"))
+    @staticmethod
+    def prepare(engine: Processes, target: Target, emit: object) -> LocalWorkplace:
+        return LocalWorkplace(Any, ProcessWorker)  # type: ignore[arg-type]
 
     @contextmanager
-    def prepared(self, target: Target, tools: Any, emit: object) -> Iterator[Any]:
-        def context(fronts: tuple[Front, ...]) -> Context:
-            return make_context(self.folder, archlist=archlist(fronts))
-
+    def captured(
+        self,
+        target: Target,
+        fronts: tuple[Front, ...],
+        workplace: LocalWorkplace,
+        limits: Limits,
+        stores: Stores,
+        emit: Emit,
+    ) -> Iterator[tuple[Build, LocalCapture]]:
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        build = Build(
+            target, fronts, unpack=Any, stores=stores, scope="", limits=limits,
+            work=self.folder, logs=logs,
+        )  # type: ignore[arg-type] # fmt: skip
         units = (cuda_unit("a"), cuda_unit("b"), cpp_unit("c"))
-        yield SimpleNamespace(target=target, tools=tools, units=units, context=context)
+        context = make_context(self.folder, archlist=archlist(fronts))
+        yield build, LocalCapture(build, workplace, Any, units, context, emit)  # type: ignore[arg-type]
 
     def prove(self, archs: str | None = None, units: str | None = None) -> Proof:
         request = ProveRequest("demo", archs, units, "tools", None, jobs=2, memory=1 << 30)
@@ -92,7 +109,7 @@ def test_the_same_code_both_ways_is_a_proof(bench: Bench) -> None:
     assert (proof.same, [unit.name for unit in proof.units]) == (True, ["a", "b"])
     assert (proof.front.name, [arch.name for arch in proof.archs]) == ("80", ["80", "86"])
     assert proof.kernels == 4, "two kernels in either unit"
-    assert find_proofs(bench.recipe, "compilers") == [proof]
+    assert find_proofs(bench.recipe, bench.compiler_id) == [proof]
 
 
 def test_other_code_is_a_counter_example_and_kept_too(bench: Bench) -> None:
@@ -100,7 +117,7 @@ def test_other_code_is_a_counter_example_and_kept_too(bench: Bench) -> None:
     proof = bench.prove()
     assert not proof.same
     assert proof.different == ["b: sm_86 scale"]
-    assert find_proofs(bench.recipe, "compilers") == [proof]
+    assert find_proofs(bench.recipe, bench.compiler_id) == [proof]
 
 
 def test_an_installed_recipe_is_copied_and_stays_as_it_is(
@@ -170,4 +187,4 @@ def test_a_unit_that_does_not_compile_is_no_proof(bench: Bench) -> None:
     bench.write("a.cu", "#error no\n")
     with pytest.raises(CompileError):
         bench.prove()
-    assert find_proofs(bench.recipe, "compilers") == []
+    assert find_proofs(bench.recipe, bench.compiler_id) == []

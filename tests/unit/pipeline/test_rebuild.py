@@ -17,12 +17,17 @@ import referencing
 
 from fatwheel.config.model import Package
 from fatwheel.config.sourcetree import tree_digest
+from fatwheel.engines import process
+from fatwheel.engines.base import Engine
 from fatwheel.errors import FetchError, FormatError, HashMismatchError, UsageError
 from fatwheel.events import Event, JobFinished, Note
-from fatwheel.pipeline import local, rebuild, resolve
-from fatwheel.pipeline.build import BuildRequest, Effort, build
+from fatwheel.pipeline import rebuild, resolve
+from fatwheel.pipeline.build import build
+from fatwheel.pipeline.compile import Effort
 from fatwheel.pipeline.consent import Stranger, refuse
+from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.pipeline.rebuild import RebuildRequest, Rebuilt, refusal
+from fatwheel.storage.stores import open_store
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from ...helpers.demoproject import Demo
@@ -41,24 +46,27 @@ class Bench(Demo):
             monkeypatch.setattr(resolve, name, getattr(self, name))
         monkeypatch.setattr(rebuild, "load_recipe", self.load_recipe)
         monkeypatch.setattr(rebuild, "recipe_folders", lambda: (folder / "kernels",))
-        monkeypatch.setattr(local, "ready_tools", self.ready_tools)
+        monkeypatch.setattr(process, "ready_tools", self.ready_tools)
 
     def build(self, front: str = "exact") -> Path:
         [made] = build(
-            BuildRequest(
+            plan_build(BuildRequest(
                 kernel="demo", archs="80,86", pythons="3.11", torch=None, toolchain="tools",
                 engine="process", shards=None, jobs=2, memory=1 << 30, front=front,
                 out=self.folder / "dist",
-            ),
+            )),
             self.events.append,
         )  # fmt: skip
         self.events.clear()
         return Path(made.path)
 
     def rebuild(self, wheel: Path, from_store: str = "slices", **changes: Any) -> Rebuilt:
-        effort = Effort(shards=None, jobs=2, memory=1 << 30, out=self.folder / "rebuilt")
+        effort = Effort(shards=None, jobs=2, memory=1 << 30)
         agree = changes.pop("agree", refuse)
-        wanted: dict[str, Any] = {"engine": None, "find": None, "effort": effort, **changes}
+        wanted: dict[str, Any] = {
+            "engine": None, "find": None, "effort": effort, "out": self.folder / "rebuilt",
+            **changes,
+        }  # fmt: skip
         request = RebuildRequest(wheel=wheel, from_store=from_store, **wanted)
         return rebuild.rebuild(request, self.events.append, agree)
 
@@ -105,7 +113,7 @@ def test_with_an_empty_store_everything_is_compiled(bench: Bench) -> None:
 def test_the_user_s_store_is_read_at_most(bench: Bench, from_store: str) -> None:
     """Not even a use is noted, nor what is damaged deleted: it is compiled again, for once."""
     wheel = bench.build()
-    store = resolve.open_store()
+    store = open_store()
     slices = (store.root / "refs" / "slice").rglob("*")
     first = min(path for path in slices if path.is_file())
     first.write_bytes(b"damaged")
@@ -127,13 +135,13 @@ def state_of(path: Path) -> tuple[float, bytes]:
 
 def forget_locks() -> None:
     """As on another machine that has the same slices."""
-    assert [usage.entries for usage in resolve.open_store().usage() if usage.kind == "lock"] == [1]
-    resolve.open_store().clear("lock")
+    assert [usage.entries for usage in open_store().usage() if usage.kind == "lock"] == [1]
+    open_store().clear("lock")
 
 
 def test_what_was_built_here_needs_no_question(bench: Bench) -> None:
     wheel = bench.build()
-    resolve.open_store().clear("wheel")
+    open_store().clear("wheel")
     assert bench.rebuild(wheel).comparison.identical
 
 
@@ -161,9 +169,9 @@ def test_its_own_containers_come_first_where_there_are_any(
     wheel = bench.build()
     asked: list[bool] = []
 
-    def engine_for(toolchain: Any, engine: str | None, *, foreign: bool) -> str:
+    def engine_for(toolchain: Any, engine: str | None, *, foreign: bool) -> Engine:
         asked.append(foreign)
-        return "process"
+        return process.Processes()
 
     monkeypatch.setattr(rebuild, "engine_for", engine_for)
     bench.rebuild(wheel)

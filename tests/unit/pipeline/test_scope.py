@@ -27,7 +27,9 @@ from fatwheel.config.model import (
     Toolchain,
     TorchBuild,
 )
-from fatwheel.pipeline.scope import FORMAT, scope_in_containers, scope_in_processes
+from fatwheel.engines import dockerplan
+from fatwheel.engines.local import LocalWorkplace
+from fatwheel.pipeline.scope import FORMAT, scope_of
 
 from ...helpers import formats
 
@@ -66,7 +68,11 @@ BASES = {"3.11": "sha256:7"}
 
 
 def contained(target: Target = TARGET, own: Toolchain | None = TOOLCHAIN) -> str:
-    return scope_in_containers(target, own, BASES)
+    return scope_of(target.recipe, dockerplan.scope_of(target, own, BASES))
+
+
+def in_processes(recipe: Recipe) -> str:
+    return scope_of(recipe, LocalWorkplace.scope)
 
 
 # -- what is shared ------------------------------------------------------------------------------
@@ -88,8 +94,8 @@ def test_device_code_is_compiled_once_for_all_of_these(target: Target) -> None:
 
 
 def test_processes_share_by_project_alone() -> None:
-    assert scope_in_processes(RECIPE) == scope_in_processes(replace(RECIPE, memory=9))
-    assert scope_in_processes(RECIPE) != contained()
+    assert in_processes(RECIPE) == in_processes(replace(RECIPE, memory=9))
+    assert in_processes(RECIPE) != contained()
 
 
 # -- what is not ---------------------------------------------------------------------------------
@@ -109,7 +115,7 @@ OTHER_RECIPES = {
 def test_another_project_has_a_scope_of_its_own(changes: dict[str, Any]) -> None:
     recipe = replace(RECIPE, **changes)
     assert contained(replace(TARGET, recipe=recipe)) != contained()
-    assert scope_in_processes(recipe) != scope_in_processes(RECIPE)
+    assert in_processes(recipe) != in_processes(RECIPE)
 
 
 def test_folders_beside_two_recipes_are_two_projects() -> None:
@@ -117,7 +123,7 @@ def test_folders_beside_two_recipes_are_two_projects() -> None:
     one, other = (
         replace(RECIPE, source=Source(folder=name)) for name in ("/one/src", "/other/src")
     )
-    assert scope_in_processes(one) != scope_in_processes(other)
+    assert in_processes(one) != in_processes(other)
 
 
 OTHER_TOOLCHAINS: dict[str, dict[str, Any]] = {
@@ -144,7 +150,8 @@ def test_what_a_lock_from_elsewhere_compiles_with_has_a_scope_of_its_own(
 
 
 def test_an_image_of_ones_own_has_a_scope_of_its_own() -> None:
-    scopes = {scope_in_containers(TARGET, TOOLCHAIN, bases) for bases in ({}, BASES, {"3.11": "x"})}
+    every = ({}, BASES, {"3.11": "x"})
+    scopes = {scope_of(RECIPE, dockerplan.scope_of(TARGET, TOOLCHAIN, one)) for one in every}
     assert len(scopes) == 3
 
 

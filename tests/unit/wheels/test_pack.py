@@ -20,6 +20,7 @@ from installer.sources import WheelFile
 from packaging.utils import parse_wheel_filename
 
 from fatwheel.errors import FormatError, StoreError
+from fatwheel.wheels.name import parse_wheel_name
 from fatwheel.wheels.pack import File, digest_of_contents, plain_file, repack
 
 EPOCH = 1_700_000_000
@@ -66,13 +67,14 @@ def make_upstream(
 
 
 def pack(upstream: Path, out: Path, **changes: object) -> Path:
+    label = str(changes.pop("label", LABEL))
     options: dict[str, object] = {
-        "local_version": LABEL,
         "extra_files": {"fatwheel.json": b"{}"},
         "epoch": EPOCH,
         **changes,
     }
-    return repack(upstream, out, **options)  # type: ignore[arg-type]
+    new = parse_wheel_name(upstream.name).labelled(label)
+    return repack(upstream, out, new, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -147,9 +149,12 @@ def test_installer_finds_every_hash_right(packed: Path) -> None:
 REPACK = f"""
 import os, sys
 from pathlib import Path
+from fatwheel.wheels.name import parse_wheel_name
 from fatwheel.wheels.pack import repack
 os.umask(int(sys.argv[3], 8))
-print(repack(Path(sys.argv[1]), Path(sys.argv[2]), local_version={LABEL!r},
+upstream = Path(sys.argv[1])
+new = parse_wheel_name(upstream.name).labelled({LABEL!r})
+print(repack(upstream, Path(sys.argv[2]), new,
              extra_files={{"fatwheel.json": b"{{}}"}}, epoch={EPOCH}))
 """
 
@@ -220,7 +225,7 @@ def test_a_wheel_that_is_there_is_replaced(upstream: Path, tmp_path: Path, packe
 
 
 def test_a_wheel_that_has_a_local_version_gets_another(packed: Path, tmp_path: Path) -> None:
-    again = pack(packed, tmp_path / "again", local_version="cu999")
+    again = pack(packed, tmp_path / "again", label="cu999")
     assert again.name == "demo_pkg-1.2+cu999-py3-none-any.whl"
     with zipfile.ZipFile(again) as archive:
         names = [name for name in archive.namelist() if name.endswith("fatwheel.json")]

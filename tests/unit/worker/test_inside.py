@@ -17,11 +17,15 @@ import pytest
 from fatwheel.config.model import Target
 from fatwheel.engines.conversation import CapturedLine, capture_line, checked_lookup
 from fatwheel.engines.incoming import take
+from fatwheel.engines.local import LocalWorkplace
+from fatwheel.engines.process import ProcessWorker
 from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
-from fatwheel.pipeline import resolve
+from fatwheel.pipeline import build, resolve
+from fatwheel.pipeline.build import captured
 from fatwheel.storage.store import Entry, Store
+from fatwheel.storage.stores import Stores
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.context import job_from_wire, unit_from_wire
 from fatwheel.worker.inside import (
@@ -109,10 +113,10 @@ class Host:
 
     @property
     def target(self) -> Target:
-        return resolve.resolve("demo", "tools", "80,86", "3.11", None).targets[0]
+        return resolve.resolve("demo", "tools", "80,86", "3.11", None)[0]
 
     def unpack(self) -> Project:
-        project = resolve.unpacked(self.demo.recipe, self.sources / PROJECT, silent)
+        project = build.unpacked(self.demo.recipe, self.sources / PROJECT, silent)
         return project.at(project.root.relative_to(self.sources / PROJECT))
 
     def start(self, task: str, project: Project, **changes: Any) -> Inside:
@@ -122,7 +126,8 @@ class Host:
         description = describe(self.folder, self.demo)
         message = Message(
             task=task, name="demo-1.0", project=project, fronts=FRONTS, units=(),
-            compiler_id="compilers", scope=SCOPE, seeded=True, threads=2,
+            compiler_id=self.demo.tools.environment.compiler_id, scope=SCOPE,
+            seeded=True, threads=2,
             description=str(description),
             sources=str(self.sources), store=str(self.store.root), incoming=str(incoming),
             work=str(incoming / "work"),
@@ -350,16 +355,17 @@ def test_a_container_and_a_process_make_the_same(
     host.compiled(project, lookup_of(made).pending)
     inside = host.start(ASSEMBLE, project, units=tuple(made["units"]))
     found = inside.made()
-    monkeypatch.setattr(resolve, "store_folder", lambda: host.store.root)
-    monkeypatch.setattr(resolve, "scope_in_processes", lambda recipe: SCOPE)
-    with resolve.prepared(host.target, host.demo.tools, silent) as ready:
+    monkeypatch.setattr(build, "scope_of", lambda recipe, place: SCOPE)
+    workplace, stores = LocalWorkplace(host.demo.tools, ProcessWorker), Stores(host.store.root)
+    limits = workplace.capacity
+    with captured(host.target, FRONTS, workplace, limits, stores, silent) as (_, ready):
         assert [asdict(unit) for unit in ready.units] == [
             asdict(unit_from_wire(unit)) for unit in made["units"]
         ]
-        lookup = ready.workshop.look_up(ready.units, FRONTS, threads=2)
+        lookup = ready.look_up()
         assert (lookup.pending, lookup.hits) == ((), 4)
-        local = ready.upstream.assemble(ready.context(FRONTS), FRONTS)
-        assert ready.workshop.slice_digests(ready.units, FRONTS) == found["slices"]
+        local, slices = ready.assemble(limits)
+        assert slices == found["slices"]
         with (
             zipfile.ZipFile(local) as one,
             zipfile.ZipFile(inside.incoming / WHEEL / found["wheel"]) as other,

@@ -31,7 +31,7 @@ class Bench:
         return dataclasses.replace(self.context, archlist=archlist)
 
     def look_up(self, fronts: tuple[Front, ...] = FRONTS, context: Context | None = None) -> Lookup:
-        return look_up(self.units, lambda unit: fronts, context or self.context, threads=2)
+        return look_up(self.units, fronts, context or self.context, threads=2)
 
     def compile(
         self,
@@ -95,16 +95,6 @@ def test_an_answer_of_the_trunk_counts(bench: Bench) -> None:
     assert labels(bench.look_up(context=beside)) == [
         "b [sm_80,sm_86] host", "b [sm_90a]", "c host",
     ]  # fmt: skip
-
-
-def test_each_unit_has_the_fronts_that_it_is_given(bench: Bench) -> None:
-    found = look_up(
-        bench.units,
-        lambda unit: FRONTS[:1] if unit.name == "a" else FRONTS[1:],
-        bench.context,
-        threads=1,
-    )
-    assert labels(found) == ["a [sm_80,sm_86] host", "b [sm_90a] host", "c host"]
 
 
 def test_units_whose_text_changes_with_the_list_are_named(bench: Bench) -> None:

@@ -6,19 +6,21 @@ import dataclasses
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
 from fatwheel.config.model import Target
+from fatwheel.engines import local, process
 from fatwheel.engines.base import Limits
-from fatwheel.engines.process import ProcessEngine
+from fatwheel.engines.process import Processes, ProcessWorker
 from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
-from fatwheel.pipeline import local
 from fatwheel.pipeline import resolve as resolve_module
-from fatwheel.pipeline.local import local_premises
-from fatwheel.pipeline.resolve import resolve, users_stores
+from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.resolve import resolve
+from fatwheel.storage.stores import users_stores
 
 from ...helpers.demoproject import Demo
 from ...helpers.standins import front
@@ -33,60 +35,62 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], 
     demo = Demo(tmp_path, monkeypatch)
     for name in ("load_recipe", "load_toolchain"):
         monkeypatch.setattr(resolve_module, name, getattr(demo, name))
-    monkeypatch.setattr(local, "ready_tools", demo.ready_tools)
+    monkeypatch.setattr(process, "ready_tools", demo.ready_tools)
     return demo
 
 
 def target() -> Target:
-    return resolve("demo", "tools", "80,86", "3.11", None).targets[0]
+    return resolve("demo", "tools", "80,86", "3.11", None)[0]
 
 
-def test_premises_are_the_environment_and_the_machine(
+def test_a_workplace_is_the_environment_and_the_machine(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "cores", lambda: 7)
     monkeypatch.setattr(local, "free_memory", lambda: 9 << 30)
-    found = local_premises(target(), silent)
-    assert (found.compiler_id, found.cores, found.memory) == ("compilers", 7, 9 << 30)
+    found = Processes().prepare(target(), silent)
+    assert found.tools is demo.tools
+    assert found.capacity == Limits(7, 9 << 30)
 
 
 def test_the_identity_is_of_the_environment_and_the_host_compiler(demo: Demo) -> None:
-    before = local_premises(target(), silent).identity
-    assert local_premises(target(), silent).identity == before
+    before = Processes().prepare(target(), silent).identity
+    assert Processes().prepare(target(), silent).identity == before
     tools = demo.tools
     other = dataclasses.replace(tools.environment, root=Path("/elsewhere/another-digest"))
     demo.tools = dataclasses.replace(tools, environment=other)
-    assert local_premises(target(), silent).identity != before
+    assert Processes().prepare(target(), silent).identity != before
     other = dataclasses.replace(tools.environment, root=Path("/elsewhere/env"))
     demo.tools = dataclasses.replace(tools, environment=other)
-    assert local_premises(target(), silent).identity == before, "wherever it lies"
+    assert Processes().prepare(target(), silent).identity == before, "wherever it lies"
     gcc = dataclasses.replace(tools.compiler, id="c1" * 32)
     demo.tools = dataclasses.replace(tools, compiler=gcc)
-    assert local_premises(target(), silent).identity != before
+    assert Processes().prepare(target(), silent).identity != before
 
 
-def test_a_workplace_is_a_captured_target(demo: Demo) -> None:
+def test_a_target_is_captured(demo: Demo) -> None:
     events: list[Event] = []
-    premises = local_premises(target(), silent)
-    with premises.workplace(
-        target(), FRONTS, LIMITS, resolve_module.users_stores(), events.append
-    ) as place:
-        assert place.engine.name == "process"
-        assert isinstance(place.engine, ProcessEngine)
-        assert place.lookup.units == 3
-        assert len(place.lookup.pending) == 5
-        assert place.host == Host("g++ 12.2.0", "c0" * 32, "3.11")
-        assert place.scratch.is_dir()
-    assert not place.scratch.exists()
+    workplace = Processes().prepare(target(), silent)
+    stores = users_stores()
+    with captured(target(), FRONTS, workplace, LIMITS, stores, events.append) as (build, found):
+        lookup = found.look_up()
+        assert (lookup.units, len(lookup.pending)) == (3, 5)
+        assert [unit.name for unit in found.units] == ["csrc/a", "csrc/b", "csrc/c"]
+        assert found.host == Host("g++ 12.2.0", "c0" * 32, "3.11")
+        assert build.work.is_dir()
+        worker = found.open("1:compute_80", LIMITS, Queue())
+        assert isinstance(worker, ProcessWorker)
+        worker.close()
+    assert not build.work.exists()
     assert demo.work_folders() == []
     steps = [event.step for event in events if isinstance(event, StepStarted)]
     assert steps == ["source", "capture", "plan"]
 
 
 def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
-    premises = local_premises(target(), silent)
-    with premises.workplace(target(), FRONTS, LIMITS, users_stores(), silent) as place:
-        wheel, slices = place.assemble(LIMITS)
+    workplace = Processes().prepare(target(), silent)
+    with captured(target(), FRONTS, workplace, LIMITS, users_stores(), silent) as (_, found):
+        wheel, slices = found.assemble(LIMITS)
         with zipfile.ZipFile(wheel) as archive:
             images = [image_name(entry) for entry in slices_of(archive.read("demo/a.o"))]
     assert images == ["sm_80", "sm_86"]
@@ -97,8 +101,9 @@ def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
 
 
 def test_workers_keep_logs_among_those_of_the_cache(demo: Demo) -> None:
-    premises = local_premises(target(), silent)
-    with premises.workplace(target(), FRONTS, LIMITS, users_stores(), silent):
+    workplace = Processes().prepare(target(), silent)
+    with captured(target(), FRONTS, workplace, LIMITS, users_stores(), silent) as (_, found):
         [folder] = (demo.cache / "logs").iterdir()
         assert folder.name.startswith("demo-1.0-3.11-")
-    assert folder.is_dir(), "they are kept"
+        found.open("1:compute_80", LIMITS, Queue()).close()
+    assert [path.name for path in folder.iterdir()] == ["shard-1-compute_80.log"], "they are kept"

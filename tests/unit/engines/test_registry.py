@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import subprocess
+import sys
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from fatwheel.config.model import Containers, Download, Toolchain
-from fatwheel.containers import client
+from fatwheel.engines import docker
+from fatwheel.engines.registry import engine_for, toolchain_for
 from fatwheel.errors import EngineError, UsageError
-from fatwheel.events import silent
-from fatwheel.pipeline import workplaces
-from fatwheel.pipeline.workplaces import engine_for, premises_for, toolchain_for
 
 IMAGES = Containers("linux", 0, ())
 CUDA = Download("cuda_nvcc", "12.3.107", "https://x/n.tar", "n.tar", 1, "ee" * 32)
@@ -46,13 +45,13 @@ def refusal(toolchain: Toolchain, asked: str | None) -> UsageError:
 
 
 def test_processes_where_they_will_do() -> None:
-    assert engine_for(PACKAGES, None) == "process"
-    assert engine_for(NO_IMAGES, None) == "process"
+    assert engine_for(PACKAGES, None).name == "process"
+    assert engine_for(NO_IMAGES, None).name == "process"
 
 
 @pytest.mark.parametrize("toolchain", [ARCHIVES, WINDOWS])
 def test_containers_where_processes_will_not_do(toolchain: Toolchain) -> None:
-    assert engine_for(toolchain, None) == "docker"
+    assert engine_for(toolchain, None).name == "docker"
 
 
 @pytest.mark.parametrize(
@@ -62,30 +61,32 @@ def test_containers_on_a_machine_of_another_kind(
     monkeypatch: pytest.MonkeyPatch, system: str, processor: str
 ) -> None:
     machine(monkeypatch, system, processor)
-    assert engine_for(PACKAGES, None) == "docker"
+    assert engine_for(PACKAGES, None).name == "docker"
 
 
 def test_foreign_code_goes_into_containers_where_an_engine_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os="linux"))
-    assert engine_for(PACKAGES, None, foreign=True) == "docker"
-    assert engine_for(PACKAGES, "process", foreign=True) == "process", "what is asked for is taken"
-    assert engine_for(NO_IMAGES, None, foreign=True) == "process"
-    assert engine_for(PACKAGES, None) == "process"
-    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os="windows"))
-    assert engine_for(PACKAGES, None, foreign=True) == "process", "it runs no such containers"
+    monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(os="linux"))
+    assert engine_for(PACKAGES, None, foreign=True).name == "docker"
+    assert engine_for(PACKAGES, "process", foreign=True).name == "process", (
+        "what is asked for is taken"
+    )
+    assert engine_for(NO_IMAGES, None, foreign=True).name == "process"
+    assert engine_for(PACKAGES, None).name == "process"
+    monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(os="windows"))
+    assert engine_for(PACKAGES, None, foreign=True).name == "process", "it runs no such containers"
 
     def refuse() -> None:
         raise EngineError("no engine")
 
-    monkeypatch.setattr(client, "connect", refuse)
-    assert engine_for(PACKAGES, None, foreign=True) == "process"
+    monkeypatch.setattr(docker, "connect", refuse)
+    assert engine_for(PACKAGES, None, foreign=True).name == "process"
 
 
 @pytest.mark.parametrize("asked", ["process", "docker"])
 def test_what_is_asked_for_is_taken(asked: str) -> None:
-    assert engine_for(PACKAGES, asked) == asked
+    assert engine_for(PACKAGES, asked).name == asked
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
@@ -147,7 +148,7 @@ def test_the_toolchain_is_that_of_this_system(
 def test_containers_decide_it_where_they_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, os: str, name: str
 ) -> None:
-    monkeypatch.setattr(client, "connect", lambda: SimpleNamespace(os=os))
+    monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(os=os))
     assert toolchain_for("docker") == name
     assert toolchain_for(None) == "linux-cuda13.0", "no engine is asked without need"
 
@@ -156,24 +157,26 @@ def test_an_engine_that_does_not_answer_is_no_mistake_yet(monkeypatch: pytest.Mo
     def refuse() -> None:
         raise EngineError("no engine")
 
-    monkeypatch.setattr(client, "connect", refuse)
+    monkeypatch.setattr(docker, "connect", refuse)
     assert toolchain_for("docker") == "linux-cuda13.0"
 
 
-# -- premises ------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("engine", "made"), [("process", "local_premises"), ("docker", "contained_premises")]
-)
-def test_each_engine_has_premises_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, engine: str, made: str
-) -> None:
-    from fatwheel.pipeline import contained, local
-
-    for module, name in ((local, "local_premises"), (contained, "contained_premises")):
-        monkeypatch.setattr(module, name, lambda target, emit, name=name: (name, target, emit))
-    target: Any = "target"
-    found: Any = premises_for(target, engine, silent)
-    assert found == (made, "target", silent)
-    assert workplaces.ENGINES == ("process", "docker")
+def test_an_engine_that_is_not_used_is_not_loaded() -> None:
+    """Neither it nor its libraries cost a build in processes anything."""
+    code = (
+        "import sys\n"
+        "from fatwheel.engines.registry import engine_for, toolchain_for\n"
+        "from fatwheel.config.load import load_toolchain\n"
+        "from fatwheel.shipped import TOOLCHAINS\n"
+        "toolchain = load_toolchain('linux-cuda13.0', TOOLCHAINS)\n"
+        "assert toolchain_for(None) and toolchain_for('process')\n"
+        "assert engine_for(toolchain, None).name == 'process'\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "fatwheel.engines.process" in loaded
+    assert not {"docker", "fatwheel.engines.docker"} & {*loaded}

@@ -1,0 +1,251 @@
+"""What the docker engine makes and starts for a build: images and containers, by what is in them.
+
+No Docker here: a plan shows the same specifications that the engine gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ..config.load import load_toolchain
+from ..config.model import Containers, Target, Toolchain
+from ..containers.commandlines import build_line, run_line
+from ..containers.contexts import BuildContext, contexts_of, named_bases
+from ..containers.imagebuild import build_options, labels_of
+from ..containers.layouts import (
+    ContainerSpec,
+    EngineFacts,
+    Mount,
+    create_arguments,
+    layout_of,
+)
+from ..errors import FatwheelError
+from ..model import Shard
+from ..shipped import PACKAGE, toolchain_folders
+from ..storage.cache import chosen_folder
+from ..worker.inside import ASSEMBLE, CAPTURE
+from ..worker.preprocess import HOST_PASS
+from .base import (
+    DEVICE_CODE,
+    HOST_CODE,
+    Allotment,
+    Footprint,
+    Limits,
+    PlannedContainer,
+    PlannedImage,
+    log_name,
+    shard_purpose,
+)
+
+
+@dataclass(frozen=True)
+class Station:
+    """What all containers of one target have in common.
+
+    image:   the image of its Python and torch; os and os_build are the image's (see Containers).
+    python:  as in '3.11'.
+    code:    the folder of the package `fatwheel`.
+    sources: the folder with the project, and with what capture found in it.
+    store:   the store's folder. trunk: of one more store that is read besides.
+    """
+
+    image: str
+    os: str
+    os_build: int
+    python: str
+    code: Path
+    sources: Path
+    store: Path
+    trunk: Path | None = None
+
+    def container(self, purpose: str, incoming: Path, limits: Limits) -> ContainerSpec:
+        """The container for a purpose, which may write to `incoming` and nowhere else."""
+        layout = layout_of(self.os)
+        start = (
+            f"import sys; sys.path.insert(0, {layout.code!r}); "
+            "from fatwheel.worker.inside import main; main()"
+        )
+        return ContainerSpec(
+            purpose=purpose,
+            image=self.image,
+            command=(layout.python_of(self.python), "-I", "-B", "-c", start),
+            mounts=(
+                Mount(str(self.code), layout.package, writable=False),
+                Mount(str(self.sources), layout.sources, writable=False),
+                Mount(str(self.store), layout.store, writable=False),
+                *self._trunk(layout.trunk),
+                Mount(str(incoming), layout.incoming, writable=True),
+            ),
+            cpus=limits.cpus,
+            memory=limits.memory,
+            os=self.os,
+            os_build=self.os_build,
+        )
+
+    def _trunk(self, place: str) -> tuple[Mount, ...]:
+        return (Mount(str(self.trunk), place, writable=False),) if self.trunk else ()
+
+
+# -- the footprint of a build ----------------------------------------------------------------------
+
+# Processors and memory are this machine's, as the engine is not asked.
+
+
+def footprint_of(
+    targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment
+) -> Footprint:
+    """The images and containers for targets that differ in their Python alone."""
+    return _Planner(tuple(targets), tuple(shards), allotment).footprint()
+
+
+def containers_of(toolchain: Toolchain) -> Containers:
+    """How a toolchain becomes images."""
+    assert toolchain.containers is not None, "the engine was found to have no obstacle"
+    return toolchain.containers
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """The images and containers of a build."""
+
+    targets: tuple[Target, ...]
+    shards: tuple[Shard, ...]
+    allotment: Allotment
+
+    def footprint(self) -> Footprint:
+        toolchain, torch = self.targets[0].toolchain, self.targets[0].torch
+        pythons = ",".join(target.python for target in self.targets)
+        words = ["invoke", "render", "--fetch", "--toolchain", toolchain.name]
+        words += ["--python", pythons, "--torch", torch]
+        return Footprint(
+            images=tuple(self._images()),
+            containers=tuple(self._containers()),
+            image_of={target.python: self._image(target.python) for target in self.targets},
+            render=" ".join(words),
+            final_tags=self._has_final_tags(),
+        )
+
+    @property
+    def _where(self) -> Containers:
+        return containers_of(self.targets[0].toolchain)
+
+    @cached_property
+    def _layers(self) -> dict[str, tuple[BuildContext, BuildContext]]:
+        """Both layers of each Python's image."""
+        return {
+            one.python: contexts_of(one.toolchain, one.python, one.torch, self._bases)
+            for one in self.targets
+        }
+
+    @cached_property
+    def _bases(self) -> dict[str, str]:
+        """Images of the user's own, by name; a build uses their ids."""
+        return named_bases()
+
+    def _has_final_tags(self) -> bool:
+        unlocked = any(layer.unlocked for both in self._layers.values() for layer in both)
+        return not unlocked and not set(self._bases) & set(self._layers)
+
+    def _image(self, python: str) -> str:
+        """The tag of the image that a Python's containers are made from."""
+        return self._layers[python][1].tag
+
+    def _images(self) -> Iterator[PlannedImage]:
+        """Every layer once, in an order in which they can be made."""
+        layers = [layer for both in zip(*self._layers.values(), strict=True) for layer in both]
+        for layer in {layer.tag: layer for layer in layers}.values():
+            pythons = tuple(python for python, both in self._layers.items() if layer in both)
+            yield _planned(layer, pythons, self._where)
+
+    def _containers(self) -> Iterator[PlannedContainer]:
+        whole = self.allotment.whole
+        for number, python in enumerate(self._layers):
+            yield self._one(python, CAPTURE, "", whole)
+            yield from self._later_shards(python) if number else self._first_shards(python)
+            yield self._one(python, ASSEMBLE, "", whole)
+
+    def _first_shards(self, python: str) -> Iterator[PlannedContainer]:
+        """Those of the first Python compile everything."""
+        for shard in self.shards:
+            yield self._one(python, shard_purpose(shard.name), DEVICE_CODE, self.allotment.each)
+
+    def _later_shards(self, python: str) -> Iterator[PlannedContainer]:
+        """Another Python's find all device code in the store, whose keys know no Python."""
+        host = self._one(python, shard_purpose(f"1:{HOST_PASS}"), HOST_CODE, self.allotment.each)
+        host = replace(host, purpose="shards", most=len(self.shards))
+        yield replace(host, compiles=DEVICE_CODE, most=0, command="")
+        yield host
+
+    def _one(self, python: str, purpose: str, compiles: str, limits: Limits) -> PlannedContainer:
+        # Folders that a build makes; its own has a random name.
+        cache = chosen_folder()
+        work = cache / "work" / "build"
+        station = Station(
+            image=self._image(python), os=self._where.os, os_build=self._where.os_build,
+            python=python, code=PACKAGE, sources=work / "sources", store=cache / "store",
+        )  # fmt: skip
+        incoming = work / "incoming" / log_name(purpose).removesuffix(".log")
+        spec = station.container(purpose, incoming, limits)
+        body = create_arguments(spec, EngineFacts(os=station.os), {"fatwheel": "build"})
+        return PlannedContainer(
+            python, purpose, compiles, 1, limits.cpus, limits.memory, station.image,
+            run_line(body, station.os),
+        )  # fmt: skip
+
+
+def _planned(layer: BuildContext, pythons: tuple[str, ...], where: Containers) -> PlannedImage:
+    options = build_options(EngineFacts(os=where.os), layer, where)
+    path = PureWindowsPath if where.os == "windows" else PurePosixPath
+    folder = path("contexts", *layer.tag.partition("/")[2].split(":"))  # as `invoke render` has it
+    return PlannedImage(
+        kind=layer.kind,
+        tag=layer.tag,
+        base=layer.base.partition("@")[0] if layer.unlocked else layer.base,
+        pythons=pythons,
+        files=len(layer.files),
+        size=sum(file.size for file in layer.files),
+        unlocked=layer.unlocked,
+        command=build_line(layer.tag, labels_of(layer), options, str(folder), where.os),
+    )
+
+
+# -- the scope of what is made in images -----------------------------------------------------------
+
+
+def scope_of(target: Target, own: Toolchain | None, bases: Mapping[str, str]) -> tuple[Any, ...]:
+    """What images of a target's toolchain are made of, whatever Python or torch it is for.
+
+    own: what this checkout has under the toolchain's name. bases: for a Python, the image on which
+    FATWHEEL_BASES has it built.
+
+    A lock has no more of its toolchain than one build needs. Where that is just what this
+    checkout pins, it is the same place; where it is anything else, all of it counts.
+    """
+    if own and target.tools == replace(target, toolchain=own).tools:
+        return "containers", _compiling(own), dict(bases)
+    return "containers", asdict(target.toolchain), dict(bases)
+
+
+def _compiling(toolchain: Toolchain) -> dict[str, Any]:
+    """A toolchain without Pythons' own packages and torch."""
+    return {
+        "bases": [asdict(base) for base in toolchain.bases],
+        "cuda_files": [[one.name, one.version, one.sha256] for one in toolchain.cuda_files],
+        "interpreters": [[one.python, one.download.sha256] for one in toolchain.interpreters],
+        "msvc": asdict(toolchain.msvc) if toolchain.msvc else None,
+        "packages": sorted(
+            [one.name, one.version, one.sha256, one.role] for one in toolchain.packages
+        ),
+    }
+
+
+def pinned_here(name: str) -> Toolchain | None:
+    """What this checkout has under a toolchain's name, if that is sound."""
+    with suppress(FatwheelError):
+        return load_toolchain(name, *toolchain_folders())
+    return None

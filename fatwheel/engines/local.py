@@ -1,0 +1,139 @@
+"""Targets prepared, captured and assembled on this machine, whoever runs their jobs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from ..config.model import Download, Package, Target
+from ..events import Emit, Note, step
+from ..machine import cores, free_memory
+from ..model import Environment, Front, Host, Unit
+from ..provenance.buildlock import Material
+from ..provision.compilers import HostCompiler, find_host_compiler
+from ..storage.cache import cache_folder, downloads_folder
+from ..storage.stores import LIMIT
+from ..toolchain.environment import ensure_environment
+from ..toolchain.unpack import missing
+from ..worker.assemble import Lookup, SliceDigests, look_up, slice_digests
+from ..worker.context import Context, archlist, digest
+from ..worker.upstream import Upstream
+from ..worker.workshop import Order, laid_out, upstream_of
+from .base import Build, Limits, Reports, Worker, log_name, shard_purpose
+
+# Opens a shard's worker: its name, the context of its jobs, the file for its log, the reports.
+Opener = Callable[[str, Context, Path, Reports], Worker]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A target's toolchain, ready to run on this machine."""
+
+    environment: Environment
+    compiler: HostCompiler
+
+
+def ready_tools(target: Target, emit: Emit) -> Tools:
+    """The host compiler, found, and the environment, made where it does not exist yet."""
+    compiler = find_host_compiler(target.toolchain.cuda, target.toolchain.gcc)
+    with step(emit, "toolchain", f"{target.toolchain.name}, Python {target.python}"):
+        environment = ensure_environment(
+            target.toolchain, target.python, target.torch, cache_folder(), emit
+        )
+    return Tools(environment, compiler)
+
+
+def environment_files(target: Target) -> list[tuple[Package | Download, Path]]:
+    """The packages of a target's environment that are not unpacked yet, and where they go."""
+    packages = [
+        pin
+        for pin in (*target.recipe.files, *target.tools.files)
+        if isinstance(pin, Package)
+        and pin.role != "installer"
+        and pin != target.recipe.source.package
+    ]
+    return [(pin, downloads_folder()) for pin in missing(packages, cache_folder())]
+
+
+@dataclass(frozen=True)
+class LocalWorkplace:
+    """Tools on this machine. opener: opens the workers."""
+
+    tools: Tools
+    opener: Opener
+    scope: ClassVar[tuple[str, ...]] = ("processes",)
+    materials: ClassVar[tuple[Material, ...]] = ()
+
+    @property
+    def identity(self) -> str:
+        return digest(self.tools.environment.root.name, self.tools.compiler.id)
+
+    @property
+    def capacity(self) -> Limits:
+        return Limits(cores(), free_memory())
+
+    @contextmanager
+    def capture(self, build: Build, emit: Emit) -> Iterator[LocalCapture]:
+        order = self._order(build)
+        upstream = upstream_of(order)
+        with step(emit, "capture"):
+            units = upstream.capture()
+        origin = order.project.root
+        with laid_out(order, origin, build.fronts, lambda words: emit(Note(words))) as context:
+            yield LocalCapture(build, self, upstream, units, context, emit)
+
+    def _order(self, build: Build) -> Order:
+        return Order(
+            name=build.name,
+            project=build.unpack(build.work / "project"),
+            environment=self.tools.environment,
+            cxx=str(self.tools.compiler.path),
+            host_id=self.tools.compiler.id,
+            python=sys.executable,
+            seeded=build.seeded,
+            variables=(),
+            store_root=str(build.stores.own),
+            store_limit=LIMIT,
+            store_scope=build.scope,
+            store_trunks=tuple(map(str, build.stores.trunks)),
+            work=str(build.work),
+            refuge=str(cache_folder() / "refuge"),
+        )
+
+
+@dataclass(frozen=True)
+class LocalCapture:
+    """A target's units, captured on this machine, and the context in which they compile."""
+
+    build: Build
+    workplace: LocalWorkplace
+    upstream: Upstream
+    units: tuple[Unit, ...]
+    context: Context
+    emit: Emit
+
+    @property
+    def host(self) -> Host:
+        environment, compiler = self.workplace.tools.environment, self.workplace.tools.compiler
+        return Host(f"g++ {compiler.version}", compiler.id, environment.python_version)
+
+    def with_fronts(self, fronts: tuple[Front, ...]) -> LocalCapture:
+        """The same units, to be compiled with other fronts."""
+        context = replace(self.context, archlist=archlist(fronts))
+        return replace(self, build=replace(self.build, fronts=fronts), context=context)
+
+    def look_up(self) -> Lookup:
+        with step(self.emit, "plan"):
+            return look_up(self.units, self.build.fronts, self.context, cores())
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        log = self.build.logs / log_name(shard_purpose(shard))
+        return self.workplace.opener(shard, self.context, log, reports)
+
+    def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
+        wheel = self.upstream.assemble(self.context, self.build.fronts)
+        return wheel, slice_digests(self.units, self.build.fronts, self.context)
