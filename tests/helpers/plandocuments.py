@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.config.model import Msvc, Package, Recipe, Source, Target, Toolchain
+from fatwheel.config.model import Msvc, Recipe, Sdist, Source, Target, Toolchain
 from fatwheel.engines.base import (
     DEVICE_CODE,
     HOST_CODE,
@@ -48,10 +48,10 @@ def with_footprint(plan: BuildPlan, **changes: Any) -> BuildPlan:
 
 
 def _recipe(kernel: str, project: str, version: str, memory: int, fetched: bool = True) -> Recipe:
-    sdist = Package(project, version, f"{project}-{version}.tar.gz", 7, "ab" * 32, "source")
+    sdist = Sdist(project, version, f"{project}-{version}.tar.gz", 7, "ab" * 32, "source")
     return Recipe(
         name=kernel, project=project, version=version, archs=("80",), environment={}, imports=(),
-        source=Source(package=sdist) if fetched else Source(folder=Path("src")),
+        source=Source(package=sdist) if fetched else Source(folder="src"),
         memory=memory, seconds=1, costs=(), epoch=0, folder=Path(kernel), digest="",
     )  # fmt: skip
 
@@ -78,10 +78,12 @@ def _container(
 
 _KNOWN = tuple(map(parse_arch, ("80", "86", "89")))
 _LINUX_TOOLS = Toolchain(
-    "linux-cuda13.0", "linux-x86_64", "13.0", "13.0.88", _KNOWN, (9, 15), (), (), "", "2.11.0"
-)
+    name="linux-cuda13.0", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88", archs=_KNOWN,
+    gcc=(9, 15), packages=(), builds=(), digest="", default_torch="2.11.0",
+)  # fmt: skip
 _WINDOWS_TOOLS = Toolchain(
-    "windows-msvc17.8-cuda12.3", "win-amd64", "12.3", "12.3.107", _KNOWN, None, (), (), "", "2.1.1",
+    name="windows-msvc17.8-cuda12.3", platform="win-amd64", cuda="12.3", nvcc="12.3.107",
+    archs=_KNOWN, packages=(), builds=(), digest="", default_torch="2.1.1",
     msvc=Msvc("17.8.2", "19.38.33130", "14.38", (), None),  # type: ignore[arg-type]
 )  # fmt: skip
 _CP310, _CP311 = (f"{_WINDOWS}:cp{tag}-torch2.1.1-0123456789abcdef" for tag in (310, 311))
