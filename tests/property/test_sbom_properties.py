@@ -19,6 +19,7 @@ from fatwheel.config.model import (
     Interpreter,
     Package,
     Recipe,
+    Sdist,
     Source,
     Toolchain,
     TorchBuild,
@@ -71,7 +72,7 @@ SEVERAL = {"max_size": 4}
 
 @st.composite
 def locks(draw: st.DrawFn) -> BuildLock:
-    sdist = draw(SDISTS)
+    sdist = Sdist(**vars(draw(SDISTS)))
     recipe = Recipe(
         name="demo", project="demo", version="1.0", source=Source(package=sdist), archs=(),
         environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0, folder=Path("/x"),
