@@ -21,8 +21,6 @@ from .name import WheelName, canonical_project, canonical_version
 MAX_TAGS = 1000
 # Of one file; those of the largest projects have 2000.
 MAX_FIELDS = 20_000
-# Characters; Python refuses to read numbers of thousands of digits.
-_LONGEST_VERSION = 1000
 # A lone carriage return ends a line, too, for Python's mail parser, which installers read with.
 _EOL = rb"(?:\r?\n|\r(?!\n))"
 _END_OF_FIELDS = re.compile(rb"(?:\A|%b)%b|\Z" % (_EOL, _EOL))
@@ -84,8 +82,7 @@ def name_disagreement(name: WheelName, dist_info: str, metadata: bytes) -> Forma
 
 def _comparable(version: str) -> str:
     """The same for versions that are equal: 1.0 is 1.0.0 (PEP 440, "Version matching")."""
-    text = canonical_version(version)
-    return canonicalize_version(text) if len(text) <= _LONGEST_VERSION else text
+    return canonicalize_version(canonical_version(version))
 
 
 def tag_disagreement(name: WheelName, wheel: bytes) -> FormatError | None:

@@ -137,7 +137,7 @@ def test_an_installed_recipe_is_copied_and_stays_as_it_is(
     assert (own / "src" / "a.cu").read_text() == "src/a.cu"
     assert [path.name for path in (own / "src").iterdir()] == ["a.cu"]
     assert proof.path.resolve().parent == own / "proofs"
-    assert find_proofs(replace(bench.recipe, folder=own), "compilers") == [
+    assert find_proofs(replace(bench.recipe, folder=own), bench.compiler_id) == [
         replace(proof, path=proof.path.resolve())
     ]
     assert Note("kernels/demo: a copy of the recipe that comes with fatwheel") in bench.events

@@ -13,7 +13,7 @@ from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front
-from fatwheel.pipeline.plan import estimated
+from fatwheel.pipeline.compile import estimated
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import jobs_of, look_up_text, object_of
 from fatwheel.worker.context import Context
