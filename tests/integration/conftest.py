@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from filelock import FileLock
 
 from fatwheel.arch import parse_arch_list
 from fatwheel.engines.local import LocalCapture
@@ -29,6 +28,7 @@ from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.pipeline.resolve import resolve
 from fatwheel.storage.cache import cache_folder
+from fatwheel.storage.files import locked
 from fatwheel.storage.stores import users_stores
 from fatwheel.worker.context import Context
 
@@ -53,7 +53,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made
     base = factory.getbasetemp()
     top = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = top / f"once-{name}"
-    with FileLock(f"{folder}.lock"):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         kept = folder / "made.pickle"
         if not kept.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of one that failed
