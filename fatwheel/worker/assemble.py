@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-from ..errors import CompileError, FormatError, OutOfMemoryError
+from ..errors import CompileError, FormatError, OutOfMemoryError, StitchError
 from ..fatbin.container import Entry
-from ..fatbin.parity import Described, compare
+from ..fatbin.parity import Described, compare, in_part, shorten
 from ..fatbin.stitch import nvcc_order, stitch_object
 from ..model import Front, Job, Unit
 from ..storage.store import Store
@@ -174,8 +174,26 @@ def _from_store(
                 return None
             entries += load_slice(data)
             abis.append((code, store.get_json("abi", key)))
-    compare(unit.name, [_described(unit.name, code, abi) for code, abi in abis])
+    _check_parity(unit.name, [_described(unit.name, code, abi) for code, abi in abis])
     return stitch_object(host, nvcc_order(entries))
+
+
+def _check_parity(unit: str, slices: Sequence[Described]) -> None:
+    """Refuse slices that one host object could not launch alike, by the unit's name.
+
+    The host's code registers the kernels of one front, in nvcc's own calls those of the last. So a
+    kernel that not all architectures have would be missing, or launched where it is not.
+    """
+    compare(unit, slices)
+    kernels = in_part(slices)
+    if kernels:
+        lines = (f"only in {', '.join(codes)}: {name}" for name, codes in kernels.items())
+        raise StitchError(
+            "not all architectures have the same kernels",
+            where=unit,
+            details=shorten(lines),
+            hint="build a wheel for each group of architectures that have the same ones",
+        )
 
 
 def _described(unit: str, code: str, abi: Any) -> Described:

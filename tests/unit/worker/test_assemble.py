@@ -196,12 +196,28 @@ def kept_with(bench: Bench, code: str) -> tuple[Store, str, dict[str, Any]]:
     return store, key, known
 
 
-def test_slices_may_have_kernels_of_their_own(bench: Bench) -> None:
-    """As from a source that leaves some out for other architectures."""
-    first = bench.object(front("80"), front("90a"))
+def test_slices_with_other_kernels_are_refused_by_name(bench: Bench) -> None:
+    """The host's object registers those of one slice."""
+    bench.object(front("80"), front("90a"))
     store, key, known = kept_with(bench, "90a")
     store.put_json("abi", key, {"kernels": {**known["kernels"], "more": "no parameters"}})
-    assert bench.object(front("80"), front("90a")) == first
+    with pytest.raises(StitchError, match="not all architectures have the same") as caught:
+        bench.object(front("80"), front("90a"))
+    assert caught.value.where == "a"
+    assert caught.value.details == ("only in sm_90a: more",)
+
+
+def test_ptx_with_other_kernels_is_refused_by_name(bench: Bench) -> None:
+    both = front("80", "sm_80", "compute_80")
+    bench.object(both)
+    store, unit = bench.context.store(), cuda_unit()
+    text = Texts(bench.context, store).recorded(unit, "compute_80")
+    assert text
+    key = slice_key(bench.context, unit, both, "compute_80", text)
+    store.put_json("abi", key, {"kernels": dict.fromkeys(["$empty", "scalf"])})
+    with pytest.raises(StitchError) as caught:
+        bench.object(both)
+    assert "only in compute_80: scalf" in caught.value.details
 
 
 def test_slices_with_other_parameters_are_refused_by_name(bench: Bench) -> None:
