@@ -119,7 +119,7 @@ def test_a_wheel_holds_what_its_files_hold(built: Path) -> None:
     assert report["binaries"] == [{**binary, "path": f"thing/{binary['path']}"} for binary in alone]
     # The cubin serves 12.x only and the other two do not serve it natively.
     assert report["coverage"]["12.0"] == "jit"
-    assert report["coverage"]["8.0"] == "none"
+    assert report["coverage"]["8.0"] == "part"
 
 
 def test_a_library_of_nvidia(cuda_home: Path) -> None:

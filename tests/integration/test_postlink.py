@@ -155,7 +155,7 @@ def images(containers: bytes) -> list[list[tuple[str, bytes]]]:
 def test_build_split_makes_the_wheels_that_thin_makes(
     made: Wheels, warm_selftest: Workbench
 ) -> None:
-    outcome = warm_selftest.build("--arch", ARCHS, "--split")
+    outcome = warm_selftest.build("--arch", ARCHS, "--split", kernel="selftest")
     assert outcome.code == 0, outcome.err
     expected = [made.wheels[name] for name in ("built", *THIN)]
     assert {wheel.name for wheel in outcome.wheels} == {wheel.name for wheel in expected}
