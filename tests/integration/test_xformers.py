@@ -53,7 +53,7 @@ KEPT = {
 KEPT["stitched"] = KEPT["for 80"] | KEPT["for 90"]
 STAGES = tuple(KEPT)
 OPTIONS = {"for 80": ("--arch", "80", "--keep-ptx"), "for 90": ("--arch", "90")}
-# How code comes to GPUs of these. _C_flashattention has nothing for 7.5, so the wheel has it in part.
+# How code comes to GPUs of these. For 7.5 only the other module has code.
 GPUS = ("7.5", "8.0", "8.9", "9.0", "12.0")
 COVERAGE = {
     "original": ("part", "native", "native", "native", "jit"),
