@@ -119,20 +119,16 @@ def unit_heading(unit: Mapping[str, Any]) -> str:
 
 def coverage_rows(report: Mapping[str, Any]) -> list[Row]:
     """How each GPU is served, as `inspect_file` reports it by compute capability."""
-    from ..verify.coverage import gpu_names
+    from ..verify.contents import DEVICE_ONLY
+    from ..verify.coverage import Served, gpu_names, units_served
 
-    names = gpu_names({one["machine"] for one in report["binaries"]} - {"cuda"})
+    names = gpu_names({one["machine"] for one in report["binaries"]} - {DEVICE_ONLY})
+    units = {capability: Served(**count) for capability, count in report["units_served"].items()}
     return [
         {
             "capability": capability,
-            "code": _coverage(how, report["units_served"][capability]),
+            "code": _COVERAGE.get(how) or f"in part: {units_served(units[capability])}",
             "GPUs": ", ".join(names.get(capability, [])),
         }
         for capability, how in report["coverage"].items()
     ]
-
-
-def _coverage(how: str, units: Mapping[str, int]) -> str:
-    if how != "part":
-        return _COVERAGE[how]
-    return f"in part: {units['native'] + units['jit']} of {sum(units.values())} units"

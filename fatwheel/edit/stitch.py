@@ -60,7 +60,9 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
         raise FormatError("it has no device code", where=str(first.path))
     hosts = {stem: [_host_digest(wheel.files[stem]) for wheel in wheels] for stem in first.files}
     notes = [note for wheel in wheels for note in wheel.notes]
-    changes = {stem: _united(stem, wheels, hosts[stem], notes) for stem in first.files}
+    united = {stem: _united(stem, wheels, hosts[stem]) for stem in first.files}
+    changes = {stem: change for stem, (change, _) in united.items()}
+    notes += [note for _, found in united.values() for note in found]
     notes += [note for stem in first.files for note in _host_notes(stem, wheels, hosts[stem])]
     origin = edited_origin([wheel.origin for wheel in wheels], merged)
     notes += _origin_notes(wheels, origin)
@@ -161,12 +163,13 @@ def _content(wheel: Wheel, member: str) -> Iterator[bytes | memoryview]:
 
 
 def _united(
-    stem: str, wheels: Sequence[Surveyed], hosts: Sequence[str], notes: list[str]
-) -> Change:
-    """The first wheel's file with the images of all. hosts: digests of each file's host code.
+    stem: str, wheels: Sequence[Surveyed], hosts: Sequence[str]
+) -> tuple[Change, list[str]]:
+    """The first wheel's file with the images of all, and notes. hosts: digests of each file's host
+    code.
 
-    Where that differs, kernels that not all of the wheels have may come from different sources; it
-    is put into the notes.
+    Where that differs, kernels that not all of the wheels have may come from different sources,
+    which a note says.
     """
     files = [wheel.files[stem] for wheel in wheels]
     for file in files[1:]:
@@ -178,12 +181,12 @@ def _united(
             unite([Part(*one) for one in zip(names, parts, strict=True)], same_host=same_host)
             for parts in ([f.containers for f in files], [f.relocatable for f in files])
         )
-    if linked.in_part and not same_host:
-        notes.append(f"{files[0].name}: {_in_part(linked.in_part)}")
+    told = linked.in_part and not same_host
+    notes = [f"{files[0].name}: {_in_part(linked.in_part)}"] if told else []
     with located(files[0].where):
         containers = [*linked.containers, *relocatable.containers]
         rewritten = rewrite_binary(files[0].data, containers, may_have_kernels)
-        return Change(linked.containers, rewritten)
+        return Change(linked.containers, rewritten), notes
 
 
 def _in_part(kernels: Mapping[str, Sequence[str]]) -> str:

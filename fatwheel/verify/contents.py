@@ -18,6 +18,7 @@ from ..fatbin.container import Entry
 from ..fatbin.parity import Described
 from ..storage.files import STEP, let_go
 
+DEVICE_ONLY = "cuda"  # the machine of a file without host code
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
 
 

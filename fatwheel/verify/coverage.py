@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..arch import Arch, coverage, parse_capability
-from .contents import Archs, Contents
+from .contents import DEVICE_ONLY, Archs, Contents
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +22,6 @@ else:
     import tomli as tomllib
 
 NATIVE, JIT, PART, NONE = "native", "jit", "part", "none"
-_DEVICE_ONLY = "cuda"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def gpu_names(machines: Collection[str]) -> dict[str, list[str]]:
 
 def machines_of(binaries: Iterable[Contents]) -> frozenset[str]:
     """The processors that the files' host code is for; none for device code alone."""
-    return frozenset(one.machine for one in binaries if one.machine != _DEVICE_ONLY)
+    return frozenset(one.machine for one in binaries if one.machine != DEVICE_ONLY)
 
 
 @functools.cache

@@ -283,6 +283,6 @@ def examine(path: str, data: memoryview) -> Examined:
     findings = [wrong(what, path, lines) for what, lines in disparities.items()]
     if in_some:
         kernels = text.count(len(in_some), "kernel")
-        what = f"{kernels} only in some images: the source leaves them out for other architectures"
+        what = f"{kernels} only in some images: sources can leave kernels out for an architecture"
         findings.append(note(what, path, in_some))
     return Examined(contents, binary.linked, imports_of(data), initialisers, tuple(findings))

@@ -11,6 +11,7 @@ from ..errors import FormatError
 from ..wheels.metadata import fields, name_disagreement, tag_disagreement
 from ..wheels.name import parse_wheel_name
 from ..wheels.recorded import mistakes_of
+from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Finding, note, warning, wrong
 from .platforms import cuda_versions
 
@@ -36,7 +37,7 @@ def name_findings(evidence: Evidence) -> Iterator[Finding]:
         yield wrong(f"the wheel's format is {said}; installers support 1.x", "WHEEL")
     if len(fields(evidence.metadata, "Metadata-Version")) != 1:
         yield wrong("there must be exactly one Metadata-Version", "METADATA")
-    host_code = any(binary.contents.machine != "cuda" for binary in evidence.binaries)
+    host_code = any(binary.contents.machine != DEVICE_ONLY for binary in evidence.binaries)
     if host_code and fields(evidence.wheel, "Root-Is-Purelib") == ["true"]:
         yield warning("Root-Is-Purelib is true, although there are binaries", "WHEEL")
 

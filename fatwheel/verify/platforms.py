@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import FormatError
 from ..wheels.metadata import expand_tags
 from ..wheels.name import parse_wheel_name
+from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Examined, Finding, note, warning, wrong
 
 _WINDOWS = {"win_amd64": "x86_64", "win32": "x86", "win_arm64": "aarch64"}
@@ -25,7 +26,6 @@ _MACHINES = {
     "riscv64": "riscv",
 }  # fmt: skip
 _FORMATS = {"pe": "Windows", "coff": "Windows", "elf": "Linux"}
-_DEVICE_ONLY = "cuda"
 # Apple, mach-o/loader.h and mach-o/fat.h, in both byte orders.
 _MACH_O = tuple(map(bytes.fromhex, ("feedface", "feedfacf", "cefaedfe", "cffaedfe", "cafebabe")))
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -76,7 +76,7 @@ def platform_findings(evidence: Evidence) -> Iterator[Finding]:
         yield warning(f"the platform {platform} is not known here")
     for binary in evidence.binaries:
         contents = binary.contents
-        if contents.machine == _DEVICE_ONLY:
+        if contents.machine == DEVICE_ONLY:
             continue
         made_for = (_FORMATS[contents.format], contents.machine)
         for platform, system in platforms.items():

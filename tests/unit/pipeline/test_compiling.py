@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Recipe, Source, Target, Toolchain
+from fatwheel.config.model import Target
 from fatwheel.engines.base import Build, JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
@@ -18,6 +18,7 @@ from fatwheel.storage.stores import Stores
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.slices import Made
 
+from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import cuda_unit, front, job
 
 GIB = 1 << 30
@@ -58,23 +59,8 @@ Compile = Callable[..., list[Event]]
 @pytest.fixture
 def compile_(tmp_path: Path) -> Compile:
     """Compile a unit for each name, each taken to need no memory unless it is told."""
-    recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path)),
-        archs=("80",), environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0,
-        folder=tmp_path, digest="",
-    )  # fmt: skip
-    tools = Toolchain(
-        name="tools",
-        platform="linux-x86_64",
-        cuda="13.0",
-        nvcc="13.0.88",
-        archs=(),
-        gcc=(9, 15),
-        packages=(),
-        builds=(),
-        digest="",
-        default_torch="",
-    )
+    recipe = plain_recipe(tmp_path)
+    tools = plain_toolchain(default_torch="")
     target = Target(recipe, tools, "3.11", "2.11.0", ())
 
     def run(

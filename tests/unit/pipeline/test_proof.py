@@ -13,7 +13,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.arch import Arch, parse_arch
-from fatwheel.config.model import Recipe, Source, Toolchain
+from fatwheel.config.model import Recipe
 from fatwheel.errors import ConfigError
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.model import Unit
@@ -28,6 +28,7 @@ from fatwheel.pipeline.proof import (
     write_proof,
 )
 
+from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import DATA, cpp_unit, cuda_unit
 
 
@@ -146,12 +147,7 @@ def test_a_proof_over_nothing_allows_nothing(tmp_path: Path, units: tuple[UnitPr
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    return Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path)),
-        archs=("80",),
-        environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0, folder=tmp_path,
-        digest="",
-    )  # fmt: skip
+    return plain_recipe(tmp_path)
 
 
 def test_a_proof_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -166,18 +162,7 @@ def test_a_proof_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_proofs_are_kept_beside_the_recipe_by_toolchain_and_architectures(recipe: Recipe) -> None:
-    toolchain = Toolchain(
-        name="linux-cuda13.0",
-        platform="",
-        cuda="13.0",
-        nvcc="",
-        archs=(),
-        gcc=(9, 15),
-        packages=(),
-        builds=(),
-        digest="",
-        default_torch="2.11.0",
-    )
+    toolchain = plain_toolchain(name="linux-cuda13.0", platform="", nvcc="")
     path = proof_path(recipe, toolchain, (Arch(80), Arch(90, "a")))
     assert path == recipe.folder / "proofs" / "linux-cuda13.0-sm80.sm90a.json"
 

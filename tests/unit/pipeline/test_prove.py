@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.config.model import Recipe, Source, Target, Toolchain
+from fatwheel.config.model import Target
 from fatwheel.engines.base import Build, Limits
 from fatwheel.engines.local import LocalCapture, LocalWorkplace
 from fatwheel.engines.process import Processes, ProcessWorker
@@ -24,6 +24,7 @@ from fatwheel.pipeline.prove import ProveRequest, prove
 from fatwheel.storage.stores import Stores
 from fatwheel.worker.context import archlist
 
+from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import calls, cpp_unit, cuda_unit, make_context
 
 KNOWN = [parse_arch(name) for name in ("80", "86", "90a")]
@@ -35,11 +36,13 @@ class Bench:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.events: list[Event] = []
-        self.recipe = Recipe(
-            name="demo", project="demo", version="1.0", source=Source(folder=str(folder)),
-            archs=("80", "86"), environment={}, imports=(), memory=1 << 20, seconds=1, costs=(),
-            epoch=0, folder=folder / "kernels" / "demo", digest="",
-        )  # fmt: skip
+        self.recipe = plain_recipe(
+            folder,
+            folder=folder / "kernels" / "demo",
+            archs=("80", "86"),
+            memory=1 << 20,
+            seconds=1,
+        )
         self.compiler_id = make_context(folder).device_id
         monkeypatch.setenv("FATWHEEL_CACHE", str(folder / "cache"))
         for name in ("a.cu", "b.cu", "c.cpp"):
@@ -54,18 +57,7 @@ class Bench:
     def resolve(
         self, kernel: str, toolchain: str, archs: str, python: str, torch: str, recipes: None
     ) -> tuple[Target, ...]:
-        tools = Toolchain(
-            name="tools",
-            platform="linux-x86_64",
-            cuda="13.0",
-            nvcc="13.0.88",
-            archs=(),
-            gcc=(9, 15),
-            packages=(),
-            builds=(),
-            digest="",
-            default_torch="2.11.0",
-        )
+        tools = plain_toolchain()
         wanted = parse_arch_list(archs or "80,86", KNOWN)
         return (Target(self.recipe, tools, "3.11", "2.11.0", wanted),)
 

@@ -10,35 +10,21 @@ import pytest
 
 from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
-from fatwheel.config.model import Recipe, Sdist, Source, Target, Toolchain
+from fatwheel.config.model import Sdist, Source, Target
 from fatwheel.errors import StoreError
 from fatwheel.pipeline.pack import build_record
 from fatwheel.provenance.record import record_bytes
 from fatwheel.worker.assemble import object_of, slice_digests
 
+from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import cpp_unit, cuda_unit, front, make_context
 
 FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 
 
 def target(source: Source) -> Target:
-    recipe = Recipe(
-        name="demo", project="demo_project", version="1.0", source=source, archs=("80",),
-        environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0, folder=Path("/x"),
-        digest="recipe digest",
-    )  # fmt: skip
-    toolchain = Toolchain(
-        name="linux-cuda13.0",
-        platform="linux-x86_64",
-        cuda="13.0",
-        nvcc="13.0.88",
-        archs=(),
-        gcc=(9, 15),
-        packages=(),
-        builds=(),
-        digest="tools digest",
-        default_torch="2.11.0",
-    )
+    recipe = plain_recipe(Path("/x"), project="demo_project", source=source, digest="recipe digest")
+    toolchain = plain_toolchain(name="linux-cuda13.0", digest="tools digest")
     archs = (ArchRequest(Arch(80)), ArchRequest(Arch(86)), ArchRequest(Arch(90, "a")))
     return Target(recipe, toolchain, "3.11", "2.11.0", archs)
 

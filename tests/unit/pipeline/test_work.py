@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Cost, Recipe, Source
+from fatwheel.config.model import Cost, Recipe
 from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.compile import estimated, make_shards, plan_work
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import Lookup, look_up, object_of
 from fatwheel.worker.slices import cost_key
 
+from ...helpers.plaintargets import plain_recipe
 from ...helpers.standins import calls, cpp_unit, cuda_unit, front, make_context
 
 GIB = 1 << 30
@@ -21,13 +22,12 @@ FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    return Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path)),
-        archs=("80",),
-        environment={}, imports=(), memory=4 * GIB, seconds=100.0,
+    return plain_recipe(
+        tmp_path,
+        memory=4 * GIB,
+        seconds=100.0,
         costs=(Cost("*/bwd_*", 6 * GIB, 300.0), Cost("*", 1 * GIB, 10.0)),
-        epoch=0, folder=tmp_path, digest="",
-    )  # fmt: skip
+    )
 
 
 # -- what a job is expected to cost ------------------------------------------------------------

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Recipe, Source, Target, Toolchain
+from fatwheel.config.model import Target
 from fatwheel.errors import FormatError, VerifyError
 from fatwheel.model import Front
 from fatwheel.verify.report import check_wheel
 
 from ...helpers.cudawheels import LABEL, LZ4, NONE
+from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import front
 from ...helpers.tinywheels import Draft
 
@@ -25,23 +26,8 @@ def wheel(folder: Path, version: str = f"1.0+{LABEL}", **binaries: bytes) -> Pat
 
 
 def check(path: Path, *fronts: Front) -> None:
-    recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=str(path.parent)),
-        archs=("80",), environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0,
-        folder=path.parent, digest="",
-    )  # fmt: skip
-    tools = Toolchain(
-        name="t",
-        platform="linux-x86_64",
-        cuda="13.0",
-        nvcc="13.0.88",
-        archs=(),
-        gcc=(9, 15),
-        packages=(),
-        builds=(),
-        digest="",
-        default_torch="2.11.0",
-    )
+    recipe = plain_recipe(path.parent)
+    tools = plain_toolchain(name="t")
     check_wheel(path, Target(recipe, tools, "3.11", "2.11", ()), fronts)
 
 

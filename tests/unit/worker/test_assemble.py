@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Recipe, Source
 from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
 from fatwheel.fatbin.stitch import image_name, slices_of
@@ -20,6 +19,7 @@ from fatwheel.worker.context import Context
 from fatwheel.worker.preprocess import HOST_PASS, Texts
 from fatwheel.worker.slices import missing, slice_key
 
+from ...helpers.plaintargets import plain_recipe
 from ...helpers.standins import DATA, calls, cpp_unit, cuda_unit, front, job, make_context
 
 FRONTS = (front("80", "sm_80", "compute_80", "sm_86"), front("90a"))
@@ -151,21 +151,7 @@ def test_sound_bytes_of_another_shape_are_as_nothing(bench: Bench, kind: str, va
         if path.is_file():
             store.put(kind, path.name, value)
     assert bench.object() == first
-    recipe = Recipe(
-        name="x",
-        project="x",
-        version="1",
-        source=Source(folder="/x"),
-        archs=(),
-        environment={},
-        imports=(),
-        memory=1,
-        seconds=1,
-        costs=(),
-        epoch=0,
-        folder=Path(),
-        digest="",
-    )
+    recipe = plain_recipe(Path("/x"), memory=1, seconds=1)
     for work in jobs_of(cuda_unit(), FRONTS):
         assert estimated(work, store, recipe).seconds > 0
 
