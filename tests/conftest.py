@@ -36,10 +36,12 @@ def pytest_configure() -> None:
 
 
 # The files whose tests take longest, in this order: they come first, so that no worker of pytest's
-# begins one when the others have ended.
+# begins one when the others have ended. One of them is there for a worker that would only wait
+# while another makes the environment.
 LONGEST = (
-    "test_docker_builds.py",
     "test_reproducible.py",
+    "test_fuzz.py",
+    "test_docker_builds.py",
     "test_kills.py",
     "test_exact.py",
     "test_bad_input.py",
@@ -57,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
 
     def place(item: pytest.Item) -> tuple[int, bool]:
-        real = "integration" in item.path.parts
+        real = bool({"integration", "fuzz"} & set(item.path.parts))
         return places.get(item.path.name, len(places)) if real else len(places), not real
 
     items.sort(key=place)

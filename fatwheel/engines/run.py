@@ -8,6 +8,7 @@ of its own, with all that the build may use.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from queue import Empty, Queue
 
@@ -31,7 +32,7 @@ from .base import (
 )
 from .schedule import Scheduler
 
-_SAMPLE_EVERY = 0.5  # seconds between two looks at the memory in use
+_SAMPLE_EVERY = 1.0  # seconds between two looks at the memory in use: each reads all of /proc
 
 
 class JobRun:
@@ -59,6 +60,7 @@ class JobRun:
         self._emit = emit
         self._reports: Reports = Queue()
         self._workers: dict[str, Worker] = {}
+        self._sampled = -_SAMPLE_EVERY  # when the memory was looked at, by time.monotonic()
 
     def run(self) -> None:
         """Run until every job is done or has failed; workers are always ended."""
@@ -116,9 +118,13 @@ class JobRun:
 
     def _wait_for_report(self) -> None:
         while True:
-            self._emit(MemoryUsed(sum(worker.memory() for worker in self._workers.values())))
+            pause = self._sampled + _SAMPLE_EVERY - time.monotonic()
+            if pause <= 0:
+                self._emit(MemoryUsed(sum(worker.memory() for worker in self._workers.values())))
+                self._sampled = time.monotonic()
+                pause = _SAMPLE_EVERY
             try:
-                self._take(self._reports.get(timeout=_SAMPLE_EVERY))
+                self._take(self._reports.get(timeout=pause))
                 return
             except Empty:
                 continue

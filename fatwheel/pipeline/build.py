@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..arch import parse_gpu_list
 from ..config.model import Download, Package, Recipe, Target
@@ -27,7 +27,6 @@ from ..provenance.beside import write_beside
 from ..provenance.buildlock import lock_of
 from ..provenance.locked import check_host
 from ..provenance.lockfile import lock_bytes
-from ..provenance.signing import Signer, load_signer
 from ..shipped import PACKAGE
 from ..storage.cache import VARIABLE, cache_folder, downloads_folder, others_in
 from ..storage.files import copy, disk_error, replacing
@@ -46,6 +45,9 @@ from .plan import BuildPlan, PlannedWheel
 from .scope import scope_of
 from .source import unpack
 
+if TYPE_CHECKING:
+    from ..provenance.signing import Signer
+
 C = TypeVar("C", bound=Capture)
 Meet = Callable[[Host], None]  # is told what of the machine, or of the image, reaches the wheel
 _NO_HOST = Host("", "", "")  # of a lock before the host is known, which `identity` stands for
@@ -56,7 +58,7 @@ def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]
 
     agree: is asked before what the lock of a stranger names is fetched and run.
     """
-    signer = load_signer(plan.sign) if plan.sign else None
+    signer = _signer(plan.sign)
     if plan.locked and plan.lock:
         check_consent(plan.lock, plan.locked, plan.engine, agree)
     _check_writable(plan.out)
@@ -84,6 +86,14 @@ def needed_files(target: Target, engine: Engine) -> list[tuple[Package | Downloa
     return [*own, *engine.files(target)]
 
 
+def _signer(key: Path | None) -> Signer | None:
+    if key is None:
+        return None
+    from ..provenance.signing import load_signer
+
+    return load_signer(key)
+
+
 def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Edited]:
     """For each architecture of each of these wheels, a thin wheel beside it, signed as they are.
 
@@ -91,7 +101,7 @@ def split(wheels: Sequence[WheelMade], sign: Path | None, emit: Emit) -> list[Ed
 
     Raises UsageError where others could exchange a wheel before it is signed.
     """
-    signer = load_signer(sign) if sign else None
+    signer = _signer(sign)
     for folder in {Path(wheel.path).parent for wheel in wheels} if signer else ():
         if gap := gap_of(folder):
             raise UsageError(

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 from packaging.utils import InvalidName, canonicalize_name
@@ -35,9 +35,11 @@ from ..wheels.name import parse_wheel_name
 from .buildlock import BuildLock, Material
 from .lockfile import FILE as LOCK_FILE
 from .lockfile import read_lock
-from .signing import Signer, envelope_bytes
 from .statement import FILE as STATEMENT_FILE
 from .statement import extended, read_statement, statement_bytes
+
+if TYPE_CHECKING:
+    from .signing import Signer
 
 _PYTHON = re.compile(r"[0-9]+\.[0-9]+")
 _PLATFORM = re.compile(r"(linux|win)-([a-z0-9_]+)")
@@ -273,6 +275,8 @@ def write_beside(
     contents = {beside(wheel, STATEMENT): statement, **_for_installers(wheel, inside)}
     contents[beside(wheel, LOCK)] = inside.lock_data
     if signer:
+        from .signing import envelope_bytes
+
         contents[beside(wheel, ENVELOPE)] = envelope_bytes(statement, signer)
     _write(wheel, contents)
     return tuple(contents)

@@ -5,6 +5,8 @@ with the statement's bytes and signatures over them and their type. What exactly
 with which algorithm, is securesystemslib's business, keys are cryptography's: ed25519; ECDSA over
 P-256 with SHA-256, over P-384 with SHA-384; RSA with PSS and SHA-256. Of these only ed25519 has
 nothing random in it, so that the same statement and key give the same envelope.
+
+These libraries take longer to import than most commands take: import this only to sign or verify.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from ..config.mistakes import Key
 from ..config.model import Base, Download, Package, Toolchain
 from ..events import Emit, Progress
 from ..storage import cache, files
+from .download import LABEL, Part, TooLongError
 from .errands import PINNED
-from .fetch import LABEL, Part, TooLongError
 from .index import Index
 from .pipconfig import RefusedError
 from .published import (

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from ..doctor.machine import ask_gpu
 from ..events import Emit, Note
-from ..provenance.signing import load_key
 from ..shipped import recipe_folders, toolchain_folders
 from ..storage.cache import cache_folder
 from ..storage.workfolder import work_folder
 from ..verify.evidence import WRONG, Check, Evidence, warning
 from ..verify.report import Report, verify_wheel
-from ..verify.signature import signature_findings
 from .tried import Places, Tried, try_gpu, try_import
 
 # Where one of these is wrong, nobody vouches for the bytes: nothing in the wheel is run then.
@@ -43,6 +41,9 @@ def verify(wheel: Path, asked: Asked, emit: Emit) -> Report:
     what fetching its environment raises.
     """
     if asked.key:
+        from ..provenance.signing import load_key
+        from ..verify.signature import signature_findings
+
         load_key(asked.key)  # a mistake in it is told before the wheel is read, which takes a while
     report = verify_wheel(wheel)
     if asked.key:

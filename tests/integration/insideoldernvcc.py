@@ -30,7 +30,7 @@ from fatwheel.worker.view import Places
 from .monolithic import compile_monolithic, cubins
 
 CODE, SOURCES, OUT = "/fatwheel/code", "/fatwheel/sources", "/fatwheel/out"
-ARCHS = ("sm_80", "sm_86", "sm_89")
+ARCHS = ("sm_80", "sm_89")
 UNITS = ("templates", "statics", "cub", "lineinfo")
 LINKED = (*UNITS[:3], "anonymous", "perarch", "scaled", "scaled_again", "lineinfo")
 LIBRARY = "library.so"
@@ -69,7 +69,7 @@ def context(out: str = OUT) -> Context:
         device_id="nvcc 12.4",
         host_id="g++ 13",
         seeded=False,
-        archlist=(800, 860, 890),  # as nvcc defines it from ARCHS
+        archlist=(800, 890),  # as nvcc defines it from ARCHS
         places=Places(SOURCES, (("cuda", _NVCC),), ""),
         environment=(("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8"), ("SOURCE_DATE_EPOCH", "0")),
         scratch=f"{out}/scratch",

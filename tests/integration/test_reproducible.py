@@ -1,8 +1,8 @@
-"""The same wheel, byte for byte, whatever is another than usual: one thing at a time, so that a
-failure names its cause, and everything at once.
+"""The same wheel, byte for byte, whatever is another than usual: everything at once with selftest,
+from nothing.
 
-One thing at a time with the sample, and selftest with --all; everything at once with selftest and a
-real project; each from nothing.
+With --all one thing at a time too, with the sample and with selftest, so that a failure names its
+cause; and everything at once with a real project.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ pytestmark = pytest.mark.slow
 ARCHS = ("--arch", "80", "--python", f"{sys.version_info.major}.{sys.version_info.minor}")
 Vary = Callable[[Path], Varied]
 Words = tuple[str, ...]
-each_kernel = pytest.mark.parametrize(
-    "kernel", [SAMPLE, pytest.param("selftest", marks=pytest.mark.long)], ids=["sample", "selftest"]
-)
+each_kernel = pytest.mark.parametrize("kernel", [SAMPLE, "selftest"], ids=["sample", "selftest"])
 AS_ANYBODY: tuple[Vary, ...] = (
     elsewhere.another_folder,
     elsewhere.another_umask,
@@ -166,6 +164,7 @@ def _give(folder: Path, owner: int) -> None:
 # -- one thing at a time -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vary", AS_ANYBODY, ids=lambda vary: vary.__name__)
 @each_kernel
 def test_one_thing_is_another(
@@ -174,6 +173,7 @@ def test_one_thing_is_another(
     assert_same(build(vary(folder), kernel=kernel).wheel(), references(kernel).wheel)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs name spaces that root alone may make")
 @pytest.mark.parametrize("vary", AS_ROOT, ids=lambda vary: vary.__name__)
 @each_kernel
@@ -257,13 +257,8 @@ def test_everything_is_another_and_the_store_is_empty(references: References, fo
     assert_same(made.wheel(), references("selftest").wheel)
 
 
-@pytest.mark.parametrize(
-    "whole",
-    [
-        pytest.param(False, id="quick"),
-        pytest.param(True, marks=pytest.mark.long, id="all"),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("whole", [False, True], ids=["quick", "all"])
 def test_causal_conv1d(whole: bool, environment: Environment, folder: Path) -> None:
     """Twice from nothing, side by side."""
     kernel = "causal-conv1d" if whole else str(shortened_causal_conv1d(folder / "project"))

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from fatwheel.storage.cache import cache_folder
 
-from .conftest import ARCHS, ROOT, Contained, Workbench
+from .conftest import ROOT, Contained, Workbench
 from .test_reproducible import assert_same, foreign_strings
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def build_inside(client: docker.APIClient, image: str, bench: Workbench, package
         image,
         [
             f"python{PYTHON}", "-B", "-m", "invoke", "build", "--kernel", "selftest",
-            "--engine", "process", "--front", "exact", "--arch", ARCHS, "--python", PYTHON,
+            "--engine", "process", "--front", "exact", "--arch", "80", "--python", PYTHON,
             "--out", str(bench.out),
         ],
         working_dir=str(ROOT),

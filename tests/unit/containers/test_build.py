@@ -283,7 +283,7 @@ def test_windows_gets_isolation_and_memory_and_a_network_for_its_compiler_only(
 def test_a_host_that_only_a_lock_names_is_told_before_anything_is_fetched(
     api: Api, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", PipConfig)
+    monkeypatch.setattr("fatwheel.toolchain.download.read_pip_config", PipConfig)
     toolchain = small()
     url = "https://stranger.example/x.whl"
     strange = dataclasses.replace(

@@ -249,7 +249,7 @@ def test_a_host_that_only_the_lock_names_is_not_asked(
     )  # fmt: skip
     bench.toolchain = dataclasses.replace(bench.toolchain, packages=(stranger,))
     wheel = bench.build()
-    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", PipConfig)
+    monkeypatch.setattr("fatwheel.toolchain.download.read_pip_config", PipConfig)
     with pytest.raises(FetchError) as caught:
         bench.rebuild(wheel)
     assert caught.value.details == (f"{name}: stranger.example",)

@@ -37,7 +37,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str]
     tool("g++")
     folder = tmp_path / "wheels"
     config = PipConfig(find_links=(str(folder),))
-    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
+    monkeypatch.setattr("fatwheel.toolchain.download.read_pip_config", lambda: config)
     monkeypatch.setattr("os.sync", lambda: None)  # slow on a busy machine, and of no effect here
     monkeypatch.delenv("CXX", raising=False)
     return folder

@@ -43,7 +43,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[PipConfig], None]:
     monkeypatch.setattr("fatwheel.toolchain.web._FIRST_PAUSE", 0.01)
 
     def use(config: PipConfig) -> None:
-        monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
+        monkeypatch.setattr("fatwheel.toolchain.download.read_pip_config", lambda: config)
 
     return use
 
@@ -324,7 +324,7 @@ def test_a_missing_certificate_file_is_named(
 def test_a_failure_keeps_what_is_finished(
     index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_module, "WORKERS", 1)
+    monkeypatch.setattr("fatwheel.toolchain.download.WORKERS", 1)
     large, small = b"L" * 1000, b"s"
     index.list("good", "good-1.0.tar.gz")
     index.serve("/files/good-1.0.tar.gz", large)
@@ -354,7 +354,7 @@ def test_a_full_disk_is_a_store_error(
 def test_ctrl_c_ends_at_once_although_the_server_is_silent(
     index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr("fatwheel.toolchain.download._PATIENCE", 0.2)
     index.list("demo", WHEEL)
     hold = threading.Event()
 

@@ -21,7 +21,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     """A wheel in the only folder that pip is configured with."""
     folder = tmp_path / "wheels"
     config = PipConfig(indexes=(), find_links=(str(folder),))
-    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
+    monkeypatch.setattr("fatwheel.toolchain.download.read_pip_config", lambda: config)
     return write_wheel(folder, "demo", "1.0", {"demo.py": "ANSWER = 42\n"})
 
 

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 from unearth import Link
 
+from fatwheel.toolchain.download import Part, TooLongError
 from fatwheel.toolchain.errands import PINNED, Way
-from fatwheel.toolchain.fetch import Part, TooLongError
 from fatwheel.toolchain.pipconfig import RefusedError, TransientError
 from fatwheel.toolchain.web import Web
 

@@ -27,7 +27,7 @@ print(json.dumps([demo.ANSWER, helper.__file__, sys.path, dict(os.environ)]))
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     folder = tmp_path / "wheels"
     config = PipConfig(indexes=(), find_links=(str(folder),))
-    monkeypatch.setattr("fatwheel.toolchain.fetch.read_pip_config", lambda: config)
+    monkeypatch.setattr("fatwheel.toolchain.download.read_pip_config", lambda: config)
     return write_wheel(folder, "helper", "1.0", {"helper.py": ""})
 
 

@@ -72,8 +72,8 @@ def test_a_signature(wheel: Path, attempts: list[str], monkeypatch: pytest.Monke
     def sound(path: Path, key: Path) -> tuple[Finding, ...]:
         return (note(f"{path.name} {key.name}"),)
 
-    monkeypatch.setattr(verify_module, "load_key", lambda path: None)
-    monkeypatch.setattr(verify_module, "signature_findings", sound)
+    monkeypatch.setattr("fatwheel.provenance.signing.load_key", lambda path: None)
+    monkeypatch.setattr("fatwheel.verify.signature.signature_findings", sound)
     report = verify(wheel, Asked(key=Path("a.pub"), importing=True), silent)
     assert names(report)[-2:] == ["signature", "import"]
     assert attempts == ["_by_import"]
@@ -82,8 +82,10 @@ def test_a_signature(wheel: Path, attempts: list[str], monkeypatch: pytest.Monke
 def test_code_that_nobody_signed_is_not_run(
     wheel: Path, attempts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_module, "load_key", lambda path: None)
-    monkeypatch.setattr(verify_module, "signature_findings", lambda *_: (wrong("by another key"),))
+    monkeypatch.setattr("fatwheel.provenance.signing.load_key", lambda path: None)
+    monkeypatch.setattr(
+        "fatwheel.verify.signature.signature_findings", lambda *_: (wrong("by another key"),)
+    )
     report = verify(wheel, Asked(key=Path("a.pub"), gpu=True), silent)
     assert attempts == []
     assert report.result_of("gpu") == "warning"
