@@ -9,7 +9,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CUDA = Path(os.environ["CUDA_HOME"])
-NVCC = [str(CUDA / "bin" / "nvcc"), "-Xcompiler", "-fPIC", "-gencode", "arch=compute_75,code=sm_75"]
+NVCC = [
+    str(CUDA / "bin" / "nvcc"), "-Xcompiler", "-fPIC", "-gencode", "arch=compute_75,code=sm_75",
+    # What nvcc includes before a source, and after it: see csrc/short.h.
+    "-D__CUDA_RUNTIME_H__", "-Xcompiler", "-D__COMMON_FUNCTIONS_H__",
+]  # fmt: skip
 CXX = [os.environ["CXX"], "-g", "-fPIC", f"-I{sysconfig.get_path('include')}"]
 FLAGS = {"_cases": ["-DFACTOR=2"], "_lines": ["-DFACTOR=3", "-lineinfo"]}
 

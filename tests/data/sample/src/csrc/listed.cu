@@ -1,5 +1,7 @@
 // As some of CUDA's own headers do, it reads the list of all architectures.
 
+#include "short.h"
+
 struct Sum {
     static constexpr int list[] = {__CUDA_ARCH_LIST__};
     static constexpr int count = sizeof(list) / sizeof(int);

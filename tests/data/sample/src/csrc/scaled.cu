@@ -1,5 +1,7 @@
 // Compiled into both extensions, with another factor: a template, in a name space that no other unit
 // can name, and other code for newer architectures.
+#include "short.h"
+
 namespace {
 
 template <typename T>
