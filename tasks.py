@@ -47,7 +47,7 @@ def bench(
     markdown: bool = False,
 ) -> None:
     """
-    Measure fatwheel against other ways to do the same, in turn, on this machine.
+    Compare the speed and memory of fatwheel with those of other ways to do the same.
 
     Leave the machine alone meanwhile. docs/performance.md explains the parts.
 
@@ -127,10 +127,10 @@ def fuzz(
     out: str = "fuzz-problems",
 ) -> None:
     """
-    Give damaged files to everything that reads files from anywhere.
+    Fuzz the readers of untrusted files: give them damaged ones.
 
-    Only an error message may come of one, within 2 seconds and 256 MiB. What does more harm is
-    kept, with a traceback; then this ends with 1.
+    A damaged file may cause an error message, within 2 seconds and 256 MiB. Files that cause
+    anything worse are kept, with a traceback, and the exit code is 1.
 
       invoke fuzz
       invoke fuzz --target elf,pe --runs 20000 --seed 7

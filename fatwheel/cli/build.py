@@ -190,6 +190,7 @@ def prove(
     Compiles units both ways, compares the machine code of every kernel and writes the result
     beside the recipe, where `invoke build --front auto` looks for it. For a recipe that comes with
     an installed fatwheel, that is beside a copy: in ./kernels, or in the folder of --recipes.
+    Works only with toolchains that run without containers.
 
       invoke prove --kernel causal-conv1d --arch 80,86,89
       invoke prove --kernel flash-attn --arch 80,86,89 --units '*fwd_hdim64*,*bwd_hdim64*'

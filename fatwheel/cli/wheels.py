@@ -30,7 +30,7 @@ def inspect(
     c: Context, files: list[str], units: bool = False, mangled: bool = False, json: bool = False
 ) -> None:
     """
-    Show what GPU code files hold, and which GPUs they run on.
+    Show the GPU code in wheels and binaries, and which GPUs run it.
 
     Reads the bytes; a file's name is not trusted. Needs no CUDA.
 
@@ -173,7 +173,7 @@ def thin(
     json: bool = False,
 ) -> None:
     """
-    Leave out the GPU code that the GPUs you name do not load.
+    Remove the GPU code that the GPUs you name do not load.
 
     Whoever built the files. Of each unit's images those stay that such a GPU would load: machine
     code for it or for the nearest older GPU of its generation, or else PTX for its driver to

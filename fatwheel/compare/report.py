@@ -146,7 +146,7 @@ def _names(names: Sequence[str]) -> str:
 
 # -- comparing -------------------------------------------------------------------------------------
 
-# The result's shape is fixed by `schema/compare.schema.json`.
+# The result's shape is fixed by `schemas/compare.schema.json`.
 
 
 _RECORD_FILE = ".dist-info/fatwheel.json"

@@ -1,6 +1,6 @@
 """Runs all checks of a machine and summarizes them: `invoke doctor`.
 
-The result's shape is fixed by `schema/doctor.schema.json`.
+The result's shape is fixed by `schemas/doctor.schema.json`.
 """
 
 from __future__ import annotations

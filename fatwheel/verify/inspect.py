@@ -1,7 +1,7 @@
 """Reports what device code a file holds, and which GPUs it supports: `invoke inspect`.
 
 Everything is read from the bytes, never from the file's name. The result's shape is fixed by
-`schema/inspect.schema.json`.
+`schemas/inspect.schema.json`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs all checks of a wheel: `invoke verify`.
 
 Every check looks at the same evidence, and tells all that it finds. The result's shape is fixed
-by `schema/verify.schema.json`.
+by `schemas/verify.schema.json`.
 """
 
 from __future__ import annotations
