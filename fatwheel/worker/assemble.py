@@ -187,16 +187,16 @@ def _host_object(
 # that fronts differ. One nvcc call for several fronts compiles the host's code once, and takes the
 # stub, which registers and launches kernels, from the last front on its command line (12.4.131 and
 # 13.0.88, --dryrun and --keep). Ours stands for the call with the architectures in ascending order:
-# the host object comes from the last front (`jobs_of`). So it is as with nvcc that
+# the host object comes from the last front (`jobs_of`). So it is as with nvcc (CUDA 13.0, an H200,
+# CUDA_MODULE_LOADING=LAZY and EAGER alike) that
 #
 # - what the last front has is registered, whether or not other images have it. To use it on a GPU
-#   whose image has not is an error, 500 (cudaErrorSymbolNotFound), and nothing else suffers, with
-#   CUDA_MODULE_LOADING=LAZY and EAGER alike (CUDA 13.0, H200);
-# - a managed variable is the exception: the host's code reads it through a pointer, which stays
-#   null, and crashes (same place). These are refused;
-# - what the last front lacks is in images and cannot be used: the function that would launch a
-#   kernel does not link, or launches nothing where it is a template;
-# - what the last front has must be there for the host too, or it does not compile.
+#   whose image has not is error 500 (cudaErrorSymbolNotFound), and nothing else suffers;
+# - what the last front lacks is in images and cannot be used: what would launch a kernel does not
+#   link; for a template it gives error 98 (cudaErrorInvalidDeviceFunction), for a variable 13;
+# - what the last front has must be there for the host too, or it does not compile;
+# - managed variables are the exception: the host's code reads them through pointers, which stay
+#   null, and crashes. These are refused.
 
 
 @dataclass(frozen=True)
