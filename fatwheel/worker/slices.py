@@ -8,7 +8,7 @@ key knows the Python, the torch or the list of architectures, unless the texts d
 The stub is the part of a host object that a front writes: it registers and launches the front's
 kernels and variables. It is the same for all fronts, unless a source leaves some of them out for an
 architecture (`#if __CUDA_ARCH__ >= 800`). One nvcc call for several fronts takes the stub of the
-last: `host_front`.
+last, and so do we (`assemble`).
 
 Under a slice's key also lies what a host program relies on: its kernels and their parameters, its
 managed variables, and the digest of its front's stub. A slice without that counts as missing.
@@ -223,7 +223,7 @@ def _store_results(
     text = texts.record(unit, pass_of(front), _kept(keep, ".cpp1.ii"))
     stub = _kept(keep, ".cudafe1.stub.c").read_bytes()
     sha = _digest_of_stub(context, stub)
-    managed = sorted({name.decode() for name in _MANAGED.findall(stub)})
+    managed = sorted({name.decode("utf-8", "replace") for name in _MANAGED.findall(stub)})
     for code, entries in _by_code(slices_of(data), front).items():
         key = slice_key(context, unit, front, code, text)
         store.put("slice", key, write_container(entries))
