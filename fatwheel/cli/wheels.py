@@ -132,8 +132,8 @@ def stitch(
     Put the GPU code of several wheels into one.
 
     Whoever built the wheels: they must be builds of the same source for different GPUs. Nothing
-    is compiled. All kernels must be in all wheels, with the same parameters, and all other files
-    must be the same. The new wheel's version names all architectures.
+    is compiled. Kernels must have the same parameters in all wheels that have them, and all other
+    files must be the same. The new wheel's version names all architectures.
 
       invoke stitch demo-1.0+sm80-cp311-cp311-win_amd64.whl demo-1.0+sm89-cp311-cp311-win_amd64.whl
       invoke stitch dist/*.whl --out fat

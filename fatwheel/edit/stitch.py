@@ -168,32 +168,45 @@ def _united(
     """The first wheel's file with the images of all, and notes. hosts: digests of each file's host
     code.
 
-    Where that differs, kernels that not all of the wheels have may come from different sources,
-    which a note says.
+    Where that differs, kernels that not all of the wheels have may come from different sources, or
+    be unknown to the first wheel's host code, which a note says.
     """
     files = [wheel.files[stem] for wheel in wheels]
     for file in files[1:]:
         _check_same_kind(files[0], file)
     names = [wheel.path.name for wheel in wheels]
-    same_host = files[0].binary.format != "fatbin" and len(set(hosts)) == 1
+    has_host = files[0].binary.format != "fatbin"
+    same_host = has_host and len(set(hosts)) == 1
     with located(files[0].name):
         linked, relocatable = (
             unite([Part(*one) for one in zip(names, parts, strict=True)], same_host=same_host)
             for parts in ([f.containers for f in files], [f.relocatable for f in files])
         )
-    told = linked.in_part and not same_host
-    notes = [f"{files[0].name}: {_in_part(linked.in_part)}"] if told else []
+    notes = []
+    if linked.in_part and not same_host:
+        host = names[0] if has_host else None
+        notes.append(f"{files[0].name}: {_in_part(linked.in_part, host)}")
     with located(files[0].where):
         containers = [*linked.containers, *relocatable.containers]
         rewritten = rewrite_binary(files[0].data, containers, may_have_kernels)
         return Change(linked.containers, rewritten), notes
 
 
-def _in_part(kernels: Mapping[str, Sequence[str]]) -> str:
-    name, having = next(iter(kernels.items()))
-    more = f", and {len(kernels) - 1} more" if len(kernels) > 1 else ""
-    return (
+def _in_part(kernels: Mapping[str, Sequence[str]], host: str | None) -> str:
+    """host: the wheel whose host code is used, if there is any. It registers the kernels that it
+    was compiled with, and can launch no other."""
+    unknown = {name: having for name, having in kernels.items() if host and host not in having}
+    told = unknown or kernels
+    name, having = next(iter(told.items()))
+    more = f", and {len(told) - 1} more" if len(told) > 1 else ""
+    sentence = (
         f"not all of the wheels have the same kernels: {name} is only in {', '.join(having)}{more}"
+    )
+    if not unknown:
+        return sentence
+    return (
+        f"{sentence}. The host code, that of {host}, may be unable to launch such kernels: name "
+        "the wheel that has all of them first, or build one wheel for all architectures"
     )
 
 

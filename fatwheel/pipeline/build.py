@@ -143,6 +143,8 @@ def _build_wheel(
     internal = {"engine": plan.engine.name, **packer()}
     files = write_beside(made.path, workplace.materials, internal, signer, made.sha256)
     remember(lock_bytes(lock_of(target, facts.host)), made.path.name)
+    for sentence in facts.notes:
+        emit(Note(sentence))
     emit(Note(f"{len(files)} files beside the wheel describe what it is made of"))
     result = WheelMade(
         path=str(made.path),
@@ -213,12 +215,14 @@ def _log_folder(target: Target) -> Path:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is kept with a finished wheel: its file's name, its units and slices, its host."""
+    """What is kept with a finished wheel: its file's name, its units and slices, its host, and what
+    the user should know of it."""
 
     file: str
     units: int
     slices: int
     host: Host
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -252,12 +256,12 @@ def make(
             upstream, slices = capture.assemble(limits)
         with step(emit, "pack"):
             packed = pack(upstream, build.work, wheel, lock, slices, plan.front)
-            check_wheel(packed, target, fronts)
+            notes = check_wheel(packed, target, fronts)
             path = publish(packed, plan.out, "write the wheel")
         # Of the wheel in the build's own folder: others may be able to write to `out`.
         store = stores.open()
         sha256 = store.put_file("wheel", key, packed)
-        facts = _Facts(path.name, work.units, work.slices, capture.host)
+        facts = _Facts(path.name, work.units, work.slices, capture.host, notes)
         store.put_json("built", key, asdict(facts))
         return Made(path, sha256, facts, work.slices - work.hits)
 
@@ -294,8 +298,9 @@ def _facts_of(found: Any) -> _Facts | None:
         case {
             "file": str(file), "units": int(units), "slices": int(slices),
             "host": {"compiler": str(name), "compiler_id": str(id_), "python": str(python)},
+            "notes": list(notes),
         } if Path(file).name == file and file.endswith(".whl"):  # fmt: skip
-            return _Facts(file, units, slices, Host(name, id_, python))
+            return _Facts(file, units, slices, Host(name, id_, python), tuple(map(str, notes)))
     return None
 
 

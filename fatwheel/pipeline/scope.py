@@ -16,7 +16,7 @@ from ..worker.context import digest
 
 # Raised when slices, host objects, records of texts, or keys come out differently than before:
 # tests/unit/pipeline/test_scope.py notices.
-FORMAT = 2
+FORMAT = 3
 
 
 def scope_of(recipe: Recipe, place: Sequence[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..provenance.record import RecordedUnit
 from .contents import Contents
@@ -165,3 +165,66 @@ def _strange(named: _Named, binaries: Iterable[BinarySlices]) -> tuple[list[str]
                 place = f"{binary.path}, container {number}: {', '.join(others)}"
                 (in_part if slices & named else whole).append(place)
     return whole, in_part
+
+
+# -- kernels of some architectures -----------------------------------------------------------------
+
+# What a build says of units whose images differ in kernels, by the units' names.
+
+
+_UNITS_SHOWN = 3
+_KERNELS_SHOWN = 3
+
+
+def in_part_notes(
+    evidence: Evidence, units: Sequence[RecordedUnit], launched: str
+) -> Iterator[str]:
+    """One sentence on kernels that not all images have, and one on those that are never launched.
+
+    launched: the image whose kernels the host's code knows, as the build compiled it.
+    """
+    found = _units_in_part(evidence, units)
+    shown = [f"{name} ({_summary(kernels)})" for name, kernels in found.items()]
+    if shown:
+        yield (
+            f"not all architectures have the same kernels in {_some(shown, _UNITS_SHOWN)}. "
+            "That is as the source says; invoke verify --all names them"
+        )
+    lost = [
+        f"{kernel} of {name}"
+        for name, kernels in found.items()
+        for kernel, images in kernels.items()
+        if launched not in images
+    ]
+    if lost:
+        yield (
+            f"host code cannot launch kernels that {launched} does not have, since nvcc lists "
+            f"those of the last architecture for it: {_some(lost, _KERNELS_SHOWN)}"
+        )
+
+
+def _units_in_part(
+    evidence: Evidence, units: Sequence[RecordedUnit]
+) -> dict[str, Mapping[str, tuple[str, ...]]]:
+    """Units with such kernels, and the images that have each of these."""
+    names = {_named(unit): unit.name for unit in reversed(units)}
+    slices = {one.path: one.containers for one in evidence.papers.slices}
+    found = {}
+    for binary in evidence.binaries:
+        path = binary.contents.path
+        for number, kernels in binary.in_part.items():
+            of_unit = slices[path][number] if number is not None and path in slices else {}
+            place = f"{path}, container {number}"
+            found[names.get(frozenset(of_unit.items()), place)] = kernels
+    return found
+
+
+def _summary(kernels: Mapping[str, tuple[str, ...]]) -> str:
+    """`3 only in sm_90, 1 only in sm_80`."""
+    count = Counter(", ".join(images) for images in kernels.values())
+    return "; ".join(f"{number} only in {images}" for images, number in count.items())
+
+
+def _some(names: Sequence[str], shown: int) -> str:
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -173,6 +173,7 @@ class Examined:
     imports:      the libraries it asks the system for.
     initialisers: the functions it exports that initialise a Python module: `PyInit__C`.
     disparities:  where images of one container define other kernels or take other parameters.
+    in_part:      by container, the kernels that only some of its images define, with their names.
     """
 
     contents: Contents
@@ -180,6 +181,7 @@ class Examined:
     imports: tuple[str, ...]
     initialisers: frozenset[str]
     disparities: tuple[Finding, ...]
+    in_part: Mapping[int | None, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -267,22 +269,29 @@ def examine(path: str, data: memoryview) -> Examined:
     """One binary; FormatError where it cannot be read."""
     binary = read_binary(data)
     disparities: dict[str, list[str]] = {}
-    in_some: list[str] = []
+    in_some: dict[int | None, Mapping[str, tuple[str, ...]]] = {}
 
     def compared() -> Iterator[Container]:
         for number, found in read_containers(data, binary, layouts_of):
             images = [read.kernels for read in found if read.image.kind in ("elf", "ptx")]
             for one in disagreements(images):
                 disparities.setdefault(one.what, []).extend(one.lines)
-            for name, titles in in_part(images).items():
-                in_some.append(f"only in {', '.join(titles)}: {name}")
+            if differing := in_part(images):
+                in_some[number] = differing
             yield number, found
 
     contents = sum_up(path, binary, compared())
     initialisers = frozenset(name for name in exports_of(data) if name.startswith(_MODULE))
     findings = [wrong(what, path, lines) for what, lines in disparities.items()]
-    if in_some:
-        kernels = text.count(len(in_some), "kernel")
+    lines = [
+        f"only in {', '.join(titles)}: {name}"
+        for kernels in in_some.values()
+        for name, titles in kernels.items()
+    ]
+    if lines:
+        kernels = text.count(len(lines), "kernel")
         what = f"{kernels} only in some images: sources can leave kernels out for an architecture"
-        findings.append(note(what, path, in_some))
-    return Examined(contents, binary.linked, imports_of(data), initialisers, tuple(findings))
+        findings.append(note(what, path, lines))
+    return Examined(
+        contents, binary.linked, imports_of(data), initialisers, tuple(findings), in_some
+    )

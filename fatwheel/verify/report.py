@@ -16,7 +16,9 @@ from ..config.model import Target
 from ..errors import VerifyError
 from ..fatbin.parity import shorten
 from ..model import Front
-from .device import compression_findings, coverage_findings, parity_findings
+from ..provenance.record import FILE as RECORD_FILE
+from ..provenance.record import record_of
+from .device import compression_findings, coverage_findings, in_part_notes, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
 from .inspect import report_binary, report_coverage
 from .names import label_findings, name_findings, record_findings
@@ -135,10 +137,11 @@ def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
 # Reads a finished wheel back: it must pass all checks, and hold what was asked for.
 
 
-def check_wheel(path: Path, target: Target, fronts: Iterable[Front]) -> None:
-    """Raises VerifyError, with all that is wrong, where the wheel is not what was built.
+def check_wheel(path: Path, target: Target, fronts: Sequence[Front]) -> tuple[str, ...]:
+    """What the user should know of a wheel that was built with these fronts, in sentences.
 
-    FormatError where the archive itself is not sound.
+    Raises VerifyError, with all that is wrong, where the wheel is not what was built. FormatError
+    where the archive itself is not sound.
     """
     wanted = [code for front in fronts for code in front.codes]
     report = verify_wheel(path)
@@ -156,6 +159,9 @@ def check_wheel(path: Path, target: Target, fronts: Iterable[Front]) -> None:
             details=[line for finding in mistakes for line in _lines(finding)],
             hint=f"asked for: {', '.join(wanted)}",
         )
+    record = report.evidence.papers.inside.get(RECORD_FILE)
+    units = record_of(record).units if record else ()
+    return tuple(in_part_notes(report.evidence, units, fronts[-1].codes[0]))
 
 
 def _asked_findings(evidence: Evidence, target: Target, wanted: Sequence[str]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ Standard library only.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from .preprocess import HOST_PASS, Texts, pass_of
 from .slices import (
     KilledForMemoryError,
     absent_codes,
-    host_key,
+    known_host_key,
     load_slice,
     missing,
     preprocess_command,
@@ -115,12 +115,10 @@ def _archlist_units(pending: Iterable[Job], texts: Texts, context: Context) -> t
 
 
 def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
-    """All jobs of a unit: one per front, the first yields the host object too."""
+    """All jobs of a unit: one per front, the last yields the host object too."""
     if unit.kind == "c++":
         return [Job(unit, None, host=True, memory=0, seconds=0)]
-    return [
-        Job(unit, front, host=index == 0, memory=0, seconds=0) for index, front in enumerate(fronts)
-    ]
+    return [Job(unit, front, host=front == fronts[-1], memory=0, seconds=0) for front in fronts]
 
 
 def look_up_text(texts: Texts, context: Context, job: Job) -> None:
@@ -157,14 +155,13 @@ def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front
 def _from_store(
     texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
 ) -> bytes | None:
-    text = texts.recorded(unit, HOST_PASS)
-    host = store.get("host", host_key(context, unit, text)) if text else None
-    if host is None or unit.kind == "c++":
-        return host
+    if unit.kind == "c++":
+        return _host_object(texts, context, store, unit, None)
     entries: list[Entry] = []
-    abis: list[tuple[str, Any]] = []
+    images: list[list[_Image]] = []
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
+        images.append([])
         for code in front.codes:
             if text is None:
                 return None
@@ -173,50 +170,97 @@ def _from_store(
             if data is None or not store.has("abi", key):
                 return None
             entries += load_slice(data)
-            abis.append((code, store.get_json("abi", key)))
-    _check_parity(unit.name, [_described(unit.name, code, abi) for code, abi in abis])
-    return stitch_object(host, nvcc_order(entries))
+            images[-1].append(_image(unit.name, code, store.get_json("abi", key)))
+    _check_parity(unit.name, images)
+    host = _host_object(texts, context, store, unit, fronts[-1])
+    return host and stitch_object(host, nvcc_order(entries))
 
 
-def _check_parity(unit: str, slices: Sequence[Described]) -> None:
-    """Refuse slices that one host object could not launch alike, by the unit's name.
+def _host_object(
+    texts: Texts, context: Context, store: Store, unit: Unit, front: Front | None
+) -> bytes | None:
+    key = known_host_key(texts, context, store, unit, front)
+    return store.get("host", key) if key else None
 
-    The host's code registers the kernels of one front, in nvcc's own calls those of the last. So a
-    kernel that not all architectures have would be missing, or launched where it is not.
+
+# Sources may leave kernels and variables out for an architecture (`#if __CUDA_ARCH__ >= 800`), so
+# that fronts differ. One nvcc call for several fronts compiles the host's code once, and takes the
+# stub, which registers and launches kernels, from the last front on its command line (12.4.131 and
+# 13.0.88, --dryrun and --keep). Ours stands for the call with the architectures in ascending order:
+# the host object comes from the last front (`jobs_of`). So it is as with nvcc (CUDA 13.0, an H200,
+# CUDA_MODULE_LOADING=LAZY and EAGER alike) that
+#
+# - what the last front has is registered, whether or not other images have it. To use it on a GPU
+#   whose image has not is error 500 (cudaErrorSymbolNotFound), and nothing else suffers;
+# - what the last front lacks is in images and cannot be used: what would launch a kernel does not
+#   link; for a template it gives error 98 (cudaErrorInvalidDeviceFunction), for a variable 13;
+# - what the last front has must be there for the host too, or it does not compile;
+# - managed variables are the exception: the host's code reads them through pointers, which stay
+#   null, and crashes. These are refused.
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is kept with a slice. managed: the names of its front's managed variables."""
+
+    kernels: Described
+    managed: frozenset[str]
+
+
+def _check_parity(unit: str, fronts: Sequence[Sequence[_Image]]) -> None:
+    """Refuse, by the unit's name, images that contradict each other, or that the host's code would
+    crash with.
+
+    Fronts may differ in kernels, images of one front may not: nvcc makes them from the same PTX.
     """
-    compare(unit, slices)
-    kernels = in_part(slices)
-    if kernels:
-        lines = (f"only in {', '.join(codes)}: {name}" for name, codes in kernels.items())
+    for images in fronts:
+        differing = in_part([image.kernels for image in images])
+        if differing:
+            raise FormatError(
+                "images of one front do not have the same kernels",
+                where=unit,
+                details=_only_in(differing),
+            )
+    everything = [image for images in fronts for image in images]
+    compare(unit, (image.kernels for image in everything))
+    variables = in_part(
+        [Described(image.kernels.title, image.managed, None) for image in everything]
+    )
+    if variables:
         raise StitchError(
-            "not all architectures have the same kernels",
+            "not all architectures have the same __managed__ variables",
             where=unit,
-            details=shorten(lines),
-            hint="build a wheel for each group of architectures that have the same ones",
+            details=_only_in(variables),
+            hint="on a GPU whose code has no such variable, host code that reads or writes it "
+            "crashes. Declare it for all architectures, or build a wheel for each group of "
+            "architectures that have it",
         )
 
 
-def _described(unit: str, code: str, abi: Any) -> Described:
-    """What was kept of a slice's kernels. FormatError where it cannot be read."""
+def _only_in(names: Mapping[str, Sequence[str]]) -> list[str]:
+    return shorten(f"only in {', '.join(codes)}: {name}" for name, codes in names.items())
+
+
+def _image(unit: str, code: str, abi: Any) -> _Image:
+    """What was kept with a slice. FormatError where it cannot be read."""
     is_ptx = code.startswith("compute_")
     kind = type(None) if is_ptx else str
     match abi:
-        case {"kernels": dict(kernels)} if all(isinstance(one, kind) for one in kernels.values()):
-            return Described(code, frozenset(kernels), None if is_ptx else kernels)
-    raise _unreadable(unit, code)
-
-
-def _unreadable(unit: str, code: str) -> FormatError:
-    return FormatError(f"what is kept of the kernels for {code} cannot be read", where=unit)
+        case {"kernels": dict(kernels), "managed": list(managed), "stub": str()} if all(
+            isinstance(one, kind) for one in kernels.values()
+        ) and all(isinstance(one, str) for one in managed):
+            described = Described(code, frozenset(kernels), None if is_ptx else kernels)
+            return _Image(described, frozenset(managed))
+    raise FormatError(f"what is kept of the kernels for {code} cannot be read", where=unit)
 
 
 def _forget(
     texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
 ) -> None:
     """Make a unit's host object and slices absent."""
-    text = texts.recorded(unit, HOST_PASS)
-    if text:
-        store.remove("host", host_key(context, unit, text))
+    host = known_host_key(texts, context, store, unit, fronts[-1] if unit.kind == "cuda" else None)
+    if host:
+        store.remove("host", host)
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
         for code in front.codes if text else ():

@@ -2,21 +2,29 @@
 
 A slice is stored as the raw fatbin entries of one image under a key over the CUDA compilers,
 the arguments that decide the code, the preprocessed text of its front and the image's name. A
-host object is stored without device code. So neither key knows the Python, the torch or the
-list of architectures, unless the text does. Under a slice's key also lies what all slices of its
-unit must have in common, kernels and their parameters: a slice without that counts as missing.
+host object is stored without device code, under a key over its own text and its stub. So neither
+key knows the Python, the torch or the list of architectures, unless the texts do.
+
+The stub is the part of a host object that a front writes: it registers and launches the front's
+kernels and variables. It is the same for all fronts, unless a source leaves some of them out for an
+architecture (`#if __CUDA_ARCH__ >= 800`). One nvcc call for several fronts takes the stub of the
+last, and so do we (`assemble`).
+
+Under a slice's key also lies what a host program relies on: its kernels and their parameters, its
+managed variables, and the digest of its front's stub. A slice without that counts as missing.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..compilers.hosts import Family, family_of
 from ..errors import CompileError, FormatError, StoreError
@@ -32,6 +40,8 @@ from .roots import fitting, job_folder, to_repeat
 
 _SIGKILL = 9  # Windows' signal module has none
 _NO_SPACE = 1 << 20  # bytes free on a disk that counts as full
+# How a stub registers a managed variable: `(__T0, __shadow_var(name,::name), 0, 4UL, 0, 0)`.
+_MANAGED = re.compile(rb"__cudaRegisterManagedVariable\(\w+, *__shadow_var\(([^,()]+),")
 # Windows' exit codes: STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT.
 _NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
 
@@ -58,11 +68,30 @@ def slice_key(context: Context, unit: Unit, front: Front, code: str, text: str) 
     return digest("slice", context.device_id, unit.codegen, front.virtual.name, code, text)
 
 
-def host_key(context: Context, unit: Unit, text: str) -> str:
-    """Key of a host object. Macros count too: nvcc's stub is compiled with them once more."""
+def host_key(context: Context, unit: Unit, text: str, stub: str | None = None) -> str:
+    """Key of a host object, by its text and, for CUDA, its stub. Macros count too: the stub is
+    compiled with them once more."""
     macros = _macros(unit.preprocessor) if unit.kind == "cuda" else ()
     tools = [context.host_id] + ([context.device_id] if unit.kind == "cuda" else [])
-    return digest("host", tools, unit.kind, unit.codegen, macros, steady(context, unit), text)
+    settled = steady(context, unit)
+    return digest("host", tools, unit.kind, unit.codegen, macros, settled, text, stub)
+
+
+def known_host_key(
+    texts: Texts, context: Context, store: Store, unit: Unit, front: Front | None
+) -> str | None:
+    """The key of a unit's host object with a front's stub (None for C++); None where its text or
+    its stub is not known."""
+    text = texts.recorded(unit, HOST_PASS)
+    if text is None or front is None:
+        return text and host_key(context, unit, text)
+    device = texts.recorded(unit, pass_of(front))
+    if device is None:
+        return None
+    match store.get_json("abi", slice_key(context, unit, front, front.codes[0], device)):
+        case {"stub": str(stub)}:
+            return host_key(context, unit, text, stub)
+    return None
 
 
 def steady(context: Context, unit: Unit) -> list[str]:
@@ -86,14 +115,15 @@ def put_cost(store: Store, job: Job, made: Made) -> None:
 def missing(texts: Texts, context: Context, store: Store, job: Job) -> Job | None:
     """The part of a job that the store cannot answer by known texts; None if it all can."""
     unit, front = job.unit, job.front
-    host = job.host and not _has_host(texts, context, store, unit)
+    host = known_host_key(texts, context, store, unit, front) if job.host else None
+    lacks_host = job.host and not (host and store.has("host", host))
     codes = absent_codes(texts, context, store, job)
-    if not host and not codes:
+    if not lacks_host and not codes:
         return None
     # A host object comes with at least one image: nvcc makes it in one call.
     if front and not codes:
         codes = front.codes[:1]
-    return Job(unit, front and Front(front.virtual, codes), host, job.memory, job.seconds)
+    return Job(unit, front and Front(front.virtual, codes), lacks_host, job.memory, job.seconds)
 
 
 def absent_codes(texts: Texts, context: Context, store: Store, job: Job) -> tuple[str, ...]:
@@ -189,14 +219,19 @@ def _store_results(
         text = _text_of_cpp(context, texts, job, folder)
         store.put("host", host_key(context, unit, text), data)
         return
-    text = texts.record(unit, pass_of(front), _kept(folder / "keep", ".cpp1.ii"))
+    keep = folder / "keep"
+    text = texts.record(unit, pass_of(front), _kept(keep, ".cpp1.ii"))
+    stub = _kept(keep, ".cudafe1.stub.c").read_bytes()
+    sha = _digest_of_stub(context, stub)
+    managed = sorted({name.decode("utf-8", "replace") for name in _MANAGED.findall(stub)})
     for code, entries in _by_code(slices_of(data), front).items():
         key = slice_key(context, unit, front, code, text)
         store.put("slice", key, write_container(entries))
-        store.put_json("abi", key, _abi(folder / "keep", code))
+        abi = {"kernels": _kernels(keep, code), "managed": managed, "stub": sha}
+        store.put_json("abi", key, abi)
     if job.host:
-        text = texts.record(unit, HOST_PASS, _kept(folder / "keep", ".cpp4.ii"))
-        store.put("host", host_key(context, unit, text), without_device_code(data))
+        text = texts.record(unit, HOST_PASS, _kept(keep, ".cpp4.ii"))
+        store.put("host", host_key(context, unit, text, sha), without_device_code(data))
 
 
 def _text_of_cpp(context: Context, texts: Texts, job: Job, folder: Path) -> str:
@@ -222,20 +257,23 @@ def _by_code(entries: tuple[Entry, ...], front: Front) -> dict[str, list[Entry]]
     return sorted_
 
 
-def _abi(keep: Path, code: str) -> dict[str, Any]:
-    """What a host program relies on: kernels, and how they take their parameters.
-
-    kernels: by name, the layout of their parameters as text; None in PTX, which is not read so
-    far. Read from what the compiler kept, where nothing is compressed.
-    """
+def _kernels(keep: Path, code: str) -> dict[str, str | None]:
+    """A slice's kernels by name, with the layout of their parameters as text; None in PTX, which is
+    not read so far. Read from what the compiler kept, where nothing is compressed."""
     if code.startswith("compute_"):
         names = sorted(set(kernel_names_of_ptx(_kept(keep, ".ptx").read_bytes())))
-        return {"kernels": dict.fromkeys(names)}
+        return dict.fromkeys(names)
     cubins = sorted(keep.glob("*.cubin"))
     # `x.cubin` where it is the only one, else `x.sm_80.cubin`, `x.compute_80.sm_80.cubin`.
     cubin = cubins[0] if len(cubins) == 1 else _kept(keep, f".{code}.cubin")
     found = kernels_of_cubin(cubin.read_bytes())
-    return {"kernels": {name: str(layout) for name, layout in found.items()}}
+    return {name: str(layout) for name, layout in found.items()}
+
+
+def _digest_of_stub(context: Context, stub: bytes) -> str:
+    """It names files as the job saw them; all jobs see them alike but for their own folders."""
+    volatile = family_of(context.cxx).names_of_jobs(context.scratch)
+    return hashlib.sha256(volatile.sub(b".", stub) if volatile else stub).hexdigest()
 
 
 def load_slice(data: bytes) -> tuple[Entry, ...]:
@@ -244,11 +282,6 @@ def load_slice(data: bytes) -> tuple[Entry, ...]:
     if len(containers) != 1:
         raise FormatError(f"{len(containers)} containers do not make a slice")
     return containers[0].entries
-
-
-def _has_host(texts: Texts, context: Context, store: Store, unit: Unit) -> bool:
-    text = texts.recorded(unit, HOST_PASS)
-    return text is not None and store.has("host", host_key(context, unit, text))
 
 
 def _kept(folder: Path, suffix: str) -> Path:

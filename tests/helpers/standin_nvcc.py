@@ -5,8 +5,9 @@ with the real g++, once for each front and once for the host, and puts NVIDIA's 
 data/device in a fatbin, or in the .nv_fatbin section of an object.
 
 A source may say `// stand-in: WHAT`, where WHAT is `killed` (as if a step ran out of memory),
-`says TEXT` (and fails), `no image`, `waits` (for ever, in a child), or `own code` (a front of its
-own gives sm_86 other machine code than that of compute_80 does).
+`says TEXT` (and fails), `no image`, `waits` (for ever, in a child), `own code` (a front of its
+own gives sm_86 other machine code than that of compute_80 does), or `own stub` (each front
+registers other kernels).
 """
 
 from __future__ import annotations
@@ -103,12 +104,14 @@ def _compile(
         if "no image" not in told:
             entries += struct.pack("<HHIQIIHHIIIQQQ", *header) + image
     fatbin = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(entries)) + entries
+    stub = f'const char registered[] = "{front if "own stub" in told else "scale"}";\n'
+    stem.with_name(f"{stem.name}.cudafe1.stub.c").write_text(stub)
     output = _value(args, "-o")
     if "-fatbin" in args:
         Path(output).write_bytes(fatbin)
         return 0
     Path("x.fatbin").write_bytes(fatbin)
-    Path("x.cpp").write_text(HOST)
+    Path("x.cpp").write_text(f'{HOST}extern "C" {{ extern {stub} }}')
     return subprocess.run(["g++", "-c", "x.cpp", "-o", output]).returncode
 
 

@@ -32,6 +32,7 @@ extern "C" int %(name)s() {
 }
 """
 RIGHT = 42
+NO_FUNCTION = 1098  # cudaErrorInvalidDeviceFunction: the host's code does not know the kernel
 NO_IMAGE = 1209  # cudaErrorNoKernelImageForDevice
 NO_SYMBOL = 1500  # cudaErrorSymbolNotFound: what becomes of it where device code was linked
 

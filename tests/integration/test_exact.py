@@ -11,6 +11,7 @@ from fatwheel.model import Environment, Unit
 from fatwheel.worker.assemble import object_of
 
 from .conftest import Captured, Outcome, Workbench
+from .guarded import UNITS, guarded_project
 from .monolithic import compile_monolithic, cubins, section
 from .shortened import shortened_causal_conv1d
 
@@ -61,6 +62,56 @@ def test_selftest_equals_monolithic_nvcc(
         folder = tmp_path / str(index)
         names = ["sm_80", "sm_86", "sm_89"]
         _assert_equal(unit, captured, names, environment, tool("objcopy"), folder)
+
+
+_PLAIN = """
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+__global__ void plain(int *result) { *result = 42; }
+__device__ int counted = 7;
+__constant__ int fixed[2] = {1, 2};
+int read_counted() {
+    int result = 0;
+    plain<<<1, 1>>>(nullptr);
+    return cudaMemcpyFromSymbol(&result, counted, sizeof result) + result + sizeof fixed;
+}
+#endif
+"""
+_IN_ALL, _FRESH, _OLD = (
+    "_Z17everywhere_kernelPi",
+    "_Z12fresh_kernelIiEvPT_",
+    "_Z10old_kernelIiEvPT_",
+)
+
+
+@pytest.mark.parametrize(
+    ("archs", "more", "registered"),
+    [
+        ("80,90", _PLAIN, {_IN_ALL, _FRESH, "_Z5plainPi", "counted", "fixed"}),
+        ("80+ptx,86,90a", _PLAIN, {_IN_ALL, _FRESH, "_Z5plainPi", "counted", "fixed"}),
+        ("80,86", "", {_IN_ALL, _OLD}),
+    ],
+)
+def test_kernels_of_some_architectures_are_registered_as_by_monolithic_nvcc(
+    archs: str,
+    more: str,
+    registered: set[str],
+    bench: Workbench,
+    capture: Callable[..., Captured],
+    environment: Environment,
+    tool: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    captured = capture(bench, guarded_project(tmp_path / "project", 900, more), archs)
+    names = [code for one in captured.fronts for code in one.codes if code.startswith("sm_")]
+    units = [unit for unit in captured.ready.units if unit.name in UNITS]
+    for unit in units:
+        folder = tmp_path / unit.name
+        _assert_equal(unit, captured, names, environment, tool("objcopy"), folder)
+        text = section(tool("objcopy"), folder / "stitched.o", ".rodata")
+        strings = {string.decode("latin-1") for string in text.split(b"\0")}
+        everything = {_IN_ALL, _FRESH, _OLD, "_Z5plainPi", "counted", "fixed"}
+        assert strings & everything == registered
+    assert len(units) == len(UNITS)
 
 
 @pytest.mark.parametrize(

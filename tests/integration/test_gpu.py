@@ -16,7 +16,9 @@ from fatwheel.model import Environment
 
 from ..helpers.deviceimages import write_wheel
 from .conftest import ROOT, Workbench
+from .guarded import guarded_project
 from .linkedcode import (
+    NO_FUNCTION,
     NO_IMAGE,
     NO_SYMBOL,
     RIGHT,
@@ -292,3 +294,41 @@ def test_a_kernel_with_a_tensor_map_runs_once_stitched(
             path = Path(archive.extract("demo/tma.so", tmp_path / str(number)))
         assert libraries.run(path) == RIGHT, one.name
     assert bench.invoke("verify", str(stitched)).code == 0
+
+
+# -- kernels that only some architectures have -----------------------------------------------------
+
+
+def guarded(libraries: Libraries, folder: Path, archs: tuple[int, int]) -> Path:
+    """A library built for two architectures, of which the second has kernels of its own."""
+    kernel = guarded_project(folder / "project", archs[1] * 10)
+    wheel = libraries.bench.build("--arch", ",".join(map(str, archs)), kernel=kernel).wheel()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    [library] = folder.glob("fatwheel_sample/_cases*.so")
+    return library
+
+
+def test_kernels_that_older_gpus_lack_run(
+    libraries: Libraries, capability: int, tmp_path: Path
+) -> None:
+    if capability <= 80:
+        pytest.skip("this GPU is the older one")
+    library = guarded(libraries, tmp_path / "built", (80, capability))
+    for loading in ("LAZY", "EAGER"):
+        for function in ("everywhere", "fresh"):
+            assert libraries.run(library, function, CUDA_MODULE_LOADING=loading) == RIGHT
+
+
+def test_kernels_that_this_gpu_lacks_do_not_trouble_others(
+    libraries: Libraries, capability: int, tmp_path: Path
+) -> None:
+    """The host's code is that of the newer GPU's front, as if nvcc had compiled for both."""
+    if capability >= 120:
+        pytest.skip("this GPU is the newer one")
+    library = guarded(libraries, tmp_path / "built", (capability, 120))
+    for loading in ("LAZY", "EAGER"):
+        expected = {"fresh": NO_SYMBOL, "old": NO_FUNCTION, "everywhere": RIGHT}
+        for function, result in expected.items():
+            found = libraries.run(library, function, CUDA_MODULE_LOADING=loading)
+            assert found == result, function

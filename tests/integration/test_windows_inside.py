@@ -24,6 +24,7 @@ from fatwheel.fatbin.binary import read_binary
 from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front
+from fatwheel.storage.store import Store
 from fatwheel.worker.context import digest, unit_from_wire
 from fatwheel.worker.inside import Message
 from fatwheel.worker.preprocess import unit_header
@@ -138,6 +139,15 @@ def test_every_slice_is_a_job(built: Built) -> None:
         ("csrc/shift", ["sm_80"]), ("csrc/shift", ["sm_89"]),
     ]  # fmt: skip
     assert all(answer["cpu"] >= 0 and answer["seconds"] > 0 for answer in built.made)
+
+
+def test_architectures_share_a_host_object(built: Built) -> None:
+    """Their stubs name nothing that differs from job to job."""
+    store = Store(built.container.folder / "store", 1 << 30)
+    refs = (store.root / "refs" / "abi").rglob("*")
+    kept = [store.get_json("abi", path.name) for path in refs if path.is_file()]
+    assert len(kept) == 4
+    assert len({abi["stub"] for abi in kept}) == 2, "one of each unit"
 
 
 def test_a_second_capture_finds_everything_in_the_store(built: Built) -> None:

@@ -170,6 +170,28 @@ def test_the_host_code_is_the_first_wheels_and_a_note_says_so(
     assert b"three!" not in stitched
 
 
+def test_kernels_that_the_host_code_may_not_know_are_noted(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """As in wheels that were built apart from a source that leaves kernels out for some GPUs."""
+
+    def built(name: str, host: str, image: bytes) -> Path:
+        code = container(image)
+        data = link(tool, tmp_path, LIBRARY, host=host, first=code, second=code)
+        return write_wheel(tmp_path / name, {"demo.so": data}, version=f"1.0+{name}")
+
+    old = built("sm80", HOST, sm(80, ONE))
+    new = built("sm90", HOST.replace('"three"', '"three!"'), sm(90, {**ONE, **TWO}))
+    first, _ = stitch_wheels([old, new], tmp_path / "out").notes
+    assert first == (
+        f"demo.so: not all of the wheels have the same kernels: two is only in {new.name}. The "
+        f"host code, that of {old.name}, may be unable to launch such kernels: name the wheel that "
+        "has all of them first, or build one wheel for all architectures"
+    )
+    first, _ = stitch_wheels([new, old], tmp_path / "out").notes
+    assert first.endswith(f"the same kernels: two is only in {new.name}")
+
+
 # -- refusals ------------------------------------------------------------------------------------
 
 

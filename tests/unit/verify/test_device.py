@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from fatwheel.arch import parse_arch
+from fatwheel.provenance.record import RecordedUnit
 from fatwheel.verify.contents import Contents, Image, Unit
-from fatwheel.verify.device import compression_findings, coverage_findings
+from fatwheel.verify.device import compression_findings, coverage_findings, in_part_notes
 from fatwheel.verify.evidence import Evidence, Examined
+from fatwheel.verify.papers import BinarySlices, Papers
 from fatwheel.wheels.recorded import read_record
 
 
@@ -95,3 +99,53 @@ def test_unknown_compression_is_a_warning() -> None:
 @pytest.mark.parametrize("compression", ["", "lz4"])
 def test_what_every_driver_reads_is_not_spoken_of(compression: str) -> None:
     assert list(compression_findings(evidence(library((image("sm_80", compression),))), [])) == []
+
+
+# -- kernels of some architectures ---------------------------------------------------------------
+
+HERE, NEW, OLD = ("sm_80", "sm_90"), ("sm_90",), ("sm_80",)
+
+
+def in_part(*containers: dict[str, tuple[str, ...]]) -> tuple[Evidence, list[RecordedUnit]]:
+    """A wheel of units `u0`, `u1` … whose images differ in these kernels, and its units."""
+    slices = [dict.fromkeys(HERE, str(number)) for number in range(len(containers))]
+    differing = {number: kernels for number, kernels in enumerate(containers) if kernels}
+    examined = Examined(library(), True, (), frozenset(), (), differing)
+    papers = Papers(slices=(BinarySlices("a.so", tuple(slices), ()),))
+    units = [RecordedUnit(name=f"u{number}", slices=dict(one)) for number, one in enumerate(slices)]
+    return dataclasses.replace(evidence(), binaries=(examined,), papers=papers), units
+
+
+def test_units_with_the_same_kernels_everywhere_are_not_spoken_of() -> None:
+    assert list(in_part_notes(*in_part({}, {}), "sm_90")) == []
+
+
+def test_units_with_kernels_of_some_architectures_are_named() -> None:
+    found, units = in_part({}, {"new": NEW, "newer": NEW}, {}, {"other": NEW})
+    [sentence] = in_part_notes(found, units, "sm_90")
+    assert sentence == (
+        "not all architectures have the same kernels in u1 (2 only in sm_90), u3 (1 only in "
+        "sm_90). That is as the source says; invoke verify --all names them"
+    )
+
+
+def test_kernels_that_the_host_does_not_know_are_named() -> None:
+    """It knows those of the last architecture's front."""
+    found, units = in_part({"new": NEW, "old": OLD})
+    first, second = in_part_notes(found, units, "sm_90")
+    assert "u0 (1 only in sm_90; 1 only in sm_80)" in first
+    assert "kernels that sm_90 does not have" in second
+    assert second.endswith(": old of u0")
+
+
+def test_of_many_units_some_are_named() -> None:
+    kernels = {f"k{number}": OLD for number in range(5)}
+    sentences = list(in_part_notes(*in_part(*[kernels] * 7), "sm_90"))
+    assert "u2 (5 only in sm_80) and 4 more" in sentences[0]
+    assert sentences[1].endswith(": k0 of u0, k1 of u0, k2 of u0 and 32 more")
+
+
+def test_a_container_of_no_known_unit_is_called_by_its_place() -> None:
+    found, _ = in_part({}, {"new": NEW})
+    [sentence] = in_part_notes(found, [], "sm_90")
+    assert "a.so, container 1 (1 only in sm_90)" in sentence

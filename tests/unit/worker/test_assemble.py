@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,10 @@ def bench(tmp_path: Path, tool: Callable[[str], str]) -> Bench:
     return Bench(tmp_path)
 
 
-def test_a_unit_has_a_job_for_each_front_and_the_first_makes_the_host_object() -> None:
+def test_a_unit_has_a_job_for_each_front_and_the_last_makes_the_host_object() -> None:
+    """As one nvcc call for all of them takes the stub of the last."""
     unit = cuda_unit()
-    assert jobs_of(unit, FRONTS) == [job(unit, FRONTS[0], host=True), job(unit, FRONTS[1])]
+    assert jobs_of(unit, FRONTS) == [job(unit, FRONTS[0]), job(unit, FRONTS[1], host=True)]
     assert jobs_of(cpp_unit(), FRONTS) == [job(cpp_unit(), None)]
 
 
@@ -182,34 +184,67 @@ def kept_with(bench: Bench, code: str) -> tuple[Store, str, dict[str, Any]]:
     return store, key, known
 
 
-def test_slices_with_other_kernels_are_refused_by_name(bench: Bench) -> None:
-    """The host's object registers those of one slice."""
-    bench.object(front("80"), front("90a"))
+@pytest.mark.parametrize("codes", [("80",), ("80", "90a")], ids=lambda codes: "-".join(codes))
+def test_the_host_object_registers_what_the_last_front_has(
+    bench: Bench, codes: tuple[str, ...]
+) -> None:
+    """Whichever other fronts are compiled before or after it."""
+    bench.write("a.cu", "// stand-in: own stub\n")
+    for order in (codes, ("80",), ("80", "90a"), codes):
+        last = f"compute_{order[-1]}".encode()
+        made = bench.object(*map(front, order))
+        [registered] = set(re.findall(rb"\0(compute_\w+)\0", made))
+        assert registered == last, order
+
+
+def test_sets_of_architectures_share_a_host_object(bench: Bench) -> None:
+    for order in (("80",), ("90a",), ("80", "90a")):
+        bench.object(*map(front, order))
+    objects = list((bench.folder / "store" / "refs" / "host").rglob("*"))
+    assert len([path for path in objects if path.is_file()]) == 1
+
+
+def test_fronts_may_have_kernels_of_their_own(bench: Bench) -> None:
+    """As from a source that leaves some out for other architectures."""
+    first = bench.object(front("80"), front("90a"))
     store, key, known = kept_with(bench, "90a")
-    store.put_json("abi", key, {"kernels": {**known["kernels"], "more": "no parameters"}})
-    with pytest.raises(StitchError, match="not all architectures have the same") as caught:
-        bench.object(front("80"), front("90a"))
-    assert caught.value.where == "a"
-    assert caught.value.details == ("only in sm_90a: more",)
+    kernels = {**known["kernels"], "more": "no parameters"}
+    store.put_json("abi", key, {**known, "kernels": kernels})
+    assert bench.object(front("80"), front("90a")) == first
 
 
-def test_ptx_with_other_kernels_is_refused_by_name(bench: Bench) -> None:
+def test_images_of_one_front_with_other_kernels_are_made_again(bench: Bench) -> None:
     both = front("80", "sm_80", "compute_80")
-    bench.object(both)
+    first = bench.object(both)
     store, unit = bench.context.store(), cuda_unit()
     text = Texts(bench.context, store).recorded(unit, "compute_80")
     assert text
     key = slice_key(bench.context, unit, both, "compute_80", text)
-    store.put_json("abi", key, {"kernels": dict.fromkeys(["$empty", "scalf"])})
-    with pytest.raises(StitchError) as caught:
-        bench.object(both)
-    assert "only in compute_80: scalf" in caught.value.details
+    known = store.get_json("abi", key)
+    store.put_json("abi", key, {**known, "kernels": dict.fromkeys(["$empty", "scalf"])})
+    assert bench.object(both) == first
+    assert store.get_json("abi", key) == known
+
+
+def test_managed_variables_that_not_all_have_are_refused_by_name(bench: Bench) -> None:
+    """The host's code reads them through pointers, which stay null on other GPUs."""
+    bench.object(front("80"), front("90a"))
+    store, key, known = kept_with(bench, "90a")
+    store.put_json("abi", key, {**known, "managed": ["_ZN4demo5shownE"]})
+    with pytest.raises(StitchError, match="the same __managed__ variables") as caught:
+        bench.object(front("80"), front("90a"))
+    assert caught.value.where == "a"
+    assert caught.value.details == ("only in sm_90a: _ZN4demo5shownE",)
+    store, key, known = kept_with(bench, "80")
+    store.put_json("abi", key, {**known, "managed": ["_ZN4demo5shownE"]})
+    assert bench.images(front("80"), front("90a")) == ["sm_80", "sm_90a"]
 
 
 def test_slices_with_other_parameters_are_refused_by_name(bench: Bench) -> None:
     bench.object(front("80"), front("90a"))
     store, key, known = kept_with(bench, "90a")
-    store.put_json("abi", key, {"kernels": {**known["kernels"], "scale": "#0 of 8 bytes"}})
+    kernels = {**known["kernels"], "scale": "#0 of 8 bytes"}
+    store.put_json("abi", key, {**known, "kernels": kernels})
     with pytest.raises(StitchError, match="disagree on kernel parameters") as caught:
         bench.object(front("80"), front("90a"))
     assert caught.value.details == (
@@ -230,10 +265,21 @@ def test_a_slice_without_what_is_kept_with_it_is_missing(bench: Bench) -> None:
     assert store.get_json("abi", key) == known
 
 
-@pytest.mark.parametrize("kernels", [None, ["scale"], {"scale": 7}, {"scale": None}], ids=repr)
-def test_what_does_not_tell_of_kernels_is_made_again(bench: Bench, kernels: object) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kernels": None}, {"kernels": ["scale"]}, {"kernels": {"scale": 7}},
+        {"kernels": {"scale": None}}, {"managed": None}, {"managed": [7]}, {"stub": None},
+        {"stub": 7},
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("code", ["80", "90a"])
+def test_what_does_not_tell_of_kernels_is_made_again(
+    bench: Bench, code: str, changed: dict[str, object]
+) -> None:
     first = bench.object(front("80"), front("90a"))
-    store, key, known = kept_with(bench, "90a")
-    store.put_json("abi", key, {"kernels": kernels})
+    store, key, known = kept_with(bench, code)
+    store.put_json("abi", key, {**known, **changed})
     assert bench.object(front("80"), front("90a")) == first
     assert store.get_json("abi", key) == known

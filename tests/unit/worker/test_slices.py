@@ -12,10 +12,10 @@ import pytest
 
 from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, FormatError
-from fatwheel.model import Job, Unit
+from fatwheel.model import Front, Job, Unit
 from fatwheel.worker import roots
 from fatwheel.worker.context import Context
-from fatwheel.worker.preprocess import HOST_PASS, Texts
+from fatwheel.worker.preprocess import Texts
 from fatwheel.worker.roots import choose_root
 from fatwheel.worker.slices import (
     KilledForMemoryError,
@@ -23,6 +23,7 @@ from fatwheel.worker.slices import (
     commands_of,
     cost_key,
     host_key,
+    known_host_key,
     load_slice,
     missing,
     put_cost,
@@ -74,10 +75,12 @@ class Bench:
         [entry] = load_slice(data)
         return bytes(payload(entry))
 
-    def host(self, unit: Unit) -> bytes | None:
-        text = self.texts().recorded(unit, HOST_PASS)
-        assert text
-        return self.context.store().get("host", host_key(self.context, unit, text))
+    def host(self, unit: Unit, stub_of: Front | None = None) -> bytes | None:
+        """The stored host object, for CUDA the one with this front's stub."""
+        store = self.context.store()
+        key = known_host_key(self.texts(), self.context, store, unit, stub_of)
+        assert key
+        return store.get("host", key)
 
 
 @pytest.fixture
@@ -162,6 +165,7 @@ def test_what_makes_a_host_object_another(tmp_path: Path) -> None:
     for name in ("device_id", "host_id"):
         assert host_key(changed(context, name), unit, "text") != key, name
     assert host_key(context, unit, "other") != key
+    assert host_key(context, unit, "text", "another stub") != host_key(context, unit, "text", "one")
     assert host_key(context, cuda_unit("a", "-D", "B", "-I", "/x"), "text") != key, (
         "nvcc's stub is compiled with the macros once more"
     )
@@ -215,7 +219,7 @@ def test_a_jobs_images_are_kept_one_by_one(bench: Bench) -> None:
 
 def test_a_host_object_is_kept_without_device_code(bench: Bench, tmp_path: Path) -> None:
     bench.run(job(cuda_unit(), FRONT, host=True))
-    host = bench.host(cuda_unit())
+    host = bench.host(cuda_unit(), FRONT)
     assert host
     (tmp_path / "host.o").write_bytes(host)
     table = subprocess.run(
@@ -296,6 +300,26 @@ def test_a_missing_host_object_is_made_with_one_image(bench: Bench) -> None:
     bench.run(job(cuda_unit(), FRONT))
     part = bench.missing(job(cuda_unit(), FRONT, host=True))
     assert part == job(cuda_unit(), front("80", "sm_80"), host=True)
+
+
+def test_fronts_with_one_stub_share_a_host_object(bench: Bench) -> None:
+    bench.run(job(cuda_unit(), FRONT, host=True))
+    bench.run(job(cuda_unit(), front("90a")))
+    assert bench.missing(job(cuda_unit(), front("90a"), host=True)) is None
+    assert bench.host(cuda_unit(), front("90a")) == bench.host(cuda_unit(), FRONT)
+
+
+def test_a_front_with_a_stub_of_its_own_needs_a_host_object_of_its_own(bench: Bench) -> None:
+    """It registers other kernels."""
+    bench.write("a.cu", "// stand-in: own stub\n")
+    bench.run(job(cuda_unit(), FRONT, host=True))
+    bench.run(job(cuda_unit(), front("90a")))
+    wanted = job(cuda_unit(), front("90a"), host=True)
+    assert bench.missing(wanted) == wanted
+    bench.run(wanted)
+    assert bench.missing(wanted) is None
+    for own in (FRONT, front("90a")):
+        assert own.virtual.compute.encode() in (bench.host(cuda_unit(), own) or b"")
 
 
 def test_another_list_of_architectures_changes_nothing_that_does_not_read_it(bench: Bench) -> None:
