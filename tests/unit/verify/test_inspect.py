@@ -133,13 +133,15 @@ def test_a_wheel_lists_every_binary_and_counts_those_with_code(tmp_path: Path) -
         ("thing/data.fatbin", 1, 2),
         ("thing/one.cubin", 0, 2),
     ]
-    # The fatbin serves 8.0 as well, but the cubin beside it only 9.0.
-    assert report["coverage"]["8.0"] == "part"
-    assert report["units_served"]["8.0"] == {"native": 1, "jit": 0, "none": 1}
+    # Nobody can tell when the library loads its data files, whatever these could run on.
+    assert set(report["coverage"].values()) == {"unknown"}
+    assert report["units_served"]["8.0"] == {"native": 0, "jit": 0, "none": 0}
     assert [binary["coverage"]["8.0"] for binary in report["binaries"]] == [
         "none", "native", "none",
     ]  # fmt: skip
-    assert report["coverage"]["9.0"] == "native"
+    assert [binary["coverage"]["9.0"] for binary in report["binaries"]] == [
+        "none", "native", "native",
+    ]  # fmt: skip
 
 
 def test_a_wheel_without_cuda_serves_nothing(tmp_path: Path) -> None:
