@@ -34,7 +34,7 @@ _PIECE = 1 << 20
 _LONGEST = max(len(MAGIC_BYTES), len(_CUBIN))
 # Headers that are looked at in one file: many times more than any real one has. Bounds the time
 # for files full of beginnings that come to nothing.
-_MAX_WORK = 4_000_000
+_MAX_WORK = 2_000_000
 
 
 @dataclass(frozen=True)
