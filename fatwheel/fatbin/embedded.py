@@ -103,6 +103,13 @@ def place_of(name: str, containers: Iterable[Container]) -> Place:
     return tally.place(name)
 
 
+def place_of_cubin(cubin: memoryview) -> Place:
+    """A cubin that is a file of its own; FormatError where it is malformed."""
+    tally = _Tally()
+    tally.add(len(cubin), arch_of_cubin(cubin))
+    return tally.place("")
+
+
 def total_size(places: Iterable[Place]) -> int:
     return sum(place.size for place in places)
 
@@ -174,7 +181,7 @@ def _spans(data: memoryview, format_: str) -> Iterator[tuple[str, int, int]]:
 def _sections(data: memoryview, format_: str) -> Iterator[tuple[str, int, int, bool]]:
     """Name, first byte and end of each section, and whether it is made for device code."""
     match format_:
-        case "elf":
+        case "elf" if bytes(data[4:6]) == _CUBIN[4:6]:  # others are for machines without CUDA
             for one in elf.read_elf(data).sections:
                 is_code = one.name in elf_linked.FATBIN_SECTIONS
                 yield one.name, one.offset, one.offset + one.in_file, is_code
