@@ -116,10 +116,12 @@ def place_heading(place: Mapping[str, Any], what: str) -> str:
 
 
 def data_files_heading(files: Sequence[Mapping[str, Any]]) -> str:
-    """Those of a wheel that are device code alone: `15,970 cubin files, loaded by name …`."""
+    """Those of a wheel that are device code alone: `15,970 cubin files with 15,970 kernels`."""
     formats = Counter(one["format"] for one in files)
     kinds = " and ".join(f"{number:,} {name}" for name, number in formats.items())
-    return f"{kinds} files: loaded by a library by their names, not known for which GPUs"
+    kernels = sum(one["kernels"] for one in files)
+    what = "libraries load them by name, not known for which GPUs"
+    return f"{kinds} files with {kernels:,} kernels: {what}"
 
 
 def united_images(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ _MIN_ENTRY, _MAX_ENTRY = 64, 4096  # bytes of an entry's header; real ones have 
 _CUBIN = elf.MAGIC + b"\2\1\1"  # 64 bits, little-endian, version 1
 _PROGRAM = 56  # bytes of a program header
 _ARCHS = range(10, 1000)
+_NAME_SHOWN = 100  # characters; no linker's section has so long a name
 
 _PIECE = 1 << 20
 _LONGEST = max(len(MAGIC_BYTES), len(_CUBIN))
@@ -79,7 +80,8 @@ def title_of(place: str, containers: int, cubins: int) -> str:
         for number, noun in ((containers, "container"), (cubins, "cubin"))
         if number
     ]
-    return f"{' and '.join(counts)} {f'in {place}' if place else 'outside all sections'}"
+    where = f"in {place[:_NAME_SHOWN]}" if place else "outside all sections"
+    return f"{' and '.join(counts)} {where}"
 
 
 def find_embedded(data: memoryview, format_: str) -> tuple[Place, ...]:

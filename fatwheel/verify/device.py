@@ -18,7 +18,7 @@ from .papers import BinarySlices
 _ZSTD_DRIVER = "a driver of CUDA 12.4 or newer (on Linux 550.54.14)"
 # NVIDIA, CUDA compatibility, "Minor version compatibility": CUDA 13 needs a driver from 580 on.
 _NEWER_CUDA = 13
-_NOUNS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR"}
+_KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR"}
 
 
 def coverage_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -42,14 +42,14 @@ def coverage_findings(evidence: Evidence) -> Iterator[Finding]:
 
 def _held(place: Place) -> Iterator[str]:
     for images in place.images:
-        noun = _NOUNS.get(images.kind, "image")
-        yield f"{images.name}: {images.count:,} {noun} ({text.size(images.size)})"
+        kind = _KINDS.get(images.kind, "other")
+        yield f"{images.name}, {kind}: {images.count:,} ({text.size(images.size)})"
 
 
 def _data_finding(files: Sequence[Contents]) -> Finding:
     size = text.size(sum(image.size for one in files for image in one.images))
     noun = "file" if len(files) == 1 else "files"
-    what = f"{len(files):,} {noun} of device code ({size}), loaded by a library by name"
+    what = f"{len(files):,} {noun} of device code ({size}), which libraries load by name"
     return note(f"{what}: not known for which GPUs", details=(one.path for one in files))
 
 
