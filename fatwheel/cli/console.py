@@ -28,7 +28,9 @@ Part = str | tuple[str, str]  # words, or words and their style
 
 PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
 
-STYLES = {tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red"}
+STYLES = {
+    tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red", tables.UNKNOWN: "yellow",
+}  # fmt: skip
 # Columns that are aligned at the right.
 NUMBERS = {"size", "time", "entries", "count", "wall", "CPU", "memory", "value", "at most"}
 PROSE = {"GPUs", "note"}  # columns that may go over several lines

@@ -131,6 +131,9 @@ def show_cache(report: CacheReport) -> None:
 
 FINDINGS_SHOWN = 3  # of one check, the worst first, unless all are asked for
 DETAILS_SHOWN = 3  # of one finding
+DATA_FILES_SHOWN = (
+    10  # of a wheel; of more only what they hold together, unless units are asked for
+)
 _SEVERITIES = ("wrong", "warning", "note")
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
@@ -151,15 +154,26 @@ _TITLES = {
     "gpu": "this machine's GPU",
 }
 _MARK = max(map(len, _STYLES)) + 2
+# Device code that no wrapper leads to, by its key in a report.
+_ELSEWHERE = {
+    "embedded": "loaded by the library itself, not known for which GPUs",
+    "relocatable": "relocatable, what the code above was linked from",
+}
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:
     """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs."""
     console = out()
     _show_heading(console, report)
+    data_files = [one for one in report["binaries"] if report["wheel"] and _is_data(one)]
+    if len(data_files) <= DATA_FILES_SHOWN or any("units" in one for one in data_files):
+        data_files = []
     for binary in report["binaries"]:
-        _show_binary(console, binary)
-    if any(binary["images"] for binary in report["binaries"]):
+        if not data_files or not _is_data(binary):
+            _show_binary(console, binary)
+    if data_files:
+        _show_data_files(console, data_files)
+    if any(binary["images"] or "embedded" in binary for binary in report["binaries"]):
         _show_coverage(console, report)
     else:
         write(console, "no GPU code")
@@ -203,10 +217,26 @@ def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
     kind = f"{binary['format']}, {binary['machine']}"
     write(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
     write_rows(console, tables.image_rows(binary["images"]))
+    for key, what in _ELSEWHERE.items():
+        for place in binary.get(key, []):
+            write(console, tables.place_heading(place, what))
+            write_rows(console, tables.image_rows(place["images"]))
     for unit in binary.get("units", []):
         write(console, f"\n  {tables.unit_heading(unit)}")
         for kernel in unit["kernels"]:
             write_name(console, f"    {kernel}")
+
+
+def _is_data(binary: Mapping[str, Any]) -> bool:
+    from ..verify.contents import DEVICE_ONLY
+
+    return bool(binary["machine"] == DEVICE_ONLY)
+
+
+def _show_data_files(console: Console, files: Sequence[Mapping[str, Any]]) -> None:
+    """Files of a wheel that are device code alone: what they hold together."""
+    write(console, f"\n{tables.data_files_heading(files)}")
+    write_rows(console, tables.image_rows(tables.united_images(files)))
 
 
 def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | None) -> None:

@@ -6,6 +6,7 @@ A row is a dictionary from column to text; the rows of one table have equal keys
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ Row = dict[str, str]
 NAMES_SHOWN = 3  # of a list of units in a sentence
 
 NATIVE, JIT, NONE = "native", "by JIT, from PTX", "none"
-_COVERAGE = {"native": NATIVE, "jit": JIT, "none": NONE}
+UNKNOWN = "not known: loaded by the library"
+_COVERAGE = {"native": NATIVE, "jit": JIT, "none": NONE, "unknown": UNKNOWN}
 _KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR", "other": "other"}
 
 
@@ -103,6 +105,39 @@ def image_rows(images: Sequence[Mapping[str, Any]]) -> list[Row]:
         }
         for image in images
     ]
+
+
+def place_heading(place: Mapping[str, Any], what: str) -> str:
+    """Device code in one section, as `inspect_file` reports it, and what is known of it."""
+    from ..fatbin.embedded import title_of
+
+    title = title_of(place["place"], place["containers"], place["cubins"])
+    return f"{title} ({text.size(place['bytes'])}): {what}"
+
+
+def data_files_heading(files: Sequence[Mapping[str, Any]]) -> str:
+    """Those of a wheel that are device code alone: `15,970 cubin files with 15,970 kernels`."""
+    formats = Counter(one["format"] for one in files)
+    kinds = " and ".join(f"{number:,} {name}" for name, number in formats.items())
+    kernels = sum(one["kernels"] for one in files)
+    what = "libraries load them by name, not known for which GPUs"
+    return f"{kinds} files with {kernels:,} kernels: {what}"
+
+
+def united_images(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The images of several files, as `inspect_file` reports those of one."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for image in (image for one in files for image in one["images"]):
+        key = image["arch"], image["kind"], image["compressed"]
+        held = found.setdefault(key, {**image, "count": 0, "bytes": 0})
+        held["count"] += image["count"]
+        held["bytes"] += image["bytes"]
+    return [found[key] for key in sorted(found, key=lambda key: (_number(key[0]), key))]
+
+
+def _number(image: str) -> int:
+    """Of `sm_90a`: 90."""
+    return int(image.rpartition("_")[2].rstrip("af"))
 
 
 def unit_heading(unit: Mapping[str, Any]) -> str:

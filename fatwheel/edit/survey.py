@@ -29,6 +29,7 @@ from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName, canonical_version, with_local
 from ..wheels.pack import Content, name_of, rewrite_wheel, tags_contradiction
 from ..wheels.recorded import Watched, check_record, read_record
+from .left import Left
 
 _ARCH_PART = re.compile(r"(?:sm|ptx)[0-9]{2,3}[af]?|ptx")
 
@@ -102,6 +103,7 @@ class Surveyed:
     origin:   what can be kept of that, or None.
     newest:   the newest time in it, seconds since 1970.
     notes:    sentences for the user: what is odd about it.
+    left:     device code that stays as it is, in all of its files.
     """
 
     path: Path
@@ -114,6 +116,7 @@ class Surveyed:
     origin: Origin | None
     newest: int
     notes: tuple[str, ...]
+    left: Left
 
 
 def is_wheel(path: Path) -> bool:
@@ -132,10 +135,11 @@ def survey_wheel(path: Path) -> Surveyed:
         listing = f"{wheel.dist_info}/RECORD"
         listed = read_record(listing, wheel.read(listing))
         watched = {member: listed.watch(member) for member in members.values()}
+        left = Left()
         files = {
             stem: file
             for stem, member in members.items()
-            if (file := _device_file(wheel, member, watched[member])) is not None
+            if (file := _device_file(wheel, member, watched[member], left)) is not None
         }
         check_record(listed, watched)
         derived = {f"{wheel.dist_info}/{file}" for file in _DERIVED}
@@ -152,7 +156,7 @@ def survey_wheel(path: Path) -> Surveyed:
         origin, lost = read_origin(wheel)
         return Surveyed(
             path, name, wheel.version, wheel.dist_info, files, others, told, origin, wheel.newest,
-            tuple(_oddities(wheel, lost)),
+            tuple(_oddities(wheel, lost)), left,
         )  # fmt: skip
 
 
@@ -197,15 +201,16 @@ def check_readable(path: Path) -> None:
         path.open("rb").close()
 
 
-def _device_file(wheel: Wheel, member: str, watched: Watched) -> DeviceFile | None:
-    """Read a member, and show all of it to `watched`."""
+def _device_file(wheel: Wheel, member: str, watched: Watched, left: Left) -> DeviceFile | None:
+    """Read a member, show all of it to `watched`, and to `left` if it is a binary."""
     if not is_binary(wheel.start(member, HEAD)):
         for piece in wheel.pieces(member):
             watched.update(piece)
         return None
     with wheel.mapped(member, watched.update) as data, located(member):
         binary = read_binary(data)
-    if not binary.containers:
+        all_left = left.look(member, data, binary)
+    if all_left or not binary.containers:
         return None
     return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
 
@@ -271,9 +276,10 @@ def held_images(changes: Sequence[Change]) -> frozenset[str]:
     return frozenset(image_name(entry) for entry in _entries(changes) if entry.kind != "other")
 
 
-def labels_of(changes: Sequence[Change]) -> tuple[str, ...]:
-    """The architectures in these files, as a version tells them."""
-    found = [(entry.kind, entry.arch) for entry in _entries(changes)]
+def labels_of(changes: Sequence[Change], left: Left | None = None) -> tuple[str, ...]:
+    """The architectures in these files, as a version tells them, with those of what is left."""
+    found = {(entry.kind, entry.arch) for entry in _entries(changes)}
+    found |= left.archs if left else set()
     cubins = {arch for kind, arch in found if kind == "elf"}
     return arch_labels(cubins, {arch for kind, arch in found if kind == "ptx"})
 
@@ -296,7 +302,7 @@ def write_wheel(
     Raises UsageError if it would replace one of `inputs` or `keep`, StoreError if it cannot be
     written.
     """
-    labels = labels_of(list(changes.values()))
+    labels = labels_of(list(changes.values()), source.left)
     name = source.name.renamed(source.name.project, with_archs(source.version, labels))
     _check_target(out_dir / name.filename, inputs, keep)
     changed: dict[str, Content] = {
@@ -315,9 +321,16 @@ def write_wheel(
 
 
 def write_file(
-    source: Path, change: Change, out_dir: Path, notes: Sequence[str], keep: Sequence[Path] = ()
+    source: Path,
+    change: Change,
+    out_dir: Path,
+    notes: Sequence[str],
+    keep: Sequence[Path] = (),
+    left: Left | None = None,
 ) -> Edited:
-    """A single file with changed device code, under its own name in another folder."""
+    """A single file with changed device code, under its own name in another folder.
+
+    left: the device code in it that was not changed."""
     path = out_dir / source.name
     _check_target(path, [source], keep)
     try:
@@ -327,7 +340,7 @@ def write_file(
             shutil.copymode(source, stream.name)
     except OSError as error:
         raise disk_error(error, "write the file", path, "--out FOLDER") from error
-    return _edited(path, labels_of([change]), [*notes, *change.rewritten.notes])
+    return _edited(path, labels_of([change], left), [*notes, *change.rewritten.notes])
 
 
 def _entries(changes: Sequence[Change]) -> list[Entry]:

@@ -21,6 +21,7 @@ from ..fatbin.select import Selection, choose, loaded_by
 from ..fatbin.stitch import image_name, nvcc_order
 from ..provenance.held import edited_origin
 from ..provenance.record import thinned
+from .left import Left
 from .survey import (
     Change,
     DeviceFile,
@@ -50,7 +51,8 @@ def thin_wheel(
 ) -> Edited:
     """A wheel with less device code; its version names the architectures that are left."""
     wheel = survey_wheel(path)
-    notes = [*wheel.notes, *_check(str(path), list(wheel.files.values()), selection)]
+    files = list(wheel.files.values())
+    notes = [*wheel.notes, *_check(str(path), files, selection, wheel.left), *wheel.left.notes()]
     changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
     held = held_images(list(changes.values()))
     origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
@@ -64,9 +66,12 @@ def thin_file(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Pa
     file = survey_file(path)
     if file.binary.format == "cubin":
         raise FormatError("a cubin is a single image: there is nothing to select", where=str(path))
-    notes = _check(str(path), [file], selection)
+    left = Left()
+    with located(file.where):
+        all_left = left.look(file.name, file.data, file.binary)
+    notes = [*_check(str(path), [] if all_left else [file], selection, left), *left.notes()]
     change = _thinned(file, selection)
-    return write_file(path, change, out_dir, notes, keep)
+    return write_file(path, change, out_dir, notes, keep, left)
 
 
 def _thinned(file: DeviceFile, selection: Selection) -> Change:
@@ -107,13 +112,20 @@ def _described(containers: Iterable[_Container]) -> Iterator[str]:
         yield f"{first.title()} has {images}{more}"
 
 
-def _check(where: str, files: Sequence[DeviceFile], selection: Selection) -> list[str]:
+def _check(where: str, files: Sequence[DeviceFile], selection: Selection, left: Left) -> list[str]:
     """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
     containers = list(_code(files))
+    if not containers and left:
+        raise FormatError(
+            "there is nothing to select: libraries load its device code themselves",
+            where=where,
+            details=shorten(left.lines()),
+        )
     if not containers:
         raise FormatError("it has no device code", where=where)
     unserved = {gpu: _unserved(gpu, containers) for gpu in selection.gpus}
-    _check_gpus(where, unserved, containers)
+    if not left:  # else nobody can tell what runs on a GPU
+        _check_gpus(where, unserved, containers)
     if not selection.partial:
         _check_left_alone(where, list(unserved.values()))
     return [

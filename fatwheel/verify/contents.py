@@ -15,11 +15,13 @@ from ..errors import FormatError
 from ..fatbin import cubin
 from ..fatbin.binary import Binary, read_binary
 from ..fatbin.container import Entry
+from ..fatbin.embedded import Images, Place, find_embedded, place_of
 from ..fatbin.parity import Described
 from ..storage.files import STEP, let_go
 
 DEVICE_ONLY = "cuda"  # the machine of a file without host code
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary
+_RELOCATABLE = "__nv_relfatbin"  # their section; Windows cuts its name
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,16 @@ class Unit:
     @property
     def archs(self) -> Archs:
         """The architectures of its own images."""
-        return _archs(self.images)
+        return archs_of(self.images)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What one binary holds; images are those of all containers, also of those without kernels."""
+    """What one binary holds; images are those of all containers, also of those without kernels.
+
+    embedded:    code among its data, which it gives to the driver itself.
+    relocatable: code that its linked code was made from; no or one place.
+    """
 
     path: str
     format: str
@@ -85,6 +91,13 @@ class Contents:
     containers: int
     images: tuple[Image, ...]
     units: tuple[Unit, ...]
+    embedded: tuple[Place, ...] = ()
+    relocatable: tuple[Place, ...] = ()
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it is device code alone: in a wheel, a file that some library loads by name."""
+        return self.machine == DEVICE_ONLY
 
 
 # One container's images, or a cubin by itself.
@@ -95,7 +108,8 @@ ReadImage = Callable[[Entry], Described]
 def read_contents(path: str, data: memoryview) -> Contents:
     """What the binary at `path` holds; of its kernels only the names are looked at."""
     binary = read_binary(data)
-    return sum_up(path, binary, read_containers(data, binary, names_of))
+    containers = read_containers(data, binary, names_of)
+    return sum_up(path, binary, containers, find_embedded(data, binary.format))
 
 
 def names_of(entry: Entry) -> Described:
@@ -135,8 +149,10 @@ def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterat
             raise error.within(f"fatbin container at offset {found.offset:#x}") from error
 
 
-def sum_up(path: str, binary: Binary, containers: Iterable[Container]) -> Contents:
-    """What all containers hold together, as they come."""
+def sum_up(
+    path: str, binary: Binary, containers: Iterable[Container], embedded: tuple[Place, ...] = ()
+) -> Contents:
+    """What all containers hold together, as they come, and what was found elsewhere in the file."""
     images: list[Image] = []
     units: list[Unit] = []
     names = 0
@@ -151,18 +167,27 @@ def sum_up(path: str, binary: Binary, containers: Iterable[Container]) -> Conten
         if kernels:
             linked = kernels_linked.issuperset(kernels)
             units.append(Unit(number, tuple(kernels), here, linked_from if linked else ()))
-    count = len(binary.containers)
-    return Contents(path, binary.format, binary.machine, count, tuple(images), tuple(units))
+    return Contents(
+        path,
+        binary.format,
+        binary.machine,
+        len(binary.containers),
+        tuple(images),
+        tuple(units),
+        embedded,
+        (place_of(_RELOCATABLE, binary.relocatable),) if binary.relocatable else (),
+    )
 
 
 def _relocatable(binary: Binary) -> tuple[frozenset[str], tuple[Archs, ...]]:
     """The kernels of relocatable device code, and the architectures in each of its containers."""
     containers = [container.entries for container in binary.relocatable]
     kernels = frozenset().union(*(kernels_of(entries) for entries in containers))
-    return kernels, tuple(_archs(map(_image, entries)) for entries in containers)
+    return kernels, tuple(archs_of(map(_image, entries)) for entries in containers)
 
 
-def _archs(images: Iterable[Image]) -> Archs:
+def archs_of(images: Iterable[Image | Images]) -> Archs:
+    """The architectures of these images."""
     found = [(image.kind, image.arch) for image in images]
     return Archs(
         frozenset(arch for kind, arch in found if kind == "elf"),

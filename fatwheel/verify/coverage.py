@@ -1,7 +1,9 @@
 """Which GPUs a file's device code runs on.
 
 A program fails as soon as a kernel that it needs has no image, so that code for some of the
-containers is support in part. Which kernels a program needs, nobody can tell from its bytes.
+containers is support in part. Which kernels a program needs, nobody can tell from its bytes. Nor
+can anybody tell what a library does with code among its data, or in files that it loads by name: it
+may run on a GPU for which nothing else has code.
 """
 
 from __future__ import annotations
@@ -10,18 +12,18 @@ import functools
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..arch import Arch, coverage, parse_capability
-from .contents import DEVICE_ONLY, Archs, Contents
+from .contents import DEVICE_ONLY, Archs, Contents, archs_of
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-NATIVE, JIT, PART, NONE = "native", "jit", "part", "none"
+NATIVE, JIT, PART, NONE, UNKNOWN = "native", "jit", "part", "none", "unknown"
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,21 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Served:
-    """How many containers with kernels a GPU runs natively, after compiling PTX, or not at all."""
+    """How many containers with kernels a GPU runs natively, after compiling PTX, or not at all.
+
+    embedded: whether libraries also load code themselves, which is not counted.
+    """
 
     native: int = 0
     jit: int = 0
     none: int = 0
+    embedded: bool = False
 
     @property
     def how(self) -> str:
-        """NATIVE or JIT (the worst of all), PART, or NONE."""
+        """NATIVE or JIT (the worst of all), PART; UNKNOWN or NONE if no container serves it."""
         if not self.native and not self.jit:
-            return NONE
+            return UNKNOWN if self.embedded else NONE
         if self.none:
             return PART
         return JIT if self.jit else NATIVE
@@ -62,20 +68,32 @@ def units_served(served: Served) -> str:
     return f"{good} of {good + served.none} units"
 
 
-def coverage_of(binaries: Collection[Contents]) -> dict[str, Served]:
+def coverage_of(binaries: Collection[Contents], *, in_wheel: bool = False) -> dict[str, Served]:
     """By compute capability, in ascending order.
 
     Of all GPUs that computers with such a processor can have today, of older ones that the file
-    supports, and of those that images are for and that are not known here.
+    supports, and of those that images are for and that are not known here. in_wheel: whether
+    these are the files of a wheel, where device code by itself is loaded by some library.
     """
-    units = Counter((unit.archs, unit.relocatable) for one in binaries for unit in one.units)
-    found = {capability: _served(units, capability) for capability in _capabilities(binaries)}
+    units: Counter[tuple[Archs, tuple[Archs, ...]]] = Counter()
+    embedded: set[Archs] = set()
+    for one in binaries:
+        embedded.update(map(archs_of, (place.images for place in one.embedded)))
+        if in_wheel and one.is_data:
+            embedded.update(unit.archs for unit in one.units)
+        else:
+            units.update((unit.archs, unit.relocatable) for unit in one.units)
     always = {gpu.capability for gpu in gpus() if not gpu.legacy}
-    return {
-        capability: served
-        for capability, served in found.items()
-        if capability in always or served.how != NONE
-    }
+    found = {}
+    for capability in _capabilities(binaries):
+        served = replace(_served(units, capability), embedded=bool(embedded))
+        gpu = parse_capability(capability)
+        supported = served.how not in (NONE, UNKNOWN) or any(
+            coverage(archs.cubins, archs.ptx, gpu) != NONE for archs in embedded
+        )
+        if supported or capability in always:
+            found[capability] = served
+    return found
 
 
 def gpu_names(machines: Collection[str]) -> dict[str, list[str]]:
@@ -112,6 +130,8 @@ def _capabilities(binaries: Collection[Contents]) -> list[str]:
     known = {gpu.capability for gpu in gpus()}
     fitting = gpu_names(machines_of(binaries))
     named = {image.arch.capability for one in binaries for image in one.images}
+    places = (place for one in binaries for place in one.embedded)
+    named |= {image.arch.capability for place in places for image in place.images}
     return sorted({*fitting, *(named - known)}, key=parse_capability)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from .. import text
+from ..fatbin.embedded import Place
 from ..provenance.record import RecordedUnit
 from .contents import Contents
-from .coverage import JIT, NATIVE, NONE, PART, coverage_of, units_served
+from .coverage import JIT, NATIVE, NONE, PART, UNKNOWN, coverage_of, units_served
 from .evidence import Evidence, Finding, note, warning, wrong
 from .papers import BinarySlices
 
@@ -16,17 +18,39 @@ from .papers import BinarySlices
 _ZSTD_DRIVER = "a driver of CUDA 12.4 or newer (on Linux 550.54.14)"
 # NVIDIA, CUDA compatibility, "Minor version compatibility": CUDA 13 needs a driver from 580 on.
 _NEWER_CUDA = 13
+_KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR"}
 
 
 def coverage_findings(evidence: Evidence) -> Iterator[Finding]:
-    """Which GPUs each binary serves, and images that only some of its containers have."""
-    with_units = [b.contents for b in evidence.binaries if b.contents.units]
-    if not with_units:
+    """Which GPUs each library serves, images that only some of its containers have, and device code
+    that nobody can tell this of."""
+    binaries = [binary.contents for binary in evidence.binaries]
+    libraries = [one for one in binaries if not one.is_data and (one.units or one.embedded)]
+    data_files = [one for one in binaries if one.is_data and one.images]
+    if not libraries and not data_files:
         yield warning("there is no device code in this wheel")
-    for contents in with_units:
+    for contents in libraries:
         yield note(_served(contents), contents.path)
         yield from _partial_findings(contents)
         yield from _unread_findings(contents)
+        for place in contents.embedded:
+            what = f"{place.title} ({text.size(place.size)}), loaded by the library itself"
+            yield note(f"{what}: not known for which GPUs", contents.path, _held(place))
+    if data_files:
+        yield _data_finding(data_files)
+
+
+def _held(place: Place) -> Iterator[str]:
+    for images in place.images:
+        kind = _KINDS.get(images.kind, "other")
+        yield f"{images.name}, {kind}: {images.count:,} ({text.size(images.size)})"
+
+
+def _data_finding(files: Sequence[Contents]) -> Finding:
+    size = text.size(sum(image.size for one in files for image in one.images))
+    noun = "file" if len(files) == 1 else "files"
+    what = f"{len(files):,} {noun} of device code ({size}), which libraries load by name"
+    return note(f"{what}: not known for which GPUs", details=(one.path for one in files))
 
 
 def parity_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -55,7 +79,13 @@ def compression_findings(evidence: Evidence, cuda: Collection[str]) -> Iterator[
 
 def _served(contents: Contents) -> str:
     """`native on 8.0, 8.6; in part on 9.0 (24 of 30 units); nothing on 7.5`."""
-    words = {NATIVE: "native on", JIT: "by JIT on", PART: "in part on", NONE: "nothing on"}
+    words = {
+        NATIVE: "native on",
+        JIT: "by JIT on",
+        PART: "in part on",
+        NONE: "nothing on",
+        UNKNOWN: "not known on",
+    }
     found = coverage_of([contents])
     lists = {how: [gpu for gpu in found if found[gpu].how == how] for how in words}
     if lists[PART]:

@@ -12,6 +12,7 @@ from typing import Any
 from .. import text
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
+from ..fatbin.embedded import find_embedded
 from ..fatbin.parity import disagreements, in_part
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lockfile import FILE as LOCK_FILE
@@ -280,7 +281,7 @@ def examine(path: str, data: memoryview) -> Examined:
                 in_some[number] = differing
             yield number, found
 
-    contents = sum_up(path, binary, compared())
+    contents = sum_up(path, binary, compared(), find_embedded(data, binary.format))
     initialisers = frozenset(name for name in exports_of(data) if name.startswith(_MODULE))
     findings = [wrong(what, path, lines) for what, lines in disparities.items()]
     lines = [

@@ -7,13 +7,13 @@ Everything is read from the bytes, never from the file's name. The result's shap
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, is_binary
+from ..fatbin.embedded import Place
 from ..storage.files import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
@@ -64,16 +64,21 @@ def report_binary(binary: Contents) -> dict[str, Any]:
             }
             for kind, name, packed in count
         ],
-        **report_coverage([binary]),
+        **_report_places("embedded", binary.embedded),
+        **_report_places("relocatable", binary.relocatable),
+        **report_coverage([binary], in_wheel=False),
     }
 
 
-def report_coverage(binaries: Collection[Contents]) -> dict[str, Any]:
+def report_coverage(binaries: Collection[Contents], *, in_wheel: bool) -> dict[str, Any]:
     """By compute capability: how a GPU of it is served, and how many containers with kernels."""
-    found = coverage_of(binaries)
+    found = coverage_of(binaries, in_wheel=in_wheel)
     return {
         "coverage": {capability: served.how for capability, served in found.items()},
-        "units_served": {capability: asdict(served) for capability, served in found.items()},
+        "units_served": {
+            capability: {"native": served.native, "jit": served.jit, "none": served.none}
+            for capability, served in found.items()
+        },
     }
 
 
@@ -111,7 +116,30 @@ def _report(
         "file": path.name,
         "wheel": wheel,
         "binaries": [report_binary(binary) for binary in binaries],
-        **report_coverage(binaries),
+        **report_coverage(binaries, in_wheel=wheel is not None),
+    }
+
+
+def _report_places(key: str, places: Sequence[Place]) -> dict[str, Any]:
+    return {key: list(map(_report_place, places))} if places else {}
+
+
+def _report_place(place: Place) -> dict[str, Any]:
+    return {
+        "place": place.name,
+        "containers": place.containers,
+        "cubins": place.cubins,
+        "bytes": place.size,
+        "images": [
+            {
+                "kind": images.kind,
+                "arch": images.name,
+                "count": images.count,
+                "bytes": images.size,
+                "compressed": images.compressed,
+            }
+            for images in place.images
+        ],
     }
 
 

@@ -5,13 +5,14 @@ label.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ..errors import FormatError
+from ..fatbin.embedded import Images
 from ..wheels.metadata import fields, name_disagreement, tag_disagreement
 from ..wheels.name import parse_wheel_name
 from ..wheels.recorded import mistakes_of
-from .contents import DEVICE_ONLY
+from .contents import DEVICE_ONLY, Image
 from .evidence import WARNING, WRONG, Evidence, Finding, note, warning, wrong
 from .platforms import cuda_versions
 
@@ -68,20 +69,42 @@ def label_findings(evidence: Evidence) -> Iterator[Finding]:
     if not named:
         yield note("the version names no architectures")
         return
-    found = {
-        image.name
-        for binary in evidence.binaries
-        for image in binary.contents.images
-        if image.kind in ("elf", "ptx") and binary.contents.containers
-    }
-    if named != found:
+    found, embedded = _images_inside(evidence)
+    if found - named or named - found - embedded:
         yield wrong(
             f"the version {evidence.version} does not name the architectures that are inside",
             details=[
-                *(f"only in the version: {name}" for name in sorted(named - found)),
+                *(f"only in the version: {name}" for name in sorted(named - found - embedded)),
                 *(f"only inside: {name}" for name in sorted(found - named)),
             ],
         )
+    untold = sorted(embedded - found - named)
+    if untold:
+        yield note(
+            "it holds device code of more architectures, which libraries load themselves",
+            details=untold,
+        )
+
+
+def _images_inside(evidence: Evidence) -> tuple[set[str], set[str]]:
+    """The names of images that wrappers lead to, and of those that libraries load themselves.
+
+    A build's version need not name the latter: which of them are there, its `--arch` did not say.
+    """
+    found: set[str] = set()
+    embedded: set[str] = set()
+    for contents in (binary.contents for binary in evidence.binaries):
+        if contents.containers:
+            found |= _read(contents.images)
+        elif contents.is_data:
+            embedded |= _read(contents.images)
+        for place in contents.embedded:
+            embedded |= _read(place.images)
+    return found, embedded
+
+
+def _read(images: Iterable[Image | Images]) -> set[str]:
+    return {image.name for image in images if image.kind in ("elf", "ptx")}
 
 
 def _cuda_findings(local: str, versions: Collection[str]) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ class Report:
             "ok": self.ok,
             "checks": [_report_check(check) for check in self.checks],
             "binaries": [_report_examined(binary, evidence) for binary in evidence.binaries],
-            **report_coverage([binary.contents for binary in evidence.binaries]),
+            **report_coverage([binary.contents for binary in evidence.binaries], in_wheel=True),
             **tried,
         }
 

@@ -113,6 +113,13 @@ wrappers:
 .long 0x466243B1, 2
 .quad .Lone, wrappers
 """
+# Beside that, code that only the library itself knows of.
+_DATA = """\
+.section .mine,"{writable}"
+.incbin "two.fatbin"
+.incbin "image.cubin"
+.ascii "more data"
+"""
 _ELF = {
     "fatbins": ".nv_fatbin",
     "relocatable": "__nv_relfatbin",
@@ -151,6 +158,9 @@ _TOOLS = (
     Tool("elf", "program", ("gcc", "-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
     Tool("elf", "fixed", ("gcc", "-no-pie", *_TINY, "-Wl,-e,start", "host.c", "linked.s")),
     Tool("elf", "separate.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "separate.s")),
+    Tool("elf", "data.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "data.s")),
+    Tool("pe", "data.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
+                            "host.c", "data-pe.s", "-lmsvcrt")),
     Tool("pe", "separate.dll", (f"{_MINGW}gcc", "-shared", *_TINY, "-s", "-Wl,-e,start",
                                 "host.c", "separate-pe.s", "-lmsvcrt")),
     Tool("elf", "many.so", ("gcc", "-shared", "-fPIC", *_TINY, "host.c", "many.s")),
@@ -264,6 +274,9 @@ def _compile(work: Path, seeds: dict[str, dict[str, bytes]]) -> list[str]:
     no_stack = '.section .note.GNU-stack,""\n'
     (work / "linked.s").write_text(_LINKED.format(**_ELF) + no_stack)
     (work / "linked-pe.s").write_text(_LINKED.format(**_PE))
+    (work / "image.cubin").write_bytes(seeds["cubin"]["cuda13.0-sm_90a.cubin"])
+    (work / "data.s").write_text((_LINKED + _DATA).format(**_ELF) + no_stack)
+    (work / "data-pe.s").write_text((_LINKED + _DATA).format(**_PE))
     (work / "many.s").write_text(_MANY.format(**_ELF) + no_stack)
     (work / "many-pe.s").write_text(_MANY.format(**_PE))
     (work / "object.s").write_text(_OBJECT.format(**_ELF))
@@ -344,6 +357,11 @@ def _wheels(work: Path, seeds: Mapping[str, Mapping[str, bytes]]) -> Iterator[tu
     yield "fatbin", _own_wheel(work, {"seed/a.fatbin": seeds["fatbin"]["row"]}, "py3-none-any")
     if windows:
         yield "windows", _own_wheel(work, windows, "cp311-cp311-win_amd64")
+    data = {
+        "seed/_C.so": seeds["elf"]["data.so"],
+        "seed/a.cubin": seeds["cubin"]["cuda13.0-sm_80.cubin"],
+    }
+    yield "data", _own_wheel(work, data, "cp311-cp311-linux_x86_64")
     many = {f"seed/{number}/__init__.py": b"" for number in range(1000)}
     yield "many", _plain_wheel(many, "py3-none-any", zipfile.ZIP_STORED)
     yield "stored", _plain_wheel(extension, "cp311-cp311-linux_x86_64", zipfile.ZIP_STORED)

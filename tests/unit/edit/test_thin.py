@@ -17,13 +17,16 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel import text
 from fatwheel.arch import parse_gpu_list
+from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.survey import Edited
 from fatwheel.edit.thin import thin
 from fatwheel.errors import FatwheelError, FormatError, StitchError, StoreError, UsageError
 from fatwheel.fatbin.select import selection_for
 
 from ...helpers import peimages
+from ...helpers.datasections import elf_library
 from ...helpers.deviceimages import (
     ONE,
     TWO,
@@ -36,7 +39,7 @@ from ...helpers.deviceimages import (
     sm,
     write_wheel,
 )
-from ...helpers.elflibraries import LIBRARY, link, shown_by_library
+from ...helpers.elflibraries import LIBRARY, link, sections, shown_by_library
 
 FAT = container(sm(80, ONE), compute(80, ONE), sm(90, ONE))
 FILES = {"demo/code.fatbin": FAT, "demo/__init__.py": b"import demo._C\n"}
@@ -187,6 +190,92 @@ def test_images_of_other_kinds_stay(tmp_path: Path) -> None:
     made = thinned(write_wheel(tmp_path, {"demo/a.fatbin": code}), "80", tmp_path / "out")
     assert images(read_wheel(made.path)["demo/a.fatbin"]) == [["lto 75", "other 75", "elf 80"]]
     assert made.archs == ("sm80",)
+
+
+# -- code that libraries load themselves ---------------------------------------------------------
+
+
+@pytest.fixture
+def library(tmp_path: Path, tool: Callable[[str], str]) -> bytes:
+    """With two containers of the usual kind, for 80 and 90, and among its data others for 75."""
+    data = container(sm(75)) + container(sm(75), compute(75))
+    (tmp_path / "data.bin").write_bytes(data)
+    more = '.section .mine,"aw"\n.incbin "data.bin"\n'
+    folder = tmp_path
+    codes = [container(sm(80, names), sm(90, names)) for names in (ONE, TWO)]
+    return link(tool, folder, LIBRARY, first=codes[0], second=codes[1], more=more)
+
+
+def test_code_among_data_stays_and_is_told(tmp_path: Path, library: bytes) -> None:
+    size = len(container(sm(75)) + container(sm(75), compute(75)))
+    made = thinned(write_wheel(tmp_path, {"demo/a.so": library}), "90", tmp_path / "out")
+    assert made.archs == ("sm75.ptx", "sm90"), "a version says no less than what is inside"
+    assert made.notes == (
+        "left as it is, because libraries load it themselves: demo/a.so: 2 containers in .mine "
+        f"({text.size(size)})",
+    )
+    after = read_wheel(made.path)["demo/a.so"]
+    assert sections(after)[".mine"] == sections(library)[".mine"]
+    assert images(sections(after)[".nv_fatbin"][1]) == [["elf 90"], ["elf 90"]]
+
+
+def test_gpus_that_only_such_code_may_serve_are_not_refused(tmp_path: Path, library: bytes) -> None:
+    (tmp_path / "a.so").write_bytes(library)
+    made = thin(
+        tmp_path / "a.so",
+        replace(selection_for(parse_gpu_list("75")), partial=True),
+        tmp_path / "out",
+    )
+    assert made.archs == ("sm75.ptx",)
+    assert len(made.notes) == 2
+
+
+def test_parts_of_a_library_with_such_code_are_stitched_to_the_whole(
+    tmp_path: Path, library: bytes
+) -> None:
+    fat = write_wheel(tmp_path, {"demo/a.so": library, "demo/b.cubin": sm(70)[64:]})
+    parts = [thinned(fat, arch, tmp_path / arch).path for arch in ("80", "90")]
+    whole = thinned(fat, "80,90", tmp_path / "whole")
+    assert whole.archs == ("sm70", "sm75.ptx", "sm80", "sm90")
+    for number, order in enumerate((parts, parts[::-1])):
+        made = stitch_wheels(order, tmp_path / str(number))
+        assert made.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_cubins_stay_under_their_names(tmp_path: Path) -> None:
+    cubin = sm(75)[64:]
+    files = {**FILES, "demo/a_sm75.cubin": cubin, "demo/b_sm75.cubin": cubin}
+    made = thinned(write_wheel(tmp_path, files), "80", tmp_path / "out")
+    assert made.archs == ("sm75", "sm80")
+    size = text.size(2 * len(cubin))
+    assert made.notes == (
+        f"left as it is, because libraries load it themselves: 2 cubin files ({size})",
+    )
+    found = read_wheel(made.path)
+    assert found["demo/a_sm75.cubin"] == found["demo/b_sm75.cubin"] == cubin
+
+
+def test_nothing_is_written_where_there_is_nothing_to_select(tmp_path: Path) -> None:
+    """The library's own container defines no kernel, and nothing leads to it, as in cuFFT."""
+    data = elf_library({".nv_fatbin": container(sm(52, {})), ".data": container(sm(75))})
+    fat = write_wheel(tmp_path, {"demo/a.so": data, "demo/b.cubin": sm(70)[64:]})
+    sizes = [text.size(len(one)) for one in (container(sm(75)), sm(70)[64:])]
+    message = "there is nothing to select: libraries load its device code themselves"
+    assert refusal(fat) == (
+        f"FormatError {fat.name}: {message}\n"
+        f"  demo/a.so: 1 container in .data ({sizes[0]})\n"
+        f"  1 cubin file ({sizes[1]})"
+    )
+    (tmp_path / "a.so").write_bytes(data)
+    assert refusal(tmp_path / "a.so").startswith(f"FormatError a.so: {message}")
+
+
+def test_libraries_without_kernels_stay_beside_others(tmp_path: Path, library: bytes) -> None:
+    data = elf_library({".nv_fatbin": container(sm(52, {}))})
+    fat = write_wheel(tmp_path, {"demo/a.so": library, "demo/b.so": data})
+    made = thinned(fat, "80", tmp_path / "out")
+    assert made.archs == ("sm52", "sm75.ptx", "sm80")
+    assert read_wheel(made.path)["demo/b.so"] == data
 
 
 # -- refusals ------------------------------------------------------------------------------------

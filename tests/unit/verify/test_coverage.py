@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 
 from fatwheel.arch import Arch
+from fatwheel.fatbin.embedded import Images, Place
 from fatwheel.verify.contents import Contents, Image, Unit
 from fatwheel.verify.coverage import coverage_of, gpus, machines_of, units_served
 
@@ -90,6 +92,50 @@ def test_support_in_part_is_counted() -> None:
     served = coverage_of([contents(unit("sm_90"), unit("sm_90"), unit("compute_80"))])["8.0"]
     assert (served.native, served.jit, served.none) == (0, 1, 2)
     assert (served.how, units_served(served)) == ("part", "1 of 3 units")
+
+
+# -- code that libraries load themselves ---------------------------------------------------------
+
+
+def holding(found: Contents, *archs: int) -> Contents:
+    """The same with cubins for these among its data."""
+    images = tuple(Images("elf", Arch(number), False, 1, 1) for number in archs)
+    return replace(found, embedded=(Place(".data", 1, 0, 1, images),))
+
+
+def how(found: Collection[Contents], *, in_wheel: bool = False) -> dict[str, str]:
+    served = coverage_of(found, in_wheel=in_wheel)
+    return {capability: one.how for capability, one in served.items()}
+
+
+def test_no_gpu_is_without_code_where_libraries_load_more() -> None:
+    found = how([holding(contents(), 86)])
+    assert set(found.values()) == {"unknown"}
+    assert set(found) == set(how([contents()]))
+
+
+def test_containers_that_are_counted_say_more() -> None:
+    found = how([holding(contents(unit("sm_80"), unit("sm_90", "sm_80")), 70)])
+    assert [found[gpu] for gpu in ("7.0", "7.5", "8.6", "9.0", "10.0")] == [
+        "unknown", "unknown", "native", "part", "unknown",
+    ]  # fmt: skip
+
+
+def test_older_and_unknown_gpus_are_listed_where_there_is_code_for_them() -> None:
+    found = how([holding(contents(unit("sm_80")), 50, 107)])
+    assert list(found)[:2] == ["5.0", "5.2"]
+    assert found["10.7"] == "unknown"
+    assert "6.0" not in found
+
+
+@pytest.mark.parametrize("in_wheel", [False, True])
+def test_files_of_a_wheel_that_are_device_code_alone_are_loaded_by_name(in_wheel: bool) -> None:
+    cubin = replace(contents(unit("sm_90")), path="a.cubin", format="cubin", machine="cuda")
+    found = how([contents(unit("sm_80")), cubin], in_wheel=in_wheel)
+    assert (found["8.0"], found["9.0"], found["7.5"]) == (
+        ("native", "unknown", "unknown") if in_wheel else ("part", "part", "none")
+    )
+    assert how([cubin])["9.0"] == "native", "a file by itself says what it runs on"
 
 
 def test_gpus_are_named_once() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from fatwheel.arch import parse_arch
+from fatwheel.fatbin.embedded import Images, Place
 from fatwheel.provenance.record import RecordedUnit
 from fatwheel.verify.contents import Contents, Image, Unit
 from fatwheel.verify.device import compression_findings, coverage_findings, in_part_notes
@@ -72,6 +74,36 @@ def test_binaries_without_device_code_are_not_spoken_of() -> None:
     assert [finding.where for finding in found] == ["a.so"]
     [only] = coverage_findings(evidence(plain))
     assert only.what == "there is no device code in this wheel"
+
+
+def test_code_that_libraries_load_themselves_is_told() -> None:
+    images = (
+        Images("elf", parse_arch("80"), False, 2, 2048),
+        Images("lto", parse_arch("50"), True, 1000, 5),
+    )
+    held = replace(library(), embedded=(Place(".data", 1001, 1, 4096, images),))
+    served, finding = coverage_findings(evidence(held))
+    assert served.what.startswith("not known on 7.5, 8.0")
+    assert (finding.severity, finding.where) == ("note", "a.so")
+    assert finding.what == (
+        "1,001 containers and 1 cubin in .data (4.0 KiB), loaded by the library itself: "
+        "not known for which GPUs"
+    )
+    assert finding.details == ("sm_80, cubin: 2 (2.0 KiB)", "compute_50, LTO-IR: 1,000 (5 B)")
+
+
+def test_files_of_device_code_alone_are_told_together() -> None:
+    files = [
+        replace(library((image("sm_80"),)), path=f"{name}.cubin", format="cubin", machine="cuda")
+        for name in "bc"
+    ]
+    found = list(coverage_findings(evidence(library((image("sm_90"),)), *files)))
+    assert [finding.where for finding in found] == ["a.so", ""]
+    assert found[1].severity == "note"
+    assert found[1].what == (
+        "2 files of device code (2 B), which libraries load by name: not known for which GPUs"
+    )
+    assert found[1].details == ("b.cubin", "c.cubin")
 
 
 def test_what_is_not_read_is_told() -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import pytest
 
 from fatwheel.arch import parse_arch
+from fatwheel.fatbin.embedded import Images, Place
 from fatwheel.verify.contents import Contents, Image
 from fatwheel.verify.evidence import Evidence, Examined
 from fatwheel.verify.names import label_findings
 from fatwheel.wheels.recorded import read_record
 
 
-def evidence(version: str, *images: str, needs: tuple[str, ...] = ()) -> Evidence:
-    """A wheel whose only binary has these images: `sm_80`, `compute_80`."""
+def evidence(
+    version: str, *images: str, needs: tuple[str, ...] = (), embedded: tuple[str, ...] = ()
+) -> Evidence:
+    """A wheel whose only binary has these images: `sm_80`, `compute_80`; embedded: in its data."""
     found = tuple(
         Image("elf" if name.startswith("sm") else "ptx", parse_arch(name), 1, "") for name in images
     )
-    contents = Contents("a.so", "elf", "x86_64", 1, found, ())
+    held = tuple(Images("elf", parse_arch(name), False, 1, 1) for name in embedded)
+    places = (Place(".data", 1, 0, 1, held),) if embedded else ()
+    contents = Contents("a.so", "elf", "x86_64", 1, found, (), places)
     return Evidence(
         "a.whl", "a", version, (), "a-1.dist-info", b"", b"", read_record("RECORD", b""), {},
         (Examined(contents, True, needs, frozenset(), ()),), (),
@@ -58,6 +63,24 @@ def test_labels_that_are_wrong(version: str, images: list[str], details: list[st
     [finding] = label_findings(evidence(version, *images))
     assert finding.severity == "wrong"
     assert list(finding.details) == details
+
+
+@pytest.mark.parametrize(
+    ("version", "wrong", "untold"),
+    [
+        ("1.0+sm80", [], ["sm_75", "sm_90"]),
+        ("1.0+sm75.sm80.sm90", [], []),
+        ("1.0+sm80.sm90", [], ["sm_75"]),
+        ("1.0+sm75.sm90", ["only inside: sm_80"], []),
+        ("1.0+sm80.sm86", ["only in the version: sm_86"], ["sm_75", "sm_90"]),
+    ],
+)
+def test_a_label_may_name_what_libraries_load_themselves(
+    version: str, wrong: list[str], untold: list[str]
+) -> None:
+    found = list(label_findings(evidence(version, "sm_80", embedded=("sm_75", "sm_90"))))
+    assert [line for one in found if one.severity == "wrong" for line in one.details] == wrong
+    assert [line for one in found if one.severity == "note" for line in one.details] == untold
 
 
 @pytest.mark.parametrize(

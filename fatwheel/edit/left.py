@@ -1,0 +1,81 @@
+"""Device code that editing leaves as it is, because libraries load it themselves.
+
+Of containers and cubins among a library's data (`fatbin.embedded`) nothing says how the library
+finds them, how large it takes them to be, or which it asks for on which GPU. A cubin in a file of
+its own is asked for by its name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from .. import text
+from ..arch import Arch
+from ..decoders import may_have_kernels
+from ..fatbin.binary import Binary
+from ..fatbin.embedded import Images, Place, find_embedded, place_of_cubin, total_size
+
+
+class Left:
+    """What is left in the files of a wheel, or in a single file."""
+
+    def __init__(self) -> None:
+        self._embedded: dict[str, tuple[Place, ...]] = {}
+        self._cubins: list[Place] = []
+        self._without_kernels: set[tuple[str, Arch]] = set()
+
+    def look(self, name: str, data: memoryview, binary: Binary) -> bool:
+        """Look at one file; whether all of its code is left. FormatError where it is malformed."""
+        if binary.format == "cubin":
+            self._cubins.append(place_of_cubin(data))
+            return True
+        if places := find_embedded(data, binary.format):
+            self._embedded[name] = places
+        if not _has_none_to_select(binary):
+            return False
+        held = (entry for one in binary.containers for entry in one.entries)
+        self._without_kernels |= {(entry.kind, entry.arch) for entry in held}
+        return True
+
+    def __bool__(self) -> bool:
+        """Whether there is anything that may run on a GPU."""
+        return bool(self._embedded or self._cubins)
+
+    @property
+    def archs(self) -> set[tuple[str, Arch]]:
+        """Kind ('elf', 'ptx' …) and architecture of its images."""
+        return self._without_kernels | {(images.kind, images.arch) for images in self._images()}
+
+    def lines(self) -> Iterator[str]:
+        """What libraries load themselves, and its size: a line for each, and one for all cubins."""
+        for name, places in self._embedded.items():
+            held = " and ".join(f"{place.title} ({text.size(place.size)})" for place in places)
+            yield f"{name}: {held}"
+        if self._cubins:
+            noun = "cubin file" if len(self._cubins) == 1 else "cubin files"
+            size = text.size(total_size(self._cubins))
+            yield f"{len(self._cubins):,} {noun} ({size})"
+
+    def notes(self) -> Iterator[str]:
+        """The same, for who had it edited."""
+        for line in self.lines():
+            yield f"left as it is, because libraries load it themselves: {line}"
+
+    def _images(self) -> Iterator[Images]:
+        for place in itertools.chain(*self._embedded.values(), self._cubins):
+            yield from place.images
+
+
+def _has_none_to_select(binary: Binary) -> bool:
+    """Whether it is a library whose containers define no kernels.
+
+    There is nothing to gain then, and linkers may have dropped what leads to the containers
+    (cuFFT). Empty ones are another matter: what they held may come back when parts are stitched.
+    """
+    return (
+        binary.linked
+        and bool(binary.containers)
+        and all(one.entries for one in binary.containers)
+        and not any(may_have_kernels(entry) for one in binary.containers for entry in one.entries)
+    )
