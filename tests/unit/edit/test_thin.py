@@ -103,6 +103,59 @@ def test_labels_come_from_the_bytes(
     assert images(read_wheel(made.path)["demo/code.fatbin"]) == [held]
 
 
+@pytest.mark.parametrize(
+    ("code", "arch", "note"),
+    [
+        (FAT, "80+ptx", None),
+        (
+            FAT,
+            "89+ptx",
+            "there is no PTX for compute_89 in it; its PTX for compute_80 was not kept "
+            "(--keep-ptx keeps it)",
+        ),
+        (
+            FAT,
+            "90,120+ptx",
+            "there is no PTX for compute_120 in it; the PTX kept is for compute_80",
+        ),
+        (
+            container(sm(80), sm(90)),
+            "80+ptx",
+            "there is no PTX for compute_80 in it, nor any other PTX",
+        ),
+        (FAT + container(sm(80)), "80+ptx", "only 1 of 2 containers have PTX for compute_80"),
+    ],
+)
+def test_ptx_that_is_asked_for_and_not_there_is_noted(
+    tmp_path: Path, code: bytes, arch: str, note: str | None
+) -> None:
+    wheel = write_wheel(tmp_path, {"demo/code.fatbin": code})
+    file = tmp_path / "code.fatbin"
+    file.write_bytes(code)
+    for path in (wheel, file):
+        made = thinned(path, arch, tmp_path / "out")
+        assert made.notes == (() if note is None else (note,))
+
+
+def test_all_ptx_is_kept_without_a_note(tmp_path: Path) -> None:
+    selection = selection_for(parse_gpu_list("89+ptx")).with_every_ptx()
+    made = thin(write_wheel(tmp_path, FILES), selection, tmp_path / "out")
+    assert made.notes == ()
+    assert made.archs == ("sm80.ptx",)
+
+
+def test_a_gpu_with_another_number_for_the_same_code_is_not_served_for_certain(
+    tmp_path: Path,
+) -> None:
+    """The code stays where it is kept for the sake of it, as other kernels are served."""
+    code = container(sm(101, ONE), sm(80, ONE)) + container(sm(110, TWO))
+    file = {"demo/a.fatbin": code}
+    assert "nothing in it runs" in refusal(write_wheel(tmp_path, file), "120")
+    made = thinned(write_wheel(tmp_path, file), "80,110", tmp_path / "out")
+    assert made.archs == ("sm80", "sm101", "sm110")
+    assert "1 of 2 containers have nothing for GPUs of compute capability 11.0" in made.notes[1]
+
+
 def test_thinning_again_gives_the_same_bytes(tmp_path: Path) -> None:
     fat = write_wheel(tmp_path, FILES, more={"fatwheel.json": json.dumps(RECORD).encode()})
     once = thinned(fat, "80", tmp_path / "once")
