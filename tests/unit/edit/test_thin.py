@@ -212,6 +212,24 @@ def test_files_that_only_look_like_device_code_are_carried(tmp_path: Path) -> No
     assert found["demo/empty.bin"] == b""
 
 
+def test_libraries_that_are_not_read_are_carried_unless_device_code_is_in_them(
+    tmp_path: Path,
+) -> None:
+    for_x86 = struct.pack("<16sHH", b"\x7fELF\1\1\1", 3, 3) + bytes(100)
+    packed = struct.pack("<16sHHIQQQ", b"\x7fELF\2\1\1", 2, 62, 1, 0, 0, 0) + bytes(100)
+    others = {"demo/attach_x86.so": for_x86, "demo/packed": packed}
+    fat = write_wheel(tmp_path, {**FILES, **others})
+    made = thinned(fat, "80", tmp_path / "out")
+    assert made.notes == ()
+    found = read_wheel(made.path)
+    assert {name: found[name] for name in others} == others
+    shutil.rmtree(tmp_path / "out")
+    for name, data in others.items():
+        hidden = write_wheel(tmp_path / "in", {**FILES, name: data + FAT})
+        message = refusal(hidden)
+        assert f"{name}: device code that cannot be read is in it" in message
+
+
 def test_a_gpu_that_was_served_in_part_still_is_and_a_note_says_so(tmp_path: Path) -> None:
     code = container(sm(80, ONE), sm(86, ONE)) + container(sm(90, TWO), sm(80, TWO))
     old = container(sm(75, {"old": []}), sm(80, {"old": []}))
