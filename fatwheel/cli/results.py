@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .. import text
 from ..errors import FatwheelError
-from . import tables
+from . import summaries, tables
 from .console import (
     Part,
     out,
@@ -153,16 +153,36 @@ _TITLES = {
 _MARK = max(map(len, _STYLES)) + 2
 
 
-def show_inspection(report: Mapping[str, Any]) -> None:
-    """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs."""
+def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> None:
+    """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs.
+
+    everything: all of it, however long, and not a summary.
+    """
     console = out()
     _show_heading(console, report)
-    for binary in report["binaries"]:
-        _show_binary(console, binary)
-    if any(binary["images"] for binary in report["binaries"]):
-        _show_coverage(console, report)
+    binaries = report["binaries"]
+    gpus = None
+    if not everything and summaries.is_long(report):
+        _show_summary(console, binaries)
+        gpus = summaries.GPUS_SHOWN
+    else:
+        for binary in binaries:
+            _show_binary(console, binary)
+    if any(binary["images"] for binary in binaries):
+        _show_coverage(console, report, gpus)
     else:
         write(console, "no GPU code")
+
+
+def _show_summary(console: Console, binaries: Sequence[Mapping[str, Any]]) -> None:
+    write(console, f"\n{summaries.title(binaries)}")
+    rows, lines = summaries.image_rows(binaries), summaries.binary_lines(binaries)
+    write_rows(console, rows[: summaries.IMAGES_SHOWN])
+    _show_rest(console, "", rows[summaries.IMAGES_SHOWN :])
+    write(console, "")
+    for line in lines[: summaries.BINARIES_SHOWN]:
+        write(console, line)
+    _show_rest(console, "", lines[summaries.BINARIES_SHOWN :])
 
 
 def show_verification(report: Mapping[str, Any], *, everything: bool = False) -> None:
@@ -181,7 +201,7 @@ def show_verification(report: Mapping[str, Any], *, everything: bool = False) ->
         findings = sorted(check["findings"], key=lambda one: _SEVERITIES.index(one["severity"]))
         for finding in findings[:findings_shown]:
             _show_finding(console, finding, details_shown)
-        _show_rest(console, "", findings[len(findings[:findings_shown]) :])
+        _show_rest(console, " " * _MARK, findings[len(findings[:findings_shown]) :])
     _show_coverage(console, report)
 
 
@@ -192,16 +212,15 @@ def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
         write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
 
 
-def _show_coverage(console: Console, report: Mapping[str, Any]) -> None:
+def _show_coverage(console: Console, report: Mapping[str, Any], shown: int | None = None) -> None:
+    rows = tables.coverage_rows(report)
     write(console, "")
-    write_rows(console, tables.coverage_rows(report))
+    write_rows(console, rows[:shown])
+    _show_rest(console, "", rows[len(rows[:shown]) :])
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
-    containers = text.count(binary["containers"], "container")
-    kernels = text.count(binary["kernels"], "kernel")
-    kind = f"{binary['format']}, {binary['machine']}"
-    write(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
+    write(console, f"\n{tables.binary_heading(binary)}")
     write_rows(console, tables.image_rows(binary["images"]))
     for unit in binary.get("units", []):
         write(console, f"\n  {tables.unit_heading(unit)}")
@@ -217,12 +236,12 @@ def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | Non
     details = finding["details"]
     for line in details[:shown]:
         write(console, " " * _MARK, f"  {readable(line)}")
-    _show_rest(console, "  ", details[len(details[:shown]) :])
+    _show_rest(console, " " * (_MARK + 2), details[len(details[:shown]) :])
 
 
 def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
     if rest:
-        write(console, " " * _MARK, f"{indent}and {len(rest)} more (--all shows them)")
+        write(console, f"{indent}and {len(rest)} more (--all shows them)")
 
 
 # -- lock ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ device code or it cannot be edited, StitchError where too little would be left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import text
@@ -36,17 +36,29 @@ from .survey import (
 from .union import title_of
 
 
-def thin(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()) -> Edited:
+def thin(
+    path: Path,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
+) -> Edited:
     """Thin a wheel, library or object to what `selection` keeps.
 
     keep: files that the result must not replace, or UsageError is raised.
+    dry_run: all is done but for writing the result, whose size is told.
     """
     make = thin_wheel if is_wheel(path) else thin_file
-    return make(path, selection, out_dir, keep)
+    made = make(path, selection, out_dir, keep, dry_run)
+    return replace(made, before=path.stat().st_size)
 
 
 def thin_wheel(
-    path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()
+    path: Path,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
 ) -> Edited:
     """A wheel with less device code; its version names the architectures that are left."""
     wheel = survey_wheel(path)
@@ -56,18 +68,25 @@ def thin_wheel(
     held = held_images(list(changes.values()))
     origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
     return write_wheel(
-        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes, keep=keep
-    )
+        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes, keep=keep,
+        dry_run=dry_run,
+    )  # fmt: skip
 
 
-def thin_file(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()) -> Edited:
+def thin_file(
+    path: Path,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
+) -> Edited:
     """A library, object or fatbin with less device code, under the same name in `out_dir`."""
     file = survey_file(path)
     if file.binary.format == "cubin":
         raise FormatError("a cubin is a single image: there is nothing to select", where=str(path))
     notes = [*_check(str(path), [file], selection), *_ptx_notes([file], selection)]
     change = _thinned(file, selection)
-    return write_file(path, change, out_dir, notes, keep)
+    return write_file(path, change, out_dir, notes, keep, dry_run)
 
 
 def _thinned(file: DeviceFile, selection: Selection) -> Change:

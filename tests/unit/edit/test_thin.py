@@ -260,6 +260,59 @@ def test_images_of_other_kinds_stay(tmp_path: Path) -> None:
     assert made.archs == ("sm80",)
 
 
+# -- measured and not written --------------------------------------------------------------------
+
+
+def measured(path: Path, arch: str, out: Path, *, temporary: Path) -> Edited:
+    """The result of a dry run, which must leave nothing behind."""
+    made = thin(path, selection_for(parse_gpu_list(arch)), out, dry_run=True)
+    assert not out.exists()
+    assert list(temporary.iterdir()) == []
+    assert made.sha256 is None
+    return made
+
+
+@pytest.mark.parametrize("arch", ["80", "90", "80,89+ptx", "120"])
+@pytest.mark.parametrize("kind", ["wheel", "record", "fatbin", "library"])
+def test_a_dry_run_tells_what_is_written_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, kind: str
+) -> None:
+    """Its size above all: that of the files, of what zip adds to them, and of RECORD."""
+    large = {
+        "demo/words.txt": b"words and more words " * 200_000,
+        "demo/noise": os.urandom(3 << 20),
+    }
+    library = peimages.library(entries(sm(80), sm(90)), entries(sm(80), compute(80))).write()
+    path = tmp_path / "demo.fatbin"
+    path.write_bytes(FAT)
+    if kind == "library":
+        path = tmp_path / "demo.dll"
+        path.write_bytes(library)
+        arch = "80" if arch in ("90", "120") else arch
+    elif kind != "fatbin":
+        record = {"fatwheel.json": json.dumps(RECORD).encode()} if kind == "record" else None
+        path = write_wheel(tmp_path, {**FILES, **large}, more=record)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    told = measured(path, arch, tmp_path / "out", temporary=temporary)
+    made = thinned(path, arch, tmp_path / "out")
+    assert told == replace(made, sha256=None)
+    assert told.size == made.path.stat().st_size
+    assert told.before == path.stat().st_size
+
+
+def test_a_dry_run_refuses_what_could_not_be_written(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES)
+    selection = selection_for(parse_gpu_list("80"))
+    made = thin(fat, selection, tmp_path / "out", dry_run=True)
+    with pytest.raises(UsageError, match="would replace another of these files"):
+        thin(fat, selection, tmp_path / "out", keep=[made.path], dry_run=True)
+    with pytest.raises(StitchError, match="nothing in it runs on"):
+        thin(fat, selection_for(parse_gpu_list("75")), tmp_path / "out", dry_run=True)
+    assert not (tmp_path / "out").exists()
+
+
 # -- refusals ------------------------------------------------------------------------------------
 
 
