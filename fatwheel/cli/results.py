@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .. import text
 from ..errors import FatwheelError
-from . import tables
+from . import summaries, tables
 from .console import (
     Part,
     out,
@@ -131,9 +131,8 @@ def show_cache(report: CacheReport) -> None:
 
 FINDINGS_SHOWN = 3  # of one check, the worst first, unless all are asked for
 DETAILS_SHOWN = 3  # of one finding
-DATA_FILES_SHOWN = (
-    10  # of a wheel; of more only what they hold together, unless units are asked for
-)
+# Of a wheel; of more only what they hold together, unless units or everything are asked for.
+DATA_FILES_SHOWN = 5
 _SEVERITIES = ("wrong", "warning", "note")
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
@@ -156,27 +155,49 @@ _TITLES = {
 _MARK = max(map(len, _STYLES)) + 2
 # Device code that no wrapper leads to, by its key in a report.
 _ELSEWHERE = {
-    "embedded": "loaded by the library itself, not known for which GPUs",
+    "embedded": tables.LOADED,
     "relocatable": "relocatable, what the code above was linked from",
 }
 
 
-def show_inspection(report: Mapping[str, Any]) -> None:
-    """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs."""
+def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> None:
+    """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs.
+
+    everything: all of it, however long, and not a summary.
+    """
     console = out()
     _show_heading(console, report)
-    data_files = [one for one in report["binaries"] if report["wheel"] and _is_data(one)]
-    if len(data_files) <= DATA_FILES_SHOWN or any("units" in one for one in data_files):
-        data_files = []
-    for binary in report["binaries"]:
-        if not data_files or not _is_data(binary):
+    data_files = [] if everything else _grouped(report)
+    binaries = [one for one in report["binaries"] if not data_files or not _is_data(one)]
+    gpus = None
+    if not everything and summaries.is_long(binaries, report["coverage"]):
+        _show_summary(console, binaries)
+        gpus = summaries.GPUS_SHOWN
+    else:
+        for binary in binaries:
             _show_binary(console, binary)
     if data_files:
         _show_data_files(console, data_files)
     if any(binary["images"] or "embedded" in binary for binary in report["binaries"]):
-        _show_coverage(console, report)
+        _show_coverage(console, report, gpus)
     else:
         write(console, "no GPU code")
+
+
+def _show_summary(console: Console, binaries: Sequence[Mapping[str, Any]]) -> None:
+    write(console, f"\n{summaries.title(binaries)}")
+    rows, lines = summaries.image_rows(binaries), summaries.binary_lines(binaries)
+    write_rows(console, rows[: summaries.IMAGES_SHOWN])
+    _show_rest(console, "", rows[summaries.IMAGES_SHOWN :])
+    write(console, "")
+    for line in lines[: summaries.BINARIES_SHOWN]:
+        write(console, line)
+    _show_rest(console, "", lines[summaries.BINARIES_SHOWN :])
+    if places := summaries.place_lines(binaries):
+        write(console, "")
+        for line in places[: summaries.PLACES_SHOWN]:
+            write(console, line)
+        _show_rest(console, "", places[summaries.PLACES_SHOWN :])
 
 
 def show_verification(report: Mapping[str, Any], *, everything: bool = False) -> None:
@@ -195,7 +216,7 @@ def show_verification(report: Mapping[str, Any], *, everything: bool = False) ->
         findings = sorted(check["findings"], key=lambda one: _SEVERITIES.index(one["severity"]))
         for finding in findings[:findings_shown]:
             _show_finding(console, finding, details_shown)
-        _show_rest(console, "", findings[len(findings[:findings_shown]) :])
+        _show_rest(console, " " * _MARK, findings[len(findings[:findings_shown]) :])
     _show_coverage(console, report)
 
 
@@ -206,16 +227,15 @@ def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
         write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
 
 
-def _show_coverage(console: Console, report: Mapping[str, Any]) -> None:
+def _show_coverage(console: Console, report: Mapping[str, Any], shown: int | None = None) -> None:
+    rows = tables.coverage_rows(report)
     write(console, "")
-    write_rows(console, tables.coverage_rows(report))
+    write_rows(console, rows[:shown])
+    _show_rest(console, "", rows[len(rows[:shown]) :])
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
-    containers = text.count(binary["containers"], "container")
-    kernels = text.count(binary["kernels"], "kernel")
-    kind = f"{binary['format']}, {binary['machine']}"
-    write(console, f"\n{binary['path']}  ({kind}; {containers}, {kernels})")
+    write(console, f"\n{tables.binary_heading(binary)}")
     write_rows(console, tables.image_rows(binary["images"]))
     for key, what in _ELSEWHERE.items():
         for place in binary.get(key, []):
@@ -233,6 +253,13 @@ def _is_data(binary: Mapping[str, Any]) -> bool:
     return bool(binary["machine"] == DEVICE_ONLY)
 
 
+def _grouped(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The data files of a wheel, where they are too many to be shown one by one."""
+    files = [one for one in report["binaries"] if report["wheel"] and _is_data(one)]
+    several = len(files) > DATA_FILES_SHOWN and not any("units" in one for one in files)
+    return files if several else []
+
+
 def _show_data_files(console: Console, files: Sequence[Mapping[str, Any]]) -> None:
     """Files of a wheel that are device code alone: what they hold together."""
     write(console, f"\n{tables.data_files_heading(files)}")
@@ -247,12 +274,12 @@ def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | Non
     details = finding["details"]
     for line in details[:shown]:
         write(console, " " * _MARK, f"  {readable(line)}")
-    _show_rest(console, "  ", details[len(details[:shown]) :])
+    _show_rest(console, " " * (_MARK + 2), details[len(details[:shown]) :])
 
 
 def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
     if rest:
-        write(console, " " * _MARK, f"{indent}and {len(rest)} more (--all shows them)")
+        write(console, f"{indent}and {len(rest)} more (--all shows them)")
 
 
 # -- lock ------------------------------------------------------------------------------------------

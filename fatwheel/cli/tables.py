@@ -22,6 +22,7 @@ NAMES_SHOWN = 3  # of a list of units in a sentence
 
 NATIVE, JIT, NONE = "native", "by JIT, from PTX", "none"
 UNKNOWN = "not known: loaded by the library"
+LOADED = "loaded by the library itself, not known for which GPUs"
 _COVERAGE = {"native": NATIVE, "jit": JIT, "none": NONE, "unknown": UNKNOWN}
 _KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR", "other": "other"}
 
@@ -74,12 +75,20 @@ def wheel_rows(wheels: Sequence[WheelMade]) -> list[Row]:
 
 def edited_row(report: Mapping[str, Any]) -> Row:
     """A file as `thin` and `stitch` report it."""
+    size, before = report["size"], report["size_before"]
+    less = f", {percent(before - size, before)} less than before" if before else ""
+    written = {"sha256": report["sha256"]} if report["written"] else {}
     return {
-        "file": report["file"],
-        "size": text.size(report["size"]),
-        "sha256": report["sha256"],
+        "file" if report["written"] else "not written": report["file"],
+        "size": text.size(size) + less,
+        **written,
         "archs": ", ".join(report["archs"]),
     }
+
+
+def percent(part: int, whole: int) -> str:
+    """`56 %`."""
+    return f"{100 * part / whole:.0f} %"
 
 
 def cache_rows(usage: Sequence[Usage]) -> list[Row]:
@@ -140,6 +149,14 @@ def _number(image: str) -> int:
     return int(image.rpartition("_")[2].rstrip("af"))
 
 
+def binary_heading(binary: Mapping[str, Any]) -> str:
+    """A binary, as `inspect_file` reports it, without its images."""
+    containers = text.count(binary["containers"], "container")
+    kernels = text.count(binary["kernels"], "kernel")
+    kind = f"{binary['format']}, {binary['machine']}"
+    return f"{binary['path']}  ({kind}; {containers}, {kernels})"
+
+
 def unit_heading(unit: Mapping[str, Any]) -> str:
     """A unit of a binary, as `inspect_units` reports it, without its kernels' names."""
     place = "cubin" if unit["container"] is None else f"container {unit['container']}"
@@ -153,17 +170,24 @@ def unit_heading(unit: Mapping[str, Any]) -> str:
 
 
 def coverage_rows(report: Mapping[str, Any]) -> list[Row]:
-    """How each GPU is served, as `inspect_file` reports it by compute capability."""
+    """How each GPU is served, as `inspect_file` reports it by compute capability, and, where that
+    is in the report, what thinning to it saves."""
     from ..verify.contents import DEVICE_ONLY
     from ..verify.coverage import Served, gpu_names, units_served
 
     names = gpu_names({one["machine"] for one in report["binaries"]} - {DEVICE_ONLY})
     units = {capability: Served(**count) for capability, count in report["units_served"].items()}
+    savings = report.get("thinned")
     return [
         {
             "capability": capability,
             "code": _COVERAGE.get(how) or f"in part: {units_served(units[capability])}",
+            **({"thin saves": _saving(savings.get(capability))} if savings else {}),
             "GPUs": ", ".join(names.get(capability, [])),
         }
         for capability, how in report["coverage"].items()
     ]
+
+
+def _saving(found: Mapping[str, Any] | None) -> str:
+    return f"{text.size(found['saves'])}, {found['percent']:.0f} %" if found else ""

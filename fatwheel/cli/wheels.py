@@ -22,17 +22,24 @@ from .arguments import MANGLED, FilesTask, file_of, files_of, folder_of, reporte
     help={
         "files": "wheels, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin files",
         "units": "also list each unit (container) with its kernels and images",
+        "all": "list every file, and not only a summary where that would be long",
         "mangled": MANGLED,
         "json": "print one JSON document instead of tables; of several files, a list of them",
     },
 )
 def inspect(
-    c: Context, files: list[str], units: bool = False, mangled: bool = False, json: bool = False
+    c: Context,
+    files: list[str],
+    units: bool = False,
+    all: bool = False,
+    mangled: bool = False,
+    json: bool = False,
 ) -> None:
     """
     Show the GPU code in wheels and binaries, and which GPUs run it.
 
-    Reads the bytes; a file's name is not trusted. Needs no CUDA.
+    Reads the bytes; a file's name is not trusted. Needs no CUDA. Also says for each GPU how many
+    bytes of the unpacked files `invoke thin` would leave out.
 
       invoke inspect xformers-0.0.23-cp311-cp311-win_amd64.whl
       invoke inspect dist/*.whl
@@ -45,7 +52,10 @@ def inspect(
         def look(path: Path, add: Add) -> None:
             add(inspect_units(path) if units else inspect_file(path))
 
-        report_each(files_of(files), look, show_inspection, as_json=json)
+        def show(report: Mapping[str, Any]) -> None:
+            show_inspection(report, everything=all or units)
+
+        report_each(files_of(files), look, show, as_json=json)
 
 
 @task(
@@ -157,6 +167,7 @@ def stitch(
         "89+ptx keeps the PTX of that architecture too",
         "keep-ptx": "keep all PTX, for future GPUs",
         "partial": "drop kernels that none of these GPUs can run",
+        "dry-run": "write nothing; compute what would be written, and print its size",
         "out": "folder for the results (default: dist)",
         "mangled": MANGLED,
         "json": "print one JSON document instead; of several files, a list of them",
@@ -168,6 +179,7 @@ def thin(
     arch: str | None = None,
     keep_ptx: bool = False,
     partial: bool = False,
+    dry_run: bool = False,
     out: str = "dist",
     mangled: bool = False,
     json: bool = False,
@@ -182,6 +194,7 @@ def thin(
 
       invoke thin xformers-0.0.23-cp311-cp311-win_amd64.whl --arch 89
       invoke thin dist/*.whl --arch 86,89 --keep-ptx --out thin
+      invoke thin torch-2.11.0-cp311-cp311-win_amd64.whl --arch 89 --dry-run
       invoke thin module.so --arch 80 --out thin
     """
     with reported(mangled):
@@ -200,7 +213,7 @@ def thin(
 
         def make(path: Path, add: Add) -> None:
             others = [other for other in keep if other != path]
-            made = thinning.thin(path, selection, folder, keep=others)
+            made = thinning.thin(path, selection, folder, keep=others, dry_run=dry_run)
             keep.append(made.path)
             add(made.to_json())
 

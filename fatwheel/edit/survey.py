@@ -27,7 +27,13 @@ from ..provenance.held import Origin, contents_of, read_origin
 from ..storage.files import digest_of, disk_error, map_path, readable, replacing
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName, canonical_version, with_local
-from ..wheels.pack import Content, name_of, rewrite_wheel, tags_contradiction
+from ..wheels.pack import (
+    Content,
+    name_of,
+    rewrite_wheel,
+    size_of_rewritten,
+    tags_contradiction,
+)
 from ..wheels.recorded import Watched, check_record, read_record
 from .left import Left
 
@@ -243,20 +249,28 @@ Contents = Sequence[Sequence[Entry]]
 
 @dataclass(frozen=True)
 class Edited:
-    """A finished file. size is bytes; archs are labels as in a version (`label`); notes are
-    sentences for the user."""
+    """A finished file, or one that was only measured.
+
+    size:   bytes; before: those of the file that it was made from, where that is one.
+    sha256: None if it was not written.
+    archs:  labels as in a version (`arch_labels`).
+    notes:  sentences for the user.
+    """
 
     path: Path
     size: int
-    sha256: str
+    sha256: str | None
     archs: tuple[str, ...]
     notes: tuple[str, ...]
+    before: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `thin --json` and `stitch --json` print it (edited.schema.json)."""
         return {
             "file": str(self.path),
+            "written": self.sha256 is not None,
             "size": self.size,
+            "size_before": self.before,
             "sha256": self.sha256,
             "archs": list(self.archs),
             "notes": list(self.notes),
@@ -294,10 +308,11 @@ def write_wheel(
     epoch: int,
     notes: Sequence[str],
     keep: Sequence[Path] = (),
+    dry_run: bool = False,
 ) -> Edited:
     """The wheel `source` with changed files, by their stems, under a version that says what is
     in them, and with what `origin` tells of its build. What rewriting has lost is added to the
-    notes.
+    notes. dry_run: nothing is written, only measured.
 
     Raises UsageError if it would replace one of `inputs` or `keep`, StoreError if it cannot be
     written.
@@ -310,14 +325,18 @@ def write_wheel(
     }
     told, closing = contents_of(origin, name)
     changed |= {f"{source.dist_info}/{file}": [data] for file, data in told.items()}
-    with open_wheel(source.path) as wheel:
-        path = rewrite_wheel(wheel, name, changed, out_dir, epoch, closing, dropped=source.told)
     lost = [
         f"{source.files[stem].name}: {note}"
         for stem, change in changes.items()
         for note in change.rewritten.notes
     ]
-    return _edited(path, labels, [*notes, *lost])
+    notes = [*notes, *lost]
+    with open_wheel(source.path) as wheel:
+        if dry_run:
+            size = size_of_rewritten(wheel, name, changed, epoch, closing, source.told)
+            return _measured(out_dir / name.filename, size, labels, notes)
+        path = rewrite_wheel(wheel, name, changed, out_dir, epoch, closing, source.told)
+    return _edited(path, labels, notes)
 
 
 def write_file(
@@ -327,12 +346,17 @@ def write_file(
     notes: Sequence[str],
     keep: Sequence[Path] = (),
     left: Left | None = None,
+    dry_run: bool = False,
 ) -> Edited:
     """A single file with changed device code, under its own name in another folder.
 
-    left: the device code in it that was not changed."""
+    left: the device code in it that was not changed. dry_run: nothing is written, only measured.
+    """
     path = out_dir / source.name
     _check_target(path, [source], keep)
+    labels, notes = labels_of([change], left), [*notes, *change.rewritten.notes]
+    if dry_run:
+        return _measured(path, change.rewritten.size, labels, notes)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream:
@@ -340,7 +364,7 @@ def write_file(
             shutil.copymode(source, stream.name)
     except OSError as error:
         raise disk_error(error, "write the file", path, "--out FOLDER") from error
-    return _edited(path, labels_of([change], left), [*notes, *change.rewritten.notes])
+    return _edited(path, labels, notes)
 
 
 def _entries(changes: Sequence[Change]) -> list[Entry]:
@@ -348,20 +372,29 @@ def _entries(changes: Sequence[Change]) -> list[Entry]:
 
 
 def _check_target(path: Path, inputs: Sequence[Path], keep: Sequence[Path] = ()) -> None:
-    if not path.exists():
-        return
-    if any(path.samefile(given) for given in inputs):
+    if any(_is_same(path, given) for given in inputs):
         raise UsageError(
             "the result would replace the file that it is made from",
             where=str(path),
             hint="name another folder: --out FOLDER",
         )
-    if any(other.exists() and path.samefile(other) for other in keep):
+    if any(_is_same(path, other) for other in keep):
         raise UsageError(
             "the result would replace another of these files, or the result of one",
             where=str(path),
             hint="edit them one by one, each with its own --out FOLDER",
         )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether they are the same file, or will be once it is written."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one == other
+
+
+def _measured(path: Path, size: int, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:
+    return Edited(path, size, None, labels, tuple(dict.fromkeys(notes)))
 
 
 def _edited(path: Path, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:

@@ -7,17 +7,17 @@ device code or it cannot be edited, StitchError where too little would be left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import text
-from ..arch import Arch
+from ..arch import Arch, coverage
 from ..decoders import Kernels, kernels_of, may_have_kernels
 from ..errors import FormatError, StitchError
 from ..fatbin.binary import rewrite_binary
 from ..fatbin.container import Entry
 from ..fatbin.parity import is_readable, shorten
-from ..fatbin.select import Selection, choose, loaded_by
+from ..fatbin.select import PtxOf, Selection, choose
 from ..fatbin.stitch import image_name, nvcc_order
 from ..provenance.held import edited_origin
 from ..provenance.record import thinned
@@ -37,31 +37,55 @@ from .survey import (
 from .union import title_of
 
 
-def thin(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()) -> Edited:
+def thin(
+    path: Path,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
+) -> Edited:
     """Thin a wheel, library or object to what `selection` keeps.
 
     keep: files that the result must not replace, or UsageError is raised.
+    dry_run: all is done but for writing the result, whose size is told.
     """
     make = thin_wheel if is_wheel(path) else thin_file
-    return make(path, selection, out_dir, keep)
+    made = make(path, selection, out_dir, keep, dry_run)
+    return replace(made, before=path.stat().st_size)
 
 
 def thin_wheel(
-    path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()
+    path: Path,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
 ) -> Edited:
     """A wheel with less device code; its version names the architectures that are left."""
     wheel = survey_wheel(path)
     files = list(wheel.files.values())
-    notes = [*wheel.notes, *_check(str(path), files, selection, wheel.left), *wheel.left.notes()]
+    notes = [
+        *wheel.notes,
+        *_check(str(path), files, selection, wheel.left),
+        *wheel.left.notes(),
+        *_ptx_notes(files, selection),
+    ]
     changes = {stem: _thinned(file, selection) for stem, file in wheel.files.items()}
     held = held_images(list(changes.values()))
     origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
     return write_wheel(
-        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes, keep=keep
-    )
+        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes, keep=keep,
+        dry_run=dry_run,
+    )  # fmt: skip
 
 
-def thin_file(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] = ()) -> Edited:
+def thin_file(
+    path: Path,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
+) -> Edited:
     """A library, object or fatbin with less device code, under the same name in `out_dir`."""
     file = survey_file(path)
     if file.binary.format == "cubin":
@@ -69,9 +93,14 @@ def thin_file(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Pa
     left = Left()
     with located(file.where):
         all_left = left.look(file.name, file.data, file.binary)
-    notes = [*_check(str(path), [] if all_left else [file], selection, left), *left.notes()]
+    files = [] if all_left else [file]
+    notes = [
+        *_check(str(path), files, selection, left),
+        *left.notes(),
+        *_ptx_notes(files, selection),
+    ]
     change = _thinned(file, selection)
-    return write_file(path, change, out_dir, notes, keep, left)
+    return write_file(path, change, out_dir, notes, keep, left, dry_run)
 
 
 def _thinned(file: DeviceFile, selection: Selection) -> Change:
@@ -145,17 +174,22 @@ def _code(files: Iterable[DeviceFile]) -> Iterable[_Container]:
 
 def _unserved(gpu: Arch, containers: Sequence[_Container]) -> list[_Container]:
     """The containers whose kernels a GPU cannot run."""
-    empty = [container for container in containers if not loaded_by(gpu, container.entries)]
+    empty = [container for container in containers if not _serves(container, gpu)]
     return [container for container in empty if container.kernels()]
+
+
+def _serves(container: _Container, gpu: Arch) -> bool:
+    cubins, ptx = (
+        {entry.arch for entry in container.entries if entry.kind == kind} for kind in ("elf", "ptx")
+    )
+    return coverage(cubins, ptx, gpu) != "none"
 
 
 def _check_gpus(
     where: str, unserved: dict[Arch, list[_Container]], containers: Sequence[_Container]
 ) -> None:
     without = [
-        gpu
-        for gpu in unserved
-        if not any(loaded_by(gpu, container.entries) for container in containers)
+        gpu for gpu in unserved if not any(_serves(container, gpu) for container in containers)
     ]
     if without:
         held = nvcc_order(entry for container in containers for entry in container.entries)
@@ -187,3 +221,42 @@ def _check_left_alone(where: str, unserved: Sequence[Sequence[_Container]]) -> N
                 "kernels: --partial"
             ),
         )
+
+
+def _ptx_notes(files: Sequence[DeviceFile], selection: Selection) -> Iterator[str]:
+    """What became of PTX that was asked for by its architecture and is not everywhere."""
+    if not isinstance(selection.also, PtxOf):
+        return
+    containers = list(_code(files))
+    for arch in sorted(selection.also.archs):
+        having = sum(_has_ptx(container.entries, arch) for container in containers)
+        if not having:
+            yield f"there is no PTX for {arch.compute} in it{_other_ptx(containers, selection)}"
+        elif having < len(containers):
+            yield (
+                f"only {having} of {text.count(len(containers), 'container')} "
+                f"have PTX for {arch.compute}"
+            )
+
+
+def _has_ptx(entries: Iterable[Entry], arch: Arch) -> bool:
+    return any(entry.kind == "ptx" and entry.arch == arch for entry in entries)
+
+
+def _other_ptx(containers: Sequence[_Container], selection: Selection) -> str:
+    """Which PTX there is in place of what was asked for, and whether it was kept."""
+    there = _ptx_archs(container.entries for container in containers)
+    kept = _ptx_archs(choose(selection, container.entries) for container in containers)
+    if not there:
+        return ", nor any other PTX"
+    if kept:
+        return f"; the PTX kept is for {_listed(kept)}"
+    return f"; its PTX for {_listed(there)} was not kept (--keep-ptx keeps it)"
+
+
+def _ptx_archs(containers: Iterable[Iterable[Entry]]) -> list[Arch]:
+    return sorted({e.arch for entries in containers for e in entries if e.kind == "ptx"})
+
+
+def _listed(archs: Iterable[Arch]) -> str:
+    return ", ".join(arch.compute for arch in archs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import FormatError
 from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
@@ -18,6 +18,10 @@ from .linked import HasKernels, Rewritten, lay_out, only
 HEAD = 4096
 
 _ARCHIVE = b"!<arch>\n"
+# How ELF files begin: class, byte order and version. Others than those for 64 bits have no CUDA.
+_ELF_KINDS = {bytes((bits, order, 1)) for bits in (1, 2) for order in (1, 2)}
+_ELF_READ = bytes((2, 1, 1))
+_STEP = 1 << 20
 
 
 class _Sections(Protocol):
@@ -56,8 +60,13 @@ def is_binary(head: bytes) -> bool:
 
 
 def read_binary(data: memoryview) -> Binary:
-    """What a file holds; only its tables and the headers of its images are read."""
+    """What a file holds; only its tables and the headers of its images are read.
+
+    ELF files without section table, or not for 64 bits, are refused only if a container is in them.
+    """
     match _format_of(data):
+        case "other elf":
+            return _other_elf(data)
         case "elf":
             return _read_elf(elf.read_elf(data))
         case "pe":
@@ -128,7 +137,8 @@ def _rewrite_fatbin(data: memoryview, contents: Sequence[Sequence[Entry]]) -> Re
 def _format_of(data: memoryview) -> str:
     head = bytes(data[:HEAD])
     if head[:4] == elf.MAGIC:
-        return "elf"
+        kind = head[4:7]
+        return "other elf" if kind in _ELF_KINDS and kind != _ELF_READ else "elf"
     if head[:4] == container.MAGIC_BYTES:
         return "fatbin"
     if pe.is_pe(head):
@@ -148,11 +158,31 @@ def _format_of(data: memoryview) -> str:
 def _read_elf(file: elf.Elf) -> Binary:
     if file.machine == elf.EM_CUDA:
         return Binary("cubin", "cuda", False, ())
-    if not file.sections:
-        raise FormatError("it has no section table, so its device code cannot be found")
     linked = file.type in (elf.ET_DYN, elf.ET_EXEC)
+    if not file.sections:
+        _check_no_code(file.data, "it has no section table, so its device code cannot be found")
+        return Binary("elf", file.machine_name, linked, ())
     containers = _containers(file, elf_linked.FATBIN_SECTIONS)
     return Binary("elf", file.machine_name, linked, *containers)
+
+
+def _other_elf(data: memoryview) -> Binary:
+    order: Literal["little", "big"] = "big" if data[5] == 2 else "little"
+    type_, machine = (int.from_bytes(data[at : at + 2], order) for at in (16, 18))
+    why = "only 64-bit little-endian ELF files are supported"
+    if machine == elf.EM_CUDA:
+        raise FormatError(why)
+    _check_no_code(data, why)
+    linked = type_ in (elf.ET_DYN, elf.ET_EXEC)
+    return Binary("elf", elf.name_of_machine(machine), linked, ())
+
+
+def _check_no_code(data: memoryview, why: str) -> None:
+    """Refuse a file whose sections cannot be read and that has a container somewhere."""
+    for start in range(0, len(data), _STEP):
+        piece = bytes(data[start : start + _STEP + len(container.HEADER_START)])
+        if container.HEADER_START in piece:
+            raise FormatError(f"device code that cannot be read is in it: {why}")
 
 
 def _containers(

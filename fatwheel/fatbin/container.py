@@ -27,6 +27,9 @@ from ..errors import FormatError
 MAGIC = 0xBA55ED50
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 
+# How the header of every container begins.
+HEADER_START = struct.pack("<IHH", MAGIC, 1, 16)
+
 _CONTAINER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
 _KINDS = {1: "ptx", 2: "elf", 8: "lto"}

@@ -93,7 +93,7 @@ class Elf:
     @property
     def machine_name(self) -> str:
         """What the file is made for: 'x86_64', 'aarch64' …, 'cuda', or the number."""
-        return _MACHINES.get(self.machine, f"machine {self.machine}")
+        return name_of_machine(self.machine)
 
     def named(self, name: str) -> tuple[Section, ...]:
         """The sections of that name, in the file's order."""
@@ -124,6 +124,11 @@ class Elf:
         names = Names(bytes(self.content(self.sections[table.link])))
         for name, info, other, section, _, _ in SYMBOL.iter_unpack(entries):
             yield Symbol(names.at(name), info & 15, other, section)
+
+
+def name_of_machine(number: int) -> str:
+    """`x86_64` for 62; `machine 5` for one that is not known here."""
+    return _MACHINES.get(number, f"machine {number}")
 
 
 def read_elf(data: bytes | memoryview) -> Elf:

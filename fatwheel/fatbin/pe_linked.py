@@ -1,18 +1,17 @@
-"""A PE image laid out anew: device code behind all other sections.
+"""Replaces the device code of PE images: libraries, extension modules and programs of Windows.
 
-The new containers go into a new section `.nv_fatb`, or take the old one's place where that is the
-last. The old section keeps its addresses, for nothing else may move, but no bytes in the file. So
-offsets in the file change, and with them the section headers, the debug directory and the place
-of the symbol table.
+The containers come to lie where the linker put them, or behind all else (`pe_layout`), and the
+wrappers' pointers follow. The table of base relocations, which says where those stand, stays as it
+is.
 
-Format: Microsoft, "PE Format". Sizes and offsets are bytes.
+GNU strip must be used before, not after: it takes out the debug sections of MinGW in front of a
+new one, and Windows loads no image with a hole. Sizes and offsets are bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import FormatError
 from .container import Container, Entry, parse_containers
@@ -29,8 +28,6 @@ from .linked import (
 )
 from .pe import (
     CERTIFICATES,
-    COFF_HEADER,
-    DEBUG,
     FATBIN_SECTIONS,
     RELOCATION_64,
     SECTION_HEADER,
@@ -38,240 +35,9 @@ from .pe import (
     Pe,
     Section,
     base_relocations,
-    directories_start,
     exported_addresses,
 )
-
-_INITIALISED, _UNINITIALISED = 0x40, 0x80  # IMAGE_SCN_CNT_*
-# Offsets in the optional header.
-_SIZE_OF_INITIALISED, _SIZE_OF_UNINITIALISED = 8, 12
-_SIZE_OF_IMAGE, _SIZE_OF_HEADERS, _CHECKSUM = 56, 60, 64
-_SECTION_COUNT, _SYMBOL_TABLE = 2, 8  # offsets in the COFF header
-_DEBUG_ENTRY, _DEBUG_OFFSET = 28, 24  # size of an entry, and where its offset of the data stands
-
-_MAX_IMAGE = 1 << 31  # loaders and linkers stop there
-_MAX_OFFSET = 0xFFFFFFFF  # what headers have room for
-_MAX_DEBUG = 1 << 16  # bounds memory: far more than any linker makes
-_STEP = 1 << 20
-
-_SIGNATURE_DROPPED = (
-    "its Authenticode signature was dropped, because what it signed has changed: sign it again"
-)
-
-
-class Edits:
-    """Ranges of a file that are replaced, by more or fewer bytes, and what that moves."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self._edits: list[tuple[int, int, tuple[bytes | memoryview, ...]]] = []
-
-    def replace(self, start: int, end: int, *pieces: bytes | memoryview) -> None:
-        self._edits.append((start, end, pieces))
-
-    def moved(self, offset: int) -> int:
-        """Where what stands at an offset of the old file stands in the new one."""
-        new = offset
-        for start, end, pieces in self._edits:
-            if end <= offset:
-                new += sum(map(len, pieces)) - (end - start)
-            elif start < offset:
-                raise FormatError(f"the PE header points into what is replaced, at {offset:#x}")
-        if new > _MAX_OFFSET:
-            raise FormatError(f"the PE header points to {offset:#x}, behind the file")
-        return new
-
-    def pieces(self) -> tuple[bytes | memoryview, ...]:
-        """The new file; FormatError if ranges overlap, which sound files' do not."""
-        found: list[bytes | memoryview] = []
-        position = 0
-        for start, end, pieces in sorted(self._edits, key=lambda edit: edit[:2]):
-            if start < position or end > len(self._data):
-                raise FormatError(f"parts of the PE image overlap at byte {start:#x} of the file")
-            found += [self._data[position:start], *pieces]
-            position = end
-        return tuple(piece for piece in (*found, self._data[position:]) if len(piece))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things come to lie: the old and the new section, and the header, still as it was.
-
-    header belongs to edits, and has room for the new section's entry.
-    """
-
-    pe: Pe
-    old: Section
-    new: Section
-    header: bytearray
-    edits: Edits
-    notes: tuple[str, ...]
-
-    @property
-    def appended(self) -> bool:
-        return self.new.index != self.old.index
-
-
-def plan(pe: Pe, old: Section, pieces: Sequence[bytes | memoryview]) -> Layout:
-    """Decide on the new section's place, and collect all edits that change the file's size."""
-    size = sum(map(len, pieces))
-    padding = bytes(-size % pe.file_alignment)
-    in_place = old.index == len(pe.sections) - 1
-    header = bytearray(pe.data[: pe.headers])
-    if not in_place:
-        header += bytes(_header_growth(pe))
-    edits = Edits(pe.data)
-    edits.replace(0, pe.headers, memoryview(header))
-    end = max(section.end for section in pe.sections)
-    notes = _drop_signature(pe, end, edits)
-    if in_place:
-        address, offset = old.address, edits.moved(old.offset)
-        edits.replace(old.offset, old.end, *pieces, padding)
-    else:
-        last = pe.sections[-1]
-        address = _aligned(last.address + last.extent, pe.section_alignment)
-        edits.replace(old.offset, old.end)
-        gap = -edits.moved(end) % pe.file_alignment
-        offset = edits.moved(end) + gap
-        edits.replace(end, end, bytes(gap), *pieces, padding)
-    if address + size > _MAX_IMAGE or offset + size > _MAX_IMAGE:
-        raise FormatError(
-            f"with {size} bytes of device code it would be larger than Windows loads (2 GiB)",
-            hint="keep fewer architectures: invoke thin",
-        )
-    index = old.index if in_place else len(pe.sections)
-    new = Section(index, old.name, size, address, size + len(padding), offset, old.flags)
-    return Layout(pe, old, new, header, edits, notes)
-
-
-def rewritten(layout: Layout, changes: Iterable[tuple[int, bytes | memoryview]]) -> Rewritten:
-    """The new file; changes are other bytes for offsets of the old one."""
-    pe, edits, header = layout.pe, layout.edits, layout.header
-    debug = _debug_directory(pe, edits)
-    symbols = edits.moved(pe.symbols) if pe.symbols else 0
-    _write_header(layout, symbols)
-    _write_section_headers(layout)
-    for offset, content in (*debug, *changes):
-        edits.replace(offset, offset + len(content), content)
-    pieces = edits.pieces()
-    if pe.checksum:
-        optional = pe.coff + COFF_HEADER.size
-        struct.pack_into("<I", header, optional + _CHECKSUM, _checksum(pieces))
-    return Rewritten(pieces, layout.notes)
-
-
-def _header_growth(pe: Pe) -> int:
-    """How many bytes the headers must grow by to have room for one more section header."""
-    start = pe.table + len(pe.sections) * SECTION_HEADER.size
-    end = start + SECTION_HEADER.size
-    occupied = any(pe.data[start : min(end, pe.headers)]) or any(
-        start < address + size and address < end
-        for index, (address, size) in enumerate(pe.directories)
-        if size and index != CERTIFICATES
-    )
-    growth = 0 if end <= pe.headers else _aligned(end - pe.headers, pe.file_alignment)
-    if occupied or pe.headers + growth > pe.sections[0].address:
-        raise FormatError(
-            "there is no room for one more section header: "
-            + ("other data follows the last one" if occupied else "the first section follows"),
-            where="PE header",
-        )
-    return growth
-
-
-def _drop_signature(pe: Pe, end: int, edits: Edits) -> tuple[str, ...]:
-    """Cut the certificates out, which lie behind the sections; the notes for the user."""
-    offset, size = pe.directory(CERTIFICATES)  # the one directory that has an offset
-    if not size:
-        return ()
-    if offset < end or offset + size > len(pe.data):
-        raise FormatError("its Authenticode signature is not where signatures lie")
-    edits.replace(offset, offset + size)
-    return (_SIGNATURE_DROPPED,)
-
-
-def _write_header(layout: Layout, symbols: int) -> None:
-    """The fields of the COFF header and the optional header, but for the checksum: 0."""
-    pe, old, new, header = layout.pe, layout.old, layout.new, layout.header
-    optional = pe.coff + COFF_HEADER.size
-    if layout.appended:
-        struct.pack_into("<H", header, pe.coff + _SECTION_COUNT, len(pe.sections) + 1)
-        _add(header, optional + _SIZE_OF_UNINITIALISED, _aligned(old.extent, pe.file_alignment))
-    struct.pack_into("<I", header, pe.coff + _SYMBOL_TABLE, symbols)
-    _add(header, optional + _SIZE_OF_INITIALISED, new.size - old.size)
-    image = _aligned(new.address + new.virtual_size, pe.section_alignment)
-    struct.pack_into("<III", header, optional + _SIZE_OF_IMAGE, image, len(header), 0)
-    certificates = optional + directories_start(pe.wide) + CERTIFICATES * 8
-    struct.pack_into("<II", header, certificates, 0, 0)
-
-
-def _write_section_headers(layout: Layout) -> None:
-    pe, old, new, header = layout.pe, layout.old, layout.new, layout.header
-    for section in pe.sections:
-        place = pe.table + section.index * SECTION_HEADER.size
-        row = list(SECTION_HEADER.unpack_from(header, place))
-        if section.index == new.index:
-            row[1], row[3], row[4] = new.virtual_size, new.size, new.offset
-        elif section.index == old.index:
-            row[1], row[3], row[4] = old.extent, 0, 0
-            row[9] = old.flags & ~_INITIALISED | _UNINITIALISED
-        elif section.size:
-            row[4] = layout.edits.moved(section.offset)
-        SECTION_HEADER.pack_into(header, place, *row)
-    if layout.appended:
-        row = [new.name.encode(), new.virtual_size, new.address, new.size, new.offset, 0, 0, 0, 0]
-        place = pe.table + new.index * SECTION_HEADER.size
-        SECTION_HEADER.pack_into(header, place, *row, new.flags)
-
-
-def _debug_directory(pe: Pe, edits: Edits) -> list[tuple[int, bytes]]:
-    """Its offset and its new content: it alone, of what headers lead to, tells offsets."""
-    address, size = pe.directory(DEBUG)
-    if not size:
-        return []
-    if size > _MAX_DEBUG:
-        raise FormatError(f"{size} bytes of debug directory", where="PE header")
-    content = bytearray(pe.at(address, size))
-    for entry in range(0, size - _DEBUG_ENTRY + 1, _DEBUG_ENTRY):
-        [offset] = struct.unpack_from("<I", content, entry + _DEBUG_OFFSET)
-        moved = edits.moved(offset) if offset else 0
-        struct.pack_into("<I", content, entry + _DEBUG_OFFSET, moved)
-    return [(pe.offset(address), bytes(content))]
-
-
-def _checksum(pieces: Iterable[bytes | memoryview]) -> int:
-    """The image's CheckSum, for a file in whose header it is 0 so far.
-
-    It is the sum of all 16-bit numbers, carries added back, and the file's size. Such a sum
-    is the remainder by 65535, so Python's long integers can do the work.
-    """
-    total = size = 0
-    for piece in pieces:
-        for start in range(0, len(piece), _STEP):
-            part = piece[start : start + _STEP]
-            total += int.from_bytes(part, "little") % 0xFFFF << (8 if size % 2 else 0)
-            size += len(part)
-    # 0 stands for all bytes being 0, which a file with a header never is.
-    return ((total % 0xFFFF or 0xFFFF) + size) & 0xFFFFFFFF
-
-
-def _add(header: bytearray, place: int, change: int) -> None:
-    [value] = struct.unpack_from("<I", header, place)
-    struct.pack_into("<I", header, place, (value + change) & 0xFFFFFFFF)
-
-
-def _aligned(value: int, alignment: int) -> int:
-    return -(-value // alignment) * alignment
-
-
-# -- editing ---------------------------------------------------------------------------------------
-
-# The containers move behind everything else (`pe_linked`), and the wrappers' pointers follow. The
-# table of base relocations, which says where those stand, stays as it is.
-#
-# GNU strip must be used before, not after: it takes out the debug sections of MinGW in front of the
-# new one, and Windows loads no image with a hole.
-
+from .pe_layout import home_of, plan, rewritten
 
 _RELOCATIONS_STRIPPED, _DYNAMIC_BASE = 0x1, 0x40
 _PAGE = 4096
@@ -306,7 +72,9 @@ def rewrite_linked(
     )
     if not used:
         return Rewritten((pe.data,))
-    _check_uses(pe, old, {pointer for pointers in used.values() for pointer in pointers})
+    owned = {pointer for pointers in used.values() for pointer in pointers}
+    for section in {old, home_of(pe, old)}:
+        _check_uses(pe, section, owned)
     offsets, pieces = lay_out([new[at] for at in used])
     layout = plan(pe, old, pieces)
     targets = {

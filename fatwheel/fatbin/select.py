@@ -5,6 +5,12 @@ architecture; where there is none, its driver compiles the PTX with the highest 
 it can use; nothing else is ever loaded (`arch.runs_natively`, `arch.runs_by_jit`). Between the
 suffix variants of one architecture, such as sm_90 and sm_90a, the driver chooses; all are kept.
 Nothing here knows what images of other kinds (LTO-IR, unknown ones) are for, so they stay.
+
+That a cubin also runs on GPUs with a higher minor number holds between discrete GPUs. "Binary
+compatibility is supported only for the desktop. It is not supported for Tegra" (CUDA C++
+Programming Guide): on a Jetson Orin (8.7) an sm_80 cubin fails and compute_80 PTX runs. Where
+either side is such an integrated GPU, whatever may be loaded is kept: its image, that of the
+discrete GPUs, and the PTX.
 """
 
 from __future__ import annotations
@@ -16,6 +22,12 @@ from ..arch import Arch, ArchRequest, runs_by_jit, runs_natively
 from .container import Entry
 from .parity import is_readable
 from .stitch import nvcc_order
+
+# Architectures of integrated GPUs: Jetson and DRIVE from TK1 to Thor. That of GB10 (12.1) is not
+# among them: it runs on the drivers of discrete GPUs, and loads sm_120.
+_INTEGRATED = frozenset({32, 53, 62, 72, 87, 88, 101, 110})
+# Thor reports 10.1 to programs of CUDA 12, and 11.0 to those of CUDA 13.
+_OTHER_NUMBERS = {101: 110, 110: 101}
 
 
 def nothing_more(entry: Entry) -> bool:
@@ -76,8 +88,34 @@ def choose(selection: Selection, entries: Sequence[Entry]) -> tuple[Entry, ...]:
 
 def loaded_by(gpu: Arch, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """The images of a container that a GPU may load; () if none of them runs on it."""
-    native = [e for e in entries if e.kind == "elf" and runs_natively(e.arch, gpu)]
-    compiled = [e for e in entries if e.kind == "ptx" and runs_by_jit(e.arch, gpu)]
-    usable = native or compiled
-    newest = max((entry.arch.number for entry in usable), default=0)
-    return tuple(entry for entry in usable if entry.arch.number == newest)
+    cubins = [e for e in entries if e.kind == "elf" and runs_natively(e.arch, gpu)]
+    loaded = _newest(e for e in cubins if _is_proven(e.arch, gpu))
+    proven = max((entry.arch.number for entry in loaded), default=0)
+    for integrated in (False, True):
+        loaded += _newest(
+            e
+            for e in cubins
+            if not _is_proven(e.arch, gpu)
+            and _is_integrated(e.arch) == integrated
+            and e.arch.number > proven
+        )
+    if not proven:
+        loaded += _newest(e for e in entries if e.kind == "ptx" and runs_by_jit(e.arch, gpu))
+    other = _OTHER_NUMBERS.get(gpu.number)
+    return (*loaded, *(e for e in entries if is_readable(e) and e.arch.number == other))
+
+
+def _newest(entries: Iterable[Entry]) -> list[Entry]:
+    """Those of the highest architecture."""
+    found = list(entries)
+    newest = max((entry.arch.number for entry in found), default=0)
+    return [entry for entry in found if entry.arch.number == newest]
+
+
+def _is_integrated(arch: Arch) -> bool:
+    return arch.number in _INTEGRATED
+
+
+def _is_proven(image: Arch, gpu: Arch) -> bool:
+    """Whether a cubin that runs on a GPU by its number is known to."""
+    return image.number == gpu.number or not (_is_integrated(image) or _is_integrated(gpu))

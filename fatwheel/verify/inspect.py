@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arch import parse_capability
 from ..errors import FormatError
-from ..fatbin.binary import HEAD, is_binary
+from ..fatbin.binary import HEAD, is_binary, read_binary
 from ..fatbin.embedded import Place
 from ..storage.files import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
-from .coverage import coverage_of
+from .coverage import NONE, coverage_of
+from .savings import Weight, saved, together, weigh
 
 _ZIP = b"PK\x03\x04"
 
@@ -27,15 +30,14 @@ def inspect_file(path: Path) -> dict[str, Any]:
 
     UsageError if there is no such file, FormatError if it is none of these or damaged.
     """
-    wheel, binaries = _read(path)
-    return _report(path, wheel, binaries)
+    return _report(_read(path))
 
 
 def inspect_units(path: Path) -> dict[str, Any]:
     """The same, and the kernels and images of every container: `--units`."""
-    wheel, binaries = _read(path)
-    report = _report(path, wheel, binaries)
-    for shown, binary in zip(report["binaries"], binaries, strict=True):
+    read = _read(path)
+    report = _report(read)
+    for shown, (binary, _) in zip(report["binaries"], read.binaries, strict=True):
         shown["units"] = [_report_unit(unit) for unit in binary.units]
     return report
 
@@ -87,36 +89,54 @@ def report_wheel(wheel: Wheel) -> dict[str, Any]:
     return {"name": wheel.name, "version": wheel.version, "tags": list(wheel.tags)}
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[Contents]]:
-    """What a wheel says of itself, if the file is one, and its binaries or the file itself."""
+@dataclass(frozen=True)
+class _Read:
+    """A file: its name, what a wheel says of itself, its size when unpacked, and its binaries with
+    what their images weigh."""
+
+    name: str
+    wheel: Mapping[str, Any] | None
+    size: int
+    binaries: Sequence[tuple[Contents, Weight]]
+
+
+def _read(path: Path) -> _Read:
+    """A wheel and its binaries, or a binary itself."""
     data = map_path(path, "a wheel, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin")
     if bytes(data[:4]) == _ZIP:
         with open_wheel(path) as wheel:
-            return report_wheel(wheel), list(_read_members(wheel))
+            size = sum(member.size for member in wheel.members)
+            return _Read(path.name, report_wheel(wheel), size, list(_read_members(wheel)))
     try:
-        return None, [read_contents(path.name, data)]
+        return _Read(path.name, None, len(data), [_read_binary(path.name, data)])
     except FormatError as error:
         raise error.within(str(path)) from error
 
 
-def _read_members(wheel: Wheel) -> Iterable[Contents]:
+def _read_members(wheel: Wheel) -> Iterable[tuple[Contents, Weight]]:
     for member in wheel.members:
         if is_binary(wheel.start(member.name, HEAD)):
             with wheel.mapped(member.name) as data:
                 try:
-                    yield read_contents(member.name, data)
+                    yield _read_binary(member.name, data)
                 except FormatError as error:
                     raise error.within(member.name) from error
 
 
-def _report(
-    path: Path, wheel: Mapping[str, Any] | None, binaries: Collection[Contents]
-) -> dict[str, Any]:
+def _read_binary(name: str, data: memoryview) -> tuple[Contents, Weight]:
+    containers = read_binary(data).containers
+    return read_contents(name, data), weigh(container.entries for container in containers)
+
+
+def _report(read: _Read) -> dict[str, Any]:
+    binaries = [binary for binary, _ in read.binaries]
     return {
-        "file": path.name,
-        "wheel": wheel,
+        "file": read.name,
+        "wheel": read.wheel,
+        "size_unpacked": read.size,
         "binaries": [report_binary(binary) for binary in binaries],
-        **report_coverage(binaries, in_wheel=wheel is not None),
+        **report_coverage(binaries, in_wheel=read.wheel is not None),
+        "thinned": _report_savings(read),
     }
 
 
@@ -140,6 +160,21 @@ def _report_place(place: Place) -> dict[str, Any]:
             }
             for images in place.images
         ],
+    }
+
+
+def _report_savings(read: _Read) -> dict[str, Any]:
+    """By compute capability, of the GPUs that are served: what thinning to it would save."""
+    weight = together(weight for _, weight in read.binaries)
+    found = coverage_of([binary for binary, _ in read.binaries])
+    saving = {
+        capability: saved(weight, parse_capability(capability))
+        for capability, served in found.items()
+        if served.how != NONE and weight.total
+    }
+    return {
+        capability: {"saves": size, "percent": round(100 * size / read.size, 1)}
+        for capability, size in saving.items()
     }
 
 

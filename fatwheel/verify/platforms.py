@@ -25,6 +25,8 @@ _MACHINES = {
     "i686": "x86", "i386": "x86", "ppc64le": "ppc64", "armv6l": "arm", "armv7l": "arm",
     "riscv64": "riscv",
 }  # fmt: skip
+# Programs for these may stand beside those for 64 bits: tools that attach to either kind have both.
+_WIDER = {"x86": "x86_64", "arm": "aarch64"}
 _FORMATS = {"pe": "Windows", "coff": "Windows", "elf": "Linux"}
 # Apple, mach-o/loader.h and mach-o/fat.h, in both byte orders.
 _MACH_O = tuple(map(bytes.fromhex, ("feedface", "feedfacf", "cefaedfe", "cffaedfe", "cafebabe")))
@@ -74,18 +76,30 @@ def platform_findings(evidence: Evidence) -> Iterator[Finding]:
         if platform == "any" or system:
             continue
         yield warning(f"the platform {platform} is not known here")
-    for binary in evidence.binaries:
+    with_host = [b for b in evidence.binaries if b.contents.machine != DEVICE_ONLY]
+    systems = {_system_of(binary) for binary in with_host}
+    for binary in with_host:
         contents = binary.contents
-        if contents.machine == DEVICE_ONLY:
-            continue
-        made_for = (_FORMATS[contents.format], contents.machine)
+        made_for = _system_of(binary)
         for platform, system in platforms.items():
             if platform == "any":
                 what = f"it is for {' '.join(made_for)}, the wheel says it runs on any system"
                 yield wrong(what, contents.path)
             elif system and system != made_for:
                 what = f"it is for {' '.join(made_for)}, the wheel for {platform}"
-                yield wrong(what, contents.path)
+                wider = (made_for[0], _WIDER.get(made_for[1]))
+                aside = wider == system and system in systems and not _is_module(binary)
+                yield (note if aside else wrong)(what, contents.path)
+
+
+def _system_of(binary: Examined) -> tuple[str, str]:
+    return _FORMATS[binary.contents.format], binary.contents.machine
+
+
+def _is_module(binary: Examined) -> bool:
+    """Whether its name says that it is a Python module, and for which Python."""
+    match = _MODULE.fullmatch(binary.contents.path.rpartition("/")[2])
+    return match is not None and match["tag"] is not None
 
 
 def module_findings(evidence: Evidence) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ from ..storage.files import STEP, disk_error, let_go, replacing
 from .archive import Member, Wheel, open_wheel
 from .metadata import name_disagreement, set_version, tag_disagreement
 from .name import WheelName, parse_wheel_name
-from .zipwriter import ZipWriter
+from .zipwriter import Measure, Output, ZipWriter
 
 _CHUNK = 1 << 20
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
@@ -71,20 +71,27 @@ def write_wheel(
     seconds since 1970. Raises StoreError if the disk is full or the folder not writable; then
     `path` is as it was.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as stream:
+            _write(stream, dist_info, files, epoch, closing)
+    except OSError as error:
+        raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
+
+
+def _write(
+    stream: Output, dist_info: str, files: Iterable[File], epoch: int, closing: Closing
+) -> None:
     ordered = sorted(files, key=lambda file: (file.name.startswith(f"{dist_info}/"), file.name))
     rows: list[tuple[str, str, str]] = []
     digests: dict[str, str] = {}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as stream, ZipWriter(stream, epoch) as archive:
-            for file in chain(ordered, _lazily(closing, digests)):
-                digest = _add(archive, file)
-                digests[file.name] = digest.hex()
-                rows.append((file.name, _as_recorded(digest), str(file.size)))
-            name = f"{dist_info}/RECORD"
-            _add(archive, plain_file(name, _csv([*rows, (name, "", "")])))
-    except OSError as error:
-        raise disk_error(error, "write the wheel", path, "--out FOLDER") from error
+    with ZipWriter(stream, epoch) as archive:
+        for file in chain(ordered, _lazily(closing, digests)):
+            digest = _add(archive, file)
+            digests[file.name] = digest.hex()
+            rows.append((file.name, _as_recorded(digest), str(file.size)))
+        name = f"{dist_info}/RECORD"
+        _add(archive, plain_file(name, _csv([*rows, (name, "", "")])))
 
 
 def repack(
@@ -148,6 +155,28 @@ def rewrite_wheel(
     the old RECORD is left out. Returns the new wheel in `out_dir`. Raises FormatError where a
     file of `wheel` is damaged, StoreError where `out_dir` cannot be written.
     """
+    path = out_dir / new.filename
+    write_wheel(path, new.dist_info, _rewritten(wheel, new, changed, dropped), epoch, closing)
+    return path
+
+
+def size_of_rewritten(
+    wheel: Wheel,
+    new: WheelName,
+    changed: Mapping[str, Content],
+    epoch: int,
+    closing: Closing = nothing_else,
+    dropped: Collection[str] = (),
+) -> int:
+    """How many bytes `rewrite_wheel` would write; it takes as long, and nothing is written."""
+    measure = Measure()
+    _write(measure, new.dist_info, _rewritten(wheel, new, changed, dropped), epoch, closing)
+    return measure.size
+
+
+def _rewritten(
+    wheel: Wheel, new: WheelName, changed: Mapping[str, Content], dropped: Collection[str]
+) -> list[File]:
     folder = wheel.dist_info
     metadata = f"{folder}/METADATA"
     contents = {metadata: [set_version(wheel.read(metadata), new.version)], **changed}
@@ -162,9 +191,7 @@ def rewrite_wheel(
         for member in wheel.members
         if member.name not in gone and member.name not in contents
     ]
-    path = out_dir / new.filename
-    write_wheel(path, new.dist_info, files, epoch, closing)
-    return path
+    return files
 
 
 def digest_of_contents(wheel: Path) -> str:

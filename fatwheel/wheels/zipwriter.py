@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 LEVEL = 6  # zlib's own default
 _BLOCK = 1 << 20
@@ -40,6 +40,36 @@ _SIZES64 = struct.Struct("<HHQQ")  # the extra field of a local header
 # What the DOS time of a ZIP member can say: 1980-01-01 to 2107-12-31, UTC, in steps of 2 s.
 _FIRST_TIME = 315532800
 _LAST_TIME = 4354819198
+
+
+class Output(Protocol):
+    """A stream of bytes that can seek."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def tell(self) -> int: ...
+
+    def seek(self, offset: int, /) -> int: ...
+
+
+class Measure:
+    """An Output that keeps nothing but the size of what was written."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._at = 0
+
+    def write(self, data: bytes, /) -> int:
+        self.seek(self._at + len(data))
+        self.size = max(self.size, self._at)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, /) -> int:
+        self._at = offset
+        return offset
 
 
 @dataclass(frozen=True)
@@ -68,7 +98,7 @@ class ZipWriter:
     `with` block, whose end completes the archive.
     """
 
-    def __init__(self, stream: BinaryIO, epoch: int) -> None:
+    def __init__(self, stream: Output, epoch: int) -> None:
         self._stream = stream
         self._moment = _dos_time(epoch)
         self._entries: list[_Entry] = []

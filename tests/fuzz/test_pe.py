@@ -22,11 +22,22 @@ DATA = Path(__file__).parent.parent / "data" / "device"
 ROUNDS = 600
 ENTRIES = parse_containers((DATA / "lz4.fatbin").read_bytes())[0].entries
 LIBRARY = peimages.library(ENTRIES[:2], ENTRIES[2:])
+NO_ROOM = peimages.with_debug_offset(replace(LIBRARY, room=0)).write()
+
+
+def appended(data: bytes) -> bytes:
+    """The image with so much device code that it needs another section."""
+    contents = (ENTRIES, ENTRIES)
+    return b"".join(rewrite_linked(read_pe(data), contents, may_have_kernels).pieces)
+
+
 SEEDS = {
-    "appended": LIBRARY,
-    "in place": peimages.library(ENTRIES[:2], ENTRIES[2:], last=True),
-    "signed": replace(LIBRARY, signature=bytes(64), checksum=1, room=40),
-    "no room": peimages.with_debug_offset(replace(LIBRARY, room=0)),
+    "plain": LIBRARY.write(),
+    "last": peimages.library(ENTRIES[:2], ENTRIES[2:], last=True).write(),
+    "signed": replace(LIBRARY, signature=bytes(64), checksum=1, room=40).write(),
+    "no room": NO_ROOM,
+    "appended": appended(LIBRARY.write()),
+    "appended, no room": appended(NO_ROOM),
 }
 
 
@@ -58,7 +69,7 @@ def written(data: bytes, kept: int) -> bytes:
 @pytest.mark.parametrize("use", [read, rewrite])
 @pytest.mark.parametrize("name", SEEDS)
 def test_damaged_images(name: str, use: Callable[[bytes], None]) -> None:
-    seed = Seed(name, SEEDS[name].write())
+    seed = Seed(name, SEEDS[name])
     use(seed.data)
     cases = (mutate(random.Random(f"{name}/{n}"), seed, [seed]) for n in range(ROUNDS))
     count = refused(name, cases, use)

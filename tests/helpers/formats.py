@@ -27,7 +27,7 @@ MODULES = (
     "compilers.commands", "compilers.gcc", "compilers.hosts", "compilers.msvc", "compilers.nvcc",
     "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin", "fatbin.elf",
     "fatbin.elf_dynamic", "fatbin.elf_layout", "fatbin.elf_linked", "fatbin.linked", "fatbin.pe",
-    "fatbin.pe_linked", "fatbin.stitch",
+    "fatbin.pe_layout", "fatbin.pe_linked", "fatbin.stitch",
     "worker.assemble", "worker.context", "worker.preprocess", "worker.processes", "worker.roots",
     "worker.shim", "worker.slices", "worker.view", "worker.workshop",
 )  # fmt: skip

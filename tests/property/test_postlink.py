@@ -7,7 +7,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,8 @@ from fatwheel.fatbin.stitch import nvcc_order
 from ..helpers import elflibraries, peimages
 from ..helpers.deviceimages import ONE, TWO, compute, container, entries, raw, sm, write_wheel
 
-NUMBERS = (75, 80, 86, 90, 100)
-SUFFIXES = {75: [""], 80: [""], 86: [""], 90: ["", "a"], 100: ["", "a", "f"]}
+NUMBERS = (75, 80, 86, 87, 90, 100, 101)
+SUFFIXES = {75: [""], 80: [""], 86: [""], 87: [""], 90: ["", "a"], 100: ["", "a", "f"], 101: [""]}
 KERNELS = [ONE, TWO, {**ONE, **TWO}, {}]
 SLOW = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -98,7 +98,9 @@ def record_of(fatbins: dict[str, list[list[bytes]]]) -> bytes:
     return json.dumps(record).encode()
 
 
-gpus = st.lists(st.sampled_from((75, 80, 86, 89, 90, 100, 103)), min_size=1, unique=True)
+gpus = st.lists(
+    st.sampled_from((75, 80, 86, 87, 89, 90, 100, 101, 103, 110)), min_size=1, unique=True
+)
 
 
 @st.composite
@@ -198,15 +200,19 @@ FIRST = [sm(number, ONE) for number in ARCHS]
 SECOND = [*(sm(number, TWO) for number in ARCHS), compute(90, TWO)]
 
 
-@pytest.fixture(scope="module", params=["elf", "elf-relr", "pe"])
+@pytest.fixture(scope="module", params=["elf", "elf-relr", "pe", "pe-2-gib"])
 def library(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     tool: Callable[[str], str],
 ) -> bytes:
     """A linked library with two containers."""
-    if request.param == "pe":
-        return peimages.library(entries(*FIRST), entries(*SECOND)).write()
+    if request.param.startswith("pe"):
+        image = peimages.library(entries(*FIRST), entries(*SECOND))
+        if request.param == "pe-2-gib":  # nothing can follow its last section
+            far = peimages.Part(".far", 0x7FFFE000, bytes(4096))
+            image = replace(image, parts=[*image.parts, far])
+        return image.write()
     variant = elflibraries.LIBRARIES["relr" if request.param == "elf-relr" else "rela"]
     return elflibraries.link(
         tool,

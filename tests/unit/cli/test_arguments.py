@@ -95,7 +95,7 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What stitch_wheels and thin were called with; nothing is edited."""
     asked: list[Any] = []
 
-    def edit(*arguments: Any, keep: Any = ()) -> Edited:
+    def edit(*arguments: Any, keep: Any = (), dry_run: bool = False) -> Edited:
         asked.append(arguments)
         return Edited(Path("dist/a.whl"), 2048, "ab" * 32, ("sm80", "sm90"), ("a note",))
 

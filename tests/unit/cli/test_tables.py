@@ -27,3 +27,27 @@ def test_kinds_of_images_are_named_as_people_know_them() -> None:
         [{"kind": kind, "arch": "", "count": 1, "bytes": 0, "compressed": False} for kind in kinds]
     )
     assert [row["kind"] for row in rows] == ["cubin", "PTX", "LTO-IR", "other"]
+
+
+def test_what_thin_saves_is_told_where_a_gpu_runs_anything() -> None:
+    served = {"native": 2, "jit": 0, "none": 0}
+    report: dict[str, Any] = {
+        "binaries": [{"machine": "x86_64"}],
+        "coverage": {"8.9": "native", "9.0": "none"},
+        "units_served": {"8.9": served, "9.0": served},
+        "thinned": {"8.9": {"saves": 3 << 20, "percent": 56.4}},
+    }
+    assert [row["thin saves"] for row in tables.coverage_rows(report)] == ["3.0 MiB, 56 %", ""]
+
+
+def test_a_file_that_was_only_measured_has_no_digest() -> None:
+    report: dict[str, Any] = {
+        "file": "dist/a.whl", "written": False, "size": 1 << 20, "size_before": 4 << 20,
+        "sha256": None, "archs": ["sm80"], "notes": [],
+    }  # fmt: skip
+    row = {"not written": "dist/a.whl", "size": "1.0 MiB, 75 % less than before", "archs": "sm80"}
+    assert tables.edited_row(report) == row
+    stitched = {**report, "written": True, "size_before": None, "sha256": "ab"}
+    assert tables.edited_row(stitched) == {
+        "file": "dist/a.whl", "size": "1.0 MiB", "sha256": "ab", "archs": "sm80",
+    }  # fmt: skip

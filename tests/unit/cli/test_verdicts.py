@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -90,6 +91,63 @@ VERIFICATION: dict[str, Any] = {
 def test_units(capsys: pytest.CaptureFixture[str]) -> None:
     show_inspection(UNITS)
     check_snapshot("inspection-units", capsys.readouterr().out)
+
+
+def many(count: int) -> dict[str, Any]:
+    """A report of very many files, each with several architectures, and of all GPUs."""
+    images = [
+        {"kind": kind, "arch": f"{name}_{number}", "count": 7, "bytes": number, "compressed": True}
+        for number in range(50, 121, 5)
+        for kind, name in (("elf", "sm"), ("ptx", "compute"))
+    ]
+    binaries = [
+        {**INSPECTION["binaries"][0], "path": f"a/{number}.so", "images": images[: number % 20]}
+        for number in range(count)
+    ]
+    coverage = {f"{number // 10}.{number % 10}": "native" for number in range(50, 85)}
+    served = {key: {"native": 1, "jit": 0, "none": 0} for key in coverage}
+    return {**INSPECTION, "binaries": binaries, "coverage": coverage, "units_served": served}
+
+
+@pytest.mark.parametrize("count", [1, 12, 80_000])
+def test_a_long_inspection_is_a_summary(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    report = many(count) if count > 1 else {**many(20), "binaries": many(20)["binaries"][19:]}
+    show_inspection(report)
+    shown = capsys.readouterr().out
+    assert shown.count("\n") < 60
+    assert "with GPU code" in shown
+    assert "(--all shows them)" in shown
+
+
+def test_a_long_inspection_is_shown_as_a_whole_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = many(40)
+    show_inspection(report, everything=True)
+    shown = capsys.readouterr().out
+    assert "(--all shows them)" not in shown
+    assert all(f"\n{binary['path']}  (" in shown for binary in report["binaries"])
+    assert all(f"\n{capability} " in shown for capability in report["coverage"])
+
+
+def test_a_summary_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    show_inspection(many(41))
+    shown = capsys.readouterr().out
+    # Files 19 and 39 have 19 images of 7 each, 0, 20 and 40 have none: 2 * 7 * (1 + ... + 19).
+    assert "38 files with GPU code (" in shown
+    assert ", 2660 images), 3 without\n" in shown
+    # sm_50 comes first in each of those.
+    assert re.search(r"sm_50 +cubin +266 ", shown)
+    assert "and 7 more (--all shows them)" in shown  # of 19 kinds of images
+    assert "and 33 more (--all shows them)" in shown  # of 38 files
+
+
+def test_a_short_inspection_is_not_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {**INSPECTION, "binaries": INSPECTION["binaries"] * 3}
+    show_inspection(report)
+    shown = capsys.readouterr().out
+    show_inspection(report, everything=True)
+    assert capsys.readouterr().out == shown
 
 
 @needs_library

@@ -106,6 +106,59 @@ def test_labels_come_from_the_bytes(
     assert images(read_wheel(made.path)["demo/code.fatbin"]) == [held]
 
 
+@pytest.mark.parametrize(
+    ("code", "arch", "note"),
+    [
+        (FAT, "80+ptx", None),
+        (
+            FAT,
+            "89+ptx",
+            "there is no PTX for compute_89 in it; its PTX for compute_80 was not kept "
+            "(--keep-ptx keeps it)",
+        ),
+        (
+            FAT,
+            "90,120+ptx",
+            "there is no PTX for compute_120 in it; the PTX kept is for compute_80",
+        ),
+        (
+            container(sm(80), sm(90)),
+            "80+ptx",
+            "there is no PTX for compute_80 in it, nor any other PTX",
+        ),
+        (FAT + container(sm(80)), "80+ptx", "only 1 of 2 containers have PTX for compute_80"),
+    ],
+)
+def test_ptx_that_is_asked_for_and_not_there_is_noted(
+    tmp_path: Path, code: bytes, arch: str, note: str | None
+) -> None:
+    wheel = write_wheel(tmp_path, {"demo/code.fatbin": code})
+    file = tmp_path / "code.fatbin"
+    file.write_bytes(code)
+    for path in (wheel, file):
+        made = thinned(path, arch, tmp_path / "out")
+        assert made.notes == (() if note is None else (note,))
+
+
+def test_all_ptx_is_kept_without_a_note(tmp_path: Path) -> None:
+    selection = selection_for(parse_gpu_list("89+ptx")).with_every_ptx()
+    made = thin(write_wheel(tmp_path, FILES), selection, tmp_path / "out")
+    assert made.notes == ()
+    assert made.archs == ("sm80.ptx",)
+
+
+def test_a_gpu_with_another_number_for_the_same_code_is_not_served_for_certain(
+    tmp_path: Path,
+) -> None:
+    """The code stays where it is kept for the sake of it, as other kernels are served."""
+    code = container(sm(101, ONE), sm(80, ONE)) + container(sm(110, TWO))
+    file = {"demo/a.fatbin": code}
+    assert "nothing in it runs" in refusal(write_wheel(tmp_path, file), "120")
+    made = thinned(write_wheel(tmp_path, file), "80,110", tmp_path / "out")
+    assert made.archs == ("sm80", "sm101", "sm110")
+    assert "1 of 2 containers have nothing for GPUs of compute capability 11.0" in made.notes[1]
+
+
 def test_thinning_again_gives_the_same_bytes(tmp_path: Path) -> None:
     fat = write_wheel(tmp_path, FILES, more={"fatwheel.json": json.dumps(RECORD).encode()})
     once = thinned(fat, "80", tmp_path / "once")
@@ -160,6 +213,24 @@ def test_files_that_only_look_like_device_code_are_carried(tmp_path: Path) -> No
     found = read_wheel(thinned(write_wheel(tmp_path, files), "80", tmp_path / "out").path)
     assert found["demo/kernel.cubin"] == files["demo/kernel.cubin"]
     assert found["demo/empty.bin"] == b""
+
+
+def test_libraries_that_are_not_read_are_carried_unless_device_code_is_in_them(
+    tmp_path: Path,
+) -> None:
+    for_x86 = struct.pack("<16sHH", b"\x7fELF\1\1\1", 3, 3) + bytes(100)
+    packed = struct.pack("<16sHHIQQQ", b"\x7fELF\2\1\1", 2, 62, 1, 0, 0, 0) + bytes(100)
+    others = {"demo/attach_x86.so": for_x86, "demo/packed": packed}
+    fat = write_wheel(tmp_path, {**FILES, **others})
+    made = thinned(fat, "80", tmp_path / "out")
+    assert made.notes == ()
+    found = read_wheel(made.path)
+    assert {name: found[name] for name in others} == others
+    shutil.rmtree(tmp_path / "out")
+    for name, data in others.items():
+        hidden = write_wheel(tmp_path / "in", {**FILES, name: data + FAT})
+        message = refusal(hidden)
+        assert f"{name}: device code that cannot be read is in it" in message
 
 
 def test_a_gpu_that_was_served_in_part_still_is_and_a_note_says_so(tmp_path: Path) -> None:
@@ -276,6 +347,59 @@ def test_libraries_without_kernels_stay_beside_others(tmp_path: Path, library: b
     made = thinned(fat, "80", tmp_path / "out")
     assert made.archs == ("sm52", "sm75.ptx", "sm80")
     assert read_wheel(made.path)["demo/b.so"] == data
+
+
+# -- measured and not written --------------------------------------------------------------------
+
+
+def measured(path: Path, arch: str, out: Path, *, temporary: Path) -> Edited:
+    """The result of a dry run, which must leave nothing behind."""
+    made = thin(path, selection_for(parse_gpu_list(arch)), out, dry_run=True)
+    assert not out.exists()
+    assert list(temporary.iterdir()) == []
+    assert made.sha256 is None
+    return made
+
+
+@pytest.mark.parametrize("arch", ["80", "90", "80,89+ptx", "120"])
+@pytest.mark.parametrize("kind", ["wheel", "record", "fatbin", "library"])
+def test_a_dry_run_tells_what_is_written_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str, kind: str
+) -> None:
+    """Its size above all: that of the files, of what zip adds to them, and of RECORD."""
+    large = {
+        "demo/words.txt": b"words and more words " * 200_000,
+        "demo/noise": os.urandom(3 << 20),
+    }
+    library = peimages.library(entries(sm(80), sm(90)), entries(sm(80), compute(80))).write()
+    path = tmp_path / "demo.fatbin"
+    path.write_bytes(FAT)
+    if kind == "library":
+        path = tmp_path / "demo.dll"
+        path.write_bytes(library)
+        arch = "80" if arch in ("90", "120") else arch
+    elif kind != "fatbin":
+        record = {"fatwheel.json": json.dumps(RECORD).encode()} if kind == "record" else None
+        path = write_wheel(tmp_path, {**FILES, **large}, more=record)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    told = measured(path, arch, tmp_path / "out", temporary=temporary)
+    made = thinned(path, arch, tmp_path / "out")
+    assert told == replace(made, sha256=None)
+    assert told.size == made.path.stat().st_size
+    assert told.before == path.stat().st_size
+
+
+def test_a_dry_run_refuses_what_could_not_be_written(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, FILES)
+    selection = selection_for(parse_gpu_list("80"))
+    made = thin(fat, selection, tmp_path / "out", dry_run=True)
+    with pytest.raises(UsageError, match="would replace another of these files"):
+        thin(fat, selection, tmp_path / "out", keep=[made.path], dry_run=True)
+    with pytest.raises(StitchError, match="nothing in it runs on"):
+        thin(fat, selection_for(parse_gpu_list("75")), tmp_path / "out", dry_run=True)
+    assert not (tmp_path / "out").exists()
 
 
 # -- refusals ------------------------------------------------------------------------------------

@@ -151,10 +151,37 @@ def test_a_cubin_has_no_containers_whatever_its_sections_are_called() -> None:
     assert held(elf((".nv_fatbin", FATBIN), type_=2, machine=190)) == ([], [])
 
 
-def test_an_elf_file_without_section_table_is_refused() -> None:
-    """There would be no telling whether it has device code."""
-    data = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 0, 0, 0, 64, *[0] * 5)
-    with pytest.raises(FormatError, match="no section table"):
+NO_SECTIONS = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 0, 0, 0, 64, *[0] * 5)
+FOR_X86 = struct.pack("<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 3, 3, 1, 0, 52, 0, 0, 52, *[0] * 5)
+BIG_ENDIAN = struct.pack(">16sHHIQQQIHHHHHH", b"\x7fELF\2\2\1", 2, 21, 1, *[0] * 10)
+
+
+@pytest.mark.parametrize(
+    ("data", "machine"), [(NO_SECTIONS, "x86_64"), (FOR_X86, "x86"), (BIG_ENDIAN, "ppc64")]
+)
+def test_elf_files_in_which_nothing_is_looked_up_are_refused_only_if_a_container_is_in_them(
+    data: bytes, machine: str
+) -> None:
+    binary = read_binary(memoryview(data))
+    assert (binary.format, binary.machine, binary.linked) == ("elf", machine, True)
+    assert binary.containers == binary.relocatable == ()
+    for place in (0, 5000, (1 << 20) - len(data) - 3):  # the last: on the border of two reads
+        with pytest.raises(FormatError, match="device code that cannot be read is in it"):
+            read_binary(memoryview(data + bytes(place) + FATBIN))
+    almost = bytearray(FATBIN)
+    almost[4] = 9  # no version of containers
+    assert read_binary(memoryview(data + almost)).containers == ()
+
+
+def test_imports_and_exports_of_files_for_other_machines_are_not_looked_up() -> None:
+    for data in (FOR_X86, BIG_ENDIAN):
+        assert imports_of(memoryview(data)) == exports_of(memoryview(data)) == ()
+
+
+def test_a_cubin_for_32_bits_is_refused() -> None:
+    data = bytearray(FOR_X86)
+    data[18:20] = (190).to_bytes(2, "little")
+    with pytest.raises(FormatError, match="only 64-bit"):
         read_binary(memoryview(data))
 
 
@@ -165,7 +192,7 @@ def test_an_elf_file_without_section_table_is_refused() -> None:
         (b"#!/bin/sh\n", "not a kind of file"),
         (b"MZ" + bytes(70), "not a kind of file"),  # a program for DOS
         (b"!<arch>\n/               ", r"ar x FILE"),
-        (b"\x7fELF\1\1\1" + bytes(60), "only 64-bit"),
+        (b"\x7fELF\2\1\1" + bytes(50), "header is cut off"),
         (b"\x7fEL", "not a kind of file"),
         (FATBIN[:3], "not a kind of file"),
         (FATBIN[:15], "cut off"),

@@ -52,6 +52,25 @@ FAT = "sm_80 sm_86 sm_90 compute_80 compute_90"
         ("sm_100f compute_100f compute_90", 120, "compute_90"),  # and no other
         ("compute_120f", 121, "compute_120f"),
         ("lto_80 other_80", 80, ""),
+        # Integrated GPUs do not load code of discrete ones, or nobody knows whether they do.
+        ("sm_80 sm_86 sm_87 compute_80", 87, "sm_87"),  # its own, for certain
+        ("sm_80 sm_86 compute_80", 87, "sm_86 compute_80"),
+        ("sm_80 sm_86 compute_80a", 87, "sm_86"),
+        ("sm_80 sm_86 sm_87 compute_80", 89, "sm_86 sm_87"),  # nor the other way round
+        ("sm_80 sm_87 sm_89", 89, "sm_89"),
+        ("sm_87 compute_80", 89, "sm_87 compute_80"),
+        ("sm_70 sm_72", 75, "sm_70 sm_72"),
+        ("sm_70 sm_72 sm_75", 75, "sm_75"),
+        ("sm_70", 72, "sm_70"),
+        ("sm_50 sm_52 sm_53", 53, "sm_53"),
+        ("sm_60 sm_61 compute_61", 62, "sm_61 compute_61"),
+        ("sm_86 sm_87 compute_80", 88, "sm_86 sm_87 compute_80"),
+        ("sm_100 sm_101 sm_101a", 103, "sm_100 sm_101"),
+        # Thor has two numbers.
+        ("sm_100 sm_101a sm_110 compute_90", 110, "sm_110 sm_101a"),
+        ("sm_101 compute_90", 110, "compute_90 sm_101"),
+        ("sm_100 sm_110f", 101, "sm_100 sm_110f"),
+        ("sm_120 compute_90", 121, "sm_120"),  # GB10 loads what discrete GPUs do
     ],
 )
 def test_what_a_gpu_loads(held: str, gpu: int, loaded: str) -> None:
@@ -69,6 +88,7 @@ def test_what_a_gpu_loads(held: str, gpu: int, loaded: str) -> None:
         (FAT, "80,90+ptx", "sm_80 sm_90 compute_90"),
         (FAT, "90,100", "sm_90 compute_90"),
         ("sm_90 sm_90a", "90a", "sm_90 sm_90a"),
+        ("sm_80 sm_86 sm_87 compute_80", "80,86,87", "sm_80 sm_86 sm_87"),
         ("lto_75 sm_80 other_75", "90", "lto_75 other_75"),  # unknown kinds stay
     ],
 )

@@ -14,8 +14,8 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.linked import Rewritten
 from fatwheel.fatbin.pe import Pe, read_pe
-from fatwheel.fatbin.pe_linked import Edits, plan
-from fatwheel.fatbin.pe_linked import rewritten as finished
+from fatwheel.fatbin.pe_layout import Edits, plan
+from fatwheel.fatbin.pe_layout import rewritten as finished
 
 from ...helpers import peimages
 from ...helpers.peimages import Part, host_part, parsed
@@ -35,10 +35,13 @@ def rewritten(data: bytes, code: bytes) -> bytes:
     return b"".join(laid_out(read_pe(data), [code]).pieces)
 
 
-def code_of(data: bytes) -> bytes:
-    """The last section, as it is loaded."""
-    section = parsed(data).sections[-1]
-    return bytes(section.content)[: section.virtual_size]
+def code_of(data: bytes, size: int) -> bytes:
+    """The section with device code, as it is loaded, but for what only memory has; zeros follow."""
+    [section] = [s for s in parsed(data).sections if s.name == ".nv_fatb" and s.size]
+    content = bytes(section.content)
+    assert not any(content[size:])
+    assert section.virtual_size >= size
+    return content[:size]
 
 
 # -- ranges that are replaced --------------------------------------------------------------------
@@ -106,7 +109,7 @@ def test_nothing_but_device_code_changes(last: bool) -> None:
     for code in (THIN, FAT):
         new = rewritten(data, code)
         assert host_part(new) == host_part(data)
-        assert code_of(new) == code
+        assert code_of(new, len(code)) == code
         assert new.endswith(peimages.TAIL), "what follows the sections is lost"
 
 
@@ -124,26 +127,102 @@ def test_the_last_section_in_memory_may_stand_anywhere_in_the_file() -> None:
     for code_ in (THIN, FAT):
         new = rewritten(bytes(data), code_)
         assert host_part(new) == host_part(bytes(data))
-        assert code_of(new) == code_
+        assert code_of(new, len(code_)) == code_
         assert [s.name for s in sorted(parsed(new).sections, key=lambda s: s.offset)][2:] == [
             ".nv_fatb", ".nvFatBi", ".reloc",
         ]  # fmt: skip
 
 
+def test_code_that_fits_lies_where_the_linker_put_it() -> None:
+    """The section keeps its place in memory, whose end is not in the file any more."""
+    image = peimages.library(OLD)
+    data = image.write()
+    whole = len(image.parts[2].content)
+    for code in (THIN, bytes(whole - 1) + b"!"):
+        new = rewritten(data, code)
+        before, after = parsed(data), parsed(new)
+        assert [s.name for s in after.sections] == [s.name for s in before.sections]
+        section = after.sections[2]
+        size = peimages.aligned(len(code), 512)
+        assert (section.virtual_address, section.virtual_size) == (0x3000, whole)
+        assert (section.offset, section.size) == (before.sections[2].offset, size)
+        assert section.characteristics == 0x40000040
+        assert new[section.offset :][:size] == code.ljust(size, b"\0")
+        headers = after.optional_header
+        assert headers.sizeof_image == before.optional_header.sizeof_image
+        assert headers.sizeof_uninitialized_data == 0
+        assert headers.sizeof_initialized_data == sum(
+            s.size for s in after.sections if s.characteristics & 0x40
+        )
+        assert len(new) == len(data) - before.sections[2].size + size
+
+
+def test_nothing_tells_that_code_was_appended_before() -> None:
+    for image in (
+        peimages.library(OLD),
+        replace(peimages.library(OLD), room=0),
+        replace(peimages.library(OLD), room=32, checksum=1, signature=bytes(64)),
+        replace(peimages.library(OLD), tail=b"", symbols=False),
+    ):
+        data = peimages.with_debug_offset(image).write()
+        fat = rewritten(data, FAT)
+        assert len(parsed(fat).sections) == 6
+        assert rewritten(fat, THIN) == rewritten(data, THIN)
+        assert rewritten(rewritten(data, THIN), FAT) == fat
+        assert rewritten(fat, FAT) == fat
+
+
+def test_headers_with_other_data_do_not_shrink_again() -> None:
+    """What somebody has put there since then."""
+    data = peimages.with_debug_offset(replace(peimages.library(OLD), room=0)).write()
+    fat = bytearray(rewritten(data, FAT))
+    fat[0x5F0:0x5F4] = b"kept"
+    new = rewritten(bytes(fat), THIN)
+    assert parsed(new).optional_header.sizeof_headers == 0x600
+    assert new[0x5F0:0x5F4] == b"kept"
+    assert host_part(new) == host_part(data)
+    assert code_of(new, len(THIN)) == THIN
+
+
+def test_only_a_section_that_was_emptied_here_is_filled_again() -> None:
+    """A section of that name without bytes may be somebody else's, for what a program counts in."""
+    image = peimages.library(OLD, last=True)
+    counters = Part(".nv_fatb", 0x8000, b"", 0xC0000080)
+    parts = [*image.parts[:4], replace(image.parts[4], address=0x10000)]
+    data = bytearray(replace(image, parts=[*parts[:2], *parts[2:4], counters, parts[4]]).write())
+    table = int.from_bytes(data[60:64], "little") + 24 + peimages.OPTIONAL
+    struct.pack_into("<I", data, table + 4 * 40 + 8, 0x4000)
+    new = rewritten(bytes(data), THIN)
+    assert [s.virtual_address for s in parsed(new).sections if s.size][-1] == 0x10000
+    assert parsed(new).sections[4].size == 0
+
+
+def test_an_image_near_the_limit_is_edited_where_the_code_fits() -> None:
+    far = Part(".far", 0x7FFFD000, bytes(4096))
+    image = peimages.library(OLD)
+    data = replace(image, parts=[*image.parts, far]).write()
+    before = read_pe(data)
+    after = read_pe(rewritten(data, THIN))
+    assert [(s.address, s.extent) for s in after.sections] == [
+        (s.address, s.extent) for s in before.sections
+    ]
+    assert code_of(bytes(after.data), len(THIN)) == THIN
+
+
 def test_an_appended_section_follows_all_others_and_the_old_one_takes_no_bytes() -> None:
     image = peimages.library(OLD)
     data = image.write()
-    new = rewritten(data, THIN)
+    new = rewritten(data, FAT)
     before, after = parsed(data), parsed(new)
     assert [s.name for s in after.sections] == [*(s.name for s in before.sections), ".nv_fatb"]
     old, appended = after.sections[2], after.sections[5]
-    size = len(THIN)
+    size = len(FAT)
     assert (old.virtual_address, old.virtual_size) == (0x3000, len(image.parts[2].content))
     assert (old.size, old.offset, old.characteristics) == (0, 0, 0x40000080)
     reloc = image.parts[4].address
     assert (appended.virtual_address, appended.virtual_size) == (reloc + 4096, size)
     assert (appended.size, appended.characteristics) == (peimages.aligned(size, 512), 0x40000040)
-    assert new[appended.offset :][: appended.size] == THIN.ljust(appended.size, b"\0")
+    assert new[appended.offset :][: appended.size] == FAT.ljust(appended.size, b"\0")
     assert after.optional_header.sizeof_image == reloc + 4096 + peimages.aligned(size, 4096)
     assert after.optional_header.sizeof_headers == 0x400
     assert after.optional_header.sizeof_initialized_data == sum(
@@ -174,7 +253,7 @@ def test_a_section_without_virtual_size_keeps_its_addresses() -> None:
     header = int.from_bytes(data[60:64], "little") + 24 + peimages.OPTIONAL + 2 * 40
     [size] = struct.unpack_from("<I", data, header + 16)
     struct.pack_into("<I", data, header + 8, 0)
-    old = parsed(rewritten(bytes(data), THIN)).sections[2]
+    old = parsed(rewritten(bytes(data), FAT)).sections[2]
     assert (old.virtual_size, old.size) == (size, 0)
 
 
@@ -185,10 +264,12 @@ def test_the_new_section_is_aligned_where_the_last_one_ends_anywhere() -> None:
     data = bytearray(whole[:-cut])
     header = int.from_bytes(data[60:64], "little") + 24 + peimages.OPTIONAL + 4 * 40
     struct.pack_into("<I", data, header + 16, len(image.parts[4].content) + 2)
-    new = rewritten(bytes(data), THIN)
+    new = rewritten(bytes(data), FAT)
     assert parsed(new).sections[5].offset % 512 == 0
-    assert code_of(new) == THIN
-    assert rewritten(rewritten(bytes(data), FAT), THIN) == new
+    assert code_of(new, len(FAT)) == FAT
+    thin = rewritten(bytes(data), THIN)
+    assert rewritten(new, THIN) == thin
+    assert rewritten(thin, FAT) == new
 
 
 def test_the_checksum_is_right_where_there_was_one() -> None:
@@ -222,29 +303,29 @@ def test_a_signature_is_dropped_with_a_note() -> None:
 def test_headers_grow_where_there_is_no_room_for_another(room: int) -> None:
     image = replace(peimages.library(OLD), room=room, gap=b"")
     data = peimages.with_debug_offset(image).write()
-    new = rewritten(data, THIN)
+    new = rewritten(data, FAT)
     assert parsed(new).optional_header.sizeof_headers == 0x600
     assert host_part(new) == host_part(data)
-    assert code_of(new) == THIN
+    assert code_of(new, len(FAT)) == FAT
     (debug,) = parsed(new).debug
     assert new[debug.pointerto_rawdata :].startswith(peimages.DEBUG_DATA)
     assert parsed(new).header.pointerto_symbol_table == len(new) - len(peimages.TAIL)
 
 
 def test_forty_bytes_are_room_enough() -> None:
-    new = rewritten(replace(peimages.library(OLD), room=40).write(), THIN)
+    new = rewritten(replace(peimages.library(OLD), room=40).write(), FAT)
     assert parsed(new).optional_header.sizeof_headers == 0x400
 
 
 def test_what_stands_behind_the_section_headers_is_not_overwritten() -> None:
     image = peimages.library(OLD)
     with pytest.raises(FormatError, match="other data follows the last one"):
-        rewritten(replace(image, gap=bytes(39) + b"!").write(), THIN)
+        rewritten(replace(image, gap=bytes(39) + b"!").write(), FAT)
     bound = {**image.directories, 11: (0x400 - image.room + 32, 48)}
     with pytest.raises(FormatError, match="other data follows the last one"):
-        rewritten(replace(image, directories=bound).write(), THIN)
+        rewritten(replace(image, directories=bound).write(), FAT)
     behind = replace(image, gap=bytes(40) + b"bound imports")
-    assert b"bound imports" in rewritten(behind.write(), THIN)[:0x400]
+    assert b"bound imports" in rewritten(behind.write(), FAT)[:0x400]
 
 
 def test_headers_do_not_grow_into_the_first_section() -> None:
@@ -252,7 +333,7 @@ def test_headers_do_not_grow_into_the_first_section() -> None:
     start = int.from_bytes(data[60:64], "little")
     struct.pack_into("<I", data, start + 24 + peimages.OPTIONAL + 12, 0x400)
     with pytest.raises(FormatError, match="no room for one more section header: the first"):
-        rewritten(bytes(data), THIN)
+        rewritten(bytes(data), FAT)
 
 
 def test_debug_directories_that_cannot_be_are_refused() -> None:

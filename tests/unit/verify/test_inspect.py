@@ -14,7 +14,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from fatwheel.arch import parse_capability
+from fatwheel.edit.thin import thin
 from fatwheel.errors import FormatError, UsageError
+from fatwheel.fatbin.select import Selection
 from fatwheel.verify.inspect import inspect_file, inspect_units
 
 from ...helpers.datasections import elf_library
@@ -356,3 +359,41 @@ def test_a_missing_file_is_wrong_use(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.so", tmp_path):
         with pytest.raises(UsageError, match="cannot read this file"):
             inspect_file(path)
+
+
+# -- what thin would save --------------------------------------------------------------------------
+
+
+def test_savings_are_what_thin_leaves_out(tmp_path: Path) -> None:
+    """To the byte in files that are nothing but device code, whose containers have no padding."""
+    two = [sm(80, TWO), sm(86, TWO), sm(90, TWO), compute(80, TWO)]
+    whole = container(sm(80), sm(90), compute(90)) + container(*two) + container(sm(80), sm(80))
+    path = tmp_path / "a.fatbin"
+    path.write_bytes(whole)
+    report = inspect(path)
+    assert report["size_unpacked"] == len(whole)
+    assert set(report["thinned"]) == {c for c, how in report["coverage"].items() if how != "none"}
+    for capability, found in report["thinned"].items():
+        selection = Selection((parse_capability(capability),), partial=True)
+        left = thin(path, selection, tmp_path / "out").size
+        assert found["saves"] == len(whole) - left, capability
+        assert found["percent"] == round(100 * (len(whole) - left) / len(whole), 1)
+    assert report["thinned"]["8.9"]["saves"] > report["thinned"]["8.0"]["saves"] - 300
+
+
+def test_savings_of_a_wheel_are_of_its_unpacked_files(tmp_path: Path) -> None:
+    one, other = container(sm(80), sm(90)), container(sm(80, TWO), sm(90, TWO))
+    files = {"a/x.fatbin": one, "a/y.fatbin": other, "a/text": bytes(9999)}
+    report = inspect(wheel(tmp_path / "a.whl", files))
+    total = sum(map(len, {**files, **DIST_INFO}.values()))
+    assert report["size_unpacked"] == total
+    saves = len(sm(90)) + len(sm(90, TWO))
+    assert report["thinned"]["8.6"] == {"saves": saves, "percent": round(100 * saves / total, 1)}
+    assert set(report["thinned"]) == {"8.0", "8.6", "8.7", "8.9", "9.0"}
+
+
+def test_nothing_can_be_left_out_of_a_cubin(tmp_path: Path) -> None:
+    assert inspect(DATA / "cuda12.4-sm_90a.cubin")["thinned"] == {}
+    path = tmp_path / "empty.fatbin"
+    path.write_bytes(EMPTY)
+    assert inspect(path)["thinned"] == {}

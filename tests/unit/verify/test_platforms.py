@@ -87,6 +87,24 @@ def test_binaries_must_fit_every_platform(tag: str, format_: str, machine: str, 
     assert [finding.severity for finding in found] == ([] if fits else ["wrong"])
 
 
+@pytest.mark.parametrize(
+    ("path", "machine", "severity"),
+    [
+        ("demo/attach_x86.so", "x86", "note"),
+        ("demo/attach_x86", "x86", "note"),
+        ("demo/attach_arm.so", "arm", "wrong"),
+        ("demo/_C.cpython-311-i386-linux-gnu.so", "x86", "wrong"),
+    ],
+)
+def test_programs_for_32_bits_may_stand_beside_others(
+    path: str, machine: str, severity: str
+) -> None:
+    """debugpy has libraries for both kinds of processes."""
+    both = (library("demo/_C.so"), library(path, machine=machine))
+    [found] = platform_findings(evidence("cp311-cp311-linux_x86_64", binaries=both))
+    assert (found.severity, found.where) == (severity, path)
+
+
 WINDOWS, LINUX, STABLE = (
     "cp311-cp311-win_amd64", "cp311-cp311-linux_x86_64", "cp38-abi3-linux_x86_64",
 )  # fmt: skip
