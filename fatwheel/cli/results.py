@@ -209,6 +209,9 @@ def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
 def _show_coverage(console: Console, report: Mapping[str, Any]) -> None:
     write(console, "")
     write_rows(console, tables.coverage_rows(report))
+    size = tables.not_counted(report)
+    if size:
+        write(console, f"not counted: {text.size(size)} of code that libraries load themselves")
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:

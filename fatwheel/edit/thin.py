@@ -68,8 +68,8 @@ def thin_file(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Pa
         raise FormatError("a cubin is a single image: there is nothing to select", where=str(path))
     left = Left()
     with located(file.where):
-        all_left = left.look(file.name, file.data, file.binary)
-    notes = [*_check(str(path), [] if all_left else [file], selection, left), *left.notes()]
+        left.look(file.name, file.data, file.binary)
+    notes = [*_check(str(path), [file], selection, left), *left.notes()]
     change = _thinned(file, selection)
     return write_file(path, change, out_dir, notes, keep, left)
 
@@ -81,7 +81,7 @@ def _thinned(file: DeviceFile, selection: Selection) -> Change:
     )
     with located(file.where):
         rewritten = rewrite_binary(file.data, [*contents, *relocatable], may_have_kernels)
-        return Change(contents, rewritten)
+        return Change.of(file, contents, rewritten)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _described(containers: Iterable[_Container]) -> Iterator[str]:
 def _check(where: str, files: Sequence[DeviceFile], selection: Selection, left: Left) -> list[str]:
     """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
     containers = list(_code(files))
-    if not containers and left:
+    if left and not any(container.kernels() for container in containers):
         raise FormatError(
             "there is nothing to select: libraries load its device code themselves",
             where=where,
