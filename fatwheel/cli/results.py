@@ -232,6 +232,9 @@ def _show_coverage(console: Console, report: Mapping[str, Any], shown: int | Non
     write(console, "")
     write_rows(console, rows[:shown])
     _show_rest(console, "", rows[len(rows[:shown]) :])
+    size = tables.not_counted(report)
+    if size:
+        write(console, f"not counted: {text.size(size)} of code that libraries load themselves")
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:

@@ -169,6 +169,18 @@ def unit_heading(unit: Mapping[str, Any]) -> str:
     return f"{place}: {text.count(len(unit['kernels']), 'kernel')}; {images}"
 
 
+def not_counted(report: Mapping[str, Any]) -> int:
+    """Bytes of device code that no row of `coverage_rows` tells of: libraries load it."""
+    from ..verify.contents import DEVICE_ONLY
+
+    embedded = (place for one in report["binaries"] for place in one.get("embedded", []))
+    size: int = sum(place["bytes"] for place in embedded)
+    if report["wheel"]:
+        files = (one for one in report["binaries"] if one["machine"] == DEVICE_ONLY)
+        size += sum(image["bytes"] for one in files for image in one["images"])
+    return size
+
+
 def coverage_rows(report: Mapping[str, Any]) -> list[Row]:
     """How each GPU is served, as `inspect_file` reports it by compute capability, and, where that
     is in the report, what thinning to it saves."""

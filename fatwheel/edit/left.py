@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from .. import text
 from ..arch import Arch
-from ..decoders import may_have_kernels
 from ..fatbin.binary import Binary
 from ..fatbin.embedded import Images, Place, find_embedded, place_of_cubin, total_size
 
@@ -23,29 +22,21 @@ class Left:
     def __init__(self) -> None:
         self._embedded: dict[str, tuple[Place, ...]] = {}
         self._cubins: list[Place] = []
-        self._without_kernels: set[tuple[str, Arch]] = set()
 
-    def look(self, name: str, data: memoryview, binary: Binary) -> bool:
-        """Look at one file; whether all of its code is left. FormatError where it is malformed."""
+    def look(self, name: str, data: memoryview, binary: Binary) -> None:
+        """Look at one file; FormatError where it is malformed."""
         if binary.format == "cubin":
             self._cubins.append(place_of_cubin(data))
-            return True
-        if places := find_embedded(data, binary.format):
+        elif places := find_embedded(data, binary.format):
             self._embedded[name] = places
-        if not _has_none_to_select(binary):
-            return False
-        held = (entry for one in binary.containers for entry in one.entries)
-        self._without_kernels |= {(entry.kind, entry.arch) for entry in held}
-        return True
 
     def __bool__(self) -> bool:
-        """Whether there is anything that may run on a GPU."""
         return bool(self._embedded or self._cubins)
 
     @property
     def archs(self) -> set[tuple[str, Arch]]:
         """Kind ('elf', 'ptx' …) and architecture of its images."""
-        return self._without_kernels | {(images.kind, images.arch) for images in self._images()}
+        return {(images.kind, images.arch) for images in self._images()}
 
     def lines(self) -> Iterator[str]:
         """What libraries load themselves, and its size: a line for each, and one for all cubins."""
@@ -65,17 +56,3 @@ class Left:
     def _images(self) -> Iterator[Images]:
         for place in itertools.chain(*self._embedded.values(), self._cubins):
             yield from place.images
-
-
-def _has_none_to_select(binary: Binary) -> bool:
-    """Whether it is a library whose containers define no kernels.
-
-    There is nothing to gain then, and linkers may have dropped what leads to the containers
-    (cuFFT). Empty ones are another matter: what they held may come back when parts are stitched.
-    """
-    return (
-        binary.linked
-        and bool(binary.containers)
-        and all(one.entries for one in binary.containers)
-        and not any(may_have_kernels(entry) for one in binary.containers for entry in one.entries)
-    )

@@ -64,6 +64,12 @@ def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
     changes = {stem: change for stem, (change, _) in united.items()}
     notes += [note for _, found in united.values() for note in found]
     notes += [note for stem in first.files for note in _host_notes(stem, wheels, hosts[stem])]
+    notes += [
+        f"the device code that libraries load themselves is that of {first.path.name}; in "
+        f"{other.path.name} it is for other architectures"
+        for other in others
+        if other.left.archs != first.left.archs
+    ]
     origin = edited_origin([wheel.origin for wheel in wheels], merged)
     notes += _origin_notes(wheels, origin)
     return write_wheel(
@@ -189,7 +195,7 @@ def _united(
     with located(files[0].where):
         containers = [*linked.containers, *relocatable.containers]
         rewritten = rewrite_binary(files[0].data, containers, may_have_kernels)
-        return Change(linked.containers, rewritten), notes
+        return Change.of(files[0], linked.containers, rewritten), notes
 
 
 def _in_part(kernels: Mapping[str, Sequence[str]], host: str | None) -> str:

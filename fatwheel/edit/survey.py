@@ -215,8 +215,8 @@ def _device_file(wheel: Wheel, member: str, watched: Watched, left: Left) -> Dev
         return None
     with wheel.mapped(member, watched.update) as data, located(member):
         binary = read_binary(data)
-        all_left = left.look(member, data, binary)
-    if all_left or not binary.containers:
+        left.look(member, data, binary)
+    if not binary.containers:
         return None
     return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
 
@@ -283,6 +283,11 @@ class Change:
 
     contents: Contents
     rewritten: Rewritten
+
+    @classmethod
+    def of(cls, file: DeviceFile, contents: Contents, rewritten: Rewritten) -> Change:
+        """What a file was rewritten to with these images, or with its own if it did not change."""
+        return cls(file.containers if rewritten.unchanged else contents, rewritten)
 
 
 def held_images(changes: Sequence[Change]) -> frozenset[str]:

@@ -92,12 +92,11 @@ def thin_file(
         raise FormatError("a cubin is a single image: there is nothing to select", where=str(path))
     left = Left()
     with located(file.where):
-        all_left = left.look(file.name, file.data, file.binary)
-    files = [] if all_left else [file]
+        left.look(file.name, file.data, file.binary)
     notes = [
-        *_check(str(path), files, selection, left),
+        *_check(str(path), [file], selection, left),
         *left.notes(),
-        *_ptx_notes(files, selection),
+        *_ptx_notes([file], selection),
     ]
     change = _thinned(file, selection)
     return write_file(path, change, out_dir, notes, keep, left, dry_run)
@@ -110,7 +109,7 @@ def _thinned(file: DeviceFile, selection: Selection) -> Change:
     )
     with located(file.where):
         rewritten = rewrite_binary(file.data, [*contents, *relocatable], may_have_kernels)
-        return Change(contents, rewritten)
+        return Change.of(file, contents, rewritten)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _described(containers: Iterable[_Container]) -> Iterator[str]:
 def _check(where: str, files: Sequence[DeviceFile], selection: Selection, left: Left) -> list[str]:
     """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
     containers = list(_code(files))
-    if not containers and left:
+    if left and not any(container.kernels() for container in containers):
         raise FormatError(
             "there is nothing to select: libraries load its device code themselves",
             where=where,

@@ -82,8 +82,8 @@ def rewrite_linked(
     """A library or program with other entries in its containers, one sequence for each.
 
     Relocatable containers, whose contents come behind the others', stay at their places.
-    Containers without kernels that no wrapper points to are left out. The addresses of all else
-    stay.
+    Containers without kernels that no wrapper points to are left out; where there are no others,
+    the file stays as it is. The addresses of all else stay.
     """
     if elf.machine != EM_X86_64 or elf.type not in (ET_DYN, ET_EXEC):
         raise FormatError(
@@ -101,6 +101,8 @@ def rewrite_linked(
     pointers = _Pointers(elf, image, code)
     elsewhere = [held.relocatable.addresses] if held.relocatable else []
     used = used_containers(pointers.wrappers(), old, elsewhere, has_kernels)
+    if not used and not held.staying:
+        return Rewritten((elf.data,), unchanged=True)
     pointers.refuse_others({place for places in used.values() for place in places})
     layout = plan(elf, code)
     offsets, pieces = lay_out(_chosen(dict(zip(old, moving, strict=True)), used))

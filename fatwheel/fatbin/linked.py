@@ -50,11 +50,13 @@ class Wrapper:
 class Rewritten:
     """A file with other device code, in pieces that mostly are views of the old file.
 
-    notes are sentences for the user: what was lost on the way, such as a signature.
+    notes are sentences for the user: what was lost on the way, such as a signature. unchanged:
+    whether it is the file as it was, since its program uses none of its containers.
     """
 
     pieces: tuple[bytes | memoryview, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    unchanged: bool = False
 
     @property
     def size(self) -> int:

@@ -24,8 +24,10 @@ from fatwheel.edit.survey import Edited
 from fatwheel.edit.thin import thin
 from fatwheel.errors import FatwheelError, FormatError, StitchError, StoreError, UsageError
 from fatwheel.fatbin.select import selection_for
+from fatwheel.verify.report import verify_wheel
 
 from ...helpers import peimages
+from ...helpers.cudawheels import Linker
 from ...helpers.datasections import elf_library
 from ...helpers.deviceimages import (
     ONE,
@@ -341,12 +343,39 @@ def test_nothing_is_written_where_there_is_nothing_to_select(tmp_path: Path) -> 
     assert refusal(tmp_path / "a.so").startswith(f"FormatError a.so: {message}")
 
 
-def test_libraries_without_kernels_stay_beside_others(tmp_path: Path, library: bytes) -> None:
-    data = elf_library({".nv_fatbin": container(sm(52, {}))})
-    fat = write_wheel(tmp_path, {"demo/a.so": library, "demo/b.so": data})
-    made = thinned(fat, "80", tmp_path / "out")
-    assert made.archs == ("sm52", "sm75.ptx", "sm80")
-    assert read_wheel(made.path)["demo/b.so"] == data
+def test_a_library_that_uses_none_of_its_containers_stays_beside_others(
+    tmp_path: Path, library: bytes, tool: Callable[[str], str]
+) -> None:
+    """Linkers may drop wrappers, and leave containers that define no kernel, as in libcufftw."""
+    plain = Linker(tmp_path, tool).library(container(sm(52, {}), sm(90, {})))
+    fat = write_wheel(tmp_path, {"demo/a.so": library, "demo/b.so": plain})
+    parts = [thinned(fat, arch, tmp_path / arch).path for arch in ("80", "90")]
+    whole = thinned(fat, "80,90", tmp_path / "whole")
+    assert whole.archs == ("sm52", "sm75.ptx", "sm80", "sm90")
+    for path in (*parts, whole.path):
+        assert read_wheel(path)["demo/b.so"] == plain
+        assert verify_wheel(path).result_of("label") == "ok"
+    assert stitch_wheels(parts, tmp_path / "both").path.read_bytes() == whole.path.read_bytes()
+
+
+def test_that_other_code_of_libraries_is_lost_in_stitching_is_told(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """Built apart, each has it for the architecture that it was built for."""
+    wheels = []
+    for arch in (80, 90):
+        folder = tmp_path / str(arch)
+        folder.mkdir()
+        (folder / "data.bin").write_bytes(container(sm(arch, ONE)))
+        more = '.section .mine,"aw"\n.incbin "data.bin"\n'
+        codes = [container(sm(arch, names)) for names in (ONE, TWO)]
+        data = link(tool, folder, LIBRARY, first=codes[0], second=codes[1], more=more)
+        wheels.append(write_wheel(folder, {"demo/a.so": data}, version=f"1.0+sm{arch}"))
+    made = stitch_wheels(wheels, tmp_path / "out")
+    assert (
+        "the device code that libraries load themselves is that of "
+        f"{wheels[0].name}; in {wheels[1].name} it is for other architectures"
+    ) in made.notes
 
 
 # -- measured and not written --------------------------------------------------------------------
