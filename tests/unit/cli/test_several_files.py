@@ -20,6 +20,7 @@ from fatwheel.fatbin.select import selection_for
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.cudawheels import NONE, Linker, sound
+from ...helpers.deviceimages import write_wheel
 from ...helpers.schemas import schema_of
 
 Run = Callable[..., int]
@@ -93,6 +94,38 @@ def test_thin_makes_all_it_can(run: Run, folder: Path, capfd: pytest.CaptureFixt
     assert [Path(each["file"]).parent.name for each in made] == ["dist", "dist"]
     for each in made:
         assert Path(each["file"]).stat().st_size == each["size"]
+
+
+def test_a_dry_run_makes_nothing_and_tells_the_size(
+    run: Run, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, _, other = FILES
+    assert run("thin", one, other, "--arch", "80", "--dry-run", "--json") == 0
+    told = documents(capfd, "edited")
+    assert not (folder / "dist").exists()
+    assert run("thin", one, other, "--arch", "80", "--json") == 0
+    made = documents(capfd, "edited")
+    assert told == [{**each, "written": False, "sha256": None} for each in made]
+    assert [each["size_before"] for each in made] == [len(NONE), len(NONE)]
+    assert run("thin", one, "--arch", "80", "--dry-run", "--out", "other") == 0
+    assert f"not written  other/{one}\n" in capfd.readouterr().out
+
+
+def test_a_summary_or_all_of_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {f"demo/{number:03}.fatbin": NONE for number in range(100)}
+    wheel = write_wheel(tmp_path, files)
+    assert run("inspect", str(wheel)) == 0
+    summary = capfd.readouterr().out
+    assert summary.count("\n") < 60
+    assert "100 files with GPU code" in summary
+    for option in ("--all", "--units"):
+        assert run("inspect", str(wheel), option) == 0
+        shown = capfd.readouterr().out
+        assert all(f"\n{name}  (" in shown for name in files)
+    assert run("inspect", str(wheel), "--json") == 0
+    assert len(documents(capfd, "inspect")["binaries"]) == 100
 
 
 def test_a_result_replaces_nothing_that_must_stay(folder: Path) -> None:
