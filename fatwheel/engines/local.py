@@ -81,7 +81,7 @@ class LocalWorkplace:
         order = self._order(build)
         upstream = upstream_of(order)
         with step(emit, "capture"):
-            units = upstream.capture()
+            units = upstream.capture(build.fronts)
         origin = order.project.root
         with laid_out(order, origin, build.fronts, lambda words: emit(Note(words))) as context:
             yield LocalCapture(build, self, upstream, units, context, emit)

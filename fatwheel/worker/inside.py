@@ -113,7 +113,7 @@ def _capture(message: Message) -> dict[str, Any]:
     order = _order(message, with_project=True)
     log("capture: upstream's build begins")
     upstream = upstream_of(order)
-    units = upstream.capture()
+    units = upstream.capture(message.fronts)
     log(f"capture: {len(units)} units")
     with laid_out(order, order.project.root, message.fronts) as context:
         shutil.copytree(context.places.source, Path(message.incoming, SOURCES))

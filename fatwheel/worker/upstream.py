@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .context import Context, unit_from_wire
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
 from .roots import NVCC, remove_tree
 from .shim import SETTINGS, settings_text, write_program, write_shims
+from .torchlist import torch_arch_list
 from .view import Marks
 
 _TAIL = 40  # lines of upstream's output that an error shows
@@ -94,12 +95,18 @@ class Upstream:
         prefix = Path(os.path.realpath(self.environment.include)).parent.parent
         return [] if prefix == Path("/usr") else [str(prefix / "lib"), str(prefix / "lib64")]
 
-    def capture(self) -> tuple[Unit, ...]:
-        """The units of the build, by name. Raises UpstreamError where it fails or has none."""
+    def capture(self, fronts: Sequence[Front]) -> tuple[Unit, ...]:
+        """The units of a build for these fronts, by name.
+
+        Raises UpstreamError where it fails or has none.
+        """
         records = self.work / "records"
         shutil.rmtree(records, ignore_errors=True)
         records.mkdir()
-        self._run("capture", records=str(records), empty_object=str(self._empty_object()))
+        self._run(
+            "capture", fronts,
+            {"records": str(records), "empty_object": str(self._empty_object())},
+        )  # fmt: skip
         found = [json.loads(path.read_text()) for path in sorted(records.iterdir())]
         units = tuple(
             sorted((unit_from_wire(record["unit"]) for record in found), key=lambda u: u.name)
@@ -129,11 +136,10 @@ class Upstream:
 
     def assemble(self, context: Context, fronts: Sequence[Front]) -> Path:
         """The wheel that upstream's build makes when every compile is answered from the store."""
-        return self._run(
-            "assemble", context=context.to_wire(), fronts=[asdict(front) for front in fronts]
-        )
+        wire = {"context": context.to_wire(), "fronts": [asdict(front) for front in fronts]}
+        return self._run("assemble", fronts, wire)
 
-    def _run(self, mode: str, **settings: Any) -> Path:
+    def _run(self, mode: str, fronts: Sequence[Front], settings: Mapping[str, Any]) -> Path:
         settings_file = self.work / f"{mode}.json"
         nvcc = self.environment.cuda_home / "bin" / NVCC
         settings_file.write_text(
@@ -154,7 +160,7 @@ class Upstream:
             str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
             self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
         ]  # fmt: skip
-        returncode = run_group(command, self._variables(mode, settings_file), log)
+        returncode = run_group(command, self._variables(mode, fronts, settings_file), log)
         name = out / "name"
         if returncode != 0 or not name.is_file():
             said = _telling_lines(log.read_text(errors="replace"))
@@ -168,15 +174,15 @@ class Upstream:
             )
         return out / name.read_text()
 
-    def _variables(self, mode: str, settings_file: Path) -> dict[str, str]:
+    def _variables(self, mode: str, fronts: Sequence[Front], settings_file: Path) -> dict[str, str]:
         tools = [self._stubs(), self._cuda_home / "bin", self.environment.python.parent]
         return {
             **upstreams_variables(mode, tools, self._compilers),
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(self._cuda_home),
             "CUDA_PATH": str(self._cuda_home),
-            # torch would look for a GPU otherwise; the flags it makes of this are dropped.
-            "TORCH_CUDA_ARCH_LIST": "8.0",
+            # The options that torch makes of it are dropped; what else it decides is not.
+            "TORCH_CUDA_ARCH_LIST": torch_arch_list(fronts, self.environment.site),
             "MAX_JOBS": str(os.cpu_count() or 1),
             "LC_ALL": "C.UTF-8",
             "PYTHONHASHSEED": "0",
