@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,55 @@ def test_torch_takes_every_architecture_of_the_toolchain(environment: Environmen
             assert options.split() == sorted(expected)
         else:
             assert options
+
+
+# -- compilers that are called past the stand-ins ----------------------------------------------
+
+
+def test_compilers_that_go_past_the_stand_ins_are_told_and_name_no_folder(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """CXX=g++ and cc are taken over; programs called by their paths are told of."""
+    wheels = []
+    for name in ("one", "another folder"):
+        bench = Workbench(tmp_path / name)
+        outcome = bench.build("--arch", "80", kernel="tests/data/bypass")
+        wheels.append(outcome.wheel())
+        assert units_of(wheels[-1]) == ["kernel.cu"]
+        notes = [line for line in outcome.err.splitlines() if "the project" in line]
+        past = [line.partition(": ")[2] for line in notes if "went past fatwheel" in line]
+        folder = "fatwheel-bypass-1.0"
+        assert sorted(" ".join(line.split()[:: len(line.split()) - 1]) for line in past) == [
+            f"/usr/bin/g++ {folder}/build/{build_folder()}/bypath.cpp.o",
+            f"/usr/bin/g++ build/{library_folder()}/fatwheel_bypass/libother.so",
+            f"/usr/bin/gcc {folder}/build/{build_folder()}/assembled.S.o",
+            f"cuda/bin/nvcc {folder}/build/{build_folder()}/bypath.cu.o",
+        ]
+        [linked] = [line for line in notes if "links objects" in line]
+        assert linked.endswith(f": {folder}/build/{build_folder()}/brought.o")
+        with zipfile.ZipFile(wheels[-1]) as archive:
+            for member in archive.namelist():
+                assert str(bench.cache).encode() not in archive.read(member), member
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+
+
+def build_folder() -> str:
+    return f"temp.linux-x86_64-cpython-{sys.version_info.major}{sys.version_info.minor}"
+
+
+def library_folder() -> str:
+    return build_folder().replace("temp", "lib")
+
+
+# -- sources above the project's folder --------------------------------------------------------
+
+
+def test_sources_above_the_subdirectory_are_units(bench: Workbench) -> None:
+    outcome = bench.build("--arch", "80,90", kernel="tests/data/above")
+    assert units_of(outcome.wheel()) == ["../csrc/absolute", "build/csrc/relative"]
+    assert "went past fatwheel" not in outcome.err
+    with zipfile.ZipFile(outcome.wheel()) as archive:
+        [library] = [name for name in archive.namelist() if name.endswith(".so")]
+        data = archive.read(library)
+    assert b"/tmp/fatwheel/fatwheel-above-1.0/src/csrc/absolute.cu" in data
+    assert str(bench.cache).encode() not in data

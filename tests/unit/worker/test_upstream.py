@@ -102,7 +102,7 @@ def bench(tmp_path: Path, tool: Callable[[str], str]) -> Bench:
 
 
 def test_the_units_of_a_build_are_found_without_compiling(bench: Bench) -> None:
-    units = bench.upstream().capture(FRONTS)
+    units = bench.upstream().capture(FRONTS).units
     assert [(unit.name, unit.kind, unit.source) for unit in units] == [
         ("csrc/a", "cuda", "@src@/csrc/a.cu"),
         ("csrc/b", "cuda", "@src@/csrc/b.cu"),
@@ -113,19 +113,19 @@ def test_the_units_of_a_build_are_found_without_compiling(bench: Bench) -> None:
 
 
 def test_units_are_the_same_in_another_folder(bench: Bench, tmp_path: Path) -> None:
-    units = bench.upstream().capture(FRONTS)
+    units = bench.upstream().capture(FRONTS).units
     shutil.rmtree(bench.root / "build")
     moved = tmp_path / "elsewhere" / "demo-1.0"
     moved.parent.mkdir()
     bench.root.rename(moved)
-    assert bench.upstream(root=moved).capture(FRONTS) == units
+    assert bench.upstream(root=moved).capture(FRONTS).units == units
 
 
 def test_the_environment_is_known_by_placeholders(bench: Bench) -> None:
     env = bench.environment
     flags = [f"-I{env.site}/torch", f"-I{env.include}", f"-I{env.root}/include"]
     bench.write("backend.py", BACKEND.replace('["-DA"]', repr(flags)))
-    [unit, *_] = bench.upstream().capture(FRONTS)
+    [unit, *_] = bench.upstream().capture(FRONTS).units
     assert unit.preprocessor[3::2] == ("@site@/torch", "@python@", "@env@/include")
 
 
@@ -133,7 +133,7 @@ def test_cuda_home_is_known_by_its_placeholder(bench: Bench) -> None:
     bench.write(
         "backend.py", BACKEND.replace('["-DA"]', '["-I" + os.environ["CUDA_HOME"] + "/include"]')
     )
-    [unit, *_] = bench.upstream().capture(FRONTS)
+    [unit, *_] = bench.upstream().capture(FRONTS).units
     assert unit.preprocessor[3] == "@cuda@/include"
 
 
@@ -167,7 +167,7 @@ def test_commands_that_are_called_without_need_do_nothing(bench: Bench) -> None:
     call = 'subprocess.run(["fatwheel-no-such-git", "submodule"], check=True)'
     bench.write("backend.py", BACKEND.replace("objects = []", f"objects = []; {call}"))
     assert "fatwheel-no-such-git" in str(bench.refusal())
-    assert bench.upstream(stub_commands=("fatwheel-no-such-git",)).capture(FRONTS)
+    assert bench.upstream(stub_commands=("fatwheel-no-such-git",)).capture(FRONTS).units
 
 
 @pytest.mark.parametrize("place", ["build/temp.x", "build", "made", "csrc"])
@@ -176,15 +176,15 @@ def test_every_run_starts_from_the_project_as_it_was(bench: Bench, place: str) -
     script = BACKEND.replace('"build/temp.x/csrc"', repr(place))
     bench.write("backend.py", script)
     upstream = bench.upstream()
-    first = upstream.capture(FRONTS)
+    first = upstream.capture(FRONTS).units
     assert len(first) == 3
-    assert upstream.capture(FRONTS) == first
+    assert upstream.capture(FRONTS).units == first
 
 
 def test_a_folder_called_build_may_be_the_projects_own(bench: Bench) -> None:
     bench.write("build/flags.txt", "-DFROM_BUILD")
     bench.write("backend.py", BACKEND.replace('["-DA"]', '[Path("build/flags.txt").read_text()]'))
-    [unit, *_] = bench.upstream().capture(FRONTS)
+    [unit, *_] = bench.upstream().capture(FRONTS).units
     assert unit.preprocessor[-1] == "FROM_BUILD"
 
 
@@ -193,7 +193,7 @@ def test_a_folder_called_build_may_be_the_projects_own(bench: Bench) -> None:
 
 def test_the_wheel_is_upstreams_with_stitched_objects(bench: Bench, tmp_path: Path) -> None:
     upstream = bench.upstream()
-    units = upstream.capture(FRONTS)
+    units = upstream.capture(FRONTS).units
     context = make_context(tmp_path / "view")
     shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
     wheel = upstream.assemble(context, (front("80"), front("90a")))
