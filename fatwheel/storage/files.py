@@ -50,6 +50,11 @@ _READ_PLAIN = (
     | getattr(os, "O_BINARY", 0)
 )
 
+_OTHER_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
 STALE = 86400.0  # seconds: a file still being written after that has no writer
 _CHUNK = 1 << 20
 _WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
@@ -391,12 +396,18 @@ def map_path(path: Path, valid: str) -> memoryview:
 
 
 @contextmanager
-def readable(path: Path, valid: str) -> Iterator[None]:
+def readable(path: Path, valid: str, *, streamed: bool = False) -> Iterator[None]:
     """Turn an OSError of the block into a UsageError: the user named a file that cannot be read.
 
-    valid says what can be, as in `a wheel`.
+    valid says what can be, as in `a wheel`. Something else than a file is refused before the block
+    begins: a pipe may never say anything, a device never end. streamed: a pipe is read, to its end.
     """
     try:
+        kind = _OTHER_KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
+        if kind and not (streamed and kind == "a pipe"):
+            raise UsageError(
+                f"cannot read this file: it is {kind}", where=str(path), hint=f"valid: {valid}"
+            )
         yield
     except OSError as error:
         raise UsageError(
