@@ -21,6 +21,7 @@ from ..fatbin.select import Selection, choose, loaded_by
 from ..fatbin.stitch import image_name, nvcc_order
 from ..provenance.held import edited_origin
 from ..provenance.record import thinned
+from ..storage.files import tidy
 from .survey import (
     Change,
     DeviceFile,
@@ -41,6 +42,7 @@ def thin(path: Path, selection: Selection, out_dir: Path, keep: Sequence[Path] =
 
     keep: files that the result must not replace, or UsageError is raised.
     """
+    tidy(out_dir)
     make = thin_wheel if is_wheel(path) else thin_file
     return make(path, selection, out_dir, keep)
 
