@@ -17,7 +17,9 @@ from fatwheel.arch import ArchRequest
 from fatwheel.engines.local import Tools
 from fatwheel.errors import UpstreamError
 from fatwheel.machine import cores
+from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.worker import backend as backend_script
+from fatwheel.worker.torchlist import torch_arch_list
 from fatwheel.worker.upstream import Project
 
 from .measure import Run, run_child
@@ -75,7 +77,7 @@ def build_plainly(
         str(environment.python), "-s", backend_script.__file__, str(project.root),
         project.backend, os.pathsep.join(project.backend_paths), str(out),
     ]  # fmt: skip
-    variables = _variables(project, tools, stubs, folder / "nvcc")
+    variables = _variables(project, tools, archs, stubs, folder / "nvcc")
     theirs, ours = os.pipe()  # its end tells the build that we are gone
     with open(ours, "wb"), open(theirs, "rb"):
         run = run_child(
@@ -91,7 +93,9 @@ def build_plainly(
     return run
 
 
-def _variables(project: Project, tools: Tools, stubs: Path, nvcc: Path) -> dict[str, str]:
+def _variables(
+    project: Project, tools: Tools, archs: Sequence[ArchRequest], stubs: Path, nvcc: Path
+) -> dict[str, str]:
     environment = tools.environment
     programs = [stubs, environment.cuda_home / "bin", environment.python.parent]
     inherited = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
@@ -101,8 +105,7 @@ def _variables(project: Project, tools: Tools, stubs: Path, nvcc: Path) -> dict[
         "CUDA_HOME": str(environment.cuda_home),
         "CXX": str(tools.compiler.path),
         "PYTORCH_NVCC": str(nvcc),
-        # torch would look for a GPU otherwise; the options it makes of this are replaced.
-        "TORCH_CUDA_ARCH_LIST": "8.0",
+        "TORCH_CUDA_ARCH_LIST": torch_arch_list(exact_fronts(archs), environment.site),
         "MAX_JOBS": str(cores()),
         "LC_ALL": "C.UTF-8",
         "SOURCE_DATE_EPOCH": str(project.epoch),

@@ -11,9 +11,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageErro
 from ..storage.files import OF_THE_DISK
 from ..text import parse_size
 from .names import names_shown
+from .streams import outlive_readers
 
 if TYPE_CHECKING:
     from ..pipeline.consent import Agree, Stranger
@@ -168,25 +171,62 @@ def reported(mangled: bool = False) -> Iterator[None]:
         yield
 
 
+class _EndedBySignal(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: what a Ctrl-C cleans up, they do too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number  # as shells have it
+
+
 @contextmanager
-def _ending() -> Iterator[None]:
+def _signals_raised() -> Iterator[None]:
+    """Let the signals that ask a process to end raise _EndedBySignal, once.
+
+    Those that it was started to ignore, as by nohup, stay ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def take(number: int, frame: object) -> None:
+        # One that comes while the first is obeyed must not break into that: a terminal that is
+        # closed sends SIGHUP twice.
+        came.append(number)
+        if len(came) == 1:
+            raise _EndedBySignal(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    changed = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, take)
     try:
         yield
+    finally:
+        for number in changed:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    outlive_readers()
+    try:
+        with _signals_raised():
+            yield
     except FatwheelError as error:
         from .console import show_error
 
         show_error(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         from .console import show_note
 
-        show_note("interrupted; what was finished is kept")
-        raise SystemExit(InterruptedBuildError.exit_code) from None
-    except BrokenPipeError:
-        from .console import discard_results
-
-        discard_results()
-        raise SystemExit(1) from None
+        with suppress(OSError):  # the terminal may be gone
+            show_note("interrupted; what was finished is kept")
+        code = getattr(interrupt, "exit_code", InterruptedBuildError.exit_code)
+        raise SystemExit(code) from None
     except OSError as error:
         if error.errno not in OF_THE_DISK:
             raise

@@ -46,12 +46,6 @@ def err() -> Console:
     return _console(sys.stderr)
 
 
-def discard_results() -> None:
-    """Write results to nowhere from now on, also what would be flushed at the end: whoever read
-    them has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _console(stream: IO[str]) -> Console:
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")

@@ -11,6 +11,7 @@ from .. import __version__
 from .arguments import flags, words_of
 from .build import build, prove, rebuild
 from .machine import cache, doctor, setup
+from .streams import outlive_readers
 from .toolchains import image, lock, render
 from .wheels import compare, inspect, stitch, thin, verify
 
@@ -40,6 +41,7 @@ def run(line: Sequence[str]) -> None:
         if argument.takes_value and not argument.optional
         for flag in flags(argument)
     )
+    outlive_readers()
     program.run(help_first(line, valued))
 
 

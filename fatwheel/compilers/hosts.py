@@ -209,7 +209,7 @@ def without_rpaths(arguments: Sequence[str], folders: Sequence[str]) -> list[str
         if words is None:
             kept += group
             continue
-        left = list(_kept_words(words, folders))
+        left = without_folders(words, folders)
         if left == words:
             kept += group
         else:
@@ -251,6 +251,11 @@ def _words_of_ld(group: Sequence[str]) -> list[str] | None:
         else:
             words += argument.removeprefix(_PASSED_ON).split(",")
     return words
+
+
+def without_folders(words: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """What ld is called with, without run-time search paths into `folders`."""
+    return list(_kept_words(words, folders))
 
 
 def _kept_words(words: Sequence[str], folders: Sequence[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from ..fatbin.binary import rewrite_binary
 from ..fatbin.parity import only_in, shorten
 from ..provenance.held import Origin, edited_origin
 from ..provenance.record import merged
+from ..storage.files import let_go, tidy
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.metadata import set_version
 from ..wheels.name import canonical_project
@@ -50,6 +51,7 @@ _SAME: Mapping[str, Callable[[Surveyed], str]] = {
 
 def stitch_wheels(paths: Sequence[Path], out_dir: Path) -> Edited:
     """The first wheel with the device code of all; its version names all architectures."""
+    tidy(out_dir)
     _check_different(paths)
     wheels = [survey_wheel(path) for path in paths]
     first, *others = wheels
@@ -195,6 +197,8 @@ def _united(
     with located(files[0].where):
         containers = [*linked.containers, *relocatable.containers]
         rewritten = rewrite_binary(files[0].data, containers, may_have_kernels)
+        for file in files:
+            let_go(file.data)
         return Change.of(files[0], linked.containers, rewritten), notes
 
 

@@ -24,7 +24,7 @@ from ..fatbin.linked import Rewritten
 from ..fatbin.stitch import image_name
 from ..provenance.held import FILES as ORIGIN_FILES
 from ..provenance.held import Origin, contents_of, read_origin
-from ..storage.files import digest_of, disk_error, map_path, readable, replacing
+from ..storage.files import digest_of, disk_error, in_chunks, let_go, map_path, readable, replacing
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName, canonical_version, with_local
 from ..wheels.pack import (
@@ -187,8 +187,8 @@ def survey_file(path: Path) -> DeviceFile:
 def digest_of_pieces(pieces: Iterable[bytes | memoryview]) -> str:
     """The sha256 of the pieces one after the other."""
     digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
+    for chunk in in_chunks(pieces):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -216,6 +216,7 @@ def _device_file(wheel: Wheel, member: str, watched: Watched, left: Left) -> Dev
     with wheel.mapped(member, watched.update) as data, located(member):
         binary = read_binary(data)
         left.look(member, data, binary)
+    let_go(data)
     if not binary.containers:
         return None
     return DeviceFile(member, f"{wheel.path}: {member}", data, binary)

@@ -21,6 +21,7 @@ from ..fatbin.select import PtxOf, Selection, choose
 from ..fatbin.stitch import image_name, nvcc_order
 from ..provenance.held import edited_origin
 from ..provenance.record import thinned
+from ..storage.files import tidy
 from .left import Left
 from .survey import (
     Change,
@@ -49,6 +50,8 @@ def thin(
     keep: files that the result must not replace, or UsageError is raised.
     dry_run: all is done but for writing the result, whose size is told.
     """
+    if not dry_run:
+        tidy(out_dir)
     make = thin_wheel if is_wheel(path) else thin_file
     made = make(path, selection, out_dir, keep, dry_run)
     return replace(made, before=path.stat().st_size)

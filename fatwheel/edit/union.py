@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..decoders import MAX_DECOMPRESSED, Kernels, describe
 from ..errors import FormatError, StitchError
 from ..fatbin.container import Entry
 from ..fatbin.parity import Described, compare, in_part, is_readable, only_in, shorten
 from ..fatbin.stitch import image_name, nvcc_order
+from ..storage.files import Reading
 
 _SAME_SOURCE = "stitch files that were built from the same source, with the same options"
 _LONGEST_NAME = 4096  # what compilers write is shorter
@@ -52,17 +54,19 @@ def unite(parts: Sequence[Part], *, same_host: bool = False) -> United:
     for byte.
     """
     _check_size(parts)
-    images = [_described(part) for part in parts]
+    known: dict[Any, Any] = {}
+    images = [_described(part, known) for part in parts]
     kernels = [[_kernels(found) for found in containers] for containers in images]
     if same_host and len({len(found) for found in kernels}) == 1:
         places = [(number,) * len(parts) for number in range(len(kernels[0]))]
     else:
         places = _belonging(parts, kernels)
     united = []
+    reading = Reading()
     for numbers in places:
         title = title_of(_all(kernels[n][place] for n, place in enumerate(numbers)))
         alike = [(part.name, part.containers[n]) for part, n in zip(parts, numbers, strict=True)]
-        entries = _unite_containers(title, alike)
+        entries = _unite_containers(title, alike, reading)
         compare(title, (image for n, place in enumerate(numbers) for image in images[n][place]))
         united.append(entries)
     having = [Described(p.name, _all(own), None) for p, own in zip(parts, kernels, strict=True)]
@@ -90,21 +94,35 @@ def _check_size(parts: Sequence[Part]) -> None:
             )
 
 
-def _described(part: Part) -> list[list[Described]]:
-    """What each image of each container defines."""
+def _described(part: Part, known: dict[Any, Any]) -> list[list[Described]]:
+    """What each image of each container defines. known: see `_once`."""
     found = []
+    reading = Reading()
     for number, entries in enumerate(part.containers, 1):
         try:
             found.append(
                 [
-                    describe(f"{image_name(entry)} of {part.name}", entry)
+                    _once(describe(f"{image_name(entry)} of {part.name}", entry), known)
                     for entry in filter(is_readable, nvcc_order(entries))
                 ]
             )
         except FormatError as error:
             where = f"{part.name}, container {number} of {len(part.containers)}"
             raise FormatError(error.what, where=where, hint=error.hint) from error
+        for entry in entries:
+            reading.has_read(entry.raw)
     return found
+
+
+def _once(image: Described, known: dict[Any, Any]) -> Described:
+    """The same with names and layouts that are in memory once, however many images have them."""
+    names = {name: known.setdefault(name, name) for name in image.kernels}
+    layouts = {
+        names.get(name, name): known.setdefault(layout, layout)
+        for name, layout in (image.layouts or {}).items()
+    }
+    kernels = known.setdefault(own := frozenset(names.values()), own)
+    return Described(image.title, kernels, None if image.layouts is None else layouts)
 
 
 def _kernels(images: Iterable[Described]) -> Kernels:
@@ -198,7 +216,7 @@ def _check_match(
 
 
 def _unite_containers(
-    title: str, alike: Sequence[tuple[str, Sequence[Entry]]]
+    title: str, alike: Sequence[tuple[str, Sequence[Entry]]], reading: Reading
 ) -> tuple[Entry, ...]:
     """The images of containers with the same kernels, one per part."""
     origin: dict[tuple[bytes, str], str] = {}
@@ -209,6 +227,9 @@ def _unite_containers(
                 united[key], origin[key] = images, name
             elif [image.raw for image in united[key]] != [image.raw for image in images]:
                 raise _contradiction(title, images[0], origin[key], name)
+            else:
+                for image in (*united[key], *images):
+                    reading.has_read(image.raw)
     return nvcc_order(image for images in united.values() for image in images)
 
 

@@ -40,6 +40,7 @@ LONGEST = 16 << 20  # characters of a line
 _MOST_KEYS = 1000  # of an object: each mistake costs pydantic 1 KiB; lists end at the first
 _SHOWN = 200  # characters of a line that makes no sense
 _SAID = 2000  # characters of a line of a log, or of an error
+_MOST_NOTES = 10  # on what a build compiles
 _MOST_DETAILS = 1000  # lines of an error
 _ERRORS: dict[str, type[FatwheelError]] = {
     kind.__name__: kind
@@ -119,8 +120,14 @@ class CapturedLine(_Line):
 
     outcome: Literal["made"]
     units: Annotated[list[Unit], Field(max_length=MOST, fail_fast=True)]
+    notes: Annotated[list[str], Field(max_length=_MOST_NOTES, fail_fast=True)]
     lookup: Lookup
     host: Host
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The notes, fit for a terminal."""
+        return tuple(map(_one_line, self.notes))
 
 
 class UnitLine(_Line):

@@ -170,6 +170,8 @@ class ImageWorkplace:
             message = self._message(build, site.station)
             with step(emit, "capture"):
                 captured = capture(site, message, build.limits)
+            for words in captured.notes:
+                emit(Note(words))
             yield captured
 
     def _site(self, build: Build, roster: Roster) -> Site:
@@ -242,6 +244,7 @@ class ImageCapture:
     units: tuple[Unit, ...]
     lookup: Lookup
     host: Host
+    notes: tuple[str, ...]
 
     def look_up(self) -> Lookup:
         return self.lookup
@@ -275,7 +278,7 @@ def capture(site: Site, message: Message, limits: Limits) -> ImageCapture:
         raise nonsense("there are sources").within(CAPTURE)
     # What it learned of texts is for the containers of this build alone.
     take_folder(incoming, BRANCH, sources / LEARNED)
-    return ImageCapture(site, message, units, lookup, host)
+    return ImageCapture(site, message, units, lookup, host, line.sentences)
 
 
 def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:

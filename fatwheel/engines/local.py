@@ -81,10 +81,12 @@ class LocalWorkplace:
         order = self._order(build)
         upstream = upstream_of(order)
         with step(emit, "capture"):
-            units = upstream.capture()
-        origin = order.project.root
+            captured = upstream.capture(build.fronts)
+        for words in captured.notes:
+            emit(Note(words))
+        origin = order.project.top
         with laid_out(order, origin, build.fronts, lambda words: emit(Note(words))) as context:
-            yield LocalCapture(build, self, upstream, units, context, emit)
+            yield LocalCapture(build, self, upstream, captured.units, context, emit)
 
     def _order(self, build: Build) -> Order:
         return Order(

@@ -46,6 +46,7 @@ def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project
         variables=tuple(sorted(recipe.environment.items())),
         epoch=recipe.epoch,
         stub_commands=recipe.stub_commands,
+        subdirectory=recipe.subdirectory,
     )
 
 

@@ -86,7 +86,7 @@ def read_lock_file(path: Path, *kernels: Path) -> BuildLock:
             where=f"{OPTION} {path}",
             hint="name a wheel, or the W.whl.lock.json beside it",
         )
-    with readable(path, "a lock"), path.open("rb") as stream:
+    with readable(path, "a lock", streamed=True), path.open("rb") as stream:
         return read_lock(stream.read(MOST + 1), path.name, *kernels)
 
 

@@ -21,7 +21,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol, TypeVar
@@ -50,6 +50,11 @@ _READ_PLAIN = (
     | getattr(os, "O_BINARY", 0)
 )
 
+_OTHER_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
 STALE = 86400.0  # seconds: a file still being written after that has no writer
 _CHUNK = 1 << 20
 _WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
@@ -65,6 +70,13 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+def tidy(folder: Path) -> None:
+    """Delete what killed writers (`replacing`) left in a folder, which need not exist."""
+    for left in folder.glob(".*.part"):
+        if _WRITTEN.fullmatch(left.name[1:-5]):
+            _remove_if_abandoned(left, left.name[1:])
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become the file `path` when the block ends well.
@@ -72,9 +84,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     When the block raises, `path` stays as it was and nothing is left beside it; what killed
     writers left there is deleted. The folder must exist. Raises OSError.
     """
-    for left in path.parent.glob(".*.part"):
-        if _WRITTEN.fullmatch(left.name[1:-5]):
-            _remove_if_abandoned(left, left.name[1:])
+    tidy(path.parent)
     part = path.with_name(f".{_written()}.part")
     try:
         with part.open("xb") as stream:
@@ -391,12 +401,18 @@ def map_path(path: Path, valid: str) -> memoryview:
 
 
 @contextmanager
-def readable(path: Path, valid: str) -> Iterator[None]:
+def readable(path: Path, valid: str, *, streamed: bool = False) -> Iterator[None]:
     """Turn an OSError of the block into a UsageError: the user named a file that cannot be read.
 
-    valid says what can be, as in `a wheel`.
+    valid says what can be, as in `a wheel`. Something else than a file is refused before the block
+    begins: a pipe may never say anything, a device never end. streamed: a pipe is read, to its end.
     """
     try:
+        kind = _OTHER_KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
+        if kind and not (streamed and kind == "a pipe"):
+            raise UsageError(
+                f"cannot read this file: it is {kind}", where=str(path), hint=f"valid: {valid}"
+            )
         yield
     except OSError as error:
         raise UsageError(
@@ -404,6 +420,35 @@ def readable(path: Path, valid: str) -> Iterator[None]:
             where=str(path),
             hint=f"valid: {valid}",
         ) from error
+
+
+class Reading:
+    """Gives back the memory of mapped files while they are read, however many take turns."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._views: dict[int, memoryview] = {}
+
+    def has_read(self, view: memoryview) -> None:
+        """These bytes were read, and will hardly be soon again."""
+        self._views[id(view.obj)] = view
+        self._size += len(view)
+        if self._size > STEP:
+            for one in self._views.values():
+                let_go(one)
+            self._size = 0
+            self._views.clear()
+
+
+def in_chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """Pieces one after the other, in chunks that do not cost memory."""
+    reading = Reading()
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), _CHUNK):
+            chunk = view[start : start + _CHUNK]
+            yield chunk
+            reading.has_read(chunk)
 
 
 def let_go(view: memoryview) -> None:

@@ -25,13 +25,12 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import FormatError
-from ..storage.files import STEP, disk_error, let_go, replacing
+from ..storage.files import disk_error, in_chunks, replacing
 from .archive import Member, Wheel, open_wheel
 from .metadata import name_disagreement, set_version, tag_disagreement
 from .name import WheelName, parse_wheel_name
 from .zipwriter import Measure, Output, ZipWriter
 
-_CHUNK = 1 << 20
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 # The bytes of a file, one piece after the other.
@@ -243,7 +242,7 @@ def _kept(wheel: Wheel, member: Member, name: str) -> File:
 def _changed(name: str, mode: int, content: Content) -> File:
     """A file with other content, in chunks that do not cost memory."""
     size = sum(len(piece) for piece in content)
-    return File(name, _executable(name, mode), size, partial(_chunks, content))
+    return File(name, _executable(name, mode), size, partial(in_chunks, content))
 
 
 def _executable(name: str, mode: int) -> bool:
@@ -251,22 +250,9 @@ def _executable(name: str, mode: int) -> bool:
     return ".data/scripts/" in name or bool(mode & stat.S_IXUSR)
 
 
-def _chunks(content: Content) -> Iterator[memoryview]:
-    read_so_far = 0
-    for piece in content:
-        view = memoryview(piece)
-        for start in range(0, len(view), _CHUNK):
-            chunk = view[start : start + _CHUNK]
-            yield chunk
-            read_so_far += len(chunk)
-            if read_so_far > STEP:
-                let_go(view)
-                read_so_far = 0
-
-
 def _content(wheel: Wheel, name: str) -> Iterator[memoryview]:
     with wheel.mapped(name) as view:
-        yield from _chunks([view])
+        yield from in_chunks([view])
 
 
 def _lazily(closing: Closing, digests: Mapping[str, str]) -> Iterator[File]:

@@ -79,6 +79,7 @@ def message_from_line(line: str) -> Message:
                 variables=tuple((name, value) for name, value in project["variables"]),
                 epoch=project["epoch"],
                 stub_commands=tuple(project["stub_commands"]),
+                subdirectory=project["subdirectory"],
             ),
             "fronts": fronts_from_wire(data["fronts"]),
             "units": tuple(data["units"]),
@@ -113,15 +114,16 @@ def _capture(message: Message) -> dict[str, Any]:
     order = _order(message, with_project=True)
     log("capture: upstream's build begins")
     upstream = upstream_of(order)
-    units = upstream.capture()
-    log(f"capture: {len(units)} units")
-    with laid_out(order, order.project.root, message.fronts) as context:
+    captured = upstream.capture(message.fronts)
+    log(f"capture: {len(captured.units)} units")
+    with laid_out(order, order.project.top, message.fronts) as context:
         shutil.copytree(context.places.source, Path(message.incoming, SOURCES))
-        lookup = look_up(units, message.fronts, context, message.threads)
+        lookup = look_up(captured.units, message.fronts, context, message.threads)
     log(f"capture: {len(lookup.pending)} jobs are left to do")
     return {
         "outcome": "made",
-        "units": [asdict(unit) for unit in units],
+        "units": [asdict(unit) for unit in captured.units],
+        "notes": list(captured.notes),
         "lookup": lookup.to_wire(),
         "host": asdict(_host(message)),
     }

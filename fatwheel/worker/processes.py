@@ -13,6 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bypass import STEPS_VARIABLE
+from .programs import Programs
+
 
 def bare_variables() -> dict[str, str]:
     """What every compiler sees: nothing of the user's but where programs are."""
@@ -30,10 +33,10 @@ if sys.platform == "win32":
     # has a PDB, a path.
     _LINK = {"capture": "/FORCE:UNRESOLVED", "assemble": "/INCREMENTAL:NO /Brepro /DEBUG:NONE"}
 
-    def upstreams_variables(mode: str, tools: Sequence[Path], compilers: Path) -> dict[str, str]:
+    def upstreams_variables(mode: str, tools: Sequence[Path], standins: Programs) -> dict[str, str]:
         """What upstream's build sees of the system. Its variables are those of the container;
         it finds its compiler by PATH."""
-        path = [*map(str, (compilers, *tools)), os.environ.get("PATH", "")]
+        path = [*map(str, tools), os.environ.get("PATH", "")]
         return {**os.environ, "PATH": os.pathsep.join(path), "_LINK_": _LINK[mode]}
 
     def real_compilers_variables() -> Mapping[str, str]:
@@ -43,15 +46,16 @@ if sys.platform == "win32":
 else:
     _SYSTEMS: tuple[str, ...] = ()
 
-    def upstreams_variables(mode: str, tools: Sequence[Path], compilers: Path) -> dict[str, str]:
+    def upstreams_variables(mode: str, tools: Sequence[Path], standins: Programs) -> dict[str, str]:
         """What upstream's build sees of the system."""
         inherited = {"TMPDIR": os.environ["TMPDIR"]} if "TMPDIR" in os.environ else {}
         path = [*map(str, tools), os.environ.get("PATH", os.defpath)]
         return {
             **inherited,
             "PATH": os.pathsep.join(path),
-            "CC": str(compilers / "gcc"),
-            "CXX": str(compilers / "g++"),
+            "CC": str(standins.compilers / "gcc"),
+            "CXX": str(standins.compilers / "g++"),
+            STEPS_VARIABLE: str(standins.steps),
         }
 
     def real_compilers_variables() -> Mapping[str, str]:

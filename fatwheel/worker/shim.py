@@ -1,8 +1,9 @@
-"""The stand-ins for nvcc and the host compiler, and how they are started.
+"""The stand-in for a compiler.
 
-On Windows a program is an .exe. setuptools, which every environment has, ships one that runs the
-script NAME-script.py beside NAME.exe in the Python that its first line names. Standard library
-only.
+In mode 'capture' it writes each compile command down and leaves an empty object; in mode
+'assemble' it answers each with an object stitched from the store, and compiles what is missing
+on the spot. Whatever is not one compilation of one source below the project's folder goes to
+the real compiler. It starts once per command, so it imports little. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,116 +11,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
+import posixpath
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..compilers.commands import Compile
 from ..compilers.gcc import read_gcc
-from ..compilers.hosts import family_of, without_rpaths
+from ..compilers.hosts import Mapped, family_of, without_rpaths
 from ..compilers.msvc import read_cl
 from ..compilers.nvcc import read_nvcc
-from ..errors import FatwheelError, ToolchainError, UpstreamError
+from ..errors import FatwheelError, UpstreamError
 from ..model import Unit
+from . import bypass
 from .context import context_from_wire, digest, fingerprint
-from .roots import NVCC, OBJECT_FOLDER
+from .programs import STEPS, become, c_compiler_of
+from .roots import OBJECT_FOLDER
 from .view import Marks, abstract
 
-_PACKAGE = Path(__file__).resolve().parents[2]
-_START = f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); from fatwheel.worker.shim import main"
-
-
-def write_shims(folder: Path, python: str, cuda_home: Path, site: Path) -> tuple[Path, Path]:
-    """Make the stand-ins: a CUDA_HOME with the shim as its nvcc, and a folder with the host
-    compilers'.
-
-    Returns the two folders. Everything else of the real CUDA_HOME is linked. site is the
-    environment's site-packages. Raises ToolchainError.
-    """
-    shadow = folder / "cuda"
-    (shadow / "bin").mkdir(parents=True)
-    for item in cuda_home.iterdir():
-        if item.name != "bin":
-            show_at(shadow / item.name, item.resolve())
-    for tool in (cuda_home / "bin").iterdir():
-        if tool.name != NVCC:
-            show_at(shadow / "bin" / tool.name, tool.resolve())
-    compilers = folder / "compilers"
-    compilers.mkdir()
-    for place, name in ((shadow / "bin", "nvcc"), *((compilers, name) for name in COMPILERS)):
-        write_program(place, name, python, site, f"{_START}; sys.exit(main())", name)
-    return shadow, compilers
-
-
-if sys.platform == "win32":
-    COMPILERS: tuple[str, ...] = ("cl",)
-    _LAUNCHER = "setuptools/cli-64.exe"
-
-    def show_at(path: Path, target: Path) -> None:
-        """Make a file or folder seen at another path too."""
-        with suppress(OSError):  # not an administrator
-            path.symlink_to(target, target_is_directory=target.is_dir())
-        if not os.path.exists(path):
-            copy = shutil.copytree if target.is_dir() else shutil.copy2
-            copy(target, path)
-
-    def write_program(
-        folder: Path, name: str, python: str, site: Path, code: str, *arguments: str
-    ) -> None:
-        """A program that runs Python code; in sys.argv, arguments come before those it gets."""
-        launcher = site / _LAUNCHER
-        if not launcher.is_file():
-            raise ToolchainError(
-                "the environment's setuptools has no launcher for programs",
-                where=str(launcher),
-                hint="the toolchain must pin a setuptools for Windows that has it, such as 80.9.0",
-            )
-        shutil.copyfile(launcher, folder / f"{name}.exe")
-        (folder / f"{name}-script.py").write_text(
-            f'#!"{python}" -I\nimport sys; sys.argv[1:1] = {list(arguments)!r}\n{code}\n',
-            encoding="utf-8",
-        )
-
-    def become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
-        """Let another program take this one's place. OSError where it cannot start."""
-        # Windows' own way starts it beside this one, whose end would be taken for its.
-        sys.exit(subprocess.run(command, env=dict(environment), check=False).returncode)
-
-else:
-    COMPILERS: tuple[str, ...] = ("gcc", "g++")  # gcc: setuptools may call it for C++ too
-
-    def show_at(path: Path, target: Path) -> None:
-        """Make a file or folder seen at another path too."""
-        path.symlink_to(target)
-
-    def write_program(
-        folder: Path, name: str, python: str, site: Path, code: str, *arguments: str
-    ) -> None:
-        """A program that runs Python code; in sys.argv, arguments come before those it gets."""
-        path = folder / name
-        words = shlex.join([python, "-I", "-c", code, *arguments])
-        path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-        path.chmod(0o755)
-
-    def become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
-        """Let another program take this one's place. OSError where it cannot start."""
-        os.execve(command[0], command, dict(environment))
-
-
-# -- the stand-in ----------------------------------------------------------------------------------
-
-# In mode 'capture' it writes each compile command down and leaves an empty object; in mode
-# 'assemble' it answers each with an object stitched from the store, and compiles what is missing
-# on the spot. Whatever is not one compilation of one source below the project's folder goes to
-# the real compiler. It starts once per command, so it imports little.
-
-
 SETTINGS = "FATWHEEL_SHIM"  # the environment variable that names the settings file
+_HANDED_ON = "FATWHEEL_HANDED_ON"  # is set for real compilers, and for what they start
 
 
 def main() -> int:
@@ -127,10 +40,11 @@ def main() -> int:
     tool, arguments = sys.argv[1], sys.argv[2:]
     try:
         settings = _settings()
-        command = _read(tool, arguments)
-        if command is None or not _below(command.source, settings["root"]):
-            real = [settings[tool], *_passed_on(tool, arguments, settings)]
-            become(real, {**os.environ, **settings["variables"]})
+        if tool in STEPS:
+            _take_step(tool, arguments, settings)
+        command = None if _is_nvccs(tool, settings) else _read(tool, arguments)
+        if command is None or not _below(command.source, settings["top"]):
+            _hand_on(tool, arguments, command, settings)
         if settings["mode"] == "capture":
             _capture(settings, command)
         else:
@@ -161,26 +75,112 @@ def _read(tool: str, arguments: list[str]) -> Compile | None:
         return read_nvcc(arguments, os.getcwd(), os.environ)
     if tool == "cl":
         return read_cl(arguments, os.getcwd(), os.environ)
-    return read_gcc(arguments, os.getcwd())
+    return read_gcc(arguments, os.getcwd()) if tool in ("gcc", "g++") else None
 
 
-def _passed_on(tool: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
+# -- what goes to the real compilers ---------------------------------------------------------------
+
+
+def _hand_on(
+    tool: str, arguments: list[str], command: Compile | None, settings: dict[str, Any]
+) -> NoReturn:
+    """Let the real compiler do it, and put down what of that the user must know."""
+    if settings["mode"] == "capture" and _HANDED_ON not in os.environ:
+        _note(tool, arguments, command, settings)
+    real = settings.get(tool) or _found(tool, settings["standins"])
+    variables = {**os.environ, **settings["variables"], _HANDED_ON: "1"}
+    variables.pop(bypass.STEPS_VARIABLE, None)
+    become([real, *_passed_on(tool, real, arguments, settings)], variables)
+
+
+def _found(tool: str, standins: str) -> str:
+    """The program of this name that is no stand-in."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join(folder for folder in folders if folder != standins)
+    return shutil.which(tool, path=path) or tool
+
+
+def _note(
+    tool: str, arguments: list[str], command: Compile | None, settings: dict[str, Any]
+) -> None:
+    made = settings["made"]
+    for path in bypass.unknown_objects(arguments, made, settings["work"]):
+        bypass.tell(settings["told"], {"object": _shown(path, settings)})
+    bypass.note_made(made, bypass.outputs(arguments))
+    # Device code of sources from elsewhere, or in files of its own; and what clang compiles.
+    of_cuda = command is not None and command.kind == "cuda"
+    if of_cuda or tool not in settings or (tool == "nvcc" and bypass.makes_images(arguments)):
+        _tell_command([tool, *arguments], settings)
+
+
+def _tell_command(words: Sequence[str], settings: dict[str, Any]) -> None:
+    if settings["mode"] == "capture":
+        bypass.note_made(settings["made"], bypass.outputs(words))
+        bypass.tell(settings["told"], {"command": [_shown(word, settings) for word in words]})
+
+
+def _shown(text: str, settings: dict[str, Any]) -> str:
+    """A word of a command without the folders that are this machine's."""
+    marks = _named(settings)
+    text = abstract(text, marks)
+    for _, name in marks:
+        text = text.replace(f"@{name}@", name)
+    return text
+
+
+def _is_nvccs(tool: str, settings: dict[str, Any]) -> bool:
+    """Whether a real nvcc started this; one that no stand-in started is told of."""
+    if _HANDED_ON in os.environ:
+        return True
+    above = bypass.nvcc_above() if tool in ("gcc", "g++") else []
+    if above:
+        _tell_command(above, settings)
+    return bool(above)
+
+
+def _passed_on(tool: str, real: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
     """A command for the real compiler, less what would tell where it ran."""
     if tool == "nvcc" or not arguments:
         return arguments
     if tool == "cl" and not {"-c", "/c"} & set(arguments):
         return arguments  # it does not link here, and says who it is only without options
-    marks = _marks(settings)
-    named = [(real, settings["name"] if name == "src" else name) for real, name in marks]
-    seed = digest("seed", [abstract(argument, marks) for argument in arguments])[:16]
-    steady = family_of(settings[tool]).steady(sorted(named, key=lambda pair: len(pair[0])), seed)
+    steady = family_of(real).steady(_mapped(settings), _seed(arguments, settings))
     return [*steady, *without_rpaths(arguments, settings["homes"])]
 
 
-def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
+def _take_step(step: str, arguments: list[str], settings: dict[str, Any]) -> NoReturn:
+    """Do what a gcc wants done that no stand-in started."""
+    driver = bypass.command_of(os.getppid())
+    _tell_command(bypass.nvcc_above() or driver, settings)
+    seed = _seed([word for word in driver if not word.startswith("@")], settings)
+    command = bypass.step_command(step, arguments, _mapped(settings), seed, settings["homes"])
+    become(command, os.environ)
+
+
+def _mapped(settings: dict[str, Any]) -> Mapped:
+    """Folders, and what objects call them; an inner folder comes after the one around it."""
+    return sorted(_named(settings), key=lambda pair: len(pair[0]))
+
+
+def _named(settings: dict[str, Any]) -> Marks:
+    """Folders, and what people and finished files call them."""
+    return tuple((real, settings["name"] if name == "src" else name)
+                 for real, name in _marks(settings))  # fmt: skip
+
+
+def _seed(arguments: Sequence[str], settings: dict[str, Any]) -> str:
+    marks = _marks(settings)
+    return digest("seed", [abstract(argument, marks) for argument in arguments])[:16]
+
+
+# -- units -----------------------------------------------------------------------------------------
+
+
+def unit_of(command: Compile, settings: Mapping[str, Any]) -> Unit:
     """The unit that a captured command compiles, with placeholders for all folders."""
+    marks = _marks(settings)
     return Unit(
-        name=_unit_name(command, root),
+        name=_unit_name(command, settings["root"], settings["top"]),
         kind=command.kind,
         source=abstract(command.source, marks),
         codegen=tuple(abstract(arg, marks) for arg in command.codegen),
@@ -188,20 +188,22 @@ def unit_of(command: Compile, root: str, marks: Marks) -> Unit:
     )
 
 
-def _unit_name(command: Compile, root: str) -> str:
-    """The object's path inside the project: no build folder, no suffix.
+def _unit_name(command: Compile, root: str, top: str) -> str:
+    """The object's path from the project's folder on: no build folder, no suffix.
 
     setuptools puts objects below build/temp.PLATFORM-PYTHON/, and those of sources named by an
-    absolute path below that with the whole path repeated. An object outside the project lies in
+    absolute path below that with the whole path repeated. An object outside the source lies in
     a folder that has another name in each build: its source's path is used instead.
     """
     # Either may go through links: the folder of the cache, or what upstream made of it.
-    place = command.output if _below(command.output, root) else command.source
+    place = command.output if _below(command.output, top) else command.source
     name = os.path.relpath(os.path.realpath(place), os.path.realpath(root))
     name = OBJECT_FOLDER.sub("", name.replace(os.sep, "/"))
-    for repeated in (root, os.path.realpath(root)):
-        path = os.path.splitdrive(repeated)[1].replace(os.sep, "/")
-        name = name.removeprefix(path.lstrip("/") + "/")
+    for repeated in (top, os.path.realpath(top)):
+        path = os.path.splitdrive(repeated)[1].replace(os.sep, "/").lstrip("/") + "/"
+        if name.startswith(path):
+            inside = os.path.relpath(root, top).replace(os.sep, "/")
+            name = posixpath.relpath(name.removeprefix(path), inside)
     return os.path.splitext(name)[0]
 
 
@@ -213,18 +215,19 @@ def _canonical(path: str) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
-def _marks(settings: dict[str, Any]) -> Marks:
+def _marks(settings: Mapping[str, Any]) -> Marks:
     return tuple((real, name) for real, name in settings["marks"])
 
 
 def _capture(settings: dict[str, Any], command: Compile) -> None:
-    unit = unit_of(command, settings["root"], _marks(settings))
+    unit = unit_of(command, settings)
     record = {"unit": dataclasses.asdict(unit), "unsupported": command.unsupported}
     path = Path(settings["records"], fingerprint(unit))
     part = path.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(record))
     part.replace(path)
     shutil.copyfile(settings["empty_object"], command.output)
+    bypass.note_made(settings["made"], [command.output])
 
 
 def _answer(settings: dict[str, Any], command: Compile) -> None:
@@ -232,7 +235,7 @@ def _answer(settings: dict[str, Any], command: Compile) -> None:
     from .assemble import object_of
     from .context import fronts_from_wire
 
-    unit = unit_of(command, settings["root"], _marks(settings))
+    unit = unit_of(command, settings)
     context = context_from_wire(settings["context"])
     data = object_of(context, context.store(), unit, fronts_from_wire(settings["fronts"]))
     part = Path(f"{command.output}.{os.getpid()}")
@@ -251,32 +254,26 @@ def settings_text(
     *,
     mode: str,
     root: Path,
+    top: Path,
     marks: Marks,
     libraries: Sequence[str],
     nvcc: Path,
     cxx: str,
     variables: Mapping[str, str],
+    standins: Path,
     **more: object,
 ) -> str:
     """The settings file's content.
 
-    libraries: folders of libraries that only this machine has, beside those of marks. variables:
-    those that real compilers must see otherwise than upstream's build does.
+    root: the project's folder; top: the one of the whole source. libraries: folders of libraries
+    that only this machine has, beside those of marks. variables: those that real compilers must see
+    otherwise than upstream's build does. standins: the folder of those that are found in PATH.
     """
     real = {"nvcc": str(nvcc), "cl": cxx, "g++": cxx, "gcc": c_compiler_of(cxx)}
     homes = [*(folder for folder, _ in marks), *libraries]
     return json.dumps(
         {
-            "mode": mode, "root": str(root), "name": root.name, "marks": marks, "homes": homes,
-            "variables": variables, **real, **more,
+            "mode": mode, "root": str(root), "top": str(top), "name": top.name, "marks": marks,
+            "homes": homes, "variables": variables, "standins": str(standins), **real, **more,
         }
     )  # fmt: skip
-
-
-def c_compiler_of(cxx: str) -> str:
-    """The C compiler that belongs to a C++ compiler: `gcc-12` beside `g++-12`, cl itself."""
-    folder, name = os.path.split(cxx)
-    beside = os.path.join(folder, name.replace("g++", "gcc").replace("c++", "cc"))
-    if beside != cxx and os.access(beside, os.X_OK):
-        return beside
-    return shutil.which("gcc") or shutil.which("cc") or cxx

@@ -11,19 +11,22 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..compilers.hosts import family_of
 from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
+from . import bypass
 from .context import Context, unit_from_wire
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
+from .programs import write_program, write_programs
 from .roots import NVCC, remove_tree
-from .shim import SETTINGS, settings_text, write_program, write_shims
+from .shim import SETTINGS, settings_text
+from .torchlist import torch_arch_list
 from .view import Marks
 
 _TAIL = 40  # lines of upstream's output that an error shows
@@ -33,7 +36,8 @@ _TAIL = 40  # lines of upstream's output that an error shows
 class Project:
     """An unpacked source tree that upstream's build may write into.
 
-    backend and backend_paths are those of pyproject.toml's [build-system] (PEP 517).
+    root is the folder inside the source from where it is built, `subdirectory` of it as recipes
+    have it. backend and backend_paths are those of pyproject.toml's [build-system] (PEP 517).
     variables: the recipe's [environment]. epoch: seconds, for SOURCE_DATE_EPOCH.
     stub_commands: programs that the build calls without need; it finds ones that do nothing.
     """
@@ -44,10 +48,25 @@ class Project:
     variables: tuple[tuple[str, str], ...]
     epoch: int
     stub_commands: tuple[str, ...] = ()
+    subdirectory: str = ""
+
+    @property
+    def top(self) -> Path:
+        """The folder of the whole source."""
+        depth = len(PurePosixPath(self.subdirectory).parts)
+        return self.root.parents[depth - 1] if depth else self.root
 
     def at(self, root: Path) -> Project:
         """The same project in another place."""
         return replace(self, root=root)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The units of a build, by name, and what the user must know of what else it compiles."""
+
+    units: tuple[Unit, ...]
+    notes: tuple[str, ...]
 
 
 class Upstream:
@@ -66,18 +85,18 @@ class Upstream:
         self.work = work
         work.mkdir(parents=True, exist_ok=True)
         self._pristine = work / "pristine"
-        _copy_tree(project.root, self._pristine)
+        _copy_tree(project.top, self._pristine)
         self._python = python
-        self._cuda_home, self._compilers = write_shims(
-            work / "shims", python, environment.cuda_home, environment.site
+        self._standins = write_programs(
+            work / "shims", python, environment.cuda_home, environment.site, cxx
         )
 
     @property
     def marks(self) -> Marks:
         """The folders that captured commands must not name."""
         folders = (
-            (self.project.root, "src"),
-            (self._cuda_home, "cuda"),
+            (self.project.top, "src"),
+            (self._standins.cuda_home, "cuda"),
             (self.environment.cuda_home, "cuda"),
             (self.environment.site, "site"),
             (self.environment.root, "env"),
@@ -94,12 +113,23 @@ class Upstream:
         prefix = Path(os.path.realpath(self.environment.include)).parent.parent
         return [] if prefix == Path("/usr") else [str(prefix / "lib"), str(prefix / "lib64")]
 
-    def capture(self) -> tuple[Unit, ...]:
-        """The units of the build, by name. Raises UpstreamError where it fails or has none."""
-        records = self.work / "records"
-        shutil.rmtree(records, ignore_errors=True)
-        records.mkdir()
-        self._run("capture", records=str(records), empty_object=str(self._empty_object()))
+    def capture(self, fronts: Sequence[Front]) -> Captured:
+        """What a build for these fronts compiles.
+
+        Raises UpstreamError where it fails or compiles no device code.
+        """
+        records, made, told = (self.work / name for name in ("records", "made", "told"))
+        for folder in (records, made, told):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        self._run(
+            "capture", fronts,
+            {
+                "records": str(records), "made": str(made), "told": str(told),
+                "work": [str(self.project.top), str(self.work)],
+                "empty_object": str(self._empty_object()),
+            },
+        )  # fmt: skip
         found = [json.loads(path.read_text()) for path in sorted(records.iterdir())]
         units = tuple(
             sorted((unit_from_wire(record["unit"]) for record in found), key=lambda u: u.name)
@@ -112,40 +142,40 @@ class Upstream:
         if linked_later:
             raise UpstreamError(
                 "device code that is linked again later is not supported yet",
-                where=self.project.root.name,
+                where=self.project.top.name,
                 details=sorted(linked_later),
                 hint="can the project be built without separate compilation?",
             )
         if not any(unit.kind == "cuda" for unit in units):
             raise UpstreamError(
                 "this project's build compiles no CUDA unit",
-                where=str(self.project.root.name),
+                where=self.project.top.name,
                 hint=(
                     "its setup.py may need an environment variable to build CUDA code: set it "
                     "under [environment] in the recipe, for example FORCE_CUDA"
                 ),
             )
-        return units
+        return Captured(units, bypass.told(told))
 
     def assemble(self, context: Context, fronts: Sequence[Front]) -> Path:
         """The wheel that upstream's build makes when every compile is answered from the store."""
-        return self._run(
-            "assemble", context=context.to_wire(), fronts=[asdict(front) for front in fronts]
-        )
+        wire = {"context": context.to_wire(), "fronts": [asdict(front) for front in fronts]}
+        return self._run("assemble", fronts, wire)
 
-    def _run(self, mode: str, **settings: Any) -> Path:
+    def _run(self, mode: str, fronts: Sequence[Front], settings: Mapping[str, Any]) -> Path:
         settings_file = self.work / f"{mode}.json"
         nvcc = self.environment.cuda_home / "bin" / NVCC
         settings_file.write_text(
             settings_text(
-                mode=mode, root=self.project.root, marks=self.marks,
+                mode=mode, root=self.project.root, top=self.project.top, marks=self.marks,
                 libraries=self._libraries(), nvcc=nvcc, cxx=self.cxx,
-                variables=real_compilers_variables(), **settings,
+                variables=real_compilers_variables(), standins=self._standins.compilers,
+                **settings,
             )
         )  # fmt: skip
         # What an earlier run built must not be taken for up to date.
-        remove_tree(self.project.root)
-        _copy_tree(self._pristine, self.project.root)
+        remove_tree(self.project.top)
+        _copy_tree(self._pristine, self.project.top)
         out = self.work / f"{mode}-wheel"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
@@ -154,13 +184,13 @@ class Upstream:
             str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
             self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
         ]  # fmt: skip
-        returncode = run_group(command, self._variables(mode, settings_file), log)
+        returncode = run_group(command, self._variables(mode, fronts, settings_file), log)
         name = out / "name"
         if returncode != 0 or not name.is_file():
             said = _telling_lines(log.read_text(errors="replace"))
             raise UpstreamError(
                 f"the project's own build {_ending(returncode)}",
-                where=f"{self.project.root.name}, {mode}",
+                where=f"{self.project.top.name}, {mode}",
                 details=said or ["it printed nothing"],
                 hint="above are the last lines of its output, without Python's tracebacks"
                 if said
@@ -168,15 +198,16 @@ class Upstream:
             )
         return out / name.read_text()
 
-    def _variables(self, mode: str, settings_file: Path) -> dict[str, str]:
-        tools = [self._stubs(), self._cuda_home / "bin", self.environment.python.parent]
+    def _variables(self, mode: str, fronts: Sequence[Front], settings_file: Path) -> dict[str, str]:
+        standins = self._standins
+        own = [self._stubs(), standins.compilers, standins.cuda_home / "bin"]
         return {
-            **upstreams_variables(mode, tools, self._compilers),
+            **upstreams_variables(mode, [*own, self.environment.python.parent], standins),
             "HOME": str(self._empty_home()),
-            "CUDA_HOME": str(self._cuda_home),
-            "CUDA_PATH": str(self._cuda_home),
-            # torch would look for a GPU otherwise; the flags it makes of this are dropped.
-            "TORCH_CUDA_ARCH_LIST": "8.0",
+            "CUDA_HOME": str(standins.cuda_home),
+            "CUDA_PATH": str(standins.cuda_home),
+            # The options that torch makes of it are dropped; what else it decides is not.
+            "TORCH_CUDA_ARCH_LIST": torch_arch_list(fronts, self.environment.site),
             "MAX_JOBS": str(os.cpu_count() or 1),
             "LC_ALL": "C.UTF-8",
             "PYTHONHASHSEED": "0",

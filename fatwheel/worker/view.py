@@ -137,12 +137,16 @@ def _pattern(folder: str) -> str:
     return f"{_BEGIN_WINDOWS}(?i:{_SEPARATOR.join(map(re.escape, parts))})"
 
 
-def compiler_files(root: Path) -> dict[str, str]:
-    """Relative path → sha256 of every file below root that a compiler might read."""
+def compiler_files(root: Path, subdirectory: str = "") -> dict[str, str]:
+    """Relative path → sha256 of every file below root that a compiler might read.
+
+    subdirectory: from where in it the project is built.
+    """
+    build = root / subdirectory / "build"
     found: dict[str, str] = {}
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not _is_of_tools(name))
-        if Path(folder) == root / "build":
+        if Path(folder) == build:
             # setuptools' copies of what goes into the wheel, in a folder named after the Python.
             folders[:] = [name for name in folders if not name.startswith("lib")]
         for name in sorted(names):
@@ -158,7 +162,9 @@ def _is_of_tools(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def shared_sources(root: Path, name: str, origin: Path, files: dict[str, str]) -> Iterator[Path]:
+def shared_sources(
+    root: Path, name: str, origin: Path, files: dict[str, str], subdirectory: str = ""
+) -> Iterator[Path]:
     """The real source folder of project `name` below `root`, holding exactly `files` of origin.
 
     Builds of the same content share it; one that needs other content waits until the others
@@ -168,7 +174,7 @@ def shared_sources(root: Path, name: str, origin: Path, files: dict[str, str]) -
     target = base / "src"
 
     def is_right() -> bool:
-        return private_folder(base) and compiler_files(target) == files
+        return private_folder(base) and compiler_files(target, subdirectory) == files
 
     def fill() -> None:
         if not private_folder(base):

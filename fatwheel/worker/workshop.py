@@ -29,7 +29,7 @@ class Order:
     """What a target is built from and with.
 
     name:        of the project's folder in the view, `flash-attn-2.3.6`.
-    project:     its root may be written into.
+    project:     its source may be written into.
     cxx:         the host compiler; host_id: the digest of what it is made of.
     python:      the interpreter that runs the stand-ins for compilers.
     seeded:      whether nvcc has -frandom-seed.
@@ -73,11 +73,12 @@ def laid_out(
     """Show the sources below `origin` in the view until the block ends; gives the context in which
     they are compiled.
 
-    origin is the project's folder after capture, or a copy of the view made then. fronts decide
+    origin is the source's folder after capture, or a copy of the view made then. fronts decide
     __CUDA_ARCH_LIST__. tell: gets what the user must know of wheels made here. Raises StoreError
     where the view cannot be made.
     """
-    files = compiler_files(origin)
+    inside = order.project.subdirectory
+    files = compiler_files(origin, inside)
     environment = order.environment
     links = (
         ("site", str(environment.site)),
@@ -86,7 +87,7 @@ def laid_out(
         ("python", str(environment.include)),
     )
     root = _root(order, links)
-    with shared_sources(root.folder, order.name, origin, files) as source:
+    with shared_sources(root.folder, order.name, origin, files, inside) as source:
         if root.note:
             tell(root.note)
         places = Places(

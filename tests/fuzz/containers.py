@@ -52,8 +52,8 @@ def lines() -> Iterator[tuple[str, bytes]]:
               "hint": "so", "details": [words, "y"]}  # fmt: skip
     lookup = Lookup((_JOB,), 1, 2, 0, ("a", words))
     host = Host("g++ 12.2.0", "ab" * 32, "3.11.7")
-    captured = {"outcome": "made", "units": [asdict(_UNIT)], "lookup": asdict(lookup),
-                "host": asdict(host)}  # fmt: skip
+    captured = {"outcome": "made", "units": [asdict(_UNIT)], "notes": [words],
+                "lookup": asdict(lookup), "host": asdict(host)}  # fmt: skip
     slices = [{"name": "a", "slices": {"sm_80": "ab" * 32, "compute_80": None}}]
     assembled = {"outcome": "made", "wheel": "a-1-py3-none-any.whl", "slices": slices}
     for name, who, value in (
@@ -69,6 +69,7 @@ def hear(data: bytes) -> None:
     if who == b"c":
         found = capture_line(line)
         if isinstance(found, CapturedLine):
+            assert all(words.isprintable() for words in found.sentences)
             units, lookup, _ = checked_lookup(found, (_FRONT,))
             assert {job.unit for job in lookup.pending} <= set(units)
             assert all((job.memory, job.seconds) == (0, 0) for job in lookup.pending)

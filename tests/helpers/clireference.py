@@ -49,6 +49,7 @@ progress is printed as plain lines. `NO_COLOR` is honoured. [Exit codes](#exit-c
 
 DONE = "Success."
 UNEXPECTED = "Invalid command line (an unknown option, for example), or a bug: please report it."
+ENDED = "SIGHUP (129) or SIGTERM (143) was received. All ends as after Ctrl-C."
 
 
 def reference() -> str:
@@ -131,6 +132,7 @@ def _exit_codes() -> Iterator[str]:
         text = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
         meaning = UNEXPECTED if kind is errors.FatwheelError else text
         yield f"| {kind.exit_code} | {kind.__name__} | {meaning} |"
+    yield f"| 129, 143 | | {ENDED} |"
     yield ""
 
 

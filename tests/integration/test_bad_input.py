@@ -604,13 +604,22 @@ def test_ctrl_c_while_compiling(
     assert counts(build(tiny, "--arch", "80")) == (2, 1), "finished slices were not kept"
 
 
-def test_ctrl_c_while_upstream_builds(start: Callable[..., Running], tiny: Tiny) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_ctrl_c_while_upstream_builds(
+    start: Callable[..., Running], tiny: Tiny, number: signal.Signals, code: int
+) -> None:
+    """A terminal's Ctrl-C reaches all processes, other signals the first alone."""
     tiny.setup("import subprocess\nsubprocess.call(['sleep', '1000'])\n")
     running = start(tiny)
     running.wait_for("upstream's build", lambda: running.children("sleep"))
-    os.killpg(running.process.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(running.process.pid, number)
+    else:
+        running.process.send_signal(number)
     outcome = running.end()
-    assert outcome.code == 130, outcome.err
+    assert outcome.code == code, outcome.err
     assert processes_of(running.bench) == [], "processes that outlived the build"
 
 

@@ -179,11 +179,14 @@ def test_a_build_that_is_killed_leaves_no_container_and_loses_nothing(
     assert sorted(os.listdir(build.bench.cache / "work")) == ["lock"]
 
 
-def test_an_interrupt_ends_the_containers(watch: Callable[..., Watched]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_containers(
+    watch: Callable[..., Watched], number: signal.Signals, code: int
+) -> None:
     build = watch()
     build.wait_for(lambda: build.said("[1/8]"), "finished job")
-    os.killpg(build.process.pid, signal.SIGINT)
-    assert build.process.wait(60) == 130, build.log.read_text()
+    os.killpg(build.process.pid, number)
+    assert build.process.wait(60) == code, build.log.read_text()
     assert build.containers() == {}
 
 

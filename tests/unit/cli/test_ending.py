@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,25 +80,121 @@ def test_bugs_are_not_hidden(bug: BaseException, capfd: pytest.CaptureFixture[st
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_reader_that_has_gone_is_no_failure_to_speak_of() -> None:
-    """As in `inspect x.whl --json | head -1`: no traceback, not even from the last flush."""
+# -- readers that go ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("size", [1, 1_000_000])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_has_gone_changes_nothing(stream: str, size: int, unbuffered: str) -> None:
+    """As in `verify *.whl --json | head -1`: the exit code is that of what was found, and there is
+    no traceback, not even from the last flush."""
     program = (
-        "from fatwheel.cli.console import write_verbatim\n"
+        "import sys\n"
         "from fatwheel.cli.arguments import reported\n"
+        "from fatwheel.errors import VerifyError\n"
         "input()\n"
         "with reported():\n"
-        "    write_verbatim('a short result')\n"
+        f"    sys.{stream}.write('x' * {size})\n"
+        f"    sys.{stream}.flush()\n"
+        f"    sys.{stream}.write('x' * {size})\n"
+        "    raise VerifyError('bad')\n"
     )
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", program], env=buffered, stdin=pipe, stdout=pipe, stderr=pipe
-    ) as process:
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdin=pipe, stdout=pipe, stderr=pipe,
+    ) as process:  # fmt: skip
+        gone = getattr(process, stream)
+        other = process.stderr if stream == "stdout" else process.stdout
         assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        process.stdout.close()
+        assert other
+        gone.close()
         process.stdin.write(b"go on\n")
         process.stdin.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
+        assert other.read() == (b"error: bad\n" if stream == "stdout" else b"")
+    assert process.returncode == 13
+
+
+def test_help_may_be_cut(tmp_path: Path) -> None:
+    line = '{ "$0" -m fatwheel inspect --help; echo "code $?" >&2; } | true'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert done.stderr == "code 0\n"
+
+
+# -- signals -------------------------------------------------------------------------------------
+
+ENDS = """
+import os, signal, sys, time
+from pathlib import Path
+from fatwheel.cli.arguments import reported
+from fatwheel.storage.files import replacing
+
+with reported():
+    with replacing(Path(sys.argv[1], "result")) as stream:
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            # As a terminal does that is closed, and whoever loses patience.
+            for name in sys.argv[2:]:
+                os.kill(os.getpid(), getattr(signal, name))
+            print("tidied up", flush=True)
+print("went on", flush=True)
+"""
+
+
+def ended(folder: Path, number: signal.Signals, *again: str) -> tuple[int, str, str]:
+    """How a command ends that a signal asks to, and what it says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDS, str(folder), *again], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.3)  # into the sleep, not into the print
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_end_is_obeyed_as_ctrl_c_is(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    said = "interrupted; what was finished is kept\n"
+    assert ended(tmp_path, number) == (code, "tidied up\n", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_signals_do_not_stop_the_tidying_up(tmp_path: Path) -> None:
+    code, out, _ = ended(tmp_path, signal.SIGHUP, "SIGHUP", "SIGTERM")
+    assert (code, out) == (129, "tidied up\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_ignored_stays_so(tmp_path: Path) -> None:
+    """nohup."""
+    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", before + ENDS.replace("60", "1"), str(tmp_path)], text=True,
+        stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.read() == "tidied up\nwent on\n"
+    assert process.returncode == 0
+
+
+def test_signals_mean_what_they_did_when_a_command_has_ended() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with reported():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +192,50 @@ def test_kernels_that_the_host_code_may_not_know_are_noted(
     )
     first, _ = stitch_wheels([new, old], tmp_path / "out").notes
     assert first.endswith(f"the same kernels: two is only in {new.name}")
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+STITCHES = """
+import json, sys
+from pathlib import Path
+from fatwheel.edit.stitch import stitch_wheels
+
+def peak():
+    # What getrusage says counts the process that started this one, too.
+    [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+before = peak()
+made = stitch_wheels([Path(one) for one in sys.argv[2:]], Path(sys.argv[1]))
+print(json.dumps({"memory": peak() - before, "archs": made.archs}))
+"""
+
+
+def test_large_wheels_cost_no_memory(tmp_path: Path) -> None:
+    """Two with 96 MiB each: while the tables of one are read, as much of it counts as memory as the
+    system maps around each table; of both together it would be twice that."""
+    code = (os.urandom(1024) + bytes(3072)) * 512
+
+    def containers(*numbers: int) -> bytes:
+        kernels = [{f"kernel_{place}": [(0, 8)]} for place in range(24)]
+        return b"".join(container(*(sm(n, one, code) for n in numbers)) for one in kernels)
+
+    data = {version: containers(*numbers) for version, numbers in
+            (("1.0+sm80.sm86", (80, 86)), ("1.0+sm86.sm90", (86, 90)))}  # fmt: skip
+    assert min(map(len, data.values())) > 96 << 20
+    wheels = [
+        write_wheel(tmp_path / version, {"demo/code.fatbin": content}, version=version)
+        for version, content in data.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", STITCHES, str(tmp_path / "out"), *map(str, wheels)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["archs"] == ["sm80", "sm86", "sm90"]
+    assert told["memory"] < 130 << 20, told
 
 
 # -- refusals ------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_what_cannot_be_opened_is_wrong_use(tmp_path: Path, look: object) -> Non
     assert callable(look)
     for path, reason in (
         (tmp_path / "missing", os.strerror(errno.ENOENT)),
-        (tmp_path, os.strerror(errno.EISDIR)),
+        (tmp_path, "it is a folder"),
         (tmp_path / ("long" * 100), os.strerror(errno.ENAMETOOLONG)),
     ):
         with pytest.raises(UsageError, match=f"cannot read this file: {reason}") as caught:

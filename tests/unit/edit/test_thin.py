@@ -505,7 +505,7 @@ def test_a_wheel_whose_names_do_not_agree_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read this file: No such file or directory"):
         thinned(tmp_path / "nowhere.whl", "80", tmp_path / "out")
-    with pytest.raises(UsageError, match="cannot read this file: Is a directory"):
+    with pytest.raises(UsageError, match="cannot read this file: it is a folder"):
         thinned(tmp_path, "80", tmp_path / "out")
 
 

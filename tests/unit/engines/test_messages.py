@@ -43,7 +43,7 @@ def captured(**changes: Any) -> dict[str, Any]:
     lookup = Lookup(pending, units=2, slices=3, hits=1, archlist_units=())
     return {
         "outcome": "made", "units": [asdict(unit) for unit in UNITS],
-        "lookup": asdict(lookup), "host": asdict(HOST), **changes,
+        "notes": [], "lookup": asdict(lookup), "host": asdict(HOST), **changes,
     }  # fmt: skip
 
 
@@ -183,12 +183,20 @@ def test_a_job_that_is_named_twice_is_refused() -> None:
         {"host": {**asdict(HOST), "compiler": "x" * 1000}},
         {"host": {**asdict(HOST), "python": "3.11\n"}},
         {"host": None},
+        {"notes": ["x"] * 11},
+        {"notes": [1]},
         {"more": 1},
     ],
 )
 def test_units_and_hosts_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(EngineError):
         read(**changes)
+
+
+def test_what_containers_note_cannot_steer_a_terminal() -> None:
+    line = capture_line(json.dumps(captured(notes=["g++ \x1b[2J", "two\nlines", "x" * 9000])))
+    assert isinstance(line, CapturedLine)
+    assert line.sentences == ("g++ \\x1b[2J", "two lines", "x" * 2000)
 
 
 def test_there_are_only_so_many_units() -> None:

@@ -306,3 +306,5 @@ def test_a_project_may_lie_in_a_subdirectory(recipe: Recipe, tmp_path: Path) -> 
     data = tar(member("x/README"), member("x/python/setup.py"))
     project = unpack(sdist(recipe, tmp_path / "dl", data), tmp_path / "dl", tmp_path / "w", silent)
     assert project.root == tmp_path / "w" / "demo-1.0" / "python"
+    assert project.top == tmp_path / "w" / "demo-1.0"
+    assert project.at(Path("/other/demo-1.0/python")).top == Path("/other/demo-1.0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.errors import UsageError
 from fatwheel.storage import files
 
 
@@ -124,6 +126,33 @@ def test_leaves_finds_files_at_any_depth(tmp_path: Path) -> None:
     (tmp_path / "y").touch()
     assert sorted(files.leaves(tmp_path)) == [tmp_path / "a" / "b" / "x", tmp_path / "y"]
     assert list(files.leaves(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("folder", "it is a folder"), ("pipe", "it is a pipe"),
+                        ("socket", "it is a socket"), ("/dev/zero", "it is a device"),
+                        ("link", "it is a pipe"), ("missing", "No such file or directory")],
+)  # fmt: skip
+def test_what_is_no_file_is_refused_before_it_is_opened(
+    kind: str, words: str, tmp_path: Path
+) -> None:
+    """A pipe that nobody writes to would keep its reader waiting for ever."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    os.mknod(tmp_path / "socket", stat.S_IFSOCK | 0o600)
+    (tmp_path / "link").symlink_to("pipe")
+    with (
+        pytest.raises(UsageError, match=f"cannot read this file: {words}") as caught,
+        files.readable(tmp_path / kind, "a wheel"),
+    ):
+        (tmp_path / kind).read_bytes()
+    assert (caught.value.where, caught.value.hint) == (str(tmp_path / kind), "valid: a wheel")
+
+
+def test_a_pipe_may_be_read_where_that_is_meant(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with files.readable(tmp_path / "pipe", "a lock", streamed=True):
+        pass
 
 
 def test_digest_of_a_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fatwheel.worker.shim import show_at, write_program
+from fatwheel.worker.programs import show_at, write_program
 
 ODD = ["", "a b", 'say "x"', "it's", "$HOME", "back\\slash", "*", "new\nline"]
 
@@ -35,7 +35,7 @@ def test_a_program_may_become_another(tmp_path: Path) -> None:
     package = Path(__file__).resolve().parents[3]
     code = (
         f"import sys; sys.path.insert(0, {str(package)!r})\n"
-        "from fatwheel.worker.shim import become\n"
+        "from fatwheel.worker.programs import become\n"
         "become([sys.executable, '-Ic', 'import os, sys; print(os.environ); sys.exit(5)'], "
         "{'B': '2'})\nprint('not this')"
     )

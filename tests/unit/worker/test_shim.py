@@ -17,7 +17,8 @@ import pytest
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Unit
 from fatwheel.worker.context import unit_from_wire
-from fatwheel.worker.shim import SETTINGS, c_compiler_of, settings_text, write_shims
+from fatwheel.worker.programs import c_compiler_of, write_programs
+from fatwheel.worker.shim import SETTINGS, settings_text
 from fatwheel.worker.view import Marks
 
 from ...helpers.standins import front, make_context
@@ -44,15 +45,16 @@ class Bench:
         (self.home / "include").mkdir()
         (self.home / "bin" / "cuobjdump").write_text("")
         self.echo(self.home / "bin" / "nvcc")
-        self.shadow, self.compilers = write_shims(
-            folder / "shims", sys.executable, self.home, folder / "site"
-        )
-        (folder / "records").mkdir()
-        (folder / "empty.o").write_bytes(b"empty object")
         self.cxx = shutil.which("g++") or "g++"
+        self.standins = write_programs(
+            folder / "shims", sys.executable, self.home, folder / "site", self.cxx
+        )
+        self.shadow, self.compilers = self.standins.cuda_home, self.standins.compilers
+        for name in ("records", "made", "told"):
+            (folder / name).mkdir()
+        (folder / "empty.o").write_bytes(b"empty object")
         self.variables = {**os.environ, SETTINGS: str(folder / "settings.json")}
-        self.settings("capture", records=str(folder / "records"),
-                      empty_object=str(folder / "empty.o"))  # fmt: skip
+        self.capturing()
 
     @staticmethod
     def echo(path: Path) -> None:
@@ -63,11 +65,18 @@ class Bench:
     def marks(self) -> Marks:
         return ((str(self.root), "src"), (str(self.shadow), "cuda"))
 
+    def capturing(self, **changes: Any) -> None:
+        names = ("records", "made", "told")
+        folders: dict[str, Any] = {name: str(self.folder / name) for name in names}
+        self.settings("capture", **folders, work=[str(self.folder)],
+                      empty_object=str(self.folder / "empty.o"), **changes)  # fmt: skip
+
     def settings(self, mode: str, **more: Any) -> None:
         root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"
         text = settings_text(
-            mode=mode, root=root, marks=self.marks, libraries=["/python/lib"], nvcc=nvcc,
-            cxx=self.cxx, variables={}, **more,
+            mode=mode, root=root, top=Path(more.pop("top", root)), marks=self.marks,
+            libraries=["/python/lib"], nvcc=nvcc, cxx=self.cxx, variables={},
+            standins=self.compilers, **more,
         )  # fmt: skip
         (self.folder / "settings.json").write_text(text)
 
@@ -88,6 +97,20 @@ class Bench:
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in (self.folder / "records").iterdir()]
+
+    def past(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a compiler by its path, as a build that sees the stand-ins does."""
+        return subprocess.run(
+            command, cwd=self.root, capture_output=True, text=True, check=False,
+            env={**self.variables, "COMPILER_PATH": str(self.standins.steps)},
+        )  # fmt: skip
+
+    def findings(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in (self.folder / "told").iterdir()]
+
+    def told(self) -> list[list[str]]:
+        """The commands that the user is told of."""
+        return [found["command"] for found in self.findings()]
 
     def unit(self) -> Unit:
         [record] = self.records()
@@ -225,9 +248,7 @@ def test_names_are_the_same_through_links(bench: Bench, seen: str, works_in: str
     link = bench.folder / "link"
     link.symlink_to(bench.root)
     places = {"root": bench.root, "link": link}
-    records = str(bench.folder / "records")
-    empty = str(bench.folder / "empty.o")
-    bench.settings("capture", root=places[seen], records=records, empty_object=empty)
+    bench.capturing(root=places[seen])
     output = places[works_in] / "build" / "temp.x" / "csrc" / "a.o"
     output.parent.mkdir(parents=True)
     done = bench.run("nvcc", "-c", f"{places[works_in]}/csrc/a.cu", "-o", str(output))
@@ -241,6 +262,28 @@ def test_spaces_in_dependency_files_are_escaped(bench: Bench) -> None:
     text = (bench.root / "with space" / "a.d").read_text()
     root = str(bench.root)
     assert text == f"{root}/with\\ space/a.o: {root}/with\\ space/a.cu\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ("{top}/python/build/temp.x/csrc/a.o", "csrc/a"),
+        ("{top}/python/build/temp.x{top}/csrc/a.o", "../csrc/a"),
+        ("{top}/python/build/temp.x{top}/python/csrc/a.o", "csrc/a"),
+        ("{top}/out/a.o", "../out/a"),
+        ("{outside}/tmpx1y2/a.o", "../csrc/a"),
+    ],
+)
+def test_sources_above_the_projects_folder_are_units(bench: Bench, output: str, name: str) -> None:
+    bench.write("csrc/a.cu")
+    (bench.root / "python").mkdir()
+    bench.capturing(root=bench.root / "python", top=bench.root)
+    output = output.format(top=bench.root, outside=bench.folder)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    where = bench.root / "python"
+    done = bench.run("nvcc", "-c", "../csrc/a.cu", "-o", output, cwd=where)
+    assert done.returncode == 0, done.stderr
+    assert (bench.unit().name, bench.unit().source) == (name, "@src@/csrc/a.cu")
 
 
 # -- leaving alone -----------------------------------------------------------------------------
@@ -321,6 +364,80 @@ def test_libraries_do_not_look_for_others_in_folders_of_this_machine(bench: Benc
     ).stdout
     [line] = [line for line in shown.splitlines() if "PATH" in line]
     assert line.endswith("[$ORIGIN/../libs]")
+
+
+# -- going past ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cc", "c++", os.path.basename(os.path.realpath("/usr/bin/g++"))])
+def test_every_name_of_the_compiler_is_a_stand_in(bench: Bench, name: str) -> None:
+    bench.write("csrc/b.cpp")
+    assert bench.run(name, "-c", "csrc/b.cpp", "-o", "b.o").returncode == 0
+    assert bench.unit().kind == "c++"
+    assert bench.told() == []
+
+
+def test_a_compiler_that_is_called_by_its_path_is_told_and_names_no_folder(bench: Bench) -> None:
+    source = bench.write("b.cpp", "const char *where() { return __FILE__; }\n")
+    bench.write("c.S", "nop\n")
+    for words in ("-c b.cpp -o b.o", f"-c {source} -o again.o", "-c c.S -o c.o",
+                  f"-shared b.o c.o -o b.so -Wl,-rpath,{bench.root},-rpath,/kept",
+                  "-c b.cpp -o b.o"):  # fmt: skip
+        done = bench.past(bench.cxx, "-g", "-fPIC", *words.split())
+        assert (done.returncode, done.stderr) == (0, "")
+    data = (bench.root / "b.so").read_bytes()
+    assert str(bench.folder).encode() not in data + (bench.root / "again.o").read_bytes()
+    assert b"project/b.cpp" in data
+    assert b"/kept" in data
+    assert sorted(words[-1] for words in bench.told()) == [
+        "-Wl,-rpath,project,-rpath,/kept", "again.o", "b.o", "c.o",
+    ]  # fmt: skip
+    assert bench.records() == []
+
+
+def test_what_fails_past_the_stand_ins_fails(bench: Bench) -> None:
+    bench.write("b.cpp", "#error wrong\n")
+    done = bench.past(bench.cxx, "-c", "b.cpp")
+    assert done.returncode == 1
+    assert "#error wrong" in done.stderr
+
+
+def test_objects_that_nobody_made_are_told_where_they_are_linked(bench: Bench) -> None:
+    bench.write("main.c", "int main(void) { return 0; }\n")
+    assert bench.run("gcc", "-c", "main.c", "-o", "main.o").returncode == 0
+    shutil.copyfile(bench.root / "main.o", bench.root / "copied.o")
+    assert bench.run("g++", "main.o", "-o", "program").returncode == 0
+    assert bench.findings() == []
+    assert bench.run("g++", "copied.o", "-o", "program").returncode == 0
+    assert bench.findings() == [{"object": "project/copied.o"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_told"),
+    [
+        (("-c", "/elsewhere/a.cu", "-o", "a.o"), True),
+        (("-fatbin", "a.cu", "-o", "a.fatbin"), True),
+        (("--version",), False),
+        (("-c", "a.cu", "-o", "/dev/null"), False),
+        (("-E", "a.cu"), False),
+    ],
+)
+def test_device_code_that_nvcc_makes_itself_is_told(
+    bench: Bench, arguments: tuple[str, ...], is_told: bool
+) -> None:
+    bench.run("nvcc", *arguments)
+    assert bench.told() == ([["nvcc", *arguments]] if is_told else [])
+
+
+def test_what_a_real_nvcc_starts_is_its_own(bench: Bench) -> None:
+    """It may be told to take the stand-in (-ccbin), and keep its texts in the project's folder."""
+    (bench.home / "bin" / "nvcc").write_text(
+        f"#!/bin/sh\nexec {bench.compilers}/g++ -c kept.cpp -o kept.o\n"
+    )
+    bench.write("kept.cpp")
+    assert bench.run("nvcc", "--keep", "x.o").returncode == 0
+    assert (bench.root / "kept.o").read_bytes().startswith(b"\x7fELF")
+    assert bench.records() == bench.told() == []
 
 
 # -- mistakes ----------------------------------------------------------------------------------

@@ -52,6 +52,9 @@ BACKEND = """
 """
 
 
+FRONTS = (front("80"), front("90a", "sm_90a", "compute_90a"))
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,7 +88,7 @@ class Bench:
 
     def refusal(self, **changes: Any) -> UpstreamError:
         with pytest.raises(UpstreamError) as caught:
-            self.upstream(**changes).capture()
+            self.upstream(**changes).capture(FRONTS)
         return caught.value
 
 
@@ -99,7 +102,7 @@ def bench(tmp_path: Path, tool: Callable[[str], str]) -> Bench:
 
 
 def test_the_units_of_a_build_are_found_without_compiling(bench: Bench) -> None:
-    units = bench.upstream().capture()
+    units = bench.upstream().capture(FRONTS).units
     assert [(unit.name, unit.kind, unit.source) for unit in units] == [
         ("csrc/a", "cuda", "@src@/csrc/a.cu"),
         ("csrc/b", "cuda", "@src@/csrc/b.cu"),
@@ -110,19 +113,19 @@ def test_the_units_of_a_build_are_found_without_compiling(bench: Bench) -> None:
 
 
 def test_units_are_the_same_in_another_folder(bench: Bench, tmp_path: Path) -> None:
-    units = bench.upstream().capture()
+    units = bench.upstream().capture(FRONTS).units
     shutil.rmtree(bench.root / "build")
     moved = tmp_path / "elsewhere" / "demo-1.0"
     moved.parent.mkdir()
     bench.root.rename(moved)
-    assert bench.upstream(root=moved).capture() == units
+    assert bench.upstream(root=moved).capture(FRONTS).units == units
 
 
 def test_the_environment_is_known_by_placeholders(bench: Bench) -> None:
     env = bench.environment
     flags = [f"-I{env.site}/torch", f"-I{env.include}", f"-I{env.root}/include"]
     bench.write("backend.py", BACKEND.replace('["-DA"]', repr(flags)))
-    [unit, *_] = bench.upstream().capture()
+    [unit, *_] = bench.upstream().capture(FRONTS).units
     assert unit.preprocessor[3::2] == ("@site@/torch", "@python@", "@env@/include")
 
 
@@ -130,7 +133,7 @@ def test_cuda_home_is_known_by_its_placeholder(bench: Bench) -> None:
     bench.write(
         "backend.py", BACKEND.replace('["-DA"]', '["-I" + os.environ["CUDA_HOME"] + "/include"]')
     )
-    [unit, *_] = bench.upstream().capture()
+    [unit, *_] = bench.upstream().capture(FRONTS).units
     assert unit.preprocessor[3] == "@cuda@/include"
 
 
@@ -140,11 +143,12 @@ def test_upstream_sees_the_recipes_variables_and_none_of_the_users(
     for name in ("NVCC_APPEND_FLAGS", "CXXFLAGS", "PYTHONPATH", "TORCH_CUDA_ARCH_LIST", "CPATH"):
         monkeypatch.setenv(name, "users")
     upstream = bench.upstream(variables=(("DEMO", "yes"), ("MAX_JOBS", "3")))
-    upstream.capture()
+    upstream.capture(FRONTS)
     found = json.loads((bench.root / "variables.json").read_text())
     assert "users" not in found.values()
     assert (found["DEMO"], found["MAX_JOBS"]) == ("yes", "3"), "a recipe has the last word"
     assert found["SOURCE_DATE_EPOCH"] == "1000000000"
+    assert found["TORCH_CUDA_ARCH_LIST"] == "8.0;9.0a+PTX"
     for name in ("CUDA_HOME", "CC", "CXX"):
         assert found[name].startswith(str(upstream.work)), f"{name} is not a stand-in's"
 
@@ -153,7 +157,7 @@ def test_settings_in_the_users_home_do_not_count(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(bench.folder))
-    bench.upstream().capture()
+    bench.upstream().capture(FRONTS)
     home = json.loads((bench.root / "variables.json").read_text())["HOME"]
     assert home != str(bench.folder)
     assert list(Path(home).iterdir()) == []
@@ -163,7 +167,7 @@ def test_commands_that_are_called_without_need_do_nothing(bench: Bench) -> None:
     call = 'subprocess.run(["fatwheel-no-such-git", "submodule"], check=True)'
     bench.write("backend.py", BACKEND.replace("objects = []", f"objects = []; {call}"))
     assert "fatwheel-no-such-git" in str(bench.refusal())
-    assert bench.upstream(stub_commands=("fatwheel-no-such-git",)).capture()
+    assert bench.upstream(stub_commands=("fatwheel-no-such-git",)).capture(FRONTS).units
 
 
 @pytest.mark.parametrize("place", ["build/temp.x", "build", "made", "csrc"])
@@ -172,15 +176,15 @@ def test_every_run_starts_from_the_project_as_it_was(bench: Bench, place: str) -
     script = BACKEND.replace('"build/temp.x/csrc"', repr(place))
     bench.write("backend.py", script)
     upstream = bench.upstream()
-    first = upstream.capture()
+    first = upstream.capture(FRONTS).units
     assert len(first) == 3
-    assert upstream.capture() == first
+    assert upstream.capture(FRONTS).units == first
 
 
 def test_a_folder_called_build_may_be_the_projects_own(bench: Bench) -> None:
     bench.write("build/flags.txt", "-DFROM_BUILD")
     bench.write("backend.py", BACKEND.replace('["-DA"]', '[Path("build/flags.txt").read_text()]'))
-    [unit, *_] = bench.upstream().capture()
+    [unit, *_] = bench.upstream().capture(FRONTS).units
     assert unit.preprocessor[-1] == "FROM_BUILD"
 
 
@@ -189,7 +193,7 @@ def test_a_folder_called_build_may_be_the_projects_own(bench: Bench) -> None:
 
 def test_the_wheel_is_upstreams_with_stitched_objects(bench: Bench, tmp_path: Path) -> None:
     upstream = bench.upstream()
-    units = upstream.capture()
+    units = upstream.capture(FRONTS).units
     context = make_context(tmp_path / "view")
     shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
     wheel = upstream.assemble(context, (front("80"), front("90a")))
@@ -204,7 +208,7 @@ def test_the_wheel_is_upstreams_with_stitched_objects(bench: Bench, tmp_path: Pa
 
 def test_a_compile_error_while_assembling_is_shown(bench: Bench, tmp_path: Path) -> None:
     upstream = bench.upstream()
-    upstream.capture()
+    upstream.capture(FRONTS)
     context = make_context(tmp_path / "view")
     shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
     (Path(context.places.source) / "csrc" / "a.cu").write_text("#error only now\n")
@@ -275,7 +279,7 @@ def test_a_cpp_compiler_that_does_not_work_is_named(bench: Bench, tmp_path: Path
     upstream = bench.upstream()
     upstream.cxx = str(broken)
     with pytest.raises(ToolchainError) as caught:
-        upstream.capture()
+        upstream.capture(FRONTS)
     assert (caught.value.where, caught.value.details) == (str(broken), ("no cc1plus here",))
 
 
@@ -285,14 +289,14 @@ CAPTURES = """
     import shutil, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    from tests.unit.worker.test_upstream import Bench
+    from tests.unit.worker.test_upstream import FRONTS, Bench
     bench = Bench(Path(sys.argv[2]))
     bench.write("backend.py", '''
         import subprocess
         def build_wheel(directory):
             subprocess.run(["sh", "-c", "sleep 600 & wait"])
     ''')
-    bench.upstream().capture()
+    bench.upstream().capture(FRONTS)
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.worker.processes import bare_variables, upstreams_variables
+from fatwheel.worker.programs import Programs
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,10 @@ def test_compilers_see_nothing_of_the_user() -> None:
 
 
 def test_upstreams_build_finds_the_stand_ins_first() -> None:
-    tools = [Path("/stubs"), Path("/cuda/bin")]
-    found = upstreams_variables("capture", tools, Path("/compilers"))
+    tools = [Path("/stubs"), Path("/compilers")]
+    standins = Programs(Path("/cuda"), Path("/compilers"), Path("/steps"))
+    found = upstreams_variables("capture", tools, standins)
     assert found == {
-        "PATH": "/stubs:/cuda/bin:/bin", "CC": "/compilers/gcc", "CXX": "/compilers/g++",
+        "PATH": "/stubs:/compilers:/bin", "CC": "/compilers/gcc", "CXX": "/compilers/g++",
+        "COMPILER_PATH": "/steps",
     }  # fmt: skip

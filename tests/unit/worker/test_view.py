@@ -139,6 +139,9 @@ def test_copies_that_setuptools_makes_for_the_wheel_are_no_sources(tmp_path: Pat
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
     assert list(compiler_files(tmp_path)) == ["build/gen/b.cu", "p/build/lib/c.h"]
+    assert list(compiler_files(tmp_path, "p")) == [
+        "build/gen/b.cu", "build/lib.linux-x86_64-cpython-311/p/a.cu",
+    ]  # fmt: skip
 
 
 def test_a_folder_that_is_missing_has_no_sources(tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CUDA = Path(os.environ["CUDA_HOME"])
-NVCC = [
-    str(CUDA / "bin" / "nvcc"), "-Xcompiler", "-fPIC", "-gencode", "arch=compute_75,code=sm_75",
-    # What nvcc includes before a source, and after it: see csrc/short.h.
-    "-D__CUDA_RUNTIME_H__", "-Xcompiler", "-D__COMMON_FUNCTIONS_H__",
-]  # fmt: skip
+NVCC = [str(CUDA / "bin" / "nvcc"), "-Xcompiler", "-fPIC", "-gencode", "arch=compute_75,code=sm_75"]
+# Keeps nvcc from including what it includes before and after a source: see csrc/short.h.
+SHORT = ["-D__CUDA_RUNTIME_H__", "-Xcompiler", "-D__COMMON_FUNCTIONS_H__"]
 CXX = [os.environ["CXX"], "-g", "-fPIC", f"-I{sysconfig.get_path('include')}"]
 FLAGS = {"_cases": ["-DFACTOR=2"], "_lines": ["-DFACTOR=3", "-lineinfo"]}
 
@@ -26,6 +24,8 @@ class Build(build_ext):
             objects.append(Path(self.build_temp, name, source).with_suffix(".o"))
             objects[-1].parent.mkdir(parents=True, exist_ok=True)
             tool = [*NVCC, *FLAGS[name]] if source.endswith(".cu") else [*CXX, f"-DNAME={name}"]
+            if "short.h" in Path(source).read_text():
+                tool += SHORT
             subprocess.check_call([*tool, "-c", source, "-o", objects[-1]])
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,39 @@
+"""Standard output and error that outlive who reads them: `fatwheel inspect W | head -1`."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+
+class _Outliving(io.FileIO):
+    """A stream that drops what is written once nobody reads it any more."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return super().write(data) or 0
+
+
+def outlive_readers() -> None:
+    """Let a command end as it would have, with the exit code that says what it found, although
+    nobody reads its results any more."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
+            continue  # somebody else's, or ours already
+        stream.flush()
+        raw = _Outliving(stream.fileno(), "wb", closefd=False)
+        setattr(
+            sys, name,
+            io.TextIOWrapper(
+                io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors,
+                line_buffering=stream.line_buffering or stream.write_through,
+            ),
+        )  # fmt: skip

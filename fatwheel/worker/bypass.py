@@ -1,0 +1,176 @@
+"""What upstream's build compiles without the stand-ins, or links though none of them made it.
+
+A compiler that is called by its path is no stand-in. But gcc looks for the programs that it starts
+itself in the folder that COMPILER_PATH names, and nvcc for gcc in PATH. So stand-ins for those
+programs hand on to the right ones, with what keeps a work folder out of objects, and the command
+that started it all is put down (`tell`). Of other compilers only objects are noticed: those that
+are linked, and that no compiler made of which a stand-in knows. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..compilers.hosts import Mapped, family_of, without_folders
+from .context import digest
+
+STEPS_VARIABLE = "COMPILER_PATH"
+_HIGHEST = 30  # processes above one in which a compiler is looked for
+_OUTPUT = ("-o", "--output-file")
+_COMPILES = frozenset({"-c", "--compile", "-dc", "--device-c"})
+_IMAGES = frozenset({"-ptx", "--ptx", "-cubin", "--cubin", "-fatbin", "--fatbin"})
+_SHOWN = 5  # findings that are told one by one
+_LONGEST = 1000  # characters of a command that is told
+
+
+# -- gcc's own programs ----------------------------------------------------------------------------
+
+
+def step_command(
+    step: str, arguments: Sequence[str], mapped: Mapped, seed: str, folders: Sequence[str]
+) -> list[str]:
+    """The real command of a step of the gcc that started this process.
+
+    mapped and seed are those of `Family.steady`; folders: those that libraries are not looked for
+    in. OSError where the step's program is not found.
+    """
+    command = [_program(step), *arguments]
+    if step == "as":
+        return [*command, *(f"--debug-prefix-map={folder}={name}" for folder, name in mapped)]
+    if step == "collect2":
+        return [command[0], *without_folders(arguments, folders)]
+    return [*command, *family_of("gcc").steady(mapped, seed)]
+
+
+def _program(step: str) -> str:
+    """Where the gcc that started this process has one of its programs."""
+    driver = f"/proc/{os.getppid()}/exe"
+    of_its_own = [word for word in command_of(os.getppid()) if word.startswith("-B")]
+    variables = {name: value for name, value in os.environ.items() if name != STEPS_VARIABLE}
+    asked = [os.path.realpath(driver), *of_its_own, f"-print-prog-name={step}"]
+    found = subprocess.run(
+        asked, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        check=False,
+    ).stdout.strip()  # fmt: skip
+    program = shutil.which(found) if found else None
+    if program is None:
+        raise FileNotFoundError(2, "gcc does not say where it is", step)
+    return program
+
+
+def command_of(process: int) -> list[str]:
+    """The words that a process was started with; none where it is gone."""
+    with suppress(OSError):
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[:-1]
+        return [os.fsdecode(word) for word in words]
+    return []
+
+
+def nvcc_above() -> list[str]:
+    """The command of an nvcc that started this process, through others; empty if none did."""
+    for process in _above(os.getpid()):
+        command = command_of(process)
+        if command and os.path.basename(command[0]) == "nvcc":
+            return command
+    return []
+
+
+def _above(process: int) -> Iterator[int]:
+    for _ in range(_HIGHEST):
+        try:
+            # The name, in parentheses, may hold anything (proc(5)).
+            stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
+        except OSError:
+            return
+        process = int(stat.rpartition(")")[2].split()[1])
+        if process <= 1:
+            return
+        yield process
+
+
+# -- objects ---------------------------------------------------------------------------------------
+
+
+def makes_images(arguments: Sequence[str]) -> bool:
+    """Whether a command of nvcc makes device code that is in no object."""
+    return not _IMAGES.isdisjoint(arguments) and any(word.endswith(".cu") for word in arguments)
+
+
+def outputs(arguments: Sequence[str]) -> list[str]:
+    """The files that a command may write objects to."""
+    named = _named_outputs(arguments)
+    if named or _COMPILES.isdisjoint(arguments):
+        return named
+    sources = [word for word in arguments if not word.startswith("-")]
+    return [os.path.splitext(os.path.basename(source))[0] + ".o" for source in sources]
+
+
+def _named_outputs(arguments: Sequence[str]) -> list[str]:
+    after = [later for one, later in pairwise(arguments) if one in _OUTPUT]
+    return [*after, *(word[2:] for word in arguments if re.match(r"-o.*\.o$", word))]
+
+
+def note_made(folder: str, paths: Iterable[str]) -> None:
+    """Put down that a stand-in knows who makes these objects."""
+    for path in paths:
+        _note_of(folder, path).touch()
+
+
+def unknown_objects(arguments: Sequence[str], made: str, places: Sequence[str]) -> list[str]:
+    """The objects in a command that links that lie below `places` and that nobody put down."""
+    objects = (word for word in arguments if word.endswith(".o") and not word.startswith("-"))
+    read = set(map(os.path.realpath, objects)) - set(
+        map(os.path.realpath, _named_outputs(arguments))
+    )
+    return sorted(
+        path for path in read
+        if os.path.exists(path) and _is_below(path, places) and not _note_of(made, path).exists()
+    )  # fmt: skip
+
+
+def _note_of(folder: str, path: str) -> Path:
+    return Path(folder, digest(os.path.realpath(path)))
+
+
+def _is_below(path: str, places: Sequence[str]) -> bool:
+    return any(path.startswith(os.path.realpath(place) + os.sep) for place in places)
+
+
+# -- what is told ----------------------------------------------------------------------------------
+
+
+def tell(folder: str, finding: dict[str, Any]) -> None:
+    """Put down a finding, once: {"command": [...]} or {"object": path}."""
+    text = json.dumps(finding, sort_keys=True)
+    Path(folder, digest(text)).write_text(text, encoding="utf-8")
+
+
+def told(folder: Path) -> tuple[str, ...]:
+    """What was put down, in sentences for the user."""
+    found = sorted(path.read_text(encoding="utf-8") for path in folder.iterdir())
+    findings = [json.loads(text) for text in found]
+    commands = [" ".join(one["command"])[:_LONGEST] for one in findings if "command" in one]
+    objects = [one["object"] for one in findings if "object" in one]
+    sentences = [
+        "this compiler call of the project went past fatwheel, so what it makes is in the wheel as "
+        f"it is: {command}"
+        for command in commands[:_SHOWN]
+    ]
+    if len(commands) > _SHOWN:
+        sentences.append(f"the same is true of {len(commands) - _SHOWN} more compiler calls")
+    if objects:
+        more = f" and {len(objects) - _SHOWN} more" if len(objects) > _SHOWN else ""
+        sentences.append(
+            "the project links objects that no compiler call made of which fatwheel knows: "
+            f"{', '.join(objects[:_SHOWN])}{more}"
+        )
+    return tuple(sentences)

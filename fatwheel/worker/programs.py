@@ -1,0 +1,160 @@
+"""The programs that upstream's build finds in place of compilers, and how programs are started.
+
+On Windows a program is an .exe. setuptools, which every environment has, ships one that runs the
+script NAME-script.py beside NAME.exe in the Python that its first line names. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import ToolchainError
+from .roots import NVCC
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_START = f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); from fatwheel.worker.shim import main"
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Folders with stand-ins.
+
+    cuda_home: like the real one, but for nvcc. compilers: with the host compilers', by all their
+    names, and those of other compilers that are called by name. steps: with those of the programs
+    that gcc starts itself, however gcc was started; nothing looks there on Windows.
+    """
+
+    cuda_home: Path
+    compilers: Path
+    steps: Path
+
+
+def write_programs(folder: Path, python: str, cuda_home: Path, site: Path, cxx: str) -> Programs:
+    """Make the stand-ins for a host compiler and the nvcc of a CUDA_HOME.
+
+    python: the interpreter that runs them; site: the environment's site-packages. Raises
+    ToolchainError.
+    """
+    made = Programs(folder / "cuda", folder / "compilers", folder / "steps")
+    (made.cuda_home / "bin").mkdir(parents=True)
+    for item in cuda_home.iterdir():
+        if item.name != "bin":
+            show_at(made.cuda_home / item.name, item.resolve())
+    for tool in (cuda_home / "bin").iterdir():
+        if tool.name != NVCC:
+            show_at(made.cuda_home / "bin" / tool.name, tool.resolve())
+    made.compilers.mkdir()
+    made.steps.mkdir()
+    places = [(made.cuda_home / "bin", "nvcc", "nvcc")]
+    places += [(made.compilers, name, tool) for name, tool in compiler_names(cxx).items()]
+    places += [(made.steps, name, name) for name in STEPS]
+    for place, program, role in places:
+        write_program(place, program, python, site, f"{_START}; sys.exit(main())", role)
+    return made
+
+
+def c_compiler_of(cxx: str) -> str:
+    """The C compiler that belongs to a C++ compiler: `gcc-12` beside `g++-12`, cl itself."""
+    folder, name = os.path.split(cxx)
+    beside = os.path.join(folder, name.replace("g++", "gcc").replace("c++", "cc"))
+    if beside != cxx and os.access(beside, os.X_OK):
+        return beside
+    return shutil.which("gcc") or shutil.which("cc") or cxx
+
+
+if sys.platform == "win32":
+    STEPS: tuple[str, ...] = ()
+    _LAUNCHER = "setuptools/cli-64.exe"
+
+    def compiler_names(cxx: str) -> dict[str, str]:
+        """Names of programs that compile, and which compiler's stand-in each is."""
+        return {"cl": "cl"}
+
+    def show_at(path: Path, target: Path) -> None:
+        """Make a file or folder seen at another path too."""
+        with suppress(OSError):  # not an administrator
+            path.symlink_to(target, target_is_directory=target.is_dir())
+        if not os.path.exists(path):
+            copy = shutil.copytree if target.is_dir() else shutil.copy2
+            copy(target, path)
+
+    def write_program(
+        folder: Path, name: str, python: str, site: Path, code: str, *arguments: str
+    ) -> None:
+        """A program that runs Python code; in sys.argv, arguments come before those it gets."""
+        launcher = site / _LAUNCHER
+        if not launcher.is_file():
+            raise ToolchainError(
+                "the environment's setuptools has no launcher for programs",
+                where=str(launcher),
+                hint="the toolchain must pin a setuptools for Windows that has it, such as 80.9.0",
+            )
+        shutil.copyfile(launcher, folder / f"{name}.exe")
+        (folder / f"{name}-script.py").write_text(
+            f'#!"{python}" -I\nimport sys; sys.argv[1:1] = {list(arguments)!r}\n{code}\n',
+            encoding="utf-8",
+        )
+
+    def become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+        """Let another program take this one's place. OSError where it cannot start."""
+        # Windows' own way starts it beside this one, whose end would be taken for its.
+        sys.exit(subprocess.run(command, env=dict(environment), check=False).returncode)
+
+else:
+    # What gcc's driver starts to compile, assemble and link ("Environment Variables Affecting GCC":
+    # COMPILER_PATH).
+    STEPS: tuple[str, ...] = ("cc1", "cc1plus", "lto1", "as", "collect2")
+    _NAMES = {"gcc": "gcc", "cc": "gcc", "g++": "g++", "c++": "g++"}  # gcc: for C++ too
+    _GCC = re.compile(r"(?:[\w.-]+-)?(?:gcc|g\+\+|cc|c\+\+)(?:-[\d.]+)?")
+    _CLANG = re.compile(r"clang(?:\+\+)?(?:-[\d.]+)?")
+
+    def compiler_names(cxx: str) -> dict[str, str]:
+        """Names of programs that compile, and which compiler's stand-in each is.
+
+        They are the usual names, those that the host compilers have here besides, and those of
+        clang's programs.
+        """
+        found = dict(_NAMES)
+        real = {os.path.realpath(c_compiler_of(cxx)): "gcc", os.path.realpath(cxx): "g++"}
+        for folder, name in _programs(os.path.dirname(cxx)):
+            path = os.path.realpath(os.path.join(folder, name))
+            # Many names may be links to one program that goes by them, such as ccache.
+            if path in real and _GCC.fullmatch(os.path.basename(path)):
+                found.setdefault(name, real[path])
+            elif _CLANG.fullmatch(name):
+                found.setdefault(name, name)
+        return found
+
+    def _programs(first: str) -> Iterator[tuple[str, str]]:
+        for folder in (first, *os.environ.get("PATH", os.defpath).split(os.pathsep)):
+            with suppress(OSError):
+                names = sorted(os.listdir(folder or os.curdir))
+                yield from ((folder, n) for n in names if _GCC.fullmatch(n) or _CLANG.fullmatch(n))
+
+    def show_at(path: Path, target: Path) -> None:
+        """Make a file or folder seen at another path too."""
+        path.symlink_to(target)
+
+    def write_program(
+        folder: Path, name: str, python: str, site: Path, code: str, *arguments: str
+    ) -> None:
+        """A program that runs Python code; in sys.argv, arguments come before those it gets."""
+        path = folder / name
+        words = shlex.join([python, "-I", "-c", code, *arguments])
+        path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        path.chmod(0o755)
+
+    def become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+        """Let another program take this one's place. OSError where it cannot start."""
+        os.execve(command[0], command, dict(environment))

@@ -1,0 +1,1 @@
+__global__ void newer(float *p) { p[threadIdx.x] *= 3; }

@@ -1,0 +1,1 @@
+int byname(void) { return 1; }

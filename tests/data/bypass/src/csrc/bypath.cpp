@@ -1,0 +1,1 @@
+const char *bypath() { return __FILE__; }

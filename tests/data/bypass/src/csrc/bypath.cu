@@ -1,0 +1,1 @@
+__global__ void unseen(float *p) { p[threadIdx.x] *= 3; }

@@ -1,0 +1,1 @@
+__global__ void seen(float *p) { p[threadIdx.x] *= 2; }
