@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import posixpath
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ from .roots import OBJECT_FOLDER
 from .view import Marks, abstract
 
 SETTINGS = "FATWHEEL_SHIM"  # the environment variable that names the settings file
+# How nvcc names its files for other compilers: by its process.
+_OF_NVCC = re.compile(r"tmpxft_[0-9a-f]{8}_")
 _HANDED_ON = "FATWHEEL_HANDED_ON"  # is set for real compilers, and for what they start
 
 
@@ -170,7 +173,8 @@ def _named(settings: dict[str, Any]) -> Marks:
 
 def _seed(arguments: Sequence[str], settings: dict[str, Any]) -> str:
     marks = _marks(settings)
-    return digest("seed", [abstract(argument, marks) for argument in arguments])[:16]
+    words = [abstract(_OF_NVCC.sub("tmpxft_", argument), marks) for argument in arguments]
+    return digest("seed", words)[:16]
 
 
 # -- units -----------------------------------------------------------------------------------------

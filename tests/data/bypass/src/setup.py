@@ -42,7 +42,13 @@ class Build(build_ext):
         objects[ext.sources.index("csrc/byname.c")] = brought
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
-        linked = [*objects, f"-L{CUDA / 'lib64'}", "-lcudart", f"-Wl,-rpath,{CUDA / 'lib64'}"]
+        linked = [
+            "-Wl,--build-id=none",
+            *objects,
+            f"-L{CUDA / 'lib64'}",
+            "-lcudart",
+            f"-Wl,-rpath,{CUDA / 'lib64'}",
+        ]
         # Once past the stand-ins and once not.
         other = library.with_name("libother.so")
         subprocess.check_call([REAL["g++"], "-shared", *linked, "-o", other])
