@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .. import text
 from ..errors import FatwheelError
-from . import summaries, tables
+from . import tables
 from .console import (
     Part,
     out,
@@ -24,7 +24,6 @@ from .console import (
     write_verbatim,
 )
 from .differences import show_comparison
-from .names import readable
 from .tables import Row
 
 if TYPE_CHECKING:
@@ -122,167 +121,6 @@ def show_cache(report: CacheReport) -> None:
     write_rows(console, tables.cache_rows(report.usage))
     for damage in report.damaged:
         write(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
-
-
-# -- inspect, verify -------------------------------------------------------------------------------
-
-# What `invoke inspect` and `invoke verify` found, for people, to stdout.
-
-
-FINDINGS_SHOWN = 3  # of one check, the worst first, unless all are asked for
-DETAILS_SHOWN = 3  # of one finding
-# Of a wheel; of more only what they hold together, unless units or everything are asked for.
-DATA_FILES_SHOWN = 5
-_SEVERITIES = ("wrong", "warning", "note")
-
-_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "note": "dim"}
-_TITLES = {
-    "record": "RECORD: files, hashes and sizes",
-    "provenance": "records of how it was built",
-    "names": "names in the file name, METADATA and WHEEL",
-    "label": "architectures and CUDA in the version",
-    "platform": "platform tags and binaries",
-    "binaries": "readable binaries",
-    "modules": "Python modules",
-    "imports": "required libraries",
-    "coverage": "supported GPUs",
-    "parity": "same parameters of a kernel on all architectures",
-    "compression": "compression that drivers support",
-    "signature": "signature",
-    "import": "import in a clean environment",
-    "gpu": "this machine's GPU",
-}
-_MARK = max(map(len, _STYLES)) + 2
-# Device code that no wrapper leads to, by its key in a report.
-_ELSEWHERE = {
-    "embedded": tables.LOADED,
-    "relocatable": "relocatable, what the code above was linked from",
-}
-
-
-def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> None:
-    """`verify.inspect`'s report: its binaries, their units if they are in it, and GPUs.
-
-    everything: all of it, however long, and not a summary.
-    """
-    console = out()
-    _show_heading(console, report)
-    data_files = [] if everything else _grouped(report)
-    binaries = [one for one in report["binaries"] if not data_files or not _is_data(one)]
-    gpus = None
-    if not everything and summaries.is_long(binaries, report["coverage"]):
-        _show_summary(console, binaries)
-        gpus = summaries.GPUS_SHOWN
-    else:
-        for binary in binaries:
-            _show_binary(console, binary)
-    if data_files:
-        _show_data_files(console, data_files)
-    if any(binary["images"] or "embedded" in binary for binary in report["binaries"]):
-        _show_coverage(console, report, gpus)
-    else:
-        write(console, "no GPU code")
-
-
-def _show_summary(console: Console, binaries: Sequence[Mapping[str, Any]]) -> None:
-    write(console, f"\n{summaries.title(binaries)}")
-    rows, lines = summaries.image_rows(binaries), summaries.binary_lines(binaries)
-    write_rows(console, rows[: summaries.IMAGES_SHOWN])
-    _show_rest(console, "", rows[summaries.IMAGES_SHOWN :])
-    write(console, "")
-    for line in lines[: summaries.BINARIES_SHOWN]:
-        write(console, line)
-    _show_rest(console, "", lines[summaries.BINARIES_SHOWN :])
-    if places := summaries.place_lines(binaries):
-        write(console, "")
-        for line in places[: summaries.PLACES_SHOWN]:
-            write(console, line)
-        _show_rest(console, "", places[summaries.PLACES_SHOWN :])
-
-
-def show_verification(report: Mapping[str, Any], *, everything: bool = False) -> None:
-    """`verify.report`'s report: a line per check, what it found below it, and GPUs.
-
-    everything: all findings and their details, and not only the first.
-    """
-    findings_shown = None if everything else FINDINGS_SHOWN
-    details_shown = None if everything else DETAILS_SHOWN
-    console = out()
-    _show_heading(console, report)
-    write(console, "")
-    for check in report["checks"]:
-        mark = f"{check['result']:<{_MARK}}"
-        write(console, (mark, _STYLES[check["result"]]), _TITLES[check["name"]])
-        findings = sorted(check["findings"], key=lambda one: _SEVERITIES.index(one["severity"]))
-        for finding in findings[:findings_shown]:
-            _show_finding(console, finding, details_shown)
-        _show_rest(console, " " * _MARK, findings[len(findings[:findings_shown]) :])
-    _show_coverage(console, report)
-
-
-def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
-    write(console, (report["file"], "bold"))
-    wheel = report["wheel"]
-    if wheel:
-        write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
-
-
-def _show_coverage(console: Console, report: Mapping[str, Any], shown: int | None = None) -> None:
-    rows = tables.coverage_rows(report)
-    write(console, "")
-    write_rows(console, rows[:shown])
-    _show_rest(console, "", rows[len(rows[:shown]) :])
-    size = tables.not_counted(report)
-    if size:
-        write(console, f"not counted: {text.size(size)} of code that libraries load themselves")
-
-
-def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
-    write(console, f"\n{tables.binary_heading(binary)}")
-    write_rows(console, tables.image_rows(binary["images"]))
-    for key, what in _ELSEWHERE.items():
-        for place in binary.get(key, []):
-            write(console, tables.place_heading(place, what))
-            write_rows(console, tables.image_rows(place["images"]))
-    for unit in binary.get("units", []):
-        write(console, f"\n  {tables.unit_heading(unit)}")
-        for kernel in unit["kernels"]:
-            write_name(console, f"    {kernel}")
-
-
-def _is_data(binary: Mapping[str, Any]) -> bool:
-    from ..verify.contents import DEVICE_ONLY
-
-    return bool(binary["machine"] == DEVICE_ONLY)
-
-
-def _grouped(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The data files of a wheel, where they are too many to be shown one by one."""
-    files = [one for one in report["binaries"] if report["wheel"] and _is_data(one)]
-    several = len(files) > DATA_FILES_SHOWN and not any("units" in one for one in files)
-    return files if several else []
-
-
-def _show_data_files(console: Console, files: Sequence[Mapping[str, Any]]) -> None:
-    """Files of a wheel that are device code alone: what they hold together."""
-    write(console, f"\n{tables.data_files_heading(files)}")
-    write_rows(console, tables.image_rows(tables.united_images(files)))
-
-
-def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | None) -> None:
-    severity = finding["severity"]
-    where = f"{finding['where']}: " if finding["where"] else ""
-    mark = "" if severity == "note" else f"{severity}: "
-    write(console, " " * _MARK, (mark, _STYLES[severity]), readable(f"{where}{finding['what']}"))
-    details = finding["details"]
-    for line in details[:shown]:
-        write(console, " " * _MARK, f"  {readable(line)}")
-    _show_rest(console, " " * (_MARK + 2), details[len(details[:shown]) :])
-
-
-def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
-    if rest:
-        write(console, f"{indent}and {len(rest)} more (--all shows them)")
 
 
 # -- lock ------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def inspect(
     """
     with reported(mangled):
         from ..verify.inspect import inspect_file, inspect_units
-        from .results import Add, report_each, show_inspection
+        from .reports import show_inspection
+        from .results import Add, report_each
 
         def look(path: Path, add: Add) -> None:
             add(inspect_units(path) if units else inspect_file(path))
@@ -104,7 +105,8 @@ def verify(
         from ..trial.verify import verify as verify_all
         from ..verify.report import refusal
         from .progress import board
-        from .results import Add, report_each, show_verification
+        from .reports import show_verification
+        from .results import Add, report_each
 
         asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
 

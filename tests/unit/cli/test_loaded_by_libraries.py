@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fatwheel import text
-from fatwheel.cli.results import DATA_FILES_SHOWN, show_inspection
+from fatwheel.cli.reports import DATA_FILES_SHOWN, show_inspection
 from fatwheel.verify.inspect import inspect_file, inspect_units
 
 from ...helpers.cudawheels import NONE, ZSTD

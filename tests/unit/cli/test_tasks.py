@@ -194,7 +194,7 @@ def test_verify_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch
         return Report()
 
     monkeypatch.setattr("fatwheel.trial.verify.verify", verify)
-    monkeypatch.setattr("fatwheel.cli.results.show_verification", lambda report, everything: None)
+    monkeypatch.setattr("fatwheel.cli.reports.show_verification", lambda report, everything: None)
     assert run("verify", "W.whl") == 0
     assert run("verify", "W.whl", "--key", "k.pub", "--import", "--gpu") == 0
     assert asked == [Asked(), Asked(Path("k.pub"), importing=True, gpu=True)]

@@ -23,7 +23,8 @@ from rich.console import Console
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.console import show_error, show_note, show_plan
 from fatwheel.cli.progress import LiveBoard, PlainBoard, board
-from fatwheel.cli.results import show_cache, show_inspection, show_json, show_proof, show_wheels
+from fatwheel.cli.reports import show_inspection
+from fatwheel.cli.results import show_cache, show_json, show_proof, show_wheels
 from fatwheel.config.model import Recipe, Sdist, Source, Target, Toolchain
 from fatwheel.errors import CompileError, FatwheelError, UsageError
 from fatwheel.events import (

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.cli import results
-from fatwheel.cli.results import show_inspection, show_verification
+from fatwheel.cli import reports
+from fatwheel.cli.reports import show_inspection, show_verification
 
 from ...helpers.mangled import LONG, needs_library
 from ...helpers.schemas import schema_of
@@ -197,4 +197,4 @@ def test_every_check_has_a_title() -> None:
     schema = schema_of("verify")
     names = schema["$defs"]["check"]["properties"]["name"]["enum"]
     assert {"signature", "import", "gpu"} <= set(names)
-    assert set(names) == set(results._TITLES)
+    assert set(names) == set(reports._TITLES)
