@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import FormatError
 from ..fatbin import coff, elf, pe
-from ..fatbin.elf_linked import FATBIN_SECTIONS
+from ..fatbin.elf import FATBIN_SECTIONS
 
 BUILD_ID = ".note.gnu.build-id"
 

@@ -162,7 +162,7 @@ def _read_elf(file: elf.Elf) -> Binary:
     if not file.sections:
         _check_no_code(file.data, "it has no section table, so its device code cannot be found")
         return Binary("elf", file.machine_name, linked, ())
-    containers = _containers(file, elf_linked.FATBIN_SECTIONS)
+    containers = _containers(file, elf.FATBIN_SECTIONS)
     return Binary("elf", file.machine_name, linked, *containers)
 
 

@@ -12,7 +12,6 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from ..errors import FormatError
 
@@ -26,7 +25,8 @@ _HEADER = struct.Struct("<HHIIIHH")
 # 0, 0xFFFF, version, machine, time, class, 4 numbers on CLR data, sections, symbol table, symbols
 _BIG_HEADER = struct.Struct("<HHHHI16sIIIIIII")
 _ANONYMOUS = b"\0\0\xff\xff"
-_BIG_CLASS = UUID("D1BAA1C7-BAEE-4BA9-AF20-FAF66AA4DCB8").bytes_le
+# The UUID D1BAA1C7-BAEE-4BA9-AF20-FAF66AA4DCB8, its first three numbers little-endian.
+_BIG_CLASS = bytes.fromhex("c7a1bad1 eeba a94b af20 faf66aa4dcb8")
 # name, virtual size and address, size and offset of bytes, relocations, lines, counts, flags
 _SECTION = struct.Struct("<8sIIIIIIHHI")
 _RELOCATION = struct.Struct("<IIH")

@@ -22,6 +22,8 @@ HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")  # name, type and binding, visibility, section, address, size
 _SHN_XINDEX = 0xFFFF
+# Executable device code first: where device code was linked, that is what runs.
+FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 _MACHINES = {
     3: "x86",
     21: "ppc64",

@@ -20,6 +20,7 @@ from .elf import (
     ET_DYN,
     ET_EXEC,
     ET_REL,
+    FATBIN_SECTIONS,
     SHT_DYNSYM,
     SHT_SYMTAB,
     SYMBOL,
@@ -39,9 +40,6 @@ from .linked import (
     read_wrappers,
     used_containers,
 )
-
-# Executable device code first: where device code was linked, that is what runs.
-FATBIN_SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 
 _WRAPPERS = ".nvFatBinSegment"
 _WORD = struct.Struct("<Q")

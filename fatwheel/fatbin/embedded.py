@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ..arch import Arch
 from ..errors import FormatError
 from ..storage.files import STEP, let_go
-from . import coff, elf, elf_linked, pe
+from . import coff, elf, pe
 from .container import MAGIC_BYTES, Container, Entry, parse_containers
 from .cubin import arch_of_cubin
 
@@ -185,7 +185,7 @@ def _sections(data: memoryview, format_: str) -> Iterator[tuple[str, int, int, b
     match format_:
         case "elf" if bytes(data[4:6]) == _CUBIN[4:6]:  # others are for machines without CUDA
             for one in elf.read_elf(data).sections:
-                is_code = one.name in elf_linked.FATBIN_SECTIONS
+                is_code = one.name in elf.FATBIN_SECTIONS
                 yield one.name, one.offset, one.offset + one.in_file, is_code
         case "pe":
             for image in pe.read_pe(data).sections:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..arch import Arch
 from ..errors import FormatError
-from . import coff, coff_edit, elf, elf_linked
+from . import coff, coff_edit, elf
 from .container import Entry, parse_containers, write_container
 
 
@@ -35,7 +35,7 @@ class _Format:
     replace: Callable[[bytes | memoryview, Mapping[str, bytes]], bytes]
 
 
-_ELF = _Format(*elf_linked.FATBIN_SECTIONS, elf.read_elf, elf.replace_section)
+_ELF = _Format(*elf.FATBIN_SECTIONS, elf.read_elf, elf.replace_section)
 _COFF = _Format(*coff.FATBIN_SECTIONS, coff.read_coff, coff_edit.replace_section)
 
 _KIND_ORDER = {"elf": 0, "ptx": 1, "lto": 2, "other": 3}

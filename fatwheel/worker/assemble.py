@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
@@ -52,6 +51,9 @@ def look_up(
     units: Sequence[Unit], fronts: Sequence[Front], context: Context, threads: int
 ) -> Lookup:
     """Ask the store for every slice and host object; what it lacks becomes jobs."""
+    # Not imported above: the stand-ins, of which one starts for each object, do without.
+    from concurrent.futures import ThreadPoolExecutor
+
     store = context.store()
     texts = Texts(context, store)
     jobs = [job for unit in units for job in jobs_of(unit, fronts)]
