@@ -20,6 +20,7 @@ from fatwheel.fatbin.select import selection_for
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.cudawheels import NONE, Linker, sound
+from ...helpers.datasections import elf_library
 from ...helpers.deviceimages import write_wheel
 from ...helpers.schemas import schema_of
 
@@ -114,7 +115,8 @@ def test_a_dry_run_makes_nothing_and_tells_the_size(
 def test_a_summary_or_all_of_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    files = {f"demo/{number:03}.fatbin": NONE for number in range(100)}
+    library = elf_library({".nv_fatbin": NONE})
+    files = {f"demo/{number:03}.so": library for number in range(100)}
     wheel = write_wheel(tmp_path, files)
     assert run("inspect", str(wheel)) == 0
     summary = capfd.readouterr().out

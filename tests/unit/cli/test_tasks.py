@@ -439,7 +439,7 @@ def test_a_closed_pipe_is_no_error_of_ours(tmp_path: Path) -> None:
         command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=60
     )
     os.close(writer)
-    assert done.returncode == 1
+    assert done.returncode == 0
     assert done.stderr == b""
 
 

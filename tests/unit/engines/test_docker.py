@@ -314,9 +314,10 @@ def test_a_container_that_needs_too_much_memory_is_called_so(
 
 
 def test_what_a_worker_made_is_in_the_store_when_it_is_reported(bench: Bench) -> None:
+    """The last front's job makes the host object, too."""
     captured = bench.capture()
-    worker = captured.open("1:compute_80", LIMITS, bench.reports)
-    work = named(captured, "csrc/a [sm_80]")
+    worker = captured.open("2:compute_86", LIMITS, bench.reports)
+    work = named(captured, "csrc/a [sm_86]")
     worker.start(work)
     report = bench.report()
     kinds = {usage.kind: usage.entries for usage in bench.store.usage()}
@@ -326,7 +327,7 @@ def test_what_a_worker_made_is_in_the_store_when_it_is_reported(bench: Bench) ->
     assert worker.memory() > 0
     worker.close()
     assert bench.containers.running == []
-    assert "csrc/a [sm_80]: made" in bench.log("shard-1-compute_80.log")
+    assert "csrc/a [sm_86]: made" in bench.log("shard-2-compute_86.log")
 
 
 def test_a_compilers_error_names_the_log_and_not_a_folder_that_is_gone(bench: Bench) -> None:
