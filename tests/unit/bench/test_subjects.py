@@ -40,7 +40,8 @@ def test_what_tests_need_is_there_for_both_systems() -> None:
     both = {name.rpartition("-")[0] for name in files if not name.startswith("python-")}
     compilers = {"crt", "cudart", "cuobjdump", "nvcc", "nvvm"}  # for Windows; Linux has its own
     keeping_code_among_data = {"cufft", "mathdx"}  # the smallest for each system
-    assert both == {"xformers", *compilers, *keeping_code_among_data}
+    small = {"jax", "nvjpeg", "nvjpeg2k", "nvtiff", "torchaudio", "torchvision"}
+    assert both == {"xformers", *compilers, *keeping_code_among_data, *small}
 
 
 @pytest.fixture
