@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import Any
 
 
 class _Outliving(io.FileIO):
-    """A stream that drops what is written once nobody reads it any more."""
+    """A stream that drops what is written once nobody reads it any more, and waits for a reader
+    who is slow, even where it is set not to."""
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data) or 0
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
         except BrokenPipeError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return super().write(data) or 0
+        return written
 
 
 def outlive_readers() -> None:
@@ -26,6 +30,9 @@ def outlive_readers() -> None:
     nobody reads its results any more."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if stream is None:  # it was closed when the command began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            continue
         if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
             continue  # somebody else's, or ours already
         stream.flush()

@@ -15,6 +15,8 @@ from ..arch import Arch
 from ..fatbin.binary import Binary
 from ..fatbin.embedded import Images, Place, find_embedded, place_of_cubin, total_size
 
+_SHOWN = 5  # sections of one file
+
 
 class Left:
     """What is left in the files of a wheel, or in a single file."""
@@ -41,8 +43,10 @@ class Left:
     def lines(self) -> Iterator[str]:
         """What libraries load themselves, and its size: a line for each, and one for all cubins."""
         for name, places in self._embedded.items():
-            held = " and ".join(f"{place.title} ({text.size(place.size)})" for place in places)
-            yield f"{name}: {held}"
+            shown = [f"{place.title} ({text.size(place.size)})" for place in places[:_SHOWN]]
+            if len(places) > _SHOWN:
+                shown.append(f"in {len(places) - _SHOWN:,} more sections")
+            yield f"{name}: {' and '.join(shown)}"
         if self._cubins:
             noun = "cubin file" if len(self._cubins) == 1 else "cubin files"
             size = text.size(total_size(self._cubins))

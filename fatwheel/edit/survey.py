@@ -11,7 +11,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -394,7 +394,7 @@ def _check_target(path: Path, inputs: Sequence[Path], keep: Sequence[Path] = ())
 
 def _is_same(one: Path, other: Path) -> bool:
     """Whether they are the same file, or will be once it is written."""
-    if one.exists() and other.exists():
+    with suppress(OSError):  # such as a name that is too long: it is not there
         return one.samefile(other)
     return one == other
 

@@ -33,9 +33,8 @@ _NAME_SHOWN = 100  # characters; no linker's section has so long a name
 
 _PIECE = 1 << 20
 _LONGEST = max(len(MAGIC_BYTES), len(_CUBIN))
-# Headers that are looked at in one file: many times more than any real one has. Bounds the time
-# for files full of beginnings that come to nothing.
-_MAX_WORK = 2_000_000
+# Headers that are looked at in one file and come to nothing: many times more than in any real one.
+_MAX_IN_VAIN = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ def title_of(place: str, containers: int, cubins: int) -> str:
         for number, noun in ((containers, "container"), (cubins, "cubin"))
         if number
     ]
-    where = f"in {place[:_NAME_SHOWN]}" if place else "outside all sections"
+    name = "".join(one if one.isprintable() else "\ufffd" for one in place[:_NAME_SHOWN])
+    where = f"in {name}" if name else "outside all sections"
     return f"{' and '.join(counts)} {where}"
 
 
@@ -151,11 +151,20 @@ class _Tally:
 
 
 class _Work:
+    """Bounds what is read in vain. What is found costs no more than its bytes: the search goes on
+    behind it. But what begins like device code and is none may share its bytes with others."""
+
     def __init__(self) -> None:
-        self._left = _MAX_WORK
+        self._left = _MAX_IN_VAIN
+        self._spent = 0
 
     def spend(self, headers: int) -> None:
-        self._left -= headers
+        self._spent += headers
+
+    def settle(self, found: bool) -> None:
+        if not found:
+            self._left -= self._spent
+        self._spent = 0
         if self._left < 0:
             raise FormatError("too much in its data begins like device code and is none")
 
@@ -211,6 +220,7 @@ def _code_between(
             continue
         work.spend(1)
         found = _container(data[offset:end], work) or _cubin(data[offset:end], work)
+        work.settle(found is not None)
         if found:
             yield found
             position = offset + found[0]

@@ -55,7 +55,7 @@ _OTHER_KINDS = {
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
 
-STALE = 86400.0  # seconds: a file still being written after that has no writer
+STALE = 86400.0  # seconds: what is older has no writer, unless one is seen to live
 _CHUNK = 1 << 20
 _WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
 
@@ -72,9 +72,10 @@ class Readable(Protocol):
 
 def tidy(folder: Path) -> None:
     """Delete what killed writers (`replacing`) left in a folder, which need not exist."""
-    for left in folder.glob(".*.part"):
-        if _WRITTEN.fullmatch(left.name[1:-5]):
-            _remove_if_abandoned(left, left.name[1:])
+    with suppress(OSError):  # whoever writes there then says what is wrong with it
+        for left in folder.glob(".*.part"):
+            if _WRITTEN.fullmatch(left.name[1:-5]):
+                _remove_if_abandoned(left, left.name[1:])
 
 
 @contextmanager
@@ -140,11 +141,11 @@ def _machine() -> str:
 
 
 def _abandoned(part: Path, name: str) -> bool:
-    if time.time() - part.lstat().st_mtime > STALE:
-        return True
     machine, _, rest = name.partition("-")
     pid = rest.partition("-")[0]
-    return machine == _machine() and pid.isdigit() and not _alive(int(pid))
+    if machine == _machine() and pid.isdigit():
+        return not _alive(int(pid))  # however long ago: its process may have been stopped
+    return time.time() - part.lstat().st_mtime > STALE
 
 
 if sys.platform == "win32":
@@ -157,7 +158,7 @@ else:
     def _alive(pid: int) -> bool:
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # or no number of a process
             return False
         except PermissionError:
             return True
@@ -363,7 +364,7 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
 
 def _free(path: Path) -> str:
     """How much the disk of a path, which may not exist, has left."""
-    while not path.exists() and path != path.parent:
+    while not os.path.exists(path) and path != path.parent:  # also where its name is too long
         path = path.parent
     return f"{shutil.disk_usage(path).free / 2**20:.0f} MiB"
 

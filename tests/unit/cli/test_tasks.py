@@ -443,6 +443,15 @@ def test_a_closed_pipe_is_no_error_of_ours(tmp_path: Path) -> None:
     assert done.stderr == b""
 
 
+def test_an_output_that_was_closed_from_the_beginning(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "invoke", "cache"]
+    environment = {**os.environ, "FATWHEEL_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, stderr=subprocess.PIPE, env=environment, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 # -- invoke test ---------------------------------------------------------------------------------
 
 

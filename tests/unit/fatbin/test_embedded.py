@@ -177,3 +177,38 @@ def test_known_containers_are_counted_in_the_same_way() -> None:
 
 def test_large_numbers_are_readable() -> None:
     assert Place(".data", 18_227, 1, 7, ()).title == "18,227 containers and 1 cubin in .data"
+
+
+# -- made to cost time ---------------------------------------------------------------------------
+
+HEADER = struct.Struct("<IHHQ")
+ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
+
+
+def entry(padded: int, stored: int = 0) -> bytes:
+    return ENTRY.pack(2, 0x101, 64, padded, stored, 0, 0, 7, 80, 0, 0, 0, 0, 0)
+
+
+def test_containers_that_share_an_end_which_is_none_are_refused() -> None:
+    """Each of 1,300 is walked to its last entry, the 1,300th, and only that is wrong."""
+    tail = entry(0) * 1299 + entry(0, stored=5)
+    unit = HEADER.size + ENTRY.size
+    heads = b"".join(
+        HEADER.pack(0xBA55ED50, 1, 16, number * unit + ENTRY.size + len(tail))
+        + entry(number * unit)
+        for number in reversed(range(1300))
+    )
+    with pytest.raises(FormatError, match="begins like device code and is none"):
+        in_data(heads + tail)
+
+
+def test_very_many_containers_are_found() -> None:
+    """What is found costs no more than its bytes."""
+    one = HEADER.pack(0xBA55ED50, 1, 16, ENTRY.size) + entry(0)
+    [place] = in_data(one * 100_000)
+    assert place.containers == 100_000
+
+
+def test_a_name_stays_on_its_line() -> None:
+    [place] = found_in(elf_library({".x\nerror: y": NONE}))
+    assert "\n" not in place.title

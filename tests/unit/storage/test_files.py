@@ -110,14 +110,17 @@ def test_sweep_deletes_files_of_dead_and_of_old_writers_only(tmp_path: Path) -> 
         assert pid == str(os.getpid())
         dead = tmp_path / f"{machine}-{child.pid}-{token}"
         elsewhere = tmp_path / f"{'0' * len(machine)}-{child.pid}-{token}"
-        old = tmp_path / f"{machine}-{pid}-{'f' * len(token)}"
-        for path in (dead, elsewhere, old):
+        old = tmp_path / f"{'0' * len(machine)}-{pid}-{'f' * len(token)}"
+        stopped = tmp_path / f"{machine}-{pid}-{'f' * len(token)}"
+        nonsense = tmp_path / f"{machine}-{'9' * 30}-{token}"
+        for path in (dead, elsewhere, old, stopped, nonsense):
             path.write_bytes(b"")
-        os.utime(old, (time.time() - files.STALE - 60,) * 2)
+        for path in (old, stopped):
+            os.utime(path, (time.time() - files.STALE - 60,) * 2)
         incoming.sweep()
-        left = {path for path in (part, dead, elsewhere, old) if path.exists()}
-    kept_dead = {dead} if sys.platform == "win32" else set()
-    assert left == {part, elsewhere} | kept_dead
+        left = set(tmp_path.iterdir())
+    kept_dead = {dead, nonsense} if sys.platform == "win32" else set()
+    assert left == {part, elsewhere, stopped} | kept_dead
 
 
 def test_leaves_finds_files_at_any_depth(tmp_path: Path) -> None:
