@@ -4,7 +4,6 @@ its files. It has less than 60 lines; --all shows everything.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
@@ -40,20 +39,8 @@ def title(binaries: Sequence[Mapping[str, Any]]) -> str:
 
 def image_rows(binaries: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The images of all files together, the most bytes first."""
-    count: Counter[tuple[str, str, bool]] = Counter()
-    size: Counter[tuple[str, str, bool]] = Counter()
-    for binary in binaries:
-        for image in binary["images"]:
-            key = image["kind"], image["arch"], image["compressed"]
-            count[key] += image["count"]
-            size[key] += image["bytes"]
-    return tables.image_rows(
-        [
-            {"kind": kind, "arch": arch, "compressed": packed, "count": count[key], "bytes": bytes_}
-            for key, bytes_ in size.most_common()
-            for kind, arch, packed in [key]
-        ]
-    )
+    images = tables.united_images(binaries)
+    return tables.image_rows(sorted(images, key=lambda image: -image["bytes"]))
 
 
 def binary_lines(binaries: Sequence[Mapping[str, Any]]) -> list[str]:
