@@ -13,7 +13,7 @@ from ..arch import Arch
 from ..decoders import MAX_DECOMPRESSED, describe, kernels_of, payload
 from ..errors import FormatError
 from ..fatbin import cubin
-from ..fatbin.binary import Binary, read_binary
+from ..fatbin.binary import Binary
 from ..fatbin.container import Entry
 from ..fatbin.embedded import Images, Place, find_embedded, place_of
 from ..fatbin.parity import Described
@@ -105,9 +105,9 @@ Container = tuple[int | None, list[Read]]
 ReadImage = Callable[[Entry], Described]
 
 
-def read_contents(path: str, data: memoryview) -> Contents:
-    """What the binary at `path` holds; of its kernels only the names are looked at."""
-    binary = read_binary(data)
+def read_contents(path: str, data: memoryview, binary: Binary) -> Contents:
+    """What a binary at `path` holds, as `read_binary` read it; of its kernels only the names are
+    looked at."""
     containers = read_containers(data, binary, names_of)
     return sum_up(path, binary, containers, find_embedded(data, binary.format))
 

@@ -124,8 +124,9 @@ def _read_members(wheel: Wheel) -> Iterable[tuple[Contents, Weight]]:
 
 
 def _read_binary(name: str, data: memoryview) -> tuple[Contents, Weight]:
-    containers = read_binary(data).containers
-    return read_contents(name, data), weigh(container.entries for container in containers)
+    binary = read_binary(data)
+    weight = weigh(container.entries for container in binary.containers)
+    return read_contents(name, data, binary), weight
 
 
 def _report(read: _Read) -> dict[str, Any]:

@@ -9,7 +9,14 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.verify import contents as contents_module
-from fatwheel.verify.contents import layouts_of, names_of, read_containers, read_contents, sum_up
+from fatwheel.verify.contents import (
+    Contents,
+    layouts_of,
+    names_of,
+    read_containers,
+    read_contents,
+    sum_up,
+)
 
 from ...helpers.cudawheels import LZ4, NONE, ZSTD, fatbin, images, without
 from ...helpers.standins import DATA
@@ -17,9 +24,13 @@ from ...helpers.standins import DATA
 NAMES = ("sm_80", "compute_80", "sm_90a", "sm_120f")
 
 
+def contents_of(path: str, data: memoryview) -> Contents:
+    return read_contents(path, data, read_binary(data))
+
+
 @pytest.mark.parametrize(("data", "compression"), [(NONE, ""), (LZ4, "lz4"), (ZSTD, "zstd")])
 def test_images_and_kernels(data: bytes, compression: str) -> None:
-    found = read_contents("a.fatbin", memoryview(data + without(1)))
+    found = contents_of("a.fatbin", memoryview(data + without(1)))
     assert (found.path, found.format, found.machine) == ("a.fatbin", "fatbin", "cuda")
     assert found.containers == 2
     first, second = found.units
@@ -47,16 +58,16 @@ def test_images_of_other_kinds_are_carried_unread() -> None:
     """The PTX is called LTO-IR, kind 8, in the first two bytes of its header."""
     first, ptx, *_ = images(NONE)
     data = fatbin([first, struct.pack("<H", 8) + ptx[2:]])
-    found = read_contents("a", memoryview(data))
+    found = contents_of("a", memoryview(data))
     assert [image.kind for image in found.images] == ["elf", "lto"]
     assert found.units[0].kernels == ("$empty", "scale")
-    only = read_contents("a", memoryview(fatbin([struct.pack("<H", 8) + ptx[2:]])))
+    only = contents_of("a", memoryview(fatbin([struct.pack("<H", 8) + ptx[2:]])))
     assert (only.containers, only.units) == (1, ())
 
 
 def test_a_cubin_is_a_unit_of_its_own() -> None:
     data = memoryview((DATA / "cuda12.4-sm_90a.cubin").read_bytes())
-    found = read_contents("a.cubin", data)
+    found = contents_of("a.cubin", data)
     [unit] = found.units
     assert (found.containers, unit.container) == (0, None)
     assert unit.kernels == ("$empty", "scale")
@@ -74,5 +85,5 @@ def test_a_damaged_image_is_named_with_its_container() -> None:
     first, *others = images(NONE)
     data = NONE + fatbin([first[:64] + bytes(len(first) - 64), *others])
     with pytest.raises(FormatError) as caught:
-        read_contents("a", memoryview(data))
+        contents_of("a", memoryview(data))
     assert caught.value.where == f"fatbin container at offset {len(NONE):#x}"
