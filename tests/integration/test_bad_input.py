@@ -103,14 +103,26 @@ def slow(name: str, lines: int = 60) -> str:
     return f"__global__ void {name}(float *p) {{ float x = *p;\n{body}\n*p = x; }}\n"
 
 
-class Tiny:
-    """A recipe folder outside of kernels/, with a space in its path."""
+def named(text: str, project: str) -> str:
+    """A recipe or setup.py of TINY as another project's."""
+    for old, new in (TINY, project), (TINY.replace("-", "_"), project.replace("-", "_")):
+        text = text.replace(old, new)
+    return text
 
-    def __init__(self, folder: Path, *units: str) -> None:
+
+class Tiny:
+    """A recipe folder outside of kernels/, with a space in its path.
+
+    Builds of one project share its sources' place, each with its own files in turn: tests of
+    another module, which may run at the same time, name another project.
+    """
+
+    def __init__(self, folder: Path, *units: str, project: str = TINY) -> None:
         self.folder = folder
+        self.project = project
         self.src = folder / "src"
         self.src.mkdir(parents=True)
-        (folder / "recipe.toml").write_text(RECIPE)
+        (folder / "recipe.toml").write_text(named(RECIPE, project))
         shutil.copy(ROOT / SAMPLE / "src" / "csrc" / "short.h", self.src)
         self.setup(SETUP)
         for unit in units:
@@ -120,7 +132,7 @@ class Tiny:
         (self.src / f"{name}.cu").write_text(text)
 
     def setup(self, text: str) -> None:
-        (self.src / "setup.py").write_text(text)
+        (self.src / "setup.py").write_text(named(text, self.project))
 
     def __str__(self) -> str:
         return str(self.folder)

@@ -37,11 +37,12 @@ from fatwheel.wheels.pack import Closing, File, nothing_else, plain_file, rewrit
 from ..conftest import TOOLCHAIN, missing
 from ..helpers.tinywheels import Draft
 from .conftest import ROOT, Contained, Outcome, Workbench
-from .test_bad_input import RECIPE, Tiny, assert_civil, message_of
+from .test_bad_input import RECIPE, Tiny, assert_civil, message_of, named
 
 pytestmark = pytest.mark.slow
 
-KERNEL = "tiny"
+KERNEL = "small"
+PROJECT = "fatwheel-small"
 ARCHS = "80,86"
 LOCK, RECORD, SBOM, STATEMENT = (
     "fatwheel.lock.json", "fatwheel.json", "sboms/fatwheel.cdx.json", "fatwheel.provenance.json",
@@ -117,7 +118,7 @@ def small(
     """A checkout with one more recipe, and the wheel that was built of it."""
     folder = tmp_path_factory.mktemp("small")
     checkout = Checkout(copied(folder / "checkout", tool("git")), Workbench(folder / "bench"))
-    Tiny(checkout.folder / "kernels" / KERNEL, "alpha", "beta")
+    Tiny(checkout.folder / "kernels" / KERNEL, "alpha", "beta", project=PROJECT)
     outcome = checkout.build(checkout.bench.out, "--arch", ARCHS)
     assert outcome.code == 0, outcome.err
     [wheel] = checkout.bench.wheels()
@@ -454,16 +455,16 @@ def bench_apart(folder: Path, bench: Workbench) -> Workbench:
 def test_an_sdist_that_is_gone_from_the_index(small: tuple[Checkout, Path], tmp_path: Path) -> None:
     """A recipe outside of the checkout, which nobody needs to have who rebuilds the wheel."""
     checkout, _ = small
-    tiny = Tiny(tmp_path / "theirs" / "gone", "alpha", "beta")
+    tiny = Tiny(tmp_path / "theirs" / "gone", "alpha", "beta", project=PROJECT)
     links, backups = tmp_path / "links", tmp_path / "backups"
     links.mkdir()
-    archive = links / "fatwheel_tiny-1.0.tar.gz"
+    archive = links / "fatwheel_small-1.0.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(tiny.src, "fatwheel_tiny-1.0")
+        tar.add(tiny.src, "fatwheel_small-1.0")
     data = archive.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     pin = f'sdist = "{archive.name}"\nsize = {len(data)}\nsha256 = "{digest}"'
-    (tiny.folder / "recipe.toml").write_text(RECIPE.replace('folder = "src"', pin))
+    (tiny.folder / "recipe.toml").write_text(named(RECIPE, PROJECT).replace('folder = "src"', pin))
     bench = Workbench(tmp_path / "bench", checkout.bench.store)
     there = Checkout(checkout.folder, bench)
     (bench.cache / "downloads").unlink()
@@ -474,7 +475,7 @@ def test_an_sdist_that_is_gone_from_the_index(small: tuple[Checkout, Path], tmp_
     archive.rename(backups.with_suffix(".bin"))
     gone = there.rebuild(wheel, tmp_path / "out", **OFFLINE)
     assert gone.code == 4, gone.err
-    for words in ("fatwheel-tiny 1.0", archive.name, digest, "--find FOLDER"):
+    for words in (f"{PROJECT} 1.0", archive.name, digest, "--find FOLDER"):
         assert words in message_of(gone)
     backups.mkdir()
     backups.with_suffix(".bin").rename(backups / "backup.bin")
@@ -641,7 +642,7 @@ def test_what_is_not_locked_is_refused(small: tuple[Checkout, Path], tmp_path: P
     assert_refused(checkout.build(tmp_path / "out", *lock, *other), 16, "python", other[1])
     asked = ["--kernel", "selftest", "--out", str(tmp_path / "out"), *lock]
     outcome = checkout.invoke("build", *asked)
-    assert_refused(outcome, 16, "recipe.name: tiny became selftest")
+    assert_refused(outcome, 16, "recipe.name: small became selftest")
     assert not (tmp_path / "out").exists()
 
 
