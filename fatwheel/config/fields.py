@@ -203,6 +203,23 @@ def _name(text: str) -> str:
     return text
 
 
+def _pin(text: str) -> str:
+    """`numpy==2.2.6`, or with a marker that asks for the Python alone."""
+    _bounded(text, _LONG)
+    words, _, marker = text.partition(";")
+    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([\w.!+-]+)", words.strip(), re.ASCII)
+    if not match:
+        raise ValueError(f"{shown(text)} is not a pin; valid: as in ninja==1.13.2")
+    _version(match[2])
+    for condition in re.split(r"\s+and\s+", marker.strip()) if marker else ():
+        if not re.fullmatch(r"python_version\s*(<|<=|>|>=|==|!=)\s*(['\"])3\.\d{1,3}\2", condition):
+            raise ValueError(
+                f"{shown(marker.strip())} is not a marker of the Python; "
+                "valid: as in python_version < '3.11'"
+            )
+    return text
+
+
 def _wheel(text: str) -> str:
     try:
         parse_wheel_filename(text)
@@ -320,6 +337,7 @@ Url = Annotated[str, AfterValidator(_url)]
 File = Annotated[str, _PLAIN_FILE]
 WheelFile = Annotated[str, _PLAIN_FILE, AfterValidator(_wheel)]
 SdistFile = Annotated[str, _PLAIN_FILE, AfterValidator(_sdist)]
+Pin = Annotated[str, AfterValidator(_pin)]
 Part = Annotated[str, _matching(r"\w[\w.-]*", "a name; valid: as in cuda_nvcc")]
 Toolset = Annotated[str, _matching(r"14\.\d{1,4}", "a toolset of MSVC; valid: as in 14.38")]
 Component = Annotated[
@@ -359,6 +377,7 @@ Epoch = Annotated[int, BeforeValidator(_epoch)]
 AnyEpoch = Annotated[int, Strict(), _between(0, LAST_EPOCH, "a time that a wheel can hold")]
 Major = Annotated[int, Strict(), _between(1, 999, "a major version; valid: as in 12")]
 Majors = Annotated[tuple[Major, Major], WrapValidator(_range)]
+MscVer = Annotated[int, Strict(), _between(1900, 9999, "an _MSC_VER; valid: as in 1938")]
 OsBuild = Annotated[int, Strict(), _between(0, 10**6, "a build of Windows; valid: as in 20348")]
 Role = Annotated[str, _one_of("compiler", "build", "runtime", "installer")]
 SourceRole = Annotated[str, _one_of("source")]

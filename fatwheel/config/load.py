@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,6 +29,9 @@ _LONGEST_LINE = 20_000  # characters
 _MOST_VALUES = 20_000  # the largest toolchain has 2,000
 _MISTAKES_SHOWN = 100
 
+T = TypeVar("T")
+Mistake = tuple[Key, str]  # where it stands, and what is wrong
+
 
 def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
     """A recipe by its folder's name in `kernels_dir`, or by the path of a folder or file.
@@ -37,14 +40,14 @@ def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
     """
     file = _recipe_file(name_or_path, folders)
     folder = file.parent.resolve()
-    places, raw = _read(file)
-    found, mistakes = read_table(RecipeFile, raw)
-    mistakes += recipe_mistakes(raw)
-    mistakes += _name_mistakes(folder.name)
-    mistakes += _missing_folders(raw, file)
-    mistakes += _script_mistakes(raw, file)
-    _refuse(file, places, mistakes, hint="docs/recipes.md explains every key")
-    assert found is not None, "there are no mistakes"
+
+    def mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+        yield from recipe_mistakes(raw)
+        yield from _name_mistakes(folder.name)
+        yield from _missing_folders(raw, file)
+        yield from _script_mistakes(raw, file)
+
+    found = load_table(RecipeFile, file, mistakes, "docs/recipes.md explains every key")
     sources = found.source.folder
     return found.recipe(folder, tree_digest(folder / sources) if sources else None)
 
@@ -55,13 +58,29 @@ def load_toolchain(name: str, *folders: Path) -> Toolchain:
     Raises UsageError where none has it, ConfigError listing every mistake in it.
     """
     file = toolchain_file(name, *folders)
-    places, raw = _read(file)
-    found, mistakes = read_table(ToolchainFile, raw)
-    mistakes += toolchain_mistakes(raw, file.stem)
-    mistakes += image_mistakes(raw)
-    _refuse(file, places, mistakes, hint="docs/toolchains.md explains every key")
-    assert found is not None, "there are no mistakes"
+
+    def mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+        yield from toolchain_mistakes(raw, file.stem)
+        yield from image_mistakes(raw)
+
+    found = load_table(ToolchainFile, file, mistakes, "docs/toolchains.md explains every key")
     return found.toolchain()
+
+
+def load_table(
+    kind: type[T], file: Path, mistakes: Callable[[dict[str, Any]], Iterable[Mistake]], hint: str
+) -> T:
+    """A TOML file as the dataclass of its keys.
+
+    mistakes: finds what the types do not say, in the raw values. Raises ConfigError listing every
+    mistake, with `hint`.
+    """
+    places, raw = _read(file)
+    found, wrong = read_table(kind, raw)
+    wrong += mistakes(raw)
+    _refuse(file, places, wrong, hint)
+    assert found is not None, "there are no mistakes"
+    return found
 
 
 def toolchain_file(name: str, *folders: Path) -> Path:

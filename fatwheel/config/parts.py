@@ -1,0 +1,380 @@
+"""The parts that toolchains are composed of, as TOML files in toolchains/parts/.
+
+    cuda/12.8.1.toml          a CUDA release: what its nvcc takes, and the files that it comes as
+    torch/2.8.0.toml          a torch release: its wheels by CUDA, platform and Python
+    msvc/14.38.toml           a C++ compiler for Windows
+    images/linux-x86_64.toml  what images of a platform are built on, and their Pythons
+    packages/ninja.toml       the pinned files of a package of the index
+
+Each pin is `NAME==VERSION`, and packages/NAME.toml says which file that is. `invoke lock` writes
+these files; docs/toolchains.md explains the keys. `compose` makes toolchains of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from packaging.markers import Marker
+from packaging.tags import Tag
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+from pydantic import Field
+
+from ..errors import ConfigError
+from . import fields
+from .load import Mistake, load_table
+from .model import Base, MsvcTools, Package, Part, Sha256, Size, Url
+from .schema import DownloadTable, InterpreterTable
+
+FOLDER = "parts"
+HINT = "docs/toolchains.md explains every key; `invoke lock` writes these files"
+
+# What NVIDIA calls the platforms of its archives, by what Python calls them.
+NVIDIA_PLATFORMS = {
+    "linux-x86_64": "linux-x86_64",
+    "linux-aarch64": "linux-sbsa",
+    "win-amd64": "windows-x86_64",
+}
+
+T = TypeVar("T", bound=Part)
+Mistakes = Callable[[dict[str, Any]], Iterable[Mistake]]
+Pins = Annotated[tuple[fields.Pin, ...], fields.Few]
+
+
+def release(version: str) -> tuple[int, ...]:
+    """A version's numbers, for comparing: (12, 8, 1)."""
+    return Version(version).release
+
+
+def minor(version: str) -> str:
+    """`12.8` for 12.8.1."""
+    return ".".join(version.split(".")[:2])
+
+
+def _none(raw: dict[str, Any]) -> Sequence[Mistake]:
+    return ()
+
+
+# -- CUDA ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive(Part):
+    """One archive of a CUDA release, in NVIDIA's words. size: bytes, 0 where it is not known."""
+
+    name: Annotated[fields.Part, Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")]
+    version: Annotated[fields.AnyVersion, Field(description="the component's version")]
+    platform: Annotated[
+        fields.Part, Field(description="NVIDIA's word for the platform, as in 'windows-x86_64'")
+    ]
+    size: Size
+    sha256: Sha256
+
+    @property
+    def path(self) -> str:
+        """Where it lies beside the manifest, which says so for every release alike."""
+        ending = "zip" if self.platform.startswith("windows") else "tar.xz"
+        file = f"{self.name}-{self.platform}-{self.version}-archive.{ending}"
+        return f"{self.name}/{self.platform}/{file}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaRelease(Part):
+    """A release of CUDA (parts/cuda/VERSION.toml).
+
+    gcc: the newest major version of g++, msvc: the least and the greatest `_MSC_VER` that its
+    crt/host_config.h accepts. packages: its compilers, tools: cuobjdump and nvdisasm, where they
+    come as packages of the index. archives: where NVIDIA publishes them beside the manifest.
+    """
+
+    version: Annotated[fields.Release, Field(description="the release, as in '12.8.1'")]
+    nvcc: Annotated[fields.Release, Field(description="nvcc's version, as in '12.8.93'")]
+    archs: Annotated[tuple[fields.Arch, ...], fields.Few, Field(description="what its nvcc takes")]
+    gcc: Annotated[fields.Major, Field(description="the newest g++ that it takes, as in 14")]
+    msvc: Annotated[
+        tuple[fields.MscVer, fields.MscVer],
+        Field(description="the first and the last _MSC_VER that it takes, as in [1910, 1949]"),
+    ]
+    packages: Pins = ()
+    tools: Pins = ()
+    manifest: Url = ""
+    archives: Annotated[tuple[Archive, ...], fields.Many] = ()
+
+    @property
+    def minor(self) -> str:
+        return minor(self.version)
+
+    @property
+    def major(self) -> str:
+        return self.version.partition(".")[0]
+
+    def archives_for(self, platform: str) -> tuple[Archive, ...]:
+        """Those of a platform by Python's name for it."""
+        theirs = NVIDIA_PLATFORMS.get(platform)
+        return tuple(one for one in self.archives if one.platform == theirs)
+
+    def url_of(self, archive: Archive) -> str:
+        return f"{self.manifest.rpartition('/')[0]}/{archive.path}"
+
+
+def _cuda_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+    if raw.get("archives") and not raw.get("manifest"):
+        yield ("manifest",), "missing: the URL of NVIDIA's manifest, beside which archives lie"
+    if not raw.get("archives") and not raw.get("packages"):
+        yield (), "neither packages nor archives are given: nobody knows where its nvcc is"
+
+
+# -- torch -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchWheel(Part):
+    """A wheel of torch for one Python. size: bytes, 0 where the index does not say it."""
+
+    python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
+    file: Annotated[fields.WheelFile, Field(description="the wheel's file name")]
+    size: Size
+    sha256: Annotated[fields.Sha256, Field(description="the wheel's sha256")]
+    url: Url
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchVariant(Part):
+    """A torch for one CUDA on one platform. requires: all that it needs, and what those need."""
+
+    cuda: Annotated[fields.Release, Field(description="the CUDA it is built for, as in '12.8'")]
+    platform: Annotated[fields.Platform, Field(description="as in 'linux-x86_64'")]
+    requires: Pins = ()
+    wheels: Annotated[tuple[TorchWheel, ...], fields.Few, Field(description="one for each Python")]
+
+    @property
+    def major(self) -> str:
+        return self.cuda.partition(".")[0]
+
+    def wheel_for(self, python: str) -> TorchWheel | None:
+        return next((one for one in self.wheels if one.python == python), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchRelease(Part):
+    """A release of torch (parts/torch/VERSION.toml).
+
+    gcc: the oldest major version of g++ that its headers take. tools: what building with it needs
+    (setuptools, ninja …).
+    """
+
+    version: Annotated[fields.Torch, Field(description="the release, as in '2.8.0'")]
+    gcc: Annotated[fields.Major, Field(description="the oldest g++ that it takes, as in 9")]
+    tools: Pins
+    variants: Annotated[
+        tuple[TorchVariant, ...],
+        fields.Few,
+        Field(description="one table for each CUDA and platform"),
+    ]
+
+    def variants_for(self, platform: str) -> tuple[TorchVariant, ...]:
+        return tuple(one for one in self.variants if one.platform == platform)
+
+
+# -- what else -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class MsvcRelease(MsvcTools):
+    """A C++ compiler for Windows (parts/msvc/TOOLSET.toml).
+
+    least_cuda: the first CUDA that its own library takes (yvals_core.h, STL1002).
+    """
+
+    least_cuda: Annotated[
+        fields.Release, Field(description="the first CUDA that its library takes, as in '11.6'")
+    ]
+    bootstrapper: Annotated[DownloadTable, Field(description="a table: version, url, size, sha256")]
+
+    @property
+    def msc_ver(self) -> int:
+        """`1938` for cl 19.38.33130, as Microsoft defines _MSC_VER."""
+        first, second = release(self.cl)[:2]
+        return first * 100 + second
+
+    def obstacle(self, cuda: CudaRelease) -> str:
+        """Why a CUDA cannot use it, as a sentence's end, or ''."""
+        first, last = cuda.msvc
+        if not first <= self.msc_ver <= last:
+            return f"CUDA {cuda.minor} takes _MSC_VER {first} to {last}, and it is {self.msc_ver}"
+        if release(cuda.version) < release(self.least_cuda):
+            return f"its own library needs CUDA {self.least_cuda} or newer"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageParts(Part):
+    """What images of a platform are made from (parts/images/PLATFORM.toml): see `Containers`.
+
+    installer: pip, which installs packages into images.
+    """
+
+    os: Annotated[fields.Os, Field(description="'linux' or 'windows'")]
+    os_build: fields.OrZero[fields.OsBuild]
+    installer: Annotated[fields.Pin, Field(description="as in 'pip==25.3'")]
+    bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
+    interpreters: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedFile(Part):
+    """One file of a package. size: bytes."""
+
+    file: Annotated[fields.WheelFile, Field(description="the wheel's file name")]
+    size: Size
+    sha256: Annotated[fields.Sha256, Field(description="the wheel's sha256")]
+    url: Url
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageFiles(Part):
+    """The pinned files of one package (parts/packages/NAME.toml)."""
+
+    files: Annotated[tuple[PinnedFile, ...], fields.Many]
+
+
+# -- wheels that fit -------------------------------------------------------------------------------
+
+
+def fits(file: str, python: str, platform: str) -> bool:
+    """Whether CPython of a version (`3.11`) on a platform takes a wheel, by its name (PEP 425).
+
+    How old a glibc or macOS may be is not asked: pins are for machines as new as torch needs.
+    """
+    return any(
+        _fits_python(tag, python) and _fits_platform(tag.platform, platform)
+        for tag in parse_wheel_filename(file)[3]
+    )
+
+
+def _fits_python(tag: Tag, python: str) -> bool:
+    ours = release(python)
+    if match := re.fullmatch(r"(cp|py)(\d)(\d*)", tag.interpreter):
+        theirs = (int(match[2]), int(match[3] or 0))
+        if tag.abi == "none" or (tag.abi == "abi3" and match[1] == "cp"):
+            return theirs[0] == ours[0] and theirs <= ours
+        return match[1] == "cp" and theirs == ours and tag.abi == tag.interpreter
+    return False
+
+
+def _fits_platform(tag: str, platform: str) -> bool:
+    system, _, machine = platform.partition("-")
+    if system == "win":
+        return tag in ("any", platform.replace("-", "_"))
+    return tag == "any" or bool(re.fullmatch(rf"(many)?linux.*_{re.escape(machine)}", tag))
+
+
+# -- folders of parts ------------------------------------------------------------------------------
+
+
+class Parts:
+    """All parts of some folders of toolchains; what an earlier folder has comes first.
+
+    Raises ConfigError, listing every mistake, when a part is asked for that has some.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = tuple(folder / FOLDER for folder in folders)
+
+    @cached_property
+    def cudas(self) -> tuple[CudaRelease, ...]:
+        """Releases of CUDA, the oldest first."""
+        return self._all("cuda", CudaRelease, mistakes=_cuda_mistakes)
+
+    @cached_property
+    def torches(self) -> tuple[TorchRelease, ...]:
+        """Releases of torch, the oldest first."""
+        return self._all("torch", TorchRelease)
+
+    @cached_property
+    def msvcs(self) -> tuple[MsvcRelease, ...]:
+        """C++ compilers for Windows, the oldest first."""
+        return self._all("msvc", MsvcRelease, "toolset")
+
+    def images(self, platform: str) -> ImageParts | None:
+        """What images of a platform are made from, where they can be made."""
+        file = self._find("images", platform)
+        return load_table(ImageParts, file, _none, HINT) if file else None
+
+    def packages(self, pins: Iterable[str], python: str, platform: str, role: str) -> list[Package]:
+        """The files of pins for a Python, sorted by name.
+
+        Raises ConfigError, with all of them, where a pin has no file that fits.
+        """
+        found, missing = [], []
+        for pin in pins:
+            words, _, marker = pin.partition(";")
+            if marker and not Marker(marker.strip()).evaluate({"python_version": python}):
+                continue
+            name, _, version = words.strip().partition("==")
+            file = self._file(canonicalize_name(name), version, python, platform)
+            if file is None:
+                missing.append(words.strip())
+            else:
+                found.append(_package(file, role))
+        if missing:
+            raise ConfigError(
+                f"no file is pinned for Python {python} on {platform}",
+                where=f"toolchains/{FOLDER}/packages",
+                details=missing,
+                hint="`invoke lock` pins what is missing",
+            )
+        return sorted(found, key=lambda package: package.name)
+
+    def _file(self, name: str, version: str, python: str, platform: str) -> PinnedFile | None:
+        """The file of a package that fits best: a Python's own before one for several."""
+        wanted = Version(version)
+        fitting = [
+            one
+            for one in self._package_files(name)
+            if parse_wheel_filename(one.file)[1] == wanted and fits(one.file, python, platform)
+        ]
+        return min(fitting, key=lambda one: "-py3" in one.file, default=None)
+
+    def _package_files(self, name: str) -> tuple[PinnedFile, ...]:
+        if name not in self._pinned:
+            file = self._find("packages", name)
+            table = load_table(PackageFiles, file, _none, HINT) if file else None
+            self._pinned[name] = table.files if table else ()
+        return self._pinned[name]
+
+    @cached_property
+    def _pinned(self) -> dict[str, tuple[PinnedFile, ...]]:
+        return {}
+
+    def _all(
+        self, kind: str, table: type[T], key: str = "version", mistakes: Mistakes = _none
+    ) -> tuple[T, ...]:
+        """All parts of a kind, in the order of versions. key: what a file is named after."""
+        found: dict[str, Path] = {}
+        for folder in reversed(self._folders):
+            found.update({file.stem: file for file in (folder / kind).glob("*.toml")})
+        loaded = []
+        for stem, file in found.items():
+
+            def all_mistakes(raw: dict[str, Any], stem: str = stem) -> Iterator[Mistake]:
+                if isinstance(raw.get(key), str) and raw[key] != stem:
+                    yield (key,), f"{raw[key]!r} is not the file's name, {stem!r}"
+                yield from mistakes(raw)
+
+            loaded.append(load_table(table, file, all_mistakes, HINT))
+        return tuple(sorted(loaded, key=lambda part: release(getattr(part, key))))
+
+    def _find(self, kind: str, name: str) -> Path | None:
+        files = (folder / kind / f"{name}.toml" for folder in self._folders)
+        return next((file for file in files if file.is_file()), None)
+
+
+def _package(one: PinnedFile | TorchWheel, role: str) -> Package:
+    name, version, _, _ = parse_wheel_filename(one.file)
+    return Package(name, str(version), one.file, one.size, one.sha256, role, one.url)
