@@ -18,7 +18,7 @@ from fatwheel.engines.local import Tools, ready_tools
 from fatwheel.errors import UsageError
 from fatwheel.events import Emit
 from fatwheel.machine import cores
-from fatwheel.pipeline.resolve import resolve
+from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder
 
 from .containers import measure_containers
@@ -109,7 +109,8 @@ def _chosen(text: str) -> list[str]:
 
 
 def _target(request: BenchRequest, kernel: str) -> Target:
-    return resolve(kernel, request.toolchain, ARCHS, request.python, None)[0]
+    asked = ToolchainRequest(request.toolchain, request.toolchain, pythons=request.python)
+    return resolve(kernel, asked, ARCHS)[0]
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

@@ -155,6 +155,15 @@ def flags(argument: Argument) -> tuple[str, ...]:
 # How a command ends: what went wrong becomes a message and an exit code.
 
 
+# The help of what composes a toolchain, which every command that uses one has.
+CUDA = (
+    "compose a toolchain of this CUDA instead, such as 12.8: `invoke toolchains` lists what can be "
+    "combined"
+)
+PLATFORM = (
+    "compose a toolchain for linux-x86_64, linux-aarch64 or windows-x86_64 (default: this system)"
+)
+
 # The help of --mangled, which every command that shows names of kernels has.
 MANGLED = (
     "show kernels' names in full, as compilers write them: _Z5scalePfi, not scale(float*, int)"

@@ -13,7 +13,17 @@ from invoke.tasks import task
 
 from ..errors import UsageError
 from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
-from .arguments import MANGLED, consent, count_of, file_of, folder_of, reported, size_of
+from .arguments import (
+    CUDA,
+    MANGLED,
+    PLATFORM,
+    consent,
+    count_of,
+    file_of,
+    folder_of,
+    reported,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from ..pipeline.plan import BuildPlan
@@ -45,7 +55,10 @@ _HELP = {
             "Python versions to make wheels for, comma-separated: 3.10,3.11 (default: the "
             "one that runs fatwheel, if the toolchain supports it, else the newest)"
         ),
-        "torch": "torch to build against, such as 2.11.0 (default: the toolchain's default)",
+        "torch": "torch to build against, such as 2.8, or several, comma-separated (default: the "
+        "toolchain's default)",
+        "cuda": CUDA + "; several, comma-separated, make a wheel each",
+        "platform": PLATFORM,
         "engine": (
             "where the work runs: process (worker processes on this machine) or docker "
             "(containers); default: process, if the toolchain can do without containers"
@@ -79,6 +92,8 @@ def build(
     arch: str | None = None,
     python: str | None = None,
     torch: str | None = None,
+    cuda: str | None = None,
+    platform: str | None = None,
     toolchain: str | None = None,
     engine: str | None = None,
     shards: str | None = None,
@@ -108,6 +123,7 @@ def build(
       invoke build --jobs 4 --memory 16GiB        leave room for other work
       invoke build --front exact                  byte for byte what nvcc alone makes
       invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
+      invoke build --arch 89 --cuda 12.8 --torch 2.8 --python 3.11,3.12
       invoke build --arch 89 --locked W.whl       with what W was built with, and nothing else
       invoke build --engine docker --plan         what containers would do; starts nothing
 
@@ -137,6 +153,8 @@ def build(
             find=None if find is None else folder_of("--find", find),
             sign=None if sign is None else file_of(sign),
             recipes=None if recipes is None else folder_of("--recipes", recipes),
+            cuda=cuda,
+            platform=platform,
         )
         if json and not plan:
             raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO
 
 from rich import box
@@ -135,6 +135,16 @@ def write_pairs(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
             write(console, "")
         for key, value in row.items():
             write(console, f"{key:<{width}}  {value}")
+
+
+def write_sentences(console: Console, sentences: Iterable[tuple[str, str]]) -> None:
+    """Headings with a sentence each, whose further lines begin below its first."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for heading, sentence in sentences:
+        grid.add_row(f"  {heading}", text.clean(sentence))
+    console.print(grid)
 
 
 def write_verbatim(document: str) -> None:

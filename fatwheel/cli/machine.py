@@ -5,13 +5,17 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
-from .arguments import reported, size_of
+from .arguments import CUDA, PLATFORM, reported, size_of
 
 _HELP = {
     "toolchain": (
         "compilers and libraries: a file of toolchains/ (default: the one for this "
         "machine, or for the container engine)"
     ),
+    "cuda": CUDA,
+    "torch": "torch of the toolchain, such as 2.8 (default: as for build)",
+    "python": "Python to build for, such as 3.11 (default: as for build)",
+    "platform": PLATFORM,
     "engine": (
         "where builds would run: process or docker (default: process where the toolchain "
         "supports it, else docker)"
@@ -22,7 +26,14 @@ _HELP = {
 
 @task(auto_shortflags=False, help=_HELP)
 def doctor(
-    c: Context, toolchain: str | None = None, engine: str | None = None, json: bool = False
+    c: Context,
+    toolchain: str | None = None,
+    cuda: str | None = None,
+    torch: str | None = None,
+    python: str | None = None,
+    platform: str | None = None,
+    engine: str | None = None,
+    json: bool = False,
 ) -> None:
     """
     Check whether this machine can build, and say what to do where it can't.
@@ -36,9 +47,11 @@ def doctor(
     """
     with reported():
         from ..doctor.report import diagnose, refusal
+        from ..pipeline.resolve import ToolchainRequest
         from .results import show_health, show_json
 
-        report = diagnose(toolchain, engine)
+        asked = ToolchainRequest("", toolchain, cuda, torch, python, platform)
+        report = diagnose(asked, engine)
         show = show_json if json else show_health
         show(report.to_json())
         if not report.ok:
@@ -47,7 +60,14 @@ def doctor(
 
 @task(auto_shortflags=False, help=_HELP)
 def setup(
-    c: Context, toolchain: str | None = None, engine: str | None = None, json: bool = False
+    c: Context,
+    toolchain: str | None = None,
+    cuda: str | None = None,
+    torch: str | None = None,
+    python: str | None = None,
+    platform: str | None = None,
+    engine: str | None = None,
+    json: bool = False,
 ) -> None:
     """
     Prepare this machine for building, as far as that needs no administrator.
@@ -62,11 +82,13 @@ def setup(
     with reported():
         from ..doctor.report import refusal
         from ..doctor.setup import prepare_workstation
+        from ..pipeline.resolve import ToolchainRequest
         from .progress import board
         from .results import show_json, show_setup
 
+        asked = ToolchainRequest("", toolchain, cuda, torch, python, platform)
         with board() as emit:
-            done = prepare_workstation(toolchain, engine, emit)
+            done = prepare_workstation(asked, engine, emit)
         show = show_json if json else show_setup
         show(done.to_json())
         if done.failure:

@@ -12,12 +12,12 @@ from .arguments import flags, words_of
 from .build import build, prove, rebuild
 from .machine import cache, doctor, setup
 from .streams import outlive_readers
-from .toolchains import image, lock, render
+from .toolchains import image, lock, render, toolchains
 from .wheels import compare, inspect, stitch, thin, verify
 
 COMMANDS = (
     build, cache, compare, doctor, image, inspect, lock, prove, rebuild, render, setup, stitch,
-    thin, verify,
+    thin, toolchains, verify,
 )  # fmt: skip
 
 

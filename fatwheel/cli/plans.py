@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from .. import text
-from .console import out, write, write_rows
+from .console import out, write, write_rows, write_sentences
 from .tables import Row
 
 if TYPE_CHECKING:
     from ..engines.base import PlannedContainer
-    from ..pipeline.plan import BuildPlan
+    from ..pipeline.plan import BuildPlan, PlannedWheel
 
 NAMES_SHOWN = 3  # of the files that are not locked yet
 
@@ -25,7 +24,7 @@ def show_plan(plan: BuildPlan) -> None:
     wheels = text.count(len(plan.wheels), "wheel")
     recipe = plan.first.recipe
     write(console, (f"{recipe.project} {recipe.version}: {wheels}; nothing was started", "bold"))
-    _write_sentences(console, _sentences(plan))
+    write_sentences(console, _sentences(plan))
     for heading, rows in (
         ("Wheels", wheel_rows(plan)),
         ("Images", image_rows(plan)),
@@ -43,8 +42,9 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     about, footprint = plan.to_json(), plan.footprint
     yield "source", about["fetched"] or "beside the recipe"
     compilers = f"CUDA {about['cuda']}, nvcc {about['nvcc']}, {about['compiler']}"
-    yield "toolchain", f"{about['toolchain']}, for {about['platform']}: {compilers}"
-    yield "torch", about["torch"]
+    others = "; others below" if _differ(plan) else ""
+    yield "toolchain", f"{about['toolchain']}, for {about['platform']}: {compilers}{others}"
+    yield "torch", ", ".join(dict.fromkeys(wheel["torch"] for wheel in about["wheels"]))
     yield "archs", ", ".join(about["archs"])
     yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}"
     yield "engine", f"{about['engine']}: {_shares(about)}"
@@ -74,9 +74,29 @@ def _shares(about: dict[str, Any]) -> str:
 
 
 def _sharing(plan: BuildPlan) -> str:
-    first, *others = (wheel.target.python for wheel in plan.wheels)
-    again = f"Python {', '.join(others)} takes it from the store"
-    return f"code is compiled once, for Python {first}; {again}"
+    """Which wheels get their device code from where."""
+    takers: dict[str, list[str]] = {}
+    for wheel in plan.wheels:
+        others = takers.setdefault(_label(plan, plan.device_code_of(wheel)), [])
+        if plan.device_code_of(wheel) is not wheel:
+            others.append(_label(plan, wheel))
+    parts = [
+        f"for {first}" + (f" ({'; '.join(others)} takes it from the store)" if others else "")
+        for first, others in takers.items()
+    ]
+    more = "; what is equal in them is compiled once" if len(parts) > 1 else ""
+    return f"code is compiled {', '.join(parts)}{more}"
+
+
+def _label(plan: BuildPlan, wheel: PlannedWheel) -> str:
+    """What tells a wheel from the others of a plan."""
+    target, every = wheel.target, [one.target for one in plan.wheels]
+    words = [f"Python {target.python}"]
+    if len({one.torch for one in every}) > 1:
+        words.append(f"torch {target.torch}")
+    if len({one.toolchain.cuda for one in every}) > 1:
+        words.append(f"CUDA {target.toolchain.cuda}")
+    return ", ".join(words)
 
 
 def _locking(unlocked: tuple[str, ...], toolchain: str) -> str:
@@ -86,20 +106,23 @@ def _locking(unlocked: tuple[str, ...], toolchain: str) -> str:
     return f"{names}: run `invoke lock --toolchain {toolchain}` first; this changes the tags"
 
 
-def _write_sentences(console: Console, sentences: Iterator[tuple[str, str]]) -> None:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    for heading, sentence in sentences:
-        grid.add_row(f"  {heading}", text.clean(sentence))
-    console.print(grid)
-
-
 # -- tables --------------------------------------------------------------------------------------
 
 
 def wheel_rows(plan: BuildPlan) -> list[Row]:
-    return [{"Python": wheel.target.python, "wheel": wheel.name.filename} for wheel in plan.wheels]
+    return [
+        {
+            "Python": wheel.target.python,
+            **({"torch": wheel.target.torch} if _differ(plan) else {}),
+            "wheel": wheel.name.filename,
+        }
+        for wheel in plan.wheels
+    ]
+
+
+def _differ(plan: BuildPlan) -> bool:
+    """Whether the wheels differ in more than their Python."""
+    return len({(one.target.toolchain.name, one.target.torch) for one in plan.wheels}) > 1
 
 
 def image_rows(plan: BuildPlan) -> list[Row]:
@@ -121,6 +144,7 @@ def container_rows(plan: BuildPlan) -> list[Row]:
     return [
         {
             "Python": group.python,
+            **({"torch": plan.wheels[group.wheel].target.torch} if _differ(plan) else {}),
             "container": group.purpose,
             "compiles": group.compiles,
             "count": _count(group),
@@ -144,7 +168,7 @@ def _write_commands(console: Console, plan: BuildPlan) -> None:
     commands = [("build contexts", render)] if render else []
     commands += [(f"{image.kind} image", image.command) for image in plan.footprint.images]
     commands += [
-        (f"Python {group.python}: {_what(group)}", group.command)
+        (f"{_label(plan, plan.wheels[group.wheel])}: {_what(group)}", group.command)
         for group in plan.footprint.containers
         if group.command
     ]

@@ -1,4 +1,4 @@
-"""Commands for toolchains and their images: lock, render, image."""
+"""Commands for toolchains and their images: toolchains, lock, render, image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
-from .arguments import folder_of, reported
+from .arguments import CUDA, PLATFORM, folder_of, reported
 
 if TYPE_CHECKING:
     from ..containers.imagebuild import Image
@@ -20,9 +20,43 @@ _HELP = {
     "python": (
         "Python versions to make images for, comma-separated: 3.10,3.11 (default: as for build)"
     ),
-    "torch": "torch in the images, such as 2.11.0 (default: the toolchain's default)",
+    "cuda": CUDA,
+    "torch": "torch in the images, such as 2.8 (default: the toolchain's default)",
+    "platform": PLATFORM,
     "json": "print one JSON document instead of a table",
 }
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "platform": "only what is for linux-x86_64, linux-aarch64 or windows-x86_64",
+        "json": "print one JSON document instead of tables",
+    },
+)
+def toolchains(c: Context, platform: str | None = None, json: bool = False) -> None:
+    """
+    List the toolchains: those with a name, and what can be composed.
+
+    `invoke build` takes a name with --toolchain; or --cuda, --torch, --python and --platform, of
+    which you may leave out any. A file whose sha256 is not known yet is not used: `invoke lock`
+    asks its publisher.
+
+      invoke toolchains --platform windows-x86_64
+    """
+    with reported():
+        from ..config.compose import platform_of
+        from ..pipeline.overview import overview
+        from ..shipped import toolchain_folders
+        from .offers import show_overview
+        from .results import show_json
+
+        wanted = None if platform is None else platform_of(platform)
+        found = overview(toolchain_folders(), wanted)
+        if json:
+            show_json(found.to_json())
+        else:
+            show_overview(found)
 
 
 @task(
@@ -80,8 +114,10 @@ def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bo
 def render(
     c: Context,
     toolchain: str | None = None,
-    python: str | None = None,
+    cuda: str | None = None,
     torch: str | None = None,
+    python: str | None = None,
+    platform: str | None = None,
     out: str = "contexts",
     fetch: bool = False,
     json: bool = False,
@@ -98,19 +134,20 @@ def render(
         from ..containers.contexts import VARIABLE, named_bases
         from ..containers.render import render as write
         from ..engines.registry import toolchain_for
-        from ..pipeline.resolve import choose
+        from ..pipeline.resolve import ToolchainRequest, choose_cells
         from ..storage.cache import cache_folder
         from .console import show_note
         from .progress import board
         from .results import show_contexts, show_json
 
-        chosen, pythons, wanted = choose(toolchain or toolchain_for(None), python, torch)
+        asked = ToolchainRequest(toolchain_for(None), toolchain, cuda, torch, python, platform)
+        cells = choose_cells(asked)
         with board() as emit:
             cache = cache_folder() if fetch else None
             bases = named_bases()
-            if bases.keys() & set(pythons):
+            if bases.keys() & {cell.python for cell in cells}:
                 show_note(f"tags will differ on the engine: {VARIABLE} names images there")
-            made = write(chosen, pythons, wanted, bases, folder_of("--out", out), cache, emit)
+            made = write(cells, bases, folder_of("--out", out), cache, emit)
         if json:
             show_json({"contexts": [one.to_json() for one in made]})
         else:
@@ -121,8 +158,10 @@ def render(
 def image(
     c: Context,
     toolchain: str | None = None,
-    python: str | None = None,
+    cuda: str | None = None,
     torch: str | None = None,
+    python: str | None = None,
+    platform: str | None = None,
     json: bool = False,
 ) -> None:
     """
@@ -140,18 +179,21 @@ def image(
         from ..containers.client import connect
         from ..containers.imagebuild import ensure_images
         from ..engines.registry import images_toolchain
-        from ..pipeline.resolve import choose
+        from ..pipeline.resolve import ToolchainRequest, choose_cells
         from ..storage.cache import cache_folder
         from .progress import board
         from .results import show_images, show_json
 
-        chosen, pythons, wanted = choose(toolchain or images_toolchain(), python, torch)
+        asked = ToolchainRequest(images_toolchain(), toolchain, cuda, torch, python, platform)
+        cells = choose_cells(asked)
         with board() as emit:
             engine = connect()
             every = [
                 one
-                for each in pythons
-                for one in ensure_images(engine, chosen, each, wanted, cache_folder(), emit)
+                for cell in cells
+                for one in ensure_images(
+                    engine, cell.toolchain, cell.python, cell.torch, cache_folder(), emit
+                )
             ]
         # Several Pythons may share a toolchain image, which the first one built.
         images: dict[str, Image] = {}

@@ -75,10 +75,11 @@ def load_table(
     mistakes: finds what the types do not say, in the raw values. Raises ConfigError listing every
     mistake, with `hint`.
     """
-    places, raw = _read(file)
+    text, raw = _read(file)
     found, wrong = read_table(kind, raw)
     wrong += mistakes(raw)
-    _refuse(file, places, wrong, hint)
+    if wrong:
+        raise _refusal(file, _places(file, text), wrong, hint)
     assert found is not None, "there are no mistakes"
     return found
 
@@ -136,13 +137,12 @@ def _unknown(what: str, name: str, known: Sequence[str], folders: Sequence[Path]
     return UsageError(f"unknown {what} {name!r}", hint=hint)
 
 
-def _read(file: Path) -> tuple[Places, dict[str, Any]]:
-    """A TOML file's lines and values; ConfigError where it is none."""
+def _read(file: Path) -> tuple[str, dict[str, Any]]:
+    """A TOML file's text and values; ConfigError where it is none."""
     try:
         text, raw = read_toml(file)
-        places = Places(text)
-        _check_values(text, raw, places)
-        return places, raw
+        _check_values(text, raw)
+        return text, raw
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=_shown(file)) from error
     except TomlError as error:
@@ -151,7 +151,14 @@ def _read(file: Path) -> tuple[Places, dict[str, Any]]:
         raise _unparsable(file, "1: nested too deeply") from error
 
 
-def _check_values(text: str, raw: dict[str, Any], places: Places) -> None:
+def _places(file: Path, text: str) -> Places:
+    try:
+        return Places(text)
+    except RecursionError as error:
+        raise _unparsable(file, "1: nested too deeply") from error
+
+
+def _check_values(text: str, raw: dict[str, Any]) -> None:
     """Raise TomlError for more than a recipe or a toolchain can need."""
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > _LONGEST_LINE:
@@ -160,7 +167,7 @@ def _check_values(text: str, raw: dict[str, Any], places: Places) -> None:
         raise TomlError(f"1: it has more than {_MOST_VALUES} values")
     for key, number in _integers(raw):
         if not -(2**63) <= number < 2**63:  # which TOML calls an error
-            raise TomlError(f"{places.line(key)}: an integer has more than 64 bits")
+            raise TomlError(f"{Places(text).line(key)}: an integer has more than 64 bits")
 
 
 def _integers(part: Any, key: Key = ()) -> Iterator[tuple[Key, int]]:
@@ -208,15 +215,13 @@ def _script_mistakes(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
     return [] if path.is_file() else [(("verify",), f"{script!r}: no such file")]
 
 
-def _refuse(file: Path, places: Places, mistakes: list[tuple[Key, str]], hint: str | None) -> None:
-    """Raise ConfigError with all mistakes in the file's order, if there are any."""
-    if not mistakes:
-        return
+def _refusal(file: Path, places: Places, mistakes: list[Mistake], hint: str) -> ConfigError:
+    """All mistakes, in the file's order."""
     lines = sorted((places.line(key), dotted(key), message) for key, message in mistakes)
     count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     said = [f"{_shown(file)}:{line}: {key}: {message}" for line, key, message in lines]
     more = len(said) - _MISTAKES_SHOWN
-    raise ConfigError(
+    return ConfigError(
         count,
         where=_shown(file),
         details=[*said[:_MISTAKES_SHOWN], *([f"... and {more} more"] if more > 0 else [])],

@@ -302,6 +302,15 @@ class Toolchain(ToolchainKeys):
         )
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One toolchain with one of its Pythons and torches."""
+
+    toolchain: Toolchain
+    python: str
+    torch: str
+
+
 # -- recipes ---------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,9 @@ class TorchWheel(Part):
     sha256: Annotated[fields.Sha256, Field(description="the wheel's sha256")]
     url: Url
 
+    def package(self) -> Package:
+        return _package(self, "runtime")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TorchVariant(Part):
@@ -305,6 +308,17 @@ class Parts:
         """What images of a platform are made from, where they can be made."""
         file = self._find("images", platform)
         return load_table(ImageParts, file, _none, HINT) if file else None
+
+    def urls(self) -> Iterator[str]:
+        """Where what they pin lies, as far as that is not the user's own index."""
+        yield from (cuda.manifest for cuda in self.cudas if cuda.manifest)
+        for torch in self.torches:
+            for variant in torch.variants:
+                yield from (wheel.url for wheel in variant.wheels if wheel.url)
+        yield from (msvc.bootstrapper.url for msvc in self.msvcs)
+        for platform in NVIDIA_PLATFORMS:
+            images = self.images(platform)
+            yield from (one.url for one in images.interpreters) if images else ()
 
     def packages(self, pins: Iterable[str], python: str, platform: str, role: str) -> list[Package]:
         """The files of pins for a Python, sorted by name.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.model import Toolchain
+from ..config.model import Cell, Toolchain
 from ..errors import ToolchainError
 from ..events import Emit
 from ..storage.cache import VARIABLE
@@ -96,25 +96,27 @@ class Rendered:
 
 
 def render(
-    toolchain: Toolchain,
-    pythons: Sequence[str],
-    torch: str,
+    cells: Sequence[Cell],
     bases: Mapping[str, str],
     out: Path,
     cache: Path | None,
     emit: Emit,
 ) -> list[Rendered]:
-    """Write the contexts of all images for these Pythons; bases as for `contexts_of`.
+    """Write the contexts of all images of these toolchains; bases as for `contexts_of`.
 
     cache: where files are fetched to, which then lie in the contexts; None: they are only listed.
     Raises what `contexts_of` and `fetch` raise, ToolchainError where files that should be fetched
     are not known yet, StoreError where the folder cannot be written.
     """
-    both = [contexts_of(toolchain, python, torch, bases) for python in pythons]
-    contexts = {context.tag: context for pair in both for context in pair}.values()
+    found: dict[str, tuple[Cell, BuildContext]] = {}
+    for cell in cells:
+        for context in contexts_of(cell.toolchain, cell.python, cell.torch, bases):
+            found.setdefault(context.tag, (cell, context))
+    contexts = [context for _, context in found.values()]
     if cache is None:
         return [_write(context, out, {}) for context in contexts]
-    check_locked(list(contexts), toolchain)
+    for cell, context in found.values():
+        check_locked([context], cell.toolchain)
     with alone(cache, emit):
         return [_write(context, out, fetched(context, cache, emit)) for context in contexts]
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ..config.load import load_toolchain
 from ..config.model import Download, Package, Toolchain
 from ..engines.base import Engine
 from ..engines.registry import ENGINES, engine_for, engine_named
 from ..errors import ToolchainError
-from ..shipped import default_toolchain, toolchain_folders
+from ..pipeline.resolve import ToolchainRequest, choose_cells
+from ..shipped import default_toolchain
 from . import check_engine, checks, machine, network
 from . import engine as engines
 from .facts import (
@@ -71,13 +71,13 @@ class Report:
         }
 
 
-def diagnose(toolchain: str | None, engine: str | None) -> Report:
-    """Check this workstation; None chooses toolchain and engine as `invoke build` does.
+def diagnose(asked: ToolchainRequest, engine: str | None) -> Report:
+    """Check this workstation; what is left open is chosen as `invoke build` does.
 
     Changes nothing. Raises UsageError or ConfigError for a toolchain or an engine that cannot
     be; all else is a finding.
     """
-    return report_on(gather(toolchain, engine))
+    return report_on(gather(asked, engine))
 
 
 def report_on(facts: Facts) -> Report:
@@ -114,16 +114,17 @@ def refusal(report: Report) -> ToolchainError:
 _LOCAL, _PROGRAMS, _ENGINE, _NETWORK = 10.0, 20.0, 15.0, 30.0
 
 
-def gather(toolchain: str | None, engine: str | None) -> Facts:
-    """All facts for a toolchain and an engine; None chooses as `invoke build` does.
+def gather(asked: ToolchainRequest, engine: str | None) -> Facts:
+    """All facts for a toolchain and an engine; what is left open is chosen as by `invoke build`.
 
     Raises UsageError or ConfigError for a toolchain or an engine that cannot be. Nothing else
     is an error here: it is a fact.
     """
-    asked = Question(engines.ask_engine, _ENGINE)
-    name = _default_toolchain(engine, asked) if toolchain is None else toolchain
-    tools_of = load_toolchain(name, *toolchain_folders())
-    return _gather(tools_of, engine_for(tools_of, engine), asked)
+    question = Question(engines.ask_engine, _ENGINE)
+    if asked.toolchain is None:
+        asked = replace(asked, default=_default_toolchain(engine, question))
+    toolchain = choose_cells(asked)[0].toolchain
+    return _gather(toolchain, engine_for(toolchain, engine), question)
 
 
 def _default_toolchain(engine: str | None, asked: Question[EngineView | EngineTrouble]) -> str:

@@ -17,6 +17,7 @@ from ..containers.contexts import contexts_of
 from ..containers.render import alone, fetched
 from ..errors import FatwheelError
 from ..events import Emit, Event, Progress, StepFinished, StepStarted
+from ..pipeline.resolve import ToolchainRequest
 from ..storage.cache import cache_folder, chosen_folder
 from ..toolchain.environment import ensure_environment
 from .facts import WARNING, WRONG, Facts, Finding, Fix, files_for, size_of
@@ -90,18 +91,18 @@ class Preparation:
                     )
 
 
-def prepare_workstation(toolchain: str | None, engine: str | None, emit: Emit) -> Preparation:
-    """Do what can be done; None chooses toolchain and engine as `invoke build` does.
+def prepare_workstation(asked: ToolchainRequest, engine: str | None, emit: Emit) -> Preparation:
+    """Do what can be done; what is left open is chosen as by `invoke build`.
 
     Raises UsageError or ConfigError for a toolchain or an engine that cannot be. Any other
     failure ends its step, is kept in the result, and the next step is tried.
     """
-    facts = gather(toolchain, engine)
+    facts = gather(asked, engine)
     work = _Work(facts, report_on(facts), emit)
     work.run()
     report = work.report
     if any(step.status == DONE for step in work.steps):
-        report = report_on(gather(facts.toolchain.name, facts.engine))
+        report = report_on(gather(asked, facts.engine))
     return Preparation(tuple(work.steps), report, work.failure)
 
 

@@ -19,7 +19,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -297,13 +297,15 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class PlannedContainer:
-    """Containers of one purpose, for the wheel of one Python.
+    """Containers of one purpose, for one wheel.
 
+    wheel:    its place among the targets.
     compiles: DEVICE_CODE, HOST_CODE or '' for those that start no compilers but upstream's own.
     most:     how many there are at most. What the store holds is compiled by none.
     cpus, memory: the limits of each.
     """
 
+    wheel: int
     python: str
     purpose: str
     compiles: str
@@ -318,15 +320,15 @@ class PlannedContainer:
 class Footprint:
     """What an engine makes and starts for a build, as far as that is known before.
 
-    image_of: for a Python, the image that its containers are made from.
-    render:   the command that makes the folders of which the images' commands make images.
+    image_of: for each target, the image that its containers are made from.
+    render:   the commands that make the folders of which the images' commands make images.
     final_tags: whether images will be called as here. Not before all is locked, nor where own bases
     are named (FATWHEEL_BASES), whose ids only the engine knows.
     """
 
     images: tuple[PlannedImage, ...] = ()
     containers: tuple[PlannedContainer, ...] = ()
-    image_of: dict[str, str] = field(default_factory=dict)
+    image_of: tuple[str, ...] = ()
     render: str = ""
     final_tags: bool = True
 

@@ -126,7 +126,7 @@ class Docker(Engine):
         with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
             images = ensure_images(engine, toolchain, target.python, target.torch, cache, emit)
         return ImageWorkplace(
-            engine, tuple(images), scope_of(target, pinned_here(toolchain.name), base_ids(engine))
+            engine, tuple(images), scope_of(target, pinned_here(target), base_ids(engine))
         )
 
 

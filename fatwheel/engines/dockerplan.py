@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ..config.load import load_toolchain
+from ..config.compose import find_toolchain
 from ..config.model import Containers, Target, Toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import BuildContext, contexts_of, named_bases
@@ -99,7 +99,7 @@ class Station:
 def footprint_of(
     targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment
 ) -> Footprint:
-    """The images and containers for targets that differ in their Python alone."""
+    """The images and containers for the targets of one recipe."""
     return _Planner(tuple(targets), tuple(shards), allotment).footprint()
 
 
@@ -118,29 +118,30 @@ class _Planner:
     allotment: Allotment
 
     def footprint(self) -> Footprint:
-        toolchain, torch = self.targets[0].toolchain, self.targets[0].torch
-        pythons = ",".join(target.python for target in self.targets)
-        words = ["invoke", "render", "--fetch", "--toolchain", toolchain.name]
-        words += ["--python", pythons, "--torch", torch]
         return Footprint(
             images=tuple(self._images()),
             containers=tuple(self._containers()),
-            image_of={target.python: self._image(target.python) for target in self.targets},
-            render=" ".join(words),
+            image_of=tuple(image.tag for _, image in self._layers),
+            render=" && ".join(self._renders()),
             final_tags=self._has_final_tags(),
         )
 
-    @property
-    def _where(self) -> Containers:
-        return containers_of(self.targets[0].toolchain)
+    def _renders(self) -> Iterator[str]:
+        """A command for each toolchain and torch, with its Pythons."""
+        pythons: dict[tuple[str, str], list[str]] = {}
+        for target in self.targets:
+            pythons.setdefault((target.toolchain.name, target.torch), []).append(target.python)
+        for (toolchain, torch), of_these in pythons.items():
+            words = ["invoke", "render", "--fetch", "--toolchain", toolchain]
+            words += ["--python", ",".join(of_these), "--torch", torch]
+            yield " ".join(words)
 
     @cached_property
-    def _layers(self) -> dict[str, tuple[BuildContext, BuildContext]]:
-        """Both layers of each Python's image."""
-        return {
-            one.python: contexts_of(one.toolchain, one.python, one.torch, self._bases)
-            for one in self.targets
-        }
+    def _layers(self) -> list[tuple[BuildContext, BuildContext]]:
+        """Both layers of each target's image."""
+        return [
+            contexts_of(one.toolchain, one.python, one.torch, self._bases) for one in self.targets
+        ]
 
     @cached_property
     def _bases(self) -> dict[str, str]:
@@ -148,52 +149,58 @@ class _Planner:
         return named_bases()
 
     def _has_final_tags(self) -> bool:
-        unlocked = any(layer.unlocked for both in self._layers.values() for layer in both)
-        return not unlocked and not set(self._bases) & set(self._layers)
-
-    def _image(self, python: str) -> str:
-        """The tag of the image that a Python's containers are made from."""
-        return self._layers[python][1].tag
+        unlocked = any(layer.unlocked for both in self._layers for layer in both)
+        return not unlocked and not set(self._bases) & {target.python for target in self.targets}
 
     def _images(self) -> Iterator[PlannedImage]:
         """Every layer once, in an order in which they can be made."""
-        layers = [layer for both in zip(*self._layers.values(), strict=True) for layer in both]
+        layers = [layer for both in zip(*self._layers, strict=True) for layer in both]
         for layer in {layer.tag: layer for layer in layers}.values():
-            pythons = tuple(python for python, both in self._layers.items() if layer in both)
-            yield _planned(layer, pythons, self._where)
+            of_it = [
+                one for one, both in zip(self.targets, self._layers, strict=True) if layer in both
+            ]
+            pythons = tuple(dict.fromkeys(one.python for one in of_it))
+            yield _planned(layer, pythons, containers_of(of_it[0].toolchain))
 
     def _containers(self) -> Iterator[PlannedContainer]:
         whole = self.allotment.whole
-        for number, python in enumerate(self._layers):
-            yield self._one(python, CAPTURE, "", whole)
-            yield from self._later_shards(python) if number else self._first_shards(python)
-            yield self._one(python, ASSEMBLE, "", whole)
+        made = set()  # of which toolchain and torch there was a target before
+        for wheel, target in enumerate(self.targets):
+            device_code = (target.toolchain.name, target.torch)
+            yield self._one(wheel, CAPTURE, "", whole)
+            if device_code in made:
+                yield from self._later_shards(wheel)
+            else:
+                yield from self._first_shards(wheel)
+            yield self._one(wheel, ASSEMBLE, "", whole)
+            made.add(device_code)
 
-    def _first_shards(self, python: str) -> Iterator[PlannedContainer]:
+    def _first_shards(self, wheel: int) -> Iterator[PlannedContainer]:
         """Those of the first Python compile everything."""
         for shard in self.shards:
-            yield self._one(python, shard_purpose(shard.name), DEVICE_CODE, self.allotment.each)
+            yield self._one(wheel, shard_purpose(shard.name), DEVICE_CODE, self.allotment.each)
 
-    def _later_shards(self, python: str) -> Iterator[PlannedContainer]:
+    def _later_shards(self, wheel: int) -> Iterator[PlannedContainer]:
         """Another Python's find all device code in the store, whose keys know no Python."""
-        host = self._one(python, shard_purpose(f"1:{HOST_PASS}"), HOST_CODE, self.allotment.each)
+        host = self._one(wheel, shard_purpose(f"1:{HOST_PASS}"), HOST_CODE, self.allotment.each)
         host = replace(host, purpose="shards", most=len(self.shards))
         yield replace(host, compiles=DEVICE_CODE, most=0, command="")
         yield host
 
-    def _one(self, python: str, purpose: str, compiles: str, limits: Limits) -> PlannedContainer:
+    def _one(self, wheel: int, purpose: str, compiles: str, limits: Limits) -> PlannedContainer:
         # Folders that a build makes; its own has a random name.
         cache = chosen_folder()
         work = cache / "work" / "build"
+        target, where = self.targets[wheel], containers_of(self.targets[wheel].toolchain)
         station = Station(
-            image=self._image(python), os=self._where.os, os_build=self._where.os_build,
-            python=python, code=PACKAGE, sources=work / "sources", store=cache / "store",
+            image=self._layers[wheel][1].tag, os=where.os, os_build=where.os_build,
+            python=target.python, code=PACKAGE, sources=work / "sources", store=cache / "store",
         )  # fmt: skip
         incoming = work / "incoming" / log_name(purpose).removesuffix(".log")
         spec = station.container(purpose, incoming, limits)
         body = create_arguments(spec, EngineFacts(os=station.os), {"fatwheel": "build"})
         return PlannedContainer(
-            python, purpose, compiles, 1, limits.cpus, limits.memory, station.image,
+            wheel, target.python, purpose, compiles, 1, limits.cpus, limits.memory, station.image,
             run_line(body, station.os),
         )  # fmt: skip
 
@@ -244,8 +251,9 @@ def _compiling(toolchain: Toolchain) -> dict[str, Any]:
     }
 
 
-def pinned_here(name: str) -> Toolchain | None:
-    """What this checkout has under a toolchain's name, if that is sound."""
+def pinned_here(target: Target) -> Toolchain | None:
+    """What this checkout has under the name of a target's toolchain, if that is sound."""
+    name, torch, python = target.toolchain.name, target.torch, target.python
     with suppress(FatwheelError):
-        return load_toolchain(name, *toolchain_folders())
+        return find_toolchain(name, torch, python, python, *toolchain_folders())
     return None

@@ -7,8 +7,8 @@ this machine's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..toolchain.interpreters import build_of, compiler_id
 from ..wheels.name import WheelName, version_label
 from .compile import Effort, divide
 from .proof import find_proofs
-from .resolve import resolve
+from .resolve import ToolchainRequest, resolve
 
 FRONTS = ("auto", "exact", "shared")
 KERNEL = "flash-attn"
@@ -39,7 +39,7 @@ class BuildRequest:
 
     locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
     pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
-    first.
+    first. cuda, platform: what a toolchain is composed of, where none is named.
     """
 
     kernel: str | None
@@ -57,6 +57,14 @@ class BuildRequest:
     find: Path | None = None
     sign: Path | None = None
     recipes: Path | None = None
+    cuda: str | None = None
+    platform: str | None = None
+
+    def toolchains(self, default: str) -> ToolchainRequest:
+        """What of it says which toolchains."""
+        return ToolchainRequest(
+            default, self.toolchain, self.cuda, self.torch, self.pythons, self.platform
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class PlannedWheel:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a build does. Its wheels differ in their Python alone.
+    """What a build does. Its wheels are of one recipe.
 
     front: how fronts were chosen. limits: of the whole build; the engine may have less, unless the
     user said how much. out: the folder for wheels. lock: what nothing may be used beyond, from the
@@ -132,16 +140,26 @@ class BuildPlan:
         return self.engine.footprint(targets, *self._division)
 
     @property
-    def device_containers(self) -> dict[str, int]:
-        """How many containers compile device code, by the Python of the wheel."""
-        found = {wheel.target.python: 0 for wheel in self.wheels}
+    def device_containers(self) -> list[int]:
+        """How many containers compile device code, of each wheel."""
+        found = [0 for _ in self.wheels]
         for group in self.footprint.containers:
-            found[group.python] += group.most if group.compiles == DEVICE_CODE else 0
+            found[group.wheel] += group.most if group.compiles == DEVICE_CODE else 0
         return found
+
+    def device_code_of(self, wheel: PlannedWheel) -> PlannedWheel:
+        """The first wheel whose device code this one has, too: that of the same toolchain and
+        torch. (What is equal in others is found in the store as well, but nobody knows yet.)"""
+
+        def of(one: PlannedWheel) -> tuple[str, str]:
+            return one.target.toolchain.name, one.target.torch
+
+        return next(one for one in self.wheels if of(one) == of(wheel))
 
     def to_json(self) -> dict[str, Any]:
         """As `invoke build --plan --json` prints it (plan.schema.json)."""
         recipe, toolchain, footprint = self.first.recipe, self.first.toolchain, self.footprint
+        no_images = ("",) * len(self.wheels)
         return {
             "kernel": recipe.name,
             "project": recipe.project,
@@ -170,9 +188,12 @@ class BuildPlan:
                 {
                     "file": wheel.name.filename,
                     "python": wheel.target.python,
-                    "image": footprint.image_of.get(wheel.target.python, ""),
+                    "torch": wheel.target.torch,
+                    "cuda": wheel.target.toolchain.cuda,
+                    "toolchain": wheel.target.toolchain.name,
+                    "image": image,
                 }
-                for wheel in self.wheels
+                for wheel, image in zip(self.wheels, footprint.image_of or no_images, strict=True)
             ],
             "images": [asdict(image) for image in footprint.images],
             "containers": [asdict(container) for container in footprint.containers],
@@ -215,7 +236,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     return BuildPlan(
         wheels=tuple(PlannedWheel(one, fronts_for(one, request.front)) for one in targets),
         front=request.front,
-        engine=engine_for(targets[0].toolchain, request.engine),
+        engine=_engine_for(targets, request.engine),
         effort=effort,
         limits=effort.limits(Limits(cores(), free_memory())),
         out=request.out,
@@ -226,25 +247,32 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     )
 
 
+def _engine_for(targets: Sequence[Target], asked: str | None) -> Engine:
+    """One engine for all targets. Raises UsageError where one of them cannot be built with it."""
+    engine = engine_for(targets[0].toolchain, asked)
+    for target in targets[1:]:
+        engine_for(target.toolchain, engine.name)
+    return engine
+
+
 def _targets_of(request: BuildRequest) -> tuple[tuple[Target, ...], BuildLock | None]:
     """The targets of a request; with --locked, options left out are taken from the lock.
 
     Raises LockError where the recipe or the toolchain is not what the lock says.
     """
     if request.locked is None:
-        toolchain = request.toolchain or toolchain_for(request.engine)
-        kernel = _given(request.kernel, KERNEL)
-        return resolve(
-            kernel, toolchain, request.archs, request.pythons, request.torch, request.recipes
-        ), None
+        asked = request.toolchains(toolchain_for(request.engine))
+        return resolve(_given(request.kernel, KERNEL), asked, request.archs, request.recipes), None
     lock = read_lock_file(request.locked, *recipe_folders(request.recipes))
+    asked = replace(
+        request.toolchains(lock.toolchain.name),
+        torches=_given(request.torch, lock.torch),
+        pythons=_given(request.pythons, lock.python),
+    )
+    if request.cuda is None and request.platform is None:
+        asked = replace(asked, toolchain=_given(request.toolchain, lock.toolchain.name))
     targets = resolve(
-        _given(request.kernel, lock.recipe.name),
-        _given(request.toolchain, lock.toolchain.name),
-        request.archs,
-        _given(request.pythons, lock.python),
-        _given(request.torch, lock.torch),
-        request.recipes,
+        _given(request.kernel, lock.recipe.name), asked, request.archs, request.recipes
     )
     for target in targets:
         check_locked(lock, lock_of(target, lock.host), request.locked)

@@ -29,7 +29,7 @@ from .build import captured
 from .compile import Effort, compile_work, estimated
 from .plan import exact_fronts, shared_fronts
 from .proof import Proof, compare, proof_path, select_units, write_proof
-from .resolve import resolve
+from .resolve import ToolchainRequest, resolve
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class ProveRequest:
 
 def prove(request: ProveRequest, emit: Emit) -> Proof:
     """Make the proof and write it, on this machine. Raises a FatwheelError."""
-    target = resolve(
-        request.kernel, request.toolchain, request.archs, request.python, None, request.recipes
-    )[0]
+    asked = ToolchainRequest(request.toolchain, request.toolchain, pythons=request.python)
+    target = resolve(request.kernel, asked, request.archs, request.recipes)[0]
     archs = tuple(ArchRequest(item.arch) for item in target.archs)
     shared, own = shared_fronts(archs, lambda front, family: True), exact_fronts(archs)
     if len(shared) != 1 or len(archs) < 2:

@@ -3,65 +3,143 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
-from ..arch import parse_arch_list
+from ..arch import ArchRequest, parse_arch_list
+from ..config.compose import (
+    choose,
+    compose,
+    cudas_with,
+    find_toolchain,
+    is_composed,
+    platform_of,
+)
 from ..config.load import load_recipe, load_toolchain
-from ..config.model import Target, Toolchain
+from ..config.model import Cell, Target, Toolchain
+from ..config.parts import Parts
 from ..errors import UsageError
 from ..shipped import recipe_folders, toolchain_folders
 from .source import epoch_of
 
 
+@dataclass(frozen=True)
+class ToolchainRequest:
+    """What was asked for as toolchains; None means that it was left open.
+
+    toolchain: a name. cudas, torches, pythons: versions, comma-separated. platform: a user's word
+    for it. default: the toolchain that is used where nothing else is asked for.
+    """
+
+    default: str = ""
+    toolchain: str | None = None
+    cudas: str | None = None
+    torches: str | None = None
+    pythons: str | None = None
+    platform: str | None = None
+
+
 def resolve(
-    kernel: str,
-    toolchain: str,
-    archs: str | None,
-    pythons: str | None,
-    torch: str | None,
-    recipes: Path | None = None,
+    kernel: str, request: ToolchainRequest, archs: str | None, recipes: Path | None = None
 ) -> tuple[Target, ...]:
-    """A target for each Python, all of one toolchain and torch.
+    """A target for each CUDA, torch and Python that was asked for.
 
     recipes: a folder in which the kernel is looked for first. Raises UsageError or ConfigError.
     """
     recipe = load_recipe(kernel, *recipe_folders(recipes))
     recipe = replace(recipe, epoch=epoch_of(recipe))
-    tools = load_toolchain(toolchain, *toolchain_folders())
     listing = ",".join(recipe.archs) if archs is None else archs
-    requests = parse_arch_list(listing, tools.archs)
-    chosen = _choose_pythons(tools, pythons)
-    wanted = _choose_torch(tools, torch, chosen)
-    return tuple(Target(recipe, tools, python, wanted, requests) for python in chosen)
+    return tuple(
+        Target(recipe, cell.toolchain, cell.python, cell.torch, _archs(listing, cell.toolchain))
+        for cell in choose_cells(request)
+    )
 
 
-def choose(
-    toolchain: str, pythons: str | None, torch: str | None
-) -> tuple[Toolchain, tuple[str, ...], str]:
-    """A toolchain by its name, its Pythons and its torch, as `resolve` chooses them."""
-    tools = load_toolchain(toolchain, *toolchain_folders())
-    chosen = _choose_pythons(tools, pythons)
-    return tools, chosen, _choose_torch(tools, torch, chosen)
+def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
+    """The toolchains that were asked for, with their Pythons and torches.
+
+    Toolchains that are files come first: parts are asked where a CUDA or a platform is named, and
+    where the default has no such torch or Python. Raises UsageError or ConfigError.
+    """
+    if request.toolchain is not None:
+        _check_alone(request)
+        if not is_composed(request.toolchain, *toolchain_folders()):
+            return tuple(_named(load_toolchain(request.toolchain, *toolchain_folders()), request))
+        return tuple(_by_name(request.toolchain, request))
+    if request.cudas is None and request.platform is None:
+        default = load_toolchain(request.default, *toolchain_folders())
+        if _serves(default, request):
+            return tuple(_named(default, request))
+    return tuple(_composed(request))
+
+
+def _check_alone(request: ToolchainRequest) -> None:
+    for option, value in (("--cuda", request.cudas), ("--platform", request.platform)):
+        if value is not None:
+            raise UsageError(
+                f"{option} beside --toolchain, which says that already",
+                where=f"--toolchain {request.toolchain} {option} {value}",
+                hint="name a toolchain, or what one is to be composed of",
+            )
+
+
+def _archs(listing: str, toolchain: Toolchain) -> tuple[ArchRequest, ...]:
+    """Raises UsageError, naming CUDAs that know an architecture which this one does not."""
+    try:
+        return parse_arch_list(listing, toolchain.archs)
+    except UsageError as error:
+        known = cudas_with(listing, Parts(*toolchain_folders()))
+        if not known:
+            raise
+        more = f"all of {listing} are known to CUDA {', '.join(known)}: --cuda {known[0]}"
+        raise UsageError(
+            error.what, where=error.where, details=error.details, hint=f"{error.hint}; {more}"
+        ) from None
+
+
+# -- toolchains that are files ---------------------------------------------------------------------
+
+
+def _serves(toolchain: Toolchain, request: ToolchainRequest) -> bool:
+    """Whether a toolchain has every Python and torch that was asked for, as far as it is known."""
+    pythons = _listed("--python", request.pythons) or toolchain.pythons
+    torches = _listed("--torch", request.torches) or toolchain.torches
+    known = {number for torch in toolchain.torches for number in _prefixes(torch)}
+    return set(pythons) <= set(toolchain.pythons) and set(torches) <= known
+
+
+def _prefixes(torch: str) -> tuple[str, str]:
+    """`2.11.0` may be asked for as `2.11`."""
+    return torch, ".".join(torch.split(".")[:2])
+
+
+def _named(toolchain: Toolchain, request: ToolchainRequest) -> Iterator[Cell]:
+    pythons = _choose_pythons(toolchain, request.pythons)
+    for torch in _listed("--torch", request.torches) or (None,):
+        chosen = _choose_torch(toolchain, torch, pythons)
+        for python in pythons:
+            yield Cell(toolchain, python, chosen)
 
 
 def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
-    serves = f"{toolchain.name} supports Python {', '.join(toolchain.pythons)}"
     if text is None:
-        running = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return (toolchain.usual_python(running),)
-    wanted = [item.strip() for item in text.split(",")]
+        return (toolchain.usual_python(_running()),)
+    wanted = _listed("--python", text)
     mistakes = [
         f"{item!r} is not supported by this toolchain"
-        for item in dict.fromkeys(wanted)
+        for item in wanted
         if item not in toolchain.pythons
     ]
-    mistakes += [f"{item} is named twice" for item in sorted(set(wanted)) if wanted.count(item) > 1]
     if mistakes:
         raise UsageError(
-            "unusable list of Pythons", where=f"--python {text}", details=mistakes, hint=serves
+            "unusable list of Pythons",
+            where=f"--python {text}",
+            details=mistakes,
+            hint=f"{toolchain.name} supports Python {', '.join(toolchain.pythons)}",
         )
-    return tuple(wanted)
+    return wanted
 
 
 def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ...]) -> str:
@@ -69,8 +147,9 @@ def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ..
     usable = toolchain.torches_for(*pythons)
     if text is None and usable:
         return toolchain.usual_torch(*pythons)
-    if text in usable:
-        return text
+    asked = [torch for torch in usable if text in _prefixes(torch)]
+    if asked:
+        return asked[-1]
     wanted = "torch" if text is None else f"torch {text}"
     raise UsageError(
         f"{toolchain.name} has no {wanted} for Python {', '.join(pythons)}",
@@ -82,3 +161,50 @@ def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ..
 def _served(toolchain: Toolchain, torch: str) -> str:
     pythons = [build.python for build in toolchain.builds if build.torch == torch]
     return f"{torch} for Python {', '.join(pythons)}"
+
+
+# -- toolchains that are composed ------------------------------------------------------------------
+
+
+def _composed(request: ToolchainRequest) -> Iterator[Cell]:
+    parts = Parts(*toolchain_folders())
+    platform = (
+        load_toolchain(request.default, *toolchain_folders()).platform
+        if request.platform is None
+        else platform_of(request.platform)
+    )
+    for cuda, torch, python in product(
+        _listed("--cuda", request.cudas) or (None,),
+        _listed("--torch", request.torches) or (None,),
+        _listed("--python", request.pythons) or (None,),
+    ):
+        chosen = choose(parts, platform, cuda, torch, python, _running())
+        yield Cell(compose(parts, chosen), chosen.python, chosen.torch.version)
+
+
+def _by_name(name: str, request: ToolchainRequest) -> Iterator[Cell]:
+    for torch, python in product(
+        _listed("--torch", request.torches) or (None,),
+        _listed("--python", request.pythons) or (None,),
+    ):
+        toolchain = find_toolchain(name, torch, python, _running(), *toolchain_folders())
+        [build] = toolchain.builds
+        yield Cell(toolchain, build.python, build.torch)
+
+
+def _running() -> str:
+    """The Python that runs: `3.11`."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _listed(option: str, text: str | None) -> tuple[str, ...]:
+    """The items of a comma-separated list; none where it was left out."""
+    if text is None:
+        return ()
+    items = [item.strip() for item in text.split(",")]
+    twice = [item for item in dict.fromkeys(items) if items.count(item) > 1]
+    mistakes = [f"{item} is named twice" for item in twice]
+    mistakes += ["an item is empty"] if "" in items else []
+    if mistakes:
+        raise UsageError("unusable list", where=f"{option} {text}", details=mistakes)
+    return tuple(items)

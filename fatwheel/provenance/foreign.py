@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
 from ..config.model import Base, Download, Package, Recipe, Toolchain
+from ..config.parts import Parts
 from ..errors import FatwheelError, FetchError
 from ..text import clean
 from .buildlock import BuildLock
@@ -25,7 +26,10 @@ def publishers(kernels: Sequence[Path], toolchains: Sequence[Path]) -> frozenset
 
     Those of a file with mistakes in it do not count.
     """
-    urls = [urlsplit(pin.url) for one in _own(kernels, toolchains) for pin in one.files]
+    places = [pin.url for one in _own(kernels, toolchains) for pin in one.files]
+    with suppress(FatwheelError):
+        places += Parts(*toolchains).urls()
+    urls = [urlsplit(place) for place in places]
     return frozenset(
         url.netloc.lower().removesuffix(":443") for url in urls if url.scheme == "https"
     )

@@ -70,10 +70,16 @@ def _plan(
 
 
 def _container(
-    python: str, image: str, purpose: str, compiles: str, most: int = 1, memory: int = 20 * GIB
+    python: str,
+    image: str,
+    purpose: str,
+    compiles: str,
+    most: int = 1,
+    memory: int = 20 * GIB,
+    wheel: int = 0,
 ) -> PlannedContainer:
     command = f"docker run --rm {image} # {purpose}" if most else ""
-    return PlannedContainer(python, purpose, compiles, most, 8, memory, image, command)
+    return PlannedContainer(wheel, python, purpose, compiles, most, 8, memory, image, command)
 
 
 _KNOWN = tuple(map(parse_arch, ("80", "86", "89")))
@@ -130,12 +136,12 @@ WINDOWS = _plan(
         _container("3.10", _CP310, "shard 2:compute_80", DEVICE_CODE),
         _container("3.10", _CP310, "shard 3:compute_86", DEVICE_CODE),
         _container("3.10", _CP310, "assemble", "", memory=40 * GIB),
-        _container("3.11", _CP311, "capture", "", memory=40 * GIB),
-        _container("3.11", _CP311, "shards", DEVICE_CODE, most=0),
-        _container("3.11", _CP311, "shards", HOST_CODE, most=3),
-        _container("3.11", _CP311, "assemble", "", memory=40 * GIB),
+        _container("3.11", _CP311, "capture", "", memory=40 * GIB, wheel=1),
+        _container("3.11", _CP311, "shards", DEVICE_CODE, most=0, wheel=1),
+        _container("3.11", _CP311, "shards", HOST_CODE, most=3, wheel=1),
+        _container("3.11", _CP311, "assemble", "", memory=40 * GIB, wheel=1),
     ),
-    image_of={"3.10": _CP310, "3.11": _CP311},
+    image_of=(_CP310, _CP311),
     render="invoke render --fetch --toolchain windows-msvc17.8-cuda12.3 --python 3.10,3.11",
     final_tags=False,
         )
@@ -166,7 +172,7 @@ LINUX = _plan(
                 ),
                 _container("3.11", _LINUX_IMAGE, "assemble", "", memory=6 * GIB),
             ),
-            image_of={"3.11": _LINUX_IMAGE},
+            image_of=(_LINUX_IMAGE,),
             render="invoke render --fetch --toolchain linux-cuda13.0 --python 3.11",
             final_tags=False,
         )

@@ -26,7 +26,7 @@ from fatwheel.events import silent
 from fatwheel.model import Environment, Front
 from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.plan import exact_fronts
-from fatwheel.pipeline.resolve import resolve
+from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder
 from fatwheel.storage.files import locked
 from fatwheel.storage.stores import users_stores
@@ -281,7 +281,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Captured]
 
     def open_(bench: Workbench, kernel: str, archs: str = ARCHS) -> Captured:
         monkeypatch.setenv("FATWHEEL_CACHE", str(bench.cache))
-        target = resolve(kernel, "linux-cuda13.0", archs, None, None)[0]
+        target = resolve(kernel, ToolchainRequest("linux-cuda13.0"), archs)[0]
         fronts = exact_fronts(parse_arch_list(archs, target.toolchain.archs))
         workplace = Processes().prepare(target, silent)
         limits, stores = workplace.capacity, users_stores()

@@ -20,6 +20,8 @@ from fatwheel.doctor import report as gathering
 from fatwheel.doctor.facts import Facts, IndexFacts, Silence
 from fatwheel.doctor.report import gather, report_on
 from fatwheel.errors import ConfigError, UsageError
+from fatwheel.pipeline import resolve
+from fatwheel.pipeline.resolve import ToolchainRequest
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from ...helpers.webserver import Answer, Server
@@ -37,7 +39,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_on_linux_the_process_engine_is_the_default() -> None:
-    found = gather(None, None)
+    found = gather(ToolchainRequest(), None)
     assert (found.toolchain.name, found.engine) == ("linux-cuda13.0", "process")
     assert found.container_engine is None
     assert found.images is None
@@ -49,7 +51,7 @@ def test_containers_have_compilers_and_pythons_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engines, "ask_engine", lambda: LINUX_ENGINE)
-    found = gather(None, "docker")
+    found = gather(ToolchainRequest(), "docker")
     assert found.container_engine == LINUX_ENGINE
     assert (found.compiler, found.pythons) == (None, None)
     assert found.images is not None
@@ -59,31 +61,34 @@ def test_an_engine_with_windows_containers_chooses_the_toolchain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engines, "ask_engine", lambda: WINDOWS_ENGINE)
-    assert gather(None, "docker").toolchain.containers is not None
-    assert gather(None, "docker").toolchain.name.startswith("windows-")
-    assert gather("linux-cuda13.0", "docker").toolchain.name == "linux-cuda13.0"
+    assert gather(ToolchainRequest(), "docker").toolchain.containers is not None
+    assert gather(ToolchainRequest(), "docker").toolchain.name.startswith("windows-")
+    assert (
+        gather(ToolchainRequest(toolchain="linux-cuda13.0"), "docker").toolchain.name
+        == "linux-cuda13.0"
+    )
 
 
 def test_on_windows_containers_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Windows")
     monkeypatch.setattr(gathering.machine, "ask_host", lambda: None)
-    found = gather(None, None)
+    found = gather(ToolchainRequest(), None)
     assert (found.toolchain.platform, found.engine) == ("win-amd64", "docker")
     assert found.windows is not None
 
 
 def test_what_cannot_be_asked_for() -> None:
     with pytest.raises(UsageError, match="podman"):
-        gather(None, "podman")
+        gather(ToolchainRequest(), "podman")
     with pytest.raises(UsageError, match="no-such"):
-        gather("no-such", None)
+        gather(ToolchainRequest(toolchain="no-such"), None)
 
 
 def test_a_broken_toolchain_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.toml").write_text("[")
-    monkeypatch.setattr(gathering, "toolchain_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(resolve, "toolchain_folders", lambda: (tmp_path,))
     with pytest.raises(ConfigError):
-        gather("x", None)
+        gather(ToolchainRequest(toolchain="x"), None)
 
 
 # -- patience ------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ def silent_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def timed(engine: str | None) -> tuple[Facts, float]:
     started = time.monotonic()
-    found = gather("linux-cuda13.0", engine)
+    found = gather(ToolchainRequest(toolchain="linux-cuda13.0"), engine)
     return found, time.monotonic() - started
 
 
@@ -155,7 +160,7 @@ def test_a_driver_and_a_disk_that_hang_are_findings(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_index_is_asked_for_a_file_that_comes_from_it() -> None:
-    found = gather(None, None)
+    found = gather(ToolchainRequest(), None)
     assert isinstance(found.index, IndexFacts)
     assert found.index.asked.endswith(".whl")
     assert [place for place, _ in found.index.sources] == ["/nowhere"]

@@ -18,6 +18,7 @@ from fatwheel.doctor.setup import Preparation, prepare_workstation
 from fatwheel.errors import FetchError
 from fatwheel.events import Event, Progress, StepFinished, StepStarted, silent
 from fatwheel.model import Environment
+from fatwheel.pipeline.resolve import ToolchainRequest
 
 from ...helpers.schemas import schema_of
 from ...helpers.workstations import BROKEN, GB, HEALTHY, IN_CONTAINERS, NO_ENGINE, facts
@@ -81,7 +82,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     ) -> Preparation:
         answers = [before, *([later] if later else [])]
         monkeypatch.setattr(setup, "gather", lambda toolchain, engine: answers.pop(0))
-        prepared = prepare_workstation(None, None, emit)
+        prepared = prepare_workstation(ToolchainRequest(), None, emit)
         assert answers == [], "the doctor should have looked again"
         jsonschema.validate(json.loads(json.dumps(prepared.to_json())), SCHEMA)
         return prepared

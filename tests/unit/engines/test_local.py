@@ -19,7 +19,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.build import captured
-from fatwheel.pipeline.resolve import resolve
+from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.stores import users_stores
 
 from ...helpers.demoproject import Demo
@@ -40,7 +40,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], 
 
 
 def target() -> Target:
-    return resolve("demo", "tools", "80,86", "3.11", None)[0]
+    return resolve("demo", ToolchainRequest("tools", pythons="3.11"), "80,86")[0]
 
 
 def test_a_workplace_is_the_environment_and_the_machine(

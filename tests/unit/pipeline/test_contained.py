@@ -93,7 +93,9 @@ class Bench(Demo):
         return self.bases
 
     def target(self) -> Target:
-        return resolve.resolve("demo", "tools", "80,86", "3.11", None)[0]
+        return resolve.resolve("demo", resolve.ToolchainRequest("tools", pythons="3.11"), "80,86")[
+            0
+        ]
 
     def build(self, **changes: Any) -> WheelMade:
         self.events.clear()

@@ -49,10 +49,10 @@ def test_the_schema_refuses_what_is_no_plan(change: dict[str, Any]) -> None:
 
 
 def test_device_code_is_counted_for_each_python() -> None:
-    assert WINDOWS.device_containers["3.10"] == 3
-    assert WINDOWS.device_containers["3.11"] == 0, "host code is no device code"
-    assert LINUX.device_containers["3.11"] == 1
-    assert PROCESSES.device_containers["3.11"] == 0
+    assert WINDOWS.device_containers[0] == 3
+    assert WINDOWS.device_containers[1] == 0, "host code is no device code"
+    assert LINUX.device_containers[0] == 1
+    assert PROCESSES.device_containers[0] == 0
 
 
 def test_what_is_to_be_locked_is_named_once() -> None:

@@ -20,7 +20,7 @@ from fatwheel.model import Front
 from fatwheel.pipeline import build
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.build import captured
-from fatwheel.pipeline.resolve import resolve
+from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.stores import users_stores
 
 from ...helpers.demoproject import Demo
@@ -44,7 +44,8 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], 
 def ask(
     archs: str | None = None, pythons: str | None = "3.11", torch: str | None = None
 ) -> tuple[Target, ...]:
-    return resolve("demo", "tools", archs, pythons, torch)
+    asked = ToolchainRequest("tools", "tools", pythons=pythons, torches=torch)
+    return resolve("demo", asked, archs)
 
 
 def refusal(**wanted: Any) -> UsageError:

@@ -21,6 +21,7 @@ from fatwheel.model import Front
 from fatwheel.pipeline import prove as prove_module
 from fatwheel.pipeline.proof import Proof, find_proofs
 from fatwheel.pipeline.prove import ProveRequest, prove
+from fatwheel.pipeline.resolve import ToolchainRequest
 from fatwheel.storage.stores import Stores
 from fatwheel.worker.context import archlist
 
@@ -55,7 +56,7 @@ class Bench:
         (self.folder / "src" / name).write_text(text)
 
     def resolve(
-        self, kernel: str, toolchain: str, archs: str, python: str, torch: str, recipes: None
+        self, kernel: str, asked: ToolchainRequest, archs: str, recipes: None
     ) -> tuple[Target, ...]:
         tools = plain_toolchain()
         wanted = parse_arch_list(archs or "80,86", KNOWN)

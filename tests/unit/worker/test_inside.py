@@ -113,7 +113,9 @@ class Host:
 
     @property
     def target(self) -> Target:
-        return resolve.resolve("demo", "tools", "80,86", "3.11", None)[0]
+        return resolve.resolve("demo", resolve.ToolchainRequest("tools", pythons="3.11"), "80,86")[
+            0
+        ]
 
     def unpack(self) -> Project:
         project = build.unpacked(self.demo.recipe, self.sources / PROJECT, silent)

@@ -1,0 +1,340 @@
+"""Composes toolchains of parts: one CUDA, one torch and one Python for one platform.
+
+A torch works with every CUDA of the major version that it was built for; the nearest is taken
+(docs: "CUDA Compatibility", minor version compatibility; torch.utils.cpp_extension refuses another
+major version). A composed toolchain has a name from which it can be composed again:
+`cuda12.8.1-linux-x86_64`, with a torch and a Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from itertools import product
+from pathlib import Path
+
+from ..arch import parse_gpu_list
+from ..errors import UsageError
+from .load import list_toolchains, load_toolchain
+from .model import Containers, Package, Toolchain, TorchBuild
+from .parts import (
+    NVIDIA_PLATFORMS,
+    Archive,
+    CudaRelease,
+    ImageParts,
+    MsvcRelease,
+    Parts,
+    TorchRelease,
+    TorchVariant,
+    TorchWheel,
+    release,
+)
+from .schema import CudaTable, InterpreterTable, MsvcTable, ToolchainFile
+
+# What users call the platforms, besides Python's names for them.
+PLATFORMS = {**{name: name for name in NVIDIA_PLATFORMS}, "windows-x86_64": "win-amd64"}
+
+_NAME = re.compile(r"cuda(\d+\.\d+\.\d+)-(" + "|".join(NVIDIA_PLATFORMS) + ")")
+_NEAREST = 3  # combinations that an error names
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A CUDA, a torch and a Python that go together on a platform."""
+
+    platform: str
+    cuda: CudaRelease
+    torch: TorchRelease
+    variant: TorchVariant
+    wheel: TorchWheel
+
+    @property
+    def python(self) -> str:
+        return self.wheel.python
+
+    @property
+    def name(self) -> str:
+        """Of the toolchain."""
+        return f"cuda{self.cuda.version}-{self.platform}"
+
+    def options(self, *, with_python: bool) -> str:
+        """How a user asks for it."""
+        words = f"--cuda {self.cuda.minor} --torch {self.torch.version}"
+        return f"{words} --python {self.python}" if with_python else words
+
+
+def combinations(parts: Parts, platform: str) -> Iterator[Combination]:
+    """All that there are for a platform, the newest CUDA and torch first."""
+    for cuda, torch in product(reversed(parts.cudas), reversed(parts.torches)):
+        variant = _variant(cuda, torch, platform)
+        if variant is not None and not cuda_obstacle(parts, cuda, platform):
+            for wheel in variant.wheels:
+                yield Combination(platform, cuda, torch, variant, wheel)
+
+
+def _variant(cuda: CudaRelease, torch: TorchRelease, platform: str) -> TorchVariant | None:
+    """The build of a torch that goes with a CUDA: for the same, an older or a newer minor version,
+    in this order; of the older ones the newest, of the newer ones the oldest."""
+    ours = release(cuda.minor)
+    same = [one for one in torch.variants_for(platform) if one.major == cuda.major]
+    return min(
+        same,
+        key=lambda one: (release(one.cuda) > ours, abs(release(one.cuda)[1] - ours[1])),
+        default=None,
+    )
+
+
+def cuda_obstacle(parts: Parts, cuda: CudaRelease, platform: str) -> str:
+    """Why nothing can be composed of a CUDA on a platform, as a sentence's end, or ''."""
+    if platform.startswith("win-"):
+        if not cuda.archives_for(platform):
+            return f"no archives of CUDA {cuda.minor} are pinned for Windows"
+        if not _msvc(parts, cuda):
+            return "; ".join(f"MSVC {one.toolset}: {one.obstacle(cuda)}" for one in parts.msvcs)
+    elif not cuda.archives_for(platform) and not cuda.packages:
+        return f"no files of CUDA {cuda.minor} are pinned for {platform}"
+    return ""
+
+
+def _msvc(parts: Parts, cuda: CudaRelease) -> MsvcRelease | None:
+    """The newest C++ compiler that a CUDA takes."""
+    fitting = (one for one in reversed(parts.msvcs) if not one.obstacle(cuda))
+    return next(fitting, None)
+
+
+# -- what was asked for ----------------------------------------------------------------------------
+
+
+def platform_of(text: str) -> str:
+    """A platform by a user's word for it. Raises UsageError."""
+    if text not in PLATFORMS:
+        raise UsageError(
+            f"{text!r} is not a platform that wheels can be built for",
+            where="--platform",
+            hint=f"valid: {', '.join(sorted(PLATFORMS))}",
+        )
+    return PLATFORMS[text]
+
+
+def choose(
+    parts: Parts, platform: str, cuda: str | None, torch: str | None, python: str | None, here: str
+) -> Combination:
+    """The combination that was asked for; of what is left open, the newest.
+
+    cuda, torch: a version, or its first numbers: `12.8`, `2.8`. here: the Python that runs, which
+    is taken if none is asked for and there is one. With no CUDA asked for, the newest that the
+    torch was built for is taken. Raises UsageError with the reason and the nearest that can be.
+    """
+    found = [
+        one
+        for one in combinations(parts, platform)
+        if _is(one.cuda.version, cuda)
+        and _is(one.torch.version, torch)
+        and (python is None or one.python == python)
+    ]
+    if not found:
+        raise _impossible(parts, platform, cuda, torch, python)
+    if python is None:
+        found = [one for one in found if one.python == here] or found
+    newest = max(release(one.torch.version) for one in found)
+    found = [one for one in found if release(one.torch.version) == newest]
+    # A CUDA that torch was built for, or else the newest that goes with it.
+    exact = [one for one in found if one.cuda.minor == one.variant.cuda]
+    return max(exact or found, key=lambda one: (release(one.cuda.version), release(one.python)))
+
+
+def _is(version: str, asked: str | None) -> bool:
+    return asked is None or version == asked or version.startswith(f"{asked}.")
+
+
+def _impossible(
+    parts: Parts, platform: str, cuda: str | None, torch: str | None, python: str | None
+) -> UsageError:
+    asked = {"--cuda": cuda, "--torch": torch, "--python": python}
+    nearest = sorted(
+        combinations(parts, platform), key=lambda one: _distance(one, cuda, torch, python)
+    )
+    options = (one.options(with_python=python is not None) for one in nearest)
+    shown = list(dict.fromkeys(options))[:_NEAREST]
+    return UsageError(
+        f"no toolchain for {platform} can be composed of these",
+        where=" ".join(f"{option} {value}" for option, value in asked.items() if value),
+        details=list(_reasons(parts, platform, cuda, torch, python)),
+        hint=f"nearest: {'; '.join(shown)}; `invoke toolchains` lists all"
+        if shown
+        else "`invoke toolchains` lists what can be combined",
+    )
+
+
+def _distance(
+    one: Combination, cuda: str | None, torch: str | None, python: str | None
+) -> tuple[int, float, list[int], bool]:
+    """How far a combination is from what was asked for: first by how much of it differs."""
+    pairs = ((one.cuda.version, cuda), (one.torch.version, torch), (one.python, python))
+    apart = [0.0 if _is(found, asked) else _apart(found, asked or "0") for found, asked in pairs]
+    newest = [-number for number in (*release(one.torch.version), *release(one.cuda.version))]
+    return sum(map(bool, apart)), sum(apart), newest, one.python != python
+
+
+def _apart(ours: str, theirs: str) -> float:
+    """A distance of versions, by their major and minor numbers; never 0."""
+    (major, minor), (other_major, other_minor) = (
+        (*release(version), 0)[:2] for version in (ours, theirs)
+    )
+    return abs((major - other_major) * 100 + minor - other_minor) + 0.1
+
+
+def _reasons(
+    parts: Parts, platform: str, cuda: str | None, torch: str | None, python: str | None
+) -> Iterator[str]:
+    """What of it there is not, or does not go together."""
+    cudas = [one for one in parts.cudas if _is(one.version, cuda)]
+    torches = [one for one in parts.torches if _is(one.version, torch)]
+    if cuda and not cudas:
+        yield f"CUDA {cuda} is not known: {_listed(one.version for one in parts.cudas)}"
+    if torch and not torches:
+        yield f"torch {torch} is not known: {_listed(one.version for one in parts.torches)}"
+    if cuda:
+        for one in cudas:
+            if obstacle := cuda_obstacle(parts, one, platform):
+                yield f"CUDA {one.version}: {obstacle}"
+    if torch and cudas:
+        for known in torches:
+            yield from _torch_reasons(known, cudas, platform, cuda, python)
+
+
+def _torch_reasons(
+    torch: TorchRelease,
+    cudas: Sequence[CudaRelease],
+    platform: str,
+    cuda: str | None,
+    python: str | None,
+) -> Iterator[str]:
+    variants = torch.variants_for(platform)
+    built = f"torch {torch.version} for {platform} is built for"
+    if not variants:
+        yield f"there is no torch {torch.version} with CUDA for {platform}"
+    elif cuda and not any(one.major == cudas[0].major for one in variants):
+        yield f"{built} CUDA {_listed(one.cuda for one in variants)}: another major version"
+    elif python and not any(one.wheel_for(python) for one in variants):
+        pythons = (wheel.python for one in variants for wheel in one.wheels)
+        yield f"{built} Python {_listed(pythons)}"
+    elif cuda and python:
+        found = _variant(cudas[-1], torch, platform)
+        if found and not found.wheel_for(python):
+            pythons = (wheel.python for wheel in found.wheels)
+            yield f"with CUDA {found.cuda}, {built} Python {_listed(pythons)}"
+
+
+def _listed(versions: Iterator[str]) -> str:
+    return ", ".join(sorted(dict.fromkeys(versions), key=release))
+
+
+# -- toolchains ------------------------------------------------------------------------------------
+
+
+def is_composed(name: str, *folders: Path) -> bool:
+    """Whether a name means a composed toolchain, and not a file of these folders."""
+    return name not in list_toolchains(*folders) and _NAME.fullmatch(name) is not None
+
+
+def find_toolchain(
+    name: str, torch: str | None, python: str | None, here: str, *folders: Path
+) -> Toolchain:
+    """A toolchain by its name: the file NAME.toml of these folders, or composed by its name.
+
+    Raises UsageError where there is none, or none for the torch and Python; ConfigError.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or not is_composed(name, *folders):
+        return load_toolchain(name, *folders)
+    parts = Parts(*folders)
+    return compose(parts, choose(parts, match[2], match[1], torch, python, here))
+
+
+def cudas_with(archs: str, parts: Parts) -> list[str]:
+    """The CUDAs whose nvcc knows all of these architectures, the newest first; none where they
+    are not even a list."""
+    try:
+        wanted = {request.arch for request in parse_gpu_list(archs)}
+    except UsageError:
+        return []
+    return [one.minor for one in reversed(parts.cudas) if wanted <= set(one.archs)]
+
+
+def compose(parts: Parts, chosen: Combination) -> Toolchain:
+    """The toolchain of a combination. Raises ConfigError where a pin of it has no file.
+
+    What torch decides is in its one build: nothing that is made with the rest depends on torch.
+    """
+    cuda, platform, python = chosen.cuda, chosen.platform, chosen.python
+    windows = platform.startswith("win-")
+    images = parts.images(platform)
+    archives = cuda.archives_for(platform)
+    file = ToolchainFile(
+        name=chosen.name,
+        platform=platform,
+        cuda=cuda.minor,
+        nvcc=cuda.nvcc,
+        archs=cuda.archs,
+        gcc=None if windows else (chosen.torch.gcc, cuda.gcc),
+        msvc=_msvc_table(parts, cuda) if windows else None,
+        packages=tuple(_shared_packages(parts, chosen, images)),
+        builds=(_torch_build(parts, chosen),),
+        cuda_manifest=cuda.manifest if archives else "",
+        cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
+        containers=_containers(images, python) if images else None,
+        interpreters=_interpreters(images, python) if images else (),
+    )
+    return file.toolchain()
+
+
+def _shared_packages(
+    parts: Parts, chosen: Combination, images: ImageParts | None
+) -> Iterator[Package]:
+    """CUDA, where it comes as packages, and what installs packages into images."""
+    cuda, where = chosen.cuda, (chosen.python, chosen.platform)
+    if not cuda.archives_for(chosen.platform):
+        yield from parts.packages(cuda.packages, *where, "compiler")
+        yield from parts.packages(cuda.tools, *where, "build")
+    if images:
+        yield from parts.packages([images.installer], *where, "installer")
+
+
+def _torch_build(parts: Parts, chosen: Combination) -> TorchBuild:
+    where = (chosen.python, chosen.platform)
+    tools = parts.packages(chosen.torch.tools, *where, "build")
+    runtime = [*parts.packages(chosen.variant.requires, *where, "runtime"), chosen.wheel.package()]
+    packages = (*tools, *sorted(runtime, key=lambda package: package.name))
+    return TorchBuild(chosen.torch.version, chosen.python, packages)
+
+
+def _cuda_table(cuda: CudaRelease, archive: Archive) -> CudaTable:
+    return CudaTable(
+        name=archive.name,
+        version=archive.version,
+        url=cuda.url_of(archive),
+        size=archive.size,
+        sha256=archive.sha256,
+    )
+
+
+def _msvc_table(parts: Parts, cuda: CudaRelease) -> MsvcTable:
+    msvc = _msvc(parts, cuda)
+    assert msvc is not None, "else the CUDA has an obstacle"
+    return MsvcTable(**{one.name: getattr(msvc, one.name) for one in fields_of(MsvcTable)})
+
+
+def _interpreters(images: ImageParts, python: str) -> tuple[InterpreterTable, ...]:
+    return tuple(one for one in images.interpreters if one.python == python)
+
+
+def _containers(images: ImageParts, python: str) -> Containers | None:
+    """The images for a Python; None where there can be none."""
+    installed = bool(_interpreters(images, python))
+    bases = tuple(
+        base for base in images.bases if python in base.pythons or (installed and not base.pythons)
+    )
+    return Containers(images.os, images.os_build, bases) if bases else None

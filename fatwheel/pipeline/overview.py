@@ -1,0 +1,114 @@
+"""What toolchains there are: those with a name, and what can be composed of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..arch import Arch
+from ..config.compose import combinations, compose
+from ..config.load import list_toolchains, load_toolchain
+from ..config.model import Toolchain
+from ..config.parts import NVIDIA_PLATFORMS, Parts, release
+from ..engines.registry import ENGINES, engine_named
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A toolchain with a name, or a CUDA of which toolchains are composed for a platform.
+
+    name: '' of what is composed. archs: what its nvcc knows. engines: what can build with it.
+    unlocked: files whose sha256 is not known yet, for some of the Pythons.
+    """
+
+    name: str
+    platform: str
+    cuda: str
+    nvcc: str
+    torches: tuple[str, ...]
+    pythons: tuple[str, ...]
+    archs: tuple[str, ...]
+    engines: tuple[str, ...]
+    unlocked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that there are."""
+
+    named: tuple[Offer, ...]
+    composed: tuple[Offer, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `invoke toolchains --json` prints it (toolchains.schema.json)."""
+        return asdict(self)
+
+
+def overview(folders: Sequence[Path], platform: str | None = None) -> Overview:
+    """The toolchains of some folders, for one platform or for all.
+
+    Raises ConfigError where a file of them has mistakes.
+    """
+    parts = Parts(*folders)
+    named = (load_toolchain(name, *folders) for name in list_toolchains(*folders))
+    platforms = NVIDIA_PLATFORMS if platform is None else (platform,)
+    return Overview(
+        named=tuple(_named(one) for one in named if one.platform in platforms),
+        composed=tuple(offer for one in platforms for offer in _composed(parts, one)),
+    )
+
+
+def _named(toolchain: Toolchain) -> Offer:
+    return Offer(
+        name=toolchain.name,
+        platform=toolchain.platform,
+        cuda=toolchain.cuda,
+        nvcc=toolchain.nvcc,
+        torches=toolchain.torches,
+        pythons=toolchain.pythons,
+        archs=_names(toolchain.archs),
+        engines=_engines(toolchain),
+        unlocked=_unlocked([toolchain]),
+    )
+
+
+def _composed(parts: Parts, platform: str) -> Iterator[Offer]:
+    """One for each CUDA, the newest first."""
+    by_cuda = groupby(combinations(parts, platform), key=lambda one: one.cuda.version)
+    for cuda, of_cuda in by_cuda:
+        found = list(of_cuda)
+        # What is not locked does not depend on torch, whose wheels always are.
+        of_pythons = {one.python: one for one in found}
+        toolchains = [compose(parts, one) for one in of_pythons.values()]
+        yield Offer(
+            name="",
+            platform=platform,
+            cuda=cuda,
+            nvcc=found[0].cuda.nvcc,
+            torches=_ascending(one.torch.version for one in found),
+            pythons=_ascending(of_pythons),
+            archs=_names(found[0].cuda.archs),
+            engines=_engines(toolchains[0]),
+            unlocked=_unlocked(toolchains),
+        )
+
+
+def _engines(toolchain: Toolchain) -> tuple[str, ...]:
+    return tuple(name for name in ENGINES if not engine_named(name).obstacle(toolchain))
+
+
+def _unlocked(toolchains: Iterable[Toolchain]) -> tuple[str, ...]:
+    """Files only: an image is used as it is found until it is locked."""
+    files = (file for toolchain in toolchains for file in toolchain.files)
+    return tuple(dict.fromkeys(file.filename for file in files if not file.locked))
+
+
+def _names(archs: Iterable[Arch]) -> tuple[str, ...]:
+    return tuple(arch.name for arch in sorted(archs))
+
+
+def _ascending(versions: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(dict.fromkeys(versions), key=release))
