@@ -21,7 +21,7 @@ from .mistakes import Key
 # Of one job, where neither a recipe nor a measurement says it.
 USUAL_MEMORY, USUAL_SECONDS = 4 * 2**30, 120.0
 
-# Of what `invoke lock` has not filled in yet, nothing is known.
+# What `invoke lock` has not filled in yet, and sizes that nobody publishes, are 0 or ''.
 Size = fields.OrZero[fields.Bytes]
 Sha256 = fields.OrEmpty[fields.Sha256]
 Url = fields.OrEmpty[fields.Url]
@@ -46,8 +46,8 @@ class Part:
 class Wheel(Part):
     """A wheel as recipes name it.
 
-    A size of 0 or an empty sha256 is not known yet: `invoke lock` fills it in, and until then
-    the file is not `locked` and is never used.
+    An empty sha256 is not known yet: `invoke lock` fills it in, and until then the file is not
+    `locked` and is never used. A size of 0 is not known either; some indexes publish none.
     """
 
     name: Annotated[fields.Project, Field(description="the package's name")]
@@ -65,7 +65,7 @@ class Wheel(Part):
 
     @property
     def locked(self) -> bool:
-        return bool(self.size and self.sha256)
+        return bool(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Download(Part):
 
     @property
     def locked(self) -> bool:
-        return bool(self.size and self.sha256)
+        return bool(self.sha256)
 
 
 Packages = Annotated[tuple[Package, ...], fields.Many]

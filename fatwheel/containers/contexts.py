@@ -333,16 +333,20 @@ _TEMPLATES = Environment(
 
 def _batches(packages: Sequence[Package], name: str) -> list[_Batch]:
     """Packages in groups of about the same size in bytes, large ones first; never reordered by
-    anything but size and name."""
+    anything but size and name. One whose size nobody publishes may be as large as a group."""
     groups: list[list[Package]] = []
-    for package in sorted(packages, key=lambda package: (-package.size, package.filename)):
+    for package in sorted(packages, key=lambda package: (-_weight(package), package.filename)):
         for group in groups:
-            if sum(other.size for other in group) + package.size <= _BATCH:
+            if sum(map(_weight, group)) + _weight(package) <= _BATCH:
                 group.append(package)
                 break
         else:
             groups.append([package])
     return [_Batch(f"{name}-{n}.txt", tuple(group)) for n, group in enumerate(groups, 1)]
+
+
+def _weight(package: Package) -> int:
+    return package.size or _BATCH
 
 
 def _provision() -> Iterator[tuple[str, bytes]]:

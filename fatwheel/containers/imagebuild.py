@@ -7,6 +7,7 @@ file are fixed, so that an engine which has seen a file before knows it again.
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from collections import deque
@@ -33,7 +34,7 @@ Advance = Callable[[int], None]
 
 
 def size_of(context: BuildContext) -> int:
-    """Bytes of all that a context holds, without what the archive adds."""
+    """Bytes of all that a context holds, as far as that is known; without what the archive adds."""
     return sum(len(text) for _, text in context.texts) + sum(file.size for file in context.files)
 
 
@@ -49,7 +50,8 @@ def tar_of(context: BuildContext, places: Mapping[str, Path], advance: Advance) 
         place = places[file.filename]
         try:
             with place.open("rb") as stream:
-                yield from _member(f"files/{file.filename}", file.size, stream, advance)
+                size = file.size or os.fstat(stream.fileno()).st_size
+                yield from _member(f"files/{file.filename}", size, stream, advance)
         except OSError as error:  # which would be taken for the engine's
             raise FetchError(
                 f"cannot read a file that goes into an image: {error.strerror}",
@@ -376,4 +378,4 @@ class _Sending:
         self._done += count
         if self._done >= self._next or self._done == self._total:
             self._next = self._done + _TICK
-            self._emit(Progress(SENDING, self._done, self._total))
+            self._emit(Progress(SENDING, self._done, max(self._done, self._total)))

@@ -268,14 +268,14 @@ def check_pins(facts: Facts) -> Finding:
     base = toolchain.base_for(facts.python) if in_images else None
     bases = (base,) if base and not base.digest else ()
     if not open_files and not bases:
-        return PINS.ok(f"all {len(files)} files have size and sha256")
+        return PINS.ok(f"all {len(files)} files have a sha256")
     names = [*(base.reference for base in bases), *open_files]
     shown = ", ".join(names[:_NAMES])
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     lock = Fix("fill them in, from the indexes", f"invoke lock --toolchain {toolchain.name}")
     why = "files that are not pinned are never used"
     needed = {file.filename for file in files_for(toolchain, facts.python)}
-    found = f"{len(names)} without size, sha256 or digest: {shown}{more}"
+    found = f"{len(names)} without sha256 or digest: {shown}{more}"
     if bases or needed & {*open_files}:
         return PINS.wrong(found, why, lock)
     return PINS.warning(f"{found}; none of them for Python {facts.python}", why, lock)

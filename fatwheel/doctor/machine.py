@@ -374,6 +374,6 @@ def _is_for_environments(file: Package | Download, cache: Path) -> bool:
 
 def _has_size(path: Path, size: int) -> bool:
     try:
-        return path.stat().st_size == size
+        return path.stat().st_size == size or not size
     except OSError:
         return False

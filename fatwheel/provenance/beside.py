@@ -171,8 +171,9 @@ def _identity(name: str, version: str, where: str) -> tuple[str, str]:
 
 
 def _located(one: _File) -> dict[str, Any]:
-    place = {"url": one.url} if one.url else {"path": one.filename}
-    return {"name": one.filename, **place, "size": one.size, "hashes": {"sha256": one.sha256}}
+    place: dict[str, Any] = {"url": one.url} if one.url else {"path": one.filename}
+    size = {"size": one.size} if one.size else {}  # which some indexes do not publish
+    return {"name": one.filename, **place, **size, "hashes": {"sha256": one.sha256}}
 
 
 def _requirement(one: _File) -> str:

@@ -31,6 +31,7 @@ from .web import Web
 WORKERS = 4  # connections at once
 _TICK = 0.1  # seconds between two looks at the workers
 _PATIENCE = 2.0  # seconds that a worker gets to end after a failure or Ctrl-C
+_LARGEST = 32 << 30  # bytes of a file whose size is not pinned
 _MOST_SAID = 160  # characters of a URL that is none
 
 LABEL = "download"
@@ -80,18 +81,26 @@ def _place_of(pin: Pinned) -> str:
     return origin.name if origin.scheme == "https" else clean(f"{origin.scheme}://{origin.name}")
 
 
+def _pinned(pin: Pinned) -> str:
+    return f"sha256 {pin.sha256}, {f'{pin.size} bytes' if pin.size else 'of any size'}"
+
+
 class TooLongError(Exception):
     """More bytes came than the file has."""
 
 
 class Part:
-    """Bytes received, in an empty stream; most: how many there may be."""
+    """Bytes received, in an empty stream; most: how many there may be.
+
+    announced: how many the server says there are, 0 while it has not said it.
+    """
 
     def __init__(self, stream: BinaryIO, most: int) -> None:
         self._stream = stream
         self._most = most
         self._digest = hashlib.sha256()
         self.size = 0
+        self.announced = 0
 
     @property
     def sha256(self) -> str:
@@ -103,9 +112,12 @@ class Part:
         Raises TransientError, after which the next try goes on from there, RefusedError, or
         TooLongError; OSError where the disk gives up.
         """
-        with web.resumed(link, self.size, way) as (start, chunks):
-            self._go_on_from(start)
-            for chunk in chunks:
+        with web.resumed(link, self.size, way) as arriving:
+            self._go_on_from(arriving.start)
+            self.announced = arriving.whole
+            if self.announced > self._most:
+                raise TooLongError
+            for chunk in arriving.chunks:
                 self._write(chunk)
                 on_size(self.size)
 
@@ -137,9 +149,10 @@ class _Run:
     def __init__(self, pinned: Sequence[Pinned], folder: Path) -> None:
         self.folder = folder
         self.incoming = files.Incoming(folder / "incoming")
-        self.total = sum(item.size for item in pinned)
+        # Bytes by sha256: as pinned or, where that is unknown, as the server says.
+        self.sizes = {item.sha256: item.size for item in pinned}
         # Largest first, so that no worker is left alone with a large file at the end.
-        self.queue = deque(sorted(pinned, key=lambda item: -item.size))
+        self.queue = deque(sorted(pinned, key=lambda item: -(item.size or _LARGEST)))
         self.received: dict[str, int] = {}  # bytes by sha256
         self.failures: list[BaseException] = []
         self.stop = threading.Event()
@@ -182,7 +195,7 @@ class _Run:
             running = [worker for worker in workers if worker.is_alive()]
             done = sum(self.received.copy().values())
             if done != shown and not self.failures:
-                emit(Progress(LABEL, done, self.total))
+                emit(Progress(LABEL, done, max(done, sum(self.sizes.copy().values()))))
                 shown = done
             if not running or self.failures:
                 return
@@ -220,7 +233,7 @@ class _Run:
         raise FetchError(
             f"cannot fetch {item.filename} ({item.name} {item.version})",
             details=[
-                f"pinned: sha256 {item.sha256}, {item.size} bytes",
+                f"pinned: {_pinned(item)}",
                 "tried:",
                 *(f"  {line}" for line in looked),
             ],
@@ -256,14 +269,15 @@ class _Run:
         try:
             with self.incoming.file() as path:
                 with path.open("xb") as stream:
-                    part = Part(stream, item.size)
+                    part = Part(stream, item.size or _LARGEST)
                     self._patiently(partial(self._receive, link, item, part))
                     files.sync_file(stream)
                 if part.sha256 != item.sha256:
                     raise self._mismatch(link, item, f"sha256 {part.sha256}")
                 files.move(path, place(item, self.folder))
         except TooLongError:
-            raise self._mismatch(link, item, f"more than {item.size} bytes") from None
+            size = item.size or _LARGEST
+            raise self._mismatch(link, item, f"more than {size} bytes") from None
         except OSError as error:
             raise files.disk_error(
                 error, f"keep {item.filename}", self.folder, f"{cache.VARIABLE}=FOLDER"
@@ -276,6 +290,7 @@ class _Run:
             if self.stop.is_set():
                 raise _Stopped
             self.received[item.sha256] = size
+            self.sizes[item.sha256] = item.size or part.announced
 
         part.receive(self.web, link, way_of(item), note)
         if part.size < item.size:
@@ -291,7 +306,7 @@ class _Run:
             f"{item.filename} does not match its pin",
             where=link.redacted,
             details=[
-                f"pinned:   sha256 {item.sha256}, {item.size} bytes",
+                f"pinned:   {_pinned(item)}",
                 f"received: {received}",
             ],
             hint=f"the download was removed; {advice} before changing the pin; {_ELSEWHERE}",

@@ -3,8 +3,8 @@
     <folder>/<sha256>/<filename>    finished, and what its pin says
     <folder>/incoming/              being written; swept when the writer is dead
 
-A file is accepted by its exact name, size and sha256, wherever it comes from. What is finished
-stays. No code of a package is run: an sdist is a file like any other.
+A file is accepted by its exact name, its sha256 and, where the pin says it, its size, wherever it
+comes from. What is finished stays. No code of a package is run: an sdist is a file like any other.
 
 Mostly nothing is missing, so what talks to the network is imported only then: it takes longer than
 all the rest of a build that has nothing to do.
@@ -44,7 +44,7 @@ def fetch(pinned: Sequence[Pinned], folder: Path, emit: Emit, *, toolchain: str 
 
 
 def check_locked(pinned: Iterable[Pinned], toolchain: str = "") -> None:
-    """Raise ToolchainError, with all of them, where size or sha256 of a file is not known."""
+    """Raise ToolchainError, with all of them, where the sha256 of a file is not known."""
     unlocked = [item.filename for item in pinned if not item.locked]
     if unlocked:
         raise ToolchainError(
@@ -76,7 +76,7 @@ def is_fetched(pinned: Pinned, folder: Path) -> bool:
     """Whether the file exists and matches its pin."""
     path = place(pinned, folder)
     try:
-        if path.stat().st_size != pinned.size:
+        if path.stat().st_size != pinned.size and pinned.size:
             return False
     except OSError:
         return False

@@ -1,8 +1,9 @@
 """Takes pinned files from a folder of the user, by their sha256: `--find FOLDER`.
 
-A file is the pinned one where its size and sha256 are; what it is called, and where it came from,
-decides nothing. What is found is put where `fetch` keeps what it has finished, as another name of
-the same file where the disk allows that, else as a copy.
+A file is the pinned one where its sha256 is; what it is called, and where it came from, decides
+nothing. Only files of a pinned size are read, or all of them where a size is not known. What is
+found is put where `fetch` keeps what it has finished, as another name of the same file where the
+disk allows that, else as a copy.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ MAX_DEPTH = 50
 _SHOWN = 5  # names in a note
 
 Pinned = Package | Download
-# Pins that are missing in a folder of downloads, by (size in bytes, sha256).
-_Missing = dict[tuple[int, str | None], list[tuple[Pinned, Path]]]
+# Pins that are missing in a folder of downloads, by sha256.
+_Missing = dict[str | None, list[tuple[Pinned, Path]]]
 
 
 def seed(places: Sequence[tuple[Pinned, Path]], find: Path, emit: Emit) -> tuple[Pinned, ...]:
@@ -41,8 +42,9 @@ def seed(places: Sequence[tuple[Pinned, Path]], find: Path, emit: Emit) -> tuple
     missing = _missing(places)
     wanted = len({pin for some in missing.values() for pin, _ in some})
     found: dict[Pinned, None] = {}
-    for path, size in _plain_files(find, {size for size, _ in missing}):
-        for pin, folder in missing.pop((size, _digest(path)), []):
+    sizes = {pin.size for some in missing.values() for pin, _ in some}
+    for path in _plain_files(find, sizes):
+        for pin, folder in missing.pop(_digest(path), []):
             if _put(path, pin, folder):
                 found[pin] = None
         if not missing:
@@ -67,12 +69,12 @@ def _missing(places: Iterable[tuple[Pinned, Path]]) -> _Missing:
     missing: _Missing = {}
     for pin, folder in dict.fromkeys(places):
         if pin.locked and not is_fetched(pin, folder):
-            missing.setdefault((pin.size, pin.sha256), []).append((pin, folder))
+            missing.setdefault(pin.sha256, []).append((pin, folder))
     return missing
 
 
-def _plain_files(find: Path, sizes: set[int]) -> Iterator[tuple[Path, int]]:
-    """Files of one of these sizes, those nearest to the top first."""
+def _plain_files(find: Path, sizes: set[int]) -> Iterator[Path]:
+    """Files of one of these sizes, of which 0 is any, those nearest to the top first."""
     if not sizes:
         return
     left, level = MAX_FILES, [find]
@@ -85,8 +87,8 @@ def _plain_files(find: Path, sizes: set[int]) -> Iterator[tuple[Path, int]]:
                     return
                 if _is_folder(entry):
                     inner.append(Path(entry.path))
-                elif (size := _plain_size(entry)) in sizes:
-                    yield Path(entry.path), size
+                elif (size := _plain_size(entry)) in sizes or (0 in sizes and size > 0):
+                    yield Path(entry.path)
         level = inner
 
 

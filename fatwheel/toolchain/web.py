@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from http.client import responses
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
@@ -135,6 +136,16 @@ _AS_STORED = {"Accept-Encoding": "identity"}
 _MOST_REDIRECTS = 10
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """A file on its way, from the byte `start` on. whole: the size of all of it in bytes, 0 where
+    the server does not say it."""
+
+    start: int
+    whole: int
+    chunks: Iterator[bytes]
+
+
 class Web:
     """One HTTP client, which threads may share.
 
@@ -164,18 +175,20 @@ class Web:
     @contextmanager
     def opened(self, link: Link, way: Way) -> Iterator[Iterator[bytes]]:
         """The bytes of a file, in chunks. Raises TransientError or RefusedError."""
-        with self.resumed(link, 0, way) as (_, chunks):
-            yield chunks
+        with self.resumed(link, 0, way) as arriving:
+            yield arriving.chunks
 
     @contextmanager
-    def resumed(self, link: Link, start: int, way: Way) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """A file from the byte `start` on, or from 0 where the server cannot: which, and chunks.
+    def resumed(self, link: Link, start: int, way: Way) -> Iterator[Arriving]:
+        """A file from the byte `start` on, or from 0 where the server cannot.
 
         way: who named the link.
         """
         asked = {"Range": f"bytes={start}-"} if start else {}
         with self._got(link.normalized, Errand(way, to_disk=True), asked) as response:
-            yield _start_of(response), _chunks(response)
+            begins = _start_of(response)
+            length = _length_of(response)
+            yield Arriving(begins, begins + length if length else 0, _chunks(response))
 
     def length(self, url: str) -> int | None:
         """The size in bytes of a pinned file, None where the server does not say it."""

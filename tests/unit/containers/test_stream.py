@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import tarfile
@@ -63,6 +64,15 @@ def test_progress_adds_up_to_the_size(context: BuildContext, tmp_path: Path) -> 
     for _ in tar_of(context, places(context, tmp_path), counts.append):
         pass
     assert sum(counts) == size_of(context) == 7 + 1000 + 512
+
+
+def test_a_file_whose_size_is_not_pinned_is_sent_whole(
+    context: BuildContext, tmp_path: Path
+) -> None:
+    unsized = tuple(dataclasses.replace(file, size=0) for file in context.files)
+    other = dataclasses.replace(context, files=unsized)
+    sent = b"".join(tar_of(other, places(context, tmp_path), lambda count: None))
+    assert sent == b"".join(tar_of(context, places(context, tmp_path), lambda count: None))
 
 
 def test_files_are_never_in_memory_as_a_whole(tmp_path: Path) -> None:

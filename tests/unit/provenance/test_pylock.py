@@ -153,6 +153,15 @@ def test_a_file_of_a_url_is_named_by_it_and_another_by_its_place_beside() -> Non
     assert (numpy.path, numpy.url) == ("numpy-1.26.4-cp310-cp310-win_amd64.whl", None)
 
 
+def test_a_size_that_is_not_known_is_left_out() -> None:
+    lock = some_lock()
+    shared = [dataclasses.replace(one, size=0) for one in lock.toolchain.packages]
+    unsized = with_packages(lock, shared, lock.toolchain.builds[0].packages)
+    read = Pylock.from_dict(tomllib.loads(pylock_bytes(WHEEL, SHA256, 1, unsized).decode()))
+    sizes = {one.filename: one.size for package in read.packages for one in package.wheels or []}
+    assert {sizes[one.filename] for one in shared if one.role != "installer"} == {None}
+
+
 def test_the_wheel_is_the_first() -> None:
     first = parsed(LINUX).packages[0]
     assert (first.name, str(first.version)) == ("causal-conv1d", "1.5.2+cu130torch2.11.sm80")

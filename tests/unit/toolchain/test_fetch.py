@@ -20,7 +20,16 @@ from fatwheel.toolchain import fetch as fetch_module
 from fatwheel.toolchain.fetch import fetch
 from fatwheel.toolchain.pipconfig import PipConfig
 
-from ...helpers.webserver import Server, body, cut_short, in_turn, ranged, status
+from ...helpers.webserver import (
+    Answer,
+    Server,
+    body,
+    cut_short,
+    in_turn,
+    ranged,
+    status,
+    without_length,
+)
 
 WHEEL = "demo-1.0-cp313-cp313-win_amd64.whl"  # neither this Python nor this system
 SDIST = "demo-1.0.tar.gz"
@@ -496,7 +505,7 @@ def test_what_is_not_locked_is_refused_before_anything_is_fetched(
 ) -> None:
     known = at(bare, b"known")
     unknown = [
-        Download("a", "1", f"{bare.url}/a-1.zip", "a-1.zip", 0, "0" * 64),
+        Download("a", "1", f"{bare.url}/a-1.zip", "a-1.zip", 0, ""),
         Download("b", "1", f"{bare.url}/b-1.zip", "b-1.zip", 5, ""),
     ]
     with pytest.raises(ToolchainError) as caught:
@@ -504,6 +513,54 @@ def test_what_is_not_locked_is_refused_before_anything_is_fetched(
     assert caught.value.details == ("a-1.zip", "b-1.zip")
     assert caught.value.hint == "invoke lock --toolchain windows-x"
     assert bare.requests == []
+
+
+@pytest.mark.parametrize(("answer", "whole"), [(body, 5000), (without_length, 0)])
+def test_a_file_whose_size_nobody_pinned_is_known_by_its_sha256(
+    bare: Server, tmp_path: Path, answer: Callable[[bytes], Answer], whole: int
+) -> None:
+    content = bytes(5000)
+    wanted = replace(at(bare, content), size=0)
+    bare.answers[f"/redist/{ARCHIVE}"] = answer(content)
+    events: list[Event] = []
+
+    [path] = fetch([wanted], tmp_path, events.append)
+
+    assert path.read_bytes() == content
+    steps = [event for event in events if isinstance(event, Progress)]
+    assert {step.total for step in steps if step.done < 5000} <= {0, whole}
+    assert (steps[-1].done, steps[-1].total) == (5000, 5000)
+    path.write_bytes(bytes(4999))
+    fetch([wanted], tmp_path, silent)
+    assert path.read_bytes() == content, "a damaged one was taken for it"
+    bare.answers[f"/redist/{ARCHIVE}"] = answer(b"another")
+    path.unlink()
+    with pytest.raises(HashMismatchError, match="of any size"):
+        fetch([wanted], tmp_path, silent)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_whose_size_nobody_pinned_has_an_end(
+    bare: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fatwheel.toolchain.download._LARGEST", 4999)
+    content = bytes(5000)
+    wanted = replace(at(bare, content), size=0)
+    for answer in (body(content), without_length(content)):
+        bare.answers[f"/redist/{ARCHIVE}"] = answer
+        with pytest.raises(HashMismatchError, match="more than 4999 bytes"):
+            fetch([wanted], tmp_path, silent)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_whose_size_nobody_pinned_is_taken_up_where_it_broke_off(
+    bare: Server, tmp_path: Path
+) -> None:
+    content = b"0123456789" * 500
+    wanted = replace(at(bare, content), size=0)
+    bare.answers[f"/redist/{ARCHIVE}"] = in_turn(ranged(content, 700), ranged(content, 9000))
+    [path] = fetch([wanted], tmp_path, silent)
+    assert path.read_bytes() == content
 
 
 def test_a_lock_s_own_places_are_refused_all_at_once_before_anything_is_fetched(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import sys
@@ -76,6 +77,15 @@ def test_size_and_sha256_decide_not_the_name(have: Path, downloads: Path) -> Non
     assert seed(to(downloads, wanted), have, events.append) == ()
     assert "does not have the one missing file" in str(events)
     assert not downloads.exists()
+
+
+def test_where_the_size_is_not_pinned_the_sha256_alone_decides(have: Path, downloads: Path) -> None:
+    wanted = dataclasses.replace(pin(b"wanted"), size=0)
+    (have / wanted.filename).write_bytes(b"another file")
+    assert seed(to(downloads, wanted), have, silent) == ()
+    (have / "x").write_bytes(b"wanted")
+    assert seed(to(downloads, wanted), have, silent) == (wanted,)
+    assert kept(wanted, downloads) == b"wanted"
 
 
 def test_each_pin_goes_to_its_own_folder(have: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from unearth import Link
 from fatwheel.toolchain.download import Part, TooLongError
 from fatwheel.toolchain.errands import PINNED, Way
 from fatwheel.toolchain.pipconfig import RefusedError, TransientError
-from fatwheel.toolchain.web import Web
+from fatwheel.toolchain.web import Arriving, Web
 
 LINK = Link("https://host.invalid/file")
 
@@ -22,12 +22,13 @@ LINK = Link("https://host.invalid/file")
 class Pieces:
     """Sends what it is told to, from where it is told to; then breaks off or ends."""
 
-    def __init__(self, *answers: tuple[int, bytes, bool]) -> None:
+    def __init__(self, *answers: tuple[int, bytes, bool], whole: int = 0) -> None:
         self.answers = list(answers)
+        self.whole = whole
         self.asked: list[int] = []
 
     @contextmanager
-    def resumed(self, link: Link, start: int, way: Way) -> Iterator[tuple[int, Iterator[bytes]]]:
+    def resumed(self, link: Link, start: int, way: Way) -> Iterator[Arriving]:
         assert way is PINNED
         self.asked.append(start)
         begins, content, breaks = self.answers.pop(0)
@@ -37,7 +38,7 @@ class Pieces:
             if breaks:
                 raise TransientError("cut")
 
-        yield begins, chunks()
+        yield Arriving(begins, self.whole, chunks())
 
 
 def get(part: Part, pieces: Pieces) -> None:
@@ -76,3 +77,11 @@ def test_more_than_there_may_be_is_not_written() -> None:
     with pytest.raises(TooLongError):
         get(Part(stream, 2), Pieces((0, b"abc", False)))
     assert stream.getvalue() == b""
+
+
+def test_more_than_there_may_be_is_not_even_begun_where_the_server_says_so() -> None:
+    pieces = Pieces((0, b"ab", False), whole=3)
+    part = Part(io.BytesIO(), 2)
+    with pytest.raises(TooLongError):
+        get(part, pieces)
+    assert part.size == 0, "it was asked for although it cannot be the file"

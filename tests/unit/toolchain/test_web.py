@@ -75,14 +75,20 @@ def test_sizes_of_what_is_not_there(server: Server, web: Web) -> None:
 
 def test_the_rest_of_a_file(server: Server, web: Web) -> None:
     server.answers["/file"] = ranged(b"0123456789", sent=10)
-    with web.resumed(Link(f"{server.url}/file"), 4, PINNED) as (start, chunks):
-        assert (start, b"".join(chunks)) == (4, b"456789")
+    with web.resumed(Link(f"{server.url}/file"), 4, PINNED) as rest:
+        assert (rest.start, rest.whole, b"".join(rest.chunks)) == (4, 10, b"456789")
 
 
 def test_a_server_that_knows_no_parts_begins_anew(server: Server, web: Web) -> None:
     server.serve("/file", b"0123456789")
-    with web.resumed(Link(f"{server.url}/file"), 4, PINNED) as (start, chunks):
-        assert (start, b"".join(chunks)) == (0, b"0123456789")
+    with web.resumed(Link(f"{server.url}/file"), 4, PINNED) as all_:
+        assert (all_.start, all_.whole, b"".join(all_.chunks)) == (0, 10, b"0123456789")
+
+
+def test_a_file_of_which_the_server_does_not_say_the_size(server: Server, web: Web) -> None:
+    server.answers["/file"] = without_length(b"0123")
+    with web.resumed(Link(f"{server.url}/file"), 0, PINNED) as all_:
+        assert (all_.start, all_.whole, b"".join(all_.chunks)) == (0, 0, b"0123")
 
 
 def test_a_part_of_which_nobody_says_where_it_begins(server: Server, web: Web) -> None:
