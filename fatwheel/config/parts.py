@@ -114,7 +114,10 @@ class CudaRelease(Part):
         return self.version.partition(".")[0]
 
     def archives_for(self, platform: str) -> tuple[Archive, ...]:
-        """Those of a platform by Python's name for it."""
+        """Those that a toolchain for a platform, by Python's name for it, is made of; none where
+        it is made of packages. Windows images are made of archives alone."""
+        if self.packages and not platform.startswith("win-"):
+            return ()
         theirs = NVIDIA_PLATFORMS.get(platform)
         return tuple(one for one in self.archives if one.platform == theirs)
 
