@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -126,12 +126,13 @@ def _named(toolchain: Toolchain, request: ToolchainRequest) -> Iterator[Cell]:
 def _choose_pythons(toolchain: Toolchain, text: str | None) -> tuple[str, ...]:
     if text is None:
         return (toolchain.usual_python(_running()),)
-    wanted = _listed("--python", text)
+    wanted = _items(text)
     mistakes = [
         f"{item!r} is not supported by this toolchain"
-        for item in wanted
+        for item in dict.fromkeys(wanted)
         if item not in toolchain.pythons
     ]
+    mistakes += _repeated(wanted)
     if mistakes:
         raise UsageError(
             "unusable list of Pythons",
@@ -201,10 +202,17 @@ def _listed(option: str, text: str | None) -> tuple[str, ...]:
     """The items of a comma-separated list; none where it was left out."""
     if text is None:
         return ()
-    items = [item.strip() for item in text.split(",")]
-    twice = [item for item in dict.fromkeys(items) if items.count(item) > 1]
-    mistakes = [f"{item} is named twice" for item in twice]
-    mistakes += ["an item is empty"] if "" in items else []
+    items = _items(text)
+    mistakes = [*_repeated(items), *(["an item is empty"] if "" in items else [])]
     if mistakes:
         raise UsageError("unusable list", where=f"{option} {text}", details=mistakes)
-    return tuple(items)
+    return items
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(","))
+
+
+def _repeated(items: Sequence[str]) -> list[str]:
+    twice = (item for item in dict.fromkeys(items) if items.count(item) > 1)
+    return [f"{item} is named twice" for item in twice]

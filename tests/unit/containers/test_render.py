@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_toolchain
-from fatwheel.config.model import Base, Package, Toolchain
+from fatwheel.config.model import Base, Cell, Package, Toolchain
 from fatwheel.containers import render as render_module
 from fatwheel.containers import render as rendering
 from fatwheel.containers.contexts import contexts_of
@@ -60,8 +60,12 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def cells(toolchain: Toolchain, torch: str, *pythons: str) -> list[Cell]:
+    return [Cell(toolchain, python, torch) for python in pythons]
+
+
 def one(out: Path, cache: Path | None = None) -> list[Rendered]:
-    return render(small(), ["3.11"], "2.11.0", {}, out, cache, silent)
+    return render(cells(small(), "2.11.0", "3.11"), {}, out, cache, silent)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -145,7 +149,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_pythons_that_share_a_toolchain_image_share_its_folder(tmp_path: Path) -> None:
-    made = render(WINDOWS, ["3.10", "3.11"], "2.1.1", {}, tmp_path, None, silent)
+    made = render(cells(WINDOWS, "2.1.1", "3.10", "3.11"), {}, tmp_path, None, silent)
     assert [item.context.kind for item in made] == ["toolchain", "env", "env"]
 
 
@@ -159,11 +163,11 @@ def test_what_is_not_locked_is_written_but_never_fetched(
             for p in small().packages
         ),
     )
-    made = render(toolchain, ["3.11"], "2.11.0", {}, tmp_path / "a", None, silent)
+    made = render(cells(toolchain, "2.11.0", "3.11"), {}, tmp_path / "a", None, silent)
     assert any(name.startswith("ninja-") for name in made[0].context.unlocked)
     assert "ninja" not in (made[0].folder / "files" / "SHA256SUMS").read_text()
     with pytest.raises(ToolchainError) as caught:
-        render(toolchain, ["3.11"], "2.11.0", {}, tmp_path / "b", tmp_path / "cache", silent)
+        render(cells(toolchain, "2.11.0", "3.11"), {}, tmp_path / "b", tmp_path / "cache", silent)
     assert any(line.startswith("ninja-") for line in caught.value.details)
     assert caught.value.hint == "invoke lock --toolchain linux-cuda13.0"
     assert fetched == []
@@ -171,5 +175,5 @@ def test_what_is_not_locked_is_written_but_never_fetched(
 
 def test_what_makes_no_image_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(FatwheelError):
-        render(small(), ["3.11", "2.7"], "2.11.0", {}, tmp_path, None, silent)
+        render(cells(small(), "2.11.0", "3.11", "2.7"), {}, tmp_path, None, silent)
     assert content(tmp_path) == {}

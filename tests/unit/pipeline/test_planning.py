@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from fatwheel.config.load import load_toolchain
-from fatwheel.config.model import Toolchain
+from fatwheel.config.model import Cell, Toolchain
 from fatwheel.containers.render import render
 from fatwheel.engines.base import Limits
 from fatwheel.errors import UsageError
@@ -138,13 +138,14 @@ def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
               if build.torch == torch]  # fmt: skip
     assert toolchain.msvc is not None
     files.append(toolchain.msvc.bootstrapper)
-    return {file.filename for file in files if not (file.size and file.sha256)}
+    return {file.filename for file in files if not file.sha256}
 
 
 def test_commands_build_the_folders_that_render_makes(tmp_path: Path) -> None:
     plan = plan_build(request_for())
     toolchain = load_toolchain(WINDOWS, TOOLCHAINS)
-    rendered = render(toolchain, ["3.10", "3.11"], "2.1.1", {}, tmp_path, None, silent)
+    cells = [Cell(toolchain, python, "2.1.1") for python in ("3.10", "3.11")]
+    rendered = render(cells, {}, tmp_path, None, silent)
     folders = ["contexts\\" + "\\".join(one.folder.relative_to(tmp_path).parts) for one in rendered]
     assert sorted(image.command.split()[-1] for image in plan.footprint.images) == sorted(folders)
     assert plan.footprint.render == (
