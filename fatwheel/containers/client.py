@@ -17,9 +17,8 @@ from typing import Any
 
 import docker
 from docker import errors as docker_errors
-from docker.constants import DEFAULT_NPIPE, IS_WINDOWS_PLATFORM
 from docker.context import Context, ContextAPI
-from docker.utils import kwargs_from_env
+from docker.utils import kwargs_from_env, version_lt
 from urllib3.exceptions import HTTPError
 
 from ..errors import EngineError
@@ -189,12 +188,11 @@ _CAUSES = (
 # context of the user's Docker configuration, and the system's usual place.
 
 
-_OLDEST = (1, 41)  # the API of Docker Engine 20.10
+_OLDEST = "1.41"  # the API of Docker Engine 20.10
 _PATIENCE = 20  # seconds for an engine to answer at all
 _LONGEST = 600  # seconds for one request: a container with a machine of its own starts slowly
 # Connections that are kept: a running container has four, and urllib3 complains about more.
 _STREAMS = 256
-_USUAL = DEFAULT_NPIPE if IS_WINDOWS_PLATFORM else "unix:///var/run/docker.sock"
 _BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
 # What the SDK lets out, of its own and of what it stands on. All of `requests` is OSError;
 # ValueError is an answer that is no JSON. Windows' pipes have errors of a kind of their own, in a
@@ -251,10 +249,11 @@ def connect() -> DockerEngine:
     with engine_errors("reach the container engine", endpoint):
         api = docker.APIClient(version="auto", timeout=_PATIENCE, max_pool_size=_STREAMS, **options)
         facts = _facts(api.info(), api.version())
-    if _numbers(facts["api_version"]) < _OLDEST:
+        too_old = version_lt(facts["api_version"], _OLDEST)
+    if too_old:
         raise EngineError(
             f"the container engine is too old: it is {facts['version']} with API "
-            f"{facts['api_version']}, and 1.41 is needed",
+            f"{facts['api_version']}, and {_OLDEST} is needed",
             where=endpoint,
             hint="update it: Docker Engine 20.10 or newer is needed",
         )
@@ -269,9 +268,8 @@ def _endpoint(variables: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:
             options = kwargs_from_env(dict(variables))
         return _local(str(options["base_url"]), "DOCKER_HOST"), options
     context = _context(variables.get("DOCKER_CONTEXT") or None)
-    if context.name == "default":
-        return _USUAL, {"base_url": _USUAL}
-    host = context.Host or _USUAL
+    # A context without an engine stands for the system's usual place, as the default one does.
+    host = str(context.Host or ContextAPI.DEFAULT_CONTEXT.Host)
     tls: Any = context.TLSConfig or False
     return _local(host, f"the Docker context {context.name!r}"), {"base_url": host, "tls": tls}
 
@@ -353,10 +351,6 @@ def _windows_build(info: Mapping[str, Any], version: Mapping[str, Any]) -> int:
         if found:
             return int(found[1])
     return 0
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 # -- what its errors mean ------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Builds images on an engine, sending each build context as a tar stream.
 
 Format: POSIX.1-1988 (ustar), as Python's tarfile writes headers. Owner, mode and time of every
-file are fixed, so that an engine which has seen a file before knows it again.
+file are fixed, so that an engine which has seen a file before knows it again. The SDK's own
+archives (`docker.utils.build`) keep the files' times, and are written to the disk as a whole before
+any of their gigabytes is sent.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class EngineFacts:
 # -- layouts ---------------------------------------------------------------------------------------
 
 # Paths inside of an image and of a container, and what the engine is told of a container: the body
-# of POST /containers/create, as the Docker Engine API 1.41 describes it. No Docker here.
+# of POST /containers/create, as the Docker Engine API 1.41 describes it. It is written in the API's
+# own words, not in those of the SDK's `create_host_config`: `--plan` turns it into `docker run`
+# without an engine and without loading the SDK.
 
 
 # Windows Server 2022 and its successors run in processes of any newer host; what is older wants

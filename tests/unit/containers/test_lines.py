@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.containers import running as module
-from fatwheel.containers.running import Lines, Log
+from fatwheel.containers import stream as module
+from fatwheel.containers.stream import Lines, Log
 
 
 def cut(pieces: list[bytes]) -> tuple[list[str], bytes]:
