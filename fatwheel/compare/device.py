@@ -20,7 +20,7 @@ from ..fatbin.container import Container, Entry, container_pieces
 from ..fatbin.cubin import Layout, kernel_names_of_ptx, kernels_of_cubin, read_cubin
 from ..fatbin.elf import Elf, Section
 from ..fatbin.stitch import image_name
-from ..storage.files import STEP, let_go
+from ..storage.mapped import STEP, let_go
 from .differences import Difference, Place, differing_lines, extent, first_difference, strings_at
 
 _INSTRUCTION = 16  # bytes, from sm_70 on
