@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fatwheel.doctor.checks import (
+from fatwheel.doctor.check_machine import (
     check_cache,
     check_cache_disk,
     check_clock,
