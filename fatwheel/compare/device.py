@@ -78,7 +78,7 @@ def differing_cubins(place: Place, one: memoryview, other: memoryview) -> Iterat
 def _only_in_one(
     level: str, mine: Collection[str], theirs: Collection[str], at: Callable[[str], Place]
 ) -> Iterator[Difference]:
-    """A difference for each name that one side has and the other has not; at: its place."""
+    """A difference for each name that only one side has; at gives its place."""
     for which, names, others in (("first", mine, theirs), ("second", theirs, mine)):
         for name in names:
             if name not in others:

@@ -1,7 +1,7 @@
 """Connects to the container engine, and explains the engine's errors.
 
-Engines say why they refuse in one line of English and nothing else. The patterns are from the
-sources of Docker Engine (moby), runc, Docker Desktop and the Docker SDK, and from Windows.
+An engine gives the reason for a failure as one line of English and nothing else. The patterns are
+from the sources of Docker Engine (moby), runc, Docker Desktop and the Docker SDK, and from Windows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .layouts import EngineFacts
 class Cause:
     """One way to fail: what it looks like, what it is (completes "cannot …: "), what to do.
 
-    An empty `what` stands for the engine's own words.
+    If `what` is empty, the engine's own message is shown.
     """
 
     pattern: re.Pattern[str]
@@ -75,8 +75,7 @@ _CAUSES = (
         "the image does not match the engine's host: it is for another system, or the host is "
         "too old",
         "Windows images need a host with the same Windows build or a newer one: Windows Server "
-        "2022 (20348), "
-        "Windows 11 (22000); `invoke doctor` shows what this engine has",
+        "2022 (20348), Windows 11 (22000); `invoke doctor` shows what this engine has",
     ),
     _cause(
         r"hypervisor is not (running|present)|0x80370102|virtual machine could not be started",
@@ -100,8 +99,7 @@ _CAUSES = (
         r"cannot find the (file|path) specified.*(createprocess|container)",
         "the program to run was not found in the image",
         "the image was not built by fatwheel, or it is damaged: remove it with `docker image rm` "
-        "and "
-        "run `invoke image`",
+        "and run `invoke image`",
     ),
     _cause(
         r"as your kernel does not support|cgroup",
@@ -194,9 +192,9 @@ _LONGEST = 600  # seconds for one request: a container with a machine of its own
 # Connections that are kept: a running container has four, and urllib3 complains about more.
 _STREAMS = 256
 _BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
-# What the SDK lets out, of its own and of what it stands on. All of `requests` is OSError;
-# ValueError is an answer that is no JSON. Windows' pipes have errors of a kind of their own, in a
-# module that the SDK has imported there.
+# What calls of the SDK raise: its own errors and those of the libraries that it uses. Those of
+# `requests` are OSErrors; ValueError is an answer that is not JSON. Named pipes raise pywin32's
+# errors, whose module the SDK has imported on Windows.
 FAILURES: tuple[type[Exception], ...] = (
     docker_errors.DockerException,
     HTTPError,
@@ -296,7 +294,7 @@ def _context(name: str | None) -> Context:
 
 
 def _local(host: str, named_by: str) -> str:
-    """Refuse engines that cannot see this machine's folders."""
+    """The address, unless it is of an engine that cannot see this machine's folders."""
     if host.startswith("ssh://"):
         raise EngineError(
             "an engine on another machine cannot be used: it does not see this machine's folders",

@@ -104,8 +104,8 @@ def _is_end(error: Exception) -> bool:
 
 
 class Lines:
-    """Cuts a stream into lines. One that is longer than LONGEST counts as its beginning, which
-    is told as soon as it is too long: it may never end. What follows is nobody's."""
+    """Cuts a stream into lines. Of a line that is longer than LONGEST only the beginning is passed
+    on, at once, since the line may never end; the rest is dropped."""
 
     def __init__(self, on_line: Callable[[str], None], rest: Callable[[bytes], None]) -> None:
         self._on_line = on_line
@@ -123,7 +123,7 @@ class Lines:
         self._add(begun)
 
     def end(self) -> None:
-        """End of the stream; an unfinished line means that its writer was killed."""
+        """End of the stream. An unfinished line goes to the log: its writer was killed."""
         if self._line:
             self._rest(bytes(self._line[:_WIDTH]) + b"\n")
 
@@ -133,7 +133,7 @@ class Lines:
         self._line += part
         if len(self._line) > LONGEST:
             beginning, self._line, self._too_long = self._line[:_WIDTH], bytearray(), True
-            self._rest(b"[fatwheel: an endless line]\n" + beginning + b"\n")
+            self._rest(b"[fatwheel: this line is too long; it begins:]\n" + beginning + b"\n")
             self._tell(beginning)
 
     def _tell(self, line: bytearray) -> None:
@@ -143,7 +143,7 @@ class Lines:
 class Log:
     """A file to which bytes are appended as they come, and the last of their lines.
 
-    A disk that is full ends the log, not the build: its own files will say so.
+    A full disk ends the log, but not the build: that fails when it writes its own files.
     """
 
     def __init__(self, path: Path) -> None:

@@ -55,7 +55,7 @@ def check_machine(facts: Facts) -> Finding:
     if f"{host.system}-{host.machine}".lower() != wanted:
         return MACHINE.wrong(
             found,
-            f"{facts.toolchain.name} runs on {wanted} where there is no container around it",
+            f"{facts.toolchain.name} runs only on {wanted} unless it is in a container",
             Fix("run it in containers", "invoke doctor --engine docker"),
         )
     return _check_wheels(facts, found)
@@ -70,15 +70,15 @@ def _check_wheels(facts: Facts, found: str) -> Finding:
         if not {*tags} & {*facts.host.wheel_platforms, "any"}:
             return MACHINE.wrong(
                 found,
-                f"{package.name} {package.version} wants {' or '.join(tags)}: the C library here "
-                "is older, or another",
+                f"{package.name} {package.version} needs {' or '.join(tags)}: the C library here "
+                "is older, or a different one",
                 Fix("build on a newer system, or in containers", "invoke doctor --engine docker"),
             )
     return MACHINE.ok(found)
 
 
 def check_clock(facts: Facts) -> Finding:
-    """Against the index and the engine, or at least against what cannot be."""
+    """Compares it with the index and the engine, or at least with what is possible at all."""
     others = {}
     if isinstance(facts.index, IndexFacts) and facts.index.clock is not None:
         others["the package index"] = facts.index.clock
@@ -91,9 +91,9 @@ def check_clock(facts: Facts) -> Finding:
         "w32tm /resync" if windows else "timedatectl set-ntp true",
         administrator=True,
     )
-    why = "certificates are refused, and times in logs mislead"
+    why = "certificates are rejected, and times in logs are misleading"
     if facts.host.now < _OLDEST:
-        return CLOCK.wrong("it is in the past", why, fix)
+        return CLOCK.wrong("it is set to a date before 2025", why, fix)
     far = {name: seconds for name, seconds in others.items() if abs(seconds) > _SKEW}
     if far:
         words = (
@@ -103,7 +103,7 @@ def check_clock(facts: Facts) -> Finding:
         return CLOCK.warning(", ".join(words), why, fix)
     if not others:
         return CLOCK.ok("plausible; nothing to compare it with")
-    return CLOCK.ok(f"the same as that of {' and '.join(others)}")
+    return CLOCK.ok(f"agrees with {' and '.join(others)}")
 
 
 def check_memory(facts: Facts) -> Finding:
@@ -118,7 +118,7 @@ def check_memory(facts: Facts) -> Finding:
     if facts.loads and len(too_large) == len(facts.loads):
         least = min(load.memory for load in facts.loads)
         return MEMORY.wrong(
-            found, f"no recipe's compiler calls fit: they take {text.size(least)} and more", more
+            found, f"no recipe's compiler calls fit: they need {text.size(least)} or more", more
         )
     if too_large:
         names = ", ".join(f"{load.recipe} ({text.size(load.memory)})" for load in too_large)
@@ -131,7 +131,7 @@ def check_memory(facts: Facts) -> Finding:
 
 
 def _capacity(facts: Facts) -> tuple[int, int, str]:
-    """Memory and cores that builds have, and whose they are where not this machine's."""
+    """Memory and cores for builds, and whose they are if not this machine's."""
     host, engine = facts.host, facts.container_engine
     if isinstance(engine, EngineView) and engine.facts.memory:
         cpus = engine.facts.cpus or host.cores
@@ -153,17 +153,21 @@ def check_cache(facts: Facts) -> Finding:
         return CACHE.wrong(cache.reason, "builds cannot use a disk that does not respond")
     found = f"{cache.folder} ({cache.filesystem or 'file system unknown'})"
     if not cache.exists:
-        found += ", not made yet"
+        found += ", does not exist yet"
     other = Fix("name another folder on a local disk", _name_cache(facts))
     if cache.mistake:
-        return CACHE.wrong(f"{cache.folder}: {cache.mistake}", "everything is kept there", other)
+        return CACHE.wrong(
+            f"{cache.folder}: {cache.mistake}",
+            "downloads, environments and compiled code are kept there",
+            other,
+        )
     if not cache.runs_programs and not facts.uses_images:
         return CACHE.wrong(
-            f"{found}, mounted noexec", "compilers are stored there and must be executable", other
+            f"{found}, mounted noexec", "compilers are kept there and must be executable", other
         )
     if cache.filesystem.lower() in _SHARED or cache.folder.startswith("\\\\"):
         return CACHE.warning(
-            found, "a shared folder is slow, and not all of them can be locked", other
+            found, "shared folders are slow, and some do not support file locks", other
         )
     if facts.host.system == WINDOWS and len(cache.folder) > _SHORT:
         return CACHE.warning(
@@ -179,7 +183,7 @@ def _name_cache(facts: Facts) -> str:
 
 
 def check_cache_disk(facts: Facts) -> Finding:
-    """Room for what is missing and what becomes of it, and for some compiling."""
+    """Room for what must be fetched and unpacked, and for what is compiled."""
     cache, stock = facts.cache, facts.stock
     if isinstance(cache, Silence):
         return CACHE_DISK.skipped("the cache folder does not respond")
@@ -207,23 +211,23 @@ def check_cache_disk(facts: Facts) -> Finding:
 
 
 def _cache_need(facts: Facts, stock: Stock) -> int:
-    """Downloads, and, where it is not images that they go into, what they unpack to."""
+    """Bytes of downloads and, unless they go into images, of what they unpack to."""
     return int(stock.missing * (1 if facts.uses_images else 1 + UNPACKED))
 
 
 def check_long_paths(facts: Facts) -> Finding:
     if facts.host.system != WINDOWS:
-        return LONG_PATHS.skipped("only Windows limits them")
+        return LONG_PATHS.skipped("only Windows limits the length of paths")
     windows = facts.windows
     if not isinstance(windows, WindowsHost) or windows.long_paths is None:
-        known = windows.reason if isinstance(windows, Silence) else "the registry did not say"
+        known = windows.reason if isinstance(windows, Silence) else "the registry does not tell"
         return LONG_PATHS.warning(known, _LONG_WHY, _LONG_FIX)
     if not windows.long_paths:
         return LONG_PATHS.warning("LongPathsEnabled is not set", _LONG_WHY, _LONG_FIX)
     return LONG_PATHS.ok("LongPathsEnabled is set")
 
 
-_LONG_WHY = "sources of CUDA projects lie deeper than 260 characters"
+_LONG_WHY = "paths of CUDA sources can be longer than 260 characters"
 _LONG_FIX = Fix(
     "allow long paths, then sign in again",
     r"reg.exe add HKLM\SYSTEM\CurrentControlSet\Control\FileSystem /v LongPathsEnabled "

@@ -55,7 +55,7 @@ from .incoming import LARGEST_WHEEL, take, take_file, take_folder
 class Site:
     """Where a build's containers run, and what of this machine they get.
 
-    roster: where every container is put down, so that leftovers are known.
+    roster: lists every container, so that leftovers can be found.
     """
 
     engine: DockerEngine
@@ -82,7 +82,7 @@ class Site:
         return Container(self.engine, spec, self.roster, on_line, self.log(purpose))
 
     def log(self, purpose: str) -> Path:
-        """The file for what a container says."""
+        """The file to which a container's log goes."""
         return self.build.logs / log_name(purpose)
 
 

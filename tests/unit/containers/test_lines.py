@@ -59,7 +59,7 @@ def test_an_endless_line_counts_as_its_beginning(monkeypatch: pytest.MonkeyPatch
     assert found == ["x" * 1200]
     found, rest = cut([b"x" * 400] * 10 + [b"\nnext\n"])
     assert found == ["x" * 1200, "next"]
-    assert rest.startswith(b"[fatwheel: an endless line]\nxxx")
+    assert rest.startswith(b"[fatwheel: this line is too long; it begins:]\nxxx")
     assert len(rest) < 1500
 
 
