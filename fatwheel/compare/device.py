@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..decoders import payload
 from ..errors import FormatError
 from ..fatbin.container import Container, Entry, container_pieces
-from ..fatbin.cubin import Layout, kernel_names_of_ptx, kernels_of_cubin, read_cubin
+from ..fatbin.cubin import kernel_names_of_ptx, kernels_of_cubin, read_cubin
 from ..fatbin.elf import Elf, Section
 from ..fatbin.stitch import image_name
-from ..storage.files import STEP, let_go
+from ..storage.mapped import STEP, let_go
 from .differences import Difference, Place, differing_lines, extent, first_difference, strings_at
 
 _INSTRUCTION = 16  # bytes, from sm_70 on
@@ -49,7 +49,7 @@ def differing_cubins(place: Place, one: memoryview, other: memoryview) -> Iterat
     """What differs between two cubins whose bytes do. FormatError where one cannot be read."""
     mine, theirs = read_cubin(one), read_cubin(other)
     kernels, others = kernels_of_cubin(one), kernels_of_cubin(other)
-    told = list(_only_in(place, kernels, others))
+    told = list(_only_in_one("kernel", kernels, others, lambda name: place.at(symbol=name)))
     functions = {*_functions(mine), *_functions(theirs)}
     notes = []
     sections, their_sections = _contents(mine), _contents(theirs)
@@ -75,15 +75,14 @@ def differing_cubins(place: Place, one: memoryview, other: memoryview) -> Iterat
         yield Difference("image", f"only its headers: {extent(one, other)}", place)
 
 
-def _only_in(
-    place: Place, kernels: Mapping[str, Layout], others: Mapping[str, Layout]
+def _only_in_one(
+    level: str, mine: Collection[str], theirs: Collection[str], at: Callable[[str], Place]
 ) -> Iterator[Difference]:
-    for name in kernels:
-        if name not in others:
-            yield Difference("kernel", "only in the first", place.at(symbol=name))
-    for name in others:
-        if name not in kernels:
-            yield Difference("kernel", "only in the second", place.at(symbol=name))
+    """A difference for each name that only one side has; at gives its place."""
+    for which, names, others in (("first", mine, theirs), ("second", theirs, mine)):
+        for name in names:
+            if name not in others:
+                yield Difference(level, f"only in the {which}", at(name))
 
 
 def _functions(elf: Elf) -> Iterator[str]:
@@ -332,12 +331,7 @@ def _differing_images(
     if common != order:
         what = "its images are in a different order"
         yield Difference("image", what, place, ", ".join(common), ", ".join(order))
-    for name in mine:
-        if name not in theirs:
-            yield Difference("image", "only in the first", place.at(image=name))
-    for name in theirs:
-        if name not in mine:
-            yield Difference("image", "only in the second", place.at(image=name))
+    yield from _only_in_one("image", mine, theirs, lambda name: place.at(image=name))
     for name in common:
         if first_difference(mine[name].raw, theirs[name].raw) is not None:
             yield from _differing_image(place.at(image=name), mine[name], theirs[name])

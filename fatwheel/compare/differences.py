@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import STEP, let_go
+from ..storage.mapped import STEP, let_go
 
 # From the highest to the lowest:
 # pins: what went into the wheels. files: which files there are. modes: permissions. text: lines.

@@ -1,7 +1,7 @@
 """Connects to the container engine, and explains the engine's errors.
 
-Engines say why they refuse in one line of English and nothing else. The patterns are from the
-sources of Docker Engine (moby), runc, Docker Desktop and the Docker SDK, and from Windows.
+An engine gives the reason for a failure as one line of English and nothing else. The patterns are
+from the sources of Docker Engine (moby), runc, Docker Desktop and the Docker SDK, and from Windows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any
 
 import docker
 from docker import errors as docker_errors
-from docker.constants import DEFAULT_NPIPE, IS_WINDOWS_PLATFORM
 from docker.context import Context, ContextAPI
-from docker.utils import kwargs_from_env
+from docker.utils import kwargs_from_env, version_lt
 from urllib3.exceptions import HTTPError
 
 from ..errors import EngineError
@@ -32,7 +31,7 @@ from .layouts import EngineFacts
 class Cause:
     """One way to fail: what it looks like, what it is (completes "cannot …: "), what to do.
 
-    An empty `what` stands for the engine's own words.
+    If `what` is empty, the engine's own message is shown.
     """
 
     pattern: re.Pattern[str]
@@ -76,8 +75,7 @@ _CAUSES = (
         "the image does not match the engine's host: it is for another system, or the host is "
         "too old",
         "Windows images need a host with the same Windows build or a newer one: Windows Server "
-        "2022 (20348), "
-        "Windows 11 (22000); `invoke doctor` shows what this engine has",
+        "2022 (20348), Windows 11 (22000); `invoke doctor` shows what this engine has",
     ),
     _cause(
         r"hypervisor is not (running|present)|0x80370102|virtual machine could not be started",
@@ -101,8 +99,7 @@ _CAUSES = (
         r"cannot find the (file|path) specified.*(createprocess|container)",
         "the program to run was not found in the image",
         "the image was not built by fatwheel, or it is damaged: remove it with `docker image rm` "
-        "and "
-        "run `invoke image`",
+        "and run `invoke image`",
     ),
     _cause(
         r"as your kernel does not support|cgroup",
@@ -189,16 +186,15 @@ _CAUSES = (
 # context of the user's Docker configuration, and the system's usual place.
 
 
-_OLDEST = (1, 41)  # the API of Docker Engine 20.10
+_OLDEST = "1.41"  # the API of Docker Engine 20.10
 _PATIENCE = 20  # seconds for an engine to answer at all
 _LONGEST = 600  # seconds for one request: a container with a machine of its own starts slowly
 # Connections that are kept: a running container has four, and urllib3 complains about more.
 _STREAMS = 256
-_USUAL = DEFAULT_NPIPE if IS_WINDOWS_PLATFORM else "unix:///var/run/docker.sock"
 _BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
-# What the SDK lets out, of its own and of what it stands on. All of `requests` is OSError;
-# ValueError is an answer that is no JSON. Windows' pipes have errors of a kind of their own, in a
-# module that the SDK has imported there.
+# What calls of the SDK raise: its own errors and those of the libraries that it uses. Those of
+# `requests` are OSErrors; ValueError is an answer that is not JSON. Named pipes raise pywin32's
+# errors, whose module the SDK has imported on Windows.
 FAILURES: tuple[type[Exception], ...] = (
     docker_errors.DockerException,
     HTTPError,
@@ -251,10 +247,11 @@ def connect() -> DockerEngine:
     with engine_errors("reach the container engine", endpoint):
         api = docker.APIClient(version="auto", timeout=_PATIENCE, max_pool_size=_STREAMS, **options)
         facts = _facts(api.info(), api.version())
-    if _numbers(facts["api_version"]) < _OLDEST:
+        too_old = version_lt(facts["api_version"], _OLDEST)
+    if too_old:
         raise EngineError(
             f"the container engine is too old: it is {facts['version']} with API "
-            f"{facts['api_version']}, and 1.41 is needed",
+            f"{facts['api_version']}, and {_OLDEST} is needed",
             where=endpoint,
             hint="update it: Docker Engine 20.10 or newer is needed",
         )
@@ -269,9 +266,8 @@ def _endpoint(variables: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:
             options = kwargs_from_env(dict(variables))
         return _local(str(options["base_url"]), "DOCKER_HOST"), options
     context = _context(variables.get("DOCKER_CONTEXT") or None)
-    if context.name == "default":
-        return _USUAL, {"base_url": _USUAL}
-    host = context.Host or _USUAL
+    # A context without an engine stands for the system's usual place, as the default one does.
+    host = str(context.Host or ContextAPI.DEFAULT_CONTEXT.Host)
     tls: Any = context.TLSConfig or False
     return _local(host, f"the Docker context {context.name!r}"), {"base_url": host, "tls": tls}
 
@@ -298,7 +294,7 @@ def _context(name: str | None) -> Context:
 
 
 def _local(host: str, named_by: str) -> str:
-    """Refuse engines that cannot see this machine's folders."""
+    """The address, unless it is of an engine that cannot see this machine's folders."""
     if host.startswith("ssh://"):
         raise EngineError(
             "an engine on another machine cannot be used: it does not see this machine's folders",
@@ -353,10 +349,6 @@ def _windows_build(info: Mapping[str, Any], version: Mapping[str, Any]) -> int:
         if found:
             return int(found[1])
     return 0
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 # -- what its errors mean ------------------------------------------------------------------------

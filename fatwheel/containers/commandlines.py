@@ -1,7 +1,7 @@
 """The docker commands that are equivalent to what fatwheel asks an engine to do.
 
-A container is described as the body of POST /containers/create (Docker Engine API), which is what
-the engine gets; here it becomes the options of `docker run` that give the same container.
+The engine gets the body of POST /containers/create (Docker Engine API); here it becomes the options
+of `docker run` that make the same container.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 _BILLION = 10**9
-# What cmd.exe would take for itself outside of quotation marks.
+# Characters that cmd.exe interprets outside of quotation marks.
 _SPECIAL = frozenset("&|<>^()%!,;=")
 
 

@@ -54,22 +54,23 @@ def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
 # that the *env*, one Python with one torch. A build context holds a Dockerfile and everything that
 # it copies. Its tag is a digest of all that: the same inputs give the same tag on every machine.
 #
-# Nothing is quoted, for each value is one word that means itself alike to a Dockerfile, a shell,
-# cmd and pip; whatever else a value may be, wherever it came from, nothing is rendered of it.
+# Nothing needs quoting: each value is one word that Dockerfiles, shells, cmd and pip all take
+# literally. A value that is anything else, wherever it came from, is refused.
 #
 # Pure: no network, no engine. Templates: docker/linux and docker/windows.
 
 
 REPOSITORY = "fatwheel"
 
-# Wheels are installed this many bytes at a time: an engine writes every step's files twice, and
-# what is deleted before it reaches the disk costs nothing; and a failed build goes on from there.
+# Wheels are installed in steps of at most this many bytes. An engine writes the files of each step
+# twice, and what is deleted before it reaches the disk costs nothing; and a failed build continues
+# from its last complete step.
 _BATCH = 600 * 10**6
 _EARLY = ("compiler", "build")  # roles of packages that belong to the toolchain, not to a torch
-_UNKNOWN = "0" * 64  # stands for a digest that is not known yet; nothing has it
-# No blank, no line end, no quotation mark, and nothing that a shell, cmd, a Dockerfile or pip would
-# replace; no dash at the start, with which options begin. Paths of Windows have backslashes, which
-# nothing there takes for more (`# escape=`).
+_UNKNOWN = "0" * 64  # stands for a digest that is not known yet; no file has it
+# No blank, line end or quotation mark, and nothing that a shell, cmd, a Dockerfile or pip would
+# expand; no dash at the start, which would make it an option. Windows paths have backslashes, which
+# are literal in Windows' Dockerfiles (`# escape=`).
 _WORD = re.compile(r"[A-Za-z0-9_/.][A-Za-z0-9_./:@+!-]*")
 _WINDOWS_PATH = re.compile(r"[A-Z]:(\\[A-Za-z0-9_.+!-]+)+")
 # distribution/reference: a path's component, and a tag.
@@ -235,7 +236,7 @@ class _Maker:
         files: Sequence[File],
     ) -> BuildContext:
         wheels = [package for batch in batches for package in batch.packages]
-        # In the order of names, whatever that of the toolchain's file.
+        # By name, so that the order in the toolchain's file does not matter.
         every = sorted([*files, *wheels], key=_filename)
         _check_names(every)
         ordered = tuple(sorted(texts.items()))
@@ -354,7 +355,7 @@ def _provision() -> Iterator[tuple[str, bytes]]:
     yield "__main__.py", _MAIN
     room = Path(provision.__file__).parent
     package = room.parent
-    yield "fatwheel/__init__.py", b""  # without the version, which would make every image anew
+    yield "fatwheel/__init__.py", b""  # without the version: a new one would rebuild every image
     for path in (package / "errors.py", *sorted(room.glob("*.py"))):
         yield f"fatwheel/{path.relative_to(package).as_posix()}", path.read_bytes()
 

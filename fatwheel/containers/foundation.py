@@ -1,12 +1,13 @@
 """Checks the base image, and has it fetched, before an image is built on it.
 
 An engine runs the triggers of a base (ONBUILD) as the first steps of what is built on it, in our
-build context and with whatever ADD fetches; and its shell (SHELL) is what RUN means. Neither can be
-seen in our Dockerfile, so a base with such ones is refused. All else that a base brings is files,
-and settings by which these are found: as its C++ compiler is taken from it, it is trusted as far as
-that, and named by its digest.
+build context and with whatever ADD fetches; and RUN uses the base's shell (SHELL). Neither can be
+seen in our Dockerfile, so a base that has either is refused. All else in a base is files, and
+settings by which these are found. It is trusted that far, as the C++ compiler comes from it, and is
+named by its digest.
 
-What the engine has not is fetched here, by that digest, so that nothing is fetched during a build.
+A base that the engine does not have is fetched here, by that digest, so that nothing is fetched
+during a build.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
 def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
     """Have the engine fetch a missing base image, and check what it would add to a build.
 
-    base: as FROM names it. Raises ToolchainError where nothing should be built on it, EngineError
-    where it cannot be had.
+    base: as FROM names it. Raises ToolchainError if it is refused, EngineError if it cannot be
+    fetched.
     """
     found = inspect(engine, base)
     if found is None:

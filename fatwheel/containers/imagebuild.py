@@ -1,7 +1,9 @@
 """Builds images on an engine, sending each build context as a tar stream.
 
 Format: POSIX.1-1988 (ustar), as Python's tarfile writes headers. Owner, mode and time of every
-file are fixed, so that an engine which has seen a file before knows it again.
+file are fixed, so that an engine which has seen a file before knows it again. The SDK's own
+archives (`docker.utils.build`) keep the files' times, and are written to the disk as a whole before
+any of their gigabytes is sent.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ def _member(name: str, size: int, content: BinaryIO, advance: Advance) -> Iterat
 
 # -- following a build -----------------------------------------------------------------------------
 
-# Follows an image's build by what the engine says: steps, their output, and why one failed.
+# Follows the build of an image in the engine's answers: steps, their output, and why one failed.
 #
 # An engine answers a build with JSON documents one after the other (Docker Engine API, ImageBuild):
 # `stream` is the output, in which each step begins with a line `Step 3/9 : RUN …`; `error` and
@@ -131,7 +133,7 @@ class Following:
             self._write(" ".join(str(message[key]) for key in ("id", "status") if key in message))
 
     def finish(self) -> None:
-        """The build ended well."""
+        """The build has succeeded."""
         self._end_line()
         self._emit(Progress(LABEL, self._total, self._total))
 
@@ -154,8 +156,8 @@ class Following:
         self._count(step[3])
 
     def _count(self, verb: str) -> None:
-        """What the step before stood for is done. COPY and what follows it stand for half of the
-        files each."""
+        """The previous step is done. COPY and the step after it each count for half of the bytes
+        that are copied."""
         self._done += self._weight
         if verb == "COPY":
             words = self._instruction.split()
@@ -207,10 +209,10 @@ def _shortened(instruction: str, longest: int = 240) -> list[str]:
 
 # -- building --------------------------------------------------------------------------------------
 
-# <cache>/logs/images/TAG.log     what the engine said of the last build
+# <cache>/logs/images/TAG.log     the engine's output of the last build
 #
 # An image's tag covers everything that goes into it, so an image that has the tag is the right one.
-# Images are never pushed anywhere: neither MSVC nor CUDA may be passed on.
+# Images are never pushed anywhere: neither MSVC nor CUDA may be redistributed.
 
 
 LOGS = Path("logs", "images")
@@ -223,7 +225,7 @@ _TICK = 16 << 20  # bytes between two reports
 class Image:
     """An image on the engine: kind is 'toolchain' or 'env'; size in bytes, its base included.
 
-    built: it was not there before.
+    built: it was built just now, since the engine did not have it.
     """
 
     kind: str
@@ -239,7 +241,8 @@ class Image:
 def ensure_images(
     engine: DockerEngine, toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
 ) -> list[Image]:
-    """The toolchain image, where the engine has it, and the env image, built if need be.
+    """The images for one Python and torch, built if need be: the toolchain image (left out if the
+    engine has only the env image, which is enough), and the env image.
 
     Emits Progress over bytes fetched, sent and installed, and a Note with the log of each build.
     Processes that want images at the same time wait for each other.
@@ -247,7 +250,7 @@ def ensure_images(
     Raises EngineError, ToolchainError (nothing has been locked), what `contexts_of` and `fetch`
     raise, and StoreError.
     """
-    contexts_of(toolchain, python, torch, {})  # whatever is wrong is told before anything else
+    contexts_of(toolchain, python, torch, {})  # mistakes are reported before the engine is asked
     containers = toolchain.containers
     assert containers is not None, "contexts_of saw to it"
     engine.check_os(containers.os, toolchain.name)
@@ -262,9 +265,9 @@ def ensure_images(
 
 
 def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, str]:
-    """What FATWHEEL_BASES names for a Python, as the id of the image that the engine has.
+    """The id of the base image that FATWHEEL_BASES names for a Python; empty if it names none.
 
-    Raises UsageError for a variable that cannot be read, EngineError where there is none.
+    Raises UsageError if the variable is malformed, EngineError if the engine has no such image.
     """
     named = named_bases().get(python)
     if named is None:
@@ -283,9 +286,10 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
 
 
 def base_ids(engine: DockerEngine) -> dict[str, str]:
-    """All that FATWHEEL_BASES names, as the ids of the images that the engine has.
+    """The ids of all base images that FATWHEEL_BASES names, by Python.
 
-    One that it has not is told by its name. Raises UsageError for a variable that cannot be read.
+    An image that the engine does not have is `absent: NAME`. Raises UsageError if the variable is
+    malformed.
     """
     ids: dict[str, str] = {}
     for python, name in named_bases().items():

@@ -1,7 +1,9 @@
-"""Where things are in a container and how it is restricted, on Linux and on Windows. No Docker
-here.
+"""Where things are in a container and how it is restricted, on Linux and on Windows.
 
-Sizes are bytes.
+No Docker here: what the engine is told of a container is the body of POST /containers/create, as
+the Docker Engine API 1.41 describes it. It is written in the API's own words, not in those of the
+SDK's `create_host_config`: `--plan` turns it into `docker run` without an engine and without
+loading the SDK. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -81,12 +83,9 @@ class EngineFacts:
 
 # -- layouts ---------------------------------------------------------------------------------------
 
-# Paths inside of an image and of a container, and what the engine is told of a container: the body
-# of POST /containers/create, as the Docker Engine API 1.41 describes it. No Docker here.
-
-
-# Windows Server 2022 and its successors run in processes of any newer host; what is older wants
-# a host of its very build. Source: Microsoft's page on the compatibility of container versions.
+# Images of Windows Server 2022 and later run with process isolation on any newer host; older ones
+# need a host of exactly their build. Source: Microsoft's page on the compatibility of container
+# versions.
 _STABLE_SINCE = 20348
 _NOBODY = 65534
 _MOST_PROCESSES = 4096  # of one container, threads counted: far more than compilers start
@@ -198,14 +197,14 @@ def create_arguments(
 ) -> dict[str, Any]:
     """The body of the request that creates a container.
 
-    Its input is one stream that ends when whoever started it ends, however that comes about; the
-    engine then removes it. Raises EngineError where the host is too old for the image.
+    Its input ends when the process that started it ends, for whatever reason; the engine then
+    removes it. Raises EngineError where the host is too old for the image.
     """
     special = _windows if spec.os == "windows" else _linux
     config, host = special(spec, facts)
     return {
         "Image": spec.image,
-        "Entrypoint": [],  # whatever the base of the image has for one
+        "Entrypoint": [],  # the base image may have one
         "Cmd": list(spec.command),
         "Env": [f"{name}={value}" for name, value in _variables(spec)],
         "Labels": {**labels, "fatwheel.purpose": spec.purpose},
@@ -306,7 +305,7 @@ def _linux(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dic
         # An engine refuses more than it has.
         host["NanoCpus"] = min(spec.cpus, facts.cpus or spec.cpus) * 10**9
     if facts.remapped:
-        host["UsernsMode"] = "host"  # else nobody could write what belongs to the caller
+        host["UsernsMode"] = "host"  # else containers could not write to the caller's folders
     if facts.selinux:
         host["SecurityOpt"] = [*host["SecurityOpt"], "label=disable"]
     return {"User": _user(facts)}, host
@@ -326,7 +325,7 @@ def _user(facts: EngineFacts) -> str:
 def _windows(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dict[str, Any]]:
     host: dict[str, Any] = {
         "Isolation": isolation(facts.os_build, spec.os_build),
-        # Always: what is isolated by Hyper-V gets 1 GB and 2 CPUs unless it asks for more.
+        # Always: under Hyper-V a container gets 1 GB and 2 CPUs unless it asks for more.
         "CpuCount": min(spec.cpus, facts.cpus or spec.cpus),
     }
     if facts.storage_driver in ("", "windowsfilter"):
@@ -344,7 +343,7 @@ def _variables(spec: ContainerSpec) -> list[tuple[str, str]]:
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
-    """A bind mount. Unlike the older `Binds`, it never makes a source that is not there."""
+    """A bind mount. Unlike with the older `Binds`, the engine never creates a missing source."""
     return {
         "Type": "bind",
         "Source": mount.source,

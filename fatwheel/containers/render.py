@@ -3,8 +3,8 @@
     <cache>/image-files/<sha256>/<filename>     fetched and checked
     <cache>/image-files/lock                    held while anything is fetched, or built of them
 
-They stay after a build, because the next Python's images need most of them again. The folder may
-be deleted while nothing builds.
+They stay after a build, because images for another Python need most of them again. The folder may
+be deleted while no build runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES = "image-files"
 
 
 def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None:
-    """Raise ToolchainError where it is not known yet what a file or a base image must be."""
+    """Raise ToolchainError if a file or a base image has no digest yet."""
     unlocked = list(dict.fromkeys(name for context in contexts for name in context.unlocked))
     if unlocked:
         raise ToolchainError(
@@ -44,7 +44,7 @@ def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None
 
 
 def fetched(context: BuildContext, cache: Path, emit: Emit) -> dict[str, Path]:
-    """Fetch a context's files, or find them there and check them; for each name its path.
+    """Fetch a context's files, unless they are there already, and check them; their paths by name.
 
     Raises what `toolchain.fetch` raises.
     """
@@ -56,7 +56,7 @@ def fetched(context: BuildContext, cache: Path, emit: Emit) -> dict[str, Path]:
 def alone(cache: Path, emit: Emit) -> Iterator[None]:
     """Hold the lock on these files and on image builds; tell the user if that means waiting.
 
-    Raises StoreError where the disk does not take them.
+    Raises StoreError if the disk is full or access is denied.
     """
     folder = cache / FILES
     try:
@@ -72,12 +72,10 @@ def alone(cache: Path, emit: Emit) -> Iterator[None]:
 
 # OUT/TOOLCHAIN/toolchain-0123456789abcdef/       one folder per image, called like its tag
 #         Dockerfile, provision/, requirements/ …     the texts
-#         files/SHA256SUMS                            what belongs beside it, for `sha256sum
-# --check`
+#         files/SHA256SUMS                            of the files beside it: `sha256sum --check`
 #         context.json                                tag, base, files with their URLs
 #
-# A folder appears complete or not at all. `invoke build --plan` prints the commands that build
-# them.
+# A folder appears complete or not at all. `invoke build --plan` prints the commands to build them.
 
 
 DOCUMENT = "context.json"
@@ -106,7 +104,7 @@ def render(
 
     cache: where files are fetched to, which then lie in the contexts; None: they are only listed.
     Raises what `contexts_of` and `fetch` raise, ToolchainError where files that should be fetched
-    are not known yet, StoreError where the folder cannot be written.
+    are not pinned yet, StoreError where the folder cannot be written.
     """
     found: dict[str, tuple[Cell, BuildContext]] = {}
     for cell in cells:

@@ -1,13 +1,14 @@
 """Records the containers of each build, and removes those of builds that are gone.
 
-    <cache>/containers/<random id>      one build's; it goes with the last of its containers
+    <cache>/containers/<random id>      of one build; deleted with the last of its containers
 
-Whoever may talk to an engine can read the labels and names of all containers, and give the same to
-others: they say nothing of whose a container is. Nobody but the engine chooses its id. So a
-container is a build's if that id is in the build's roster, where it is put before the container is
-started. A build may be killed between the engine's making a container and its putting the id down:
-therefore its name, which nobody could guess, is put down before it is made, and counts for as long
-as there is no id with it. A roster outlives its build's work folder, which any build may remove.
+Everybody who can talk to an engine can read the labels and names of its containers and make others
+with the same ones, so these do not prove whose a container is. Its id does: only the engine chooses
+it. A container belongs to a build if its id is in the build's roster, where it is written before
+the container starts. A build may be killed after the engine has made a container and before its id
+is written. Therefore the container's name, which nobody can guess, is written before it is made,
+and identifies it until the id follows. A roster outlives the work folder of its build, which any
+build may remove.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _LINE = re.compile("(fatwheel-[0-9a-f]{32})(?: ([0-9a-f]{64}))?")
 class Roster:
     """The containers of one build that lives; threads may share it.
 
-    labels: for people who look at the engine, on every container; they decide nothing.
+    labels: put on every container, for people who look at the engine; nothing depends on them.
     """
 
     def __init__(self, path: Path, labels: Mapping[str, str]) -> None:
@@ -191,11 +192,11 @@ else:
 
 # -- removing leftovers ----------------------------------------------------------------------------
 
-# Containers end by themselves when their build does. What is left for this are those that were made
-# and not started when the build was killed, and those whose engine was stopped in between.
+# Containers end by themselves when their build does. This removes the others: those that were made
+# but not started when the build was killed, and those whose engine was stopped meanwhile.
 #
-# What a container's labels say is anybody's word. They help to find those that may be ours, and
-# those that only say so, which are left alone.
+# Anybody can set labels. They only help to find containers that may be ours; those that are in no
+# roster are left alone, and reported.
 
 
 _SHOWN = 20  # ids in a command
@@ -203,8 +204,8 @@ _SHOWN = 20  # ids in a command
 
 @dataclass(frozen=True)
 class Leftovers:
-    """removed: how many containers. unknown: the ids of those that say they are of this cache's
-    builds, and are in no roster."""
+    """removed: how many containers. unknown: ids of those whose labels name this cache, but which
+    are in no roster."""
 
     removed: int
     unknown: tuple[str, ...]
@@ -220,8 +221,7 @@ class Leftovers:
         it, it_is = ("it", "it was") if count == 1 else ("them", "they were")
         return (
             f"{said} part of a build that uses this cache, but no build recorded {it}, so "
-            f"{it_is} left "
-            f"alone; if nobody needs {it}: docker rm --force --volumes {ids}"
+            f"{it_is} left alone; if nobody needs {it}: docker rm --force --volumes {ids}"
         )
 
 

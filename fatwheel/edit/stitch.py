@@ -17,7 +17,8 @@ from ..fatbin.binary import rewrite_binary
 from ..fatbin.parity import only_in, shorten
 from ..provenance.held import Origin, edited_origin
 from ..provenance.record import merged
-from ..storage.files import let_go, tidy
+from ..storage.files import tidy
+from ..storage.mapped import let_go
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.metadata import set_version
 from ..wheels.name import canonical_project

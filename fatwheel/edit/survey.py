@@ -24,7 +24,8 @@ from ..fatbin.linked import Rewritten
 from ..fatbin.stitch import image_name
 from ..provenance.held import FILES as ORIGIN_FILES
 from ..provenance.held import Origin, contents_of, read_origin
-from ..storage.files import digest_of, disk_error, in_chunks, let_go, map_path, readable, replacing
+from ..storage.files import digest_of, disk_error, readable, replacing
+from ..storage.mapped import in_chunks, let_go, map_path
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName, canonical_version, with_local
 from ..wheels.pack import (

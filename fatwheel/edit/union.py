@@ -21,7 +21,7 @@ from ..errors import FormatError, StitchError
 from ..fatbin.container import Entry
 from ..fatbin.parity import Described, compare, in_part, is_readable, only_in, shorten
 from ..fatbin.stitch import image_name, nvcc_order
-from ..storage.files import Reading
+from ..storage.mapped import Reading
 
 _SAME_SOURCE = "stitch files that were built from the same source, with the same options"
 _LONGEST_NAME = 4096  # what compilers write is shorter

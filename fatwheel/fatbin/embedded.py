@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ..arch import Arch
 from ..errors import FormatError
-from ..storage.files import STEP, let_go
+from ..storage.mapped import STEP, let_go
 from . import coff, elf, pe
 from .container import MAGIC_BYTES, Container, Entry, parse_containers
 from .cubin import arch_of_cubin

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import mmap
 import os
 import re
 import secrets
@@ -21,12 +20,12 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
-from ..errors import FormatError, StoreError, UsageError
+from ..errors import StoreError, UsageError
 from .permissions import open_lock
 
 if sys.platform == "win32":
@@ -340,6 +339,28 @@ else:
         fcntl.flock(stream, fcntl.LOCK_UN)
 
 
+@contextmanager
+def readable(path: Path, valid: str, *, streamed: bool = False) -> Iterator[None]:
+    """Turn an OSError of the block into a UsageError: the user named a file that cannot be read.
+
+    valid says what can be, as in `a wheel`. Something else than a file is refused before the block
+    begins: a pipe may never say anything, a device never end. streamed: a pipe is read, to its end.
+    """
+    try:
+        kind = _OTHER_KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
+        if kind and not (streamed and kind == "a pipe"):
+            raise UsageError(
+                f"cannot read this file: it is {kind}", where=str(path), hint=f"valid: {valid}"
+            )
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot read this file: {error.strerror or error}",
+            where=str(path),
+            hint=f"valid: {valid}",
+        ) from error
+
+
 def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreError:
     """An OSError as a message: what failed, where, how much is free, and the fix.
 
@@ -376,87 +397,3 @@ def _patiently(operation: Callable[[], T]) -> T:
         except PermissionError:
             time.sleep(pause)
     return operation()
-
-
-# -- mapped files ----------------------------------------------------------------------------------
-
-
-# Bytes to read from a mapped file before it is worth letting go of them.
-STEP = 16 << 20
-
-
-def map_file(stream: IO[bytes]) -> memoryview:
-    """The bytes of an open file, which must not be empty, to be read only.
-
-    The mapping outlives the stream, and goes with its last view. Raises OSError.
-    """
-    return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def map_path(path: Path, valid: str) -> memoryview:
-    """The bytes of a file; UsageError as of `readable`, FormatError if it is empty."""
-    with readable(path, valid), path.open("rb") as stream:
-        if path.stat().st_size == 0:
-            raise FormatError("the file is empty", where=str(path))
-        return map_file(stream)
-
-
-@contextmanager
-def readable(path: Path, valid: str, *, streamed: bool = False) -> Iterator[None]:
-    """Turn an OSError of the block into a UsageError: the user named a file that cannot be read.
-
-    valid says what can be, as in `a wheel`. Something else than a file is refused before the block
-    begins: a pipe may never say anything, a device never end. streamed: a pipe is read, to its end.
-    """
-    try:
-        kind = _OTHER_KINDS.get(stat.S_IFMT(path.stat().st_mode), "")
-        if kind and not (streamed and kind == "a pipe"):
-            raise UsageError(
-                f"cannot read this file: it is {kind}", where=str(path), hint=f"valid: {valid}"
-            )
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"cannot read this file: {error.strerror or error}",
-            where=str(path),
-            hint=f"valid: {valid}",
-        ) from error
-
-
-class Reading:
-    """Gives back the memory of mapped files while they are read, however many take turns."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._views: dict[int, memoryview] = {}
-
-    def has_read(self, view: memoryview) -> None:
-        """These bytes were read, and will hardly be soon again."""
-        self._views[id(view.obj)] = view
-        self._size += len(view)
-        if self._size > STEP:
-            for one in self._views.values():
-                let_go(one)
-            self._size = 0
-            self._views.clear()
-
-
-def in_chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-    """Pieces one after the other, in chunks that do not cost memory."""
-    reading = Reading()
-    for piece in pieces:
-        view = memoryview(piece)
-        for start in range(0, len(view), _CHUNK):
-            chunk = view[start : start + _CHUNK]
-            yield chunk
-            reading.has_read(chunk)
-
-
-def let_go(view: memoryview) -> None:
-    """Give back the memory of a mapped file that `view` is, or is a part of.
-
-    What was read counts as this process's memory until then. It can be read again, which takes
-    the system a moment. Views of anything else, and systems that cannot do this, are left alone.
-    """
-    if isinstance(view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        view.obj.madvise(mmap.MADV_DONTNEED)

@@ -17,7 +17,7 @@ from ..fatbin.binary import Binary
 from ..fatbin.container import Entry
 from ..fatbin.embedded import Images, Place, find_embedded, place_of
 from ..fatbin.parity import Described
-from ..storage.files import STEP, let_go
+from ..storage.mapped import STEP, let_go
 
 DEVICE_ONLY = "cuda"  # the machine of a file without host code
 _MAX_NAMES = 1 << 30  # characters of all kernels' names in one binary

@@ -16,7 +16,7 @@ from ..arch import parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, is_binary, read_binary
 from ..fatbin.embedded import Place
-from ..storage.files import map_path
+from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
 from .coverage import NONE, coverage_of

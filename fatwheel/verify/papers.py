@@ -19,7 +19,8 @@ from ..provenance.record import FILE as RECORD_FILE
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..storage.documents import MOST
-from ..storage.files import STEP, digest_of, let_go
+from ..storage.files import digest_of
+from ..storage.mapped import STEP, let_go
 from ..wheels.archive import Wheel
 
 INSIDE = (RECORD_FILE, LOCK_FILE, SBOM_FILE, STATEMENT_FILE)

@@ -23,7 +23,7 @@ from typing import IO
 
 from ..errors import FormatError, StoreError
 from ..storage import files
-from ..storage.files import map_file
+from ..storage.mapped import map_file
 from .metadata import field, fields
 from .zipreader import Entry, pieces, read_entries, start_of, stored_pieces
 

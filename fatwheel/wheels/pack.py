@@ -25,7 +25,8 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import FormatError
-from ..storage.files import disk_error, in_chunks, replacing
+from ..storage.files import disk_error, replacing
+from ..storage.mapped import in_chunks
 from .archive import Member, Wheel, open_wheel
 from .metadata import name_disagreement, set_version, tag_disagreement
 from .name import WheelName, parse_wheel_name

@@ -21,7 +21,7 @@ import pytest
 from fatwheel.containers.layouts import LINUX, ContainerSpec
 from fatwheel.containers.roster import Roster
 from fatwheel.containers.running import Ending
-from fatwheel.engines import docker
+from fatwheel.engines import contained
 
 from .demoproject import Demo
 
@@ -63,7 +63,7 @@ class Containers:
         self.description = describe(demo.folder, demo)
         self.view = demo.folder / "view"
         self.made: list[ProcessContainer] = []
-        monkeypatch.setattr(docker, "Container", self.make)
+        monkeypatch.setattr(contained, "Container", self.make)
 
     def make(
         self,

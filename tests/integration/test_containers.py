@@ -119,14 +119,15 @@ def test_lines_come_whole_and_the_rest_goes_to_the_log(bench: Bench) -> None:
 def test_what_it_is_told_comes_in_whole_however_long_it_is(bench: Bench) -> None:
     code = (
         "import hashlib, sys\n"
-        "for line in sys.stdin: print(len(line), hashlib.sha256(line.encode()).hexdigest())\n"
+        "for line in iter(sys.stdin.readline, 'end\\n'):\n"
+        "    print(len(line), hashlib.sha256(line.encode()).hexdigest())\n"
         "print('end')"
     )
     container = bench.start(bench.spec(code))
     long = "x" * (3 * MIB) + "y"
     container.send(long + "\n")
     container.send("short\n")
-    container.end_input()
+    container.send("end\n")
     assert container.wait().code == 0
 
     def expected(text: str) -> str:
@@ -136,7 +137,10 @@ def test_what_it_is_told_comes_in_whole_however_long_it_is(bench: Bench) -> None
 
 
 def test_several_threads_may_speak_at_once(bench: Bench) -> None:
-    code = "import sys\nfor line in sys.stdin: print(len(set(line.strip())), len(line))"
+    code = (
+        "import sys\n"
+        "for line in iter(sys.stdin.readline, 'end\\n'): print(len(set(line.strip())), len(line))"
+    )
     container = bench.start(bench.spec(code))
 
     def speak(letter: str) -> None:
@@ -148,7 +152,7 @@ def test_several_threads_may_speak_at_once(bench: Bench) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    container.end_input()
+    container.send("end\n")
     container.wait()
     assert bench.lines == ["1 20001"] * 80, "words of several threads were mixed"
 
@@ -183,23 +187,23 @@ def test_one_that_does_not_listen_holds_up_nobody(bench: Bench) -> None:
 
 def test_many_run_side_by_side_in_silence(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Each keeps four connections; the libraries below must not complain on the terminal."""
-    code = "import sys; sys.stdin.read(); sys.exit({})"
+    code = "import sys; sys.stdin.readline(); sys.exit({})"
     made = [bench.start(bench.spec(code.format(number))) for number in range(6)]
     for container in made:
         container.memory()
     for container in made:
-        container.end_input()
+        container.send("end\n")
     assert [container.wait().code for container in made] == list(range(6))
     assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_its_memory_is_told(bench: Bench) -> None:
     container = bench.start(
-        bench.spec("import sys; kept = bytearray(60 << 20); print('filled'); sys.stdin.read()")
+        bench.spec("import sys; kept = bytearray(60 << 20); print('filled'); sys.stdin.readline()")
     )
     assert soon(lambda: container.memory() > 60 * MIB), f"{container.memory()} bytes are told"
     assert container.memory() < LIMIT
-    container.end_input()
+    container.send("end\n")
     container.wait()
     assert container.memory() == 0, "it is gone"
 
@@ -268,7 +272,6 @@ def test_kill_may_come_at_any_time_and_often(bench: Bench) -> None:
     assert container.wait().code == 137
     container.kill()
     container.send("nobody hears that\n")
-    container.end_input()
     assert container.wait().code == 137, "the ending can be asked for again"
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.containers import running as module
-from fatwheel.containers.running import Lines, Log
+from fatwheel.containers import stream as module
+from fatwheel.containers.stream import Lines, Log
 
 
 def cut(pieces: list[bytes]) -> tuple[list[str], bytes]:
@@ -59,7 +59,7 @@ def test_an_endless_line_counts_as_its_beginning(monkeypatch: pytest.MonkeyPatch
     assert found == ["x" * 1200]
     found, rest = cut([b"x" * 400] * 10 + [b"\nnext\n"])
     assert found == ["x" * 1200, "next"]
-    assert rest.startswith(b"[fatwheel: an endless line]\nxxx")
+    assert rest.startswith(b"[fatwheel: this line is too long; it begins:]\nxxx")
     assert len(rest) < 1500
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fatwheel.containers.running import STDERR, STDOUT, Wire
+from fatwheel.containers.stream import STDERR, STDOUT, Wire
 
 from ...helpers.fakeengine import frame
+from ...helpers.tlsserver import NAMES, town
 
 
 @pytest.fixture
@@ -65,16 +69,45 @@ def test_a_container_may_be_silent_for_long(pair: tuple[Wire, socket.socket]) ->
     assert read(wire) == [(STDOUT, b"late")]
 
 
-def test_the_end_of_the_input_leaves_the_output(pair: tuple[Wire, socket.socket]) -> None:
+def test_what_is_written_arrives_while_another_thread_reads(
+    pair: tuple[Wire, socket.socket],
+) -> None:
     wire, theirs = pair
+    found: list[tuple[int, bytes]] = []
+    reader = threading.Thread(target=lambda: found.extend(wire.frames()))
+    reader.start()
     wire.write(b"in")
-    wire.end_input()
     assert theirs.recv(10) == b"in"
-    assert theirs.recv(10) == b""
     theirs.sendall(frame(1, b"answer"))
     theirs.close()
-    assert read(wire) == [(STDOUT, b"answer")]
-    wire.end_input()  # twice, and late: nothing happens
+    reader.join()
+    assert found == [(STDOUT, b"answer")]
+
+
+def test_a_frame_over_tls_comes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one record, decrypted as a whole: for its content nothing more comes from the engine,
+    which sends nothing else until it is answered."""
+    certified = town(tmp_path, ExitStack(), monkeypatch)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    theirs.settimeout(10)
+    answered: list[bytes] = []
+
+    def serve() -> None:
+        with certified.context.wrap_socket(theirs, server_side=True) as engine:
+            engine.sendall(frame(1, b"question"))
+            with suppress(TimeoutError):
+                answered.append(engine.recv(10))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    trusting = ssl.create_default_context(cafile=str(certified.ca))
+    with trusting.wrap_socket(ours, server_hostname=NAMES[0]) as client:
+        wire = Wire(client)
+        assert next(wire.frames()) == (STDOUT, b"question")
+        wire.write(b"answer")
+        server.join()
+    assert answered == [b"answer"], "the frame came only when the engine gave up waiting"
 
 
 def test_nobody_reads_any_more(pair: tuple[Wire, socket.socket]) -> None:
@@ -119,7 +152,7 @@ def test_a_named_pipe_that_ends() -> None:
     wire = Wire(pipe)
     assert pipe.timeout is None
     assert read(wire) == [(STDOUT, b"out")]
-    wire.end_input()
+    wire.close()
 
 
 def test_a_named_pipe_that_fails() -> None:

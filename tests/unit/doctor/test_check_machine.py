@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fatwheel.doctor.checks import (
+from fatwheel.doctor.check_machine import (
     check_cache,
     check_cache_disk,
     check_clock,
@@ -60,7 +60,7 @@ def test_a_c_library_older_than_the_wheels_is_wrong_for_processes_only() -> None
     old = replace(LINUX_HOST, wheel_platforms=frozenset({"musllinux_1_2_x86_64"}))
     found = check_machine(facts(host=old))
     assert found.status == "wrong"
-    assert "nvcc 1.0 wants manylinux2014_x86_64" in found.why
+    assert "nvcc 1.0 needs manylinux2014_x86_64" in found.why
     assert check_machine(facts(IN_CONTAINERS, host=old)).status == "ok"
 
 
@@ -151,7 +151,7 @@ def test_a_cache_that_cannot_be_used() -> None:
 
 def test_a_cache_that_is_not_made_yet_is_fine() -> None:
     found = check_cache(facts(cache=replace(CACHE, exists=False)))
-    assert (found.status, "not made yet" in found.found) == ("ok", True)
+    assert (found.status, "does not exist yet" in found.found) == ("ok", True)
 
 
 def test_a_noexec_cache_is_wrong_where_programs_run_from_it() -> None:

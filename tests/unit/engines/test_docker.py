@@ -16,7 +16,7 @@ import pytest
 from fatwheel.config.model import Target
 from fatwheel.containers.layouts import LINUX, EngineFacts
 from fatwheel.containers.roster import Roster
-from fatwheel.engines import docker
+from fatwheel.engines import contained
 from fatwheel.engines.base import (
     Build,
     JobBroken,
@@ -27,7 +27,7 @@ from fatwheel.engines.base import (
     Said,
     WorkerLost,
 )
-from fatwheel.engines.docker import ImageCapture, Site
+from fatwheel.engines.contained import ImageCapture, Site
 from fatwheel.engines.dockerplan import Station
 from fatwheel.errors import CompileError, EngineError, OutOfMemoryError, StoreError, UpstreamError
 from fatwheel.events import silent
@@ -88,7 +88,7 @@ class Bench:
         )  # fmt: skip
 
     def capture(self) -> ImageCapture:
-        return docker.capture(self.site, self.message(), LIMITS)
+        return contained.capture(self.site, self.message(), LIMITS)
 
     def report(self) -> Report:
         """The next report; what is only said on the way is left out."""
@@ -181,7 +181,7 @@ def test_what_capture_learned_of_texts_is_for_this_build_alone(bench: Bench) -> 
     station = dataclasses.replace(bench.site.station, sources=again)
     (again / CAPTURED).rename(again / "before")
     site = dataclasses.replace(bench.site, station=station)
-    second = docker.capture(site, message, LIMITS)
+    second = contained.capture(site, message, LIMITS)
     assert second.lookup.pending == ()
     assert (again / LEARNED / "refs" / "text").is_dir()
     assert "text" not in {usage.kind for usage in bench.store.usage()}
@@ -283,7 +283,7 @@ def ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             container._log.write_text("Killed\n")
             return container
 
-        monkeypatch.setattr(docker, "Container", make)
+        monkeypatch.setattr(contained, "Container", make)
 
     return end
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.storage.files import let_go, map_file
+from fatwheel.storage.mapped import let_go, map_file
 
 SIZE = 32 << 20
 

@@ -1,0 +1,284 @@
+"""A target built in containers: capturing, the workers of shards, assembling.
+
+A container gets a message on its standard input and answers in lines (`worker.inside`). What it
+makes comes into a folder of its own on this machine. From there what a job was asked for is taken
+into the store (`engines.incoming`), and nothing else: capture and assembling add nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ..containers.client import DockerEngine
+from ..containers.layouts import owner
+from ..containers.roster import Roster
+from ..containers.running import Container, Ending
+from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
+from ..model import Host, Job, Unit
+from ..storage.store import Entry
+from ..worker.assemble import Lookup, SliceDigests
+from ..worker.inside import (
+    ASSEMBLE,
+    BRANCH,
+    CAPTURE,
+    CAPTURED,
+    LEARNED,
+    SHARD,
+    SOURCES,
+    WHEEL,
+    Message,
+)
+from .base import Build, Limits, Reports, Worker, gib, log_name, shard_purpose
+from .conversation import (
+    Conversation,
+    FailedLine,
+    KilledLine,
+    Line,
+    assemble_line,
+    capture_line,
+    checked_lookup,
+    checked_slices,
+    nonsense,
+)
+from .dockerplan import Station
+from .incoming import LARGEST_WHEEL, take, take_file, take_folder
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a build's containers run, and what of this machine they get.
+
+    roster: lists every container, so that leftovers can be found.
+    """
+
+    engine: DockerEngine
+    station: Station
+    build: Build
+    roster: Roster
+
+    def incoming(self) -> Path:
+        """A new folder that a container may write to."""
+        parent = self.build.work / "incoming"
+        parent.mkdir(exist_ok=True)
+        folder = parent / secrets.token_hex(8)
+        folder.mkdir()
+        user = owner(self.engine)
+        if user is not None:
+            os.chown(folder, *user)
+        return folder
+
+    def container(
+        self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
+    ) -> Container:
+        """A container, not started yet."""
+        spec = self.station.container(purpose, incoming, limits)
+        return Container(self.engine, spec, self.roster, on_line, self.log(purpose))
+
+    def log(self, purpose: str) -> Path:
+        """The file to which a container's log goes."""
+        return self.build.logs / log_name(purpose)
+
+
+@dataclass(frozen=True)
+class ImageCapture:
+    """What capture found in a container."""
+
+    site: Site
+    message: Message
+    units: tuple[Unit, ...]
+    lookup: Lookup
+    host: Host
+    notes: tuple[str, ...]
+
+    def look_up(self) -> Lookup:
+        return self.lookup
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        """The worker of a shard: a container that the build talks to."""
+        return _ContainerWorker(shard, self, limits, reports)
+
+    def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
+        """Upstream's wheel, and the digests of the slices in it."""
+        site, purpose = self.site, ASSEMBLE
+        message = replace(self.message, task=purpose, units=tuple(map(asdict, self.units)))
+        incoming, answer = _call(site, purpose, message, limits)
+        line = _made(assemble_line, answer, purpose, limits)
+        slices = checked_slices(line, self.units, message.fronts)
+        wheel = site.build.work / WHEEL / line.wheel
+        take_file(incoming, (WHEEL, line.wheel), wheel, LARGEST_WHEEL)
+        return wheel, slices
+
+
+def capture(site: Site, message: Message, limits: Limits) -> ImageCapture:
+    """Run upstream's build for the first time; the project lies below the station's sources.
+
+    Raises the error that the container reported, or EngineError if it ended without an answer.
+    """
+    incoming, answer = _call(site, CAPTURE, message, limits)
+    line = _made(capture_line, answer, CAPTURE, limits)
+    units, lookup, host = checked_lookup(line, message.fronts)
+    sources = site.station.sources
+    if not take_folder(incoming, SOURCES, sources / CAPTURED):
+        raise nonsense("there are sources").within(CAPTURE)
+    # What it learned of texts is for the containers of this build alone.
+    take_folder(incoming, BRANCH, sources / LEARNED)
+    return ImageCapture(site, message, units, lookup, host, line.sentences)
+
+
+def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
+    """Run one task in a container; returns the incoming folder and the answer."""
+    incoming = site.incoming()
+    answers: queue.Queue[str | None] = queue.Queue(maxsize=1)  # the first line is the answer
+    container = site.container(purpose, incoming, limits, lambda line: _offer(answers, line))
+    container.start()
+    try:
+        # The answer comes before the end, if it comes.
+        threading.Thread(target=_tell_end, args=(container, answers), daemon=True).start()
+        container.send(message.to_line())
+        answer = answers.get()
+    finally:
+        container.kill()
+        ending = container.wait()
+    if answer is None:
+        raise _silent(site, purpose, ending, limits)
+    return incoming, answer
+
+
+def _made(
+    parse: Callable[[str], Line | KilledLine | FailedLine],
+    answer: str,
+    purpose: str,
+    limits: Limits,
+) -> Line:
+    """What a container made, by its answer. Raises its error if it failed."""
+    try:
+        line = parse(answer)
+        failure = line.error if isinstance(line, FailedLine) else None
+    except EngineError as error:
+        raise error.within(purpose) from error
+    if failure is not None:
+        raise failure
+    if isinstance(line, KilledLine):
+        raise _short_of_memory(purpose, limits)
+    assert not isinstance(line, FailedLine)
+    return line
+
+
+def _offer(answers: queue.Queue[str | None], line: str | None) -> None:
+    with suppress(queue.Full):
+        answers.put_nowait(line)
+
+
+def _tell_end(container: Container, answers: queue.Queue[str | None]) -> None:
+    # Where waiting fails, whoever reads the answers waits once more, and meets the error.
+    with suppress(FatwheelError):
+        container.wait()
+    _offer(answers, None)
+
+
+class _ContainerWorker:
+    """A shard's container; what a job made is in the store before anybody hears of it."""
+
+    def __init__(
+        self, shard: str, captured: ImageCapture, limits: Limits, reports: Reports
+    ) -> None:
+        purpose = shard_purpose(shard)
+        site = captured.site
+        incoming = site.incoming()
+        store = site.build.store
+
+        def collect(job: Job, entries: Sequence[Entry]) -> None:
+            take(incoming, entries, job, store)
+
+        self._limits = limits
+        self._talk = Conversation(
+            self,
+            shard,
+            reports,
+            self._send,
+            limits.memory,
+            collect=collect,
+            explain=lambda error: _explained(error, site, purpose),
+        )
+        self._closing = False
+        self._container = site.container(purpose, incoming, limits, self._talk.heard)
+        self._container.start()
+        self._container.send(replace(captured.message, task=SHARD).to_line())
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def start(self, job: Job) -> None:
+        self._talk.start(job)
+
+    def close(self) -> None:
+        self._closing = True
+        self._container.kill()
+        self._container.wait()
+
+    def memory(self) -> int:
+        return self._container.memory()
+
+    def _send(self, line: str) -> None:
+        self._container.send(line)
+
+    def _watch(self) -> None:
+        try:
+            ending = self._container.wait()
+        except FatwheelError as error:
+            self._talk.broken(error)
+            return
+        if not self._closing:
+            failure = OutOfMemoryError if ending.out_of_memory else EngineError
+            self._talk.lost(_in_words(ending, self._limits), failure)
+
+
+def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
+    """A compiler's error without the command to repeat it: its folder went with the container."""
+    if not isinstance(error, CompileError):
+        return error
+    return CompileError(
+        error.what,
+        where=error.where,
+        details=error.details[:-2],
+        hint=(
+            f"it ran in a container of {site.station.image}; the worker's log: {site.log(purpose)}"
+        ),
+    )
+
+
+def _in_words(ending: Ending, limits: Limits) -> str:
+    if ending.out_of_memory:
+        return _too_much(limits)
+    words = f"its container exited with code {ending.code}"
+    if ending.last_lines:
+        words += ": " + " / ".join(line.strip() for line in ending.last_lines[-3:])
+    return words
+
+
+def _silent(
+    site: Site, purpose: str, ending: Ending, limits: Limits
+) -> EngineError | OutOfMemoryError:
+    if ending.out_of_memory:
+        return _short_of_memory(purpose, limits)
+    return EngineError(
+        f"the container ended without a result (exit code {ending.code})",
+        where=purpose,
+        details=ending.last_lines,
+        hint=f"its log: {site.log(purpose)}",
+    )
+
+
+def _short_of_memory(purpose: str, limits: Limits) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        _too_much(limits), where=purpose, hint="give the build more memory: --memory"
+    )
+
+
+def _too_much(limits: Limits) -> str:
+    return f"its container exceeded its memory limit of {gib(limits.memory)}"
