@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from fatwheel.config.load import load_toolchain
 from fatwheel.errors import FatwheelError
@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = "linux-cuda13.0"
 
 # How long an example takes says nothing where builds run beside it. All else is as it was.
-settings.register_profile("beside-builds", deadline=None)
+settings.register_profile(
+    "beside-builds", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("beside-builds")
 
 
@@ -35,23 +37,26 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# The files whose tests take longest, in this order: they come first, so that no worker of pytest's
-# begins one when the others have ended. One of them is there for a worker that would only wait
-# while another makes the environment.
+# The files whose tests take longest, in about this order: they come first, so that no worker of
+# pytest's begins one when the others have ended. The first three do not wait for each other: one
+# needs the environment, one images, one neither. What needs both comes when both are there.
 LONGEST = (
-    "test_reproducible.py",
-    "test_fuzz.py",
-    "test_docker_builds.py",
-    "test_kills.py",
     "test_exact.py",
-    "test_bad_input.py",
+    "test_docker_builds.py",
+    "test_fuzz.py",
     "test_rebuild.py",
-    "test_reproducible_engines.py",
-    "test_builds.py",
+    "test_bad_input.py",
+    "test_kills.py",
+    "test_kills_containers.py",
     "test_xformers.py",
+    "test_reproducible_engines.py",
+    "test_reproducible.py",
+    "test_builds.py",
     "test_signing.py",
-    "test_older_nvcc.py",
     "test_images.py",
+    "test_older_nvcc.py",
+    "test_installed.py",
+    "test_hostile_project.py",
 )
 
 

@@ -26,8 +26,15 @@ _SOURCE = """
 def guarded_project(folder: Path, since: int, more: str = "") -> str:
     """A recipe in `folder`: the sample, with functions that run a kernel each: `everywhere`,
     `fresh` for architectures from `since` on (900), `old` for the ones before. more: ends the
-    source."""
+    source.
+
+    Its project is named after the folder: builds of one name wait for each other where their
+    sources differ, and tests of several modules run at the same time.
+    """
     shutil.copytree(ROOT / SAMPLE, folder)
+    for named in (folder / "recipe.toml", folder / "src" / "setup.py"):
+        text = named.read_text()
+        named.write_text(text.replace("fatwheel-sample", f"fatwheel-{folder.name}"))
     functions = {name: running(name, _TEMPLATE.format(name)) for name in ("fresh", "old")}
     text = _SOURCE.format(everywhere=running("everywhere"), since=since, more=more, **functions)
     (folder / "src" / "csrc" / "scaled.cu").write_text(text)

@@ -101,7 +101,7 @@ def test_kernels_of_some_architectures_are_registered_as_by_monolithic_nvcc(
     tool: Callable[[str], str],
     tmp_path: Path,
 ) -> None:
-    captured = capture(bench, guarded_project(tmp_path / "project", 900, more), archs)
+    captured = capture(bench, guarded_project(tmp_path / "exact", 900, more), archs)
     names = [code for one in captured.fronts for code in one.codes if code.startswith("sm_")]
     units = [unit for unit in captured.ready.units if unit.name in UNITS]
     for unit in units:

@@ -33,7 +33,7 @@ def built(
     """The project, built for 80 and 90; and its recipe."""
 
     def make(folder: Path) -> tuple[Workbench, str, Outcome]:
-        kernel = guarded_project(folder / "project", 900)
+        kernel = guarded_project(folder / "guarded", 900)
         bench = Workbench(folder / "bench")
         outcome = bench.build("--arch", "80,90", kernel=kernel)
         outcome.wheel()
@@ -125,7 +125,7 @@ def test_wheels_that_were_built_apart_say_what_their_host_code_does_not_know(
 def test_managed_variables_of_some_architectures_are_refused(
     bench: Workbench, tmp_path: Path
 ) -> None:
-    kernel = guarded_project(tmp_path / "project", 900, _MANAGED)
+    kernel = guarded_project(tmp_path / "guarded", 900, _MANAGED)
     outcome = bench.build("--arch", "80,90", kernel=kernel)
     assert outcome.code != 0
     said = " ".join(outcome.err.split())

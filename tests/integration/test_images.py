@@ -44,10 +44,16 @@ TORCH = "__version__ = '2.11.0+cu130'\n"
 
 
 class Small:
-    """A toolchain of stand-in wheels that becomes images in seconds."""
+    """A toolchain of stand-in wheels that becomes images in seconds.
 
-    def __init__(self, lent: LentEngine, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    name: another for each module, as their tests look for all images of it, and delete them.
+    """
+
+    def __init__(
+        self, lent: LentEngine, folder: Path, patch: pytest.MonkeyPatch, name: str = "small-test"
+    ) -> None:
         self.lent = lent
+        self.name = name
         self.cache = folder / "cache"
         self.wheels = folder / "wheels"
         self.events: list[Event] = []
@@ -77,7 +83,7 @@ class Small:
             shutil.copyfile(self.wheels / package.filename, target)
         base = Base(reference, "sha256:" + "1" * 64, ("3.11",))
         return Toolchain(
-            name="small-test",
+            name=self.name,
             platform="linux-x86_64",
             cuda="13.0",
             nvcc="13.0.88",

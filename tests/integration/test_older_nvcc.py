@@ -195,9 +195,8 @@ def test_without_the_anchor_no_two_runs_agree(objects: Path) -> None:
 def test_anybody_makes_the_same_anywhere(
     client: docker.APIClient, image: str, objects: Path, tmp_path: Path
 ) -> None:
-    """Every unit and the library of them all: once with what the other tests have made already, and
-    once from nothing, by another user in another folder, one after the other, with other
-    variables."""
+    """Units and the library of them all: once with what the other tests have made already, and once
+    from nothing, by another user in another folder, one after the other, with other variables."""
     call = "from tests.integration.insideoldernvcc import library; library({!r}, {})"
     run(client, image, call.format(OUT, 2), objects)
     folder = "/tmp/elsewhere/with a blank"

@@ -1,8 +1,8 @@
-"""The same wheel, byte for byte, whatever is another than usual: everything at once with selftest,
-from nothing.
+"""The same wheel, byte for byte, whatever is another than usual: everything at once with the
+sample, from nothing. test_reproducible_engines has selftest, built where much is another.
 
-With --all one thing at a time too, with the sample and with selftest, so that a failure names its
-cause; and everything at once with a real project.
+With --all everything at once with selftest and with a real project too, and one thing at a time,
+so that a failure names its cause.
 """
 
 from __future__ import annotations
@@ -72,15 +72,13 @@ References = Callable[[str], Reference]
 
 @pytest.fixture(scope="module")
 def references(
-    sample: tuple[Workbench, Outcome],
-    selftest: tuple[Workbench, Outcome],
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> References:
     """The wheel of a kernel for ARCHS."""
 
     @cache
     def reference(kernel: str) -> Reference:
-        built, _ = sample if kernel == SAMPLE else selftest
+        built, _ = request.getfixturevalue("sample" if kernel == SAMPLE else "selftest")
         bench = Workbench(tmp_path_factory.mktemp("reference"), built.store)
         return Reference(bench, bench.build(*ARCHS, kernel=kernel).wheel())
 
@@ -252,9 +250,16 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def test_everything_is_another_and_the_store_is_empty(references: References, folder: Path) -> None:
-    made = build(everything(folder), kernel="selftest")
-    assert_same(made.wheel(), references("selftest").wheel)
+@pytest.mark.parametrize(
+    "kernel",
+    [SAMPLE, pytest.param("selftest", marks=pytest.mark.long)],
+    ids=["sample", "selftest"],
+)
+def test_everything_is_another_and_the_store_is_empty(
+    kernel: str, references: References, folder: Path
+) -> None:
+    made = build(everything(folder), kernel=kernel)
+    assert_same(made.wheel(), references(kernel).wheel)
 
 
 @pytest.mark.long
@@ -350,10 +355,10 @@ def _device_code(data: bytes) -> range:
     return range(section["sh_offset"], section["sh_offset"] + section["sh_size"])
 
 
-def test_no_file_names_a_folder_of_this_machine(references: References) -> None:
-    reference = references("selftest")
-    assert foreign_strings(reference.wheel, reference.bench.cache, reference.bench.out) == []
-    with zipfile.ZipFile(reference.wheel) as archive:
+def test_no_file_names_a_folder_of_this_machine(selftest: tuple[Workbench, Outcome]) -> None:
+    bench, outcome = selftest
+    assert foreign_strings(outcome.wheel(), bench.cache, bench.out) == []
+    with zipfile.ZipFile(outcome.wheel()) as archive:
         [name] = [name for name in archive.namelist() if "_cases" in name]
         data = archive.read(name)
     assert b"/tmp/fatwheel" not in data, "without -lineinfo device code names no folder either"

@@ -1,5 +1,9 @@
 """One wheel from both engines, where both have the same programs: the process engine runs inside a
-container of the image on which the docker engine's own images are built."""
+container of the image on which the docker engine's own images are built.
+
+It is selftest's, whole and with torch, and the process engine builds it on another host, in another
+time zone, in three shards, and with variables that compilers and torch's build would follow.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,13 @@ from packaging.requirements import Requirement
 from fatwheel.storage.cache import cache_folder
 
 from .conftest import ROOT, Contained, Workbench
+from .elsewhere import (
+    Varied,
+    another_hash_seed,
+    another_time_zone,
+    three_shards,
+    variables_for_compilers,
+)
 from .test_reproducible import assert_same, foreign_strings
 
 pytestmark = pytest.mark.slow
@@ -38,17 +49,22 @@ def dependencies(folder: Path) -> Path:
 
 def build_inside(client: docker.APIClient, image: str, bench: Workbench, packages: Path) -> None:
     """`invoke build --engine process` in a container without network, at the same paths as here."""
-    seen = {ROOT: True, packages: True, cache_folder(): False, bench.cache.parent: False}
+    folder = bench.cache.parent
+    seen = {ROOT: True, packages: True, cache_folder(): False, folder: False}
+    ways = (another_hash_seed, another_time_zone, three_shards, variables_for_compilers)
+    varied = Varied(folder).together(way(folder) for way in ways)
     container = client.create_container(
         image,
         [
             f"python{PYTHON}", "-B", "-m", "invoke", "build", "--kernel", "selftest",
             "--engine", "process", "--front", "exact", "--arch", "80", "--python", PYTHON,
-            "--out", str(bench.out),
+            "--out", str(bench.out), *varied.arguments,
         ],
         working_dir=str(ROOT),
+        hostname="somewhere.example",
         environment={
             "PYTHONPATH": str(packages), "FATWHEEL_CACHE": str(bench.cache), "CI": "true",
+            **varied.variables,
         },
         host_config=client.create_host_config(
             network_mode="none",

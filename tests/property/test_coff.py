@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.fatbin.coff import read_coff
@@ -142,7 +142,6 @@ def test_what_was_written_is_read(sample: Sample) -> None:
 
 
 @given(samples(), st.binary(max_size=100), st.binary(max_size=100))
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_replacing_a_section_changes_only_that_section(
     sample: Sample, one: bytes, other: bytes
 ) -> None:

@@ -12,7 +12,7 @@ import lz4.block
 import pytest
 import zstandard
 from elftools.elf.elffile import ELFFile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.decoders import payload
@@ -218,7 +218,6 @@ def objects(draw: st.DrawFn) -> bytes:
 
 
 @given(objects(), st.binary(max_size=100))
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_replacing_a_section_changes_only_that_section(obj: bytes, new: bytes) -> None:
     changed = replace_section(obj, {".nv_fatbin": new})
     expected = [(name, new if name == ".nv_fatbin" else data) for name, data in sections(obj)]

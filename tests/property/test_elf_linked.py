@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.decoders import may_have_kernels
@@ -141,7 +141,6 @@ def rewritten(data: bytes, raw: Images) -> bytes:
 
 
 @given(st.data(), samples())
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_programs_stay_what_they_are(data: st.DataObject, sample: Sample) -> None:
     raw = data.draw(contents(sample.containers))
     changed = rewritten(sample.data, raw)
@@ -158,7 +157,6 @@ def test_programs_stay_what_they_are(data: st.DataObject, sample: Sample) -> Non
 
 
 @given(st.data(), samples())
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_rewritten_file_does_not_tell_what_it_was(data: st.DataObject, sample: Sample) -> None:
     first, second = (data.draw(contents(sample.containers)) for _ in range(2))
     assert rewritten(rewritten(sample.data, first), second) == rewritten(sample.data, second)

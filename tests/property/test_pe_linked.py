@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fatwheel.decoders import may_have_kernels
@@ -76,7 +76,6 @@ def others(pe: Pe) -> list[tuple[str, int, int, int, bytes]]:
 
 
 @given(cases())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_was_rewritten_before_leaves_no_trace(
     case: tuple[bytes, list[Sequence[Entry]], list[Sequence[Entry]]],
 ) -> None:
@@ -87,7 +86,6 @@ def test_what_was_rewritten_before_leaves_no_trace(
 
 
 @given(cases())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_new_device_code_is_found_and_all_else_is_as_it_was(
     case: tuple[bytes, list[Sequence[Entry]], list[Sequence[Entry]]],
 ) -> None:

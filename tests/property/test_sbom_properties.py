@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fatwheel.config.model import (
@@ -102,7 +102,7 @@ def turned(lock: BuildLock) -> BuildLock:
     return dataclasses.replace(lock, toolchain=toolchain)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(locks())
 def test_every_material_of_a_lock_is_in_its_sbom_once(lock: BuildLock) -> None:
     data = sbom_bytes(lock, {}, "demo", "1.0+cu130")

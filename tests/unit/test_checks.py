@@ -90,14 +90,14 @@ def test_every_check_runs_and_what_takes_seconds_comes_first(project: Project) -
     assert project.started() == CHECKS
 
 
-def test_two_tests_run_at_a_time_where_there_are_two_cores(
+def test_three_tests_run_at_a_time_where_there_are_two_cores(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.check()
     monkeypatch.setattr(checks, "cores", lambda: 1)
     project.check()
-    two, one = (call for call in project.calls if call[0] == "pytest")
-    assert two[1:4] == ["tests", "-n", "2"]
+    three, one = (call for call in project.calls if call[0] == "pytest")
+    assert three[1:4] == ["tests", "-n", "3"]
     assert one[1:] == ["tests", "-m", "not long"]
 
 

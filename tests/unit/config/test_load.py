@@ -985,11 +985,11 @@ def test_a_file_without_end(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_many_mistakes_are_not_all_shown(tmp_path: Path) -> None:
-    (tmp_path / "demo.toml").write_text("".join(f"key{number} = 1\n" for number in range(5000)))
+    (tmp_path / "demo.toml").write_text("".join(f"key{number} = 1\n" for number in range(500)))
     with pytest.raises(ConfigError) as caught:
         load_toolchain("demo", tmp_path)
     assert len(caught.value.details) == 101
-    assert caught.value.details[-1].startswith("... and 49")
+    assert caught.value.details[-1].startswith("... and 4")
 
 
 def test_a_torch_that_is_no_text(tmp_path: Path) -> None:
