@@ -180,10 +180,15 @@ def _distance(
 
 def _apart(ours: str, theirs: str) -> float:
     """A distance of versions, by their major and minor numbers; never 0."""
-    (major, minor), (other_major, other_minor) = (
-        (*release(version), 0)[:2] for version in (ours, theirs)
-    )
+    (major, minor), (other_major, other_minor) = map(_first_two, (ours, theirs))
     return abs((major - other_major) * 100 + minor - other_minor) + 0.1
+
+
+def _first_two(version: str) -> tuple[int, int]:
+    """Of what somebody asked for, too, which may be anything."""
+    numbers = [int(number[:9]) for number in re.findall(r"[0-9]+", version)]
+    first, second, *_ = (*numbers, 0, 0)
+    return first, second
 
 
 def _reasons(
@@ -200,7 +205,12 @@ def _reasons(
         for one in cudas:
             if obstacle := cuda_obstacle(parts, one, platform):
                 yield f"CUDA {one.version}: {obstacle}"
-    if torch and cudas:
+    pythons = {one.python for one in combinations(parts, platform)}
+    if python and python.endswith("t") and python[:-1] in pythons:
+        yield f"free-threaded Pythons are not supported: --python {python[:-1]}"
+    elif python and python not in pythons:
+        yield f"Python {python} is not known: {_listed(iter(pythons))}"
+    elif torch and cudas:
         for known in torches:
             yield from _torch_reasons(known, cudas, platform, cuda, python)
 
@@ -273,6 +283,7 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
     windows = platform.startswith("win-")
     images = parts.images(platform)
     archives = cuda.archives_for(platform)
+    shared = tuple(_shared_packages(parts, chosen, images))
     file = ToolchainFile(
         name=chosen.name,
         platform=platform,
@@ -281,8 +292,8 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
         archs=cuda.archs,
         gcc=None if windows else (chosen.torch.gcc, cuda.gcc),
         msvc=_msvc_table(parts, cuda) if windows else None,
-        packages=tuple(_shared_packages(parts, chosen, images)),
-        builds=(_torch_build(parts, chosen),),
+        packages=shared,
+        builds=(_torch_build(parts, chosen, shared),),
         cuda_manifest=cuda.manifest if archives else "",
         cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
         containers=_containers(images, python) if images else None,
@@ -303,12 +314,21 @@ def _shared_packages(
         yield from parts.packages([images.installer], *where, "installer")
 
 
-def _torch_build(parts: Parts, chosen: Combination) -> TorchBuild:
+def _torch_build(parts: Parts, chosen: Combination, shared: Sequence[Package]) -> TorchBuild:
+    """Torch with what it needs and is not shared: of what torch needs of another CUDA (libcudart),
+    the CUDA that compiles has its own, which serves both."""
     where = (chosen.python, chosen.platform)
-    tools = parts.packages(chosen.torch.tools, *where, "build")
+    there = {package.name for package in shared}
     runtime = [*parts.packages(chosen.variant.requires, *where, "runtime"), chosen.wheel.package()]
-    packages = (*tools, *sorted(runtime, key=lambda package: package.name))
-    return TorchBuild(chosen.torch.version, chosen.python, packages)
+    packages = (
+        *parts.packages(chosen.torch.tools, *where, "build"),
+        *sorted(runtime, key=lambda package: package.name),
+    )
+    return TorchBuild(
+        chosen.torch.version,
+        chosen.python,
+        tuple(package for package in packages if package.name not in there),
+    )
 
 
 def _cuda_table(cuda: CudaRelease, archive: Archive) -> CudaTable:

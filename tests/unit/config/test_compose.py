@@ -168,6 +168,12 @@ def test_windows_has_the_name_that_people_say() -> None:
             "torch 2.9.1 for linux-x86_64 is built for Python 3.11, 3.12",
             "--cuda 13.0 --torch 2.9.1 --python 3.11;",
         ),
+        (
+            {"python": "3.12t"},
+            "free-threaded Pythons are not supported: --python 3.12",
+            "--python 3.12;",
+        ),
+        ({"python": "3.9"}, "Python 3.9 is not known: 3.10, 3.11, 3.12", "--python 3.10"),
         ({"cuda": "12.7"}, "CUDA 12.7 is not known: 12.6.3, 12.8.1, 13.0.2", "--cuda 12.8"),
         ({"torch": "2.7"}, "torch 2.7 is not known: 2.8.0, 2.9.1, 99.2.0", "--torch 2.8.0"),
         (
