@@ -1,12 +1,16 @@
 """Names of kernels, as people read them.
 
-A compiler makes one word of a C++ function's namespaces, template arguments and parameters, as the
-Itanium C++ ABI says: `_ZN2at5scaleIfEEvPT_i` is `at::scale<float>(float*, int)`. Device code
+A compiler encodes a C++ function's namespaces, template arguments and parameters in one word, as
+the Itanium C++ ABI says: `_ZN2at5scaleIfEEvPT_i` is `at::scale<float>(float*, int)`. Device code
 has such names on Windows, too.
 
-They come from strangers' files, and parts of a name may refer to earlier parts: two hundred
-characters can stand for gigabytes. So there are bounds, far above what compilers write. A name
+Names come from files of strangers, and parts of a name may refer to earlier parts: two hundred
+characters can stand for gigabytes. So there are limits, far above what compilers write. A name
 beyond them is shown as it is, and so is every name on Python 3.10, for which there is no library.
+
+Two facts belong to the whole process and are kept here: whether its one command was given
+--mangled, and how long names have taken so far. Names are written from several threads, and by
+errors and notes that know nothing of a command's options.
 """
 
 from __future__ import annotations
@@ -32,8 +36,8 @@ _MOST_SECONDS = 60.0  # for all names together; torch's take ten
 
 _DEEPEST = 8  # template arguments within so many others are the first to be left out
 
-_mangled = False
-_seconds = 0.0
+_mangled = False  # see `names_shown`
+_seconds = 0.0  # spent on names so far
 
 
 @contextmanager
@@ -69,7 +73,7 @@ def _readable_name(name: str, longest: int | None) -> str:
 
         limits = demangle.Limits(max_depth=_MOST_NESTED, max_output=_MOST_READABLE)
         found = demangle.demangle_strict(name, language="itanium", style="gnu", limits=limits)
-    except Exception:  # no such name; or a mistake of the library, which must not hide a message
+    except Exception:  # not a mangled name; or a bug of the library, which must not hide a message
         return name
     finally:
         _seconds += time.monotonic() - begun

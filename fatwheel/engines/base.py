@@ -42,11 +42,6 @@ _ROOM = 1.25
 _BASE = 256 << 20  # bytes
 
 
-def gib(size: int) -> str:
-    """Bytes as shown in messages about limits: `6.7 GiB`."""
-    return f"{size / 2**30:.1f} GiB"
-
-
 @dataclass(frozen=True)
 class Limits:
     """What one worker may use: processors, and bytes of memory."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from .. import text
 from ..containers.client import DockerEngine
 from ..containers.layouts import owner
 from ..containers.roster import Roster
@@ -35,7 +36,7 @@ from ..worker.inside import (
     WHEEL,
     Message,
 )
-from .base import Build, Limits, Reports, Worker, gib, log_name, shard_purpose
+from .base import Build, Limits, Reports, Worker, log_name, shard_purpose
 from .conversation import (
     Conversation,
     FailedLine,
@@ -281,4 +282,4 @@ def _short_of_memory(purpose: str, limits: Limits) -> OutOfMemoryError:
 
 
 def _too_much(limits: Limits) -> str:
-    return f"its container exceeded its memory limit of {gib(limits.memory)}"
+    return f"its container exceeded its memory limit of {text.size(limits.memory)}"

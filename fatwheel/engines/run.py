@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from queue import Empty, Queue
 
+from .. import text
 from ..errors import FatwheelError, OutOfMemoryError
 from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from ..model import Job, Shard
@@ -28,7 +29,6 @@ from .base import (
     Reports,
     Said,
     Worker,
-    gib,
 )
 from .schedule import Scheduler
 
@@ -143,9 +143,9 @@ class JobRun:
             )
             self._done_with(report.job)
         elif isinstance(report, JobKilled):
-            reason = f"killed for memory at {gib(report.rss)}"
+            reason = f"killed for memory at {text.size(report.rss)}"
             if report.limit:
-                reason += f"; its container's limit is {gib(report.limit)}"
+                reason += f"; its container's limit is {text.size(report.limit)}"
             self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)

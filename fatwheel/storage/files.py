@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
+from .. import text
 from ..errors import StoreError, UsageError
 from .permissions import open_lock
 
@@ -370,7 +371,7 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
     hint = None
     if number in _FULL:
         hint = (
-            "free some space, with `invoke cache --clean` for one, or use a folder on another "
+            "free some space, for example with `invoke cache --clean`, or use a folder on another "
             f"disk: {option}"
         )
     elif number in _FORBIDDEN:
@@ -387,7 +388,7 @@ def _free(path: Path) -> str:
     """How much the disk of a path, which may not exist, has left."""
     while not os.path.exists(path) and path != path.parent:  # also where its name is too long
         path = path.parent
-    return f"{shutil.disk_usage(path).free / 2**20:.0f} MiB"
+    return text.size(shutil.disk_usage(path).free)
 
 
 def _patiently(operation: Callable[[], T]) -> T:

@@ -180,5 +180,5 @@ def test_a_disk_error_says_where_and_what_to_do(tmp_path: Path, number: int, adv
     where = tmp_path / "not" / "there"
     error = files.disk_error(OSError(number, os.strerror(number)), "write", where, "--out FOLDER")
     text = str(error)
-    for expected in (str(where), os.strerror(number), "MiB free", advice, "--out FOLDER"):
+    for expected in (str(where), os.strerror(number), "iB free", advice, "--out FOLDER"):
         assert expected in text, f"{expected!r} is missing from: {text}"
