@@ -138,7 +138,7 @@ def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
               if build.torch == torch]  # fmt: skip
     assert toolchain.msvc is not None
     files.append(toolchain.msvc.bootstrapper)
-    return {file.filename for file in files if not (file.size and file.sha256)}
+    return {file.filename for file in files if not file.sha256}
 
 
 def test_commands_build_the_folders_that_render_makes(tmp_path: Path) -> None:
