@@ -230,8 +230,9 @@ class Toolchain(ToolchainKeys):
 
     @property
     def runs_in_processes(self) -> bool:
-        """Whether all of it comes as packages, so that no container is needed."""
-        return not (self.cuda_files or self.interpreters or self.msvc)
+        """Whether it needs no container: a machine has a g++ and a Python of its own. MSVC is
+        installed into images."""
+        return self.msvc is None
 
     @property
     def pythons(self) -> tuple[str, ...]:

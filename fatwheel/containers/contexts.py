@@ -199,7 +199,8 @@ class _Maker:
         ]
 
     def toolchain_image(self, base: str) -> BuildContext:
-        kind = "packages" if self.toolchain.runs_in_processes else "archives"
+        of_archives = self.toolchain.interpreters or self.toolchain.msvc
+        kind = "archives" if of_archives else "packages"
         batches = _batches(self.packages(early=True), "toolchain")
         files: list[File] = [interpreter.download for interpreter in self.toolchain.interpreters]
         files += self.toolchain.cuda_files

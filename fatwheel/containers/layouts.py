@@ -165,7 +165,9 @@ LINUX = Layout(
     trunk="/fatwheel/trunk",
     incoming="/fatwheel/incoming",
     work="/fatwheel/incoming/work",
-    cuda="/opt/fatwheel/cuda",
+    # Longer than the path by which compilers see it (`worker.view`), with `bin/..` in it: where the
+    # real path of a system header is the shorter one, gcc puts that into texts and objects.
+    cuda="/opt/fatwheel/cuda-of-archives",
     msvc="",
     in_place=False,
 )

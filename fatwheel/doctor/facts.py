@@ -346,10 +346,14 @@ def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ..
     return toolchain.only(python, toolchain.usual_torch(python)).files
 
 
-def packages_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
-    """Those of an environment on this machine, which needs no pip of its own."""
-    files = files_for(toolchain, python)
-    return tuple(file for file in files if getattr(file, "role", "") != "installer")
+def environment_files(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
+    """Those of an environment on this machine: it has a Python already, and needs no pip."""
+    of_images = [interpreter.download for interpreter in toolchain.interpreters]
+    return tuple(
+        file
+        for file in files_for(toolchain, python)
+        if file not in of_images and getattr(file, "role", "") != "installer"
+    )
 
 
 def size_of(files: tuple[Package | Download, ...]) -> int:

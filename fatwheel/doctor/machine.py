@@ -25,6 +25,7 @@ from ..provision.compilers import find_host_compiler
 from ..shipped import recipe_folders
 from ..storage import cache
 from ..storage.cache import chosen_folder
+from ..toolchain.cuda import MergedCuda
 from ..toolchain.interpreters import find_interpreter
 from .facts import (
     WINDOWS,
@@ -36,8 +37,8 @@ from .facts import (
     Stock,
     Trouble,
     WindowsHost,
+    environment_files,
     files_for,
-    packages_for,
     size_of,
 )
 from .network import trouble_of
@@ -348,17 +349,20 @@ def missing_files(toolchain: Toolchain, python: str, engine: str) -> tuple[Packa
     A file that has no sha256 yet is missing.
     """
     cache = chosen_folder()
-    is_here = _is_for_images if engine_named(engine).uses_images else _is_for_environments
+    in_images = engine_named(engine).uses_images
+    is_here = _is_for_images if in_images else _is_for_environments
+    cuda = MergedCuda(toolchain.cuda_files, toolchain.nvcc, cache)
+    merged = () if in_images or not cuda.is_made() else cuda.archives
     return tuple(
         file
         for file in _files(toolchain, python, engine)
-        if not (file.locked and is_here(file, cache))
+        if file not in merged and not (file.locked and is_here(file, cache))
     )
 
 
 def _files(toolchain: Toolchain, python: str, engine: str) -> tuple[Package | Download, ...]:
     in_images = engine_named(engine).uses_images
-    return (files_for if in_images else packages_for)(toolchain, python)
+    return (files_for if in_images else environment_files)(toolchain, python)
 
 
 def _is_for_images(file: Package | Download, cache: Path) -> bool:

@@ -17,6 +17,7 @@ from ..provenance.buildlock import Material
 from ..provision.compilers import HostCompiler, find_host_compiler
 from ..storage.cache import cache_folder, downloads_folder
 from ..storage.stores import LIMIT
+from ..toolchain.cuda import MergedCuda
 from ..toolchain.environment import ensure_environment
 from ..toolchain.unpack import missing
 from ..worker.assemble import Lookup, SliceDigests, look_up, slice_digests
@@ -48,7 +49,8 @@ def ready_tools(target: Target, emit: Emit) -> Tools:
 
 
 def environment_files(target: Target) -> list[tuple[Package | Download, Path]]:
-    """The packages of a target's environment that are not unpacked yet, and where they go."""
+    """The files of a target's environment that are not unpacked yet, and where they go."""
+    cache, downloads = cache_folder(), downloads_folder()
     packages = [
         pin
         for pin in (*target.recipe.files, *target.tools.files)
@@ -56,7 +58,10 @@ def environment_files(target: Target) -> list[tuple[Package | Download, Path]]:
         and pin.role != "installer"
         and pin != target.recipe.source.package
     ]
-    return [(pin, downloads_folder()) for pin in missing(packages, cache_folder())]
+    cuda = MergedCuda(target.toolchain.cuda_files, target.toolchain.nvcc, cache)
+    archives = [] if cuda.is_made() else [*cuda.archives]
+    pins: list[Package | Download] = [*archives, *missing(packages, cache)]
+    return [(pin, downloads) for pin in pins]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Processes(Engine):
         if toolchain.platform != here:
             return f"is for {toolchain.platform}, and this machine is {here}"
         if not toolchain.runs_in_processes:
-            return "cannot be installed from packages alone: it needs container images"
+            return "needs container images: its C++ compiler is installed into them"
         return ""
 
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:

@@ -7,37 +7,92 @@ folders are merged; the licences are kept apart, because all have the same name.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO
 
 from ..errors import ToolchainError
-from .mend import finish
+from .mend import finish, symlink
 
 LICENCES = "licences"
+_NEEDED = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
+
+_Member = tuple[str, IO[bytes] | str, bool]  # name, content or what a link says, executable
 
 
-def merge(archives: Sequence[Path], folder: Path) -> None:
+def _untold(done: int) -> None:
+    """For who has nobody to tell."""
+
+
+def merge(archives: Sequence[Path], folder: Path, advance: Callable[[int], None] = _untold) -> None:
     """Unpack the archives into a new folder.
 
-    Raises ToolchainError for an archive that is damaged or not made like that, and where two
-    archives have the same file.
+    advance is told, again and again, how many of the archives' bytes have been read in all.
+
+    Raises ToolchainError for an archive that is damaged or not made like that, where two archives
+    have the same file, and where a link leads outside; OSError. What is there then is of no use.
     """
     folder.mkdir(parents=True)
+    links: dict[Path, tuple[str, Path]] = {}
+    before = 0
     for archive in archives:
-        members = _zip_members if archive.suffix == ".zip" else _tar_members
-        try:
-            for name, content, executable in members(archive):
-                _place(folder / _target(name, archive), content, executable)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
-            raise ToolchainError("this archive is damaged", where=archive.name) from error
-        except (ValueError, FileExistsError) as error:
-            raise ToolchainError(str(error), where=archive.name) from error
+        with _reading(archive, folder), archive.open("rb") as stream:
+            for name, content, executable in _members(archive, stream):
+                target = folder / _target(name, archive)
+                if not isinstance(content, str):
+                    _write(target, content, executable)
+                elif target in links:
+                    raise FileExistsError(0, "", str(target))
+                else:
+                    links[target] = content, archive
+                advance(before + stream.tell())
+        before += archive.stat().st_size
+    _make_links(links, folder)
+
+
+def check_complete(cuda_home: Path) -> None:
+    """Raise ToolchainError where a folder made of archives lacks a part of nvcc."""
+    if missing := lacking(cuda_home):
+        raise ToolchainError(
+            "CUDA's archives lack a part of its compiler",
+            details=missing,
+            hint="pin the archives that have it, of the same release: NVIDIA's list of the "
+            "release (cuda_manifest) names all",
+        )
+
+
+def lacking(cuda_home: Path) -> list[str]:
+    """The programs without which no device code is made that a CUDA home does not have."""
+    return [
+        name
+        for name in _NEEDED
+        if not any((cuda_home / program).is_file() for program in (name, f"{name}.exe"))
+    ]
+
+
+@contextmanager
+def _reading(archive: Path, folder: Path) -> Iterator[None]:
+    """Turns what is wrong with an archive into a ToolchainError."""
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
+        raise ToolchainError("this archive is damaged", where=archive.name) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        name = os.path.relpath(error.filename2 or error.filename, folder)
+        raise ToolchainError(
+            f"another archive has the same file, {name}",
+            where=archive.name,
+            hint="pin each part of CUDA once",
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise ToolchainError(str(error), where=archive.name) from error
 
 
 def _target(name: str, archive: Path) -> PurePosixPath:
@@ -53,19 +108,33 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     return PurePosixPath(*rest)
 
 
-def _place(target: Path, content: IO[bytes] | str, executable: bool) -> None:
-    """Write a file, or make a link to where the text says."""
+def _write(target: Path, content: IO[bytes], executable: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, str):
-        target.symlink_to(content)
-        return
     with target.open("xb") as out:
         shutil.copyfileobj(content, out, 1 << 20)
     finish(target, executable)
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | str, bool]]:
-    with tarfile.open(archive, "r|*") as tar:
+def _make_links(links: dict[Path, tuple[str, Path]], folder: Path) -> None:
+    """Make links when all else is there: so nothing was written through one."""
+    for target, (said, archive) in links.items():
+        with _reading(archive, folder):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            symlink(target, said)
+    # Only now is it known where one leads whose way is by another.
+    inside = os.path.realpath(folder)
+    for target, (said, archive) in links.items():
+        if not Path(os.path.realpath(target)).is_relative_to(inside):
+            name = os.path.relpath(target, folder)
+            raise ToolchainError(_outside(name, said), where=archive.name)
+
+
+def _members(archive: Path, stream: BinaryIO) -> Iterator[_Member]:
+    return (_zip_members if archive.suffix == ".zip" else _tar_members)(stream)
+
+
+def _tar_members(stream: BinaryIO) -> Iterator[_Member]:
+    with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None:
@@ -83,11 +152,15 @@ def _check_link(name: str, target: str) -> None:
     for part in PurePosixPath(target).parts:
         depth += -1 if part == ".." else 1
         if depth < 0 or part == "/":
-            raise ValueError(f"the link {name!r} leads to {target!r}, outside of the folder")
+            raise ValueError(_outside(name, target))
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | str, bool]]:
-    with zipfile.ZipFile(archive) as packed:
+def _outside(name: str, target: str) -> str:
+    return f"the link {name!r} leads to {target!r}, outside of the folder"
+
+
+def _zip_members(stream: BinaryIO) -> Iterator[_Member]:
+    with zipfile.ZipFile(stream) as packed:
         for info in packed.infolist():
             if not info.is_dir():
                 with packed.open(info) as content:

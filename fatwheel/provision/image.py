@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import FatwheelError, ToolchainError
-from .archives import merge
+from .archives import check_complete, merge
 from .compilers import check_nvcc, check_torch, find_host_compiler, find_msvc, same
-from .mend import mend, stamp
+from .mend import mend_home, mend_packages, stamp
 
 
 def check_base(python: str, cuda: str, gcc: tuple[int, int]) -> None:
@@ -95,6 +95,7 @@ def _python(options: argparse.Namespace) -> None:
 
 def _unpack(options: argparse.Namespace) -> None:
     merge(options.archives, options.into)
+    check_complete(options.into)
 
 
 def _stamp(options: argparse.Namespace) -> None:
@@ -108,7 +109,8 @@ def _nvcc(options: argparse.Namespace) -> None:
 def _linux(options: argparse.Namespace) -> None:
     cuda_home = Path(options.cuda_home)
     compiler = find_host_compiler(options.cuda, tuple(options.gcc))
-    mend(_site() / "nvidia", cuda_home, compiler)
+    mend_packages(_site() / "nvidia")
+    mend_home(cuda_home, compiler)
     _check(options)
     name = f"g++ {compiler.version}"
     _describe(options, name, cxx=compiler.path, host_id=compiler.id, variables={})

@@ -24,6 +24,12 @@ def finish(path: Path, executable: bool = False) -> None:
     os.utime(path, (MTIME, MTIME))
 
 
+def symlink(path: Path, target: str) -> None:
+    """Make a link that has that time itself."""
+    path.symlink_to(target)
+    os.utime(path, (MTIME, MTIME), follow_symlinks=False)
+
+
 def stamp(folder: Path) -> None:
     """Give everything below a folder that time; links themselves, not what they point to.
 
@@ -37,9 +43,9 @@ def stamp(folder: Path) -> None:
                 os.utime(path, (MTIME, MTIME), follow_symlinks=follow)
 
 
-# -- adds to an installed CUDA what NVIDIA's wheels leave out and build systems look for -----------
+# -- adds to an installed CUDA what NVIDIA leaves out and build systems look for -------------------
 
-# - `libcudart.so` and its like: the wheels have `libcudart.so.13` only, so `-lcudart` fails.
+# - `libcudart.so` and its like: wheels have `libcudart.so.13` only, so `-lcudart` fails.
 # - `lib64`: where torch's cpp_extension and CMake's FindCUDAToolkit look first.
 # - `lib/stubs/libcuda.so`: CMake's CUDA::cuda_driver and `-lcuda` need it, and the driver itself
 #   is not part of a build machine. As in NVIDIA's toolkit, it has the driver's function names
@@ -50,12 +56,18 @@ _VERSIONED = re.compile(r"(lib.+\.so)\.[\d.]+")
 _DRIVER_FUNCTION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(")
 
 
-def mend(nvidia: Path, cuda_home: Path, compiler: HostCompiler) -> None:
-    """Mend the packages below `nvidia` (site-packages/nvidia), one of which is the CUDA home."""
+def mend_packages(nvidia: Path) -> None:
+    """Mend the libraries of the packages below `nvidia` (site-packages/nvidia)."""
     for folder in sorted(nvidia.glob("*/lib")):
         link_names(folder)
+
+
+def mend_home(cuda_home: Path, compiler: HostCompiler) -> None:
+    """Mend a CUDA home, be it one of those packages or made of archives."""
+    (cuda_home / "lib").mkdir(exist_ok=True)
+    link_names(cuda_home / "lib")
     if not (cuda_home / "lib64").exists():
-        _symlink(cuda_home / "lib64", "lib")
+        symlink(cuda_home / "lib64", "lib")
     _driver_stub(cuda_home, compiler)
 
 
@@ -64,12 +76,7 @@ def link_names(folder: Path) -> None:
     for path in sorted(folder.iterdir(), reverse=True):
         match = _VERSIONED.fullmatch(path.name)
         if match and not (folder / match[1]).exists():
-            _symlink(folder / match[1], path.name)
-
-
-def _symlink(path: Path, target: str) -> None:
-    path.symlink_to(target)
-    os.utime(path, (MTIME, MTIME), follow_symlinks=False)
+            symlink(folder / match[1], path.name)
 
 
 def _driver_stub(cuda_home: Path, compiler: HostCompiler) -> None:

@@ -1,13 +1,14 @@
-"""Makes a toolchain's environment: a virtual environment with torch and a CUDA compiler in it.
+"""Makes a toolchain's environment: a virtual environment with torch, and a CUDA compiler.
 
-    <cache>/downloads/              wheels on their way, deleted once unpacked (see `fetch`)
+    <cache>/downloads/              files on their way, deleted once unpacked (see `fetch`)
     <cache>/packages/<sha256>/      wheels, unpacked (see `unpack`)
+    <cache>/cuda/<digest>/          CUDA, where it comes as archives (see `cuda`)
     <cache>/envs/<digest>/          environments, mostly hard links into packages
     <cache>/envs/lock               held while anything of this is made
 
 An environment is made under another name and renamed when it has passed its checks, so a folder
-of the final name is complete. The digest in the name covers the pinned packages and the
-interpreter. Everything here may be deleted at any time; it is made again when it is needed.
+of the final name is complete. The digest in the name covers the pinned packages, the interpreter
+and CUDA's archives. Everything here may be deleted at any time; it is made again when it is needed.
 """
 
 from __future__ import annotations
@@ -29,10 +30,20 @@ from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..machine import this_platform
 from ..model import Environment
-from ..provision.compilers import check_nvcc, check_torch, find_host_compiler, run
-from ..provision.mend import mend
+from ..provision.compilers import HostCompiler, check_nvcc, check_torch, find_host_compiler, run
+from ..provision.mend import mend_home, mend_packages
+from .cuda import MergedCuda
+from .fetch import check_locked
 from .interpreters import Interpreter, build_of, compiler_id, find_interpreter, pins
-from .unpack import alone, folder_of, link_into, unpack_missing
+from .unpack import (
+    alone,
+    check_space,
+    folder_of,
+    link_into,
+    missing,
+    needed_for,
+    unpack_missing,
+)
 
 LABEL = "install"
 MARKER = "fatwheel-environment.json"  # written last; says what is in the environment
@@ -67,8 +78,8 @@ def ensure_environment(
 def _check_kind(toolchain: Toolchain) -> None:
     if not toolchain.runs_in_processes:
         raise ToolchainError(
-            f"toolchain {toolchain.name} works only in containers: its compilers or Pythons do "
-            "not come as packages",
+            f"toolchain {toolchain.name} works only in containers: its C++ compiler is installed "
+            "into them",
             hint="use --engine docker",
         )
 
@@ -107,13 +118,20 @@ class _Plan:
         return tuple(package for package in found if package.role != "installer")
 
     @property
+    def cuda(self) -> MergedCuda | None:
+        """CUDA, where it is not among the packages."""
+        archives = self.toolchain.cuda_files
+        return MergedCuda(archives, self.toolchain.nvcc, self.cache) if archives else None
+
+    @property
     def description(self) -> dict[str, object]:
-        """Everything that determines the content of the environment."""
+        """Everything that determines the content of the environment, and its CUDA home."""
         return {
             "layout": _LAYOUT,
             "packages": pins(self.packages),
             "python": self.interpreter.version,
             "interpreter": str(self.interpreter.executable),
+            **({"cuda": self.cuda.name} if self.cuda else {}),
         }
 
     @property
@@ -125,11 +143,12 @@ class _Plan:
     def environment(self, root: Path) -> Environment:
         """The environment in `root`: the final one, or a copy being made."""
         site = root / "lib" / f"python{self.build.python}" / "site-packages"
+        packaged = site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}"
         return Environment(
             root=root,
             python=root / "bin" / "python",
             site=site,
-            cuda_home=site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}",
+            cuda_home=self.cuda.home if self.cuda else packaged,
             include=self.interpreter.include,
             python_version=self.interpreter.version,
             torch=self.build.torch,
@@ -137,26 +156,43 @@ class _Plan:
         )
 
     def is_made(self) -> bool:
-        """Whether the final environment is there and looks sound."""
+        """Whether the final environment is there and looks sound, and its CUDA home too."""
+        return self.is_installed() and (self.cuda is None or self.cuda.is_made())
+
+    def is_installed(self) -> bool:
+        """The same of the environment alone."""
         made = self.environment(self.root)
         try:
             described = json.loads((self.root / MARKER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        nvcc = made.cuda_home / "bin" / "nvcc"
-        return described == self.description and made.python.exists() and nvcc.exists()
+        nvcc = self.cuda is not None or (made.cuda_home / "bin" / "nvcc").exists()
+        return described == self.description and made.python.exists() and nvcc
 
 
 def _make(plan: _Plan, emit: Emit) -> None:
-    # Asked for now, so that nobody waits for gigabytes to learn that g++ is missing.
+    # Asked for now, so that nobody waits for gigabytes to learn that g++ is missing, or the disk
+    # too small.
     compiler = find_host_compiler(plan.toolchain.cuda, plan.toolchain.gcc)
+    check_locked((*plan.toolchain.cuda_files, *plan.packages), plan.toolchain.name)
+    packages = needed_for(missing(plan.packages, plan.cache))
+    check_space(packages + (plan.cuda.needed if plan.cuda else 0), plan.cache)
+    if plan.cuda and not plan.cuda.is_made():
+        plan.cuda.make(compiler, emit, plan.toolchain.name)
+    if not plan.is_installed():
+        _install(plan, compiler, emit)
+
+
+def _install(plan: _Plan, compiler: HostCompiler, emit: Emit) -> None:
     unpack_missing(plan.packages, plan.cache, emit, plan.toolchain.name)
     part = plan.root.with_name(f".{secrets.token_hex(8)}.part")
     try:
         _make_venv(plan, part)
         _link_packages(plan, part, emit)
         new = plan.environment(part)
-        mend(new.site / "nvidia", new.cuda_home, compiler)
+        mend_packages(new.site / "nvidia")
+        if plan.cuda is None:
+            mend_home(new.cuda_home, compiler)
         check_nvcc(new.cuda_home, plan.toolchain.nvcc)
         check_torch(new.python, plan.build.torch)
         (part / MARKER).write_text(json.dumps(plan.description, indent=1), encoding="utf-8")

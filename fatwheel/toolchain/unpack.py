@@ -333,7 +333,7 @@ def unpack_missing(
     """
     (cache / "packages").mkdir(exist_ok=True)
     absent = missing(packages, cache)
-    _check_space(absent, cache)
+    check_space(needed_for(absent), cache)
     for package in absent:
         shutil.rmtree(folder_of(package, cache), ignore_errors=True)
     downloads = cache / "downloads"
@@ -343,13 +343,18 @@ def unpack_missing(
 
 def _sweep(cache: Path) -> None:
     """Delete what killed runs left half-made. Only under the lock: else it may be in use."""
-    for folder in ("envs", "packages"):
+    for folder in ("cuda", "envs", "packages"):
         for part in (cache / folder).glob(".*.part"):
             shutil.rmtree(part)
 
 
-def _check_space(absent: Sequence[Package], cache: Path) -> None:
-    needed = int(sum(package.size for package in absent) * _UNPACKED)
+def needed_for(absent: Sequence[Package]) -> int:
+    """Bytes of disk that packages take which are not unpacked yet, as far as sizes are known."""
+    return int(sum(package.size for package in absent) * _UNPACKED)
+
+
+def check_space(needed: int, cache: Path) -> None:
+    """Raise StoreError unless the cache's disk has so many bytes left."""
     free = shutil.disk_usage(cache).free
     if free < needed:
         raise StoreError(

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Package
 from fatwheel.containers.render import FILES
 from fatwheel.events import silent
 from fatwheel.storage.cache import cache_folder
@@ -52,27 +54,37 @@ class Slim:
 
 
 def make_slim(folder: Path) -> Slim:
-    torch = [
-        torch_wheel(folder / "wheels", TORCH),
-        write_wheel(folder / "wheels", "torch_utils", "1.0", EXTENSION),
-    ]
-    head, *tables = REAL.read_text().replace("linux-cuda13.0", TOOLCHAIN, 1).split("\n[[")
-    kept = [head, *(table for table in tables if _is_kept(table))]
-    text = "\n[[".join(kept) + "\n"
-    for python in PYTHONS:
-        text += BUILD.format(python=python) + "".join(map(PACKAGE.format, torch))
-    toolchains = folder / "toolchains"
-    toolchains.mkdir()
-    (toolchains / f"{TOOLCHAIN}.toml").write_text(text)
-    shutil.copytree(ROOT / "tests" / "data" / "sample", folder / "kernels" / "sample")
-
-    packages = load_toolchain(TOOLCHAIN, toolchains).packages
+    torch = make_toolchain(folder, TOOLCHAIN)
+    packages = load_toolchain(TOOLCHAIN, folder / "toolchains").packages
     files = folder / FILES
     for path in fetch(packages, cache_folder() / FILES, silent):
         _put(path, files / path.parent.name)
     for package in torch:
         _put(folder / "wheels" / package.filename, place(package, files).parent)
     return Slim(folder, files)
+
+
+def make_toolchain(
+    folder: Path, name: str, without: Collection[str] = (), more: str = ""
+) -> list[Package]:
+    """Write toolchains/NAME.toml, and the sample into kernels/; gives the wheels that stand for
+    torch, which lie in wheels/.
+
+    without: packages that are left out. more: what comes at the end of the file.
+    """
+    torch = [
+        torch_wheel(folder / "wheels", TORCH),
+        write_wheel(folder / "wheels", "torch_utils", "1.0", EXTENSION),
+    ]
+    head, *tables = REAL.read_text().replace("linux-cuda13.0", name, 1).split("\n[[")
+    kept = [head, *(table for table in tables if _is_kept(table, without))]
+    text = "\n[[".join(kept) + "\n"
+    for python in PYTHONS:
+        text += BUILD.format(python=python) + "".join(map(PACKAGE.format, torch))
+    (folder / "toolchains").mkdir()
+    (folder / "toolchains" / f"{name}.toml").write_text(text + more)
+    shutil.copytree(ROOT / "tests" / "data" / "sample", folder / "kernels" / "sample")
+    return torch
 
 
 def _put(path: Path, folder: Path) -> None:
@@ -83,5 +95,6 @@ def _put(path: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _is_kept(table: str) -> bool:
-    return not table.startswith("builds") and 'role = "runtime"' not in table
+def _is_kept(table: str, without: Collection[str]) -> bool:
+    needless = ('role = "runtime"', *(f'name = "{name}"' for name in without))
+    return not table.startswith("builds") and not any(line in table for line in needless)

@@ -103,7 +103,14 @@ class Small:
         cuda = self._archive(
             "cuda_nvcc-linux-x86_64-13.0.88-archive",
             "cuda_nvcc-linux-x86_64-13.0.88-archive.tar.xz",
-            {"LICENSE": "a licence", "bin/nvcc": nvcc, "include/a.h": "", "lib/libx.so.1": ""},
+            {
+                "LICENSE": "a licence",
+                "bin/nvcc": nvcc,
+                "bin/ptxas": "",
+                "nvvm/bin/cicc": "",
+                "include/a.h": "",
+                "lib/libx.so.1": "",
+            },
         )
         # The base's own Python, so that there is one that runs there.
         run = '#!/bin/sh\nexec /usr/bin/python3.11 "$@"\n'
@@ -243,15 +250,15 @@ def test_a_toolchain_of_archives(small: Small) -> None:
     toolchain = small.of_archives()
     first, last = small.images(toolchain)
     found = json.loads(inside(small.lent, last.tag, "cat", "/opt/fatwheel/environment.json"))
-    assert found["environment"]["cuda_home"] == "/opt/fatwheel/cuda"
-    nvcc = inside(small.lent, last.tag, "/opt/fatwheel/cuda/bin/nvcc", "--version")
+    assert found["environment"]["cuda_home"] == "/opt/fatwheel/cuda-of-archives"
+    nvcc = inside(small.lent, last.tag, "/opt/fatwheel/cuda-of-archives/bin/nvcc", "--version")
     assert "V13.0.88" in nvcc
     torch = inside(small.lent, last.tag, "/opt/fatwheel/env/bin/python", "-c", "import torch")
     assert torch == ""
     # The archives themselves are left behind.
     names = inside(small.lent, first.tag, "ls", "/opt/fatwheel").split()
-    assert sorted(names) == ["cuda", "provision", "python3.11"]
-    inside(small.lent, last.tag, "test", "-f", "/opt/fatwheel/cuda/lib64/libx.so.1")
+    assert sorted(names) == ["cuda-of-archives", "provision", "python3.11"]
+    inside(small.lent, last.tag, "test", "-f", "/opt/fatwheel/cuda-of-archives/lib64/libx.so.1")
 
 
 def test_a_torch_that_is_another_stops_the_build(small: Small) -> None:

@@ -47,24 +47,32 @@ def dependencies(folder: Path) -> Path:
     return folder
 
 
-def build_inside(client: docker.APIClient, image: str, bench: Workbench, packages: Path) -> None:
+def build_inside(
+    client: docker.APIClient,
+    image: str,
+    bench: Workbench,
+    packages: Path,
+    kernel: str,
+    varied: Varied | None = None,
+) -> None:
     """`invoke build --engine process` in a container without network, at the same paths as here."""
     folder = bench.cache.parent
     seen = {ROOT: True, packages: True, cache_folder(): False, folder: False}
-    ways = (another_hash_seed, another_time_zone, three_shards, variables_for_compilers)
-    varied = Varied(folder).together(way(folder) for way in ways)
+    other = varied or Varied(folder)
     container = client.create_container(
         image,
         [
-            f"python{PYTHON}", "-B", "-m", "invoke", "build", "--kernel", "selftest",
-            "--engine", "process", "--front", "exact", "--arch", "80", "--python", PYTHON,
-            "--out", str(bench.out), *varied.arguments,
+            f"python{PYTHON}", "-B",
+            *bench.build_command(
+                "--engine", "process", "--arch", "80", "--python", PYTHON, *other.arguments,
+                kernel=kernel,
+            )[1:],
         ],
-        working_dir=str(ROOT),
+        working_dir=str(bench.home),
         hostname="somewhere.example",
         environment={
             "PYTHONPATH": str(packages), "FATWHEEL_CACHE": str(bench.cache), "CI": "true",
-            **varied.variables,
+            "PIP_FIND_LINKS": str(bench.home / "wheels"), **other.variables,
         },
         host_config=client.create_host_config(
             network_mode="none",
@@ -92,7 +100,7 @@ def test_processes_and_containers_make_one_wheel(
     bench = Workbench(tmp_path / "inside")
     image = contained.lent.bases[PYTHON]
     packages = dependencies(tmp_path / "packages")
-    build_inside(contained.lent.connect().api, image, bench, packages)
+    build_inside(contained.lent.connect().api, image, bench, packages, "selftest")
     [of_processes] = bench.wheels()
     assert_same(of_processes, of_containers)
     assert foreign_strings(of_containers, contained.bench.cache) == []

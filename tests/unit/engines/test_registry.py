@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fatwheel.config.model import Containers, Download, Toolchain
+from fatwheel.config.model import Containers, Download, Msvc, Toolchain
 from fatwheel.engines import docker
 from fatwheel.engines.registry import engine_for, toolchain_for
 from fatwheel.errors import EngineError, UsageError
@@ -22,6 +22,7 @@ PACKAGES = Toolchain(
 )  # fmt: skip
 ARCHIVES = dataclasses.replace(PACKAGES, cuda_files=(CUDA,))
 NO_IMAGES = dataclasses.replace(PACKAGES, containers=None)
+OF_IMAGES = dataclasses.replace(PACKAGES, msvc=Msvc("17.8.2", "19.38.1", "14.38", (), CUDA))
 WINDOWS = dataclasses.replace(ARCHIVES, platform="win-amd64")
 
 
@@ -47,9 +48,10 @@ def refusal(toolchain: Toolchain, asked: str | None) -> UsageError:
 def test_processes_where_they_will_do() -> None:
     assert engine_for(PACKAGES, None).name == "process"
     assert engine_for(NO_IMAGES, None).name == "process"
+    assert engine_for(ARCHIVES, None).name == "process"
 
 
-@pytest.mark.parametrize("toolchain", [ARCHIVES, WINDOWS])
+@pytest.mark.parametrize("toolchain", [OF_IMAGES, WINDOWS])
 def test_containers_where_processes_will_not_do(toolchain: Toolchain) -> None:
     assert engine_for(toolchain, None).name == "docker"
 
@@ -102,7 +104,7 @@ def test_containers_without_images_are_refused() -> None:
 
 
 def test_processes_of_what_is_installed_into_images_are_refused() -> None:
-    error = refusal(ARCHIVES, "process")
+    error = refusal(OF_IMAGES, "process")
     assert error.where == "--engine process"
     assert error.hint == "use --engine docker"
 
@@ -115,7 +117,7 @@ def test_processes_for_another_kind_of_machine_are_refused() -> None:
 
 
 def test_a_toolchain_that_no_engine_can_use_is_refused_with_the_reasons() -> None:
-    neither = dataclasses.replace(ARCHIVES, containers=None)
+    neither = dataclasses.replace(OF_IMAGES, containers=None)
     error = refusal(neither, None)
     assert error.where == "--toolchain tools"
     assert [detail.partition(":")[0] for detail in error.details] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.provision.archives import merge
+from fatwheel.provision.archives import check_complete, merge
 
 YEAR_2020 = 1577836800  # date -u -d 2020-01-01 +%s
 
@@ -99,7 +100,27 @@ def test_zips_are_merged_alike(tmp_path: Path) -> None:
 
 def test_two_archives_must_not_have_the_same_file(tmp_path: Path) -> None:
     archives = [tar(tmp_path, name, {"bin/nvcc": b"x"}) for name in (NVCC, CUDART)]
-    with pytest.raises(ToolchainError, match=r"cuda_cudart-.*File exists"):
+    with pytest.raises(ToolchainError, match="another archive has the same file, bin/nvcc") as told:
+        merge(archives, tmp_path / "cuda")
+    assert told.value.where == f"{CUDART}.tar.xz"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"lib/x": b""}, {"lib/x/y": b""}),
+        ({"lib/x/y": b""}, {"lib/x": b""}),
+        ({"lib/x": "y"}, {"lib/x": "y"}),
+        ({"lib/x": "y"}, {"lib/x": b""}),
+        ({"lib/x": b""}, {"lib/x": "y"}),
+        ({"lib/x": "y"}, {"lib/x/z": b""}),
+    ],
+)
+def test_nor_may_one_have_a_folder_or_a_link_where_another_has_a_file(
+    tmp_path: Path, one: dict[str, bytes | str], other: dict[str, bytes | str]
+) -> None:
+    archives = [tar(tmp_path, NVCC, one), tar(tmp_path, CUDART, other)]
+    with pytest.raises(ToolchainError, match="another archive has the same file, lib/x"):
         merge(archives, tmp_path / "cuda")
 
 
@@ -121,6 +142,56 @@ def test_nothing_is_written_outside(tmp_path: Path, name: str, linked: str | Non
         merge([tar(tmp_path, NVCC, members)], tmp_path / "home" / "cuda")
     assert not (tmp_path / "outside").exists()
     assert not (tmp_path / "home" / "outside").exists()
+
+
+def test_links_together_must_not_lead_outside(tmp_path: Path) -> None:
+    """Each of these goes no higher than the folder, by the words of its own."""
+    members: dict[str, bytes | str] = {
+        "a/b/c/top": "../../..", "a/way": "b/c/top/../outside", "a/b/c/x": b"x",
+    }  # fmt: skip
+    outside = tmp_path / "home" / "outside"
+    outside.mkdir(parents=True)
+    with pytest.raises(ToolchainError, match=r"the link 'a/way' leads to .* outside"):
+        merge([tar(tmp_path, NVCC, members)], tmp_path / "home" / "cuda")
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {"a/lib": "other", "a/other/x": b"x", "a/lib/y": b"y"}
+    with pytest.raises(ToolchainError, match="another archive has the same file, a/lib"):
+        merge([tar(tmp_path, NVCC, members)], tmp_path / "cuda")
+    assert not (tmp_path / "cuda" / "a" / "other" / "y").exists()
+
+
+def test_links_have_the_time_of_all_files(tmp_path: Path) -> None:
+    merge([tar(tmp_path, NVCC, {"lib/x": "y", "lib/y": b"y"})], tmp_path / "cuda")
+    assert (tmp_path / "cuda" / "lib" / "x").lstat().st_mtime == YEAR_2020
+
+
+def test_progress_counts_the_bytes_of_all_archives(tmp_path: Path) -> None:
+    archives = [
+        tar(tmp_path, NVCC, {f"include/{n}.h": os.urandom(40_000) for n in range(5)}),
+        zipped(tmp_path, "cuda_cccl-windows-x86_64-1-archive", {"x/y": os.urandom(50_000)}),
+    ]
+    told: list[int] = []
+    merge(archives, tmp_path / "cuda", told.append)
+    assert len(told) == 6
+    assert told == sorted(told)
+    whole = sum(path.stat().st_size for path in archives)
+    assert whole - 5000 < told[-1] <= whole
+
+
+def test_what_makes_no_compiler_is_told(tmp_path: Path) -> None:
+    programs = {"bin/nvcc": b"", "bin/ptxas": b"", "nvvm/bin/cicc": b""}
+    merge([tar(tmp_path, NVCC, {**programs})], tmp_path / "linux")
+    exes = {f"{name}.exe": b"" for name in programs}
+    merge([zipped(tmp_path, NVCC, exes)], tmp_path / "windows")
+    for home in ("linux", "windows"):
+        check_complete(tmp_path / home)
+    for name in programs:
+        (tmp_path / "linux" / name).unlink()
+        with pytest.raises(ToolchainError, match="lack a part of its compiler") as caught:
+            check_complete(tmp_path / "linux")
+        assert caught.value.details[-1] == name or name in caught.value.details
 
 
 def test_links_inside_may_go_up(tmp_path: Path) -> None:

@@ -69,11 +69,19 @@ def test_a_folder_that_cannot_be_written_is_told(program: Path, tmp_path: Path) 
 def test_unpack(program: Path, tmp_path: Path) -> None:
     header = tmp_path / "a.h"
     header.write_text("a")
-    with tarfile.open(tmp_path / "part.tar.xz", "w:xz") as archive:
-        archive.add(header, "part/include/a.h")
-    done = run(program, "unpack", "--into", f"{tmp_path}/cuda", f"{tmp_path}/part.tar.xz")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "cuda" / "include" / "a.h").read_text() == "a"
+    programs = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
+    for names in (("include/a.h", *programs), ("include/a.h", *programs[:2])):
+        with tarfile.open(tmp_path / "part.tar.xz", "w:xz") as archive:
+            for name in names:
+                archive.add(header, f"part/{name}")
+        into = tmp_path / f"cuda{len(names)}"
+        done = run(program, "unpack", "--into", str(into), f"{tmp_path}/part.tar.xz")
+        assert (into / "include" / "a.h").read_text() == "a"
+        if len(names) == 4:
+            assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    assert "CUDA's archives lack a part of its compiler" in done.stderr
+    assert "nvvm/bin/cicc" in done.stderr
 
 
 def test_stamp_is_for_the_packages_of_the_python_that_runs_it(
@@ -91,7 +99,7 @@ class Steps:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.home = home
-        for name in ("mend", "check_nvcc", "check_torch"):
+        for name in ("mend_packages", "mend_home", "check_nvcc", "check_torch"):
             monkeypatch.setattr(image, name, self._note(name))
         compiler = HostCompiler(Path("/usr/bin/g++"), "12.2.0", "the id")
         monkeypatch.setattr(image, "find_host_compiler", lambda *asked: compiler)
@@ -128,9 +136,15 @@ EVERY = [
 def test_linux_is_mended_checked_and_described(steps: Steps) -> None:
     main(["linux", *EVERY, "--cuda", "13.0", "--gcc", "9", "15"])
     site = Path(sysconfig.get_path("purelib"))
-    assert [call[0] for call in steps.calls] == ["mend", "check_nvcc", "check_torch"]
-    assert steps.calls[0][1:3] == (site / "nvidia", Path("/opt/cuda"))
-    assert steps.calls[1][1:] == (Path("/opt/cuda"), "13.0.88")
+    assert [call[0] for call in steps.calls] == [
+        "mend_packages",
+        "mend_home",
+        "check_nvcc",
+        "check_torch",
+    ]
+    assert steps.calls[0][1] == site / "nvidia"
+    assert steps.calls[1][1] == Path("/opt/cuda")
+    assert steps.calls[2][1:] == (Path("/opt/cuda"), "13.0.88")
     assert steps.described == {
         "environment": {
             "root": sys.prefix,

@@ -10,7 +10,7 @@ import pytest
 
 from fatwheel.errors import ToolchainError
 from fatwheel.provision.compilers import HostCompiler
-from fatwheel.provision.mend import link_names, mend
+from fatwheel.provision.mend import link_names, mend_home, mend_packages
 
 from ...helpers.tinywheels import CUDA_H
 
@@ -62,10 +62,12 @@ def test_every_package_is_mended_and_a_second_time_changes_nothing(
     nccl = cuda_home.parent / "nccl" / "lib"
     nccl.mkdir(parents=True)
     (nccl / "libnccl.so.2").touch()
-    mend(cuda_home.parent, cuda_home, compiler)
+    mend_packages(cuda_home.parent)
+    mend_home(cuda_home, compiler)
     stub = cuda_home / "lib" / "stubs" / "libcuda.so"
     before = stub.read_bytes()
-    mend(cuda_home.parent, cuda_home, compiler)
+    mend_packages(cuda_home.parent)
+    mend_home(cuda_home, compiler)
     assert (nccl / "libnccl.so").readlink() == Path("libnccl.so.2")
     assert (cuda_home / "lib64").readlink() == Path("lib")
     assert stub.read_bytes() == before
@@ -74,7 +76,7 @@ def test_every_package_is_mended_and_a_second_time_changes_nothing(
 def test_programs_link_against_the_driver_stub_and_load_the_real_one(
     cuda_home: Path, compiler: HostCompiler, tool: Callable[[str], str], tmp_path: Path
 ) -> None:
-    mend(cuda_home.parent, cuda_home, compiler)
+    mend_home(cuda_home, compiler)
     source = tmp_path / "use.cpp"
     source.write_text(
         '#include "cuda.h"\nint use() { void *p; return cuInit(0) + cuMemAlloc(&p, 1); }\n'
@@ -92,12 +94,22 @@ def test_programs_link_against_the_driver_stub_and_load_the_real_one(
     assert "[libcuda.so.1]" in dynamic.stdout
 
 
+def test_a_home_of_archives_is_mended_alike(cuda_home: Path, compiler: HostCompiler) -> None:
+    (cuda_home / "lib" / "libcudart.so.13").touch()
+    mend_home(cuda_home, compiler)
+    assert (cuda_home / "lib" / "libcudart.so").readlink() == Path("libcudart.so.13")
+    stub = cuda_home / "lib" / "stubs" / "libcuda.so"
+    stub.write_text("that of an archive")
+    mend_home(cuda_home, compiler)
+    assert stub.read_text() == "that of an archive"
+
+
 def test_no_driver_header_no_stub(cuda_home: Path, compiler: HostCompiler) -> None:
     (cuda_home / "include" / "cuda.h").unlink()
-    mend(cuda_home.parent, cuda_home, compiler)
+    mend_home(cuda_home, compiler)
     assert not (cuda_home / "lib" / "stubs").exists()
 
 
 def test_a_compiler_that_fails_is_shown(cuda_home: Path) -> None:
     with pytest.raises(ToolchainError, match="the C\\+\\+ compiler does not work"):
-        mend(cuda_home.parent, cuda_home, HostCompiler(Path("/bin/false"), "?", "?"))
+        mend_home(cuda_home, HostCompiler(Path("/bin/false"), "?", "?"))

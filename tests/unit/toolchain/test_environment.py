@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fatwheel.config.model import Download, Interpreter, Toolchain
+from fatwheel.config.model import Download, Interpreter, Msvc, Toolchain
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.model import Environment
@@ -276,17 +276,22 @@ def test_what_is_not_served_is_refused_with_what_is(
     assert f"it supports: Python {PYTHON} with torch {TORCH}" in str(caught.value)
 
 
-@pytest.mark.parametrize("part", ["cuda_files", "interpreters"])
 def test_a_toolchain_for_containers_alone_is_refused_before_any_download(
-    wheels: Path, cache: Path, part: str
+    wheels: Path, cache: Path
 ) -> None:
-    file = Download("a", "1", "https://host.invalid/a-1.zip", "a-1.zip", 1, "0" * 64)
-    value = file if part == "cuda_files" else Interpreter(PYTHON, file)
-    toolchain = dataclasses.replace(tiny_toolchain(wheels), **{part: (value,)})
+    file = Download("vs", "1", "https://host.invalid/vs-1.exe", "vs-1.exe", 1, "0" * 64)
+    msvc = Msvc("17.8.2", "19.38.33130", "14.38", ("a",), file)
     with pytest.raises(ToolchainError, match="tiny works only in containers") as caught:
-        make(toolchain, cache)
+        make(dataclasses.replace(tiny_toolchain(wheels), msvc=msvc), cache)
     assert caught.value.hint == "use --engine docker"
     assert not (cache / "downloads").exists()
+
+
+def test_a_python_for_images_is_not_for_environments(wheels: Path, cache: Path) -> None:
+    plain = make(tiny_toolchain(wheels), cache)
+    file = Download("cpython", "1", "https://host.invalid/c-1.tgz", "c-1.tgz", 1, "0" * 64)
+    own = (Interpreter(PYTHON, file),)
+    assert make(dataclasses.replace(tiny_toolchain(wheels), interpreters=own), cache) == plain
 
 
 def test_pip_is_for_images_alone(wheels: Path, cache: Path) -> None:
@@ -341,7 +346,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_made(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fatwheel.toolchain.environment.mend", full)
+    monkeypatch.setattr("fatwheel.toolchain.environment.mend_home", full)
     with pytest.raises(StoreError, match="No space left on device"):
         make(tiny_toolchain(wheels), cache)
     assert parts(cache) == []
