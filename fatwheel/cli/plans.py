@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -46,6 +46,7 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     yield "toolchain", f"{about['toolchain']}, for {about['platform']}: {compilers}{others}"
     yield "torch", ", ".join(dict.fromkeys(wheel["torch"] for wheel in about["wheels"]))
     yield "archs", ", ".join(about["archs"])
+    yield from _drivers(about)
     yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}"
     yield "engine", f"{about['engine']}: {_shares(about)}"
     limits = f"{text.count(about['jobs'], 'job')} at a time, {text.size(about['memory'])} for all"
@@ -59,6 +60,16 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
             "tags",
             ("will differ: they depend on the ids of the base images that FATWHEEL_BASES names"),
         )
+
+
+def _drivers(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the wheels will need of a GPU's driver."""
+    from ..verify.drivers import Need, in_words, jit_in_words
+
+    needs = in_words({gpu: Need(**need) for gpu, need in about["drivers"].items()})
+    yield "driver", needs.removeprefix("driver ") or f"not known for CUDA {about['cuda']}"
+    if about["jit"]:
+        yield "JIT", jit_in_words(about["jit"])
 
 
 def _parts(parts: list[dict[str, Any]], name: str) -> str:

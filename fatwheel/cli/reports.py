@@ -30,7 +30,7 @@ _TITLES = {
     "imports": "required libraries",
     "coverage": "supported GPUs",
     "parity": "same parameters of a kernel on all architectures",
-    "compression": "compression that drivers support",
+    "driver": "NVIDIA drivers that it needs",
     "signature": "signature",
     "import": "import in a clean environment",
     "gpu": "this machine's GPU",
@@ -63,6 +63,8 @@ def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> N
         _show_data_files(console, data_files)
     if any(binary["images"] or "embedded" in binary for binary in report["binaries"]):
         _show_coverage(console, report, gpus)
+        for line in tables.driver_lines(report):
+            write(console, line)
     else:
         write(console, "no GPU code")
 

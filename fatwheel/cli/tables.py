@@ -194,11 +194,38 @@ def coverage_rows(report: Mapping[str, Any]) -> list[Row]:
         {
             "capability": capability,
             "code": _COVERAGE.get(how) or f"in part: {units_served(units[capability])}",
+            "driver": _drivers(report["binaries"], capability),
             **({"thin saves": _saving(savings.get(capability))} if savings else {}),
             "GPUs": ", ".join(names.get(capability, [])),
         }
         for capability, how in report["coverage"].items()
     ]
+
+
+def _drivers(binaries: Sequence[Mapping[str, Any]], capability: str) -> str:
+    """`525.60.13`, or `450.80.02 to 580` where the libraries of a wheel need different ones."""
+    needed = {
+        one["drivers"][capability]["driver"] for one in binaries if capability in one["drivers"]
+    }
+    found = sorted(needed, key=lambda driver: [int(part) for part in driver.split(".")])
+    return " to ".join(dict.fromkeys([*found[:1], *found[-1:]]))
+
+
+def driver_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each driver that libraries need, and one on GPUs for which it compiles PTX."""
+    from ..verify.drivers import Need, in_words, jit_in_words
+
+    sentences: dict[str, list[str]] = {}
+    for one in report["binaries"]:
+        needs = {gpu: Need(**need) for gpu, need in one["drivers"].items()}
+        if sentence := in_words(needs):
+            sentences.setdefault(sentence, []).append(one["path"])
+    for sentence, paths in sentences.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        yield sentence if len(sentences) == 1 else f"{sentence}: {paths[0]}{more}"
+    jit = [gpu for gpu, served in report["units_served"].items() if served["jit"]]
+    if sentence := jit_in_words(jit):
+        yield sentence
 
 
 def _saving(found: Mapping[str, Any] | None) -> str:

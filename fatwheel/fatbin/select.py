@@ -96,7 +96,7 @@ def loaded_by(gpu: Arch, entries: Sequence[Entry]) -> tuple[Entry, ...]:
             e
             for e in cubins
             if not _is_proven(e.arch, gpu)
-            and _is_integrated(e.arch) == integrated
+            and is_integrated(e.arch) == integrated
             and e.arch.number > proven
         )
     if not proven:
@@ -112,10 +112,11 @@ def _newest(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in found if entry.arch.number == newest]
 
 
-def _is_integrated(arch: Arch) -> bool:
+def is_integrated(arch: Arch) -> bool:
+    """Whether GPUs of an architecture are parts of a Jetson's or a DRIVE's processor."""
     return arch.number in _INTEGRATED
 
 
 def _is_proven(image: Arch, gpu: Arch) -> bool:
     """Whether a cubin that runs on a GPU by its number is known to."""
-    return image.number == gpu.number or not (_is_integrated(image) or _is_integrated(gpu))
+    return image.number == gpu.number or not (is_integrated(image) or is_integrated(gpu))

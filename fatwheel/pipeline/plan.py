@@ -24,6 +24,9 @@ from ..provenance.buildlock import BuildLock, lock_of
 from ..provenance.locked import check_locked, read_lock_file
 from ..shipped import recipe_folders
 from ..toolchain.interpreters import build_of, compiler_id
+from ..verify.contents import Contents
+from ..verify.coverage import coverage_of
+from ..verify.drivers import needs_of, planned
 from ..wheels.name import WheelName, version_label
 from .compile import Effort, divide
 from .proof import find_proofs
@@ -156,6 +159,13 @@ class BuildPlan:
 
         return next(one for one in self.wheels if of(one) == of(wheel))
 
+    @property
+    def images(self) -> Contents:
+        """What each unit with kernels will hold: by it GPUs and drivers are told."""
+        toolchain = self.first.toolchain
+        codes = [code for front in self.fronts for code in front.codes]
+        return planned(codes, toolchain.cuda, toolchain.platform)
+
     def to_json(self) -> dict[str, Any]:
         """As `invoke build --plan --json` prints it (plan.schema.json)."""
         recipe, toolchain, footprint = self.first.recipe, self.first.toolchain, self.footprint
@@ -172,6 +182,8 @@ class BuildPlan:
             "compiler": host_compiler(toolchain),
             "torch": self.first.torch,
             "archs": list(map(str, self.first.archs)),
+            "drivers": {gpu: asdict(need) for gpu, need in needs_of(self.images).items()},
+            "jit": [gpu for gpu, how in coverage_of([self.images]).items() if how.jit],
             "engine": self.engine.name,
             "front": self.front,
             "fronts": [

@@ -82,9 +82,7 @@ def _variant(one: TorchVariant) -> Iterator[str]:
 
 
 def _wheel(one: TorchWheel) -> str:
-    return _inline(
-        python=one.python, file=one.file, size=one.size, sha256=one.sha256, url=one.url
-    )
+    return _inline(python=one.python, file=one.file, size=one.size, sha256=one.sha256, url=one.url)
 
 
 def package_text(package: PackageFiles) -> str:

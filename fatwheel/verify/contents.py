@@ -7,16 +7,17 @@ malformed ends in FormatError.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..arch import Arch
-from ..decoders import MAX_DECOMPRESSED, describe, kernels_of, payload
+from ..decoders import MAX_DECOMPRESSED, kernels_of, payload
 from ..errors import FormatError
 from ..fatbin import cubin
 from ..fatbin.binary import Binary
 from ..fatbin.container import Entry
 from ..fatbin.embedded import Images, Place, find_embedded, place_of
-from ..fatbin.parity import Described
+from ..fatbin.parity import Described, is_readable
+from ..fatbin.toolkit import Version, cuda_of_cubin, version_of_ptx
 from ..storage.mapped import STEP, let_go
 
 DEVICE_ONLY = "cuda"  # the machine of a file without host code
@@ -28,13 +29,15 @@ _RELOCATABLE = "__nv_relfatbin"  # their section; Windows cuts its name
 class Image:
     """One image: 'elf' (a cubin), 'ptx', 'lto' or 'other'; size is bytes as they are stored.
 
-    compression: '', 'lz4', 'zstd' or 'unknown'.
+    compression: '', 'lz4', 'zstd' or 'unknown'. version: of the CUDA that made a cubin, or of the
+    PTX; None where that is not known.
     """
 
     kind: str
     arch: Arch
     size: int
     compression: str
+    version: Version | None = None
 
     @property
     def name(self) -> str:
@@ -102,7 +105,8 @@ class Contents:
 
 # One container's images, or a cubin by itself.
 Container = tuple[int | None, list[Read]]
-ReadImage = Callable[[Entry], Described]
+# An image's kind, what messages call it, its bytes -> its kernels.
+ReadImage = Callable[[str, str, bytes | memoryview], Described]
 
 
 def read_contents(path: str, data: memoryview, binary: Binary) -> Contents:
@@ -112,21 +116,18 @@ def read_contents(path: str, data: memoryview, binary: Binary) -> Contents:
     return sum_up(path, binary, containers, find_embedded(data, binary.format))
 
 
-def names_of(entry: Entry) -> Described:
-    """An image's kernels by name, without their layouts."""
-    names: tuple[str, ...] = ()
-    if entry.kind == "elf":
-        names = cubin.kernel_names_of_cubin(payload(entry))
-    elif entry.kind == "ptx":
-        names = cubin.kernel_names_of_ptx(payload(entry))
-    return Described(_image(entry).name, frozenset(names), None)
+def names_of(kind: str, title: str, image: bytes | memoryview) -> Described:
+    """The kernels of a cubin ('elf') or PTX by name, without their layouts."""
+    read = cubin.kernel_names_of_cubin if kind == "elf" else cubin.kernel_names_of_ptx
+    return Described(title, frozenset(read(image)), None)
 
 
-def layouts_of(entry: Entry) -> Described:
-    """An image's kernels with the layouts of their parameters, where it is a cubin."""
-    if entry.kind not in ("elf", "ptx"):
-        return names_of(entry)
-    return describe(_image(entry).name, entry)
+def layouts_of(kind: str, title: str, image: bytes | memoryview) -> Described:
+    """The same, and the layouts of their parameters where it is a cubin."""
+    if kind != "elf":
+        return names_of(kind, title, image)
+    layouts = cubin.kernels_of_cubin(image)
+    return Described(title, frozenset(layouts), layouts)
 
 
 def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterator[Container]:
@@ -144,7 +145,7 @@ def read_containers(data: memoryview, binary: Binary, read: ReadImage) -> Iterat
             let_go(data)
             read_so_far = 0
         try:
-            yield number, [Read(_image(entry), read(entry)) for entry in found.entries]
+            yield number, [_read(entry, read) for entry in found.entries]
         except FormatError as error:
             raise error.within(f"fatbin container at offset {found.offset:#x}") from error
 
@@ -195,11 +196,19 @@ def archs_of(images: Iterable[Image | Images]) -> Archs:
     )
 
 
+def _read(entry: Entry, read: ReadImage) -> Read:
+    image = _image(entry)
+    if not is_readable(entry):
+        return Read(image, Described(image.name, frozenset(), None))
+    data = payload(entry)
+    version = cuda_of_cubin(data) if entry.kind == "elf" else version_of_ptx(data)
+    return Read(replace(image, version=version), read(entry.kind, image.name, data))
+
+
 def _image(entry: Entry) -> Image:
     return Image(entry.kind, entry.arch, entry.stored, entry.compression)
 
 
 def _read_cubin(data: memoryview) -> Read:
-    image = Image("elf", cubin.arch_of_cubin(data), len(data), "")
-    layouts = cubin.kernels_of_cubin(data)
-    return Read(image, Described(image.name, frozenset(layouts), layouts))
+    image = Image("elf", cubin.arch_of_cubin(data), len(data), "", cuda_of_cubin(data))
+    return Read(image, layouts_of("elf", image.name, data))

@@ -1,4 +1,4 @@
-"""Checks the device code of a wheel: GPU coverage, consistency and driver requirements."""
+"""Checks the device code of a wheel: GPU coverage, consistency and the drivers that it needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from ..fatbin.embedded import Place
 from ..provenance.record import RecordedUnit
 from .contents import Contents
 from .coverage import JIT, NATIVE, NONE, PART, UNKNOWN, coverage_of, units_served
+from .drivers import Need, in_words, jit_in_words, needs_of, system_of, tables
 from .evidence import Evidence, Finding, note, warning, wrong
 from .papers import BinarySlices
+from .platforms import runtimes_of
 
-# NVIDIA, nvcc documentation, --compress-mode: what it makes is "not compatible with drivers
-# released before CUDA Toolkit's 12.4 Release"; that came with driver 550.54.14 for Linux.
-_ZSTD_DRIVER = "a driver of CUDA 12.4 or newer (on Linux 550.54.14)"
-# NVIDIA, CUDA compatibility, "Minor version compatibility": CUDA 13 needs a driver from 580 on.
-_NEWER_CUDA = 13
 _KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR"}
 
 
@@ -59,22 +56,39 @@ def parity_findings(evidence: Evidence) -> Iterator[Finding]:
         yield from binary.disparities
 
 
-def compression_findings(evidence: Evidence, cuda: Collection[str]) -> Iterator[Finding]:
-    """Images that older drivers cannot read; cuda: major versions of the runtimes needed."""
-    needed_anyway = bool(cuda) and all(int(version) >= _NEWER_CUDA for version in cuda)
+def driver_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Which drivers the libraries need, GPUs for which a driver has to compile, and images that
+    drivers for the same CUDA cannot all read."""
+    sentences: dict[str, list[str]] = {}
     for binary in evidence.binaries:
-        images = binary.contents.images
-        path = binary.contents.path
-        zstd = [image.name for image in images if image.compression == "zstd"]
-        if zstd:
-            what = f"{_count(zstd)} compressed with zstd: needs {_ZSTD_DRIVER}"
-            if needed_anyway:
-                yield note(f"{what}; CUDA {min(cuda)} needs a newer one anyway", path)
-            else:
-                yield warning(what, path)
-        unknown = [image.name for image in images if image.compression == "unknown"]
-        if unknown:
-            yield warning(f"{_count(unknown)} compressed in an unknown way", path)
+        contents = binary.contents
+        needs = needs_of(contents, runtimes_of(binary.imports, evidence.shipped))
+        if sentence := in_words(needs):
+            sentences.setdefault(sentence, []).append(contents.path)
+        yield from _compression_findings(contents, needs)
+    for sentence, paths in sentences.items():
+        yield note(sentence, *paths) if len(paths) == 1 else note(sentence, details=paths)
+    if jit := jit_in_words(_by_jit(evidence)):
+        yield note(jit)
+
+
+def _by_jit(evidence: Evidence) -> list[str]:
+    found = coverage_of([binary.contents for binary in evidence.binaries], in_wheel=True)
+    return [gpu for gpu, served in found.items() if served.jit]
+
+
+def _compression_findings(contents: Contents, needs: Mapping[str, Need]) -> Iterator[Finding]:
+    for name in dict.fromkeys(image.compression for image in contents.images):
+        count = _count([image.name for image in contents.images if image.compression == name])
+        need = tables().for_compression(name, system_of(contents))
+        decides = need in needs.values() or not needs
+        if name == "unknown":
+            yield warning(f"{count} compressed in an unknown way", contents.path)
+        elif need and decides:
+            what = (
+                f"{count} compressed with {name}: older drivers than {need.driver} cannot read it"
+            )
+            yield warning(what, contents.path)
 
 
 def _served(contents: Contents) -> str:

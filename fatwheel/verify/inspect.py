@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..arch import parse_capability
 from ..errors import FormatError
-from ..fatbin.binary import HEAD, is_binary, read_binary
+from ..fatbin.binary import HEAD, imports_of, is_binary, read_binary
 from ..fatbin.embedded import Place
 from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
 from .coverage import NONE, coverage_of
+from .drivers import needs_of
+from .platforms import runtimes_of
 from .savings import Weight, saved, together, weigh
 
 _ZIP = b"PK\x03\x04"
@@ -37,13 +39,16 @@ def inspect_units(path: Path) -> dict[str, Any]:
     """The same, and the kernels and images of every container: `--units`."""
     read = _read(path)
     report = _report(read)
-    for shown, (binary, _) in zip(report["binaries"], read.binaries, strict=True):
-        shown["units"] = [_report_unit(unit) for unit in binary.units]
+    for shown, binary in zip(report["binaries"], read.binaries, strict=True):
+        shown["units"] = [_report_unit(unit) for unit in binary.contents.units]
     return report
 
 
-def report_binary(binary: Contents) -> dict[str, Any]:
-    """One item of `binaries` in the reports of inspect and verify."""
+def report_binary(binary: Contents, runtimes: Collection[str]) -> dict[str, Any]:
+    """One item of `binaries` in the reports of inspect and verify.
+
+    runtimes: the major versions of the CUDA runtimes that it asks for.
+    """
     count: Counter[tuple[str, str, bool]] = Counter()
     size: Counter[tuple[str, str, bool]] = Counter()
     for image in sorted(binary.images, key=lambda image: (image.arch, image.kind, _packed(image))):
@@ -69,6 +74,7 @@ def report_binary(binary: Contents) -> dict[str, Any]:
         **_report_places("embedded", binary.embedded),
         **_report_places("relocatable", binary.relocatable),
         **report_coverage([binary], in_wheel=False),
+        "drivers": {gpu: asdict(need) for gpu, need in needs_of(binary, runtimes).items()},
     }
 
 
@@ -91,13 +97,25 @@ def report_wheel(wheel: Wheel) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Read:
-    """A file: its name, what a wheel says of itself, its size when unpacked, and its binaries with
-    what their images weigh."""
+    """A file: its name, what a wheel says of itself, its size when unpacked, and its binaries.
+
+    shipped: the names of a wheel's files without their folders, in lower case.
+    """
 
     name: str
     wheel: Mapping[str, Any] | None
     size: int
-    binaries: Sequence[tuple[Contents, Weight]]
+    binaries: Sequence[_Binary]
+    shipped: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Binary:
+    """What a binary holds, what its images weigh, and the libraries that it asks for."""
+
+    contents: Contents
+    weight: Weight
+    imports: tuple[str, ...]
 
 
 def _read(path: Path) -> _Read:
@@ -106,14 +124,16 @@ def _read(path: Path) -> _Read:
     if bytes(data[:4]) == _ZIP:
         with open_wheel(path) as wheel:
             size = sum(member.size for member in wheel.members)
-            return _Read(path.name, report_wheel(wheel), size, list(_read_members(wheel)))
+            shipped = frozenset(m.name.rpartition("/")[2].lower() for m in wheel.members)
+            binaries = list(_read_members(wheel))
+            return _Read(path.name, report_wheel(wheel), size, binaries, shipped)
     try:
         return _Read(path.name, None, len(data), [_read_binary(path.name, data)])
     except FormatError as error:
         raise error.within(str(path)) from error
 
 
-def _read_members(wheel: Wheel) -> Iterable[tuple[Contents, Weight]]:
+def _read_members(wheel: Wheel) -> Iterable[_Binary]:
     for member in wheel.members:
         if is_binary(wheel.start(member.name, HEAD)):
             with wheel.mapped(member.name) as data:
@@ -123,19 +143,22 @@ def _read_members(wheel: Wheel) -> Iterable[tuple[Contents, Weight]]:
                     raise error.within(member.name) from error
 
 
-def _read_binary(name: str, data: memoryview) -> tuple[Contents, Weight]:
+def _read_binary(name: str, data: memoryview) -> _Binary:
     binary = read_binary(data)
     weight = weigh(container.entries for container in binary.containers)
-    return read_contents(name, data, binary), weight
+    return _Binary(read_contents(name, data, binary), weight, imports_of(data))
 
 
 def _report(read: _Read) -> dict[str, Any]:
-    binaries = [binary for binary, _ in read.binaries]
+    binaries = [binary.contents for binary in read.binaries]
     return {
         "file": read.name,
         "wheel": read.wheel,
         "size_unpacked": read.size,
-        "binaries": [report_binary(binary) for binary in binaries],
+        "binaries": [
+            report_binary(binary.contents, runtimes_of(binary.imports, read.shipped))
+            for binary in read.binaries
+        ],
         **report_coverage(binaries, in_wheel=read.wheel is not None),
         "thinned": _report_savings(read),
     }
@@ -166,8 +189,8 @@ def _report_place(place: Place) -> dict[str, Any]:
 
 def _report_savings(read: _Read) -> dict[str, Any]:
     """By compute capability, of the GPUs that are served: what thinning to it would save."""
-    weight = together(weight for _, weight in read.binaries)
-    found = coverage_of([binary for binary, _ in read.binaries])
+    weight = together(binary.weight for binary in read.binaries)
+    found = coverage_of([binary.contents for binary in read.binaries])
     saving = {
         capability: saved(weight, parse_capability(capability))
         for capability, served in found.items()
@@ -189,6 +212,7 @@ def _report_unit(unit: Unit) -> dict[str, Any]:
                 "arch": image.name,
                 "bytes": image.size,
                 "compression": image.compression,
+                "version": ".".join(map(str, image.version)) if image.version else None,
             }
             for image in unit.images
         ],

@@ -253,11 +253,15 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
 
 def cuda_versions(evidence: Evidence) -> frozenset[str]:
     """The major versions of the CUDA runtimes that the wheel's binaries need."""
+    needed = (runtimes_of(binary.imports, evidence.shipped) for binary in evidence.binaries)
+    return frozenset().union(*needed)
+
+
+def runtimes_of(imports: Collection[str], shipped: Collection[str]) -> frozenset[str]:
+    """The major versions of the CUDA runtimes among the libraries that a binary needs."""
+    libraries = (_import(name, shipped) for name in imports)
     return frozenset(
-        library.version
-        for binary in evidence.binaries
-        for library in imports_of(binary, evidence.shipped)
-        if library.origin == "cuda" and library.version
+        library.version for library in libraries if library.origin == "cuda" and library.version
     )
 
 

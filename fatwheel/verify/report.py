@@ -18,16 +18,16 @@ from ..fatbin.parity import shorten
 from ..model import Front
 from ..provenance.record import FILE as RECORD_FILE
 from ..provenance.record import record_of
-from .device import compression_findings, coverage_findings, in_part_notes, parity_findings
+from .device import coverage_findings, driver_findings, in_part_notes, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
 from .inspect import report_binary, report_coverage
 from .names import label_findings, name_findings, record_findings
 from .platforms import (
-    cuda_versions,
     import_findings,
     imports_of,
     module_findings,
     platform_findings,
+    runtimes_of,
 )
 from .provenance import provenance_findings
 
@@ -93,7 +93,7 @@ def checks_of(evidence: Evidence) -> tuple[Check, ...]:
         "imports": import_findings(evidence),
         "coverage": coverage_findings(evidence),
         "parity": parity_findings(evidence),
-        "compression": compression_findings(evidence, cuda_versions(evidence)),
+        "driver": driver_findings(evidence),
     }
     return tuple(Check(name, tuple(findings)) for name, findings in found.items())
 
@@ -124,7 +124,7 @@ def _report_check(check: Check) -> dict[str, Any]:
 
 def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
     return {
-        **report_binary(binary.contents),
+        **report_binary(binary.contents, runtimes_of(binary.imports, evidence.shipped)),
         "imports": [
             {"name": found.name, "from": found.origin, "version": found.version or None}
             for found in imports_of(binary, evidence.shipped)

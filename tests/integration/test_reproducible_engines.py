@@ -100,7 +100,11 @@ def test_processes_and_containers_make_one_wheel(
     bench = Workbench(tmp_path / "inside")
     image = contained.lent.bases[PYTHON]
     packages = dependencies(tmp_path / "packages")
-    build_inside(contained.lent.connect().api, image, bench, packages, "selftest")
+    folder = tmp_path / "inside"
+    ways = (another_hash_seed, another_time_zone, three_shards, variables_for_compilers)
+    varied = Varied(folder).together(way(folder) for way in ways)
+    client = contained.lent.connect().api
+    build_inside(client, image, bench, packages, "selftest", varied)
     [of_processes] = bench.wheels()
     assert_same(of_processes, of_containers)
     assert foreign_strings(of_containers, contained.bench.cache) == []

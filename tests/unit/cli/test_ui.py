@@ -141,6 +141,10 @@ INSPECTION: dict[str, Any] = {
                     "compressed": False,
                 },
             ],
+            "drivers": {
+                "8.6": {"driver": "525.60.13", "kind": "cuda", "reason": "CUDA 12"},
+                "8.9": {"driver": "570.26", "kind": "ptx", "reason": "PTX 8.7"},
+            },
         },
         {
             "path": "selftest/plain.so",
@@ -149,6 +153,7 @@ INSPECTION: dict[str, Any] = {
             "containers": 0,
             "kernels": 0,
             "images": [],
+            "drivers": {},
         },
     ],
     "coverage": COVERAGE,

@@ -26,15 +26,33 @@ UNITS: dict[str, Any] = {
                     "container": 0,
                     "kernels": [LONG, "scale"],
                     "images": [
-                        {"kind": "elf", "arch": "sm_86", "bytes": 40_960, "compression": "zstd"},
-                        {"kind": "ptx", "arch": "compute_86", "bytes": 900, "compression": ""},
+                        {
+                            "kind": "elf",
+                            "arch": "sm_86",
+                            "bytes": 40_960,
+                            "compression": "zstd",
+                            "version": "13.0",
+                        },
+                        {
+                            "kind": "ptx",
+                            "arch": "compute_86",
+                            "bytes": 900,
+                            "compression": "",
+                            "version": None,
+                        },
                     ],
                 },
                 {
                     "container": None,
                     "kernels": ["scale"],
                     "images": [
-                        {"kind": "elf", "arch": "sm_86", "bytes": 40_960, "compression": "lz4"}
+                        {
+                            "kind": "elf",
+                            "arch": "sm_86",
+                            "bytes": 40_960,
+                            "compression": "lz4",
+                            "version": "12.4",
+                        }
                     ],
                 },
             ],

@@ -1,4 +1,4 @@
-"""Coverage, parity and compression, from small contents; test_verify_report has whole wheels."""
+"""Coverage, parity and drivers, from small contents; test_verify_report has whole wheels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fatwheel.arch import parse_arch
 from fatwheel.fatbin.embedded import Images, Place
 from fatwheel.provenance.record import RecordedUnit
 from fatwheel.verify.contents import Contents, Image, Unit
-from fatwheel.verify.device import compression_findings, coverage_findings, in_part_notes
+from fatwheel.verify.device import coverage_findings, driver_findings, in_part_notes
 from fatwheel.verify.evidence import Evidence, Examined
 from fatwheel.verify.papers import BinarySlices, Papers
 from fatwheel.wheels.recorded import read_record
 
 
-def image(name: str, compression: str = "") -> Image:
-    """`sm_80`, `compute_80`, or `lto_80`."""
+def image(name: str, compression: str = "", version: tuple[int, int] | None = None) -> Image:
+    """`sm_80`, `compute_80`, or `lto_80`; version of its CUDA or PTX."""
     prefix, _, number = name.partition("_")
     kind = {"sm": "elf", "compute": "ptx", "lto": "lto"}[prefix]
-    return Image(kind, parse_arch(number), 1, compression)
+    return Image(kind, parse_arch(number), 1, compression, version)
 
 
 def evidence(*binaries: Contents) -> Evidence:
@@ -112,25 +112,37 @@ def test_what_is_not_read_is_told() -> None:
     assert found[-1].what == "1 image is of a kind whose kernels cannot be read"
 
 
-@pytest.mark.parametrize(
-    ("cuda", "severity"),
-    [([], "warning"), (["12"], "warning"), (["13"], "note"), (["12", "13"], "warning")],
-)
-def test_zstd_needs_a_newer_driver(cuda: list[str], severity: str) -> None:
-    held = (image("sm_80", "zstd"), image("sm_90", "lz4"))
-    [finding] = compression_findings(evidence(library(held)), cuda)
-    assert finding.severity == severity
-    assert finding.what.startswith("1 image is compressed with zstd: needs a driver of CUDA 12.4")
+def test_the_driver_is_told_once_for_all_libraries_that_need_it() -> None:
+    one = library((image("sm_90", version=(12, 4)), image("compute_90", version=(8, 7))))
+    found = list(driver_findings(evidence(one, replace(one, path="b.so"))))
+    assert [finding.severity for finding in found] == ["note", "note"]
+    assert found[0].what == "driver 525.60.13 or newer (CUDA 12); 570.26 for 10.0, 12.0 (PTX 8.7)"
+    assert found[0].details == ("a.so", "b.so")
+    assert found[1].what.startswith("all or some code for 10.0, 10.3, 12.0 is PTX alone")
+
+
+@pytest.mark.parametrize(("version", "warned"), [(None, True), ((12, 8), True), ((13, 0), False)])
+def test_zstd_counts_unless_the_cuda_needs_a_newer_driver(
+    version: tuple[int, int] | None, warned: bool
+) -> None:
+    held = (image("sm_80", "zstd", version), image("sm_90", "lz4", version))
+    warnings = [one for one in driver_findings(evidence(library(held))) if one.severity != "note"]
+    assert [(one.severity, one.what) for one in warnings] == [
+        (
+            "warning",
+            "1 image is compressed with zstd: older drivers than 550.54.14 cannot read it",
+        )
+    ] * warned
 
 
 def test_unknown_compression_is_a_warning() -> None:
-    [finding] = compression_findings(evidence(library((image("sm_80", "unknown"),))), [])
+    [finding] = driver_findings(evidence(library((image("sm_80", "unknown"),))))
     assert finding.severity == "warning"
 
 
 @pytest.mark.parametrize("compression", ["", "lz4"])
 def test_what_every_driver_reads_is_not_spoken_of(compression: str) -> None:
-    assert list(compression_findings(evidence(library((image("sm_80", compression),))), [])) == []
+    assert list(driver_findings(evidence(library((image("sm_80", compression),))))) == []
 
 
 # -- kernels of some architectures ---------------------------------------------------------------

@@ -77,8 +77,16 @@ def test_a_fatbin() -> None:
             ],
             "coverage": report["coverage"],
             "units_served": report["units_served"],
+            "drivers": report["binaries"][0]["drivers"],
         }
     ]
+    # Made by CUDA 13.0; a Jetson's driver (8.7, 11.0) is another.
+    assert report["binaries"][0]["drivers"] == {
+        gpu: {"driver": "580", "kind": "cuda", "reason": "CUDA 13"}
+        if gpu not in ("10.0", "10.3")
+        else {"driver": "580", "kind": "ptx", "reason": "PTX 9.0"}
+        for gpu in ("8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1")
+    }
     # sm_80 serves all of 8.x, 90a exactly 9.0, 120f the family 12.x; compute_80 the rest.
     assert report["coverage"] == {
         "7.5": "none",

@@ -291,12 +291,6 @@ WARNINGS: list[tuple[str, str, str, Spoil]] = [
     ),
     ("no device code", "coverage", "no device code in this wheel", plain),
     ("an arch in some units", "coverage", "sm_90a in 1 of 2 units", library(NONE + without(2))),
-    (
-        "zstd",
-        "compression",
-        "4 images are compressed with zstd",
-        library(ZSTD, needs=("libcudart.so.12",)),
-    ),
     ("RECORD is not in itself", "record", "does not list itself", row(f"{INFO}/RECORD", None)),
     ("no size", "record", "has no size", row(INIT, f"{INIT},{GOOD_HASH},")),
     (
