@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 from invoke.tasks import task
 
+from ..errors import UsageError
 from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import CUDA, PLATFORM, folder_of, reported
 
@@ -62,22 +63,43 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
 @task(
     auto_shortflags=False,
     help={
-        "toolchain": "a file of toolchains/ (default: all of them)",
+        "toolchain": "a file of toolchains/ (default: all of them, and all parts)",
+        "cuda": "releases of CUDA to look up, comma-separated: 13.2 for the newest, or 13.2.1",
+        "torch": "releases of torch to look up, comma-separated: 2.13, or 2.13.0",
+        "python": "Pythons to look up for --torch, or for every torch there is: 3.15",
+        "platform": "only for these, comma-separated: linux-x86_64, linux-aarch64, windows-x86_64",
         "check": "only compare: write nothing and fetch no files",
         "json": "print one JSON document instead of tables",
     },
 )
-def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bool = False) -> None:
+def lock(
+    c: Context,
+    toolchain: str | None = None,
+    cuda: str | None = None,
+    torch: str | None = None,
+    python: str | None = None,
+    platform: str | None = None,
+    check: bool = False,
+    json: bool = False,
+) -> None:
     """
-    Compare a toolchain's pins with what is published, and fill in what is not known yet.
+    Compare pins with what is published, fill in what is not known yet, and look up new releases.
 
     Sizes, sha256 and digests of images that are missing are asked for and written into the
     toolchain's file; comments stay. Of a toolchain that comes with an installed fatwheel, a copy is
     written to ./toolchains. Where nobody publishes the sha256 of a file, it is fetched
-    once, and the table says so. What is pinned and is published otherwise stays as it is, and the
-    exit code is 5; it is 4 where something could not be reached.
+    once, and the table says so.
+
+    With --cuda, --torch or --python, a release is looked up at NVIDIA, at PyTorch and on your
+    package index, all that it needs is resolved for every Python and platform (this needs uv), and
+    toolchains/parts has it from then on.
+
+    What is pinned and is published otherwise stays as it is, and the exit code is 5; it is 4 where
+    something could not be reached.
 
       invoke lock --toolchain windows-msvc17.8-cuda12.3
+      invoke lock --cuda 13.2 --torch 2.13
+      invoke lock --python 3.15 --platform linux-x86_64
       invoke lock --check --json
     """
     with reported():
@@ -85,14 +107,29 @@ def lock(c: Context, toolchain: str | None = None, check: bool = False, json: bo
         from ..containers.render import FILES
         from ..shipped import toolchain_folders
         from ..storage.cache import cache_folder
+        from ..toolchain.checkparts import check_parts
         from ..toolchain.lock import lock_toolchains, refusal
+        from ..toolchain.lockparts import PartsRequest, lock_parts
         from .progress import board
         from .results import show_json, show_locks
 
-        folders = toolchain_folders()
-        names = list_toolchains(*folders) if toolchain is None else (toolchain,)
+        folders, cache = toolchain_folders(), cache_folder()
+        request = PartsRequest.of(cuda, torch, python, platform)
+        if request and toolchain:
+            raise UsageError(
+                "a toolchain's file and releases are locked one after the other",
+                where="--toolchain",
+                hint="leave out --toolchain, or --cuda, --torch, --python and --platform",
+            )
         with board() as emit:
-            reports = lock_toolchains(names, folders, cache_folder() / FILES, emit, write=not check)
+            places = (folders, cache, cache / FILES, emit)
+            if request:
+                reports = lock_parts(request, *places, write=not check)
+            else:
+                names = [toolchain] if toolchain else list_toolchains(*folders)
+                reports = lock_toolchains(names, folders, cache / FILES, emit, write=not check)
+                if not toolchain:
+                    reports += check_parts(*places, write=not check)
         if json:
             show_json({"toolchains": [report.to_json() for report in reports]})
         else:

@@ -5,6 +5,7 @@
     msvc/14.38.toml           a C++ compiler for Windows
     images/linux-x86_64.toml  what images of a platform are built on, and their Pythons
     packages/ninja.toml       the pinned files of a package of the index
+    publishers.toml           who publishes what is on no package index
 
 Each pin is `NAME==VERSION`, and packages/NAME.toml says which file that is. `invoke lock` writes
 these files; docs/toolchains.md explains the keys. `compose` makes toolchains of them.
@@ -243,6 +244,14 @@ class PinnedFile(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Publishers(Part):
+    """Who publishes what is not on the package index (parts/publishers.toml), for `invoke lock`."""
+
+    cuda: Annotated[fields.Url, Field(description="the folder of NVIDIA's manifests")]
+    torch: Annotated[fields.Url, Field(description="the folder of PyTorch's own index")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackageFiles(Part):
     """The pinned files of one package (parts/packages/NAME.toml)."""
 
@@ -278,6 +287,19 @@ def _fits_platform(tag: str, platform: str) -> bool:
     if system == "win":
         return tag in ("any", platform.replace("-", "_"))
     return tag == "any" or bool(re.fullmatch(rf"(many)?linux.*_{re.escape(machine)}", tag))
+
+
+def best_file(
+    files: Iterable[PinnedFile], version: str, python: str, platform: str
+) -> PinnedFile | None:
+    """The file that fits best: a Python's own before one for several."""
+    wanted = Version(version)
+    fitting = [
+        one
+        for one in files
+        if parse_wheel_filename(one.file)[1] == wanted and fits(one.file, python, platform)
+    ]
+    return min(fitting, key=lambda one: "-py3" in one.file, default=None)
 
 
 # -- folders of parts ------------------------------------------------------------------------------
@@ -319,9 +341,23 @@ class Parts:
             for variant in torch.variants:
                 yield from (wheel.url for wheel in variant.wheels if wheel.url)
         yield from (msvc.bootstrapper.url for msvc in self.msvcs)
-        for platform in NVIDIA_PLATFORMS:
-            images = self.images(platform)
-            yield from (one.url for one in images.interpreters) if images else ()
+        for images in self.all_images.values():
+            yield from (one.url for one in images.interpreters)
+
+    @property
+    def all_images(self) -> dict[str, ImageParts]:
+        """What images are made from, by platform."""
+        files = (file for folder in self._folders for file in (folder / "images").glob("*.toml"))
+        names = sorted({file.stem for file in files})
+        return {name: images for name in names if (images := self.images(name))}
+
+    @property
+    def publishers(self) -> Publishers:
+        """Who is asked for new releases. Raises ConfigError where no folder says it."""
+        for folder in self._folders:
+            if (file := folder / "publishers.toml").is_file():
+                return load_table(Publishers, file, _none, HINT)
+        raise ConfigError("there is no publishers.toml", where=str(self._folders[-1]), hint=HINT)
 
     def packages(self, pins: Iterable[str], python: str, platform: str, role: str) -> list[Package]:
         """The files of pins for a Python, sorted by name.
@@ -350,20 +386,21 @@ class Parts:
 
     def _file(self, name: str, version: str, python: str, platform: str) -> PinnedFile | None:
         """The file of a package that fits best: a Python's own before one for several."""
-        wanted = Version(version)
-        fitting = [
-            one
-            for one in self._package_files(name)
-            if parse_wheel_filename(one.file)[1] == wanted and fits(one.file, python, platform)
-        ]
-        return min(fitting, key=lambda one: "-py3" in one.file, default=None)
+        return best_file(self.package_files(name), version, python, platform)
 
-    def _package_files(self, name: str) -> tuple[PinnedFile, ...]:
+    def package_files(self, name: str) -> tuple[PinnedFile, ...]:
+        """All pinned files of a package."""
         if name not in self._pinned:
             file = self._find("packages", name)
             table = load_table(PackageFiles, file, _none, HINT) if file else None
             self._pinned[name] = table.files if table else ()
         return self._pinned[name]
+
+    @property
+    def package_names(self) -> tuple[str, ...]:
+        """The packages of which files are pinned."""
+        found = (file for folder in self._folders for file in (folder / "packages").glob("*.toml"))
+        return tuple(sorted({file.stem for file in found}))
 
     @cached_property
     def _pinned(self) -> dict[str, tuple[PinnedFile, ...]]:
@@ -386,6 +423,12 @@ class Parts:
 
             loaded.append(load_table(table, file, all_mistakes, HINT))
         return tuple(sorted(loaded, key=lambda part: release(getattr(part, key))))
+
+    def file(self, name: str) -> Path:
+        """The file of a part by its kind and name, `cuda/12.8.1`, which some folder has."""
+        found = self._find(*name.split("/"))
+        assert found, "the part was loaded"
+        return found
 
     def _find(self, kind: str, name: str) -> Path | None:
         files = (folder / kind / f"{name}.toml" for folder in self._folders)

@@ -6,13 +6,11 @@ fetched once, and what came counts as published.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
 from unearth import Link
 
@@ -21,6 +19,7 @@ from ..config.mistakes import Key
 from ..config.model import Base, Download, Package, Toolchain
 from ..events import Emit, Progress
 from ..storage import cache, files
+from .asking import Asker
 from .download import LABEL, Part, TooLongError
 from .errands import PINNED
 from .index import Index
@@ -39,7 +38,7 @@ STATES = (RIGHT, FILLED, OPEN, MOVED, UNREACHABLE)
 
 _LARGEST = 32 << 30  # bytes of a file whose size nobody publishes
 
-T = TypeVar("T")
+Pin = Package | Download | Base
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,17 @@ class Comparer:
         self._index = index
         self._downloads = downloads
         self._emit = emit
-        self._never = threading.Event()  # Ctrl-C reaches this thread by itself
         self._manifest: Mapping[str, Values] = {}
-        self._silent: dict[str, str] = {}  # hosts that do not answer, and what happened
+        self._ask = Asker(index).ask
 
     def compare(self, toolchain: Toolchain) -> Iterator[Finding]:
         """A finding for each pin, and one for a manifest of CUDA that cannot be read."""
         yield from self._read_manifest(toolchain.cuda_manifest)
-        for key, item in toolchain.pins():
+        yield from self.compare_pins(toolchain.pins())
+
+    def compare_pins(self, pins: Iterable[tuple[Key, Pin]]) -> Iterator[Finding]:
+        """A finding for each of some pins, by where they stand."""
+        for key, item in pins:
             yield self._image(key, item) if isinstance(item, Base) else self._file(key, item)
 
     def _read_manifest(self, url: str) -> Iterator[Finding]:
@@ -184,22 +186,3 @@ class Comparer:
             self._emit(Progress(LABEL, size, total))
 
         part.receive(self._index, Link(item.url), PINNED, note)
-
-    def _ask(self, url: str, action: Callable[[], T]) -> T:
-        """The action's result; a host that was silent before is not waited for again."""
-        host = urlsplit(url).netloc
-        if host in self._silent:
-            raise _passing(self._silent[host])
-        try:
-            return self._index.patiently(action, self._never)
-        except RefusedError as error:
-            if not error.unreachable:
-                raise
-            self._silent[host] = f"{host}: {error}"
-            raise _passing(self._silent[host]) from error
-
-
-def _passing(said: str) -> RefusedError:
-    error = RefusedError(said)
-    error.passing = True
-    return error

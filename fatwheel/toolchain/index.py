@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -104,21 +105,30 @@ class Index(Web):
         A link whose listing says another sha256 than the pin's comes last. Raises
         TransientError or RefusedError.
         """
+        found = self._listed(source, package.name)
+        links = [link for link in _from(source, found) if link.filename == package.filename]
+        if not links:
+            self._explain(source, len(found))
+        return sorted(links, key=lambda link: not _announces(link, package))
+
+    def listed(self, source: Source, project: str) -> list[Link]:
+        """All that one source lists of a project. Raises TransientError or RefusedError."""
+        found = _from(source, self._listed(source, project))
+        if not found:
+            self._explain(source, 0)
+        return found
+
+    def _listed(self, source: Source, project: str) -> list[Link]:
         self._statuses.seen = []
         try:
-            found = list(source.finder.find_all_packages(package.name, allow_yanked=True))
+            found = list(source.finder.find_all_packages(project, allow_yanked=True))
         except (httpx2.ConnectError, httpx2.TimeoutException) as error:
             raise NoConnectionError(describe(error)) from error
         except httpx2.HTTPError as error:
             raise TransientError(describe(error)) from error
         except _UNREADABLE as error:
             raise RefusedError(f"the listing could not be read: {redacted(error)}") from error
-        links = [item.link for item in found if item.link.filename == package.filename]
-        if not source.local:  # a page must not name files of this machine
-            links = [link for link in links if link.parsed.scheme in ("http", "https")]
-        if not links:
-            self._explain(source, len(found))
-        return sorted(links, key=lambda link: not _announces(link, package))
+        return [item.link for item in found]
 
     def _explain(self, source: Source, others: int) -> None:
         bad = [status for status in self._statuses.seen if status >= 400]
@@ -132,6 +142,11 @@ class Index(Web):
 
     def _note_status(self, response: httpx2.Response) -> None:
         self._statuses.__dict__.setdefault("seen", []).append(response.status_code)
+
+
+def _from(source: Source, links: Iterable[Link]) -> list[Link]:
+    """Those that a source may name: a page none of this machine's files."""
+    return [link for link in links if source.local or link.parsed.scheme in ("http", "https")]
 
 
 def _announces(link: Link, package: Package) -> bool:

@@ -12,17 +12,16 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
-from ..config.model import Toolchain
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
 from ..events import Emit, Note, StepFinished, StepStarted
-from ..shipped import OWN_TOOLCHAINS, is_installed
+from ..shipped import OWN_TOOLCHAINS, TOOLCHAINS, is_installed
 from ..storage import files
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
 from .index import Index
@@ -90,10 +89,10 @@ class LockFile:
 
 def _new_copy(path: Path) -> Path:
     """Where the user's own toolchain of this name belongs, of which there is none so far."""
-    own = OWN_TOOLCHAINS / path.name
+    own = OWN_TOOLCHAINS / path.resolve().relative_to(TOOLCHAINS.resolve())
     if own.exists():
         raise ConfigError("appeared meanwhile", where=str(own), hint="run the same command again")
-    own.parent.mkdir(exist_ok=True)
+    own.parent.mkdir(parents=True, exist_ok=True)
     return own
 
 
@@ -188,7 +187,10 @@ def lock_toolchains(
     index = Index(read_pip_config())
     comparer = Comparer(index, downloads if write else None, emit)
     try:
-        return [_lock(toolchain, file, comparer, emit) for toolchain, file in loaded]
+        return [
+            lock_file(toolchain.name, comparer.compare(toolchain), file, emit)
+            for toolchain, file in loaded
+        ]
     finally:
         index.close()
 
@@ -214,17 +216,18 @@ def refusal(reports: Sequence[LockReport]) -> FatwheelError | None:
     return None
 
 
-def _lock(toolchain: Toolchain, file: LockFile, comparer: Comparer, emit: Emit) -> LockReport:
+def lock_file(name: str, compared: Iterable[Finding], file: LockFile, emit: Emit) -> LockReport:
+    """Fill what is found into a file, as it is found. Raises ConfigError."""
     started = time.monotonic()
-    emit(StepStarted("lock", toolchain.name))
+    emit(StepStarted("lock", name))
     findings = []
-    for finding in comparer.compare(toolchain):
+    for finding in compared:
         findings.append(finding)
         if finding.state == FILLED:
             # At once, because what was fetched to know it may have taken long.
             before = file.path
             file.fill(finding.key, finding.new)
             if file.path != before:
-                emit(Note(f"{file.path}: a copy of the toolchain that comes with fatwheel"))
-    emit(StepFinished("lock", time.monotonic() - started, toolchain.name))
-    return LockReport(toolchain.name, file.path, file.written, tuple(findings))
+                emit(Note(f"{file.path}: a copy of the one that comes with fatwheel"))
+    emit(StepFinished("lock", time.monotonic() - started, name))
+    return LockReport(name.replace("/", " "), file.path, file.written, tuple(findings))

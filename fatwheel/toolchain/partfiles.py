@@ -1,7 +1,7 @@
 """Writes the files of parts (`config.parts`): one text for one meaning.
 
-Tables and pins are sorted, a pinned file takes one line, and the comments at the top of a file stay.
-So a diff of two locks shows what is new, and locking again changes nothing.
+Tables and pins are sorted, a pinned file takes one line, and the comments at the top of a file
+stay. So a diff of two locks shows what is new, and locking again changes nothing.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Resolver:
         """The version of every package that is needed, by name, for CPython of a version.
 
         requirements: as pip takes them, with markers and URLs. preferred: pins `NAME==VERSION`, of
-        which a package may have several. Raises FetchError where nothing satisfies them, or an index
-        cannot be reached.
+        which a package may have several. Raises FetchError where nothing satisfies them, or an
+        index cannot be reached.
         """
         with TemporaryDirectory(prefix="fatwheel-") as folder:
             asked, pinned = Path(folder, "requirements.in"), Path(folder, "pins.txt")

@@ -190,18 +190,36 @@ class Web:
             length = _length_of(response)
             yield Arriving(begins, begins + length if length else 0, _chunks(response))
 
-    def length(self, url: str) -> int | None:
-        """The size in bytes of a pinned file, None where the server does not say it."""
-        response = self.ask("HEAD", url, {}, PINNED)
+    def length(self, url: str, way: Way = PINNED) -> int | None:
+        """The size in bytes of a file, None where the server does not say it.
+
+        Of one that the user's own index lists (LISTED), it is asked with the user's credentials.
+        """
+        errand = Errand(way, to_disk=True)
+        if way == LISTED:
+            with self._got(url, errand, {}) as response:
+                return _length_of(response)
+        response = self.ask("HEAD", url, {}, way)
         if response.status_code in _NO_HEAD:
-            with self._got(url, Errand(PINNED, to_disk=True), {}) as response:
+            with self._got(url, errand, {}) as response:
                 return _length_of(response)
         _check_status(response.status_code)
         return _length_of(response)
 
-    def read(self, url: str) -> bytes:
+    def piece(self, url: str, start: int, size: int, way: Way) -> bytes:
+        """At most `size` bytes of a file, from `start` on.
+
+        Raises TransientError or RefusedError.
+        """
+        asked = {"Range": f"bytes={start}-{start + size - 1}"}
+        with self._got(url, Errand(way), asked) as response:
+            if response.status_code != 206 or _start_of(response) != start:
+                raise RefusedError("the server does not send parts of a file")
+            return b"".join(_chunks(response))[:size]
+
+    def read(self, url: str, way: Way = PINNED) -> bytes:
         """A small document that a toolchain names. Raises TransientError or RefusedError."""
-        with self._got(url, Errand(PINNED), {}) as response:
+        with self._got(url, Errand(way), {}) as response:
             return b"".join(_chunks(response))
 
     def ask(

@@ -1,0 +1,79 @@
+"""What indexes list of a project, each asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from unearth import Link
+
+from .asking import Asker
+from .errands import LISTED, PINNED, Way
+from .index import Index, Source
+from .pipconfig import RefusedError
+from .published import Values, announced
+
+Links = Mapping[str, list[Link]]  # by file name
+
+
+class Listings:
+    """Listings of the user's own indexes, and of others that a part names."""
+
+    def __init__(self, index: Index, asker: Asker) -> None:
+        self._index = index
+        self._asker = asker
+        self._known: dict[tuple[str, str], Links | RefusedError] = {}
+
+    def own(self, project: str) -> Links:
+        """All that the user's indexes list. Raises RefusedError where none lists anything."""
+        return self._once("", project, self._index.sources)
+
+    def at(self, url: str, project: str) -> Links:
+        """What another index lists. Raises RefusedError."""
+        return self._once(url, project, (self._index.source_at(url),))
+
+    def length(self, link: Link, way: Way) -> int | None:
+        """The size in bytes of a listed file, None where the server does not say it."""
+        if link.is_file:
+            return link.file_path.stat().st_size
+        url = link.url_without_fragment
+        return self._asker.ask(url, partial(self._index.length, url, way))
+
+    def _once(self, url: str, project: str, sources: Iterable[Source]) -> Links:
+        key = (url, project)
+        if key not in self._known:
+            self._known[key] = self._listed(project, sources)
+        known = self._known[key]
+        if isinstance(known, RefusedError):
+            raise known
+        return known
+
+    def _listed(self, project: str, sources: Iterable[Source]) -> Links | RefusedError:
+        found: dict[str, list[Link]] = {}
+        refused: list[tuple[Source, RefusedError]] = []
+        for source in sources:
+            try:
+                links = self._asker.ask(source.url, partial(self._index.listed, source, project))
+            except RefusedError as error:
+                refused.append((source, error))
+                continue
+            for link in links:
+                found.setdefault(link.filename, []).append(link)
+        if found:
+            return found
+        trouble = RefusedError("; ".join(f"{source.shown}: {error}" for source, error in refused))
+        trouble.passing = any(error.passing for _, error in refused)
+        return trouble
+
+
+def way_to(url: str) -> Way:
+    """Who named a file: a part, by its URL, or the user's own index."""
+    return PINNED if url else LISTED
+
+
+def published(links: Iterable[Link], pinned: str) -> Values:
+    """The sha256 that is published; the pinned one, if any of the listings gives it."""
+    found = {sha256 for link in links for sha256 in announced(link)}
+    if pinned in found:
+        return {"sha256": pinned}
+    return {"sha256": sorted(found)[0]} if found else {}
