@@ -15,12 +15,12 @@ from .arch import Arch
 class Environment:
     """A toolchain installed for one Python and one torch, ready to compile with.
 
-    root:         folder that holds it all; its name is a digest of what is in it.
+    root:         folder that holds it; its name is a digest of what is in it, and of CUDA.
     python:       its interpreter.
     site:         its site-packages.
-    cuda_home:    what CUDA_HOME must be.
+    cuda_home:    what CUDA_HOME must be: below site, or elsewhere where it comes as archives.
     include:      the folder of Python.h.
-    compiler_id:  digest of the packages whose role is 'compiler'.
+    compiler_id:  digest of the packages whose role is 'compiler', and of CUDA's archives.
     """
 
     root: Path

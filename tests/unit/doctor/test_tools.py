@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fatwheel.config.model import Download, Interpreter
 from fatwheel.containers.render import FILES
 from fatwheel.doctor import machine
 from fatwheel.doctor.facts import Stock, Trouble
 from fatwheel.errors import ToolchainError
+from fatwheel.toolchain.cuda import MARKER, MergedCuda
 
 from ...helpers.workstations import GB, LINUX_TOOLCHAIN, package
 
@@ -41,6 +44,30 @@ def test_files_downloaded_or_unpacked_are_present(cache: Path) -> None:
     toolchain = replace(toolchain, builds=LINUX_TOOLCHAIN.builds)
     missing = {file.name for file in machine.missing_files(toolchain, "3.11", "process")}
     assert missing == {"b", "d", "torch311"}
+
+
+def test_archives_are_there_once_they_are_merged(cache: Path) -> None:
+    """And an environment needs none of the Pythons that are for images."""
+    cuda = Download("cuda_nvcc", "1", "https://x/n.tar.xz", "n.tar.xz", 5, "c" * 64)
+    python = Download("cpython", "1", "https://x/p.tgz", "p.tgz", 7, "d" * 64)
+    own = (Interpreter("3.11", python),)
+    toolchain = replace(LINUX_TOOLCHAIN, cuda_files=(cuda,), interpreters=own)
+
+    def missing(engine: str) -> set[str]:
+        return {file.name for file in machine.missing_files(toolchain, "3.11", engine)}
+
+    assert missing("docker") >= {"cuda_nvcc", "cpython"}
+    assert "cuda_nvcc" in missing("process")
+    assert "cpython" not in missing("process")
+    merged = MergedCuda(toolchain.cuda_files, toolchain.nvcc, cache)
+    for name in ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"):
+        (merged.home / name).parent.mkdir(parents=True, exist_ok=True)
+        (merged.home / name).touch()
+    assert "cuda_nvcc" in missing("process"), "it has not been finished"
+    pins = {"archives": [f"cuda_nvcc 1 {cuda.sha256}"], "layout": 1}
+    (merged.home / MARKER).write_text(json.dumps(pins))
+    assert "cuda_nvcc" not in missing("process")
+    assert "cuda_nvcc" in missing("docker")
 
 
 def test_files_for_images_lie_elsewhere(cache: Path) -> None:
