@@ -59,6 +59,10 @@ _HELP = {
         "toolchain's default)",
         "cuda": CUDA + "; several, comma-separated, make a wheel each",
         "platform": PLATFORM,
+        "cuda-home": "use the CUDA that is installed in this folder, such as /usr/local/cuda-12.8, "
+        "and an installed torch; nothing is fetched, and the wheel cannot be rebuilt elsewhere",
+        "torch-from": "the Python with the torch to use, or its environment's folder (default: the "
+        "Python that runs fatwheel); without --cuda-home, its packages must have nvcc",
         "engine": (
             "where the work runs: process (worker processes on this machine) or docker "
             "(containers); default: process, if the toolchain can do without containers"
@@ -94,6 +98,8 @@ def build(
     torch: str | None = None,
     cuda: str | None = None,
     platform: str | None = None,
+    cuda_home: str | None = None,
+    torch_from: str | None = None,
     toolchain: str | None = None,
     engine: str | None = None,
     shards: str | None = None,
@@ -124,6 +130,7 @@ def build(
       invoke build --front exact                  byte for byte what nvcc alone makes
       invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
       invoke build --arch 89 --cuda 12.8 --torch 2.8 --python 3.11,3.12
+      invoke build --arch 90a --cuda-home /usr/local/cuda --torch-from ~/venv
       invoke build --arch 89 --locked W.whl       with what W was built with, and nothing else
       invoke build --engine docker --plan         what containers would do; starts nothing
 
@@ -155,6 +162,8 @@ def build(
             recipes=None if recipes is None else folder_of("--recipes", recipes),
             cuda=cuda,
             platform=platform,
+            cuda_home=None if cuda_home is None else folder_of("--cuda-home", cuda_home),
+            torch_from=None if torch_from is None else file_of(torch_from),
         )
         if json and not plan:
             raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")

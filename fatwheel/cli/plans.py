@@ -44,6 +44,11 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     compilers = f"CUDA {about['cuda']}, nvcc {about['nvcc']}, {about['compiler']}"
     others = "; others below" if _differ(plan) else ""
     yield "toolchain", f"{about['toolchain']}, for {about['platform']}: {compilers}{others}"
+    if installed := plan.first.toolchain.installed:
+        yield (
+            "installed",
+            f"{installed.cuda_home}: nothing is pinned, so the wheel cannot be rebuilt elsewhere",
+        )
     yield "torch", ", ".join(dict.fromkeys(wheel["torch"] for wheel in about["wheels"]))
     yield "archs", ", ".join(about["archs"])
     yield from _drivers(about)

@@ -339,6 +339,9 @@ WheelFile = Annotated[str, _PLAIN_FILE, AfterValidator(_wheel)]
 SdistFile = Annotated[str, _PLAIN_FILE, AfterValidator(_sdist)]
 Pin = Annotated[str, AfterValidator(_pin)]
 Part = Annotated[str, _matching(r"\w[\w.-]*", "a name; valid: as in cuda_nvcc")]
+InstalledFile = Annotated[
+    str, _matching(r"\w[\w.+-]*", "a program or a library; valid: as in cudafe++")
+]
 Toolset = Annotated[str, _matching(r"14\.\d{1,4}", "a toolset of MSVC; valid: as in 14.38")]
 Component = Annotated[
     str,

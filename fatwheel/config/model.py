@@ -7,6 +7,7 @@ makes one is not checked. Sizes are bytes, times are seconds.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from ..arch import ArchRequest
+from ..model import Environment
 from . import fields
 from .mistakes import Key
 
@@ -190,6 +192,40 @@ class Containers(Part):
     bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
 
 
+@dataclass(frozen=True)
+class InstalledFile(Part):
+    """A program of an installed CUDA, or a library or folder that its programs read."""
+
+    name: fields.InstalledFile
+    sha256: fields.Sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed(Part):
+    """The CUDA and the torch of one machine, which stand where other toolchains have pins.
+
+    torch: in full, as in `2.8.0+cu128`; torch_cuda: the CUDA that it was built for. files: what of
+    this CUDA decides which code is made.
+
+    What only that machine knows, and no lock: cuda_home: the folder that the user named.
+    environment: what is compiled with. links: names below the environment's CUDA home, and what
+    each is a link to, where that home is made of links; else nothing.
+    """
+
+    torch: fields.AnyVersion
+    torch_cuda: fields.Release
+    files: Annotated[tuple[InstalledFile, ...], fields.Few]
+    cuda_home: fields.Here[Path] = Path()
+    environment: fields.Here[Environment | None] = None
+    links: fields.Here[tuple[tuple[str, Path], ...]] = ()
+
+    @property
+    def compiler_id(self) -> str:
+        """sha256 over all that decides device code."""
+        lines = sorted(f"{one.name} {one.sha256}" for one in self.files)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolchainKeys(Part):
     """What a toolchain's file and a lock both say, in the same way."""
@@ -217,13 +253,15 @@ class Toolchain(ToolchainKeys):
     builds hold the rest. cuda_files: CUDA where it does not come as packages. containers: None
     where no images can be made. default_torch: what is built against unless asked otherwise.
     cuda_manifest: URL of what NVIDIA says of the release that cuda_files are from, or ''.
-    digest is over the file's meaning, not its comments.
+    installed: the CUDA and torch of a machine, beside which there are no pins. Locks leave it out
+    where it is None. digest is over the file's meaning, not its comments.
     """
 
     digest: fields.Sha256
     cuda_files: Annotated[tuple[Download, ...], fields.Many] = ()
     interpreters: Annotated[tuple[Interpreter, ...], fields.Few] = ()
     msvc: Msvc | None = None
+    installed: Annotated[Installed | None, Field(exclude_if=lambda one: one is None)] = None
     builds: fields.Here[tuple[TorchBuild, ...]] = ()
     default_torch: fields.Here[str] = ""
     cuda_manifest: fields.Here[str] = ""

@@ -19,6 +19,7 @@ from ..storage.cache import cache_folder, downloads_folder
 from ..storage.stores import LIMIT
 from ..toolchain.cuda import MergedCuda
 from ..toolchain.environment import ensure_environment
+from ..toolchain.installed import ready_installed
 from ..toolchain.unpack import missing
 from ..worker.assemble import Lookup, SliceDigests, look_up, slice_digests
 from ..worker.context import Context, archlist, digest
@@ -39,9 +40,12 @@ class Tools:
 
 
 def ready_tools(target: Target, emit: Emit) -> Tools:
-    """The host compiler, found, and the environment, made where it does not exist yet."""
+    """The host compiler, found, and the environment: made where it does not exist yet, or that of
+    what is installed."""
     compiler = find_host_compiler(target.toolchain.cuda, target.toolchain.gcc)
     with step(emit, "toolchain", f"{target.toolchain.name}, Python {target.python}"):
+        if target.toolchain.installed:
+            return Tools(ready_installed(target.toolchain, compiler, emit), compiler)
         environment = ensure_environment(
             target.toolchain, target.python, target.torch, cache_folder(), emit
         )

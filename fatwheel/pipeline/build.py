@@ -269,7 +269,10 @@ def make(
 def _from_store(
     wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], meet: Meet, emit: Emit
 ) -> Made | None:
-    """The finished wheel from the store, if the same inputs made one before."""
+    """The finished wheel from the store, if the same inputs made one before. Of what is installed,
+    nobody knows whether all that upstream's build uses is as it was."""
+    if wheel.target.toolchain.installed:
+        return None
     store = open_store()
     key = _wheel_key(wheel, plan.front, workplace)
     facts, sha256 = _facts_of(store.get_json("built", key)), store.digest("wheel", key)

@@ -21,7 +21,7 @@ from ..errors import UsageError
 from ..machine import cores, free_memory
 from ..model import Front, Job, Shard, Unit
 from ..provenance.buildlock import BuildLock, lock_of
-from ..provenance.locked import check_locked, read_lock_file
+from ..provenance.locked import check_locked, check_pinned, read_lock_file
 from ..shipped import recipe_folders
 from ..toolchain.interpreters import build_of, compiler_id
 from ..verify.contents import Contents
@@ -30,7 +30,7 @@ from ..verify.drivers import needs_of, planned
 from ..wheels.name import WheelName, version_label
 from .compile import Effort, divide
 from .proof import find_proofs
-from .resolve import ToolchainRequest, resolve
+from .resolve import ToolchainRequest, check_nothing_beside, resolve
 
 FRONTS = ("auto", "exact", "shared")
 KERNEL = "flash-attn"
@@ -42,7 +42,8 @@ class BuildRequest:
 
     locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
     pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
-    first. cuda, platform: what a toolchain is composed of, where none is named.
+    first. cuda, platform: what a toolchain is composed of, where none is named. cuda_home,
+    torch_from: what is installed on this machine, to be used instead.
     """
 
     kernel: str | None
@@ -62,12 +63,15 @@ class BuildRequest:
     recipes: Path | None = None
     cuda: str | None = None
     platform: str | None = None
+    cuda_home: Path | None = None
+    torch_from: Path | None = None
 
     def toolchains(self, default: str) -> ToolchainRequest:
         """What of it says which toolchains."""
         return ToolchainRequest(
-            default, self.toolchain, self.cuda, self.torch, self.pythons, self.platform
-        )
+            default, self.toolchain, self.cuda, self.torch, self.pythons, self.platform,
+            self.cuda_home, self.torch_from,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,8 @@ def _typical_jobs(recipe: Recipe, fronts: Iterable[Front], units: int) -> list[J
 
 
 def plan_build(request: BuildRequest) -> BuildPlan:
-    """Raises UsageError, ConfigError or LockError for what cannot be built."""
+    """Raises UsageError, ConfigError or LockError for what cannot be built; ToolchainError for what
+    is installed and cannot be used."""
     check_front(request.front)
     targets, lock = _targets_of(request)
     effort = Effort(request.shards, request.jobs, request.memory)
@@ -275,7 +280,11 @@ def _targets_of(request: BuildRequest) -> tuple[tuple[Target, ...], BuildLock | 
     if request.locked is None:
         asked = request.toolchains(toolchain_for(request.engine))
         return resolve(_given(request.kernel, KERNEL), asked, request.archs, request.recipes), None
+    asked = request.toolchains("")
+    if asked.is_installed:
+        check_nothing_beside(asked, **{"--locked": request.locked})
     lock = read_lock_file(request.locked, *recipe_folders(request.recipes))
+    check_pinned(lock, request.locked)
     asked = replace(
         request.toolchains(lock.toolchain.name),
         torches=_given(request.torch, lock.torch),

@@ -26,7 +26,7 @@ from ..model import Host
 from ..provenance.buildlock import target_of
 from ..provenance.foreign import check_registries, foreign, publishers
 from ..provenance.held import Held, read_held
-from ..provenance.locked import host_changes
+from ..provenance.locked import check_pinned, host_changes
 from ..shipped import recipe_folders, toolchain_folders
 from ..storage.stores import Stores, store_folder
 from ..storage.workfolder import work_folder
@@ -96,6 +96,7 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
             hint=f"valid: {', '.join(FROM_STORE)}",
         )
     held = read_held(request.wheel, *recipe_folders())
+    check_pinned(held.lock, request.wheel)
     _check_sources(held)
     lock = foreign(held.lock, publishers(recipe_folders(), toolchain_folders()))
     target = _with_costs(target_of(lock, held.archs))

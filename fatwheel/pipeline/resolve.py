@@ -22,6 +22,9 @@ from ..config.model import Cell, Target, Toolchain
 from ..config.parts import Parts
 from ..errors import UsageError
 from ..shipped import recipe_folders, toolchain_folders
+from ..toolchain.installed import TORCH as TORCH_FROM
+from ..toolchain.installed import find_installed
+from ..toolchain.installedcuda import OPTION as CUDA_HOME
 from .source import epoch_of
 
 
@@ -30,7 +33,8 @@ class ToolchainRequest:
     """What was asked for as toolchains; None means that it was left open.
 
     toolchain: a name. cudas, torches, pythons: versions, comma-separated. platform: a user's word
-    for it. default: the toolchain that is used where nothing else is asked for.
+    for it. default: the toolchain that is used where nothing else is asked for. cuda_home: the
+    folder of an installed CUDA; torch_from: a Python with torch, or its environment's folder.
     """
 
     default: str = ""
@@ -39,6 +43,13 @@ class ToolchainRequest:
     torches: str | None = None
     pythons: str | None = None
     platform: str | None = None
+    cuda_home: Path | None = None
+    torch_from: Path | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether what is installed on this machine was asked for."""
+        return self.cuda_home is not None or self.torch_from is not None
 
 
 def resolve(
@@ -61,8 +72,12 @@ def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
     """The toolchains that were asked for, with their Pythons and torches.
 
     Toolchains that are files come first: parts are asked where a CUDA or a platform is named, and
-    where the default has no such torch or Python. Raises UsageError or ConfigError.
+    where the default has no such torch or Python. Raises UsageError or ConfigError, and for what is
+    installed ToolchainError.
     """
+    if request.is_installed:
+        check_nothing_beside(request)
+        return (_installed(request),)
     if request.toolchain is not None:
         _check_alone(request)
         if not is_composed(request.toolchain, *toolchain_folders()):
@@ -91,7 +106,7 @@ def _archs(listing: str, toolchain: Toolchain) -> tuple[ArchRequest, ...]:
         return parse_arch_list(listing, toolchain.archs)
     except UsageError as error:
         known = cudas_with(listing, Parts(*toolchain_folders()))
-        if not known:
+        if toolchain.installed or not known:
             raise
         more = f"all of {listing} are known to CUDA {', '.join(known)}: --cuda {known[0]}"
         raise UsageError(
@@ -162,6 +177,35 @@ def _choose_torch(toolchain: Toolchain, text: str | None, pythons: tuple[str, ..
 def _served(toolchain: Toolchain, torch: str) -> str:
     pythons = [build.python for build in toolchain.builds if build.torch == torch]
     return f"{torch} for Python {', '.join(pythons)}"
+
+
+# -- what is installed -----------------------------------------------------------------------------
+
+
+def check_nothing_beside(request: ToolchainRequest, **more: object) -> None:
+    """Raise UsageError where something else is to say what is built with. more: other options."""
+    beside = {
+        "--toolchain": request.toolchain,
+        "--cuda": request.cudas,
+        "--torch": request.torches,
+        "--python": request.pythons,
+        "--platform": request.platform,
+        **more,
+    }
+    mine = CUDA_HOME if request.cuda_home is not None else TORCH_FROM
+    for option, value in beside.items():
+        if value is not None:
+            raise UsageError(
+                f"{option} beside {mine}, which uses what is installed on this machine",
+                where=f"{option} {value}",
+                hint="leave one of them out",
+            )
+
+
+def _installed(request: ToolchainRequest) -> Cell:
+    toolchain = find_installed(request.cuda_home, request.torch_from)
+    [build] = toolchain.builds
+    return Cell(toolchain, build.python, build.torch)
 
 
 # -- toolchains that are composed ------------------------------------------------------------------

@@ -293,6 +293,8 @@ def files_for_installers(wheel: Path) -> dict[Path, bytes]:
 
 def _for_installers(wheel: Path, inside: _Inside) -> dict[Path, bytes]:
     sha256, lock = inside.sha256, inside.lock
+    if lock.toolchain.installed:
+        return {}  # nothing says where its torch is from
     return {
         wheel.with_name(pylock_name(wheel)): pylock_bytes(wheel, sha256, inside.size, lock),
         wheel.with_name(requirements_name(wheel)): requirements_text(wheel, sha256, lock).encode(),

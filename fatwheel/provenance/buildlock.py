@@ -89,6 +89,8 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
             yield _of_download("interpreter", one.download)
     if toolchain.msvc and toolchain.msvc.bootstrapper.locked:
         yield _of_download("msvc", toolchain.msvc.bootstrapper)
+    for file in toolchain.installed.files if toolchain.installed else ():
+        yield Material("compiler", file.name, toolchain.nvcc, "", 0, file.sha256, "")
     for base in toolchain.bases:
         if base.digest:
             digest = base.digest.removeprefix("sha256:")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import LockError, UsageError
+from ..errors import LockError, ToolchainError, UsageError
 from ..model import Host
 from ..storage.files import readable
 from .buildlock import BuildLock, Material, materials_of
@@ -27,7 +27,15 @@ def _differing_fields(one: BuildLock, other: BuildLock) -> Iterator[str]:
             yield f"{name}: {_shown(before.get(name))} became {_shown(after.get(name))}"
 
 
-_OF_MATERIALS = ("package", "packages", "torch_packages", "cuda_files", "interpreters", "runtime")
+_OF_MATERIALS = (
+    "package",
+    "packages",
+    "torch_packages",
+    "cuda_files",
+    "interpreters",
+    "runtime",
+    "files",
+)
 
 
 def _flat(part: dict[str, Any], place: str = "") -> dict[str, Any]:
@@ -88,6 +96,19 @@ def read_lock_file(path: Path, *kernels: Path) -> BuildLock:
         )
     with readable(path, "a lock", streamed=True), path.open("rb") as stream:
         return read_lock(stream.read(MOST + 1), path.name, *kernels)
+
+
+def check_pinned(lock: BuildLock, where: Path) -> None:
+    """Raise ToolchainError where what a wheel was built with is pinned nowhere."""
+    toolchain = lock.toolchain
+    if toolchain.installed:
+        raise ToolchainError(
+            f"it was built with compilers that one machine had installed (nvcc {toolchain.nvcc}, "
+            f"{lock.host.compiler}, torch {toolchain.installed.torch}): it cannot be rebuilt "
+            "elsewhere",
+            where=str(where),
+            hint="on that machine, build it again with --cuda-home, and compare: `invoke compare`",
+        )
 
 
 def check_locked(lock: BuildLock, mine: BuildLock, where: Path) -> None:

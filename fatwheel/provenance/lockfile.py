@@ -162,6 +162,8 @@ def mistakes_between(file: LockFile) -> Iterator[str]:
     if (recipe.source.package is None) == (recipe.source.folder == ""):
         yield "recipe.source: it must have either a package or a folder"
     packages = (*toolchain.packages, *toolchain.torch_packages)
+    if toolchain.installed and (packages or toolchain.files or toolchain.bases):
+        yield "toolchain.installed: beside it there can be no pins"
     for one in (*recipe.files, *packages):
         sdist = isinstance(one, Sdist)
         parse = parse_sdist_filename if sdist else parse_wheel_filename

@@ -8,9 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config.model import Package, Toolchain, TorchBuild
 from ..errors import ToolchainError, UsageError
@@ -84,25 +85,42 @@ def _candidates(python: str) -> Iterator[Path]:
 
 def _ask(candidate: Path) -> Interpreter | str:
     """Who the candidate is, or why it is of no use."""
+    facts = answer_of(candidate, _QUESTION, _TIMEOUT)
+    if isinstance(facts, str):
+        return facts
+    return Interpreter(Path(facts["executable"]), facts["version"], Path(facts["include"]))
+
+
+def answer_of(
+    python: Path, question: str, timeout: float, variables: Mapping[str, str] | None = None
+) -> dict[str, Any] | str:
+    """What a plain CPython answers to code that prints a JSON object with at least
+    implementation, version and threads; or why it is of no use, as the end of a sentence.
+
+    timeout in seconds. variables: all that it sees, if not those of this process.
+    """
     try:
         # Isolated: PYTHONPATH and PYTHONHOME are meant for another interpreter.
         answer = subprocess.run(
-            [str(candidate), "-I", "-c", _QUESTION],
+            [str(python), "-I", "-c", question],
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT,
+            errors="replace",
+            timeout=timeout,
             stdin=subprocess.DEVNULL,
+            env=variables,
         )
-        facts = json.loads(answer.stdout)
+        facts: dict[str, Any] = json.loads(answer.stdout)
+        version, threads = facts["version"], facts["threads"]
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"does not run: {error}"
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         complaint = answer.stderr.strip().splitlines()
         return f"does not run: {complaint[0] if complaint else 'no answer'}"
-    if facts["implementation"] != "CPython" or facts["threads"]:
-        kind = "free-threaded" if facts["threads"] else facts["implementation"]
-        return f"is a {kind} {facts['version']}; plain CPython is needed"
-    return Interpreter(Path(facts["executable"]), facts["version"], Path(facts["include"]))
+    if facts["implementation"] != "CPython" or threads:
+        kind = "free-threaded" if threads else facts["implementation"]
+        return f"is a {kind} {version}; plain CPython is needed"
+    return facts
 
 
 # -- builds of a toolchain -------------------------------------------------------------------------
@@ -123,7 +141,10 @@ def build_of(toolchain: Toolchain, python: str, torch: str) -> TorchBuild:
 
 
 def compiler_id(toolchain: Toolchain, build: TorchBuild) -> str:
-    """sha256 over the pins of all that decides device code, wherever it is installed."""
+    """sha256 over the pins of all that decides device code, wherever it is installed; of a
+    machine's own CUDA, over its files."""
+    if toolchain.installed:
+        return toolchain.installed.compiler_id
     packages = [p for p in (*toolchain.packages, *build.packages) if p.role == "compiler"]
     archives = sorted(f"{f.name} {f.version} {f.sha256}" for f in toolchain.cuda_files)
     return hashlib.sha256("\n".join([*pins(packages), *archives]).encode()).hexdigest()

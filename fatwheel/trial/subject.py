@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -162,6 +162,20 @@ def subject_of_toolchains(
     packages = _needed(toolchain, build, requirements)
     origin = f"toolchain {toolchain.name}"
     return Subject(wheel, build.python, build.torch, packages, requirements, origin)
+
+
+def subject_of_installed(
+    wheel: Path, evidence: Evidence, lock: BuildLock, toolchains: Sequence[Toolchain]
+) -> Subject:
+    """As above, with the torch that a wheel was built with where nothing pinned that torch."""
+    same = [
+        replace(one, builds=tuple(build for build in one.builds if build.torch == lock.torch))
+        for one in toolchains
+    ]
+    subject = subject_of_toolchains(wheel, evidence, same)
+    packages = (*subject.packages, *lock.recipe.runtime)
+    own = {canonicalize_name(package.name): package for package in packages}
+    return replace(subject, packages=tuple(own.values()))
 
 
 def check_platform(evidence: Evidence) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
-from ..config.model import Recipe
+from ..config.model import Recipe, Toolchain
 from ..doctor.facts import GpuFacts
 from ..events import Emit, StepStarted
 from ..provenance.buildlock import BuildLock
@@ -21,7 +21,14 @@ from ..wheels.archive import open_wheel
 from . import environment, gpu
 from .environment import Clean, clean_environment
 from .gpu import load_all, take_out
-from .subject import Subject, named, subject_of_lock, subject_of_toolchains, top_modules
+from .subject import (
+    Subject,
+    named,
+    subject_of_installed,
+    subject_of_lock,
+    subject_of_toolchains,
+    top_modules,
+)
 
 
 @dataclass(frozen=True)
@@ -133,13 +140,20 @@ def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
     lock = _lock(path, evidence, places.kernels)
     if lock is not None:
         lock = foreign(lock, publishers(places.kernels, places.toolchains))
-        subject = subject_of_lock(path, evidence, lock)
+        subject = (
+            subject_of_installed(path, evidence, lock, _toolchains(places))
+            if lock.toolchain.installed
+            else subject_of_lock(path, evidence, lock)
+        )
         return _Wheel(path, evidence, subject, lock.recipe.imports, lock)
-    toolchains = [
+    subject = subject_of_toolchains(path, evidence, _toolchains(places))
+    return _Wheel(path, evidence, subject, _own_modules(path, evidence, subject), None)
+
+
+def _toolchains(places: Places) -> list[Toolchain]:
+    return [
         load_toolchain(name, *places.toolchains) for name in list_toolchains(*places.toolchains)
     ]
-    subject = subject_of_toolchains(path, evidence, toolchains)
-    return _Wheel(path, evidence, subject, _own_modules(path, evidence, subject), None)
 
 
 def _lock(path: Path, evidence: Evidence, kernels: tuple[Path, ...]) -> BuildLock | None:

@@ -104,6 +104,9 @@ def _refused(findings: list[Finding]) -> Iterator[None]:
 
 
 def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
+    if installed := documents.lock.toolchain.installed:
+        what = f"built with compilers that one machine had installed, and torch {installed.torch}"
+        yield note(f"{what}: it cannot be rebuilt elsewhere")
     yield from _lock_findings(documents, evidence)
     yield from _wheel_findings(documents.record, evidence)
     yield from _statement_findings(documents, evidence)

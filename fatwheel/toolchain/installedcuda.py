@@ -1,0 +1,285 @@
+"""Asks an installed CUDA who it is: its version, its architectures, and which files make code.
+
+nvcc itself says where it looks for its programs: `nvcc --dryrun` lists its variables, as they are
+in nvcc.profile. So however a system lays out its CUDA, the files that are read here are those that
+run. Of the headers, crt and fatbinary_section.h are read too: what nvcc generates includes them,
+and no preprocessed text of a unit tells of that. The others are in those texts, as far as they are
+used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..arch import Arch, parse_arch
+from ..config.model import InstalledFile
+from ..errors import ToolchainError
+from ..provision.compilers import find_host_compiler
+from ..storage.cache import mistake_in
+from ..worker.processes import bare_variables
+
+OPTION = "--cuda-home"
+
+# Where Debian's packages keep nvcc, below the folder in whose bin they have a script of that name.
+_DEBIAN = Path("lib", "nvidia-cuda-toolkit", "bin", "nvcc")
+_PROGRAMS = ("cudafe++", "cicc", "ptxas", "fatbinary", "nvlink")
+_ELF = b"\x7fELF"
+_WHOLE = "install the whole toolkit of this CUDA: compilers, runtime and headers"
+_VERSION = re.compile(r"release (\d+\.\d+), V(\d+(?:\.\d+)+)")
+_VARIABLE = re.compile(r"^#\$ (PATH|CICC_PATH|NVVMIR_LIBRARY_DIR)=(.*)$", re.MULTILINE)
+_NEWEST_GCC = re.compile(r"^#\s*if\s+__GNUC__ > (\d+)", re.MULTILINE)
+_LAST = 10  # lines of what nvcc says that are shown
+
+
+@dataclass(frozen=True)
+class InstalledCuda:
+    """home: as the user named it. cuda, nvcc: its versions, `12.8` and `12.8.93`. newest_gcc: the
+    newest major version of g++ that it takes.
+
+    links: names below a CUDA home, and what is there to be a link to, where the home itself does
+    not have what build systems look for in one; else nothing.
+    """
+
+    home: Path
+    cuda: str
+    nvcc: str
+    archs: tuple[Arch, ...]
+    newest_gcc: int
+    files: tuple[InstalledFile, ...]
+    links: tuple[tuple[str, Path], ...]
+
+
+def ask_cuda(home: Path, oldest_gcc: int) -> InstalledCuda:
+    """The CUDA in a folder. oldest_gcc: the oldest major version of g++ that torch takes.
+
+    Raises ToolchainError where there is none, where it is not complete, or where no g++ here goes
+    with it.
+    """
+    nvcc = _nvcc_in(home)
+    include = _include_of(home, nvcc)
+    libraries = _libraries_of(home, include)
+    said = _ask(nvcc, "--version")
+    version = _VERSION.search(said)
+    if version is None:
+        raise _unusable(nvcc, "does not say which CUDA it is", said.splitlines()[-_LAST:])
+    newest = _newest_gcc(include)
+    compiler = find_host_compiler(version[1], (oldest_gcc, newest))
+    return InstalledCuda(
+        home=home,
+        cuda=version[1],
+        nvcc=version[2],
+        archs=tuple(sorted(_archs(nvcc, compiler.path))),
+        newest_gcc=newest,
+        files=tuple(_files(nvcc, compiler.path, include)),
+        links=tuple(_links(home, nvcc, include, libraries)),
+    )
+
+
+# -- where things are ------------------------------------------------------------------------------
+
+
+def _nvcc_in(home: Path) -> Path:
+    """Its nvcc: the program itself."""
+    if not home.is_dir():
+        raise ToolchainError("no such folder", where=f"{OPTION} {home}")
+    mistake = mistake_in(home)
+    if mistake:
+        raise ToolchainError(f"this CUDA cannot be used: {mistake}", where=f"{OPTION} {home}")
+    named = home / "bin" / "nvcc"
+    if not named.is_file():
+        raise ToolchainError(
+            "there is no CUDA here: it has no bin/nvcc",
+            where=f"{OPTION} {home}",
+            hint="name the folder whose bin has nvcc, such as /usr/local/cuda (Debian's own: /usr)",
+        )
+    for nvcc in (named, home / _DEBIAN):
+        if _is_program(nvcc):
+            return nvcc
+    real = named.resolve()
+    what = "a script" if _begins(real) != _ELF else f"a link to {real}"
+    raise ToolchainError(
+        f"its bin/nvcc is {what}, and not NVIDIA's compiler",
+        where=f"{OPTION} {home}",
+        hint="name the folder of the CUDA that this starts (ccache, modules and distributions put "
+        "such programs in front of it)",
+    )
+
+
+def _is_program(nvcc: Path) -> bool:
+    """Whether it is nvcc: many names may be links to one program that goes by them."""
+    return nvcc.is_file() and nvcc.resolve().name.startswith("nvcc") and _begins(nvcc) == _ELF
+
+
+def _begins(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(_ELF))
+    except OSError as error:
+        raise ToolchainError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _include_of(home: Path, nvcc: Path) -> Path:
+    """The folder of its headers."""
+    target = Path("targets", f"{platform.machine()}-linux")
+    for folder in (home, nvcc.parent.parent, home / target):
+        include = folder / "include"
+        if all((include / name).is_file() for name in ("cuda_runtime.h", "crt/host_config.h")):
+            return include
+    raise ToolchainError(
+        "this CUDA is not complete: include/cuda_runtime.h or include/crt/host_config.h is missing",
+        where=f"{OPTION} {home}",
+        hint=_WHOLE,
+    )
+
+
+def _libraries_of(home: Path, include: Path) -> Path:
+    """The folder of its runtime's library."""
+    target = f"{platform.machine()}-linux"
+    beside = include.parent
+    for folder in (home / "lib64", home / "lib", beside / "lib", beside / "lib" / f"{target}-gnu"):
+        if any(folder.glob("libcudart.so*")):
+            return folder
+    raise ToolchainError(
+        "this CUDA is not complete: the library libcudart.so is missing",
+        where=f"{OPTION} {home}",
+        hint=_WHOLE,
+    )
+
+
+def _links(home: Path, nvcc: Path, include: Path, libraries: Path) -> Iterator[tuple[str, Path]]:
+    """What a CUDA home must be made of where this is none that torch and CMake can use."""
+    usual = (home / "bin" / "nvcc", home / "include", home / "lib64" / "libcudart.so")
+    if nvcc == usual[0] and include == usual[1] and usual[2].exists() and not _is_systems(include):
+        return
+    for name in ("nvvm", "targets"):
+        if (home / name).is_dir():
+            yield name, (home / name).resolve()
+    for path in sorted(nvcc.parent.iterdir()):
+        yield f"bin/{path.name}", path.absolute()
+    # Those of the system every compiler finds by itself, and in this order.
+    if not _is_systems(include):
+        yield "include", include.resolve()
+        for path in sorted(libraries.iterdir()):
+            if path.name != "stubs" or (path / "libcuda.so").exists():
+                yield f"lib/{path.name}", path.absolute()
+
+
+def _is_systems(include: Path) -> bool:
+    return include.resolve() == Path("/usr/include")
+
+
+# -- what it is ------------------------------------------------------------------------------------
+
+
+def _newest_gcc(include: Path) -> int:
+    header = include / "crt" / "host_config.h"
+    try:
+        found = _NEWEST_GCC.search(header.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise ToolchainError(f"cannot be read: {error.strerror}", where=str(header)) from error
+    if found is None:
+        raise ToolchainError("it does not say which g++ this CUDA takes", where=str(header))
+    return int(found[1])
+
+
+def _archs(nvcc: Path, cxx: Path) -> Iterator[Arch]:
+    """What it makes code for: those that it lists, and of each the variants that it takes."""
+    for code in _ask(nvcc, "--list-gpu-code").split():
+        if not re.fullmatch(r"sm_\d{2,3}", code):
+            raise _unusable(nvcc, "lists no architectures", [code])
+        yield parse_arch(code)
+        for variant in (f"{code}a", f"{code}f"):
+            with suppress(ToolchainError):
+                _dry_run(nvcc, cxx, "-cubin", f"-arch={variant}")
+                yield parse_arch(variant)
+
+
+def _files(nvcc: Path, cxx: Path, include: Path) -> Iterator[InstalledFile]:
+    """What of it decides which code is made."""
+    variables: dict[str, str] = dict(_VARIABLE.findall(_dry_run(nvcc, cxx, "-c")))
+    yield _file("nvcc", nvcc)
+    profile = nvcc.parent / "nvcc.profile"
+    if profile.is_file():
+        yield _file(profile.name, profile)
+    programs = {name: _program(name, nvcc, variables) for name in _PROGRAMS}
+    for name, path in programs.items():
+        yield _file(name, path)
+    libraries = sorted(Path(variables.get("NVVMIR_LIBRARY_DIR", "")).glob("libdevice*.bc"))
+    if not libraries:
+        raise _incomplete("libdevice", nvcc)
+    nvvm = programs["cicc"].parent.parent
+    for path in (*libraries, *sorted(nvvm.glob("lib*/libnvvm.so"))):
+        yield _file(path.name, path)
+    generated = [
+        *include.glob("crt/*"),
+        include / "fatbinary_section.h",
+        *nvcc.parent.glob("crt/*"),
+    ]
+    lines = sorted(f"{path.name} {_sha256(path)}" for path in generated if path.is_file())
+    yield InstalledFile("crt", hashlib.sha256("\n".join(lines).encode()).hexdigest())
+
+
+def _program(name: str, nvcc: Path, variables: Mapping[str, str]) -> Path:
+    """The program that nvcc starts."""
+    places = ":".join(variables.get(place, "") for place in ("CICC_PATH", "PATH"))
+    found = shutil.which(name, path=places)
+    if found is None:
+        raise _incomplete(name, nvcc)
+    return Path(found).resolve()
+
+
+def _file(name: str, path: Path) -> InstalledFile:
+    return InstalledFile(name, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.sha256()
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+            return digest.hexdigest()
+    except OSError as error:
+        raise ToolchainError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _dry_run(nvcc: Path, cxx: Path, *options: str) -> str:
+    """What nvcc would do with an empty source."""
+    return _ask(nvcc, "--dryrun", "-ccbin", str(cxx), *options, "x.cu")
+
+
+def _ask(nvcc: Path, *arguments: str) -> str:
+    """What nvcc says, in a folder with an empty x.cu, and with none of the user's variables but
+    PATH, as builds start it."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "x.cu").touch()
+        try:
+            answer = subprocess.run(
+                [str(nvcc.absolute()), *arguments], cwd=folder, env=bare_variables(), text=True,
+                errors="replace", stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            )  # fmt: skip
+        except OSError as error:
+            raise _unusable(nvcc, f"does not run: {error.strerror}", []) from error
+    said = answer.stdout + answer.stderr
+    if answer.returncode:
+        raise _unusable(nvcc, f"fails: nvcc {' '.join(arguments)}", said.splitlines()[-_LAST:])
+    return said
+
+
+def _unusable(nvcc: Path, why: str, details: list[str]) -> ToolchainError:
+    return ToolchainError(f"its nvcc {why}", where=str(nvcc), details=details)
+
+
+def _incomplete(name: str, nvcc: Path) -> ToolchainError:
+    return ToolchainError(
+        f"this CUDA is not complete: nvcc finds no {name}", where=str(nvcc), hint=_WHOLE
+    )
