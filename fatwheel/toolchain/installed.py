@@ -24,7 +24,7 @@ from ..events import Emit, Note
 from ..machine import this_platform
 from ..model import Environment
 from ..provision.compilers import HostCompiler
-from ..provision.mend import mend_home, mend_packages
+from ..provision.mend import mend_home
 from ..storage.cache import cache_folder, mistake_in
 from ..storage.permissions import gap_of
 from ..worker.processes import bare_variables
@@ -261,7 +261,6 @@ def _make_home(installed: Installed, home: Path, compiler: HostCompiler) -> None
                 (part / "cuda" / name).mkdir(parents=True)
         for name, path in installed.links:
             (part / "cuda" / name).symlink_to(path)
-        mend_packages(part)
         mend_home(part / "cuda", compiler)
         part.rename(home.parent)
     finally:
