@@ -20,7 +20,14 @@ from unearth.fetchers import Fetcher
 
 from ..config.model import Package
 from ..errors import FetchError
-from .pipconfig import NoConnectionError, PipConfig, RefusedError, TransientError, redacted
+from .pipconfig import (
+    NoConnectionError,
+    NotListedError,
+    PipConfig,
+    RefusedError,
+    TransientError,
+    redacted,
+)
 from .web import LATER, Web, describe, words
 
 # unearth logs what it could not read; here that becomes part of the error.
@@ -138,7 +145,9 @@ class Index(Web):
             raise RefusedError("skipped: plain http, and not among pip's trusted hosts")
         if others:
             raise RefusedError(f"lists {others} files of this package, not this one")
-        raise RefusedError(f"no such package here: {words(bad[-1])}" if bad else "not listed here")
+        raise NotListedError(
+            f"no such package here: {words(bad[-1])}" if bad else "not listed here"
+        )
 
     def _note_status(self, response: httpx2.Response) -> None:
         self._statuses.__dict__.setdefault("seen", []).append(response.status_code)

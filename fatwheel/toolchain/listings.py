@@ -10,7 +10,7 @@ from unearth import Link
 from .asking import Asker
 from .errands import LISTED, PINNED, Way
 from .index import Index, Source
-from .pipconfig import RefusedError
+from .pipconfig import NotListedError, RefusedError
 from .published import Values, announced
 
 Links = Mapping[str, list[Link]]  # by file name
@@ -25,7 +25,10 @@ class Listings:
         self._known: dict[tuple[str, str], Links | RefusedError] = {}
 
     def own(self, project: str) -> Links:
-        """All that the user's indexes list. Raises RefusedError where none lists anything."""
+        """All that the user's indexes list.
+
+        Raises NotListedError where all say that they have none, RefusedError where one is silent.
+        """
         return self._once("", project, self._index.sources)
 
     def at(self, url: str, project: str) -> Links:
@@ -61,7 +64,9 @@ class Listings:
                 found.setdefault(link.filename, []).append(link)
         if found:
             return found
-        trouble = RefusedError("; ".join(f"{source.shown}: {error}" for source, error in refused))
+        said = "; ".join(f"{source.shown}: {error}" for source, error in refused)
+        absent = all(isinstance(error, NotListedError) for _, error in refused)
+        trouble = NotListedError(said) if absent else RefusedError(said)
         trouble.passing = any(error.passing for _, error in refused)
         return trouble
 

@@ -24,7 +24,7 @@ from .locking import Outcome, Work, versions
 from .nvidia import Limits, archives_in, limits_in, manifest_url, newest_release
 from .packagefiles import choose
 from .partfiles import cuda_text
-from .pipconfig import RefusedError
+from .pipconfig import NotListedError, RefusedError
 from .published import Values
 
 # NVIDIA's package without files, whose extras name the packages of a release.
@@ -91,6 +91,7 @@ class _Locking:
         self.session = work.session
         self.folder = work.parts.publishers.cuda
         self.findings: list[Finding] = []
+        self.published: tuple[Archive, ...] = ()  # for all platforms
 
     def outcome(self) -> Outcome:
         manifest = self._unless_refused(f"CUDA {self.word}: manifest", self._newest_manifest)
@@ -145,6 +146,7 @@ class _Locking:
         except RefusedError as error:
             self._find(filename_of(url), UNREACHABLE, note=str(error))
             return pinned
+        self.published = found
         theirs = {NVIDIA_PLATFORMS[platform] for platform in self.platforms}
         asked = [one for one in found if one.platform in theirs]
         there = [one for one in pinned if one.platform in theirs]
@@ -159,7 +161,11 @@ class _Locking:
     def _newest_packages(self) -> str | None:
         """The version of the package without files: `13.1.2.0` for CUDA 13.1.2."""
         known = set()
-        for file in self.session.listings.own(_RELEASES):
+        try:
+            links = self.session.listings.own(_RELEASES)
+        except NotListedError:
+            return None
+        for file in links:
             with suppress(InvalidWheelFilename):
                 known.add(parse_wheel_filename(file)[1])
         fitting = [one for one in known if f"{one}.".startswith(f"{self.word}.")]
@@ -225,7 +231,7 @@ class _Locking:
         if not nvcc:
             self._find(f"CUDA {version}", UNREACHABLE, note="nobody says where its nvcc is")
             return None
-        limits = self._limits(version, packages, archives)
+        limits = self._limits(version, packages)
         if limits is None:
             return None
         return CudaRelease(
@@ -246,7 +252,7 @@ class _Locking:
         found += [version for name, version in pinned if _NVCC.fullmatch(name)]
         return found[-1] if found else ""
 
-    def _limits(self, version: str, packages: Pins, archives: Iterable[Archive]) -> Limits | None:
+    def _limits(self, version: str, packages: Pins) -> Limits | None:
         """What its nvcc accepts, from its files, which are fetched."""
         wanted: list[Pinned] = []
         for name, number in versions(packages, self.work.pythons[0]).items():
@@ -263,7 +269,7 @@ class _Locking:
                     one.size,
                     one.sha256,
                 )
-                for one in archives
+                for one in self.published
                 if _READ.fullmatch(one.name) and one.platform == NVIDIA_PLATFORMS[_HERE]
             ]
         if not self.session.write:

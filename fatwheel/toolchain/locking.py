@@ -60,6 +60,7 @@ class Work:
         self.session = session
         self.parts = parts
         self.pins = PackagePins(parts, session.listings, write=session.write)
+        self._checked: set[tuple[str, str]] = set()
 
     @property
     def pythons(self) -> tuple[str, ...]:
@@ -70,11 +71,17 @@ class Work:
         return tuple(sorted(found, key=release))
 
     def need(self, pins: Iterable[str], pythons: Iterable[str], platforms: Iterable[str]) -> None:
-        """Pin the files of pins for some Pythons and platforms. Raises RefusedError."""
-        pairs = [(python, platform) for python in pythons for platform in platforms]
-        for pin in pins:
-            for python, platform in pairs:
-                for name, version in versions((pin,), python).items():
+        """Pin the files of pins for some Pythons and platforms; compare those that are pinned.
+
+        Raises RefusedError.
+        """
+        platforms = tuple(platforms)
+        for python in pythons:
+            for name, version in versions(pins, python).items():
+                if (name, version) not in self._checked:
+                    self._checked.add((name, version))
+                    self.pins.check(name, version)
+                for platform in platforms:
                     self.pins.need(name, version, python, platform)
 
 

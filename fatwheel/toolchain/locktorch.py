@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..config.fields import Pin
 from ..config.parts import TorchRelease, TorchVariant, TorchWheel, release
@@ -12,7 +13,7 @@ from .compare import FILLED, MOVED, RIGHT, UNREACHABLE, Finding
 from .listings import Links, published, way_to
 from .locking import Outcome, Work, versions, with_markers
 from .partfiles import torch_text
-from .pipconfig import RefusedError
+from .pipconfig import NotListedError, RefusedError
 from .published import Values
 from .pytorch import Found, Needs, found_in, needs_of, newest, with_cuda
 
@@ -27,7 +28,7 @@ ByPython = dict[str, dict[str, str]]  # version by name, by Python
 
 @dataclass(frozen=True)
 class Listed:
-    """What the two indexes have; None for one that cannot be read."""
+    """What the two indexes have; None for one that has nothing, or cannot be read."""
 
     own: Links | None
     theirs: Links | None
@@ -56,28 +57,32 @@ def lock_torch(word: str, pythons: Sequence[str], platforms: Sequence[str], work
     old = next((one for one in work.parts.torches if one.version == version), None)
     looked_up = _Release(version, old, work, findings)
     looked_up.look_up(listed, pythons or work.pythons, platforms)
-    new = None
-    if work.session.write:
-        try:
-            new = looked_up.locked()
-        except RefusedError as error:
-            findings.append(Finding((), f"torch {version}", UNREACHABLE, {}, {}, str(error)))
-    return Outcome(f"torch/{version}", torch_text(new) if new else None, tuple(findings))
+    try:
+        new = looked_up.locked()
+    except RefusedError as error:
+        findings.append(Finding((), f"torch {version}", UNREACHABLE, {}, {}, str(error)))
+        new = None
+    text = torch_text(new) if new and work.session.write else None
+    return Outcome(f"torch/{version}", text, tuple(findings))
 
 
 def _listed(work: Work, findings: list[Finding]) -> Listed:
     listings, url = work.session.listings, work.parts.publishers.torch
-    own: Links | None = None
-    theirs: Links | None = None
-    try:
-        own = listings.own(_PROJECT)
-    except RefusedError as error:
-        findings.append(Finding((), _PROJECT, UNREACHABLE, {}, {}, str(error)))
-    try:
-        theirs = listings.at(url, _PROJECT)
-    except RefusedError as error:
-        findings.append(Finding((), f"{url}/{_PROJECT}", UNREACHABLE, {}, {}, str(error)))
+    own = _unless_refused(_PROJECT, partial(listings.own, _PROJECT), findings)
+    theirs = _unless_refused(f"{url}/{_PROJECT}", partial(listings.at, url, _PROJECT), findings)
     return Listed(own, theirs)
+
+
+def _unless_refused(
+    name: str, listed: Callable[[], Links], findings: list[Finding]
+) -> Links | None:
+    try:
+        return listed()
+    except NotListedError:
+        return None
+    except RefusedError as error:
+        findings.append(Finding((), name, UNREACHABLE, {}, {}, str(error)))
+        return None
 
 
 class _Release:
@@ -209,7 +214,7 @@ class _Release:
 
     def locked(self) -> TorchRelease | None:
         """The release with what was found; None where nothing was. Raises RefusedError."""
-        places = [place for place, wheels in self.wheels.items() if wheels]
+        places = [place for place in self.wheels if self.solved.get(place)]
         variants = tuple(self._variant(place) for place in places)
         if not variants:
             return None
@@ -227,7 +232,7 @@ class _Release:
         return TorchRelease(version=self.version, gcc=self.gcc, tools=tools, variants=variants)
 
     def _variant(self, place: Place) -> TorchVariant:
-        solved = self.solved.get(place, {})
+        solved = self.solved[place]
         wheels = {python: one for python, one in self.wheels[place].items() if python in solved}
         return TorchVariant(
             cuda=place[0],

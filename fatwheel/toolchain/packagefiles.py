@@ -65,10 +65,11 @@ class PackagePins:
         known = (*self._parts.package_files(name), *self._new.get(name, ()))
         return best_file(known, version, python, platform)
 
-    def check(self, name: str) -> None:
-        """Compare the pinned files of a package with what is published."""
+    def check(self, name: str, version: str = "") -> None:
+        """Compare the pinned files of a package, or of one version, with what is published."""
         for number, one in enumerate(self._parts.package_files(name)):
-            self._note(name, self._compared(name, number, one))
+            if not version or parse_wheel_filename(one.file)[1] == Version(version):
+                self._note(name, self._compared(name, number, one))
 
     def _compared(self, name: str, number: int, one: PinnedFile) -> Finding:
         pinned: Values = {"size": one.size, "sha256": one.sha256}

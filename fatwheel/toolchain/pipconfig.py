@@ -35,6 +35,10 @@ class RefusedError(Exception):
     unreachable = False
 
 
+class NotListedError(RefusedError):
+    """An index answers that it does not have a project."""
+
+
 def redacted(text: object) -> str:
     """A text without users and passwords in its URLs."""
     return re.sub(r"://[^/?#\s]*@", "://****@", str(text))

@@ -12,8 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -103,15 +103,13 @@ def _said(text: str) -> list[str]:
 
 
 def _uv() -> str:
-    if find_spec("uv") is not None:
-        from uv import find_uv_bin
-
-        return str(find_uv_bin())
-    found = shutil.which("uv")
+    """uv beside this Python, or else on PATH."""
+    folders = (sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath))
+    found = shutil.which("uv", path=os.pathsep.join(folders))
     if found is None:
         raise ToolchainError(
             "uv is not installed; it resolves the packages of other Pythons and platforms",
-            hint="python -m pip install 'fatwheel[lock]'",
+            hint="python -m pip install 'fatwheel[lock]', or: python -m pip install uv",
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +79,28 @@ def ranged(content: bytes, sent: int) -> Answer:
         handler.end_headers()
         handler.wfile.write(content[start : start + sent])
         handler.close_connection = True
+
+    return answer
+
+
+def ranges(content: bytes) -> Answer:
+    """Sends what is asked for, whole or a range of it (RFC 9110, 14)."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", handler.headers.get("Range", ""))
+        first, end = 0, len(content)
+        if asked and asked[1]:
+            first, end = int(asked[1]), min(end, int(asked[2] or end) + 1)
+        elif asked:
+            first = max(0, end - int(asked[2]))
+        handler.send_response(206 if asked else 200)
+        handler.send_header("Accept-Ranges", "bytes")
+        if asked:
+            handler.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(end - first))
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(content[first:end])
 
     return answer
 

@@ -1,0 +1,346 @@
+"""`invoke lock` looks up a CUDA 99.1 and a torch 99.2, with uv, on a server that publishes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from fatwheel.config.parts import Parts
+from fatwheel.errors import ConfigError, FetchError, HashMismatchError, ToolchainError, UsageError
+from fatwheel.events import silent
+from fatwheel.toolchain import web
+from fatwheel.toolchain.checkparts import check_parts
+from fatwheel.toolchain.lock import LockReport, refusal
+from fatwheel.toolchain.lockparts import PartsRequest, lock_parts
+
+from ..helpers.releases import CUDA, NVCC, TORCH, Releases, configure, wheel
+from ..helpers.schemas import schema_of
+from ..helpers.webserver import Server, status
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = schema_of("lock")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Releases]:
+    with Server() as server:
+        configure(monkeypatch, server)
+        yield Releases(server, tmp_path / "toolchains")
+
+
+def lock(world: Releases, *, write: bool = True, **words: str) -> list[LockReport]:
+    options = [words.get(name) for name in ("cuda", "torch", "python", "platform")]
+    request = PartsRequest.of(*options)
+    assert request is not None
+    cache = world.folder.parent / "cache"
+    reports = lock_parts(request, [world.folder], cache, cache / "downloads", silent, write=write)
+    jsonschema.validate({"toolchains": [report.to_json() for report in reports]}, SCHEMA)
+    return reports
+
+
+def states(*reports: LockReport) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for report in reports:
+        for state, number in report.count().items():
+            if number:
+                total[state] = total.get(state, 0) + number
+    return total
+
+
+def snapshot(world: Releases) -> dict[str, bytes]:
+    files = sorted(world.parts.rglob("*.toml"))
+    return {str(file.relative_to(world.parts)): file.read_bytes() for file in files}
+
+
+def test_a_cuda_of_archives_and_what_its_compilers_accept(world: Releases) -> None:
+    [report] = lock(world, cuda="99.1")
+
+    assert refusal([report]) is None
+    assert states(report) == {"filled": 12}, "four components for three platforms"
+    raw = tomllib.loads(world.text(f"cuda/{CUDA}"))
+    assert (raw["version"], raw["nvcc"]) == (CUDA, NVCC)
+    # What the header refuses is one more, and what is not --gpu-name's is no architecture.
+    assert (raw["gcc"], raw["msvc"]) == (21, [1940, 1998])
+    assert raw["archs"] == ["90", "990", "990a"]
+    assert raw["manifest"] == f"{world.server.url}/redist/redistrib_{CUDA}.json"
+    assert "packages" not in raw
+    [cuda] = Parts(world.folder).cudas
+    for one in cuda.archives:
+        table = world.manifest[one.name]
+        assert isinstance(table, dict)
+        entry = table[one.platform]
+        assert (one.path, one.sha256, str(one.size)) == (
+            *(entry["relative_path"], entry["sha256"], entry["size"]),
+        )
+
+
+def test_a_cuda_of_packages_has_both(world: Releases) -> None:
+    world.publish_compilers()
+    [report] = lock(world, cuda=CUDA)
+
+    assert refusal([report]) is None
+    [cuda] = Parts(world.folder).cudas
+    assert cuda.packages == (
+        "nvidia-cuda-crt==99.1.4",
+        "nvidia-cuda-nvcc==99.1.5",
+        "nvidia-cuda-runtime==99.1.2",
+    )
+    assert cuda.tools == ("nvidia-cuda-nvdisasm==99.1.3",)
+    assert len(cuda.archives) == 12
+    assert (cuda.gcc, [arch.name for arch in cuda.archs]) == (21, ["90", "990", "990a"])
+    for platform in ("linux-x86_64", "linux-aarch64"):
+        found = Parts(world.folder).packages(cuda.packages, "3.12", platform, "compiler")
+        assert [package.name for package in found] == [
+            *("nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-cuda-runtime"),
+        ]
+
+
+def test_a_torch_for_every_cuda_platform_and_python(world: Releases) -> None:
+    [report] = lock(world, torch="99.2")
+
+    assert refusal([report]) is None
+    [torch] = Parts(world.folder).torches
+    assert torch.gcc == 17, "torch's own description names it"
+    assert torch.tools == (
+        *("ninja==1.13", "packaging==26.1", "setuptools==81.0", "wheel==0.48"),
+    ), "setuptools below 82 suits all of them"
+    found = {
+        (one.cuda, one.platform): (one.requires, [wheel.python for wheel in one.wheels])
+        for one in torch.variants
+    }
+    everywhere = ("mpmath==1.3", "numpy==2.4.6")
+    pythons = ["3.11", "3.12"]
+    assert found == {
+        ("99.1", "linux-x86_64"): (
+            (*everywhere, "nvidia-cuda-runtime==99.1.2", "sympy==1.14"),
+            pythons,
+        ),
+        ("98.8", "linux-aarch64"): (
+            (*everywhere, "nvidia-cudart-cu99==9.9", "sympy==1.14"),
+            pythons,
+        ),
+        ("98.8", "win-amd64"): ((*everywhere, "sympy==1.14"), pythons),
+    }, "neither those for CPUs nor free-threaded ones"
+    for variant in torch.variants:
+        for one in variant.wheels:
+            assert bool(one.url) == (variant.cuda == "98.8"), "PyTorch's own say where they lie"
+            assert one.size, "the server says it"
+            Parts(world.folder).packages(
+                (*torch.tools, *variant.requires), one.python, variant.platform, "runtime"
+            )
+
+
+def test_locking_again_changes_nothing(world: Releases) -> None:
+    world.publish_compilers()
+    lock(world, cuda="99.1", torch="99.2")
+    before = snapshot(world)
+
+    reports = lock(world, cuda="99.1", torch="99.2")
+
+    assert not any(report.written for report in reports)
+    assert set(states(*reports)) == {"right"}
+    assert snapshot(world) == before
+    checked = check_parts(
+        [world.folder], world.folder, world.folder / "downloads", silent, write=False
+    )
+    assert {one.toolchain for one in checked} >= {f"cuda {CUDA}", f"torch {TORCH}", "packages"}
+    of_files = [one for one in checked if not one.toolchain.startswith("images")]
+    assert set(states(*of_files)) == {"right"}
+
+
+def test_newer_packages_do_not_move_what_is_pinned(world: Releases) -> None:
+    lock(world, torch="99.2")
+    before = snapshot(world)
+    world.pure("sympy", "1.15")
+    world.pure("ninja", "1.14")
+
+    lock(world, torch="99.2")
+
+    assert snapshot(world) == before, "every wheel made before would be made of something else"
+
+
+def test_a_python_is_added_to_a_torch_that_is_there(world: Releases) -> None:
+    (world.parts / "images" / "linux-x86_64.toml").write_text(
+        'os = "linux"\ninstaller = "pip==25.3"\n'
+        '[[bases]]\nreference = "python:3.11"\npythons = ["3.11"]\n'
+    )
+    lock(world, torch="99.2")
+    comments = "# Two lines\n# of comments.\n"
+    file = world.parts / "torch" / f"{TORCH}.toml"
+    file.write_text(comments + file.read_text().partition("\n\n")[2])
+
+    reports = lock(world, python="3.12")
+
+    assert refusal(reports) is None
+    [torch] = Parts(world.folder).torches
+    assert {wheel.python for one in torch.variants for wheel in one.wheels} == {"3.11", "3.12"}
+    assert file.read_text().startswith(comments)
+
+
+def test_only_the_platforms_that_are_asked_for(world: Releases) -> None:
+    lock(world, cuda="99.1", torch="99.2", platform="win-amd64")
+    [cuda], [torch] = Parts(world.folder).cudas, Parts(world.folder).torches
+    assert {one.platform for one in cuda.archives} == {"windows-x86_64"}
+    assert {one.platform for one in torch.variants} == {"win-amd64"}
+
+
+def test_check_writes_and_fetches_nothing(world: Releases) -> None:
+    before = snapshot(world)
+    reports = lock(world, cuda="99.1", torch="99.2", write=False)
+    assert snapshot(world) == before
+    assert set(states(*reports)) == {"open"}
+    assert not any("archive" in path for path in world.server.requests)
+    notes = {finding.note for report in reports for finding in report.findings}
+    assert any(note.startswith("without --check, its compilers are fetched") for note in notes)
+
+
+# -- what publishers do wrong ----------------------------------------------------------------------
+
+
+def test_a_manifest_that_changed_is_told_and_not_followed(world: Releases) -> None:
+    lock(world, cuda="99.1")
+    before = snapshot(world)
+    world.publish_archives(cuda_cudart=b"another archive")
+
+    [report] = lock(world, cuda="99.1")
+
+    assert states(report) == {"moved": 1, "right": 11}
+    assert isinstance(refusal([report]), HashMismatchError)
+    assert snapshot(world) == before
+
+
+def test_an_archive_that_is_not_what_the_manifest_says(world: Releases) -> None:
+    path = next(path for path in world.server.answers if "cuda_nvcc-linux-x86_64" in path)
+    world.server.serve(path, b"x" * 2000)
+    with pytest.raises(HashMismatchError, match="does not match its pin"):
+        lock(world, cuda="99.1")
+    assert not (world.parts / "cuda").exists()
+
+
+def test_a_wheel_that_changed_under_its_name(world: Releases) -> None:
+    lock(world, torch="99.2")
+    before = snapshot(world)
+    file = f"torch-{TORCH}+cu988-cp311-cp311-win_amd64.whl"
+    world.publish_theirs(file, listed="d" * 64)
+
+    [report] = lock(world, torch="99.2")
+
+    [moved] = [finding for finding in report.findings if finding.state == "moved"]
+    assert (moved.name, moved.found["sha256"]) == (file, "d" * 64)
+    assert isinstance(refusal([report]), HashMismatchError)
+    assert snapshot(world) == before
+
+
+def test_a_package_that_changed_under_its_name(world: Releases) -> None:
+    lock(world, torch="99.2")
+    before = snapshot(world)
+    world.publish("sympy-1.14-py3-none-any.whl", wheel("sympy", "1.14", {"x": "2"}))
+    [report] = lock(world, torch="99.2", write=False)
+    [moved] = [finding for finding in report.findings if finding.state == "moved"]
+    assert moved.name == "sympy-1.14-py3-none-any.whl"
+    assert snapshot(world) == before
+
+
+def test_metadata_that_is_not_what_the_page_says(world: Releases) -> None:
+    file = f"torch-{TORCH}%2Bcu988-cp311-cp311-win_amd64.whl"
+    world.server.serve(f"/whl/cu988/{file}.metadata", b"Name: torch\nRequires-Dist: evil\n")
+    [report] = lock(world, torch="99.2")
+    [refused] = [finding for finding in report.findings if finding.state == "unreachable"]
+    assert "not the listed one" in refused.note
+    assert "evil" not in world.text(f"torch/{TORCH}")
+
+
+def test_publishers_that_are_away_leave_the_others(world: Releases) -> None:
+    world.publish_compilers()
+    for path in ("/whl/torch/", "/redist/", f"/redist/redistrib_{CUDA}.json"):
+        world.server.answers[path] = status(503)
+
+    reports = lock(world, cuda="99.1", torch="99.2")
+
+    assert isinstance(refusal(reports), FetchError)
+    [cuda], [torch] = Parts(world.folder).cudas, Parts(world.folder).torches
+    assert (cuda.archives, len(cuda.packages)) == ((), 3)
+    assert [one.cuda for one in torch.variants] == ["99.1"]
+
+
+def test_a_listing_that_is_too_large(world: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_MOST_LINKS", 3)
+    reports = lock(world, torch="99.2", write=False)
+    assert any("more than 3 links" in finding.note for finding in reports[0].findings)
+    assert isinstance(refusal(reports), FetchError)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("http://10.0.0.1/x", "10.0.0.1"), ("file:///etc/passwd", "file: URL")],
+)
+def test_a_redirect_to_places_inside(world: Releases, place: str, told: str) -> None:
+    def away(handler: object) -> None:
+        handler.send_response(302)  # type: ignore[attr-defined]
+        handler.send_header("Location", place)  # type: ignore[attr-defined]
+        handler.end_headers()  # type: ignore[attr-defined]
+
+    world.server.answers[f"/redist/redistrib_{CUDA}.json"] = away
+    [report] = lock(world, cuda=CUDA, write=False)
+    notes = [finding.note for finding in report.findings if finding.state == "unreachable"]
+    assert any(told in note for note in notes), notes
+
+
+def test_a_manifest_that_names_files_elsewhere(world: Releases) -> None:
+    table = world.manifest["cuda_cudart"]
+    assert isinstance(table, dict)
+    table["linux-x86_64"]["relative_path"] = "../../elsewhere.tar.xz"
+    world.publish_manifest()
+    [report] = lock(world, cuda="99.1", write=False)
+    assert "cuda_cudart is not at cuda_cudart/linux-x86_64/" in report.findings[0].note
+
+
+def test_compilers_that_tell_nothing(world: Releases) -> None:
+    world.publish_archives(cuda_nvcc=b"no archive")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        lock(world, cuda="99.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [({"cuda": "99.7"}, "has a CUDA 99.7"), ({"torch": "98.1"}, "has a torch 98.1")],
+)
+def test_a_release_that_does_not_exist(world: Releases, words: dict[str, str], told: str) -> None:
+    world.publish_compilers()
+    with pytest.raises(UsageError, match=told):
+        lock(world, **words)
+
+
+def test_requirements_that_nothing_satisfies(world: Releases) -> None:
+    file = f"torch-{TORCH}-cp311-cp311-manylinux_2_28_x86_64.whl"
+    needs = ("Requires-Dist: sympy>=7", "Requires-Dist: nvidia-cuda-runtime==99.1.2")
+    world.publish(file, wheel("torch", TORCH, {"x": ""}, *needs))
+    with pytest.raises(FetchError, match=r"Python 3\.11 on linux-x86_64") as caught:
+        lock(world, torch="99.2")
+    assert "sympy" in str(caught.value)
+    assert not (world.parts / "torch").exists()
+
+
+def test_without_uv(world: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fatwheel.toolchain.resolver.shutil.which", lambda *_, **__: None)
+    with pytest.raises(ToolchainError, match="uv is not installed"):
+        lock(world, torch="99.2")
+
+
+def test_the_report_says_what_is_new(world: Releases) -> None:
+    [report] = lock(world, torch="99.2")
+    document = json.loads(json.dumps(report.to_json()))
+    assert document["written"]
+    assert document["file"] == str(world.parts / "torch" / f"{TORCH}.toml")
+    names = {pin["name"] for pin in document["pins"]}
+    assert f"torch-{TORCH}-cp312-cp312-manylinux_2_28_x86_64.whl" in names
+    assert "numpy-2.4.6-cp312-cp312-win_amd64.whl" in names
