@@ -28,6 +28,7 @@ _TITLES = {
     "binaries": "readable binaries",
     "modules": "Python modules",
     "imports": "required libraries",
+    "abi": "stable ABI of Python and torch",
     "coverage": "supported GPUs",
     "parity": "same parameters of a kernel on all architectures",
     "driver": "NVIDIA drivers that it needs",

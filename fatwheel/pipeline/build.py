@@ -35,6 +35,7 @@ from ..storage.stores import Stores, open_store, store_folder, users_stores
 from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
 from ..verify.report import check_wheel
+from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
 from ..worker.context import digest
 from ..worker.upstream import Project
@@ -65,10 +66,19 @@ def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]
     _tell_of_others(emit)
     made: list[WheelMade] = []
     for wheel in plan.wheels:
+        if serving := _serving(made, wheel.target.python):
+            emit(Note(f"{serving} is for Python {wheel.target.python} too: its ABI is abi3"))
+            continue
         if plan.find:
             find_files(wheel.target, plan.engine, plan.find, emit)
         made.append(_build_wheel(wheel, plan, signer, emit))
     return made
+
+
+def _serving(made: Sequence[WheelMade], python: str) -> str:
+    """The file of a wheel that keeps to the limited API and so is for this Python too; or ''."""
+    files = (Path(one.path).name for one in made)
+    return next((file for file in files if parse_wheel_name(file).serves(python)), "")
 
 
 def find_files(target: Target, engine: Engine, folder: Path, emit: Emit) -> None:

@@ -31,6 +31,7 @@ from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import predicate_of, statement_bytes
+from ..verify.stable import lowest_torch_of
 from ..wheels.name import WheelName, parse_wheel_name
 from ..wheels.pack import Closing, File, plain_file, repack
 from ..worker.assemble import SliceDigests
@@ -108,7 +109,7 @@ def pack(
     lock_data = lock_bytes(lock)
     digest = hashlib.sha256(lock_data).hexdigest()
     record = build_record(wheel.target, digest, slices, wheel.fronts, front_mode)
-    name = wheel.named(parse_wheel_name(upstream.name))
+    name = wheel.named(parse_wheel_name(upstream.name), lowest_torch_of(upstream))
     return repack(
         upstream,
         folder,

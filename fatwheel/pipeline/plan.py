@@ -89,10 +89,14 @@ class PlannedWheel:
         platform = toolchain.platform.replace("-", "_")
         return self.named(WheelName(recipe.project, recipe.version, "", tag, tag, platform))
 
-    def named(self, upstream: WheelName) -> WheelName:
-        """The name of the wheel that is made from one that upstream's build called so."""
+    def named(self, upstream: WheelName, torch: str | None = None) -> WheelName:
+        """The name of the wheel that is made from one that upstream's build called so.
+
+        torch: the oldest that it works with, where that is not only the target's own.
+        """
         target = self.target
-        return upstream.labelled(version_label(target.toolchain.cuda, target.torch, target.archs))
+        label = version_label(target.toolchain.cuda, torch or target.torch, target.archs)
+        return upstream.labelled(label)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,15 @@ def find_interpreter(python: str) -> Interpreter:
     )
 
 
+def is_interpreter_here(python: str) -> bool:
+    """Whether `find_interpreter` finds one."""
+    try:
+        find_interpreter(python)
+    except ToolchainError:
+        return False
+    return True
+
+
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 

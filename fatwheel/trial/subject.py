@@ -17,8 +17,10 @@ from ..config.model import Package, Toolchain, TorchBuild
 from ..errors import FormatError, ToolchainError
 from ..machine import this_platform
 from ..provenance.buildlock import BuildLock
+from ..toolchain.interpreters import is_interpreter_here
 from ..verify.evidence import Evidence
 from ..verify.platforms import cuda_versions, tags_of
+from ..verify.stable import lowest_torch, torch_use
 from ..wheels.metadata import fields
 
 # What `import` makes of a file's name on Linux: `x.py`, `x.so`, `x.abi3.so`, `x.cpython-….so`.
@@ -158,10 +160,50 @@ def subject_of_toolchains(
     if not fitting:
         raise _nothing_fits(evidence, served)
     toolchain, build = max(fitting, key=lambda pair: _preference(pair[1]))
+    return _subject_of(wheel, evidence, toolchain, build)
+
+
+def other_subjects(
+    subject: Subject, evidence: Evidence, toolchains: Sequence[Toolchain], extra: Sequence[Package]
+) -> tuple[Subject, ...]:
+    """What else a wheel of stable ABIs promises to work with, the oldest torch and Python first.
+
+    Of the toolchains' builds that fit, with other Pythons (abi3) and torches (its stable ABI), the
+    oldest and the newest whose Python is here; none where the wheel is bound to one of each.
+    extra: packages that it needs besides.
+    """
+    lowest = lowest_torch(torch_use(one.imports, one.asked) for one in evidence.binaries)
+    abi3 = any(tag.abi == "abi3" for tag in tags_of(evidence))
+    fitting = [
+        (toolchain, build)
+        for toolchain in toolchains
+        if _is_here(toolchain) and (abi3 or lowest)
+        for build in toolchain.builds
+        if _fits(evidence, toolchain, build)
+        and (build.python, build.torch) != (subject.python, subject.torch)
+        and (abi3 or build.python == subject.python)
+        and (Version(build.torch) >= Version(lowest) if lowest else build.torch == subject.torch)
+        and is_interpreter_here(build.python)
+    ]
+    fitting.sort(key=lambda pair: (Version(pair[1].torch), _minor_of_version(pair[1].python)))
+    chosen = [*fitting[:1], *fitting[1:][-1:]]
+    return tuple(
+        _subject_of(subject.wheel, evidence, toolchain, build, extra) for toolchain, build in chosen
+    )
+
+
+def _subject_of(
+    wheel: Path,
+    evidence: Evidence,
+    toolchain: Toolchain,
+    build: TorchBuild,
+    extra: Sequence[Package] = (),
+) -> Subject:
     requirements = requirements_of(evidence.metadata, build.python)
     packages = _needed(toolchain, build, requirements)
+    own = {canonicalize_name(package.name): package for package in (*packages, *extra)}
     origin = f"toolchain {toolchain.name}"
-    return Subject(wheel, build.python, build.torch, packages, requirements, origin)
+    return Subject(wheel, build.python, build.torch, tuple(own.values()), requirements, origin)
 
 
 def subject_of_installed(
@@ -249,8 +291,13 @@ def _needed(
     )
 
 
+def _minor_of_version(python: str) -> int:
+    """11 for 3.11."""
+    return int(python.partition(".")[2])
+
+
 def _preference(build: TorchBuild) -> tuple[Version, bool, int]:
-    minor = int(build.python.partition(".")[2])
+    minor = _minor_of_version(build.python)
     return Version(build.torch), minor == sys.version_info.minor, minor
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
-from ..config.model import Recipe, Toolchain
+from ..config.model import Recipe
 from ..doctor.facts import GpuFacts
 from ..events import Emit, StepStarted
 from ..provenance.buildlock import BuildLock
@@ -24,6 +24,7 @@ from .gpu import load_all, take_out
 from .subject import (
     Subject,
     named,
+    other_subjects,
     subject_of_installed,
     subject_of_lock,
     subject_of_toolchains,
@@ -54,17 +55,22 @@ class Tried:
 
 @dataclass(frozen=True)
 class _Wheel:
-    """A wheel, and how to test it."""
+    """A wheel, and how to test it.
+
+    others: with what else, as it keeps to stable ABIs.
+    """
 
     path: Path
     evidence: Evidence
     subject: Subject
     modules: tuple[str, ...]
     lock: BuildLock | None
+    others: tuple[Subject, ...] = ()
 
 
 def try_import(path: Path, evidence: Evidence, places: Places, emit: Emit) -> Tried:
-    """Install a wheel in a clean environment and import its modules.
+    """Install a wheel in a clean environment and import its modules; one that keeps to stable ABIs
+    also in those of other Pythons and torches.
 
     Raises ToolchainError where this machine cannot do that, VerifyError where the wheel cannot be
     installed, FormatError for a damaged lock, and what fetching raises.
@@ -72,7 +78,15 @@ def try_import(path: Path, evidence: Evidence, places: Places, emit: Emit) -> Tr
     wheel = _known(path, evidence, places)
     with places.work() as work, _installed(wheel, work, places, emit) as clean:
         check, figures = _import(wheel, clean, emit)
-    return Tried((check,), {**figures, "gpu": None})
+    findings, others = list(check.findings), []
+    for subject in wheel.others:
+        other = replace(wheel, subject=subject)
+        with places.work() as work, _installed(other, work, places, emit) as clean:
+            check, found = _import(other, clean, emit)
+        findings += check.findings
+        others.append(found)
+    more = {"others": others} if others else {}
+    return Tried((Check("import", tuple(findings)),), {**figures, "gpu": None, **more})
 
 
 def try_gpu(path: Path, evidence: Evidence, places: Places, facts: GpuFacts, emit: Emit) -> Tried:
@@ -138,22 +152,22 @@ def _no_script(lock: BuildLock | None, recipe: Recipe | None) -> Iterator[Findin
 def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
     """How to test a wheel: by its lock, or by its METADATA."""
     lock = _lock(path, evidence, places.kernels)
+    toolchains = [
+        load_toolchain(name, *places.toolchains) for name in list_toolchains(*places.toolchains)
+    ]
     if lock is not None:
         lock = foreign(lock, publishers(places.kernels, places.toolchains))
         subject = (
-            subject_of_installed(path, evidence, lock, _toolchains(places))
+            subject_of_installed(path, evidence, lock, toolchains)
             if lock.toolchain.installed
             else subject_of_lock(path, evidence, lock)
         )
-        return _Wheel(path, evidence, subject, lock.recipe.imports, lock)
-    subject = subject_of_toolchains(path, evidence, _toolchains(places))
-    return _Wheel(path, evidence, subject, _own_modules(path, evidence, subject), None)
-
-
-def _toolchains(places: Places) -> list[Toolchain]:
-    return [
-        load_toolchain(name, *places.toolchains) for name in list_toolchains(*places.toolchains)
-    ]
+        others = other_subjects(subject, evidence, toolchains, lock.recipe.runtime)
+        return _Wheel(path, evidence, subject, lock.recipe.imports, lock, others)
+    subject = subject_of_toolchains(path, evidence, toolchains)
+    others = other_subjects(subject, evidence, toolchains, ())
+    modules = _own_modules(path, evidence, subject)
+    return _Wheel(path, evidence, subject, modules, None, others)
 
 
 def _lock(path: Path, evidence: Evidence, kernels: tuple[Path, ...]) -> BuildLock | None:

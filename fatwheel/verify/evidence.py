@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import text
 from ..errors import FormatError
+from ..fatbin.asked import Asked, asked_of
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
 from ..fatbin.embedded import find_embedded
 from ..fatbin.parity import disagreements, in_part
@@ -174,6 +175,7 @@ class Examined:
     imports:      the libraries it asks the system for.
     initialisers: the functions it exports that initialise a Python module: `PyInit__C`.
     disparities:  where images of one container define other kernels or take other parameters.
+    asked:        the functions and variables that it asks other libraries for.
     in_part:      by container, the kernels that only some of its images define, with their names.
     """
 
@@ -183,6 +185,7 @@ class Examined:
     initialisers: frozenset[str]
     disparities: tuple[Finding, ...]
     in_part: Mapping[int | None, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,5 +297,11 @@ def examine(path: str, data: memoryview) -> Examined:
         what = f"{kernels} only in some images: sources can leave kernels out for an architecture"
         findings.append(note(what, path, lines))
     return Examined(
-        contents, binary.linked, imports_of(data), initialisers, tuple(findings), in_some
+        contents,
+        binary.linked,
+        imports_of(data),
+        initialisers,
+        tuple(findings),
+        in_some,
+        asked_of(data),
     )

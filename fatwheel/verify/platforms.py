@@ -35,7 +35,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _MODULE = re.compile(
     r"(?P<name>[^./]+?)(?P<debug>_d)?(?:\.(?P<tag>[a-z][A-Za-z0-9_-]*))?\.(?P<suffix>so|pyd)"
 )
-_TORCH = re.compile(r"(?:lib)?torch(?:_|\.)")
+_TORCH = re.compile(r"(?:lib)?(?:torch|c10)(?:_|\.)")
 _CPYTHON = re.compile(r"(?:cpython-|cp)(?P<abi>[0-9]{2,}[a-z]*)(?:-(?P<platform>.+))?")
 
 
@@ -102,6 +102,13 @@ def _is_module(binary: Examined) -> bool:
     return match is not None and match["tag"] is not None
 
 
+def python_of_module(path: str) -> str:
+    """The CPython that alone loads a module of this name, `cp311`; '' for any other file."""
+    match = _MODULE.fullmatch(path.rpartition("/")[2])
+    abi = match and match["tag"] and _CPYTHON.fullmatch(match["tag"])
+    return f"cp{abi['abi']}" if abi else ""
+
+
 def module_findings(evidence: Evidence) -> Iterator[Finding]:
     """Libraries that are named as Python modules are named, and what only has such a name."""
     tags = tags_of(evidence)
@@ -113,7 +120,8 @@ def module_findings(evidence: Evidence) -> Iterator[Finding]:
             yield wrong(what, binary.contents.path)
         elif match and binary.linked:
             yield from _initialiser_findings(binary, match)
-            yield from _abi_findings(binary.contents.path, match["tag"] or "", tags)
+            if _initialiser(match["name"]) in binary.initialisers or not _by_torch(binary):
+                yield from _abi_findings(binary.contents.path, match["tag"] or "", tags)
 
 
 def _impostor_findings(heads: Mapping[str, bytes], tags: tuple[Tag, ...]) -> Iterator[Finding]:
@@ -150,8 +158,7 @@ def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Fi
     if wanted in there:
         return
     if match["tag"]:
-        # torch.ops.load_library takes any library, whatever its name; setuptools names it so.
-        by_torch = any(_TORCH.match(name) for name in binary.imports)
+        by_torch = _by_torch(binary)
         yield Finding(
             WARNING if by_torch else WRONG,
             f"it cannot be imported: it does not export {wanted}"
@@ -164,6 +171,17 @@ def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Fi
         yield warning(what, path)
     elif not match["name"].startswith("lib"):
         yield note(f"not a Python module: it does not export {wanted}", path)
+
+
+def _by_torch(binary: Examined) -> bool:
+    """Whether torch.ops.load_library may load it: that takes any library, whatever its name, and
+    setuptools names it like a module."""
+    return any(map(is_of_torch, binary.imports))
+
+
+def is_of_torch(library: str) -> bool:
+    """Whether a library is one of torch's own, by its name."""
+    return _TORCH.match(library.lower()) is not None
 
 
 def _initialiser(module: str) -> str:
@@ -209,6 +227,7 @@ else:
     import tomli as tomllib
 
 _UNKNOWN = "unknown"
+_ANY_PYTHON = "cp3"
 _TITLES = {
     "wheel": "in the wheel", "system": "system", "python": "Python", "torch": "torch",
     "cuda": "CUDA", "driver": "GPU driver", _UNKNOWN: "unknown, must be installed already",
@@ -239,13 +258,16 @@ def imports_of(binary: Examined, shipped: Collection[str]) -> tuple[Import, ...]
 
 def import_findings(evidence: Evidence) -> Iterator[Finding]:
     """What each binary needs, and what cannot be together."""
-    pythons = {tag.python for tag in tags_of(evidence) if tag.python.startswith("cp")}
+    tags = [tag for tag in tags_of(evidence) if tag.python.startswith("cp")]
+    # Any Python has python3.dll; each has one more of its own, which a stable ABI must not need.
+    pythons = {_ANY_PYTHON if tag.abi == "abi3" else tag.python for tag in tags}
+    meant = ", ".join(sorted({f"{tag.python}-{tag.abi}" for tag in tags}))
     for binary in evidence.binaries:
         found = imports_of(binary, evidence.shipped)
         if found:
             what = "it needs 1 library" if len(found) == 1 else f"it needs {len(found)} libraries"
             yield note(what, binary.contents.path, _listing(found))
-        yield from _python_findings(binary.contents.path, found, pythons)
+        yield from _python_findings(binary.contents.path, found, pythons, meant)
     runtimes = sorted(cuda_versions(evidence))
     if len(runtimes) > 1:
         yield warning(f"its binaries need CUDA {' and CUDA '.join(runtimes)}")
@@ -266,14 +288,13 @@ def runtimes_of(imports: Collection[str], shipped: Collection[str]) -> frozenset
 
 
 def _python_findings(
-    path: str, libraries: Collection[Import], allowed: Collection[str]
+    path: str, libraries: Collection[Import], allowed: Collection[str], meant: str
 ) -> Iterator[Finding]:
     """It must be the Python that loads the binary, or the stable part of any (python3.dll)."""
     for library in libraries:
         tag = f"cp{library.version.replace('.', '')}"
-        if library.origin == "python" and allowed and tag not in {*allowed, "cp3"}:
-            what = f"it needs {library.name}, the wheel is for {', '.join(sorted(allowed))}"
-            yield wrong(what, path)
+        if library.origin == "python" and allowed and tag not in {*allowed, _ANY_PYTHON}:
+            yield wrong(f"it needs {library.name}, the wheel is for {meant}", path)
 
 
 def _import(name: str, shipped: Collection[str]) -> Import:

@@ -30,6 +30,7 @@ from .platforms import (
     runtimes_of,
 )
 from .provenance import provenance_findings
+from .stable import abi_findings
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def checks_of(evidence: Evidence) -> tuple[Check, ...]:
         "binaries": evidence.unreadable,
         "modules": module_findings(evidence),
         "imports": import_findings(evidence),
+        "abi": abi_findings(evidence),
         "coverage": coverage_findings(evidence),
         "parity": parity_findings(evidence),
         "driver": driver_findings(evidence),

@@ -56,6 +56,17 @@ class WheelName:
         sets = (part.split(".") for part in (self.python, self.abi, self.platform))
         return frozenset("-".join(tag) for tag in itertools.product(*sets))
 
+    def serves(self, python: str) -> bool:
+        """Whether its tags promise that it runs under every CPython from one up to this (`3.11`)
+        and beyond: `cp310-abi3`."""
+        oldest = [
+            int(match[1])
+            for part in self.python.split(".")
+            if (match := re.fullmatch(r"cp3([0-9]{1,3})", part))
+        ]
+        abi3 = "abi3" in self.abi.split(".")
+        return abi3 and bool(oldest) and min(oldest) <= int(python.partition(".")[2])
+
     def renamed(self, project: str, version: str) -> WheelName:
         """The name of the same wheel with this project and version, both made normal."""
         return dataclasses.replace(

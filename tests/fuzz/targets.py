@@ -28,6 +28,7 @@ from fatwheel.edit import thin as postlink_thin
 from fatwheel.edit.union import Part, unite
 from fatwheel.errors import ConfigError, FormatError, ToolchainError, UsageError
 from fatwheel.fatbin import cubin, stitch
+from fatwheel.fatbin.asked import asked_of
 from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.container import Container, Entry, parse_containers
 from fatwheel.fatbin.select import choose, selection_for
@@ -73,6 +74,7 @@ def inspect(data: bytes) -> None:
 def names(data: bytes) -> None:
     imports_of(memoryview(data))
     exports_of(memoryview(data))
+    asked_of(memoryview(data))
 
 
 def thin(data: bytes) -> None:

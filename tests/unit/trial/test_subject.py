@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import TorchBuild
 from fatwheel.errors import ToolchainError
-from fatwheel.trial.subject import Subject, subject_of_lock, subject_of_toolchains
+from fatwheel.trial import subject as subject_module
+from fatwheel.trial.subject import (
+    Subject,
+    other_subjects,
+    subject_of_lock,
+    subject_of_toolchains,
+)
 from fatwheel.verify.evidence import Evidence, gather
 
 from ...helpers.cudawheels import Linker
@@ -120,3 +128,69 @@ def test_a_wheel_for_another_machine(tmp_path: Path, tag: str) -> None:
     platform = tag.rpartition("-")[2]
     with pytest.raises(ToolchainError, match=f"the wheel is for {platform}, and this machine is"):
         chosen(evidence_of(tmp_path, tag=tag))
+
+
+# -- stable ABIs ---------------------------------------------------------------------------------
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+TORCHES = ("2.9.0", "2.10.0", "2.11.0", "2.12.0")
+
+
+def others(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch, here: tuple[str, ...] = PYTHONS
+) -> list[tuple[str, str]]:
+    """With what else than Python 3.11 and torch 2.11, of a toolchain with all of the above."""
+    [toolchain] = [one for one in TOOLCHAINS if one.name == LINUX]
+    [build] = [one for one in toolchain.builds if one.python == "3.11"]
+    torch = [package for package in build.packages if package.name == "torch"]
+    builds = [
+        TorchBuild(version, python, tuple(replace(one, version=version) for one in torch))
+        for version in TORCHES
+        for python in PYTHONS
+    ]
+    monkeypatch.setattr(subject_module, "is_interpreter_here", lambda python: python in here)
+    every = [replace(toolchain, builds=tuple(builds))]
+    first = Subject(Path("a.whl"), "3.11", "2.11.0", (), (), "its lock")
+    found = other_subjects(first, evidence, every, (torch[0],))
+    return [(one.python, one.torch) for one in found]
+
+
+def stable(folder: Path, tool: Callable[[str], str]) -> bytes:
+    """A library that asks torch for a function that it has since 2.10."""
+    (folder / "a.c").write_text(
+        "void torch_call_dispatcher(void); void f(void) { torch_call_dispatcher(); }"
+    )
+    (folder / "b.c").write_text("void torch_call_dispatcher(void) {}")
+    for command in (
+        ["b.c", "-Wl,-soname,libtorch.so", "-o", "libtorch.so"],
+        ["a.c", "libtorch.so", "-o", "a.so"],
+    ):
+        subprocess.run(
+            [tool("gcc"), "-shared", "-fPIC", *command], cwd=folder, check=True,
+            capture_output=True,
+        )  # fmt: skip
+    return (folder / "a.so").read_bytes()
+
+
+def test_stable_abis_are_tried_with_the_oldest_and_the_newest(
+    tmp_path: Path, tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"demo/_C.abi3.so": stable(tmp_path, tool)}
+    both = evidence_of(tmp_path, "torch", tag="cp310-abi3-linux_x86_64", files=files)
+    assert others(both, monkeypatch) == [("3.10", "2.10.0"), ("3.13", "2.12.0")]
+    assert others(both, monkeypatch, ("3.11", "3.12")) == [("3.11", "2.10.0"), ("3.12", "2.12.0")]
+    assert others(both, monkeypatch, ()) == []
+    pinned = evidence_of(tmp_path, "torch==2.11.*", tag="cp310-abi3-linux_x86_64", files=files)
+    assert others(pinned, monkeypatch) == [("3.10", "2.11.0"), ("3.13", "2.11.0")]
+    torch = evidence_of(tmp_path, "torch", tag="cp311-cp311-linux_x86_64", files=files)
+    assert others(torch, monkeypatch) == [("3.11", "2.10.0"), ("3.11", "2.12.0")]
+
+
+def test_what_keeps_to_one_abi_is_tried_with_that_alone(
+    tmp_path: Path, linker: Linker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"demo/_C.so": linker.library(needs=["libtorch.so"])}
+    python = evidence_of(tmp_path, "torch", tag="cp312-abi3-linux_x86_64", files=files)
+    assert others(python, monkeypatch) == [("3.12", "2.11.0"), ("3.13", "2.11.0")]
+    neither = evidence_of(tmp_path, "torch", tag="cp311-cp311-linux_x86_64", files=files)
+    assert others(neither, monkeypatch) == []

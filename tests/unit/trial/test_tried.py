@@ -105,6 +105,19 @@ def test_import_alone(tmp_path: Path, library: bytes, places: Places) -> None:
     assert found.figures["origin"] == "toolchain linux-cuda13.0"
 
 
+def test_a_wheel_for_any_python_is_imported_with_several(
+    tmp_path: Path, library: bytes, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fatwheel.trial.subject.is_interpreter_here", lambda python: True)
+    files = {"decimal.py": b"", "demo/_C.so": library}
+    wheel = Draft(tag="cp310-abi3-linux_x86_64", files=files).write(tmp_path)
+    found = valid(wheel, try_import(wheel, gather(wheel), places, silent))
+    assert len(found.figures["others"]) == 2
+    [check] = found.checks
+    assert [one.what for one in check.findings if "import decimal" in one.what] != []
+    assert sum(one.what.startswith("with Python") for one in check.findings) == 3
+
+
 def test_a_foreign_wheel_has_no_recipe(tmp_path: Path, library: bytes, places: Places) -> None:
     found = on_gpu(foreign(tmp_path, library), places)
     assert [check.name for check in found.checks] == ["import", "gpu"]

@@ -110,6 +110,14 @@ def extra(path: str, content: bytes) -> Spoil:
     return spoil
 
 
+def also(*spoils: Spoil) -> Spoil:
+    def spoil(draft: Draft, linker: Linker) -> None:
+        for one in spoils:
+            one(draft, linker)
+
+    return spoil
+
+
 def module(content: bytes) -> Spoil:
     """The module with what is no library."""
     return extra(MODULE, content)
@@ -273,6 +281,16 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
         renamed("demo/_C.cpython-311-aarch64-linux-gnu.so"),
     ),
     (
+        "one Python's library for a stable ABI",
+        "imports",
+        "it needs libpython3.10.so.1.0, the wheel is for cp310-abi3",
+        also(
+            library(needs=("libpython3.10.so.1.0",)),
+            renamed("demo/_C.abi3.so"),
+            facts(tag="cp310-abi3-linux_x86_64"),
+        ),
+    ),
+    (
         "another libpython",
         "imports",
         "libpython3.10.so.1.0",
@@ -288,6 +306,15 @@ WARNINGS: list[tuple[str, str, str, Spoil]] = [
         "modules",
         "torch.ops.load_library can load it",
         library(init="other", needs=("libtorch_cpu.so",)),
+    ),
+    (
+        "operators for torch, named as a module of another Python",
+        "modules",
+        "torch.ops.load_library can load it",
+        also(
+            library(init="other", needs=("libtorch_cpu.so",)),
+            renamed("demo/_C.cpython-310-x86_64-linux-gnu.so"),
+        ),
     ),
     ("no device code", "coverage", "no device code in this wheel", plain),
     ("an arch in some units", "coverage", "sm_90a in 1 of 2 units", library(NONE + without(2))),

@@ -200,3 +200,19 @@ def test_packaging_refuses_what_we_call_bad() -> None:
 def test_tags_are_all_combinations() -> None:
     name = WheelName("six", "1.16.0", "", "py2.py3", "none", "any.win32")
     assert name.tags == {"py2-none-any", "py3-none-any", "py2-none-win32", "py3-none-win32"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "pythons"),
+    [
+        ("cp310-abi3", ["3.10", "3.11", "3.14"]),
+        ("cp39.cp310-abi3", ["3.9", "3.10", "3.11", "3.14"]),
+        ("cp312-abi3", ["3.14"]),
+        ("cp311-cp311", []),
+        ("py3-none", []),
+        ("py3-abi3", []),
+    ],
+)
+def test_a_stable_abi_serves_all_newer_pythons(tags: str, pythons: list[str]) -> None:
+    name = parse_wheel_name(f"demo-1.0-{tags}-linux_x86_64.whl")
+    assert [one for one in ("3.9", "3.10", "3.11", "3.14") if name.serves(one)] == pythons

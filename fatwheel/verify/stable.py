@@ -1,0 +1,214 @@
+"""The stable ABIs of Python and torch: whether binaries keep to them, and which versions these are.
+
+Python: a wheel whose ABI tag is `abi3` promises that it runs under its Python and all newer ones.
+So its binaries may use the limited API alone, as far as its Python has it (PEP 384; the names are
+those of CPython's Misc/stable_abi.toml, by the library abi3info).
+
+torch: functions in C (`aoti_torch_…`, `torch_…`) stay as they are, those in C++ fit only the torch
+that a library was compiled with (PyTorch, "LibTorch Stable ABI"). A library with the former alone
+works with the first torch that has them all (torch_abi.toml), and newer ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import abi3info
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import Version
+
+from .. import text
+from ..errors import FormatError
+from ..fatbin.asked import Asked, asked_of
+from ..fatbin.binary import HEAD, imports_of, is_binary
+from ..wheels.archive import open_wheel
+from ..wheels.metadata import fields
+from .evidence import Evidence, Examined, Finding, note, warning, wrong
+from .platforms import is_of_torch, python_of_module, tags_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_PYTHON = re.compile(r"_?Py[A-Z]?[A-Za-z]*_\w+")
+_PYTHON_DLL = re.compile(r"python3[0-9]*\.dll", re.IGNORECASE)
+_C_OF_TORCH = re.compile(r"(?:aoti|torch)_\w+")
+# Names that C++ compilers make, with a part of torch's namespaces; and its Python binding in C.
+_CPP_OF_TORCH = re.compile(
+    r"_Z\w*?(?<![0-9])(?:2at|3c10|5torch|6caffe2)\w*|THP\w+"
+    r"|\?.*@(?:at|c10|torch|caffe2)@@.*"
+)
+_LABEL = re.compile(r"torch([0-9]+\.[0-9]+)")
+_ABI3 = "abi3"
+
+
+# -- torch -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TorchUse:
+    """What a library uses of torch.
+
+    functions: those of the stable ABI. bound: what fits only the torch that it was compiled with.
+    """
+
+    functions: tuple[str, ...]
+    bound: tuple[str, ...]
+
+    @property
+    def lowest(self) -> str | None:
+        """The first torch that has all that it uses, `2.10`; None where that is not known, or no
+        other torch than one has it."""
+        if self.bound or not self.functions or not set(self.functions) <= torch_functions().keys():
+            return None
+        return max((torch_functions()[name] for name in self.functions), key=Version)
+
+    @property
+    def newest(self) -> tuple[str, ...]:
+        """The functions that an older torch than `lowest` does not have."""
+        return tuple(name for name in self.functions if torch_functions()[name] == self.lowest)
+
+
+def torch_use(imports: Collection[str], asked: Iterable[Asked]) -> TorchUse | None:
+    """What a binary that asks for these libraries and names uses of torch; None if nothing."""
+    if not any(map(is_of_torch, imports)):
+        return None
+    names = [one.name for one in asked if not one.library or is_of_torch(one.library)]
+    functions = tuple(name for name in names if _C_OF_TORCH.fullmatch(name))
+    bound = tuple(name for name in names if _CPP_OF_TORCH.fullmatch(name))
+    return TorchUse(functions, bound)
+
+
+def lowest_torch(uses: Iterable[TorchUse | None]) -> str | None:
+    """The first torch that all binaries of a wheel work with; None where that is not known."""
+    found = [use.lowest for use in uses if use is not None]
+    known = [lowest for lowest in found if lowest]
+    return max(known, key=Version) if found and len(known) == len(found) else None
+
+
+def lowest_torch_of(path: Path) -> str | None:
+    """The same for the wheel at a path, of which only the binaries' tables are read."""
+    with open_wheel(path) as wheel:
+        uses = []
+        for member in wheel.members:
+            if is_binary(wheel.start(member.name, HEAD)):
+                with wheel.mapped(member.name) as data:
+                    try:
+                        uses.append(torch_use(imports_of(data), asked_of(data)))
+                    except FormatError as error:
+                        raise error.within(member.name) from error
+    return lowest_torch(uses)
+
+
+@functools.cache
+def torch_functions() -> Mapping[str, str]:
+    """The functions of torch's stable ABI, with the first torch that has them."""
+    with Path(__file__).with_name("torch_abi.toml").open("rb") as stream:
+        releases = tomllib.load(stream)["release"]
+    return {name: one["torch"] for one in releases for name in one["functions"]}
+
+
+def _torch_findings(evidence: Evidence) -> Iterator[Finding]:
+    said = _LABEL.search(evidence.version.partition("+")[2])
+    for binary in evidence.binaries:
+        use = torch_use(binary.imports, binary.asked)
+        if use is None:
+            continue
+        path = binary.contents.path
+        if use.bound:
+            count = text.count(len(use.bound), "name")
+            what = f"it fits only the torch that it was built with: it uses {count} of its C++ API"
+            yield note(what, path, use.bound)
+        elif use.lowest:
+            yield note(f"of torch it uses the stable ABI alone: torch {use.lowest} or newer", path)
+            if said and Version(said[1]) < Version(use.lowest):
+                what = f"the version says torch {said[1]}, it uses functions of {use.lowest}"
+                yield wrong(what, path, use.newest)
+            yield from _requirement_findings(evidence, use, path)
+        elif unknown := [name for name in use.functions if name not in torch_functions()]:
+            what = "of torch it uses the stable ABI alone, with functions that are not known here"
+            yield note(what, path, unknown)
+    lowest = lowest_torch(torch_use(one.imports, one.asked) for one in evidence.binaries)
+    if said and lowest and Version(said[1]) > Version(lowest):
+        yield note(f"the version says torch {said[1]}, though it works with {lowest} already")
+
+
+def _requirement_findings(evidence: Evidence, use: TorchUse, path: str) -> Iterator[Finding]:
+    """METADATA that asks for certain torches, and takes some that lack functions."""
+    older = [
+        version
+        for version in sorted(set(torch_functions().values()), key=Version)
+        if Version(version) < Version(use.lowest or "0")
+    ]
+    for line in fields(evidence.metadata, "Requires-Dist"):
+        try:
+            requirement = Requirement(line)
+        except (InvalidRequirement, RecursionError):
+            continue
+        if requirement.name.lower() != "torch" or not requirement.specifier:
+            continue
+        allowed = [one for one in older if requirement.specifier.contains(f"{one}.0")]
+        if allowed:
+            what = f"METADATA allows torch {', '.join(allowed)}, it uses functions of {use.lowest}"
+            yield warning(what, path, use.newest)
+
+
+# -- Python ----------------------------------------------------------------------------------------
+
+
+def abi_findings(evidence: Evidence) -> Iterator[Finding]:
+    """What binaries use of Python beyond an abi3 tag's promise, and of torch."""
+    pythons = [tag.python for tag in tags_of(evidence) if tag.abi == _ABI3]
+    lowest = min(filter(None, map(_python_of, pythons)), default=None)
+    if lowest:
+        for binary in evidence.binaries:
+            yield from _python_findings(binary, lowest)
+    yield from _torch_findings(evidence)
+
+
+def _python_findings(binary: Examined, lowest: tuple[int, int]) -> Iterator[Finding]:
+    """A module that is named for one Python is another check's matter."""
+    path = binary.contents.path
+    if python_of_module(path):
+        return
+    names = [
+        one.name for one in binary.asked
+        if _PYTHON.fullmatch(one.name) and (not one.library or _PYTHON_DLL.fullmatch(one.library))
+    ]  # fmt: skip
+    outside = [name for name in names if name not in limited_api()]
+    newer = [name for name in names if limited_api().get(name, lowest) > lowest]
+    said = _dotted(lowest)
+    if outside:
+        count = text.count(len(outside), "name")
+        what = f"the wheel's tag promises Python's limited API, but it uses {count} outside that"
+        yield wrong(what, path, outside)
+    if newer:
+        needed = _dotted(max(limited_api()[name] for name in newer))
+        lines = (f"{name}: Python {_dotted(limited_api()[name])}" for name in newer)
+        what = f"the wheel's tag says Python {said} or newer, but it needs {needed}"
+        yield wrong(what, path, lines)
+    if names and not outside and not newer:
+        yield note(f"it keeps to the limited API of Python {said}", path)
+
+
+@functools.cache
+def limited_api() -> Mapping[str, tuple[int, int]]:
+    """The functions and variables of Python's stable ABI, with the first Python that has them."""
+    every = (*abi3info.FUNCTIONS.values(), *abi3info.DATAS.values())
+    return {one.symbol.name: (one.added.major, one.added.minor) for one in every}
+
+
+def _python_of(tag: str) -> tuple[int, int] | None:
+    """(3, 10) for cp310."""
+    match = re.fullmatch(r"cp3([0-9]{1,3})", tag)
+    return (3, int(match[1])) if match else None
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
