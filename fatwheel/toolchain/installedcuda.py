@@ -32,6 +32,7 @@ OPTION = "--cuda-home"
 # Where Debian's packages keep nvcc, below the folder in whose bin they have a script of that name.
 _DEBIAN = Path("lib", "nvidia-cuda-toolkit", "bin", "nvcc")
 _PROGRAMS = ("cudafe++", "cicc", "ptxas", "fatbinary", "nvlink")
+_SYSTEMS = Path("/usr/include")  # where every g++ looks by itself
 _ELF = b"\x7fELF"
 _WHOLE = "install the whole toolkit of this CUDA: compilers, runtime and headers"
 _VERSION = re.compile(r"release (\d+\.\d+), V(\d+(?:\.\d+)+)")
@@ -174,7 +175,7 @@ def _links(home: Path, nvcc: Path, include: Path, libraries: Path) -> Iterator[t
 
 
 def _is_systems(include: Path) -> bool:
-    return include.resolve() == Path("/usr/include")
+    return include.resolve() == _SYSTEMS
 
 
 # -- what it is ------------------------------------------------------------------------------------
