@@ -5,6 +5,7 @@ The format is told from the bytes. Raises FormatError for what is malformed or n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -193,13 +194,10 @@ def _containers(
     Where nothing was linked, as in objects, relocatable device code is all there is.
     NVIDIA's cuobjdump chooses in the same way.
     """
-    executable, relocatable = (_section(file, name) for name in names)
-    if executable is None:
-        return relocatable or (), ()
-    return executable, relocatable or ()
-
-
-def _section(file: _Sections, name: str) -> tuple[Container, ...] | None:
-    """The containers of a section; None if there is none of that name."""
-    section = only(file.named(name), name)
-    return None if section is None else parse_containers(file.content(section))
+    sections = [(name, section) for name in names if (section := only(file.named(name), name))]
+    parts = [(section.offset, file.content(section)) for _, section in sections]
+    for (one, first), (other, second) in itertools.combinations(parts, 2):
+        if one < other + len(second) and other < one + len(first):
+            raise FormatError(f"sections {' and '.join(name for name, _ in sections)} overlap")
+    found = [parse_containers(content) for _, content in parts]
+    return (found[0] if found else ()), (found[1] if len(found) > 1 else ())

@@ -21,7 +21,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ..arch import Arch
+from ..arch import NUMBERS, Arch
 from ..errors import FormatError
 
 MAGIC = 0xBA55ED50
@@ -194,6 +194,8 @@ def _read_entry(view: memoryview, position: int) -> Entry:
         raise FormatError(f"the image claims {padded} bytes, {room - header_size} are there")
     if compressed > padded:
         raise FormatError(f"{compressed} compressed bytes do not fit into the image's {padded}")
+    if kind in _KINDS and number not in NUMBERS:
+        raise FormatError(f"the image is for architecture {number}, which cannot be")
     return Entry(
         kind=_KINDS.get(kind, "other"),
         arch=Arch(number, _suffix(flags)),

@@ -151,19 +151,25 @@ def _host(pe: Pe, old: Section, home: Section) -> tuple[Section, ...]:
 
 
 def _place(pe: Pe, old: Section, home: Section, appended: bool, edits: Edits) -> tuple[int, int]:
-    """Which bytes of the old file the new section replaces; the old one's go in any case."""
-    if appended == (old is not home):
+    """Which bytes of the old file the new section replaces; the old one's go in any case.
+
+    At home it lies right in front of the section that follows in memory. Once it was taken out,
+    nothing tells whether bytes of no section that lie there were in front of it or behind.
+    """
+    host = _host(pe, old, home)
+    behind = [section.offset for section in host[home.index + 1 :] if section.size]
+    if (appended and old is not home) or not (appended or behind):
         return old.offset, old.end
     if appended:
         edits.replace(old.offset, old.end)
         end = max(section.end for section in pe.sections)
         return end, end
-    behind = [section.offset for section in pe.sections[home.index + 1 : -1] if section.size]
-    if not behind:
-        return old.offset, old.end
-    end = max(section.end for section in pe.sections[:-1])
-    gap = pe.data[end : old.offset]
-    edits.replace(end if len(gap) < pe.file_alignment and not any(gap) else old.offset, old.end)
+    start = old.offset
+    if old is not home:
+        end = max(section.end for section in host)
+        gap = pe.data[end:start]
+        start = end if len(gap) < pe.file_alignment and not any(gap) else start
+    edits.replace(start, old.end)
     return behind[0], behind[0]
 
 

@@ -125,6 +125,8 @@ def test_header_size_is_always_used() -> None:
         (container(entry(padded=9)), "claims 9 bytes, 8 are there"),
         (container(entry(padded=2**64 - 1)), "8 are there"),
         (container(entry(compressed=9)), "9 compressed bytes"),
+        (container(entry(number=0)), "architecture 0, which cannot be"),
+        (container(entry(kind=1, number=1000)), "architecture 1000, which cannot be"),
         (container() + b"\0\0junk", "header is cut off"),
     ],
 )
