@@ -371,7 +371,7 @@ def write_file(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream:
-            stream.writelines(change.rewritten.pieces)
+            stream.writelines(in_chunks(change.rewritten.pieces))
             shutil.copymode(source, stream.name)
     except OSError as error:
         raise disk_error(error, "write the file", path, "--out FOLDER") from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import FormatError
+from ..storage.files import Reading
 from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
 from .linked import HasKernels, Rewritten, lay_out, only
@@ -180,9 +181,11 @@ def _other_elf(data: memoryview) -> Binary:
 
 def _check_no_code(data: memoryview, why: str) -> None:
     """Refuse a file whose sections cannot be read and that has a container somewhere."""
+    reading = Reading()
     for start in range(0, len(data), _STEP):
-        piece = bytes(data[start : start + _STEP + len(container.HEADER_START)])
-        if container.HEADER_START in piece:
+        part = data[start : start + _STEP + len(container.HEADER_START)]
+        reading.has_read(part)
+        if container.HEADER_START in bytes(part):
             raise FormatError(f"device code that cannot be read is in it: {why}")
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import FormatError
+from ..storage.files import in_chunks
 from .linked import Rewritten
 from .pe import CERTIFICATES, COFF_HEADER, DEBUG, SECTION_HEADER, Pe, Section, directories_start
 
@@ -29,7 +30,6 @@ _DEBUG_ENTRY, _DEBUG_OFFSET = 28, 24  # size of an entry, and where its offset o
 _MAX_IMAGE = 1 << 31  # loaders and linkers stop there
 _MAX_OFFSET = 0xFFFFFFFF  # what headers have room for
 _MAX_DEBUG = 1 << 16  # bounds memory: far more than any linker makes
-_STEP = 1 << 20
 
 _SIGNATURE_DROPPED = (
     "its Authenticode signature was dropped, because what it signed has changed: sign it again"
@@ -300,11 +300,9 @@ def _checksum(pieces: Iterable[bytes | memoryview]) -> int:
     is the remainder by 65535, so Python's long integers can do the work.
     """
     total = size = 0
-    for piece in pieces:
-        for start in range(0, len(piece), _STEP):
-            part = piece[start : start + _STEP]
-            total += int.from_bytes(part, "little") % 0xFFFF << (8 if size % 2 else 0)
-            size += len(part)
+    for part in in_chunks(pieces):
+        total += int.from_bytes(part, "little") % 0xFFFF << (8 if size % 2 else 0)
+        size += len(part)
     # 0 stands for all bytes being 0, which a file with a header never is.
     return ((total % 0xFFFF or 0xFFFF) + size) & 0xFFFFFFFF
 
