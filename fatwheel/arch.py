@@ -18,7 +18,8 @@ from .errors import UsageError
 
 _NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)", re.ASCII)
 
-_OLDEST = 10  # compute capability 1.0
+# What numbers architectures can have: compute capability 1.0, and all that names have room for.
+NUMBERS = range(10, 1000)
 
 
 @total_ordering
@@ -104,7 +105,7 @@ def parse_arch_list(text: str, known: Sequence[Arch]) -> tuple[ArchRequest, ...]
 def parse_gpu_list(text: str) -> tuple[ArchRequest, ...]:
     """The same where no compiler is needed: any architecture, also of GPUs that are yet to come."""
     listing = "compute capability 8.9 is 89; `invoke inspect` lists capabilities of GPUs"
-    return _parse_list(text, lambda arch: arch.number >= _OLDEST, "not an architecture", listing)
+    return _parse_list(text, lambda arch: arch.number in NUMBERS, "not an architecture", listing)
 
 
 def _parse_list(

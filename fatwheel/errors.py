@@ -112,8 +112,8 @@ class FormatError(FatwheelError):
 
 
 class StitchError(FatwheelError):
-    """Device code does not fit together (different kernels or parameters), or a file has no code
-    for the GPUs named."""
+    """Device code does not fit together (other sources, or other parameters of a kernel), or a file
+    has no code for the GPUs named."""
 
     exit_code = 12
 

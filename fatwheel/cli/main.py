@@ -8,10 +8,9 @@ from invoke.collection import Collection
 from invoke.program import Program
 
 from .. import __version__
-from .arguments import flags, words_of
+from .arguments import flags, reported, words_of
 from .build import build, prove, rebuild
 from .machine import cache, doctor, setup
-from .streams import outlive_readers
 from .toolchains import image, lock, render, toolchains
 from .wheels import compare, inspect, stitch, thin, verify
 
@@ -41,8 +40,8 @@ def run(line: Sequence[str]) -> None:
         if argument.takes_value and not argument.optional
         for flag in flags(argument)
     )
-    outlive_readers()
-    program.run(help_first(line, valued))
+    with reported():  # help, too, may go to a disk that is full
+        program.run(help_first(line, valued))
 
 
 def help_first(line: Sequence[str], options: frozenset[str] = frozenset()) -> list[str]:

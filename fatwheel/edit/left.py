@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from .. import text
 from ..arch import Arch
 from ..fatbin.binary import Binary
-from ..fatbin.embedded import Images, Place, find_embedded, place_of_cubin, total_size
+from ..fatbin.embedded import Bound, Images, Place, find_embedded, place_of_cubin, total_size
 
 _SHOWN = 5  # sections of one file
 
@@ -24,12 +24,13 @@ class Left:
     def __init__(self) -> None:
         self._embedded: dict[str, tuple[Place, ...]] = {}
         self._cubins: list[Place] = []
+        self._bound = Bound()
 
     def look(self, name: str, data: memoryview, binary: Binary) -> None:
         """Look at one file; FormatError where it is malformed."""
         if binary.format == "cubin":
             self._cubins.append(place_of_cubin(data))
-        elif places := find_embedded(data, binary.format):
+        elif places := find_embedded(data, binary.format, self._bound):
             self._embedded[name] = places
 
     def __bool__(self) -> bool:

@@ -26,7 +26,7 @@ from ..provenance.held import FILES as ORIGIN_FILES
 from ..provenance.held import Origin, contents_of, read_origin
 from ..storage.files import digest_of, disk_error, readable, replacing
 from ..storage.mapped import in_chunks, let_go, map_path
-from ..wheels.archive import Wheel, open_wheel
+from ..wheels.archive import Unpacked, Wheel, open_wheel
 from ..wheels.name import WheelName, canonical_version, with_local
 from ..wheels.pack import (
     Content,
@@ -134,7 +134,7 @@ def is_wheel(path: Path) -> bool:
 
 def survey_wheel(path: Path) -> Surveyed:
     """Read a wheel's names, and the tables of its binaries; those with containers are unpacked
-    to temporary files that go with the result. Every file must be the one that RECORD lists."""
+    to a temporary file that goes with the result. Every file must be the one that RECORD lists."""
     check_readable(path)
     with open_wheel(path) as wheel:
         name = name_of(wheel)
@@ -143,10 +143,11 @@ def survey_wheel(path: Path) -> Surveyed:
         listed = read_record(listing, wheel.read(listing))
         watched = {member: listed.watch(member) for member in members.values()}
         left = Left()
+        unpacked = Unpacked(wheel)
         files = {
             stem: file
             for stem, member in members.items()
-            if (file := _device_file(wheel, member, watched[member], left)) is not None
+            if (file := _device_file(wheel, unpacked, member, watched[member], left)) is not None
         }
         check_record(listed, watched)
         derived = {f"{wheel.dist_info}/{file}" for file in _DERIVED}
@@ -208,17 +209,21 @@ def check_readable(path: Path) -> None:
         path.open("rb").close()
 
 
-def _device_file(wheel: Wheel, member: str, watched: Watched, left: Left) -> DeviceFile | None:
+def _device_file(
+    wheel: Wheel, unpacked: Unpacked, member: str, watched: Watched, left: Left
+) -> DeviceFile | None:
     """Read a member, show all of it to `watched`, and to `left` if it is a binary."""
     if not is_binary(wheel.start(member, HEAD)):
         for piece in wheel.pieces(member):
             watched.update(piece)
         return None
-    with wheel.mapped(member, watched.update) as data, located(member):
+    data = unpacked.add(member, watched.update)
+    with located(member):
         binary = read_binary(data)
         left.look(member, data, binary)
     let_go(data)
     if not binary.containers:
+        unpacked.drop()
         return None
     return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
 
@@ -367,7 +372,7 @@ def write_file(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with replacing(path) as stream:
-            stream.writelines(change.rewritten.pieces)
+            stream.writelines(in_chunks(change.rewritten.pieces))
             shutil.copymode(source, stream.name)
     except OSError as error:
         raise disk_error(error, "write the file", path, "--out FOLDER") from error

@@ -5,11 +5,13 @@ The format is told from the bytes. Raises FormatError for what is malformed or n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import FormatError
+from ..storage.mapped import Reading
 from . import coff, coff_edit, container, elf, elf_dynamic, elf_linked, pe, pe_linked
 from .container import Container, Entry, parse_containers
 from .linked import HasKernels, Rewritten, lay_out, only
@@ -179,9 +181,11 @@ def _other_elf(data: memoryview) -> Binary:
 
 def _check_no_code(data: memoryview, why: str) -> None:
     """Refuse a file whose sections cannot be read and that has a container somewhere."""
+    reading = Reading()
     for start in range(0, len(data), _STEP):
-        piece = bytes(data[start : start + _STEP + len(container.HEADER_START)])
-        if container.HEADER_START in piece:
+        part = data[start : start + _STEP + len(container.HEADER_START)]
+        reading.has_read(part)
+        if container.HEADER_START in bytes(part):
             raise FormatError(f"device code that cannot be read is in it: {why}")
 
 
@@ -193,13 +197,10 @@ def _containers(
     Where nothing was linked, as in objects, relocatable device code is all there is.
     NVIDIA's cuobjdump chooses in the same way.
     """
-    executable, relocatable = (_section(file, name) for name in names)
-    if executable is None:
-        return relocatable or (), ()
-    return executable, relocatable or ()
-
-
-def _section(file: _Sections, name: str) -> tuple[Container, ...] | None:
-    """The containers of a section; None if there is none of that name."""
-    section = only(file.named(name), name)
-    return None if section is None else parse_containers(file.content(section))
+    sections = [(name, section) for name in names if (section := only(file.named(name), name))]
+    parts = [(section.offset, file.content(section)) for _, section in sections]
+    for (one, first), (other, second) in itertools.combinations(parts, 2):
+        if one < other + len(second) and other < one + len(first):
+            raise FormatError(f"sections {' and '.join(name for name, _ in sections)} overlap")
+    found = [parse_containers(content) for _, content in parts]
+    return (found[0] if found else ()), (found[1] if len(found) > 1 else ())

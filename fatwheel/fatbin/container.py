@@ -21,8 +21,9 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ..arch import Arch
+from ..arch import NUMBERS, Arch
 from ..errors import FormatError
+from ..storage.mapped import Reading
 
 MAGIC = 0xBA55ED50
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -48,7 +49,8 @@ MAX_PARTS = 500_000
 MAX_RATIO = 100
 # Below this total, in bytes, the ratio does not matter.
 _SMALL = 64 << 20
-_PADDING_STEP = 65536
+# Of a mapped file the system reads so many bytes where one of them is needed.
+_READ_AT_ONCE = 65536
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,15 @@ def parse_containers(data: bytes | memoryview) -> tuple[Container, ...]:
     view = memoryview(data)
     containers: list[Container] = []
     parts = 0
-    position = _skip_zeros(view, 0)
+    reading = Reading()
+    position = _skip_zeros(view, 0, reading)
     while position < len(view):
-        container = _read_container(view, position)
+        container = _read_container(view, position, reading)
         containers.append(container)
         parts += 1 + len(container.entries)
         if parts > MAX_PARTS:
             raise FormatError(f"more than {MAX_PARTS} containers and images in one section")
-        position = _skip_zeros(view, position + container.size)
+        position = _skip_zeros(view, position + container.size, reading)
     _check_expansion(containers, len(view))
     return tuple(containers)
 
@@ -134,10 +137,12 @@ def container_pieces(entries: Iterable[Entry]) -> tuple[bytes | memoryview, ...]
     return (_CONTAINER.pack(MAGIC, 1, _CONTAINER.size, size), *parts)
 
 
-def _skip_zeros(view: memoryview, position: int) -> int:
+def _skip_zeros(view: memoryview, position: int, reading: Reading) -> int:
     """Where the next byte that is not zero stands, or the end."""
     while position < len(view):
-        step = bytes(view[position : position + _PADDING_STEP])
+        part = view[position : position + _READ_AT_ONCE]
+        reading.has_read(part)
+        step = bytes(part)
         rest = step.lstrip(b"\0")
         position += len(step) - len(rest)
         if rest:
@@ -145,7 +150,7 @@ def _skip_zeros(view: memoryview, position: int) -> int:
     return position
 
 
-def _read_container(view: memoryview, offset: int) -> Container:
+def _read_container(view: memoryview, offset: int, reading: Reading) -> Container:
     where = f"fatbin container at offset {offset:#x}"
     if len(view) - offset < _CONTAINER.size:
         raise FormatError("the container header is cut off", where=where)
@@ -163,11 +168,11 @@ def _read_container(view: memoryview, offset: int) -> Container:
             f"the container claims {size} bytes of images, {len(view) - start} are there",
             where=where,
         )
-    entries = tuple(_read_entries(view[start : start + size], where))
+    entries = tuple(_read_entries(view[start : start + size], where, reading))
     return Container(offset, header_size + size, entries)
 
 
-def _read_entries(view: memoryview, where: str) -> Iterator[Entry]:
+def _read_entries(view: memoryview, where: str, reading: Reading) -> Iterator[Entry]:
     position = 0
     for _ in range(MAX_PARTS):
         if position == len(view):
@@ -177,6 +182,7 @@ def _read_entries(view: memoryview, where: str) -> Iterator[Entry]:
         except FormatError as error:
             raise FormatError(error.what, where=f"{where}, entry at {position:#x}") from error
         yield entry
+        reading.has_read(entry.raw[:_READ_AT_ONCE])
         position += len(entry.raw)
     raise FormatError(f"more than {MAX_PARTS} images in one container", where=where)
 
@@ -194,6 +200,8 @@ def _read_entry(view: memoryview, position: int) -> Entry:
         raise FormatError(f"the image claims {padded} bytes, {room - header_size} are there")
     if compressed > padded:
         raise FormatError(f"{compressed} compressed bytes do not fit into the image's {padded}")
+    if kind in _KINDS and number not in NUMBERS:
+        raise FormatError(f"the image is for architecture {number}, which cannot be")
     return Entry(
         kind=_KINDS.get(kind, "other"),
         arch=Arch(number, _suffix(flags)),

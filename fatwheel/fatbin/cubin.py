@@ -30,7 +30,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..arch import Arch
+from ..arch import NUMBERS, Arch
 from ..errors import FormatError
 from .elf import EM_CUDA, Elf, Symbol, read_elf
 
@@ -90,7 +90,16 @@ class Layout:
 
 def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, Layout]:
     """The kernels of a cubin by (mangled) name, in the order of its symbol table."""
+    return _kernels(read_cubin(cubin))
+
+
+def arch_and_kernels(cubin: bytes | memoryview) -> tuple[Arch, dict[str, Layout]]:
+    """Both, of a cubin that is read once."""
     elf = read_cubin(cubin)
+    return _arch(elf), _kernels(elf)
+
+
+def _kernels(elf: Elf) -> dict[str, Layout]:
     names = _kernel_names(elf)
     infos = _info_sections(elf, names)
     return {name: _read_layout(infos.get(name, memoryview(b"")), _INFO + name) for name in names}
@@ -103,15 +112,21 @@ def kernel_names_of_cubin(cubin: bytes | memoryview) -> tuple[str, ...]:
 
 def arch_of_cubin(cubin: bytes | memoryview) -> Arch:
     """What a cubin was made for; 'f' cannot be seen (module docstring)."""
-    elf = read_cubin(cubin)
+    return _arch(read_cubin(cubin))
+
+
+def _arch(elf: Elf) -> Arch:
+    number = elf.flags & 0xFF if elf.abi < 8 else elf.flags >> 8 & 0xFF
+    if number not in NUMBERS:
+        raise FormatError(f"the cubin is for architecture {number}, which cannot be")
     if elf.abi < 8:
-        return Arch(elf.flags & 0xFF, "a" if elf.flags & _FLAG_ACCELERATOR else "")
+        return Arch(number, "a" if elf.flags & _FLAG_ACCELERATOR else "")
     specific = any(
         attribute == _ACCELERATOR_TARGET and value
         for section in elf.named(_COMPAT)[:1]
         for attribute, value, _ in _records(elf.content(section), section.name)
     )
-    return Arch(elf.flags >> 8 & 0xFF, "a" if specific else "")
+    return Arch(number, "a" if specific else "")
 
 
 def kernel_names_of_ptx(ptx: bytes | memoryview) -> tuple[str, ...]:

@@ -28,12 +28,12 @@ _ENTRY_START, _ENTRY_VERSION = struct.Struct("<HHIQ"), 0x0101
 _MIN_ENTRY, _MAX_ENTRY = 64, 4096  # bytes of an entry's header; real ones have 64 to 128
 _CUBIN = elf.MAGIC + b"\2\1\1"  # 64 bits, little-endian, version 1
 _PROGRAM = 56  # bytes of a program header
-_ARCHS = range(10, 1000)
 _NAME_SHOWN = 100  # characters; no linker's section has so long a name
 
 _PIECE = 1 << 20
 _LONGEST = max(len(MAGIC_BYTES), len(_CUBIN))
-# Headers that are looked at in one file and come to nothing: many times more than in any real one.
+# Headers that are looked at in a wheel and come to nothing: many times more than in any real one
+# (16 in torch).
 _MAX_IN_VAIN = 10_000
 
 
@@ -84,15 +84,15 @@ def title_of(place: str, containers: int, cubins: int) -> str:
     return f"{' and '.join(counts)} {where}"
 
 
-def find_embedded(data: memoryview, format_: str) -> tuple[Place, ...]:
+def find_embedded(data: memoryview, format_: str, bound: Bound) -> tuple[Place, ...]:
     """The device code outside the sections that are made for it, by section, in the file's order.
 
-    format_: as `binary.Binary` has it. Raises FormatError where the search would not end in time.
+    format_: as `binary.Binary` has it. bound: the wheel's. Raises FormatError where the search
+    would not end in time.
     """
     found: dict[str, _Tally] = {}
-    work = _Work()
     for name, start, end in _spans(data, format_):
-        for size, code in _code_between(data, start, end, work):
+        for size, code in _code_between(data, start, end, bound):
             found.setdefault(name, _Tally()).add(size, code)
     return tuple(tally.place(name) for name, tally in found.items())
 
@@ -150,9 +150,10 @@ class _Tally:
         return Place(name, self._containers, self._cubins, self._size, images)
 
 
-class _Work:
-    """Bounds what is read in vain. What is found costs no more than its bytes: the search goes on
-    behind it. But what begins like device code and is none may share its bytes with others."""
+class Bound:
+    """Bounds what is read in vain, in all files of a wheel together. What is found costs no more
+    than its bytes: the search goes on behind it. But what begins like device code and is none may
+    share its bytes with others."""
 
     def __init__(self) -> None:
         self._left = _MAX_IN_VAIN
@@ -175,18 +176,30 @@ class _Work:
 def _spans(data: memoryview, format_: str) -> Iterator[tuple[str, int, int]]:
     """Parts of the file that together are all of it, but for the sections of device code: name of
     the section, first byte, end. No byte is in two of them, whatever the section table says."""
+    sections = list(_sections(data, format_))
+    code = sorted((start, end) for _, start, end, is_code in sections if is_code and start < end)
+    others = [(start, end, name) for name, start, end, is_code in sections if not is_code]
     position = 0
-    for name, start, end, is_code in sorted(_sections(data, format_), key=lambda one: one[1:3]):
+    for start, end, name in sorted(others, key=lambda one: one[:2]):
         start, end = min(max(start, position), len(data)), min(end, len(data))
-        if end <= start:
-            continue
-        if position < start:
-            yield "", position, start
-        if not is_code:
-            yield name, start, end
-        position = end
-    if position < len(data) and format_ in ("elf", "pe", "coff"):
-        yield "", position, len(data)
+        if start < end:
+            yield from _outside(code, "", position, start)
+            yield from _outside(code, name, start, end)
+            position = end
+    if format_ in ("elf", "pe", "coff"):
+        yield from _outside(code, "", position, len(data))
+
+
+def _outside(
+    code: Sequence[tuple[int, int]], name: str, start: int, end: int
+) -> Iterator[tuple[str, int, int]]:
+    """What of a part of the file is in no section of device code."""
+    for begin, behind in code:
+        if start < min(begin, end):
+            yield name, start, min(begin, end)
+        start = max(start, behind)
+    if start < end:
+        yield name, start, end
 
 
 def _sections(data: memoryview, format_: str) -> Iterator[tuple[str, int, int, bool]]:
@@ -210,7 +223,7 @@ def _sections(data: memoryview, format_: str) -> Iterator[tuple[str, int, int, b
 
 
 def _code_between(
-    data: memoryview, start: int, end: int, work: _Work
+    data: memoryview, start: int, end: int, bound: Bound
 ) -> Iterator[tuple[int, _Code]]:
     """All containers and cubins in a part of the file, with their sizes; what lies in them is not
     looked for."""
@@ -218,9 +231,9 @@ def _code_between(
     for offset in _beginnings(data, start, end):
         if offset < position:
             continue
-        work.spend(1)
-        found = _container(data[offset:end], work) or _cubin(data[offset:end], work)
-        work.settle(found is not None)
+        bound.spend(1)
+        found = _container(data[offset:end], bound) or _cubin(data[offset:end], bound)
+        bound.settle(found is not None)
         if found:
             yield found
             position = offset + found[0]
@@ -242,7 +255,7 @@ def _beginnings(data: memoryview, start: int, end: int) -> Iterator[int]:
         yield from sorted(found)
 
 
-def _container(view: memoryview, work: _Work) -> tuple[int, tuple[Entry, ...]] | None:
+def _container(view: memoryview, bound: Bound) -> tuple[int, tuple[Entry, ...]] | None:
     """Size and entries of the container that a view begins with; None for anything else. Those
     without entries hold no code."""
     if len(view) < _CONTAINER.size or view[:4] != MAGIC_BYTES:
@@ -251,22 +264,20 @@ def _container(view: memoryview, work: _Work) -> tuple[int, tuple[Entry, ...]] |
     size = header + length
     if (version, header) != (1, _CONTAINER.size) or not length or size > len(view):
         return None
-    if not _is_filled(view[header:size], work):
+    if not _is_filled(view[header:size], bound):
         return None
     try:
         [container] = parse_containers(view[:size])
     except FormatError:
         return None
-    if any(one.kind != "other" and one.arch.number not in _ARCHS for one in container.entries):
-        return None
     return size, container.entries
 
 
-def _is_filled(view: memoryview, work: _Work) -> bool:
+def _is_filled(view: memoryview, bound: Bound) -> bool:
     """Whether entries stand one behind the other to the very end."""
     position = 0
     while position < len(view):
-        work.spend(1)
+        bound.spend(1)
         if len(view) - position < _MIN_ENTRY:
             return False
         _, version, header, padded = _ENTRY_START.unpack_from(view, position)
@@ -276,7 +287,7 @@ def _is_filled(view: memoryview, work: _Work) -> bool:
     return position == len(view)
 
 
-def _cubin(view: memoryview, work: _Work) -> tuple[int, Arch] | None:
+def _cubin(view: memoryview, bound: Bound) -> tuple[int, Arch] | None:
     """Size and architecture of the cubin that a view begins with; None for anything else."""
     if len(view) < elf.HEADER.size or view[: len(_CUBIN)] != _CUBIN:
         return None
@@ -288,15 +299,14 @@ def _cubin(view: memoryview, work: _Work) -> tuple[int, Arch] | None:
     size = max(table + count * row, programs + program_count * _PROGRAM)
     if size > len(view):
         return None
-    work.spend(count)
+    bound.spend(count)
     for section in elf.SECTION.iter_unpack(view[table : table + count * row]):
         if section[1] != elf.SHT_NOBITS:
             size = max(size, section[4] + section[5])
     if size > len(view):
         return None
-    work.spend(size >> 12)  # its names are copied
+    bound.spend(size >> 12)  # its names are copied
     try:
-        arch = arch_of_cubin(view[:size])
+        return size, arch_of_cubin(view[:size])
     except FormatError:
         return None
-    return (size, arch) if arch.number in _ARCHS else None

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import FormatError
+from ..storage.mapped import in_chunks
 from .linked import Rewritten
 from .pe import CERTIFICATES, COFF_HEADER, DEBUG, SECTION_HEADER, Pe, Section, directories_start
 
@@ -29,7 +30,6 @@ _DEBUG_ENTRY, _DEBUG_OFFSET = 28, 24  # size of an entry, and where its offset o
 _MAX_IMAGE = 1 << 31  # loaders and linkers stop there
 _MAX_OFFSET = 0xFFFFFFFF  # what headers have room for
 _MAX_DEBUG = 1 << 16  # bounds memory: far more than any linker makes
-_STEP = 1 << 20
 
 _SIGNATURE_DROPPED = (
     "its Authenticode signature was dropped, because what it signed has changed: sign it again"
@@ -151,19 +151,25 @@ def _host(pe: Pe, old: Section, home: Section) -> tuple[Section, ...]:
 
 
 def _place(pe: Pe, old: Section, home: Section, appended: bool, edits: Edits) -> tuple[int, int]:
-    """Which bytes of the old file the new section replaces; the old one's go in any case."""
-    if appended == (old is not home):
+    """Which bytes of the old file the new section replaces; the old one's go in any case.
+
+    At home it lies right in front of the section that follows in memory. Once it was taken out,
+    nothing tells whether bytes of no section that lie there were in front of it or behind.
+    """
+    host = _host(pe, old, home)
+    behind = [section.offset for section in host[home.index + 1 :] if section.size]
+    if (appended and old is not home) or not (appended or behind):
         return old.offset, old.end
     if appended:
         edits.replace(old.offset, old.end)
         end = max(section.end for section in pe.sections)
         return end, end
-    behind = [section.offset for section in pe.sections[home.index + 1 : -1] if section.size]
-    if not behind:
-        return old.offset, old.end
-    end = max(section.end for section in pe.sections[:-1])
-    gap = pe.data[end : old.offset]
-    edits.replace(end if len(gap) < pe.file_alignment and not any(gap) else old.offset, old.end)
+    start = old.offset
+    if old is not home:
+        end = max(section.end for section in host)
+        gap = pe.data[end:start]
+        start = end if len(gap) < pe.file_alignment and not any(gap) else start
+    edits.replace(start, old.end)
     return behind[0], behind[0]
 
 
@@ -294,11 +300,9 @@ def _checksum(pieces: Iterable[bytes | memoryview]) -> int:
     is the remainder by 65535, so Python's long integers can do the work.
     """
     total = size = 0
-    for piece in pieces:
-        for start in range(0, len(piece), _STEP):
-            part = piece[start : start + _STEP]
-            total += int.from_bytes(part, "little") % 0xFFFF << (8 if size % 2 else 0)
-            size += len(part)
+    for part in in_chunks(pieces):
+        total += int.from_bytes(part, "little") % 0xFFFF << (8 if size % 2 else 0)
+        size += len(part)
     # 0 stands for all bytes being 0, which a file with a header never is.
     return ((total % 0xFFFF or 0xFFFF) + size) & 0xFFFFFFFF
 

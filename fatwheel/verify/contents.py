@@ -15,7 +15,7 @@ from ..errors import FormatError
 from ..fatbin import cubin
 from ..fatbin.binary import Binary
 from ..fatbin.container import Entry
-from ..fatbin.embedded import Images, Place, find_embedded, place_of
+from ..fatbin.embedded import Bound, Images, Place, find_embedded, place_of
 from ..fatbin.parity import Described, is_readable
 from ..fatbin.toolkit import Version, cuda_of_cubin, version_of_ptx
 from ..storage.mapped import STEP, let_go
@@ -109,11 +109,11 @@ Container = tuple[int | None, list[Read]]
 ReadImage = Callable[[str, str, bytes | memoryview], Described]
 
 
-def read_contents(path: str, data: memoryview, binary: Binary) -> Contents:
+def read_contents(path: str, data: memoryview, binary: Binary, bound: Bound) -> Contents:
     """What a binary at `path` holds, as `read_binary` read it; of its kernels only the names are
-    looked at."""
+    looked at. bound: of the search for more among its data."""
     containers = read_containers(data, binary, names_of)
-    return sum_up(path, binary, containers, find_embedded(data, binary.format))
+    return sum_up(path, binary, containers, find_embedded(data, binary.format, bound))
 
 
 def names_of(kind: str, title: str, image: bytes | memoryview) -> Described:
@@ -210,5 +210,6 @@ def _image(entry: Entry) -> Image:
 
 
 def _read_cubin(data: memoryview) -> Read:
-    image = Image("elf", cubin.arch_of_cubin(data), len(data), "", cuda_of_cubin(data))
-    return Read(image, layouts_of("elf", image.name, data))
+    arch, layouts = cubin.arch_and_kernels(data)
+    image = Image("elf", arch, len(data), "", cuda_of_cubin(data))
+    return Read(image, Described(image.name, frozenset(layouts), layouts))

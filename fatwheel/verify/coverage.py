@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+# The architectures of a container, and of each that it was linked from.
+_Unit = tuple[Archs, tuple[Archs, ...]]
 
 NATIVE, JIT, PART, NONE, UNKNOWN = "native", "jit", "part", "none", "unknown"
 
@@ -75,7 +78,7 @@ def coverage_of(binaries: Collection[Contents], *, in_wheel: bool = False) -> di
     supports, and of those that images are for and that are not known here. in_wheel: whether
     these are the files of a wheel, where device code by itself is loaded by some library.
     """
-    units: Counter[tuple[Archs, tuple[Archs, ...]]] = Counter()
+    units: Counter[_Unit] = Counter()
     embedded: set[Archs] = set()
     for one in binaries:
         embedded.update(map(archs_of, (place.images for place in one.embedded)))
@@ -83,9 +86,25 @@ def coverage_of(binaries: Collection[Contents], *, in_wheel: bool = False) -> di
             embedded.update(unit.archs for unit in one.units)
         else:
             units.update((unit.archs, unit.relocatable) for unit in one.units)
+    named = {image.arch.capability for one in binaries for image in one.images}
+    places = (place for one in binaries for place in one.embedded)
+    named |= {image.arch.capability for place in places for image in place.images}
+    machines = machines_of(binaries)
+    return dict(_found(frozenset(units.items()), frozenset(embedded), machines, frozenset(named)))
+
+
+@functools.lru_cache(1024)  # thousands of files may be for the same GPUs
+def _found(
+    units: frozenset[tuple[_Unit, int]],
+    embedded: frozenset[Archs],
+    machines: frozenset[str],
+    named: frozenset[str],
+) -> Mapping[str, Served]:
+    """named: the capabilities that images are for."""
+    known = {gpu.capability for gpu in gpus()}
     always = {gpu.capability for gpu in gpus() if not gpu.legacy}
     found = {}
-    for capability in _capabilities(binaries):
+    for capability in sorted({*gpu_names(machines), *(named - known)}, key=parse_capability):
         served = replace(_served(units, capability), embedded=bool(embedded))
         gpu = parse_capability(capability)
         supported = served.how not in (NONE, UNKNOWN) or any(
@@ -126,23 +145,14 @@ def gpus() -> tuple[Gpu, ...]:
     )
 
 
-def _capabilities(binaries: Collection[Contents]) -> list[str]:
-    known = {gpu.capability for gpu in gpus()}
-    fitting = gpu_names(machines_of(binaries))
-    named = {image.arch.capability for one in binaries for image in one.images}
-    places = (place for one in binaries for place in one.embedded)
-    named |= {image.arch.capability for place in places for image in place.images}
-    return sorted({*fitting, *(named - known)}, key=parse_capability)
-
-
 def _fits(gpu: Gpu, machines: Collection[str]) -> bool:
     return not machines or not gpu.machines or any(machine in gpu.machines for machine in machines)
 
 
-def _served(units: Counter[tuple[Archs, tuple[Archs, ...]]], capability: str) -> Served:
+def _served(units: Iterable[tuple[_Unit, int]], capability: str) -> Served:
     gpu = parse_capability(capability)
     count: Counter[str] = Counter()
-    for (archs, relocatable), number in units.items():
+    for (archs, relocatable), number in units:
         count[_coverage(archs, relocatable, gpu)] += number
     return Served(count[NATIVE], count[JIT], count[NONE])
 

@@ -13,7 +13,7 @@ from .. import text
 from ..errors import FormatError
 from ..fatbin.asked import Asked, asked_of
 from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
-from ..fatbin.embedded import find_embedded
+from ..fatbin.embedded import Bound, find_embedded
 from ..fatbin.parity import disagreements, in_part
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lockfile import FILE as LOCK_FILE
@@ -235,6 +235,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
     unreadable: list[Finding] = []
     slices: list[BinarySlices] = []
     impostors: dict[str, bytes] = {}
+    bound = Bound()
     for member in wheel.members:
         watched = files[member.name] = record.watch(member.name)
         head = wheel.start(member.name, HEAD)
@@ -246,7 +247,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
             continue
         with wheel.mapped(member.name, watched.update) as data:
             try:
-                binaries.append(examine(member.name, data))
+                binaries.append(examine(member.name, data, bound))
                 if inside:
                     slices.append(slices_of_binary(member.name, data))
             except FormatError as error:
@@ -269,8 +270,8 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
     )
 
 
-def examine(path: str, data: memoryview) -> Examined:
-    """One binary; FormatError where it cannot be read."""
+def examine(path: str, data: memoryview, bound: Bound) -> Examined:
+    """One binary; FormatError where it cannot be read. bound: of the search among its data."""
     binary = read_binary(data)
     disparities: dict[str, list[str]] = {}
     in_some: dict[int | None, Mapping[str, tuple[str, ...]]] = {}
@@ -284,8 +285,9 @@ def examine(path: str, data: memoryview) -> Examined:
                 in_some[number] = differing
             yield number, found
 
-    contents = sum_up(path, binary, compared(), find_embedded(data, binary.format))
-    initialisers = frozenset(name for name in exports_of(data) if name.startswith(_MODULE))
+    contents = sum_up(path, binary, compared(), find_embedded(data, binary.format, bound))
+    imported, exported = (imports_of(data), exports_of(data)) if binary.linked else ((), ())
+    initialisers = frozenset(name for name in exported if name.startswith(_MODULE))
     findings = [wrong(what, path, lines) for what, lines in disparities.items()]
     lines = [
         f"only in {', '.join(titles)}: {name}"
@@ -299,7 +301,7 @@ def examine(path: str, data: memoryview) -> Examined:
     return Examined(
         contents,
         binary.linked,
-        imports_of(data),
+        imported,
         initialisers,
         tuple(findings),
         in_some,

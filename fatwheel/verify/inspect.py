@@ -15,7 +15,7 @@ from typing import Any
 from ..arch import parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, imports_of, is_binary, read_binary
-from ..fatbin.embedded import Place
+from ..fatbin.embedded import Bound, Place
 from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
@@ -128,25 +128,26 @@ def _read(path: Path) -> _Read:
             binaries = list(_read_members(wheel))
             return _Read(path.name, report_wheel(wheel), size, binaries, shipped)
     try:
-        return _Read(path.name, None, len(data), [_read_binary(path.name, data)])
+        return _Read(path.name, None, len(data), [_read_binary(path.name, data, Bound())])
     except FormatError as error:
         raise error.within(str(path)) from error
 
 
 def _read_members(wheel: Wheel) -> Iterable[_Binary]:
+    bound = Bound()
     for member in wheel.members:
         if is_binary(wheel.start(member.name, HEAD)):
             with wheel.mapped(member.name) as data:
                 try:
-                    yield _read_binary(member.name, data)
+                    yield _read_binary(member.name, data, bound)
                 except FormatError as error:
                     raise error.within(member.name) from error
 
 
-def _read_binary(name: str, data: memoryview) -> _Binary:
+def _read_binary(name: str, data: memoryview, bound: Bound) -> _Binary:
     binary = read_binary(data)
     weight = weigh(container.entries for container in binary.containers)
-    return _Binary(read_contents(name, data, binary), weight, imports_of(data))
+    return _Binary(read_contents(name, data, binary, bound), weight, imports_of(data))
 
 
 def _report(read: _Read) -> dict[str, Any]:

@@ -120,8 +120,7 @@ def module_findings(evidence: Evidence) -> Iterator[Finding]:
             yield wrong(what, binary.contents.path)
         elif match and binary.linked:
             yield from _initialiser_findings(binary, match)
-            if _initialiser(match["name"]) in binary.initialisers or not _by_torch(binary):
-                yield from _abi_findings(binary.contents.path, match["tag"] or "", tags)
+            yield from _abi_findings(binary, match, tags)
 
 
 def _impostor_findings(heads: Mapping[str, bytes], tags: tuple[Tag, ...]) -> Iterator[Finding]:
@@ -158,7 +157,7 @@ def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Fi
     if wanted in there:
         return
     if match["tag"]:
-        by_torch = _by_torch(binary)
+        by_torch = _loaded_by_torch(binary, match)
         yield Finding(
             WARNING if by_torch else WRONG,
             f"it cannot be imported: it does not export {wanted}"
@@ -173,10 +172,11 @@ def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Fi
         yield note(f"not a Python module: it does not export {wanted}", path)
 
 
-def _by_torch(binary: Examined) -> bool:
-    """Whether torch.ops.load_library may load it: that takes any library, whatever its name, and
-    setuptools names it like a module."""
-    return any(map(is_of_torch, binary.imports))
+def _loaded_by_torch(binary: Examined, name: re.Match[str]) -> bool:
+    """Whether torch.ops.load_library may load what no Python can import: it takes any library,
+    whatever its name. setuptools names it so."""
+    module = _initialiser(name["name"]) in binary.initialisers
+    return not module and any(map(is_of_torch, binary.imports))
 
 
 def is_of_torch(library: str) -> bool:
@@ -190,14 +190,17 @@ def _initialiser(module: str) -> str:
     return "PyInitU_" + module.encode("punycode").decode("ascii").replace("-", "_")
 
 
-def _abi_findings(path: str, module: str, tags: tuple[Tag, ...]) -> Iterator[Finding]:
+def _abi_findings(
+    binary: Examined, name: re.Match[str], tags: tuple[Tag, ...]
+) -> Iterator[Finding]:
     """`cpython-311-x86_64-linux-gnu` or `cp311-win_amd64` against the wheel's tags."""
-    match = _CPYTHON.fullmatch(module)
+    path = binary.contents.path
+    match = _CPYTHON.fullmatch(name["tag"] or "")
     if not match:
         return
     abi, platform = f"cp{match['abi']}", match["platform"] or ""
     abis = {tag.abi for tag in tags}
-    if abi not in abis:
+    if abi not in abis and not _loaded_by_torch(binary, name):
         severity = "warning" if abis == {"none"} else "wrong"
         meant = ", ".join(sorted({f"{tag.python}-{tag.abi}" for tag in tags}))
         yield Finding(severity, f"only {abi} loads it, the wheel is for {meant}", path)

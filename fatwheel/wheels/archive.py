@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import mmap
 import re
 import stat
 import tempfile
@@ -122,26 +123,60 @@ class Wheel:
         outlive the block; the file goes when the last view of it does.
         """
         member = self._member(name)
-        with _temporary_file(member) as copy:
-            self._copy(member, copy, watch)
+        with _temporary_file(member.size, member.name) as copy:
+            self.copy(name, copy, watch)
             if member.size == 0:
                 yield memoryview(b"")
             else:
                 yield map_file(copy)
 
-    def _copy(self, member: Member, copy: IO[bytes], watch: Callable[[bytes], object]) -> None:
+    def copy(self, name: str, copy: IO[bytes], watch: Callable[[bytes], object]) -> None:
+        """Write a member's whole content, checked, to a temporary file, and show it to watch."""
         try:
-            for piece in self.pieces(member.name):
+            for piece in self.pieces(name):
                 copy.write(piece)
                 watch(piece)
             copy.flush()
         except OSError as error:
-            raise _no_copy(member, error) from error
+            raise _no_copy(self._member(name).size, name, error) from error
 
     def _member(self, name: str) -> Member:
         if name not in self._by_name:
             raise FormatError("the wheel has no such file", where=name)
         return self._by_name[name]
+
+
+class Unpacked:
+    """Members of a wheel in one temporary file, which goes when the last view of them does.
+
+    There may be thousands, and systems bound how many files a process has open.
+    """
+
+    def __init__(self, wheel: Wheel) -> None:
+        size = sum(_whole_pages(member.size) for member in wheel.members)
+        self._wheel = wheel
+        self._sizes = {member.name: member.size for member in wheel.members}
+        self._copy = _temporary_file(size, str(wheel.path))
+        self._copy.truncate(size)  # takes no space until it is written to
+        self._views = map_file(self._copy)
+        self._start = self._end = 0
+
+    def add(self, name: str, watch: Callable[[bytes], object]) -> memoryview:
+        """A member's whole content, checked. watch is shown it, a piece at a time."""
+        self._start = self._end
+        self._copy.seek(self._start)
+        self._wheel.copy(name, self._copy, watch)
+        size = self._sizes[name]
+        self._end += _whole_pages(size)
+        return self._views[self._start : self._start + size]
+
+    def drop(self) -> None:
+        """The last one is needed no more: the next takes its place."""
+        self._end = self._start
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 @contextmanager
@@ -260,17 +295,17 @@ def _check_expansion(members: list[Member]) -> None:
         )
 
 
-def _temporary_file(member: Member) -> IO[bytes]:
+def _temporary_file(size: int, where: str) -> IO[bytes]:
     try:
         return tempfile.TemporaryFile()
     except OSError as error:
-        raise _no_copy(member, error) from error
+        raise _no_copy(size, where, error) from error
 
 
-def _no_copy(member: Member, error: OSError) -> StoreError:
+def _no_copy(size: int, where: str, error: OSError) -> StoreError:
     return StoreError(
-        f"cannot make a temporary copy of {member.size} bytes: {error}",
-        where=member.name,
+        f"cannot make a temporary copy of {size} bytes: {error}",
+        where=where,
         hint="free some space in the folder for temporary files, or set TMPDIR to another one",
     )
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fatwheel.fatbin.binary import read_binary
-from fatwheel.fatbin.embedded import Place, find_embedded
+from fatwheel.fatbin.embedded import Bound, Place, find_embedded
 
 from ..helpers.cudawheels import LZ4, NONE
 from ..helpers.datasections import elf_library
@@ -34,7 +34,7 @@ BEGINNINGS = [
 
 def found_in(data: bytes) -> tuple[Place, ...]:
     library = memoryview(elf_library({".data": data}))
-    return find_embedded(library, read_binary(library).format)
+    return find_embedded(library, read_binary(library).format, Bound())
 
 
 @given(seed=st.integers(0, 2**32))

@@ -15,6 +15,8 @@ import pytest
 from fatwheel.cli.arguments import reported
 from fatwheel.errors import FormatError, StoreError
 
+from ...helpers.standins import DATA
+
 
 def ending(problem: BaseException) -> object:
     """The exit code that a problem leads to."""
@@ -123,6 +125,31 @@ def test_help_may_be_cut(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert done.stderr == "code 0\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize(
+    ("line", "full", "code", "said"),
+    [
+        ("--help", ">", 10, "error: cannot continue: No space left on device"),
+        ("inspect FILE", ">", 10, "error: cannot continue: No space left on device"),
+        ("inspect --json FILE", ">", 10, "error: cannot continue: No space left on device"),
+        ("inspect nowhere", ">", 2, "error: cannot read this file: No such file or directory"),
+        ("inspect nowhere", "2>", 2, ""),
+        ("inspect FILE", "2>", 0, ""),
+    ],
+)
+def test_a_disk_that_is_full_is_told_once(line: str, full: str, code: int, said: str) -> None:
+    """And not by Python, which would write what is left when it ends."""
+    words = line.replace("FILE", str(DATA / "none.fatbin"))
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m fatwheel {words} {full} /dev/full', sys.executable],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert done.stderr.partition("\n")[0] == said
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 # -- signals -------------------------------------------------------------------------------------

@@ -40,7 +40,26 @@ def rewritten(path: Path, **changes: bytes) -> Path:
     return path
 
 
+def files_open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 # -- wheels --------------------------------------------------------------------------------------
+
+
+def test_very_many_files_need_few_that_are_open(tmp_path: Path) -> None:
+    """Systems bound those of a process: 1,024 is usual."""
+    files = {f"demo/{n}.fatbin": container(sm(75 + n)) for n in range(30)}
+    files |= {f"demo/{n}.cubin": cubin(80, TWO) for n in range(30)}
+    path = write_wheel(tmp_path, files, version="1.0")
+    before = files_open()
+    wheel = survey_wheel(path)
+    assert files_open() - before < 5
+    assert {name: bytes(file.data) for name, file in wheel.files.items()} == {
+        name: data for name, data in files.items() if name.endswith(".fatbin")
+    }
+    del wheel
+    assert files_open() == before, "the temporary file stays"
 
 
 def test_a_wheel_s_files_by_names_without_its_version(tmp_path: Path) -> None:

@@ -320,3 +320,14 @@ def test_others_are_rewritten_by_the_module_for_their_format(
     assert held(new) == ([["elf 90"]], [])
     assert read_binary(memoryview(new)).format == kind
     assert len(new) < len(data)
+
+
+@pytest.mark.parametrize("shift", [0, 16, len(FATBIN) - 1])
+def test_sections_of_device_code_that_share_bytes_are_refused(shift: int) -> None:
+    """Else their containers would count twice."""
+    data = bytearray(elf((".nv_fatbin", FATBIN), ("__nv_relfatbin", FATBIN)))
+    assert len(read_binary(memoryview(data)).relocatable) == 1
+    [table] = struct.unpack_from("<Q", data, 40)
+    struct.pack_into("<Q", data, table + 2 * 64 + 24, 64 + shift)
+    with pytest.raises(FormatError, match=r"sections .nv_fatbin and __nv_relfatbin overlap"):
+        read_binary(memoryview(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from fatwheel.decoders import payload
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.container import Entry, parse_containers, write_container
+from fatwheel.storage.files import map_path
 
 DATA = Path(__file__).parents[2] / "data" / "device"
 CUBINS = ("cuda13.0-sm_80.cubin", "cuda13.0-sm_90a.cubin", "cuda13.0-sm_120f.cubin")
@@ -125,6 +127,8 @@ def test_header_size_is_always_used() -> None:
         (container(entry(padded=9)), "claims 9 bytes, 8 are there"),
         (container(entry(padded=2**64 - 1)), "8 are there"),
         (container(entry(compressed=9)), "9 compressed bytes"),
+        (container(entry(number=0)), "architecture 0, which cannot be"),
+        (container(entry(kind=1, number=1000)), "architecture 1000, which cannot be"),
         (container() + b"\0\0junk", "header is cut off"),
     ],
 )
@@ -155,3 +159,23 @@ def test_images_cannot_claim_a_hundred_times_their_size(flags: int) -> None:
 def test_what_is_not_decompressed_may_claim_anything() -> None:
     unknown = read_entry(entry(kind=77, flags=0x10011, compressed=8, uncompressed=1 << 60))
     assert unknown.uncompressed == 1 << 60
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for its memory")
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_mapped_file_does_not_stay_in_memory(alone: bool, tmp_path: Path) -> None:
+    """Of a library with gigabytes of images only the headers are looked at, but systems read more
+    than they are asked for, and count it as this process's. alone: all are in one container."""
+    image = entry(bytes(100_000))
+    count = 1000
+    rows = container(image * count) if alone else container(image) * count
+    (tmp_path / "file").write_bytes(rows + bytes(100_000_000) + container(image))
+    data = map_path(tmp_path / "file", "")
+    before = in_memory()
+    assert sum(len(one.entries) for one in parse_containers(data)) == count + 1
+    assert in_memory() - before < 50_000_000
+
+
+def in_memory() -> int:
+    """Bytes of mapped files that are in this process's memory now (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[2]) * mmap.PAGESIZE

@@ -64,6 +64,14 @@ def test_architecture(path: Path) -> None:
     assert arch_of_cubin(path.read_bytes()).name == asked.removesuffix("f")
 
 
+@pytest.mark.parametrize("path", SCALE_CUBINS, ids=lambda path: path.stem)
+def test_a_cubin_for_no_architecture_is_refused(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 0x30, 0)  # e_flags
+    with pytest.raises(FormatError, match="architecture 0, which cannot be"):
+        arch_of_cubin(data)
+
+
 def test_ptx_entries() -> None:
     assert kernel_names_of_ptx((DATA / "scale.ptx").read_bytes()) == ("scale", "$empty")
 

@@ -15,7 +15,7 @@ from fatwheel.errors import FormatError
 from fatwheel.fatbin import embedded
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.fatbin.container import parse_containers
-from fatwheel.fatbin.embedded import Place, find_embedded, place_of, total_size
+from fatwheel.fatbin.embedded import Bound, Place, find_embedded, place_of, total_size
 
 from ...helpers.cudawheels import LZ4, NONE, images
 from ...helpers.datasections import coff_object, elf_library, pe_library
@@ -27,7 +27,7 @@ MAGIC = struct.pack("<I", 0xBA55ED50)
 
 
 def found_in(data: bytes) -> tuple[Place, ...]:
-    return find_embedded(memoryview(data), read_binary(memoryview(data)).format)
+    return find_embedded(memoryview(data), read_binary(memoryview(data)).format, Bound())
 
 
 def in_data(content: bytes) -> tuple[Place, ...]:
@@ -158,6 +158,15 @@ def test_sections_that_share_bytes_are_searched_once() -> None:
     assert [place.title for place in found_in(bytes(data))] == ["1 container in .one"]
 
 
+def test_what_a_section_of_device_code_holds_is_not_found_again() -> None:
+    """Whichever others claim its bytes: those that begin before it, within it, or end behind it."""
+    data = bytearray(elf_library({".before": b"12345678", ".nv_fatbin": NONE * 2, ".data": LZ4}))
+    table = struct.unpack_from("<Q", data, 40)[0]
+    for start, size in ((64, 8 + len(NONE)), (72 + len(NONE), len(NONE)), (80, 3 * len(NONE))):
+        struct.pack_into("<QQ", data, table + 64 + 24, start, size)
+        assert [place.size for place in found_in(bytes(data))] == [len(LZ4)], start
+
+
 def test_a_file_of_nothing_but_beginnings_is_refused_in_time() -> None:
     """Each claims all that follows, and its entries fill it almost to the end."""
     count = 20_000
@@ -200,6 +209,20 @@ def test_containers_that_share_an_end_which_is_none_are_refused() -> None:
     )
     with pytest.raises(FormatError, match="begins like device code and is none"):
         in_data(heads + tail)
+
+
+def test_what_is_read_in_vain_is_bounded_in_all_files_together() -> None:
+    """A wheel may have very many small ones."""
+    library = memoryview(elf_library({".data": HEADER.pack(0xBA55ED50, 1, 16, 64) + bytes(64)}))
+    bound = Bound()
+
+    def search(files: int) -> None:
+        for _ in range(files):
+            assert find_embedded(library, "elf", bound) == ()
+
+    search(1000)
+    with pytest.raises(FormatError, match="begins like device code and is none"):
+        search(20_000)
 
 
 def test_very_many_containers_are_found() -> None:

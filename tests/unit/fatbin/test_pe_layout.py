@@ -172,6 +172,35 @@ def test_nothing_tells_that_code_was_appended_before() -> None:
         assert rewritten(fat, FAT) == fat
 
 
+def with_hole(data: bytes, offset: int, hole: bytes) -> bytes:
+    """The image with bytes of no section at an offset, in front of all that stands there."""
+    out = bytearray(data[:offset] + hole + data[offset:])
+    start = int.from_bytes(data[60:64], "little")
+    table = start + 24 + peimages.OPTIONAL
+    [count] = struct.unpack_from("<H", data, start + 6)
+    for place in (start + 12, *(table + 40 * number + 20 for number in range(count))):
+        [old] = struct.unpack_from("<I", data, place)
+        struct.pack_into("<I", out, place, old + (len(hole) if old >= offset else 0))
+    return bytes(out)
+
+
+@pytest.mark.parametrize("hole", [b"hole" * 128, bytes(512), b"hole" * 1024])
+@pytest.mark.parametrize("front", [".nv_fatb", ".nvFatBi"])
+def test_holes_around_the_code_do_not_tell_how_often_it_was_laid_out(
+    front: str, hole: bytes
+) -> None:
+    """What of the file belongs to no section may be read by who wrote it: it stays."""
+    image = peimages.library(OLD)
+    data = with_hole(image.write(), image.offset(front), hole)
+    thin, fat = rewritten(data, THIN), rewritten(data, FAT)
+    for first in (thin, fat):
+        assert rewritten(first, THIN) == thin
+        assert rewritten(first, FAT) == fat
+        assert hole in first
+        assert host_part(first) == host_part(data)
+    assert code_of(thin, len(THIN)) == THIN
+
+
 def test_headers_with_other_data_do_not_shrink_again() -> None:
     """What somebody has put there since then."""
     data = peimages.with_debug_offset(replace(peimages.library(OLD), room=0)).write()

@@ -8,6 +8,7 @@ import pytest
 
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.binary import read_binary
+from fatwheel.fatbin.embedded import Bound
 from fatwheel.verify import contents as contents_module
 from fatwheel.verify.contents import (
     Contents,
@@ -25,7 +26,7 @@ NAMES = ("sm_80", "compute_80", "sm_90a", "sm_120f")
 
 
 def contents_of(path: str, data: memoryview) -> Contents:
-    return read_contents(path, data, read_binary(data))
+    return read_contents(path, data, read_binary(data), Bound())
 
 
 @pytest.mark.parametrize(("data", "compression"), [(NONE, ""), (LZ4, "lz4"), (ZSTD, "zstd")])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.fatbin.embedded import Bound
 from fatwheel.verify.evidence import examine, gather
 
 from ...helpers.cudawheels import (
@@ -35,7 +36,7 @@ def linker(tmp_path: Path, tool: Callable[[str], str]) -> Linker:
 
 def test_a_library(linker: Linker) -> None:
     data = linker.library(NONE, ["PyInit__C", "other", "PyInitU_x"], ["libfoo.so.1", "libc.so.6"])
-    found = examine("a.so", memoryview(data))
+    found = examine("a.so", memoryview(data), Bound())
     assert found.linked
     assert found.imports == ("libfoo.so.1", "libc.so.6")
     assert found.initialisers == {"PyInit__C", "PyInitU_x"}
@@ -44,14 +45,14 @@ def test_a_library(linker: Linker) -> None:
 
 
 def test_parameters_that_do_not_agree_are_told_once_a_binary() -> None:
-    [found] = examine("a", memoryview(NONE + OTHER_LAYOUT + OTHER_LAYOUT)).disparities
+    [found] = examine("a", memoryview(NONE + OTHER_LAYOUT + OTHER_LAYOUT), Bound()).disparities
     assert (found.severity, found.where) == ("wrong", "a")
     assert found.what == "sm_80 and sm_90a disagree on kernel parameters"
     assert len(found.details) == 4, "two containers, each with both sides"
 
 
 def test_parameters_may_have_other_places() -> None:
-    assert examine("a", memoryview(OTHER_PLACE)).disparities == ()
+    assert examine("a", memoryview(OTHER_PLACE), Bound()).disparities == ()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_parameters_may_have_other_places() -> None:
     ],
 )
 def test_kernels_of_some_images_only_are_noted(data: bytes, kernels: list[str]) -> None:
-    [found] = examine("a", memoryview(NONE + data)).disparities
+    [found] = examine("a", memoryview(NONE + data), Bound()).disparities
     assert (found.severity, found.where) == ("note", "a")
     assert found.what.startswith("2 kernels only in some images")
     assert sorted(found.details) == sorted(kernels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import sysconfig
+from dataclasses import replace
 
 import packaging.tags
 import pytest
@@ -149,6 +150,24 @@ def test_what_is_named_as_a_module_must_be_one(
     module = library(name, "pe" if "win" in tag else "elf", "x86_64", *exports)
     found = list(module_findings(evidence(tag, binaries=(module,))))
     assert [finding.severity for finding in found] == severities, found
+
+
+@pytest.mark.parametrize(
+    ("export", "said"),
+    [
+        ("", ["warning: it cannot be imported"]),
+        ("PyInit__C", ["wrong: only cp310 loads it, the wheel is for cp38-abi3"]),
+    ],
+)
+def test_what_torch_loads_may_be_named_for_another_python(export: str, said: list[str]) -> None:
+    """As _C_mxfp8 in torchao: torch.ops.load_library goes by the file's name as a whole."""
+    exports = (export,) if export else ()
+    module = replace(
+        library("a/_C.cpython-310-x86_64-linux-gnu.so", "elf", "x86_64", *exports),
+        imports=("libtorch_cpu.so",),
+    )
+    found = module_findings(evidence(STABLE, binaries=(module,)))
+    assert [f"{one.severity}: {one.what.partition(':')[0]}" for one in found] == said
 
 
 def test_every_suffix_of_this_python_is_that_of_a_module() -> None:
