@@ -11,7 +11,7 @@ import pytest
 from fatwheel.decoders import payload
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.container import Entry, parse_containers, write_container
-from fatwheel.storage.files import map_path
+from fatwheel.storage.mapped import map_path
 
 DATA = Path(__file__).parents[2] / "data" / "device"
 CUBINS = ("cuda13.0-sm_80.cubin", "cuda13.0-sm_90a.cubin", "cuda13.0-sm_120f.cubin")
