@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from .. import text
+from ..config.compose import lock_command
 from .console import out, write, write_rows, write_sentences
 from .tables import Row
 
@@ -119,7 +120,7 @@ def _locking(unlocked: tuple[str, ...], toolchain: str) -> str:
     names = ", ".join(unlocked[:NAMES_SHOWN])
     if len(unlocked) > NAMES_SHOWN:
         names += f" and {len(unlocked) - NAMES_SHOWN} more"
-    return f"{names}: run `invoke lock --toolchain {toolchain}` first; this changes the tags"
+    return f"{names}: run `{lock_command(toolchain)}` first; this changes the tags"
 
 
 # -- tables --------------------------------------------------------------------------------------

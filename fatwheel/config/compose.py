@@ -250,6 +250,11 @@ def is_composed(name: str, *folders: Path) -> bool:
     return name not in list_toolchains(*folders) and _NAME.fullmatch(name) is not None
 
 
+def lock_command(name: str) -> str:
+    """What finds out what is not known yet of a toolchain: of its file, or of all parts."""
+    return "invoke lock" if _NAME.fullmatch(name) else f"invoke lock --toolchain {name}"
+
+
 def find_toolchain(
     name: str, torch: str | None, python: str | None, here: str, *folders: Path
 ) -> Toolchain:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.compose import lock_command
 from ..config.model import Cell, Toolchain
 from ..errors import ToolchainError
 from ..events import Emit
@@ -39,7 +40,7 @@ def check_locked(contexts: Sequence[BuildContext], toolchain: Toolchain) -> None
             "these files and images are not pinned yet, so nothing can be built from them",
             where=f"toolchain {toolchain.name}",
             details=unlocked,
-            hint=f"invoke lock --toolchain {toolchain.name}",
+            hint=lock_command(toolchain.name),
         )
 
 

@@ -17,7 +17,7 @@ from ..engines.registry import ENGINES, engine_for, engine_named
 from ..errors import ToolchainError
 from ..pipeline.resolve import ToolchainRequest, choose_cells
 from ..shipped import default_toolchain
-from . import check_engine, check_machine, checks, machine, network
+from . import check_engine, check_machine, check_toolchain, machine, network
 from . import engine as engines
 from .facts import (
     NOT_APPLICABLE,
@@ -90,7 +90,7 @@ def report_on(facts: Facts) -> Report:
         findings=(
             *check_machine.machine_findings(facts),
             *network.findings(facts),
-            *checks.toolchain_findings(facts),
+            *check_toolchain.toolchain_findings(facts),
             *check_engine.findings(facts),
         ),
     )

@@ -47,11 +47,13 @@ def check_locked(pinned: Iterable[Pinned], toolchain: str = "") -> None:
     """Raise ToolchainError, with all of them, where the sha256 of a file is not known."""
     unlocked = [item.filename for item in pinned if not item.locked]
     if unlocked:
+        from ..config.compose import lock_command
+
         raise ToolchainError(
             "these files are not pinned yet, so they are not fetched",
             where=f"toolchain {toolchain}" if toolchain else None,
             details=unlocked,
-            hint=f"invoke lock --toolchain {toolchain or 'NAME'}",
+            hint=lock_command(toolchain or "NAME"),
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fatwheel.config.model import TorchBuild
-from fatwheel.doctor.checks import (
+from fatwheel.doctor.check_toolchain import (
     check_compiler,
     check_files,
     check_gpu,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
+from ..config.compose import lock_command
 from .facts import (
     WINDOWS,
     Check,
@@ -44,7 +45,7 @@ def check_pins(facts: Facts) -> Finding:
     names = [*(base.reference for base in bases), *open_files]
     shown = ", ".join(names[:_NAMES])
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    lock = Fix("fill them in, from the indexes", f"invoke lock --toolchain {toolchain.name}")
+    lock = Fix("fill them in, from the indexes", lock_command(toolchain.name))
     why = "files that are not pinned are never used"
     needed = {file.filename for file in files_for(toolchain, facts.python)}
     found = f"{len(names)} without sha256 or digest: {shown}{more}"
