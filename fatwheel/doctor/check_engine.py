@@ -11,7 +11,7 @@ from ..containers.layouts import isolation
 from ..errors import EngineError
 from ..shipped import DEFAULT_TOOLCHAINS
 from ..text import parse_size
-from .checks import setup_command
+from .check_toolchain import setup_command
 from .facts import (
     GB,
     WINDOWS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from ..config.fields import Pin
 from ..config.parts import TorchRelease, TorchVariant, TorchWheel, release
@@ -172,7 +173,7 @@ class _Release:
         before = by_python.get(python)
         known = {**(before or {}), **self.tools.get(python, {})}
         solved = self.session.resolver.resolve(
-            [*needs.requirements, *_ROOTS], python, place[1], self._preferred(place, known)
+            [*needs.requirements, *_ROOTS], python, place[1], self._preferred(known)
         )
         tools = {name: solved.pop(name) for name in TOOLS}
         if self.tools.setdefault(python, tools) != tools:
@@ -189,20 +190,17 @@ class _Release:
             name = f"CUDA {place[0]}, {place[1]}, Python {python}"
             self.findings.append(Finding(("requires",), name, FILLED, {}, {}, note))
 
-    def _preferred(self, place: Place, known: Mapping[str, str]) -> list[Pin]:
-        """What is pinned already: for this very wheel; else for its other Pythons; else anywhere.
+    def _preferred(self, known: Mapping[str, str]) -> list[Pin]:
+        """What is pinned already: for this very wheel, or else for any other.
 
         Of several versions the resolver takes the newest that fits.
         """
         preferred = {name: {version} for name, version in known.items()}
-        siblings = [*self.solved.get(place, {}).values(), *self.tools.values()]
-        for others in (siblings, self._elsewhere()):
-            more: dict[str, set[str]] = {}
-            for each in others:
-                for name, version in each.items():
-                    if name not in preferred:
-                        more.setdefault(name, set()).add(version)
-            preferred |= more
+        new = (each for by_python in self.solved.values() for each in by_python.values())
+        for each in chain(new, self.tools.values(), self._elsewhere()):
+            for name, version in each.items():
+                if name not in known:
+                    preferred.setdefault(name, set()).add(version)
         return [f"{name}=={one}" for name, each in preferred.items() for one in each]
 
     def _elsewhere(self) -> Iterator[Mapping[str, str]]:

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from ..arch import Arch, parse_arch
 from ..config import fields
+from ..config.load import dotted
 from ..config.parts import NVIDIA_PLATFORMS, Archive
 from ..errors import ConfigError, FormatError, UsageError
 from ..storage.documents import read_object
@@ -69,8 +70,11 @@ def archives_in(url: str, web: Web) -> tuple[Archive, ...]:
     try:
         document = read_object(web.read(url), url)
         found = tuple(_archives(document))
-    except (FormatError, ValidationError) as error:
-        what = error.what if isinstance(error, FormatError) else error.errors()[0]["msg"]
+    except FormatError as error:
+        raise RefusedError(f"is not a CUDA release manifest: {error.what}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{dotted(first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
         raise RefusedError(f"is not a CUDA release manifest: {what}") from None
     if not any(one.name == COMPONENTS[0] for one in found):
         raise RefusedError(f"is not a CUDA release manifest: it has no {COMPONENTS[0]}")

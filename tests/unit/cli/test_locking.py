@@ -11,6 +11,7 @@ from invoke.collection import Collection
 
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
 
+from ...helpers import releases
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.publishers import (
     DIGEST,
@@ -105,3 +106,43 @@ def test_a_toolchain_that_is_none(world: Publishers, run: Callable[..., int]) ->
     assert run("--toolchain", "dmo") == UsageError.exit_code
     world.file.write_text("name = 1")
     assert run() == ConfigError.exit_code
+
+
+def test_releases_are_looked_up_one_toolchain_is_not(
+    world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--toolchain", "demo", "--cuda", "13.2") == UsageError.exit_code
+    assert "locked one after the other" in capfd.readouterr().err
+    assert run("--torch", "2") == UsageError.exit_code
+    assert "valid: as in 2.13, or 2.13.0" in capfd.readouterr().err
+    assert not world.server.requests
+
+
+def test_a_release_of_cuda_is_looked_up_and_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("fatwheel.shipped.toolchain_folders", lambda: (tmp_path / "toolchains",))
+    with Server() as server:
+        releases.configure(monkeypatch, server)
+        world = releases.Releases(server, tmp_path / "toolchains")
+        base = f"{server.url.removeprefix('http://')}/python:3.11"
+        image = world.parts / "images" / "linux-x86_64.toml"
+        image.write_text(image.read_text().replace("python:3.11", base))
+        assert run("--cuda", "99.1") == 0
+        told = capfd.readouterr().out
+        file = world.parts / "cuda" / f"{releases.CUDA}.toml"
+        assert told.startswith("cuda 99.1.0: 12 pins: 12 filled in\n")
+        assert told.endswith(f"written to {file}\n")
+
+        assert run("--json") == FetchError.exit_code, "there is no registry of images"
+        document = json.loads(capfd.readouterr().out)
+        by_name = {one["toolchain"]: one["count"] for one in document["toolchains"]}
+        assert by_name["cuda 99.1.0"]["right"] == 12, "without options, parts are checked, too"
+
+        world.publish_archives(cuda_cudart=b"another")
+        assert run("--cuda", "99.1") == HashMismatchError.exit_code
+        assert "cuda_cudart-linux-x86_64" in capfd.readouterr().err
