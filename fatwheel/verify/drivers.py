@@ -135,7 +135,7 @@ def _number(need: Need) -> tuple[int, ...]:
 
 
 def needs_of(contents: Contents, runtimes: Collection[str] = ()) -> dict[str, Need]:
-    """By the compute capability of each GPU that a file serves: the driver that it needs there.
+    """By the compute capability of each GPU that a file serves: the driver for all its code there.
 
     runtimes: the major versions of the CUDA runtimes that it asks for. A GPU is left out where the
     file does not tell what made its code, and where it is part of a Jetson: these have other
@@ -208,7 +208,7 @@ def _of_unit(
 
 
 def in_words(needs: Mapping[str, Need]) -> str:
-    """`driver 525.60.13 or newer (CUDA 12); 570.26 for 8.9 (PTX 8.7)`; '' if nothing is known.
+    """`driver 525.60.13 or newer (CUDA 12); on 8.9 PTX 8.7 needs 570.26`; '' if nothing is known.
 
     What a GPU needs for itself is not spoken of.
     """
@@ -220,7 +220,7 @@ def in_words(needs: Mapping[str, Need]) -> str:
     for need in dict.fromkeys(by_code.values()):
         if need.driver != least.driver:
             gpus = ", ".join(gpu for gpu, its in by_code.items() if its == need)
-            parts.append(f"{need.driver} for {gpus} ({need.reason})")
+            parts.append(f"on {gpus} {need.reason} needs {need.driver}")
     return "; ".join(parts)
 
 

@@ -116,7 +116,9 @@ def test_the_driver_is_told_once_for_all_libraries_that_need_it() -> None:
     one = library((image("sm_90", version=(12, 4)), image("compute_90", version=(8, 7))))
     found = list(driver_findings(evidence(one, replace(one, path="b.so"))))
     assert [finding.severity for finding in found] == ["note", "note"]
-    assert found[0].what == "driver 525.60.13 or newer (CUDA 12); 570.26 for 10.0, 12.0 (PTX 8.7)"
+    assert (
+        found[0].what == "driver 525.60.13 or newer (CUDA 12); on 10.0, 12.0 PTX 8.7 needs 570.26"
+    )
     assert found[0].details == ("a.so", "b.so")
     assert found[1].what.startswith("all or some code for 10.0, 10.3, 12.0 is PTX alone")
 

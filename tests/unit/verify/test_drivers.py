@@ -51,7 +51,7 @@ def test_ptx_needs_the_driver_of_its_own_cuda_where_there_is_no_machine_code() -
     assert (found["8.6"].kind, found["9.0"].kind, found["10.3"].kind) == ("cuda", "ptx", "gpu")
     assert (
         in_words(found)
-        == "driver 525.60.13 or newer (CUDA 12); 570.26 for 9.0, 10.0, 12.0 (PTX 8.7)"
+        == "driver 525.60.13 or newer (CUDA 12); on 9.0, 10.0, 12.0 PTX 8.7 needs 570.26"
     )
 
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_told_is_not_claimed(contents: Contents) -> None:
 def test_a_plan_says_what_its_wheels_will_need() -> None:
     codes = ["sm_80", "sm_86", "compute_86"]
     found = needs_of(planned(codes, "12.6", "linux-x86_64"))
-    assert in_words(found) == "driver 525.60.13 or newer (CUDA 12); 555.42.02 for 9.0 (PTX 8.5)"
+    assert in_words(found) == "driver 525.60.13 or newer (CUDA 12); on 9.0 PTX 8.5 needs 555.42.02"
     assert drivers(planned(codes, "12.6", "win-amd64"))["9.0"] == "555.85"
     assert drivers(planned(codes, "99.1.7", "linux-x86_64")) == {}
 
