@@ -8,7 +8,7 @@ import lzma
 import re
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ _LIBRARY = re.compile(r"(lib/lib.+\.so)\.[\d.]+")
 _NEEDLESS = re.compile(r"lib/libnvvm.+|bin/nvlink")  # large, and no part of compiling
 # Makes little effort, as NVIDIA's files take five times the time.
 _XZ = {"id": lzma.FILTER_LZMA2, "preset": 0, "mf": lzma.MF_HC3, "depth": 1, "nice_len": 8}
+
+
+Member = tuple[bytes, int] | str  # content and mode of a file, or what a link says
 
 
 @dataclass(frozen=True)
@@ -55,34 +58,35 @@ def make_archives(wheels: Sequence[tuple[Package, Path]], folder: Path, url: str
 
 
 def _archive(package: Package, wheel: Path, folder: Path, url: str) -> Download:
-    name = NAMES[package.name]
-    top = f"{name}-linux-x86_64-{package.version}-archive"
-    path = folder / f"{top}.tar.xz"
-    with (
-        zipfile.ZipFile(wheel) as packed,
-        lzma.open(path, "wb", filters=[_XZ]) as stream,
-        tarfile.open(fileobj=stream, mode="w") as tar,
-    ):
-        _add(tar, f"{top}/LICENSE", b"a licence\n", 0o644)
+    members: dict[str, Member] = {}
+    with zipfile.ZipFile(wheel) as packed:
         for info in packed.infolist():
             inside = _INSIDE.fullmatch(info.filename)
             if inside and not info.is_dir() and not _NEEDLESS.fullmatch(inside[1]):
-                mode = info.external_attr >> 16 & 0o777
-                _add(tar, f"{top}/{inside[1]}", packed.read(info), mode)
+                members[inside[1]] = packed.read(info), info.external_attr >> 16 & 0o777
                 if library := _LIBRARY.fullmatch(inside[1]):
-                    _add_link(tar, f"{top}/{library[1]}", Path(inside[1]).name)
+                    members[library[1]] = Path(inside[1]).name
+    return write_archive(NAMES[package.name], package.version, members, folder, url)
+
+
+def write_archive(
+    name: str, version: str, members: Mapping[str, Member], folder: Path, url: str
+) -> Download:
+    """An archive in `folder`, as NVIDIA makes them, and its pin, whose URL begins with `url`."""
+    top = f"{name}-linux-x86_64-{version}-archive"
+    path = folder / f"{top}.tar.xz"
+    with (
+        lzma.open(path, "wb", filters=[_XZ]) as stream,
+        tarfile.open(fileobj=stream, mode="w") as tar,
+    ):
+        for inside, member in {"LICENSE": (b"a licence\n", 0o644), **members}.items():
+            info = tarfile.TarInfo(f"{top}/{inside}")
+            if isinstance(member, str):
+                info.type, info.linkname = tarfile.SYMTYPE, member
+                tar.addfile(info)
+            else:
+                info.size, info.mode = len(member[0]), member[1]
+                tar.addfile(info, io.BytesIO(member[0]))
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return Download(name, package.version, f"{url}/{path.name}", path.name, len(content), digest)
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(content), mode
-    tar.addfile(info, io.BytesIO(content))
-
-
-def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = tarfile.SYMTYPE, target
-    tar.addfile(info)
+    return Download(name, version, f"{url}/{path.name}", path.name, len(content), digest)

@@ -7,22 +7,28 @@ The archives are made of the packages' files, so that both are known to be the s
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from fatwheel.config.load import load_toolchain
 from fatwheel.events import silent
+from fatwheel.model import Environment
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch, place
 
+from ..conftest import missing
 from ..helpers.cudaarchives import NAMES, Archives, make_archives
 from ..helpers.webserver import Server
-from .conftest import ARCHS, Outcome, Workbench, once
+from .conftest import ARCHS, SAMPLE, Outcome, Workbench, once
 from .engine import LentEngine
+from .olderarchives import KEYS, make_older_archives
 from .slim import REAL, ROOT, make_toolchain
 from .test_reproducible import assert_same, differences
 from .test_reproducible_engines import PYTHON, build_inside, dependencies
@@ -55,7 +61,10 @@ class Archived(Workbench):
     """A workbench with environments of its own, whose toolchain has no torch and CUDA as archives
     that a server on this machine has."""
 
-    def __init__(self, folder: Path, archives: Archives, server: Server) -> None:
+    def __init__(
+        self, folder: Path, archives: Archives, server: Server, keys: Mapping[str, str] = {}
+    ) -> None:
+        """keys: what the toolchain's file says otherwise than linux-cuda13.0's."""
         super().__init__(folder)
         self._home = folder
         self.files = [(file, archives.folder / file.filename) for file in archives.files]
@@ -63,6 +72,11 @@ class Archived(Workbench):
             server.serve(f"/{file.filename}", path.read_bytes())
         tables = archives.tables().replace(PLACE, server.url)
         torch = make_toolchain(folder, TOOLCHAIN, without=NAMES, more=tables)
+        file = folder / "toolchains" / f"{TOOLCHAIN}.toml"
+        text = file.read_text()
+        for key, value in keys.items():
+            text = re.sub(rf"^{key} = (\[[^]]*\]|.*)$", f"{key} = {value}", text, flags=re.M)
+        file.write_text(text)
         self.files += [(one, folder / "wheels" / one.filename) for one in torch]
         shared = cache_folder() / "packages"
         for name in ("envs", "downloads", "packages"):
@@ -116,6 +130,7 @@ def test_the_same_compilers_from_archives_make_the_same(
     assert sorted(server.requests) == sorted(f"/{file.filename}" for file in archives.files)
 
 
+@pytest.mark.long
 def test_processes_and_containers_make_one_wheel_of_archives(
     docker_engine: LentEngine, archives: Archives, server: Server, tmp_path: Path
 ) -> None:
@@ -135,3 +150,59 @@ def test_processes_and_containers_make_one_wheel_of_archives(
     [made] = bench.wheels()
     assert_same(made, wheel)
     assert server.requests == [], "what was handed over was fetched"
+
+
+def test_cuda_12_from_archives(
+    server: Server, tmp_path: Path, environment: Environment, tool: Callable[[str], str]
+) -> None:
+    """Whose nvcc no package has: the code of every kernel is what that nvcc makes in one call."""
+    gcc = subprocess.run([tool("g++"), "-dumpversion"], capture_output=True, text=True).stdout
+    if not 9 <= int(gcc.partition(".")[0]) <= 13:
+        missing("g++ 9 to 13 is not the g++ here")
+    (tmp_path / "archives").mkdir()
+    archives = make_older_archives(tmp_path / "archives", PLACE)
+    bench = Archived(tmp_path / "archived", archives, server, KEYS)
+    wheel = bench.build("--arch", ARCHS, kernel="sample").wheel()
+    assert "+cu124torch" in wheel.name
+    [cuda] = (bench.cache / "cuda").glob("[!.]*")
+    tools = environment.cuda_home / "bin" / "cuobjdump", cuda / "bin" / "nvcc"
+    for library, units in LIBRARIES.items():
+        with zipfile.ZipFile(wheel) as archive:
+            [name] = [n for n in archive.namelist() if n.rpartition("/")[2].startswith(library)]
+            built = Path(archive.extract(name, tmp_path / "built"))
+        expected = []
+        for source, flags in units:
+            obj = tmp_path / f"{library}-{Path(source).stem}.o"
+            words = ["-Xcompiler", "-fPIC", *GENCODES, *flags, "-c", source, "-o", obj]
+            subprocess.run([tools[1], *words], cwd=ROOT / SAMPLE / "src", check=True)
+            expected += code_of(tools[0], obj, tmp_path / obj.stem)
+        found = code_of(tools[0], built, tmp_path / library)
+        assert sorted(found) == sorted(expected), f"{library} has other code"
+
+
+# Nothing is included before and after these sources: see csrc/short.h.
+SHORT = ["-D__CUDA_RUNTIME_H__", "-Xcompiler", "-D__COMMON_FUNCTIONS_H__"]
+GENCODES = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS.split(",")]
+# What the sample's setup.py compiles: for each library, its sources with their flags.
+LIBRARIES = {
+    "_cases": [(f"csrc/{unit}.cu", ["-DFACTOR=2", *SHORT]) for unit in ("scaled", "listed")],
+    "_lines": [("csrc/scaled.cu", ["-DFACTOR=3", "-lineinfo", *SHORT])],
+}
+
+
+def code_of(cuobjdump: Path, file: Path, folder: Path) -> list[tuple[str, bytes]]:
+    """Every kernel's code with its architecture, by NVIDIA's own tool and pyelftools.
+
+    Kernels' names are left out: in those of a name space without a name is what nvcc makes up for
+    each call.
+    """
+    folder.mkdir()
+    subprocess.run([cuobjdump, "-xelf", "all", file], cwd=folder, check=True, capture_output=True)
+    found = []
+    for path in folder.iterdir():
+        with path.open("rb") as stream:
+            sections = ELFFile(stream).iter_sections()
+            texts = [s.data() for s in sections if s.name.startswith(".text.")]
+        found += [(path.name.split(".")[-2], text) for text in texts]
+    assert found, f"{file.name} has no device code"
+    return found

@@ -91,6 +91,23 @@ def test_the_same_inputs_give_the_same_tags_whatever_their_order() -> None:
     assert both(LINUX, **{"3.13": "sha256:" + "1" * 64}) == both(LINUX), "a base of another Python"
 
 
+def test_archives_may_be_merged_on_a_base_that_brings_its_python() -> None:
+    packages = tuple(one for one in LINUX.packages if one.role != "compiler")
+    toolchain = dataclasses.replace(LINUX, packages=packages, cuda_files=ARCHIVES.cuda_files)
+    first, last = both(toolchain)
+    for context in (first, last):
+        assert mistakes(context, toolchain) == [], f"{context.tag} breaks our rules"
+    assert {file.filename for file in toolchain.cuda_files} <= {f.filename for f in first.files}
+    text = dict(first.texts)["Dockerfile"].decode()
+    home = "/opt/fatwheel/cuda-of-archives"
+    merged, kept = (
+        text.index(f"unpack --into {home} "),
+        text.index(f"--from=unpacked {home} {home}"),
+    )
+    assert merged < kept < text.index(f"nvcc \\\n        --cuda-home {home} ")
+    assert "archive.tar.xz" not in text[kept:], "the archives are in the image"
+
+
 def test_all_pythons_of_archives_share_a_toolchain_image() -> None:
     for toolchain in (ARCHIVES, WINDOWS):
         made = [contexts_of(toolchain, python, "2.1.1", {}) for python in ("3.10", "3.11")]

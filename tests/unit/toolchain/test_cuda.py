@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.model import Download, Toolchain, TorchBuild
+from fatwheel.containers.layouts import LINUX
 from fatwheel.errors import FatwheelError, HashMismatchError, StoreError, ToolchainError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.model import Environment
@@ -137,6 +138,13 @@ def test_another_archive_is_another_cuda_and_another_environment(world: World) -
     assert second.cuda_home != first.cuda_home
     assert second.root != first.root
     assert second.compiler_id != first.compiler_id
+
+
+def test_its_real_path_is_not_shorter_than_the_one_that_compilers_see() -> None:
+    """Else g++ -isystem names headers by it: in containers otherwise than in processes."""
+    seen = "/proc/self/cwd/cuda/bin/.."
+    for home in (MergedCuda((), "13.0.88", Path("/c")).home, Path(LINUX.cuda)):
+        assert len(str(home)) >= len(seen), f"{home} is shorter than {seen}"
 
 
 @pytest.mark.parametrize("lost", ["", MARKER, "bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"])
