@@ -47,16 +47,18 @@ LONGEST = (
     "test_rebuild.py",
     "test_bad_input.py",
     "test_kills.py",
-    "test_kills_containers.py",
     "test_xformers.py",
-    "test_reproducible_engines.py",
-    "test_reproducible.py",
-    "test_builds.py",
-    "test_signing.py",
     "test_images.py",
+    "test_windows_images.py",
+    "test_reproducible_engines.py",
+    "test_published.py",
     "test_older_nvcc.py",
+    "test_builds.py",
     "test_installed.py",
+    "test_reproducible.py",
     "test_hostile_project.py",
+    "test_signing.py",
+    "test_kills_containers.py",
 )
 
 
