@@ -63,10 +63,12 @@ def test_what_is_written_without_a_key(tmp_path: Path) -> None:
 def test_installers_are_told_nothing_of_what_was_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where its torch came from is not known."""
+    """Where its torch came from is not known; and what a pinned wheel of this name left goes."""
+    written(tmp_path)
     monkeypatch.setattr(provenwheels, "some_lock", installed_lock)
-    _, names = written(tmp_path)
+    wheel, names = written(tmp_path)
     assert names == {name for name in NAMES if name.endswith(".json")}
+    assert set(os.listdir(tmp_path)) == {*names, wheel.name}
 
 
 def test_the_lock_is_that_of_the_wheel(tmp_path: Path) -> None:
