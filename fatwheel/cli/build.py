@@ -60,7 +60,7 @@ _HELP = {
         "cuda": CUDA + "; several, comma-separated, make a wheel each",
         "platform": PLATFORM,
         "cuda-home": "use the CUDA that is installed in this folder, such as /usr/local/cuda-12.8, "
-        "and an installed torch; nothing is fetched, and the wheel cannot be rebuilt elsewhere",
+        "and an installed torch: no toolchain is fetched, and nobody else can rebuild the wheel",
         "torch-from": "the Python with the torch to use, or its environment's folder (default: the "
         "Python that runs fatwheel); without --cuda-home, its packages must have nvcc",
         "engine": (

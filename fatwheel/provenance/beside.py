@@ -273,31 +273,39 @@ def write_beside(
         )
     predicate = extended(inside.predicate, extra, internal)
     statement = statement_bytes([(wheel.name, inside.sha256)], predicate)
-    contents = {beside(wheel, STATEMENT): statement, **_for_installers(wheel, inside)}
-    contents[beside(wheel, LOCK)] = inside.lock_data
+    contents: dict[Path, bytes | None] = {
+        beside(wheel, STATEMENT): statement,
+        **_for_installers(wheel, inside),
+        beside(wheel, LOCK): inside.lock_data,
+    }
     if signer:
         from .signing import envelope_bytes
 
         contents[beside(wheel, ENVELOPE)] = envelope_bytes(statement, signer)
     _write(wheel, contents)
-    return tuple(contents)
+    return tuple(path for path, data in contents.items() if data is not None)
 
 
-def files_for_installers(wheel: Path) -> dict[Path, bytes]:
-    """What must be in the files beside a wheel from which others install it.
+def files_for_installers(wheel: Path) -> dict[Path, bytes | None]:
+    """What must be in the files beside a wheel from which others install it; None where there can
+    be no such file.
 
     Raises UsageError and FormatError as `write_beside`.
     """
     return _for_installers(wheel, _read(wheel))
 
 
-def _for_installers(wheel: Path, inside: _Inside) -> dict[Path, bytes]:
+def _for_installers(wheel: Path, inside: _Inside) -> dict[Path, bytes | None]:
     sha256, lock = inside.sha256, inside.lock
+    pylock, requirements = (
+        wheel.with_name(name(wheel)) for name in (pylock_name, requirements_name)
+    )
     if lock.toolchain.installed:
-        return {}  # nothing says where its torch is from
+        # Nothing says where its torch is from. Those of a pinned wheel of this name must go.
+        return {pylock: None, requirements: None}
     return {
-        wheel.with_name(pylock_name(wheel)): pylock_bytes(wheel, sha256, inside.size, lock),
-        wheel.with_name(requirements_name(wheel)): requirements_text(wheel, sha256, lock).encode(),
+        pylock: pylock_bytes(wheel, sha256, inside.size, lock),
+        requirements: requirements_text(wheel, sha256, lock).encode(),
     }
 
 
@@ -322,11 +330,14 @@ def _member(wheel: Wheel, name: str) -> bytes:
     return wheel.read(place)
 
 
-def _write(wheel: Path, contents: Mapping[Path, bytes]) -> None:
+def _write(wheel: Path, contents: Mapping[Path, bytes | None]) -> None:
     try:
         # First, so that no signature is ever beside a statement that it does not cover.
         remove(beside(wheel, ENVELOPE))
         for path, data in contents.items():
+            if data is None:
+                remove(path)
+                continue
             with replacing(path) as stream:
                 stream.write(data)
     except OSError as error:

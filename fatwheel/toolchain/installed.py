@@ -245,7 +245,7 @@ def ready_installed(toolchain: Toolchain, compiler: HostCompiler, emit: Emit) ->
             f"{environment.python}: the wheel cannot be rebuilt elsewhere"
         )
     )
-    gaps = map(gap_of, (installed.cuda_home, environment.root, environment.site))
+    gaps = map(gap_of, (installed.cuda_home / "bin", environment.root, environment.site))
     for who, folder in dict.fromkeys((gap.who, gap.folder) for gap in gaps if gap):
         emit(Note(f"{who} can write to {folder}, and so could change what you build"))
     return environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Download,
+    Installed,
+    InstalledFile,
     Interpreter,
     Msvc,
     Package,
@@ -81,3 +84,16 @@ def full_lock(folder: bool = False) -> BuildLock:
         recipe=recipe, toolchain=toolchain, python="3.11", torch="2.1.0", host=host,
         fatwheel="0.1.0",
     )  # fmt: skip
+
+
+def installed_lock() -> BuildLock:
+    """That of a build of the sample's kind with a machine's own CUDA 13.0 and torch 2.11.0."""
+    lock = some_lock(kernel="selftest")
+    files = (InstalledFile("nvcc", "1" * 64), InstalledFile("cudafe++", "2" * 64))
+    toolchain = Toolchain(
+        name="system-cuda13.0", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88",
+        digest="3" * 64, archs=lock.toolchain.archs, gcc=(9, 15), packages=(),
+        builds=(TorchBuild(lock.torch, lock.python, ()),), default_torch=lock.torch,
+        installed=Installed(torch="2.11.0+cu130", torch_cuda="13.0", files=files),
+    )  # fmt: skip
+    return replace(lock, toolchain=toolchain)

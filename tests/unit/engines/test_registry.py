@@ -13,6 +13,8 @@ from fatwheel.engines import docker
 from fatwheel.engines.registry import engine_for, toolchain_for
 from fatwheel.errors import EngineError, UsageError
 
+from ...helpers.somelocks import installed_lock
+
 IMAGES = Containers("linux", 0, ())
 CUDA = Download("cuda_nvcc", "12.3.107", "https://x/n.tar", "n.tar", 1, "ee" * 32)
 PACKAGES = Toolchain(
@@ -54,6 +56,16 @@ def test_processes_where_they_will_do() -> None:
 @pytest.mark.parametrize("toolchain", [OF_IMAGES, WINDOWS])
 def test_containers_where_processes_will_not_do(toolchain: Toolchain) -> None:
     assert engine_for(toolchain, None).name == "docker"
+
+
+def test_containers_do_not_see_what_is_installed() -> None:
+    installed = installed_lock().toolchain
+    assert engine_for(installed, None).name == "process"
+    error = refusal(installed, "docker")
+    assert error.what == (
+        "toolchain system-cuda13.0 is installed on this machine, and containers do not see it"
+    )
+    assert error.hint == "use --engine process"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import parse_arch
+from fatwheel.config.model import Toolchain
 from fatwheel.errors import UsageError
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.resolve import ToolchainRequest, choose_cells, resolve
 
+from ...helpers.somelocks import ROOT, installed_lock
 from ...helpers.someparts import CUDA_99, add_part, write_parts, write_toolchain
 
 Cells = list[tuple[str, str, str]]
@@ -78,6 +80,48 @@ def test_which_toolchains_a_request_means(asked: dict[str, str], found: Cells) -
 )
 def test_what_a_request_cannot_be(asked: dict[str, str], said: str) -> None:
     assert said in refusal(**asked).what
+
+
+HOME, VENV = Path("/cuda"), Path("/venv")
+
+
+@pytest.mark.parametrize("named", [{"cuda_home": HOME}, {"torch_from": VENV}])
+@pytest.mark.parametrize(
+    ("option", "asked"),
+    [
+        ("--toolchain", {"toolchain": "tools"}),
+        ("--cuda", {"cudas": "13.0"}),
+        ("--torch", {"torches": "2.8"}),
+        ("--python", {"pythons": "3.11"}),
+        ("--platform", {"platform": "linux-x86_64"}),
+    ],
+)
+def test_nothing_goes_beside_what_is_installed(
+    named: dict[str, Path], option: str, asked: dict[str, str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_cells(ToolchainRequest("tools", **asked, **named))  # type: ignore[arg-type]
+    [mine] = named
+    other = f"--{mine.replace('_', '-')}"
+    what = f"{option} beside {other}, which uses what is installed on this machine"
+    assert caught.value.what == what
+
+
+def test_what_is_installed_is_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def find_installed(*places: object) -> Toolchain:
+        asked.extend(places)
+        return installed_lock().toolchain
+
+    monkeypatch.setattr(resolve_module, "find_installed", find_installed)
+    [cell] = choose_cells(ToolchainRequest("tools", cuda_home=HOME, torch_from=VENV))
+    assert asked == [HOME, VENV]
+    assert (cell.toolchain.name, cell.torch) == ("system-cuda13.0", "2.11.0")
+    with pytest.raises(UsageError) as caught:
+        resolve("selftest", ToolchainRequest("tools", cuda_home=HOME), "89,990a", ROOT / "kernels")
+    hint = str(caught.value.hint)
+    assert "--cuda" not in hint, "another CUDA is none that this machine has"
 
 
 def test_an_architecture_that_this_cuda_does_not_know(

@@ -19,8 +19,10 @@ from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, write_
 from fatwheel.provenance.buildlock import Material
 from fatwheel.provenance.signing import load_key, load_signer, open_envelope
 
+from ...helpers import provenwheels
 from ...helpers.provenwheels import proven_wheel
 from ...helpers.signingkeys import Keys
+from ...helpers.somelocks import installed_lock
 from ...helpers.tinywheels import Draft
 
 IMAGE = Material("image", "fatwheel/env:abc", "", "", 0, "ab" * 32, "")
@@ -56,6 +58,17 @@ def test_what_is_written_without_a_key(tmp_path: Path) -> None:
     wheel, names = written(tmp_path)
     assert names == NAMES
     assert set(os.listdir(tmp_path)) == {*NAMES, wheel.name}
+
+
+def test_installers_are_told_nothing_of_what_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its torch came from is not known; and what a pinned wheel of this name left goes."""
+    written(tmp_path)
+    monkeypatch.setattr(provenwheels, "some_lock", installed_lock)
+    wheel, names = written(tmp_path)
+    assert names == {name for name in NAMES if name.endswith(".json")}
+    assert set(os.listdir(tmp_path)) == {*names, wheel.name}
 
 
 def test_the_lock_is_that_of_the_wheel(tmp_path: Path) -> None:

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.errors import FormatError, LockError, UsageError
+from fatwheel.errors import FormatError, LockError, ToolchainError, UsageError
 from fatwheel.model import Host
-from fatwheel.provenance.locked import check_host, check_locked, host_changes, read_lock_file
+from fatwheel.provenance.locked import (
+    check_host,
+    check_locked,
+    check_pinned,
+    host_changes,
+    read_lock_file,
+)
 from fatwheel.provenance.lockfile import lock_bytes
 
-from ...helpers.somelocks import GXX, ROOT, WINDOWS, some_lock
+from ...helpers.somelocks import GXX, ROOT, WINDOWS, installed_lock, some_lock
 
 KERNELS = ROOT / "kernels"
 LOCK = some_lock()
@@ -37,6 +43,16 @@ def test_files_that_are_no_lock(tmp_path: Path) -> None:
 
 def test_what_is_locked_may_be_used() -> None:
     check_locked(LOCK, dataclasses.replace(LOCK), FILE)
+
+
+def test_nothing_is_rebuilt_with_what_one_machine_had_installed() -> None:
+    check_pinned(LOCK, FILE)
+    with pytest.raises(ToolchainError) as caught:
+        check_pinned(installed_lock(), FILE)
+    assert caught.value.exit_code == 6
+    said = "compilers that one machine had installed (nvcc 13.0.88, g++ 12.2.0, torch 2.11.0+cu130)"
+    assert said in caught.value.what
+    assert caught.value.what.endswith("it cannot be rebuilt elsewhere")
 
 
 def test_a_lock_of_an_older_fatwheel_still_holds() -> None:

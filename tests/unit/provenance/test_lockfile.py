@@ -12,7 +12,7 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.provenance.lockfile import MOST, lock_bytes, lock_fields, read_lock
 
-from ...helpers.somelocks import LINUX, ROOT, TOOLCHAINS, some_lock
+from ...helpers.somelocks import LINUX, ROOT, TOOLCHAINS, installed_lock, some_lock
 
 KERNELS = ROOT / "kernels"
 WHERE = "demo.whl, fatwheel.lock.json"
@@ -29,6 +29,29 @@ def test_what_is_written_is_read_back(toolchain: str, kernel: str) -> None:
     assert found.host == lock.host
     for name in ("project", "version", "source", "environment", "imports", "epoch", "runtime"):
         assert getattr(found.recipe, name) == getattr(lock.recipe, name), name
+
+
+def test_what_was_installed_is_in_it_and_where_it_was_is_not() -> None:
+    lock = installed_lock()
+    found = read_lock(lock_bytes(lock), WHERE, KERNELS)
+    assert found.toolchain == lock.toolchain
+    said = json.loads(lock_bytes(lock))["toolchain"]["installed"]
+    assert set(said) == {"files", "torch", "torch_cuda"}
+    assert said["files"][1] == {"name": "cudafe++", "sha256": "2" * 64}
+
+
+def test_other_locks_say_nothing_of_it() -> None:
+    """Those that were written before it was known are read as they are."""
+    assert "installed" not in json.loads(lock_bytes(some_lock()))["toolchain"]
+
+
+def test_there_are_no_pins_beside_what_is_installed() -> None:
+    content = json.loads(lock_bytes(some_lock()))
+    installed = json.loads(lock_bytes(installed_lock()))["toolchain"]["installed"]
+    content["toolchain"]["installed"] = installed
+    with pytest.raises(FormatError) as caught:
+        read_lock(json.dumps(content).encode(), WHERE, KERNELS)
+    assert "toolchain.installed: beside it there can be no pins" in caught.value.details
 
 
 def test_the_bytes_are_json_that_any_reader_takes() -> None:

@@ -17,13 +17,14 @@ from fatwheel.trial import subject as subject_module
 from fatwheel.trial.subject import (
     Subject,
     other_subjects,
+    subject_of_installed,
     subject_of_lock,
     subject_of_toolchains,
 )
 from fatwheel.verify.evidence import Evidence, gather
 
 from ...helpers.cudawheels import Linker
-from ...helpers.somelocks import LINUX, ROOT, WINDOWS, some_lock
+from ...helpers.somelocks import LINUX, ROOT, WINDOWS, installed_lock, some_lock
 from ...helpers.tinywheels import PYTHON, Draft
 
 TOOLCHAINS = [
@@ -54,6 +55,15 @@ def chosen(evidence: Evidence) -> Subject:
 
 def names(subject: Subject) -> set[str]:
     return {package.name for package in subject.packages}
+
+
+def test_an_installed_torch_is_looked_for_among_the_toolchains(tmp_path: Path) -> None:
+    lock = replace(installed_lock(), torch="2.2.2")
+    evidence = evidence_of(tmp_path, "torch", tag="cp310-cp310-linux_x86_64")
+    subject = subject_of_installed(tmp_path, evidence, lock, TOOLCHAINS)
+    assert (subject.torch, subject.origin) == ("2.2.2", "toolchain linux-cuda12.3")
+    with pytest.raises(ToolchainError, match="no toolchain matches this wheel"):
+        subject_of_installed(tmp_path, evidence, replace(lock, torch="2.3.0"), TOOLCHAINS)
 
 
 def test_a_lock_decides(tmp_path: Path) -> None:
