@@ -41,7 +41,7 @@ from ..worker.context import digest
 from ..worker.upstream import Project
 from .compile import compile_work, plan_work
 from .consent import Agree, check_consent, refuse, remember
-from .pack import pack
+from .pack import folder_notes, pack
 from .plan import BuildPlan, PlannedWheel
 from .scope import scope_of
 from .source import unpack
@@ -266,7 +266,7 @@ def make(
             upstream, slices = capture.assemble(limits)
         with step(emit, "pack"):
             packed = pack(upstream, build.work, wheel, lock, slices, plan.front)
-            notes = check_wheel(packed, target, fronts)
+            notes = (*check_wheel(packed, target, fronts), *folder_notes(packed, build.work))
             path = publish(packed, plan.out, "write the wheel")
         # Of the wheel in the build's own folder: others may be able to write to `out`.
         store = stores.open()

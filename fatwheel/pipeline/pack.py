@@ -6,7 +6,8 @@ The same inputs give the same bytes: nothing of the machine, the user or the tim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ..provenance.sbom import sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import predicate_of, statement_bytes
 from ..verify.stable import lowest_torch_of
+from ..wheels.archive import open_wheel
 from ..wheels.name import WheelName, parse_wheel_name
 from ..wheels.pack import Closing, File, plain_file, repack
 from ..worker.assemble import SliceDigests
@@ -132,3 +134,32 @@ def _stating(name: WheelName, lock: BuildLock, record: Mapping[str, Any]) -> Clo
         return [plain_file(f"{name.dist_info}/{STATEMENT_FILE}", statement)]
 
     return closing
+
+
+def folder_notes(wheel: Path, folder: Path) -> Iterator[str]:
+    """Which files of a wheel name the folder that it was built in, in a sentence for the user.
+
+    What fatwheel runs is told not to name it. Other compilers may, and a build elsewhere then gives
+    other bytes.
+    """
+    names = {os.fsencode(folder), os.fsencode(folder.resolve())}
+    with open_wheel(wheel) as opened:
+        found = [one.name for one in opened.members if _holds(opened.pieces(one.name), names)]
+    if found:
+        files = ", ".join(shorten(found))
+        yield (
+            "something in the project's build wrote the folder of this build into the wheel, so "
+            f"that building it elsewhere gives other bytes: {files}"
+        )
+
+
+def _holds(pieces: Iterable[bytes], names: Collection[bytes]) -> bool:
+    """Whether a text of these is in what the pieces are together."""
+    longest = max(map(len, names))
+    end = b""
+    for piece in pieces:
+        text = end + piece
+        if any(name in text for name in names):
+            return True
+        end = text[-longest:]
+    return False

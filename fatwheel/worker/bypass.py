@@ -3,8 +3,10 @@
 A compiler that is called by its path is no stand-in. But gcc looks for the programs that it starts
 itself in the folder that COMPILER_PATH names, and nvcc for gcc in PATH. So stand-ins for those
 programs hand on to the right ones, with what keeps a work folder out of objects, and the command
-that started it all is put down (`tell`). Of other compilers only objects are noticed: those that
-are linked, and that no compiler made of which a stand-in knows. Standard library only.
+that started it all is put down (`tell`). clang starts none: it is asked, by variables that it has
+for this, to log what it does, and to keep a work folder out of objects. Of other compilers only
+objects are noticed: those that are linked, also in static libraries, and that no compiler made of
+which a stand-in knows. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,9 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from ..compilers.hosts import Mapped, family_of, without_folders
+from .archives import sha256_of, unknown_members
 from .context import digest
 
 STEPS_VARIABLE = "COMPILER_PATH"
+# clang, lib/Driver and tools/driver/driver.cpp: commands are appended to a file; options are added.
+_LOGS, _LOG, _ADDS = "CC_PRINT_OPTIONS", "CC_PRINT_OPTIONS_FILE", "CCC_OVERRIDE_OPTIONS"
+# Not for compilers that a stand-in hands on to: they get options by their commands.
+OF_DRIVERS = (STEPS_VARIABLE, _LOGS, _LOG, _ADDS)
 _HIGHEST = 30  # processes above one in which a compiler is looked for
 _OUTPUT = ("-o", "--output-file")
 _COMPILES = frozenset({"-c", "--compile", "-dc", "--device-c"})
@@ -97,6 +105,35 @@ def _above(process: int) -> Iterator[int]:
         yield process
 
 
+# -- clang -----------------------------------------------------------------------------------------
+
+
+def clang_variables(log: Path, mapped: Mapped) -> dict[str, str]:
+    """What lets every clang log its steps, and name folders in objects as `mapped` has it.
+
+    Its options cannot hold blanks: folders that do stay as they are.
+    """
+    maps = [f"+-ffile-prefix-map={folder}={name}" for folder, name in mapped if " " not in folder]
+    options = ["#", *maps, "+-Wno-unused-command-line-argument"]  # the first: say nothing of it
+    return {_LOGS: "1", _LOG: str(log), _ADDS: " ".join(options)}
+
+
+def clangs_commands(log: Path) -> Iterator[list[str]]:
+    """What was logged, as people would have called it, the output's path complete: a step of clang
+    has a hundred options of its own."""
+    if not log.exists():
+        return
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):  # a quotation that does not end
+            words = shlex.split(line) if line.startswith(' "') else []
+            outputs = _named_outputs(words)
+            if "-cc1" in words[1:2] and outputs:
+                folders = [word.partition("=")[2] for word in words
+                           if word.startswith("-fdebug-compilation-dir=")]  # fmt: skip
+                made = os.path.join(*folders[:1], outputs[-1])
+                yield [words[0], "-c", words[-1], "-o", made]
+
+
 # -- objects ---------------------------------------------------------------------------------------
 
 
@@ -122,19 +159,50 @@ def _named_outputs(arguments: Sequence[str]) -> list[str]:
 def note_made(folder: str, paths: Iterable[str]) -> None:
     """Put down that a stand-in knows who makes these objects."""
     for path in paths:
-        _note_of(folder, path).touch()
+        _note_of(folder, path).write_text(os.path.realpath(path), encoding="utf-8")
 
 
 def unknown_objects(arguments: Sequence[str], made: str, places: Sequence[str]) -> list[str]:
-    """The objects in a command that links that lie below `places` and that nobody put down."""
+    """The objects in a command that links that lie below `places` and that nobody put down; those
+    in static libraries as `libother.a(member.o)`."""
     objects = (word for word in arguments if word.endswith(".o") and not word.startswith("-"))
     read = set(map(os.path.realpath, objects)) - set(
         map(os.path.realpath, _named_outputs(arguments))
     )
-    return sorted(
+    found = [
         path for path in read
         if os.path.exists(path) and _is_below(path, places) and not _note_of(made, path).exists()
-    )  # fmt: skip
+    ]  # fmt: skip
+    libraries = sorted(path for path in _static_libraries(arguments) if _is_below(path, places))
+    known = _known_contents(made) if libraries else frozenset()
+    for path in libraries:
+        try:
+            found += [f"{path}({name})" for name in unknown_members(Path(path), known)]
+        except (ValueError, OSError):
+            found.append(path)
+    return sorted(found)
+
+
+def _static_libraries(arguments: Sequence[str]) -> set[str]:
+    """Those that a command names, by their paths or as -lNAME."""
+    folders = [word[2:] for word in arguments if word.startswith("-L") and word != "-L"]
+    folders += [later for one, later in pairwise(arguments) if one == "-L"]
+    named = [word[2:] for word in arguments if word.startswith("-l")]
+    names = [name[1:] if name.startswith(":") else f"lib{name}.a" for name in named]
+    paths = [word for word in arguments if word.endswith(".a") and not word.startswith("-")]
+    paths += [os.path.join(folder, name) for folder in folders for name in names]
+    return {
+        os.path.realpath(path) for path in paths if path.endswith(".a") and os.path.isfile(path)
+    }
+
+
+def _known_contents(made: str) -> frozenset[str]:
+    """The sha256 of the objects that were put down: `ar` copies them under other names."""
+    found = set()
+    for note in Path(made).iterdir():
+        with suppress(OSError):  # removed since
+            found.add(sha256_of(Path(note.read_text(encoding="utf-8"))))
+    return frozenset(found)
 
 
 def _note_of(folder: str, path: str) -> Path:

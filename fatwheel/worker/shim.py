@@ -92,7 +92,8 @@ def _hand_on(
         _note(tool, arguments, command, settings)
     real = settings.get(tool) or _found(tool, settings["standins"])
     variables = {**os.environ, **settings["variables"], _HANDED_ON: "1"}
-    variables.pop(bypass.STEPS_VARIABLE, None)
+    for name in bypass.OF_DRIVERS:
+        variables.pop(name, None)
     become([real, *_passed_on(tool, real, arguments, settings)], variables)
 
 
@@ -107,8 +108,10 @@ def _note(
     tool: str, arguments: list[str], command: Compile | None, settings: dict[str, Any]
 ) -> None:
     made = settings["made"]
+    by_clang = (command[-1] for command in bypass.clangs_commands(Path(settings["log_of_clang"])))
+    bypass.note_made(made, by_clang)
     for path in bypass.unknown_objects(arguments, made, settings["work"]):
-        bypass.tell(settings["told"], {"object": _shown(path, settings)})
+        bypass.tell(settings["told"], {"object": shown(path, settings)})
     bypass.note_made(made, bypass.outputs(arguments))
     # Device code of sources from elsewhere, or in files of its own; and what clang compiles.
     of_cuda = command is not None and command.kind == "cuda"
@@ -119,11 +122,12 @@ def _note(
 def _tell_command(words: Sequence[str], settings: dict[str, Any]) -> None:
     if settings["mode"] == "capture":
         bypass.note_made(settings["made"], bypass.outputs(words))
-        bypass.tell(settings["told"], {"command": [_shown(word, settings) for word in words]})
+        bypass.tell(settings["told"], {"command": [shown(word, settings) for word in words]})
 
 
-def _shown(text: str, settings: dict[str, Any]) -> str:
-    """A word of a command without the folders that are this machine's."""
+def shown(text: str, settings: Mapping[str, Any]) -> str:
+    """A word of a command without the folders that are this machine's. settings: marks, and the
+    name of the project's folder."""
     marks = _named(settings)
     text = abstract(text, marks)
     for _, name in marks:
@@ -147,7 +151,7 @@ def _passed_on(tool: str, real: str, arguments: list[str], settings: dict[str, A
         return arguments
     if tool == "cl" and not {"-c", "/c"} & set(arguments):
         return arguments  # it does not link here, and says who it is only without options
-    steady = family_of(real).steady(_mapped(settings), _seed(arguments, settings))
+    steady = family_of(real).steady(mapped(settings), _seed(arguments, settings))
     return [*steady, *without_rpaths(arguments, settings["homes"])]
 
 
@@ -156,16 +160,16 @@ def _take_step(step: str, arguments: list[str], settings: dict[str, Any]) -> NoR
     driver = bypass.command_of(os.getppid())
     _tell_command(bypass.nvcc_above() or driver, settings)
     seed = _seed([word for word in driver if not word.startswith("@")], settings)
-    command = bypass.step_command(step, arguments, _mapped(settings), seed, settings["homes"])
+    command = bypass.step_command(step, arguments, mapped(settings), seed, settings["homes"])
     become(command, os.environ)
 
 
-def _mapped(settings: dict[str, Any]) -> Mapped:
+def mapped(settings: Mapping[str, Any]) -> Mapped:
     """Folders, and what objects call them; an inner folder comes after the one around it."""
     return sorted(_named(settings), key=lambda pair: len(pair[0]))
 
 
-def _named(settings: dict[str, Any]) -> Marks:
+def _named(settings: Mapping[str, Any]) -> Marks:
     """Folders, and what people and finished files call them."""
     return tuple((real, settings["name"] if name == "src" else name)
                  for real, name in _marks(settings))  # fmt: skip

@@ -25,7 +25,7 @@ from .context import Context, unit_from_wire
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
 from .programs import write_program, write_programs
 from .roots import NVCC, remove_tree
-from .shim import SETTINGS, settings_text
+from .shim import SETTINGS, mapped, settings_text, shown
 from .torchlist import torch_arch_list
 from .view import Marks
 
@@ -108,6 +108,14 @@ class Upstream:
             found.setdefault(os.path.realpath(folder), name)
         return tuple(found.items())
 
+    @property
+    def _names(self) -> dict[str, Any]:
+        """What of the stand-ins' settings says how folders are called."""
+        return {"marks": self.marks, "name": self.project.top.name}
+
+    def _log_of_clang(self, mode: str) -> Path:
+        return self.work / f"{mode}-clang.log"
+
     def _libraries(self) -> list[str]:
         """Where the Python's own library lies, if that is not a folder of the system."""
         prefix = Path(os.path.realpath(self.environment.include)).parent.parent
@@ -122,12 +130,14 @@ class Upstream:
         for folder in (records, made, told):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+        log, empty = self._log_of_clang("capture"), self._empty_object()
+        bypass.note_made(str(made), [str(empty)])
         self._run(
             "capture", fronts,
             {
                 "records": str(records), "made": str(made), "told": str(told),
                 "work": [str(self.project.top), str(self.work)],
-                "empty_object": str(self._empty_object()),
+                "empty_object": str(empty), "log_of_clang": str(log),
             },
         )  # fmt: skip
         found = [json.loads(path.read_text()) for path in sorted(records.iterdir())]
@@ -155,6 +165,8 @@ class Upstream:
                     "under [environment] in the recipe, for example FORCE_CUDA"
                 ),
             )
+        for command in bypass.clangs_commands(log):
+            bypass.tell(str(told), {"command": [shown(word, self._names) for word in command]})
         return Captured(units, bypass.told(told))
 
     def assemble(self, context: Context, fronts: Sequence[Front]) -> Path:
@@ -180,6 +192,7 @@ class Upstream:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         log = self.work / f"{mode}.log"
+        self._log_of_clang(mode).unlink(missing_ok=True)
         command = [
             str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
             self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
@@ -203,6 +216,7 @@ class Upstream:
         own = [self._stubs(), standins.compilers, standins.cuda_home / "bin"]
         return {
             **upstreams_variables(mode, [*own, self.environment.python.parent], standins),
+            **bypass.clang_variables(self._log_of_clang(mode), mapped(self._names)),
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(standins.cuda_home),
             "CUDA_PATH": str(standins.cuda_home),

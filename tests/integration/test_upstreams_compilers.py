@@ -96,7 +96,9 @@ def test_compilers_that_go_past_the_stand_ins_are_told_and_name_no_folder(
             ("cuda/bin/nvcc", f"{folder}/build/{build_folder()}/bypath.cu.o"),
         }
         [linked] = [line for line in notes if "links objects" in line]
-        assert linked.endswith(f": {folder}/build/{build_folder()}/brought.o")
+        build = f"{folder}/build/{build_folder()}"
+        assert linked.endswith(f": {build}/brought.o, {build}/libstatic.a(archived.o)")
+        assert "wrote the folder of this build" not in outcome.err
     libraries = [libraries_of(wheel) for wheel in wheels]
     for data in (*libraries[0], *libraries[1]):
         assert str(tmp_path).encode() not in data

@@ -11,7 +11,7 @@ import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.model import Front
-from fatwheel.pipeline.pack import pack
+from fatwheel.pipeline.pack import folder_notes, pack
 from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.provenance.buildlock import BuildLock, target_of
 from fatwheel.provenance.lockfile import lock_bytes
@@ -90,3 +90,17 @@ def test_another_lock_is_another_wheel(tmp_path: Path) -> None:
     other = packed(tmp_path / "b", some_lock(WINDOWS))
     assert other.name != packed(tmp_path / "a", some_lock()).name, "another CUDA"
     assert other.read_bytes() != first
+
+
+def test_a_wheel_that_names_the_folder_of_its_build_is_told_of(tmp_path: Path) -> None:
+    """Also where a text is in two of the pieces in which large files are read."""
+    where = str(tmp_path / "work").encode()
+    files = {
+        "demo/one.so": bytes((1 << 20) - 5) + where + bytes(1 << 20),
+        "demo/two.so": where[:-1],
+        "demo/three.txt": b"in " + where + b"/src",
+    }
+    wheel = Draft(project="demo", version="1.0", files=files).write(tmp_path)
+    [note] = folder_notes(wheel, tmp_path / "work")
+    assert note.endswith("gives other bytes: demo/one.so, demo/three.txt")
+    assert list(folder_notes(wheel, tmp_path / "elsewhere")) == []

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fatwheel.worker.bypass import makes_images, note_made, outputs, tell, told, unknown_objects
+from fatwheel.worker.bypass import (
+    clang_variables,
+    clangs_commands,
+    makes_images,
+    note_made,
+    outputs,
+    tell,
+    told,
+    unknown_objects,
+)
+
+Tool = Callable[[str], str]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +68,100 @@ def test_objects_that_nobody_made_are_those_of_the_build(
         [*words, "-o", "out.o"], str(tmp_path / "notes"), [str(tmp_path / "link")]
     )
     assert found == [str(tmp_path / "work" / "brought.o")]
+
+
+# -- static libraries ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work folder with two objects, of which one was put down, and a folder for notes."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("made.o").write_bytes(b"an object")
+    Path("brought.with.a.very.long.name.o").write_bytes(b"another one")
+    Path("odd.o").write_bytes(b"an object")
+    note_made(str(tmp_path / "notes"), ["made.o"])
+    return tmp_path
+
+
+def unknown_in(build: Path, *words: str) -> list[str]:
+    found = unknown_objects(words, str(build / "notes"), [str(build / "work")])
+    return [os.path.relpath(path, build / "work") for path in found]
+
+
+BROUGHT = "libx.a(brought.with.a.very.long.name.o)"
+
+
+@pytest.mark.parametrize("kind", ["rcs", "rcsT"])
+@pytest.mark.parametrize(
+    "words",
+    [["libx.a"], ["-L.", "-lx"], ["-L", ".", "-l:libx.a"], ["-Wl,--whole-archive", "./libx.a"]],
+)
+def test_objects_in_static_libraries_are_noticed(
+    kind: str, words: list[str], build: Path, tool: Tool
+) -> None:
+    """And those that a stand-in knows are known in there, under whichever name."""
+    objects = ["made.o", "odd.o", "brought.with.a.very.long.name.o"]
+    subprocess.run([tool("ar"), kind, "libx.a", *objects], check=True)
+    assert unknown_in(build, "-shared", *words, "-o", "out.so") == [BROUGHT]
+
+
+def test_a_static_library_of_objects_that_are_known_is_not_told(build: Path, tool: Tool) -> None:
+    subprocess.run([tool("ar"), "rcs", "libx.a", "made.o", "odd.o"], check=True)
+    assert unknown_in(build, "-shared", "libx.a") == []
+
+
+def test_names_of_bsd_stand_before_the_content(build: Path) -> None:
+    row = b"#1/8".ljust(16) + b"0".ljust(32)
+    data = b"!<arch>\n"
+    for name, content in ((b"one.o", b"an object"), (b"two.o", b"unknown!!")):
+        data += row + str(8 + len(content)).encode().ljust(10) + b"`\n"
+        data += name.ljust(8, b"\0") + content + b"\n"
+    Path("libx.a").write_bytes(data)
+    assert unknown_in(build, "libx.a") == ["libx.a(two.o)"]
+
+
+@pytest.mark.parametrize("data", [b"", b"INPUT(x)", b"!<arch>\nx", b"!<thin>\n" + b"x" * 60])
+def test_what_cannot_be_read_as_a_static_library_is_told_as_a_whole(
+    data: bytes, build: Path
+) -> None:
+    Path("libx.a").write_bytes(data)
+    assert unknown_in(build, "libx.a") == ["libx.a"]
+
+
+def test_static_libraries_of_the_system_are_not_the_project_s(build: Path) -> None:
+    (build / "libx.a").write_bytes(b"!<arch>\n")
+    assert unknown_in(build, "../libx.a", f"-L{build}", "-lx", "-lnowhere") == []
+
+
+# -- clang ---------------------------------------------------------------------------------------
+
+
+def test_clang_says_what_it_does_and_names_no_folder(build: Path, tool: Tool) -> None:
+    """Whoever calls it, by whichever path."""
+    work, log = build / "work", build / "log"
+    (work / "code.c").write_text("const char *where = __FILE__;\n")
+    variables = {**os.environ, **clang_variables(log, [(str(work), "the-project")])}
+    command = [tool("clang"), "-g", "-c", work / "code.c", "-o", "code.o"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    data = (work / "code.o").read_bytes()
+    assert b"the-project/code.c" in data
+    assert str(build).encode() not in data
+    [[program, *words]] = clangs_commands(log)
+    assert "clang" in program
+    assert words == ["-c", str(work / "code.c"), "-o", str(work / "code.o")]
+
+
+def test_nothing_was_logged_where_there_is_no_clang(tmp_path: Path) -> None:
+    assert list(clangs_commands(tmp_path / "log")) == []
+    (tmp_path / "log").write_text(' "cc1\n "x" "-cc1"\nclang -c\n')
+    assert list(clangs_commands(tmp_path / "log")) == []
+
+
+# -- what is told --------------------------------------------------------------------------------
 
 
 def test_a_finding_is_told_once_and_not_all_of_many(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ class Bench:
         names = ("records", "made", "told")
         folders: dict[str, Any] = {name: str(self.folder / name) for name in names}
         self.settings("capture", **folders, work=[str(self.folder)],
-                      empty_object=str(self.folder / "empty.o"), **changes)  # fmt: skip
+                      empty_object=str(self.folder / "empty.o"),
+                      log_of_clang=str(self.folder / "clang.log"), **changes)  # fmt: skip
 
     def settings(self, mode: str, **more: Any) -> None:
         root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"

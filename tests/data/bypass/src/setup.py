@@ -40,13 +40,20 @@ class Build(build_ext):
         brought = Path(self.build_temp, "brought.o")
         shutil.copyfile(objects[ext.sources.index("csrc/byname.c")], brought)
         objects[ext.sources.index("csrc/byname.c")] = brought
+        # What is brought in a static library, beside what a stand-in made.
+        archived = Path(self.build_temp, "archived.o")
+        archived.write_bytes(brought.read_bytes() + b"\0")
+        static = Path(self.build_temp, "libstatic.a").absolute()
+        subprocess.check_call(["ar", "rcs", static, objects[0], archived])
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
         linked = [
             "-Wl,--build-id=none",
             *objects,
             f"-L{CUDA / 'lib64'}",
+            f"-L{static.parent}",
             "-lcudart",
+            "-lstatic",
             f"-Wl,-rpath,{CUDA / 'lib64'}",
         ]
         # Once past the stand-ins and once not.
