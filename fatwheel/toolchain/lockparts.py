@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..config.compose import PLATFORMS
 from ..config.parts import FOLDER, Parts
 from ..errors import ConfigError, UsageError
 from ..events import Emit, StepFinished, StepStarted
@@ -36,7 +37,7 @@ _VALID = (
     (r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", "a release; valid: as in 13.2, or 13.2.1"),
     (r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", "a release; valid: as in 2.13, or 2.13.0"),
     (r"3\.\d{1,3}", "a Python; valid: as in 3.15"),
-    ("|".join(all_platforms()), f"a platform; valid: {', '.join(all_platforms())}"),
+    ("|".join(PLATFORMS), f"a platform; valid: {', '.join(sorted(PLATFORMS))}"),
 )
 
 Action = Callable[[Work], Outcome]
@@ -75,7 +76,10 @@ class PartsRequest:
                 where="--platform",
                 hint="add --cuda, --torch or --python",
             )
-        return cls(*lists.values()) if any(lists.values()) else None
+        if not any(lists.values()):
+            return None
+        cudas, torches, pythons, platforms = lists.values()
+        return cls(cudas, torches, pythons, tuple(PLATFORMS[word] for word in platforms))
 
 
 def lock_parts(
