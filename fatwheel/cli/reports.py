@@ -100,8 +100,10 @@ def show_verification(report: Mapping[str, Any], *, everything: bool = False) ->
         mark = f"{check['result']:<{_MARK}}"
         write(console, (mark, _STYLES[check["result"]]), _TITLES[check["name"]])
         findings = sorted(check["findings"], key=lambda one: _SEVERITIES.index(one["severity"]))
-        for finding in findings[:findings_shown]:
-            _show_finding(console, finding, details_shown)
+        for number, finding in enumerate(findings[:findings_shown]):
+            # What must be mended, and the first of its kind, are shown with what they are about.
+            brief = number > 0 and finding["severity"] != "wrong" and len(finding["details"]) > 1
+            _show_finding(console, finding, 0 if brief and details_shown else details_shown)
         _show_rest(console, " " * _MARK, findings[len(findings[:findings_shown]) :])
     _show_coverage(console, report)
 

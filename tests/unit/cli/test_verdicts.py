@@ -192,6 +192,21 @@ def test_verification(capsys: pytest.CaptureFixture[str]) -> None:
     check_snapshot("verification", capsys.readouterr().out)
 
 
+def test_only_the_first_of_many_findings_and_errors_are_shown_with_details(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [f"line {number}" for number in range(9)]
+    found = [finding("warning", what, f"{what}.so", *lines) for what in ("one", "two")]
+    found.append(finding("wrong", "three", "three.so", *lines))
+    check = {"name": "imports", "result": "wrong", "findings": found}
+    show_verification({**VERIFICATION, "checks": [check]})
+    shown = capsys.readouterr().out
+    assert shown.count("line 2\n") == 1, "of the error, which comes first"
+    assert shown.count("and 9 more (--all shows them)") == 2
+    show_verification({**VERIFICATION, "checks": [check]}, everything=True)
+    assert capsys.readouterr().out.count("line 8\n") == 3
+
+
 def test_verification_on_a_narrow_terminal(
     narrow: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
