@@ -171,7 +171,14 @@ def _ask_python(named: Path | None) -> _Python:
 
 def _executable(named: Path) -> Path:
     """The Python itself, where the folder of an environment was named."""
-    return (named / "bin" / "python" if named.is_dir() else named).absolute()
+    python = named / "bin" / "python" if named.is_dir() else named
+    if not python.is_file():
+        raise ToolchainError(
+            f"there is no {python}",
+            where=f"{TORCH} {named}",
+            hint="name a Python, or the folder of an environment with bin/python in it",
+        )
+    return python.absolute()
 
 
 def _mistakes(python: _Python) -> Iterator[str]:

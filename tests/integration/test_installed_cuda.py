@@ -107,7 +107,7 @@ def test_it_is_verified_and_not_rebuilt(built: tuple[Workbench, Outcome]) -> Non
     [
         (("--engine", "docker"), 2, "is installed on this machine, and containers do not see it"),
         (("--locked", "W.whl"), 2, "--locked beside --cuda-home"),
-        (("--torch-from", "/nowhere"), 6, "this Python does not run"),
+        (("--torch-from", "/nowhere"), 6, "there is no /nowhere"),
         (("--cuda-home", "/nowhere"), 6, "no such folder"),
     ],
 )

@@ -168,7 +168,12 @@ def test_a_python_that_cannot_be_used(
 
 
 def test_no_python(home: Path, tmp_path: Path) -> None:
-    assert "this Python does not run" in refusal(home, tmp_path / "none")
+    for named, lacks in ((tmp_path / "none", "none"), (tmp_path, "bin/python")):
+        said = refusal(home, named)
+        assert f"there is no {tmp_path / lacks}" in said
+        assert f"--torch-from {named}" in said
+    program = write(tmp_path / "python", "#!/bin/sh\necho no >&2; exit 1\n", program=True)
+    assert "this Python does not run: no" in refusal(home, program)
 
 
 def test_the_python_that_runs_has_no_torch(home: Path) -> None:
