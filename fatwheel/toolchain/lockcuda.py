@@ -103,10 +103,11 @@ class _Locking:
         old = next((one for one in self.work.parts.cudas if one.version == version), None)
         archives = old.archives if old else ()
         if manifest == version:
-            archives = self._unless_refused(manifest, partial(self._archives, version, old)) or ()
+            archives = self._archives(version, old)
         packages, tools = (old.packages, old.tools) if old else ((), ())
         if packaged is not None and _three(packaged) == version:
-            packages, tools = self._packages(packaged, old)
+            found = self._unless_refused(packaged, partial(self._packages, packaged, old))
+            packages, tools = found or (packages, tools)
         new = self._release(version, old, packages, tools, archives)
         text = cuda_text(new) if new and self.session.write else None
         return Outcome(f"cuda/{version}", text, tuple(self.findings))

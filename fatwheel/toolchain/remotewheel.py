@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from unearth import Link
 
@@ -21,9 +21,6 @@ from .asking import Asker
 from .errands import Way
 from .pipconfig import RefusedError
 from .web import Web
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _PIECE = 1 << 18  # bytes asked for at a time
 _MOST = 32 << 20  # bytes of a wheel's directory, or of METADATA
@@ -110,7 +107,7 @@ class _Ranges(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         most = min(len(view), self._size - self._position, _MOST)
         if most <= 0:

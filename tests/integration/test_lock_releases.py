@@ -272,6 +272,17 @@ def test_publishers_that_are_away_leave_the_others(world: Releases) -> None:
     assert [one.cuda for one in torch.variants] == ["99.1"]
 
 
+def test_packages_that_cannot_be_read_leave_the_archives(world: Releases) -> None:
+    world.publish_compilers()
+    for path in list(world.server.answers):
+        if "nvidia_cuda_nvcc" in path and path.endswith(".whl"):
+            world.server.answers[path] = status(503)
+    [report] = lock(world, cuda="99.1")
+    assert isinstance(refusal([report]), FetchError)
+    [cuda] = Parts(world.folder).cudas
+    assert (len(cuda.archives), cuda.packages) == (12, ())
+
+
 def test_a_listing_that_is_too_large(world: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_MOST_LINKS", 3)
     reports = lock(world, torch="99.2", write=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ from packaging.version import Version
 
 from fatwheel.config.parts import (
     NVIDIA_PLATFORMS,
+    Archive,
     CudaRelease,
     Parts,
+    PinnedFile,
     TorchRelease,
     TorchVariant,
+    TorchWheel,
     fits,
     release,
 )
@@ -180,6 +184,15 @@ def check_written(name: str, text: str) -> None:
     head = partfiles.comments_of(there)
     assert head, "its first line says what it is"
     assert there == f"{head}\n{text}"
+
+
+def test_the_docs_explain_the_keys_of_parts() -> None:
+    text = (FOLDER.parent / "docs" / "toolchains.md").read_text(encoding="utf-8")
+    section = text.partition("## Parts")[2].partition("## `invoke lock`")[0]
+    explained = set(re.findall(r"`([a-z_0-9]+)`", section))
+    tables = (CudaRelease, Archive, TorchRelease, TorchVariant, TorchWheel, PinnedFile)
+    keys = {field.name for table in tables for field in dataclasses.fields(table)}
+    assert keys <= explained
 
 
 # -- parts with mistakes ---------------------------------------------------------------------------
