@@ -157,7 +157,8 @@ def test_another_environment_is_links_to_the_same_files(
     shared = cache_folder() / "packages"
     (tmp_path / "packages").mkdir()
     for package in shared.iterdir():
-        (tmp_path / "packages" / package.name).symlink_to(package)
+        if len(package.name) == 64:  # a sha256, and not what is just being unpacked
+            (tmp_path / "packages" / package.name).symlink_to(package)
     python = ".".join(environment.python_version.split(".")[:2])
     other = ensure_environment(toolchain, python, environment.torch, tmp_path, silent)
     assert other.root != environment.root
