@@ -36,7 +36,12 @@ def check_parts(
     try:
         comparer = Comparer(index, downloads if write else None, emit)
         reports = [
-            lock_file(name, comparer.compare_pins(pins), LockFile(parts.file(name)), emit)
+            lock_file(
+                name,
+                comparer.compare_pins(pins),
+                LockFile(parts.file(name), Path(FOLDER, name).parent),
+                emit,
+            )
             for name, pins in _tables(parts)
         ]
         work = Work(Session(index, cache, downloads, emit, write=write), parts)

@@ -21,7 +21,7 @@ from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
 from ..events import Emit, Note, StepFinished, StepStarted
-from ..shipped import OWN_TOOLCHAINS, TOOLCHAINS, is_installed
+from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..storage import files
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
 from .index import Index
@@ -38,14 +38,15 @@ _BEHIND = {"size": ("url",), "sha256": ("size", "url"), "digest": ("reference",)
 
 
 class LockFile:
-    """A toolchain's file, as it is now. written: whether it was changed here.
+    """The file of a toolchain or a part, as it is now. written: whether it was changed here.
 
     path: from the first change on, that of the user's copy where the file is part of an installed
-    fatwheel.
+    fatwheel. folder: where among toolchains such a copy belongs.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Path = Path()) -> None:
         self.path = path
+        self._own = OWN_TOOLCHAINS / folder / path.name
         self.written = False
         self._bytes = path.read_bytes()
 
@@ -80,16 +81,15 @@ class LockFile:
                 "was changed meanwhile", where=str(self.path), hint="run the same command again"
             )
         if is_installed(self.path):
-            self.path = _new_copy(self.path)
+            self.path = _new(self._own)
         with files.replacing(self.path) as stream:
             stream.write(new)
         self._bytes = new
         self.written = True
 
 
-def _new_copy(path: Path) -> Path:
-    """Where the user's own toolchain of this name belongs, of which there is none so far."""
-    own = OWN_TOOLCHAINS / path.resolve().relative_to(TOOLCHAINS.resolve())
+def _new(own: Path) -> Path:
+    """A file of the user's own, of which there is none so far."""
     if own.exists():
         raise ConfigError("appeared meanwhile", where=str(own), hint="run the same command again")
     own.parent.mkdir(parents=True, exist_ok=True)

@@ -241,7 +241,10 @@ class Releases:
         """A wheel on PyTorch's index. listed: a sha256 that the page gives instead."""
         version = file.split("-")[1]
         needs = 'nvidia-cudart-cu99==9.9; platform_machine == "aarch64"'
-        lines = ("Requires-Dist: sympy>=1.13", f"Requires-Dist: {needs}", "", README)
+        lines = (
+            *("Requires-Dist: sympy>=1.13", "Requires-Dist: setuptools<82"),
+            *(f"Requires-Dist: {needs}", "", README),
+        )
         content = content or wheel("torch", version, {"torch/x.py": file}, *lines)
         path = f"/whl/cu988/{file.replace('+', '%2B')}"
         said = metadata_of(content)

@@ -34,7 +34,7 @@ SCHEMA = schema_of("lock")
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Releases]:
     with Server() as server:
         configure(monkeypatch, server)
-        yield Releases(server, tmp_path / "toolchains")
+        yield Releases(server, tmp_path / "shipped")
 
 
 def lock(world: Releases, *, write: bool = True, **words: str) -> list[LockReport]:
@@ -341,6 +341,17 @@ def test_requirements_that_nothing_satisfies(world: Releases) -> None:
     assert not (world.parts / "torch").exists()
 
 
+def test_tools_that_do_not_suit_all_platforms(world: Releases) -> None:
+    lock(world, torch="99.2", platform="win-amd64")
+    before = snapshot(world)
+    file = f"torch-{TORCH}-cp311-cp311-manylinux_2_28_x86_64.whl"
+    needs = ("Requires-Dist: setuptools>=82", "Requires-Dist: nvidia-cuda-runtime==99.1.2")
+    world.publish(file, wheel("torch", TORCH, {"x": ""}, *needs))
+    with pytest.raises(ConfigError, match=r"needs other tools than elsewhere for Python 3\.11"):
+        lock(world, torch="99.2")
+    assert snapshot(world) == before
+
+
 def test_without_uv(world: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fatwheel.toolchain.resolver.shutil.which", lambda *_, **__: None)
     with pytest.raises(ToolchainError, match="uv is not installed"):
@@ -355,3 +366,26 @@ def test_the_report_says_what_is_new(world: Releases) -> None:
     names = {pin["name"] for pin in document["pins"]}
     assert f"torch-{TORCH}-cp312-cp312-manylinux_2_28_x86_64.whl" in names
     assert "numpy-2.4.6-cp312-cp312-win_amd64.whl" in names
+
+
+def test_what_is_installed_stays_and_the_users_own_has_all(
+    world: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(world, torch="99.2", platform="win-amd64")
+    file = world.parts / "torch" / f"{TORCH}.toml"
+    file.write_text("# Mine.\n" + file.read_text().partition("\n")[2])
+    before = snapshot(world)
+    monkeypatch.setattr("fatwheel.shipped._DATA", world.folder)
+    monkeypatch.chdir(tmp_path)
+
+    [report] = lock(world, torch="99.2")
+
+    assert snapshot(world) == before
+    own = Path("toolchains", "parts")
+    assert report.file == own / "torch" / f"{TORCH}.toml"
+    assert report.file.read_text().startswith("# Mine.\n")
+    [torch] = Parts(Path("toolchains")).torches
+    assert len(torch.variants) == 3, "those that were there, and the new ones"
+    numpy = (own / "packages" / "numpy.toml").read_text()
+    assert numpy.count("win_amd64") == 2, "the user's own comes first, so it has all"
+    assert numpy.count("x86_64") == 2

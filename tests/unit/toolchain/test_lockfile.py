@@ -125,6 +125,9 @@ def test_an_installed_file_is_copied_and_stays_as_it_is(
     with pytest.raises(ConfigError, match="appeared meanwhile"):
         LockFile(installed).fill(("cuda_files", 0), {"size": 8})
     assert lock.path.read_text().count("size = 8\n") == 0
+    part = LockFile(installed, Path("parts", "msvc"))
+    part.fill(("cuda_files", 0), {"size": 7})
+    assert part.path == Path("toolchains", "parts", "msvc", "demo.toml")
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
