@@ -35,7 +35,7 @@ def test_a_library_with_such_code_is_not_without_gpu_code(
     assert ["sm_80", "cubin", "2", "1.7", "KiB,", "compressed"] in lines  # 2 of 894 bytes
     assert out.count("not known: loaded by the library") >= 8
     size = text.size(2 * len(ZSTD) + len(CUBIN))
-    assert out.endswith(f"not counted: {size} of code that libraries load themselves\n")
+    assert f"not counted: {size} of code that libraries load themselves\n" in out
     assert "no GPU code" not in out
     assert "none" not in out
 
@@ -67,6 +67,6 @@ def test_many_files_of_device_code_alone_are_shown_together(
     assert "demo/a.so" in out
     stored = 894 + 211 + 965 + 1333  # of the fatbin's images
     size = text.size((count - 1) * len(CUBIN) + stored)
-    assert out.endswith(f"not counted: {size} of code that libraries load themselves\n")
+    assert f"not counted: {size} of code that libraries load themselves\n" in out
     units = shown(inspect_units(wheel), capsys)
     assert "demo/0.cubin" in units, "who asks for units gets each file"

@@ -11,6 +11,7 @@ from invoke.collection import Collection
 from fatwheel.doctor.report import Report, report_on
 from fatwheel.doctor.setup import Preparation, Step
 from fatwheel.errors import FetchError, ToolchainError
+from fatwheel.pipeline.resolve import ToolchainRequest
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.workstations import BROKEN, HEALTHY
@@ -28,16 +29,21 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_doctor_passes_its_options_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str | None, str | None]] = []
+    asked: list[tuple[ToolchainRequest, str | None]] = []
 
-    def diagnose(toolchain: str | None, engine: str | None) -> Report:
-        asked.append((toolchain, engine))
+    def diagnose(request: ToolchainRequest, engine: str | None) -> Report:
+        asked.append((request, engine))
         return report_on(HEALTHY)
 
     monkeypatch.setattr("fatwheel.doctor.report.diagnose", diagnose)
     assert run("doctor") == 0
     assert run("doctor", "--toolchain", "t", "--engine", "docker") == 0
-    assert asked == [(None, None), ("t", "docker")]
+    assert run("doctor", "--cuda", "12.8", "--torch", "2.8", "--python", "3.12") == 0
+    assert asked == [
+        (ToolchainRequest(), None),
+        (ToolchainRequest(toolchain="t"), "docker"),
+        (ToolchainRequest(cudas="12.8", torches="2.8", pythons="3.12"), None),
+    ]
 
 
 def test_doctor_reports_before_it_fails(

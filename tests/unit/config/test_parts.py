@@ -120,8 +120,8 @@ def test_archives_are_complete_or_absent(cuda: CudaRelease) -> None:
     if not cuda.archives:
         return
     assert cuda.manifest.endswith(f"/redistrib_{cuda.version}.json")
-    for platform in NVIDIA_PLATFORMS:
-        names = {archive.name: archive.version for archive in cuda.archives_for(platform)}
+    for platform in NVIDIA_PLATFORMS.values():
+        names = {one.name: one.version for one in cuda.archives if one.platform == platform}
         assert names["cuda_nvcc"] == cuda.nvcc
         assert {"cuda_cudart", "libcublas", "libcurand", "libcusolver", "libcusparse"} <= set(names)
         assert {"cuda_cuobjdump", "cuda_nvdisasm", "cuda_nvrtc"} <= set(names)
@@ -188,7 +188,7 @@ def check_written(name: str, text: str) -> None:
 
 def test_the_docs_explain_the_keys_of_parts() -> None:
     text = (FOLDER.parent / "docs" / "toolchains.md").read_text(encoding="utf-8")
-    section = text.partition("## Parts")[2].partition("## `invoke lock`")[0]
+    section = text.partition("## The parts")[2].partition("## Toolchains with a name")[0]
     explained = set(re.findall(r"`([a-z_0-9]+)`", section))
     tables = (CudaRelease, Archive, TorchRelease, TorchVariant, TorchWheel, PinnedFile)
     keys = {field.name for table in tables for field in dataclasses.fields(table)}

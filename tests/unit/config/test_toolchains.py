@@ -103,7 +103,7 @@ def test_no_package_is_pinned_twice_and_the_needed_ones_are(
 @each_toolchain
 def test_nvcc_is_the_pinned_one(toolchain: Toolchain) -> None:
     packages = {package.name: package for package in toolchain.packages}
-    if toolchain.runs_in_processes:
+    if not toolchain.cuda_files:
         assert packages["nvidia-cuda-nvcc"].version == toolchain.nvcc
         assert {name for name, package in packages.items() if package.role == "compiler"} >= {
             "nvidia-cuda-nvcc",  # nvcc, cudafe++, ptxas, fatbinary
