@@ -100,7 +100,7 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise ValueError(f"{name!r} would be written outside of the folder")
-    top, *rest = path.parts
+    top, *rest = path.parts or ("",)
     if not rest or not archive.name.startswith(f"{top}."):
         raise ValueError(f"{name!r} does not lie in a folder with the archive's name")
     if len(rest) == 1:
@@ -116,13 +116,17 @@ def _write(target: Path, content: IO[bytes], executable: bool) -> None:
 
 
 def _make_links(links: dict[Path, tuple[str, Path]], folder: Path) -> None:
-    """Make links when all else is there: so nothing was written through one."""
+    """Make links when all else is there: so no file was written through one."""
+    inside = os.path.realpath(folder)
     for target, (said, archive) in links.items():
         with _reading(archive, folder):
+            # Its way may be by a link that was made before.
+            if not Path(os.path.realpath(target.parent)).is_relative_to(inside):
+                name = os.path.relpath(target, folder)
+                raise ValueError(f"{name!r} would be written outside of the folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             symlink(target, said)
     # Only now is it known where one leads whose way is by another.
-    inside = os.path.realpath(folder)
     for target, (said, archive) in links.items():
         if not Path(os.path.realpath(target)).is_relative_to(inside):
             name = os.path.relpath(target, folder)
@@ -136,7 +140,9 @@ def _members(archive: Path, stream: BinaryIO) -> Iterator[_Member]:
 def _tar_members(stream: BinaryIO) -> Iterator[_Member]:
     with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
-            content = tar.extractfile(member) if member.isreg() else None
+            # What a sparse file says to be its size needs no bytes of the archive.
+            plain = member.isreg() and not member.issparse()
+            content = tar.extractfile(member) if plain else None
             if content is not None:
                 yield member.name, content, bool(member.mode & 0o100)
             elif member.issym():
