@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import abi3info
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from .. import text
@@ -40,9 +40,9 @@ _PYTHON = re.compile(r"_?Py[A-Z]?[A-Za-z]*_\w+")
 _PYTHON_DLL = re.compile(r"python3[0-9]*\.dll", re.IGNORECASE)
 _C_OF_TORCH = re.compile(r"(?:aoti|torch)_\w+")
 # Names that C++ compilers make, with a part of torch's namespaces; and its Python binding in C.
+# Only how they begin: a name may have a megabyte, and is to be read once.
 _CPP_OF_TORCH = re.compile(
-    r"_Z\w*?(?<![0-9])(?:2at|3c10|5torch|6caffe2)\w*|THP\w+"
-    r"|\?.*@(?:at|c10|torch|caffe2)@@.*"
+    r"_Z.*?(?<![0-9])(?:2at|3c10|5torch|6caffe2)|THP\w|\?.*?@(?:at|c10|torch|caffe2)@@", re.DOTALL
 )
 _LABEL = re.compile(r"torch([0-9]+\.[0-9]+)")
 _ABI3 = "abi3"
@@ -81,7 +81,7 @@ def torch_use(imports: Collection[str], asked: Iterable[Asked]) -> TorchUse | No
         return None
     names = [one.name for one in asked if not one.library or is_of_torch(one.library)]
     functions = tuple(name for name in names if _C_OF_TORCH.fullmatch(name))
-    bound = tuple(name for name in names if _CPP_OF_TORCH.fullmatch(name))
+    bound = tuple(name for name in names if _CPP_OF_TORCH.match(name))
     return TorchUse(functions, bound)
 
 
@@ -149,11 +149,11 @@ def _requirement_findings(evidence: Evidence, use: TorchUse, path: str) -> Itera
     for line in fields(evidence.metadata, "Requires-Dist"):
         try:
             requirement = Requirement(line)
-        except (InvalidRequirement, RecursionError):
+            if requirement.name.lower() != "torch" or not requirement.specifier:
+                continue
+            allowed = [one for one in older if requirement.specifier.contains(f"{one}.0")]
+        except (ValueError, RecursionError):  # a number of 5000 digits is no version, either
             continue
-        if requirement.name.lower() != "torch" or not requirement.specifier:
-            continue
-        allowed = [one for one in older if requirement.specifier.contains(f"{one}.0")]
         if allowed:
             what = f"METADATA allows torch {', '.join(allowed)}, it uses functions of {use.lowest}"
             yield warning(what, path, use.newest)
