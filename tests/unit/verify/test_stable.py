@@ -154,6 +154,14 @@ def test_a_name_of_a_megabyte_is_read_once() -> None:
         assert time.monotonic() - started < 5
 
 
+def test_many_requirements_are_one_finding_for_each_library() -> None:
+    requires = "".join(f"Requires-Dist: torch>=2.9,!=2.9.{n}\n" for n in range(1, 1000))
+    found = findings(*(of_torch(NEW, path=f"a/{n}.so") for n in range(20)), requires=requires)
+    warnings = [one for one in found if one.severity == "warning"]
+    assert [one.where for one in warnings] == [f"a/{n}.so" for n in range(20)]
+    assert warnings[0].what == "METADATA allows torch 2.9, it uses functions of 2.10"
+
+
 def test_functions_that_are_not_known_leave_it_open() -> None:
     [found] = findings(of_torch(OLD, "aoti_torch_cuda_mm_out"))
     assert found.severity == "note"
