@@ -8,7 +8,6 @@ folders are merged; the licences are kept apart, because all have the same name.
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +21,9 @@ from ..errors import ToolchainError
 from .mend import finish, symlink
 
 LICENCES = "licences"
+# NVIDIA's unpack to four times their size; zeros, to thousands of times.
+_MOST_TIMES = 100
+_SPARE = 16 << 20  # bytes that any archive may unpack to
 _NEEDED = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
 
 _Member = tuple[str, IO[bytes] | str, bool]  # name, content or what a link says, executable
@@ -43,11 +45,12 @@ def merge(archives: Sequence[Path], folder: Path, advance: Callable[[int], None]
     links: dict[Path, tuple[str, Path]] = {}
     before = 0
     for archive in archives:
+        left = _MOST_TIMES * archive.stat().st_size + _SPARE
         with _reading(archive, folder), archive.open("rb") as stream:
             for name, content, executable in _members(archive, stream):
                 target = folder / _target(name, archive)
                 if not isinstance(content, str):
-                    _write(target, content, executable)
+                    left -= _write(target, content, executable, left)
                 elif target in links:
                     raise FileExistsError(0, "", str(target))
                 else:
@@ -108,11 +111,18 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     return PurePosixPath(*rest)
 
 
-def _write(target: Path, content: IO[bytes], executable: bool) -> None:
+def _write(target: Path, content: IO[bytes], executable: bool, most: int) -> int:
+    """The bytes that were written; ValueError beyond the most."""
+    size = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("xb") as out:
-        shutil.copyfileobj(content, out, 1 << 20)
+        while piece := content.read(1 << 20):
+            size += len(piece)
+            if size > most:
+                raise ValueError(f"it unpacks to more than {_MOST_TIMES} times its size")
+            out.write(piece)
     finish(target, executable)
+    return size
 
 
 def _make_links(links: dict[Path, tuple[str, Path]], folder: Path) -> None:

@@ -227,6 +227,13 @@ def test_devices_and_the_like_are_refused(tmp_path: Path) -> None:
         merge([path], tmp_path / "cuda")
 
 
+def test_an_archive_must_not_fill_the_disk(tmp_path: Path) -> None:
+    path = zipped(tmp_path, NVCC, {"bin/a": bytes(10 << 20), "bin/b": bytes(70 << 20)})
+    with pytest.raises(ToolchainError, match="unpacks to more than 100 times its size"):
+        merge([path], tmp_path / "cuda")
+    assert sum(map(len, content(tmp_path / "cuda").values())) < 40 << 20
+
+
 def test_a_sparse_file_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
     """Its header alone says how long it is (GNU tar: offset 483, in octal digits)."""
     info = tarfile.TarInfo(f"{NVCC}/bin/large")
