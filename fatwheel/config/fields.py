@@ -203,6 +203,10 @@ def _name(text: str) -> str:
     return text
 
 
+# Blanks and digits of ASCII alone, as `packaging` reads markers.
+_OF_THE_PYTHON = re.compile(r"python_version *(<|<=|>|>=|==|!=) *(['\"])3\.[0-9]{1,3}\2")
+
+
 def _pin(text: str) -> str:
     """`numpy==2.2.6`, or with a marker that asks for the Python alone."""
     _bounded(text, _LONG)
@@ -211,8 +215,8 @@ def _pin(text: str) -> str:
     if not match:
         raise ValueError(f"{shown(text)} is not a pin; valid: as in ninja==1.13.2")
     _version(match[2])
-    for condition in re.split(r"\s+and\s+", marker.strip()) if marker else ():
-        if not re.fullmatch(r"python_version\s*(<|<=|>|>=|==|!=)\s*(['\"])3\.\d{1,3}\2", condition):
+    for condition in re.split(" +and +", marker.strip()) if marker else ():
+        if not _OF_THE_PYTHON.fullmatch(condition):
             raise ValueError(
                 f"{shown(marker.strip())} is not a marker of the Python; "
                 "valid: as in python_version < '3.11'"

@@ -16,6 +16,7 @@ from . import elf, elf_dynamic, pe
 
 _MAX_SYMBOLS = 1_000_000  # more than any library has
 _NAME_BYTES = 4096  # of one imported function: MSVC makes none longer
+_MOST_NAMES = 64 << 20  # bytes of all of them, which may share bytes
 _IMPORT, _DELAY_IMPORT = struct.Struct("<IIIII"), struct.Struct("<IIIIIIII")
 _WORD, _HALF = struct.Struct("<Q"), struct.Struct("<I")
 
@@ -50,13 +51,15 @@ def _of_elf(file: elf.Elf) -> Iterator[Asked]:
 
 def _of_pe(image: pe.Pe) -> Iterator[Asked]:
     libraries = iter(pe.imports(image))
-    left = _MAX_SYMBOLS
+    left, bytes_left = _MAX_SYMBOLS, _MOST_NAMES
     for table in _tables(image):
         library = next(libraries)
         for name in _names(image, table):
-            left -= 1
+            left, bytes_left = left - 1, bytes_left - len(name)
             if left < 0:
                 raise FormatError(f"more than {_MAX_SYMBOLS} imported PE functions")
+            if bytes_left < 0:
+                raise FormatError(f"the imported PE names are longer than {_MOST_NAMES} bytes")
             yield Asked(name, library)
 
 

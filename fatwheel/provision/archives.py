@@ -8,7 +8,6 @@ folders are merged; the licences are kept apart, because all have the same name.
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +21,9 @@ from ..errors import ToolchainError
 from .mend import finish, symlink
 
 LICENCES = "licences"
+# NVIDIA's unpack to four times their size; zeros, to thousands of times.
+_MOST_TIMES = 100
+_SPARE = 16 << 20  # bytes that any archive may unpack to
 _NEEDED = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
 
 _Member = tuple[str, IO[bytes] | str, bool]  # name, content or what a link says, executable
@@ -43,11 +45,12 @@ def merge(archives: Sequence[Path], folder: Path, advance: Callable[[int], None]
     links: dict[Path, tuple[str, Path]] = {}
     before = 0
     for archive in archives:
+        left = _MOST_TIMES * archive.stat().st_size + _SPARE
         with _reading(archive, folder), archive.open("rb") as stream:
             for name, content, executable in _members(archive, stream):
                 target = folder / _target(name, archive)
                 if not isinstance(content, str):
-                    _write(target, content, executable)
+                    left -= _write(target, content, executable, left)
                 elif target in links:
                     raise FileExistsError(0, "", str(target))
                 else:
@@ -100,7 +103,7 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise ValueError(f"{name!r} would be written outside of the folder")
-    top, *rest = path.parts
+    top, *rest = path.parts or ("",)
     if not rest or not archive.name.startswith(f"{top}."):
         raise ValueError(f"{name!r} does not lie in a folder with the archive's name")
     if len(rest) == 1:
@@ -108,21 +111,32 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     return PurePosixPath(*rest)
 
 
-def _write(target: Path, content: IO[bytes], executable: bool) -> None:
+def _write(target: Path, content: IO[bytes], executable: bool, most: int) -> int:
+    """The bytes that were written; ValueError beyond the most."""
+    size = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("xb") as out:
-        shutil.copyfileobj(content, out, 1 << 20)
+        while piece := content.read(1 << 20):
+            size += len(piece)
+            if size > most:
+                raise ValueError(f"it unpacks to more than {_MOST_TIMES} times its size")
+            out.write(piece)
     finish(target, executable)
+    return size
 
 
 def _make_links(links: dict[Path, tuple[str, Path]], folder: Path) -> None:
-    """Make links when all else is there: so nothing was written through one."""
+    """Make links when all else is there: so no file was written through one."""
+    inside = os.path.realpath(folder)
     for target, (said, archive) in links.items():
         with _reading(archive, folder):
+            # Its way may be by a link that was made before.
+            if not Path(os.path.realpath(target.parent)).is_relative_to(inside):
+                name = os.path.relpath(target, folder)
+                raise ValueError(f"{name!r} would be written outside of the folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             symlink(target, said)
     # Only now is it known where one leads whose way is by another.
-    inside = os.path.realpath(folder)
     for target, (said, archive) in links.items():
         if not Path(os.path.realpath(target)).is_relative_to(inside):
             name = os.path.relpath(target, folder)
@@ -136,7 +150,9 @@ def _members(archive: Path, stream: BinaryIO) -> Iterator[_Member]:
 def _tar_members(stream: BinaryIO) -> Iterator[_Member]:
     with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
-            content = tar.extractfile(member) if member.isreg() else None
+            # What a sparse file says to be its size needs no bytes of the archive.
+            plain = member.isreg() and not member.issparse()
+            content = tar.extractfile(member) if plain else None
             if content is not None:
                 yield member.name, content, bool(member.mode & 0o100)
             elif member.issym():

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
+from pydantic import ValidationError
 
+from ..config import fields
 from ..config.model import Installed, Toolchain, TorchBuild
 from ..errors import ToolchainError
 from ..events import Emit, Note
@@ -35,7 +39,12 @@ from .unpack import alone
 TORCH = "--torch-from"
 
 _TIMEOUT = 300.0  # seconds: a first import of torch from a cluster's disks takes minutes
-_OLDEST_GCC = re.compile(r"__GNUC__ < (\d+)")
+_OLDEST_GCC = re.compile(r"__GNUC__ < ([0-9]{1,3})\b")
+# What is to be made of the answers: they get into labels, names of files and locks.
+_GRAMMARS: dict[str, Any] = {
+    "version": fields.FullPython, "torch": fields.AnyVersion, "cuda": fields.Release,
+}  # fmt: skip
+_PATHS = ("executable", "prefix", "site", "include")
 
 # In a virtual environment prefix is its folder, include that of the interpreter behind it.
 _QUESTION = """
@@ -144,7 +153,7 @@ def _ask_python(named: Path | None) -> _Python:
     facts = answer_of(python, _QUESTION, _TIMEOUT, bare_variables())
     if isinstance(facts, str):
         raise ToolchainError(f"this Python {facts}", where=where)
-    if facts["missing"]:
+    if facts.get("missing"):
         raise ToolchainError(
             f"this Python has no torch, or no setuptools, that can be imported: {facts['missing']}",
             where=where,
@@ -152,8 +161,11 @@ def _ask_python(named: Path | None) -> _Python:
             if named is None
             else "install them into it; what lies in a user's home (~/.local) does not count",
         )
-    if not facts["cuda"]:
-        raise ToolchainError(f"its torch {facts['torch']} was built without CUDA", where=where)
+    if not facts.get("cuda"):
+        said = fields.shown(str(facts.get("torch")))
+        raise ToolchainError(f"its torch {said} was built without CUDA", where=where)
+    for mistake in _odd_answers(facts):
+        raise ToolchainError(f"this Python cannot be used: {mistake}", where=where)
     found = _Python(
         named=named or python,
         executable=Path(facts["executable"]),
@@ -171,8 +183,8 @@ def _ask_python(named: Path | None) -> _Python:
 
 def _executable(named: Path) -> Path:
     """The Python itself, where the folder of an environment was named."""
-    python = named / "bin" / "python" if named.is_dir() else named
-    if not python.is_file():
+    python = named / "bin" / "python" if os.path.isdir(named) else named
+    if not os.path.isfile(python):
         raise ToolchainError(
             f"there is no {python}",
             where=f"{TORCH} {named}",
@@ -190,10 +202,21 @@ def _mistakes(python: _Python) -> Iterator[str]:
             f"there is no {python.include}/Python.h; install its header files (Debian, Ubuntu: "
             "python3-dev; Fedora: python3-devel)"
         )
-    try:
-        Version(python.torch)
-    except InvalidVersion:
-        yield f"its torch says that it is {python.torch!r:.60}, which is no version"
+
+
+def _odd_answers(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What no Python with torch says of itself."""
+    for name in _PATHS:
+        if not isinstance(facts.get(name), str) or "\0" in facts[name]:
+            yield f"its {name} is no path"
+    for name, kind in _GRAMMARS.items():
+        try:
+            fields.adapter(kind).validate_python(facts.get(name))
+        except ValidationError as error:
+            yield f"its {name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+            return
+    if Version(facts["torch"]).epoch:
+        yield f"its torch has an epoch: {facts['torch']}"
 
 
 def _packages_of(python: _Python) -> Path:

@@ -10,6 +10,7 @@ used.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -35,10 +36,12 @@ _PROGRAMS = ("cudafe++", "cicc", "ptxas", "fatbinary", "nvlink")
 _SYSTEMS = Path("/usr/include")  # where every g++ looks by itself
 _ELF = b"\x7fELF"
 _WHOLE = "install the whole toolkit of this CUDA: compilers, runtime and headers"
-_VERSION = re.compile(r"release (\d+\.\d+), V(\d+(?:\.\d+)+)")
+_VERSION = re.compile(r"release ([0-9]{1,3}\.[0-9]{1,3}), V([0-9]{1,3}(?:\.[0-9]{1,5}){1,3})")
 _VARIABLE = re.compile(r"^#\$ (PATH|CICC_PATH|NVVMIR_LIBRARY_DIR)=(.*)$", re.MULTILINE)
-_NEWEST_GCC = re.compile(r"^#\s*if\s+__GNUC__ > (\d+)", re.MULTILINE)
+_NEWEST_GCC = re.compile(r"^#\s*if\s+__GNUC__ > ([0-9]{1,3})\b", re.MULTILINE)
 _LAST = 10  # lines of what nvcc says that are shown
+_LONGEST = 60  # characters of a word of it
+_PATIENCE = 300.0  # seconds that it may take: on a cluster's disks, the first start is slow
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def ask_cuda(home: Path, oldest_gcc: int) -> InstalledCuda:
 
 def _nvcc_in(home: Path) -> Path:
     """Its nvcc: the program itself."""
-    if not home.is_dir():
+    if not os.path.isdir(home):
         raise ToolchainError("no such folder", where=f"{OPTION} {home}")
     mistake = mistake_in(home)
     if mistake:
@@ -195,8 +198,8 @@ def _newest_gcc(include: Path) -> int:
 def _archs(nvcc: Path, cxx: Path) -> Iterator[Arch]:
     """What it makes code for: those that it lists, and of each the variants that it takes."""
     for code in _ask(nvcc, "--list-gpu-code").split():
-        if not re.fullmatch(r"sm_\d{2,3}", code):
-            raise _unusable(nvcc, "lists no architectures", [code])
+        if not re.fullmatch("sm_[0-9]{2,3}", code):
+            raise _unusable(nvcc, "lists no architectures", [code[:_LONGEST]])
         yield parse_arch(code)
         for variant in (f"{code}a", f"{code}f"):
             with suppress(ToolchainError):
@@ -267,7 +270,10 @@ def _ask(nvcc: Path, *arguments: str) -> str:
             answer = subprocess.run(
                 [str(nvcc.absolute()), *arguments], cwd=folder, env=bare_variables(), text=True,
                 errors="replace", stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                timeout=_PATIENCE,
             )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise _unusable(nvcc, f"does not answer within {_PATIENCE:.0f} seconds", []) from None
         except OSError as error:
             raise _unusable(nvcc, f"does not run: {error.strerror}", []) from error
     said = answer.stdout + answer.stderr

@@ -123,7 +123,7 @@ def answer_of(
         version, threads = facts["version"], facts["threads"]
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"does not run: {error}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         complaint = answer.stderr.strip().splitlines()
         return f"does not run: {complaint[0] if complaint else 'no answer'}"
     if facts["implementation"] != "CPython" or threads:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from pydantic import ValidationError
 from unearth import Link
 
+from ..config import fields
 from .asking import Asker
 from .errands import LISTED, PINNED, Way
 from .index import Index, Source
@@ -25,7 +27,7 @@ class Listings:
         self._known: dict[tuple[str, str], Links | RefusedError] = {}
 
     def own(self, project: str) -> Links:
-        """All that the user's indexes list.
+        """All wheels that the user's indexes list.
 
         Raises NotListedError where all say that they have none, RefusedError where one is silent.
         """
@@ -60,15 +62,24 @@ class Listings:
             except RefusedError as error:
                 refused.append((source, error))
                 continue
-            for link in links:
+            for link in filter(_is_wheel, links):
                 found.setdefault(link.filename, []).append(link)
         if found:
             return found
-        said = "; ".join(f"{source.shown}: {error}" for source, error in refused)
+        said = "; ".join(f"{source.shown}: {error}" for source, error in refused) or "no wheel"
         absent = all(isinstance(error, NotListedError) for _, error in refused)
         trouble = NotListedError(said) if absent else RefusedError(said)
         trouble.passing = any(error.passing for _, error in refused)
         return trouble
+
+
+def _is_wheel(link: Link) -> bool:
+    """Whether a pin may name the file."""
+    try:
+        fields.adapter(fields.WheelFile).validate_python(link.filename)
+    except ValidationError:
+        return False
+    return True
 
 
 def way_to(url: str) -> Way:

@@ -7,6 +7,7 @@ published otherwise stays as it is.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from ..config.compose import PLATFORMS
-from ..config.parts import FOLDER, Parts
+from ..config.load import dotted
+from ..config.mistakes import read_table
+from ..config.parts import FOLDER, CudaRelease, PackageFiles, Parts, TorchRelease
 from ..errors import ConfigError, UsageError
 from ..events import Emit, StepFinished, StepStarted
 from ..shipped import OWN_TOOLCHAINS, is_installed
@@ -27,10 +30,18 @@ from .partfiles import comments_of, package_text, write
 from .pipconfig import read_pip_config
 from .resolver import platforms as all_platforms
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 _HEADINGS = {
     "cuda": "# CUDA {}: what its nvcc takes, and the files that it comes as.\n",
     "torch": "# torch {}: its wheels, and what each needs.\n",
 }
+
+_KINDS: dict[str, type] = {"cuda": CudaRelease, "torch": TorchRelease, "packages": PackageFiles}
+_SHOWN = 20  # mistakes of a part
 
 # What words of --cuda, --torch, --python and --platform may be.
 _VALID = (
@@ -110,7 +121,9 @@ def lock_parts(
 
 def _words(text: str | None) -> tuple[str, ...]:
     """The words between commas, each once."""
-    return tuple(dict.fromkeys(word.strip() for word in text.split(","))) if text else ()
+    return (
+        tuple(dict.fromkeys(word.strip() for word in text.split(","))) if text is not None else ()
+    )
 
 
 def _steps(request: PartsRequest, folders: Sequence[Path]) -> Iterator[tuple[str, Action]]:
@@ -147,6 +160,8 @@ def _write(outcome: Outcome, work: Work, target: Path, folders: Sequence[Path]) 
         *((f"packages/{name}", package_text(files)) for name, files in work.pins.changed()),
         (outcome.name, outcome.text),
     ]
+    for name, text in texts:
+        _check(name, text)
     changed = False
     for name, text in texts:
         path = target / FOLDER / f"{name}.toml"
@@ -159,6 +174,21 @@ def _write(outcome: Outcome, work: Work, target: Path, folders: Sequence[Path]) 
                 hint="with --check, nothing is written",
             ) from error
     return changed
+
+
+def _check(name: str, text: str) -> None:
+    """Raise ConfigError for a part that could not be read again: publishers may say anything."""
+    try:
+        _, wrong = read_table(_KINDS[name.partition("/")[0]], tomllib.loads(text))
+        details = [f"{dotted(key)}: {message}" for key, message in wrong]
+    except tomllib.TOMLDecodeError as error:
+        details = [str(error)]
+    if details:
+        raise ConfigError(
+            "what is published makes no valid part, so nothing of it is written",
+            where=f"{FOLDER}/{name}.toml",
+            details=details[:_SHOWN],
+        )
 
 
 def _heading(name: str, folders: Sequence[Path]) -> str:

@@ -40,7 +40,7 @@ COMPONENTS = (
     "libcurand", "cuda_cuobjdump", "cuda_nvdisasm",
 )  # fmt: skip
 
-_MANIFEST = re.compile(r"redistrib_(\d+\.\d+\.\d+)\.json")
+_MANIFEST = re.compile(r"redistrib_([0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4})\.json")
 _HEADER, _PTXAS = "crt/host_config.h", "bin/ptxas"
 _MOST_HEADER, _MOST_PTXAS = 1 << 20, 512 << 20  # bytes
 _PATIENCE = 60.0  # seconds that `ptxas --help` may take
@@ -192,7 +192,7 @@ def _members(file: Path) -> Iterator[tuple[str, bytes]]:
         yield from _wheel_members(file) if file.suffix == ".whl" else _tar_members(file)
     except (
         *(zipfile.BadZipFile, tarfile.TarError, LZMAError),
-        *(EOFError, OSError, ValueError, NotImplementedError),
+        *(EOFError, OSError, ValueError, RuntimeError),  # the last: it is encrypted
     ) as error:
         raise ConfigError(f"cannot be read: {error}", where=file.name) from error
 

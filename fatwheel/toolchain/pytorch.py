@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 from unearth import Link
 
-from ..config.parts import fits, release
+from ..config.parts import fits
 from ..wheels.metadata import fields
 from .errands import LISTED, PINNED, Way
 from .listings import Links
@@ -32,7 +32,8 @@ _SYSTEMS = {
 _LOCAL = re.compile(r"cu(\d+)(\d)")  # cu128
 # The packages whose versions tell the CUDA: the release, or its runtime library.
 _TELLING = re.compile(r"cuda-toolkit|nvidia-cuda-runtime(-cu\d+)?")
-_GCC = re.compile(r"gcc (\d+)(\.\d+)* or newer is required")
+_EXACT = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}(?=\.|$)")
+_GCC = re.compile(r"gcc ([0-9]{1,3})(\.[0-9]+)* or newer is required")
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,14 @@ def _requirements(text: bytes, found: Found) -> Iterator[str]:
     for line in fields(text, "Requires-Dist"):
         try:
             one = Requirement(line)
-        except InvalidRequirement as error:
+            holds = one.marker is None or one.marker.evaluate({**environment, "extra": ""})
+        except (ValueError, RecursionError) as error:
             raise RefusedError(
                 f"{found.file} has a requirement that cannot be read: {error}"
             ) from None
         if one.url:
             raise RefusedError(f"{found.file} requires {one.name} from a place of its own")
-        if one.marker is None or one.marker.evaluate({**environment, "extra": ""}):
+        if holds:
             one.marker = None
             yield str(one)
 
@@ -152,7 +154,6 @@ def with_cuda(found: Found, needs: Needs) -> Found | None:
         one = Requirement(line)
         if _TELLING.fullmatch(one.name):
             exact = [spec.version for spec in one.specifier if spec.operator in ("==", "~=")]
-            if exact:
-                numbers = release(exact[0].removesuffix(".*"))
-                return replace(found, cuda=f"{numbers[0]}.{numbers[1]}")
+            if match := _EXACT.match(exact[0] if exact else ""):
+                return replace(found, cuda=match[0])
     return None

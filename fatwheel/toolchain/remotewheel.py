@@ -24,6 +24,8 @@ from .web import Web
 
 _PIECE = 1 << 18  # bytes asked for at a time
 _MOST = 32 << 20  # bytes of a wheel's directory, or of METADATA
+# What `zipfile` lets escape on a wheel that is malformed; a RuntimeError if it is encrypted.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError)
 
 
 class RemoteWheels:
@@ -58,7 +60,7 @@ class RemoteWheels:
         try:
             with self._stream(link, way) as stream, zipfile.ZipFile(stream) as archive:
                 yield archive
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
+        except _UNREADABLE as error:
             raise RefusedError(f"{link.filename} cannot be read as a wheel: {error}") from error
 
     def _stream(self, link: Link, way: Way) -> io.BufferedIOBase:
@@ -72,7 +74,7 @@ class RemoteWheels:
         def piece(start: int, most: int) -> bytes:
             return self._asker.ask(url, partial(self._web.piece, url, start, most, way))
 
-        return io.BufferedReader(_Ranges(piece, size), _PIECE)
+        return _Limited(_Ranges(piece, size), _PIECE)
 
 
 def _metadata_in(archive: zipfile.ZipFile) -> bytes:
@@ -81,6 +83,15 @@ def _metadata_in(archive: zipfile.ZipFile) -> bytes:
             with archive.open(entry) as stream:
                 return stream.read(_MOST)
     raise zipfile.BadZipFile("it has no METADATA")
+
+
+class _Limited(io.BufferedReader):
+    """`zipfile` reads a directory at once, however long the wheel says that it is."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size and size > _MOST:
+            raise OSError(f"a part of it is longer than {_MOST >> 20} MiB")
+        return super().read(size)
 
 
 class _Ranges(io.RawIOBase):

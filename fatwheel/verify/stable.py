@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import abi3info
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from .. import text
@@ -40,9 +40,9 @@ _PYTHON = re.compile(r"_?Py[A-Z]?[A-Za-z]*_\w+")
 _PYTHON_DLL = re.compile(r"python3[0-9]*\.dll", re.IGNORECASE)
 _C_OF_TORCH = re.compile(r"(?:aoti|torch)_\w+")
 # Names that C++ compilers make, with a part of torch's namespaces; and its Python binding in C.
+# Only how they begin: a name may have a megabyte, and is to be read once.
 _CPP_OF_TORCH = re.compile(
-    r"_Z\w*?(?<![0-9])(?:2at|3c10|5torch|6caffe2)\w*|THP\w+"
-    r"|\?.*@(?:at|c10|torch|caffe2)@@.*"
+    r"_Z.*?(?<![0-9])(?:2at|3c10|5torch|6caffe2)|THP\w|\?.*?@(?:at|c10|torch|caffe2)@@", re.DOTALL
 )
 _LABEL = re.compile(r"torch([0-9]+\.[0-9]+)")
 _ABI3 = "abi3"
@@ -81,7 +81,7 @@ def torch_use(imports: Collection[str], asked: Iterable[Asked]) -> TorchUse | No
         return None
     names = [one.name for one in asked if not one.library or is_of_torch(one.library)]
     functions = tuple(name for name in names if _C_OF_TORCH.fullmatch(name))
-    bound = tuple(name for name in names if _CPP_OF_TORCH.fullmatch(name))
+    bound = tuple(name for name in names if _CPP_OF_TORCH.match(name))
     return TorchUse(functions, bound)
 
 
@@ -116,6 +116,7 @@ def torch_functions() -> Mapping[str, str]:
 
 def _torch_findings(evidence: Evidence) -> Iterator[Finding]:
     said = _LABEL.search(evidence.version.partition("+")[2])
+    allowed = _allowed_torches(evidence.metadata)
     for binary in evidence.binaries:
         use = torch_use(binary.imports, binary.asked)
         if use is None:
@@ -130,7 +131,11 @@ def _torch_findings(evidence: Evidence) -> Iterator[Finding]:
             if said and Version(said[1]) < Version(use.lowest):
                 what = f"the version says torch {said[1]}, it uses functions of {use.lowest}"
                 yield wrong(what, path, use.newest)
-            yield from _requirement_findings(evidence, use, path)
+            older = [one for one in allowed if Version(one) < Version(use.lowest)]
+            if older:
+                takes = ", ".join(older)
+                what = f"METADATA allows torch {takes}, it uses functions of {use.lowest}"
+                yield warning(what, path, use.newest)
         elif unknown := [name for name in use.functions if name not in torch_functions()]:
             what = "of torch it uses the stable ABI alone, with functions that are not known here"
             yield note(what, path, unknown)
@@ -139,24 +144,21 @@ def _torch_findings(evidence: Evidence) -> Iterator[Finding]:
         yield note(f"the version says torch {said[1]}, though it works with {lowest} already")
 
 
-def _requirement_findings(evidence: Evidence, use: TorchUse, path: str) -> Iterator[Finding]:
-    """METADATA that asks for certain torches, and takes some that lack functions."""
-    older = [
-        version
-        for version in sorted(set(torch_functions().values()), key=Version)
-        if Version(version) < Version(use.lowest or "0")
-    ]
-    for line in fields(evidence.metadata, "Requires-Dist"):
+def _allowed_torches(metadata: bytes) -> list[str]:
+    """The torches known here that METADATA takes where it asks for certain ones, the oldest first.
+
+    Each line may be for other machines: what one of them takes counts.
+    """
+    known = sorted(set(torch_functions().values()), key=Version)
+    allowed: set[str] = set()
+    for line in fields(metadata, "Requires-Dist"):
         try:
             requirement = Requirement(line)
-        except (InvalidRequirement, RecursionError):
+            if requirement.name.lower() == "torch" and requirement.specifier:
+                allowed |= {one for one in known if requirement.specifier.contains(f"{one}.0")}
+        except (ValueError, RecursionError):  # a number of 5000 digits is no version, either
             continue
-        if requirement.name.lower() != "torch" or not requirement.specifier:
-            continue
-        allowed = [one for one in older if requirement.specifier.contains(f"{one}.0")]
-        if allowed:
-            what = f"METADATA allows torch {', '.join(allowed)}, it uses functions of {use.lowest}"
-            yield warning(what, path, use.newest)
+    return [one for one in known if one in allowed]
 
 
 # -- Python ----------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def _named_outputs(arguments: Sequence[str]) -> list[str]:
 def note_made(folder: str, paths: Iterable[str]) -> None:
     """Put down that a stand-in knows who makes these objects."""
     for path in paths:
-        _note_of(folder, path).write_text(os.path.realpath(path), encoding="utf-8")
+        _note_of(folder, path).write_bytes(os.fsencode(os.path.realpath(path)))
 
 
 def unknown_objects(arguments: Sequence[str], made: str, places: Sequence[str]) -> list[str]:
@@ -201,7 +201,7 @@ def _known_contents(made: str) -> frozenset[str]:
     found = set()
     for note in Path(made).iterdir():
         with suppress(OSError):  # removed since
-            found.add(sha256_of(Path(note.read_text(encoding="utf-8"))))
+            found.add(sha256_of(Path(os.fsdecode(note.read_bytes()))))
     return frozenset(found)
 
 

@@ -67,6 +67,7 @@ GOOD = {
     "Folder": ["src", "a/b", "csrc (old)/x", ".hidden", "a b"],
     "Reference": ["python:3.11-bookworm", "mcr.microsoft.com/windows/servercore:ltsc2022",
                   "localhost:5000/a/b"],
+    "Pin": ["ninja==1.13.2", "numpy==2.2.6; python_version >= '3.10' and python_version < '3.11'"],
     "Value": ["", "-DX=\"a b\" $Y `z`\n"],
 }  # fmt: skip
 BAD = {
@@ -92,6 +93,11 @@ BAD = {
     ],
     "Folder": ["", "/", "..", "a/../..", "C:x", "a\\b", "a\0", "a\nb", "$(x)", "it's"],
     "Reference": ["python@sha256:" + "a" * 64, "python\nRUN x", "-x", "a b", "A", "a:" + "b" * 200],
+    "Pin": [
+        "ninja", "ninja>=1", "../x==1.0", "ninja==1.0; sys_platform == 'linux'",
+        "ninja==1.0; python_version\n< '3.11'", "ninja==1.0; python_version < '3.\u0661'",
+        "ninja==1.0; python_version < '3.9'\u00a0and\u00a0python_version < '3.8'",
+    ],
     "Value": ["a\0b", "a" * 20_000],
 }  # fmt: skip
 

@@ -71,6 +71,17 @@ def test_a_name_that_does_not_end_is_refused() -> None:
         asked_of(memoryview(bytes(data)))
 
 
+def test_names_that_share_bytes_are_not_gigabytes() -> None:
+    """17,000 words of 8 bytes, each the address of the same name of 4000."""
+    start, thunks = 0x1000, struct.pack("<Q", 0x1100) * 17_000
+    head = struct.pack("<IIIII", 0x2200, 0, 0, 0x1080, 0x2200).ljust(0x80, b"\0")
+    names = (head + b"one.dll").ljust(0x102, b"\0") + b"n" * 4000
+    content = names.ljust(0x1200, b"\0") + thunks + bytes(8)
+    image = peimages.Image([peimages.Part(".rdata", start, content)], {1: (start, 40)})
+    with pytest.raises(FormatError, match="names are longer than"):
+        asked_of(memoryview(image.write()))
+
+
 def peimages_address(data: bytearray, place: int) -> int:
     """The address at which the byte at a place of the file is loaded."""
     image = lief.PE.parse(list(data))

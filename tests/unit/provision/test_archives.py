@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import tarfile
 import zipfile
@@ -155,6 +156,16 @@ def test_links_together_must_not_lead_outside(tmp_path: Path) -> None:
         merge([tar(tmp_path, NVCC, members)], tmp_path / "home" / "cuda")
 
 
+@pytest.mark.parametrize("name", ["a/b/c/up/outside", "a/b/c/up/outside/x"])
+def test_nor_is_a_link_made_outside_by_the_way_of_others(tmp_path: Path, name: str) -> None:
+    members: dict[str, bytes | str] = {
+        "a/b/x": b"x", "a/b/c": "../..", "a/b/c/up": "../../..", name: "target",
+    }  # fmt: skip
+    with pytest.raises(ToolchainError, match="would be written outside of the folder"):
+        merge([tar(tmp_path, NVCC, members)], tmp_path / "far" / "below" / "home" / "cuda")
+    assert not list(tmp_path.rglob("outside"))
+
+
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     members: dict[str, bytes | str] = {"a/lib": "other", "a/other/x": b"x", "a/lib/y": b"y"}
     with pytest.raises(ToolchainError, match="another archive has the same file, a/lib"):
@@ -214,6 +225,30 @@ def test_devices_and_the_like_are_refused(tmp_path: Path) -> None:
         archive.addfile(info)
     with pytest.raises(ToolchainError, match="neither a file, a folder nor a link"):
         merge([path], tmp_path / "cuda")
+
+
+def test_an_archive_must_not_fill_the_disk(tmp_path: Path) -> None:
+    path = zipped(tmp_path, NVCC, {"bin/a": bytes(10 << 20), "bin/b": bytes(70 << 20)})
+    with pytest.raises(ToolchainError, match="unpacks to more than 100 times its size"):
+        merge([path], tmp_path / "cuda")
+    assert sum(map(len, content(tmp_path / "cuda").values())) < 40 << 20
+
+
+def test_a_sparse_file_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
+    """Its header alone says how long it is (GNU tar: offset 483, in octal digits)."""
+    info = tarfile.TarInfo(f"{NVCC}/bin/large")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"00000000000\0" * 2
+    header[482:495] = b"\0" + b"%011o\0" % (1 << 30)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path / f"{NVCC}.tar.xz"
+    with lzma.open(path, "wb") as stream:
+        stream.write(bytes(header) + bytes(1024))
+    with pytest.raises(ToolchainError, match="neither a file, a folder nor a link"):
+        merge([path], tmp_path / "cuda")
+    assert not content(tmp_path / "cuda")
 
 
 @pytest.mark.parametrize("kind", ["tar.xz", "zip"])

@@ -167,6 +167,21 @@ def test_a_header_that_names_no_gcc(home: Path) -> None:
     assert "it does not say which g++ this CUDA takes" in refusal(home)
 
 
+def test_a_header_that_names_an_endless_gcc(home: Path) -> None:
+    write(home / "include/crt/host_config.h", f"#if __GNUC__ > {'9' * 5000}\n")
+    assert "does not say which g++ this CUDA takes" in refusal(home)
+
+
+def test_an_nvcc_that_does_not_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fatwheel.toolchain.installedcuda._PATIENCE", 0.2)
+    write(home / "bin/nvcc.sh", "exec sleep 60\n")
+    assert "does not answer within" in refusal(home)
+
+
+def test_a_name_that_is_too_long() -> None:
+    assert "no such folder" in refusal(Path("/tmp", "x" * 5000))
+
+
 def test_a_gcc_that_is_too_new(home: Path) -> None:
     write(home / "include/crt/host_config.h", "#if __GNUC__ > 4\n")
     said = refusal(home)

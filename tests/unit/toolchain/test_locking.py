@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from fatwheel.arch import Arch
 from fatwheel.config import fields
-from fatwheel.config.parts import Archive, CudaRelease
-from fatwheel.errors import UsageError
-from fatwheel.toolchain import partfiles, resolver
+from fatwheel.config.parts import Archive, CudaRelease, PackageFiles, PinnedFile
+from fatwheel.errors import ConfigError, UsageError
+from fatwheel.toolchain import lockparts, partfiles, resolver
 from fatwheel.toolchain.locking import versions, with_markers
 from fatwheel.toolchain.lockparts import PartsRequest
 from fatwheel.toolchain.pipconfig import PipConfig
@@ -123,6 +123,8 @@ def test_words_of_a_request() -> None:
         (("13", None, None, None), "--cuda 13: '13' is not a release"),
         (("../13.2", None, None, None), "is not a release"),
         ((None, "2.13+cu130", None, None), "valid: as in 2.13, or 2.13.0"),
+        (("", None, None, None), "'' is not a release"),
+        ((None, "2.13,", "", None), "'' is not a Python"),
         ((None, None, "3.14t", None), "'3.14t' is not a Python"),
         ((None, "2.13", None, "macos"), "valid: linux-aarch64, linux-x86_64, win-amd64"),
         ((None, None, None, "win-amd64"), "none is named"),
@@ -132,3 +134,21 @@ def test_words_that_cannot_be_looked_up(words: tuple[str | None, ...], told: str
     with pytest.raises(UsageError) as caught:
         PartsRequest.of(*words)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "url", "told"),
+    [
+        ("a-1-py3-none-any.\x7f.whl", "", "Illegal character"),
+        ("a-1-py3-none-any.\n.whl", "", "is not a file's name"),
+        ("a-1-py3-none-any.whl", "http://elsewhere.test/a-1-py3-none-any.whl", "https"),
+        ("a-1-py3-none-any.whl", "https://me:secret@host.test/a.whl", "a user, a password"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(file: str, url: str, told: str) -> None:
+    pinned = PinnedFile(file=file, size=1, sha256="a" * 64, url=url)
+    text = partfiles.package_text(PackageFiles(files=(pinned,)))
+    with pytest.raises(ConfigError) as caught:
+        lockparts._check("packages/a", text)
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)

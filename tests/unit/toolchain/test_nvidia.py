@@ -87,6 +87,12 @@ def test_the_newest_patch_by_number(server: Server, web: Web) -> None:
     assert nvidia.newest_release("99.3.1", folder, web) == "99.3.1", "it needs no listing"
 
 
+def test_names_with_endless_numbers_are_no_releases(server: Server, web: Web) -> None:
+    page = f"redistrib_99.1.{'9' * 5000}.json redistrib_99.1.\u0663.json redistrib_99.1.2.json"
+    server.answers["/redist/"] = body(page.encode(), "text/html")
+    assert nvidia.newest_release("99.1", f"{server.url}/redist", web) == "99.1.2"
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [

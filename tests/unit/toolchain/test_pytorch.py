@@ -109,6 +109,8 @@ def test_requirements_hold_for_the_wheel_not_for_this_machine(
     ("line", "told"),
     [
         (b"Requires-Dist: ==1", "cannot be read"),
+        (b"Requires-Dist: six; python_version ~= 'new'", "cannot be read"),
+        (b"Requires-Dist: six; " + b"(" * 3000 + b"'1' == '1'" + b")" * 3000, "cannot be read"),
         (b"Requires-Dist: evil @ https://elsewhere.test/evil.whl", "from a place of its own"),
     ],
 )
@@ -124,6 +126,9 @@ def test_requirements_that_are_refused(line: bytes, told: str) -> None:
         ("nvidia-cuda-runtime==13.0.96", "13.0"),
         ("nvidia-cuda-runtime~=13.0.48", "13.0"),
         ("cuda-toolkit[cublas,cudart]==13.2.2", "13.2"),
+        ("cuda-toolkit==13.0.*", "13.0"),
+        ("cuda-toolkit==13", None),
+        ("cuda-toolkit==13.99999", None),
         ("filelock", None),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from unearth import Link
 from fatwheel.toolchain.asking import Asker
 from fatwheel.toolchain.errands import PINNED
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError
-from fatwheel.toolchain.remotewheel import RemoteWheels
+from fatwheel.toolchain.remotewheel import RemoteWheels, _Limited, _Ranges
 from fatwheel.toolchain.web import Web
 
 from ...helpers.webserver import Server, body, ranges
@@ -72,6 +73,40 @@ def test_what_is_no_wheel(server: Server, wheels: RemoteWheels, content: bytes) 
     server.answers["/big.whl"] = ranges(content)
     with pytest.raises(RefusedError, match=r"big\.whl cannot be read as a wheel"):
         wheels.metadata(Link(f"{server.url}/big.whl"), PINNED)
+
+
+def damaged(what: str) -> bytes:
+    """A wheel that says of itself what it is not; offsets as in PKWARE's APPNOTE 4.3.12."""
+    content = bytearray(large(10).replace(b"big-1.0.dist", b"\xff\xfe-1.0.dist", 2))
+    entry = content.rindex(b"PK\1\2")
+    if what == "encrypted":
+        content[entry + 8] |= 1
+        return bytes(content).replace(b"\xff\xfe-", b"big-")
+    if what == "name":
+        content[entry + 9] |= 8  # it is UTF-8
+        return bytes(content)
+    raise AssertionError(what)
+
+
+@pytest.mark.parametrize("what", ["encrypted", "name"])
+def test_damaged_wheels(server: Server, wheels: RemoteWheels, what: str) -> None:
+    server.answers["/big.whl"] = ranges(damaged(what))
+    with pytest.raises(RefusedError, match=r"big\.whl cannot be read as a wheel"):
+        wheels.metadata(Link(f"{server.url}/big.whl"), PINNED)
+
+
+def test_a_directory_of_gigabytes_is_not_asked_for(wheels: RemoteWheels) -> None:
+    asked = []
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 1 << 31, 0, 0)
+
+    def piece(start: int, most: int) -> bytes:
+        asked.append(most)
+        return (bytes(most) + end)[-most:]
+
+    stream = _Limited(_Ranges(piece, (1 << 31) + len(end)), 1 << 18)
+    with pytest.raises(OSError, match="longer than 32 MiB"):
+        zipfile.ZipFile(stream)
+    assert sum(asked) < 1 << 20
 
 
 def test_a_wheel_of_this_machine(tmp_path: Path, wheels: RemoteWheels) -> None:

@@ -11,7 +11,13 @@ import pytest
 
 from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined
-from fatwheel.verify.platforms import Tag, module_findings, platform_findings, tags_of
+from fatwheel.verify.platforms import (
+    Tag,
+    module_findings,
+    platform_findings,
+    runtimes_of,
+    tags_of,
+)
 from fatwheel.wheels.recorded import read_record
 
 
@@ -182,3 +188,7 @@ def test_objects_are_no_modules() -> None:
     [finding] = module_findings(evidence(LINUX, binaries=(module,)))
     assert (finding.severity, finding.where) == ("wrong", "_C.cpython-310.so")
     assert "it is not a library" in finding.what
+
+
+def test_a_runtime_of_an_endless_version_is_unknown() -> None:
+    assert runtimes_of(["libcudart.so.12", f"libcudart.so.{'9' * 5000}"], ()) == {"12"}

@@ -3,12 +3,15 @@ CPython's documentation, those of torch from its headers' TORCH_FEATURE_VERSION 
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fatwheel.fatbin.asked import Asked
 from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined, Finding
 from fatwheel.verify.stable import (
+    TorchUse,
     abi_findings,
     limited_api,
     lowest_torch,
@@ -144,6 +147,21 @@ def test_other_names_in_cpp_do_not(name: str) -> None:
     assert found.what.endswith("torch 2.9 or newer")
 
 
+def test_a_name_of_a_megabyte_is_read_once() -> None:
+    for name in ("_Z" + "a2at" * 200_000 + "!", "?" + "@at@@" * 200_000 + "\n"):
+        started = time.monotonic()
+        assert torch_use(("libtorch.so",), [Asked(name)]) == TorchUse((), (name,))
+        assert time.monotonic() - started < 5
+
+
+def test_many_requirements_are_one_finding_for_each_library() -> None:
+    requires = "".join(f"Requires-Dist: torch>=2.9,!=2.9.{n}\n" for n in range(1, 1000))
+    found = findings(*(of_torch(NEW, path=f"a/{n}.so") for n in range(20)), requires=requires)
+    warnings = [one for one in found if one.severity == "warning"]
+    assert [one.where for one in warnings] == [f"a/{n}.so" for n in range(20)]
+    assert warnings[0].what == "METADATA allows torch 2.9, it uses functions of 2.10"
+
+
 def test_functions_that_are_not_known_leave_it_open() -> None:
     [found] = findings(of_torch(OLD, "aoti_torch_cuda_mm_out"))
     assert found.severity == "note"
@@ -188,6 +206,7 @@ def test_a_label_with_a_newer_torch_than_needed_is_told() -> None:
         ("Requires-Dist: torch\n", False),
         ("Requires-Dist: torchvision>=0.1\n", False),
         ("Requires-Dist: ???\n", False),
+        (f"Requires-Dist: torch>={'9' * 5000}\n", False),
     ],
 )
 def test_requirements_that_take_an_older_torch_are_warned_of(requires: str, warned: bool) -> None:

@@ -53,6 +53,18 @@ def test_device_code_in_files_of_its_own_is_noticed(command: str, expected: bool
     assert makes_images(command.split()) is expected
 
 
+def test_an_object_may_have_any_name(tmp_path: Path) -> None:
+    """Names of files are bytes; this is not UTF-8."""
+    made, place = tmp_path / "made", os.fsdecode(os.fsencode(tmp_path) + b"/\xff.o")
+    made.mkdir()
+    Path(place).write_bytes(b"object")
+    assert unknown_objects([place], str(made), [str(tmp_path)]) == [place]
+    note_made(str(made), [place])
+    assert unknown_objects([place], str(made), [str(tmp_path)]) == []
+    subprocess.run(["ar", "qc", "lib.a", place], cwd=tmp_path, check=True)
+    assert unknown_objects([str(tmp_path / "lib.a")], str(made), [str(tmp_path)]) == []
+
+
 def test_objects_that_nobody_made_are_those_of_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
