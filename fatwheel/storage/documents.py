@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -140,6 +141,8 @@ class TomlError(ValueError):
 
 def read_toml(file: Path) -> tuple[str, dict[str, Any]]:
     """A TOML file's text and values. Raises TomlError, and OSError where it cannot be read."""
+    if stat.S_IFMT(file.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise TomlError("1: it is a pipe, a socket or a device")  # which might never end
     with file.open("rb") as stream:
         data = stream.read(MOST_TOML + 1)
     if len(data) > MOST_TOML:

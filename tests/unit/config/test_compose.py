@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,13 @@ def test_mistakes_in_a_part_are_told_with_their_lines(
     with pytest.raises(ConfigError) as caught:
         composed(folder, platform=WINDOWS)
     assert any(said in line for line in caught.value.details), caught.value.details
+
+
+def test_a_pipe_in_the_place_of_a_part_does_not_hold_anything_up(folder: Path) -> None:
+    os.mkfifo(folder / "parts/cuda/12.9.1.toml")
+    with pytest.raises(ConfigError) as caught:
+        composed(folder)
+    assert any("it is a pipe" in line for line in caught.value.details)
 
 
 def test_pins_without_a_file_are_told_together(folder: Path) -> None:
