@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
+import httpx2
 from pydantic import ValidationError
 from unearth import Link
 
 from ..config import fields
 from .asking import Asker
-from .errands import LISTED, PINNED, Way
+from .errands import LISTED, PINNED, Way, origin_of
 from .index import Index, Source
 from .pipconfig import NotListedError, RefusedError
 from .published import Values, announced
@@ -34,8 +36,13 @@ class Listings:
         return self._once("", project, self._index.sources)
 
     def at(self, url: str, project: str) -> Links:
-        """What another index lists. Raises RefusedError."""
-        return self._once(url, project, (self._index.source_at(url),))
+        """What another index lists, but for links that lead to this machine or into its network,
+        where a stranger's listing has no business. Raises RefusedError."""
+        listed = self._once(url, project, (self._index.source_at(url),))
+        if origin_of(url).is_inside:
+            return listed
+        outside = {file: [*filter(_leads_outside, links)] for file, links in listed.items()}
+        return {file: links for file, links in outside.items() if links}
 
     def length(self, link: Link, way: Way) -> int | None:
         """The size in bytes of a listed file, None where the server does not say it."""
@@ -71,6 +78,13 @@ class Listings:
         trouble = NotListedError(said) if absent else RefusedError(said)
         trouble.passing = any(error.passing for _, error in refused)
         return trouble
+
+
+def _leads_outside(link: Link) -> bool:
+    with suppress(httpx2.InvalidURL, ValueError):
+        origin = origin_of(link.url_without_fragment)
+        return origin.scheme == "https" and not origin.is_inside
+    return False
 
 
 def _is_wheel(link: Link) -> bool:
