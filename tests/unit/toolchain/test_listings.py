@@ -42,5 +42,6 @@ def test_a_publisher_cannot_lead_inside(inside: str) -> None:
     assert kept == ["https://files.example.org/whl"]
 
 
-def test_an_index_of_this_machine_may(inside: str = "http://127.0.0.1:8080") -> None:
-    assert listed("http://127.0.0.1:8000/whl", inside) == [inside]
+def test_an_index_of_this_machine_may() -> None:
+    here = "http://127.0.0.1:8080"
+    assert listed("http://127.0.0.1:8000/whl", here) == [here]
