@@ -161,8 +161,13 @@ def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | Non
     severity = finding["severity"]
     where = f"{finding['where']}: " if finding["where"] else ""
     mark = "" if severity == "note" else f"{severity}: "
-    write(console, " " * _MARK, (mark, _STYLES[severity]), readable(f"{where}{finding['what']}"))
     details = finding["details"]
+    # A line of its own, for each of many findings, would make the report long.
+    more = " (--all shows more)" if details and shown == 0 else ""
+    sentence = readable(f"{where}{finding['what']}")
+    write(console, " " * _MARK, (mark, _STYLES[severity]), f"{sentence}{more}")
+    if more:
+        return
     for line in details[:shown]:
         write(console, " " * _MARK, f"  {readable(line)}")
     _show_rest(console, " " * (_MARK + 2), details[len(details[:shown]) :])

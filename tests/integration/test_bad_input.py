@@ -221,7 +221,10 @@ ASKED_FOR = [
     (["--kernel", ""], ["unknown kernel ''", "selftest"]),
     (["--kernel", "no/such"], ["no such recipe", "no/such", "recipe.toml", "selftest"]),
     (["--toolchain", "../x"], ["unknown toolchain '../x'", "linux-cuda13.0"]),
-    (["--python", "3.11,3.11,4"], ["'4' is not", "3.11 is named twice", "supports"]),
+    (["--python", "3.11,3.11,4"], ["3.11 is named twice", "--python 3.11,3.11,4"]),
+    (["--python", "3.11,4"], ["Python 4 is not known", "3.11", "nearest", "invoke toolchains"]),
+    (["--cuda", "12.5,nonsense"], ["CUDA 12.5 is not known", "12.4.1", "nearest: --cuda 12."]),
+    (["--cuda", "12.6", "--arch", "89,120"], ["'120' is an architecture", "CUDA 13", "12.8"]),
     (["--torch", "2.5.0"], ["--torch 2.5.0", "2.11.0"]),
     (["--engine", "ssh"], ["'ssh' is not a valid choice", "--engine", "process"]),
     (["--front", "fast"], ["'fast'", "--front", "auto, exact, shared"]),
@@ -654,7 +657,7 @@ def test_a_job_killed_for_memory_whenever_it_runs(
     while running.process.poll() is None:
         kill(running.children("cicc"))
         time.sleep(0.01)
-    assert_says(running.end(), 9, "failed even when run alone", "GiB", "more memory")
+    assert_says(running.end(), 9, "failed even when run alone", "MiB", "more memory")
     assert sum(counts(build(tiny, "--arch", "80"))) == 2
 
 

@@ -44,7 +44,7 @@ NEEDED = ("setuptools", "_distutils_hack", "wheel", "packaging")
 def installed(folder: Path) -> Path:
     """The /usr of a Debian that has this CUDA."""
     with tarfile.open(image_tar(DEBIAN)) as archive:
-        archive.extractall(folder, filter="fully_trusted")
+        archive.extractall(folder)
     usr = folder / "usr"
     runtime = next(package for package, _ in RECIPE.wheels if "runtime" in package.name)
     [file] = fetch([runtime], cache_folder() / "downloads", silent)

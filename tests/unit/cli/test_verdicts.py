@@ -202,7 +202,7 @@ def test_only_the_first_of_many_findings_and_errors_are_shown_with_details(
     show_verification({**VERIFICATION, "checks": [check]})
     shown = capsys.readouterr().out
     assert shown.count("line 2\n") == 1, "of the error, which comes first"
-    assert shown.count("and 9 more (--all shows them)") == 2
+    assert shown.count("(--all shows more)\n") == 2
     show_verification({**VERIFICATION, "checks": [check]}, everything=True)
     assert capsys.readouterr().out.count("line 8\n") == 3
 

@@ -61,11 +61,13 @@ class Project:
         self, hook: str, paths: str, variables: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         theirs = self.pipe[0]
+        # As `upstream` starts it.
+        plain = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
             [sys.executable, "-s", backend.__file__, str(self.root), hook, paths, str(self.out),
              str(theirs)],
             pass_fds=[theirs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env={**os.environ, **(variables or {})},
+            start_new_session=True, env={**plain, **(variables or {})},
         )  # fmt: skip
 
     def build(
