@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -48,3 +49,28 @@ def test_the_newest_cuda_with_the_newest_torch(tmp_path: Path) -> None:
     assert "identical" in again.out + again.err
     locked = bench.build("--locked", str(wheel), "--arch", "80", kernel="selftest")
     assert locked.wheel().read_bytes() == wheel.read_bytes()
+
+
+@pytest.mark.long
+def test_two_torches_for_two_pythons(tmp_path: Path) -> None:
+    """One call makes four wheels; a second Python takes all device code from the store."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    others = [f"3.{number}" for number in range(10, 15) if f"3.{number}" != here]
+    other = next((one for one in others if shutil.which(f"python{one}")), None)
+    if other is None:
+        pytest.skip("there is no second Python on PATH")
+    cuda = "13.0"
+    # Those that the user's own package index has.
+    torches = [
+        one.torch.version
+        for one in combinations(Parts(ROOT / "toolchains"), this_platform())
+        if one.cuda.minor == one.variant.cuda == cuda and one.python == other and not one.wheel.url
+    ][:2]
+    bench = Workbench(tmp_path)
+    asked = ("--cuda", cuda, "--torch", ",".join(torches), "--python", f"{here},{other}")
+    outcome = bench.build(*asked, "--arch", "80", kernel="selftest")
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.wheels) == 4
+    assert outcome.out.count("9 from the store, 0 compiled") >= 2
+    for wheel in outcome.wheels:
+        assert bench.invoke("verify", str(wheel)).code == 0
