@@ -14,11 +14,11 @@ from ..events import Emit, Note, step
 from ..machine import cores, free_memory
 from ..model import Environment, Front, Host, Unit
 from ..provenance.buildlock import Material
-from ..provision.compilers import HostCompiler, find_host_compiler
+from ..provision.compilers import HostCompiler
 from ..storage.cache import cache_folder, downloads_folder
 from ..storage.stores import LIMIT
 from ..toolchain.cuda import MergedCuda
-from ..toolchain.environment import ensure_environment
+from ..toolchain.environment import ensure_environment, host_compiler_for
 from ..toolchain.installed import ready_installed
 from ..toolchain.unpack import missing
 from ..worker.assemble import Lookup, SliceDigests, look_up, slice_digests
@@ -42,7 +42,7 @@ class Tools:
 def ready_tools(target: Target, emit: Emit) -> Tools:
     """The host compiler, found, and the environment: made where it does not exist yet, or that of
     what is installed."""
-    compiler = find_host_compiler(target.toolchain.cuda, target.toolchain.gcc)
+    compiler = host_compiler_for(target.toolchain)
     with step(emit, "toolchain", f"{target.toolchain.name}, Python {target.python}"):
         if target.toolchain.installed:
             return Tools(ready_installed(target.toolchain, compiler, emit), compiler)

@@ -26,12 +26,14 @@ from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
 
 from ..config.model import Package, Toolchain, TorchBuild
+from ..config.parts import Parts
 from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..machine import this_platform
 from ..model import Environment
 from ..provision.compilers import HostCompiler, check_nvcc, check_torch, find_host_compiler, run
 from ..provision.mend import mend_home, mend_packages
+from ..shipped import toolchain_folders
 from .cuda import MergedCuda
 from .fetch import check_locked
 from .interpreters import Interpreter, build_of, compiler_id, find_interpreter, pins
@@ -170,10 +172,25 @@ class _Plan:
         return described == self.description and made.python.exists() and nvcc
 
 
+def host_compiler_for(toolchain: Toolchain) -> HostCompiler:
+    """The g++ to use. Raises ToolchainError as `find_host_compiler`, also with a CUDA that takes
+    newer ones, if there is one."""
+    try:
+        return find_host_compiler(toolchain.cuda, toolchain.gcc)
+    except ToolchainError as error:
+        newest = max(Parts(*toolchain_folders()).cudas, key=lambda cuda: cuda.gcc, default=None)
+        if not newest or not toolchain.gcc or newest.gcc <= toolchain.gcc[1] or toolchain.installed:
+            raise
+        more = f"CUDA {newest.minor} takes g++ up to {newest.gcc}: --cuda {newest.minor}"
+        raise ToolchainError(
+            error.what, where=error.where, details=error.details, hint=f"{error.hint}; or: {more}"
+        ) from None
+
+
 def _make(plan: _Plan, emit: Emit) -> None:
     # Asked for now, so that nobody waits for gigabytes to learn that g++ is missing, or the disk
     # too small.
-    compiler = find_host_compiler(plan.toolchain.cuda, plan.toolchain.gcc)
+    compiler = host_compiler_for(plan.toolchain)
     check_locked((*plan.toolchain.cuda_files, *plan.packages), plan.toolchain.name)
     packages = needed_for(missing(plan.packages, plan.cache))
     check_space(packages + (plan.cuda.needed if plan.cuda else 0), plan.cache)

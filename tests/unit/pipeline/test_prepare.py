@@ -130,7 +130,7 @@ def test_the_compiler_is_found_before_gigabytes_are_fetched(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(local, "find_host_compiler", lambda *_: order.append("compiler"))
+    monkeypatch.setattr(local, "host_compiler_for", lambda *_: order.append("compiler"))
 
     def ensure(*arguments: object) -> object:
         order.append("environment")
