@@ -104,6 +104,25 @@ def _msvc(parts: Parts, cuda: CudaRelease) -> MsvcRelease | None:
     return next(fitting, None)
 
 
+def check_msvc(parts: Parts, toolchain: Toolchain) -> None:
+    """Raise UsageError where the CUDA of a toolchain's file refuses the file's C++ compiler."""
+    cudas = [one for one in parts.cudas if one.minor == toolchain.cuda]
+    if toolchain.msvc is None or not cudas:
+        return
+    refusal = cudas[-1].refusal_of(toolchain.msvc)
+    if refusal:
+        takers = [one.minor for one in parts.cudas if not one.refusal_of(toolchain.msvc)]
+        fitting = _msvc(parts, cudas[-1])
+        nearest = [f"MSVC {fitting.toolset} with this CUDA"] if fitting else []
+        nearest += [f"this compiler with CUDA {takers[0]}"] if takers else []
+        raise UsageError(
+            f"its nvcc refuses MSVC {toolchain.msvc.toolset}",
+            where=f"toolchain {toolchain.name}",
+            details=[refusal],
+            hint=f"nearest: {'; '.join(nearest)}" if nearest else None,
+        )
+
+
 # -- what was asked for ----------------------------------------------------------------------------
 
 

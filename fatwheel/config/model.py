@@ -170,6 +170,12 @@ class MsvcTools(Part):
         tuple[fields.Component, ...], fields.Few, Field(description="the ids to install")
     ]
 
+    @property
+    def msc_ver(self) -> int:
+        """`1938` for cl 19.38.33130, as Microsoft defines _MSC_VER."""
+        first, second = map(int, self.cl.split(".")[:2])
+        return first * 100 + second
+
 
 @dataclass(frozen=True)
 class Msvc(MsvcTools):

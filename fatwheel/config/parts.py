@@ -122,6 +122,13 @@ class CudaRelease(Part):
         theirs = NVIDIA_PLATFORMS.get(platform)
         return tuple(one for one in self.archives if one.platform == theirs)
 
+    def refusal_of(self, msvc: MsvcTools) -> str:
+        """Why its nvcc refuses a C++ compiler for Windows, as a sentence's end, or ''."""
+        first, last = self.msvc
+        if first <= msvc.msc_ver <= last:
+            return ""
+        return f"CUDA {self.minor} takes _MSC_VER {first} to {last}, and it is {msvc.msc_ver}"
+
     def url_of(self, archive: Archive) -> str:
         return f"{self.manifest.rpartition('/')[0]}/{archive.path}"
 
@@ -203,17 +210,10 @@ class MsvcRelease(MsvcTools):
     ]
     bootstrapper: Annotated[DownloadTable, Field(description="a table: version, url, size, sha256")]
 
-    @property
-    def msc_ver(self) -> int:
-        """`1938` for cl 19.38.33130, as Microsoft defines _MSC_VER."""
-        first, second = release(self.cl)[:2]
-        return first * 100 + second
-
     def obstacle(self, cuda: CudaRelease) -> str:
         """Why a CUDA cannot use it, as a sentence's end, or ''."""
-        first, last = cuda.msvc
-        if not first <= self.msc_ver <= last:
-            return f"CUDA {cuda.minor} takes _MSC_VER {first} to {last}, and it is {self.msc_ver}"
+        if outside := cuda.refusal_of(self):
+            return outside
         if release(cuda.version) < release(self.least_cuda):
             return f"its own library needs CUDA {self.least_cuda} or newer"
         return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..arch import ArchRequest, parse_arch_list
 from ..config.compose import (
+    check_msvc,
     choose,
     compose,
     cudas_with,
@@ -131,6 +132,8 @@ def _prefixes(torch: str) -> tuple[str, str]:
 
 
 def _named(toolchain: Toolchain, request: ToolchainRequest) -> Iterator[Cell]:
+    if toolchain.msvc:
+        check_msvc(Parts(*toolchain_folders()), toolchain)
     pythons = _choose_pythons(toolchain, request.pythons)
     for torch in _listed("--torch", request.torches) or (None,):
         chosen = _choose_torch(toolchain, torch, pythons)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fatwheel.config.compose import choose, compose, cudas_with, find_toolchain, platform_of
+from fatwheel.config.compose import (
+    check_msvc,
+    choose,
+    compose,
+    cudas_with,
+    find_toolchain,
+    platform_of,
+)
 from fatwheel.config.model import Toolchain
 from fatwheel.config.parts import Parts, fits
 from fatwheel.errors import ConfigError, UsageError
@@ -214,6 +222,23 @@ def test_a_compiler_for_windows_must_suit_cuda_and_cuda_its_library(folder: Path
     add_part(folder, "cuda/12.8.1", wide)
     error = refusal(folder, cuda="12.8", platform=WINDOWS)
     assert "CUDA 12.8.1: MSVC 14.51: its own library needs CUDA 13.2 or newer" in error.details
+
+
+def test_a_file_with_a_compiler_that_its_cuda_refuses(folder: Path) -> None:
+    """Visual Studio 17.10 has cl 19.40, which the last CUDA 12.3 refuses."""
+    parts = Parts(folder)
+    toolchain = composed(folder, "12.8", platform=WINDOWS)
+    assert toolchain.msvc is not None
+    check_msvc(parts, toolchain)
+    newer = replace(toolchain.msvc, cl="19.50.35717", toolset="14.50")
+    with pytest.raises(UsageError) as caught:
+        check_msvc(parts, replace(toolchain, msvc=newer))
+    assert list(caught.value.details) == ["CUDA 12.8 takes _MSC_VER 1910 to 1949, and it is 1950"]
+    assert caught.value.hint == "nearest: MSVC 14.38 with this CUDA"
+    add_part(folder, "cuda/99.1.0", CUDA_99)
+    with pytest.raises(UsageError) as caught:
+        check_msvc(Parts(folder), replace(toolchain, msvc=newer))
+    assert (caught.value.hint or "").endswith("with this CUDA; this compiler with CUDA 99.1")
 
 
 def test_which_cudas_know_an_architecture(folder: Path) -> None:
