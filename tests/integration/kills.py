@@ -91,14 +91,19 @@ def assert_ended(processes: list[psutil.Process]) -> None:
     assert not names, f"still running 60 s after the build was killed: {names}"
 
 
+def left_of_killed(bench: Workbench) -> list[Path]:
+    """Folders and files that are only there while a build runs."""
+    left = [path for path in (bench.cache / "work").glob("*") if path.is_dir()]
+    return [*left, *(bench.store / "incoming").glob("*"), *bench.cache.parent.rglob(".*.part")]
+
+
 def assert_clean(bench: Workbench) -> None:
     """What a run that ended well leaves of the killed ones before it: nothing."""
     checked = bench.invoke("cache", "--check", "--json")
     assert checked.code == 0, checked.err
     assert json.loads(checked.out)["damaged"] == []
-    left = [path for path in (bench.cache / "work").glob("*") if path.is_dir()]
-    left += [*(bench.store / "incoming").glob("*"), *bench.cache.parent.rglob(".*.part")]
-    assert left == [], "of what was killed something was left"
+    left = left_of_killed(bench)
+    assert left == [], f"of what was killed something was left: {left}"
     running = psutil.process_iter(["cmdline"])
     names = [" ".join(process.info["cmdline"] or []) for process in running]
     assert not [name for name in names if str(bench.cache) in name], "something still runs"

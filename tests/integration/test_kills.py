@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Outcome, Workbench
-from .kills import Victim, assert_clean, chance, each_number, number_of
+from .kills import Victim, assert_clean, chance, each_number, left_of_killed, number_of
 from .test_builds import sha256
 
 __all__ = ["chance"]  # a fixture
@@ -50,6 +50,9 @@ def ended_well(bench: Workbench, reference: str, finished: list[str]) -> list[st
     finished = [*finished, *_FINISHED.findall(last.err)]
     again = sorted({label for label in finished if finished.count(label) > 1})
     assert not again, f"compiled although it had finished: {again}"
+    if left_of_killed(bench):
+        # What a killed build had just started may have outlived the beginning of this one.
+        assert sha256(bench.build("--arch", ARCHS).wheel()) == reference
     assert_clean(bench)
     cleaned = bench.invoke("cache", "--clean")
     assert cleaned.code == 0, cleaned.err
