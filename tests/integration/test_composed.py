@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from fatwheel.config.compose import Combination, combinations
 from fatwheel.config.parts import Parts
 from fatwheel.machine import this_platform
+from fatwheel.toolchain.interpreters import is_interpreter_here
 
 from .conftest import ROOT, Workbench
 
@@ -56,7 +56,7 @@ def test_two_torches_for_two_pythons(tmp_path: Path) -> None:
     """One call makes four wheels; a second Python takes all device code from the store."""
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     others = [f"3.{number}" for number in range(10, 15) if f"3.{number}" != here]
-    other = next((one for one in others if shutil.which(f"python{one}")), None)
+    other = next(filter(is_interpreter_here, others), None)
     if other is None:
         pytest.skip("there is no second Python on PATH")
     cuda = "13.0"
