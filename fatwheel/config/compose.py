@@ -175,7 +175,12 @@ def _impossible(
     nearest = sorted(
         combinations(parts, platform), key=lambda one: _distance(one, cuda, torch, python)
     )
-    options = (one.options(with_python=python is not None) for one in nearest)
+    # Of those that differ in the same way only one, the nearest: somebody keeps torch, and somebody
+    # CUDA.
+    kinds: dict[tuple[bool, ...], Combination] = {}
+    for one in nearest:
+        kinds.setdefault(_differing(one, cuda, torch, python), one)
+    options = (one.options(with_python=python is not None) for one in kinds.values())
     shown = list(dict.fromkeys(options))[:_NEAREST]
     return UsageError(
         f"no toolchain for {platform} can be composed of these",
@@ -191,16 +196,25 @@ def _distance(
     one: Combination, cuda: str | None, torch: str | None, python: str | None
 ) -> tuple[int, float, list[int], bool]:
     """How far a combination is from what was asked for: first by how much of it differs."""
+    differing = _differing(one, cuda, torch, python)
     pairs = ((one.cuda.version, cuda), (one.torch.version, torch), (one.python, python))
-    apart = [0.0 if _is(found, asked) else _apart(found, asked or "0") for found, asked in pairs]
+    apart = sum(_apart(found, asked) for found, asked in pairs if asked)
     newest = [-number for number in (*release(one.torch.version), *release(one.cuda.version))]
-    return sum(map(bool, apart)), sum(apart), newest, one.python != python
+    return sum(differing), apart, newest, one.python != python
+
+
+def _differing(
+    one: Combination, cuda: str | None, torch: str | None, python: str | None
+) -> tuple[bool, ...]:
+    """Which of CUDA, torch and Python are not what was asked for."""
+    pairs = ((one.cuda.version, cuda), (one.torch.version, torch), (one.python, python))
+    return tuple(not _is(found, asked) for found, asked in pairs)
 
 
 def _apart(ours: str, theirs: str) -> float:
-    """A distance of versions, by their major and minor numbers; never 0."""
+    """A distance of versions, by their major and minor numbers."""
     (major, minor), (other_major, other_minor) = map(_first_two, (ours, theirs))
-    return abs((major - other_major) * 100 + minor - other_minor) + 0.1
+    return abs((major - other_major) * 100 + minor - other_minor)
 
 
 def _first_two(version: str) -> tuple[int, int]:

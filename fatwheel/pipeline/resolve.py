@@ -20,7 +20,7 @@ from ..config.compose import (
 )
 from ..config.load import load_recipe, load_toolchain
 from ..config.model import Cell, Target, Toolchain
-from ..config.parts import Parts
+from ..config.parts import Parts, release
 from ..errors import UsageError
 from ..shipped import recipe_folders, toolchain_folders
 from ..toolchain.installed import TORCH as TORCH_FROM
@@ -109,7 +109,11 @@ def _archs(listing: str, toolchain: Toolchain) -> tuple[ArchRequest, ...]:
         known = cudas_with(listing, Parts(*toolchain_folders()))
         if toolchain.installed or not known:
             raise
-        more = f"all of {listing} are known to CUDA {', '.join(known)}: --cuda {known[0]}"
+        ours = release(toolchain.cuda)
+        nearest = min(
+            known, key=lambda cuda: [abs(a - b) for a, b in zip(release(cuda), ours, strict=False)]
+        )
+        more = f"all of {listing} are known to CUDA {', '.join(known)}: --cuda {nearest}"
         raise UsageError(
             error.what, where=error.where, details=error.details, hint=f"{error.hint}; {more}"
         ) from None

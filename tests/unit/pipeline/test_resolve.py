@@ -132,7 +132,7 @@ def test_an_architecture_that_this_cuda_does_not_know(
     with pytest.raises(UsageError) as caught:
         resolve("selftest", ToolchainRequest("tools", cudas="12.6"), "89,120")
     assert "'120' is an architecture this toolchain's nvcc does not know" in caught.value.details
-    hint = "all of 89,120 are known to CUDA 13.0, 12.8: --cuda 13.0"
+    hint = "all of 89,120 are known to CUDA 13.0, 12.8: --cuda 12.8"
     assert hint in (caught.value.hint or "")
     [target] = resolve("selftest", ToolchainRequest("tools", cudas="99.1"), "990a")
     assert [request.arch for request in target.archs] == [parse_arch("990a")]
