@@ -9,7 +9,7 @@ major version). A composed toolchain has a name from which it can be composed ag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from itertools import product
@@ -137,6 +137,35 @@ def platform_of(text: str) -> str:
     return PLATFORMS[text]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A CUDA and a torch, as a version or its first numbers: `12.8`, and a Python; None for what
+    was left open."""
+
+    cuda: str | None
+    torch: str | None
+    python: str | None
+
+    def differing(self, one: Combination) -> tuple[bool, ...]:
+        """Which of CUDA, torch and Python are not what was asked for."""
+        return (
+            not _is(one.cuda.version, self.cuda),
+            not _is(one.torch.version, self.torch),
+            self.python not in (None, one.python),
+        )
+
+    def distance(self, one: Combination) -> tuple[int, float, list[int], bool]:
+        """How far a combination is from what was asked for: first by how much of it differs."""
+        pairs = (
+            (one.cuda.version, self.cuda),
+            (one.torch.version, self.torch),
+            (one.python, self.python),
+        )
+        apart = sum(_apart(found, asked) for found, asked in pairs if asked)
+        newest = [-number for number in (*release(one.torch.version), *release(one.cuda.version))]
+        return sum(self.differing(one)), apart, newest, one.python != self.python
+
+
 def choose(
     parts: Parts, platform: str, cuda: str | None, torch: str | None, python: str | None, here: str
 ) -> Combination:
@@ -146,15 +175,11 @@ def choose(
     is taken if none is asked for and there is one. With no CUDA asked for, the newest that the
     torch was built for is taken. Raises UsageError with the reason and the nearest that can be.
     """
-    found = [
-        one
-        for one in combinations(parts, platform)
-        if _is(one.cuda.version, cuda)
-        and _is(one.torch.version, torch)
-        and (python is None or one.python == python)
-    ]
+    asked = _Asked(cuda, torch, python)
+    every = list(combinations(parts, platform))
+    found = [one for one in every if not any(asked.differing(one))]
     if not found:
-        raise _impossible(parts, platform, cuda, torch, python)
+        raise _impossible(parts, platform, asked, every)
     if python is None:
         found = [one for one in found if one.python == here] or found
     newest = max(release(one.torch.version) for one in found)
@@ -169,46 +194,24 @@ def _is(version: str, asked: str | None) -> bool:
 
 
 def _impossible(
-    parts: Parts, platform: str, cuda: str | None, torch: str | None, python: str | None
+    parts: Parts, platform: str, asked: _Asked, every: Sequence[Combination]
 ) -> UsageError:
-    asked = {"--cuda": cuda, "--torch": torch, "--python": python}
-    nearest = sorted(
-        combinations(parts, platform), key=lambda one: _distance(one, cuda, torch, python)
-    )
     # Of those that differ in the same way only one, the nearest: somebody keeps torch, and somebody
     # CUDA.
     kinds: dict[tuple[bool, ...], Combination] = {}
-    for one in nearest:
-        kinds.setdefault(_differing(one, cuda, torch, python), one)
-    options = (one.options(with_python=python is not None) for one in kinds.values())
+    for one in sorted(every, key=asked.distance):
+        kinds.setdefault(asked.differing(one), one)
+    options = (one.options(with_python=asked.python is not None) for one in kinds.values())
     shown = list(dict.fromkeys(options))[:_NEAREST]
+    words = {"--cuda": asked.cuda, "--torch": asked.torch, "--python": asked.python}
     return UsageError(
         f"no toolchain for {platform} can be composed of these",
-        where=" ".join(f"{option} {value}" for option, value in asked.items() if value),
-        details=list(_reasons(parts, platform, cuda, torch, python)),
+        where=" ".join(f"{option} {value}" for option, value in words.items() if value),
+        details=list(_reasons(parts, platform, asked, {one.python for one in every})),
         hint=f"nearest: {'; '.join(shown)}; `invoke toolchains` lists all"
         if shown
         else "`invoke toolchains` lists what can be combined",
     )
-
-
-def _distance(
-    one: Combination, cuda: str | None, torch: str | None, python: str | None
-) -> tuple[int, float, list[int], bool]:
-    """How far a combination is from what was asked for: first by how much of it differs."""
-    differing = _differing(one, cuda, torch, python)
-    pairs = ((one.cuda.version, cuda), (one.torch.version, torch), (one.python, python))
-    apart = sum(_apart(found, asked) for found, asked in pairs if asked)
-    newest = [-number for number in (*release(one.torch.version), *release(one.cuda.version))]
-    return sum(differing), apart, newest, one.python != python
-
-
-def _differing(
-    one: Combination, cuda: str | None, torch: str | None, python: str | None
-) -> tuple[bool, ...]:
-    """Which of CUDA, torch and Python are not what was asked for."""
-    pairs = ((one.cuda.version, cuda), (one.torch.version, torch), (one.python, python))
-    return tuple(not _is(found, asked) for found, asked in pairs)
 
 
 def _apart(ours: str, theirs: str) -> float:
@@ -224,10 +227,9 @@ def _first_two(version: str) -> tuple[int, int]:
     return first, second
 
 
-def _reasons(
-    parts: Parts, platform: str, cuda: str | None, torch: str | None, python: str | None
-) -> Iterator[str]:
-    """What of it there is not, or does not go together."""
+def _reasons(parts: Parts, platform: str, asked: _Asked, pythons: Collection[str]) -> Iterator[str]:
+    """What of it there is not, or does not go together. pythons: those that there are at all."""
+    cuda, torch, python = asked.cuda, asked.torch, asked.python
     cudas = [one for one in parts.cudas if _is(one.version, cuda)]
     torches = [one for one in parts.torches if _is(one.version, torch)]
     if cuda and not cudas:
@@ -238,23 +240,19 @@ def _reasons(
         for one in cudas:
             if obstacle := cuda_obstacle(parts, one, platform):
                 yield f"CUDA {one.version}: {obstacle}"
-    pythons = {one.python for one in combinations(parts, platform)}
     if python and python.endswith("t") and python[:-1] in pythons:
         yield f"free-threaded Pythons are not supported: --python {python[:-1]}"
     elif python and python not in pythons:
-        yield f"Python {python} is not known: {_listed(iter(pythons))}"
+        yield f"Python {python} is not known: {_listed(pythons)}"
     elif torch and cudas:
         for known in torches:
-            yield from _torch_reasons(known, cudas, platform, cuda, python)
+            yield from _torch_reasons(known, cudas, platform, asked)
 
 
 def _torch_reasons(
-    torch: TorchRelease,
-    cudas: Sequence[CudaRelease],
-    platform: str,
-    cuda: str | None,
-    python: str | None,
+    torch: TorchRelease, cudas: Sequence[CudaRelease], platform: str, asked: _Asked
 ) -> Iterator[str]:
+    cuda, python = asked.cuda, asked.python
     variants = torch.variants_for(platform)
     built = f"torch {torch.version} for {platform} is built for"
     if not variants:
@@ -271,16 +269,18 @@ def _torch_reasons(
             yield f"with CUDA {found.cuda}, {built} Python {_listed(pythons)}"
 
 
-def _listed(versions: Iterator[str]) -> str:
+def _listed(versions: Iterable[str]) -> str:
     return ", ".join(sorted(dict.fromkeys(versions), key=release))
 
 
 # -- toolchains ------------------------------------------------------------------------------------
 
 
-def is_composed(name: str, *folders: Path) -> bool:
-    """Whether a name means a composed toolchain, and not a file of these folders."""
-    return name not in list_toolchains(*folders) and _NAME.fullmatch(name) is not None
+def named(name: str, *folders: Path) -> tuple[str, str] | None:
+    """The CUDA and the platform of a composed toolchain, by its name; None for that of a file of
+    these folders, and for any other."""
+    match = None if name in list_toolchains(*folders) else _NAME.fullmatch(name)
+    return (match[1], match[2]) if match else None
 
 
 def lock_command(name: str) -> str:
@@ -288,18 +288,17 @@ def lock_command(name: str) -> str:
     return "invoke lock" if _NAME.fullmatch(name) else f"invoke lock --toolchain {name}"
 
 
-def find_toolchain(
-    name: str, torch: str | None, python: str | None, here: str, *folders: Path
-) -> Toolchain:
+def find_toolchain(name: str, torch: str, python: str, *folders: Path) -> Toolchain:
     """A toolchain by its name: the file NAME.toml of these folders, or composed by its name.
 
     Raises UsageError where there is none, or none for the torch and Python; ConfigError.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or not is_composed(name, *folders):
+    found = named(name, *folders)
+    if found is None:
         return load_toolchain(name, *folders)
+    cuda, platform = found
     parts = Parts(*folders)
-    return compose(parts, choose(parts, match[2], match[1], torch, python, here))
+    return compose(parts, choose(parts, platform, cuda, torch, python, python))
 
 
 def cudas_with(archs: str, parts: Parts) -> list[str]:

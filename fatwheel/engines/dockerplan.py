@@ -255,5 +255,5 @@ def pinned_here(target: Target) -> Toolchain | None:
     """What this checkout has under the name of a target's toolchain, if that is sound."""
     name, torch, python = target.toolchain.name, target.torch, target.python
     with suppress(FatwheelError):
-        return find_toolchain(name, torch, python, python, *toolchain_folders())
+        return find_toolchain(name, torch, python, *toolchain_folders())
     return None

@@ -14,8 +14,7 @@ from ..config.compose import (
     choose,
     compose,
     cudas_with,
-    find_toolchain,
-    is_composed,
+    named,
     platform_of,
 )
 from ..config.load import load_recipe, load_toolchain
@@ -81,9 +80,11 @@ def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
         return (_installed(request),)
     if request.toolchain is not None:
         _check_alone(request)
-        if not is_composed(request.toolchain, *toolchain_folders()):
+        composed = named(request.toolchain, *toolchain_folders())
+        if composed is None:
             return tuple(_named(load_toolchain(request.toolchain, *toolchain_folders()), request))
-        return tuple(_by_name(request.toolchain, request))
+        cuda, platform = composed
+        return tuple(_composed(replace(request, cudas=cuda, platform=platform)))
     if request.cudas is None and request.platform is None:
         default = load_toolchain(request.default, *toolchain_folders())
         if _serves(default, request):
@@ -232,16 +233,6 @@ def _composed(request: ToolchainRequest) -> Iterator[Cell]:
     ):
         chosen = choose(parts, platform, cuda, torch, python, _running())
         yield Cell(compose(parts, chosen), chosen.python, chosen.torch.version)
-
-
-def _by_name(name: str, request: ToolchainRequest) -> Iterator[Cell]:
-    for torch, python in product(
-        _listed("--torch", request.torches) or (None,),
-        _listed("--python", request.pythons) or (None,),
-    ):
-        toolchain = find_toolchain(name, torch, python, _running(), *toolchain_folders())
-        [build] = toolchain.builds
-        yield Cell(toolchain, build.python, build.torch)
 
 
 def _running() -> str:

@@ -145,9 +145,9 @@ def test_parts_of_ones_own_come_first(folder: Path, tmp_path: Path) -> None:
 
 def test_a_composed_toolchain_is_found_by_its_name(folder: Path) -> None:
     made = composed(folder, "12.8", "2.8", "3.10")
-    assert find_toolchain(made.name, "2.8.0", "3.10", "3.10", folder) == made
+    assert find_toolchain(made.name, "2.8.0", "3.10", folder) == made
     with pytest.raises(UsageError, match=r"unknown toolchain 'cuda12\.8\.1-solaris'"):
-        find_toolchain("cuda12.8.1-solaris", "2.8.0", "3.10", "3.10", folder)
+        find_toolchain("cuda12.8.1-solaris", "2.8.0", "3.10", folder)
 
 
 def test_windows_has_the_name_that_people_say() -> None:

@@ -71,7 +71,7 @@ def test_an_engine_can_build_with_each_for_this_kind_of_machine(composed: Compos
 
 def test_names_lead_back(composed: Composed) -> None:
     for one, toolchain in composed[:: max(1, len(composed) // 6)]:
-        found = find_toolchain(one.name, one.torch.version, one.python, one.python, TOOLCHAINS)
+        found = find_toolchain(one.name, one.torch.version, one.python, TOOLCHAINS)
         assert found == toolchain
 
 
@@ -84,6 +84,6 @@ def test_compilers_do_not_depend_on_torch_or_python(composed: Composed) -> None:
 
 
 def test_what_the_named_toolchain_compiled_serves_the_composed_one() -> None:
-    named = find_toolchain("linux-cuda13.0", None, None, "3.11", TOOLCHAINS)
-    same = find_toolchain("cuda13.0.2-linux-x86_64", "2.11.0", "3.11", "3.11", TOOLCHAINS)
+    named = find_toolchain("linux-cuda13.0", "2.11.0", "3.11", TOOLCHAINS)
+    same = find_toolchain("cuda13.0.2-linux-x86_64", "2.11.0", "3.11", TOOLCHAINS)
     assert compiler_id(named, named.builds[0]) == compiler_id(same, same.builds[0])
