@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .console import (
     write_name,
     write_pairs,
     write_rows,
+    write_sentences,
     write_verbatim,
 )
 from .differences import show_comparison
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..containers.render import Rendered
     from ..events import WheelMade
     from ..pipeline.housekeeping import CacheReport
+    from ..pipeline.overview import Offer, Overview
     from ..pipeline.proof import Proof
     from ..toolchain.compare import Finding
     from ..toolchain.lock import LockReport
@@ -121,6 +123,41 @@ def show_cache(report: CacheReport) -> None:
     write_rows(console, tables.cache_rows(report.usage))
     for damage in report.damaged:
         write(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
+
+
+# -- toolchains ------------------------------------------------------------------------------------
+
+# What `invoke toolchains` lists, to stdout.
+
+
+def show_overview(overview: Overview) -> None:
+    """Each toolchain that has a name, then what can be composed, by platform."""
+    console = out()
+    if overview.named:
+        write(console, ("With a name", "bold"), ": --toolchain NAME")
+        _write_offers(console, overview.named)
+    platforms = dict.fromkeys(offer.platform for offer in overview.composed)
+    for platform in platforms:
+        write(console, "")
+        write(console, (f"For {platform}", "bold"), ": --cuda, --torch, --python")
+        _write_offers(console, [one for one in overview.composed if one.platform == platform])
+
+
+def _write_offers(console: Console, offers: Sequence[Offer]) -> None:
+    for offer in offers:
+        write(console, "")
+        title = offer.name or f"CUDA {offer.cuda}"
+        write(console, f"  {title}", (f"  nvcc {offer.nvcc}", "dim"))
+        write_sentences(console, _facts(offer))
+
+
+def _facts(offer: Offer) -> Iterator[tuple[str, str]]:
+    yield "torch", ", ".join(offer.torches)
+    yield "Python", ", ".join(offer.pythons)
+    yield "archs", " ".join(offer.archs)
+    yield "engines", ", ".join(offer.engines) or "none"
+    if offer.unlocked:
+        yield "to lock", f"{text.count(len(offer.unlocked), 'file')}: {offer.unlocked[0]} …"
 
 
 # -- lock ------------------------------------------------------------------------------------------

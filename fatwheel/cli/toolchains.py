@@ -49,8 +49,7 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
         from ..config.compose import platform_of
         from ..pipeline.overview import overview
         from ..shipped import toolchain_folders
-        from .offers import show_overview
-        from .results import show_json
+        from .results import show_json, show_overview
 
         wanted = None if platform is None else platform_of(platform)
         found = overview(toolchain_folders(), wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fatwheel.cli.offers import show_overview
+from fatwheel.cli.results import show_overview
 from fatwheel.pipeline.overview import Offer, Overview, overview
 
 from ...helpers.someparts import CUDA_99, add_part, write_parts, write_toolchain

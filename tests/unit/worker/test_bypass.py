@@ -68,18 +68,18 @@ def test_an_object_may_have_any_name(tmp_path: Path) -> None:
 def test_objects_that_nobody_made_are_those_of_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("work/made.o", "work/brought.o", "work/out.o", "usr/crti.o"):
+    for name in ("project/made.o", "project/brought.o", "project/out.o", "usr/crti.o"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "notes").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "work")
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "link").symlink_to(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
     note_made(str(tmp_path / "notes"), [str(tmp_path / "link" / "made.o")])
-    words = ["-shared", "made.o", "./brought.o", "../work/brought.o", "gone.o", "../usr/crti.o"]
+    words = ["-shared", "made.o", "./brought.o", "../project/brought.o", "gone.o", "../usr/crti.o"]
     found = unknown_objects(
         [*words, "-o", "out.o"], str(tmp_path / "notes"), [str(tmp_path / "link")]
     )
-    assert found == [str(tmp_path / "work" / "brought.o")]
+    assert found == [str(tmp_path / "project" / "brought.o")]
 
 
 # -- static libraries ----------------------------------------------------------------------------
