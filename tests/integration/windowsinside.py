@@ -7,7 +7,8 @@ import json
 import shutil
 import subprocess
 import threading
-from dataclasses import asdict, dataclass, replace
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ from fatwheel.worker.inside import ASSEMBLE, CAPTURE, SHARD, Message
 from fatwheel.worker.upstream import Project
 
 from .msvc import BuildTools
-from .windows import WindowsPython, windows_path
+from .windows import TRIES, WindowsPython, windows_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path(__file__).parent.parent / "data" / "windowsproject"
@@ -24,6 +25,7 @@ START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from fatwheel.worker.inside import main; main()"
 )
 PATIENCE = 600  # seconds for one container
+ENDED = "the container ended"
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,31 @@ class Container:
         )  # fmt: skip
 
     def run(self, message: Message, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The answers of one container; its work folder is gone with it."""
+        """The answers of one container; its work folder is gone with it.
+
+        A container in which Wine lost a program at its start runs again.
+        """
         incoming = self.folder / message.incoming.rpartition("\\")[2]
         incoming.mkdir()
-        drive = Path(self.python.wine.environment["WINEPREFIX"], "drive_c", "b")
-        drive.mkdir()
         log = self.folder / f"{incoming.name}.log"
-        try:
-            answers = self._talk(message, tasks, log)
-        finally:
-            shutil.rmtree(drive, ignore_errors=True)
+        for left in reversed(range(TRIES)):
+            answers = self._once(message, tasks, log)
+            if left == 0 or not any(map(_lost, answers)):
+                break
+            warnings.warn(f"Wine lost a program at its start: {log}", stacklevel=2)
         for answer in answers:
             assert answer["outcome"] == "made", f"{json.dumps(answer, indent=1)}\n{log.read_text()}"
         return answers
+
+    def _once(
+        self, message: Message, tasks: list[dict[str, Any]], log: Path
+    ) -> list[dict[str, Any]]:
+        drive = Path(self.python.wine.environment["WINEPREFIX"], "drive_c", "b")
+        drive.mkdir()
+        try:
+            return self._talk(message, tasks, log)
+        finally:
+            shutil.rmtree(drive, ignore_errors=True)
 
     def _talk(
         self, message: Message, tasks: list[dict[str, Any]], log: Path
@@ -148,9 +162,14 @@ class Container:
             shutil.copytree(branch / kind, self.folder / "store" / kind, dirs_exist_ok=True)
 
 
-def as_data(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = asdict(value)
-    return found
+def _lost(answer: dict[str, Any]) -> bool:
+    """Whether a program was lost before it began, as `windows.STILLBORN` tells: Python, or one of
+    nvcc's, which then ends with 255 and has said no more than what it compiles."""
+    if answer["outcome"] == ENDED:
+        return True
+    said = [line for line in answer.get("details", ()) if line.strip()]
+    silent = said[1:] == ["to repeat it:"]
+    return silent and str(answer.get("what")).endswith("failed with exit code 255")
 
 
 def _copy(stream: IO[str], log: Path) -> None:
@@ -164,4 +183,4 @@ def _answer(lines: IO[str]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(line)
         if "outcome" in found:
             return found
-    return {"outcome": "the container ended"}
+    return {"outcome": ENDED}
