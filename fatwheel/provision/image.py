@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import sysconfig
@@ -148,7 +149,7 @@ def _describe(
         "host_id": host_id,
         "variables": variables,
     }
-    home = Path(__file__).resolve().parents[3]
+    home = Path(os.path.abspath(__file__)).parents[3]
     text = json.dumps(described, indent=1) + "\n"
     (home / DESCRIPTION).write_text(text, encoding="utf-8")
 

@@ -22,7 +22,8 @@ from typing import NoReturn
 from ..errors import ToolchainError
 from .roots import NVCC
 
-_PACKAGE = Path(__file__).resolve().parents[2]
+# Not resolved: in Windows' containers that may give a path that only the host has.
+_PACKAGE = Path(os.path.abspath(__file__)).parents[2]
 _START = f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); from fatwheel.worker.shim import main"
 
 
@@ -50,10 +51,10 @@ def write_programs(folder: Path, python: str, cuda_home: Path, site: Path, cxx: 
     (made.cuda_home / "bin").mkdir(parents=True)
     for item in cuda_home.iterdir():
         if item.name != "bin":
-            show_at(made.cuda_home / item.name, item.resolve())
+            show_at(made.cuda_home / item.name, item)
     for tool in (cuda_home / "bin").iterdir():
         if tool.name != NVCC:
-            show_at(made.cuda_home / "bin" / tool.name, tool.resolve())
+            show_at(made.cuda_home / "bin" / tool.name, tool)
     made.compilers.mkdir()
     made.steps.mkdir()
     places = [(made.cuda_home / "bin", "nvcc", "nvcc")]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StoreError
+from ..model import Environment
 from ..storage.permissions import gap_of, open_lock, private_folder
 
 if sys.platform == "win32":
@@ -48,6 +49,10 @@ if sys.platform == "win32":
 
     def show(links: Iterable[tuple[str, str]], folder: Path) -> None:
         """Make what is needed in a job's folder to see the environment."""
+
+    def programs_of(environment: Environment) -> list[Path]:
+        """Where an environment's programs are: its Python, and those that packages bring."""
+        return [environment.python.parent, environment.root / "Scripts"]
 
     def job_variables(folder: Path) -> dict[str, str]:
         """What a compiler's variables say of the folder that it runs in."""
@@ -131,6 +136,10 @@ else:
         """Make what is needed in a job's folder to see the environment."""
         for name, real in links:
             (folder / name).symlink_to(real)
+
+    def programs_of(environment: Environment) -> list[Path]:
+        """Where an environment's programs are: its Python, and those that packages bring."""
+        return [environment.python.parent]
 
     def job_variables(folder: Path) -> dict[str, str]:
         """What a compiler's variables say of the folder that it runs in.

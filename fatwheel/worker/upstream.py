@@ -24,7 +24,7 @@ from . import bypass
 from .context import Context, unit_from_wire
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
 from .programs import write_program, write_programs
-from .roots import NVCC, remove_tree
+from .roots import NVCC, job_variables, programs_of, remove_tree
 from .shim import SETTINGS, mapped, settings_text, shown
 from .torchlist import torch_arch_list
 from .view import Marks
@@ -215,7 +215,7 @@ class Upstream:
         standins = self._standins
         own = [self._stubs(), standins.compilers, standins.cuda_home / "bin"]
         return {
-            **upstreams_variables(mode, [*own, self.environment.python.parent], standins),
+            **upstreams_variables(mode, [*own, *programs_of(self.environment)], standins),
             **bypass.clang_variables(self._log_of_clang(mode), mapped(self._names)),
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(standins.cuda_home),
@@ -253,8 +253,8 @@ class Upstream:
         command = [*family.compile(self.cxx, (), str(source)), *family.output(str(path))]
         # None of the user's variables: compilers see none later on either.
         done = subprocess.run(
-            command, env=bare_variables(), stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, errors="replace", check=False,
+            command, cwd=self.work, env={**bare_variables(), **job_variables(self.work)},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise ToolchainError(

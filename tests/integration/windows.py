@@ -116,12 +116,14 @@ class WindowsPython:
         assert done.returncode == 0, f"{arguments}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def install(self, wheel: Path, target: Path) -> None:
-        """With pip, which checks that the wheel is one for this Python and Windows."""
+    def install(self, wheel: Path, target: Path | None = None) -> None:
+        """With pip, which checks that the wheel is one for this Python and Windows.
+
+        target: a folder of its own, without programs; else it becomes part of this Python.
+        """
         offline = ("--isolated", "--disable-pip-version-check", "--no-cache-dir")
-        self.run(
-            "-m", "pip", *offline, "install", "--no-index", "--no-deps", "--target", target, wheel
-        )
+        place = () if target is None else ("--target", target)
+        self.run("-m", "pip", *offline, "install", "--no-index", "--no-deps", *place, wheel)
 
     def call(self, code: str, target: Path) -> str:
         """What code prints that may import what was installed in target."""

@@ -17,7 +17,7 @@ from fatwheel.worker.inside import ASSEMBLE, CAPTURE, SHARD, Message
 from fatwheel.worker.upstream import Project
 
 from .msvc import BuildTools
-from .windows import TRIES, WindowsPython, windows_path
+from .windows import TRIES, WindowsPython, subject, windows_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path(__file__).parent.parent / "data" / "windowsproject"
@@ -41,8 +41,9 @@ class Container:
         return self.folder / "sources here" / "project" / "windows-demo-1.0"
 
     def prepare(self, fronts: tuple[Front, ...]) -> Message:
-        """Unpack the project, describe the image."""
+        """Unpack the project, install what it builds with, describe the image."""
         shutil.copytree(PROJECT, self.project)
+        self.python.install(subject("ninja-windows"))
         (self.folder / "store").mkdir()
         python = self.python.folder
         described = {

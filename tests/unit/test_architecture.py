@@ -78,3 +78,30 @@ def test_what_runs_in_containers_starts_without_libraries(source: str) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+IN_CONTAINERS = ("compilers", "fatbin", "provision", "worker")
+
+
+def resolving(path: Path) -> list[int]:
+    """The lines on which a module follows links and mounts: Path.resolve, realpath of itself."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            of_itself = "__file__" in ast.unparse(node)
+            if node.func.attr == "resolve" or (node.func.attr == "realpath" and of_itself):
+                found.append(node.lineno)
+    return found
+
+
+def test_what_runs_in_containers_takes_its_own_paths_as_they_are() -> None:
+    """A mounted folder of a Windows container may resolve to `\\ContainerMappedDirectories\\GUID`,
+    which no program there can open (python/cpython#102440): os.path.abspath is what to use."""
+    modules = [path for room in IN_CONTAINERS for path in (ROOT / "fatwheel" / room).rglob("*.py")]
+    assert len(modules) > 30, "the rooms lie elsewhere"
+    places = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in (*modules, *(ROOT / "kernels").glob("*/src/setup.py"))
+        for line in resolving(path)
+    ]
+    assert not places, "these paths are resolved inside of containers: use os.path.abspath"

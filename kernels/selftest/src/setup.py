@@ -3,12 +3,13 @@
 The hard-coded -gencode and --threads mimic what upstream projects do; fatwheel must drop them.
 """
 
+import os
 from pathlib import Path
 
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CUDAExtension
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(os.path.abspath(__file__)).parent
 NVCC = ["-O3", "-gencode", "arch=compute_75,code=sm_75", "--threads", "2"]
 
 

@@ -15,6 +15,7 @@ GREETING = 'it says "hello there"'
 class BuildExtension(build_ext):
     def build_extension(self, extension):
         """nvcc for CUDA sources, as torch has it; the rest is setuptools'."""
+        self.spawn(["ninja", "--version"])  # a package's program, with which torch builds
         cuda = [source for source in extension.sources if source.endswith(".cu")]
         extension.sources = [source for source in extension.sources if source not in cuda]
         for source in cuda:

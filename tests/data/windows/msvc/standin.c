@@ -34,6 +34,10 @@ int wmain(int count, WCHAR **words) {
     host_name = (void *)GetProcAddress(GetModuleHandleA("kernel32"), "wine_get_unix_file_name");
     GetModuleFileNameW(0, self, 4096);
     GetCurrentDirectoryW(4096, cwd);
+    if (!GetEnvironmentVariableW(L"TEMP", 0, 0)) {
+        fputs("without TEMP, Microsoft's compiler would write into C:\\Windows\n", stderr);
+        return 97;
+    }
     GetTempPathW(4096, temp);
     swprintf(folder, 4096, L"%lsstandin%lu-%lu", temp, GetCurrentProcessId(), GetTickCount());
     CreateDirectoryW(folder, 0);
