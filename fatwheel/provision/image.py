@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ..errors import FatwheelError, ToolchainError
 from .archives import check_complete, merge
-from .compilers import check_nvcc, check_torch, find_host_compiler, find_msvc, same
+from .compilers import check_nvcc, check_torch, find_host_compiler, same
 from .mend import mend_home, mend_packages, stamp
+from .msvc import find_msvc, install_run_time
 
 
 def check_base(python: str, cuda: str, gcc: tuple[int, int]) -> None:
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     step("nvcc", _nvcc, "--cuda-home", "--nvcc")
     every = ("--python", "--torch", "--cuda-home", "--nvcc")
     step("linux", _linux, *every, "--cuda", "--gcc")
-    step("windows", _windows, *every, "--msvc", "--toolset", "--cl")
+    step("windows", _windows, *every, "--msvc", "--cl")
     unpack = steps.add_parser("unpack")
     unpack.set_defaults(step=_unpack)
     unpack.add_argument("--into", required=True, type=Path)
@@ -118,7 +119,8 @@ def _linux(options: argparse.Namespace) -> None:
 
 
 def _windows(options: argparse.Namespace) -> None:
-    msvc = find_msvc(Path(options.msvc), options.toolset, options.cl)
+    msvc = find_msvc(Path(options.msvc), options.cl)
+    install_run_time(Path(options.msvc), Path(sys.executable).parent)
     _check(options)
     name = f"cl {options.cl}"
     _describe(options, name, cxx=msvc.path, host_id=msvc.id, variables=msvc.variables)

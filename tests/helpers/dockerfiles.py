@@ -210,7 +210,7 @@ def checks_env(context: BuildContext, toolchain: Toolchain) -> Iterator[str]:
     torch = context.tag.partition("-torch")[2].partition("-")[0]
     options = {"--torch": torch, "--nvcc": toolchain.nvcc}
     if toolchain.msvc:
-        options |= {"--cl": toolchain.msvc.cl, "--toolset": toolchain.msvc.toolset}
+        options |= {"--cl": toolchain.msvc.cl}
     if f"provision {toolchain.containers.os} " not in " ".join(last.split()):
         yield f"the last step describes nothing: {last}"
     for option, value in options.items():

@@ -1,7 +1,7 @@
 """Where Windows has Microsoft's compiler and CUDA: stand-ins for cl.exe and link.exe, made of
 clang and lld, and NVIDIA's own Windows programs.
 
-A stand-in lies where nvcc.exe looks for Microsoft's: in a tree with vcvars64.bat.
+They lie where Microsoft's own are unpacked to, so that they are found as those are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .windows import Wine, subject, windows_path
+from fatwheel.provision.msvc import VCVARS, Msvc, find_msvc
+
+from .windows import Wine, subject
 
 DATA = Path(__file__).parent.parent / "data" / "windows" / "msvc"
-BIN = "VC/Tools/MSVC/14.38.33130/bin/Hostx64/x64"
+CL = "19.38.33130"
+TOOLS = "VC/Tools/MSVC/14.38.33130"
+RUN_TIME_LIBRARY = "VC/Redist/MSVC/14.38.33135/x64/Microsoft.VC143.CRT/msvcp140.dll"
+KIT = "Windows Kits/10"
+SDK = "10.0.22621.0"
 CUDA_WHEELS = ("nvcc-windows", "nvvm-windows", "crt-windows", "cudart-windows", "cuobjdump-windows")
 # Headers that CUDA's includes, of which it needs nothing but that they are there.
 EMPTY_HEADERS = (
@@ -56,54 +62,57 @@ void *memcpy(void *to, const void *from, unsigned long long count) {
 
 @dataclass(frozen=True)
 class BuildTools:
-    """cl.exe and CUDA, and the variables that programs of theirs need."""
+    """cl.exe and CUDA, in their folders."""
 
-    cl: Path
+    home: Path
+    msvc: Msvc
     cuda_home: Path
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """As an image's description has them."""
-        system = r"C:\windows\system32;C:\windows"
-        return {
-            "PATH": f"{windows_path(self.cl.parent)};{system}",
-            "INCLUDE": windows_path(self.cl.parent / "include"),
-            "LIB": windows_path(self.cl.parent),
-            "DISTUTILS_USE_SDK": "1",
-            "MSSDK": "1",
-        }
 
     def calls(self, program: str) -> str:
         """What the stand-in for cl or link was called with so far."""
-        return (self.cl.parent / f"{program}.exe.calls").read_text()
+        return self.msvc.path.with_name(f"{program}.exe.calls").read_text()
 
 
-def install_build_tools(folder: Path, gcc: str) -> BuildTools:
+def install_build_tools(folder: Path, gcc: str, wine: Wine) -> BuildTools:
     """Stand-ins and CUDA in a new folder, whose name has spaces as `Program Files` has."""
     home = folder / "Build Tools"
-    place = home / BIN
+    install_msvc(home, gcc)
+    msvc = find_msvc(home, CL, wine.runner)
+    return BuildTools(home, msvc, install_cuda(folder / "cuda home"))
+
+
+def install_msvc(home: Path, gcc: str) -> None:
+    """The stand-ins in the folders of MSVC and of a Windows SDK."""
+    for name in ("ucrt", "shared", "um", "winrt"):
+        (home / KIT / "Include" / SDK / name).mkdir(parents=True)
+    for name in ("um", "ucrt"):
+        (home / KIT / "Lib" / SDK / name / "x64").mkdir(parents=True)
+    (home / KIT / "bin" / SDK / "x64").mkdir(parents=True)
+    for name in (VCVARS, RUN_TIME_LIBRARY):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).touch()
+    place = home / TOOLS / "bin" / "Hostx64" / "x64"
     place.mkdir(parents=True)
-    scripts = home / "VC" / "Auxiliary" / "Build"
-    scripts.mkdir(parents=True)
-    for name in ("vcvars64.bat", "vcvarsall.bat"):
-        (scripts / name).write_text("@echo off\r\n")
     subprocess.run(
         [gcc, "-municode", "-O1", str(DATA / "standin.c"), "-o", str(place / "cl.exe")], check=True
     )
     shutil.copyfile(place / "cl.exe", place / "link.exe")
-    shutil.copyfile(DATA / "standin.py", place / "standin.py")
-    shutil.copytree(DATA / "include", place / "include")
+    for name in ("standin.py", "c1xx.dll", "c2.dll"):
+        shutil.copyfile(DATA / "standin.py", place / name)
+    headers = home / TOOLS / "include"
+    shutil.copytree(DATA / "include", headers)
     for name in EMPTY_HEADERS:
-        (place / "include" / name).write_text("#include <crtdefs.h>\n")
-    (place / "runtime.cpp").write_text(RUN_TIME)
+        (headers / name).write_text("#include <crtdefs.h>\n")
+    libraries = home / TOOLS / "lib" / "x64"
+    libraries.mkdir(parents=True)
+    (libraries / "runtime.cpp").write_text(RUN_TIME)
     subprocess.run(
         ["clang", "--target=x86_64-pc-windows-msvc", "-ffreestanding", "-c", "runtime.cpp",
          "-o", "runtime.obj"],
-        cwd=place, check=True,
+        cwd=libraries, check=True,
     )  # fmt: skip
     for (name, library), calls in IMPORTS.items():
-        _make_import_library(place / f"{name}.lib", library, calls.split(), gcc)
-    return BuildTools(place / "cl.exe", install_cuda(folder / "cuda home"))
+        _make_import_library(libraries / f"{name}.lib", library, calls.split(), gcc)
 
 
 def _make_import_library(path: Path, library: str, names: Sequence[str], gcc: str) -> None:
@@ -123,8 +132,8 @@ def install_cuda(folder: Path) -> Path:
 
 def run_tool(wine: Wine, tools: BuildTools, program: str, *arguments: str, cwd: Path) -> str:
     """Run one of CUDA's programs in a folder; what it says. A failure fails the test."""
-    environment = {**wine.environment, **{k: v for k, v in tools.variables.items() if k != "PATH"}}
-    environment["WINEPATH"] = windows_path(tools.cl.parent)
+    own = dict(tools.msvc.variables)
+    environment = {**wine.environment, "WINEPATH": own.pop("PATH"), **own}
     done = subprocess.run(
         [wine.wine, str(tools.cuda_home / "bin" / program), *arguments], cwd=cwd,
         env=environment, input="", capture_output=True, encoding="utf-8", errors="replace",

@@ -28,6 +28,7 @@ from ..conftest import missing
 from ..helpers.dockerfiles import instructions
 from ..helpers.tinywheels import write_wheel
 from .conftest import ROOT
+from .msvc import install_msvc
 from .windows import STILLBORN, TRIES, WindowsPython, Wine, windows_path
 
 WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", ROOT / "toolchains")
@@ -257,11 +258,6 @@ def test_a_python_that_is_not_there_stops_the_build(machine: Machine) -> None:
 
 NVCC_SAYS = "Cuda compilation tools, release 12.3, V12.3.107"
 NVCC = f'#include <stdio.h>\nint main(void) {{ puts("{NVCC_SAYS}"); return 0; }}\n'
-SETS = (
-    '@echo off\r\nif not "%1=%2"=="-vcvars_ver=14.38" exit /b 1\r\n'
-    "set PATH=C:\\BuildTools\\bin;%PATH%\r\nset INCLUDE=C:\\BuildTools\\include\r\n"
-    "set __VSCMD_PREINIT_PATH=x\r\necho a banner\r\nexit /b 0\r\n"
-)
 EXTENSION = {"torch/__init__.py": "__version__ = '2.1.1+cu121'\n", "torch/utils/__init__.py": ""}
 
 
@@ -333,10 +329,8 @@ def test_both_dockerfiles_from_beginning_to_end(
     """With a real CPython for Windows and pip; installers, cl and nvcc are stand-ins."""
     INSTALLER_BYTES[:] = [(machine.folder / "installer.exe").read_bytes()]
     shutil.copytree(windows_python.folder, machine.drive / "Python311")
-    (machine.folder / "vcvars64.bat").write_bytes(SETS.encode())
-    (machine.folder / "part.dll").write_bytes(b"a part of the compiler")
-    parts = {rf"C:\BuildTools\bin\{name}": "part.dll" for name in ("c1xx.dll", "c2.dll")}
-    machine.prepare(files={**COMPILER, **parts}, says=f"{BANNER}\n")
+    install_msvc(machine.drive / "BuildTools", tool("x86_64-w64-mingw32-gcc"))
+    machine.prepare(files=COMPILER, says=f"{BANNER}\n")
     files = machine.folder / "files"
     toolchain = small_toolchain(files, tool("x86_64-w64-mingw32-gcc"))
     for context in contexts_of(toolchain, "3.11", "2.1.1", {}):
@@ -353,13 +347,14 @@ def test_both_dockerfiles_from_beginning_to_end(
         "python_version": "3.11.9",
         "torch": "2.1.1",
     }
-    assert described["cxx"] == r"C:\BuildTools\bin\cl.exe"
+    tools = r"C:\BuildTools\VC\Tools\MSVC\14.38.33130"
+    assert described["cxx"] == rf"{tools}\bin\Hostx64\x64\cl.exe"
     variables = described["variables"]
-    assert variables["INCLUDE"] == r"C:\BuildTools\include"
-    assert variables["PATH"].startswith("C:\\BuildTools\\bin;")
+    assert variables["INCLUDE"].startswith(rf"{tools}\include;C:\BuildTools\Windows Kits\10")
+    assert variables["PATH"].startswith(rf"{tools}\bin\Hostx64\x64;")
+    assert variables["PATH"].lower().endswith(r";c:\windows\system32;c:\windows")
     assert variables["DISTUTILS_USE_SDK"] == variables["MSSdk"] == "1"
-    assert not any(name.startswith("__VSCMD") for name in variables)
-    assert "TEMP" not in variables
+    assert (machine.drive / "Python311" / "msvcp140.dll").exists(), "torch would not load"
     header = machine.drive / "Python311" / "Lib" / "site-packages" / "torch" / "a.h"
     assert header.stat().st_mtime == 1577836800  # date -u -d 2020-01-01 +%s
     assert (machine.drive / "cuda" / "licences").is_dir()

@@ -30,7 +30,7 @@ from fatwheel.worker.inside import Message
 from fatwheel.worker.preprocess import unit_header
 
 from .msvc import BuildTools, install_build_tools, run_tool
-from .windows import WindowsPython, windows_path
+from .windows import WindowsPython, Wine, windows_path
 from .windowsinside import PROJECT, ROOT, Container
 
 pytestmark = pytest.mark.slow
@@ -43,11 +43,13 @@ KERNELS = {".text.scale", ".text._Z5shiftILi1EEvPi", ".text._Z5shiftILi2EEvPi"}
 
 
 @pytest.fixture(scope="module")
-def build_tools(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> BuildTools:
+def build_tools(
+    tool: Callable[[str], str], wine: Wine, tmp_path_factory: pytest.TempPathFactory
+) -> BuildTools:
     for name in ("clang", "lld-link"):
         tool(name)
     gcc = tool("x86_64-w64-mingw32-gcc")
-    return install_build_tools(tmp_path_factory.mktemp("build-tools"), gcc)
+    return install_build_tools(tmp_path_factory.mktemp("build-tools"), gcc, wine)
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,15 @@ class Wine:
         self.wine = wine
         self.server = server
         mine = {name: text for name, text in os.environ.items() if not name.startswith(FOREIGN)}
-        self.environment = {
-            **mine,
+        own = {
             "WINEPREFIX": str(prefix),
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
             "WINEDLLOVERRIDES": OVERRIDES,
         }
+        self.environment = {**mine, **own}
+        # For who starts programs with variables of their own.
+        self.runner = ("env", *(f"{name}={text}" for name, text in own.items()), wine)
 
     def start(self) -> None:
         """Make the prefix; its services run until `stop`.

@@ -16,7 +16,7 @@ from fatwheel.model import Front
 from fatwheel.worker.inside import ASSEMBLE, CAPTURE, SHARD, Message
 from fatwheel.worker.upstream import Project
 
-from .msvc import BuildTools
+from .msvc import CL, BuildTools
 from .windows import TRIES, WindowsPython, subject, windows_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,10 +56,10 @@ class Container:
                 "python_version": "3.11.9",
                 "torch": "",
             },
-            "cxx": windows_path(self.tools.cl),
-            "compiler": "cl 19.38.33130",
-            "host_id": "0" * 64,
-            "variables": self.tools.variables,
+            "cxx": windows_path(self.tools.msvc.path),
+            "compiler": f"cl {CL}",
+            "host_id": self.tools.msvc.id,
+            "variables": self.tools.msvc.variables,
         }
         (self.folder / "environment.json").write_text(json.dumps(described))
         return Message(

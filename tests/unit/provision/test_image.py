@@ -15,8 +15,9 @@ import pytest
 
 from fatwheel.containers.contexts import _provision
 from fatwheel.provision import image
-from fatwheel.provision.compilers import HostCompiler, Msvc
+from fatwheel.provision.compilers import HostCompiler
 from fatwheel.provision.image import main
+from fatwheel.provision.msvc import Msvc
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -99,7 +100,9 @@ class Steps:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.home = home
-        for name in ("mend_packages", "mend_home", "check_nvcc", "check_torch"):
+        for name in (
+            "mend_packages", "mend_home", "check_nvcc", "check_torch", "install_run_time",
+        ):  # fmt: skip
             monkeypatch.setattr(image, name, self._note(name))
         compiler = HostCompiler(Path("/usr/bin/g++"), "12.2.0", "the id")
         monkeypatch.setattr(image, "find_host_compiler", lambda *asked: compiler)
@@ -163,9 +166,12 @@ def test_linux_is_mended_checked_and_described(steps: Steps) -> None:
 
 
 def test_windows_has_its_compiler_s_variables(steps: Steps) -> None:
-    main(["windows", *EVERY, "--msvc", "/msvc", "--toolset", "14.38", "--cl", "19.38.33130"])
-    assert steps.calls[0] == ("find_msvc", Path("/msvc"), "14.38", "19.38.33130")
-    assert [call[0] for call in steps.calls[1:]] == ["check_nvcc", "check_torch"]
+    main(["windows", *EVERY, "--msvc", "/msvc", "--cl", "19.38.33130"])
+    assert steps.calls[:2] == [
+        ("find_msvc", Path("/msvc"), "19.38.33130"),
+        ("install_run_time", Path("/msvc"), Path(sys.executable).parent),
+    ], "torch loads only with msvcp140.dll beside python.exe"
+    assert [call[0] for call in steps.calls[2:]] == ["check_nvcc", "check_torch"]
     assert steps.described["variables"] == {"INCLUDE": "x"}
     assert steps.described["host_id"] == "cl's id"
     assert steps.described["compiler"] == "cl 19.38.33130"

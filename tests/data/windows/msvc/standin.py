@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).parent
+LIBRARIES = Path(__file__).parents[3] / "lib" / "x64"
 PREFIX = os.getcwd().partition("/drive_c/")[0]  # it starts in a folder below
 BANNER = "Microsoft (R) C/C++ Optimizing Compiler Version 19.38.33130 for x64"
 # As little of clang as possible: neither its macros nor what it needs of a C library.
@@ -98,7 +98,7 @@ def link(words: list[str]) -> int:
     variable = os.environ.get("_LINK_", "").split()
     folders = [f"/libpath:{host_path(folder)}" for folder in os.environ.get("LIB", "").split(";")]
     command = ["lld-link", "/noentry", "/nodefaultlib", *kept, *variable, *folders]
-    run_time = [str(HERE / name) for name in ("runtime.obj", "ucrt.lib")]
+    run_time = [str(LIBRARIES / name) for name in ("runtime.obj", "ucrt.lib")]
     return subprocess.run([*command, *run_time, "/errorlimit:0"], check=False).returncode
 
 

@@ -1,0 +1,145 @@
+"""MSVC without its installer: what lies where in the folder that its packages are unpacked to, and
+the variables that its programs need. Neither the registry nor a script of Microsoft's is asked.
+
+    VC/Tools/MSVC/14.38.33130/bin/Hostx64/x64/cl.exe    also include, lib/x64
+    VC/Redist/MSVC/14.38.33135/x64/*/*.dll              the libraries that programs made by it load
+    VC/Auxiliary/Build/vcvarsall.bat                    see VCVARS
+    Windows Kits/10/Include/10.0.22621.0/ucrt           also shared, um, winrt
+    Windows Kits/10/Lib/10.0.22621.0/ucrt/x64           also um/x64
+    Windows Kits/10/bin/10.0.22621.0/x64/rc.exe
+
+The folders are those of the packages and of an installed Visual Studio; the variables name those
+that vcvars64.bat names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ToolchainError
+from .compilers import same
+
+# nvcc.exe looks for it above cl.exe and stops where it is missing, though it is told not to run it.
+VCVARS = "VC/Auxiliary/Build/vcvarsall.bat"
+_TOOLSETS = "VC/Tools/MSVC"
+_REDIST = "VC/Redist/MSVC"
+_KIT = "Windows Kits/10"
+_PARTS = ("cl.exe", "c1xx.dll", "c2.dll")  # the programs whose bytes decide what code is made
+_BANNER = re.compile(r"^.*\bVersion (\d+\.\d+\.\d+)(?:\.\d+)? for x64.*$", re.MULTILINE)
+_PATIENCE = 300  # seconds for cl to say its version; Wine makes its prefix in that time
+# So that setuptools and torch use the compiler that these variables name, and look for no other.
+_CHOSEN = {"DISTUTILS_USE_SDK": "1", "MSSdk": "1"}
+
+
+@dataclass(frozen=True)
+class Msvc:
+    """cl.exe, a digest of what it is made of, and the variables without which it does not work."""
+
+    path: Path
+    id: str
+    variables: dict[str, str]
+
+
+def find_msvc(home: Path, version: str, runner: Sequence[str] = ()) -> Msvc:
+    """The compiler in a folder that MSVC and a Windows SDK were unpacked to.
+
+    version is what cl must say (`19.38.33130`). runner is what a program of Windows is run with,
+    (`wine`,) on Linux; the variables are for programs of Windows there as well, with the paths by
+    which Wine knows this machine's. Raises ToolchainError where a part is missing, or cl does not
+    run or is another.
+    """
+    tools = _only(home / _TOOLSETS)
+    path = tools / "bin" / "Hostx64" / "x64" / "cl.exe"
+    variables = _variables(home / _KIT, tools)
+    for part in (home / VCVARS, *(path.with_name(name) for name in _PARTS)):
+        if not part.is_file():
+            raise ToolchainError("the unpacked MSVC lacks a file", where=str(part))
+    banner = _banner([*runner, str(path)])
+    same("cl", version, banner[1])
+    digest = hashlib.sha256(banner[0].strip().encode())
+    for name in _PARTS:
+        content = hashlib.sha256(path.with_name(name).read_bytes()).hexdigest()
+        digest.update(f"\n{name} {content}".encode())
+    return Msvc(path, digest.hexdigest(), variables)
+
+
+def install_run_time(home: Path, folder: Path) -> None:
+    """Copy the libraries that programs made by this MSVC load, such as msvcp140.dll, to a folder.
+
+    Windows itself does not have them, and torch needs them: Python finds them beside python.exe.
+    Raises ToolchainError where there are none.
+    """
+    libraries = sorted((_only(home / _REDIST) / "x64").glob("*/*.dll"))
+    if not libraries:
+        raise ToolchainError("the unpacked MSVC has no run-time libraries", where=str(home))
+    for library in libraries:
+        shutil.copyfile(library, folder / library.name)
+
+
+def windows_path(path: Path) -> str:
+    """A path as programs of Windows know it: on Linux, that of Wine's drive for this machine's
+    files."""
+    return str(path) if os.name == "nt" else "Z:" + str(path.absolute()).replace("/", "\\")
+
+
+def _variables(kit: Path, tools: Path) -> dict[str, str]:
+    """What vcvars64.bat would set."""
+    include = _only(kit / "Include")
+    library = kit / "Lib" / include.name
+    system = os.environ.get("SYSTEMROOT", r"C:\Windows")
+    folders = {
+        "INCLUDE": [
+            tools / "include",
+            *(include / name for name in ("ucrt", "shared", "um", "winrt")),
+        ],
+        "LIB": [tools / "lib" / "x64", library / "ucrt" / "x64", library / "um" / "x64"],
+        # link.exe calls rc.exe and mt.exe.
+        "PATH": [tools / "bin" / "Hostx64" / "x64", kit / "bin" / include.name / "x64"],
+    }
+    for folder in (folder for paths in folders.values() for folder in paths):
+        if not folder.is_dir():
+            raise ToolchainError("the unpacked MSVC lacks a folder", where=str(folder))
+    variables = {
+        name: ";".join(windows_path(folder) for folder in paths) for name, paths in folders.items()
+    }
+    variables["PATH"] += rf";{system}\System32;{system}"
+    return {**variables, **_CHOSEN}
+
+
+def _only(folder: Path) -> Path:
+    """The one folder in a folder, which is named after a version."""
+    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if len(found) != 1:
+        raise ToolchainError(
+            "an unpacked MSVC has one version of each part",
+            where=str(folder),
+            details=sorted(path.name for path in found) or ["there is none here"],
+        )
+    return found[0]
+
+
+def _banner(command: Sequence[str]) -> re.Match[str]:
+    """What cl says of itself, which it does on its standard error."""
+    try:
+        answer = subprocess.run(
+            command, input="", capture_output=True, text=True,
+            errors="replace", timeout=_PATIENCE, check=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise ToolchainError(f"cannot run {command[0]}: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ToolchainError(f"{command[-1]} does not end") from error
+    banner = _BANNER.search(answer.stderr)
+    if banner is None:
+        raise ToolchainError(
+            f"{command[-1]} does not say what version it is",
+            details=[*answer.stderr.splitlines(), *answer.stdout.splitlines()],
+        )
+    return banner
