@@ -81,6 +81,20 @@ class EngineFacts:
     limits: frozenset[str] = frozenset({"memory", "swap", "cpus", "pids"})
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a container ended.
+
+    code:          exit code of its program: on Linux, 128 + the signal's number if one ended it.
+    out_of_memory: it was killed because it used more than its limit.
+    last_lines:    the end of what it wrote to its standard error.
+    """
+
+    code: int
+    out_of_memory: bool
+    last_lines: tuple[str, ...]
+
+
 # -- layouts ---------------------------------------------------------------------------------------
 
 # Images of Windows Server 2022 and later run with process isolation on any newer host; older ones

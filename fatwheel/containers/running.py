@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from docker import errors as docker_errors
 from ..errors import EngineError, StoreError
 from ..text import clean, size
 from .client import FAILURES, DockerEngine, engine_errors
-from .layouts import ContainerSpec, create_arguments, ended_for_memory
+from .layouts import ContainerSpec, Ending, create_arguments, ended_for_memory
 from .roster import Roster
 from .stream import STDOUT, Lines, Log, Wire
 
@@ -32,20 +31,6 @@ _AGAIN = (0.2, 1.0, 3.0)  # seconds before the events are asked for again, when 
 _LOOK_EVERY = 0.5  # seconds between two looks at the disk
 _FLOOR = 512 << 20  # bytes that a container must leave free where it writes
 _RECENT = 5.0  # seconds: an end that comes later has nothing to do with memory
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a container ended.
-
-    code:          exit code of its program: on Linux, 128 + the signal's number if one ended it.
-    out_of_memory: it was killed because it used more than its limit.
-    last_lines:    the end of what it wrote to its standard error.
-    """
-
-    code: int
-    out_of_memory: bool
-    last_lines: tuple[str, ...]
 
 
 class Container:

@@ -7,7 +7,6 @@ into the store (`engines.incoming`), and nothing else: capture and assembling ad
 
 from __future__ import annotations
 
-import os
 import queue
 import secrets
 import threading
@@ -15,12 +14,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from .. import text
-from ..containers.client import DockerEngine
-from ..containers.layouts import owner
-from ..containers.roster import Roster
-from ..containers.running import Container, Ending
+from ..containers.layouts import Ending
 from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
 from ..model import Host, Job, Unit
 from ..storage.store import Entry
@@ -48,43 +45,72 @@ from .conversation import (
     checked_slices,
     nonsense,
 )
-from .dockerplan import Station
 from .incoming import LARGEST_WHEEL, take, take_file, take_folder
 
 
-@dataclass(frozen=True)
-class Site:
+class Container(Protocol):
+    """What runs one task, apart from the build: see `containers.running`."""
+
+    def start(self) -> None:
+        """Raises EngineError where it cannot start."""
+
+    def send(self, text: str) -> None:
+        """Write to its standard input. Without effect where it has ended: `wait` says how."""
+
+    def memory(self) -> int:
+        """Bytes in use now; 0 is unknown."""
+
+    def wait(self) -> Ending:
+        """Wait for its end; all lines have been delivered then."""
+
+    def kill(self) -> None:
+        """End it at once, in whatever state it is. Raises nothing."""
+
+
+class Site(Protocol):
     """Where a build's containers run, and what of this machine they get.
 
-    roster: lists every container, so that leftovers can be found.
+    kind: what they are, in messages: `container`. image: what they are made from. sources: the
+    folder with the project, and with what capture found in it.
     """
 
-    engine: DockerEngine
-    station: Station
-    build: Build
-    roster: Roster
+    @property
+    def build(self) -> Build: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def image(self) -> str: ...
+
+    @property
+    def sources(self) -> Path: ...
 
     def incoming(self) -> Path:
         """A new folder that a container may write to."""
-        parent = self.build.work / "incoming"
-        parent.mkdir(exist_ok=True)
-        folder = parent / secrets.token_hex(8)
-        folder.mkdir()
-        user = owner(self.engine)
-        if user is not None:
-            os.chown(folder, *user)
-        return folder
+
+    def addressed(self, message: Message, incoming: Path) -> Message:
+        """The message for a container that writes there."""
 
     def container(
         self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
     ) -> Container:
-        """A container, not started yet."""
-        spec = self.station.container(purpose, incoming, limits)
-        return Container(self.engine, spec, self.roster, on_line, self.log(purpose))
+        """A container, not started yet. on_line gets the whole lines that it says, in a thread of
+        the container's own."""
 
-    def log(self, purpose: str) -> Path:
-        """The file to which a container's log goes."""
-        return self.build.logs / log_name(purpose)
+
+def new_incoming(build: Build) -> Path:
+    """A new folder for what a container makes."""
+    parent = build.work / "incoming"
+    parent.mkdir(exist_ok=True)
+    folder = parent / secrets.token_hex(8)
+    folder.mkdir()
+    return folder
+
+
+def log_of(build: Build, purpose: str) -> Path:
+    """The file to which a container's log goes."""
+    return build.logs / log_name(purpose)
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,7 @@ class ImageCapture:
         site, purpose = self.site, ASSEMBLE
         message = replace(self.message, task=purpose, units=tuple(map(asdict, self.units)))
         incoming, answer = _call(site, purpose, message, limits)
-        line = _made(assemble_line, answer, purpose, limits)
+        line = _made(assemble_line, answer, site, purpose, limits)
         slices = checked_slices(line, self.units, message.fronts)
         wheel = site.build.work / WHEEL / line.wheel
         take_file(incoming, (WHEEL, line.wheel), wheel, LARGEST_WHEEL)
@@ -123,9 +149,9 @@ def capture(site: Site, message: Message, limits: Limits) -> ImageCapture:
     Raises the error that the container reported, or EngineError if it ended without an answer.
     """
     incoming, answer = _call(site, CAPTURE, message, limits)
-    line = _made(capture_line, answer, CAPTURE, limits)
+    line = _made(capture_line, answer, site, CAPTURE, limits)
     units, lookup, host = checked_lookup(line, message.fronts)
-    sources = site.station.sources
+    sources = site.sources
     if not take_folder(incoming, SOURCES, sources / CAPTURED):
         raise nonsense("there are sources").within(CAPTURE)
     # What it learned of texts is for the containers of this build alone.
@@ -142,7 +168,7 @@ def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[P
     try:
         # The answer comes before the end, if it comes.
         threading.Thread(target=_tell_end, args=(container, answers), daemon=True).start()
-        container.send(message.to_line())
+        container.send(site.addressed(message, incoming).to_line())
         answer = answers.get()
     finally:
         container.kill()
@@ -155,6 +181,7 @@ def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[P
 def _made(
     parse: Callable[[str], Line | KilledLine | FailedLine],
     answer: str,
+    site: Site,
     purpose: str,
     limits: Limits,
 ) -> Line:
@@ -167,7 +194,7 @@ def _made(
     if failure is not None:
         raise failure
     if isinstance(line, KilledLine):
-        raise _short_of_memory(purpose, limits)
+        raise _short_of_memory(site, purpose, limits)
     assert not isinstance(line, FailedLine)
     return line
 
@@ -198,6 +225,7 @@ class _ContainerWorker:
         def collect(job: Job, entries: Sequence[Entry]) -> None:
             take(incoming, entries, job, store)
 
+        self._site = site
         self._limits = limits
         self._talk = Conversation(
             self,
@@ -211,7 +239,8 @@ class _ContainerWorker:
         self._closing = False
         self._container = site.container(purpose, incoming, limits, self._talk.heard)
         self._container.start()
-        self._container.send(replace(captured.message, task=SHARD).to_line())
+        message = replace(captured.message, task=SHARD)
+        self._container.send(site.addressed(message, incoming).to_line())
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, job: Job) -> None:
@@ -236,7 +265,7 @@ class _ContainerWorker:
             return
         if not self._closing:
             failure = OutOfMemoryError if ending.out_of_memory else EngineError
-            self._talk.lost(_in_words(ending, self._limits), failure)
+            self._talk.lost(_in_words(ending, self._site, self._limits), failure)
 
 
 def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
@@ -248,15 +277,16 @@ def _explained(error: FatwheelError, site: Site, purpose: str) -> FatwheelError:
         where=error.where,
         details=error.details[:-2],
         hint=(
-            f"it ran in a container of {site.station.image}; the worker's log: {site.log(purpose)}"
+            f"it ran in a {site.kind} of {site.image}; the worker's log: "
+            f"{log_of(site.build, purpose)}"
         ),
     )
 
 
-def _in_words(ending: Ending, limits: Limits) -> str:
+def _in_words(ending: Ending, site: Site, limits: Limits) -> str:
     if ending.out_of_memory:
-        return _too_much(limits)
-    words = f"its container exited with code {ending.code}"
+        return _too_much(site, limits)
+    words = f"its {site.kind} exited with code {ending.code}"
     if ending.last_lines:
         words += ": " + " / ".join(line.strip() for line in ending.last_lines[-3:])
     return words
@@ -266,20 +296,20 @@ def _silent(
     site: Site, purpose: str, ending: Ending, limits: Limits
 ) -> EngineError | OutOfMemoryError:
     if ending.out_of_memory:
-        return _short_of_memory(purpose, limits)
+        return _short_of_memory(site, purpose, limits)
     return EngineError(
-        f"the container ended without a result (exit code {ending.code})",
+        f"the {site.kind} ended without a result (exit code {ending.code})",
         where=purpose,
         details=ending.last_lines,
-        hint=f"its log: {site.log(purpose)}",
+        hint=f"its log: {log_of(site.build, purpose)}",
     )
 
 
-def _short_of_memory(purpose: str, limits: Limits) -> OutOfMemoryError:
+def _short_of_memory(site: Site, purpose: str, limits: Limits) -> OutOfMemoryError:
     return OutOfMemoryError(
-        _too_much(limits), where=purpose, hint="give the build more memory: --memory"
+        _too_much(site, limits), where=purpose, hint="give the build more memory: --memory"
     )
 
 
-def _too_much(limits: Limits) -> str:
-    return f"its container exceeded its memory limit of {text.size(limits.memory)}"
+def _too_much(site: Site, limits: Limits) -> str:
+    return f"its {site.kind} exceeded its memory limit of {text.size(limits.memory)}"

@@ -8,11 +8,11 @@ business of `containers`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..config.model import Download, Package, Target, Toolchain
 from ..containers.client import DockerEngine, connect
@@ -20,6 +20,7 @@ from ..containers.imagebuild import Image, base_ids, ensure_images
 from ..containers.layouts import layout_of, owner
 from ..containers.render import FILES
 from ..containers.roster import Roster, enrolled, reap
+from ..containers.running import Container
 from ..errors import EngineError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
@@ -31,7 +32,7 @@ from ..toolchain.interpreters import build_of, compiler_id
 from ..worker.context import digest
 from ..worker.inside import CAPTURE, PROJECT, Message
 from .base import Allotment, Build, Engine, Footprint, Limits
-from .contained import ImageCapture, Site, capture
+from .contained import ImageCapture, capture, log_of, new_incoming
 from .dockerplan import Station, containers_of, footprint_of, pinned_here, scope_of
 
 _ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
@@ -136,7 +137,7 @@ class ImageWorkplace:
                 emit(Note(words))
             yield captured
 
-    def _site(self, build: Build, roster: Roster) -> Site:
+    def _site(self, build: Build, roster: Roster) -> DockerSite:
         containers = containers_of(build.target.toolchain)
         for folder in (build.stores.own, *build.stores.trunks):
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ class ImageWorkplace:
             python=build.target.python, code=PACKAGE, sources=build.work / "sources",
             store=build.stores.own, trunk=build.stores.trunk,
         )  # fmt: skip
-        return Site(self.engine, station, build, roster)
+        return DockerSite(self.engine, station, build, roster)
 
     def _message(self, build: Build, station: Station) -> Message:
         toolchain, layout = build.target.toolchain, layout_of(station.os)
@@ -160,3 +161,42 @@ class ImageWorkplace:
             incoming=layout.incoming, work=layout.work,
             trunk=layout.trunk if build.stores.trunk else "",
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DockerSite:
+    """Where a build's containers run: on an engine.
+
+    roster: lists every container, so that leftovers can be found.
+    """
+
+    engine: DockerEngine
+    station: Station
+    build: Build
+    roster: Roster
+    kind: ClassVar[str] = "container"
+
+    @property
+    def image(self) -> str:
+        return self.station.image
+
+    @property
+    def sources(self) -> Path:
+        return self.station.sources
+
+    def incoming(self) -> Path:
+        folder = new_incoming(self.build)
+        user = owner(self.engine)
+        if user is not None:
+            os.chown(folder, *user)
+        return folder
+
+    def addressed(self, message: Message, incoming: Path) -> Message:
+        """All containers see their own at the same place."""
+        return message
+
+    def container(
+        self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
+    ) -> Container:
+        spec = self.station.container(purpose, incoming, limits)
+        return Container(self.engine, spec, self.roster, on_line, log_of(self.build, purpose))

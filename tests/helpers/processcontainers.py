@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 
-from fatwheel.containers.layouts import LINUX, ContainerSpec
+from fatwheel.containers.layouts import LINUX, ContainerSpec, Ending
 from fatwheel.containers.roster import Roster
-from fatwheel.containers.running import Ending
-from fatwheel.engines import contained
+from fatwheel.engines import docker
 
 from .demoproject import Demo
 
@@ -63,7 +62,7 @@ class Containers:
         self.description = describe(demo.folder, demo)
         self.view = demo.folder / "view"
         self.made: list[ProcessContainer] = []
-        monkeypatch.setattr(contained, "Container", self.make)
+        monkeypatch.setattr(docker, "Container", self.make)
 
     def make(
         self,

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from fatwheel.containers.client import DockerEngine, connect
-from fatwheel.containers.layouts import LINUX, ContainerSpec, Mount, owner
+from fatwheel.containers.layouts import LINUX, ContainerSpec, Ending, Mount, owner
 from fatwheel.containers.roster import Leftovers, Roster, enrolled, reap
-from fatwheel.containers.running import Container, Ending
+from fatwheel.containers.running import Container
 from fatwheel.errors import EngineError
 from fatwheel.storage.workfolder import work_folder
 

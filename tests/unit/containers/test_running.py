@@ -14,9 +14,9 @@ import pytest
 
 from fatwheel.containers import running
 from fatwheel.containers.client import connect
-from fatwheel.containers.layouts import ContainerSpec, Mount
+from fatwheel.containers.layouts import ContainerSpec, Ending, Mount
 from fatwheel.containers.roster import Roster
-from fatwheel.containers.running import Container, Ending
+from fatwheel.containers.running import Container
 from fatwheel.errors import EngineError, StoreError
 
 from ...helpers.fakeengine import (

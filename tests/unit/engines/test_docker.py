@@ -16,7 +16,7 @@ import pytest
 from fatwheel.config.model import Target
 from fatwheel.containers.layouts import LINUX, EngineFacts
 from fatwheel.containers.roster import Roster
-from fatwheel.engines import contained
+from fatwheel.engines import contained, docker
 from fatwheel.engines.base import (
     Build,
     JobBroken,
@@ -27,7 +27,8 @@ from fatwheel.engines.base import (
     Said,
     WorkerLost,
 )
-from fatwheel.engines.contained import ImageCapture, Site
+from fatwheel.engines.contained import ImageCapture
+from fatwheel.engines.docker import DockerSite
 from fatwheel.engines.dockerplan import Station
 from fatwheel.errors import CompileError, EngineError, OutOfMemoryError, StoreError, UpstreamError
 from fatwheel.events import silent
@@ -74,7 +75,7 @@ class Bench:
             target, FRONTS, lambda folder: unpacked(demo.recipe, folder, silent),
             Stores(self.store.root), SCOPE, LIMITS, self.folder, self.folder / "logs",
         )  # fmt: skip
-        self.site = Site(engine, station, build, roster)
+        self.site = DockerSite(engine, station, build, roster)
         self.reports: Reports = Queue()
 
     def message(self) -> Message:
@@ -283,7 +284,7 @@ def ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             container._log.write_text("Killed\n")
             return container
 
-        monkeypatch.setattr(contained, "Container", make)
+        monkeypatch.setattr(docker, "Container", make)
 
     return end
 
