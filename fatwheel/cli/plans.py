@@ -69,11 +69,12 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
 
 
 def _drivers(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the wheels will need of a GPU's driver."""
+    """What the wheels will need of a GPU's driver: a line for each CUDA."""
     from ..verify.drivers import Need, in_words, jit_in_words
 
-    needs = in_words({gpu: Need(**need) for gpu, need in about["drivers"].items()})
-    yield "driver", needs.removeprefix("driver ") or f"not known for CUDA {about['cuda']}"
+    for cuda, wheel in {wheel["cuda"]: wheel for wheel in about["wheels"]}.items():
+        needs = in_words({gpu: Need(**need) for gpu, need in wheel["drivers"].items()})
+        yield "driver", needs.removeprefix("driver ") or f"not known for CUDA {cuda}"
     if about["jit"]:
         yield "JIT", jit_in_words(about["jit"])
 

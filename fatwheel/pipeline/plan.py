@@ -89,6 +89,13 @@ class PlannedWheel:
         platform = toolchain.platform.replace("-", "_")
         return self.named(WheelName(recipe.project, recipe.version, "", tag, tag, platform))
 
+    @property
+    def images(self) -> Contents:
+        """What each unit with kernels will hold: by it GPUs and drivers are told."""
+        toolchain = self.target.toolchain
+        codes = [code for front in self.fronts for code in front.codes]
+        return planned(codes, toolchain.cuda, toolchain.platform)
+
     def named(self, upstream: WheelName, torch: str | None = None) -> WheelName:
         """The name of the wheel that is made from one that upstream's build called so.
 
@@ -167,13 +174,6 @@ class BuildPlan:
 
         return next(one for one in self.wheels if of(one) == of(wheel))
 
-    @property
-    def images(self) -> Contents:
-        """What each unit with kernels will hold: by it GPUs and drivers are told."""
-        toolchain = self.first.toolchain
-        codes = [code for front in self.fronts for code in front.codes]
-        return planned(codes, toolchain.cuda, toolchain.platform)
-
     def to_json(self) -> dict[str, Any]:
         """As `invoke build --plan --json` prints it (plan.schema.json)."""
         recipe, toolchain, footprint = self.first.recipe, self.first.toolchain, self.footprint
@@ -190,8 +190,7 @@ class BuildPlan:
             "compiler": host_compiler(toolchain),
             "torch": self.first.torch,
             "archs": list(map(str, self.first.archs)),
-            "drivers": {gpu: asdict(need) for gpu, need in needs_of(self.images).items()},
-            "jit": [gpu for gpu, how in coverage_of([self.images]).items() if how.jit],
+            "jit": [gpu for gpu, how in coverage_of([self.wheels[0].images]).items() if how.jit],
             "engine": self.engine.name,
             "front": self.front,
             "fronts": [
@@ -211,6 +210,7 @@ class BuildPlan:
                     "torch": wheel.target.torch,
                     "cuda": wheel.target.toolchain.cuda,
                     "toolchain": wheel.target.toolchain.name,
+                    "drivers": {g: asdict(need) for g, need in needs_of(wheel.images).items()},
                     "image": image,
                 }
                 for wheel, image in zip(self.wheels, footprint.image_of or no_images, strict=True)

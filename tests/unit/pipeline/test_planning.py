@@ -269,3 +269,19 @@ def test_every_plan_is_as_the_schema_says(toolchain: str, front: str) -> None:
     schema = schema_of("plan")
     request = request_for(toolchain=toolchain, engine="docker", front=front)
     jsonschema.validate(json.loads(json.dumps(plan_build(request).to_json())), schema)
+
+
+def test_each_wheel_has_the_drivers_of_its_own_cuda() -> None:
+    """NVIDIA, "CUDA Compatibility": CUDA 12 wants driver 525 or newer on Linux, CUDA 13 580."""
+    plan = plan_build(
+        request_for(
+            kernel="selftest", archs="89", pythons=None, toolchain=None, cuda="12.8,13.0",
+            platform="linux-x86_64",
+        )
+    )  # fmt: skip
+    drivers = {wheel["cuda"]: wheel["drivers"]["8.9"] for wheel in plan.to_json()["wheels"]}
+    assert {cuda: need["reason"] for cuda, need in drivers.items()} == {
+        "12.8": "CUDA 12", "13.0": "CUDA 13",
+    }  # fmt: skip
+    assert drivers["12.8"]["driver"].startswith("525.")
+    assert drivers["13.0"]["driver"].startswith("580")
