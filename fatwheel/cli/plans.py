@@ -9,6 +9,7 @@ from rich.console import Console
 
 from .. import text
 from ..config.compose import lock_command
+from ..containers.isolation import DEFAULT, HYPERV, PROCESS, VARIABLE
 from .console import out, write, write_rows, write_sentences
 from .tables import Row
 
@@ -57,6 +58,8 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     yield "engine", f"{about['engine']}: {_shares(about)}"
     limits = f"{text.count(about['jobs'], 'job')} at a time, {text.size(about['memory'])} for all"
     yield "limits", limits + (", if the engine has that many" if footprint.containers else "")
+    if footprint.isolation:
+        yield "isolation", _isolation(footprint.isolation)
     if len(plan.wheels) > 1:
         yield "device", _sharing(plan)
     if footprint.unlocked:
@@ -66,6 +69,13 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
             "tags",
             ("will differ: they depend on the ids of the base images that FATWHEEL_BASES names"),
         )
+
+
+def _isolation(way: str) -> str:
+    """How Windows containers are kept apart from their host."""
+    if way == DEFAULT:
+        return f"the engine's own: {PROCESS} on Windows Server, {HYPERV} on Windows 10 and 11"
+    return f"{way}, as {VARIABLE} says"
 
 
 def _drivers(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -67,6 +67,8 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
         "torch": "releases of torch to look up, comma-separated: 2.13, or 2.13.0",
         "python": "Pythons to look up for --torch, or for every torch there is: 3.15",
         "platform": "only for these, comma-separated: linux-x86_64, linux-aarch64, windows-x86_64",
+        "host-build": "with --toolchain: take the newest base image that this Windows host runs, "
+        "such as 20348.2340; `ver` prints it (default: the newest image)",
         "check": "only compare: write nothing and fetch no files",
         "json": "print one JSON document instead of tables",
     },
@@ -78,6 +80,7 @@ def lock(
     torch: str | None = None,
     python: str | None = None,
     platform: str | None = None,
+    host_build: str | None = None,
     check: bool = False,
     json: bool = False,
 ) -> None:
@@ -109,6 +112,7 @@ def lock(
         from ..toolchain.checkparts import check_parts
         from ..toolchain.lock import lock_toolchains, refusal
         from ..toolchain.lockparts import PartsRequest, lock_parts
+        from ..toolchain.published import parse_host_build
         from .progress import board
         from .results import show_json, show_locks
 
@@ -120,13 +124,24 @@ def lock(
                 where="--toolchain",
                 hint="leave out --toolchain, or --cuda, --torch, --python and --platform",
             )
+        host = None if host_build is None else parse_host_build(host_build)
+        if host_build is not None and (host is None or not toolchain):
+            raise UsageError(
+                f"{host_build!r} is not the version of a Windows host"
+                if host is None
+                else "which toolchain's base image the host must run is not said",
+                where="--host-build",
+                hint="valid: --toolchain windows-msvc17.8-cuda12.3 --host-build 20348.2340",
+            )
         with board() as emit:
             places = (folders, cache, cache / FILES, emit)
             if request:
                 reports = lock_parts(request, *places, write=not check)
             else:
                 names = [toolchain] if toolchain else list_toolchains(*folders)
-                reports = lock_toolchains(names, folders, cache / FILES, emit, write=not check)
+                reports = lock_toolchains(
+                    names, folders, cache / FILES, emit, write=not check, host=host
+                )
                 if not toolchain:
                     reports += check_parts(*places, write=not check)
         if json:

@@ -78,6 +78,14 @@ _CAUSES = (
         "2022 (20348), Windows 11 (22000); `invoke doctor` shows what this engine has",
     ),
     _cause(
+        r"0xc0370106|virtual machine or container exited unexpectedly",
+        "Windows ended the container at its start: the image may be newer than the host, or "
+        "process isolation has failed",
+        "`invoke doctor` compares their revisions: install the host's updates, or take the image "
+        "for this host, with `invoke lock --host-build`. Or isolate containers as virtual "
+        "machines: FATWHEEL_ISOLATION=hyperv",
+    ),
+    _cause(
         r"hypervisor is not (running|present)|0x80370102|virtual machine could not be started",
         "Hyper-V, which isolates Windows containers, is not available",
         "as administrator: `dism /online /enable-feature /featurename:Microsoft-Hyper-V /all`, "
@@ -192,6 +200,7 @@ _LONGEST = 600  # seconds for one request: a container with a machine of its own
 # Connections that are kept: a running container has four, and urllib3 complains about more.
 _STREAMS = 256
 _BUILD = re.compile(r"\b10\.0[ .](\d{5})\b")
+_REVISION = re.compile(r"(?:10\.0\.|OS Build )[0-9]{5}\.([0-9]{1,6})\b")
 # What calls of the SDK raise: its own errors and those of the libraries that it uses. Those of
 # `requests` are OSErrors; ValueError is an answer that is not JSON. Named pipes raise pywin32's
 # errors, whose module the SDK has imported on Windows.
@@ -318,6 +327,7 @@ def _facts(info: Mapping[str, Any], version: Mapping[str, Any]) -> dict[str, Any
     return {
         "os": kind,
         "os_build": _windows_build(info, version) if kind == "windows" else 0,
+        "os_revision": _windows_revision(info) if kind == "windows" else 0,
         "version": str(version.get("Version") or info.get("ServerVersion") or ""),
         "api_version": str(version.get("ApiVersion") or ""),
         "system": str(info.get("OperatingSystem") or ""),
@@ -346,6 +356,16 @@ def _windows_build(info: Mapping[str, Any], version: Mapping[str, Any]) -> int:
     """The build number of a Windows host: `10.0 20348 (20348.1.amd64fre.fe_release…)`."""
     for text in (info.get("KernelVersion"), version.get("KernelVersion")):
         found = _BUILD.search(str(text or ""))
+        if found:
+            return int(found[1])
+    return 0
+
+
+def _windows_revision(info: Mapping[str, Any]) -> int:
+    """A Windows host's revision, which /info has in `OSVersion` or only in the system's name:
+    `Microsoft Windows Server Version 21H2 (OS Build 20348.2340)`."""
+    for field in ("OSVersion", "OperatingSystem"):
+        found = _REVISION.search(str(info.get(field) or ""))
         if found:
             return int(found[1])
     return 0

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import EngineError
+from .isolation import isolation
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,14 @@ class EngineFacts:
     """What decides how a container is made; the defaults stand for an engine not asked yet.
 
     os:        'linux' or 'windows': what its containers are.
-    os_build:  of a Windows host, its build number; 0 for Linux or unknown.
+    os_build:  of a Windows host, its build number; 0 for Linux or unknown. os_revision: what its
+               updates have brought it to, as in 2340 of 20348.2340; 0 is unknown.
     version:   of the engine (`20.10.24`); api_version: of its API (`1.41`).
     system:    the host's operating system, in the engine's words.
     cpus, memory: what containers can use in all; 0 is unknown.
     root:      the folder of its images and containers, on its own machine.
     storage_driver, storage: `overlay2`, and its status as pairs of names and values.
-    isolation: of Windows, what containers get that ask for nothing: 'process' or 'hyperv'.
+    isolation: of Windows, what containers get that ask for nothing: 'process', 'hyperv' or ''.
     rootless:  its root is an ordinary user; remapped: its users are others than the host's.
     selinux:   mounts are denied to containers that are labelled as such.
     limits:    the limits that its kernel can hold: 'memory', 'swap', 'cpus', 'pids'.
@@ -66,6 +67,7 @@ class EngineFacts:
 
     os: str
     os_build: int = 0
+    os_revision: int = 0
     version: str = ""
     api_version: str = ""
     system: str = ""
@@ -97,10 +99,6 @@ class Ending:
 
 # -- layouts ---------------------------------------------------------------------------------------
 
-# Images of Windows Server 2022 and later run with process isolation on any newer host; older ones
-# need a host of exactly their build. Source: Microsoft's page on the compatibility of container
-# versions.
-_STABLE_SINCE = 20348
 _NOBODY = 65534
 _MOST_PROCESSES = 4096  # of one container, threads counted: far more than compilers start
 _LARGEST_FILE = 16 << 30  # bytes; the largest wheels have 4 GB
@@ -109,7 +107,7 @@ _TMP = 1 << 30  # bytes; only what insists on /tmp lies there, and it counts as 
 _NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
 _BUILD_MEMORY = 8 << 30  # bytes for building an image of Windows: MSVC's installer is large
 _ENGINE_KEEPS = 1 << 30  # bytes
-_DISK = "127GB"  # of a Windows container; it grows as it is filled, and the default is 20 GB
+_DISK = "127GB"  # of a Windows container; it grows as it is filled. Older engines' default is 20 GB
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def build_arguments(facts: EngineFacts, os_build: int, downloads: bool) -> dict[
         return network
     memory = max(min(_BUILD_MEMORY, facts.memory - _ENGINE_KEEPS), 0) or _BUILD_MEMORY
     limits = {
-        "isolation": isolation(facts.os_build, os_build),
+        "isolation": isolation(facts.os_build, os_build, facts.isolation),
         "container_limits": {"memory": memory},
     }
     return {**network, **limits}
@@ -270,23 +268,6 @@ def owner(facts: EngineFacts) -> tuple[int, int] | None:
     if facts.os == "windows" or facts.rootless or os.name == "nt" or os.getuid():
         return None
     return _NOBODY, _NOBODY
-
-
-def isolation(host_build: int, image_build: int) -> str:
-    """How a Windows container is kept apart: 'process' where the host can do so, or 'hyperv'.
-
-    A build of 0 is unknown. Raises EngineError where the host is older than the image: neither
-    works there.
-    """
-    if 0 < host_build < image_build:
-        raise EngineError(
-            f"the host is too old for the image: it is Windows build {host_build}, and the image "
-            f"needs {image_build} or newer",
-            hint="use Windows Server 2022 (build 20348), Windows 11 (22000) or newer as the host",
-        )
-    if host_build in (0, image_build) or image_build >= _STABLE_SINCE:
-        return "process"
-    return "hyperv"
 
 
 def ended_for_memory(os_name: str, code: int, killed: bool) -> bool:
@@ -340,7 +321,7 @@ def _user(facts: EngineFacts) -> str:
 
 def _windows(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dict[str, Any]]:
     host: dict[str, Any] = {
-        "Isolation": isolation(facts.os_build, spec.os_build),
+        "Isolation": isolation(facts.os_build, spec.os_build, facts.isolation),
         # Always: under Hyper-V a container gets 1 GB and 2 CPUs unless it asks for more.
         "CpuCount": min(spec.cpus, facts.cpus or spec.cpus),
     }

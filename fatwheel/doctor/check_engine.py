@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import PurePath
 
 from .. import text
-from ..containers.layouts import isolation
-from ..errors import EngineError
+from ..containers.isolation import HYPERV, PROCESS, VARIABLE, isolation
+from ..errors import FatwheelError
 from ..shipped import DEFAULT_TOOLCHAINS
-from ..text import parse_size
 from .check_toolchain import setup_command
 from .facts import (
-    GB,
     WINDOWS,
     CacheFacts,
     Check,
-    DaemonFile,
     EngineTrouble,
     EngineView,
     Facts,
@@ -28,7 +24,6 @@ from .facts import (
     Trouble,
     WindowsHost,
     base_size,
-    container_size,
     image_size,
 )
 from .network import restart_command
@@ -36,16 +31,12 @@ from .network import restart_command
 ENGINE = Check("engine", "container engine")
 KIND = Check("engine-os", "kind of containers")
 ISOLATION = Check("isolation", "isolation")
-CONTAINER_DISK = Check("container-disk", "disk of a container")
 IMAGE_DISK = Check("image-disk", "disk for images")
 LIMITS = Check("limits", "limits that hold")
 MOUNTS = Check("mounts", "folders in containers")
 IMAGES = Check("images", "images")
 
-_AFTER_ENGINE = (KIND, ISOLATION, CONTAINER_DISK, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
-_DEFAULT_SIZE = 20 * GB
-_ROOMY_SINCE = 23  # the first engine whose Windows containers get 127 GB by themselves
-_WANTED = "size=127GB"
+_AFTER_ENGINE = (KIND, ISOLATION, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
 _HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
 
 
@@ -148,8 +139,8 @@ def check_isolation(facts: Facts, engine: EngineView) -> Finding:
     host = engine.facts.os_build
     found = f"host build {host or 'unknown'}, image build {wanted.os_build}"
     try:
-        way = isolation(host, wanted.os_build)
-    except EngineError as error:
+        way = isolation(host, wanted.os_build, engine.facts.isolation)
+    except FatwheelError as error:
         return ISOLATION.wrong(found, error.what, *([Fix(error.hint)] if error.hint else []))
     found += f": {way} isolation"
     windows = facts.windows if isinstance(facts.windows, WindowsHost) else None
@@ -159,9 +150,42 @@ def check_isolation(facts: Facts, engine: EngineView) -> Finding:
             "this edition runs no Windows containers",
             Fix("Settings, System, Activation: upgrade to Windows Pro", "slui.exe 3", True),
         )
-    if way == "process" or windows is None or not engine.local:
+    if way == PROCESS:
+        return _check_revisions(found, facts, engine)
+    if windows is None or not engine.local:
         return ISOLATION.ok(found)
     return _check_hyperv(found, windows)
+
+
+def _check_revisions(found: str, facts: Facts, engine: EngineView) -> Finding:
+    """Process isolation fails where updates have not brought the host as far as the image."""
+    host = engine.facts.os_revision
+    if engine.local and isinstance(facts.windows, WindowsHost):
+        host = facts.windows.revision or host
+    image = facts.images.revision if isinstance(facts.images, ImageFacts) else 0
+    assert facts.toolchain.containers is not None
+    same_build = engine.facts.os_build == facts.toolchain.containers.os_build
+    if not (host and image and same_build):
+        return ISOLATION.ok(found)
+    found += f"; revision of the host {host}, of the image {image}"
+    if image <= host:
+        return ISOLATION.ok(found)
+    return ISOLATION.warning(
+        found,
+        "a container of an image that is newer than the host may end at its start (0xc0370106)",
+        Fix(
+            "install the host's updates (Settings, Windows Update; Server Core: sconfig), then "
+            "start Windows again",
+            administrator=True,
+        ),
+        Fix("or isolate containers as virtual machines", f"setx {VARIABLE} {HYPERV}"),
+        Fix(
+            "or remove the base image's digest from the toolchain's file, and take the one for "
+            "this host",
+            f"invoke lock --toolchain {facts.toolchain.name} "
+            f"--host-build {engine.facts.os_build}.{host}",
+        ),
+    )
 
 
 def _check_hyperv(found: str, windows: WindowsHost) -> Finding:
@@ -180,56 +204,6 @@ def _check_hyperv(found: str, windows: WindowsHost) -> Finding:
         fixes = (feature, firmware) if windows.virtualization is False else (feature,)
         return ISOLATION.wrong(f"{found}, and Hyper-V is not installed", why, *fixes)
     return ISOLATION.ok(f"{found}, Hyper-V is installed")
-
-
-def check_container_disk(facts: Facts, engine: EngineView) -> Finding:
-    """The C: that a Windows container sees, which has nothing to do with the free disk."""
-    if engine.facts.os != "windows":
-        return CONTAINER_DISK.skipped("only Windows containers have a disk of a fixed size")
-    file = facts.daemon_file
-    needed = container_size(facts.toolchain, facts.python)
-    why = f"compilers, torch and a build take up to {text.size(needed)} of it"
-    fix = _size_fix(facts, engine, file)
-    if file is None or file.mistake:
-        known = f"{file.path}: {file.mistake}" if file else "the engine is not on this machine"
-        return CONTAINER_DISK.warning(f"not known; {known}", why, *fix)
-    if file.misspelt:
-        found = f'{file.path} says "storage-opt", which has no effect'
-        return CONTAINER_DISK.wrong(found, f"the correct name is storage-opts; {why}", *fix)
-    size = _configured_size(file)
-    if size is None and _major(engine.facts.version) >= _ROOMY_SINCE:
-        return CONTAINER_DISK.ok("127 GB, as this engine does by itself")
-    shown = f"{text.size(size)}, by {file.path}" if size else "20 GB, this engine's default"
-    if (size or _DEFAULT_SIZE) < needed:
-        return CONTAINER_DISK.wrong(shown, why, *fix)
-    return CONTAINER_DISK.ok(shown)
-
-
-def _size_fix(facts: Facts, engine: EngineView, file: DaemonFile | None) -> tuple[Fix, ...]:
-    entry = f'"storage-opts": ["{_WANTED}"]'
-    if engine.desktop:
-        return (Fix(f"Docker Desktop: Settings, Docker Engine: add {entry}, Apply & restart"),)
-    path = file.path if file else "the engine's daemon.json"
-    if file and not file.exists:
-        say = f"write {{{entry}}} into {path}, then start the engine again"
-    else:
-        say = f"add {entry} to {path}, then start the engine again"
-    return (Fix(say, restart_command(facts), administrator=True),)
-
-
-def _configured_size(file: DaemonFile) -> int | None:
-    """Bytes; None where no option says it. Docker's units are powers of two, however written."""
-    for option in file.options:
-        match = re.fullmatch(r"size=(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", option.strip(), re.IGNORECASE)
-        if match:
-            unit = f"{match[2].upper()}iB" if match[2] else "B"
-            return parse_size(f"{match[1]}{unit}")
-    return None
-
-
-def _major(version: str) -> int:
-    match = re.match(r"\d+", version)
-    return int(match[0]) if match else 0
 
 
 def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
@@ -364,7 +338,6 @@ def findings(facts: Facts) -> Iterable[Finding]:
         return
     yield check_kind(facts, engine)
     yield check_isolation(facts, engine)
-    yield check_container_disk(facts, engine)
     yield check_image_disk(facts, engine)
     yield check_limits(facts, engine)
     yield check_mounts(facts, engine)

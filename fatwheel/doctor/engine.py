@@ -1,25 +1,24 @@
-"""Queries the container engine, also for images, and reads its configuration file. Changes
-nothing."""
+"""Queries the container engine, also for images. Changes nothing."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..config.model import Toolchain
-from ..containers.client import connect
+from ..containers.client import DockerEngine, connect
 from ..containers.contexts import VARIABLE, contexts_of, named_bases
+from ..containers.foundation import inspect
 from ..errors import EngineError, FatwheelError
 from .facts import (
     WINDOWS,
-    DaemonFile,
     EngineTrouble,
     EngineView,
     ImageFacts,
@@ -120,11 +119,14 @@ def _below(error: BaseException) -> BaseException | None:
 # -- its configuration file ----------------------------------------------------------------------
 
 
-def daemon_path(engine: EngineView) -> str:
-    """Where an engine of this kind on this machine has its configuration.
+def daemon_file(engine: EngineView) -> str:
+    """Where an engine of this machine has its configuration; '' for one elsewhere.
 
     The places are those of Docker's documentation of dockerd.
     """
+    same_system = (platform.system() == WINDOWS) == (engine.facts.os == "windows")
+    if not engine.local or not same_system:
+        return ""
     if engine.facts.os == "windows":
         base = os.environ.get("PROGRAMDATA", r"C:\ProgramData")
         return str(PureWindowsPath(base) / "docker" / "config" / "daemon.json")
@@ -132,33 +134,6 @@ def daemon_path(engine: EngineView) -> str:
         home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
         return f"{home}/docker/daemon.json"
     return "/etc/docker/daemon.json"
-
-
-def read_daemon_file(path: str) -> DaemonFile:
-    """The options for storage in it."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return DaemonFile(path)
-    except (OSError, UnicodeDecodeError) as error:
-        return DaemonFile(path, exists=True, mistake=f"it cannot be read: {error}")
-    try:
-        read = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return DaemonFile(path, exists=True, mistake=f"it is not JSON: {error}")
-    if not isinstance(read, dict):
-        return DaemonFile(path, exists=True, mistake="it is not a JSON object")
-    options = read.get("storage-opts", [])
-    listed = [str(option) for option in options] if isinstance(options, list) else []
-    return DaemonFile(path, True, tuple(listed), "storage-opt" in read)
-
-
-def ask_daemon_file(engine: EngineView) -> DaemonFile | None:
-    """The engine's file, where the engine is on this machine; None elsewhere."""
-    same_system = (platform.system() == WINDOWS) == (engine.facts.os == "windows")
-    if not engine.local or not same_system:
-        return None
-    return read_daemon_file(daemon_path(engine))
 
 
 # -- images that the engine has --------------------------------------------------------------------
@@ -176,7 +151,21 @@ def ask_images(
     except FatwheelError as error:
         return Trouble(error.what, error.where or "", error.hint or "")
     wanted = tuple(context.tag for context in contexts)
-    return ImageFacts(wanted, tuple(tag for tag in wanted if tag in engine.images))
+    present = tuple(tag for tag in wanted if tag in engine.images)
+    revision = 0
+    if engine.facts.os == "windows" and isinstance(engine.facts, DockerEngine):
+        revision = _revision(engine.facts, (*present, contexts[0].base))
+    return ImageFacts(wanted, present, revision)
+
+
+def _revision(engine: DockerEngine, names: Iterable[str]) -> int:
+    """That of the Windows in the first image that the engine has; 0 where it has none."""
+    for name in names:
+        found = inspect(engine, name) or {}
+        version = re.fullmatch(r"10\.0\.[0-9]{5}\.([0-9]{1,6})", str(found.get("OsVersion") or ""))
+        if version:
+            return int(version[1])
+    return 0
 
 
 def _bases(python: str, engine: EngineView) -> dict[str, str]:

@@ -132,13 +132,15 @@ class WindowsHost:
 
     long_paths: the registry's LongPathsEnabled. hyperv: whether the feature is installed.
     virtualization: whether the firmware lets a hypervisor run. edition: as the registry
-    names it (`Professional`, `Core` for Home, `ServerStandard`), '' where unknown.
+    names it (`Professional`, `Core` for Home, `ServerStandard`), '' where unknown. revision: what
+    updates have brought its build to, as in 2340 of 20348.2340.
     """
 
     long_paths: bool | None
     hyperv: bool | None
     virtualization: bool | None
     edition: str = ""
+    revision: int | None = None
 
 
 @dataclass(frozen=True)
@@ -190,21 +192,6 @@ class EngineTrouble:
 
 
 @dataclass(frozen=True)
-class DaemonFile:
-    """The engine's configuration file on this machine.
-
-    options are its storage-opts; misspelt: it says storage-opt, which has no effect. mistake:
-    why it cannot be read, or ''.
-    """
-
-    path: str
-    exists: bool = False
-    options: tuple[str, ...] = ()
-    misspelt: bool = False
-    mistake: str = ""
-
-
-@dataclass(frozen=True)
 class ProxyFacts:
     """Proxies, without passwords: of the variables, of pip, and of the docker command."""
 
@@ -249,10 +236,14 @@ class Stock:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The images of the toolchain for one Python: their names, and those that are there."""
+    """The images of the toolchain for one Python: their names, and those that are there.
+
+    revision: of the Windows in what the engine has of them, as in 2340 of 20348.2340; 0 is unknown.
+    """
 
     wanted: tuple[str, ...]
     present: tuple[str, ...]
+    revision: int = 0
 
 
 @dataclass(frozen=True)
@@ -290,6 +281,7 @@ class Load:
 class Facts:
     """All that the checks look at. engine is that of builds, by name, python the one built for.
 
+    daemon_file: the container engine's configuration on this machine, '' where it has none here.
     own_bases: Pythons whose base image the user named, in place of the toolchain's.
     """
 
@@ -302,7 +294,7 @@ class Facts:
     stock: Stock | Silence
     loads: tuple[Load, ...]
     container_engine: EngineView | EngineTrouble | Silence | None
-    daemon_file: DaemonFile | None
+    daemon_file: str
     images: ImageFacts | Trouble | Silence | None
     proxies: ProxyFacts | Silence
     index: IndexFacts | Trouble | Silence
@@ -338,7 +330,6 @@ IN_IMAGE = 2 + UNPACKED
 GB = 10**9
 _BASES = {"linux": GB, "windows": 6 * GB}
 _MSVC = 9 * GB  # Build Tools with one toolset and one Windows SDK
-WORK = 10 * GB  # sources, objects and the wheel of one build
 
 
 def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
@@ -370,8 +361,3 @@ def base_size(toolchain: Toolchain) -> int:
     """What of that is no pinned file: the system, and what MSVC's installer fetches itself."""
     os = toolchain.containers.os if toolchain.containers else "linux"
     return _BASES[os] + (_MSVC if toolchain.msvc else 0)
-
-
-def container_size(toolchain: Toolchain, python: str) -> int:
-    """What one container must be able to hold: all of the image, and its own work."""
-    return image_size(toolchain, python) + WORK

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from packaging.tags import platform_tags
@@ -45,8 +46,11 @@ from .network import trouble_of
 
 _SERVICES = r"SYSTEM\CurrentControlSet\Services"
 _FILE_SYSTEM = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+_VERSION = r"SOFTWARE\Microsoft\Windows NT\CurrentVersion"
 _HYPERV = "vmms"  # the service of the feature Hyper-V
 _PF_VIRT_FIRMWARE_ENABLED = 21  # of IsProcessorFeaturePresent
+
+T = TypeVar("T")
 
 
 def ask_host() -> Host:
@@ -139,10 +143,18 @@ def ask_windows() -> WindowsHost:
         hyperv=_asked(lambda: _there(rf"{_SERVICES}\{_HYPERV}")),
         virtualization=_asked(_firmware),
         edition=(platform.win32_edition() or "") if sys.platform == "win32" else "",
+        revision=_asked(_revision),
     )
 
 
-def _asked(question: Callable[[], bool]) -> bool | None:
+def _revision() -> int:
+    found = _value(_VERSION, "UBR")
+    if not isinstance(found, int):
+        raise OSError("the registry has no number of the last update")
+    return found
+
+
+def _asked(question: Callable[[], T]) -> T | None:
     try:
         return question()
     except (OSError, AttributeError, ImportError):

@@ -260,7 +260,7 @@ def _same_for_https(facts: Facts) -> str:
 def _engine_proxy(facts: Facts, engine: EngineView) -> tuple[Fix, ...]:
     if engine.desktop:
         return (Fix("Docker Desktop: Settings, Resources, Proxies: enter it, Apply & restart"),)
-    path = facts.daemon_file.path if facts.daemon_file else "the engine's daemon.json"
+    path = facts.daemon_file or "the engine's daemon.json"
     say = f'add "proxies": {{"https-proxy": "http://HOST:PORT"}} to {path}, then start it again'
     return (Fix(say, restart_command(facts), administrator=True),)
 

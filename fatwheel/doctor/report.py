@@ -172,7 +172,7 @@ def _gather(
         stock=stock.answer(),
         loads=machine.ask_loads(),
         container_engine=view,
-        daemon_file=engines.ask_daemon_file(seen) if seen else None,
+        daemon_file=engines.daemon_file(seen) if seen else "",
         images=_soon(lambda: engines.ask_images(toolchain, python, seen)) if seen else None,
         proxies=proxies.answer(),
         index=index.answer(),

@@ -27,10 +27,7 @@ DONE, THERE, FAILED, LEFT = "done", "there", "failed", "left"
 _SETUP = "invoke setup"
 # The checks that must not be wrong before a step is of any use.
 _BEFORE_FILES = ("cache", "cache-disk", "pins")
-_BEFORE_IMAGES = (
-    *_BEFORE_FILES,
-    *("engine", "engine-os", "isolation", "container-disk", "image-disk"),
-)
+_BEFORE_IMAGES = (*_BEFORE_FILES, "engine", "engine-os", "isolation", "image-disk")
 _BEFORE_ENVIRONMENT = (*_BEFORE_FILES, "machine", "compiler", "pythons")
 
 

@@ -316,6 +316,8 @@ class Footprint:
     """What an engine makes and starts for a build, as far as that is known before.
 
     image_of: for each target, the image that its containers are made from.
+    isolation: how Windows containers are kept apart from their host ('process', 'hyperv', or
+    'default', which is the engine's own way); '' without any.
     render:   the commands that make the folders of which the images' commands make images.
     final_tags: whether images will be called as here. Not before all is locked, nor where own bases
     are named (FATWHEEL_BASES), whose ids only the engine knows.
@@ -324,6 +326,7 @@ class Footprint:
     images: tuple[PlannedImage, ...] = ()
     containers: tuple[PlannedContainer, ...] = ()
     image_of: tuple[str, ...] = ()
+    isolation: str = ""
     render: str = ""
     final_tags: bool = True
 

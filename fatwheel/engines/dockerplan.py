@@ -17,6 +17,7 @@ from ..config.model import Containers, Target, Toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import BuildContext, contexts_of, named_bases
 from ..containers.imagebuild import build_options, labels_of
+from ..containers.isolation import isolation
 from ..containers.layouts import (
     ContainerSpec,
     EngineFacts,
@@ -122,9 +123,14 @@ class _Planner:
             images=tuple(self._images()),
             containers=tuple(self._containers()),
             image_of=tuple(image.tag for _, image in self._layers),
+            isolation=self._isolation(),
             render=" && ".join(self._renders()),
             final_tags=self._has_final_tags(),
         )
+
+    def _isolation(self) -> str:
+        where = containers_of(self.targets[0].toolchain)
+        return isolation(0, where.os_build, "") if where.os == "windows" else ""
 
     def _renders(self) -> Iterator[str]:
         """A command for each toolchain and torch, with its Pythons."""

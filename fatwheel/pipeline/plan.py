@@ -217,6 +217,7 @@ class BuildPlan:
             ],
             "images": [asdict(image) for image in footprint.images],
             "containers": [asdict(container) for container in footprint.containers],
+            "isolation": footprint.isolation or None,
             "render": footprint.render,
             "final_tags": footprint.final_tags,
             "unlocked": footprint.unlocked,

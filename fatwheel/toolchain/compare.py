@@ -25,8 +25,10 @@ from .errands import PINNED
 from .index import Index
 from .pipconfig import RefusedError
 from .published import (
+    HostBuild,
     Values,
     image_digest,
+    image_for_host,
     index_values,
     manifest_values,
     page_values,
@@ -74,12 +76,18 @@ class Finding:
 
 
 class Comparer:
-    """Asks for one pin after the other. downloads: None where nothing may be fetched or written."""
+    """Asks for one pin after the other. downloads: None where nothing may be fetched or written.
 
-    def __init__(self, index: Index, downloads: Path | None, emit: Emit) -> None:
+    host: of which Windows images must be, None for the newest.
+    """
+
+    def __init__(
+        self, index: Index, downloads: Path | None, emit: Emit, host: HostBuild | None = None
+    ) -> None:
         self._index = index
         self._downloads = downloads
         self._emit = emit
+        self._host = host
         self._manifest: Mapping[str, Values] = {}
         self._ask = Asker(index).ask
 
@@ -106,12 +114,18 @@ class Comparer:
     def _image(self, key: Key, base: Base) -> Finding:
         pinned: Values = {"digest": base.digest} if base.digest else {}
         image = parse_reference(base.reference)
+        note = ""
         try:
+            if self._host is not None:
+                image = self._ask(
+                    image.url, partial(image_for_host, image, self._host, self._index)
+                )
+                note = f"that of {image.tag}, for --host-build"
             digest = self._ask(image.manifest, partial(image_digest, image, self._index))
         except RefusedError as error:
             return Finding(key, base.reference, UNREACHABLE, pinned, {}, str(error))
         found: Values = {"digest": digest}
-        return Finding(key, base.reference, self._state(pinned, found), pinned, found)
+        return Finding(key, base.reference, self._state(pinned, found), pinned, found, note)
 
     def _file(self, key: Key, item: Package | Download) -> Finding:
         pinned: Values = {"size": item.size} if item.size else {}

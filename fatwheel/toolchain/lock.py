@@ -19,14 +19,15 @@ from typing import Any
 
 from ..config.load import dotted, load_toolchain, toolchain_file
 from ..config.mistakes import Key, Places
-from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError
+from ..config.model import Toolchain
+from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError, UsageError
 from ..events import Emit, Note, StepFinished, StepStarted
 from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..storage import files
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
 from .index import Index
 from .pipconfig import read_pip_config
-from .published import Values
+from .published import HostBuild, Values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -173,10 +174,17 @@ class LockReport:
 
 
 def lock_toolchains(
-    names: Sequence[str], folders: Sequence[Path], downloads: Path, emit: Emit, *, write: bool
+    names: Sequence[str],
+    folders: Sequence[Path],
+    downloads: Path,
+    emit: Emit,
+    *,
+    write: bool,
+    host: HostBuild | None = None,
 ) -> list[LockReport]:
     """Check the toolchains NAME.toml of these folders; fill in what is missing, if `write`.
 
+    host: the Windows that their base images must run on, None for the newest images there are.
     Files that have to be fetched stay in `downloads`, as `fetch` has them. Raises UsageError and
     ConfigError where a toolchain cannot be loaded, FetchError where pip's configuration is of no
     use; what is wrong with a single pin is in the report (see `refusal`).
@@ -184,8 +192,11 @@ def lock_toolchains(
     loaded = [
         (load_toolchain(name, *folders), LockFile(toolchain_file(name, *folders))) for name in names
     ]
+    if host is not None:
+        for toolchain, _ in loaded:
+            _check_host(host, toolchain)
     index = Index(read_pip_config())
-    comparer = Comparer(index, downloads if write else None, emit)
+    comparer = Comparer(index, downloads if write else None, emit, host)
     try:
         return [
             lock_file(toolchain.name, comparer.compare(toolchain), file, emit)
@@ -193,6 +204,19 @@ def lock_toolchains(
         ]
     finally:
         index.close()
+
+
+def _check_host(host: HostBuild, toolchain: Toolchain) -> None:
+    """Raise UsageError where a host's revision says nothing about a toolchain's base image."""
+    build = toolchain.containers.os_build if toolchain.containers else 0
+    if build != host.build:
+        image = f"its base image is Windows build {build}" if build else "it has no Windows image"
+        raise UsageError(
+            f"this is not a host for which {toolchain.name} needs another image: {image}",
+            where=f"--host-build {host.build}.{host.revision}",
+            hint="revisions matter only where host and image are of the same build; `ver` prints "
+            "the host's",
+        )
 
 
 def refusal(reports: Sequence[LockReport]) -> FatwheelError | None:

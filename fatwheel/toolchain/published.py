@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -136,6 +136,7 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _MOST_TOKEN = 1 << 20  # bytes
+_MOST_TAGS = 8 << 20  # bytes; a tag has 25 or so, and each month brings a few
 _TOKEN = re.compile("[!-~]+")
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
@@ -149,11 +150,16 @@ class Image:
     tag: str
 
     @property
-    def manifest(self) -> str:
-        """The URL of what its digest is of."""
+    def url(self) -> str:
+        """The URL of its repository."""
         scheme = "http" if _bare(self.host) in LOOPBACK else "https"
         host = _HUB_API if self.host == _HUB else self.host
-        return f"{scheme}://{host}/v2/{self.repository}/manifests/{self.tag}"
+        return f"{scheme}://{host}/v2/{self.repository}"
+
+    @property
+    def manifest(self) -> str:
+        """The URL of what its digest is of."""
+        return f"{self.url}/manifests/{self.tag}"
 
 
 def parse_reference(reference: str) -> Image:
@@ -182,6 +188,40 @@ def image_digest(image: Image, web: Web) -> str:
     answer = web.ask("GET", image.manifest, headers)
     _check(answer.status_code, "no such image there")
     return f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class HostBuild:
+    """What `ver` says of a Windows host: 10.0.20348.2340 is build 20348, revision 2340."""
+
+    build: int
+    revision: int
+
+
+def parse_host_build(text: str) -> HostBuild | None:
+    """`20348.2340` or `10.0.20348.2340`; None for anything else."""
+    found = re.fullmatch(r"(?:10\.0\.)?([0-9]{5})\.([0-9]{1,6})", text)
+    return HostBuild(int(found[1]), int(found[2])) if found else None
+
+
+def image_for_host(image: Image, host: HostBuild, web: Web) -> Image:
+    """The newest image of the host's build that is not newer than the host.
+
+    Microsoft's registry has one for each month's updates, whose tag is the whole version. Raises
+    TransientError or RefusedError.
+    """
+    answer = web.ask("GET", f"{image.url}/tags/list", {})
+    _check(answer.status_code, "the registry does not list its tags")
+    try:
+        tags = read_object(answer.content, "the tags", _MOST_TAGS).get("tags")
+    except FormatError:
+        tags = None
+    versions = re.compile(rf"10\.0\.{host.build}\.([0-9]{{1,6}})")
+    found = [versions.fullmatch(tag) for tag in tags or () if isinstance(tag, str)]
+    fitting = [int(one[1]) for one in found if one and int(one[1]) <= host.revision]
+    if not fitting:
+        raise RefusedError(f"no image for Windows {host.build}.{host.revision} or older is there")
+    return replace(image, tag=f"10.0.{host.build}.{max(fitting)}")
 
 
 def _token(challenge: str, image: Image, web: Web) -> str:

@@ -142,6 +142,7 @@ WINDOWS = _plan(
         _container("3.11", _CP311, "assemble", "", memory=40 * GIB, wheel=1),
     ),
     image_of=(_CP310, _CP311),
+    isolation="default",
     render="invoke render --fetch --toolchain windows-msvc17.8-cuda12.3 --python 3.10,3.11",
     final_tags=False,
         )

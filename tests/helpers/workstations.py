@@ -19,7 +19,6 @@ from fatwheel.config.model import (
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.facts import (
     CacheFacts,
-    DaemonFile,
     EngineTrouble,
     EngineView,
     Facts,
@@ -152,7 +151,7 @@ HEALTHY = Facts(
     stock=Stock(present=2 * GB, missing=0),
     loads=(Load("causal-conv1d", 2 * GIB), Load("flash-attn", 4 * GIB)),
     container_engine=None,
-    daemon_file=None,
+    daemon_file="",
     images=None,
     proxies=ProxyFacts((), "", ()),
     index=IndexFacts("ninja-1.0-py3-none-any.whl", (("https://index.example", ""),), 0.4, 1.0),
@@ -166,7 +165,7 @@ IN_CONTAINERS = replace(
     HEALTHY,
     engine="docker",
     container_engine=LINUX_ENGINE,
-    daemon_file=DaemonFile("/etc/docker/daemon.json"),
+    daemon_file="/etc/docker/daemon.json",
     images=ImageFacts(
         ("fatwheel/l:toolchain-1", "fatwheel/l:env-1"),
         ("fatwheel/l:toolchain-1", "fatwheel/l:env-1"),
@@ -183,7 +182,7 @@ SERVER = replace(
     windows=WindowsHost(True, True, True, "ServerStandard"),
     cache=CacheFacts(r"D:\fw", True, "", 300 * GIB, "NTFS", True, False),
     container_engine=WINDOWS_ENGINE,
-    daemon_file=DaemonFile(DAEMON_JSON, True, ("size=127GB",)),
+    daemon_file=DAEMON_JSON,
     own_bases=frozenset(),
 )
 # A Windows 11 machine on which hardly anything is as it should be.
@@ -202,7 +201,6 @@ BROKEN = replace(
         free=30 * GIB,
         clock=-4000.0,
     ),
-    daemon_file=DaemonFile(DAEMON_JSON, True, (), misspelt=True),
     images=ImageFacts(("fatwheel/w:toolchain-1", "fatwheel/w:env-1"), ()),
     proxies=ProxyFacts((("HTTP_PROXY", "http://ada:****@proxy.example:3128"),), "", ()),
     index=IndexFacts(

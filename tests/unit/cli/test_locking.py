@@ -108,6 +108,19 @@ def test_a_toolchain_that_is_none(world: Publishers, run: Callable[..., int]) ->
     assert run() == ConfigError.exit_code
 
 
+def test_a_host_s_version_and_whose_image_it_is_for(
+    world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.write()
+    assert run("--toolchain", "demo", "--host-build", "20348") == UsageError.exit_code
+    assert "'20348' is not the version of a Windows host" in capfd.readouterr().err
+    assert run("--host-build", "20348.2340") == UsageError.exit_code
+    assert "which toolchain's base image" in capfd.readouterr().err
+    assert run("--toolchain", "demo", "--host-build", "20348.2340") == UsageError.exit_code
+    assert "it has no Windows image" in capfd.readouterr().err
+    assert not world.server.requests
+
+
 def test_releases_are_looked_up_one_toolchain_is_not(
     world: Publishers, run: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:

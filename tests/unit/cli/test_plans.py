@@ -44,6 +44,13 @@ def test_a_plan_with_nothing_to_lock_does_not_speak_of_it(
     assert "invoke lock --toolchain windows-msvc17.8-cuda12.3" in shown(WINDOWS, capsys)
 
 
+def test_how_windows_containers_are_isolated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hyperv on Windows 10 and 11" in shown(WINDOWS, capsys)
+    chosen = shown(with_footprint(WINDOWS, isolation="hyperv"), capsys)
+    assert "hyperv, as FATWHEEL_ISOLATION says" in chosen
+    assert "isolation" not in shown(LINUX, capsys)
+
+
 def test_tags_that_will_be_others_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FATWHEEL_BASES" in shown(LINUX, capsys)
     assert "FATWHEEL_BASES" not in shown(with_footprint(LINUX, final_tags=True), capsys)

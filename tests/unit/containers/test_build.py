@@ -265,12 +265,14 @@ def test_windows_gets_isolation_and_memory_and_a_network_for_its_compiler_only(
     windows = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
     assert windows.containers is not None
     pair = contexts_of(windows, "3.11", "2.1.1", {})
-    server = engine(api, os="windows", os_build=20348)
+    server = engine(api, os="windows", os_build=20348, isolation="process")
     first, last = (build_options(server, context, windows.containers) for context in pair)
     assert first["isolation"] == last["isolation"] == "process"
     assert first["container_limits"] == {"memory": 8 << 30}
     assert "network_mode" not in first
     assert last["network_mode"] == "none"
+    client = engine(api, os="windows", os_build=22631, isolation="hyperv")
+    assert build_options(client, pair[0], windows.containers)["isolation"] == "hyperv"
     small_one = engine(api, os="windows", os_build=20348, memory=4 << 30)
     assert build_options(small_one, pair[0], windows.containers)["container_limits"] == {
         "memory": 3 << 30

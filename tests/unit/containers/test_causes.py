@@ -66,6 +66,12 @@ from fatwheel.containers.client import cause_of
             "invoke doctor",
         ),
         (
+            "container 4f encountered an error during hcs::System::Start: failure in a Windows "
+            "system call: The virtual machine or container exited unexpectedly. (0xc0370106)",
+            "newer than the host",
+            "FATWHEEL_ISOLATION=hyperv",
+        ),
+        (
             "hcs::CreateComputeSystem 4f: The virtual machine could not be started because a "
             "required feature is not installed.",
             "Hyper-V, which isolates",

@@ -221,6 +221,21 @@ def test_facts_of_a_windows_engine(chosen: Fake) -> None:
     engine = connect()
     assert (engine.os, engine.os_build) == ("windows", 20348)
     assert (engine.storage_driver, engine.isolation) == ("windowsfilter", "process")
+    assert engine.os_revision == 2340
+
+
+@pytest.mark.parametrize(
+    ("info", "revision"),
+    [
+        ({"OSVersion": "10.0.20348.2966"}, 2966),
+        ({"OSVersion": "10.0.22631", "OperatingSystem": "Windows 11 (OS Build 22631.3155)"}, 3155),
+        ({"OSVersion": "10.0.20348.x", "OperatingSystem": "Docker Desktop"}, 0),
+        ({"OSVersion": 5, "OperatingSystem": None}, 0),
+    ],
+)
+def test_the_revision_of_a_windows_host(chosen: Fake, info: dict[str, Any], revision: int) -> None:
+    chosen.info, chosen.version = {**WINDOWS_INFO, **info}, dict(WINDOWS_VERSION)
+    assert connect().os_revision == revision
 
 
 @pytest.mark.parametrize(

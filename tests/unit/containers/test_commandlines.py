@@ -88,7 +88,7 @@ def test_a_mount_with_a_comma_is_one_field_of_csv() -> None:
 
 def test_a_windows_container_has_isolation_memory_and_processors() -> None:
     line = run_line(body_of("windows"), "windows")
-    assert "--isolation process " in line
+    assert "--isolation default " in line, "no engine was asked"
     assert f"--memory {5 * GIB} " in line
     assert "--cpu-count 3 " in line
     assert '--storage-opt "size=127GB" ' in line

@@ -11,7 +11,6 @@ from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.check_engine import findings
 from fatwheel.doctor.facts import (
     CacheFacts,
-    DaemonFile,
     EngineTrouble,
     EngineView,
     Facts,
@@ -20,12 +19,10 @@ from fatwheel.doctor.facts import (
     Silence,
     Trouble,
     WindowsHost,
-    container_size,
 )
 
 from ...helpers.workstations import (
     BROKEN,
-    DAEMON_JSON,
     GIB,
     HEALTHY,
     IN_CONTAINERS,
@@ -166,6 +163,49 @@ def test_hyperv_must_be_installed_where_it_is_needed() -> None:
     assert "firmware" in found.fixes[1].say, "virtualization is off there"
 
 
+def test_a_client_of_windows_isolates_as_its_engine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = with_engine(WINDOWS_ENGINE, SERVER, os_build=22631, isolation="hyperv")
+    assert ": hyperv isolation" in found_in("isolation", client).found
+    monkeypatch.setenv("FATWHEEL_ISOLATION", "process")
+    assert ": process isolation" in found_in("isolation", client).found
+    monkeypatch.setenv("FATWHEEL_ISOLATION", "vm")
+    found = found_in("isolation", client)
+    assert (found.status, "'vm' is no way" in found.why) == ("wrong", True)
+
+
+def with_revisions(host: int, image: int, registry: int | None = None, **changes: Any) -> Facts:
+    about = with_engine(WINDOWS_ENGINE, SERVER, os_revision=host, **changes)
+    windows = WindowsHost(True, True, True, "ServerStandard", registry)
+    return replace(about, images=ImageFacts(("a",), (), image), windows=windows)
+
+
+@pytest.mark.parametrize(
+    ("host", "image", "status"),
+    [
+        (2340, 2340, "ok"),
+        (2966, 2340, "ok"),
+        (2340, 2966, "warning"),
+        (0, 2966, "ok"),
+        (9, 0, "ok"),
+    ],
+)
+def test_an_image_newer_than_its_host(host: int, image: int, status: str) -> None:
+    found = found_in("isolation", with_revisions(host, image))
+    assert found.status == status
+    if status == "warning":
+        assert "revision of the host 2340, of the image 2966" in found.found
+        assert "0xc0370106" in found.why
+        assert commands(found)[-1].endswith("--host-build 20348.2340")
+
+
+def test_whose_revision_counts() -> None:
+    """That of the registry, where the engine is here; none where the builds differ anyway."""
+    assert found_in("isolation", with_revisions(2340, 2966, 2966)).status == "ok"
+    assert found_in("isolation", with_revisions(2966, 2966, 2340)).status == "warning"
+    assert found_in("isolation", with_revisions(1, 2966, os_build=26100)).status == "ok"
+    assert found_in("isolation", with_revisions(1, 2966, isolation="hyperv")).status == "ok"
+
+
 @pytest.mark.parametrize("edition", ["Core", "Education"])
 def test_some_editions_run_no_windows_containers(edition: str) -> None:
     windows = WindowsHost(True, True, True, edition)
@@ -174,63 +214,6 @@ def test_some_editions_run_no_windows_containers(edition: str) -> None:
 
 
 # -- with room -----------------------------------------------------------------------------------
-
-
-def disk(file: DaemonFile | None, version: str = "20.10.24") -> Finding:
-    about = with_engine(WINDOWS_ENGINE, SERVER, version=version)
-    return found_in("container-disk", replace(about, daemon_file=file))
-
-
-def test_linux_containers_have_the_disk_that_there_is() -> None:
-    assert found_in("container-disk", IN_CONTAINERS).status == "not applicable"
-
-
-@pytest.mark.parametrize(
-    ("option", "status"),
-    [
-        ("size=127GB", "ok"),
-        ("size=127g", "ok"),
-        ("size=130000M", "ok"),
-        ("size=20GB", "wrong"),
-        ("SIZE=30GB", "wrong"),
-        ("dm.size=127GB", "wrong"),
-    ],
-)
-def test_the_size_that_is_configured(option: str, status: str) -> None:
-    """What is needed: 6 GB, MSVC's 9, 3 GB of files 3.9 times, and 10 GB of work."""
-    assert container_size(WINDOWS_TOOLCHAIN, "3.11") == pytest.approx(36.8e9, rel=0.01)
-    found = disk(DaemonFile(DAEMON_JSON, True, (option,)))
-    assert found.status == status
-    if status == "wrong":
-        assert '"storage-opts": ["size=127GB"]' in found.fixes[0].say
-        assert DAEMON_JSON in found.fixes[0].say
-        assert found.fixes[0].administrator
-
-
-@pytest.mark.parametrize(("version", "status"), [("20.10.24", "wrong"), ("23.0.0", "ok")])
-def test_the_size_without_configuration(version: str, status: str) -> None:
-    """Docker Engine gives Windows containers 127 GB since 23.0, and 20 GB before."""
-    found = disk(DaemonFile(DAEMON_JSON), version)
-    assert found.status == status
-    if status == "wrong":
-        assert found.fixes[0].say.startswith("write {")
-
-
-def test_a_misspelt_option() -> None:
-    found = disk(DaemonFile(DAEMON_JSON, True, (), misspelt=True), "27.0.1")
-    assert found.status == "wrong"
-    assert "storage-opts" in found.why
-
-
-@pytest.mark.parametrize("file", [None, DaemonFile(DAEMON_JSON, True, mistake="it is not JSON")])
-def test_a_size_that_nobody_knows_is_a_warning(file: DaemonFile | None) -> None:
-    assert disk(file).status == "warning"
-
-
-def test_docker_desktop_has_a_page_for_the_size() -> None:
-    about = with_engine(WINDOWS_ENGINE, SERVER, system="Docker Desktop", version="20.10.24")
-    found = found_in("container-disk", replace(about, daemon_file=DaemonFile(DAEMON_JSON)))
-    assert found.fixes[0].say.startswith("Docker Desktop: Settings, Docker Engine")
 
 
 MISSING = ImageFacts(("a", "b"), ("a",))

@@ -18,7 +18,7 @@ from requests.exceptions import ConnectionError as HttpError
 from urllib3.exceptions import ProtocolError
 
 from fatwheel.doctor import engine as engines
-from fatwheel.doctor.facts import DaemonFile, EngineTrouble, EngineView
+from fatwheel.doctor.facts import EngineTrouble, EngineView
 from fatwheel.errors import EngineError
 
 from ...helpers.workstations import DAEMON_JSON, LINUX_ENGINE, WINDOWS_ENGINE
@@ -171,48 +171,16 @@ def test_a_real_socket_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROGRAMDATA", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/ada/.config")
-    assert engines.daemon_path(LINUX_ENGINE) == "/etc/docker/daemon.json"
-    assert engines.daemon_path(WINDOWS_ENGINE) == DAEMON_JSON
+    assert engines.daemon_file(LINUX_ENGINE) == "/etc/docker/daemon.json"
     rootless = replace(LINUX_ENGINE, facts=replace(LINUX_ENGINE.facts, rootless=True))
-    assert engines.daemon_path(rootless) == "/home/ada/.config/docker/daemon.json"
+    assert engines.daemon_file(rootless) == "/home/ada/.config/docker/daemon.json"
+    assert engines.daemon_file(WINDOWS_ENGINE) == "", "it is on another machine"
+    assert engines.daemon_file(replace(LINUX_ENGINE, local=False)) == ""
 
 
-def test_only_an_engine_of_this_machine_has_one_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engines.ask_daemon_file(LINUX_ENGINE) is not None
-    assert engines.ask_daemon_file(WINDOWS_ENGINE) is None
-    assert engines.ask_daemon_file(replace(LINUX_ENGINE, local=False)) is None
+def test_where_it_is_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROGRAMDATA", raising=False)
     monkeypatch.setattr(platform, "system", lambda: "Windows")
-    assert engines.ask_daemon_file(LINUX_ENGINE) is None, "it is in a virtual machine"
-    assert engines.ask_daemon_file(WINDOWS_ENGINE) is not None
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "misspelt"),
-    [
-        ('{"storage-opts": ["size=127GB"]}', ("size=127GB",), False),
-        ('\ufeff{"storage-opts": ["size=127GB"], "debug": true}', ("size=127GB",), False),
-        ('{"storage-opt": ["size=127GB"]}', (), True),
-        ('{"storage-opts": "size=127GB"}', (), False),
-        ("{}", (), False),
-    ],
-)
-def test_its_storage_options(
-    content: str, options: tuple[str, ...], misspelt: bool, tmp_path: Path
-) -> None:
-    file = tmp_path / "daemon.json"
-    file.write_text(content, encoding="utf-8")
-    assert engines.read_daemon_file(str(file)) == DaemonFile(str(file), True, options, misspelt)
-
-
-@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_cannot_be_read(content: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "daemon.json"
-    file.write_bytes(content)
-    assert engines.read_daemon_file(str(file)).mistake
-    assert engines.read_daemon_file(str(tmp_path)).mistake, "it is a folder"
-
-
-def test_no_file(tmp_path: Path) -> None:
-    assert engines.read_daemon_file(str(tmp_path / "x")) == DaemonFile(str(tmp_path / "x"))
+    assert engines.daemon_file(WINDOWS_ENGINE) == DAEMON_JSON
+    assert engines.daemon_file(LINUX_ENGINE) == "", "it is in a virtual machine"

@@ -104,12 +104,16 @@ def test_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def value(key: str, name: str) -> object:
         asked.append(rf"{key}\{name}")
-        return 1
+        return 2340 if name == "UBR" else 1
 
     monkeypatch.setattr(machine, "_value", value)
     monkeypatch.setattr(machine, "_there", lambda key: key.endswith("another"))
     monkeypatch.setattr(machine, "_firmware", lambda: True)
-    assert machine.ask_windows() == WindowsHost(True, False, True, "")
-    assert asked == [r"SYSTEM\CurrentControlSet\Control\FileSystem\LongPathsEnabled"]
+    assert machine.ask_windows() == WindowsHost(True, False, True, "", 2340)
+    assert asked == [
+        r"SYSTEM\CurrentControlSet\Control\FileSystem\LongPathsEnabled",
+        r"SOFTWARE\Microsoft\Windows NT\CurrentVersion\UBR",
+    ]
     monkeypatch.setattr(machine, "_value", lambda key, name: None)
     assert machine.ask_windows().long_paths is False
+    assert machine.ask_windows().revision is None

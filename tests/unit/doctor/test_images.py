@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from docker import errors as docker_errors
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.containers.client import DockerEngine
 from fatwheel.containers.contexts import contexts_of
+from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.engine import ask_images, own_bases
 from fatwheel.doctor.facts import ImageFacts, Trouble
 from fatwheel.shipped import TOOLCHAINS
@@ -50,3 +55,38 @@ def test_a_variable_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FATWHEEL_BASES", "nonsense")
     assert isinstance(ask_images(TOOLCHAIN, "3.11", LINUX_ENGINE), Trouble)
     assert own_bases() == frozenset()
+
+
+# -- the Windows in an image ---------------------------------------------------------------------
+
+WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
+TOOLS, _ = contexts_of(WINDOWS, "3.11", "2.1.1", {})
+
+
+def asked(said: dict[str, Any], *tags: str) -> ImageFacts:
+    """What is found on an engine that describes these images so; those of tags are ours."""
+
+    def inspect_image(name: str) -> dict[str, Any]:
+        if name not in said:
+            raise docker_errors.ImageNotFound("no such image")
+        return {"OsVersion": said[name]}
+
+    known = {field.name: getattr(WINDOWS_ENGINE.facts, field.name) for field in fields(EngineFacts)}
+    api: Any = SimpleNamespace(inspect_image=inspect_image)
+    engine = DockerEngine(**known, api=api, endpoint="npipe:////./pipe/docker_engine")
+    view = replace(WINDOWS_ENGINE, facts=engine, images=dict.fromkeys(tags, "sha256:1"))
+    found = ask_images(WINDOWS, "3.11", view)
+    assert isinstance(found, ImageFacts)
+    return found
+
+
+def test_the_revision_is_that_of_the_image_that_is_there() -> None:
+    assert asked({}).revision == 0
+    assert asked({TOOLS.base: "10.0.20348.2966"}).revision == 2966
+    both = {TOOLS.base: "10.0.20348.2966", TOOLS.tag: "10.0.20348.2340"}
+    assert asked(both, TOOLS.tag).revision == 2340, "containers are made of it"
+
+
+@pytest.mark.parametrize("said", ["", None, 5, "10.0.20348", "linux", "10.0.20348.٢٣٤٠"])
+def test_a_version_that_is_none(said: Any) -> None:
+    assert asked({TOOLS.base: said}).revision == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,16 @@ import jsonschema
 import pytest
 
 from fatwheel.config.load import load_toolchain
+from fatwheel.config.model import Base
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
 from fatwheel.events import Event, silent
+from fatwheel.shipped import TOOLCHAINS
 from fatwheel.toolchain import compare as compare_module
-from fatwheel.toolchain.compare import Finding
+from fatwheel.toolchain.compare import Comparer, Finding
+from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.lock import LockReport, lock_toolchains, refusal
+from fatwheel.toolchain.pipconfig import PipConfig
+from fatwheel.toolchain.published import HostBuild
 
 from ...helpers.publishers import (
     CUDART,
@@ -274,3 +280,34 @@ def test_it_says_what_it_does(world: Publishers) -> None:
     assert names[0] == "StepStarted"
     assert names[-1] == "StepFinished"
     assert set(names[1:-1]) == {"Progress"}, "the fetched interpreter"
+
+
+# -- the image for a Windows host ----------------------------------------------------------------
+
+
+def test_the_image_that_a_host_runs_and_not_the_newest(world: Publishers) -> None:
+    tags = {"name": "demo/base", "tags": ["1", "10.0.20348.2340", "10.0.20348.2966"]}
+    world.server.serve("/v2/demo/base/tags/list", json.dumps(tags).encode())
+    answer = world.server.answers["/v2/demo/base/manifests/1"]
+    world.server.answers["/v2/demo/base/manifests/10.0.20348.2340"] = answer
+    del world.server.answers["/v2/demo/base/manifests/1"]
+    index = Index(PipConfig(indexes=(f"{world.server.url}/simple",), retries=1, timeout=5.0))
+    comparer = Comparer(index, world.downloads, silent, HostBuild(20348, 2500))
+    [found] = comparer.compare_pins([(("containers", "bases", 0), Base(world.image, "", ()))])
+    index.close()
+    assert (found.state, found.name, found.new) == ("filled", world.image, {"digest": DIGEST})
+    assert found.note == "that of 10.0.20348.2340, for --host-build"
+
+
+def test_a_host_for_which_no_other_image_is_needed(world: Publishers) -> None:
+    world.write()
+    host = HostBuild(20348, 1)
+    with pytest.raises(UsageError, match="it has no Windows image") as error:
+        lock_toolchains(["demo"], [world.folder], world.downloads, silent, write=True, host=host)
+    assert error.value.where == "--host-build 20348.1"
+    windows = "windows-msvc17.8-cuda12.3"
+    with pytest.raises(UsageError, match="its base image is Windows build 20348"):
+        lock_toolchains(
+            [windows], [TOOLCHAINS], world.downloads, silent, write=False, host=HostBuild(26100, 1)
+        )
+    assert not world.server.requests

@@ -10,7 +10,13 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from fatwheel.toolchain.pipconfig import NoConnectionError, PipConfig, RefusedError, TransientError
-from fatwheel.toolchain.published import image_digest, parse_reference
+from fatwheel.toolchain.published import (
+    HostBuild,
+    image_digest,
+    image_for_host,
+    parse_host_build,
+    parse_reference,
+)
 from fatwheel.toolchain.web import Web
 
 from ...helpers.webserver import Server, body, status
@@ -152,3 +158,55 @@ def test_a_registry_that_is_busy_or_gone(server: Server, web: Web) -> None:
         image_digest(parse_reference(reference(server)), web)
     with pytest.raises(NoConnectionError):
         image_digest(parse_reference("127.0.0.1:9/a:1"), web)
+
+
+# -- the image for a Windows host ----------------------------------------------------------------
+
+TAGS = [
+    "ltsc2022", "10.0.20348.887", "10.0.20348.2340", "10.0.20348.2340-amd64", "10.0.20348.2966",
+    "10.0.17763.2300", "10.0.20348.9999999", 5, "10.0.20348",
+]  # fmt: skip
+LIST = "/v2/pypa/manylinux2014_x86_64/tags/list"
+
+
+def chosen(server: Server, web: Web, host: HostBuild) -> str:
+    return image_for_host(parse_reference(reference(server)), host, web).tag
+
+
+@pytest.mark.parametrize(
+    ("revision", "tag"),
+    [(2340, "10.0.20348.2340"), (2500, "10.0.20348.2340"), (4000, "10.0.20348.2966"),
+     (1000, "10.0.20348.887")],
+)  # fmt: skip
+def test_the_newest_image_that_a_host_runs(
+    server: Server, web: Web, revision: int, tag: str
+) -> None:
+    server.serve(LIST, json.dumps({"name": "base", "tags": TAGS}).encode())
+    assert chosen(server, web, HostBuild(20348, revision)) == tag
+
+
+def test_no_image_for_a_host(server: Server, web: Web) -> None:
+    server.serve(LIST, json.dumps({"name": "base", "tags": TAGS}).encode())
+    with pytest.raises(RefusedError, match=r"no image for Windows 20348\.500 or older"):
+        chosen(server, web, HostBuild(20348, 500))
+    for document in (b"[]", b'{"tags": {}}', b'{"tags": null}', b"no JSON", b'{"tags": "10.0"}'):
+        server.serve(LIST, document)
+        with pytest.raises(RefusedError, match="no image for Windows"):
+            chosen(server, web, HostBuild(20348, 2340))
+
+
+def test_a_registry_that_lists_no_tags(server: Server, web: Web) -> None:
+    with pytest.raises(RefusedError, match="does not list its tags"):
+        chosen(server, web, HostBuild(20348, 2340))
+
+
+@pytest.mark.parametrize("text", ["20348.2340", "10.0.20348.2340"])
+def test_the_version_of_a_host(text: str) -> None:
+    assert parse_host_build(text) == HostBuild(20348, 2340)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "20348", "10.0.20348", "6.1.7601.1", "20348.", "x.1", "٢٠٣٤٨.1"]
+)
+def test_what_is_no_version_of_a_host(text: str) -> None:
+    assert parse_host_build(text) is None
