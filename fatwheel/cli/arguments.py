@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
+from ..compilers.msvc import split_words
 from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageError
 from ..storage.files import OF_THE_DISK
 from ..text import parse_size
@@ -49,6 +51,17 @@ def size_of(option: str, text: str | None) -> int | None:
         return None if text is None else parse_size(text)
     except ValueError as error:
         raise UsageError(str(error), where=option) from None
+
+
+def command_of(option: str, line: str | None) -> list[str]:
+    """The words of a command line, as this system splits them. UsageError where there are none."""
+    try:
+        words = split_words(line or "") if sys.platform == "win32" else shlex.split(line or "")
+    except ValueError as error:
+        raise UsageError(f"cannot be read as a command: {error}", where=option) from error
+    if not words:
+        raise UsageError(f"which command? {option} COMMAND")
+    return words
 
 
 def folder_of(option: str, text: str) -> Path:

@@ -12,11 +12,11 @@ from .arguments import flags, reported, words_of
 from .build import build, prove, rebuild
 from .machine import cache, doctor, setup
 from .toolchains import image, lock, render, toolchains
-from .wheels import compare, inspect, stitch, thin, verify
+from .wheels import codesign, compare, inspect, stitch, thin, verify
 
 COMMANDS = (
-    build, cache, compare, doctor, image, inspect, lock, prove, rebuild, render, setup, stitch,
-    thin, toolchains, verify,
+    build, cache, codesign, compare, doctor, image, inspect, lock, prove, rebuild, render, setup,
+    stitch, thin, toolchains, verify,
 )  # fmt: skip
 
 

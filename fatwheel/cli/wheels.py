@@ -1,4 +1,4 @@
-"""Commands for finished wheels: inspect, verify, thin, stitch, compare."""
+"""Commands for finished wheels: inspect, verify, thin, stitch, codesign, compare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..errors import UsageError
-from .arguments import MANGLED, FilesTask, file_of, files_of, folder_of, reported
+from .arguments import (
+    MANGLED,
+    FilesTask,
+    command_of,
+    file_of,
+    files_of,
+    folder_of,
+    reported,
+)
 
 
 @task(
@@ -232,6 +240,49 @@ def _check_names(paths: Sequence[Path]) -> None:
             details=twice,
             hint="thin them one by one, each with an --out of its own",
         )
+
+
+@task(
+    klass=FilesTask,
+    auto_shortflags=False,
+    positional=["wheels"],
+    help={
+        "wheels": "wheels for Windows, whoever built them",
+        "sign-tool": "the command that signs one library; {} stands for its file, which otherwise "
+        "comes last",
+        "out": "folder for the results (default: signed)",
+        "json": "print one JSON document instead; of several wheels, a list of them",
+    },
+)
+def codesign(
+    c: Context,
+    wheels: list[str],
+    sign_tool: str | None = None,
+    out: str = "signed",
+    json: bool = False,
+) -> None:
+    """
+    Sign the libraries in wheels for Windows with your own certificate.
+
+    Smart App Control and the rules of many companies let only signed libraries load. Your tool is
+    called for each library (.pyd, .dll, .exe) that has no signature yet; a tool that changes more
+    than the signature is refused. The wheels keep their names. Sign last: thinning and stitching
+    remove signatures.
+
+      invoke codesign dist/*.whl --sign-tool "signtool sign /fd sha256 /n MyCompany"
+      invoke codesign W.whl --sign-tool "my-signer --in-place {}" --out signed
+    """
+    with reported():
+        from ..edit.codesign import codesign as sign_libraries
+        from .results import Add, report_each, show_edited
+
+        tool = command_of("--sign-tool", sign_tool)
+        folder = folder_of("--out", out)
+
+        def make(path: Path, add: Add) -> None:
+            add(sign_libraries(path, tool, folder).to_json())
+
+        report_each(files_of(wheels), make, show_edited, as_json=json)
 
 
 @task(

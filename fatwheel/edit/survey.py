@@ -272,7 +272,7 @@ class Edited:
     before: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As `thin --json` and `stitch --json` print it (edited.schema.json)."""
+        """As `thin --json`, `stitch --json` and `codesign --json` print it (edited.schema.json)."""
         return {
             "file": str(self.path),
             "written": self.sha256 is not None,
@@ -302,9 +302,9 @@ def held_images(changes: Sequence[Change]) -> frozenset[str]:
     return frozenset(image_name(entry) for entry in _entries(changes) if entry.kind != "other")
 
 
-def labels_of(changes: Sequence[Change], left: Left | None = None) -> tuple[str, ...]:
-    """The architectures in these files, as a version tells them, with those of what is left."""
-    found = {(entry.kind, entry.arch) for entry in _entries(changes)}
+def labels_of(images: Iterable[Entry], left: Left | None = None) -> tuple[str, ...]:
+    """The architectures of these images, as a version tells them, with those of what is left."""
+    found = {(entry.kind, entry.arch) for entry in images}
     found |= left.archs if left else set()
     cubins = {arch for kind, arch in found if kind == "elf"}
     return arch_labels(cubins, {arch for kind, arch in found if kind == "ptx"})
@@ -329,9 +329,9 @@ def write_wheel(
     Raises UsageError if it would replace one of `inputs` or `keep`, StoreError if it cannot be
     written.
     """
-    labels = labels_of(list(changes.values()), source.left)
+    labels = labels_of(_entries(list(changes.values())), source.left)
     name = source.name.renamed(source.name.project, with_archs(source.version, labels))
-    _check_target(out_dir / name.filename, inputs, keep)
+    check_target(out_dir / name.filename, inputs, keep)
     changed: dict[str, Content] = {
         source.files[stem].name: change.rewritten.pieces for stem, change in changes.items()
     }
@@ -348,7 +348,7 @@ def write_wheel(
             size = size_of_rewritten(wheel, name, changed, epoch, closing, source.told)
             return _measured(out_dir / name.filename, size, labels, notes)
         path = rewrite_wheel(wheel, name, changed, out_dir, epoch, closing, source.told)
-    return _edited(path, labels, notes)
+    return edited(path, labels, notes)
 
 
 def write_file(
@@ -365,8 +365,8 @@ def write_file(
     left: the device code in it that was not changed. dry_run: nothing is written, only measured.
     """
     path = out_dir / source.name
-    _check_target(path, [source], keep)
-    labels, notes = labels_of([change], left), [*notes, *change.rewritten.notes]
+    check_target(path, [source], keep)
+    labels, notes = labels_of(_entries([change]), left), [*notes, *change.rewritten.notes]
     if dry_run:
         return _measured(path, change.rewritten.size, labels, notes)
     try:
@@ -376,14 +376,15 @@ def write_file(
             shutil.copymode(source, stream.name)
     except OSError as error:
         raise disk_error(error, "write the file", path, "--out FOLDER") from error
-    return _edited(path, labels, notes)
+    return edited(path, labels, notes)
 
 
 def _entries(changes: Sequence[Change]) -> list[Entry]:
     return [entry for change in changes for entries in change.contents for entry in entries]
 
 
-def _check_target(path: Path, inputs: Sequence[Path], keep: Sequence[Path] = ()) -> None:
+def check_target(path: Path, inputs: Sequence[Path], keep: Sequence[Path] = ()) -> None:
+    """Raise UsageError where a result would replace one of these files."""
     if any(_is_same(path, given) for given in inputs):
         raise UsageError(
             "the result would replace the file that it is made from",
@@ -409,7 +410,8 @@ def _measured(path: Path, size: int, labels: tuple[str, ...], notes: Sequence[st
     return Edited(path, size, None, labels, tuple(dict.fromkeys(notes)))
 
 
-def _edited(path: Path, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:
+def edited(path: Path, labels: tuple[str, ...], notes: Sequence[str]) -> Edited:
+    """What was written to a path."""
     digest = digest_of(path)
     if digest is None:
         raise StoreError("the file was deleted as soon as it was made", where=str(path))

@@ -93,7 +93,7 @@ def _without(path: Path, why: str) -> FormatError:
 def _check_built(statement: Statement, path: Path) -> None:
     if statement.build_type == EDIT:
         raise FormatError(
-            "this wheel was not built: `invoke thin` or `invoke stitch` made it from others",
+            "this wheel was not built: `invoke thin`, `stitch` or `codesign` made it from others",
             where=path.name,
             hint="rebuild those, and edit the results in the same way",
         )
