@@ -35,7 +35,7 @@ _MACHINES = {
 }
 # Both bound memory: far more than any compiler makes.
 _MAX_SECTIONS = 500_000
-MAX_NAMES = 64 << 20
+_MAX_NAMES = 64 << 20
 _MAX_ALIGN = 1 << 20
 
 
@@ -239,7 +239,7 @@ class Names:
 
     def __init__(self, table: bytes) -> None:
         self._table = table
-        self._left = MAX_NAMES
+        self._left = _MAX_NAMES
 
     def at(self, offset: int) -> str:
         end = self._table.find(b"\0", offset)
@@ -247,7 +247,7 @@ class Names:
             raise FormatError("an ELF name lies outside its string table")
         self._left -= end - offset
         if self._left < 0:
-            raise FormatError(f"the ELF names are longer than {MAX_NAMES} bytes in all")
+            raise FormatError(f"the ELF names are longer than {_MAX_NAMES} bytes in all")
         return self._table[offset:end].decode("utf-8", "backslashreplace")
 
 

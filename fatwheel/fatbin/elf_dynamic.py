@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import FormatError
-from .elf import MAX_NAMES, SHT_DYNSYM, SYMBOL, Elf, Names
+from .elf import SHT_DYNSYM, SYMBOL, Elf, Names
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_PHDR = 1, 2, 3, 6
 SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -35,6 +35,7 @@ _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_JMPREL = 7, 8, 10, 23
 _DT_RELRSZ, _DT_RELR, _DT_GNU_HASH = 35, 36, 0x6FFFFEF5
 _GLOBAL_BINDINGS = (1, 2, 10)  # global, weak, unique
 _MAX_SEGMENTS = 256
+_MAX_STRINGS = 1 << 30  # bytes of a string table; libtensorflow_cc has 83 MB
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Image:
     def names(self) -> Names:
         """The dynamic string table."""
         size = self._value(_DT_STRSZ)
-        if size > MAX_NAMES:
+        if size > _MAX_STRINGS:
             raise FormatError(f"a dynamic string table of {size} bytes is too long")
         return Names(bytes(self.read(self._value(_DT_STRTAB), size)))
 
