@@ -258,6 +258,24 @@ class PackageFiles(Part):
     files: Annotated[tuple[PinnedFile, ...], fields.Many]
 
 
+def _file_mistakes(package: str) -> Mistakes:
+    """Finds files of other packages, and those that stand there twice."""
+
+    def mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+        seen: set[str] = set()
+        for number, one in enumerate(raw.get("files") or ()):
+            name = one.get("file") if isinstance(one, dict) else None
+            if not isinstance(name, str):
+                continue  # the model says so
+            if canonicalize_name(name.partition("-")[0]) != package:
+                yield ("files", number, "file"), f"{name!r} is no file of {package}"
+            if name in seen:
+                yield ("files", number, "file"), f"{name!r} stands there twice"
+            seen.add(name)
+
+    return mistakes
+
+
 # -- wheels that fit -------------------------------------------------------------------------------
 
 
@@ -392,7 +410,7 @@ class Parts:
         """All pinned files of a package."""
         if name not in self._pinned:
             file = self._find("packages", name)
-            table = load_table(PackageFiles, file, _none, HINT) if file else None
+            table = load_table(PackageFiles, file, _file_mistakes(name), HINT) if file else None
             self._pinned[name] = table.files if table else ()
         return self._pinned[name]
 

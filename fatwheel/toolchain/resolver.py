@@ -29,6 +29,7 @@ _PLATFORMS = {
     "win-amd64": "x86_64-pc-windows-msvc",
 }
 _SHOWN = 20  # lines of what uv says
+_PATIENCE = 900  # seconds
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)==([\w.!+-]+)")
 
 Pins = Mapping[str, str]  # version by name
@@ -66,15 +67,22 @@ class Resolver:
             asked, pinned = Path(folder, "requirements.in"), Path(folder, "pins.txt")
             asked.write_text("".join(f"{one}\n" for one in requirements))
             pinned.write_text("".join(f"{one}\n" for one in sorted(set(preferred))))
-            run = subprocess.run(
-                [
-                    *(*self._command, str(asked), "--output-file", str(pinned)),
-                    *("--python-version", python, "--python-platform", _PLATFORMS[platform]),
-                ],
-                env=self._environment,
-                capture_output=True,
-                text=True,
-            )
+            try:
+                run = subprocess.run(
+                    [
+                        *(*self._command, str(asked), "--output-file", str(pinned)),
+                        *("--python-version", python, "--python-platform", _PLATFORMS[platform]),
+                    ],
+                    env=self._environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=_PATIENCE,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise FetchError(
+                    f"uv found no set of packages within {_PATIENCE // 60} minutes",
+                    hint="check the network, or name a torch: --torch VERSION",
+                ) from error
             if run.returncode:
                 raise FetchError(
                     f"no set of packages satisfies what is required for Python {python} on "

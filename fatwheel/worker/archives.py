@@ -8,7 +8,10 @@ begins at an even offset. Longer names stand in a member `//` (System V) or befo
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
@@ -37,7 +40,12 @@ def unknown_members(archive: Path, known: Collection[str]) -> list[str]:
 
 
 def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """OSError where it is no plain file: a thin archive may name a pipe, on which one waits."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def _members(stream: IO[bytes]) -> Iterator[tuple[str, str]]:

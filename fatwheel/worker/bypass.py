@@ -224,8 +224,7 @@ def tell(folder: str, finding: dict[str, Any]) -> None:
 
 def told(folder: Path) -> tuple[str, ...]:
     """What was put down, in sentences for the user."""
-    found = sorted(path.read_text(encoding="utf-8") for path in folder.iterdir())
-    findings = [json.loads(text) for text in found]
+    findings = sorted(_findings(folder), key=json.dumps)
     commands = [" ".join(one["command"])[:_LONGEST] for one in findings if "command" in one]
     objects = [one["object"] for one in findings if "object" in one]
     sentences = [
@@ -242,3 +241,16 @@ def told(folder: Path) -> tuple[str, ...]:
             f"{', '.join(objects[:_SHOWN])}{more}"
         )
     return tuple(sentences)
+
+
+def _findings(folder: Path) -> Iterator[dict[str, Any]]:
+    """Those that `tell` has put down: the project's own build may write there, too."""
+    for path in sorted(folder.iterdir()):
+        with suppress(OSError, ValueError):
+            if not path.is_file():
+                continue
+            match json.loads(path.read_text(encoding="utf-8")):
+                case {"command": [*words]} if all(isinstance(word, str) for word in words):
+                    yield {"command": words}
+                case {"object": str(linked)}:
+                    yield {"object": linked}

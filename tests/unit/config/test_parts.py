@@ -27,6 +27,8 @@ from fatwheel.config.parts import (
 from fatwheel.errors import ConfigError
 from fatwheel.toolchain import partfiles
 
+from ...helpers.someparts import add_part
+
 FOLDER = Path(__file__).resolve().parents[3] / "toolchains"
 PARTS = Parts(FOLDER)
 VARIANTS = [(torch, variant) for torch in PARTS.torches for variant in torch.variants]
@@ -202,6 +204,21 @@ def test_a_pin_without_a_file_is_told_with_all_others() -> None:
     with pytest.raises(ConfigError, match=r"no file is pinned for Python 3\.99") as caught:
         PARTS.packages(("numpy==2.2.6", "no-such==1.0", "sympy==1.14.0"), "3.99", "x-y", "runtime")
     assert caught.value.details == ("numpy==2.2.6", "no-such==1.0")
+
+
+def test_files_of_other_packages_and_files_there_twice_are_mistakes(tmp_path: Path) -> None:
+    add_part(tmp_path, "packages/demo", f"""
+    files = [
+      {{ file = "demo-1-py3-none-any.whl", size = 1, sha256 = "{'a' * 64}" }},
+      {{ file = "demo-1-py3-none-any.whl", size = 2, sha256 = "{'b' * 64}" }},
+      {{ file = "other-1-py3-none-any.whl", size = 1, sha256 = "{'a' * 64}" }},
+    ]
+    """)  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        Parts(tmp_path).package_files("demo")
+    told = "\n".join(caught.value.details)
+    assert "'demo-1-py3-none-any.whl' stands there twice" in told
+    assert "'other-1-py3-none-any.whl' is no file of demo" in told
 
 
 def test_what_an_earlier_folder_has_comes_first(tmp_path: Path) -> None:

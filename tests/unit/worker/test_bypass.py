@@ -143,6 +143,15 @@ def test_what_cannot_be_read_as_a_static_library_is_told_as_a_whole(
     assert unknown_in(build, "libx.a") == ["libx.a"]
 
 
+def test_a_thin_library_may_name_a_pipe(build: Path, tool: Tool) -> None:
+    """Who opens it waits for ever, unless he does not wait at all."""
+    Path("pipe.o").write_bytes(b"object")
+    subprocess.run([tool("ar"), "rcT", "libx.a", "pipe.o"], check=True)
+    Path("pipe.o").unlink()
+    os.mkfifo("pipe.o")
+    assert unknown_in(build, "libx.a") == ["libx.a"]
+
+
 def test_static_libraries_of_the_system_are_not_the_project_s(build: Path) -> None:
     (build / "libx.a").write_bytes(b"!<arch>\n")
     assert unknown_in(build, "../libx.a", f"-L{build}", "-lx", "-lnowhere") == []
@@ -192,6 +201,16 @@ def test_an_endless_command_is_cut(tmp_path: Path) -> None:
     tell(str(tmp_path), {"command": ["g++", "x" * 100_000]})
     [sentence] = told(tmp_path)
     assert len(sentence) < 1200
+
+
+def test_what_others_write_there_is_not_told(tmp_path: Path) -> None:
+    tell(str(tmp_path), {"object": "a.o"})
+    for number, text in enumerate(["", "{", "[]", "7", '{"command": 7}', '{"object": []}', "\xff"]):
+        (tmp_path / str(number)).write_text(text, encoding="latin-1")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    [sentence] = told(tmp_path)
+    assert sentence.endswith("fatwheel knows: a.o")
 
 
 def test_nothing_is_told_where_nothing_was_noticed(tmp_path: Path) -> None:
