@@ -58,6 +58,11 @@ class Family:
         """Where an object or a text goes to."""
         raise NotImplementedError
 
+    def empty_library(self, cxx: str, source: str, name: str) -> list[str]:
+        """The command that makes a library of an object without content; [] where the linker makes
+        one of such objects by itself."""
+        raise NotImplementedError
+
     def of_nvcc(self, cxx: str, steady: Sequence[str]) -> list[str]:
         """What nvcc must be told; steady: options for every host pass, also those that only
         preprocess for device code, where __FILE__ becomes text."""
@@ -109,6 +114,9 @@ class Gcc(Family):
     def output(self, name: str) -> list[str]:
         return ["-o", name]
 
+    def empty_library(self, cxx: str, source: str, name: str) -> list[str]:
+        return []
+
     def of_nvcc(self, cxx: str, steady: Sequence[str]) -> list[str]:
         return ["-ccbin", cxx, *(word for option in steady for word in ("-Xcompiler", option))]
 
@@ -158,6 +166,10 @@ class Msvc(Family):
     def output(self, name: str) -> list[str]:
         return [f"-Fo{name}"]
 
+    def empty_library(self, cxx: str, source: str, name: str) -> list[str]:
+        options = ["-NOLOGO", "-DLL", "-NOENTRY", "-NODEFAULTLIB", f"-OUT:{name}"]
+        return [linker_of(cxx), *options, source]
+
     def of_nvcc(self, cxx: str, steady: Sequence[str]) -> list[str]:
         # cl looks for pre-included headers beside the source, and where it is told to.
         return ["--use-local-env", "-I", ".", "-Xcompiler", ",".join(steady)]
@@ -176,6 +188,11 @@ class Msvc(Family):
         # cl may name a file by its whole path, in small letters, with doubled backslashes.
         folder = re.escape(scratch.replace("\\", "\\\\").encode())
         return re.compile(folder + rb'\\\\[^\\"]+', re.IGNORECASE)
+
+
+def linker_of(cxx: str) -> str:
+    """Microsoft's linker, which lies beside cl."""
+    return ntpath.join(ntpath.dirname(cxx), "link.exe")
 
 
 def family_of(cxx: str) -> Family:

@@ -130,7 +130,7 @@ def _options(args: Sequence[str], cwd: str) -> Iterator[Option]:
     pending = iter(args)
     for arg in pending:
         if arg.startswith("@"):
-            yield from _options(_response_file(os.path.join(cwd, arg[1:])), cwd)
+            yield from _options(response_file(os.path.join(cwd, arg[1:])), cwd)
         elif arg[0:1] not in ("/", "-") or len(arg) == 1:
             yield "", arg
         else:
@@ -149,7 +149,8 @@ def _option(arg: str, pending: Iterator[str]) -> Option:
     return arg, None
 
 
-def _response_file(path: str) -> list[str]:
+def response_file(path: str) -> list[str]:
+    """The words in a response file of cl or link. Raises OSError or UnicodeError."""
     with open(path, "rb") as stream:
         data = stream.read()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

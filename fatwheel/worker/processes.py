@@ -28,16 +28,16 @@ if sys.platform == "win32":
     _SYSTEMS: tuple[str, ...] = (
         "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "PROCESSOR_ARCHITECTURE",
     )  # fmt: skip
-    # link takes these options after all others. Objects of a capture are empty, and what they
-    # should define is missing; a finished library must hold neither times nor, as it does where it
-    # has a PDB, a path.
-    _LINK = {"capture": "/FORCE:UNRESOLVED", "assemble": "/INCREMENTAL:NO /Brepro /DEBUG:NONE"}
+    # link takes these options after all others: a finished library must hold neither times nor, as
+    # it does where it has a PDB, a path. No linker may take one that it does not know for a file,
+    # hence the dashes; Microsoft's own then warns (LNK4044) and goes on.
+    _LINK = "-INCREMENTAL:NO -DEBUG:NONE -Brepro -experimental:deterministic"
 
-    def upstreams_variables(mode: str, tools: Sequence[Path], standins: Programs) -> dict[str, str]:
+    def upstreams_variables(tools: Sequence[Path], standins: Programs) -> dict[str, str]:
         """What upstream's build sees of the system. Its variables are those of the container;
         it finds its compiler by PATH."""
         path = [*map(str, tools), os.environ.get("PATH", "")]
-        return {**os.environ, "PATH": os.pathsep.join(path), "_LINK_": _LINK[mode]}
+        return {**os.environ, "PATH": os.pathsep.join(path), "_LINK_": _LINK}
 
     def real_compilers_variables() -> Mapping[str, str]:
         """What compilers must see otherwise than upstream's build: nvcc looks for cl in PATH."""
@@ -46,7 +46,7 @@ if sys.platform == "win32":
 else:
     _SYSTEMS: tuple[str, ...] = ()
 
-    def upstreams_variables(mode: str, tools: Sequence[Path], standins: Programs) -> dict[str, str]:
+    def upstreams_variables(tools: Sequence[Path], standins: Programs) -> dict[str, str]:
         """What upstream's build sees of the system."""
         inherited = {"TMPDIR": os.environ["TMPDIR"]} if "TMPDIR" in os.environ else {}
         path = [*map(str, tools), os.environ.get("PATH", os.defpath)]

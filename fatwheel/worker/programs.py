@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import ToolchainError
+from .linking import LINKER
 from .roots import NVCC
 
 # Not resolved: in Windows' containers that may give a path that only the host has.
@@ -80,7 +81,7 @@ if sys.platform == "win32":
 
     def compiler_names(cxx: str) -> dict[str, str]:
         """Names of programs that compile, and which compiler's stand-in each is."""
-        return {"cl": "cl"}
+        return {"cl": "cl", LINKER: LINKER}
 
     def show_at(path: Path, target: Path) -> None:
         """Make a file or folder seen at another path too."""

@@ -21,13 +21,14 @@ from typing import Any, NoReturn
 
 from ..compilers.commands import Compile
 from ..compilers.gcc import read_gcc
-from ..compilers.hosts import Mapped, family_of, without_rpaths
+from ..compilers.hosts import Mapped, family_of, linker_of, without_rpaths
 from ..compilers.msvc import read_cl
 from ..compilers.nvcc import read_nvcc
 from ..errors import FatwheelError, UpstreamError
 from ..model import Unit
 from . import bypass
 from .context import context_from_wire, digest, fingerprint
+from .linking import LINKER, answer_link
 from .programs import STEPS, become, c_compiler_of
 from .roots import OBJECT_FOLDER
 from .view import Marks, abstract
@@ -45,6 +46,8 @@ def main() -> int:
         settings = _settings()
         if tool in STEPS:
             _take_step(tool, arguments, settings)
+        if tool == LINKER:
+            return _link(arguments, settings)
         command = None if _is_nvccs(tool, settings) else _read(tool, arguments)
         if command is None or not _below(command.source, settings["top"]):
             _hand_on(tool, arguments, command, settings)
@@ -147,12 +150,21 @@ def _is_nvccs(tool: str, settings: dict[str, Any]) -> bool:
 
 def _passed_on(tool: str, real: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
     """A command for the real compiler, less what would tell where it ran."""
-    if tool == "nvcc" or not arguments:
+    if tool in ("nvcc", LINKER) or not arguments:
         return arguments
     if tool == "cl" and not {"-c", "/c"} & set(arguments):
         return arguments  # it does not link here, and says who it is only without options
     steady = family_of(real).steady(mapped(settings), _seed(arguments, settings))
     return [*steady, *without_rpaths(arguments, settings["homes"])]
+
+
+def _link(arguments: list[str], settings: dict[str, Any]) -> int:
+    """Do what link should do. A capture's objects are empty, and so are the libraries of them."""
+    if settings["mode"] == "capture":
+        empty = settings["empty_object"], settings["empty_library"]
+        if answer_link(arguments, os.getcwd(), *empty):
+            return 0
+    _hand_on(LINKER, arguments, None, settings)
 
 
 def _take_step(step: str, arguments: list[str], settings: dict[str, Any]) -> NoReturn:
@@ -277,7 +289,9 @@ def settings_text(
     that only this machine has, beside those of marks. variables: those that real compilers must see
     otherwise than upstream's build does. standins: the folder of those that are found in PATH.
     """
-    real = {"nvcc": str(nvcc), "cl": cxx, "g++": cxx, "gcc": c_compiler_of(cxx)}
+    real = {
+        "nvcc": str(nvcc), "cl": cxx, LINKER: linker_of(cxx), "g++": cxx, "gcc": c_compiler_of(cxx)
+    }  # fmt: skip
     homes = [*(folder for folder, _ in marks), *libraries]
     return json.dumps(
         {

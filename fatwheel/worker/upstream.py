@@ -137,7 +137,8 @@ class Upstream:
             {
                 "records": str(records), "made": str(made), "told": str(told),
                 "work": [str(self.project.top), str(self.work)],
-                "empty_object": str(empty), "log_of_clang": str(log),
+                "empty_object": str(empty), "empty_library": str(self._empty_library(empty)),
+                "log_of_clang": str(log),
             },
         )  # fmt: skip
         found = [json.loads(path.read_text()) for path in sorted(records.iterdir())]
@@ -215,7 +216,7 @@ class Upstream:
         standins = self._standins
         own = [self._stubs(), standins.compilers, standins.cuda_home / "bin"]
         return {
-            **upstreams_variables(mode, [*own, *programs_of(self.environment)], standins),
+            **upstreams_variables([*own, *programs_of(self.environment)], standins),
             **bypass.clang_variables(self._log_of_clang(mode), mapped(self._names)),
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(standins.cuda_home),
@@ -250,20 +251,35 @@ class Upstream:
         source = self.work / "empty.cpp"
         source.write_text("")
         family = family_of(self.cxx)
-        command = [*family.compile(self.cxx, (), str(source)), *family.output(str(path))]
-        # None of the user's variables: compilers see none later on either.
+        self._try_out(
+            [*family.compile(self.cxx, (), str(source)), *family.output(str(path))],
+            "the C++ compiler cannot compile even an empty file",
+            hint="use another one: CXX=/path/to/g++",
+        )
+        return path
+
+    def _empty_library(self, empty_object: Path) -> Path:
+        """A library of such an object, where the linker must be answered too."""
+        path = self.work / "empty.dll"
+        command = family_of(self.cxx).empty_library(self.cxx, str(empty_object), str(path))
+        if command:
+            self._try_out(
+                command,
+                "the linker cannot make even an empty library",
+                hint="the toolchain's compiler and linker may not belong together",
+            )
+        return path
+
+    def _try_out(self, command: Sequence[str], failure: str, hint: str) -> None:
+        """Run a command of the compiler's own. It sees none of the user's variables: compilers see
+        none later on either. Raises ToolchainError where it fails."""
         done = subprocess.run(
             command, cwd=self.work, env={**bare_variables(), **job_variables(self.work)},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            raise ToolchainError(
-                "the C++ compiler cannot compile even an empty file",
-                where=self.cxx,
-                details=(done.stdout + done.stderr).splitlines()[-_TAIL:],
-                hint="use another one: CXX=/path/to/g++",
-            )
-        return path
+            said = (done.stdout + done.stderr).splitlines()[-_TAIL:]
+            raise ToolchainError(failure, where=command[0], details=said, hint=hint)
 
 
 def _ending(returncode: int) -> str:

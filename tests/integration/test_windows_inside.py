@@ -170,6 +170,17 @@ def test_what_nvcc_preprocesses_is_what_it_would_compile(built: Built) -> None:
     assert again["lookup"]["pending"] == []
 
 
+def test_links_of_a_capture_are_answered(built: Built) -> None:
+    """The real linker made one library without content, and is not asked for the project's."""
+    calls = built.container.tools.calls("link")
+    built.container.capture(built.message, "linked")
+    new = built.container.tools.calls("link").removeprefix(calls)
+    assert new.count("'-NOENTRY'") == 1
+    assert "PyInit" not in new, "its objects are empty"
+    assert "/EXPORT:PyInit__C" in calls, "assembling links it"
+    assert "'-Brepro', '-experimental:deterministic'" in calls
+
+
 # -- the wheel ----------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ def main() -> int:
     ]
     note(program, words)
     if Path(program).stem.lower() == "link":
-        return link(words)
+        return link(program, words)
     if not words:
         print(BANNER, file=sys.stderr)
         return 0
@@ -92,10 +92,11 @@ def compile_(words: list[str]) -> int:
     return done.returncode
 
 
-def link(words: list[str]) -> int:
+def link(program: str, words: list[str]) -> int:
     """A library without a C run time: nothing runs when it is loaded."""
     kept = [word for word in words if not word.upper().startswith(NOT_LLDS)]
     variable = os.environ.get("_LINK_", "").split()
+    note(program, variable)
     folders = [f"/libpath:{host_path(folder)}" for folder in os.environ.get("LIB", "").split(";")]
     command = ["lld-link", "/noentry", "/nodefaultlib", *kept, *variable, *folders]
     run_time = [str(LIBRARIES / name) for name in ("runtime.obj", "ucrt.lib")]
