@@ -34,7 +34,7 @@ MODULES = (
 )  # fmt: skip
 # What those import and what decides nothing of the sort.
 ELSE = (
-    "fatbin.parity", "worker.backend", "worker.jobobjects", "worker.upstream",
+    "fatbin.parity", "worker.backend", "worker.jobobjects", "worker.linking", "worker.upstream",
 )  # fmt: skip
 
 # Fields that only some Pythons have, or that say nothing of the meaning.
