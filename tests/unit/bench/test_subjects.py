@@ -41,7 +41,7 @@ def test_what_tests_need_is_there_for_both_systems() -> None:
     compilers = {"crt", "cudart", "cuobjdump", "nvcc", "nvvm"}  # for Windows; Linux has its own
     keeping_code_among_data = {"cufft", "mathdx"}  # the smallest for each system
     small = {"jax", "nvjpeg", "nvjpeg2k", "nvtiff", "torchaudio", "torchvision"}
-    assert both == {"xformers", *compilers, *keeping_code_among_data, *small}
+    assert both == {"xformers", "ninja", *compilers, *keeping_code_among_data, *small}
 
 
 @pytest.fixture
