@@ -36,6 +36,7 @@ _MACHINES = {
 # Both bound memory: far more than any compiler makes.
 _MAX_SECTIONS = 500_000
 _MAX_NAMES = 64 << 20
+_TIMES = 4  # linkers let names share their ends, which makes tables shorter than all names
 _MAX_ALIGN = 1 << 20
 
 
@@ -235,11 +236,14 @@ def _with_table(elf: Elf, out: bytearray, places: Mapping[int, tuple[int, int]])
 
 
 class Names:
-    """A string table, with a limit on what is read from it in all: names may share bytes."""
+    """A string table, with a limit on what is read from it in all: names may share bytes.
+
+    Those of a large table (libtensorflow_cc has 83 MB of names) may be read a few times over.
+    """
 
     def __init__(self, table: bytes) -> None:
         self._table = table
-        self._left = _MAX_NAMES
+        self._most = self._left = max(_MAX_NAMES, _TIMES * len(table))
 
     def at(self, offset: int) -> str:
         end = self._table.find(b"\0", offset)
@@ -247,7 +251,7 @@ class Names:
             raise FormatError("an ELF name lies outside its string table")
         self._left -= end - offset
         if self._left < 0:
-            raise FormatError(f"the ELF names are longer than {_MAX_NAMES} bytes in all")
+            raise FormatError(f"the ELF names are longer than {self._most} bytes in all")
         return self._table[offset:end].decode("utf-8", "backslashreplace")
 
 

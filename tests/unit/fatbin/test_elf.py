@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from fatwheel.errors import FormatError
-from fatwheel.fatbin.elf import Elf, read_elf, replace_section
+from fatwheel.fatbin.elf import Elf, Names, read_elf, replace_section
 
 Tool = Callable[[str], str]
 
@@ -230,3 +230,13 @@ def test_more_sections_than_the_header_can_count(tmp_path: Path, tool: Tool) -> 
     changed = read_elf(replace_section(data, {".nv_fatbin": b"new"}))
     assert bytes(changed.content(changed.named(".nv_fatbin")[0])) == b"new"
     assert bytes(changed.content(changed.named(".s65999")[0])) == bytes([65999 & 255])
+
+
+def test_how_much_is_read_of_names_depends_on_their_table() -> None:
+    """Names may share bytes: a short table must not become gigabytes of names, a long one may."""
+    short = Names(b"a" * (1 << 20) + b"\0")
+    with pytest.raises(FormatError, match="the ELF names are longer than 67108864 bytes in all"):
+        for _ in range(65):
+            short.at(0)
+    long = Names(b"a" * (65 << 20) + b"\0")
+    assert len(long.at(0)) == 65 << 20
