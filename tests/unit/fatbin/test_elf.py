@@ -235,8 +235,9 @@ def test_more_sections_than_the_header_can_count(tmp_path: Path, tool: Tool) -> 
 def test_how_much_is_read_of_names_depends_on_their_table() -> None:
     """Names may share bytes: a short table must not become gigabytes of names, a long one may."""
     short = Names(b"a" * (1 << 20) + b"\0")
+    for _ in range(64):
+        short.at(0)
     with pytest.raises(FormatError, match="the ELF names are longer than 67108864 bytes in all"):
-        for _ in range(65):
-            short.at(0)
+        short.at(0)
     long = Names(b"a" * (65 << 20) + b"\0")
     assert len(long.at(0)) == 65 << 20
