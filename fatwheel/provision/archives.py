@@ -22,18 +22,18 @@ from .mend import finish, symlink
 
 LICENCES = "licences"
 # NVIDIA's unpack to four times their size; zeros, to thousands of times.
-_MOST_TIMES = 100
-_SPARE = 16 << 20  # bytes that any archive may unpack to
+MOST_TIMES = 100
+SPARE = 16 << 20  # bytes that any archive may unpack to
 _NEEDED = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
 
 _Member = tuple[str, IO[bytes] | str, bool]  # name, content or what a link says, executable
 
 
-def _untold(done: int) -> None:
+def untold(done: int) -> None:
     """For who has nobody to tell."""
 
 
-def merge(archives: Sequence[Path], folder: Path, advance: Callable[[int], None] = _untold) -> None:
+def merge(archives: Sequence[Path], folder: Path, advance: Callable[[int], None] = untold) -> None:
     """Unpack the archives into a new folder.
 
     advance is told, again and again, how many of the archives' bytes have been read in all.
@@ -45,12 +45,12 @@ def merge(archives: Sequence[Path], folder: Path, advance: Callable[[int], None]
     links: dict[Path, tuple[str, Path]] = {}
     before = 0
     for archive in archives:
-        left = _MOST_TIMES * archive.stat().st_size + _SPARE
+        left = MOST_TIMES * archive.stat().st_size + SPARE
         with _reading(archive, folder), archive.open("rb") as stream:
             for name, content, executable in _members(archive, stream):
                 target = folder / _target(name, archive)
                 if not isinstance(content, str):
-                    left -= _write(target, content, executable, left)
+                    left -= write_member(target, content, executable, left)
                 elif target in links:
                     raise FileExistsError(0, "", str(target))
                 else:
@@ -111,15 +111,15 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     return PurePosixPath(*rest)
 
 
-def _write(target: Path, content: IO[bytes], executable: bool, most: int) -> int:
-    """The bytes that were written; ValueError beyond the most."""
+def write_member(target: Path, content: IO[bytes], executable: bool, most: int) -> int:
+    """Write a member of an archive; the bytes that were written. ValueError beyond the most."""
     size = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("xb") as out:
         while piece := content.read(1 << 20):
             size += len(piece)
             if size > most:
-                raise ValueError(f"it unpacks to more than {_MOST_TIMES} times its size")
+                raise ValueError(f"it unpacks to more than {MOST_TIMES} times its size")
             out.write(piece)
     finish(target, executable)
     return size

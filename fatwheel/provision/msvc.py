@@ -32,6 +32,8 @@ _TOOLSETS = "VC/Tools/MSVC"
 _REDIST = "VC/Redist/MSVC"
 _KIT = "Windows Kits/10"
 _PARTS = ("cl.exe", "c1xx.dll", "c2.dll")  # the programs whose bytes decide what code is made
+_PROGRAMS = (*_PARTS, "link.exe")
+_LIBRARIES = ("libcmt.lib", "msvcrt.lib")  # for /MT and /MD, which come in packages of their own
 _BANNER = re.compile(r"^.*\bVersion (\d+\.\d+\.\d+)(?:\.\d+)? for x64.*$", re.MULTILINE)
 _PATIENCE = 300  # seconds for cl to say its version; Wine makes its prefix in that time
 # So that setuptools and torch use the compiler that these variables name, and look for no other.
@@ -55,19 +57,31 @@ def find_msvc(home: Path, version: str, runner: Sequence[str] = ()) -> Msvc:
     which Wine knows this machine's. Raises ToolchainError where a part is missing, or cl does not
     run or is another.
     """
-    tools = _only(home / _TOOLSETS)
-    path = tools / "bin" / "Hostx64" / "x64" / "cl.exe"
-    variables = _variables(home / _KIT, tools)
-    for part in (home / VCVARS, *(path.with_name(name) for name in _PARTS)):
-        if not part.is_file():
-            raise ToolchainError("the unpacked MSVC lacks a file", where=str(part))
+    check_complete(home)
+    path = _programs(home) / "cl.exe"
     banner = _banner([*runner, str(path)])
     same("cl", version, banner[1])
     digest = hashlib.sha256(banner[0].strip().encode())
     for name in _PARTS:
         content = hashlib.sha256(path.with_name(name).read_bytes()).hexdigest()
         digest.update(f"\n{name} {content}".encode())
-    return Msvc(path, digest.hexdigest(), variables)
+    return Msvc(path, digest.hexdigest(), _variables(home))
+
+
+def check_complete(home: Path) -> None:
+    """Raise ToolchainError, with its path, where a folder or a program of MSVC is missing."""
+    for folder in (folder for paths in _folders(home).values() for folder in paths):
+        if not folder.is_dir():
+            raise ToolchainError("the unpacked MSVC lacks a folder", where=str(folder))
+    programs, libraries = _programs(home), _folders(home)["LIB"][0]
+    for part in (
+        home / VCVARS,
+        *(programs / name for name in _PROGRAMS),
+        *(libraries / name for name in _LIBRARIES),
+    ):
+        if not part.is_file():
+            raise ToolchainError("the unpacked MSVC lacks a file", where=str(part))
+    _run_time(home)
 
 
 def install_run_time(home: Path, folder: Path) -> None:
@@ -76,10 +90,7 @@ def install_run_time(home: Path, folder: Path) -> None:
     Windows itself does not have them, and torch needs them: Python finds them beside python.exe.
     Raises ToolchainError where there are none.
     """
-    libraries = sorted((_only(home / _REDIST) / "x64").glob("*/*.dll"))
-    if not libraries:
-        raise ToolchainError("the unpacked MSVC has no run-time libraries", where=str(home))
-    for library in libraries:
+    for library in _run_time(home):
         shutil.copyfile(library, folder / library.name)
 
 
@@ -89,28 +100,42 @@ def windows_path(path: Path) -> str:
     return str(path) if os.name == "nt" else "Z:" + str(path.absolute()).replace("/", "\\")
 
 
-def _variables(kit: Path, tools: Path) -> dict[str, str]:
-    """What vcvars64.bat would set."""
+def _folders(home: Path) -> dict[str, list[Path]]:
+    """What the variables of vcvars64.bat name, by their names."""
+    tools, kit = _only(home / _TOOLSETS), home / _KIT
     include = _only(kit / "Include")
     library = kit / "Lib" / include.name
-    system = os.environ.get("SYSTEMROOT", r"C:\Windows")
-    folders = {
+    return {
         "INCLUDE": [
             tools / "include",
             *(include / name for name in ("ucrt", "shared", "um", "winrt")),
         ],
         "LIB": [tools / "lib" / "x64", library / "ucrt" / "x64", library / "um" / "x64"],
         # link.exe calls rc.exe and mt.exe.
-        "PATH": [tools / "bin" / "Hostx64" / "x64", kit / "bin" / include.name / "x64"],
+        "PATH": [_programs(home), kit / "bin" / include.name / "x64"],
     }
-    for folder in (folder for paths in folders.values() for folder in paths):
-        if not folder.is_dir():
-            raise ToolchainError("the unpacked MSVC lacks a folder", where=str(folder))
+
+
+def _variables(home: Path) -> dict[str, str]:
+    """What vcvars64.bat would set."""
     variables = {
-        name: ";".join(windows_path(folder) for folder in paths) for name, paths in folders.items()
+        name: ";".join(windows_path(folder) for folder in paths)
+        for name, paths in _folders(home).items()
     }
+    system = os.environ.get("SYSTEMROOT", r"C:\Windows")
     variables["PATH"] += rf";{system}\System32;{system}"
     return {**variables, **_CHOSEN}
+
+
+def _programs(home: Path) -> Path:
+    return _only(home / _TOOLSETS) / "bin" / "Hostx64" / "x64"
+
+
+def _run_time(home: Path) -> list[Path]:
+    libraries = sorted((_only(home / _REDIST) / "x64").glob("*/*.dll"))
+    if not libraries:
+        raise ToolchainError("the unpacked MSVC has no run-time libraries", where=str(home))
+    return libraries
 
 
 def _only(folder: Path) -> Path:

@@ -105,6 +105,8 @@ def install_msvc(home: Path, gcc: str) -> None:
         (headers / name).write_text("#include <crtdefs.h>\n")
     libraries = home / TOOLS / "lib" / "x64"
     libraries.mkdir(parents=True)
+    for name in ("libcmt.lib", "msvcrt.lib"):
+        (libraries / name).touch()
     (libraries / "runtime.cpp").write_text(RUN_TIME)
     subprocess.run(
         ["clang", "--target=x86_64-pc-windows-msvc", "-ffreestanding", "-c", "runtime.cpp",
