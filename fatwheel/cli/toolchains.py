@@ -69,6 +69,7 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
         "platform": "only for these, comma-separated: linux-x86_64, linux-aarch64, windows-x86_64",
         "host-build": "with --toolchain: take the newest base image that this Windows host runs, "
         "such as 20348.2340; `ver` prints it (default: the newest image)",
+        "msvc": "MSVCs whose packages to look up, comma-separated: 17.14 (Visual Studio), or 14.44",
         "check": "only compare: write nothing and fetch no files",
         "json": "print one JSON document instead of tables",
     },
@@ -81,6 +82,7 @@ def lock(
     python: str | None = None,
     platform: str | None = None,
     host_build: str | None = None,
+    msvc: str | None = None,
     check: bool = False,
     json: bool = False,
 ) -> None:
@@ -94,7 +96,8 @@ def lock(
 
     With --cuda, --torch or --python, a release is looked up at NVIDIA, at PyTorch and on your
     package index, all that it needs is resolved for every Python and platform (this needs uv), and
-    toolchains/parts has it from then on.
+    toolchains/parts has it from then on. With --msvc, packages are looked up in Microsoft's
+    catalogue of that release of Visual Studio.
 
     What is pinned and is published otherwise stays as it is, and the exit code is 5; it is 4 where
     something could not be reached.
@@ -117,12 +120,12 @@ def lock(
         from .results import show_json, show_locks
 
         folders, cache = toolchain_folders(), cache_folder()
-        request = PartsRequest.of(cuda, torch, python, platform)
+        request = PartsRequest.of(cuda, torch, python, platform, msvc)
         if request and toolchain:
             raise UsageError(
                 "a toolchain's file and releases are locked one after the other",
                 where="--toolchain",
-                hint="leave out --toolchain, or --cuda, --torch, --python and --platform",
+                hint="leave out --toolchain, or --cuda, --torch, --python, --platform and --msvc",
             )
         host = None if host_build is None else parse_host_build(host_build)
         if host_build is not None and (host is None or not toolchain):

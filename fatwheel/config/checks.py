@@ -15,6 +15,7 @@ from packaging.version import Version
 
 from ..arch import parse_arch
 from ..errors import UsageError
+from ..provision.payloads import NUGET, VISUAL_STUDIO
 from .mistakes import Key, keys_of
 from .model import Package
 from .schema import SourceTable, filename_of
@@ -202,6 +203,7 @@ def image_mistakes(raw: Raw) -> Mistakes:
     yield from _compiler_mistakes(raw)
     yield from _nvcc_mistakes(raw)
     yield from _download_mistakes(raw)
+    yield from _msvc_mistakes(raw)
     yield from _interpreter_mistakes(raw)
     containers = raw.get("containers")
     if isinstance(containers, dict):
@@ -236,10 +238,6 @@ def _downloads(raw: Raw) -> Iterator[tuple[Key, Raw]]:
     for place in ("cuda_files", "interpreters"):
         for index, table in tables(raw, place):
             yield (place, index), table
-    msvc = raw.get("msvc")
-    bootstrapper = msvc.get("bootstrapper") if isinstance(msvc, dict) else None
-    if isinstance(bootstrapper, dict):
-        yield ("msvc", "bootstrapper"), bootstrapper
 
 
 def _download_mistakes(raw: Raw) -> Mistakes:
@@ -252,7 +250,7 @@ def _download_mistakes(raw: Raw) -> Mistakes:
         if file.lower() in seen:  # not every disk tells capitals
             yield (*key, "url"), f"a second file {file!r}"
         seen.add(file.lower())
-        if key[0] != "msvc" and isinstance(version, str) and version not in file:
+        if isinstance(version, str) and version not in file:
             yield (*key, "version"), f"{version!r} is not in the file's name, {file!r}"
         yield from _hash_mistakes(url, table.get("sha256"), key)
 
@@ -262,6 +260,29 @@ def _hash_mistakes(url: str, pinned: object, key: Key) -> Mistakes:
     said = [part for part in url.split("/") if _SHA256.fullmatch(part)]
     if said and isinstance(pinned, str) and _SHA256.fullmatch(pinned) and pinned not in said:
         yield (*key, "sha256"), f"the URL says {said[-1]}"
+
+
+def payload_mistakes(msvc: Raw) -> Mistakes:
+    """Mistakes in the packages of MSVC, in its part or in the table of a toolchain."""
+    names: set[str] = set()
+    for index, table in tables(msvc, "payloads"):
+        name, url = table.get("name"), table.get("url")
+        if isinstance(name, str):
+            if name.lower() in names:
+                yield ("payloads", index, "name"), f"a second package {name!r}"
+            names.add(name.lower())
+        if isinstance(url, str):
+            if not url.endswith((VISUAL_STUDIO, NUGET)):
+                valid = f"{VISUAL_STUDIO} or {NUGET}"
+                yield ("payloads", index, "url"), f"must end with {valid}, which can be unpacked"
+            yield from _hash_mistakes(url, table.get("sha256"), ("payloads", index))
+
+
+def _msvc_mistakes(raw: Raw) -> Mistakes:
+    msvc = raw.get("msvc")
+    if isinstance(msvc, dict):
+        for key, message in payload_mistakes(msvc):
+            yield ("msvc", *key), message
 
 
 def _interpreter_mistakes(raw: Raw) -> Mistakes:

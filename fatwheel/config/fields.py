@@ -347,14 +347,6 @@ InstalledFile = Annotated[
     str, _matching(r"\w[\w.+-]*", "a program or a library; valid: as in cudafe++")
 ]
 Toolset = Annotated[str, _matching(r"14\.\d{1,4}", "a toolset of MSVC; valid: as in 14.38")]
-Component = Annotated[
-    str,
-    _matching(
-        r"\w+(\.\w+)+",
-        "a component; valid: as in Microsoft.VisualStudio.Component.Roslyn",
-        _LONG,
-    ),
-]
 Module = Annotated[
     str,
     _matching(

@@ -98,14 +98,15 @@ class Sdist(Package):
 
 @dataclass(frozen=True)
 class Download(Part):
-    """One pinned file that is no package: an archive of CUDA, an installer, an interpreter.
+    """One pinned file that is no package: an archive of CUDA, a part of MSVC, an interpreter.
 
-    size, sha256 and hosts are as for a Package. filename is what it is called on this machine and
+    size, sha256 and hosts are as for a Package. version and url may be '' until they are known, as
+    those may. filename is what it is called on this machine and
     in an image's build context.
     """
 
     name: fields.Part
-    version: fields.AnyVersion
+    version: fields.OrEmpty[fields.AnyVersion]
     url: Url
     filename: fields.File
     size: Size
@@ -157,31 +158,40 @@ class Base(Part):
 
 @dataclass(frozen=True)
 class MsvcTools(Part):
-    """visual_studio: the release of the Build Tools (`17.8.2`). cl: what `cl` must say
-    (`19.38.33130`). toolset: for `vcvars64.bat -vcvars_ver` (`14.38`). components: ids to install.
+    """visual_studio: the release that it comes with (`17.8.2`). cl: what `cl` must say
+    (`19.38.33130`). license: where the terms stand that its user has to accept.
     """
 
-    visual_studio: Annotated[fields.Release, Field(description="the Build Tools, as in '17.8.2'")]
+    visual_studio: Annotated[fields.Release, Field(description="its release, as in '17.8.2'")]
     cl: Annotated[fields.Release, Field(description="what cl says, as in '19.38.33130'")]
-    toolset: Annotated[
-        fields.Toolset, Field(description="for vcvars64.bat -vcvars_ver, as in '14.38'")
-    ]
-    components: Annotated[
-        tuple[fields.Component, ...], fields.Few, Field(description="the ids to install")
-    ]
+    toolset: Annotated[fields.Toolset, Field(description="the compiler's, as in '14.38'")]
+    license: Annotated[fields.Url, Field(description="where Microsoft's terms stand")]
 
     @property
     def msc_ver(self) -> int:
-        """`1938` for cl 19.38.33130, as Microsoft defines _MSC_VER."""
-        first, second = map(int, self.cl.split(".")[:2])
-        return first * 100 + second
+        """`1938` for toolset 14.38, as Microsoft counts _MSC_VER."""
+        return 1900 + int(self.toolset.partition(".")[2])
+
+
+@dataclass(frozen=True)
+class Document(Part):
+    """What Microsoft says of a release of Visual Studio, in a file whose sha256 is known."""
+
+    url: Annotated[fields.Url, Field(description="where it is")]
+    sha256: Annotated[fields.Sha256, Field(description="its sha256")]
 
 
 @dataclass(frozen=True)
 class Msvc(MsvcTools):
-    """The C++ compiler of a Windows toolchain."""
+    """The C++ compiler of a Windows toolchain, with a Windows SDK.
 
-    bootstrapper: Download
+    payloads: the packages that are unpacked to it. channel: names the catalogue; catalogue: lists
+    all packages of the release, for `invoke lock`.
+    """
+
+    payloads: Annotated[tuple[Download, ...], fields.Few]
+    channel: fields.Here[Document | None] = None
+    catalogue: fields.Here[Document | None] = None
 
 
 @dataclass(frozen=True)
@@ -275,7 +285,7 @@ class Toolchain(ToolchainKeys):
     @property
     def runs_in_processes(self) -> bool:
         """Whether it needs no container: a machine has a g++ and a Python of its own. MSVC is
-        installed into images."""
+        unpacked into images."""
         return self.msvc is None
 
     @property
@@ -298,7 +308,8 @@ class Toolchain(ToolchainKeys):
     def pins(self) -> Iterator[tuple[Key, Package | Download | Base]]:
         """Everything that is pinned, with its place in the toolchain's file."""
         if self.msvc:
-            yield ("msvc", "bootstrapper"), self.msvc.bootstrapper
+            for number, file in enumerate(self.msvc.payloads):
+                yield ("msvc", "payloads", number), file
         for number, base in enumerate(self.bases):
             yield ("containers", "bases", number), base
         for number, file in enumerate(self.cuda_files):
@@ -344,6 +355,7 @@ class Toolchain(ToolchainKeys):
             containers=self.containers and replace(self.containers, bases=bases),
             default_torch=torch,
             cuda_manifest="",
+            msvc=self.msvc and replace(self.msvc, channel=None, catalogue=None),
         )
 
 

@@ -28,9 +28,10 @@ from pydantic import Field
 
 from ..errors import ConfigError
 from . import fields
+from .checks import payload_mistakes
 from .load import Mistake, load_table
 from .model import Base, MsvcTools, Package, Part, Sha256, Size, Url
-from .schema import DownloadTable, InterpreterTable
+from .schema import InterpreterTable, MsvcTable
 
 FOLDER = "parts"
 HINT = "docs/toolchains.md explains every key; `invoke lock` writes these files"
@@ -199,7 +200,7 @@ class TorchRelease(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MsvcRelease(MsvcTools):
+class MsvcRelease(MsvcTable):
     """A C++ compiler for Windows (parts/msvc/TOOLSET.toml).
 
     least_cuda: the first CUDA that its own library takes (yvals_core.h, STL1002).
@@ -208,7 +209,6 @@ class MsvcRelease(MsvcTools):
     least_cuda: Annotated[
         fields.Release, Field(description="the first CUDA that its library takes, as in '11.6'")
     ]
-    bootstrapper: Annotated[DownloadTable, Field(description="a table: version, url, size, sha256")]
 
     def obstacle(self, cuda: CudaRelease) -> str:
         """Why a CUDA cannot use it, as a sentence's end, or ''."""
@@ -345,7 +345,7 @@ class Parts:
     @cached_property
     def msvcs(self) -> tuple[MsvcRelease, ...]:
         """C++ compilers for Windows, the oldest first."""
-        return self._all("msvc", MsvcRelease, "toolset")
+        return self._all("msvc", MsvcRelease, "toolset", payload_mistakes)
 
     def images(self, platform: str) -> ImageParts | None:
         """What images of a platform are made from, where they can be made."""
@@ -358,7 +358,8 @@ class Parts:
         for torch in self.torches:
             for variant in torch.variants:
                 yield from (wheel.url for wheel in variant.wheels if wheel.url)
-        yield from (msvc.bootstrapper.url for msvc in self.msvcs)
+        for msvc in self.msvcs:
+            yield from (payload.url for payload in msvc.payloads if payload.url)
         for images in self.all_images.values():
             yield from (one.url for one in images.interpreters)
 

@@ -17,11 +17,13 @@ from urllib.parse import unquote
 
 from pydantic import Field
 
+from ..provision.payloads import VISUAL_STUDIO
 from . import fields
 from .model import (
     USUAL_MEMORY,
     USUAL_SECONDS,
     Cost,
+    Document,
     Download,
     Folder,
     Interpreter,
@@ -141,13 +143,37 @@ class InterpreterTable(DownloadTable):
     python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PayloadTable(DownloadTable):
+    """A package of MSVC or of a Windows SDK. `invoke lock` looks up in Microsoft's catalogue what
+    is not said of it."""
+
+    name: Annotated[fields.Part, Field(description="its id, as the catalogue has it")]
+    version: fields.OrEmpty[fields.Release] = ""
+    url: Url = ""
+
+    def payload(self) -> Download:
+        if self.url:
+            return self.download(self.name)
+        return Download(
+            self.name, self.version, "", f"{self.name}{VISUAL_STUDIO}", self.size, self.sha256
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MsvcTable(MsvcTools):
-    bootstrapper: Annotated[DownloadTable, Field(description="a table: version, url, size, sha256")]
+    channel: Annotated[Document, Field(description="a table: url, sha256")]
+    catalogue: Annotated[Document, Field(description="a table: url, sha256")]
+    payloads: Annotated[
+        tuple[PayloadTable, ...], fields.Few, Field(description="one table for each package")
+    ]
 
     def msvc(self) -> Msvc:
         return Msvc(
-            **_shared(self, MsvcTools), bootstrapper=self.bootstrapper.download("vs_buildtools")
+            **_shared(self, MsvcTools),
+            payloads=tuple(table.payload() for table in self.payloads),
+            channel=self.channel,
+            catalogue=self.catalogue,
         )
 
 

@@ -206,7 +206,7 @@ class _Maker:
         files += self.toolchain.cuda_files
         files += [self.pip] if self.installs_early else []
         if self.toolchain.msvc:
-            files.append(self.toolchain.msvc.bootstrapper)
+            files += self.toolchain.msvc.payloads
         texts = dict(self._texts(f"toolchain-{kind}", base, batches))
         texts |= {f"provision/{name}": text for name, text in _provision()}
         texts |= self._scripts(base, batches)
@@ -273,7 +273,9 @@ class _Maker:
 
     def _places(self) -> dict[str, Any]:
         """Where things are in the image."""
-        layout, names = self.layout, [file.filename for file in self.toolchain.cuda_files]
+        layout, msvc = self.layout, self.toolchain.msvc
+        names = [file.filename for file in self.toolchain.cuda_files]
+        payloads = [file.filename for file in msvc.payloads] if msvc else []
         pythons = [interpreter.python for interpreter in self.toolchain.interpreters]
         major = self.toolchain.cuda.partition(".")[0]
         site = f"{layout.home}/env/lib/python{self.build.python}/site-packages"
@@ -286,6 +288,8 @@ class _Maker:
             "first_python": layout.interpreter_of(pythons[0]) if pythons else "",
             "cuda_sources": tuple(f"files/{name}" for name in names),
             "cuda_archives": tuple(layout.file(name) for name in names),
+            "msvc_sources": tuple(f"files/{name}" for name in payloads),
+            "msvc_packages": tuple(layout.file(name) for name in payloads),
         }
 
 

@@ -196,7 +196,7 @@ WINDOWS = Layout(
     incoming=r"C:\fw\incoming",
     work=r"C:\b",
     cuda=r"C:\cuda",
-    msvc=r"C:\BuildTools",
+    msvc=r"C:\msvc",
     in_place=True,
 )
 

@@ -329,7 +329,7 @@ IN_IMAGE = 2 + UNPACKED
 
 GB = 10**9
 _BASES = {"linux": GB, "windows": 6 * GB}
-_MSVC = 9 * GB  # Build Tools with one toolset and one Windows SDK
+_MSVC = 3 * GB  # with a Windows SDK: its packages unpack to more than other files do
 
 
 def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
@@ -358,6 +358,6 @@ def image_size(toolchain: Toolchain, python: str) -> int:
 
 
 def base_size(toolchain: Toolchain) -> int:
-    """What of that is no pinned file: the system, and what MSVC's installer fetches itself."""
+    """What of that is no pinned file: the system, and what MSVC unpacks to."""
     os = toolchain.containers.os if toolchain.containers else "linux"
     return _BASES[os] + (_MSVC if toolchain.msvc else 0)

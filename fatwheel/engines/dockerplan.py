@@ -246,11 +246,12 @@ def scope_of(target: Target, own: Toolchain | None, bases: Mapping[str, str]) ->
 
 def _compiling(toolchain: Toolchain) -> dict[str, Any]:
     """A toolchain without Pythons' own packages and torch."""
+    payloads = toolchain.msvc.payloads if toolchain.msvc else ()
     return {
         "bases": [asdict(base) for base in toolchain.bases],
         "cuda_files": [[one.name, one.version, one.sha256] for one in toolchain.cuda_files],
         "interpreters": [[one.python, one.download.sha256] for one in toolchain.interpreters],
-        "msvc": asdict(toolchain.msvc) if toolchain.msvc else None,
+        "msvc": [[one.name, one.version, one.sha256] for one in payloads],
         "packages": sorted(
             [one.name, one.version, one.sha256, one.role] for one in toolchain.packages
         ),

@@ -87,10 +87,11 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
     for one in toolchain.interpreters:
         if one.download.locked:
             yield _of_download("interpreter", one.download)
-    if toolchain.msvc and toolchain.msvc.bootstrapper.locked:
-        yield _of_download("msvc", toolchain.msvc.bootstrapper)
-    for file in toolchain.installed.files if toolchain.installed else ():
-        yield Material("compiler", file.name, toolchain.nvcc, "", 0, file.sha256, "")
+    for file in toolchain.msvc.payloads if toolchain.msvc else ():
+        if file.locked:
+            yield _of_download("msvc", file)
+    for own in toolchain.installed.files if toolchain.installed else ():
+        yield Material("compiler", own.name, toolchain.nvcc, "", 0, own.sha256, "")
     for base in toolchain.bases:
         if base.digest:
             digest = base.digest.removeprefix("sha256:")

@@ -33,6 +33,7 @@ _OF_MATERIALS = (
     "torch_packages",
     "cuda_files",
     "interpreters",
+    "payloads",
     "runtime",
     "files",
 )
@@ -42,7 +43,7 @@ def _flat(part: dict[str, Any], place: str = "") -> dict[str, Any]:
     """Every field by its dotted name, but those that are told of as materials."""
     found: dict[str, Any] = {}
     for name, value in part.items():
-        if name in (*_OF_MATERIALS, "bootstrapper", "digest", "compiler_id", "bases"):
+        if name in (*_OF_MATERIALS, "digest", "compiler_id", "bases"):
             continue
         if isinstance(value, dict):
             found |= _flat(value, f"{place}{name}.")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import FatwheelError, ToolchainError
+from . import payloads
 from .archives import check_complete, merge
 from .compilers import check_nvcc, check_torch, find_host_compiler, same
 from .mend import mend_home, mend_packages, stamp
@@ -84,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     unpack.set_defaults(step=_unpack)
     unpack.add_argument("--into", required=True, type=Path)
     unpack.add_argument("archives", nargs="+", type=Path)
+    msvc = steps.add_parser("msvc")
+    msvc.set_defaults(step=_msvc)
+    msvc.add_argument("--into", required=True, type=Path)
+    msvc.add_argument("packages", nargs="+", type=Path)
     return parser
 
 
@@ -98,6 +103,10 @@ def _python(options: argparse.Namespace) -> None:
 def _unpack(options: argparse.Namespace) -> None:
     merge(options.archives, options.into)
     check_complete(options.into)
+
+
+def _msvc(options: argparse.Namespace) -> None:
+    payloads.unpack(options.packages, options.into)
 
 
 def _stamp(options: argparse.Namespace) -> None:

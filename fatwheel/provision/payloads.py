@@ -26,6 +26,7 @@ from .archives import MOST_TIMES, SPARE, untold, write_member
 from .mend import finish
 from .msvc import VCVARS, check_complete
 
+VISUAL_STUDIO, NUGET = ".vsix", ".nupkg"
 _MOST_MEMBERS = 100_000  # of one package; the largest, with an SDK's headers, has some 8,000
 _MOST_NAME = 180  # characters of a member's path; longer ones do not fit into Windows' paths
 # A colon would name a stream, and the first of these two is what paths are made of.
@@ -67,7 +68,7 @@ def _unpack_one(
     if len(members) > _MOST_MEMBERS:
         raise ValueError(f"it has more than {_MOST_MEMBERS} files")
     left = MOST_TIMES * package.stat().st_size + SPARE
-    place = _place_in_sdk if package.suffix == ".nupkg" else _place_in_msvc
+    place = _place_in_sdk if package.suffix == NUGET else _place_in_msvc
     own: set[str] = set()
     for member in members:
         if member.filename.endswith("/"):

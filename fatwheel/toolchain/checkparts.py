@@ -5,12 +5,20 @@ New releases are another matter: `lockparts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from ..config.mistakes import Key
-from ..config.parts import FOLDER, CudaRelease, Parts, TorchRelease, TorchWheel
+from ..config.parts import (
+    FOLDER,
+    CudaRelease,
+    ImageParts,
+    MsvcRelease,
+    Parts,
+    TorchRelease,
+    TorchWheel,
+)
 from ..events import Emit
 from .compare import MOVED, RIGHT, UNREACHABLE, Comparer, Finding, Pin
 from .index import Index
@@ -36,14 +44,10 @@ def check_parts(
     try:
         comparer = Comparer(index, downloads if write else None, emit)
         reports = [
-            lock_file(
-                name,
-                comparer.compare_pins(pins),
-                LockFile(parts.file(name), Path(FOLDER, name).parent),
-                emit,
-            )
-            for name, pins in _tables(parts)
+            _filled(f"images/{platform}", parts, comparer.compare_pins(_image_pins(images)), emit)
+            for platform, images in parts.all_images.items()
         ]
+        reports += check_msvcs(parts, parts.msvcs, comparer, emit)
         work = Work(Session(index, cache, downloads, emit, write=write), parts)
         for cuda in parts.cudas:
             reports.append(_unwritten(f"cuda/{cuda.version}", _cuda(cuda, work), parts))
@@ -56,20 +60,28 @@ def check_parts(
         index.close()
 
 
-def _tables(parts: Parts) -> Iterator[tuple[str, list[tuple[Key, Pin]]]]:
-    """The parts that have places for sizes, sha256 and digests that are not known yet."""
-    for platform, images in parts.all_images.items():
-        pins: list[tuple[Key, Pin]] = [
-            *((("bases", number), base) for number, base in enumerate(images.bases)),
-            *(
-                (("interpreters", number), table.download("cpython"))
-                for number, table in enumerate(images.interpreters)
-            ),
+def check_msvcs(
+    parts: Parts, msvcs: Iterable[MsvcRelease], comparer: Comparer, emit: Emit
+) -> Iterator[LockReport]:
+    """A report for each MSVC. Raises ConfigError where a file cannot be filled in."""
+    for msvc in msvcs:
+        payloads = [
+            (("payloads", number), table.payload()) for number, table in enumerate(msvc.payloads)
         ]
-        yield f"images/{platform}", pins
-    for msvc in parts.msvcs:
-        download = msvc.bootstrapper.download("vs_buildtools")
-        yield f"msvc/{msvc.toolset}", [(("bootstrapper",), download)]
+        findings = comparer.compare_msvc(msvc.channel, msvc.catalogue, payloads)
+        yield _filled(f"msvc/{msvc.toolset}", parts, findings, emit)
+
+
+def _image_pins(images: ImageParts) -> Iterator[tuple[Key, Pin]]:
+    for number, base in enumerate(images.bases):
+        yield ("bases", number), base
+    for number, table in enumerate(images.interpreters):
+        yield ("interpreters", number), table.download("cpython")
+
+
+def _filled(name: str, parts: Parts, findings: Iterable[Finding], emit: Emit) -> LockReport:
+    """Of a part that has places for what is not known yet, which is written into it."""
+    return lock_file(name, findings, LockFile(parts.file(name), Path(FOLDER, name).parent), emit)
 
 
 def _unwritten(name: str, findings: Iterator[Finding], parts: Parts) -> LockReport:

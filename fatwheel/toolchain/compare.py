@@ -16,8 +16,10 @@ from unearth import Link
 
 from ..config.load import dotted
 from ..config.mistakes import Key
-from ..config.model import Base, Download, Package, Toolchain
+from ..config.model import Base, Document, Download, Package, Toolchain
+from ..config.schema import filename_of
 from ..events import Emit, Progress
+from ..provision.payloads import NUGET
 from ..storage import cache, files
 from .asking import Asker
 from .download import LABEL, Part, TooLongError
@@ -34,6 +36,7 @@ from .published import (
     page_values,
     parse_reference,
 )
+from .visualstudio import ChangedError, checked, packages_in
 
 RIGHT, FILLED, OPEN, MOVED, UNREACHABLE = "right", "filled", "open", "moved", "unreachable"
 STATES = (RIGHT, FILLED, OPEN, MOVED, UNREACHABLE)
@@ -94,7 +97,55 @@ class Comparer:
     def compare(self, toolchain: Toolchain) -> Iterator[Finding]:
         """A finding for each pin, and one for a manifest of CUDA that cannot be read."""
         yield from self._read_manifest(toolchain.cuda_manifest)
-        yield from self.compare_pins(toolchain.pins())
+        pins = dict(toolchain.pins())
+        msvc = toolchain.msvc
+        if msvc and msvc.channel and msvc.catalogue:
+            payloads = {key: pin for key, pin in pins.items() if key[:2] == ("msvc", "payloads")}
+            yield from self.compare_msvc(msvc.channel, msvc.catalogue, payloads.items())
+            pins = {key: pin for key, pin in pins.items() if key not in payloads}
+        yield from self.compare_pins(pins.items())
+
+    def compare_msvc(
+        self, channel: Document, catalogue: Document, payloads: Iterable[tuple[Key, Pin]]
+    ) -> Iterator[Finding]:
+        """A finding for each package of MSVC, and one for a catalogue that cannot be read or is
+        another."""
+        known: Mapping[str, Values] | None = None
+        try:
+            read = partial(packages_in, channel, catalogue, self._index)
+            known = self._ask(catalogue.url, read)
+        except ChangedError as error:
+            pinned: Values = {"sha256": error.document.sha256}
+            name = filename_of(error.document.url)
+            yield Finding(("catalogue",), name, MOVED, pinned, {"sha256": error.found}, str(error))
+        except RefusedError as error:
+            name = filename_of(catalogue.url)
+            yield Finding(("catalogue",), name, UNREACHABLE, {}, {}, str(error))
+        for key, item in payloads:
+            assert isinstance(item, Download)
+            if item.filename.endswith(NUGET):
+                yield self._file(key, item)
+            elif known is not None:
+                yield self._payload(key, item, known.get(item.name.lower()))
+
+    def _payload(self, key: Key, item: Download, said: Values | None) -> Finding:
+        pinned: Values = {
+            name: value
+            for name in ("version", "url", "size", "sha256")
+            if (value := getattr(item, name))
+        }
+        try:
+            if said is None:
+                raise RefusedError("the catalogue does not list it")
+            found = checked(item.name, said)
+            url = str(found["url"])
+            length = self._ask(url, partial(self._index.length, url))
+        except RefusedError as error:
+            return Finding(key, item.name, UNREACHABLE, pinned, {}, str(error))
+        # In the order in which the file has them.
+        size: Values = {} if length is None else {"size": length}
+        found = {"version": found["version"], "url": url, **size, "sha256": found["sha256"]}
+        return Finding(key, item.name, self._state(pinned, found), pinned, found)
 
     def compare_pins(self, pins: Iterable[tuple[Key, Pin]]) -> Iterator[Finding]:
         """A finding for each of some pins, by where they stand."""

@@ -35,7 +35,13 @@ else:
     import tomli as tomllib
 
 # Behind which keys a new one belongs, the nearest first.
-_BEHIND = {"size": ("url",), "sha256": ("size", "url"), "digest": ("reference",)}
+_BEHIND = {
+    "version": ("name",),
+    "url": ("version", "name"),
+    "size": ("url", "version", "name"),
+    "sha256": ("size", "url", "version", "name"),
+    "digest": ("reference",),
+}
 
 
 class LockFile:

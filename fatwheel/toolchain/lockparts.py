@@ -17,10 +17,19 @@ from pathlib import Path
 from ..config.compose import PLATFORMS
 from ..config.load import dotted
 from ..config.mistakes import read_table
-from ..config.parts import FOLDER, CudaRelease, PackageFiles, Parts, TorchRelease
+from ..config.parts import (
+    FOLDER,
+    CudaRelease,
+    MsvcRelease,
+    PackageFiles,
+    Parts,
+    TorchRelease,
+)
 from ..errors import ConfigError, UsageError
 from ..events import Emit, StepFinished, StepStarted
 from ..shipped import OWN_TOOLCHAINS, is_installed
+from .checkparts import check_msvcs
+from .compare import Comparer
 from .index import Index
 from .lock import LockReport
 from .lockcuda import lock_cuda
@@ -43,12 +52,13 @@ _HEADINGS = {
 _KINDS: dict[str, type] = {"cuda": CudaRelease, "torch": TorchRelease, "packages": PackageFiles}
 _SHOWN = 20  # mistakes of a part
 
-# What words of --cuda, --torch, --python and --platform may be.
+# What words of --cuda, --torch, --python, --platform and --msvc may be.
 _VALID = (
     (r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", "a release; valid: as in 13.2, or 13.2.1"),
     (r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", "a release; valid: as in 2.13, or 2.13.0"),
     (r"3\.\d{1,3}", "a Python; valid: as in 3.15"),
     ("|".join(PLATFORMS), f"a platform; valid: {', '.join(sorted(PLATFORMS))}"),
+    (r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", "a release; valid: as in 17.14, or 14.44"),
 )
 
 Action = Callable[[Work], Outcome]
@@ -56,22 +66,37 @@ Action = Callable[[Work], Outcome]
 
 @dataclass(frozen=True)
 class PartsRequest:
-    """Releases to look up, as `13.2` or `13.2.1`, and Pythons to add; platforms: () for all."""
+    """Releases to look up, as `13.2` or `13.2.1`, and Pythons to add; platforms: () for all.
+
+    msvcs: releases of Visual Studio or toolsets (`17.14`, `14.44`) whose packages to look up.
+    """
 
     cudas: tuple[str, ...] = ()
     torches: tuple[str, ...] = ()
     pythons: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
+    msvcs: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, cuda: str | None, torch: str | None, python: str | None, platform: str | None
+        cls,
+        cuda: str | None,
+        torch: str | None,
+        python: str | None,
+        platform: str | None,
+        msvc: str | None = None,
     ) -> PartsRequest | None:
         """From options with words between commas; None without any of them.
 
         Raises UsageError, with every word that cannot be one.
         """
-        texts = {"--cuda": cuda, "--torch": torch, "--python": python, "--platform": platform}
+        texts = {
+            "--cuda": cuda,
+            "--torch": torch,
+            "--python": python,
+            "--platform": platform,
+            "--msvc": msvc,
+        }
         lists = {option: _words(text) for option, text in texts.items()}
         mistakes = [
             f"{option} {text}: {word!r} is not {valid}"
@@ -89,8 +114,8 @@ class PartsRequest:
             )
         if not any(lists.values()):
             return None
-        cudas, torches, pythons, platforms = lists.values()
-        return cls(cudas, torches, pythons, tuple(PLATFORMS[word] for word in platforms))
+        cudas, torches, pythons, platforms, msvcs = lists.values()
+        return cls(cudas, torches, pythons, tuple(PLATFORMS[word] for word in platforms), msvcs)
 
 
 def lock_parts(
@@ -102,7 +127,8 @@ def lock_parts(
     *,
     write: bool,
 ) -> list[LockReport]:
-    """Look up what is asked for: CUDA, torch, Pythons for every torch that there is.
+    """Look up what is asked for: CUDA, torch, Pythons for every torch that there is, and where the
+    packages of MSVC are.
 
     folders: of toolchains, the user's own first. cache: fatwheel's own. downloads: where fetched
     files are kept. Each part is written when it is complete, its packages first. Raises UsageError
@@ -111,12 +137,37 @@ def lock_parts(
     """
     index = Index(read_pip_config())
     try:
+        parts = Parts(*folders)
+        msvcs = _msvcs(request.msvcs, parts)
         session = Session(index, cache, downloads, emit, write=write)
-        return [
+        reports = [
             _report(label, action, session, folders) for label, action in _steps(request, folders)
         ]
+        comparer = Comparer(index, downloads if write else None, emit)
+        return [*reports, *check_msvcs(parts, msvcs, comparer, emit)]
     finally:
         index.close()
+
+
+def _msvcs(words: Sequence[str], parts: Parts) -> list[MsvcRelease]:
+    """Those that are asked for. Raises UsageError where there is none of a release."""
+    found = []
+    for word in words:
+        named = [
+            one
+            for one in parts.msvcs
+            if one.toolset == word or f"{one.visual_studio}.".startswith(f"{word}.")
+        ]
+        if not named:
+            known = (f"{one.toolset} (Visual Studio {one.visual_studio})" for one in parts.msvcs)
+            raise UsageError(
+                f"there is no MSVC {word}",
+                where="--msvc",
+                details=[f"known: {', '.join(known)}"],
+                hint=f"add a file for it to toolchains/{FOLDER}/msvc: docs/toolchains.md",
+            )
+        found += named
+    return found
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -193,13 +193,8 @@ def checks_toolchain(context: BuildContext, toolchain: Toolchain) -> Iterator[st
             yield "g++ and Python.h of the base are not checked"
         return
     texts = scripts(context)
-    compared = (
-        'cl >"%TEMP%\\cl.txt" 2>&1\r\n'
-        f'find "Version {toolchain.msvc.cl} for x64" "%TEMP%\\cl.txt"\r\n'
-        "if errorlevel 1 ("
-    )
-    if compared not in texts.get("scripts/install-msvc.cmd", ""):
-        yield "cl's banner is not compared"
+    if not re.search(r"provision msvc\s+--into \S+ \S+\.vsix ", last):
+        yield "MSVC is not unpacked"
     if 'find "Python %~3."\r\nif errorlevel 1 (' not in texts.get("scripts/install-python.cmd", ""):
         yield "install-python.cmd does not compare the version"
 

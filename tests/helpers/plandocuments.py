@@ -90,7 +90,7 @@ _LINUX_TOOLS = Toolchain(
 _WINDOWS_TOOLS = Toolchain(
     name="windows-msvc17.8-cuda12.3", platform="win-amd64", cuda="12.3", nvcc="12.3.107",
     archs=_KNOWN, packages=(), builds=(), digest="", default_torch="2.1.1",
-    msvc=Msvc("17.8.2", "19.38.33130", "14.38", (), None),  # type: ignore[arg-type]
+    msvc=Msvc("17.8.2", "19.38.33130", "14.38", "https://host/terms", ()),
 )  # fmt: skip
 _CP310, _CP311 = (f"{_WINDOWS}:cp{tag}-torch2.1.1-0123456789abcdef" for tag in (310, 311))
 WINDOWS = _plan(
@@ -106,7 +106,7 @@ WINDOWS = _plan(
             pythons=("3.10", "3.11"),
             files=17,
             size=1_100_000_000,
-            unlocked=("servercore:ltsc2022", "vs_BuildTools.exe"),
+            unlocked=("servercore:ltsc2022", "headers.vsix"),
             command=f"docker build --tag {_WINDOWS}:toolchain-fedcba9876543210 D:\\fw\\toolchain",
         ),
         PlannedImage(

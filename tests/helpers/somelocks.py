@@ -76,7 +76,9 @@ def full_lock(folder: bool = False) -> BuildLock:
         builds=(TorchBuild("2.1.0", "3.11", (_wheel("torch", "2.1.0+cu121", "6"),)),),
         cuda_files=(_download("cuda_nvcc", "7"),),
         interpreters=(Interpreter("3.11", _download("cpython", "8")),),
-        msvc=Msvc("17.8.2", "19.38.33130", "14.38", ("A.B",), _download("vs_buildtools", "9")),
+        msvc=Msvc(
+            "17.8.2", "19.38.33130", "14.38", "https://host/terms", (_download("headers", "9"),)
+        ),
         containers=Containers("windows", 20348, (Base("a/b:c", f"sha256:{'a' * 64}", ("3.11",)),)),
     )  # fmt: skip
     host = Host("g++ 12.2.0", "b" * 64, "3.11.7")

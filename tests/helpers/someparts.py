@@ -75,10 +75,13 @@ visual_studio = "17.8.2"
 cl = "19.38.33130"
 toolset = "14.38"
 least_cuda = "11.6"
-components = ["Microsoft.VisualStudio.Component.VC.14.38.17.8.x86.x64"]
-[bootstrapper]
-version = "17.8.34322.80"
-url = "https://example.org/vs_BuildTools.exe"
+license = "https://example.org/terms"
+channel = {{ url = "https://example.org/a.chman", sha256 = "{HASH}" }}
+catalogue = {{ url = "https://example.org/a.vsman", sha256 = "{HASH}" }}
+[[payloads]]
+name = "Microsoft.VC.14.38.17.8.CRT.Headers.base"
+version = "14.38.33130"
+url = "https://example.org/Microsoft.VC.14.38.17.8.CRT.Headers.base.vsix"
 sha256 = "{HASH}"
 """
 

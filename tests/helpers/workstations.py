@@ -82,7 +82,7 @@ WINDOWS_TOOLCHAIN = Toolchain(
     default_torch="2.1.1",
     cuda_files=(download("cuda_nvcc", GB),),
     interpreters=(Interpreter("3.11", download("python", 30_000_000)),),
-    msvc=Msvc("17.8.2", "19.38.33130", "14.38", ("VC",), download("vs", 4_000_000)),
+    msvc=Msvc("17.8.2", "19.38.33130", "14.38", "https://t", (download("vs", 4_000_000),)),
     containers=Containers("windows", 20348, (Base("servercore:ltsc2022", f"sha256:{SHA}", ()),)),
 )
 

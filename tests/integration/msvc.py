@@ -83,13 +83,13 @@ def install_build_tools(folder: Path, gcc: str, wine: Wine) -> BuildTools:
 
 def install_msvc(home: Path, gcc: str) -> None:
     """The stand-ins in the folders of MSVC and of a Windows SDK."""
-    for name in ("ucrt", "shared", "um", "winrt"):
-        (home / KIT / "Include" / SDK / name).mkdir(parents=True)
-    for name in ("um", "ucrt"):
-        (home / KIT / "Lib" / SDK / name / "x64").mkdir(parents=True)
-    (home / KIT / "bin" / SDK / "x64").mkdir(parents=True)
-    for name in (VCVARS, RUN_TIME_LIBRARY):
-        (home / name).parent.mkdir(parents=True)
+    kit = [
+        *(f"{KIT}/Include/{SDK}/{name}/empty.h" for name in ("ucrt", "shared", "um", "winrt")),
+        *(f"{KIT}/Lib/{SDK}/{name}/x64/empty.lib" for name in ("ucrt", "um")),
+        f"{KIT}/bin/{SDK}/x64/rc.exe",
+    ]
+    for name in (*kit, VCVARS, RUN_TIME_LIBRARY):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
     place = home / TOOLS / "bin" / "Hostx64" / "x64"
     place.mkdir(parents=True)

@@ -1,5 +1,5 @@
-"""The scripts of Windows images, run by a Windows: Wine's cmd, and stand-ins for Microsoft's and
-Python's installers; and the steps of provision, by a Windows CPython."""
+"""The script of Windows images, run by Wine's cmd with a stand-in for Python's installer; and the
+steps of provision, by a Windows CPython."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from fatwheel.config.load import load_toolchain
-from fatwheel.config.model import Toolchain, TorchBuild
+from fatwheel.config.model import Download, Toolchain, TorchBuild
 from fatwheel.containers.contexts import BuildContext, contexts_of
 from fatwheel.containers.render import FILES
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
+from fatwheel.provision.msvc import VCVARS
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch
 
 from ..conftest import missing
 from ..helpers.dockerfiles import instructions
+from ..helpers.msvcpackages import write_packages
 from ..helpers.tinywheels import write_wheel
 from .conftest import ROOT
-from .msvc import install_msvc
+from .msvc import KIT, SDK, install_msvc
 from .windows import STILLBORN, TRIES, WindowsPython, Wine, windows_path
 
 WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", ROOT / "toolchains")
-BANNER = "Microsoft (R) C/C++ Optimizing Compiler Version 19.38.33130 for x64"
 # A program with a window of its own, as installers are: cmd does not wait for those by itself.
 # It ends with FW_CODE, after it has put FW_FILES, pairs of source>target, where they belong.
 INSTALLER = r"""
@@ -69,13 +71,8 @@ int WINAPI WinMain(HINSTANCE a, HINSTANCE b, LPSTR line, int c) {
 SAYS = r"""
 #include <stdlib.h>
 #include <stdio.h>
-int main(void) { fputs(getenv("FW_SAYS"), FW_STREAM); return 0; }
+int main(void) { fputs(getenv("FW_SAYS"), stdout); return 0; }
 """
-# cmd takes an equals sign for a blank between arguments.
-VCVARS = (
-    '@echo off\r\nif not "%1=%2"=="-vcvars_ver=14.38" exit /b 1\r\n'
-    "set PATH=C:\\BuildTools\\bin;%PATH%\r\nexit /b 0\r\n"
-)
 
 
 @dataclass
@@ -133,14 +130,12 @@ def programs(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactor
     gcc = tool("x86_64-w64-mingw32-gcc")
     for name, text, *options in (
         ("installer", INSTALLER, "-mwindows"),
-        ("cl", SAYS, "-DFW_STREAM=stderr"),
-        ("python", SAYS, "-DFW_STREAM=stdout"),
+        ("python", SAYS),
     ):
         source = folder / f"{name}.c"
         source.write_text(text)
         command = [gcc, *options, source, "-o", folder / f"{name}.exe", "-static"]
         subprocess.run(command, check=True)
-    (folder / "vcvars64.bat").write_bytes(VCVARS.encode())
     return folder
 
 
@@ -152,73 +147,13 @@ def machine(
         shutil.copy(path, tmp_path / path.name)
     drive = Path(wine.environment["WINEPREFIX"], "drive_c")
     yield Machine(wine, tmp_path, drive, monkeypatch)
-    for name in ("BuildTools", "Python311", "cuda", "fatwheel"):
+    for name in ("msvc", "Python311", "cuda", "fatwheel"):
         shutil.rmtree(drive / name, ignore_errors=True)
 
 
-MSVC = "install-msvc.cmd"
 PYTHON = "install-python.cmd"
-COMPILER = {
-    r"C:\BuildTools\VC\Auxiliary\Build\vcvars64.bat": "vcvars64.bat",
-    r"C:\BuildTools\bin\cl.exe": "cl.exe",
-}
 INTERPRETER = {r"C:\Python311\python.exe": "python.exe"}
 TO = (r"C:\Python311", "3.11.9")
-
-
-# -- MSVC ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", [0, 3010])
-def test_the_compiler_is_installed_and_looked_at(machine: Machine, code: int) -> None:
-    done = machine.run(MSVC, code=code, files=COMPILER, says=f"{BANNER}\n")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert WINDOWS.msvc is not None
-    called = machine.called.read_text().split()
-    for component in WINDOWS.msvc.components:
-        assert called[called.index(component) - 1] == "--add"
-    assert called[called.index("--installPath") + 1] == r"C:\BuildTools"
-    assert {"--quiet", "--wait", "--norestart", "--nocache", "--noUpdateInstaller"} <= set(called)
-    assert machine.temp == []
-
-
-@pytest.mark.parametrize("code", [1, 1603, 3011, -1])
-def test_any_other_end_of_the_installer_stops_the_build(machine: Machine, code: int) -> None:
-    done = machine.run(MSVC, code=code, files=COMPILER, says=f"{BANNER}\n")
-    assert done.returncode == code & 0xFF, done.stdout + done.stderr
-    assert done.returncode != 0
-    assert f"ended with exit code {code}" in done.stderr
-    assert "a line of the installer's log" in done.stdout
-
-
-def test_a_success_that_installed_nothing_stops_the_build(machine: Machine) -> None:
-    done = machine.run(MSVC)
-    assert done.returncode == 1
-    assert "has installed no compiler" in done.stderr
-    assert "a line of the installer's log" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "banner",
-    [
-        BANNER.replace("33130", "33144"),
-        BANNER.replace("33130", "331301"),
-        BANNER.replace("x64", "x86"),
-        "",
-    ],
-)
-def test_another_compiler_stops_the_build(machine: Machine, banner: str) -> None:
-    done = machine.run(MSVC, files=COMPILER, says=f"{banner}\n")
-    assert done.returncode == 1, done.stdout
-    assert "the installed cl is not 19.38.33130" in done.stderr
-    assert banner in done.stdout
-
-
-def test_a_toolset_that_is_not_there_stops_the_build(machine: Machine) -> None:
-    (machine.folder / "vcvars64.bat").write_bytes(b"@exit /b 1\r\n")
-    done = machine.run(MSVC, files=COMPILER, says=f"{BANNER}\n")
-    assert done.returncode == 1
-    assert "vcvars64.bat -vcvars_ver=14.38 fails" in done.stderr
 
 
 # -- Python --------------------------------------------------------------------------------------
@@ -258,12 +193,30 @@ def test_a_python_that_is_not_there_stops_the_build(machine: Machine) -> None:
 
 NVCC_SAYS = "Cuda compilation tools, release 12.3, V12.3.107"
 NVCC = f'#include <stdio.h>\nint main(void) {{ puts("{NVCC_SAYS}"); return 0; }}\n'
+SDK_FILE = "microsoft.windows.sdk.cpp.10.0.22621.3233.nupkg"
 EXTENSION = {"torch/__init__.py": "__version__ = '2.1.1+cu121'\n", "torch/utils/__init__.py": ""}
+
+
+def packages_of_msvc(files: Path, gcc: str) -> tuple[Download, ...]:
+    """The stand-ins of `msvc`, in packages as Microsoft makes them."""
+    install_msvc(files / "msvc", gcc)
+    found: dict[str, dict[str, bytes]] = {}
+    for path in (files / "msvc").rglob("*"):
+        name = path.relative_to(files / "msvc").as_posix()
+        if not path.is_file() or name == VCVARS:
+            continue
+        part, top = ("vc.vsix", "Contents/") if name.startswith("VC/") else (SDK_FILE, "c/")
+        name = name.removeprefix(f"{KIT}/").replace(f"Lib/{SDK}/", "")
+        found.setdefault(part, {})[top + quote(name)] = path.read_bytes()
+    shutil.rmtree(files / "msvc")
+    write_packages(files, found)
+    return tuple(Download(name, "1", f"https://host/{name}", name, 0, "0" * 64) for name in found)
 
 
 def small_toolchain(files: Path, gcc: str) -> Toolchain:
     """The Windows toolchain with Python 3.11 alone, and its files replaced by stand-ins."""
     files.mkdir()
+    assert WINDOWS.msvc is not None
     (files / "nvcc.c").write_text(NVCC)
     subprocess.run([gcc, files / "nvcc.c", "-o", files / "nvcc.exe", "-static"], check=True)
     nvcc = next(file for file in WINDOWS.cuda_files if file.name == "cuda_nvcc")
@@ -282,6 +235,7 @@ def small_toolchain(files: Path, gcc: str) -> Toolchain:
     shutil.copy(path, files)
     return dataclasses.replace(
         WINDOWS,
+        msvc=dataclasses.replace(WINDOWS.msvc, payloads=packages_of_msvc(files, gcc)),
         cuda_files=(nvcc,),
         packages=(tools, pip),
         builds=(TorchBuild("2.1.1", "3.11", (torch,)),),
@@ -326,11 +280,10 @@ INSTALLER_BYTES: list[bytes] = []  # what every installer is here
 def test_both_dockerfiles_from_beginning_to_end(
     machine: Machine, windows_python: WindowsPython, tool: Callable[[str], str]
 ) -> None:
-    """With a real CPython for Windows and pip; installers, cl and nvcc are stand-ins."""
+    """With a real CPython for Windows and pip; Python's installer, cl and nvcc are stand-ins."""
     INSTALLER_BYTES[:] = [(machine.folder / "installer.exe").read_bytes()]
     shutil.copytree(windows_python.folder, machine.drive / "Python311")
-    install_msvc(machine.drive / "BuildTools", tool("x86_64-w64-mingw32-gcc"))
-    machine.prepare(files=COMPILER, says=f"{BANNER}\n")
+    machine.prepare()
     files = machine.folder / "files"
     toolchain = small_toolchain(files, tool("x86_64-w64-mingw32-gcc"))
     for context in contexts_of(toolchain, "3.11", "2.1.1", {}):
@@ -347,10 +300,10 @@ def test_both_dockerfiles_from_beginning_to_end(
         "python_version": "3.11.9",
         "torch": "2.1.1",
     }
-    tools = r"C:\BuildTools\VC\Tools\MSVC\14.38.33130"
+    tools = r"C:\msvc\VC\Tools\MSVC\14.38.33130"
     assert described["cxx"] == rf"{tools}\bin\Hostx64\x64\cl.exe"
     variables = described["variables"]
-    assert variables["INCLUDE"].startswith(rf"{tools}\include;C:\BuildTools\Windows Kits\10")
+    assert variables["INCLUDE"].startswith(rf"{tools}\include;C:\msvc\Windows Kits\10")
     assert variables["PATH"].startswith(rf"{tools}\bin\Hostx64\x64;")
     assert variables["PATH"].lower().endswith(r";c:\windows\system32;c:\windows")
     assert variables["DISTUTILS_USE_SDK"] == variables["MSSdk"] == "1"

@@ -60,8 +60,17 @@ packages = []
 visual_studio = "17.8.2"
 cl = "19.38.33130"
 toolset = "14.38"
-components = ["Microsoft.VisualStudio.Component.Windows11SDK.22621"]
-bootstrapper = { version = "17.8.34322.80", url = "https://host/vs_BuildTools.exe" }
+license = "https://host/terms"
+[msvc.channel]
+url = "https://host/a.chman"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+[msvc.catalogue]
+url = "https://host/a.vsman"
+sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
+[[msvc.payloads]]
+name = "Microsoft.VC.CRT"
+version = "14.38.1"
+url = "https://host/a.vsix"
 [containers]
 os = "windows"
 os_build = 20348

@@ -18,6 +18,7 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Cost,
+    Document,
     Download,
     Msvc,
     Package,
@@ -631,7 +632,9 @@ def test_each_toolchain_mistake(tmp_path: Path, line: int, new: str, expected: l
     assert without_file(caught.value, file) == expected
 
 
-VISUAL_STUDIO = f"https://host/pr/guid/{SHA}/vs_BuildTools.exe"
+HEADERS = "Microsoft.VC.14.38.17.8.CRT.Headers.base"
+STORE = "Microsoft.VC.14.38.17.8.CRT.x64.Store.base"
+PAYLOAD = f"https://host/pr/guid/{SHA}/{HEADERS}.vsix"
 IMAGES = f"""\
 name = "demo"
 platform = "win-amd64"
@@ -645,12 +648,12 @@ cuda_manifest = "https://host/redist/redistrib_12.3.2.json"
 visual_studio = "17.8.2"
 cl = "19.38.33130"
 toolset = "14.38"
-components = ["Microsoft.VisualStudio.Component.Windows11SDK.22621"]
-
-[msvc.bootstrapper]
-version = "17.8.34322.80"
-url = "{VISUAL_STUDIO}"
-sha256 = "{SHA}"
+license = "https://host/terms"
+channel = {{ url = "https://host/a.chman", sha256 = "{SHA}" }}
+catalogue = {{ url = "https://host/a.vsman", sha256 = "{SHA}" }}
+payloads = [
+  {{ name = "Microsoft.VC.14.38.17.8.CRT.Headers.base", url = "{PAYLOAD}", sha256 = "{SHA}" }},
+  {{ name = "Microsoft.VC.14.38.17.8.CRT.x64.Store.base" }}]
 
 [containers]
 os = "windows"
@@ -690,7 +693,7 @@ version = "2.1.1+cu121"
 file = "torch-2.1.1+cu121-cp311-cp311-win_amd64.whl"
 url = "https://host/whl/torch-2.1.1%2Bcu121-cp311-cp311-win_amd64.whl"
 role = "runtime"
-"""  # lines: 9 [msvc], 15 [msvc.bootstrapper], 20 [containers], 24 [[containers.bases]],
+"""  # lines: 9 [msvc], 16 payloads, 20 [containers], 24 [[containers.bases]],
 #       28 [[cuda_files]], 35 [[interpreters]], 40 [[packages]], 48 [[builds]], 52 packages … 57
 
 
@@ -702,11 +705,15 @@ def test_a_right_toolchain_for_containers(tmp_path: Path) -> None:
         "17.8.2",
         "19.38.33130",
         "14.38",
-        ("Microsoft.VisualStudio.Component.Windows11SDK.22621",),
-        Download(
-            "vs_buildtools", "17.8.34322.80", VISUAL_STUDIO, "vs_BuildTools.exe", 0, SHA
+        "https://host/terms",
+        (
+            Download(HEADERS, "", PAYLOAD, f"{HEADERS}.vsix", 0, SHA),
+            Download(STORE, "", "", f"{STORE}.vsix", 0, ""),
         ),
-    )  # fmt: skip
+        Document("https://host/a.chman", SHA),
+        Document("https://host/a.vsman", SHA),
+    )
+    assert [one.locked for one in toolchain.msvc.payloads] == [True, False]
     assert toolchain.containers == Containers(
         "windows",
         20348,
@@ -738,7 +745,9 @@ def test_a_value_that_is_filled_in_changes_the_digest(tmp_path: Path) -> None:
     before = load_toolchain("demo", tmp_path).digest
     file.write_text("# a comment\n" + IMAGES)
     assert load_toolchain("demo", tmp_path).digest == before
-    file.write_text(changed(IMAGES, 18, f'sha256 = "{SHA}"\nsize = 9'))
+    file.write_text(
+        changed(IMAGES, 38, f'url = "https://host/python-3.11.9-amd64.exe"\nsha256 = "{SHA}"')
+    )
     assert load_toolchain("demo", tmp_path).digest != before
 
 
@@ -761,16 +770,17 @@ IMAGE_MISTAKES = [
     (12, 'toolset = "v143"', [
         "12: msvc.toolset: 'v143' is not a toolset of MSVC; valid: as in 14.38",
     ]),
-    (13, 'components = ["SDK 22621"]', [
-        "13: msvc.components[0]: 'SDK 22621' is not a component; "
-        "valid: as in Microsoft.VisualStudio.Component.Roslyn",
+    (13, 'license = "MIT"', ["13: msvc.license: must begin with https://"]),
+    (15, "catalog = {}", [
+        "9: msvc.catalogue: missing: a table: url, sha256",
+        "15: msvc.catalog: unknown key; did you mean 'catalogue'?",
     ]),
-    (15, "[msvc.bootstraper]", [
-        "9: msvc.bootstrapper: missing: a table: version, url, size, sha256",
-        "15: msvc.bootstraper: unknown key; did you mean 'bootstrapper'?",
+    (17, f'{{ name = "A", url = "{PAYLOAD}", sha256 = "{SHA[::-1]}" }},', [
+        f"17: msvc.payloads[0].sha256: the URL says {SHA}",
     ]),
-    (18, f'sha256 = "{SHA[::-1]}"', [
-        f"18: msvc.bootstrapper.sha256: the URL says {SHA}",
+    (17, f'{{ name = "{STORE.upper()}", url = "https://host/setup.exe" }},', [
+        "17: msvc.payloads[0].url: must end with .vsix or .nupkg, which can be unpacked",
+        f"18: msvc.payloads[1].name: a second package {STORE!r}",
     ]),
     (20, "[container]", [
         "20: container: unknown key; did you mean 'containers'?",

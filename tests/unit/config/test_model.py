@@ -20,7 +20,7 @@ def test_a_pin_stands_where_the_file_has_it() -> None:
     places = {".".join(map(str, key)): item for key, item in full_lock().toolchain.pins()}
     assert sorted(places) == [
         "builds.0.packages.0", "containers.bases.0", "cuda_files.0", "interpreters.0",
-        "msvc.bootstrapper", "packages.0",
+        "msvc.payloads.0", "packages.0",
     ]  # fmt: skip
     assert [item for item in places.values() if isinstance(item, Base)] == [
         places["containers.bases.0"]

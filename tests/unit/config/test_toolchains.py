@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from fatwheel.config.load import list_toolchains, load_toolchain
 from fatwheel.config.model import Package, Toolchain, TorchBuild
+from fatwheel.config.parts import Parts, release
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -139,6 +140,8 @@ def test_only_publishers_are_named(toolchain: Toolchain) -> None:
         "download.pytorch.org",
         "download.visualstudio.microsoft.com",
         "github.com",
+        "globalcdn.nuget.org",
+        "visualstudio.microsoft.com",
         "www.python.org",
     }
 
@@ -216,23 +219,44 @@ def test_the_linux_compilers_are_those_that_nvcc_12_3_takes() -> None:
 
 
 def test_visual_studio_is_the_last_with_the_compiler_of_the_first_wheels() -> None:
-    sha256 = "48a69924d9e70fe24b0af880dcc69a15a82b7a36fa1c24a4e7e38bdbfb9a4dc0"
     msvc = raw(WINDOWS)["msvc"]
-    assert msvc == {
-        "visual_studio": "17.8.2",
-        "cl": "19.38.33130",
-        "toolset": "14.38",
-        "components": [
-            "Microsoft.VisualStudio.Component.VC.14.38.17.8.x86.x64",
-            "Microsoft.VisualStudio.Component.Windows11SDK.22621",
-        ],
-        "bootstrapper": {
-            "version": "17.8.34322.80",
-            "url": "https://download.visualstudio.microsoft.com/download/pr/"
-            f"c5c3dd47-22fe-4326-95b1-f4468515ca9a/{sha256}/vs_BuildTools.exe",
-            "sha256": sha256,
-        },
-    }
+    assert (msvc["visual_studio"], msvc["cl"], msvc["toolset"]) == (
+        "17.8.2", "19.38.33130", "14.38"
+    )  # fmt: skip
+    names = [one["name"].removeprefix("Microsoft.") for one in msvc["payloads"]]
+    assert names == MSVC_PARTS["14.38"]
+
+
+MSVC_PARTS = {
+    toolset: [
+        *(f"VC.{toolset}.{release}.{name}.base" for name in (
+            "CRT.Headers", "CRT.Redist.X64", "CRT.x64.Desktop", "CRT.x64.Store",
+            "Tools.HostX64.TargetX64.Res", "Tools.HostX64.TargetX64",
+        )),
+        "Windows.SDK.CPP", "Windows.SDK.CPP.x64",
+    ]
+    for toolset, release in (("14.38", "17.8"), ("14.39", "17.9"), ("14.44", "17.14"))
+}  # fmt: skip
+
+
+def test_every_msvc_has_all_packages_with_the_catalogue_that_lists_them() -> None:
+    msvcs = Parts(FOLDER).msvcs
+    assert [one.toolset for one in msvcs] == [*MSVC_PARTS]
+    for one in msvcs:
+        names = [payload.name.removeprefix("Microsoft.") for payload in one.payloads]
+        assert names == MSVC_PARTS[one.toolset]
+        release = names[0].removeprefix(f"VC.{one.toolset}.").partition(".CRT")[0]
+        assert one.visual_studio.startswith(f"{release}.")
+        assert one.cl.startswith(f"19.{one.toolset.partition('.')[2]}.")
+
+
+def test_every_cuda_gets_the_newest_msvc_that_its_nvcc_and_msvc_s_library_take() -> None:
+    """crt/host_config.h has the first limit, yvals_core.h of the library the second."""
+    parts = Parts(FOLDER)
+    for cuda in parts.cudas:
+        fitting = [one.toolset for one in parts.msvcs if not one.obstacle(cuda)]
+        wanted = "14.44" if release(cuda.version) >= (12, 4) else "14.39"
+        assert fitting[-1] == wanted, cuda.version
 
 
 def test_the_windows_images_are_those_of_server_2022() -> None:

@@ -73,7 +73,7 @@ def test_archives_and_installers_are_pinned_too() -> None:
     assert check_pins(SERVER).found == "all 5 files have a sha256"
     msvc = WINDOWS_TOOLCHAIN.msvc
     assert msvc
-    half = replace(msvc, bootstrapper=replace(msvc.bootstrapper, sha256=""))
+    half = replace(msvc, payloads=(replace(msvc.payloads[0], sha256=""),))
     found = check_pins(facts(SERVER, toolchain=replace(WINDOWS_TOOLCHAIN, msvc=half)))
     assert found.status == "wrong"
     assert "vs.zip" in found.found

@@ -23,5 +23,5 @@ def test_archives_and_installers_belong_to_it() -> None:
 def test_disk() -> None:
     """Linux: a base of 1 GB, and 2 GB of files, each 3.9 times."""
     assert needs.image_size(LINUX_TOOLCHAIN, "3.11") == pytest.approx(8.8 * GB, rel=0.001)
-    # Windows: a base of 6 GB, MSVC's 9 GB, 3.034 GB of files 3.9 times.
-    assert needs.image_size(WINDOWS_TOOLCHAIN, "3.11") == pytest.approx(26.83 * GB, rel=0.001)
+    # Windows: a base of 6 GB, MSVC's 3 GB, 3.034 GB of files 3.9 times.
+    assert needs.image_size(WINDOWS_TOOLCHAIN, "3.11") == pytest.approx(20.83 * GB, rel=0.001)

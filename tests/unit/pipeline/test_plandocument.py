@@ -59,7 +59,7 @@ def test_what_is_to_be_locked_is_named_once() -> None:
     footprint = WINDOWS.footprint
     assert footprint.unlocked == (
         "servercore:ltsc2022",
-        "vs_BuildTools.exe",
+        "headers.vsix",
         "torch-2.1.1+cu121-cp310-cp310-win_amd64.whl",
         "torch-2.1.1+cu121-cp311-cp311-win_amd64.whl",
     )

@@ -137,7 +137,7 @@ def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
     files += [package for build in toolchain.builds for package in build.packages
               if build.torch == torch]  # fmt: skip
     assert toolchain.msvc is not None
-    files.append(toolchain.msvc.bootstrapper)
+    files += toolchain.msvc.payloads
     return {file.filename for file in files if not file.sha256}
 
 

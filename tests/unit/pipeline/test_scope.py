@@ -57,7 +57,7 @@ TOOLCHAIN = Toolchain(
     ),
     digest="", default_torch="2.11.0", cuda_files=(download("cuda"),),
     interpreters=(Interpreter("3.11", download("python")),),
-    msvc=Msvc("17.8.2", "19.38", "14.38", ("vc",), download("installer")),
+    msvc=Msvc("17.8.2", "19.38", "14.38", "https://terms", (download("headers"),)),
     containers=Containers(
         "linux", 0,
         (Base("python:3.11", "sha256:1", ("3.11",)), Base("python:3.13", "sha256:3", ("3.13",))),

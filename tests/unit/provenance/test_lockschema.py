@@ -143,7 +143,7 @@ def test_lists_are_bounded() -> None:
     lists = (
         "recipe.imports", "recipe.runtime", "recipe.stub_commands", "toolchain.archs",
         "toolchain.containers.bases", "toolchain.cuda_files", "toolchain.interpreters",
-        "toolchain.msvc.components", "toolchain.packages", "toolchain.torch_packages",
+        "toolchain.msvc.payloads", "toolchain.packages", "toolchain.torch_packages",
     )  # fmt: skip
     for name in lists:
         place = tuple(name.split("."))

@@ -279,8 +279,8 @@ def test_what_is_not_served_is_refused_with_what_is(
 def test_a_toolchain_for_containers_alone_is_refused_before_any_download(
     wheels: Path, cache: Path
 ) -> None:
-    file = Download("vs", "1", "https://host.invalid/vs-1.exe", "vs-1.exe", 1, "0" * 64)
-    msvc = Msvc("17.8.2", "19.38.33130", "14.38", ("a",), file)
+    file = Download("vs", "1", "https://host.invalid/vs-1.vsix", "vs-1.vsix", 1, "0" * 64)
+    msvc = Msvc("17.8.2", "19.38.33130", "14.38", "https://host.invalid/terms", (file,))
     with pytest.raises(ToolchainError, match="tiny works only in containers") as caught:
         make(dataclasses.replace(tiny_toolchain(wheels), msvc=msvc), cache)
     assert caught.value.hint == "use --engine docker"

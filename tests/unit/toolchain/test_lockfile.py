@@ -61,9 +61,9 @@ def test_a_last_line_without_an_end() -> None:
 
 
 def test_dotted_keys_and_tables_in_other_order() -> None:
-    text = 'msvc.bootstrapper.url = "https://host/vs.exe"\nmsvc.cl = "1"\n'
+    text = 'msvc.catalogue.url = "https://host/vs.exe"\nmsvc.cl = "1"\n'
     # A line `size = …` there would belong to the root.
-    assert filled(text, ("msvc", "bootstrapper"), {"size": 1}) is None
+    assert filled(text, ("msvc", "catalogue"), {"size": 1}) is None
 
 
 @pytest.mark.parametrize(
