@@ -269,6 +269,20 @@ def _place(error: OSError) -> str | None:
     return os.fsdecode(error.filename) if named else None
 
 
+# -- Microsoft's terms -----------------------------------------------------------------------------
+
+LICENSE = "accept Microsoft's terms for MSVC, which toolchains for Windows fetch; once is enough"
+
+
+def accept_license(accepted: bool) -> None:
+    """Remember that the user accepts them, if so."""
+    if accepted:
+        from ..storage.cache import cache_folder
+        from ..toolchain.license import accept
+
+        accept(cache_folder())
+
+
 # -- consent ---------------------------------------------------------------------------------------
 
 # The one question that is asked: whether the code of a stranger may run.

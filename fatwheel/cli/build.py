@@ -15,8 +15,10 @@ from ..errors import UsageError
 from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import (
     CUDA,
+    LICENSE,
     MANGLED,
     PLATFORM,
+    accept_license,
     consent,
     count_of,
     file_of,
@@ -81,6 +83,7 @@ _HELP = {
         ),
         "yes": "with --locked: run what a lock from another machine names without asking",
         "find": "a folder with pinned files, under any names: those found there are not downloaded",
+        "accept-msvc-license": LICENSE,
         "sign": "sign the wheels' statements with this private key, a PEM file",
         "plan": (
             "start nothing; print what would be made: wheels, images, containers with their "
@@ -111,6 +114,7 @@ def build(
     locked: str | None = None,
     yes: bool = False,
     find: str | None = None,
+    accept_msvc_license: bool = False,
     sign: str | None = None,
     plan: bool = False,
     mangled: bool = False,
@@ -171,6 +175,7 @@ def build(
         if plan:
             _show_plan(planned, json)
             return
+        accept_license(accept_msvc_license)
         with board() as emit:
             wheels = build_module.build(planned, emit, consent(yes))
             thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
@@ -257,6 +262,7 @@ def prove(
         ),
         "yes": "run the code of a wheel that was not built here without asking",
         "find": "a folder with pinned files, under any names: those found there are not downloaded",
+        "accept-msvc-license": LICENSE,
         "shards": "workers to spread the work over (default: one per architecture)",
         "jobs": "compiler calls to run at the same time (default: one per core)",
         "memory": (
@@ -275,6 +281,7 @@ def rebuild(
     from_store: str = "slices",
     yes: bool = False,
     find: str | None = None,
+    accept_msvc_license: bool = False,
     shards: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,
@@ -309,6 +316,7 @@ def rebuild(
         )
         kept = folder_of("--out", out)
         place = None if find is None else folder_of("--find", find)
+        accept_license(accept_msvc_license)
         with board() as emit:
             request = RebuildRequest(path, engine, from_store, place, effort, kept)
             rebuilt = build_again(request, emit, consent(yes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
-from .arguments import CUDA, PLATFORM, reported, size_of
+from .arguments import CUDA, LICENSE, PLATFORM, accept_license, reported, size_of
 
 _HELP = {
     "toolchain": (
@@ -58,7 +58,7 @@ def doctor(
             raise refusal(report)
 
 
-@task(auto_shortflags=False, help=_HELP)
+@task(auto_shortflags=False, help={**_HELP, "accept-msvc-license": LICENSE})
 def setup(
     c: Context,
     toolchain: str | None = None,
@@ -67,6 +67,7 @@ def setup(
     python: str | None = None,
     platform: str | None = None,
     engine: str | None = None,
+    accept_msvc_license: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -87,6 +88,7 @@ def setup(
         from .results import show_json, show_setup
 
         asked = ToolchainRequest("", toolchain, cuda, torch, python, platform)
+        accept_license(accept_msvc_license)
         with board() as emit:
             done = prepare_workstation(asked, engine, emit)
         show = show_json if json else show_setup

@@ -9,7 +9,7 @@ from invoke.tasks import task
 
 from ..errors import UsageError
 from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
-from .arguments import CUDA, PLATFORM, folder_of, reported
+from .arguments import CUDA, LICENSE, PLATFORM, accept_license, folder_of, reported
 
 if TYPE_CHECKING:
     from ..containers.imagebuild import Image
@@ -163,6 +163,7 @@ def lock(
         "out": "folder for the build contexts (default: contexts)",
         "fetch": "also fetch the files that the images are made of, so that the contexts are "
         "complete",
+        "accept-msvc-license": LICENSE,
     },
 )
 def render(
@@ -174,6 +175,7 @@ def render(
     platform: str | None = None,
     out: str = "contexts",
     fetch: bool = False,
+    accept_msvc_license: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -196,6 +198,7 @@ def render(
 
         asked = ToolchainRequest(toolchain_for(None), toolchain, cuda, torch, python, platform)
         cells = choose_cells(asked)
+        accept_license(accept_msvc_license)
         with board() as emit:
             cache = cache_folder() if fetch else None
             bases = named_bases()
@@ -208,7 +211,7 @@ def render(
             show_contexts(made)
 
 
-@task(auto_shortflags=False, help=_HELP)
+@task(auto_shortflags=False, help={**_HELP, "accept-msvc-license": LICENSE})
 def image(
     c: Context,
     toolchain: str | None = None,
@@ -216,6 +219,7 @@ def image(
     torch: str | None = None,
     python: str | None = None,
     platform: str | None = None,
+    accept_msvc_license: bool = False,
     json: bool = False,
 ) -> None:
     """
@@ -240,6 +244,7 @@ def image(
 
         asked = ToolchainRequest(images_toolchain(), toolchain, cuda, torch, python, platform)
         cells = choose_cells(asked)
+        accept_license(accept_msvc_license)
         with board() as emit:
             engine = connect()
             every = [

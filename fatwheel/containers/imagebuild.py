@@ -24,10 +24,11 @@ from ..events import Emit, Note, Progress
 from ..provision.mend import MTIME
 from ..text import clean
 from ..toolchain.fetch import check_hosts
+from ..toolchain.license import check_accepted
 from .client import DockerEngine, cause_of, engine_errors
 from .contexts import VARIABLE, BuildContext, contexts_of, named_bases
 from .foundation import inspect, ready_base
-from .layouts import EngineFacts, build_arguments
+from .layouts import build_arguments
 from .render import FILES, alone, check_locked, fetched
 
 _CHUNK = 1 << 20
@@ -257,6 +258,7 @@ def ensure_images(
     contexts = contexts_of(toolchain, python, torch, resolved_bases(engine, python, emit))
     if _found(engine, contexts[-1]) is None:
         check_locked(contexts, toolchain)
+        check_accepted(toolchain.msvc, cache)
         check_hosts((file, cache / FILES) for context in contexts for file in context.files)
         with alone(cache, emit):
             return [_ensure(engine, context, containers, cache, emit) for context in contexts]
@@ -312,7 +314,7 @@ def _ensure(
     if image is None:
         ready_base(engine, context.base, emit)
         places = fetched(context, cache, emit)
-        _build(engine, context, places, build_options(engine, context, containers), cache, emit)
+        _build(engine, context, places, build_arguments(engine, containers.os_build), cache, emit)
         image = _found(engine, context, built=True)
     if image is None:
         raise EngineError(
@@ -320,15 +322,6 @@ def _ensure(
             hint="something may be removing images there; run the same command again",
         )
     return image
-
-
-def build_options(
-    facts: EngineFacts, context: BuildContext, containers: Containers
-) -> dict[str, Any]:
-    """Options of an image build besides the context, as the SDK names them."""
-    # Everything is copied, but for the compiler of Windows, which Microsoft's installer fetches.
-    downloads = context.kind == "toolchain" and containers.os == "windows"
-    return build_arguments(facts, containers.os_build, downloads)
 
 
 def labels_of(context: BuildContext) -> dict[str, str]:

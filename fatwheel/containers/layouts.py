@@ -241,14 +241,13 @@ def create_arguments(
     }
 
 
-def build_arguments(facts: EngineFacts, os_build: int, downloads: bool) -> dict[str, Any]:
+def build_arguments(facts: EngineFacts, os_build: int) -> dict[str, Any]:
     """What the engine is told of an image's build, besides the context, in the SDK's words.
 
-    os_build: of Windows, the build number of the base. downloads: a step of the build fetches
-    something. Raises EngineError where the host is too old for the base.
+    os_build: of Windows, the build number of the base. Raises EngineError where the host is too old
+    for the base.
     """
-    # Networks have other names on Windows; the usual one is what a build gets that names none.
-    network = {} if downloads else {"network_mode": "none", "use_config_proxy": False}
+    network = {"network_mode": "none", "use_config_proxy": False}
     if facts.os != "windows":
         return network
     memory = max(min(_BUILD_MEMORY, facts.memory - _ENGINE_KEEPS), 0) or _BUILD_MEMORY

@@ -26,6 +26,7 @@ from ..events import Emit
 from ..storage.cache import VARIABLE
 from ..storage.files import disk_error
 from ..toolchain.fetch import fetch
+from ..toolchain.license import check_accepted
 from ..toolchain.unpack import one_at_a_time
 from .contexts import SUMS, BuildContext, contexts_of
 
@@ -116,6 +117,7 @@ def render(
         return [_write(context, out, {}) for context in contexts]
     for cell, context in found.values():
         check_locked([context], cell.toolchain)
+        check_accepted(cell.toolchain.msvc, cache)
     with alone(cache, emit):
         return [_write(context, out, fetched(context, cache, emit)) for context in contexts]
 

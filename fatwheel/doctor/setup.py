@@ -20,6 +20,7 @@ from ..events import Emit, Event, Progress, StepFinished, StepStarted
 from ..pipeline.resolve import ToolchainRequest
 from ..storage.cache import cache_folder, chosen_folder
 from ..toolchain.environment import ensure_environment
+from ..toolchain.license import check_accepted
 from .facts import WARNING, WRONG, Facts, Finding, Fix, files_for, size_of
 from .report import Report, gather, report_on
 
@@ -159,6 +160,7 @@ class _Work:
         toolchain, python = self.facts.toolchain, self.facts.python
         if self.facts.images_made:
             return "in the images"
+        check_accepted(toolchain.msvc, cache_folder())
         contexts = contexts_of(toolchain, python, toolchain.usual_torch(python), {})
         with alone(cache_folder(), self._watch):
             for context in contexts:

@@ -16,12 +16,13 @@ from ..config.compose import find_toolchain
 from ..config.model import Containers, Target, Toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import BuildContext, contexts_of, named_bases
-from ..containers.imagebuild import build_options, labels_of
+from ..containers.imagebuild import labels_of
 from ..containers.isolation import isolation
 from ..containers.layouts import (
     ContainerSpec,
     EngineFacts,
     Mount,
+    build_arguments,
     create_arguments,
     layout_of,
 )
@@ -212,7 +213,7 @@ class _Planner:
 
 
 def _planned(layer: BuildContext, pythons: tuple[str, ...], where: Containers) -> PlannedImage:
-    options = build_options(EngineFacts(os=where.os), layer, where)
+    options = build_arguments(EngineFacts(os=where.os), where.os_build)
     path = PureWindowsPath if where.os == "windows" else PurePosixPath
     folder = path("contexts", *layer.tag.partition("/")[2].split(":"))  # as `invoke render` has it
     return PlannedImage(

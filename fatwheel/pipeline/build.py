@@ -34,6 +34,7 @@ from ..storage.permissions import gap_of
 from ..storage.stores import Stores, open_store, store_folder, users_stores
 from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
+from ..toolchain.license import check_accepted
 from ..verify.report import check_wheel
 from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
@@ -62,6 +63,8 @@ def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]
     signer = _signer(plan.sign)
     if plan.locked and plan.lock:
         check_consent(plan.lock, plan.locked, plan.engine, agree)
+    for wheel in plan.wheels:
+        check_accepted(wheel.target.toolchain.msvc, cache_folder())
     _check_writable(plan.out)
     _tell_of_others(emit)
     made: list[WheelMade] = []

@@ -28,9 +28,11 @@ from ..provenance.foreign import check_registries, foreign, publishers
 from ..provenance.held import Held, read_held
 from ..provenance.locked import check_pinned, host_changes
 from ..shipped import recipe_folders, toolchain_folders
+from ..storage.cache import cache_folder
 from ..storage.stores import Stores, store_folder
 from ..storage.workfolder import work_folder
 from ..toolchain.fetch import check_hosts
+from ..toolchain.license import check_accepted
 from .build import find_files, make, needed_files, publish
 from .compile import Effort
 from .consent import Agree, check_consent, is_own, refuse
@@ -104,6 +106,7 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
     if engine.uses_images:
         check_registries(lock, toolchain_folders())
     check_consent(lock, request.wheel, engine, agree)
+    check_accepted(lock.toolchain.msvc, cache_folder())
     if _is_changed(held):
         emit(Note(f"{request.wheel.name} cannot be rebuilt identically: {_CHANGED}"))
     if request.find:

@@ -91,7 +91,7 @@ class MergedCuda:
         part = self.home.with_name(f".{secrets.token_hex(8)}.part")
         try:
             size = sum(path.stat().st_size for path in paths)
-            merge(paths, part, _reporter(size, emit))
+            merge(paths, part, reporter(size, emit))
             emit(Progress(LABEL, size, size))
             check_complete(part)
             if compiler:
@@ -108,7 +108,7 @@ class MergedCuda:
             shutil.rmtree(place(file, downloads).parent, ignore_errors=True)
 
 
-def _reporter(total: int, emit: Emit) -> Callable[[int], None]:
+def reporter(total: int, emit: Emit) -> Callable[[int], None]:
     """Emits Progress over the bytes of archives, not too often."""
     shown = 0
 

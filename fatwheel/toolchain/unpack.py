@@ -343,7 +343,7 @@ def unpack_missing(
 
 def _sweep(cache: Path) -> None:
     """Delete what killed runs left half-made. Only under the lock: else it may be in use."""
-    for folder in ("cuda", "envs", "packages", "systems"):
+    for folder in ("cuda", "envs", "msvc", "packages", "systems"):
         for part in (cache / folder).glob(".*.part"):
             shutil.rmtree(part)
 

@@ -267,7 +267,8 @@ def test_no_engine(contained: Contained, tmp_path: Path) -> None:
 def test_windows_images_on_a_linux_engine(contained: Contained, tmp_path: Path) -> None:
     bench = Workbench(tmp_path / "bench")
     done = bench.build(
-        "--toolchain", "windows-msvc17.8-cuda12.3", *ARCHS, kernel="flash-attn",
+        "--toolchain", "windows-msvc17.8-cuda12.3", "--accept-msvc-license", *ARCHS,
+        kernel="flash-attn",
         **contained.lent.variables,
     )  # fmt: skip
     assert done.code == 14

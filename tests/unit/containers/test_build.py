@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import tarfile
 import threading
@@ -15,14 +16,16 @@ import pytest
 import requests
 from docker import errors as docker_errors
 
-from fatwheel.config.load import load_toolchain
-from fatwheel.config.model import Toolchain
+from fatwheel.config.model import Download, Interpreter, Msvc, Toolchain
 from fatwheel.containers import render
 from fatwheel.containers.client import DockerEngine
 from fatwheel.containers.contexts import VARIABLE, contexts_of
-from fatwheel.containers.imagebuild import build_options, ensure_images, resolved_bases
+from fatwheel.containers.imagebuild import ensure_images, resolved_bases
+from fatwheel.containers.layouts import build_arguments
 from fatwheel.errors import EngineError, FetchError, StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
+from fatwheel.toolchain.license import VARIABLE as LICENSE
+from fatwheel.toolchain.license import accept
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from .test_render import fetched, small
@@ -31,6 +34,8 @@ __all__ = ["fetched"]  # a fixture
 
 TOOLCHAINS = Path(__file__).resolve().parents[3] / "toolchains"
 OWN = "sha256:" + "e" * 64
+HEADERS = Download("headers", "1", "", "headers.vsix", 3, hashlib.sha256(b"abc").hexdigest())
+MSVC = Msvc("17.8.2", "19.38.33130", "14.38", "https://host/terms", (HEADERS,))
 
 
 class Api:
@@ -259,27 +264,35 @@ def test_two_at_once_build_once_and_the_second_says_that_it_waits(
     assert len(api.builds) == 2
 
 
-def test_windows_gets_isolation_and_memory_and_a_network_for_its_compiler_only(
-    api: Api, tmp_path: Path, fetched: list[str]
+def test_nothing_is_fetched_before_microsoft_s_terms_are_accepted(
+    api: Api, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    windows = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
-    assert windows.containers is not None
-    pair = contexts_of(windows, "3.11", "2.1.1", {})
+    monkeypatch.delenv(LICENSE, raising=False)
+    python = dataclasses.replace(HEADERS, filename="python.zip")
+    toolchain = dataclasses.replace(small(), msvc=MSVC, interpreters=(Interpreter("3.11", python),))
+    with pytest.raises(UsageError, match="only once you have accepted") as caught:
+        ensure_images(engine(api), toolchain, "3.11", "2.11.0", tmp_path, silent)
+    assert caught.value.details == ("the terms: https://host/terms",)
+    assert "--accept-msvc-license" in (caught.value.hint or "")
+    assert (fetched, api.builds) == ([], [])
+    accept(tmp_path)
+    ensure_images(engine(api), toolchain, "3.11", "2.11.0", tmp_path, silent)
+    assert "headers.vsix" in fetched
+
+
+def test_windows_gets_isolation_and_memory_and_no_network(api: Api) -> None:
     server = engine(api, os="windows", os_build=20348, isolation="process")
-    first, last = (build_options(server, context, windows.containers) for context in pair)
-    assert first["isolation"] == last["isolation"] == "process"
-    assert first["container_limits"] == {"memory": 8 << 30}
-    assert "network_mode" not in first
-    assert last["network_mode"] == "none"
+    assert build_arguments(server, 20348) == {
+        "network_mode": "none", "use_config_proxy": False, "isolation": "process",
+        "container_limits": {"memory": 8 << 30},
+    }  # fmt: skip
     client = engine(api, os="windows", os_build=22631, isolation="hyperv")
-    assert build_options(client, pair[0], windows.containers)["isolation"] == "hyperv"
+    assert build_arguments(client, 20348)["isolation"] == "hyperv"
     small_one = engine(api, os="windows", os_build=20348, memory=4 << 30)
-    assert build_options(small_one, pair[0], windows.containers)["container_limits"] == {
-        "memory": 3 << 30
-    }
+    assert build_arguments(small_one, 20348)["container_limits"] == {"memory": 3 << 30}
     old = engine(api, os="windows", os_build=17763)
     with pytest.raises(EngineError, match="the host is too old for the image"):
-        build_options(old, pair[0], windows.containers)
+        build_arguments(old, 20348)
 
 
 def test_a_host_that_only_a_lock_names_is_told_before_anything_is_fetched(

@@ -272,7 +272,7 @@ def test_a_disk_that_fills_up(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fatwheel.provision.archives._write", full)
+    monkeypatch.setattr("fatwheel.provision.archives.write_member", full)
     error = refused(world)
     assert isinstance(error, StoreError)
     assert "No space left on device" in error.what
