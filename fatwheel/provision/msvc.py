@@ -58,12 +58,12 @@ def find_msvc(home: Path, version: str, runner: Sequence[str] = ()) -> Msvc:
     run or is another.
     """
     check_complete(home)
-    path = _programs(home) / "cl.exe"
+    path = _inside(_programs(home), "cl.exe")
     banner = _banner([*runner, str(path)])
     same("cl", version, banner[1])
     digest = hashlib.sha256(banner[0].strip().encode())
     for name in _PARTS:
-        content = hashlib.sha256(path.with_name(name).read_bytes()).hexdigest()
+        content = hashlib.sha256(_inside(path.parent, name).read_bytes()).hexdigest()
         digest.update(f"\n{name} {content}".encode())
     return Msvc(path, digest.hexdigest(), _variables(home))
 
@@ -76,8 +76,8 @@ def check_complete(home: Path) -> None:
     programs, libraries = _programs(home), _folders(home)["LIB"][0]
     for part in (
         home / VCVARS,
-        *(programs / name for name in _PROGRAMS),
-        *(libraries / name for name in _LIBRARIES),
+        *(_inside(programs, name) for name in _PROGRAMS),
+        *(_inside(libraries, name) for name in _LIBRARIES),
     ):
         if not part.is_file():
             raise ToolchainError("the unpacked MSVC lacks a file", where=str(part))
@@ -88,10 +88,12 @@ def install_run_time(home: Path, folder: Path) -> None:
     """Copy the libraries that programs made by this MSVC load, such as msvcp140.dll, to a folder.
 
     Windows itself does not have them, and torch needs them: Python finds them beside python.exe.
+    What is there already, as CPython's own vcruntime140.dll, stays: it may be in use.
     Raises ToolchainError where there are none.
     """
     for library in _run_time(home):
-        shutil.copyfile(library, folder / library.name)
+        if not (folder / library.name).exists():
+            shutil.copyfile(library, folder / library.name)
 
 
 def windows_path(path: Path) -> str:
@@ -103,16 +105,20 @@ def windows_path(path: Path) -> str:
 def _folders(home: Path) -> dict[str, list[Path]]:
     """What the variables of vcvars64.bat name, by their names."""
     tools, kit = _only(home / _TOOLSETS), home / _KIT
-    include = _only(kit / "Include")
-    library = kit / "Lib" / include.name
+    include = _only(_inside(kit, "Include"))
+    library = _inside(kit, "Lib", include.name)
     return {
         "INCLUDE": [
-            tools / "include",
-            *(include / name for name in ("ucrt", "shared", "um", "winrt")),
+            _inside(tools, "include"),
+            *(_inside(include, name) for name in ("ucrt", "shared", "um", "winrt")),
         ],
-        "LIB": [tools / "lib" / "x64", library / "ucrt" / "x64", library / "um" / "x64"],
+        "LIB": [
+            _inside(tools, "lib", "x64"),
+            _inside(library, "ucrt", "x64"),
+            _inside(library, "um", "x64"),
+        ],
         # link.exe calls rc.exe and mt.exe.
-        "PATH": [_programs(home), kit / "bin" / include.name / "x64"],
+        "PATH": [_programs(home), _inside(kit, "bin", include.name, "x64")],
     }
 
 
@@ -128,14 +134,24 @@ def _variables(home: Path) -> dict[str, str]:
 
 
 def _programs(home: Path) -> Path:
-    return _only(home / _TOOLSETS) / "bin" / "Hostx64" / "x64"
+    return _inside(_only(home / _TOOLSETS), "bin", "Hostx64", "x64")
 
 
 def _run_time(home: Path) -> list[Path]:
-    libraries = sorted((_only(home / _REDIST) / "x64").glob("*/*.dll"))
+    libraries = sorted(_inside(_only(home / _REDIST), "x64").glob("*/*.dll"))
     if not libraries:
         raise ToolchainError("the unpacked MSVC has no run-time libraries", where=str(home))
     return libraries
+
+
+def _inside(folder: Path, *names: str) -> Path:
+    """What lies there under these names, however they are spelled: Windows does not tell capitals,
+    and Microsoft's packages do not agree on them."""
+    for name in names:
+        there = folder.iterdir() if folder.is_dir() else ()
+        same = (one for one in there if one.name.lower() == name.lower())
+        folder = next(same, folder / name)
+    return folder
 
 
 def _only(folder: Path) -> Path:

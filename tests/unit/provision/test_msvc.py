@@ -91,6 +91,21 @@ def test_its_digest_covers_the_banner_and_the_programs_but_not_the_place(home: P
     assert len(set(seen)) == 5
 
 
+def test_names_are_found_however_they_are_spelled(home: Path) -> None:
+    for old, new in (
+        (f"{BIN}/cl.exe", f"{BIN}/CL.EXE"),
+        (f"{TOOLS}/lib/x64/msvcrt.lib", f"{TOOLS}/lib/x64/MSVCRT.lib"),
+        (f"{TOOLS}/bin/Hostx64", f"{TOOLS}/bin/HostX64"),
+        (f"{KIT}/Include", f"{KIT}/include"),
+    ):
+        (home / old).rename(home / new)
+    found = find(home)
+    assert found.path == home / TOOLS / "bin" / "HostX64" / "x64" / "CL.EXE"
+    assert windows_path(home / KIT / "include" / SDK / "um") in found.variables["INCLUDE"].split(
+        ";"
+    )
+
+
 def test_another_cl_is_refused(home: Path) -> None:
     words = r"the installed cl is 19\.38\.33144, and the toolchain says 19\.38\.33130"
     with pytest.raises(ToolchainError, match=words):
@@ -138,9 +153,12 @@ def test_what_it_is_run_with_may_be_missing(home: Path) -> None:
 
 
 def test_the_run_time_is_copied_beside_a_program(home: Path, tmp_path: Path) -> None:
+    (home / REDIST / "vcruntime140.dll").write_bytes(b"library")
+    (tmp_path / "vcruntime140.dll").write_bytes(b"CPython's own, which is in use")
     install_run_time(home, tmp_path)
     assert (tmp_path / "msvcp140.dll").read_bytes() == b"library"
-    (home / REDIST / "msvcp140.dll").unlink()
+    assert (tmp_path / "vcruntime140.dll").read_bytes().startswith(b"CPython's own")
+    shutil.rmtree(home / REDIST)
     for action in (lambda: install_run_time(home, tmp_path), lambda: find(home)):
         with pytest.raises(ToolchainError, match="no run-time libraries"):
             action()
