@@ -56,7 +56,9 @@ def actionlint(
 
 
 def test_actionlint_finds_nothing(actionlint: Callable[..., str]) -> None:
-    assert actionlint(*FILES) == ""
+    # The package is older than variables of repositories, which GitHub has had since 2023.
+    found = actionlint(*FILES).splitlines()
+    assert [line for line in found if 'undefined variable "vars"' not in line] == []
 
 
 def test_actionlint_would_find_something(actionlint: Callable[..., str], tmp_path: Path) -> None:
