@@ -28,7 +28,7 @@ from .msvc import VCVARS, check_complete
 
 VISUAL_STUDIO, NUGET = ".vsix", ".nupkg"
 _MOST_MEMBERS = 100_000  # of one package; the largest, with an SDK's headers, has some 8,000
-_MOST_NAME = 180  # characters of a member's path; longer ones do not fit into Windows' paths
+_MOST_NAME = 240  # characters of a member's path; longer ones do not fit into Windows' paths
 # A colon would name a stream, and the first of these two is what paths are made of.
 _NO_NAME = re.compile(r'[\\/\x00-\x1f<>:"|?*]|[. ]$')
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]|con(in|out)\$) *(\..*)?", re.IGNORECASE)
