@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import pairwise
 
 import pytest
 from invoke.parser import Parser
@@ -15,9 +16,10 @@ from bench.windowsreport import PARTS
 from fatwheel.arch import parse_arch_list
 from fatwheel.cli.main import commands
 from fatwheel.config.load import load_recipe, load_toolchain
-from fatwheel.engines.registry import ENGINES
+from fatwheel.engines.registry import ENGINES, engine_named
 from fatwheel.shipped import DEFAULT_TOOLCHAINS, KERNELS, TOOLCHAINS
 
+from ..helpers.commandline import exit_code_of
 from ..helpers.workflows import Workflow, workflows
 
 EVERY = workflows()
@@ -124,3 +126,17 @@ def test_commands_are_fatwheel_s_own(words: list[str], monkeypatch: pytest.Monke
     if values.get("arch"):
         parse_arch_list(values["arch"], toolchain.archs)
     assert values.get("engine") in (None, *ENGINES)
+
+
+BUILDS = [param for param in COMMANDS if param.values[0][1] == "build"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("words", BUILDS)
+def test_builds_can_be_planned(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong with a request is found before anything is fetched or started."""
+    where = {name: value for name, value in pairwise(words) if name.startswith("--")}
+    toolchain = load_toolchain(where["--toolchain"], TOOLCHAINS)
+    obstacle = engine_named(where["--engine"]).obstacle(toolchain)
+    if obstacle:
+        pytest.skip(f"{toolchain.name} {obstacle}")
+    assert exit_code_of(commands(), (*words[1:], "--plan"), monkeypatch) == 0
