@@ -14,14 +14,29 @@ from pathlib import Path
 
 import psutil
 
+WINDOWS = "win-amd64"  # the platform of every toolchain for Windows
+
 _CGROUP = Path("/sys/fs/cgroup")
 _MARGIN = 1 << 30  # bytes left to everybody else
 _LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
 
 
 def this_platform() -> str:
-    """This machine's system and processor as toolchains name them: `linux-x86_64`."""
-    return f"{platform.system()}-{platform.machine()}".lower()
+    """This machine's system and processor as toolchains name them: `linux-x86_64`, `win-amd64`."""
+    return platform_of(platform.system(), platform.machine())
+
+
+def platform_of(system: str, processor: str) -> str:
+    """What toolchains call a system and a processor that Python calls so: as sysconfig does."""
+    return f"{'win' if system == 'Windows' else system}-{processor}".lower()
+
+
+def windows_build() -> int:
+    """Windows' build number: 19045 is Windows 10 22H2; 0 on other systems."""
+    if platform.system() != "Windows":
+        return 0
+    last = platform.version().rpartition(".")[2]
+    return int(last) if last.isdigit() else 0
 
 
 def cores() -> int:

@@ -56,6 +56,8 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     yield from _drivers(about)
     yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}"
     yield "engine", f"{about['engine']}: {_shares(about)}"
+    if not about["isolated"]:
+        yield "access", "the project's own build runs as you, with your files and the network"
     limits = f"{text.count(about['jobs'], 'job')} at a time, {text.size(about['memory'])} for all"
     yield "limits", limits + (", if the engine has that many" if footprint.containers else "")
     if footprint.isolation:

@@ -235,7 +235,7 @@ def _nvcc_mistakes(raw: Raw) -> Mistakes:
 
 def _downloads(raw: Raw) -> Iterator[tuple[Key, Raw]]:
     """Every table of a file that is no wheel, with its place."""
-    for place in ("cuda_files", "interpreters"):
+    for place in ("cuda_files", "interpreters", "portable"):
         for index, table in tables(raw, place):
             yield (place, index), table
 
@@ -286,16 +286,19 @@ def _msvc_mistakes(raw: Raw) -> Mistakes:
 
 
 def _interpreter_mistakes(raw: Raw) -> Mistakes:
-    seen: set[str] = set()
-    for index, table in tables(raw, "interpreters"):
-        python, version = table.get("python"), table.get("version")
-        if not isinstance(python, str):
-            continue
-        if python in seen:
-            yield ("interpreters", index, "python"), f"a second Python {python}"
-        seen.add(python)
-        if isinstance(version, str) and not version.startswith(f"{python}."):
-            yield ("interpreters", index, "version"), f"{version!r} is not a Python {python}"
+    for place in ("interpreters", "portable"):
+        seen: set[str] = set()
+        for index, table in tables(raw, place):
+            python, version = table.get("python"), table.get("version")
+            if not isinstance(python, str):
+                continue
+            if python in seen:
+                yield (place, index, "python"), f"a second Python {python}"
+            seen.add(python)
+            if isinstance(version, str) and not version.startswith(f"{python}."):
+                yield (place, index, "version"), f"{version!r} is not a Python {python}"
+    if raw.get("portable") and "msvc" not in raw:
+        yield ("portable",), "only builds for Windows use it"
 
 
 def _container_mistakes(containers: Raw, raw: Raw) -> Mistakes:
@@ -358,6 +361,5 @@ def _python_mistakes(containers: Raw, raw: Raw) -> Mistakes:
 
 def _needless_mistakes(raw: Raw) -> Mistakes:
     """What belongs into images, where none are made."""
-    for key in ("cuda_files", "interpreters", "msvc"):
-        if raw.get(key):
-            yield ("containers",), f"missing: {key} can only be used in images"
+    if raw.get("interpreters"):
+        yield ("containers",), "missing: interpreters can only be used in images"

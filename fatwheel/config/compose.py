@@ -334,7 +334,8 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
         cuda_manifest=cuda.manifest if archives else "",
         cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
         containers=_containers(images, python) if images else None,
-        interpreters=_interpreters(images, python) if images else (),
+        interpreters=_of(python, images.interpreters) if images else (),
+        portable=_of(python, images.portable) if images else (),
     )
     return file.toolchain()
 
@@ -384,13 +385,13 @@ def _msvc_table(parts: Parts, cuda: CudaRelease) -> MsvcTable:
     return MsvcTable(**{one.name: getattr(msvc, one.name) for one in fields_of(MsvcTable)})
 
 
-def _interpreters(images: ImageParts, python: str) -> tuple[InterpreterTable, ...]:
-    return tuple(one for one in images.interpreters if one.python == python)
+def _of(python: str, tables: Sequence[InterpreterTable]) -> tuple[InterpreterTable, ...]:
+    return tuple(one for one in tables if one.python == python)
 
 
 def _containers(images: ImageParts, python: str) -> Containers | None:
     """The images for a Python; None where there can be none."""
-    installed = bool(_interpreters(images, python))
+    installed = bool(_of(python, images.interpreters))
     bases = tuple(
         base for base in images.bases if python in base.pythons or (installed and not base.pythons)
     )

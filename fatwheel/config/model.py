@@ -135,7 +135,7 @@ class TorchBuild(Part):
 
 @dataclass(frozen=True)
 class Interpreter(Part):
-    """A CPython that a toolchain installs into its images: `3.11`, and where it comes from."""
+    """A CPython of a toolchain: `3.11`, and where it comes from."""
 
     python: fields.Python
     download: Download
@@ -269,6 +269,8 @@ class Toolchain(ToolchainKeys):
     builds hold the rest. cuda_files: CUDA where it does not come as packages. containers: None
     where no images can be made. default_torch: what is built against unless asked otherwise.
     cuda_manifest: URL of what NVIDIA says of the release that cuda_files are from, or ''.
+    interpreters are installed into images; portable are the CPythons that need no installation,
+    with which processes build for Windows (see `toolchain.windows`).
     installed: the CUDA and torch of a machine, beside which there are no pins. Locks leave it out
     where it is None. digest is over the file's meaning, not its comments.
     """
@@ -276,6 +278,9 @@ class Toolchain(ToolchainKeys):
     digest: fields.Sha256
     cuda_files: Annotated[tuple[Download, ...], fields.Many] = ()
     interpreters: Annotated[tuple[Interpreter, ...], fields.Few] = ()
+    portable: Annotated[
+        tuple[Interpreter, ...], fields.Few, Field(exclude_if=lambda found: not found)
+    ] = ()
     msvc: Msvc | None = None
     installed: Annotated[Installed | None, Field(exclude_if=lambda one: one is None)] = None
     builds: fields.Here[tuple[TorchBuild, ...]] = ()
@@ -283,10 +288,10 @@ class Toolchain(ToolchainKeys):
     cuda_manifest: fields.Here[str] = ""
 
     @property
-    def runs_in_processes(self) -> bool:
-        """Whether it needs no container: a machine has a g++ and a Python of its own. MSVC is
-        unpacked into images."""
-        return self.msvc is None
+    def brings_all(self) -> bool:
+        """Whether its C++ compiler and its Pythons are among its files; else, a machine on which
+        processes build must have them."""
+        return self.msvc is not None
 
     @property
     def pythons(self) -> tuple[str, ...]:
@@ -305,6 +310,21 @@ class Toolchain(ToolchainKeys):
         """Every file that is pinned, once."""
         return tuple(dict.fromkeys(pin for _, pin in self.pins() if not isinstance(pin, Base)))
 
+    @property
+    def image_files(self) -> tuple[Package | Download, ...]:
+        """Those that images are made of."""
+        return tuple(file for file in self.files if file not in _downloads(self.portable))
+
+    @property
+    def process_files(self) -> tuple[Package | Download, ...]:
+        """Those that processes build with: images alone need interpreters, and pip."""
+        return tuple(
+            file
+            for file in self.files
+            if file not in _downloads(self.interpreters)
+            and getattr(file, "role", "") != "installer"
+        )
+
     def pins(self) -> Iterator[tuple[Key, Package | Download | Base]]:
         """Everything that is pinned, with its place in the toolchain's file."""
         if self.msvc:
@@ -316,6 +336,8 @@ class Toolchain(ToolchainKeys):
             yield ("cuda_files", number), file
         for number, interpreter in enumerate(self.interpreters):
             yield ("interpreters", number), interpreter.download
+        for number, interpreter in enumerate(self.portable):
+            yield ("portable", number), interpreter.download
         for number, package in enumerate(self.packages):
             yield ("packages", number), package
         for outer, build in enumerate(self.builds):
@@ -352,11 +374,16 @@ class Toolchain(ToolchainKeys):
         return replace(
             self,
             builds=tuple(one for one in self.builds if (one.torch, one.python) == wanted),
+            portable=tuple(one for one in self.portable if one.python == python),
             containers=self.containers and replace(self.containers, bases=bases),
             default_torch=torch,
             cuda_manifest="",
             msvc=self.msvc and replace(self.msvc, channel=None, catalogue=None),
         )
+
+
+def _downloads(interpreters: tuple[Interpreter, ...]) -> list[Download]:
+    return [one.download for one in interpreters]
 
 
 @dataclass(frozen=True)

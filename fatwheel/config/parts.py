@@ -223,7 +223,8 @@ class MsvcRelease(MsvcTable):
 class ImageParts(Part):
     """What images of a platform are made from (parts/images/PLATFORM.toml): see `Containers`.
 
-    installer: pip, which installs packages into images.
+    installer: pip, which installs packages into images. portable: Pythons for builds without
+    images.
     """
 
     os: Annotated[fields.Os, Field(description="'linux' or 'windows'")]
@@ -231,6 +232,7 @@ class ImageParts(Part):
     installer: Annotated[fields.Pin, Field(description="as in 'pip==25.3'")]
     bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
     interpreters: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
+    portable: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,7 +363,7 @@ class Parts:
         for msvc in self.msvcs:
             yield from (payload.url for payload in msvc.payloads if payload.url)
         for images in self.all_images.values():
-            yield from (one.url for one in images.interpreters)
+            yield from (one.url for one in (*images.interpreters, *images.portable))
 
     @property
     def all_images(self) -> dict[str, ImageParts]:

@@ -142,6 +142,9 @@ class CudaTable(DownloadTable):
 class InterpreterTable(DownloadTable):
     python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
 
+    def interpreter(self) -> Interpreter:
+        return Interpreter(self.python, self.download("cpython"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PayloadTable(DownloadTable):
@@ -190,6 +193,7 @@ class ToolchainFile(ToolchainKeys):
     cuda_manifest: Url = ""
     cuda_files: Annotated[tuple[CudaTable, ...], fields.Many] = ()
     interpreters: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
+    portable: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
     msvc: MsvcTable | None = None
 
     def toolchain(self) -> Toolchain:
@@ -200,9 +204,8 @@ class ToolchainFile(ToolchainKeys):
             default_torch=self.default_torch or self.builds[-1].torch,
             cuda_manifest=self.cuda_manifest,
             cuda_files=tuple(table.download(table.name) for table in self.cuda_files),
-            interpreters=tuple(
-                Interpreter(table.python, table.download("cpython")) for table in self.interpreters
-            ),
+            interpreters=tuple(table.interpreter() for table in self.interpreters),
+            portable=tuple(table.interpreter() for table in self.portable),
             msvc=self.msvc.msvc() if self.msvc else None,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
+from ..machine import platform_of
 from ..storage.cache import VARIABLE
 from .facts import (
     GB,
@@ -52,7 +53,9 @@ def check_machine(facts: Facts) -> Finding:
     if facts.uses_images:
         return MACHINE.ok(found)
     wanted = facts.toolchain.platform
-    if f"{host.system}-{host.machine}".lower() != wanted:
+    if platform_of(host.system, host.machine) != wanted:
+        if facts.toolchain.brings_all:
+            return MACHINE.ok(f"{found}, with Wine for {wanted}")
         return MACHINE.wrong(
             found,
             f"{facts.toolchain.name} runs only on {wanted} unless it is in a container",

@@ -30,7 +30,6 @@ PYTHONS = Check("pythons", "Pythons")
 GPU = Check("gpu", "NVIDIA GPU and driver")
 
 _NAMES = 3  # of files in a sentence
-_IN_IMAGES = "in the images, not on this machine"
 
 
 def check_pins(facts: Facts) -> Finding:
@@ -80,7 +79,7 @@ def setup_command(facts: Facts) -> str:
 def check_compiler(facts: Facts) -> Finding:
     compiler = facts.compiler
     if compiler is None:
-        return COMPILER.skipped(_IN_IMAGES)
+        return COMPILER.skipped(_elsewhere(facts))
     if isinstance(compiler, str):
         return COMPILER.ok(compiler)
     why = "nvcc compiles host code with it"
@@ -96,7 +95,7 @@ def check_pythons(facts: Facts) -> Finding:
     """The Python to build for must be here; the others are only reported."""
     pythons = facts.pythons
     if pythons is None:
-        return PYTHONS.skipped(_IN_IMAGES)
+        return PYTHONS.skipped(_elsewhere(facts))
     why = "an environment and extension modules are made with it"
     if isinstance(pythons, Silence):
         return PYTHONS.wrong(pythons.reason, why, Fix("try it", "python3 --version"))
@@ -115,6 +114,11 @@ def check_pythons(facts: Facts) -> Finding:
             found, f"builds are for {facts.python} unless told otherwise", *fixes
         )
     return PYTHONS.wrong(found, why, *fixes, _containers())
+
+
+def _elsewhere(facts: Facts) -> str:
+    """Where that is which this machine need not have."""
+    return f"in the {'images' if facts.uses_images else 'toolchain'}, not on this machine"
 
 
 def _hint(trouble: Trouble) -> tuple[Fix, ...]:

@@ -334,17 +334,12 @@ _MSVC = 3 * GB  # with a Windows SDK: its packages unpack to more than other fil
 
 def files_for(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
     """All files that it takes to build for one Python and its torch in containers, once each."""
-    return toolchain.only(python, toolchain.usual_torch(python)).files
+    return toolchain.only(python, toolchain.usual_torch(python)).image_files
 
 
 def environment_files(toolchain: Toolchain, python: str) -> tuple[Package | Download, ...]:
-    """Those of an environment on this machine: it has a Python already, and needs no pip."""
-    of_images = [interpreter.download for interpreter in toolchain.interpreters]
-    return tuple(
-        file
-        for file in files_for(toolchain, python)
-        if file not in of_images and getattr(file, "role", "") != "installer"
-    )
+    """Those of an environment on this machine."""
+    return toolchain.only(python, toolchain.usual_torch(python)).process_files
 
 
 def size_of(files: tuple[Package | Download, ...]) -> int:

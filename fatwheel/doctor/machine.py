@@ -59,7 +59,7 @@ def ask_host() -> Host:
         system=platform.system(),
         name=_name(),
         machine=platform.machine(),
-        build=_windows_build(),
+        build=machine.windows_build(),
         python=platform.python_version(),
         cores=machine.cores(),
         memory=machine.all_memory(),
@@ -77,13 +77,6 @@ def _name() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return f"{platform.system()} {platform.release()}"
-
-
-def _windows_build() -> int:
-    if platform.system() != WINDOWS:
-        return 0
-    last = platform.version().rpartition(".")[2]
-    return int(last) if last.isdigit() else 0
 
 
 def ask_cache() -> CacheFacts:

@@ -156,8 +156,9 @@ def _gather(
     windows = Question(machine.ask_windows, _LOCAL) if on_windows else None
     proxies = Question(network.ask_proxies, _PROGRAMS)
     index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
-    compiler = None if in_images else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
-    pythons = None if in_images else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
+    brings_all = in_images or toolchain.brings_all
+    compiler = None if brings_all else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
+    pythons = None if brings_all else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
     gpus = Question(machine.ask_gpu, _LOCAL)
     places = network.ask_places(_missing(toolchain, python, name))
     view = asked.answer() if in_images else None

@@ -15,6 +15,7 @@ from typing import Any
 from .. import text
 from ..containers.contexts import contexts_of
 from ..containers.render import alone, fetched
+from ..engines.windows import ensure_tools
 from ..errors import FatwheelError
 from ..events import Emit, Event, Progress, StepFinished, StepStarted
 from ..pipeline.resolve import ToolchainRequest
@@ -180,5 +181,10 @@ class _Work:
     def _environment(self) -> str:
         toolchain, python = self.facts.toolchain, self.facts.python
         torch = toolchain.usual_torch(python)
-        made = ensure_environment(toolchain, python, torch, cache_folder(), self._watch)
+        if toolchain.brings_all:
+            check_accepted(toolchain.msvc, cache_folder())
+            tools = ensure_tools(toolchain, python, torch, self._watch)
+            made = tools.environment(tools.root)
+        else:
+            made = ensure_environment(toolchain, python, torch, cache_folder(), self._watch)
         return f"Python {made.python_version}, torch {torch}: {made.root}"

@@ -249,6 +249,15 @@ class Engine(ABC):
         """Whether it can be reached, and runs what is made of a toolchain."""
         return True
 
+    def yields(self, toolchain: Toolchain) -> bool:
+        """Whether one that isolates and answers is taken before it."""
+        return False
+
+    def emulates(self, toolchain: Toolchain) -> bool:
+        """Whether it builds with a toolchain only where it is asked for, because the toolchain's
+        system is not this one."""
+        return False
+
     def system(self) -> str:
         """The system that it builds for, as default toolchains name it."""
         return platform.system().lower()

@@ -47,6 +47,8 @@ from .conversation import (
 )
 from .incoming import LARGEST_WHEEL, take, take_file, take_folder
 
+_PIECE = 0.5  # seconds
+
 
 class Container(Protocol):
     """What runs one task, apart from the build: see `containers.running`."""
@@ -169,7 +171,7 @@ def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[P
         # The answer comes before the end, if it comes.
         threading.Thread(target=_tell_end, args=(container, answers), daemon=True).start()
         container.send(site.addressed(message, incoming).to_line())
-        answer = answers.get()
+        answer = _next(answers)
     finally:
         container.kill()
         ending = container.wait()
@@ -197,6 +199,13 @@ def _made(
         raise _short_of_memory(site, purpose, limits)
     assert not isinstance(line, FailedLine)
     return line
+
+
+def _next(answers: queue.Queue[str | None]) -> str | None:
+    # In pieces: on Windows, Ctrl-C interrupts no waiting that has no end.
+    while True:
+        with suppress(queue.Empty):
+            return answers.get(timeout=_PIECE)
 
 
 def _offer(answers: queue.Queue[str | None], line: str | None) -> None:

@@ -62,7 +62,7 @@ class Docker(Engine):
         return super().system()
 
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
-        pins = (*target.recipe.files, *target.tools.files)
+        pins = (*target.recipe.files, *target.tools.image_files)
         source = target.recipe.source.package
         return [(pin, cache_folder() / FILES) for pin in pins if pin != source]
 

@@ -20,7 +20,8 @@ from ..events import Emit
 from ..machine import this_platform
 from ..model import Job
 from ..worker.context import Context
-from .base import Engine, Reports
+from . import windows
+from .base import Capture, Engine, Reports, Workplace
 from .conversation import Conversation
 from .local import LocalWorkplace, environment_files, ready_tools
 
@@ -34,24 +35,40 @@ _START = (
 class Processes(Engine):
     """Workers are processes that talk JSON lines (see `worker.shard`).
 
-    They have no limits of their own: jobs are admitted within those of the build.
+    They have no limits of their own: jobs are admitted within those of the build. Only on Windows
+    they have (see `windows`).
     """
 
     name = "process"
 
     def obstacle(self, toolchain: Toolchain) -> str:
         here = this_platform()
+        if toolchain.brings_all:
+            return windows.obstacle(toolchain)
         if toolchain.platform != here:
             return f"is for {toolchain.platform}, and this machine is {here}"
-        if not toolchain.runs_in_processes:
-            return "needs container images: its C++ compiler is installed into them"
         return ""
 
+    def yields(self, toolchain: Toolchain) -> bool:
+        return toolchain.brings_all
+
+    def emulates(self, toolchain: Toolchain) -> bool:
+        return toolchain.platform != this_platform()
+
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        if target.toolchain.brings_all:
+            return windows.tools_files(target)
         return environment_files(target)
 
-    def prepare(self, target: Target, emit: Emit) -> LocalWorkplace:
-        return LocalWorkplace(ready_tools(target, emit), ProcessWorker)
+    def prepare(self, target: Target, emit: Emit) -> Workplace[Capture]:
+        if target.toolchain.brings_all:
+            return windows.WindowsWorkplace(windows.ready_tools(target, emit))
+        return local_workplace(target, emit)
+
+
+def local_workplace(target: Target, emit: Emit) -> LocalWorkplace:
+    """Where a target for this system is built, in the processes of this machine."""
+    return LocalWorkplace(ready_tools(target, emit), ProcessWorker)
 
 
 class ProcessWorker:

@@ -55,20 +55,25 @@ def _system() -> str:
 
 def engine_for(toolchain: Toolchain, asked: str | None, *, foreign: bool = False) -> Engine:
     """The engine asked for, or the first that can build with a toolchain; foreign code goes where
-    it is isolated, if that engine answers. Raises UsageError where one cannot be."""
+    it is isolated, if that engine answers. Raises UsageError where none can be."""
     if asked is not None:
         return _checked(toolchain, engine_named(asked))
-    possible = _possible(toolchain)
+    possible = (one for one in _possible(toolchain) if not one.emulates(toolchain))
     first = next(possible, None)
     if first is None:
         raise UsageError(
             "no engine can build with this toolchain here",
             where=f"--toolchain {toolchain.name}",
-            details=[f"--engine {one.name}: it {one.obstacle(toolchain)}" for one in _every()],
+            details=[f"--engine {one.name}: it {_why_not(one, toolchain)}" for one in _every()],
         )
-    if foreign and not first.isolated:
+    if first.yields(toolchain) or (foreign and not first.isolated):
         return next((one for one in possible if one.isolated and one.answers(toolchain)), first)
     return first
+
+
+def _why_not(engine: Engine, toolchain: Toolchain) -> str:
+    """Why an engine is not chosen; the end of a sentence."""
+    return engine.obstacle(toolchain) or f"is for {toolchain.platform}, but can be asked for"
 
 
 def _checked(toolchain: Toolchain, engine: Engine) -> Engine:

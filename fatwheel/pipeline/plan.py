@@ -192,6 +192,7 @@ class BuildPlan:
             "archs": list(map(str, self.first.archs)),
             "jit": [gpu for gpu, how in coverage_of([self.wheels[0].images]).items() if how.jit],
             "engine": self.engine.name,
+            "isolated": self.engine.isolated,
             "front": self.front,
             "fronts": [
                 {"front": front.virtual.compute, "codes": list(front.codes)}

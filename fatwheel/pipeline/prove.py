@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..arch import Arch, ArchRequest
 from ..config.model import Recipe, Target
-from ..engines.process import Processes
+from ..engines.process import Processes, local_workplace
 from ..errors import ConfigError, UsageError
 from ..events import Emit, Note
 from ..fatbin.container import Entry
@@ -61,7 +61,7 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
             where="--arch " + ",".join(map(str, target.archs)),
             hint="name two or more with the same major number: 80,86,89 or 100,103",
         )
-    workplace = Processes().prepare(target, emit)
+    workplace = local_workplace(target, emit)
     limits = Effort(None, request.jobs, request.memory).limits(workplace.capacity)
     with captured(target, own, workplace, limits, users_stores(), emit) as (build, capture):
         units = select_units(capture.units, request.units)

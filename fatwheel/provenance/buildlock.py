@@ -84,7 +84,7 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
     packages = (*toolchain.packages, *toolchain.builds[0].packages, *recipe.runtime)
     yield from (_of_package(package) for package in packages if package.locked)
     yield from (_of_download("cuda", file) for file in toolchain.cuda_files if file.locked)
-    for one in toolchain.interpreters:
+    for one in (*toolchain.interpreters, *toolchain.portable):
         if one.download.locked:
             yield _of_download("interpreter", one.download)
     for file in toolchain.msvc.payloads if toolchain.msvc else ():

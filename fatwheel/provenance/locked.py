@@ -33,6 +33,7 @@ _OF_MATERIALS = (
     "torch_packages",
     "cuda_files",
     "interpreters",
+    "portable",
     "payloads",
     "runtime",
     "files",

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +19,7 @@ _IMPORTS = "import setuptools, torch, torch.utils.cpp_extension; print(torch.__v
 _IMPORT = "import torch; print(torch.__version__)"
 _LAST = 10  # lines of a failing tool's output that are shown
 
-
-def check_nvcc(cuda_home: Path, wanted: str) -> None:
-    """Raise ToolchainError unless the nvcc of a CUDA home is of this version (`13.0.88`)."""
-    found = _NVCC_VERSION.search(run([str(cuda_home / "bin" / "nvcc"), "--version"]))
-    same("nvcc", wanted, found[1] if found else "of no version")
-
-
-def check_torch(python: Path, wanted: str, *, warm: bool = False) -> None:
-    """Raise ToolchainError unless `import torch` gives this version, whatever its local part.
-
-    warm: also import what builds import, so that Python keeps the compiled modules.
-    """
-    found = run([str(python), "-I", "-c", _IMPORTS if warm else _IMPORT])
-    same("torch", wanted, found.strip().partition("+")[0])
+Run = Callable[[Sequence[str]], str]  # runs a command; what it prints. Raises ToolchainError
 
 
 def same(name: str, wanted: str, found: str) -> None:
@@ -59,6 +46,27 @@ def run(command: Sequence[str]) -> str:
             details=(answer.stderr or answer.stdout).strip().splitlines()[-_LAST:],
         )
     return answer.stdout
+
+
+def check_nvcc(cuda_home: Path, wanted: str, run: Run = run) -> None:
+    """Raise ToolchainError unless the nvcc of a CUDA home is of this version (`13.0.88`).
+
+    run: what runs it, where that is not this system.
+    """
+    programs = (cuda_home / "bin" / name for name in ("nvcc.exe", "nvcc"))
+    nvcc = next((path for path in programs if path.is_file()), cuda_home / "bin" / "nvcc")
+    found = _NVCC_VERSION.search(run([str(nvcc), "--version"]))
+    same("nvcc", wanted, found[1] if found else "of no version")
+
+
+def check_torch(python: Path, wanted: str, *, warm: bool = False, run: Run = run) -> None:
+    """Raise ToolchainError unless `import torch` gives this version, whatever its local part.
+
+    warm: also import what builds import, so that Python keeps the compiled modules. run: what runs
+    it, where that is not this system.
+    """
+    found = run([str(python), "-I", "-c", _IMPORTS if warm else _IMPORT])
+    same("torch", wanted, found.strip().partition("+")[0])
 
 
 # -- finds the C++ compiler that nvcc calls for host code ------------------------------------------

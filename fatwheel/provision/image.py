@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     every = ("--python", "--torch", "--cuda-home", "--nvcc")
     step("linux", _linux, *every, "--cuda", "--gcc")
     step("windows", _windows, *every, "--msvc", "--cl")
+    step("compiler", _compiler, "--msvc", "--cl")
     unpack = steps.add_parser("unpack")
     unpack.set_defaults(step=_unpack)
     unpack.add_argument("--into", required=True, type=Path)
@@ -133,6 +134,13 @@ def _windows(options: argparse.Namespace) -> None:
     _check(options)
     name = f"cl {options.cl}"
     _describe(options, name, cxx=msvc.path, host_id=msvc.id, variables=msvc.variables)
+
+
+def _compiler(options: argparse.Namespace) -> None:
+    """Only say where the compiler is, what it is, and what it needs: as JSON."""
+    msvc = find_msvc(Path(options.msvc), options.cl)
+    found = {"cxx": str(msvc.path), "host_id": msvc.id, "variables": msvc.variables}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 def _check(options: argparse.Namespace) -> None:

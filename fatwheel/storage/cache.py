@@ -70,11 +70,10 @@ def downloads_folder() -> Path:
 def mistake_in(folder: Path) -> str:
     """Why projects' own builds would stumble over the folder's path; else ''.
 
-    torch splits the compiler's path at spaces, PATH is split at colons; that of a Windows drive
-    is none of them.
+    torch splits the compiler's path at spaces, PATH is split at colons. On Windows, where names of
+    users have spaces, builds see all of it by other paths (`worker.roots`).
     """
-    path = folder.resolve()
-    if re.search(r"[\s:]", str(path)[len(path.drive) :]):
+    if os.name != "nt" and re.search(r"[\s:]", str(folder.resolve())):
         return "its path must not contain a space or a colon"
     return ""
 

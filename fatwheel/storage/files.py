@@ -61,7 +61,7 @@ _WRITTEN = re.compile(r"[0-9a-f]{12}-[0-9]+-[0-9a-f]{16}")  # see `_written`
 
 # Windows refuses to replace or delete a file that some process has open, if only for a moment
 # (a reader, a virus scanner). Elsewhere PermissionError is final.
-_PATIENCE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if sys.platform == "win32" else ()
+_PATIENCE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if sys.platform == "win32" else ()
 
 
 class Readable(Protocol):
@@ -174,14 +174,14 @@ def move(source: Path, target: Path) -> None:
 
 def replace(source: Path, target: Path) -> None:
     """Rename `source` to `target`, over a file that may be there."""
-    _patiently(lambda: os.replace(source, target))
+    patiently(lambda: os.replace(source, target))
 
 
 def remove(path: Path) -> bool:
     """Delete a file that may be gone already; False where Windows keeps it, because some
     process has it open."""
     try:
-        _patiently(lambda: path.unlink(missing_ok=True))
+        patiently(lambda: path.unlink(missing_ok=True))
     except PermissionError:
         if sys.platform != "win32":
             raise
@@ -192,7 +192,7 @@ def remove(path: Path) -> bool:
 def read(path: Path) -> bytes | None:
     """A file's bytes, or None where there is none."""
     try:
-        return _patiently(path.read_bytes)
+        return patiently(path.read_bytes)
     except FileNotFoundError:
         return None
 
@@ -205,7 +205,7 @@ def open_plain(path: Path) -> BinaryIO | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
-        stream = os.fdopen(_patiently(lambda: os.open(path, _READ_PLAIN)), "rb")
+        stream = os.fdopen(patiently(lambda: os.open(path, _READ_PLAIN)), "rb")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -391,7 +391,8 @@ def _free(path: Path) -> str:
     return text.size(shutil.disk_usage(path).free)
 
 
-def _patiently(operation: Callable[[], T]) -> T:
+def patiently(operation: Callable[[], T]) -> T:
+    """Do something with a file, for some seconds again and again where Windows refuses it."""
     for pause in _PATIENCE:
         try:
             return operation()

@@ -36,11 +36,7 @@ class Gap:
 
 
 if sys.platform == "win32":
-
-    def private_folder(path: Path) -> bool:
-        """Make a folder private to the user. Raises OSError."""
-        path.mkdir(exist_ok=True)
-        return True
+    from .windowsusers import private_folder as private_folder
 
     def gap_of(folder: Path) -> Gap | None:
         """Which other user can replace what is at a path."""

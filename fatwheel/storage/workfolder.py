@@ -69,13 +69,13 @@ def is_abandoned(folder: Path) -> bool:
 if sys.platform == "win32":
 
     def _hold(folder: Path) -> int:
-        """Lock a folder for as long as this process lives; PermissionError if another one does."""
+        """Lock a folder for as long as this process lives; BlockingIOError if another one does."""
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
+        except OSError as error:  # of one kind on Windows, of another in Wine
             os.close(handle)
-            raise
+            raise BlockingIOError(error.errno, "another process holds it") from error
         return handle
 
 else:

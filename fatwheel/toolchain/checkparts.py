@@ -77,6 +77,8 @@ def _image_pins(images: ImageParts) -> Iterator[tuple[Key, Pin]]:
         yield ("bases", number), base
     for number, table in enumerate(images.interpreters):
         yield ("interpreters", number), table.download("cpython")
+    for number, table in enumerate(images.portable):
+        yield ("portable", number), table.download("cpython")
 
 
 def _filled(name: str, parts: Parts, findings: Iterable[Finding], emit: Emit) -> LockReport:

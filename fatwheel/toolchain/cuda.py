@@ -22,8 +22,9 @@ from pathlib import Path
 from ..config.model import Download
 from ..events import Emit, Progress
 from ..provision.archives import check_complete, lacking, merge
-from ..provision.compilers import HostCompiler, check_nvcc
+from ..provision.compilers import HostCompiler, Run, check_nvcc, run
 from ..provision.mend import mend_home
+from ..storage import files
 from .fetch import fetch, place
 
 LABEL = "unpack"
@@ -75,11 +76,18 @@ class MergedCuda:
             return False
         return bool(described == self._description and not lacking(self.home))
 
-    def make(self, compiler: HostCompiler | None, emit: Emit, toolchain: str = "") -> None:
+    def make(
+        self,
+        compiler: HostCompiler | None,
+        emit: Emit,
+        toolchain: str = "",
+        run: Run = run,
+    ) -> None:
         """Fetch the archives and merge them; only while being `unpack.alone`.
 
         compiler: the g++ that makes what archives for Linux lack; None where MSVC is the host
-        compiler, which looks for nothing else. toolchain: as for `fetch`. Emits Progress over the
+        compiler, which looks for nothing else. toolchain: as for `fetch`. run: runs its nvcc, where
+        that is not for this system. Emits Progress over the
         bytes of the archives. Deletes them in the end.
 
         Raises ToolchainError for archives that do not make a CUDA of that version, OSError, and
@@ -96,12 +104,12 @@ class MergedCuda:
             check_complete(part)
             if compiler:
                 mend_home(part, compiler)
-            check_nvcc(part, self.nvcc)
+            check_nvcc(part, self.nvcc, run)
             (part / MARKER).write_text(json.dumps(self._description, indent=1), encoding="utf-8")
             if sys.platform != "win32":  # the name promises that all is there, as of an environment
                 os.sync()
             shutil.rmtree(self.home, ignore_errors=True)  # a damaged one
-            part.rename(self.home)
+            files.replace(part, self.home)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for file in self.archives:

@@ -66,7 +66,6 @@ def ensure_environment(
     what `fetch` raises.
     """
     build = build_of(toolchain, python, torch)
-    _check_kind(toolchain)
     _check_platform(toolchain, build)
     plan = _Plan(toolchain, build, find_interpreter(python), cache)
     if plan.is_made():
@@ -75,15 +74,6 @@ def ensure_environment(
         if not plan.is_made():
             _make(plan, emit)
     return plan.environment(plan.root)
-
-
-def _check_kind(toolchain: Toolchain) -> None:
-    if not toolchain.runs_in_processes:
-        raise ToolchainError(
-            f"toolchain {toolchain.name} works only in containers: its C++ compiler is installed "
-            "into them",
-            hint="use --engine docker",
-        )
 
 
 def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:

@@ -24,6 +24,7 @@ from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..provision.msvc import check_complete
 from ..provision.payloads import unpack
+from ..storage import files
 from .cuda import LABEL, reporter
 from .fetch import fetch, place
 from .license import check_accepted
@@ -96,7 +97,7 @@ class UnpackedMsvc:
             if sys.platform != "win32":  # the name promises that all is there, as of a CUDA home
                 os.sync()
             shutil.rmtree(self.home, ignore_errors=True)  # a damaged one
-            part.rename(self.home)
+            files.replace(part, self.home)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for file in self.msvc.payloads:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
@@ -262,15 +262,21 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def link_into(folder: Path, schemes: dict[str, str], interpreter: Path) -> None:
+def link_into(
+    folder: Path,
+    schemes: dict[str, str],
+    interpreter: Path,
+    kind: Literal["posix", "win-amd64"] = "posix",
+) -> None:
     """Install an unpacked wheel by hard links.
 
     schemes: folders by the names purelib, platlib, headers, scripts, data. interpreter: the
-    path that scripts will run, which need not exist yet. Raises ToolchainError, OSError.
+    path that scripts will run, which need not exist yet. kind: of programs that start scripts.
+    Raises ToolchainError, OSError.
     """
     source = UnpackedWheel(folder)
     try:
-        install(source, _Linked(schemes, str(interpreter), "posix"), {"INSTALLER": b"fatwheel\n"})
+        install(source, _Linked(schemes, str(interpreter), kind), {"INSTALLER": b"fatwheel\n"})
     except (InstallerError, ValueError, FileExistsError) as error:
         raise ToolchainError(
             f"{source.distribution} {source.version} cannot be installed: {error}"

@@ -1,4 +1,5 @@
-"""What runs inside a build container: capture, the jobs of a shard, or assembling.
+"""What runs inside a build container, or in a process for Windows in the place of one: capture,
+the jobs of a shard, or assembling.
 
 In: one JSON line that says which, and of what (`Message`); for a shard then its jobs. Out: for a
 shard what `worker.shard` says, else one line {"outcome": "made", …} or {"outcome": "failed", …}.
@@ -23,9 +24,10 @@ from ..model import Environment, Front, Host
 from .assemble import look_up, slice_digests
 from .context import fronts_from_wire, unit_from_wire
 from .processes import end_group, lead_group
+from .roots import remove_tree
 from .shard import Answers, log, outcome_of, serve
 from .upstream import Project
-from .workshop import Order, laid_out, upstream_of
+from .workshop import UPSTREAM, Order, laid_out, upstream_of
 
 PROJECT, CAPTURED = "project", "captured"  # folders among the sources, by what made them
 LEARNED = "learned"  # there too: the branch that capture wrote, for the rest of the build
@@ -209,6 +211,9 @@ _FOLDERS = ("root", "python", "site", "cuda_home", "include")
 
 
 def _copied(message: Message, folder: Path) -> Project:
-    """The project in a folder that its build may write into."""
+    """The project in a folder that its build may write into, like those of an earlier build."""
+    for left in (folder, Path(message.work, UPSTREAM)):
+        if left.exists():
+            remove_tree(left)
     shutil.copytree(Path(message.sources, PROJECT), folder, symlinks=True)
     return message.project.at(folder / message.project.root)

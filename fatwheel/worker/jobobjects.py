@@ -13,6 +13,7 @@ if sys.platform == "win32":
     from ctypes import wintypes
 
     _KILL_ON_CLOSE = 0x2000  # JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
+    _JOB_MEMORY = 0x200  # JOB_OBJECT_LIMIT_JOB_MEMORY
     _ACCOUNTING, _EXTENDED = 1, 9  # JobObjectBasicAccountingInformation, …ExtendedLimitInformation
     _TICKS = 10_000_000  # in a second: times count 100 ns
 
@@ -83,11 +84,13 @@ if sys.platform == "win32":
     class Group:
         """Processes that end when this object is closed, or when its process ends."""
 
-        def __init__(self) -> None:
+        def __init__(self, memory: int = 0) -> None:
+            """memory: bytes that they may be promised together, 0 for any number."""
             self._job = _kernel.CreateJobObjectW(None, None)
             _check(self._job)
             limits = _ExtendedLimits()
-            limits.basic.flags = _KILL_ON_CLOSE
+            limits.basic.flags = _KILL_ON_CLOSE | (_JOB_MEMORY if memory else 0)
+            limits.job_memory = memory
             _check(
                 _kernel.SetInformationJobObject(
                     self._job, _EXTENDED, ctypes.byref(limits), ctypes.sizeof(limits)
@@ -127,6 +130,10 @@ if sys.platform == "win32":
                     self._job, kind, ctypes.byref(found), ctypes.sizeof(found), None
                 )
             )
+
+    def in_wine() -> bool:
+        """Whether this is Wine's Windows."""
+        return hasattr(_native, "wine_get_version")
 
     def resume(process: int) -> None:
         """Let a process run that was started suspended, by its handle."""

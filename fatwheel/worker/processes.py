@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .bypass import STEPS_VARIABLE
@@ -93,7 +93,19 @@ class Usage:
 
 
 def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Usage:
-    """Run a command; stdout and stderr come back as one text. OSError where it cannot start."""
+    """Run a command; stdout and stderr come back as one text. OSError where it cannot start.
+
+    A busy Wine can lose a process at its start, for which nvcc.exe has no word: such a command runs
+    once more.
+    """
+    usage = _run_once(command, cwd, environment)
+    if not _is_lost(usage):
+        return usage
+    again = _run_once(command, cwd, environment)
+    return replace(again, output=f"Wine lost a program at its start: run again\n{again.output}")
+
+
+def _run_once(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Usage:
     with (cwd / "compiler.log").open("w+b") as log:
         process = subprocess.Popen(
             command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL,
@@ -107,6 +119,7 @@ def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, st
 
 if sys.platform == "win32":
     _SUSPENDED = 0x4  # CREATE_SUSPENDED: a process must be in its group before it starts others
+    _LOST = 255  # nvcc.exe's exit code where a program that it started told nothing of its end
     _group: list[jobobjects.Group] = []  # this process's own, once it leads one
 
     def _measured(process: subprocess.Popen[bytes]) -> tuple[int, float, int]:
@@ -122,6 +135,9 @@ if sys.platform == "win32":
             # What a compiler leaves behind (mspdbsrv, telemetry) would hold the folder.
             group.close()
         return returncode, cpu, rss
+
+    def _is_lost(usage: Usage) -> bool:
+        return usage.returncode == _LOST and not usage.output.strip() and jobobjects.in_wine()
 
     def lead_group() -> None:
         """Begin a group of processes with this one; it ends when this process does."""
@@ -154,6 +170,9 @@ else:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+    def _is_lost(usage: Usage) -> bool:
+        return False
 
     def lead_group() -> None:
         """Make this process the leader of a process group of its own, if it is none yet."""

@@ -76,6 +76,8 @@ def c_compiler_of(cxx: str) -> str:
 
 
 if sys.platform == "win32":
+    import _winapi
+
     STEPS: tuple[str, ...] = ()
     _LAUNCHER = "setuptools/cli-64.exe"
 
@@ -84,12 +86,22 @@ if sys.platform == "win32":
         return {"cl": "cl", LINKER: LINKER}
 
     def show_at(path: Path, target: Path) -> None:
-        """Make a file or folder seen at another path too."""
-        with suppress(OSError):  # not an administrator
-            path.symlink_to(target, target_is_directory=target.is_dir())
-        if not os.path.exists(path):
-            copy = shutil.copytree if target.is_dir() else shutil.copy2
-            copy(target, path)
+        """Make a file or folder seen at another path too. Raises OSError.
+
+        Everybody may make junctions and hard links. Where the disk has none it is copied.
+        """
+        if not target.is_dir():
+            try:
+                os.link(target, path)
+            except OSError:
+                shutil.copy2(target, path)
+            return
+        try:
+            _winapi.CreateJunction(str(target), str(path))
+        except OSError:
+            path.mkdir(exist_ok=True)
+            for item in target.iterdir():
+                show_at(path / item.name, item)
 
     def write_program(
         folder: Path, name: str, python: str, site: Path, code: str, *arguments: str
@@ -107,6 +119,11 @@ if sys.platform == "win32":
             f'#!"{python}" -I\nimport sys; sys.argv[1:1] = {list(arguments)!r}\n{code}\n',
             encoding="utf-8",
         )
+
+    def said_to_be_lost(text: str) -> bool:
+        """Whether a program of ours says that its Python was not started: it then ends as if all
+        were well. (A busy Wine can lose a process; a virus scanner may hold one up.)"""
+        return "failed to create process." in text.splitlines()
 
     def become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
         """Let another program take this one's place. OSError where it cannot start."""
@@ -156,6 +173,10 @@ else:
         words = shlex.join([python, "-I", "-c", code, *arguments])
         path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         path.chmod(0o755)
+
+    def said_to_be_lost(text: str) -> bool:
+        """Whether a program of ours says that its Python was not started: here it cannot."""
+        return False
 
     def become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
         """Let another program take this one's place. OSError where it cannot start."""

@@ -1,13 +1,15 @@
 """The folders in which compilers see a project and its environment, on Linux and Windows.
 
 On Linux the environment may lie anywhere, and is seen through links in a job's folder; builds of
-one project share its sources. Windows builds run in containers, one in each, where everything
-has a fixed place already. Standard library only.
+one project share its sources. On Windows everything has a fixed place already, which is one
+build's alone: in its container, or in a folder that `engines.windows` holds for it. Standard
+library only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -23,16 +25,18 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..model import Environment
+from ..storage.files import patiently
 from ..storage.permissions import gap_of, open_lock, private_folder
 
-if sys.platform == "win32":
-    import subprocess
+# Where Windows' compilers see sources: short, since many programs end at 260 characters of a path.
+SHORT_ROOT = "C:\\b"
 
+if sys.platform == "win32":
     from ..compilers.msvc import join_words
 
     NVCC = "nvcc.exe"
     _LONGEST = 32_000  # characters of a command line
-    VIEW_ROOT = Path("C:/b")  # short: many programs end at 260 characters of a path
+    VIEW_ROOT = Path(SHORT_ROOT)
     # What build tools put before an object's path inside the project.
     OBJECT_FOLDER = re.compile(r"^build/temp[^/]*/(?:(?:Release|Debug)/)?")
 
@@ -78,7 +82,7 @@ if sys.platform == "win32":
 
         def retry(remove: Callable[[str], object], path: str, error: object) -> None:
             os.chmod(path, stat.S_IWRITE)
-            remove(path)
+            patiently(lambda: remove(path))
 
         shutil.rmtree(folder, onerror=retry)
 
@@ -104,8 +108,10 @@ if sys.platform == "win32":
         yield
 
     def view_root() -> Path:
-        """Where the folders of all projects are. Raises OSError."""
-        VIEW_ROOT.mkdir(exist_ok=True)
+        """Where the folders of all projects are. Raises OSError, also where it is another user's,
+        who could exchange what compilers read and what is run there."""
+        if not private_folder(VIEW_ROOT):
+            raise PermissionError(errno.EACCES, "it is another user's", str(VIEW_ROOT))
         return VIEW_ROOT
 
 else:

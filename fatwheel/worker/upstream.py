@@ -23,12 +23,13 @@ from . import backend as backend_script
 from . import bypass
 from .context import Context, unit_from_wire
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
-from .programs import write_program, write_programs
+from .programs import said_to_be_lost, write_program, write_programs
 from .roots import NVCC, job_variables, programs_of, remove_tree
 from .shim import SETTINGS, mapped, settings_text, shown
 from .torchlist import torch_arch_list
 from .view import Marks
 
+_TRIES = 3  # of a build in which Windows, or Wine, started no stand-in
 _TAIL = 40  # lines of upstream's output that an error shows
 
 
@@ -176,6 +177,30 @@ class Upstream:
         return self._run("assemble", fronts, wire)
 
     def _run(self, mode: str, fronts: Sequence[Front], settings: Mapping[str, Any]) -> Path:
+        for _ in range(_TRIES):
+            returncode, out, said = self._run_once(mode, fronts, settings)
+            lost = said_to_be_lost(said)
+            if not lost:
+                break
+        name = out / "name"
+        if lost or returncode != 0 or not name.is_file():
+            lines = _telling_lines(said)
+            raise UpstreamError(
+                "Windows did not start a stand-in for a compiler"
+                if lost
+                else f"the project's own build {_ending(returncode)}",
+                where=f"{self.project.top.name}, {mode}",
+                details=lines or ["it printed nothing"],
+                hint="above are the last lines of its output, without Python's tracebacks"
+                if lines
+                else None,
+            )
+        return out / name.read_text()
+
+    def _run_once(
+        self, mode: str, fronts: Sequence[Front], settings: Mapping[str, Any]
+    ) -> tuple[int, Path, str]:
+        """How the back end ended, the folder for its wheel, and what was printed."""
         settings_file = self.work / f"{mode}.json"
         nvcc = self.environment.cuda_home / "bin" / NVCC
         settings_file.write_text(
@@ -199,18 +224,7 @@ class Upstream:
             self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
         ]  # fmt: skip
         returncode = run_group(command, self._variables(mode, fronts, settings_file), log)
-        name = out / "name"
-        if returncode != 0 or not name.is_file():
-            said = _telling_lines(log.read_text(errors="replace"))
-            raise UpstreamError(
-                f"the project's own build {_ending(returncode)}",
-                where=f"{self.project.top.name}, {mode}",
-                details=said or ["it printed nothing"],
-                hint="above are the last lines of its output, without Python's tracebacks"
-                if said
-                else None,
-            )
-        return out / name.read_text()
+        return returncode, out, log.read_text(errors="replace")
 
     def _variables(self, mode: str, fronts: Sequence[Front], settings_file: Path) -> dict[str, str]:
         standins = self._standins

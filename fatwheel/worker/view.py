@@ -4,8 +4,8 @@ nvcc derives internal names from the real path of a source, and -lineinfo, __FIL
 anonymous namespaces embed paths. So a project's sources are compiled from one real folder,
 `/tmp/fatwheel/PROJECT-VERSION/src`, whoever builds, wherever the cache lies; and everything of
 the environment is named through `/proc/self/cwd`, the job's own folder, which holds links to
-it. In Windows' containers the environment has its place already, and sources lie below `C:\\b`
-(`roots`). Captured commands carry placeholders instead of either (`@src@`, `@site@` …).
+it. On Windows the environment has its place already, and sources lie below `C:\\b` (`roots`).
+Captured commands carry placeholders instead of either (`@src@`, `@site@` …).
 
 Standard library only.
 """

@@ -23,6 +23,8 @@ from .roots import NVCC, Root, choose_root
 from .upstream import Project, Upstream
 from .view import Places, compiler_files, shared_sources
 
+UPSTREAM = "upstream"  # the folder in an order's work folder where upstream's build runs
+
 
 @dataclass(frozen=True)
 class Order:
@@ -58,7 +60,7 @@ class Order:
 
 def upstream_of(order: Order) -> Upstream:
     """The project's own build, in the order's work folder."""
-    work = Path(order.work, "upstream")
+    work = Path(order.work, UPSTREAM)
     return Upstream(order.project, order.environment, order.cxx, work, order.python)
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from fatwheel.arch import parse_arch_list
 from fatwheel.engines.local import LocalCapture
-from fatwheel.engines.process import Processes
+from fatwheel.engines.process import local_workplace
 from fatwheel.events import silent
 from fatwheel.model import Environment, Front
 from fatwheel.pipeline.build import captured
@@ -36,8 +36,9 @@ from .engine import LentEngine, docker_engine
 from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
 from .slim import Slim, make_slim
 from .windows import cuobjdump_exe, windows_python, wine
+from .windowshost import host
 
-__all__ = ["cuobjdump_exe", "docker_engine", "windows_python", "wine"]  # fixtures
+__all__ = ["cuobjdump_exe", "docker_engine", "host", "windows_python", "wine"]  # fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHS = "80,86,89"
@@ -283,7 +284,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Captured]
         monkeypatch.setenv("FATWHEEL_CACHE", str(bench.cache))
         target = resolve(kernel, ToolchainRequest("linux-cuda13.0"), archs)[0]
         fronts = exact_fronts(parse_arch_list(archs, target.toolchain.archs))
-        workplace = Processes().prepare(target, silent)
+        workplace = local_workplace(target, silent)
         limits, stores = workplace.capacity, users_stores()
         block = captured(target, fronts, workplace, limits, stores, silent)
         opened.append(block)

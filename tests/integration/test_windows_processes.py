@@ -66,6 +66,19 @@ def test_what_a_compiler_leaves_running_ends_with_it(
     assert not late.exists(), "a compiler's child outlived it"
 
 
+def test_what_wine_lost_is_run_once_more(run: Callable[..., str], tmp_path: Path) -> None:
+    """nvcc.exe ends with 255, and without a word, where it lost a program that it started."""
+    begun = windows_path(tmp_path / "begun")
+    first = (
+        f"import os, sys\nif not os.path.exists(r'{begun}'): open(r'{begun}', 'w'); sys.exit(255)"
+    )
+    found = ast.literal_eval(run(MEASURED, f"{first}\nprint('said')"))
+    assert (found["code"], found["output"].split()[-1]) == (0, "said")
+    assert "Wine lost a program at its start" in found["output"]
+    found = ast.literal_eval(run(MEASURED, "import sys; print('why'); sys.exit(255)"))
+    assert (found["code"], found["output"].split()) == (255, ["why"])
+
+
 def test_all_of_a_worker_s_group_ends(
     windows_python: WindowsPython, run: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -141,3 +154,19 @@ run_group([sys.executable, "-Ic", sleep], dict(os.environ), Path(sys.argv[2], "l
     assert process.returncode == 9, output
     time.sleep(7)
     assert not late.exists(), "upstream's build outlived the worker"
+
+
+def test_a_folder_of_the_user_s_own(run: Callable[..., str], tmp_path: Path) -> None:
+    code = """
+from fatwheel.storage.permissions import private_folder
+folder = Path(sys.argv[2], "own")
+print(private_folder(folder), private_folder(folder))
+(folder / "file").write_text("kept")
+try:
+    private_folder(folder / "none" / "below")
+except FileNotFoundError as error:
+    print(error.winerror)
+"""
+    assert run(code).split() == ["True", "True", "3"]
+    assert (tmp_path / "own" / "file").read_text() == "kept"
+    assert (tmp_path / "own").stat().st_mode & 0o007 == 0, "others may look into it"

@@ -60,6 +60,7 @@ class Wine:
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
             "WINEDLLOVERRIDES": OVERRIDES,
+            "LC_ALL": "C.UTF-8",  # names of files
         }
         self.environment = {**mine, **own}
         # For who starts programs with variables of their own.

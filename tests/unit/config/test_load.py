@@ -736,7 +736,7 @@ def test_a_right_toolchain_for_containers(tmp_path: Path) -> None:
     assert (torch.version, torch.size, torch.sha256) == ("2.1.1+cu121", 0, "")
     assert torch.url == "https://host/whl/torch-2.1.1%2Bcu121-cp311-cp311-win_amd64.whl"
     assert toolchain.cuda_manifest == "https://host/redist/redistrib_12.3.2.json"
-    assert not toolchain.runs_in_processes
+    assert toolchain.brings_all
 
 
 def test_a_value_that_is_filled_in_changes_the_digest(tmp_path: Path) -> None:
@@ -871,8 +871,7 @@ def test_what_only_images_can_hold_needs_images(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_toolchain("demo", tmp_path)
     assert without_file(caught.value, file) == [
-        f"1: containers: missing: {key} can only be used in images"
-        for key in ("cuda_files", "interpreters", "msvc")
+        "1: containers: missing: interpreters can only be used in images"
     ]
 
 
@@ -889,7 +888,7 @@ pythons = ["3.11"]
     toolchain = load_toolchain("demo", tmp_path)
     assert toolchain.containers is not None
     assert toolchain.containers.bases == (Base("python:3.11-bookworm", "", ("3.11",)),)
-    assert toolchain.runs_in_processes
+    assert not toolchain.brings_all
     file.write_text(TOOLCHAIN + containers + '[[containers.bases]]\nreference = "a"\n'
                     'pythons = ["3.11"]\n')  # fmt: skip
     with pytest.raises(ConfigError, match=r"a second image for Python 3\.11"):

@@ -136,6 +136,7 @@ def test_only_publishers_are_named(toolchain: Toolchain) -> None:
     text = (FOLDER / f"{toolchain.name}.toml").read_text(encoding="utf-8")
     hosts = set(re.findall(r"://([^/\"]+)", text))
     assert hosts <= {
+        "api.nuget.org",
         "developer.download.nvidia.com",
         "download.pytorch.org",
         "download.visualstudio.microsoft.com",

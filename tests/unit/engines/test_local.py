@@ -13,7 +13,7 @@ import pytest
 from fatwheel.config.model import Target
 from fatwheel.engines import local, process
 from fatwheel.engines.base import Limits
-from fatwheel.engines.process import Processes, ProcessWorker
+from fatwheel.engines.process import ProcessWorker, local_workplace
 from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
@@ -48,29 +48,29 @@ def test_a_workplace_is_the_environment_and_the_machine(
 ) -> None:
     monkeypatch.setattr(local, "cores", lambda: 7)
     monkeypatch.setattr(local, "free_memory", lambda: 9 << 30)
-    found = Processes().prepare(target(), silent)
+    found = local_workplace(target(), silent)
     assert found.tools is demo.tools
     assert found.capacity == Limits(7, 9 << 30)
 
 
 def test_the_identity_is_of_the_environment_and_the_host_compiler(demo: Demo) -> None:
-    before = Processes().prepare(target(), silent).identity
-    assert Processes().prepare(target(), silent).identity == before
+    before = local_workplace(target(), silent).identity
+    assert local_workplace(target(), silent).identity == before
     tools = demo.tools
     other = dataclasses.replace(tools.environment, root=Path("/elsewhere/another-digest"))
     demo.tools = dataclasses.replace(tools, environment=other)
-    assert Processes().prepare(target(), silent).identity != before
+    assert local_workplace(target(), silent).identity != before
     other = dataclasses.replace(tools.environment, root=Path("/elsewhere/env"))
     demo.tools = dataclasses.replace(tools, environment=other)
-    assert Processes().prepare(target(), silent).identity == before, "wherever it lies"
+    assert local_workplace(target(), silent).identity == before, "wherever it lies"
     gcc = dataclasses.replace(tools.compiler, id="c1" * 32)
     demo.tools = dataclasses.replace(tools, compiler=gcc)
-    assert Processes().prepare(target(), silent).identity != before
+    assert local_workplace(target(), silent).identity != before
 
 
 def test_a_target_is_captured(demo: Demo) -> None:
     events: list[Event] = []
-    workplace = Processes().prepare(target(), silent)
+    workplace = local_workplace(target(), silent)
     stores = users_stores()
     with captured(target(), FRONTS, workplace, LIMITS, stores, events.append) as (build, found):
         lookup = found.look_up()
@@ -88,7 +88,7 @@ def test_a_target_is_captured(demo: Demo) -> None:
 
 
 def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
-    workplace = Processes().prepare(target(), silent)
+    workplace = local_workplace(target(), silent)
     with captured(target(), FRONTS, workplace, LIMITS, users_stores(), silent) as (_, found):
         wheel, slices = found.assemble(LIMITS)
         with zipfile.ZipFile(wheel) as archive:
@@ -101,7 +101,7 @@ def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
 
 
 def test_workers_keep_logs_among_those_of_the_cache(demo: Demo) -> None:
-    workplace = Processes().prepare(target(), silent)
+    workplace = local_workplace(target(), silent)
     with captured(target(), FRONTS, workplace, LIMITS, users_stores(), silent) as (_, found):
         [folder] = (demo.cache / "logs").iterdir()
         assert folder.name.startswith("demo-1.0-3.11-")

@@ -4,6 +4,7 @@ import dataclasses
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +25,12 @@ PACKAGES = Toolchain(
 )  # fmt: skip
 ARCHIVES = dataclasses.replace(PACKAGES, cuda_files=(CUDA,))
 NO_IMAGES = dataclasses.replace(PACKAGES, containers=None)
-OF_IMAGES = dataclasses.replace(PACKAGES, msvc=Msvc("17.8.2", "19.38.1", "14.38", (), CUDA))
+OF_WINDOWS = dataclasses.replace(
+    PACKAGES,
+    platform="win-amd64",
+    msvc=Msvc("17.8.2", "19.38.1", "14.38", (), CUDA),
+    containers=Containers("windows", 20348, ()),
+)
 WINDOWS = dataclasses.replace(ARCHIVES, platform="win-amd64")
 
 
@@ -33,8 +39,11 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, "Linux", "x86_64")
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, system: str, processor: str) -> None:
+def machine(
+    monkeypatch: pytest.MonkeyPatch, system: str, processor: str, version: str = ""
+) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "version", lambda: version)
     monkeypatch.setattr(platform, "machine", lambda: processor)
 
 
@@ -53,9 +62,40 @@ def test_processes_where_they_will_do() -> None:
     assert engine_for(ARCHIVES, None).name == "process"
 
 
-@pytest.mark.parametrize("toolchain", [OF_IMAGES, WINDOWS])
+@pytest.mark.parametrize("toolchain", [OF_WINDOWS, WINDOWS])
 def test_containers_where_processes_will_not_do(toolchain: Toolchain) -> None:
     assert engine_for(toolchain, None).name == "docker"
+
+
+def test_windows_builds_in_containers_if_it_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "Windows", "AMD64", "10.0.19045")
+    monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(os="windows"))
+    assert engine_for(OF_WINDOWS, None).name == "docker"
+    assert engine_for(OF_WINDOWS, "process").name == "process"
+    monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(os="linux"))
+    assert engine_for(OF_WINDOWS, None).name == "process"
+    no_images = dataclasses.replace(OF_WINDOWS, containers=None)
+    assert engine_for(no_images, None).name == "process"
+
+
+def test_an_old_windows_is_told_which_one_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, "Windows", "AMD64", "10.0.17134")
+    error = refusal(OF_WINDOWS, "process")
+    assert "needs Windows 10 1809 (build 17763) or newer, and this is 17134" in error.what
+
+
+def test_wine_builds_what_is_for_windows_if_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no Wine here" in refusal(OF_WINDOWS, "process").what
+    for name in ("wine", "wineserver"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    assert engine_for(OF_WINDOWS, "process").name == "process"
+    assert engine_for(OF_WINDOWS, None).name == "docker"
+    error = refusal(dataclasses.replace(OF_WINDOWS, containers=None), None)
+    assert "--engine process: it is for win-amd64, but can be asked for" in error.details
 
 
 def test_containers_do_not_see_what_is_installed() -> None:
@@ -115,12 +155,6 @@ def test_containers_without_images_are_refused() -> None:
     assert error.hint == "use --engine process"
 
 
-def test_processes_of_what_is_installed_into_images_are_refused() -> None:
-    error = refusal(OF_IMAGES, "process")
-    assert error.where == "--engine process"
-    assert error.hint == "use --engine docker"
-
-
 def test_processes_for_another_kind_of_machine_are_refused() -> None:
     error = refusal(WINDOWS, "process")
     assert "win-amd64" in error.what
@@ -129,7 +163,7 @@ def test_processes_for_another_kind_of_machine_are_refused() -> None:
 
 
 def test_a_toolchain_that_no_engine_can_use_is_refused_with_the_reasons() -> None:
-    neither = dataclasses.replace(OF_IMAGES, containers=None)
+    neither = dataclasses.replace(WINDOWS, containers=None)
     error = refusal(neither, None)
     assert error.where == "--toolchain tools"
     assert [detail.partition(":")[0] for detail in error.details] == [

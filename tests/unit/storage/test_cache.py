@@ -112,13 +112,7 @@ def test_choosing_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not chosen_folder().exists()
 
 
-@pytest.mark.parametrize(
-    ("path", "usable"),
-    [(r"C:\fw", True), (r"D:\cache\fw", True), (r"C:\my cache", False), (r"C:\a:b", False)],
-)
-def test_the_colon_of_a_windows_drive_is_no_mistake(path: str, usable: bool) -> None:
-    class Resolved(PureWindowsPath):
-        def resolve(self) -> PureWindowsPath:
-            return self
-
-    assert (mistake_in(cast(Path, Resolved(path))) == "") is usable
+@pytest.mark.parametrize("path", [r"C:\fw", r"D:\my cache", "C:\\Users\\J\u00f6rg M\u00fcller\\fw"])
+def test_every_path_of_windows_will_do(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.name", "nt")
+    assert mistake_in(cast(Path, PureWindowsPath(path))) == ""

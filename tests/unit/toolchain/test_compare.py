@@ -36,7 +36,8 @@ def test_every_pin_is_found_where_it_stands(name: str) -> None:
         else:
             assert table.get("url", "") == item.url
         keys.add(key)
-    pinned = sum(len(raw.get(part, ())) for part in ("cuda_files", "interpreters", "packages"))
+    lists = ("cuda_files", "interpreters", "portable", "packages")
+    pinned = sum(len(raw.get(part, ())) for part in lists)
     pinned += sum(len(build["packages"]) for build in raw["builds"])
     pinned += len(raw["containers"]["bases"])
     pinned += len(raw.get("msvc", {}).get("payloads", ()))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fatwheel.config.model import Download, Interpreter, Msvc, Toolchain
+from fatwheel.config.model import Download, Interpreter, Toolchain
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.model import Environment
@@ -274,17 +274,6 @@ def test_what_is_not_served_is_refused_with_what_is(
         ensure_environment(toolchain, wrong.python, wrong.torch, cache, silent)
     assert f"does not support Python {wrong.python} with torch {wrong.torch}" in str(caught.value)
     assert f"it supports: Python {PYTHON} with torch {TORCH}" in str(caught.value)
-
-
-def test_a_toolchain_for_containers_alone_is_refused_before_any_download(
-    wheels: Path, cache: Path
-) -> None:
-    file = Download("vs", "1", "https://host.invalid/vs-1.vsix", "vs-1.vsix", 1, "0" * 64)
-    msvc = Msvc("17.8.2", "19.38.33130", "14.38", "https://host.invalid/terms", (file,))
-    with pytest.raises(ToolchainError, match="tiny works only in containers") as caught:
-        make(dataclasses.replace(tiny_toolchain(wheels), msvc=msvc), cache)
-    assert caught.value.hint == "use --engine docker"
-    assert not (cache / "downloads").exists()
 
 
 def test_a_python_for_images_is_not_for_environments(wheels: Path, cache: Path) -> None:

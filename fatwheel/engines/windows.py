@@ -1,0 +1,195 @@
+"""Targets for Windows, built by processes: on Windows itself, or on Linux by Wine.
+
+A process runs what a container would (`worker.inside`), with the Python of the toolchain. What it
+needs is shown below a short path that is the same for everybody who builds the project.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..config.model import Download, Package, Target, Toolchain
+from ..events import Emit, Note, step
+from ..machine import WINDOWS, cores, free_memory, this_platform, windows_build
+from ..provenance.buildlock import Material
+from ..shipped import PACKAGE
+from ..storage.cache import VARIABLE, cache_folder, downloads_folder
+from ..storage.files import disk_error
+from ..toolchain.windows import WindowsTools, windows_tools
+from ..worker.context import digest
+from ..worker.inside import CAPTURE, PROJECT, Message
+from . import wine
+from .base import Build, Limits
+from .contained import ImageCapture, capture, log_of, new_incoming
+from .programs import Program, System, runner
+
+_LEAST = 17763  # Windows' build that first has all that is used: 1809, and Server 2019
+_CODE = "import sys; sys.path.insert(0, sys.argv[1]); "  # the folder that holds fatwheel
+_START = f"{_CODE}from fatwheel.worker.inside import main; main()"
+_PROVISION = f"{_CODE}from fatwheel.provision.image import main; main(sys.argv[2:])"
+
+
+def obstacle(toolchain: Toolchain) -> str:
+    """Why nothing can be built here with a toolchain for Windows; the end of a sentence, or ''."""
+    here = this_platform()
+    if here == WINDOWS and windows_build() < _LEAST:
+        return f"needs Windows 10 1809 (build {_LEAST}) or newer, and this is {windows_build()}"
+    if here == WINDOWS:
+        return ""
+    if here != "linux-x86_64":
+        return f"is for {toolchain.platform}, and this machine is {here}"
+    return wine.obstacle()
+
+
+def held(name: str, emit: Emit) -> AbstractContextManager[System]:
+    """A Windows, for a build of this name alone. Raises EngineError or StoreError where there is
+    none."""
+    if sys.platform == "win32":
+        from . import ownwindows
+
+        return ownwindows.held(name, cache_folder(), emit)
+    return wine.held(name, cache_folder(), emit)
+
+
+def ready_tools(target: Target, emit: Emit) -> WindowsTools:
+    """A target's toolchain, made where it does not exist yet."""
+    toolchain = target.toolchain
+    with step(emit, "toolchain", f"{toolchain.name}, Python {target.python}"):
+        return ensure_tools(toolchain, target.python, target.torch, emit)
+
+
+def ensure_tools(toolchain: Toolchain, python: str, torch: str, emit: Emit) -> WindowsTools:
+    """A toolchain with one Python and torch, made where it does not exist yet.
+
+    Raises UsageError where the toolchain has no such, EngineError where no program of Windows runs
+    here, and what `WindowsTools.ensure` raises.
+    """
+    tools = windows_tools(toolchain, python, torch, cache_folder())
+    if not tools.is_made():
+        with held("tools", emit) as system:
+            tools.ensure(runner(system), emit)
+    return tools
+
+
+def tools_files(target: Target) -> list[tuple[Package | Download, Path]]:
+    """The files of a target's tools that are not unpacked yet, and where they go."""
+    tools = windows_tools(target.toolchain, target.python, target.torch, cache_folder())
+    return [(pin, downloads_folder()) for pin in tools.pinned_files]
+
+
+@dataclass(frozen=True)
+class WindowsWorkplace:
+    """Tools for Windows on this machine."""
+
+    tools: WindowsTools
+    scope: ClassVar[tuple[str, ...]] = ("processes", "windows")
+    materials: ClassVar[tuple[Material, ...]] = ()
+
+    @property
+    def identity(self) -> str:
+        return digest(self.tools.root.name)
+
+    @property
+    def capacity(self) -> Limits:
+        return Limits(cores(), free_memory())
+
+    @contextmanager
+    def capture(self, build: Build, emit: Emit) -> Iterator[ImageCapture]:
+        emit(Note(f"logs of the processes: {build.logs}"))
+        with held(build.name, emit) as system:
+            site = WindowsSite(system, build, self.tools)
+            try:
+                message = site.prepare()
+            except OSError as error:
+                option = f"{VARIABLE}=FOLDER"
+                raise disk_error(error, "get the tools ready", build.work, option) from error
+            with step(emit, "capture"):
+                captured = capture(site, message, build.limits)
+            for words in captured.notes:
+                emit(Note(words))
+            yield captured
+
+
+@dataclass(frozen=True)
+class WindowsSite:
+    """Where a build's processes run: see `contained.Site`."""
+
+    system: System
+    build: Build
+    tools: WindowsTools
+    kind: ClassVar[str] = "process"
+
+    @property
+    def image(self) -> str:
+        return self.tools.toolchain.name
+
+    @property
+    def sources(self) -> Path:
+        return self.build.work / "sources"
+
+    def prepare(self) -> Message:
+        """Show the tools, unpack the project; what processes are told of both."""
+        build, system = self.build, self.system
+        for folder in (build.stores.own, *build.stores.trunks):
+            folder.mkdir(parents=True, exist_ok=True)
+        description = build.work / "environment.json"
+        description.write_text(json.dumps(self._described()), encoding="utf-8")
+        place = self.sources / PROJECT
+        project = build.unpack(place)
+        return Message(
+            task=CAPTURE, name=build.name, project=project.at(project.root.relative_to(place)),
+            fronts=build.fronts, units=(),
+            compiler_id=self.tools.environment(self.tools.root).compiler_id,
+            scope=build.scope, seeded=build.seeded, threads=build.limits.cpus,
+            description=system.path(description), sources=system.path(self.sources),
+            store=system.path(build.stores.own), incoming="", work=str(system.place),
+            trunk=system.path(build.stores.trunk) if build.stores.trunk else "",
+        )  # fmt: skip
+
+    def incoming(self) -> Path:
+        return new_incoming(self.build)
+
+    def addressed(self, message: Message, incoming: Path) -> Message:
+        return replace(message, incoming=self.system.path(incoming))
+
+    def container(
+        self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
+    ) -> Program:
+        python = str(self.system.place / "env" / "python.exe")
+        code = self.system.path(PACKAGE.parent)
+        command = (python, "-I", "-B", "-X", "utf8", "-c", _START, code)
+        return Program(self.system, command, limits.memory, on_line, log_of(self.build, purpose))
+
+    def _described(self) -> dict[str, Any]:
+        """What `worker.inside` must know of the tools; see `provision.image`."""
+        tools, system = self.tools, self.system
+        real, place = tools.environment(tools.root), system.place / "env"
+        system.show(real.root, "env")
+        return {
+            "environment": {
+                "root": str(place),
+                "python": str(place / "python.exe"),
+                "site": str(place / "Lib" / "site-packages"),
+                "cuda_home": system.show(real.cuda_home, "cuda"),
+                "include": str(place / "include"),
+                "python_version": real.python_version,
+                "torch": real.torch,
+            },
+            "compiler": f"cl {tools.cl}",
+            **self._compiler(system.show(tools.msvc.home, "msvc")),
+        }
+
+    def _compiler(self, home: str) -> dict[str, Any]:
+        """Where the C++ compiler is, the digest of what it is made of, and its variables."""
+        python = self.tools.environment(self.tools.root).python
+        code = self.system.path(PACKAGE.parent)
+        options = ["compiler", "--msvc", home, "--cl", self.tools.cl]
+        command = [str(python), "-I", "-B", "-X", "utf8", "-c", _PROVISION, code, *options]
+        found: dict[str, Any] = json.loads(runner(self.system)(command))
+        return found

@@ -1,0 +1,190 @@
+"""Windows programs on Linux, by Wine.
+
+Builds share one Windows of fatwheel's own, `<cache>/wine/<version>`, one after the other: nothing
+of the user's own Wine is read or changed, and nothing runs there when the build has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+import psutil
+
+from ..errors import EngineError
+from ..events import Emit, Note
+from ..storage import files
+from ..storage.cache import VARIABLE
+from ..storage.workfolder import remove_tree
+from ..worker.roots import SHORT_ROOT
+
+LEAST = (8, 0)  # the oldest Wine that CUDA's programs were tried with
+_HINT = "install Wine 8 or newer: apt install wine (Debian, Ubuntu), dnf install wine (Fedora)"
+_MARKER = "fatwheel-wine"  # written last
+_PATIENCE = 300  # seconds for a new Windows; 5 on an idle machine
+# A first start writes menus and file types into the user's home, and asks for .NET and a browser
+# in a window; none of them is wanted.
+_OVERRIDES = "winemenubuilder.exe=d;mscoree=;mshtml="
+
+
+def obstacle() -> str:
+    """Why there is no Wine here, as the end of a sentence, or ''. Starts nothing."""
+    if shutil.which("wine") and shutil.which("wineserver"):
+        return ""
+    return "is for Windows, and there is no Wine here to run its programs (apt install wine)"
+
+
+@dataclass(frozen=True)
+class _Installed:
+    """A Wine of this machine, and the folder of its Windows."""
+
+    wine: str
+    server: str
+    prefix: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """All that its programs see of this machine."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.prefix.parent),
+            "LC_ALL": "C.UTF-8",
+            "WINEPREFIX": str(self.prefix),
+            "WINEARCH": "win64",
+            "WINEDEBUG": "-all",
+            "WINEDLLOVERRIDES": _OVERRIDES,
+        }
+
+    def call(self, *command: str) -> None:
+        """Raises EngineError where that fails. Its services keep the streams of who starts them."""
+        try:
+            subprocess.run(
+                command, env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, timeout=_PATIENCE, check=True, start_new_session=True,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EngineError(
+                "Wine does not work here",
+                where=" ".join(command),
+                details=[str(error)],
+                hint=f"try it: WINEPREFIX={self.prefix} wine cmd /c ver",
+            ) from error
+
+    def begin(self) -> None:
+        """Start its Windows, which is made where it is not there."""
+        made = (self.prefix / _MARKER).exists()
+        if not made:
+            remove_tree(self.prefix)
+            self.prefix.mkdir(parents=True)
+        self.call(self.server, "--persistent")
+        self.call(self.wine, "wineboot", *([] if made else ["--init"]))
+        if not made:
+            key = r"HKEY_CURRENT_USER\Software\Wine"
+            self.call(self.wine, "reg", "add", key, "/v", "Version", "/d", "win10", "/f")
+            (self.prefix / _MARKER).touch()
+
+    def end(self) -> None:
+        with suppress(EngineError):
+            self.call(self.server, "--kill")
+        with suppress(EngineError):
+            self.call(self.server, "--wait")
+
+
+@contextmanager
+def held(name: str, cache: Path, emit: Emit) -> Iterator[Wine]:
+    """Wine's Windows, for one build. Raises EngineError where there is none that works."""
+    wine, version = _found()
+    home = cache / "wine" / version
+    note = Note("another build uses Wine: waiting for it")
+    with ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.locked(home / "lock", waiting=lambda: emit(note)))
+        except OSError as error:
+            raise files.disk_error(error, "use Wine", home, f"{VARIABLE}=FOLDER") from error
+        installed = _Installed(wine, str(shutil.which("wineserver")), home / "windows")
+        installed.end()  # what a killed build left running
+        try:
+            installed.begin()
+            yield Wine(installed, PureWindowsPath(SHORT_ROOT, name))
+        finally:
+            installed.end()
+
+
+def _found() -> tuple[str, str]:
+    """The program, and the version that it says."""
+    wine = shutil.which("wine")
+    if wine is None or shutil.which("wineserver") is None:
+        raise EngineError("there is no Wine on this machine", hint=_HINT)
+    try:
+        said = subprocess.run(
+            [wine, "--version"], capture_output=True, text=True, errors="replace", timeout=60,
+            stdin=subprocess.DEVNULL, check=False,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EngineError("Wine does not work here", where=wine, details=[str(error)]) from error
+    version = re.match(r"wine-((\d+)\.(\d+)\S*)", said)
+    if version is None or (int(version[2]), int(version[3])) < LEAST:
+        raise EngineError(
+            f"this Wine is too old: {said.strip() or 'it does not say its version'}",
+            where=wine,
+            hint=_HINT,
+        )
+    return wine, version[1]
+
+
+@dataclass(frozen=True)
+class Wine:
+    """See `programs.System`."""
+
+    installed: _Installed
+    place: PureWindowsPath
+
+    def path(self, path: Path) -> str:
+        return "Z:" + str(path).replace("/", "\\")
+
+    def real(self, path: PureWindowsPath) -> Path:
+        return self.installed.prefix.joinpath("drive_c", *path.parts[1:])
+
+    def show(self, folder: Path, name: str) -> str:
+        shown = self.real(self.place / name)
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.unlink(missing_ok=True)
+        shown.symlink_to(folder)
+        return str(self.place / name)
+
+    def start(self, command: Sequence[str], memory: int) -> Started:
+        process = subprocess.Popen(
+            [self.installed.wine, *command], env=self.installed.variables, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        return Started(process)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A program in Wine; what it starts is of its session, but no child of its own."""
+
+    process: subprocess.Popen[bytes]
+
+    def memory(self) -> int:
+        total = 0
+        for one in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if os.getsid(one.pid) == self.process.pid:
+                    total += one.memory_info().rss
+        return total
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,157 @@
+"""Builds for Windows without containers: on a Windows host, and on Linux by fatwheel's own Wine.
+
+Windows is Wine's as well, with Windows' own CPython, for fatwheel as for the project, and NVIDIA's
+own nvcc. What stands in is cl.exe and link.exe: see `msvc`. Wine makes no junctions and limits no
+memory: of junctions, the hard links that stand in for them are tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ..conftest import ROOT
+from .windows import WindowsPython, windows_path
+from .windowsbuild import Demo, write_demo
+from .windowshost import Host
+
+pytestmark = pytest.mark.slow
+
+CACHE = "C:\\users\\J\u00f6rg M\u00fcller\\fw cache"  # as users of Windows are called
+PLACE = "C:\\b\\windows-demo-1.0"
+# Options and folders that no compiler of a build may see.
+USERS = {
+    "CL": "/nonsense", "_CL_": "/nonsense", "LINK": "/nonsense", "_LINK_": "/nonsense",
+    "NVCC_APPEND_FLAGS": "--nonsense", "INCLUDE": "C:\\none", "LIB": "C:\\none",
+    "PYTHONPATH": "C:\\none", "PYTHONHOME": "C:\\none", "TORCH_CUDA_ARCH_LIST": "nonsense",
+}  # fmt: skip
+
+# Starts the same build twice on a console of its own. When the first one is at work and the second
+# one waits for it, Ctrl-C is pressed there. argv: how each is called.
+PRESSES_CTRL_C = """
+import ctypes, json, queue, subprocess, sys, threading
+kernel = ctypes.WinDLL("kernel32")
+assert kernel.FreeConsole() and kernel.AllocConsole()
+said = [[], []]
+heard = queue.Queue()
+
+def listen(number, stream):
+    for line in stream:
+        said[number].append(line)
+        heard.put((number, line))
+
+def start(number):
+    process = subprocess.Popen(
+        [sys.executable, *sys.argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, encoding="utf-8")
+    threading.Thread(target=listen, args=(number, process.stdout), daemon=True).start()
+    return process
+
+def wait_for(words):
+    while words not in heard.get(timeout=200)[1]:
+        pass
+
+builds = [start(0)]
+wait_for("capture")
+builds.append(start(1))
+wait_for("another build is at work")
+kernel.SetConsoleCtrlHandler(None, 1)  # this process itself goes on
+assert kernel.GenerateConsoleCtrlEvent(0, 0)
+codes = [build.wait(100) for build in builds]
+print(json.dumps({"codes": codes, "said": said}))
+"""
+
+
+@pytest.fixture(scope="module")
+def demo(
+    windows_python: WindowsPython,
+    tool: Callable[[str], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Demo:
+    for name in ("clang", "lld-link"):
+        tool(name)
+    gcc = tool("x86_64-w64-mingw32-gcc")
+    return write_demo(tmp_path_factory.mktemp("windows-demo"), windows_python, gcc)
+
+
+@pytest.fixture(scope="module")
+def native(host: Host, demo: Demo) -> Path:
+    """The wheel that fatwheel makes on Windows."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in USERS.items():
+            patch.setitem(host.python.wine.environment, name, value)
+        done = host.run(*demo.build("dist-windows"), folder=demo.folder, cache=CACHE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = demo.folder.glob("dist-windows/*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def emulated(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that fatwheel makes on Linux, with a Wine of its own."""
+    cache = tmp_path_factory.mktemp("cache")
+    done = subprocess.run(
+        [sys.executable, "-m", "fatwheel", *demo.build("dist-linux")], cwd=demo.folder,
+        env={**os.environ, **USERS, "PYTHONHOME": "", "PYTHONPATH": str(ROOT),
+             "FATWHEEL_CACHE": str(cache), "WINEPREFIX": str(cache / "nobody's")},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (cache / "nobody's").exists(), "the user's own Wine was used"
+    assert not left_in(cache / "wine"), "something of Wine is still running"
+    [wheel] = demo.folder.glob("dist-linux/*.whl")
+    return wheel
+
+
+def left_in(folder: Path) -> list[str]:
+    """Programs that still run in a Windows below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("WINEPREFIX", "").startswith(str(folder)):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_windows_python_imports_what_windows_built(
+    native: Path, host: Host, demo: Demo, tmp_path: Path
+) -> None:
+    assert native.name == "windows_demo-1.0+cu130torch2.11.sm89-cp311-cp311-win_amd64.whl"
+    python = host.python
+    python.install(native, tmp_path / "site")
+    with zipfile.ZipFile(next((demo.folder / "files").glob("nvidia_cuda_runtime-*"))) as wheel:
+        wheel.extractall(tmp_path / "cuda")
+    dlls = windows_path(tmp_path / "cuda" / "nvidia" / "cu13" / "bin" / "x86_64")
+    code = (
+        f"import os; os.add_dll_directory({dlls!r}); import windows_demo._C as m; print(m.__doc__)"
+    )
+    assert python.call(code, tmp_path / "site").strip() == 'it says "hello there"'
+
+
+def test_linux_makes_the_same_bytes(native: Path, emulated: Path) -> None:
+    assert native.name == emulated.name
+    assert native.read_bytes() == emulated.read_bytes()
+
+
+def test_ctrl_c_ends_a_build_and_one_that_waits_for_it(
+    native: Path, host: Host, demo: Demo
+) -> None:
+    words = host.words(demo.folder, CACHE, *demo.build("dist-never"), "--arch", "80")
+    done = host.python.wine.run(
+        host.python.folder / "python.exe", "-I", "-X", "utf8", "-c", PRESSES_CTRL_C, *words
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["codes"] == [130, 130], found["said"]
+    prefix = Path(host.python.wine.environment["WINEPREFIX"])
+    assert not [words for words in left_in(prefix) if PLACE in words]
+    assert not (demo.folder / "dist-never").exists()
