@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,11 @@ def _signal_name(number: int) -> str:
 LABEL = "install"
 _DRIVER = "libcuda.so.1"
 # Of the user's own variables only these are seen inside: what finds programs and the GPU.
-_KEPT = ("PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+_KEPT = (
+    "PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER",
+    # Without these, Windows starts nothing.
+    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,15 +188,32 @@ def _install_wheel(subject: Subject, root: Path, folder: Path) -> None:
 
 
 def _link(subject: Subject, folder: Path, root: Path, name: str) -> None:
-    site = str(root / "lib" / f"python{subject.python}" / "site-packages")
+    site = str(_site(root, subject.python))
     schemes = {
         "purelib": site,
         "platlib": site,
         "headers": str(root / "include" / "site" / name),
-        "scripts": str(root / "bin"),
+        "scripts": str(_python(root).parent),
         "data": str(root),
     }
-    link_into(folder, schemes, root / "bin" / "python")
+    link_into(folder, schemes, _python(root), "win-amd64" if sys.platform == "win32" else "posix")
+
+
+if sys.platform == "win32":  # as `venv` lays environments out
+
+    def _python(root: Path) -> Path:
+        return root / "Scripts" / "python.exe"
+
+    def _site(root: Path, python: str) -> Path:
+        return root / "Lib" / "site-packages"
+
+else:
+
+    def _python(root: Path) -> Path:
+        return root / "bin" / "python"
+
+    def _site(root: Path, python: str) -> Path:
+        return root / "lib" / f"python{python}" / "site-packages"
 
 
 def _described(root: Path, work: Path, version: str) -> Clean:
@@ -200,15 +222,15 @@ def _described(root: Path, work: Path, version: str) -> Clean:
         folder.mkdir()
     variables = {name: os.environ[name] for name in _KEPT if name in os.environ}
     variables |= {
-        "HOME": str(home),
-        "TMPDIR": str(temporary),
+        **dict.fromkeys(("HOME", "USERPROFILE"), str(home)),
+        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
         "LANG": "C.UTF-8",
         "LD_LIBRARY_PATH": os.pathsep.join(_driver_folders()),
         # The driver keeps what it compiled: here, and not among the user's own.
         "CUDA_CACHE_PATH": str(home / "jit"),
         "CUDA_CACHE_MAXSIZE": str(4 << 30),
     }
-    return Clean(root, root / "bin" / "python", version, empty, variables)
+    return Clean(root, _python(root), version, empty, variables)
 
 
 def _driver_folders() -> list[str]:

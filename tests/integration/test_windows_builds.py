@@ -135,6 +135,9 @@ def test_windows_python_imports_what_windows_built(
         f"import os; os.add_dll_directory({dlls!r}); import windows_demo._C as m; print(m.__doc__)"
     )
     assert python.call(code, tmp_path / "site").strip() == 'it says "hello there"'
+    done = host.run("verify", "--import", windows_path(native), folder=demo.folder, cache=CACHE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "import windows_demo: " in done.stdout
 
 
 def test_linux_makes_the_same_bytes(native: Path, emulated: Path) -> None:
