@@ -2,9 +2,10 @@
 
 Smart App Control, and many a company's rules, let only code load that somebody has signed. Which
 tool signs (signtool, osslsigncode, a signing service's client), and with whose certificate, is the
-user's. It gets one library at a time, in a folder of its own, and may add a signature to it:
-whatever else it changes is refused. A signature tells when it was made, so the result is never the
-same twice, and a wheel that was signed cannot be rebuilt.
+user's. It gets one library at a time, in a folder of its own and called `library.pyd`, whatever the
+wheel calls it: a shell or a batch file would run what such a name says (`a&calc&.pyd`). It may add
+a signature: whatever else it changes is refused. A signature tells when it was made, so the result
+is never the same twice, and a wheel that was signed cannot be rebuilt.
 
 Format: Microsoft, "PE Format", The Attribute Certificate Table; "Windows Authenticode Portable
 Executable Signature Format": what is signed is all of the file but its checksum, the entry that
@@ -17,7 +18,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import FormatError, ToolchainError, UsageError
 from ..fatbin.binary import HEAD
@@ -38,6 +39,7 @@ from .survey import (
     survey_wheel,
 )
 
+_SUFFIXES = (".dll", ".exe", ".pyd")
 FILE = "{}"  # stands for the library in a tool's command
 _LAST = 10  # lines of what a failing tool said that are shown
 _PADDING = 8  # bytes: a signature begins at a multiple
@@ -82,7 +84,7 @@ def _sign_all(
     signed: dict[str, Content] = {}
     notes = []
     for number, name in enumerate(_libraries(wheel)):
-        copy = folder / str(number) / Path(name).name
+        copy = folder / str(number) / f"library{_suffix(name)}"
         library = _unpacked(wheel, name, copy)
         if library.signed:
             notes.append(f"{name}: it was left as it is, since it has a signature already")
@@ -102,6 +104,12 @@ def _libraries(wheel: Wheel) -> Iterator[str]:
     for member in wheel.members:
         if is_pe(wheel.start(member.name, HEAD)):
             yield member.name
+
+
+def _suffix(name: str) -> str:
+    """How a library's copy ends: tools may tell by that what it is."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if suffix in _SUFFIXES else _SUFFIXES[0]
 
 
 @dataclass(frozen=True)

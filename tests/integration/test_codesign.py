@@ -146,6 +146,19 @@ def test_a_tool_that_does_something_else(
     assert not list((tmp_path / "out").glob("*")), "something was left behind"
 
 
+def test_names_in_a_wheel_reach_no_command(library: bytes, tmp_path: Path) -> None:
+    """A tool may be a batch file or a script of the shell, which would run what a name says."""
+    files = {"demo/a$(touch pwned).pyd": library, "demo/b&touch pwned&.so": library}
+    wheel = deviceimages.write_wheel(tmp_path, files, tag=TAG)
+    program = tmp_path / "tool.py"
+    program.write_text(TOOL.format(code="signature(); print(path, file=open('seen', 'a'))"))
+    command = ["sh", "-c", f"cd {tmp_path} && {sys.executable} {program} {{}}"]
+    codesign(wheel, command, tmp_path / "out")
+    assert not (tmp_path / "pwned").exists()
+    seen = [Path(line).name for line in (tmp_path / "seen").read_text().splitlines()]
+    assert sorted(seen) == ["library.dll", "library.pyd"]
+
+
 # Writes a signature that nobody has made, which is enough to tell what else was changed.
 TOOL = """
 import struct, sys
