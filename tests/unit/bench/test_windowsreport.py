@@ -65,6 +65,10 @@ def test_several_runs_make_one_table(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("windows", None), ("windows", 10), ("windows", "10.0 | passed"), ("windows", "x" * 201),
         ("when", "today](https://elsewhere.example)"), ("when", "1\n| a | b |"),
         ("run", "javascript:alert"), ("run", "https://x.example/?a=1"), ("commit", "<script>"),
+        ("run", "https://x.example/page"), ("run", f"{ABOUT['run']}\n"), ("when", "today"),
+        ("windows", "https://x.example"), ("windows", "Www.x.example"), ("windows", "me@x.example"),
+        ("windows", "\x1b[31m"), ("windows", "a\u2028b"), ("windows", "`"), ("windows", "a\\"),
+        ("windows", ""), ("workflow", "a\rb"),
     ],
 )  # fmt: skip
 def test_what_would_be_more_than_a_cell_is_refused(tmp_path: Path, name: str, value: Any) -> None:
@@ -72,7 +76,15 @@ def test_what_would_be_more_than_a_cell_is_refused(tmp_path: Path, name: str, va
         list(rows([artefact(tmp_path, {**ABOUT, name: value})]))
 
 
-@pytest.mark.parametrize("steps", [{}, {"lock": None}, {"lock": {"outcome": 1}}, {"lock": {}}])
+def test_what_wine_says_of_itself_is_words(tmp_path: Path) -> None:
+    words = "wine-9.0 (Ubuntu 9.0~repack-4build3+a) on Linux"
+    assert words in list(rows([artefact(tmp_path, {**ABOUT, "windows": words})]))[2]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [{}, {"lock": None}, {"lock": {"outcome": 1}}, {"lock": {}}, {"lock": {"outcome": []}}],
+)
 def test_steps_that_say_nothing(tmp_path: Path, steps: object) -> None:
     assert len(list(rows([artefact(tmp_path, steps=steps)]))) == 2
 
