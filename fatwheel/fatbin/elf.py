@@ -7,6 +7,7 @@ Sizes and offsets are bytes. Malformed input ends in FormatError.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import gcd
@@ -37,6 +38,8 @@ _MACHINES = {
 _MAX_SECTIONS = 500_000
 _MAX_NAMES = 64 << 20
 _TIMES = 4  # linkers let names share their ends, which makes tables shorter than all names
+_MAX_ALL_NAMES = 1 << 30
+_MAX_NAME = 16 << 20
 _MAX_ALIGN = 1 << 20
 
 
@@ -236,23 +239,27 @@ def _with_table(elf: Elf, out: bytearray, places: Mapping[int, tuple[int, int]])
 
 
 class Names:
-    """A string table, with a limit on what is read from it in all: names may share bytes.
+    """A string table, with a limit on the memory that names take in all: they may share bytes.
 
     Those of a large table (libtensorflow_cc has 83 MB of names) may be read a few times over.
     """
 
     def __init__(self, table: bytes) -> None:
         self._table = table
-        self._most = self._left = max(_MAX_NAMES, _TIMES * len(table))
+        self._most = max(_MAX_NAMES, min(_TIMES * len(table), _MAX_ALL_NAMES))
+        self._left = self._most
 
     def at(self, offset: int) -> str:
         end = self._table.find(b"\0", offset)
         if offset > len(self._table) or end < 0:
             raise FormatError("an ELF name lies outside its string table")
-        self._left -= end - offset
+        if end - offset > _MAX_NAME:
+            raise FormatError(f"an ELF name is longer than {_MAX_NAME} bytes")
+        name = self._table[offset:end].decode("utf-8", "backslashreplace")
+        self._left -= sys.getsizeof(name)
         if self._left < 0:
-            raise FormatError(f"the ELF names are longer than {self._most} bytes in all")
-        return self._table[offset:end].decode("utf-8", "backslashreplace")
+            raise FormatError(f"the ELF names take more than {self._most} bytes in all")
+        return name
 
 
 def _name_sections(

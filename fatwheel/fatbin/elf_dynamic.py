@@ -35,6 +35,7 @@ _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_JMPREL = 7, 8, 10, 23
 _DT_RELRSZ, _DT_RELR, _DT_GNU_HASH = 35, 36, 0x6FFFFEF5
 _GLOBAL_BINDINGS = (1, 2, 10)  # global, weak, unique
 _MAX_SEGMENTS = 256
+_MAX_ENTRIES = 1 << 16  # of the dynamic section: one for each library that is needed, and some 30
 _MAX_STRINGS = 1 << 30  # bytes of a string table; libtensorflow_cc has 83 MB
 
 
@@ -275,13 +276,16 @@ class Image:
 
 def _read_dynamic(elf: Elf, segments: Sequence[Segment]) -> list[tuple[int, int]]:
     """(tag, value) of each entry, up to the one that ends them."""
+    found = [segment for segment in segments if segment.type == PT_DYNAMIC]
+    if len(found) > 1:
+        raise FormatError(f"{len(found)} ELF dynamic sections, where one may be")
     entries: list[tuple[int, int]] = []
-    for segment in segments:
-        if segment.type != PT_DYNAMIC:
-            continue
+    for segment in found:
         content = elf.data[segment.offset : segment.end]
         for tag, value in _DYNAMIC.iter_unpack(content[: len(content) // 16 * 16]):
             if tag == 0:
                 break
+            if len(entries) == _MAX_ENTRIES:
+                raise FormatError(f"an ELF dynamic section of more than {_MAX_ENTRIES} entries")
             entries.append((tag, value))
     return entries

@@ -235,9 +235,17 @@ def test_more_sections_than_the_header_can_count(tmp_path: Path, tool: Tool) -> 
 def test_how_much_is_read_of_names_depends_on_their_table() -> None:
     """Names may share bytes: a short table must not become gigabytes of names, a long one may."""
     short = Names(b"a" * (1 << 20) + b"\0")
-    for _ in range(64):
+    for _ in range(63):
         short.at(0)
-    with pytest.raises(FormatError, match="the ELF names are longer than 67108864 bytes in all"):
+    with pytest.raises(FormatError, match="the ELF names take more than 67108864 bytes in all"):
         short.at(0)
-    long = Names(b"a" * (65 << 20) + b"\0")
-    assert len(long.at(0)) == 65 << 20
+    long = Names(b"a" * (15 << 20) + b"\0" + b"b" * (15 << 20) + b"\0")
+    assert sum(len(long.at(place)) for place in (0, (15 << 20) + 1) * 2) == 60 << 20
+
+
+def test_names_that_take_more_memory_than_bytes() -> None:
+    """What is no UTF-8 is shown as four characters for a byte."""
+    with pytest.raises(FormatError, match="the ELF names take more than"):
+        Names(b"\xff" * (16 << 20) + b"\0").at(0)
+    with pytest.raises(FormatError, match="an ELF name is longer than 16777216 bytes"):
+        Names(b"\xff" * (17 << 20) + b"\0").at(0)

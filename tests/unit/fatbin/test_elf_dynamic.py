@@ -221,6 +221,26 @@ def test_a_table_that_relocates_without_end_is_refused(linked: Callable[[str], b
         list(Image(read_elf(data)).relocations())
 
 
+def test_one_dynamic_section_that_ends_somewhere(linked: Callable[[str], bytes]) -> None:
+    """A megabyte of entries, read once for each of 256 segments, would take gigabytes."""
+    data = bytearray(linked("rela"))
+    (table,) = struct.unpack_from("<Q", data, 0x20)
+    [place] = [
+        table + number * 56
+        for number, one in enumerate(read_segments(read_elf(bytes(data))))
+        if one.type == 2  # PT_DYNAMIC
+    ]
+    entries = struct.pack("<QQ", 1, 1) * 70_000
+    struct.pack_into("<Q", data, place + 8, len(data))  # p_offset
+    struct.pack_into("<Q", data, place + 32, len(entries))  # p_filesz
+    with pytest.raises(FormatError, match="dynamic section of more than 65536 entries"):
+        Image(read_elf(bytes(data) + entries))
+    other = place + 56 if place == table else place - 56
+    data[other : other + 56] = data[place : place + 56]
+    with pytest.raises(FormatError, match="2 ELF dynamic sections, where one may be"):
+        Image(read_elf(bytes(data) + entries))
+
+
 def test_a_program_header_table_that_is_cut_off(linked: Callable[[str], bytes]) -> None:
     data = bytearray(linked("rela"))
     data[0x20:0x28] = struct.pack("<Q", len(data) - 8)  # e_phoff
