@@ -25,6 +25,7 @@ from .asking import Asker
 from .download import LABEL, Part, TooLongError
 from .errands import PINNED
 from .index import Index
+from .license import VARIABLE, is_accepted
 from .pipconfig import RefusedError
 from .published import (
     HostBuild,
@@ -124,7 +125,7 @@ class Comparer:
         for key, item in payloads:
             assert isinstance(item, Download)
             if item.filename.endswith(NUGET):
-                yield self._file(key, item)
+                yield self._file(key, item, with_terms=True)
             elif known is not None:
                 yield self._payload(key, item, known.get(item.name.lower()))
 
@@ -178,12 +179,13 @@ class Comparer:
         found: Values = {"digest": digest}
         return Finding(key, base.reference, self._state(pinned, found), pinned, found, note)
 
-    def _file(self, key: Key, item: Package | Download) -> Finding:
+    def _file(self, key: Key, item: Package | Download, with_terms: bool = False) -> Finding:
+        """with_terms: Microsoft's must have been accepted before it is fetched."""
         pinned: Values = {"size": item.size} if item.size else {}
         if item.sha256:
             pinned["sha256"] = item.sha256
         try:
-            found, note = self._found(item)
+            found, note = self._found(item, with_terms)
         except RefusedError as error:
             return Finding(key, item.filename, UNREACHABLE, pinned, {}, str(error))
         state = self._state(pinned, found)
@@ -198,7 +200,7 @@ class Comparer:
             return RIGHT
         return OPEN if self._downloads is None else FILLED
 
-    def _found(self, item: Package | Download) -> tuple[Values, str]:
+    def _found(self, item: Package | Download, with_terms: bool) -> tuple[Values, str]:
         """What is published of a file, and a remark."""
         if isinstance(item, Package) and not item.url:
             found = index_values(item, self._index, self._ask)
@@ -217,6 +219,9 @@ class Comparer:
         remark = f"its {' and '.join(missing)} is not published"
         if self._downloads is None:
             return found, f"{remark}: without --check, it is fetched once"
+        if with_terms and not is_accepted(cache.cache_folder()):
+            accept = f"once you have accepted Microsoft's terms: {VARIABLE}=1"
+            return found, f"{remark}, and it is fetched to find out {accept}"
         return self._fetched(item, found, self._downloads), f"{remark}: fetched once to find out"
 
     def _published(self, item: Package | Download) -> Values:

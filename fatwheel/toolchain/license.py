@@ -22,13 +22,17 @@ def accept(cache: Path) -> None:
     (cache / _FILE).write_text(_TEXT, encoding="utf-8")
 
 
+def is_accepted(cache: Path) -> bool:
+    """Whether the user has accepted the terms, here or for this run."""
+    return os.environ.get(VARIABLE) == "1" or (cache / _FILE).is_file()
+
+
 def check_accepted(msvc: Msvc | None, cache: Path) -> None:
     """Raise UsageError, which says where the terms stand, unless the user has accepted them.
 
     msvc: None for a toolchain that has another compiler.
     """
-    accepted = os.environ.get(VARIABLE) == "1" or (cache / _FILE).is_file()
-    if msvc and not accepted:
+    if msvc and not is_accepted(cache):
         raise UsageError(
             "MSVC is fetched from Microsoft only once you have accepted Microsoft's terms",
             where=f"MSVC {msvc.toolset} of Visual Studio {msvc.visual_studio}",

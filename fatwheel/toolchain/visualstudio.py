@@ -47,12 +47,12 @@ def packages_in(channel: Document, catalogue: Document, web: Web) -> dict[str, V
 
     Raises ChangedError, RefusedError, TransientError.
     """
-    named = {
+    named = [
         payload.get("url")
         for item in _dicts(_read(channel, web).get("channelItems"))
         if item.get("type") == "Manifest"
         for payload in _dicts(item.get("payloads"))
-    }
+    ]
     if catalogue.url not in named:
         raise RefusedError(f"{filename_of(channel.url)} names another catalogue")
     found: dict[str, Values] = {}

@@ -98,6 +98,8 @@ class Microsoft:
 def microsoft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Microsoft]:
     with Server() as server:
         configure(monkeypatch, server)
+        monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("FATWHEEL_ACCEPT_MSVC_LICENSE", "1")
         yield Microsoft(server, tmp_path)
 
 
@@ -142,6 +144,18 @@ def test_check_writes_nothing(microsoft: Microsoft) -> None:
     report = microsoft.lock(write=False)
     assert report.count()["open"] == 8
     assert file.read_text() == text
+
+
+def test_nothing_of_the_sdk_is_fetched_before_the_terms_are_accepted(
+    microsoft: Microsoft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FATWHEEL_ACCEPT_MSVC_LICENSE")
+    microsoft.write()
+    report = microsoft.lock()
+    told = [one.note for one in report.findings if one.state == "open"]
+    assert len(told) == 2, "the two packages of the SDK"
+    assert all("FATWHEEL_ACCEPT_MSVC_LICENSE=1" in note for note in told), told
+    assert not list(tmp_path.glob("cache/downloads/*/*.nupkg"))
 
 
 @pytest.mark.parametrize("document", ["chman", "vsman"])
@@ -218,6 +232,7 @@ def test_a_package_of_which_the_catalogue_is_of_no_use(
     [
         (b"{}", None, "a.chman names another catalogue"),
         (b'{"channelItems": [{"type": "Manifest", "payloads": 7}]}', None, "another catalogue"),
+        (b'{"channelItems": [{"type": "Manifest", "payloads": [{"url": []}]}]}', None, "another"),
         (b"[]", None, "a.chman: it is not one JSON object"),
         (None, b"<html>", "a.vsman: it cannot be read as JSON"),
         (None, b'{"packages": [7, {"id": 1}, {"id": "a", "payloads": [{}, {}]}]}', "no catalogue"),
