@@ -7,6 +7,7 @@ folders are merged; the licences are kept apart, because all have the same name.
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
 import zipfile
@@ -25,6 +26,8 @@ LICENCES = "licences"
 MOST_TIMES = 100
 SPARE = 16 << 20  # bytes that any archive may unpack to
 _NEEDED = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
+# What reading a damaged archive ends in; it may also be an OSError, see `is_damage`.
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError)
 
 _Member = tuple[str, IO[bytes] | str, bool]  # name, content or what a link says, executable
 
@@ -85,7 +88,7 @@ def _reading(archive: Path, folder: Path) -> Iterator[None]:
     """Turns what is wrong with an archive into a ToolchainError."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
+    except DAMAGE as error:
         raise ToolchainError("this archive is damaged", where=archive.name) from error
     except (FileExistsError, NotADirectoryError) as error:
         name = os.path.relpath(error.filename2 or error.filename, folder)
@@ -94,8 +97,18 @@ def _reading(archive: Path, folder: Path) -> Iterator[None]:
             where=archive.name,
             hint="pin each part of CUDA once",
         ) from error
+    except OSError as error:
+        if not is_damage(error):
+            raise
+        raise ToolchainError("this archive is damaged", where=archive.name) from error
     except (ValueError, RuntimeError) as error:
         raise ToolchainError(str(error), where=archive.name) from error
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether an archive is to blame, not the disk: bz2's errors have no number, and zipfile goes
+    where a damaged archive sends it, even before the first byte of the file."""
+    return error.errno in (None, errno.EINVAL)
 
 
 def _target(name: str, archive: Path) -> PurePosixPath:

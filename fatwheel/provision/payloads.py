@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +21,14 @@ from typing import IO
 from urllib.parse import unquote
 
 from ..errors import ToolchainError
-from .archives import MOST_TIMES, SPARE, untold, write_member
+from .archives import DAMAGE, MOST_TIMES, SPARE, is_damage, untold, write_member
 from .mend import finish
 from .msvc import VCVARS, check_complete
 
 VISUAL_STUDIO, NUGET = ".vsix", ".nupkg"
 _MOST_MEMBERS = 100_000  # of one package; the largest, with an SDK's headers, has some 8,000
 _MOST_NAME = 240  # characters of a member's path; longer ones do not fit into Windows' paths
+_PIECE = 1 << 20  # bytes
 # A colon would name a stream, and the first of these two is what paths are made of.
 _NO_NAME = re.compile(r'[\\/\x00-\x1f<>:"|?*]|[. ]$')
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]|con(in|out)\$) *(\..*)?", re.IGNORECASE)
@@ -47,13 +47,13 @@ def unpack(packages: Sequence[Path], home: Path, advance: Callable[[int], None] 
     """
     home.mkdir(parents=True)
     names = _Names()
+    script = home / names.add(VCVARS.split("/"))
     done = 0
     for package in packages:
         with _reading(package), zipfile.ZipFile(package) as archive:
             for size in _unpack_one(archive, package, home, names):
                 done += size
                 advance(done)
-    script = home / names.add(VCVARS.split("/"))
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(_VCVARS_TEXT, encoding="ascii", newline="")
     finish(script, executable=False)
@@ -141,8 +141,11 @@ class _Names:
 
 def _same(path: Path, content: IO[bytes]) -> bool:
     """Whether a file has just this content; no more of it is read than that."""
-    known = path.read_bytes()
-    return content.read(len(known) + 1) == known
+    with path.open("rb") as known:
+        while piece := known.read(_PIECE):
+            if content.read(len(piece)) != piece:
+                return False
+    return not content.read(1)
 
 
 @contextmanager
@@ -150,7 +153,11 @@ def _reading(package: Path) -> Iterator[None]:
     """Turns what is wrong with a package into a ToolchainError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
+        raise ToolchainError("this package is damaged", where=package.name) from error
+    except OSError as error:
+        if not is_damage(error):
+            raise
         raise ToolchainError("this package is damaged", where=package.name) from error
     except (ValueError, RuntimeError) as error:
         raise ToolchainError(str(error), where=package.name) from error

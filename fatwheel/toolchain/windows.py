@@ -18,7 +18,6 @@ import secrets
 import shutil
 import sys
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -27,6 +26,7 @@ from ..config.model import Download, Package, Toolchain, TorchBuild
 from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..model import Environment
+from ..provision.archives import DAMAGE, is_damage
 from ..provision.compilers import Run, check_nvcc, check_torch
 from ..provision.mend import finish
 from ..provision.msvc import install_run_time
@@ -233,7 +233,11 @@ def unpack_python(archive: Path, folder: Path) -> None:
             for inside, member in wanted:
                 if inside is not None:
                     _write(packed, member, folder / inside)
-    except (zipfile.BadZipFile, zlib.error, EOFError, FileExistsError) as error:
+    except (*DAMAGE, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ToolchainError("this archive is damaged", where=archive.name) from error
+    except OSError as error:
+        if not is_damage(error):
+            raise
         raise ToolchainError("this archive is damaged", where=archive.name) from error
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise ToolchainError(str(error), where=archive.name) from error

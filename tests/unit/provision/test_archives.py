@@ -251,6 +251,15 @@ def test_a_sparse_file_is_refused_before_it_fills_the_disk(tmp_path: Path) -> No
     assert not content(tmp_path / "cuda")
 
 
+def test_a_zip_whose_directory_lies_before_the_file(tmp_path: Path) -> None:
+    path = zipped(tmp_path, NVCC, {"bin/nvcc": b"x"})
+    data = bytearray(path.read_bytes())
+    data[-6:-2] = b"\xff\xff\xff\x7f"  # offset of the central directory
+    path.write_bytes(data)
+    with pytest.raises(ToolchainError, match="damaged"):
+        merge([path], tmp_path / "cuda")
+
+
 @pytest.mark.parametrize("kind", ["tar.xz", "zip"])
 @pytest.mark.parametrize("damage", ["short", "flipped", "nothing"])
 def test_a_damaged_archive_is_told(tmp_path: Path, kind: str, damage: str) -> None:

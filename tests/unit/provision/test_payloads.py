@@ -160,6 +160,39 @@ def test_what_is_no_package(tmp_path: Path) -> None:
         assert caught.value.where == HEADERS
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_what_is_packed_otherwise(tmp_path: Path, method: int) -> None:
+    packages = write_packages(tmp_path)
+    with zipfile.ZipFile(packages[0], "a", method) as archive:
+        archive.writestr("Contents/other", b"other" * 1000)
+    data = packages[0].read_bytes()
+    place = data.index(b"Contents/other") + len("Contents/other") + 12
+    packages[0].write_bytes(data[:place] + bytes(12) + data[place + 12 :])
+    with pytest.raises(ToolchainError, match="this package is damaged"):
+        unpack(packages, tmp_path / "home")
+
+
+def test_a_directory_that_lies_before_the_file(tmp_path: Path) -> None:
+    packages = write_packages(tmp_path)
+    data = bytearray(packages[0].read_bytes())
+    data[-6:-2] = b"\xff\xff\xff\x7f"  # offset of the central directory
+    packages[0].write_bytes(data)
+    with pytest.raises(ToolchainError, match="this package is damaged"):
+        unpack(packages, tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", [f"{VCVARS}/a.txt", "VC/Auxiliary", "VC"])
+def test_the_place_of_the_script_that_nvcc_wants(tmp_path: Path, name: str) -> None:
+    error = refusal(tmp_path, with_members(HEADERS, **{f"Contents/{name}": b"x"}))
+    assert error.where == HEADERS
+
+
+def test_a_script_of_the_packages_gives_way(tmp_path: Path) -> None:
+    name = "Contents/VC/auxiliary/Build/VCVARSALL.BAT"
+    unpack(write_packages(tmp_path, with_members(HEADERS, **{name: b"x"})), tmp_path / "home")
+    assert (tmp_path / "home" / VCVARS).read_bytes().startswith(b"@rem ")
+
+
 def test_a_package_of_nuget_says_the_version_in_its_name(tmp_path: Path) -> None:
     renamed = tmp_path / "sdk.nupkg"
     write_package(renamed, PACKAGES[NUGET])

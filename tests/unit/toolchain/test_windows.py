@@ -64,6 +64,12 @@ def test_a_name_twice(tmp_path: Path) -> None:
     assert error.what == "this archive is damaged"
 
 
+@pytest.mark.parametrize("name", ["tools/Lib/os.py/late.py", "tools/Lib"])
+def test_a_file_that_is_a_folder_too(tmp_path: Path, name: str) -> None:
+    error = refusal(tmp_path, package(tmp_path, {**PYTHON, name: ""}))
+    assert error.what == "this archive is damaged"
+
+
 def test_no_package_of_python(tmp_path: Path) -> None:
     error = refusal(tmp_path, package(tmp_path, {"tools/python.exe": ""}))
     assert error.details == ("it has no tools/include/Python.h",)
