@@ -86,10 +86,20 @@ def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
         cuda, platform = composed
         return tuple(_composed(replace(request, cudas=cuda, platform=platform)))
     if request.cudas is None and request.platform is None:
-        default = load_toolchain(request.default, *toolchain_folders())
-        if _serves(default, request):
-            return tuple(_named(default, request))
+        return tuple(_default(request))
     return tuple(_composed(request))
+
+
+def _default(request: ToolchainRequest) -> Iterator[Cell]:
+    """The default toolchain, or one with another CUDA where it has no such torch or Python."""
+    composed = named(request.default, *toolchain_folders())
+    if composed is None:
+        toolchain = load_toolchain(request.default, *toolchain_folders())
+        if _serves(toolchain, request):
+            return _named(toolchain, request)
+    elif request.torches is None:
+        return _composed(replace(request, cudas=composed[0]))
+    return _composed(request)
 
 
 def _check_alone(request: ToolchainRequest) -> None:
@@ -221,11 +231,7 @@ def _installed(request: ToolchainRequest) -> Cell:
 
 def _composed(request: ToolchainRequest) -> Iterator[Cell]:
     parts = Parts(*toolchain_folders())
-    platform = (
-        load_toolchain(request.default, *toolchain_folders()).platform
-        if request.platform is None
-        else platform_of(request.platform)
-    )
+    platform = _platform(request)
     for cuda, torch, python in product(
         _listed("--cuda", request.cudas) or (None,),
         _listed("--torch", request.torches) or (None,),
@@ -233,6 +239,15 @@ def _composed(request: ToolchainRequest) -> Iterator[Cell]:
     ):
         chosen = choose(parts, platform, cuda, torch, python, _running())
         yield Cell(compose(parts, chosen), chosen.python, chosen.torch.version)
+
+
+def _platform(request: ToolchainRequest) -> str:
+    """The platform asked for, or that of the default toolchain."""
+    if request.platform is not None:
+        return platform_of(request.platform)
+    if composed := named(request.default, *toolchain_folders()):
+        return composed[1]
+    return load_toolchain(request.default, *toolchain_folders()).platform
 
 
 def _running() -> str:
