@@ -62,7 +62,7 @@ def test_an_engine_with_windows_containers_chooses_the_toolchain(
 ) -> None:
     monkeypatch.setattr(engines, "ask_engine", lambda: WINDOWS_ENGINE)
     assert gather(ToolchainRequest(), "docker").toolchain.containers is not None
-    assert gather(ToolchainRequest(), "docker").toolchain.name.startswith("windows-")
+    assert gather(ToolchainRequest(), "docker").toolchain.platform == "win-amd64"
     assert (
         gather(ToolchainRequest(toolchain="linux-cuda13.0"), "docker").toolchain.name
         == "linux-cuda13.0"
@@ -133,16 +133,16 @@ class Always(dict[str, Answer]):
 def test_a_hanging_index_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     with Server() as server:
-        server.answers = Always(any=lambda handler: never.wait(30) and None)
-        config = PipConfig(indexes=(f"{server.url}/simple",), timeout=60.0)
+        server.answers = Always(any=lambda handler: never.wait(200) and None)
+        config = PipConfig(indexes=(f"{server.url}/simple",), timeout=200.0)
         monkeypatch.setattr(network, "read_pip_config", lambda: config)
-        monkeypatch.setattr(network, "PATIENCE", 60.0)
-        monkeypatch.setattr(gathering, "_NETWORK", 1.0)
+        monkeypatch.setattr(network, "PATIENCE", 200.0)
+        monkeypatch.setattr(gathering, "_NETWORK", 3.0)
         found, seconds = timed(None)
         never.set()
     assert server.requests, "the index was not asked"
-    assert found.index == Silence("no answer in 1 s")
-    assert seconds < 20
+    assert found.index == Silence("no answer in 3 s")
+    assert seconds < 150, "the index was waited for"
 
 
 def test_a_driver_and_a_disk_that_hang_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:

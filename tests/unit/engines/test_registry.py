@@ -178,7 +178,7 @@ def test_a_toolchain_that_no_engine_can_use_is_refused_with_the_reasons() -> Non
 @pytest.mark.parametrize(
     ("system", "name"),
     [
-        ("Linux", "linux-cuda13.0"), ("Windows", "windows-msvc17.8-cuda12.3"),
+        ("Linux", "linux-cuda13.0"), ("Windows", "cuda13.0.2-win-amd64"),
         ("Darwin", "linux-cuda13.0"),
     ],
 )  # fmt: skip
@@ -191,7 +191,7 @@ def test_the_toolchain_is_that_of_this_system(
 
 
 @pytest.mark.parametrize(
-    ("os", "name"), [("linux", "linux-cuda13.0"), ("windows", "windows-msvc17.8-cuda12.3")]
+    ("os", "name"), [("linux", "linux-cuda13.0"), ("windows", "cuda13.0.2-win-amd64")]
 )
 def test_containers_decide_it_where_they_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, os: str, name: str
