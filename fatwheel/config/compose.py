@@ -88,12 +88,9 @@ def _variant(cuda: CudaRelease, torch: TorchRelease, platform: str) -> TorchVari
 
 def cuda_obstacle(parts: Parts, cuda: CudaRelease, platform: str) -> str:
     """Why nothing can be composed of a CUDA on a platform, as a sentence's end, or ''."""
-    if platform.startswith("win-"):
-        if not cuda.archives_for(platform):
-            return f"no archives of CUDA {cuda.minor} are pinned for Windows"
-        if not _msvc(parts, cuda):
-            return "; ".join(f"MSVC {one.toolset}: {one.obstacle(cuda)}" for one in parts.msvcs)
-    elif not cuda.archives_for(platform) and not cuda.packages:
+    if platform.startswith("win-") and not _msvc(parts, cuda):
+        return "; ".join(f"MSVC {one.toolset}: {one.obstacle(cuda)}" for one in parts.msvcs)
+    if not cuda.archives_for(platform) and not parts.pinned(cuda.packages, platform):
         return f"no files of CUDA {cuda.minor} are pinned for {platform}"
     return ""
 
@@ -333,7 +330,8 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
         builds=(_torch_build(parts, chosen, shared),),
         cuda_manifest=cuda.manifest if archives else "",
         cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
-        containers=_containers(images, python) if images else None,
+        # Windows images are made of archives alone.
+        containers=_containers(images, python) if images and (archives or not windows) else None,
         interpreters=_of(python, images.interpreters) if images else (),
         portable=_of(python, images.portable) if images else (),
     )

@@ -117,7 +117,7 @@ class CudaRelease(Part):
 
     def archives_for(self, platform: str) -> tuple[Archive, ...]:
         """Those that a toolchain for a platform, by Python's name for it, is made of; none where
-        it is made of packages. Windows images are made of archives alone."""
+        it is made of packages. For Windows archives come first: images there take nothing else."""
         if self.packages and not platform.startswith("win-"):
             return ()
         theirs = NVIDIA_PLATFORMS.get(platform)
@@ -309,6 +309,12 @@ def _fits_platform(tag: str, platform: str) -> bool:
     return tag == "any" or bool(re.fullmatch(rf"(many)?linux.*_{re.escape(machine)}", tag))
 
 
+def is_for(one: PinnedFile, version: str, platform: str) -> bool:
+    """Whether a file is of a version and for a platform, by its name."""
+    _, found, _, tags = parse_wheel_filename(one.file)
+    return found == Version(version) and any(_fits_platform(tag.platform, platform) for tag in tags)
+
+
 def best_file(
     files: Iterable[PinnedFile], version: str, python: str, platform: str
 ) -> PinnedFile | None:
@@ -404,6 +410,14 @@ class Parts:
                 hint="`invoke lock` pins what is missing",
             )
         return sorted(found, key=lambda package: package.name)
+
+    def pinned(self, pins: Iterable[str], platform: str) -> bool:
+        """Whether there are pins, and each has a file for a platform, for whatever Python."""
+        versions = [pin.partition("==")[::2] for pin in pins]
+        return bool(versions) and all(
+            any(is_for(one, version, platform) for one in self.package_files(name))
+            for name, version in versions
+        )
 
     def _file(self, name: str, version: str, python: str, platform: str) -> PinnedFile | None:
         """The file of a package that fits best: a Python's own before one for several."""
