@@ -20,8 +20,8 @@ TOOLCHAINS = _HOME / "toolchains"
 OWN_KERNELS = Path("kernels")
 OWN_TOOLCHAINS = Path("toolchains")
 
-# The toolchains that are used where none is named, by the system that they build for: a file's name,
-# or that of a composed one.
+# The toolchains that are used where none is named, by the system that they build for: a file's
+# name, or that of a composed one.
 DEFAULT_TOOLCHAINS = {"linux": "linux-cuda13.0", "windows": "cuda13.0.2-win-amd64"}
 
 

@@ -50,9 +50,8 @@ _HELP = {
     help={
         **_HELP,
         "toolchain": "compilers and libraries: a file of toolchains/ (default: "
-        f"{DEFAULT['linux']}, or {DEFAULT['windows']} where the container engine runs Windows "
-        "containers; "
-        "toolchains for Windows always use containers)",
+        f"{DEFAULT['linux']}; on Windows, and where --engine docker reaches Windows containers, "
+        f"{DEFAULT['windows']})",
         "python": (
             "Python versions to make wheels for, comma-separated: 3.10,3.11 (default: the "
             "one that runs fatwheel, if the toolchain supports it, else the newest)"

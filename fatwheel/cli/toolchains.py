@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _HELP = {
     "toolchain": "compilers and libraries: a file of toolchains/ (default: "
-    f"{DEFAULT['linux']}, or {DEFAULT['windows']} where the container engine runs Windows "
-    "containers)",
+    f"{DEFAULT['linux']}; where the container engine runs Windows containers, "
+    f"{DEFAULT['windows']})",
     "python": (
         "Python versions to make images for, comma-separated: 3.10,3.11 (default: as for build)"
     ),

@@ -317,7 +317,8 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
     windows = platform.startswith("win-")
     images = parts.images(platform)
     archives = cuda.archives_for(platform)
-    shared = tuple(_shared_packages(parts, chosen, images))
+    in_images = images if archives or not windows else None  # Windows images are made of archives
+    shared = tuple(_shared_packages(parts, chosen, in_images))
     file = ToolchainFile(
         name=chosen.name,
         platform=platform,
@@ -330,9 +331,8 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
         builds=(_torch_build(parts, chosen, shared),),
         cuda_manifest=cuda.manifest if archives else "",
         cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
-        # Windows images are made of archives alone.
-        containers=_containers(images, python) if images and (archives or not windows) else None,
-        interpreters=_of(python, images.interpreters) if images else (),
+        containers=_containers(in_images, python) if in_images else None,
+        interpreters=_of(python, in_images.interpreters) if in_images else (),
         portable=_of(python, images.portable) if images else (),
     )
     return file.toolchain()
