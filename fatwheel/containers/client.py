@@ -240,7 +240,7 @@ _SWITCH = {
     "windows": "on Windows with Docker Desktop: 'Switch to Windows containers…' in the menu of "
     "its icon; elsewhere use the engine of a Windows machine that shares these folders: "
     "DOCKER_HOST=npipe:////./pipe/docker_engine. A Linux host cannot run Windows containers; "
-    f"there, `--toolchain {DEFAULT_TOOLCHAINS['linux']}` builds for Linux",
+    "there, `--engine process` builds for Windows with Wine",
     "linux": "with Docker Desktop: 'Switch to Linux containers…' in the menu of its icon; Docker "
     "on Windows Server runs Windows containers only: use a Linux machine, or a toolchain for "
     f"Windows such as `--toolchain {DEFAULT_TOOLCHAINS['windows']}`",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from ..config.model import Toolchain
 from ..errors import UsageError
@@ -58,29 +59,24 @@ def engine_for(toolchain: Toolchain, asked: str | None, *, foreign: bool = False
     it is isolated, if that engine answers. Raises UsageError where none can be."""
     if asked is not None:
         return _checked(toolchain, engine_named(asked))
-    possible = (one for one in _possible(toolchain) if not one.emulates(toolchain))
+    possible = chain(_possible(toolchain), _emulating(toolchain))
     first = next(possible, None)
     if first is None:
         raise UsageError(
             "no engine can build with this toolchain here",
             where=f"--toolchain {toolchain.name}",
-            details=[f"--engine {one.name}: it {_why_not(one, toolchain)}" for one in _every()],
+            details=[f"--engine {one.name}: it {one.obstacle(toolchain)}" for one in _every()],
         )
     if first.yields(toolchain) or (foreign and not first.isolated):
         return next((one for one in possible if one.isolated and one.answers(toolchain)), first)
     return first
 
 
-def _why_not(engine: Engine, toolchain: Toolchain) -> str:
-    """Why an engine is not chosen; the end of a sentence."""
-    return engine.obstacle(toolchain) or f"is for {toolchain.platform}, but can be asked for"
-
-
 def _checked(toolchain: Toolchain, engine: Engine) -> Engine:
     obstacle = engine.obstacle(toolchain)
     if not obstacle:
         return engine
-    other = next(_possible(toolchain), None)
+    other = next(chain(_possible(toolchain), _emulating(toolchain)), None)
     raise UsageError(
         f"toolchain {toolchain.name} {obstacle}",
         where=f"--engine {engine.name}",
@@ -89,7 +85,15 @@ def _checked(toolchain: Toolchain, engine: Engine) -> Engine:
 
 
 def _possible(toolchain: Toolchain) -> Iterator[Engine]:
-    return (engine for engine in _every() if not engine.obstacle(toolchain))
+    """The engines that can build with a toolchain on the system that it is for."""
+    usable = (engine for engine in _every() if not engine.obstacle(toolchain))
+    return (engine for engine in usable if not engine.emulates(toolchain))
+
+
+def _emulating(toolchain: Toolchain) -> Iterator[Engine]:
+    """Those that can build with it on another system."""
+    usable = (engine for engine in _every() if not engine.obstacle(toolchain))
+    return (engine for engine in usable if engine.emulates(toolchain))
 
 
 def _every() -> Iterator[Engine]:

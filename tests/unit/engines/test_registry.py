@@ -84,7 +84,7 @@ def test_an_old_windows_is_told_which_one_it_takes(monkeypatch: pytest.MonkeyPat
     assert "needs Windows 10 1809 (build 17763) or newer, and this is 17134" in error.what
 
 
-def test_wine_builds_what_is_for_windows_if_it_is_asked_to(
+def test_wine_builds_what_is_for_windows_if_it_is_asked_to_or_nothing_else_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -94,8 +94,7 @@ def test_wine_builds_what_is_for_windows_if_it_is_asked_to(
         (tmp_path / name).chmod(0o755)
     assert engine_for(OF_WINDOWS, "process").name == "process"
     assert engine_for(OF_WINDOWS, None).name == "docker"
-    error = refusal(dataclasses.replace(OF_WINDOWS, containers=None), None)
-    assert "--engine process: it is for win-amd64, but can be asked for" in error.details
+    assert engine_for(dataclasses.replace(OF_WINDOWS, containers=None), None).name == "process"
 
 
 def test_containers_do_not_see_what_is_installed() -> None:

@@ -14,7 +14,7 @@ from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.config.model import Target
 from fatwheel.engines.base import Build, Limits
 from fatwheel.engines.local import LocalCapture, LocalWorkplace
-from fatwheel.engines.process import Processes, ProcessWorker
+from fatwheel.engines.process import ProcessWorker
 from fatwheel.errors import CompileError, ConfigError, UsageError
 from fatwheel.events import Emit, Event, Note, Planned
 from fatwheel.model import Front
@@ -50,7 +50,7 @@ class Bench:
             self.write(name, f"int {name[0]};\n")
         monkeypatch.setattr(prove_module, "resolve", self.resolve)
         monkeypatch.setattr(prove_module, "captured", self.captured)
-        monkeypatch.setattr(prove_module.Processes, "prepare", self.prepare)
+        monkeypatch.setattr(prove_module, "local_workplace", self.prepare)
 
     def write(self, name: str, text: str) -> None:
         (self.folder / "src" / name).write_text(text)
@@ -63,7 +63,7 @@ class Bench:
         return (Target(self.recipe, tools, "3.11", "2.11.0", wanted),)
 
     @staticmethod
-    def prepare(engine: Processes, target: Target, emit: object) -> LocalWorkplace:
+    def prepare(target: Target, emit: object) -> LocalWorkplace:
         return LocalWorkplace(Any, ProcessWorker)  # type: ignore[arg-type]
 
     @contextmanager
