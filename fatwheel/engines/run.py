@@ -145,7 +145,7 @@ class JobRun:
         elif isinstance(report, JobKilled):
             reason = f"killed for memory at {text.size(report.rss)}"
             if report.limit:
-                reason += f"; its container's limit is {text.size(report.limit)}"
+                reason += f"; its worker's limit is {text.size(report.limit)}"
             self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
             self._scheduler.failed(report.job)

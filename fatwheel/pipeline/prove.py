@@ -53,6 +53,13 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
     """Make the proof and write it, on this machine. Raises a FatwheelError."""
     asked = ToolchainRequest(request.toolchain, request.toolchain, pythons=request.python)
     target = resolve(request.kernel, asked, request.archs, request.recipes)[0]
+    if target.toolchain.brings_all:
+        raise UsageError(
+            f"proofs are made with toolchains for Linux, and this one is for "
+            f"{target.toolchain.platform}",
+            where=f"--toolchain {target.toolchain.name}",
+            hint="such a build shares fronts if it is told to: --front shared",
+        )
     archs = tuple(ArchRequest(item.arch) for item in target.archs)
     shared, own = shared_fronts(archs, lambda front, family: True), exact_fronts(archs)
     if len(shared) != 1 or len(archs) < 2:

@@ -224,7 +224,7 @@ def test_memory_is_a_limit_and_the_message_has_the_figures(
     build = watch("--memory", "512MiB", kernel=str(project))
     assert build.process.wait(300) == 9, build.log.read_text()
     text = build.log.read_text()
-    assert "its container's limit is 512.0 MiB" in text
+    assert "its worker's limit is 512.0 MiB" in text
     assert "csrc/greedy: it failed even when run alone" in text
     assert build.containers() == {}
     kept = [path for path in (build.bench.store / "refs" / "slice").rglob("*") if path.is_file()]

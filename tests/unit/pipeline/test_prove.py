@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.config.model import Target
+from fatwheel.config.model import Target, Toolchain
 from fatwheel.engines.base import Build, Limits
 from fatwheel.engines.local import LocalCapture, LocalWorkplace
 from fatwheel.engines.process import ProcessWorker
@@ -181,3 +181,9 @@ def test_a_unit_that_does_not_compile_is_no_proof(bench: Bench) -> None:
     with pytest.raises(CompileError):
         bench.prove()
     assert find_proofs(bench.recipe, bench.compiler_id) == []
+
+
+def test_windows_is_no_place_for_proofs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Toolchain, "brings_all", True)
+    with pytest.raises(UsageError, match="proofs are made with toolchains for Linux"):
+        bench.prove("80,86")
