@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.parts import Parts, minor
+
 ROOT = Path(__file__).parents[2]
+TORCHES = Parts(ROOT / "toolchains").torches
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -42,3 +45,21 @@ def test_files_that_are_named_exist(document: Path) -> None:
     found = re.findall(r"`((?:bench|docs|fatwheel|scripts|tests)/[\w./-]+)`", text)
     missing = [name for name in found if not (ROOT / name).exists()]
     assert not missing, f"{names_of(document)} names files that do not exist: {missing}"
+
+
+def test_windows_has_the_triton_that_torch_requires_on_linux() -> None:
+    """docs/windows.md names versions of triton-windows by torch's minor version."""
+    text = (ROOT / "docs" / "windows.md").read_text(encoding="utf-8")
+    rows = [re.findall(r"[^|]+", line) for line in text.splitlines() if line.startswith("  | T")]
+    head = next(line for line in text.splitlines() if line.startswith("  | torch |"))
+    [cells] = [[cell.strip() for cell in row[2:]] for row in rows]
+    torches = [cell.strip().split(", ") for cell in head.split("|")[2:-1]]
+    told = {torch: triton for names, triton in zip(torches, cells, strict=False) for torch in names}
+    required = {
+        minor(torch.version): minor(pin.partition("==")[2])
+        for torch in TORCHES
+        for variant in torch.variants
+        for pin in (one.partition(";")[0].strip() for one in variant.requires)
+        if pin.startswith("triton==") and torch.variants_for("win-amd64")
+    }
+    assert told == required
