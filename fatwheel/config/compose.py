@@ -90,7 +90,7 @@ def cuda_obstacle(parts: Parts, cuda: CudaRelease, platform: str) -> str:
     """Why nothing can be composed of a CUDA on a platform, as a sentence's end, or ''."""
     if platform.startswith("win-") and not _msvc(parts, cuda):
         return "; ".join(f"MSVC {one.toolset}: {one.obstacle(cuda)}" for one in parts.msvcs)
-    if not cuda.archives_for(platform) and not parts.pinned(cuda.packages, platform):
+    if not cuda.archives_for(platform) and not parts.pinned(cuda.packages_for(platform), platform):
         return f"no files of CUDA {cuda.minor} are pinned for {platform}"
     return ""
 
@@ -344,7 +344,7 @@ def _shared_packages(
     """CUDA, where it comes as packages, and what installs packages into images."""
     cuda, where = chosen.cuda, (chosen.python, chosen.platform)
     if not cuda.archives_for(chosen.platform):
-        yield from parts.packages(cuda.packages, *where, "compiler")
+        yield from parts.packages(cuda.packages_for(chosen.platform), *where, "compiler")
         yield from parts.packages(cuda.tools, *where, "build")
     if images:
         yield from parts.packages([images.installer], *where, "installer")

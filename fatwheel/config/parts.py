@@ -91,7 +91,9 @@ class CudaRelease(Part):
 
     gcc: the newest major version of g++, msvc: the least and the greatest `_MSC_VER` that its
     crt/host_config.h accepts. packages: its compilers, tools: cuobjdump and nvdisasm, where they
-    come as packages of the index. archives: where NVIDIA publishes them beside the manifest.
+    come as packages of the index; libraries: those with the headers of CUDA's libraries, for
+    Windows, where torch needs no such package. archives: where NVIDIA publishes them beside the
+    manifest.
     """
 
     version: Annotated[fields.Release, Field(description="the release, as in '12.8.1'")]
@@ -104,6 +106,7 @@ class CudaRelease(Part):
     ]
     packages: Pins = ()
     tools: Pins = ()
+    libraries: Pins = ()
     manifest: Url = ""
     archives: Annotated[tuple[Archive, ...], fields.Many] = ()
 
@@ -122,6 +125,13 @@ class CudaRelease(Part):
             return ()
         theirs = NVIDIA_PLATFORMS.get(platform)
         return tuple(one for one in self.archives if one.platform == theirs)
+
+    def packages_for(self, platform: str) -> Pins:
+        """The packages that such a toolchain is made of where there are no archives; none where
+        some are not known."""
+        if not platform.startswith("win-"):
+            return self.packages
+        return (*self.packages, *self.libraries) if self.libraries else ()
 
     def refusal_of(self, msvc: MsvcTools) -> str:
         """Why its nvcc refuses a C++ compiler for Windows, as a sentence's end, or ''."""

@@ -39,6 +39,7 @@ def cuda_text(cuda: CudaRelease) -> str:
             *_wrapped("archs", [str(arch) for arch in cuda.archs]),
             *_list("packages", [json.dumps(pin) for pin in sorted(cuda.packages)]),
             *_list("tools", [json.dumps(pin) for pin in sorted(cuda.tools)]),
+            *_list("libraries", [json.dumps(pin) for pin in sorted(cuda.libraries)]),
             *_pairs(manifest=cuda.manifest),
             *_list("archives", [_archive(one) for one in sorted(cuda.archives, key=_archive_key)]),
         ]

@@ -117,6 +117,18 @@ def test_compilers_from_the_index_are_pinned(cuda: CudaRelease, platform: str) -
 
 
 @each_cuda
+def test_windows_has_archives_or_packages_with_all_headers(cuda: CudaRelease) -> None:
+    """Those that torch's own headers include: torch for Windows needs no package that has them."""
+    if cuda.archives_for("win-amd64"):
+        return
+    for python in ("3.10", "3.14"):
+        pins = (*cuda.packages_for("win-amd64"), *cuda.tools)
+        names = {one.name for one in PARTS.packages(pins, python, "win-amd64", "compiler")}
+        libraries = ("cublas", "cusolver", "cusparse", "curand", "nvtx", "cuda-nvrtc", "cuda-nvcc")
+        assert {f"nvidia-{name}" for name in libraries} <= names
+
+
+@each_cuda
 def test_archives_are_complete_or_absent(cuda: CudaRelease) -> None:
     assert cuda.packages or cuda.archives
     if not cuda.archives:
@@ -151,7 +163,7 @@ def test_every_pinned_file_is_of_its_package_and_there_once() -> None:
 
 def all_pins() -> Iterator[str]:
     for cuda in PARTS.cudas:
-        yield from (*cuda.packages, *cuda.tools)
+        yield from (*cuda.packages, *cuda.tools, *cuda.libraries)
     for torch in PARTS.torches:
         yield from torch.tools
         for variant in torch.variants:
