@@ -18,6 +18,9 @@ if sys.platform == "win32":
     _QUERY = 0x8  # TOKEN_QUERY
     _USER, _OWNER = 1, 4  # TokenUser, TokenOwner: the user, and who owns what the user makes
     _FILE, _OWNER_INFORMATION = 1, 1  # SE_FILE_OBJECT, OWNER_SECURITY_INFORMATION
+    _READ_CONTROL, _SHARED, _EXISTING = 0x20000, 7, 3
+    # FILE_FLAG_OPEN_REPARSE_POINT and FILE_FLAG_BACKUP_SEMANTICS: a folder, or a junction itself.
+    _ITSELF = 0x0020_0000 | 0x0200_0000
     # Full access for the user, the system and administrators; nothing is inherited from above.
     _PRIVATE = "D:P(A;OICI;FA;;;{user})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 
@@ -35,8 +38,13 @@ if sys.platform == "win32":
     _security.ConvertStringSecurityDescriptorToSecurityDescriptorW.argtypes = [
         wintypes.LPCWSTR, wintypes.DWORD, ctypes.c_void_p, ctypes.c_void_p,
     ]  # fmt: skip
-    _security.GetNamedSecurityInfoW.argtypes = [
-        wintypes.LPCWSTR, ctypes.c_int, wintypes.DWORD, *[ctypes.c_void_p] * 5,
+    _kernel.CreateFileW.restype = wintypes.HANDLE
+    _kernel.CreateFileW.argtypes = [
+        wintypes.LPCWSTR, wintypes.DWORD, wintypes.DWORD, ctypes.c_void_p, wintypes.DWORD,
+        wintypes.DWORD, wintypes.HANDLE,
+    ]  # fmt: skip
+    _security.GetSecurityInfo.argtypes = [
+        wintypes.HANDLE, ctypes.c_int, wintypes.DWORD, *[ctypes.c_void_p] * 5,
     ]  # fmt: skip
 
     class _Attributes(ctypes.Structure):
@@ -64,12 +72,21 @@ if sys.platform == "win32":
         return _owner(folder) in (_of_token(_USER), _of_token(_OWNER))
 
     def _owner(folder: Path) -> str:
-        """Who owns a folder, as `S-1-5-…`."""
+        """Who owns a folder, as `S-1-5-…`. Of a junction it is who made it: its target may be the
+        user's, and it may lead elsewhere at any time."""
         owner, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
-        error = _security.GetNamedSecurityInfoW(
-            str(folder), _FILE, _OWNER_INFORMATION, ctypes.byref(owner), None, None, None,
-            ctypes.byref(descriptor),
-        )  # fmt: skip
+        opened = _kernel.CreateFileW(
+            str(folder), _READ_CONTROL, _SHARED, None, _EXISTING, _ITSELF, None
+        )
+        if opened == wintypes.HANDLE(-1).value:
+            raise ctypes.WinError(ctypes.get_last_error())
+        try:
+            error = _security.GetSecurityInfo(
+                opened, _FILE, _OWNER_INFORMATION, ctypes.byref(owner), None, None, None,
+                ctypes.byref(descriptor),
+            )  # fmt: skip
+        finally:
+            _kernel.CloseHandle(opened)
         if error:
             raise ctypes.WinError(error)
         try:
