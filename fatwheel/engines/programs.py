@@ -111,7 +111,8 @@ class Program:
         return self._ended
 
     def kill(self) -> None:
-        self._running.end()
+        if self._ended is None:  # else its number may be another program's
+            self._running.end()
 
     def _started(self) -> Running:
         try:

@@ -21,9 +21,11 @@ from ..provenance.buildlock import Material
 from ..shipped import PACKAGE
 from ..storage.cache import VARIABLE, cache_folder, downloads_folder
 from ..storage.files import disk_error
+from ..storage.workfolder import remove_tree
 from ..toolchain.windows import WindowsTools, windows_tools
 from ..worker.context import digest
-from ..worker.inside import CAPTURE, PROJECT, Message
+from ..worker.inside import ASSEMBLE, CAPTURE, PROJECT, Message
+from ..worker.workshop import UPSTREAM
 from . import wine
 from .base import Build, Limits
 from .contained import ImageCapture, capture, log_of, new_incoming
@@ -161,10 +163,18 @@ class WindowsSite:
     def container(
         self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
     ) -> Program:
+        if purpose in (CAPTURE, ASSEMBLE):
+            self._forget()
         python = str(self.system.place / "env" / "python.exe")
         code = self.system.path(PACKAGE.parent)
         command = (python, "-I", "-B", "-X", "utf8", "-c", _START, code)
         return Program(self.system, command, limits.memory, on_line, log_of(self.build, purpose))
+
+    def _forget(self) -> None:
+        """Delete what upstream's build left the last time, here where no link is followed: Wine's
+        programs take links for folders."""
+        for name in (PROJECT, UPSTREAM):
+            remove_tree(self.system.real(self.system.place / name))
 
     def _described(self) -> dict[str, Any]:
         """What `worker.inside` must know of the tools; see `provision.image`."""

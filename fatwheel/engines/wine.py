@@ -1,7 +1,13 @@
 """Windows programs on Linux, by Wine.
 
-Builds share one Windows of fatwheel's own, `<cache>/wine/<version>`, one after the other: nothing
-of the user's own Wine is read or changed, and nothing runs there when the build has ended.
+Builds share one Windows of fatwheel's own, one after the other: nothing of the user's own Wine is
+read or changed, and nothing runs there when the build has ended.
+
+    <cache>/wine/<version>/windows     its Windows
+    <cache>/wine/<version>/registry    as it was when it was made; written last
+
+Each build finds the registry as it was, since variables that a build before left there would be
+those of its compilers, and C:\\b empty.
 """
 
 from __future__ import annotations
@@ -27,7 +33,6 @@ from ..worker.roots import SHORT_ROOT
 
 LEAST = (8, 0)  # the oldest Wine that CUDA's programs were tried with
 _HINT = "install Wine 8 or newer: apt install wine (Debian, Ubuntu), dnf install wine (Fedora)"
-_MARKER = "fatwheel-wine"  # written last
 _PATIENCE = 300  # seconds for a new Windows; 5 on an idle machine
 # A first start writes menus and file types into the user's home, and asks for .NET and a browser
 # in a window; none of them is wanted.
@@ -47,14 +52,26 @@ class _Installed:
 
     wine: str
     server: str
-    prefix: Path
+    home: Path
+
+    @property
+    def prefix(self) -> Path:
+        return self.home / "windows"
+
+    @property
+    def registry(self) -> Path:
+        return self.home / "registry"
+
+    def real(self, path: PureWindowsPath) -> Path:
+        """A path of its drive C: as this machine knows it."""
+        return self.prefix.joinpath("drive_c", *path.parts[1:])
 
     @property
     def variables(self) -> dict[str, str]:
         """All that its programs see of this machine."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.prefix.parent),
+            "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
             "WINEPREFIX": str(self.prefix),
             "WINEARCH": "win64",
@@ -78,17 +95,31 @@ class _Installed:
             ) from error
 
     def begin(self) -> None:
-        """Start its Windows, which is made where it is not there."""
-        made = (self.prefix / _MARKER).exists()
-        if not made:
-            remove_tree(self.prefix)
-            self.prefix.mkdir(parents=True)
+        """Start its Windows, which is made where it is not there. Raises OSError, too."""
+        if not self.registry.exists():
+            self._make()
+        # Wine's programs take links for folders, and would delete what is behind them.
+        remove_tree(self.real(PureWindowsPath(SHORT_ROOT)))
+        for file in self.registry.iterdir():
+            (self.prefix / file.name).unlink(missing_ok=True)
+            shutil.copyfile(file, self.prefix / file.name)
         self.call(self.server, "--persistent")
-        self.call(self.wine, "wineboot", *([] if made else ["--init"]))
-        if not made:
-            key = r"HKEY_CURRENT_USER\Software\Wine"
-            self.call(self.wine, "reg", "add", key, "/v", "Version", "/d", "win10", "/f")
-            (self.prefix / _MARKER).touch()
+        self.call(self.wine, "wineboot")
+
+    def _make(self) -> None:
+        remove_tree(self.prefix)
+        self.prefix.mkdir(parents=True)
+        self.call(self.server, "--persistent")
+        self.call(self.wine, "wineboot", "--init")
+        key = r"HKEY_CURRENT_USER\Software\Wine"
+        self.call(self.wine, "reg", "add", key, "/v", "Version", "/d", "win10", "/f")
+        self.end()  # which writes the registry
+        part = self.registry.with_suffix(".part")
+        remove_tree(part)
+        part.mkdir()
+        for file in self.prefix.glob("*.reg"):
+            shutil.copyfile(file, part / file.name)
+        part.rename(self.registry)
 
     def end(self) -> None:
         with suppress(EngineError):
@@ -102,20 +133,18 @@ def held(name: str, cache: Path, emit: Emit) -> Iterator[Wine]:
     """Wine's Windows, for one build. Raises EngineError where there is none that works."""
     wine, version = _found()
     home = cache / "wine" / version
+    installed = _Installed(wine, str(shutil.which("wineserver")), home)
     note = Note("another build uses Wine: waiting for it")
     with ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)
             stack.enter_context(files.locked(home / "lock", waiting=lambda: emit(note)))
+            installed.end()  # what a killed build left running
+            stack.callback(installed.end)
+            installed.begin()
         except OSError as error:
             raise files.disk_error(error, "use Wine", home, f"{VARIABLE}=FOLDER") from error
-        installed = _Installed(wine, str(shutil.which("wineserver")), home / "windows")
-        installed.end()  # what a killed build left running
-        try:
-            installed.begin()
-            yield Wine(installed, PureWindowsPath(SHORT_ROOT, name))
-        finally:
-            installed.end()
+        yield Wine(installed, PureWindowsPath(SHORT_ROOT, name))
 
 
 def _found() -> tuple[str, str]:
@@ -151,7 +180,7 @@ class Wine:
         return "Z:" + str(path).replace("/", "\\")
 
     def real(self, path: PureWindowsPath) -> Path:
-        return self.installed.prefix.joinpath("drive_c", *path.parts[1:])
+        return self.installed.real(path)
 
     def show(self, folder: Path, name: str) -> str:
         shown = self.real(self.place / name)

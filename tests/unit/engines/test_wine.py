@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 from fatwheel.engines import wine
-from fatwheel.errors import EngineError
+from fatwheel.errors import EngineError, StoreError
 from fatwheel.events import Event, Note, silent
 
 SCRIPT = """#!/bin/sh
@@ -60,6 +60,7 @@ def test_its_windows_is_made_once_and_ends_with_each_build(wines: Wines, tmp_pat
     assert wines.called() == [
         "wineserver --kill", "wineserver --wait", "wineserver --persistent", "wine wineboot",
         "wine reg", "wineserver --kill", "wineserver --wait",
+        "wineserver --persistent", "wine wineboot", "wineserver --kill", "wineserver --wait",
         "wineserver --kill", "wineserver --wait", "wineserver --persistent", "wine wineboot",
         "wineserver --kill", "wineserver --wait",
     ]  # fmt: skip
@@ -76,6 +77,31 @@ def test_paths_on_both_sides(wines: Wines, tmp_path: Path) -> None:
         for _ in range(2):
             assert system.show(tmp_path / "tools", "env") == r"C:\b\demo-1.0\env"
         assert system.real(system.place / "env").resolve() == tmp_path / "tools"
+
+
+def test_a_build_finds_nothing_of_the_one_before(wines: Wines, tmp_path: Path) -> None:
+    wines.install(then="[ -f $WINEPREFIX/user.reg ] || echo fresh >$WINEPREFIX/user.reg")
+    prefix = tmp_path / "cache" / "wine" / "8.0" / "windows"
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "letter").write_text("dear")
+    with wine.held("demo-1.0", tmp_path / "cache", silent) as system:
+        place = system.real(system.place)
+        place.mkdir(parents=True)
+        (place / "link").symlink_to(tmp_path / "users")
+        (prefix / "user.reg").unlink()
+        (prefix / "user.reg").symlink_to(tmp_path / "users" / "letter")
+    with wine.held("other-1.0", tmp_path / "cache", silent) as system:
+        assert not system.real(system.place).parent.exists()
+        assert (prefix / "user.reg").read_text() == "fresh\n"
+    assert (tmp_path / "users" / "letter").read_text() == "dear"
+
+
+def test_a_windows_that_cannot_be_made(wines: Wines, tmp_path: Path) -> None:
+    wines.install()
+    (tmp_path / "cache" / "wine").mkdir(parents=True)
+    (tmp_path / "cache" / "wine" / "8.0").write_text("")
+    with pytest.raises(StoreError), wine.held("demo-1.0", tmp_path / "cache", silent):
+        pass
 
 
 def test_a_second_build_waits(wines: Wines, tmp_path: Path) -> None:
