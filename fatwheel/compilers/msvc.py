@@ -113,7 +113,7 @@ def read_cl(args: Sequence[str], cwd: str, environ: Mapping[str, str]) -> Compil
     words = [*split_words(environ.get("CL", "")), *args, *split_words(environ.get("_CL_", ""))]
     try:
         options = list(_options(words, cwd))
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, RecursionError):  # a response file may name itself
         return None
     return reader.read(options)
 

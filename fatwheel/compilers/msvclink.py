@@ -31,7 +31,7 @@ def read_link(args: Sequence[str], cwd: str) -> Link | None:
     """Take a command of link apart; None where it does anything else, or cannot be read."""
     try:
         words = list(_words(args, cwd))
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, RecursionError):  # a response file may name itself
         return None
     options: dict[str, str] = {}
     inputs = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from fatwheel.compilers.msvc import read_cl
 from fatwheel.compilers.msvclink import Link, read_link
 
 CWD = r"C:\b\project"
@@ -64,3 +66,10 @@ def test_what_it_makes(words: list[str], output: str, import_library: str | None
 )  # fmt: skip
 def test_everything_else_is_left_to_link(words: list[str]) -> None:
     assert read_link(words, CWD) is None
+
+
+def test_a_response_file_that_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntpath.join", os.path.join)
+    (tmp_path / "a.rsp").write_text("a.obj @a.rsp")
+    assert read_link(["@a.rsp"], str(tmp_path)) is None
+    assert read_cl(["/c", "a.cpp", "@a.rsp"], str(tmp_path), {}) is None
