@@ -66,7 +66,8 @@ _HELP = {
         "Python that runs fatwheel); without --cuda-home, its packages must have nvcc",
         "engine": (
             "where the work runs: process (worker processes on this machine) or docker "
-            "(containers); default: process, if the toolchain can do without containers"
+            "(containers); default: process, but for Windows wheels docker: on Windows if an "
+            "engine runs Windows containers, on Linux if the toolchain has images"
         ),
         "shards": "workers to spread the work over (default: one per architecture)",
         "front": (

@@ -16,10 +16,7 @@ _HELP = {
     "torch": "torch of the toolchain, such as 2.8 (default: as for build)",
     "python": "Python to build for, such as 3.11 (default: as for build)",
     "platform": PLATFORM,
-    "engine": (
-        "where builds would run: process or docker (default: process where the toolchain "
-        "supports it, else docker)"
-    ),
+    "engine": "where builds would run: process or docker (default: as for build)",
     "json": "print one JSON document instead of the report",
 }
 

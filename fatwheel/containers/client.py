@@ -145,7 +145,8 @@ _CAUSES = (
         "no engine is listening there",
         "check that one is installed and running. Linux: `sudo systemctl start docker` (package "
         "docker.io, or docker-ce); Docker Desktop: start it and wait until its icon stops moving; "
-        "Windows Server: `net start docker`; for an engine elsewhere set DOCKER_HOST",
+        "Windows Server: `net start docker`; for an engine elsewhere set DOCKER_HOST; builds with "
+        "--engine process need none",
     ),
     _cause(
         r"ssl|\btls\b|certificate|http request to an https server|wrong_version_number",

@@ -21,7 +21,7 @@ from ..config.load import load_recipe, load_toolchain
 from ..config.model import Cell, Target, Toolchain
 from ..config.parts import Parts, release
 from ..errors import UsageError
-from ..shipped import recipe_folders, toolchain_folders
+from ..shipped import DEFAULT_TOOLCHAINS, recipe_folders, toolchain_folders
 from ..toolchain.installed import TORCH as TORCH_FROM
 from ..toolchain.installed import find_installed
 from ..toolchain.installedcuda import OPTION as CUDA_HOME
@@ -87,7 +87,18 @@ def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
         return tuple(_composed(replace(request, cudas=cuda, platform=platform)))
     if request.cudas is None and request.platform is None:
         return tuple(_default(request))
-    return tuple(_composed(request))
+    return tuple(_composed(_with_usual_cuda(request)))
+
+
+def _with_usual_cuda(request: ToolchainRequest) -> ToolchainRequest:
+    """A request that names only a platform has the CUDA that is the default there."""
+    if request.cudas is None and request.torches is None and request.platform is not None:
+        platform = platform_of(request.platform)
+        for name in DEFAULT_TOOLCHAINS.values():
+            composed = named(name, *toolchain_folders())
+            if composed and composed[1] == platform:
+                return replace(request, cudas=composed[0])
+    return request
 
 
 def _default(request: ToolchainRequest) -> Iterator[Cell]:

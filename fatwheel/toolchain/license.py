@@ -37,5 +37,5 @@ def check_accepted(msvc: Msvc | None, cache: Path) -> None:
             "MSVC is fetched from Microsoft only once you have accepted Microsoft's terms",
             where=f"MSVC {msvc.toolset} of Visual Studio {msvc.visual_studio}",
             details=[f"the terms: {msvc.license}"],
-            hint=f"read them; {OPTION} accepts them, once for all builds, and so does {VARIABLE}=1",
+            hint=f"read them; {OPTION} accepts them for all builds to come, {VARIABLE}=1 for one",
         )

@@ -20,10 +20,13 @@ Cells = list[tuple[str, str, str]]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Parts, and the toolchain `tools` with torch 2.11.0 for Python 3.10 and 3.11."""
+    """Parts, and the toolchain `tools` with torch 2.11.0 for Python 3.10 and 3.11, the default.
+    That of Windows is none of today's CUDAs."""
     write_toolchain(write_parts(tmp_path), "tools")
     monkeypatch.setattr(resolve_module, "toolchain_folders", lambda: (tmp_path,))
     monkeypatch.setattr(resolve_module, "_running", lambda: "3.11")
+    defaults = {"linux": "tools", "windows": "cuda12.6.3-win-amd64"}
+    monkeypatch.setattr(resolve_module, "DEFAULT_TOOLCHAINS", defaults)
     return tmp_path
 
 
@@ -40,6 +43,7 @@ def refusal(**asked: str) -> UsageError:
 
 T310, T311 = (("tools", "2.11.0", python) for python in ("3.10", "3.11"))
 C126, C128, C130 = (f"cuda{version}-linux-x86_64" for version in ("12.6.3", "12.8.1", "13.0.2"))
+W126, W128 = (f"cuda{version}-win-amd64" for version in ("12.6.3", "12.8.1"))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,10 @@ C126, C128, C130 = (f"cuda{version}-linux-x86_64" for version in ("12.6.3", "12.
         ({"torches": "2.8"}, [(C128, "2.8.0", "3.11")]),
         ({"pythons": "3.12"}, [(C130, "2.9.1", "3.12")]),
         ({"cudas": "12.6"}, [(C126, "2.9.1", "3.11")]),
-        ({"platform": "windows-x86_64"}, [("cuda12.8.1-win-amd64", "2.9.1", "3.11")]),
+        ({"platform": "windows-x86_64"}, [(W126, "2.9.1", "3.11")]),
+        ({"platform": "win-amd64"}, [(W126, "2.9.1", "3.11")]),
+        ({"platform": "windows-x86_64", "torches": "2.9"}, [(W128, "2.9.1", "3.11")]),
+        ({"platform": "windows-x86_64", "cudas": "12.8"}, [(W128, "2.9.1", "3.11")]),
         ({"toolchain": C128, "torches": "2.8", "pythons": "3.10"}, [(C128, "2.8.0", "3.10")]),
         (
             {"cudas": "12.6, 12.8", "torches": "2.8,2.9"},
