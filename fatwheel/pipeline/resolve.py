@@ -131,10 +131,8 @@ def _archs(listing: str, toolchain: Toolchain) -> tuple[ArchRequest, ...]:
         known = cudas_with(listing, Parts(*toolchain_folders()))
         if toolchain.installed or not known:
             raise
-        ours = release(toolchain.cuda)
-        nearest = min(
-            known, key=lambda cuda: [abs(a - b) for a, b in zip(release(cuda), ours, strict=False)]
-        )
+        newer = [cuda for cuda in known if release(cuda) > release(toolchain.cuda)]
+        nearest = min(newer, key=release) if newer else max(known, key=release)
         more = f"all of {listing} are known to CUDA {', '.join(known)}: --cuda {nearest}"
         raise UsageError(
             error.what, where=error.where, details=error.details, hint=f"{error.hint}; {more}"
