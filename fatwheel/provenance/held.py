@@ -93,7 +93,8 @@ def _without(path: Path, why: str) -> FormatError:
 def _check_built(statement: Statement, path: Path) -> None:
     if statement.build_type == EDIT:
         raise FormatError(
-            "this wheel was not built: `invoke thin`, `stitch` or `codesign` made it from others",
+            "this wheel was not built: `invoke thin`, `invoke stitch` or `invoke codesign` made it "
+            "from others",
             where=path.name,
             hint="rebuild those, and edit the results in the same way",
         )
