@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fatwheel.pipeline.plan import BuildRequest, plan_build
+from fatwheel.shipped import DEFAULT_TOOLCHAINS
 
 from .windows import windows_path
 from .windowshost import CACHE, Host
@@ -30,13 +31,14 @@ def request_for(toolchain: str) -> BuildRequest:
 def test_the_original_release_is_planned_as_on_linux(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a word on the toolchain: Windows has its own. Tags of images are the same."""
+    """Tags of images are the same."""
     monkeypatch.delenv("FATWHEEL_BASES", raising=False)
+    name = "windows-msvc17.8-cuda12.3"
     line = "build --arch 80,86,89+ptx --python 3.10,3.11 --jobs 8 --memory 40GiB --plan --json"
-    done = host.run(*line.split(), "--engine", "docker")
+    done = host.run(*line.split(), "--engine", "docker", "--toolchain", name)
     assert done.returncode == 0, done.stderr
     there: dict[str, Any] = json.loads(done.stdout)
-    here = json.loads(json.dumps(plan_build(request_for("windows-msvc17.8-cuda12.3")).to_json()))
+    here = json.loads(json.dumps(plan_build(request_for(name)).to_json()))
     # Folders of the host are other ones there; all else is equal.
     commands = [(one["purpose"], one.pop("command")) for one in there["containers"]]
     for one in here["containers"]:
@@ -46,6 +48,14 @@ def test_the_original_release_is_planned_as_on_linux(
         if command:
             folder = f'"type=bind,source={CACHE}\\store,target=C:\\fw\\store,readonly"'
             assert folder in command, purpose
+
+
+def test_windows_has_a_toolchain_of_its_own(host: Host) -> None:
+    done = host.run("build", "--arch", "89", "--python", "3.11", "--plan", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["toolchain"] == DEFAULT_TOOLCHAINS["windows"]
+    assert plan["engine"] == "process", "no engine with containers answers here"
 
 
 def test_a_build_ends_where_it_needs_the_engine(host: Host) -> None:
