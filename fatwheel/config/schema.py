@@ -193,7 +193,10 @@ class ToolchainFile(ToolchainKeys):
     cuda_manifest: Url = ""
     cuda_files: Annotated[tuple[CudaTable, ...], fields.Many] = ()
     interpreters: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
-    portable: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
+    # Left out where there is none: digests of toolchains without it are in wheels.
+    portable: Annotated[
+        tuple[InterpreterTable, ...], fields.Few, Field(exclude_if=lambda found: not found)
+    ] = ()
     msvc: MsvcTable | None = None
 
     def toolchain(self) -> Toolchain:

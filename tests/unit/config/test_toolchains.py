@@ -46,6 +46,18 @@ def all_of(toolchain: Toolchain, build: TorchBuild) -> tuple[Package, ...]:
     return (*toolchain.packages, *build.packages)
 
 
+# In the locks of wheels that were built so far: a key that these files do not have changes nothing.
+IN_WHEELS = {
+    "linux-cuda13.0": "127b43d5024ee43af51ecf3cf3d4462370b40a122eb6fcef67f98c31d1e8ca41",
+    "linux-cuda12.3": "c572491adaace79afd10d415081da872f006f19ba06e287675f61bca6a776474",
+}
+
+
+def test_wheels_know_these_toolchains_by_their_digests() -> None:
+    found = {one.name: one.digest for one in TOOLCHAINS if one.name in IN_WHEELS}
+    assert found == IN_WHEELS, "rebuilding would tell that another toolchain made them"
+
+
 def test_these_toolchains_exist() -> None:
     assert {t.name for t in TOOLCHAINS} >= {LINUX, "linux-cuda13.0", WINDOWS}
 
