@@ -61,6 +61,16 @@ def free_memory() -> int:
     return max(free - _MARGIN, _LEAST)
 
 
+def memory_below(pid: int) -> int:
+    """Bytes resident now, over all that a process has started; 0 where it has ended."""
+    total = 0
+    with suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total
+
+
 def _in_affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

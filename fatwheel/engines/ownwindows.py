@@ -12,10 +12,9 @@ if sys.platform == "win32":
     from dataclasses import dataclass
     from pathlib import Path, PureWindowsPath
 
-    import psutil
-
     from ..errors import StoreError
     from ..events import Emit, Note
+    from ..machine import memory_below
     from ..storage import files
     from ..worker import jobobjects
     from ..worker.programs import show_at
@@ -99,12 +98,7 @@ if sys.platform == "win32":
         group: jobobjects.Group
 
         def memory(self) -> int:
-            total = 0
-            with suppress(psutil.Error):
-                for one in psutil.Process(self.process.pid).children(recursive=True):
-                    with suppress(psutil.Error):
-                        total += one.memory_info().rss
-            return total
+            return memory_below(self.process.pid)
 
         def end(self) -> None:
             self.group.end()

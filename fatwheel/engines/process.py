@@ -13,11 +13,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from ..config.model import Download, Package, Target, Toolchain
 from ..events import Emit
-from ..machine import this_platform
+from ..machine import memory_below, this_platform
 from ..model import Job
 from ..worker.context import Context
 from . import windows
@@ -101,12 +99,7 @@ class ProcessWorker:
             self._process.wait()
 
     def memory(self) -> int:
-        total = 0
-        with suppress(psutil.Error):
-            for process in psutil.Process(self._process.pid).children(recursive=True):
-                with suppress(psutil.Error):
-                    total += process.memory_info().rss
-        return total
+        return memory_below(self._process.pid)
 
     def _send(self, line: str) -> None:
         with suppress(OSError):

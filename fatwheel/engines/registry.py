@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from itertools import chain
 
 from ..config.model import Toolchain
 from ..errors import UsageError
@@ -59,7 +58,7 @@ def engine_for(toolchain: Toolchain, asked: str | None, *, foreign: bool = False
     it is isolated, if that engine answers. Raises UsageError where none can be."""
     if asked is not None:
         return _checked(toolchain, engine_named(asked))
-    possible = chain(_possible(toolchain), _emulating(toolchain))
+    possible = _possible(toolchain)
     first = next(possible, None)
     if first is None:
         raise UsageError(
@@ -76,7 +75,7 @@ def _checked(toolchain: Toolchain, engine: Engine) -> Engine:
     obstacle = engine.obstacle(toolchain)
     if not obstacle:
         return engine
-    other = next(chain(_possible(toolchain), _emulating(toolchain)), None)
+    other = next(_possible(toolchain), None)
     raise UsageError(
         f"toolchain {toolchain.name} {obstacle}",
         where=f"--engine {engine.name}",
@@ -85,15 +84,11 @@ def _checked(toolchain: Toolchain, engine: Engine) -> Engine:
 
 
 def _possible(toolchain: Toolchain) -> Iterator[Engine]:
-    """The engines that can build with a toolchain on the system that it is for."""
-    usable = (engine for engine in _every() if not engine.obstacle(toolchain))
-    return (engine for engine in usable if not engine.emulates(toolchain))
-
-
-def _emulating(toolchain: Toolchain) -> Iterator[Engine]:
-    """Those that can build with it on another system."""
-    usable = (engine for engine in _every() if not engine.obstacle(toolchain))
-    return (engine for engine in usable if engine.emulates(toolchain))
+    """The engines that can build with a toolchain; those that emulate its system come last."""
+    for emulating in (False, True):
+        for engine in _every():
+            if not engine.obstacle(toolchain) and engine.emulates(toolchain) is emulating:
+                yield engine
 
 
 def _every() -> Iterator[Engine]:
