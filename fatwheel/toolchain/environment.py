@@ -67,7 +67,7 @@ def ensure_environment(
     """
     build = build_of(toolchain, python, torch)
     _check_platform(toolchain, build)
-    plan = _Plan(toolchain, build, find_interpreter(python), cache)
+    plan = _Plan(toolchain, build, cache, find_interpreter(python))
     if plan.is_made():
         return plan.environment(plan.root)
     with alone(cache, emit):
@@ -95,13 +95,19 @@ def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What an environment will be made of, and where."""
+class Ingredients:
+    """What an environment is made of, and where it lies.
+
+    description: everything that determines its content, and its CUDA home.
+    """
 
     toolchain: Toolchain
     build: TorchBuild
-    interpreter: Interpreter
     cache: Path
+
+    @property
+    def description(self) -> dict[str, object]:
+        raise NotImplementedError
 
     @property
     def packages(self) -> tuple[Package, ...]:
@@ -116,8 +122,25 @@ class _Plan:
         return MergedCuda(archives, self.toolchain.nvcc, self.cache) if archives else None
 
     @property
+    def root(self) -> Path:
+        # Resolved, because the path ends up in scripts, and a cache may be made of links.
+        text = json.dumps(self.description, sort_keys=True)
+        return (self.cache / "envs").resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def cuda_home(self, site: Path) -> Path:
+        """The CUDA home, which is in site-packages where CUDA comes as packages."""
+        packaged = site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}"
+        return self.cuda.home if self.cuda else packaged
+
+
+@dataclass(frozen=True)
+class _Plan(Ingredients):
+    """An environment of this machine's Python."""
+
+    interpreter: Interpreter
+
+    @property
     def description(self) -> dict[str, object]:
-        """Everything that determines the content of the environment, and its CUDA home."""
         return {
             "layout": _LAYOUT,
             "packages": pins(self.packages),
@@ -126,21 +149,14 @@ class _Plan:
             **({"cuda": self.cuda.name} if self.cuda else {}),
         }
 
-    @property
-    def root(self) -> Path:
-        # Resolved, because the path ends up in scripts, and a cache may be made of links.
-        text = json.dumps(self.description, sort_keys=True)
-        return (self.cache / "envs").resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
-
     def environment(self, root: Path) -> Environment:
         """The environment in `root`: the final one, or a copy being made."""
         site = root / "lib" / f"python{self.build.python}" / "site-packages"
-        packaged = site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}"
         return Environment(
             root=root,
             python=root / "bin" / "python",
             site=site,
-            cuda_home=self.cuda.home if self.cuda else packaged,
+            cuda_home=self.cuda_home(site),
             include=self.interpreter.include,
             python_version=self.interpreter.version,
             torch=self.build.torch,

@@ -11,7 +11,6 @@ the environments of Linux (see `environment`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from ..config.model import Download, Package, Toolchain, TorchBuild
+from ..config.model import Download, Package, Toolchain
 from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..model import Environment
@@ -31,8 +30,7 @@ from ..provision.compilers import Run, check_nvcc, check_torch
 from ..provision.mend import finish
 from ..provision.msvc import install_run_time
 from ..storage import files
-from .cuda import MergedCuda
-from .environment import LABEL, MARKER
+from .environment import LABEL, MARKER, Ingredients
 from .fetch import check_locked, fetch
 from .interpreters import build_of, compiler_id, pins
 from .msvc import UnpackedMsvc
@@ -55,12 +53,8 @@ _NEEDED = ("python.exe", "include/Python.h")
 
 
 @dataclass(frozen=True)
-class WindowsTools:
-    """What an environment for Windows is made of, and where; see `ensure`."""
-
-    toolchain: Toolchain
-    build: TorchBuild
-    cache: Path
+class WindowsTools(Ingredients):
+    """An environment for Windows; see `ensure`."""
 
     @property
     def python(self) -> Download:
@@ -85,20 +79,7 @@ class WindowsTools:
         return UnpackedMsvc(self.toolchain.msvc, self.cache)
 
     @property
-    def packages(self) -> tuple[Package, ...]:
-        """All packages but pip, which only images need."""
-        found = (*self.toolchain.packages, *self.build.packages)
-        return tuple(package for package in found if package.role != "installer")
-
-    @property
-    def cuda(self) -> MergedCuda | None:
-        """CUDA, where it is not among the packages."""
-        archives = self.toolchain.cuda_files
-        return MergedCuda(archives, self.toolchain.nvcc, self.cache) if archives else None
-
-    @property
     def description(self) -> dict[str, object]:
-        """Everything that determines the content of the environment."""
         return {
             "layout": _LAYOUT,
             "packages": pins(self.packages),
@@ -107,20 +88,14 @@ class WindowsTools:
             **({"cuda": self.cuda.name} if self.cuda else {}),
         }
 
-    @property
-    def root(self) -> Path:
-        text = json.dumps(self.description, sort_keys=True)
-        return (self.cache / "envs").resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
-
     def environment(self, root: Path) -> Environment:
         """The environment in `root`: the final one, a copy being made, or another view of it."""
         site = root.joinpath(*_OWN)
-        packaged = site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}"
         return Environment(
             root=root,
             python=root / "python.exe",
             site=site,
-            cuda_home=self.cuda.home if self.cuda else packaged,
+            cuda_home=self.cuda_home(site),
             include=root / "include",
             python_version=self.python.version,
             torch=self.build.torch,
