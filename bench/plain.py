@@ -19,7 +19,7 @@ from fatwheel.errors import UpstreamError
 from fatwheel.machine import cores
 from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.worker import backend as backend_script
-from fatwheel.worker.torchlist import torch_arch_list
+from fatwheel.worker.archs import arch_variables
 from fatwheel.worker.upstream import Project
 
 from .measure import Run, run_child
@@ -105,7 +105,7 @@ def _variables(
         "CUDA_HOME": str(environment.cuda_home),
         "CXX": str(tools.compiler.path),
         "PYTORCH_NVCC": str(nvcc),
-        "TORCH_CUDA_ARCH_LIST": torch_arch_list(exact_fronts(archs), environment.site),
+        **arch_variables(exact_fronts(archs), environment.site),
         "MAX_JOBS": str(cores()),
         "LC_ALL": "C.UTF-8",
         "SOURCE_DATE_EPOCH": str(project.epoch),

@@ -21,6 +21,12 @@ _NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)", re.ASCII)
 # What numbers architectures can have: compute capability 1.0, and all that names have room for.
 NUMBERS = range(10, 1000)
 
+# How projects spell a list of architectures in variables of their own. A recipe names the spelling,
+# and the separator where that is no semicolon: `{archs}`, `{archs:capability}`, `{archs:number:,}`.
+SPELLINGS = ("nvcc", "number", "capability", "cmake", "sm", "torch")
+SEPARATORS = (";", ",", " ")
+PLACEHOLDER = re.compile(r"\{archs(?::([^{}:]*))?(?::([^{}]*))?\}")
+
 
 @total_ordering
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from pydantic import (
 )
 
 from .. import arch
-from ..arch import parse_arch
+from ..arch import PLACEHOLDER, SEPARATORS, SPELLINGS, parse_arch
 from ..errors import UsageError
 from ..text import VALID_SIZES, parse_size
 
@@ -48,8 +48,8 @@ LAST_EPOCH = int(datetime(2107, 12, 31, 23, 59, 58, tzinfo=timezone.utc).timesta
 
 # Variables that a build gets from fatwheel; a recipe that set them would overrule it.
 _SET_HERE = re.compile(
-    r"CC|CUDA_HOME|CUDA_PATH|CXX|FATWHEEL_\w*|HOME|LC_ALL|MAX_JOBS|PATH|PYTHONHASHSEED|PYTORCH_NVCC|"
-    r"SOURCE_DATE_EPOCH|TEMP|TMP|TMPDIR|TORCH_CUDA_ARCH_LIST|_LINK_"
+    r"CC|CMAKE_CUDA_ARCHITECTURES|CUDAARCHS|CUDA_HOME|CUDA_PATH|CXX|FATWHEEL_\w*|HOME|LC_ALL|MAX_JOBS|"
+    r"PATH|PYTHONHASHSEED|PYTORCH_NVCC|SOURCE_DATE_EPOCH|TEMP|TMP|TMPDIR|TORCH_CUDA_ARCH_LIST|_LINK_"
 )
 # Variables that act on programs before the project has its turn: on the stand-ins for compilers,
 # on the Python and the shell that run them (PYTHON_X are projects' own), on the loader of them
@@ -159,6 +159,14 @@ def _value(text: str) -> str:
     _bounded(text, _LONGEST_VALUE)
     if "\0" in text:
         raise ValueError("an environment variable cannot hold a NUL character")
+    for found in PLACEHOLDER.finditer(text):
+        spelling, separator = found[1] or SPELLINGS[0], found[2] or SEPARATORS[0]
+        if spelling not in SPELLINGS or separator not in SEPARATORS:
+            valid = ", ".join(f"{{archs:{one}}}" for one in SPELLINGS[1:])
+            raise ValueError(
+                f"{shown(found[0])} is no spelling of the architectures; valid: {{archs}}, "
+                f"{valid}, each with a separator if need be, as in {{archs:number:,}}"
+            )
     return text
 
 

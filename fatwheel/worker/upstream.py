@@ -21,12 +21,12 @@ from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
 from . import bypass
+from .archs import arch_variables, filled
 from .context import Context, unit_from_wire
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
 from .programs import said_to_be_lost, write_program, write_programs
 from .roots import NVCC, job_variables, programs_of, remove_tree
 from .shim import SETTINGS, mapped, settings_text, shown
-from .torchlist import torch_arch_list
 from .view import Marks
 
 _TRIES = 3  # of a build in which Windows, or Wine, started no stand-in
@@ -235,15 +235,15 @@ class Upstream:
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(standins.cuda_home),
             "CUDA_PATH": str(standins.cuda_home),
-            # The options that torch makes of it are dropped; what else it decides is not.
-            "TORCH_CUDA_ARCH_LIST": torch_arch_list(fronts, self.environment.site),
+            # The options that torch and CMake make of it are dropped; what else it decides is not.
+            **arch_variables(fronts, self.environment.site),
             "MAX_JOBS": str(os.cpu_count() or 1),
             "LC_ALL": "C.UTF-8",
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
             "SOURCE_DATE_EPOCH": str(self.project.epoch),
             SETTINGS: str(settings_file),
-            **dict(self.project.variables),
+            **filled(self.project.variables, fronts, self.environment.site, standins.cuda_home),
         }
 
     def _empty_home(self) -> Path:

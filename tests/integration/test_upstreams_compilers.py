@@ -14,7 +14,7 @@ import pytest
 from fatwheel.arch import Arch
 from fatwheel.config.load import load_toolchain
 from fatwheel.model import Environment, Front
-from fatwheel.worker.torchlist import torch_arch_list
+from fatwheel.worker.archs import arch_variables
 
 from .conftest import ROOT, Workbench, record_of
 
@@ -57,9 +57,8 @@ def test_torch_takes_every_architecture_of_the_toolchain(environment: Environmen
     """Those that it knows exactly so, with and without PTX; all others too."""
     known = load_toolchain("linux-cuda13.0", ROOT / "toolchains").archs
     asked = [(arch, codes) for arch in known for codes in ((arch.sm,), (arch.sm, arch.compute))]
-    lines = [
-        torch_arch_list([Front(arch, codes)], environment.site) + "\n" for arch, codes in asked
-    ]
+    told = [arch_variables([Front(arch, codes)], environment.site) for arch, codes in asked]
+    lines = [f"{one['TORCH_CUDA_ARCH_LIST']}\n" for one in told]
     done = subprocess.run(
         [environment.python, "-c", ASKS], input="".join(lines), capture_output=True, text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=False,

@@ -261,6 +261,19 @@ MISTAKES = [
     (15, 'TORCH_CUDA_ARCH_LIST = "8.0"', [
         "15: environment.TORCH_CUDA_ARCH_LIST: fatwheel sets this variable itself; remove it",
     ]),
+    (15, 'CUDAARCHS = "80"', [
+        "15: environment.CUDAARCHS: fatwheel sets this variable itself; remove it",
+    ]),
+    (15, 'A = "{archs:torhc}"', [
+        "15: environment.A: '{archs:torhc}' is no spelling of the architectures; valid: {archs}, "
+        "{archs:number}, {archs:capability}, {archs:cmake}, {archs:sm}, {archs:torch}, each with "
+        "a separator if need be, as in {archs:number:,}",
+    ]),
+    (15, 'A = "{archs:sm:-}"', [
+        "15: environment.A: '{archs:sm:-}' is no spelling of the architectures; valid: {archs}, "
+        "{archs:number}, {archs:capability}, {archs:cmake}, {archs:sm}, {archs:torch}, each with "
+        "a separator if need be, as in {archs:number:,}",
+    ]),
     (15, '"A B" = "x"', [
         '15: environment."A B": not the name of an environment variable; '
         "valid: letters, digits, _",

@@ -142,13 +142,16 @@ def test_upstream_sees_the_recipes_variables_and_none_of_the_users(
 ) -> None:
     for name in ("NVCC_APPEND_FLAGS", "CXXFLAGS", "PYTHONPATH", "TORCH_CUDA_ARCH_LIST", "CPATH"):
         monkeypatch.setenv(name, "users")
-    upstream = bench.upstream(variables=(("DEMO", "yes"), ("MAX_JOBS", "3")))
+    recipes = (("DEMO", "yes"), ("MAX_JOBS", "3"), ("ITS_ARCHS", "{archs:capability}"))
+    upstream = bench.upstream(variables=recipes)
     upstream.capture(FRONTS)
     found = json.loads((bench.root / "variables.json").read_text())
     assert "users" not in found.values()
     assert (found["DEMO"], found["MAX_JOBS"]) == ("yes", "3"), "a recipe has the last word"
     assert found["SOURCE_DATE_EPOCH"] == "1000000000"
     assert found["TORCH_CUDA_ARCH_LIST"] == "8.0;9.0a+PTX"
+    assert found["CUDAARCHS"] == found["CMAKE_CUDA_ARCHITECTURES"] == "80-real;90a"
+    assert found["ITS_ARCHS"] == "8.0;9.0"
     for name in ("CUDA_HOME", "CC", "CXX"):
         assert found[name].startswith(str(upstream.work)), f"{name} is not a stand-in's"
 

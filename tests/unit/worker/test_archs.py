@@ -1,4 +1,5 @@
-"""TORCH_CUDA_ARCH_LIST: what torch's own documentation and source take."""
+"""Lists of architectures as projects take them: what the documentation and source of torch, CMake
+and NATTEN say."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import pytest
 
 from fatwheel.arch import parse_arch
 from fatwheel.model import Front
-from fatwheel.worker.torchlist import torch_arch_list
+from fatwheel.worker.archs import arch_variables, filled
 
 # As torch 2.11.0 has it; 2.1.1 has the first line and 9.0.
 SUPPORTED = """
@@ -23,6 +24,10 @@ def fronts(*items: str) -> tuple[Front, ...]:
     """`80,sm_80,sm_86,compute_80`: a front, and the images that are made from it."""
     split = [item.split(",") for item in items]
     return tuple(Front(parse_arch(virtual), tuple(codes)) for virtual, *codes in split)
+
+
+def torch_arch_list(asked: tuple[Front, ...], site: Path) -> str:
+    return arch_variables(asked, site)["TORCH_CUDA_ARCH_LIST"]
 
 
 @pytest.fixture
@@ -70,3 +75,31 @@ def test_without_a_torch_that_says_what_it_knows_nothing_is_changed(
     file = site / "torch" / "utils" / "cpp_extension.py"
     file.unlink() if text is None else file.write_text(text)
     assert torch_arch_list(fronts("120f,sm_120f"), site) == "12.0f"
+
+
+def test_cmake_is_told_of_cubins_and_ptx_apart(site: Path) -> None:
+    """https://cmake.org/cmake/help/latest/prop_tgt/CUDA_ARCHITECTURES.html"""
+    asked = fronts("80,sm_80", "90a,sm_90a", "120,sm_120,compute_120")
+    found = arch_variables(asked, site)
+    assert found["CUDAARCHS"] == "80-real;90a-real;120"
+    assert found["CMAKE_CUDA_ARCHITECTURES"] == found["CUDAARCHS"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("{archs}", "80;90;90a;120"),
+        ("{archs:number}", "80;90;120"),
+        ("{archs:capability}", "8.0;9.0;12.0"),
+        ("{archs:number:,}", "80,90,120"),
+        ("{archs:sm: }", "sm_80 sm_90 sm_90a sm_120"),
+        ("{archs:torch}", "8.0;9.0;9.0a;12.0+PTX"),
+        ("-DA={archs:cmake} -DB=x", "-DA=80-real;90-real;90a-real;120 -DB=x"),
+        ("{site}/torch/include:{cuda_home}/include", "SITE/torch/include:/cuda/include"),
+        ("${archs_of} {sites} {}", "${archs_of} {sites} {}"),
+    ],
+)
+def test_a_recipe_says_how_its_project_spells_them(value: str, expected: str, site: Path) -> None:
+    asked = fronts("80,sm_80", "90,sm_90", "90a,sm_90a", "120,sm_120,compute_120")
+    found = filled([("A", value)], asked, site, Path("/cuda"))
+    assert found == {"A": expected.replace("SITE", str(site))}
