@@ -14,7 +14,7 @@ from fatwheel.config.model import Target
 from fatwheel.engines.local import Tools
 from fatwheel.events import Emit, step
 from fatwheel.pipeline.source import unpack
-from fatwheel.storage.cache import downloads_folder
+from fatwheel.storage.cache import cache_folder
 from fatwheel.worker.upstream import Project
 
 from .measure import Run
@@ -47,7 +47,7 @@ class Session:
 
     def project(self) -> Project:
         """The project's sources, unpacked anew."""
-        return unpack(self.target.recipe, downloads_folder(), self.new_folder(), self.emit)
+        return unpack(self.target.recipe, cache_folder(), self.new_folder(), self.emit)
 
     @cached_property
     def finished(self) -> tuple[Workbench, Built]:

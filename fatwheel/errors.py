@@ -137,7 +137,8 @@ class RebuildError(FatwheelError):
 
 
 class LockError(FatwheelError):
-    """With `--locked`: the build would use something that the lock does not list."""
+    """With `--locked`: the build would use something that the lock does not list. Or a lock pins no
+    source, so that the wheel cannot be rebuilt."""
 
     exit_code = 16
 

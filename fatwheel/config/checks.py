@@ -59,21 +59,47 @@ def toolchain_mistakes(raw: Raw, stem: str) -> Mistakes:
     yield from _default_torch_mistakes(raw)
 
 
+# What each kind of source must have, and may have.
+_FILE = ("size", "sha256")
+_SOURCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "sdist": (_FILE, ("patches",)),
+    "archive": (_FILE, ("patches",)),
+    "git": (("commit", "tree"), ("submodules", "patches")),
+    "folder": ((), ()),
+    "checkout": ((), ()),
+}
+
+
 def _source_mistakes(source: Raw, recipe: Raw) -> Mistakes:
-    pins = ("size", "sha256")
-    if "sdist" in source and "folder" in source:
-        yield ("source", "folder"), "beside sdist; a source is either an sdist or a folder"
-    elif "folder" in source:
-        for pin in pins:
-            if pin in source:
-                yield ("source", pin), "belongs to an sdist; a folder has none"
-    elif "sdist" in source:
-        for pin in pins:
-            if pin not in source:
-                yield ("source", pin), f"missing: {keys_of(SourceTable)[pin].description}"
-        yield from _sdist_mistakes(source["sdist"], recipe)
-    else:
-        yield ("source",), "neither sdist nor folder is given"
+    kinds = [kind for kind in _SOURCES if kind in source]
+    if not kinds:
+        yield ("source",), f"none of {', '.join(_SOURCES)} is given"
+        return
+    for other in kinds[1:]:
+        yield ("source", other), f"beside {kinds[0]}; a source is one of {', '.join(_SOURCES)}"
+    if len(kinds) > 1:
+        return
+    needed, allowed = _SOURCES[kinds[0]]
+    for key in needed:
+        if key not in source:
+            yield ("source", key), f"missing: {keys_of(SourceTable)[key].description}"
+    for key in source:
+        if key in keys_of(SourceTable) and key not in (*_SOURCES, *needed, *allowed):
+            owners = [kind for kind, both in _SOURCES.items() if key in (*both[0], *both[1])]
+            yield ("source", key), f"belongs to {' or '.join(owners)}; {kinds[0]} has none"
+    yield from _sdist_mistakes(source.get("sdist"), recipe)
+    yield from _list_mistakes(source, "patches", least=1, place=("source",))
+    yield from _submodule_mistakes(source)
+
+
+def _submodule_mistakes(source: Raw) -> Mistakes:
+    seen: set[str] = set()
+    for index, table in tables(source, "submodules"):
+        path = table.get("path")
+        if isinstance(path, str):
+            if path.lower() in seen:  # not every disk tells capitals
+                yield ("source", "submodules", index, "path"), f"a second submodule {path!r}"
+            seen.add(path.lower())
 
 
 def _sdist_mistakes(sdist: object, recipe: Raw) -> Mistakes:
@@ -99,19 +125,19 @@ def _contradictions(name: str, version: Version, wanted: object, table: Raw) -> 
         yield f"version {version}, not {table['version']}"
 
 
-def _list_mistakes(raw: Raw, key: str, *, least: int) -> Mistakes:
+def _list_mistakes(raw: Raw, key: str, *, least: int, place: Key = ()) -> Mistakes:
     items = raw.get(key)
     if not isinstance(items, list):
         return
     if len(items) < least:
-        yield (key,), "empty; at least one is needed"
+        yield (*place, key), "empty; at least one is needed"
     seen = set()
     for index, item in enumerate(items):
         if not isinstance(item, str):
             continue
         name = _arch_name(item) if key == "archs" else item
         if name in seen:
-            yield (key, index), f"{item!r} stands there a second time"
+            yield (*place, key, index), f"{item!r} stands there a second time"
         seen.add(name)
 
 

@@ -192,6 +192,18 @@ def _folder(text: str) -> str:
     return str(path)
 
 
+def _patch(text: str) -> str:
+    if PurePosixPath(_folder(text)).suffix not in (".patch", ".diff"):
+        raise ValueError(f"{shown(text)} is not a patch; valid: as in no-isa.patch or a/b.diff")
+    return str(PurePosixPath(text))
+
+
+def _tar_url(text: str) -> str:
+    if not _url(text).endswith((".tar.gz", ".tgz")):
+        raise ValueError(f"{shown(text)} is not a .tar.gz")
+    return text
+
+
 def _script(text: str) -> str:
     _bounded(text, _LONG)
     path = PurePosixPath(text)
@@ -377,6 +389,11 @@ Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, AfterValidator(_value)]
 Folder = Annotated[str, AfterValidator(_folder)]
 Script = Annotated[str, AfterValidator(_script)]
+PatchFile = Annotated[str, AfterValidator(_patch)]
+TarUrl = Annotated[str, AfterValidator(_tar_url)]
+GitId = Annotated[
+    str, _matching("[0-9a-f]{40}|[0-9a-f]{64}", "a full id of git's; valid: 40 digits 0-9, a-f")
+]
 Bytes = Annotated[int, Strict(), _between(1, _LARGEST, "a size; valid: a number of bytes above 0")]
 Size = Annotated[int, BeforeValidator(_size), _between(1, 1 << 50, "a size of memory")]
 Seconds = Annotated[float, Strict(), AfterValidator(_seconds)]
@@ -387,6 +404,7 @@ Majors = Annotated[tuple[Major, Major], WrapValidator(_range)]
 MscVer = Annotated[int, Strict(), _between(1900, 9999, "an _MSC_VER; valid: as in 1938")]
 OsBuild = Annotated[int, Strict(), _between(0, 10**6, "a build of Windows; valid: as in 20348")]
 Role = Annotated[str, _one_of("compiler", "build", "runtime", "installer")]
+Flag = Annotated[bool, _one_of(False, True)]
 SourceRole = Annotated[str, _one_of("source")]
 Os = Annotated[str, _one_of("linux", "windows")]
 

@@ -22,7 +22,6 @@ from .checks import image_mistakes, recipe_mistakes, toolchain_mistakes
 from .mistakes import Key, Places, read_table, suggestion
 from .model import Recipe, Toolchain
 from .schema import RecipeFile, ToolchainFile
-from .sourcetree import tree_digest
 
 RECIPE_FILE = "recipe.toml"
 _LONGEST_LINE = 20_000  # characters
@@ -44,12 +43,11 @@ def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
     def mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
         yield from recipe_mistakes(raw)
         yield from _name_mistakes(folder.name)
-        yield from _missing_folders(raw, file)
+        yield from _missing_sources(raw, file)
         yield from _script_mistakes(raw, file)
 
     found = load_table(RecipeFile, file, mistakes, "docs/recipes.md explains every key")
-    sources = found.source.folder
-    return found.recipe(folder, tree_digest(folder / sources) if sources else None)
+    return found.recipe(folder)
 
 
 def load_toolchain(name: str, *folders: Path) -> Toolchain:
@@ -197,12 +195,25 @@ def _name_mistakes(name: str) -> list[tuple[Key, str]]:
     return []
 
 
-def _missing_folders(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
+def _missing_sources(raw: dict[str, Any], file: Path) -> Iterator[Mistake]:
+    """Folders and patches that are not there."""
     source = raw.get("source")
-    folder = source.get("folder") if isinstance(source, dict) else None
-    if not isinstance(folder, str) or "\0" in folder or os.path.isdir(file.parent / folder):
-        return []
-    return [(("source", "folder"), f"{folder!r}: no such folder beside this file")]
+    if not isinstance(source, dict):
+        return
+    for key, where in (("folder", " beside this file"), ("checkout", "")):
+        folder = source.get(key)
+        if isinstance(folder, str) and not _is_there(file.parent, folder, os.path.isdir):
+            yield ("source", key), f"{fields.shown(folder)}: no such folder{where}"
+    patches = source.get("patches")
+    for number, patch in enumerate(patches if isinstance(patches, list) else ()):
+        if isinstance(patch, str) and not _is_there(file.parent, patch, os.path.isfile):
+            what = f"{fields.shown(patch)}: no such file beside this file"
+            yield ("source", "patches", number), what
+
+
+def _is_there(folder: Path, name: str, is_one: Callable[[Path], bool]) -> bool:
+    """Whether a path is what it should be; of one that cannot be a path `schema` says so."""
+    return "\0" in name or is_one(folder / os.path.expanduser(name))
 
 
 def _script_mistakes(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:

@@ -8,6 +8,7 @@ makes one is not checked. Sizes are bytes, times are seconds.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -398,16 +399,91 @@ class Cell:
 # -- recipes ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class Commit(Part):
+    """A commit of a git repository, and the tree that it must have.
+
+    hosts: as for a Package.
+    """
+
+    url: Annotated[fields.Url, Field(description="the repository's URL")]
+    commit: Annotated[fields.GitId, Field(description="the commit's id")]
+    tree: Annotated[fields.GitId, Field(description="the id of the commit's tree")]
+    hosts: fields.Here[frozenset[str] | None] = field(default=None, compare=False)
+
+    @property
+    def vcs_url(self) -> str:
+        """As pip and package URLs write it."""
+        return f"git+{self.url}@{self.commit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submodule(Commit):
+    """path: where it lies in the project, whatever repository it is a submodule of."""
+
+    path: Annotated[fields.Folder, Field(description="its folder in the project")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository(Commit):
+    submodules: Annotated[tuple[Submodule, ...], fields.Few] = ()
+
+    @property
+    def commits(self) -> tuple[Commit, ...]:
+        """All that is fetched; a submodule comes after those in whose folders it lies."""
+        return (self, *sorted(self.submodules, key=lambda one: one.path))
+
+    @property
+    def sha256(self) -> str:
+        """Over all that says what the code is, and not where it is fetched from."""
+        inner = [[one.path, one.commit, one.tree] for one in self.submodules]
+        text = json.dumps([self.commit, self.tree, *sorted(inner)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Patch(Part):
+    """A file beside the recipe. sha256: its own."""
+
+    file: fields.PatchFile
+    sha256: fields.Sha256
+
+
+def _is_nothing(value: object) -> bool:
+    return not value
+
+
 @dataclass(frozen=True)
 class Source(Part):
-    """Where a recipe's code comes from: a pinned sdist, or a folder beside the recipe.
+    """Where a recipe's code comes from: a pinned sdist or archive, a commit of a git repository, a
+    folder beside the recipe, or a checkout, which is a folder anywhere on one machine.
 
-    Exactly one of `package` and `folder` is set. sha256: of the sdist, or over the folder's tree.
+    Of `package`, `archive`, `git`, `folder` and `checkout` exactly one is set. sha256: of the sdist
+    or archive, over the commits of `git`, or over the folder's or the checkout's files. patches:
+    applied in this order. Locks leave out what is not there.
+
+    path: where a checkout is.
     """
 
     package: Sdist | None = None
     folder: Folder = ""
-    sha256: fields.Sha256 = ""
+    sha256: Sha256 = ""
+    archive: Annotated[Download | None, Field(exclude_if=_is_nothing)] = None
+    git: Annotated[Repository | None, Field(exclude_if=_is_nothing)] = None
+    checkout: Annotated[fields.Flag, Field(exclude_if=_is_nothing)] = False
+    patches: Annotated[tuple[Patch, ...], fields.Few, Field(exclude_if=_is_nothing)] = ()
+    path: fields.Here[Path | None] = None
+
+    @property
+    def file(self) -> Package | Download | None:
+        """The one file that has it all."""
+        return self.package or self.archive
+
+    @property
+    def kinds(self) -> int:
+        """How many of the five are set."""
+        found = (self.package, self.archive, self.git, self.folder, self.checkout)
+        return sum(map(bool, found))
 
 
 @dataclass(frozen=True)
@@ -483,9 +559,15 @@ class Recipe(RecipeKeys):
         return self.folder / self.source.folder if self.source.folder else None
 
     @property
-    def files(self) -> tuple[Package, ...]:
+    def files(self) -> tuple[Package | Download, ...]:
         """Every file that is pinned."""
-        return (*((self.source.package,) if self.source.package else ()), *self.runtime)
+        return (*((self.source.file,) if self.source.file else ()), *self.runtime)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where its files and repositories are, as far as they have URLs."""
+        commits = self.source.git.commits if self.source.git else ()
+        return tuple(one.url for one in (*self.files, *commits) if one.url)
 
 
 # -- targets ---------------------------------------------------------------------------------------

@@ -31,18 +31,22 @@ from .model import (
     MsvcTools,
     Package,
     Part,
+    Patch,
     Recipe,
     RecipeKeys,
+    Repository,
     Sdist,
     Sha256,
     Size,
     Source,
+    Submodule,
     Toolchain,
     ToolchainKeys,
     TorchBuild,
     Url,
     Wheel,
 )
+from .sourcetree import patch_digest, tree_digest
 
 VERIFY_FILE = "verify.py"  # where the recipe names no other
 
@@ -55,28 +59,54 @@ def filename_of(url: str) -> str:
 # -- recipes ---------------------------------------------------------------------------------------
 
 
+_UNLESS_SAID = Field(exclude_if=lambda value: not value)  # digests of older recipes stay
+
+
 @dataclass(frozen=True)
 class SourceTable(Part):
-    """Either sdist, size and sha256, or folder: see `checks`."""
+    """One kind of source, and what pins it: see `checks`."""
 
     sdist: fields.OrEmpty[fields.SdistFile]
-    size: Annotated[Size, Field(description="the sdist's size in bytes")]
-    sha256: Annotated[Sha256, Field(description="the sdist's sha256")]
+    size: Annotated[Size, Field(description="the file's size in bytes")]
+    sha256: Annotated[Sha256, Field(description="the file's sha256")]
     folder: Folder
+    archive: Annotated[fields.OrEmpty[fields.TarUrl], _UNLESS_SAID] = ""
+    git: Annotated[Url, _UNLESS_SAID] = ""
+    commit: Annotated[
+        fields.OrEmpty[fields.GitId], _UNLESS_SAID, Field(description="the commit's id")
+    ] = ""
+    tree: Annotated[
+        fields.OrEmpty[fields.GitId], _UNLESS_SAID, Field(description="the id of the commit's tree")
+    ] = ""
+    submodules: Annotated[tuple[Submodule, ...], fields.Few, _UNLESS_SAID] = ()
+    checkout: Annotated[fields.OrEmpty[fields.Value], _UNLESS_SAID] = ""
+    patches: Annotated[tuple[fields.PatchFile, ...], fields.Few, _UNLESS_SAID] = ()
 
-    def source(self, project: str, version: str, tree: str) -> Source:
-        """tree: the digest of what is in the folder."""
+    def source(self, project: str, version: str, place: Path) -> Source:
+        """place: the recipe's folder. Raises ConfigError for files that cannot be read."""
+        patches = tuple(Patch(name, patch_digest(place / name)) for name in self.patches)
         if self.folder:
-            return Source(None, self.folder, tree)
+            return Source(None, self.folder, tree_digest(place / self.folder))
+        if self.checkout:
+            return Source(checkout=True, path=place / Path(self.checkout).expanduser())
+        if self.git:
+            git = Repository(
+                url=self.git, commit=self.commit, tree=self.tree, submodules=self.submodules
+            )
+            return Source(sha256=git.sha256, git=git, patches=patches)
+        if self.archive:
+            name = filename_of(self.archive)
+            file = Download(project, version, self.archive, name, self.size, self.sha256)
+            return Source(sha256=self.sha256, archive=file, patches=patches)
         sdist = Sdist(project, version, self.sdist, self.size, self.sha256, "source")
-        return Source(sdist, "", self.sha256)
+        return Source(sdist, "", self.sha256, patches=patches)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFile(RecipeKeys):
     """kernels/NAME/recipe.toml."""
 
-    source: Annotated[SourceTable, Field(description="a table that names an sdist or a folder")]
+    source: Annotated[SourceTable, Field(description="a table that says where the code is")]
     archs: Annotated[
         tuple[fields.RequestedArch, ...],
         fields.Few,
@@ -89,15 +119,22 @@ class RecipeFile(RecipeKeys):
     verify: fields.OrEmpty[fields.Script] = ""
     epoch: fields.Epoch = fields.FIRST_EPOCH
 
-    def recipe(self, folder: Path, tree: str | None) -> Recipe:
-        """The recipe in this folder. tree: the digest of the sources that lie in it."""
+    def recipe(self, folder: Path) -> Recipe:
+        """The recipe in this folder. Raises ConfigError for sources that cannot be read."""
         verify = (folder / (self.verify or VERIFY_FILE)).resolve()
+        source = self.source.source(self.project, self.version, folder)
         return Recipe(
             **_shared(self, RecipeKeys),
             name=folder.name,
             # What a wheel is checked with is no part of what it is made from.
-            digest=_digest({"recipe": _meaning(self, {"verify"}), "tree": tree}),
-            source=self.source.source(self.project, self.version, tree or ""),
+            digest=_digest(
+                {
+                    "recipe": _meaning(self, {"verify"}),
+                    "tree": source.sha256 if source.folder else None,
+                    **_beside(source),
+                }
+            ),
+            source=source,
             epoch=self.epoch,
             runtime=tuple(Package(**vars(wheel), role="runtime") for wheel in self.runtime),
             folder=folder,
@@ -114,6 +151,12 @@ class RecipeFile(RecipeKeys):
             ),
             verify=verify if verify.is_file() else None,
         )
+
+
+def _beside(source: Source) -> dict[str, Any]:
+    """What lies beside the recipe's file, by its digest; digests of older recipes stay."""
+    patches = [one.sha256 for one in source.patches]
+    return {"patches": patches} if patches else {}
 
 
 # -- toolchains ------------------------------------------------------------------------------------

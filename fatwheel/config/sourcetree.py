@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NoReturn
@@ -21,6 +21,7 @@ _LEFTOVERS_AT_TOP = ("build", "dist", ".git")
 _LEFTOVER_SUFFIX = ".egg-info"
 # More than any source has; as for sdists.
 MAX_FILES, MAX_BYTES, MAX_DEPTH = 200_000, 4 << 30, 64
+MAX_PATCH = 4 << 20  # bytes
 _STEP = 1 << 20
 
 
@@ -37,7 +38,7 @@ def tree_files(folder: Path) -> tuple[PurePosixPath, ...]:
         if len(inside.parts) > MAX_DEPTH:
             raise ConfigError(f"it is more than {MAX_DEPTH} folders deep", where=str(folder))
         is_top = Path(place) == folder
-        folders[:] = [name for name in folders if not _is_leftover(name, is_top)]
+        folders[:] = [name for name in folders if not is_leftover(name, is_top)]
         for name in folders + names:
             path = Path(place, name)
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -53,15 +54,34 @@ def tree_files(folder: Path) -> tuple[PurePosixPath, ...]:
 
 def tree_digest(folder: Path) -> str:
     """sha256 over the relative paths and contents of `tree_files(folder)`."""
+    return digest_over((path, Path(folder, path)) for path in tree_files(folder))
+
+
+def digest_over(files: Iterable[tuple[PurePosixPath, Path]]) -> str:
+    """sha256 over files: how each is called in the tree, and what is in it."""
     digest = hashlib.sha256()
-    for path in tree_files(folder):
+    for name, path in files:
         content = hashlib.sha256()
-        with opened(Path(folder, path)) as stream:
+        with opened(path) as stream:
             while piece := stream.read(_STEP):
                 content.update(piece)
         digest.update(content.digest())
-        digest.update(os.fsencode(str(path)) + b"\0")
+        digest.update(os.fsencode(str(name)) + b"\0")
     return digest.hexdigest()
+
+
+def read_patch(path: Path) -> bytes:
+    """What is in a patch. ConfigError where it cannot be read or is too large."""
+    with opened(path) as stream:
+        data = stream.read(MAX_PATCH + 1)
+    if len(data) > MAX_PATCH:
+        raise ConfigError(f"a patch may have {MAX_PATCH} bytes", where=str(path))
+    return data
+
+
+def patch_digest(path: Path) -> str:
+    """sha256 of a patch; as for `read_patch`."""
+    return hashlib.sha256(read_patch(path)).hexdigest()
 
 
 @contextmanager
@@ -90,7 +110,8 @@ def _special(path: Path) -> ConfigError:
     )
 
 
-def _is_leftover(name: str, is_top: bool) -> bool:
+def is_leftover(name: str, is_top: bool) -> bool:
+    """Whether a folder is one that builds leave behind."""
     return (
         name in _LEFTOVERS
         or name.endswith(_LEFTOVER_SUFFIX)

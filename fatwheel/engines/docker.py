@@ -63,7 +63,7 @@ class Docker(Engine):
 
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
         pins = (*target.recipe.files, *target.tools.image_files)
-        source = target.recipe.source.package
+        source = target.recipe.source.file
         return [(pin, cache_folder() / FILES) for pin in pins if pin != source]
 
     def footprint(

@@ -58,9 +58,7 @@ def environment_files(target: Target) -> list[tuple[Package | Download, Path]]:
     packages = [
         pin
         for pin in (*target.recipe.files, *target.tools.files)
-        if isinstance(pin, Package)
-        and pin.role != "installer"
-        and pin != target.recipe.source.package
+        if isinstance(pin, Package) and pin.role != "installer" and pin != target.recipe.source.file
     ]
     cuda = MergedCuda(target.toolchain.cuda_files, target.toolchain.nvcc, cache)
     archives = [] if cuda.is_made() else [*cuda.archives]

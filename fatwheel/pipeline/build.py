@@ -94,7 +94,7 @@ def needed_files(target: Target, engine: Engine) -> list[tuple[Package | Downloa
 
     Without the packages that are unpacked already.
     """
-    source = target.recipe.source.package
+    source = target.recipe.source.file
     own: list[tuple[Package | Download, Path]] = [(source, downloads_folder())] if source else []
     return [*own, *engine.files(target)]
 
@@ -213,7 +213,7 @@ def captured(
 def unpacked(recipe: Recipe, folder: Path, emit: Emit) -> Project:
     """The recipe's source in a folder, fetched first where it is an sdist."""
     with step(emit, "source", f"{recipe.project} {recipe.version}"):
-        return unpack(recipe, downloads_folder(), folder, emit)
+        return unpack(recipe, cache_folder(), folder, emit)
 
 
 def _log_folder(target: Target) -> Path:

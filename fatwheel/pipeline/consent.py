@@ -15,6 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from .. import text
+from ..config.model import Recipe
 from ..engines.base import Engine
 from ..errors import UsageError
 from ..provenance.buildlock import BuildLock
@@ -71,16 +72,25 @@ def check_consent(lock: BuildLock, origin: Path, engine: Engine, agree: Agree) -
 
 def _lines(lock: BuildLock, origin: Path, engine: Engine) -> list[str]:
     recipe = lock.recipe
-    package, folder = recipe.source.package, recipe.source_folder
-    source = package.filename if package else f"the folder {folder}"
     return [
         f"{_shown(origin.name)} was not built on this machine. This build would run what it names:",
         f"  project  {_shown(recipe.project)} {_shown(recipe.version)}, with its own build script",
-        f"  source   {_shown(source)}, sha256 {_shown(recipe.source.sha256)}",
+        f"  source   {_shown(_source(recipe))}, sha256 {_shown(recipe.source.sha256)}",
+        *(f"  patch    {_shown(one.file)}, sha256 {one.sha256}" for one in recipe.source.patches),
         f"  tools    {_shown(lock.toolchain.name)}, {_files(lock)}",
         *(_images(lock) if engine.uses_images else ()),
         f"  engine   {engine.name}: {_CLOSED_OFF[engine.isolated]}",
     ]
+
+
+def _source(recipe: Recipe) -> str:
+    source = recipe.source
+    if source.git:
+        others = len(source.git.submodules)
+        return source.git.vcs_url + (f" with {text.count(others, 'submodule')}" if others else "")
+    if source.file:
+        return source.archive.url if source.archive else source.file.filename
+    return f"the folder {recipe.source_folder}"
 
 
 def _images(lock: BuildLock) -> list[str]:
@@ -91,7 +101,8 @@ def _images(lock: BuildLock) -> list[str]:
 
 def _files(lock: BuildLock) -> str:
     pins = lock.files
-    hosts = sorted({urlsplit(pin.url).hostname or "" for pin in pins} - {""})
+    urls = [*lock.recipe.urls, *(pin.url for pin in pins)]
+    hosts = sorted({urlsplit(url).hostname or "" for url in urls} - {""})
     places = ", ".join(["your package index", *map(_shown, hosts)])
     return f"{text.count(len(pins), 'file')}, each by its sha256, from {places}"
 

@@ -182,7 +182,7 @@ class BuildPlan:
             "kernel": recipe.name,
             "project": recipe.project,
             "version": recipe.version,
-            "fetched": recipe.source.package.filename if recipe.source.package else "",
+            "fetched": fetched(recipe),
             "toolchain": toolchain.name,
             "platform": toolchain.platform,
             "cuda": toolchain.cuda,
@@ -223,6 +223,12 @@ class BuildPlan:
             "final_tags": footprint.final_tags,
             "unlocked": footprint.unlocked,
         }
+
+
+def fetched(recipe: Recipe) -> str:
+    """The file or the commit that has the source, or ''."""
+    source = recipe.source
+    return source.git.vcs_url if source.git else source.file.filename if source.file else ""
 
 
 def host_compiler(toolchain: Toolchain) -> str:

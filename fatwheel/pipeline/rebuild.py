@@ -17,8 +17,8 @@ from typing import Any
 from ..compare import compare_wheels
 from ..compare.differences import Comparison
 from ..config.load import load_recipe
-from ..config.model import Target
-from ..config.sourcetree import tree_digest
+from ..config.model import Patch, Recipe, Target
+from ..config.sourcetree import patch_digest, tree_digest
 from ..engines.registry import engine_for
 from ..errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from ..events import Emit, Note
@@ -139,8 +139,10 @@ def refusal(rebuilt: Rebuilt, wheel: Path) -> RebuildError:
 
 
 def _check_sources(held: Held) -> None:
-    """The sources that lie in this checkout must be those that the wheel was built from."""
+    """What of the source lies in this checkout must be what the wheel was built from."""
     recipe = held.lock.recipe
+    for patch in recipe.source.patches:
+        _check_patch(patch, recipe)
     folder, locked = recipe.source_folder, recipe.source.sha256
     if folder is None:
         return
@@ -159,6 +161,26 @@ def _check_sources(held: Held) -> None:
             where=str(folder),
             details=[f"locked: sha256 {locked}", f"here:   sha256 {found}"],
             hint="use the checkout of fatwheel that the wheel was built with",
+        )
+
+
+def _check_patch(patch: Patch, recipe: Recipe) -> None:
+    path = recipe.folder / patch.file
+    if not path.is_file():
+        raise UsageError(
+            f"the wheel was built with the patch {patch.file} of the recipe {recipe.name}, which "
+            "is missing here",
+            where=str(path),
+            hint="rebuild it with a checkout of fatwheel that has it",
+        )
+    found = patch_digest(path)
+    if found != patch.sha256:
+        raise HashMismatchError(
+            f"the patch {patch.file} of the recipe {recipe.name} is not the one that the wheel was "
+            "built with",
+            where=str(path),
+            details=[f"locked: sha256 {patch.sha256}", f"here:   sha256 {found}"],
+            hint="use the recipe as it was when the wheel was built",
         )
 
 

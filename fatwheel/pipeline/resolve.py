@@ -25,6 +25,7 @@ from ..shipped import DEFAULT_TOOLCHAINS, recipe_folders, toolchain_folders
 from ..toolchain.installed import TORCH as TORCH_FROM
 from ..toolchain.installed import find_installed
 from ..toolchain.installedcuda import OPTION as CUDA_HOME
+from .checkout import with_checkout
 from .source import epoch_of
 
 
@@ -59,7 +60,7 @@ def resolve(
 
     recipes: a folder in which the kernel is looked for first. Raises UsageError or ConfigError.
     """
-    recipe = load_recipe(kernel, *recipe_folders(recipes))
+    recipe = with_checkout(load_recipe(kernel, *recipe_folders(recipes)))
     recipe = replace(recipe, epoch=epoch_of(recipe))
     listing = ",".join(recipe.archs) if archs is None else archs
     return tuple(

@@ -26,13 +26,22 @@ def scope_of(recipe: Recipe, place: Sequence[Any]) -> str:
 
 def _project(recipe: Recipe) -> dict[str, Any]:
     """By what a recipe decides which code runs."""
-    package, folder = recipe.source.package, recipe.source_folder
-    origin = ["sdist", package.sha256] if package else ["folder", str(folder)]
     return {
         "project": recipe.project,
         "version": recipe.version,
-        "source": origin,
+        "source": _origin(recipe),
         "subdirectory": recipe.subdirectory,
         "environment": recipe.environment,
         "stub_commands": recipe.stub_commands,
     }
+
+
+def _origin(recipe: Recipe) -> list[str]:
+    """The source. Who changes a folder again and again finds what did not change."""
+    source, folder = recipe.source, recipe.source_folder
+    patches = [f"{one.file} {one.sha256}" for one in source.patches]
+    if source.package:
+        return ["sdist", source.package.sha256, *patches]
+    if source.checkout:
+        return ["checkout", str(source.path)]
+    return ["folder", str(folder)] if folder else ["pinned", source.sha256, *patches]

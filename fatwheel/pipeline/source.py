@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from ..config.model import Recipe
-from ..config.sourcetree import opened, tree_files
-from ..errors import UpstreamError, UsageError
-from ..events import Emit
+from ..config.model import Patch, Recipe
+from ..config.sourcetree import digest_over, opened, read_patch, tree_files
+from ..errors import HashMismatchError, UpstreamError, UsageError
+from ..events import Emit, Note
 from ..storage.documents import TomlError, read_toml
+from ..text import clean
 from ..toolchain.fetch import fetch
 from ..worker.upstream import Project
+from .checkout import read_checkout
+from .git import write_repository
+from .patch import apply_patch
 from .sdist import LAST_TIME, unpack_sdist
 
 # What a project without [build-system] gets (PEP 517).
@@ -24,19 +30,18 @@ _EPOCH = "SOURCE_DATE_EPOCH"
 _BACKEND = re.compile(r"[^\W\d][\w.]{0,200}(?::[^\W\d][\w.]{0,200})?|" + re.escape(_LEGACY))
 
 
-def unpack(recipe: Recipe, downloads: Path, folder: Path, emit: Emit) -> Project:
-    """The recipe's source in folder/NAME-VERSION, fetched first where it is an sdist.
+def unpack(recipe: Recipe, cache: Path, folder: Path, emit: Emit) -> Project:
+    """The recipe's source in folder/NAME-VERSION, fetched first where it is not on this machine,
+    and patched. cache: fatwheel's own.
 
-    Raises FetchError, HashMismatchError, FormatError for a hostile or broken archive.
+    Raises FetchError, HashMismatchError, FormatError for a hostile or broken source, ConfigError
+    for a patch that does not apply.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / f"{recipe.project}-{recipe.version}"
-    if recipe.source_folder is not None:
-        _copied(recipe.source_folder, root)
-    else:
-        assert recipe.source.package is not None
-        [archive] = fetch([recipe.source.package], downloads, emit)
-        unpack_sdist(archive, folder / "unpacked").rename(root)
+    _put_source(recipe, cache, root, emit)
+    for patch in recipe.source.patches:
+        _apply(patch, recipe, root)
     root = root / recipe.subdirectory if recipe.subdirectory else root
     backend, backend_paths = build_system(root)
     return Project(
@@ -67,12 +72,55 @@ def epoch_of(recipe: Recipe) -> int:
     return int(named)
 
 
-def _copied(source: Path, root: Path) -> None:
-    """Copy the files of a source folder that lies beside a recipe."""
-    for relative in tree_files(source):
-        target = root / relative
+def _put_source(recipe: Recipe, cache: Path, root: Path, emit: Emit) -> None:
+    source, folder = recipe.source, recipe.source_folder
+    if folder is not None:
+        _copy(((name, folder / name) for name in tree_files(folder)), root)
+    elif source.path is not None:
+        _copy_checkout(source.path, source.sha256, root, emit)
+    elif source.git is not None:
+        write_repository(source.git, cache, root, emit)
+    else:
+        assert source.file is not None, "a source is one of these"
+        [archive] = fetch([source.file], cache / "downloads", emit)
+        unpack_sdist(archive, root.with_name("unpacked")).rename(root)
+
+
+def _apply(patch: Patch, recipe: Recipe, root: Path) -> None:
+    """Apply a patch that lies beside the recipe, if it is still the one that is meant."""
+    path = recipe.folder / patch.file
+    where = f"{recipe.name}/{patch.file}"
+    data = read_patch(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != patch.sha256:
+        raise HashMismatchError(
+            "this patch is not the one that the wheel was built with, or it changed meanwhile",
+            where=where,
+            details=[f"locked: sha256 {patch.sha256}", f"here:   sha256 {found}"],
+            hint="use the recipe's folder as it was when the wheel was built",
+        )
+    apply_patch(data, where, root)
+
+
+def _copy_checkout(folder: Path, sha256: str, root: Path, emit: Emit) -> None:
+    found = read_checkout(folder)
+    if found.left_out:
+        names = ", ".join(map(str, found.left_out))
+        emit(Note(f"left out of the checkout, for it leads elsewhere: {clean(names)[:300]}"))
+    _copy(found.files, root)
+    if digest_over((name, root / name) for name, _ in found.files) != sha256:
+        raise UsageError(
+            "the checkout was changed while the build began", where=str(folder), hint="build again"
+        )
+
+
+def _copy(files: Iterable[tuple[PurePosixPath, Path]], root: Path) -> None:
+    """Copy files under their names."""
+    root.mkdir(exist_ok=True)
+    for name, path in files:
+        target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with opened(source / relative) as content, target.open("xb") as out:
+        with opened(path) as content, target.open("xb") as out:
             shutil.copyfileobj(content, out, 1 << 20)
             status = os.fstat(content.fileno())
         target.chmod(stat.S_IMODE(status.st_mode))

@@ -30,7 +30,8 @@ from ..errors import FormatError
 from .buildlock import BuildLock, Material, materials_of
 from .sbom import FILE
 
-_REQUIRED = ("source", "runtime")
+_REQUIRED = ("source", "source-archive", "patch", "runtime")
+_GIT = "git+"  # as URLs of commits begin
 _ON_AN_INDEX = ("source", "compiler", "build", "runtime", "installer")
 _TYPES = {
     "compiler": ComponentType.APPLICATION,
@@ -129,6 +130,8 @@ def _properties(told: Mapping[str, str]) -> list[Property]:
 def _distribution(one: Material, digest: HashType) -> list[ExternalReference]:
     if not one.url:
         return []
+    if one.url.startswith(_GIT):
+        return [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(one.url))]
     kind = ExternalReferenceType.DISTRIBUTION
     return [ExternalReference(type=kind, url=XsUri(one.url), hashes=[digest])]
 
@@ -137,6 +140,8 @@ def _purl(one: Material) -> PackageURL | None:
     """The name by which others know a material; None for what only this machine has."""
     if one.role == "image":
         return _image_purl(one.name, f"sha256:{one.sha256}")
+    if one.url.startswith(_GIT):
+        return PackageURL("generic", None, one.name, one.version, {"vcs_url": one.url})
     if not one.filename:
         return None
     if one.role in _ON_AN_INDEX:

@@ -53,8 +53,9 @@ def target_of(lock: BuildLock, archs: tuple[ArchRequest, ...]) -> Target:
 class Material:
     """One thing that went into a build, and its sha256.
 
-    role: as a Package's, or 'cuda', 'interpreter', 'msvc', 'image', 'host'. filename and url may
-    be '', size 0 where there is none.
+    role: as a Package's, or 'source-archive', 'patch', 'cuda', 'interpreter', 'msvc', 'image',
+    'host'. filename and url may be '', size 0 where there is none. The url of a commit begins with
+    `git+`, and its sha256 covers its submodules.
     """
 
     role: str
@@ -76,11 +77,7 @@ def materials_of(lock: BuildLock) -> tuple[Material, ...]:
 
 def _materials(lock: BuildLock) -> Iterator[Material]:
     recipe, toolchain, host = lock.recipe, lock.toolchain, lock.host
-    if recipe.source.package is None:
-        digest = recipe.source.sha256
-        yield Material("source", recipe.project, recipe.version, "", 0, digest, "")
-    else:
-        yield _of_package(recipe.source.package)
+    yield from _of_source(recipe)
     packages = (*toolchain.packages, *toolchain.builds[0].packages, *recipe.runtime)
     yield from (_of_package(package) for package in packages if package.locked)
     yield from (_of_download("cuda", file) for file in toolchain.cuda_files if file.locked)
@@ -98,6 +95,19 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
             yield Material("image", base.reference, "", "", 0, digest, "")
     name, _, version = host.compiler.partition(" ")
     yield Material("host", name, version, "", 0, host.compiler_id, "")
+
+
+def _of_source(recipe: Recipe) -> Iterator[Material]:
+    source = recipe.source
+    if source.package:
+        yield _of_package(source.package)
+    elif source.archive:
+        yield _of_download("source-archive", source.archive)
+    else:
+        url = source.git.vcs_url if source.git else ""
+        yield Material("source", recipe.project, recipe.version, "", 0, source.sha256, url)
+    for patch in source.patches:
+        yield Material("patch", patch.file, "", "", 0, patch.sha256, "")
 
 
 def _of_package(one: Package) -> Material:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
-from ..config.model import Base, Download, Package, Recipe, Toolchain
+from ..config.model import Base, Commit, Download, Package, Recipe, Toolchain
 from ..config.parts import Parts
 from ..errors import FatwheelError, FetchError
 from ..text import clean
@@ -22,17 +22,24 @@ from .buildlock import BuildLock
 
 
 def publishers(kernels: Sequence[Path], toolchains: Sequence[Path]) -> frozenset[str]:
-    """The hosts that the recipes and toolchains in these folders fetch from, over https.
+    """The hosts that the recipes and toolchains in these folders fetch from, over https, and where
+    their repositories are.
 
     Those of a file with mistakes in it do not count.
     """
-    places = [pin.url for one in _own(kernels, toolchains) for pin in one.files]
+    recipes = tuple(_own_recipes(kernels))
+    places = [pin.url for one in _own_toolchains(toolchains) for pin in one.files]
+    places += [url for one in recipes for url in one.urls]
     with suppress(FatwheelError):
         places += Parts(*toolchains).urls()
-    urls = [urlsplit(place) for place in places]
-    return frozenset(
-        url.netloc.lower().removesuffix(":443") for url in urls if url.scheme == "https"
-    )
+    found = {host_of(place) for place in places if urlsplit(place).scheme == "https"}
+    pins = [one.source.git for one in recipes if one.source.git]
+    return frozenset(found | {host_of(commit.url) for git in pins for commit in git.commits})
+
+
+def host_of(url: str) -> str:
+    """With its port, if that is not https' own."""
+    return urlsplit(url).netloc.lower().removesuffix(":443")
 
 
 def _own_toolchains(toolchains: Sequence[Path]) -> Iterator[Toolchain]:
@@ -41,8 +48,7 @@ def _own_toolchains(toolchains: Sequence[Path]) -> Iterator[Toolchain]:
             yield load_toolchain(name, *toolchains)
 
 
-def _own(kernels: Sequence[Path], toolchains: Sequence[Path]) -> Iterator[Recipe | Toolchain]:
-    yield from _own_toolchains(toolchains)
+def _own_recipes(kernels: Sequence[Path]) -> Iterator[Recipe]:
     for name in list_recipes(*kernels):
         with suppress(FatwheelError):
             yield load_recipe(name, *kernels)
@@ -82,8 +88,8 @@ def registry_of(base: Base) -> str:
 
 def _within(value: Any, hosts: frozenset[str]) -> Any:
     """A value whose pins, wherever in it they are, may come from these hosts."""
-    if isinstance(value, Package | Download):
-        return replace(value, hosts=hosts)
+    if isinstance(value, Package | Download | Commit):
+        value = replace(value, hosts=hosts)
     if isinstance(value, tuple):
         return tuple(_within(item, hosts) for item in value)
     if is_dataclass(value) and not isinstance(value, type):

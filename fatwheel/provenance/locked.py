@@ -101,8 +101,17 @@ def read_lock_file(path: Path, *kernels: Path) -> BuildLock:
 
 
 def check_pinned(lock: BuildLock, where: Path) -> None:
-    """Raise ToolchainError where what a wheel was built with is pinned nowhere."""
+    """Raise LockError where a wheel's source is pinned nowhere, ToolchainError where what it was
+    built with is not."""
     toolchain = lock.toolchain
+    if lock.recipe.source.checkout:
+        raise LockError(
+            "it was built from a checkout, a folder that only one machine has, so it cannot be "
+            "rebuilt",
+            where=str(where),
+            hint="commit what was changed, pin the commit in the recipe (`git`, `commit` and "
+            "`tree`), and build it again",
+        )
     if toolchain.installed:
         raise ToolchainError(
             f"it was built with compilers that one machine had installed (nvcc {toolchain.nvcc}, "

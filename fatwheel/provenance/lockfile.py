@@ -24,7 +24,7 @@ from .. import __version__
 from ..config import fields
 from ..config.load import recipe_folder
 from ..config.mistakes import is_extra
-from ..config.model import Packages, Part, Recipe, Sdist, Toolchain, TorchBuild
+from ..config.model import Download, Packages, Part, Recipe, Sdist, Source, Toolchain, TorchBuild
 from ..errors import FormatError
 from ..model import Host
 from ..storage.documents import json_bytes, read_object
@@ -159,12 +159,13 @@ def _said(error: Any) -> str:
 def mistakes_between(file: LockFile) -> Iterator[str]:
     """Contradictions between values, each with its place."""
     recipe, toolchain = file.recipe, file.toolchain
-    if (recipe.source.package is None) == (recipe.source.folder == ""):
-        yield "recipe.source: it must have either a package or a folder"
+    yield from _source_mistakes(recipe.source)
     packages = (*toolchain.packages, *toolchain.torch_packages)
     if toolchain.installed and (packages or toolchain.files or toolchain.bases):
         yield "toolchain.installed: beside it there can be no pins"
     for one in (*recipe.files, *packages):
+        if isinstance(one, Download):
+            continue
         sdist = isinstance(one, Sdist)
         parse = parse_sdist_filename if sdist else parse_wheel_filename
         if parse(one.filename)[:2] != (canonicalize_name(one.name), Version(one.version)):
@@ -174,3 +175,16 @@ def mistakes_between(file: LockFile) -> Iterator[str]:
         # They can lie in one folder, and not every disk tells capitals.
         if files.setdefault(pin.filename.lower(), pin.sha256) != pin.sha256:
             yield f"{pin.filename}: two files have this name"
+
+
+def _source_mistakes(source: Source) -> Iterator[str]:
+    if source.kinds != 1:
+        yield "recipe.source: it must have one of package, archive, git, folder and checkout"
+    pinned = source.git or source.file
+    if not source.sha256 or (pinned and pinned.sha256 != source.sha256):
+        yield "recipe.source.sha256: it is not that of the source"
+    if source.patches and not pinned:
+        yield "recipe.source.patches: a folder has none"
+    places = [one.path.lower() for one in source.git.submodules] if source.git else []
+    if len(set(places)) != len(places):
+        yield "recipe.source.git.submodules: two have one path"

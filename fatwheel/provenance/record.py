@@ -80,7 +80,7 @@ class RecordedUnit(Part):
 
 
 class RecordedRecipe(Part):
-    """source: the sdist's sha256 in hex, None for a folder's files."""
+    """source: the sha256 in hex of the one file that has it, if there is one."""
 
     name: str
     project: str
@@ -90,8 +90,8 @@ class RecordedRecipe(Part):
 
     @classmethod
     def of(cls, recipe: Recipe) -> RecordedRecipe:
-        package = recipe.source.package
-        source = package.sha256 if package else None
+        file = recipe.source.file
+        source = file.sha256 if file else None
         return cls.model_validate({**vars(recipe), "source": source})
 
 

@@ -107,6 +107,8 @@ def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
     if installed := documents.lock.toolchain.installed:
         what = f"built with compilers that one machine had installed, and torch {installed.torch}"
         yield note(f"{what}: it cannot be rebuilt elsewhere")
+    if documents.lock.recipe.source.checkout:
+        yield note("built from a folder that only one machine has: it cannot be rebuilt")
     yield from _lock_findings(documents, evidence)
     yield from _wheel_findings(documents.record, evidence)
     yield from _statement_findings(documents, evidence)

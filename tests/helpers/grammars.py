@@ -34,7 +34,7 @@ def _read(table: type) -> dict[str, Any]:
 
 def _free(hint: Any) -> list[str]:
     kind, arguments = get_origin(hint), get_args(hint)
-    if kind is Annotated and arguments[0] in (str, int, float, Arch):
+    if kind is Annotated and arguments[0] in (str, int, float, bool, Arch):
         return []
     if kind is Annotated and get_origin(arguments[0]) in (list, tuple, dict):
         bounded = any(isinstance(one, FieldInfo) and one.metadata for one in arguments[1:])

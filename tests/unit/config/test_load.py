@@ -247,14 +247,14 @@ MISTAKES = [
     (10, 'sdist = "demo_ext-1.2.1.tar.gz"', [
         "10: source.sdist: 'demo_ext-1.2.1.tar.gz' is a file of version 1.2.1, not 1.2.0",
     ]),
-    (10, "", ["9: source: neither sdist nor folder is given"]),
-    (11, "", ["9: source.size: missing: the sdist's size in bytes"]),
+    (10, "", ["9: source: none of sdist, archive, git, folder, checkout is given"]),
+    (11, "", ["9: source.size: missing: the file's size in bytes"]),
     (11, "size = 0", ["11: source.size: 0 is not a size; valid: a number of bytes above 0"]),
     (11, 'size = "1234"', ["11: source.size: must be an integer, not '1234'"]),
     (12, 'sha256 = "beef"', [
         "12: source.sha256: 'beef' is not a sha256; valid: 64 digits 0-9, a-f",
     ]),
-    (12, "", ["9: source.sha256: missing: the sdist's sha256"]),
+    (12, "", ["9: source.sha256: missing: the file's sha256"]),
     (15, "DEMO_FORCE_BUILD = 1", [
         "15: environment.DEMO_FORCE_BUILD: must be a string, not the number 1; put it in quotes",
     ]),
@@ -464,7 +464,7 @@ def test_a_folder_in_the_file_s_place(tmp_path: Path) -> None:
         load_toolchain("demo", tmp_path)
 
 
-TWO_SOURCES = "beside sdist; a source is either an sdist or a folder"
+TWO_SOURCES = "beside sdist; a source is one of sdist, archive, git, folder, checkout"
 
 FOLDER = """\
 project = "demo"
@@ -493,11 +493,94 @@ def test_source_folder_mistakes(tmp_path: Path) -> None:
     file.write_text(FOLDER.replace('"src"', f'"source", size = 3, sha256 = "{SHA}"'))
     assert mistakes_of(file) == [
         "5: source.folder: 'source': no such folder beside this file",
-        "5: source.sha256: belongs to an sdist; a folder has none",
-        "5: source.size: belongs to an sdist; a folder has none",
+        "5: source.sha256: belongs to sdist or archive; folder has none",
+        "5: source.size: belongs to sdist or archive; folder has none",
     ]
     file.write_text(FOLDER.replace('"src"', '"src", sdist = "demo-1.tar.gz"'))
     assert mistakes_of(file) == [f"5: source.folder: {TWO_SOURCES}"]
+
+
+URL = "https://example.org/demo.git"
+COMMIT, TREE = "12" * 20, "ab" * 20
+GIT = f"""\
+git = "{URL}"
+commit = "{COMMIT}"
+tree = "{TREE}"
+"""
+
+
+def with_source(text: str) -> str:
+    return FOLDER.partition("source =")[0] + "[source]\n" + text
+
+
+def test_a_git_source(tmp_path: Path) -> None:
+    text = (
+        GIT
+        + f"""
+[[source.submodules]]
+path = "third/a"
+url = "{URL}"
+commit = "{TREE}"
+tree = "{COMMIT}"
+"""
+    )
+    (tmp_path / "x.patch").write_text("1")
+    plain = load_recipe(recipe_at(tmp_path, with_source(GIT)), tmp_path)
+    recipe = load_recipe(recipe_at(tmp_path, with_source(text)), tmp_path)
+    git = recipe.source.git
+    assert git is not None
+    assert (git.url, git.commit, git.tree) == (URL, COMMIT, TREE)
+    assert [one.path for one in git.submodules] == ["third/a"]
+    assert recipe.source.sha256 != plain.source.sha256
+    assert recipe.urls == (URL, URL)
+    patched = 'patches = ["x.patch"]\n' + GIT
+    one = load_recipe(recipe_at(tmp_path, with_source(patched)), tmp_path)
+    (tmp_path / "x.patch").write_text("2")
+    two = load_recipe(recipe_at(tmp_path, with_source(patched)), tmp_path)
+    assert one.source.sha256 == two.source.sha256 == plain.source.sha256
+    assert [found.source.patches[0].sha256 for found in (one, two)] == [
+        hashlib.sha256(text).hexdigest() for text in (b"1", b"2")
+    ]
+    assert len({plain.digest, one.digest, two.digest}) == 3
+
+
+def test_an_archive_is_a_source(tmp_path: Path) -> None:
+    url = "https://example.org/a/v1.0.tar.gz"
+    text = with_source(f'archive = "{url}"\nsize = 5\nsha256 = "{SHA}"\n')
+    source = load_recipe(recipe_at(tmp_path, text), tmp_path).source
+    assert source.archive is not None
+    assert (source.archive.filename, source.sha256) == ("v1.0.tar.gz", SHA)
+    assert source.file == source.archive
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GIT.replace(COMMIT, "main"), "source.commit: 'main' is not a full id of git's"),
+        (GIT.replace(COMMIT, COMMIT[:12]), "source.commit: '121212121212' is not a full id"),
+        (GIT.replace("tree", "#"), "source.tree: missing: the id of the commit's tree"),
+        (GIT.replace("https", "file"), "source.git: must begin with https://"),
+        (GIT.replace("https", "ext"), "source.git: must begin with https://"),
+        (GIT.replace("https", "http"), "source.git: must begin with https://"),
+        (GIT.replace("https://", "git@"), "source.git: must begin with https://"),
+        (GIT.replace("https://", "https://me:pw@"), "source.git: must not contain a user"),
+        (GIT + f'sha256 = "{SHA}"', "source.sha256: belongs to sdist or archive; git has none"),
+        (GIT + 'patches = ["../x.patch"]', "source.patches[0]: '../x.patch' is not a folder below"),
+        (GIT + 'patches = ["x.txt"]', "source.patches[0]: 'x.txt' is not a patch"),
+        (GIT + 'patches = ["x.patch"]', "source.patches[0]: 'x.patch': no such file beside"),
+        (GIT + "patches = []", "source.patches: empty"),
+        (GIT + f'submodules = [{{ path = "../x", url = "{URL}", commit = "{COMMIT}", '
+         f'tree = "{TREE}" }}]', "source.submodules[0].path: '../x' is not a folder below"),
+        (GIT + f'submodules = [{{ path = "x", url = "ext::sh -c id", commit = "{COMMIT}", '
+         f'tree = "{TREE}" }}]', "source.submodules[0].url: must begin with https://"),
+        (GIT + 'submodules = [{ path = "x" }]', "source.submodules[0].commit: missing: the commit"),
+        ('checkout = "nowhere"', "source.checkout: 'nowhere': no such folder"),
+        ('archive = "https://example.org/a.zip"', "source.archive: 'https://example.org/a.zip' is"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_sources(tmp_path: Path, text: str, says: str) -> None:
+    file = recipe_at(tmp_path, with_source(text))
+    assert any(says in line for line in mistakes_of(file)), mistakes_of(file)
 
 
 def test_a_link_in_the_source_folder_is_refused(tmp_path: Path) -> None:
@@ -954,9 +1037,13 @@ _PLACES = {CudaTable: "cuda_files", InterpreterTable: "interpreters"}
 def test_the_recipes_in_the_docs_load(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     blocks = re.findall(r"^ *```toml\n(.*?)^ *```", DOCS, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2, "docs/recipes.md shows a recipe with an sdist and one with a folder"
+    start = FOLDER.partition("source =")[0]
+    for name in ("archs-from-environment.patch", "no-isa.patch"):
+        (tmp_path / name).touch()
+    assert len(blocks) == 5, "a whole recipe with an sdist and one with a folder; three [source]"
     for block in blocks:
-        load_recipe(recipe_at(tmp_path, block), tmp_path)
+        whole = block if "project =" in block else start + block
+        load_recipe(recipe_at(tmp_path, whole), tmp_path)
 
 
 def test_the_errors_in_the_docs_are_those_that_come() -> None:

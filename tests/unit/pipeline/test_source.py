@@ -34,12 +34,13 @@ def no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
 
 
-def sdist(recipe: Recipe, downloads: Path, data: bytes) -> Recipe:
+def sdist(recipe: Recipe, cache: Path, data: bytes) -> Recipe:
     """The recipe with an sdist of these bytes, which was fetched already."""
     sha256 = hashlib.sha256(data).hexdigest()
     package = Sdist("demo", "1.0", "demo-1.0.tar.gz", len(data), sha256, "source")
-    (downloads / sha256).mkdir(parents=True)
-    (downloads / sha256 / package.filename).write_bytes(data)
+    folder = cache / "downloads" / sha256
+    folder.mkdir(parents=True)
+    (folder / package.filename).write_bytes(data)
     return dataclasses.replace(recipe, source=Source(package=package))
 
 

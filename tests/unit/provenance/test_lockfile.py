@@ -118,7 +118,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
         "is not a folder below this one",
     ),
     "no source": (
-        lambda lock: lock["recipe"]["source"].update(package=None), "either a package or a folder",
+        lambda lock: lock["recipe"]["source"].update(package=None), "one of package, archive, git",
     ),
     "an architecture that is none": (
         lambda lock: lock["toolchain"].update(archs=["eighty"]), "toolchain.archs",

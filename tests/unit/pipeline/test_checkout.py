@@ -1,0 +1,142 @@
+"""Checkouts: what of a folder with a history, links and leftovers is the project's."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fatwheel.config.load import load_recipe
+from fatwheel.errors import ConfigError, UsageError
+from fatwheel.events import Event, Note, silent
+from fatwheel.pipeline import checkout as module
+from fatwheel.pipeline.checkout import read_checkout, with_checkout
+from fatwheel.pipeline.source import unpack
+
+RECIPE = """\
+project = "demo"
+version = "1.0"
+archs = ["80"]
+imports = ["demo"]
+
+[source]
+checkout = "../../next door"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _git(tool: Callable[[str], str]) -> None:
+    tool("git")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkout with all that lies around in one."""
+    made = tmp_path / "next door"
+    for name in ("setup.py", "csrc/a.cu", ".venv/pyvenv.cfg", ".venv/lib/x.py", "build/old.o",
+                 "demo.egg-info/PKG-INFO", "csrc/__pycache__/x.pyc"):  # fmt: skip
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(name)
+    (made / "headers").symlink_to("csrc")
+    (made / "a.link").symlink_to("csrc/a.cu")
+    (made / "out").symlink_to("/etc")
+    (made / ".venv" / "python").symlink_to("/usr/bin/python3")
+    return made
+
+
+WANTED = ["a.link", "csrc/a.cu", "headers/a.cu", "setup.py"]
+
+
+def names(folder: Path) -> list[str]:
+    return [str(name) for name, _ in read_checkout(folder).files]
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder, check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+def test_a_folder_without_history(folder: Path) -> None:
+    assert names(folder) == WANTED
+    assert [str(name) for name in read_checkout(folder).left_out] == ["out"]
+
+
+def test_a_repository_has_what_it_tracks_and_does_not_ignore(folder: Path) -> None:
+    (folder / ".gitignore").write_text("*.o\nsecret\n")
+    git(folder, "init", "--quiet")
+    git(folder, "add", "setup.py", ".gitignore", "csrc/a.cu")
+    git(folder, "commit", "--quiet", "-m", "x")
+    (folder / "secret").write_text("ignored")
+    (folder / "setup.py").write_text("changed")
+    (folder / "csrc" / "new.cu").write_text("not added yet")
+    (folder / "gone").write_text("")
+    git(folder, "add", "gone")
+    (folder / "gone").unlink()
+    inner = folder / "third" / "lib"
+    inner.mkdir(parents=True)
+    (inner / "x.h").write_text("of a repository of its own")
+    git(inner, "init", "--quiet")
+    assert names(folder) == sorted(
+        [*WANTED, ".gitignore", "csrc/new.cu", "headers/new.cu", "third/lib/x.h"]
+    )
+
+
+def test_a_repository_starts_none_of_its_programs(folder: Path, tmp_path: Path) -> None:
+    git(folder, "init", "--quiet")
+    git(folder, "config", "core.fsmonitor", f"touch {tmp_path}/started")
+    git(folder, "config", "core.hooksPath", str(tmp_path))
+    assert names(folder) == WANTED
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_folder_that_a_repository_around_it_ignores(folder: Path, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("*\n")
+    assert names(folder) == WANTED
+
+
+def recipe_at(tmp_path: Path) -> Path:
+    file = tmp_path / "kernels" / "demo" / "recipe.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(RECIPE)
+    return file
+
+
+def test_a_recipe_of_a_checkout(folder: Path, tmp_path: Path) -> None:
+    recipe = with_checkout(load_recipe(recipe_at(tmp_path)))
+    said: list[Event] = []
+    project = unpack(recipe, tmp_path / "cache", tmp_path / "work", said.append)
+    found = [path.relative_to(project.root) for path in project.root.rglob("*") if path.is_file()]
+    assert sorted(map(str, found)) == WANTED
+    assert not any(path.is_symlink() for path in project.root.rglob("*"))
+    [note] = [one.text for one in said if isinstance(one, Note)]
+    assert note == "left out of the checkout, for it leads elsewhere: out"
+    (folder / "csrc" / "a.cu").write_text("changed")
+    assert with_checkout(recipe).source.sha256 != recipe.source.sha256
+    with pytest.raises(UsageError, match="was changed while the build began"):
+        unpack(recipe, tmp_path / "cache", tmp_path / "again", silent)
+
+
+def test_a_checkout_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe_at(tmp_path))
+    assert "source.checkout: '../../next door': no such folder" in str(caught.value)
+
+
+def test_a_checkout_has_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FILES", 1)
+    with pytest.raises(ConfigError, match="a checkout may hold 1 files"):
+        read_checkout(folder)
+
+
+def test_the_folder_can_be_moved(folder: Path, tmp_path: Path) -> None:
+    recipe = with_checkout(load_recipe(recipe_at(tmp_path)))
+    folder.rename(tmp_path / "moved")
+    source = dataclasses.replace(recipe.source, path=tmp_path / "moved")
+    moved = with_checkout(dataclasses.replace(recipe, source=source))
+    assert moved.source.sha256 == recipe.source.sha256
