@@ -4,10 +4,11 @@ Builds share one Windows of fatwheel's own, one after the other: nothing of the 
 read or changed, and nothing runs there when the build has ended.
 
     <cache>/wine/<version>/windows     its Windows
-    <cache>/wine/<version>/registry    as it was when it was made; written last
+    <cache>/wine/<version>/files       what it had when it was made, a path a line
+    <cache>/wine/<version>/registry    as it was then; written last
 
 Each build finds the registry as it was, since variables that a build before left there would be
-those of its compilers, and C:\\b empty.
+those of its compilers, and no file that came later.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -62,6 +63,10 @@ class _Installed:
     def registry(self) -> Path:
         return self.home / "registry"
 
+    @property
+    def files(self) -> Path:
+        return self.home / "files"
+
     def real(self, path: PureWindowsPath) -> Path:
         """A path of its drive C: as this machine knows it."""
         return self.prefix.joinpath("drive_c", *path.parts[1:])
@@ -96,10 +101,9 @@ class _Installed:
 
     def begin(self) -> None:
         """Start its Windows, which is made where it is not there. Raises OSError, too."""
-        if not self.registry.exists():
+        if not (self.registry.exists() and self.files.exists()):
             self._make()
-        # Wine's programs take links for folders, and would delete what is behind them.
-        remove_tree(self.real(PureWindowsPath(SHORT_ROOT)))
+        self._sweep()
         for file in self.registry.iterdir():
             (self.prefix / file.name).unlink(missing_ok=True)
             shutil.copyfile(file, self.prefix / file.name)
@@ -114,6 +118,8 @@ class _Installed:
         key = r"HKEY_CURRENT_USER\Software\Wine"
         self.call(self.wine, "reg", "add", key, "/v", "Version", "/d", "win10", "/f")
         self.end()  # which writes the registry
+        found = sorted(_below(self.prefix))
+        self.files.write_text("\n".join(found), encoding="utf-8", errors="surrogateescape")
         part = self.registry.with_suffix(".part")
         remove_tree(part)
         part.mkdir()
@@ -121,11 +127,38 @@ class _Installed:
             shutil.copyfile(file, part / file.name)
         part.rename(self.registry)
 
+    def _sweep(self) -> None:
+        """Delete what builds have left, here where no link is followed: Wine's programs take links
+        for folders. Wine's own temporary files go, too."""
+        text = self.files.read_text(encoding="utf-8", errors="surrogateescape")
+        known = frozenset(text.split("\n"))
+        for path in list(_below(self.prefix, known)):
+            if path not in known:
+                if path.endswith("/"):
+                    remove_tree(self.prefix / path)
+                else:
+                    (self.prefix / path).unlink(missing_ok=True)
+
     def end(self) -> None:
         with suppress(EngineError):
             self.call(self.server, "--kill")
         with suppress(EngineError):
             self.call(self.server, "--wait")
+
+
+def _below(folder: Path, known: Container[str] | None = None) -> Iterator[str]:
+    """What is in a folder, by its path there; those of folders end with a slash. known: do not look
+    into others than these."""
+    waiting = [""]
+    while waiting:
+        place = waiting.pop()
+        with os.scandir(folder / place) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                path = f"{place}{entry.name}/" if is_folder else f"{place}{entry.name}"
+                if is_folder and (known is None or path in known):
+                    waiting.append(path)
+                yield path
 
 
 @contextmanager

@@ -80,7 +80,10 @@ def test_paths_on_both_sides(wines: Wines, tmp_path: Path) -> None:
 
 
 def test_a_build_finds_nothing_of_the_one_before(wines: Wines, tmp_path: Path) -> None:
-    wines.install(then="[ -f $WINEPREFIX/user.reg ] || echo fresh >$WINEPREFIX/user.reg")
+    wines.install(
+        then="[ -f $WINEPREFIX/user.reg ] || echo fresh >$WINEPREFIX/user.reg\n"
+        "mkdir -p $WINEPREFIX/drive_c/windows/temp $WINEPREFIX/drive_c/windows/system32"
+    )
     prefix = tmp_path / "cache" / "wine" / "8.0" / "windows"
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "letter").write_text("dear")
@@ -88,10 +91,18 @@ def test_a_build_finds_nothing_of_the_one_before(wines: Wines, tmp_path: Path) -
         place = system.real(system.place)
         place.mkdir(parents=True)
         (place / "link").symlink_to(tmp_path / "users")
+        # In the place of a folder, too, and in one that was there.
+        temp = prefix / "drive_c" / "windows" / "temp"
+        (temp / "left").mkdir()
+        (temp / "left" / "file").write_text("left")
+        (temp.parent / "system32").rmdir()
+        (temp.parent / "system32").symlink_to(tmp_path / "users")
         (prefix / "user.reg").unlink()
         (prefix / "user.reg").symlink_to(tmp_path / "users" / "letter")
     with wine.held("other-1.0", tmp_path / "cache", silent) as system:
         assert not system.real(system.place).parent.exists()
+        assert list(temp.iterdir()) == []
+        assert not (temp.parent / "system32").is_symlink()
         assert (prefix / "user.reg").read_text() == "fresh\n"
     assert (tmp_path / "users" / "letter").read_text() == "dear"
 
