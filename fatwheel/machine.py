@@ -15,10 +15,16 @@ from pathlib import Path
 import psutil
 
 WINDOWS = "win-amd64"  # the platform of every toolchain for Windows
+WINDOWS_IN_WORDS = "windows-x86_64"  # what users call it; Python's name stands in files
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MARGIN = 1 << 30  # bytes left to everybody else
 _LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
+
+
+def in_words(platform: str) -> str:
+    """A platform as users type it, by Python's name for it."""
+    return WINDOWS_IN_WORDS if platform == WINDOWS else platform
 
 
 def this_platform() -> str:

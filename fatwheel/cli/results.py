@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .. import text
 from ..errors import FatwheelError
+from ..machine import in_words
 from . import tables
 from .console import (
     Part,
@@ -139,7 +140,7 @@ def show_overview(overview: Overview) -> None:
     platforms = dict.fromkeys(offer.platform for offer in overview.composed)
     for platform in platforms:
         write(console, "")
-        write(console, (f"For {platform}", "bold"), ": --cuda, --torch, --python")
+        write(console, (f"For {in_words(platform)}", "bold"), ": --cuda, --torch, --python")
         _write_offers(console, [one for one in overview.composed if one.platform == platform])
 
 

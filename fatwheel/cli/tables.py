@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import text
+from ..machine import in_words
 
 if TYPE_CHECKING:
     from ..events import Planned, WheelMade
@@ -31,7 +32,7 @@ def plan_lines(plan: Planned) -> Iterator[tuple[str, str]]:
     """Heading and sentence of each line of a plan."""
     toolchain = plan.targets[0].toolchain
     for target in plan.targets:
-        yield "for", f"Python {target.python}, torch {target.torch}, {toolchain.platform}"
+        yield "for", f"Python {target.python}, torch {target.torch}, {in_words(toolchain.platform)}"
     yield "toolchain", f"{toolchain.name} (CUDA {toolchain.cuda}, nvcc {toolchain.nvcc})"
     yield "archs", ", ".join(str(request) for request in plan.targets[0].archs)
     yield "front", plan.front

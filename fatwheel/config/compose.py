@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..arch import parse_gpu_list
 from ..errors import UsageError
+from ..machine import WINDOWS, WINDOWS_IN_WORDS, in_words
 from .load import list_toolchains, load_toolchain
 from .model import Containers, Package, Toolchain, TorchBuild
 from .parts import (
@@ -34,7 +35,7 @@ from .parts import (
 from .schema import CudaTable, InterpreterTable, MsvcTable, ToolchainFile
 
 # What users call the platforms, besides Python's names for them.
-PLATFORMS = {**{name: name for name in NVIDIA_PLATFORMS}, "windows-x86_64": "win-amd64"}
+PLATFORMS = {**{name: name for name in NVIDIA_PLATFORMS}, WINDOWS_IN_WORDS: WINDOWS}
 
 _NAME = re.compile(r"cuda(\d+\.\d+\.\d+)-(" + "|".join(NVIDIA_PLATFORMS) + ")")
 _NEAREST = 3  # combinations that an error names
@@ -88,14 +89,14 @@ def _variant(cuda: CudaRelease, torch: TorchRelease, platform: str) -> TorchVari
 
 def cuda_obstacle(parts: Parts, cuda: CudaRelease, platform: str) -> str:
     """Why nothing can be composed of a CUDA on a platform, as a sentence's end, or ''."""
-    if platform.startswith("win-") and not _msvc(parts, cuda):
+    if platform.startswith("win-") and not msvc_for(parts, cuda):
         return "; ".join(f"MSVC {one.toolset}: {one.obstacle(cuda)}" for one in parts.msvcs)
     if not cuda.archives_for(platform) and not parts.pinned(cuda.packages_for(platform), platform):
-        return f"no files of CUDA {cuda.minor} are pinned for {platform}"
+        return f"no files of CUDA {cuda.minor} are pinned for {in_words(platform)}"
     return ""
 
 
-def _msvc(parts: Parts, cuda: CudaRelease) -> MsvcRelease | None:
+def msvc_for(parts: Parts, cuda: CudaRelease) -> MsvcRelease | None:
     """The newest C++ compiler that a CUDA takes."""
     fitting = (one for one in reversed(parts.msvcs) if not one.obstacle(cuda))
     return next(fitting, None)
@@ -109,7 +110,7 @@ def check_msvc(parts: Parts, toolchain: Toolchain) -> None:
     refusal = cudas[-1].refusal_of(toolchain.msvc)
     if refusal:
         takers = [one.minor for one in parts.cudas if not one.refusal_of(toolchain.msvc)]
-        fitting = _msvc(parts, cudas[-1])
+        fitting = msvc_for(parts, cudas[-1])
         nearest = [f"MSVC {fitting.toolset} with this CUDA"] if fitting else []
         nearest += [f"this compiler with CUDA {takers[0]}"] if takers else []
         raise UsageError(
@@ -202,7 +203,7 @@ def _impossible(
     shown = list(dict.fromkeys(options))[:_NEAREST]
     words = {"--cuda": asked.cuda, "--torch": asked.torch, "--python": asked.python}
     return UsageError(
-        f"no toolchain for {platform} can be composed of these",
+        f"no toolchain for {in_words(platform)} can be composed of these",
         where=" ".join(f"{option} {value}" for option, value in words.items() if value),
         details=list(_reasons(parts, platform, asked, {one.python for one in every})),
         hint=f"nearest: {'; '.join(shown)}; `invoke toolchains` lists all"
@@ -251,9 +252,9 @@ def _torch_reasons(
 ) -> Iterator[str]:
     cuda, python = asked.cuda, asked.python
     variants = torch.variants_for(platform)
-    built = f"torch {torch.version} for {platform} is built for"
+    built = f"torch {torch.version} for {in_words(platform)} is built for"
     if not variants:
-        yield f"there is no torch {torch.version} with CUDA for {platform}"
+        yield f"there is no torch {torch.version} with CUDA for {in_words(platform)}"
     elif cuda and not any(one.major == cudas[0].major for one in variants):
         yield f"{built} CUDA {_listed(one.cuda for one in variants)}: another major version"
     elif python and not any(one.wheel_for(python) for one in variants):
@@ -378,7 +379,7 @@ def _cuda_table(cuda: CudaRelease, archive: Archive) -> CudaTable:
 
 
 def _msvc_table(parts: Parts, cuda: CudaRelease) -> MsvcTable:
-    msvc = _msvc(parts, cuda)
+    msvc = msvc_for(parts, cuda)
     assert msvc is not None, "else the CUDA has an obstacle"
     return MsvcTable(**{one.name: getattr(msvc, one.name) for one in fields_of(MsvcTable)})
 

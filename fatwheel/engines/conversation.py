@@ -203,11 +203,11 @@ def _is_slim(found: Any) -> bool:
 def nonsense(line: str) -> EngineError:
     """The error for an invalid message."""
     return EngineError(
-        "the container sent an invalid message",
+        "the worker of the build sent an invalid message",
         details=[clean(line[:_SHOWN])],
         hint=(
-            "code of the project ran in the same container: does it write to file descriptors "
-            "that are not its own?"
+            "code of the project ran beside it: does it write to file descriptors that are not "
+            "its own?"
         ),
     )
 

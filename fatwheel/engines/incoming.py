@@ -236,7 +236,7 @@ open_below = _by_descriptors if os.open in os.supports_dir_fd else _by_paths
 
 def _refused(name: str, why: str) -> EngineError:
     return EngineError(
-        f"cannot accept what the container wrote: {why}",
+        f"cannot accept what the build wrote: {why}",
         where=name,
-        hint="code of the project ran in the container: is it malicious?",
+        hint="code of the project ran where that was written: is it malicious?",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..config.model import Download, Package, Target, Toolchain
 from ..events import Emit
-from ..machine import memory_below, this_platform
+from ..machine import in_words, memory_below, this_platform
 from ..model import Job
 from ..worker.context import Context
 from . import windows
@@ -44,7 +44,7 @@ class Processes(Engine):
         if toolchain.brings_all:
             return windows.obstacle(toolchain)
         if toolchain.platform != here:
-            return f"is for {toolchain.platform}, and this machine is {here}"
+            return f"is for {in_words(toolchain.platform)}, and this machine is {in_words(here)}"
         return ""
 
     def yields(self, toolchain: Toolchain) -> bool:

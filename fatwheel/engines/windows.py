@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from ..config.model import Download, Package, Target, Toolchain
 from ..events import Emit, Note, step
-from ..machine import WINDOWS, cores, free_memory, this_platform, windows_build
+from ..machine import WINDOWS, cores, free_memory, in_words, this_platform, windows_build
 from ..provenance.buildlock import Material
 from ..shipped import PACKAGE
 from ..storage.cache import VARIABLE, cache_folder, downloads_folder
@@ -45,7 +45,7 @@ def obstacle(toolchain: Toolchain) -> str:
     if here == WINDOWS:
         return ""
     if here != "linux-x86_64":
-        return f"is for {toolchain.platform}, and this machine is {here}"
+        return f"is for {in_words(toolchain.platform)}, and this machine is {in_words(here)}"
     return wine.obstacle()
 
 
@@ -74,6 +74,7 @@ def ensure_tools(toolchain: Toolchain, python: str, torch: str, emit: Emit) -> W
     """
     tools = windows_tools(toolchain, python, torch, cache_folder())
     if not tools.is_made():
+        tools.fetch(emit)  # before a Windows is made that may be of no use
         with held("tools", emit) as system:
             tools.ensure(runner(system), emit)
     return tools

@@ -18,6 +18,7 @@ from ..engines.process import Processes, local_workplace
 from ..errors import ConfigError, UsageError
 from ..events import Emit, Note
 from ..fatbin.container import Entry
+from ..machine import in_words
 from ..model import Front, Job, Unit
 from ..shipped import OWN_KERNELS, is_installed
 from ..storage.stores import users_stores
@@ -56,7 +57,7 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
     if target.toolchain.brings_all:
         raise UsageError(
             f"proofs are made with toolchains for Linux, and this one is for "
-            f"{target.toolchain.platform}",
+            f"{in_words(target.toolchain.platform)}",
             where=f"--toolchain {target.toolchain.name}",
             hint="such a build shares fronts if it is told to: --front shared",
         )

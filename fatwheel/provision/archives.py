@@ -25,6 +25,7 @@ LICENCES = "licences"
 # NVIDIA's unpack to four times their size; zeros, to thousands of times.
 MOST_TIMES = 100
 SPARE = 16 << 20  # bytes that any archive may unpack to
+_MOST_MEMBERS = 100_000  # of one archive; cuda_cccl, with the most, has some 3,000
 _NEEDED = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc")
 # What reading a damaged archive ends in; it may also be an OSError, see `is_damage`.
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError)
@@ -188,7 +189,42 @@ def _outside(name: str, target: str) -> str:
     return f"the link {name!r} leads to {target!r}, outside of the folder"
 
 
+# APPNOTE 4.3.16, 4.3.15 and 4.3.12: the record at the end of a zip, what leads to the larger record
+# of a large one, and how the record of each member in the directory before it begins.
+_END, _LOCATOR, _RECORD = b"PK\5\6", b"PK\6\7", b"PK\1\2"
+_LONGEST_END = 22 + 0xFFFF  # bytes, with a comment
+_PIECE = 1 << 20
+
+
+def check_members(stream: BinaryIO, most: int) -> None:
+    """Raise ValueError for a zip with more members than that. Python's own reader makes objects of
+    all, however many somebody put there, before it can be asked."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _LONGEST_END))
+    tail = stream.read()
+    end = tail.rfind(_END)
+    if end < 0 or len(tail) - end < 22:
+        raise zipfile.BadZipFile("it has no end of a directory")
+    length = int.from_bytes(tail[end + 12 : end + 16], "little")
+    directory_end = size - len(tail) + end
+    if tail[max(0, end - 20) : end].startswith(_LOCATOR):
+        # The larger record has 56 bytes; its own word for its place is not believed.
+        stream.seek(max(0, directory_end - 20 - 56))
+        length = int.from_bytes(stream.read(56)[40:48], "little")
+        directory_end -= 20 + 56
+    stream.seek(max(0, directory_end - length))
+    left, seen, found = min(length, directory_end), b"", 0
+    while left > 0 and (piece := stream.read(min(_PIECE, left))):
+        left -= len(piece)
+        found += (seen + piece).count(_RECORD)
+        seen = piece[-len(_RECORD) + 1 :]
+        if found > most:
+            raise ValueError(f"it has more than {most} files")
+    stream.seek(0)
+
+
 def _zip_members(stream: BinaryIO) -> Iterator[_Member]:
+    check_members(stream, _MOST_MEMBERS)
     with zipfile.ZipFile(stream) as packed:
         for info in packed.infolist():
             if not info.is_dir():

@@ -25,16 +25,20 @@ from pathlib import Path
 
 from ..errors import ToolchainError
 from .compilers import same
+from .mend import finish
 
 # nvcc.exe looks for it above cl.exe and stops where it is missing, though it is told not to run it.
 VCVARS = "VC/Auxiliary/Build/vcvarsall.bat"
-_TOOLSETS = "VC/Tools/MSVC"
-_REDIST = "VC/Redist/MSVC"
-_KIT = "Windows Kits/10"
+TOOLSETS = "VC/Tools/MSVC"
+REDIST = "VC/Redist/MSVC"
+KIT = "Windows Kits/10"
+PROGRAMS = "bin/Hostx64/x64"  # of a toolset
 _PARTS = ("cl.exe", "c1xx.dll", "c2.dll")  # the programs whose bytes decide what code is made
-_PROGRAMS = (*_PARTS, "link.exe")
-_LIBRARIES = ("libcmt.lib", "msvcrt.lib")  # for /MT and /MD, which come in packages of their own
-_BANNER = re.compile(r"^.*\bVersion (\d+\.\d+\.\d+)(?:\.\d+)? for x64.*$", re.MULTILINE)
+MADE_OF = (*_PARTS, "link.exe")
+LIBRARIES = ("libcmt.lib", "msvcrt.lib")  # for /MT and /MD, which come in packages of their own
+# An installed one says it in the language of its user: "Version 19.44.35207 für x64".
+_BANNER = re.compile(r"^(?=.*\bx64\b).*?\b(\d+\.\d+\.\d+)\b.*$", re.MULTILINE)
+_VCVARS_TEXT = "@rem Nothing: nvcc.exe wants this file to be here, and is told not to run it.\r\n"
 _PATIENCE = 300  # seconds for cl to say its version; Wine makes its prefix in that time
 # So that setuptools and torch use the compiler that these variables name, and look for no other.
 _CHOSEN = {"DISTUTILS_USE_SDK": "1", "MSSdk": "1"}
@@ -59,7 +63,7 @@ def find_msvc(home: Path, version: str, runner: Sequence[str] = ()) -> Msvc:
     """
     check_complete(home)
     path = _inside(_programs(home), "cl.exe")
-    banner = _banner([*runner, str(path)])
+    banner = ask_version([*runner, str(path)])
     same("cl", version, banner[1])
     digest = hashlib.sha256(banner[0].strip().encode())
     for name in _PARTS:
@@ -76,8 +80,8 @@ def check_complete(home: Path) -> None:
     programs, libraries = _programs(home), _folders(home)["LIB"][0]
     for part in (
         home / VCVARS,
-        *(_inside(programs, name) for name in _PROGRAMS),
-        *(_inside(libraries, name) for name in _LIBRARIES),
+        *(_inside(programs, name) for name in MADE_OF),
+        *(_inside(libraries, name) for name in LIBRARIES),
     ):
         if not part.is_file():
             raise ToolchainError("the unpacked MSVC lacks a file", where=str(part))
@@ -96,6 +100,14 @@ def install_run_time(home: Path, folder: Path) -> None:
             shutil.copyfile(library, folder / library.name)
 
 
+def write_vcvars(home: Path) -> None:
+    """Make the file that nvcc.exe wants to be there. Raises OSError."""
+    script = home / VCVARS
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(_VCVARS_TEXT, encoding="ascii", newline="")
+    finish(script, executable=False)
+
+
 def windows_path(path: Path) -> str:
     """A path as programs of Windows know it: on Linux, that of Wine's drive for this machine's
     files."""
@@ -104,7 +116,7 @@ def windows_path(path: Path) -> str:
 
 def _folders(home: Path) -> dict[str, list[Path]]:
     """What the variables of vcvars64.bat name, by their names."""
-    tools, kit = _only(home / _TOOLSETS), home / _KIT
+    tools, kit = _only(home / TOOLSETS), home / KIT
     include = _only(_inside(kit, "Include"))
     library = _inside(kit, "Lib", include.name)
     return {
@@ -134,11 +146,11 @@ def _variables(home: Path) -> dict[str, str]:
 
 
 def _programs(home: Path) -> Path:
-    return _inside(_only(home / _TOOLSETS), "bin", "Hostx64", "x64")
+    return _inside(_only(home / TOOLSETS), *PROGRAMS.split("/"))
 
 
 def _run_time(home: Path) -> list[Path]:
-    libraries = sorted(_inside(_only(home / _REDIST), "x64").glob("*/*.dll"))
+    libraries = sorted(_inside(_only(home / REDIST), "x64").glob("*/*.dll"))
     if not libraries:
         raise ToolchainError("the unpacked MSVC has no run-time libraries", where=str(home))
     return libraries
@@ -166,8 +178,9 @@ def _only(folder: Path) -> Path:
     return found[0]
 
 
-def _banner(command: Sequence[str]) -> re.Match[str]:
-    """What cl says of itself, which it does on its standard error."""
+def ask_version(command: Sequence[str]) -> re.Match[str]:
+    """What cl says of itself, which it does on its standard error; group 1 is its version
+    (`19.38.33130`). Raises ToolchainError where it does not."""
     try:
         answer = subprocess.run(
             command, input="", capture_output=True, text=True,

@@ -21,9 +21,8 @@ from typing import IO
 from urllib.parse import unquote
 
 from ..errors import ToolchainError
-from .archives import DAMAGE, MOST_TIMES, SPARE, is_damage, untold, write_member
-from .mend import finish
-from .msvc import VCVARS, check_complete
+from .archives import DAMAGE, MOST_TIMES, SPARE, check_members, is_damage, untold, write_member
+from .msvc import VCVARS, check_complete, write_vcvars
 
 VISUAL_STUDIO, NUGET = ".vsix", ".nupkg"
 _MOST_MEMBERS = 100_000  # of one package; the largest, with an SDK's headers, has some 8,000
@@ -33,7 +32,6 @@ _PIECE = 1 << 20  # bytes
 _NO_NAME = re.compile(r'[\\/\x00-\x1f<>:"|?*]|[. ]$')
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]|con(in|out)\$) *(\..*)?", re.IGNORECASE)
 _SDK = re.compile(r"\.(\d+\.\d+\.\d+)\.\d+\.nupkg")
-_VCVARS_TEXT = "@rem Nothing: nvcc.exe wants this file to be here, and is told not to run it.\r\n"
 
 
 def unpack(packages: Sequence[Path], home: Path, advance: Callable[[int], None] = untold) -> None:
@@ -47,16 +45,16 @@ def unpack(packages: Sequence[Path], home: Path, advance: Callable[[int], None] 
     """
     home.mkdir(parents=True)
     names = _Names()
-    script = home / names.add(VCVARS.split("/"))
+    names.add(VCVARS.split("/"))
     done = 0
     for package in packages:
-        with _reading(package), zipfile.ZipFile(package) as archive:
-            for size in _unpack_one(archive, package, home, names):
-                done += size
-                advance(done)
-    script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(_VCVARS_TEXT, encoding="ascii", newline="")
-    finish(script, executable=False)
+        with _reading(package), package.open("rb") as stream:
+            check_members(stream, _MOST_MEMBERS)
+            with zipfile.ZipFile(stream) as archive:
+                for size in _unpack_one(archive, package, home, names):
+                    done += size
+                    advance(done)
+    write_vcvars(home)
     check_complete(home)
 
 
@@ -64,13 +62,10 @@ def _unpack_one(
     archive: zipfile.ZipFile, package: Path, home: Path, names: _Names
 ) -> Iterator[int]:
     """The bytes of the package that each member took."""
-    members = archive.infolist()
-    if len(members) > _MOST_MEMBERS:
-        raise ValueError(f"it has more than {_MOST_MEMBERS} files")
     left = MOST_TIMES * package.stat().st_size + SPARE
     place = _place_in_sdk if package.suffix == NUGET else _place_in_msvc
     own: set[str] = set()
-    for member in members:
+    for member in archive.infolist():
         if member.filename.endswith("/"):
             continue
         if stat.S_ISLNK(member.external_attr >> 16):

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -25,7 +26,7 @@ from ..config.model import Download, Package, Toolchain
 from ..errors import ToolchainError
 from ..events import Emit, Progress
 from ..model import Environment
-from ..provision.archives import DAMAGE, is_damage
+from ..provision.archives import DAMAGE, check_members, is_damage
 from ..provision.compilers import Run, check_nvcc, check_torch
 from ..provision.mend import finish
 from ..provision.msvc import install_run_time
@@ -122,6 +123,20 @@ class WindowsTools(Ingredients):
                     self._make(run, emit)
         return self.environment(self.root)
 
+    def fetch(self, emit: Emit) -> None:
+        """Get all that needs no program of Windows. Raises as `ensure`."""
+        with alone(self.cache, emit):
+            if self.is_made():
+                return
+            self._check()
+            if not self.msvc.is_made():
+                self.msvc.make(emit, self.toolchain.name)
+            if self.cuda and not self.cuda.is_made():
+                self._fetch(self.cuda.archives, emit)
+            if not self._is_installed():
+                unpack_missing(self.packages, self.cache, emit, self.toolchain.name)
+                self._fetch([self.python], emit)
+
     def is_made(self) -> bool:
         """Whether all of it is there and looks sound."""
         beside = self.msvc.is_made() and (self.cuda is None or self.cuda.is_made())
@@ -136,12 +151,19 @@ class WindowsTools(Ingredients):
         nvcc = self.cuda is not None or (made.cuda_home / "bin" / "nvcc.exe").exists()
         return bool(described == self.description and made.python.exists() and nvcc)
 
-    def _make(self, run: Run, emit: Emit) -> None:
-        name = self.toolchain.name
+    def _check(self) -> None:
+        """Raise ToolchainError where it is not pinned, StoreError where it has no space."""
         pinned = (self.python, *self.msvc.msvc.payloads, *self.toolchain.cuda_files)
-        check_locked((*pinned, *self.packages), name)
+        check_locked((*pinned, *self.packages), self.toolchain.name)
         needed = self.msvc.needed + needed_for(missing(self.packages, self.cache))
         check_space(needed + (self.cuda.needed if self.cuda else 0), self.cache)
+
+    def _fetch(self, files: Sequence[Download], emit: Emit) -> list[Path]:
+        return fetch(files, self.cache / "downloads", emit, toolchain=self.toolchain.name)
+
+    def _make(self, run: Run, emit: Emit) -> None:
+        name = self.toolchain.name
+        self._check()
         if not self.msvc.is_made():
             self.msvc.make(emit, name)
         if self.cuda and not self.cuda.is_made():
@@ -151,9 +173,7 @@ class WindowsTools(Ingredients):
 
     def _install(self, run: Run, emit: Emit) -> None:
         unpack_missing(self.packages, self.cache, emit, self.toolchain.name)
-        [archive] = fetch(
-            [self.python], self.cache / "downloads", emit, toolchain=self.toolchain.name
-        )
+        [archive] = self._fetch([self.python], emit)
         part = self.root.with_name(f".{secrets.token_hex(8)}.part")
         try:
             unpack_python(archive, part)
@@ -199,10 +219,12 @@ def unpack_python(archive: Path, folder: Path) -> None:
     Raises ToolchainError for an archive that is damaged, or is no such package; OSError.
     """
     try:
+        with archive.open("rb") as stream:
+            check_members(stream, _MOST_FILES)
         with zipfile.ZipFile(archive) as packed:
             members = [one for one in packed.infolist() if not one.is_dir()]
             wanted = [(_inside(one.filename), one) for one in members]
-            if len(members) > _MOST_FILES or sum(one.file_size for one in members) > _MOST_BYTES:
+            if sum(one.file_size for one in members) > _MOST_BYTES:
                 raise ValueError("it is larger than any Python")
             folder.mkdir(parents=True)
             for inside, member in wanted:

@@ -169,7 +169,7 @@ def test_windows_has_the_name_that_people_say() -> None:
         ),
         (
             {"cuda": "13.0", "torch": "2.8", "platform": WINDOWS},
-            "torch 2.8.0 for win-amd64 is built for CUDA 12.6, 12.8: another major version",
+            "torch 2.8.0 for windows-x86_64 is built for CUDA 12.6, 12.8: another major version",
             "nearest: --cuda 12.8 --torch 2.8.0;",
         ),
         (

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from fatwheel.engines import windows
 from fatwheel.engines.base import Limits
 from fatwheel.engines.windows import WindowsSite
+from fatwheel.errors import FetchError
+from fatwheel.events import silent
 from fatwheel.worker.inside import ASSEMBLE, CAPTURE, SHARD
 
 
@@ -44,3 +47,16 @@ def test_shards_delete_nothing(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     site(tmp_path).container(SHARD, tmp_path, Limits(1, 1), print)
     assert left.exists()
+
+
+def test_files_are_fetched_before_a_windows_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wine's takes 0.7 GB and half a minute, which are of no use without a network."""
+
+    def fetch(emit: object) -> None:
+        raise FetchError("no network")
+
+    tools = SimpleNamespace(is_made=lambda: False, fetch=fetch)
+    monkeypatch.setattr(windows, "windows_tools", lambda *asked: tools)
+    monkeypatch.setattr(windows, "held", lambda *asked: pytest.fail("a Windows was made"))
+    with pytest.raises(FetchError):
+        windows.ensure_tools(SimpleNamespace(), "3.11", "2.11.0", silent)  # type: ignore[arg-type]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from fatwheel.errors import ToolchainError
+from fatwheel.provision.archives import check_members
 from fatwheel.provision.msvc import VCVARS
 from fatwheel.provision.payloads import unpack
 
@@ -198,3 +200,40 @@ def test_a_package_of_nuget_says_the_version_in_its_name(tmp_path: Path) -> None
     write_package(renamed, PACKAGES[NUGET])
     with pytest.raises(ToolchainError, match="does not end with a version of the Windows SDK"):
         unpack([renamed], tmp_path / "home")
+
+
+def test_more_members_than_any_package_has(tmp_path: Path) -> None:
+    """Where they are counted takes no memory: the directory names one member again and again."""
+    package = tmp_path / "many.vsix"
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("Contents/a", b"")
+    data = package.read_bytes()
+    start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    record, times = data[start:end], 300_000
+    length = (len(record) * times).to_bytes(4, "little")
+    with package.open("wb") as stream:
+        stream.write(
+            data[:start] + record * times + data[end : end + 12] + length + data[end + 16 :]
+        )
+    tracemalloc.start()
+    with pytest.raises(ToolchainError, match="it has more than 100000 files"):
+        unpack([package], tmp_path / "home")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+def test_members_of_a_large_zip_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ZIP64 has it, with the larger record in front of the usual one."""
+    package = tmp_path / "large.vsix"
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+    with zipfile.ZipFile(package, "w") as archive:
+        for number in range(20):
+            archive.writestr(f"Contents/{number}", b"")
+    assert b"PK\6\7" in package.read_bytes()
+    with package.open("rb") as stream:
+        check_members(stream, 20)
+        with pytest.raises(ValueError, match="it has more than 19 files"):
+            check_members(stream, 19)
