@@ -176,6 +176,11 @@ CUDA = (
 PLATFORM = (
     "compose a toolchain for linux-x86_64, linux-aarch64 or windows-x86_64 (default: this system)"
 )
+MSVC = (
+    "on Windows, `installed`: use the MSVC and the Windows SDK that Visual Studio has installed, "
+    "the newest that the CUDA takes; nobody else can rebuild the wheel (default: the pinned one is "
+    "fetched)"
+)
 
 # The help of --mangled, which every command that shows names of kernels has.
 MANGLED = (
@@ -278,7 +283,7 @@ def accept_license(accepted: bool) -> None:
     """Remember that the user accepts them, if so."""
     if accepted:
         from ..storage.cache import cache_folder
-        from ..toolchain.license import accept
+        from ..toolchain.msvc import accept
 
         accept(cache_folder())
 

@@ -17,6 +17,7 @@ from .arguments import (
     CUDA,
     LICENSE,
     MANGLED,
+    MSVC,
     PLATFORM,
     accept_license,
     consent,
@@ -64,6 +65,7 @@ _HELP = {
         "and an installed torch: no toolchain is fetched, and nobody else can rebuild the wheel",
         "torch-from": "the Python with the torch to use, or its environment's folder (default: the "
         "Python that runs fatwheel); without --cuda-home, its packages must have nvcc",
+        "msvc": MSVC,
         "engine": (
             "where the work runs: process (worker processes on this machine) or docker "
             "(containers); default: process, but for Windows wheels docker: on Windows if an "
@@ -103,6 +105,7 @@ def build(
     platform: str | None = None,
     cuda_home: str | None = None,
     torch_from: str | None = None,
+    msvc: str | None = None,
     toolchain: str | None = None,
     engine: str | None = None,
     shards: str | None = None,
@@ -168,6 +171,7 @@ def build(
             platform=platform,
             cuda_home=None if cuda_home is None else folder_of("--cuda-home", cuda_home),
             torch_from=None if torch_from is None else file_of(torch_from),
+            msvc=msvc,
         )
         if json and not plan:
             raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
-from .arguments import CUDA, LICENSE, PLATFORM, accept_license, reported, size_of
+from .arguments import CUDA, LICENSE, MSVC, PLATFORM, accept_license, reported, size_of
 
 _HELP = {
     "toolchain": (
@@ -16,6 +16,7 @@ _HELP = {
     "torch": "torch of the toolchain, such as 2.8 (default: as for build)",
     "python": "Python to build for, such as 3.11 (default: as for build)",
     "platform": PLATFORM,
+    "msvc": MSVC,
     "engine": "where builds would run: process or docker (default: as for build)",
     "json": "print one JSON document instead of the report",
 }
@@ -29,6 +30,7 @@ def doctor(
     torch: str | None = None,
     python: str | None = None,
     platform: str | None = None,
+    msvc: str | None = None,
     engine: str | None = None,
     json: bool = False,
 ) -> None:
@@ -47,7 +49,7 @@ def doctor(
         from ..pipeline.resolve import ToolchainRequest
         from .results import show_health, show_json
 
-        asked = ToolchainRequest("", toolchain, cuda, torch, python, platform)
+        asked = ToolchainRequest("", toolchain, cuda, torch, python, platform, msvc=msvc)
         report = diagnose(asked, engine)
         show = show_json if json else show_health
         show(report.to_json())
@@ -63,6 +65,7 @@ def setup(
     torch: str | None = None,
     python: str | None = None,
     platform: str | None = None,
+    msvc: str | None = None,
     engine: str | None = None,
     accept_msvc_license: bool = False,
     json: bool = False,
@@ -84,7 +87,7 @@ def setup(
         from .progress import board
         from .results import show_json, show_setup
 
-        asked = ToolchainRequest("", toolchain, cuda, torch, python, platform)
+        asked = ToolchainRequest("", toolchain, cuda, torch, python, platform, msvc=msvc)
         accept_license(accept_msvc_license)
         with board() as emit:
             done = prepare_workstation(asked, engine, emit)

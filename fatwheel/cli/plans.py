@@ -10,6 +10,7 @@ from rich.console import Console
 from .. import text
 from ..config.compose import lock_command
 from ..containers.isolation import DEFAULT, HYPERV, PROCESS, VARIABLE
+from ..machine import in_words
 from .console import out, write, write_rows, write_sentences
 from .tables import Row
 
@@ -45,11 +46,20 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     yield "source", about["fetched"] or "beside the recipe"
     compilers = f"CUDA {about['cuda']}, nvcc {about['nvcc']}, {about['compiler']}"
     others = "; others below" if _differ(plan) else ""
-    yield "toolchain", f"{about['toolchain']}, for {about['platform']}: {compilers}{others}"
+    yield (
+        "toolchain",
+        f"{about['toolchain']}, for {in_words(about['platform'])}: {compilers}{others}",
+    )
     if installed := plan.first.toolchain.installed:
         yield (
             "installed",
             f"{installed.cuda_home}: nothing is pinned, so the wheel cannot be rebuilt elsewhere",
+        )
+    if (msvc := plan.first.toolchain.msvc) and msvc.installed:
+        yield (
+            "installed",
+            f"{msvc.installed.folder}, with Windows SDK {msvc.installed.sdk}: MSVC is not pinned, "
+            "so the wheel cannot be rebuilt elsewhere",
         )
     yield "torch", ", ".join(dict.fromkeys(wheel["torch"] for wheel in about["wheels"]))
     yield "archs", ", ".join(about["archs"])

@@ -183,16 +183,42 @@ class Document(Part):
 
 
 @dataclass(frozen=True)
+class InstalledFile(Part):
+    """A program of an installed compiler, or a library or folder that its programs read."""
+
+    name: fields.InstalledFile
+    sha256: fields.Sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstalledMsvc(Part):
+    """The MSVC and the Windows SDK of one machine, which stand where others have packages.
+
+    sdk: the SDK's version, as in `10.0.26100.0`. files: what of it decides which code is made.
+
+    What only that machine knows, and no lock: folder: the Visual Studio. links: folders below the
+    home of an unpacked MSVC (`provision.msvc`), and those that they are links to.
+    """
+
+    sdk: fields.Release
+    files: Annotated[tuple[InstalledFile, ...], fields.Few]
+    folder: fields.Here[Path] = Path()
+    links: fields.Here[tuple[tuple[str, Path], ...]] = ()
+
+
+@dataclass(frozen=True)
 class Msvc(MsvcTools):
     """The C++ compiler of a Windows toolchain, with a Windows SDK.
 
     payloads: the packages that are unpacked to it. channel: names the catalogue; catalogue: lists
-    all packages of the release, for `invoke lock`.
+    all packages of the release, for `invoke lock`. installed: that of a machine, beside which there
+    are no packages.
     """
 
     payloads: Annotated[tuple[Download, ...], fields.Few]
     channel: fields.Here[Document | None] = None
     catalogue: fields.Here[Document | None] = None
+    installed: Annotated[InstalledMsvc | None, Field(exclude_if=lambda one: one is None)] = None
 
 
 @dataclass(frozen=True)
@@ -207,14 +233,6 @@ class Containers(Part):
     os: Annotated[fields.Os, Field(description="'linux' or 'windows'")]
     os_build: fields.OrZero[fields.OsBuild]
     bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
-
-
-@dataclass(frozen=True)
-class InstalledFile(Part):
-    """A program of an installed CUDA, or a library or folder that its programs read."""
-
-    name: fields.InstalledFile
-    sha256: fields.Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +311,16 @@ class Toolchain(ToolchainKeys):
         """Whether its C++ compiler and its Pythons are among its files; else, a machine on which
         processes build must have them."""
         return self.msvc is not None
+
+    @property
+    def of_a_machine(self) -> str:
+        """What of it one machine had installed, and so nobody can fetch; '' where all is pinned."""
+        if self.installed:
+            return f"nvcc {self.nvcc}, torch {self.installed.torch}"
+        if self.msvc and self.msvc.installed:
+            studio, sdk = self.msvc.visual_studio, self.msvc.installed.sdk
+            return f"MSVC of Visual Studio {studio}, Windows SDK {sdk}"
+        return ""
 
     @property
     def pythons(self) -> tuple[str, ...]:

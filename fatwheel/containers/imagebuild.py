@@ -24,7 +24,7 @@ from ..events import Emit, Note, Progress
 from ..provision.mend import MTIME
 from ..text import clean
 from ..toolchain.fetch import check_hosts
-from ..toolchain.license import check_accepted
+from ..toolchain.msvc import check_accepted
 from .client import DockerEngine, cause_of, engine_errors
 from .contexts import VARIABLE, BuildContext, contexts_of, named_bases
 from .foundation import inspect, ready_base

@@ -26,7 +26,7 @@ from ..events import Emit
 from ..storage.cache import VARIABLE
 from ..storage.files import disk_error
 from ..toolchain.fetch import fetch
-from ..toolchain.license import check_accepted
+from ..toolchain.msvc import check_accepted
 from ..toolchain.unpack import one_at_a_time
 from .contexts import SUMS, BuildContext, contexts_of
 

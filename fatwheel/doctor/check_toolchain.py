@@ -6,12 +6,13 @@ Each is a function of the facts, and touches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .. import text
 from ..config.compose import lock_command
 from .facts import (
     WINDOWS,
+    CacheFacts,
     Check,
     Facts,
     Finding,
@@ -68,12 +69,29 @@ def check_files(facts: Facts) -> Finding:
     return FILES.warning(
         f"{least}{text.size(stock.missing)} of {total} {whose} are not here yet",
         "the first build waits for them",
+        *_terms(facts),
         Fix("fetch them now", setup_command(facts)),
     )
 
 
+def _terms(facts: Facts) -> Iterator[Fix]:
+    """What whoever fetches MSVC has to accept first."""
+    if needs_consent(facts):
+        assert facts.toolchain.msvc
+        yield Fix(f"Microsoft's terms for MSVC are to be accepted: {facts.toolchain.msvc.license}")
+
+
+def needs_consent(facts: Facts) -> bool:
+    """Whether Microsoft's terms are not accepted yet, and something is fetched under them."""
+    msvc, cache = facts.toolchain.msvc, facts.cache
+    return bool(msvc and msvc.payloads and isinstance(cache, CacheFacts) and not cache.accepted)
+
+
 def setup_command(facts: Facts) -> str:
-    return f"invoke setup --toolchain {facts.toolchain.name} --engine {facts.engine}"
+    words = f"invoke setup --toolchain {facts.toolchain.name} --engine {facts.engine}"
+    if facts.toolchain.msvc and facts.toolchain.msvc.installed:
+        words += " --msvc installed"
+    return f"{words} --accept-msvc-license" if needs_consent(facts) else words
 
 
 def check_compiler(facts: Facts) -> Finding:

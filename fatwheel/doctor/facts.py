@@ -148,7 +148,7 @@ class CacheFacts:
     """The folder that the cache is in or would be in. mistake: why it cannot be used, or ''.
 
     filesystem is what it lies on (`ext4`, `nfs4`; '' unknown); runs_programs: it is not mounted
-    noexec. in_home: it is within the user's own folder.
+    noexec. in_home: it is within the user's own folder. accepted: Microsoft's terms for MSVC are.
     """
 
     folder: str
@@ -158,6 +158,7 @@ class CacheFacts:
     filesystem: str
     runs_programs: bool
     in_home: bool
+    accepted: bool
 
 
 @dataclass(frozen=True)

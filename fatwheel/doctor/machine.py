@@ -28,6 +28,7 @@ from ..storage import cache
 from ..storage.cache import chosen_folder
 from ..toolchain.cuda import MergedCuda
 from ..toolchain.interpreters import find_interpreter
+from ..toolchain.msvc import is_accepted
 from .facts import (
     WINDOWS,
     CacheFacts,
@@ -99,6 +100,7 @@ def ask_cache() -> CacheFacts:
         filesystem=kind,
         runs_programs="noexec" not in options,
         in_home=_in_home(folder),
+        accepted=is_accepted(folder),
     )
 
 
@@ -307,7 +309,10 @@ def _count_cards() -> int | None:
 
 
 def ask_compiler(toolchain: Toolchain) -> str | Trouble:
-    """The host compiler as text, or why there is none."""
+    """The host compiler as text, or why there is none. An installed MSVC was found already."""
+    if toolchain.msvc and toolchain.msvc.installed:
+        found = toolchain.msvc.installed
+        return f"cl {toolchain.msvc.cl}, Windows SDK {found.sdk} ({found.folder})"
     try:
         compiler = find_host_compiler(toolchain.cuda, toolchain.gcc)
     except FatwheelError as error:

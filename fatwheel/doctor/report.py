@@ -157,7 +157,8 @@ def _gather(
     proxies = Question(network.ask_proxies, _PROGRAMS)
     index = Question(lambda: _ask_index(toolchain, python), _NETWORK)
     brings_all = in_images or toolchain.brings_all
-    compiler = None if brings_all else Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS)
+    of_machine = not brings_all or toolchain.of_a_machine
+    compiler = Question(lambda: machine.ask_compiler(toolchain), _PROGRAMS) if of_machine else None
     pythons = None if brings_all else Question(lambda: machine.ask_pythons(toolchain), _PROGRAMS)
     gpus = Question(machine.ask_gpu, _LOCAL)
     places = network.ask_places(_missing(toolchain, python, name))

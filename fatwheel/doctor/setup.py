@@ -21,7 +21,7 @@ from ..events import Emit, Event, Progress, StepFinished, StepStarted
 from ..pipeline.resolve import ToolchainRequest
 from ..storage.cache import cache_folder, chosen_folder
 from ..toolchain.environment import ensure_environment
-from ..toolchain.license import check_accepted
+from ..toolchain.msvc import check_accepted
 from .facts import WARNING, WRONG, Facts, Finding, Fix, files_for, size_of
 from .report import Report, gather, report_on
 

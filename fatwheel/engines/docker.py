@@ -44,8 +44,8 @@ class Docker(Engine):
     uses_images = True
 
     def obstacle(self, toolchain: Toolchain) -> str:
-        if toolchain.installed:
-            return "is installed on this machine, and containers do not see it"
+        if toolchain.of_a_machine:
+            return "uses what is installed on this machine, and containers do not see that"
         if toolchain.containers is None:
             return "has no container images: its file has no [containers] table"
         return ""

@@ -34,7 +34,7 @@ from ..storage.permissions import gap_of
 from ..storage.stores import Stores, open_store, store_folder, users_stores
 from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
-from ..toolchain.license import check_accepted
+from ..toolchain.msvc import check_accepted
 from ..verify.report import check_wheel
 from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
@@ -284,7 +284,7 @@ def _from_store(
 ) -> Made | None:
     """The finished wheel from the store, if the same inputs made one before. Of what is installed,
     nobody knows whether all that upstream's build uses is as it was."""
-    if wheel.target.toolchain.installed:
+    if wheel.target.toolchain.of_a_machine:
         return None
     store = open_store()
     key = _wheel_key(wheel, plan.front, workplace)

@@ -43,7 +43,7 @@ class BuildRequest:
     locked: a lock, or a wheel with one, beyond which nothing may be used. find: a folder in which
     pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
     first. cuda, platform: what a toolchain is composed of, where none is named. cuda_home,
-    torch_from: what is installed on this machine, to be used instead.
+    torch_from: what is installed on this machine, to be used instead; msvc: the same, of MSVC.
     """
 
     kernel: str | None
@@ -65,12 +65,13 @@ class BuildRequest:
     platform: str | None = None
     cuda_home: Path | None = None
     torch_from: Path | None = None
+    msvc: str | None = None
 
     def toolchains(self, default: str) -> ToolchainRequest:
         """What of it says which toolchains."""
         return ToolchainRequest(
             default, self.toolchain, self.cuda, self.torch, self.pythons, self.platform,
-            self.cuda_home, self.torch_from,
+            self.cuda_home, self.torch_from, self.msvc,
         )  # fmt: skip
 
 
@@ -295,6 +296,12 @@ def _targets_of(request: BuildRequest) -> tuple[tuple[Target, ...], BuildLock | 
     asked = request.toolchains("")
     if asked.is_installed:
         check_nothing_beside(asked, **{"--locked": request.locked})
+    if asked.msvc is not None:
+        raise UsageError(
+            "--msvc beside --locked, which says with what MSVC to build",
+            where=f"--locked {request.locked} --msvc {asked.msvc}",
+            hint="leave one of them out",
+        )
     lock = read_lock_file(request.locked, *recipe_folders(request.recipes))
     check_pinned(lock, request.locked)
     asked = replace(

@@ -32,7 +32,7 @@ from ..storage.cache import cache_folder
 from ..storage.stores import Stores, store_folder
 from ..storage.workfolder import work_folder
 from ..toolchain.fetch import check_hosts
-from ..toolchain.license import check_accepted
+from ..toolchain.msvc import check_accepted
 from .build import find_files, make, needed_files, publish
 from .compile import Effort
 from .consent import Agree, check_consent, is_own, refuse

@@ -14,6 +14,7 @@ from ..config.compose import (
     choose,
     compose,
     cudas_with,
+    msvc_for,
     named,
     platform_of,
 )
@@ -21,10 +22,13 @@ from ..config.load import load_recipe, load_toolchain
 from ..config.model import Cell, Target, Toolchain
 from ..config.parts import Parts, release
 from ..errors import UsageError
+from ..machine import in_words
 from ..shipped import DEFAULT_TOOLCHAINS, recipe_folders, toolchain_folders
 from ..toolchain.installed import TORCH as TORCH_FROM
 from ..toolchain.installed import find_installed
 from ..toolchain.installedcuda import OPTION as CUDA_HOME
+from ..toolchain.installedmsvc import INSTALLED, with_installed
+from ..toolchain.installedmsvc import OPTION as MSVC
 from .checkout import with_checkout
 from .source import epoch_of
 
@@ -36,6 +40,7 @@ class ToolchainRequest:
     toolchain: a name. cudas, torches, pythons: versions, comma-separated. platform: a user's word
     for it. default: the toolchain that is used where nothing else is asked for. cuda_home: the
     folder of an installed CUDA; torch_from: a Python with torch, or its environment's folder.
+    msvc: INSTALLED for that of this machine.
     """
 
     default: str = ""
@@ -46,6 +51,7 @@ class ToolchainRequest:
     platform: str | None = None
     cuda_home: Path | None = None
     torch_from: Path | None = None
+    msvc: str | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -76,6 +82,18 @@ def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
     where the default has no such torch or Python. Raises UsageError or ConfigError, and for what is
     installed ToolchainError.
     """
+    if request.msvc is None:
+        return _cells(request)
+    if request.msvc != INSTALLED:
+        raise UsageError(
+            f"{request.msvc!r} is not a valid choice",
+            where=MSVC,
+            hint=f"valid: {INSTALLED}; without the option, the toolchain's own MSVC is fetched",
+        )
+    return tuple(_with_installed_msvc(cell) for cell in _cells(request))
+
+
+def _cells(request: ToolchainRequest) -> tuple[Cell, ...]:
     if request.is_installed:
         check_nothing_beside(request)
         return (_installed(request),)
@@ -218,6 +236,7 @@ def check_nothing_beside(request: ToolchainRequest, **more: object) -> None:
         "--torch": request.torches,
         "--python": request.pythons,
         "--platform": request.platform,
+        MSVC: request.msvc,
         **more,
     }
     mine = CUDA_HOME if request.cuda_home is not None else TORCH_FROM
@@ -234,6 +253,25 @@ def _installed(request: ToolchainRequest) -> Cell:
     toolchain = find_installed(request.cuda_home, request.torch_from)
     [build] = toolchain.builds
     return Cell(toolchain, build.python, build.torch)
+
+
+def _with_installed_msvc(cell: Cell) -> Cell:
+    toolchain, parts = cell.toolchain, Parts(*toolchain_folders())
+    if toolchain.msvc is None:
+        raise UsageError(
+            f"{MSVC} is for Windows, and toolchain {toolchain.name} is for "
+            f"{in_words(toolchain.platform)}",
+            where=f"{MSVC} {INSTALLED}",
+            hint="--platform windows-x86_64 builds for Windows",
+        )
+    cuda = next((one for one in reversed(parts.cudas) if one.minor == toolchain.cuda), None)
+    if cuda is None:
+        raise UsageError(
+            f"which MSVC the nvcc of CUDA {toolchain.cuda} takes is not known",
+            where=f"{MSVC} {INSTALLED}",
+            hint="`invoke toolchains` lists the CUDAs that are known",
+        )
+    return replace(cell, toolchain=with_installed(toolchain, cuda, msvc_for(parts, cuda)))
 
 
 # -- toolchains that are composed ------------------------------------------------------------------

@@ -87,6 +87,9 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
     for file in toolchain.msvc.payloads if toolchain.msvc else ():
         if file.locked:
             yield _of_download("msvc", file)
+    if toolchain.msvc and toolchain.msvc.installed:
+        for own in toolchain.msvc.installed.files:
+            yield Material("msvc", own.name, toolchain.msvc.cl, "", 0, own.sha256, "")
     for own in toolchain.installed.files if toolchain.installed else ():
         yield Material("compiler", own.name, toolchain.nvcc, "", 0, own.sha256, "")
     for base in toolchain.bases:

@@ -112,13 +112,13 @@ def check_pinned(lock: BuildLock, where: Path) -> None:
             hint="commit what was changed, pin the commit in the recipe (`git`, `commit` and "
             "`tree`), and build it again",
         )
-    if toolchain.installed:
+    if toolchain.of_a_machine:
+        option = "--cuda-home" if toolchain.installed else "--msvc installed"
         raise ToolchainError(
-            f"it was built with compilers that one machine had installed (nvcc {toolchain.nvcc}, "
-            f"{lock.host.compiler}, torch {toolchain.installed.torch}): it cannot be rebuilt "
-            "elsewhere",
+            f"it was built with compilers that one machine had installed ({toolchain.of_a_machine},"
+            f" {lock.host.compiler}): it cannot be rebuilt elsewhere",
             where=str(where),
-            hint="on that machine, build it again with --cuda-home, and compare: `invoke compare`",
+            hint=f"on that machine, build it again with {option}, and compare: `invoke compare`",
         )
 
 

@@ -163,6 +163,8 @@ def mistakes_between(file: LockFile) -> Iterator[str]:
     packages = (*toolchain.packages, *toolchain.torch_packages)
     if toolchain.installed and (packages or toolchain.files or toolchain.bases):
         yield "toolchain.installed: beside it there can be no pins"
+    if toolchain.msvc and toolchain.msvc.installed and toolchain.msvc.payloads:
+        yield "toolchain.msvc.installed: beside it there can be no packages"
     for one in (*recipe.files, *packages):
         if isinstance(one, Download):
             continue

@@ -25,7 +25,7 @@ from .asking import Asker
 from .download import LABEL, Part, TooLongError
 from .errands import PINNED
 from .index import Index
-from .license import VARIABLE, is_accepted
+from .msvc import VARIABLE, is_accepted
 from .pipconfig import RefusedError
 from .published import (
     HostBuild,

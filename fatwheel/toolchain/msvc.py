@@ -1,11 +1,13 @@
-"""MSVC in the cache: unpacked once, for all toolchains that pin the same packages.
+"""MSVC in the cache: unpacked once, for all toolchains that pin the same packages; and whether its
+user has accepted Microsoft's terms, which is asked once for each cache.
 
     <cache>/msvc/<digest>/                      as `provision.msvc` describes it
     <cache>/msvc/<digest>/fatwheel-msvc.json    written last; says what it was made of
+    <cache>/accepted-license                    there if the user has accepted them with an option
 
 The digest covers the packages' pins. As a CUDA home (`cuda`), it is made under another name and
 renamed when it is complete, and may be deleted while nothing builds. It is made on Linux, too,
-where Wine runs its programs.
+where Wine runs its programs. That of an installed MSVC is made of links.
 """
 
 from __future__ import annotations
@@ -20,26 +22,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.model import Msvc
-from ..errors import ToolchainError
+from ..errors import ToolchainError, UsageError
 from ..events import Emit, Progress
 from ..provision.msvc import check_complete
 from ..provision.payloads import unpack
 from ..storage import files
+from ..storage.workfolder import remove_tree
 from .cuda import LABEL, reporter
 from .fetch import fetch, place
-from .license import check_accepted
+from .installedmsvc import make_home
 
 MARKER = "fatwheel-msvc.json"
+OPTION = "--accept-msvc-license"
+VARIABLE = "FATWHEEL_ACCEPT_MSVC_LICENSE"
 
 _LAYOUT = 1  # of what this module makes; a new number makes every folder anew
 # Bytes on disk per byte of a package, on the safe side: what is in it, and the package itself,
 # which stays until all are unpacked.
 _NEEDED = 1 + 7
+_ACCEPTED = "accepted-license"
+_ACCEPTED_TEXT = f"The user of this folder has accepted Microsoft's terms for MSVC with {OPTION}.\n"
 
 
 @dataclass(frozen=True)
 class UnpackedMsvc:
-    """The folder that the packages of an MSVC make."""
+    """The folder that the packages of an MSVC make, or the links to an installed one."""
 
     msvc: Msvc
     cache: Path
@@ -63,7 +70,11 @@ class UnpackedMsvc:
     @property
     def _description(self) -> dict[str, object]:
         pins = sorted(f"{file.name} {file.version} {file.sha256}" for file in self.msvc.payloads)
-        return {"layout": _LAYOUT, "packages": pins}
+        installed = self.msvc.installed
+        own = [f"{one.name} {one.sha256}" for one in installed.files] if installed else []
+        links = [[name, str(folder)] for name, folder in installed.links] if installed else []
+        more = {"installed": own, "links": links} if installed else {}
+        return {"layout": _LAYOUT, "packages": pins, **more}
 
     def is_made(self) -> bool:
         """Whether it is there and looks sound."""
@@ -75,7 +86,8 @@ class UnpackedMsvc:
         return bool(described == self._description)
 
     def make(self, emit: Emit, toolchain: str = "") -> None:
-        """Fetch the packages and unpack them; only while being `unpack.alone`.
+        """Fetch the packages and unpack them, or link to what is installed; only while being
+        `unpack.alone`.
 
         toolchain: as for `fetch`. Emits Progress over the bytes of the packages. Deletes them in
         the end.
@@ -91,14 +103,45 @@ class UnpackedMsvc:
         part = self.home.with_name(f".{secrets.token_hex(8)}.part")
         try:
             size = sum(path.stat().st_size for path in paths)
-            unpack(paths, part, reporter(size, emit))
-            emit(Progress(LABEL, size, size))
+            if self.msvc.installed:
+                make_home(self.msvc.installed, part)
+                check_complete(part)
+            else:
+                unpack(paths, part, reporter(size, emit))
+                emit(Progress(LABEL, size, size))
             (part / MARKER).write_text(json.dumps(self._description, indent=1), encoding="utf-8")
             if sys.platform != "win32":  # the name promises that all is there, as of a CUDA home
                 os.sync()
-            shutil.rmtree(self.home, ignore_errors=True)  # a damaged one
+            remove_tree(self.home)  # a damaged one
             files.replace(part, self.home)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove_tree(part)
         for file in self.msvc.payloads:
             shutil.rmtree(place(file, downloads).parent, ignore_errors=True)
+
+
+# -- Microsoft's terms -----------------------------------------------------------------------------
+
+
+def accept(cache: Path) -> None:
+    """Remember that the user accepts the terms. Raises OSError."""
+    (cache / _ACCEPTED).write_text(_ACCEPTED_TEXT, encoding="utf-8")
+
+
+def is_accepted(cache: Path) -> bool:
+    """Whether the user has accepted the terms, here or for this run."""
+    return os.environ.get(VARIABLE) == "1" or (cache / _ACCEPTED).is_file()
+
+
+def check_accepted(msvc: Msvc | None, cache: Path) -> None:
+    """Raise UsageError, which says where the terms stand, unless the user has accepted them.
+
+    msvc: None for a toolchain that has another compiler. Who installed one has accepted them.
+    """
+    if msvc and not msvc.installed and not is_accepted(cache):
+        raise UsageError(
+            "MSVC is fetched from Microsoft only once you have accepted Microsoft's terms",
+            where=f"MSVC {msvc.toolset} of Visual Studio {msvc.visual_studio}",
+            details=[f"the terms: {msvc.license}"],
+            hint=f"read them; {OPTION} accepts them for all builds to come, {VARIABLE}=1 for one",
+        )

@@ -104,8 +104,8 @@ def _refused(findings: list[Finding]) -> Iterator[None]:
 
 
 def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
-    if installed := documents.lock.toolchain.installed:
-        what = f"built with compilers that one machine had installed, and torch {installed.torch}"
+    if own := documents.lock.toolchain.of_a_machine:
+        what = f"built with compilers that one machine had installed ({own})"
         yield note(f"{what}: it cannot be rebuilt elsewhere")
     if documents.lock.recipe.source.checkout:
         yield note("built from a folder that only one machine has: it cannot be rebuilt")

@@ -147,7 +147,7 @@ HEALTHY = Facts(
     python="3.11",
     host=LINUX_HOST,
     windows=None,
-    cache=CacheFacts("/home/ada/.cache/fatwheel", True, "", 100 * GIB, "ext4", True, True),
+    cache=CacheFacts("/home/ada/.cache/fatwheel", True, "", 100 * GIB, "ext4", True, True, False),
     stock=Stock(present=2 * GB, missing=0),
     loads=(Load("causal-conv1d", 2 * GIB), Load("flash-attn", 4 * GIB)),
     container_engine=None,
@@ -180,7 +180,7 @@ SERVER = replace(
     toolchain=WINDOWS_TOOLCHAIN,
     host=replace(WINDOWS_HOST, name="Windows 2022Server", build=20348),
     windows=WindowsHost(True, True, True, "ServerStandard"),
-    cache=CacheFacts(r"D:\fw", True, "", 300 * GIB, "NTFS", True, False),
+    cache=CacheFacts(r"D:\fw", True, "", 300 * GIB, "NTFS", True, False, True),
     container_engine=WINDOWS_ENGINE,
     daemon_file=DAEMON_JSON,
     own_bases=frozenset(),
@@ -192,7 +192,7 @@ BROKEN = replace(
     windows=WindowsHost(False, False, False, "Professional"),
     cache=CacheFacts(
         r"C:\Users\Ada L\AppData\Local\fatwheel\Cache", False,
-        "its path must not contain a space or a colon", 30 * GIB, "NTFS", True, True,
+        "its path must not contain a space or a colon", 30 * GIB, "NTFS", True, True, False,
     ),
     stock=Stock(present=0, missing=3 * GB),
     container_engine=replace(

@@ -24,8 +24,8 @@ from fatwheel.containers.imagebuild import ensure_images, resolved_bases
 from fatwheel.containers.layouts import build_arguments
 from fatwheel.errors import EngineError, FetchError, StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
-from fatwheel.toolchain.license import VARIABLE as LICENSE
-from fatwheel.toolchain.license import accept
+from fatwheel.toolchain.msvc import VARIABLE as LICENSE
+from fatwheel.toolchain.msvc import accept
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from .test_render import fetched, small

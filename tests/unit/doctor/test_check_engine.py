@@ -281,7 +281,7 @@ def test_folders_that_containers_may_not_see() -> None:
     assert commands(found) == ["sudo chcon -Rt container_file_t '/home/ada/.cache/fatwheel'"]
     desktop = with_engine(LINUX_ENGINE, system="Docker Desktop")
     assert found_in("mounts", desktop).status == "ok", "the home is shared"
-    cache = CacheFacts("/srv/fw", True, "", GIB, "ext4", True, False)
+    cache = CacheFacts("/srv/fw", True, "", GIB, "ext4", True, False, False)
     found = found_in("mounts", replace(desktop, cache=cache))
     assert "File sharing: add /srv/fw" in found.fixes[0].say
     assert found_in("mounts", replace(desktop, cache=Silence("x"))).status == "not applicable"

@@ -102,7 +102,8 @@ def test_containers_do_not_see_what_is_installed() -> None:
     assert engine_for(installed, None).name == "process"
     error = refusal(installed, "docker")
     assert error.what == (
-        "toolchain system-cuda13.0 is installed on this machine, and containers do not see it"
+        "toolchain system-cuda13.0 uses what is installed on this machine, and containers do not "
+        "see that"
     )
     assert error.hint == "use --engine process"
 
@@ -156,7 +157,7 @@ def test_containers_without_images_are_refused() -> None:
 
 def test_processes_for_another_kind_of_machine_are_refused() -> None:
     error = refusal(WINDOWS, "process")
-    assert "win-amd64" in error.what
+    assert "windows-x86_64" in error.what
     assert "linux-x86_64" in error.what
     assert error.hint == "use --engine docker"
 

@@ -50,7 +50,7 @@ def test_nothing_is_rebuilt_with_what_one_machine_had_installed() -> None:
     with pytest.raises(ToolchainError) as caught:
         check_pinned(installed_lock(), FILE)
     assert caught.value.exit_code == 6
-    said = "compilers that one machine had installed (nvcc 13.0.88, g++ 12.2.0, torch 2.11.0+cu130)"
+    said = "compilers that one machine had installed (nvcc 13.0.88, torch 2.11.0+cu130, g++ 12.2.0)"
     assert said in caught.value.what
     assert caught.value.what.endswith("it cannot be rebuilt elsewhere")
 

@@ -15,8 +15,7 @@ from fatwheel.config.model import Download, Msvc
 from fatwheel.errors import HashMismatchError, ToolchainError, UsageError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.provision.payloads import unpack
-from fatwheel.toolchain.license import OPTION, VARIABLE, accept, check_accepted
-from fatwheel.toolchain.msvc import MARKER, UnpackedMsvc
+from fatwheel.toolchain.msvc import MARKER, OPTION, VARIABLE, UnpackedMsvc, accept, check_accepted
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.toolchain.unpack import alone
 
