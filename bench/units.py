@@ -26,7 +26,7 @@ from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.compile import estimated
 from fatwheel.pipeline.plan import fronts_for
 from fatwheel.pipeline.proof import UnitProof, compare, select_units
-from fatwheel.storage.stores import users_stores
+from fatwheel.storage.cache import users_stores
 from fatwheel.worker.assemble import jobs_of, object_of
 from fatwheel.worker.context import Context
 from fatwheel.worker.preprocess import Texts, lay_out

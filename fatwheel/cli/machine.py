@@ -130,7 +130,7 @@ def cache(
       FATWHEEL_CACHE=/big/disk invoke cache --clean
     """
     with reported():
-        from ..pipeline.housekeeping import tend_cache
+        from ..storage.cache import tend_cache
         from .results import show_cache, show_json
 
         report = tend_cache(check=check, limit=size_of("--limit", limit), clean=clean)

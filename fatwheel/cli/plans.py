@@ -9,7 +9,12 @@ from rich.console import Console
 
 from .. import text
 from ..config.compose import lock_command
-from ..containers.isolation import DEFAULT, HYPERV, PROCESS, VARIABLE
+from ..containers.layouts import (
+    ENGINES_OWN,
+    HYPERV,
+    ISOLATION_VARIABLE,
+    PROCESS_ISOLATION,
+)
 from ..machine import in_words
 from .console import out, write, write_rows, write_sentences
 from .tables import Row
@@ -85,9 +90,12 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
 
 def _isolation(way: str) -> str:
     """How Windows containers are kept apart from their host."""
-    if way == DEFAULT:
-        return f"the engine's own: {PROCESS} on Windows Server, {HYPERV} on Windows 10 and 11"
-    return f"{way}, as {VARIABLE} says"
+    if way == ENGINES_OWN:
+        return (
+            f"the engine's own: {PROCESS_ISOLATION} on Windows Server, {HYPERV} on Windows 10 "
+            "and 11"
+        )
+    return f"{way}, as {ISOLATION_VARIABLE} says"
 
 
 def _drivers(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

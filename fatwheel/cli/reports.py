@@ -1,16 +1,21 @@
-"""What `invoke inspect` and `invoke verify` found, for people, to stdout."""
+"""What `invoke inspect` and `invoke verify` found, for people, to stdout.
+
+A report of `inspect` that nobody would read is replaced by sums and the largest of its files: less
+than 60 lines. --all shows everything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from rich.console import Console
 
 from .. import text
-from . import summaries, tables
+from . import reports, tables
 from .console import out, write, write_name, write_rows
 from .names import readable
+from .tables import Row
 
 FINDINGS_SHOWN = 3  # of one check, the worst first, unless all are asked for
 DETAILS_SHOWN = 3  # of one finding
@@ -54,9 +59,9 @@ def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> N
     data_files = [] if everything else _grouped(report)
     binaries = [one for one in report["binaries"] if not data_files or not _is_data(one)]
     gpus = None
-    if not everything and summaries.is_long(binaries, report["coverage"]):
+    if not everything and reports.is_long(binaries, report["coverage"]):
         _show_summary(console, binaries)
-        gpus = summaries.GPUS_SHOWN
+        gpus = reports.GPUS_SHOWN
     else:
         for binary in binaries:
             _show_binary(console, binary)
@@ -71,19 +76,19 @@ def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> N
 
 
 def _show_summary(console: Console, binaries: Sequence[Mapping[str, Any]]) -> None:
-    write(console, f"\n{summaries.title(binaries)}")
-    rows, lines = summaries.image_rows(binaries), summaries.binary_lines(binaries)
-    write_rows(console, rows[: summaries.IMAGES_SHOWN])
-    _show_rest(console, "", rows[summaries.IMAGES_SHOWN :])
+    write(console, f"\n{reports.title(binaries)}")
+    rows, lines = reports.image_rows(binaries), reports.binary_lines(binaries)
+    write_rows(console, rows[: reports.IMAGES_SHOWN])
+    _show_rest(console, "", rows[reports.IMAGES_SHOWN :])
     write(console, "")
-    for line in lines[: summaries.BINARIES_SHOWN]:
+    for line in lines[: reports.BINARIES_SHOWN]:
         write(console, line)
-    _show_rest(console, "", lines[summaries.BINARIES_SHOWN :])
-    if places := summaries.place_lines(binaries):
+    _show_rest(console, "", lines[reports.BINARIES_SHOWN :])
+    if places := reports.place_lines(binaries):
         write(console, "")
-        for line in places[: summaries.PLACES_SHOWN]:
+        for line in places[: reports.PLACES_SHOWN]:
             write(console, line)
-        _show_rest(console, "", places[summaries.PLACES_SHOWN :])
+        _show_rest(console, "", places[reports.PLACES_SHOWN :])
 
 
 def show_verification(report: Mapping[str, Any], *, everything: bool = False) -> None:
@@ -176,3 +181,64 @@ def _show_finding(console: Console, finding: Mapping[str, Any], shown: int | Non
 def _show_rest(console: Console, indent: str, rest: Sequence[object]) -> None:
     if rest:
         write(console, f"{indent}and {len(rest)} more (--all shows them)")
+
+
+IMAGES_SHOWN = 12  # rows: architectures and kinds
+BINARIES_SHOWN = 5
+PLACES_SHOWN = 5
+GPUS_SHOWN = 24  # rows: compute capabilities
+
+_LONGEST = 55  # lines of a report that is shown as a whole
+_HEADING = 3  # lines around the rows of a table, and between tables
+
+
+def is_long(binaries: Sequence[Mapping[str, Any]], coverage: Sized) -> bool:
+    """Whether files and GPUs, as `verify.inspect` reports them, are too many to be shown whole."""
+    rows = [len(binary["images"]) + 1 for binary in binaries]
+    rows += [len(place["images"]) + 1 for binary in binaries for place in _places(binary)]
+    return sum(rows) + _HEADING * (len(binaries) + 1) + len(coverage) > _LONGEST
+
+
+def title(binaries: Sequence[Mapping[str, Any]]) -> str:
+    """`3 files with GPU code (12 containers, 345 images), 14 without`."""
+    having = [binary for binary in binaries if _size(binary)]
+    images = sum(image["count"] for binary in having for image in binary["images"])
+    containers = sum(binary["containers"] for binary in having)
+    held = f"{text.count(containers, 'container')}, {text.count(images, 'image')}"
+    rest = f", {len(binaries) - len(having)} without" if len(having) < len(binaries) else ""
+    return f"{text.count(len(having), 'file')} with GPU code ({held}){rest}"
+
+
+def image_rows(binaries: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The images of all files together, the most bytes first."""
+    images = tables.united_images(binaries)
+    return tables.image_rows(sorted(images, key=lambda image: -image["bytes"]))
+
+
+def binary_lines(binaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each file with GPU code, the largest first."""
+    sizes = list(map(_size, binaries))
+    ordered = sorted(zip(sizes, range(len(sizes)), strict=True), key=lambda one: (-one[0], one[1]))
+    return [
+        f"{tables.binary_heading(binaries[place])}: {text.size(size)}"
+        for size, place in ordered
+        if size
+    ]
+
+
+def place_lines(binaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each place where a library keeps device code that it loads itself."""
+    return [
+        tables.place_heading(place, f"in {binary['path']}, {tables.LOADED}")
+        for binary in binaries
+        for place in binary.get("embedded", [])
+    ]
+
+
+def _size(binary: Mapping[str, Any]) -> int:
+    """Bytes of its device code."""
+    return sum(int(part["bytes"]) for part in [*binary["images"], *_places(binary)])
+
+
+def _places(binary: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [*binary.get("embedded", []), *binary.get("relocatable", [])]

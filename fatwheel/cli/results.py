@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from ..containers.imagebuild import Image
     from ..containers.render import Rendered
     from ..events import WheelMade
-    from ..pipeline.housekeeping import CacheReport
+    from ..pins.compare import Finding
+    from ..pins.lock import LockReport
+    from ..pins.published import Values
     from ..pipeline.overview import Offer, Overview
     from ..pipeline.proof import Proof
-    from ..toolchain.compare import Finding
-    from ..toolchain.lock import LockReport
-    from ..toolchain.published import Values
+    from ..storage.cache import CacheReport
 
 
 Show = Callable[[Mapping[str, Any]], None]

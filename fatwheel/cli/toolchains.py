@@ -110,12 +110,12 @@ def lock(
     with reported():
         from ..config.load import list_toolchains
         from ..containers.render import FILES
+        from ..pins.check import check_parts
+        from ..pins.lock import lock_toolchains, refusal
+        from ..pins.parts import PartsRequest, lock_parts
+        from ..pins.published import parse_host_build
         from ..shipped import toolchain_folders
         from ..storage.cache import cache_folder
-        from ..toolchain.checkparts import check_parts
-        from ..toolchain.lock import lock_toolchains, refusal
-        from ..toolchain.lockparts import PartsRequest, lock_parts
-        from ..toolchain.published import parse_host_build
         from .progress import board
         from .results import show_json, show_locks
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from ..provenance.locked import differences
-from ..provenance.lockfile import read_lock
+from ..provenance.checks import differences
+from ..provenance.lock import read_lock
 from ..storage.documents import read_object
 from .device import Slices
 from .differences import Difference, Place, as_text, differing_lines, extent

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import FormatError, RebuildError
 from ..fatbin.binary import HEAD
-from ..provenance.lockfile import FILE as LOCK
+from ..provenance.lock import FILE as LOCK
 from ..provenance.sbom import FILE as SBOM
 from ..provenance.statement import FILE as STATEMENT
 from ..storage.documents import read_object

@@ -1,7 +1,7 @@
 """Recipes, toolchains and targets: each thing that files and code tell of, typed once.
 
 These are the types of TOML files (`schema` adds the shapes that only TOML has), of locks
-(`provenance.lockfile`) and of code. pydantic reads and writes them by their annotations. Code that
+(`provenance.lock`) and of code. pydantic reads and writes them by their annotations. Code that
 makes one is not checked. Sizes are bytes, times are seconds.
 """
 

@@ -4,6 +4,13 @@ No Docker here: what the engine is told of a container is the body of POST /cont
 the Docker Engine API 1.41 describes it. It is written in the API's own words, not in those of the
 SDK's `create_host_config`: `--plan` turns it into `docker run` without an engine and without
 loading the SDK. Sizes are bytes.
+
+Windows containers are kept apart from their host in two ways. With process isolation they are
+processes of the host's kernel, with Hyper-V isolation each is a small virtual machine. Windows
+Server's engine takes the first unless told otherwise, and that of Windows 10 and 11 the second:
+there, Microsoft intends process isolation for development and testing alone, and containers fail to
+start now and then (docker/for-win#14287). So the engine's own way is taken, unless the user names
+one.
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .isolation import isolation
+from ..errors import EngineError, UsageError
 
 
 @dataclass(frozen=True)
@@ -346,3 +353,43 @@ def _mount(mount: Mount) -> dict[str, Any]:
         "Target": mount.target,
         "ReadOnly": not mount.writable,
     }
+
+
+ISOLATION_VARIABLE = "FATWHEEL_ISOLATION"
+PROCESS_ISOLATION, HYPERV, ENGINES_OWN = "process", "hyperv", "default"
+# Images of Windows Server 2022 and later run with process isolation on any newer host; older ones
+# need a host of exactly their build. Source: Microsoft's page on the compatibility of container
+# versions.
+_STABLE_SINCE = 20348
+
+
+def isolation(host_build: int, image_build: int, usual: str) -> str:
+    """'process', 'hyperv', or 'default' where it is up to an engine that is not known.
+
+    The builds are numbers as in 20348, and that of the host is 0 where it is unknown. usual: what
+    the engine takes unless told otherwise, or ''. Raises EngineError where the host is older than
+    the image: neither way works there. Raises UsageError where the user's variable names no way.
+    """
+    if 0 < host_build < image_build:
+        raise EngineError(
+            f"the host is too old for the image: it is Windows build {host_build}, and the image "
+            f"needs {image_build} or newer",
+            hint="use Windows Server 2022 (build 20348), Windows 11 (22000) or newer as the host",
+        )
+    way = _asked()
+    if way != ENGINES_OWN:
+        return way
+    shares_kernel = host_build in (0, image_build) or image_build >= _STABLE_SINCE
+    return HYPERV if usual == PROCESS_ISOLATION and not shares_kernel else usual or ENGINES_OWN
+
+
+def _asked() -> str:
+    """What the user's variable says."""
+    way = os.environ.get(ISOLATION_VARIABLE) or ENGINES_OWN
+    if way not in (PROCESS_ISOLATION, HYPERV, ENGINES_OWN):
+        raise UsageError(
+            f"{way!r} is no way to isolate containers",
+            where=ISOLATION_VARIABLE,
+            hint=f"valid: {PROCESS_ISOLATION}, {HYPERV} or {ENGINES_OWN} (the engine's own)",
+        )
+    return way

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from .. import text
-from ..containers.isolation import HYPERV, PROCESS, VARIABLE, isolation
+from ..containers.layouts import HYPERV, ISOLATION_VARIABLE, PROCESS_ISOLATION, isolation
 from ..errors import FatwheelError
 from ..shipped import DEFAULT_TOOLCHAINS
 from .check_toolchain import setup_command
@@ -150,7 +150,7 @@ def check_isolation(facts: Facts, engine: EngineView) -> Finding:
             "this edition runs no Windows containers",
             Fix("Settings, System, Activation: upgrade to Windows Pro", "slui.exe 3", True),
         )
-    if way == PROCESS:
+    if way == PROCESS_ISOLATION:
         return _check_revisions(found, facts, engine)
     if windows is None or not engine.local:
         return ISOLATION.ok(found)
@@ -178,7 +178,10 @@ def _check_revisions(found: str, facts: Facts, engine: EngineView) -> Finding:
             "start Windows again",
             administrator=True,
         ),
-        Fix("or isolate containers as virtual machines", f"setx {VARIABLE} {HYPERV}"),
+        Fix(
+            "or isolate containers as virtual machines",
+            f"setx {ISOLATION_VARIABLE} {HYPERV}",
+        ),
         Fix(
             "or remove the base image's digest from the toolchain's file, and take the one for "
             "this host",

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import FormatError, ToolchainError, UsageError
 from ..fatbin.binary import HEAD
 from ..fatbin.pe import CERTIFICATES, Pe, directories_start, is_pe, read_pe
-from ..provenance.held import contents_of
+from ..provenance.origin import contents_of
 from ..storage.files import disk_error, tidy
 from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel

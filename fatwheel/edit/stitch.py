@@ -15,7 +15,7 @@ from ..decoders import may_have_kernels
 from ..errors import FormatError, StitchError, UsageError
 from ..fatbin.binary import rewrite_binary
 from ..fatbin.parity import only_in, shorten
-from ..provenance.held import Origin, edited_origin
+from ..provenance.origin import Origin, edited_origin
 from ..provenance.record import merged
 from ..storage.files import tidy
 from ..storage.mapped import let_go

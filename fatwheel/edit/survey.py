@@ -22,8 +22,8 @@ from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
 from ..fatbin.container import Entry
 from ..fatbin.linked import Rewritten
 from ..fatbin.stitch import image_name
-from ..provenance.held import FILES as ORIGIN_FILES
-from ..provenance.held import Origin, contents_of, read_origin
+from ..provenance.origin import FILES as ORIGIN_FILES
+from ..provenance.origin import Origin, contents_of, read_origin
 from ..storage.files import digest_of, disk_error, readable, replacing
 from ..storage.mapped import in_chunks, let_go, map_path
 from ..wheels.archive import Unpacked, Wheel, open_wheel

@@ -19,7 +19,7 @@ from ..fatbin.container import Entry
 from ..fatbin.parity import is_readable, shorten
 from ..fatbin.select import PtxOf, Selection, choose
 from ..fatbin.stitch import image_name, nvcc_order
-from ..provenance.held import edited_origin
+from ..provenance.origin import edited_origin
 from ..provenance.record import thinned
 from ..storage.files import tidy
 from .left import Left

@@ -28,9 +28,9 @@ from ..config.model import Download, Package, Target, Toolchain
 from ..errors import FatwheelError, OutOfMemoryError
 from ..events import Emit
 from ..model import Front, Host, Job, Shard, Unit
-from ..provenance.buildlock import Material
+from ..provenance.lock import Material
+from ..storage.cache import Stores
 from ..storage.store import Store
-from ..storage.stores import Stores
 from ..worker.assemble import Lookup, SliceDigests
 from ..worker.slices import Made
 from ..worker.upstream import Project

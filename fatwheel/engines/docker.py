@@ -25,7 +25,7 @@ from ..errors import EngineError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
 from ..model import Shard
-from ..provenance.buildlock import Material
+from ..provenance.lock import Material
 from ..shipped import PACKAGE
 from ..storage.cache import cache_folder
 from ..toolchain.interpreters import build_of, compiler_id

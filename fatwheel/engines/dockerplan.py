@@ -17,13 +17,13 @@ from ..config.model import Containers, Target, Toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import BuildContext, contexts_of, named_bases
 from ..containers.imagebuild import labels_of
-from ..containers.isolation import isolation
 from ..containers.layouts import (
     ContainerSpec,
     EngineFacts,
     Mount,
     build_arguments,
     create_arguments,
+    isolation,
     layout_of,
 )
 from ..errors import FatwheelError

@@ -13,10 +13,9 @@ from ..config.model import Download, Package, Target
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
 from ..model import Environment, Front, Host, Unit
-from ..provenance.buildlock import Material
+from ..provenance.lock import Material
 from ..provision.compilers import HostCompiler
-from ..storage.cache import cache_folder, downloads_folder
-from ..storage.stores import LIMIT
+from ..storage.cache import LIMIT, cache_folder, downloads_folder
 from ..toolchain.cuda import MergedCuda
 from ..toolchain.environment import ensure_environment, host_compiler_for
 from ..toolchain.installed import ready_installed

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from ..config.model import Download, Package, Target, Toolchain
 from ..events import Emit, Note, step
 from ..machine import WINDOWS, cores, free_memory, in_words, this_platform, windows_build
-from ..provenance.buildlock import Material
+from ..provenance.lock import Material
 from ..shipped import PACKAGE
 from ..storage.cache import VARIABLE, cache_folder, downloads_folder
 from ..storage.files import disk_error

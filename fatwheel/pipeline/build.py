@@ -24,14 +24,21 @@ from ..events import Emit, Note, Planned, WheelMade, step
 from ..fatbin.select import selection_for
 from ..model import Front, Host
 from ..provenance.beside import write_beside
-from ..provenance.buildlock import lock_of
-from ..provenance.locked import check_host
-from ..provenance.lockfile import lock_bytes
+from ..provenance.checks import check_host
+from ..provenance.lock import lock_bytes, lock_of
 from ..shipped import PACKAGE
-from ..storage.cache import VARIABLE, cache_folder, downloads_folder, others_in
+from ..storage.cache import (
+    VARIABLE,
+    Stores,
+    cache_folder,
+    downloads_folder,
+    open_store,
+    others_in,
+    store_folder,
+    users_stores,
+)
 from ..storage.files import copy, disk_error, replacing
 from ..storage.permissions import gap_of
-from ..storage.stores import Stores, open_store, store_folder, users_stores
 from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
 from ..toolchain.msvc import check_accepted

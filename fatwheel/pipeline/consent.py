@@ -18,9 +18,8 @@ from .. import text
 from ..config.model import Recipe
 from ..engines.base import Engine
 from ..errors import UsageError
-from ..provenance.buildlock import BuildLock
-from ..provenance.lockfile import lock_bytes
-from ..storage.stores import open_store
+from ..provenance.lock import BuildLock, lock_bytes
+from ..storage.cache import open_store
 
 _KIND = "lock"
 _WIDEST = 200  # characters of anything that a lock says

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from ..config.model import Commit, Repository, Submodule
 from ..errors import FatwheelError, FetchError, FormatError, HashMismatchError, ToolchainError
 from ..events import Emit, Note, step
-from ..provenance.foreign import host_of
+from ..provenance.checks import host_of
 from ..storage import files
 from ..storage.cache import VARIABLE
 from ..text import clean

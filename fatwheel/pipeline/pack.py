@@ -16,9 +16,8 @@ from ..config.model import Target
 from ..errors import StoreError
 from ..fatbin.parity import shorten
 from ..model import Front
-from ..provenance.buildlock import BuildLock
-from ..provenance.lockfile import FILE as LOCK_FILE
-from ..provenance.lockfile import lock_bytes
+from ..provenance.lock import FILE as LOCK_FILE
+from ..provenance.lock import BuildLock, lock_bytes
 from ..provenance.record import FILE as RECORD_FILE
 from ..provenance.record import (
     BuildRecord,

@@ -20,8 +20,8 @@ from ..engines.registry import engine_for, toolchain_for
 from ..errors import UsageError
 from ..machine import cores, free_memory
 from ..model import Front, Job, Shard, Unit
-from ..provenance.buildlock import BuildLock, lock_of
-from ..provenance.locked import check_locked, check_pinned, read_lock_file
+from ..provenance.checks import check_locked, check_pinned, read_lock_file
+from ..provenance.lock import BuildLock, lock_of
 from ..shipped import recipe_folders
 from ..toolchain.interpreters import build_of, compiler_id
 from ..verify.contents import Contents

@@ -21,7 +21,7 @@ from ..fatbin.container import Entry
 from ..machine import in_words
 from ..model import Front, Job, Unit
 from ..shipped import OWN_KERNELS, is_installed
-from ..storage.stores import users_stores
+from ..storage.cache import users_stores
 from ..worker.assemble import Lookup
 from ..worker.context import Context
 from ..worker.preprocess import Texts, pass_of

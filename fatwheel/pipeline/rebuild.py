@@ -23,13 +23,11 @@ from ..engines.registry import engine_for
 from ..errors import FatwheelError, HashMismatchError, RebuildError, UsageError
 from ..events import Emit, Note
 from ..model import Host
-from ..provenance.buildlock import target_of
-from ..provenance.foreign import check_registries, foreign, publishers
-from ..provenance.held import Held, read_held
-from ..provenance.locked import check_pinned, host_changes
+from ..provenance.checks import check_pinned, check_registries, foreign, host_changes, publishers
+from ..provenance.lock import target_of
+from ..provenance.origin import Held, read_held
 from ..shipped import recipe_folders, toolchain_folders
-from ..storage.cache import cache_folder
-from ..storage.stores import Stores, store_folder
+from ..storage.cache import Stores, cache_folder, store_folder
 from ..storage.workfolder import work_folder
 from ..toolchain.fetch import check_hosts
 from ..toolchain.msvc import check_accepted

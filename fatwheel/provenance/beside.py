@@ -32,9 +32,8 @@ from ..errors import FormatError, HashMismatchError
 from ..storage.files import disk_error, readable, remove, replacing
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import parse_wheel_name
-from .buildlock import BuildLock, Material
-from .lockfile import FILE as LOCK_FILE
-from .lockfile import read_lock
+from .lock import FILE as LOCK_FILE
+from .lock import BuildLock, Material, read_lock
 from .statement import FILE as STATEMENT_FILE
 from .statement import extended, read_statement, statement_bytes
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import FormatError
 from ..storage.documents import json_bytes, read_object
-from .buildlock import BuildLock
+from .lock import BuildLock
 
 FILE = "sboms/fatwheel.cdx.json"
 _SPEC = "1.6"
@@ -33,7 +33,7 @@ def sbom_bytes(lock: BuildLock, record: Mapping[str, Any], name: str, version: s
 
     Raises FormatError where the lock has a name or URL that no SBOM can hold.
     """
-    from .bom import document_of
+    from .cyclonedx import document_of
 
     document = document_of(lock, record, name, version)
     del document["metadata"]["timestamp"]

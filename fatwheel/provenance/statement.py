@@ -17,9 +17,8 @@ from packageurl import PackageURL
 from .. import __version__
 from ..errors import FormatError
 from ..storage.documents import json_bytes, read_object
-from .buildlock import BuildLock, Material, materials_of
-from .lockfile import FILE as LOCK_FILE
-from .lockfile import lock_bytes
+from .lock import FILE as LOCK_FILE
+from .lock import BuildLock, Material, lock_bytes, materials_of
 from .record import FILE as RECORD_FILE
 
 FILE = "fatwheel.provenance.json"

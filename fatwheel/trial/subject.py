@@ -16,7 +16,7 @@ from packaging.version import Version
 from ..config.model import Package, Toolchain, TorchBuild
 from ..errors import FormatError, ToolchainError
 from ..machine import this_platform
-from ..provenance.buildlock import BuildLock
+from ..provenance.lock import BuildLock
 from ..toolchain.interpreters import is_interpreter_here
 from ..verify.evidence import Evidence
 from ..verify.platforms import cuda_versions, tags_of

@@ -15,9 +15,9 @@ from ..errors import FormatError
 from ..fatbin import cubin
 from ..fatbin.binary import Binary
 from ..fatbin.container import Entry
+from ..fatbin.cubin import Version, cuda_of_cubin, version_of_ptx
 from ..fatbin.embedded import Bound, Images, Place, find_embedded, place_of
 from ..fatbin.parity import Described, is_readable
-from ..fatbin.toolkit import Version, cuda_of_cubin, version_of_ptx
 from ..storage.mapped import STEP, let_go
 
 DEVICE_ONLY = "cuda"  # the machine of a file without host code

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..arch import Arch, parse_arch, parse_capability, runs_by_jit, runs_natively
+from ..fatbin.cubin import Version
 from ..fatbin.select import is_integrated
-from ..fatbin.toolkit import Version
 from .contents import Contents, Image, Unit
 from .coverage import NONE, UNKNOWN, coverage_of
 

@@ -16,20 +16,21 @@ from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
 from ..fatbin.embedded import Bound, find_embedded
 from ..fatbin.parity import disagreements, in_part
 from ..provenance.beside import LOCK, STATEMENT
-from ..provenance.lockfile import FILE as LOCK_FILE
+from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.statement import Statement, read_statement
 from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.recorded import Record, Watched, read_record
-from .claims import differing, shown
 from .contents import Container, Contents, layouts_of, read_containers, sum_up
 from .papers import (
     NO_PAPERS,
     BinarySlices,
     Papers,
+    differing,
     digest_of_wheel,
     read_beside,
     read_inside,
+    shown,
     slices_of_binary,
 )
 

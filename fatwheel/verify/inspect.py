@@ -2,27 +2,33 @@
 
 Everything is read from the bytes, never from the file's name. The result's shape is fixed by
 `schemas/inspect.schema.json`.
+
+It also says how much smaller files become if they are thinned to one GPU. What counts is the GPU
+code that `thin` leaves out, as it lies in the files. A wheel is compressed besides, so that only
+making it tells its size (`thin --dry-run`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..arch import parse_capability
+from ..arch import Arch, parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, imports_of, is_binary, read_binary
+from ..fatbin.container import Entry
 from ..fatbin.embedded import Bound, Place
+from ..fatbin.select import Selection, choose
+from ..fatbin.stitch import nvcc_order
 from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
 from .coverage import NONE, coverage_of
 from .drivers import needs_of
 from .platforms import runtimes_of
-from .savings import Weight, saved, together, weigh
 
 _ZIP = b"PK\x03\x04"
 
@@ -222,3 +228,61 @@ def _report_unit(unit: Unit) -> dict[str, Any]:
 
 def _packed(image: Image) -> bool:
     return bool(image.compression)
+
+
+# Kind and architecture of each image of a container, in order; many containers have the same.
+Shape = tuple[tuple[str, Arch], ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What the images of some containers take: bytes in all, and for each shape those of the
+    images at each place. Bytes that are in no shape are images that are there twice."""
+
+    total: int
+    shapes: Mapping[Shape, Sequence[int]]
+
+
+def weigh(containers: Iterable[Sequence[Entry]]) -> Weight:
+    """The weight of a file's containers, without a look into their images."""
+    total = 0
+    shapes: dict[Shape, list[int]] = {}
+    for entries in containers:
+        ordered = nvcc_order(entries)
+        total += sum(len(entry.raw) for entry in entries)
+        shape = tuple((entry.kind, entry.arch) for entry in ordered)
+        sizes = shapes.setdefault(shape, [0] * len(shape))
+        for place, entry in enumerate(ordered):
+            sizes[place] += len(entry.raw)
+    return Weight(total, shapes)
+
+
+def together(weights: Iterable[Weight]) -> Weight:
+    """The weight of several files."""
+    total = 0
+    shapes: dict[Shape, list[int]] = defaultdict(list)
+    for weight in weights:
+        total += weight.total
+        for shape, sizes in weight.shapes.items():
+            known = shapes[shape] or [0] * len(shape)
+            shapes[shape] = [one + other for one, other in zip(known, sizes, strict=True)]
+    return Weight(total, shapes)
+
+
+def saved(weight: Weight, gpu: Arch) -> int:
+    """Bytes of images that are left out for this GPU."""
+    kept = sum(
+        sizes[place]
+        for shape, sizes in weight.shapes.items()
+        for place in _kept(shape, Selection((gpu,)))
+    )
+    return weight.total - kept
+
+
+def _kept(shape: Shape, selection: Selection) -> list[int]:
+    """The places of the images that a selection keeps."""
+    images = [
+        Entry(kind, arch, 0, 0, "", 0, 0, memoryview(place.to_bytes(4, "little")))
+        for place, (kind, arch) in enumerate(shape)
+    ]
+    return [int.from_bytes(image.raw, "little") for image in choose(selection, images)]

@@ -16,9 +16,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FormatError
-from ..provenance.buildlock import BuildLock, materials_of
-from ..provenance.lockfile import FILE as LOCK_FILE
-from ..provenance.lockfile import read_lock
+from ..provenance.lock import FILE as LOCK_FILE
+from ..provenance.lock import BuildLock, materials_of, read_lock
 from ..provenance.record import FILE as RECORD_FILE
 from ..provenance.record import BuildRecord, RecordedRecipe, RecordedToolchain, record_of, whole
 from ..provenance.sbom import FILE as SBOM_FILE
@@ -27,10 +26,9 @@ from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, predicate_of, read_statement
 from ..storage.documents import read_object
 from ..wheels.name import canonical_project, canonical_version
-from .claims import asked_codes, differing, shown
 from .device import slice_findings
 from .evidence import Evidence, Finding, beside_findings, note, refused, warning, wrong
-from .papers import INSIDE
+from .papers import INSIDE, asked_codes, differing, shown
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,31 @@ that started it all is put down (`tell`). clang starts none: it is asked, by var
 for this, to log what it does, and to keep a work folder out of objects. Of other compilers only
 objects are noticed: those that are linked, also in static libraries, and that no compiler made of
 which a stand-in knows. Standard library only.
+
+The format of static libraries is ar(5), in the System V and BSD variants: `!<arch>` and a newline,
+then for each member 60 bytes of header (16 of name, 10 of size at 48, both padded with blanks) and
+its content, which begins at an even offset. Longer names stand in a member `//` (System V) or
+before the content (BSD). In a thin one (`!<thin>`) there is no content: names are paths of files.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..compilers.hosts import Mapped, family_of, without_folders
-from .archives import sha256_of, unknown_members
 from .context import digest
 
 STEPS_VARIABLE = "COMPILER_PATH"
@@ -37,7 +44,7 @@ _OUTPUT = ("-o", "--output-file")
 _COMPILES = frozenset({"-c", "--compile", "-dc", "--device-c"})
 _IMAGES = frozenset({"-ptx", "--ptx", "-cubin", "--cubin", "-fatbin", "--fatbin"})
 _SHOWN = 5  # findings that are told one by one
-_LONGEST = 1000  # characters of a command that is told
+_LONGEST_COMMAND = 1000  # characters of a command that is told
 
 
 # -- gcc's own programs ----------------------------------------------------------------------------
@@ -225,7 +232,7 @@ def tell(folder: str, finding: dict[str, Any]) -> None:
 def told(folder: Path) -> tuple[str, ...]:
     """What was put down, in sentences for the user."""
     findings = sorted(_findings(folder), key=json.dumps)
-    commands = [" ".join(one["command"])[:_LONGEST] for one in findings if "command" in one]
+    commands = [" ".join(one["command"])[:_LONGEST_COMMAND] for one in findings if "command" in one]
     objects = [one["object"] for one in findings if "object" in one]
     sentences = [
         "this compiler call of the project went past fatwheel, so what it makes is in the wheel as "
@@ -254,3 +261,77 @@ def _findings(folder: Path) -> Iterator[dict[str, Any]]:
                     yield {"command": words}
                 case {"object": str(linked)}:
                     yield {"object": linked}
+
+
+_MAGIC, _THIN = b"!<arch>\n", b"!<thin>\n"
+_HEADER = 60
+_TABLES = ("/", "//", "/SYM64/")
+_BSD_TABLE = "__.SYMDEF"
+_LONGEST_NAMES = 1 << 20  # bytes
+
+
+def unknown_members(archive: Path, known: Collection[str]) -> list[str]:
+    """The names of its members whose sha256 is not in `known`.
+
+    ValueError where it is malformed, OSError where it, or a member of a thin one, is not there.
+    """
+    with archive.open("rb") as stream:
+        magic = stream.read(len(_MAGIC))
+        if magic == _THIN:
+            found = [(name, sha256_of(archive.parent / name)) for name in _thin(stream)]
+        elif magic == _MAGIC:
+            found = list(_members(stream))
+        else:
+            raise ValueError("not a static library")
+    return [name for name, sha256 in found if sha256 not in known]
+
+
+def sha256_of(path: Path) -> str:
+    """OSError where it is no plain file: a thin archive may name a pipe, on which one waits."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+def _members(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Name and sha256 of each member that is no table."""
+    names = b""
+    while header := stream.read(_HEADER):
+        name, size = _read(header)
+        content = stream.read(size)
+        stream.seek(size % 2, 1)
+        if name.startswith("#1/"):
+            length = int(name[3:])
+            name, content = content[:length].rstrip(b"\0").decode(), content[length:]
+        if name == "//":
+            names = content[:_LONGEST_NAMES]
+        if name not in _TABLES and not name.startswith(_BSD_TABLE):
+            yield _long(name, names), hashlib.sha256(content).hexdigest()
+
+
+def _thin(stream: IO[bytes]) -> Iterator[str]:
+    names = b""
+    while header := stream.read(_HEADER):
+        name, size = _read(header)
+        if name not in _TABLES:
+            yield _long(name, names)
+            continue
+        content = stream.read(size)
+        stream.seek(size % 2, 1)
+        names = content[:_LONGEST_NAMES] if name == "//" else names
+
+
+def _read(header: bytes) -> tuple[str, int]:
+    if len(header) != _HEADER or header[58:] != b"`\n":
+        raise ValueError("not a header")
+    return header[:16].decode("utf-8", "backslashreplace").rstrip(), int(header[48:58])
+
+
+def _long(name: str, names: bytes) -> str:
+    """`/18` stands for what is at 18 among the names; others end with a slash."""
+    if name[:1] == "/" and name[1:].isdigit():
+        start = int(name[1:])
+        return names[start:].partition(b"\n")[0].decode("utf-8", "backslashreplace").rstrip("/")
+    return name.rstrip("/")

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..compilers.msvclink import read_link
+from ..compilers.msvc import read_link
 
 LINKER = "link"  # the program that the stand-in is for
 # Name, time, owner, group, mode and size; then the number of symbols.

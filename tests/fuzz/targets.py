@@ -35,14 +35,13 @@ from fatwheel.fatbin.select import choose, selection_for
 from fatwheel.model import Host
 from fatwheel.pipeline.sdist import unpack_sdist
 from fatwheel.pipeline.source import build_system
-from fatwheel.provenance.buildlock import BuildLock, lock_of, materials_of
-from fatwheel.provenance.lockfile import lock_bytes, read_lock
+from fatwheel.provenance.lock import BuildLock, lock_bytes, lock_of, materials_of, read_lock
 from fatwheel.provenance.record import merged, record_of, thinned, unlocked, whole
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 from fatwheel.provenance.signing import read_envelope
 from fatwheel.provenance.statement import predicate_of, read_statement, statement_bytes
-from fatwheel.verify.claims import asked_codes
 from fatwheel.verify.inspect import inspect_file, inspect_units
+from fatwheel.verify.papers import asked_codes
 from fatwheel.verify.report import verify_wheel
 from fatwheel.wheels.zipreader import pieces, read_entries
 

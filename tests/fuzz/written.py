@@ -14,8 +14,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
-from fatwheel.provenance.buildlock import BuildLock
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import BuildLock, lock_bytes
 from fatwheel.provenance.record import RecordedRecipe, RecordedToolchain, record_bytes
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.signing import envelope_bytes

@@ -28,7 +28,7 @@ MODULES = (
     "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin", "fatbin.elf",
     "fatbin.elf_dynamic", "fatbin.elf_layout", "fatbin.elf_linked", "fatbin.linked", "fatbin.pe",
     "fatbin.pe_layout", "fatbin.pe_linked", "fatbin.stitch",
-    "worker.archives", "worker.assemble", "worker.bypass", "worker.context", "worker.preprocess",
+    "worker.assemble", "worker.bypass", "worker.context", "worker.preprocess",
     "worker.processes", "worker.programs", "worker.roots", "worker.shim", "worker.slices",
     "worker.view", "worker.workshop",
 )  # fmt: skip

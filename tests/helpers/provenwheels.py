@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fatwheel.provenance.lockfile import FILE as LOCK_FILE
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import FILE as LOCK_FILE
+from fatwheel.provenance.lock import lock_bytes
 from fatwheel.provenance.statement import FILE as STATEMENT_FILE
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 

@@ -149,6 +149,6 @@ def pinned(name: str) -> str:
 def configure(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     """Puts a configuration in the place of the user's: this server is the index."""
     config = PipConfig(indexes=(f"{server.url}/simple",), retries=1, timeout=5.0)
-    for module in ("lock", "lockparts"):
-        monkeypatch.setattr(f"fatwheel.toolchain.{module}.read_pip_config", lambda: config)
+    for module in ("pins.lock", "pins.parts"):
+        monkeypatch.setattr(f"fatwheel.{module}.read_pip_config", lambda: config)
     monkeypatch.setattr("fatwheel.toolchain.web._FIRST_PAUSE", 0.001)

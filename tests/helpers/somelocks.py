@@ -25,7 +25,7 @@ from fatwheel.config.model import (
     TorchBuild,
 )
 from fatwheel.model import Host
-from fatwheel.provenance.buildlock import BuildLock, lock_of
+from fatwheel.provenance.lock import BuildLock, lock_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLCHAINS = list_toolchains(ROOT / "toolchains")

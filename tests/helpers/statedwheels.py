@@ -15,8 +15,7 @@ from typing import Any
 
 from fatwheel.config.model import Package, Recipe, Sdist, Source, Toolchain, TorchBuild
 from fatwheel.model import Host
-from fatwheel.provenance.buildlock import BuildLock
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import BuildLock, lock_bytes
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 from fatwheel.verify.report import Report

@@ -27,9 +27,8 @@ from fatwheel.model import Environment, Front
 from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
-from fatwheel.storage.cache import cache_folder
+from fatwheel.storage.cache import cache_folder, users_stores
 from fatwheel.storage.files import locked
-from fatwheel.storage.stores import users_stores
 from fatwheel.worker.context import Context
 
 from .engine import LentEngine, docker_engine

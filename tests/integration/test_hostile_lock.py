@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.buildlock import BuildLock
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import BuildLock, lock_bytes
 
 from ..helpers.somelocks import LINUX, WINDOWS, some_lock
 from ..helpers.statedwheels import LOCK, demo_files, state_again, write

@@ -13,10 +13,10 @@ import pytest
 from fatwheel.config.parts import Parts
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, ToolchainError, UsageError
 from fatwheel.events import silent
+from fatwheel.pins.check import check_parts
+from fatwheel.pins.lock import LockReport, refusal
+from fatwheel.pins.parts import PartsRequest, lock_parts
 from fatwheel.toolchain import web
-from fatwheel.toolchain.checkparts import check_parts
-from fatwheel.toolchain.lock import LockReport, refusal
-from fatwheel.toolchain.lockparts import PartsRequest, lock_parts
 
 from ..helpers.releases import CUDA, NVCC, TORCH, Releases, configure, wheel
 from ..helpers.schemas import schema_of
@@ -353,7 +353,7 @@ def test_tools_that_do_not_suit_all_platforms(world: Releases) -> None:
 
 
 def test_without_uv(world: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fatwheel.toolchain.resolver.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("fatwheel.pins.resolver.shutil.which", lambda *_, **__: None)
     with pytest.raises(ToolchainError, match="uv is not installed"):
         lock(world, torch="99.2")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fatwheel.config.parts import Parts
 from fatwheel.events import silent
+from fatwheel.pins.context import Session, Work
 from fatwheel.toolchain.index import Index
-from fatwheel.toolchain.locking import Session, Work
 from fatwheel.toolchain.pipconfig import RefusedError, read_pip_config
 
 from ..conftest import missing

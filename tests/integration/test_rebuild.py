@@ -26,8 +26,7 @@ import pytest
 
 from fatwheel.config.model import Package
 from fatwheel.model import Environment
-from fatwheel.provenance.buildlock import BuildLock
-from fatwheel.provenance.lockfile import lock_bytes, read_lock
+from fatwheel.provenance.lock import BuildLock, lock_bytes, read_lock
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 from fatwheel.wheels.archive import open_wheel

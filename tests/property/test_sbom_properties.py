@@ -25,7 +25,7 @@ from fatwheel.config.model import (
     TorchBuild,
 )
 from fatwheel.model import Host
-from fatwheel.provenance.buildlock import BuildLock, materials_of
+from fatwheel.provenance.lock import BuildLock, materials_of
 from fatwheel.provenance.sbom import materials_in, sbom_bytes
 
 VALIDATOR = JsonStrictValidator(SchemaVersion.V1_6)

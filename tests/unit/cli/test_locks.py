@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.cli.results import lock_rows, show_locks
-from fatwheel.toolchain.compare import Finding
-from fatwheel.toolchain.lock import LockReport
+from fatwheel.pins.compare import Finding
+from fatwheel.pins.lock import LockReport
 
 RIGHT = Finding(("packages", 0), "a.whl", "right", {"size": 1, "sha256": "aa"}, {"sha256": "aa"})
 NOTED = Finding(("packages", 1), "b.whl", "right", {"size": 1}, {"size": 1}, "a remark")

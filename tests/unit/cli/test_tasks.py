@@ -418,7 +418,7 @@ def test_cache_is_shown_and_tended(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    from fatwheel.storage.stores import open_store
+    from fatwheel.storage.cache import open_store
 
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
     open_store().put("slice", "ab" * 32, b"12345")

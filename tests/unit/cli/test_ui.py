@@ -41,8 +41,8 @@ from fatwheel.events import (
     WheelMade,
 )
 from fatwheel.model import Front, Job, Unit
-from fatwheel.pipeline.housekeeping import CacheReport
 from fatwheel.pipeline.proof import Proof, UnitProof
+from fatwheel.storage.cache import CacheReport
 from fatwheel.storage.store import Damage, Usage
 
 from ...helpers.mangled import needs_library

@@ -10,7 +10,7 @@ from typing import Any
 from fatwheel.compare.device import Slices
 from fatwheel.compare.differences import Difference, Place
 from fatwheel.compare.documents import differing_locks, differing_records, differing_text
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import lock_bytes
 
 from ...helpers.statedwheels import as_json, demo_lock, demo_record, edited, package
 

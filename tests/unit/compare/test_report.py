@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from fatwheel.compare import compare_wheels, refusal
 from fatwheel.compare.differences import LEVELS, Comparison
 from fatwheel.errors import FormatError, RebuildError, UsageError
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import lock_bytes
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 

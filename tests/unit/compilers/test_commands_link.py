@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.compilers.msvc import read_cl
-from fatwheel.compilers.msvclink import Link, read_link
+from fatwheel.compilers.msvc import Link, read_cl, read_link
 
 CWD = r"C:\b\project"
 

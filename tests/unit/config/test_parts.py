@@ -25,7 +25,7 @@ from fatwheel.config.parts import (
     release,
 )
 from fatwheel.errors import ConfigError
-from fatwheel.toolchain import partfiles
+from fatwheel.pins import partfiles
 
 from ...helpers.someparts import add_part
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.containers.isolation import VARIABLE, isolation
+from fatwheel.containers.layouts import ISOLATION_VARIABLE, isolation
 from fatwheel.errors import EngineError, UsageError
 
 SERVER_2019, SERVER_2022, WINDOWS_11, SERVER_2025 = 17763, 20348, 22631, 26100
@@ -12,7 +12,7 @@ SERVER_2019, SERVER_2022, WINDOWS_11, SERVER_2025 = 17763, 20348, 22631, 26100
 
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(ISOLATION_VARIABLE, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,19 @@ def test_the_engine_s_own_way(host: int, image: int, usual: str, way: str) -> No
 @pytest.mark.parametrize("usual", ["process", "hyperv", ""])
 def test_the_user_s_way_counts_more(monkeypatch: pytest.MonkeyPatch, usual: str) -> None:
     for way in ("process", "hyperv"):
-        monkeypatch.setenv(VARIABLE, way)
+        monkeypatch.setenv(ISOLATION_VARIABLE, way)
         assert isolation(WINDOWS_11, SERVER_2022, usual) == way
     for nothing in ("default", ""):
-        monkeypatch.setenv(VARIABLE, nothing)
+        monkeypatch.setenv(ISOLATION_VARIABLE, nothing)
         assert isolation(WINDOWS_11, SERVER_2022, usual) == (usual or "default")
 
 
 def test_a_way_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "vm")
+    monkeypatch.setenv(ISOLATION_VARIABLE, "vm")
     with pytest.raises(UsageError, match="'vm' is no way") as error:
         isolation(WINDOWS_11, SERVER_2022, "hyperv")
     assert (error.value.where, error.value.hint) == (
-        VARIABLE, "valid: process, hyperv or default (the engine's own)",
+        ISOLATION_VARIABLE, "valid: process, hyperv or default (the engine's own)",
     )  # fmt: skip
 
 

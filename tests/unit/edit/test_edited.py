@@ -24,7 +24,7 @@ from fatwheel.edit.survey import (
 )
 from fatwheel.errors import StoreError, UsageError
 from fatwheel.fatbin.linked import Rewritten
-from fatwheel.provenance.held import Origin
+from fatwheel.provenance.origin import Origin
 
 from ...helpers import deviceimages
 from ...helpers.deviceimages import compute, container, entries, raw, read_wheel, sm

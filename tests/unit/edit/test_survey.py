@@ -19,7 +19,7 @@ from fatwheel.edit.survey import (
     survey_wheel,
 )
 from fatwheel.errors import FormatError, StitchError, UsageError
-from fatwheel.provenance.held import Origin
+from fatwheel.provenance.origin import Origin
 
 from ...helpers.deviceimages import TWO, container, cubin, sm, write_wheel
 from ...helpers.standins import DATA

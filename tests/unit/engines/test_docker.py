@@ -36,8 +36,8 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
 from fatwheel.pipeline.build import unpacked
 from fatwheel.shipped import PACKAGE
+from fatwheel.storage.cache import Stores
 from fatwheel.storage.store import Store
-from fatwheel.storage.stores import Stores
 from fatwheel.worker.inside import CAPTURE, CAPTURED, LEARNED, PROJECT, Message
 
 from ...helpers.demoproject import Demo

@@ -20,7 +20,7 @@ from fatwheel.model import Host
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.build import captured
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
-from fatwheel.storage.stores import users_stores
+from fatwheel.storage.cache import users_stores
 
 from ...helpers.demoproject import Demo
 from ...helpers.standins import front

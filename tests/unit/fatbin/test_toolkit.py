@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.fatbin.toolkit import cuda_of_cubin, version_of_ptx
+from fatwheel.fatbin.cubin import cuda_of_cubin, version_of_ptx
 
 DATA = Path(__file__).parents[2] / "data" / "device"
 

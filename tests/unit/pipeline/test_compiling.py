@@ -14,7 +14,7 @@ from fatwheel.errors import CompileError, FatwheelError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job
 from fatwheel.pipeline.compile import Effort, compile_work
-from fatwheel.storage.stores import Stores
+from fatwheel.storage.cache import Stores
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.slices import Made
 

@@ -28,7 +28,7 @@ from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build, captured
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.shipped import PACKAGE
-from fatwheel.storage.stores import open_store, users_stores
+from fatwheel.storage.cache import open_store, users_stores
 
 from ...helpers.demoproject import Demo
 from ...helpers.processcontainers import Containers, ProcessContainer

@@ -9,8 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fatwheel.pipeline.housekeeping import CacheReport, tend_cache
-from fatwheel.storage.stores import open_store
+from fatwheel.storage.cache import CacheReport, open_store, tend_cache
 
 from ...helpers.schemas import FOLDER
 

@@ -13,8 +13,7 @@ from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.model import Front
 from fatwheel.pipeline.pack import folder_notes, pack
 from fatwheel.pipeline.plan import PlannedWheel
-from fatwheel.provenance.buildlock import BuildLock, target_of
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import BuildLock, lock_bytes, target_of
 from fatwheel.worker.assemble import SliceDigests
 
 from ...helpers.somelocks import WINDOWS, some_lock

@@ -41,8 +41,8 @@ from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build, split
 from fatwheel.pipeline.plan import BuildRequest, fronts_for, plan_build
 from fatwheel.pipeline.proof import Proof, UnitProof, write_proof
-from fatwheel.provenance.buildlock import target_of
-from fatwheel.storage.stores import open_store
+from fatwheel.provenance.lock import target_of
+from fatwheel.storage.cache import open_store
 from fatwheel.toolchain.interpreters import compiler_id
 
 from ...helpers.demoproject import Demo

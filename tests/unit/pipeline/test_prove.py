@@ -22,7 +22,7 @@ from fatwheel.pipeline import prove as prove_module
 from fatwheel.pipeline.proof import Proof, find_proofs
 from fatwheel.pipeline.prove import ProveRequest, prove
 from fatwheel.pipeline.resolve import ToolchainRequest
-from fatwheel.storage.stores import Stores
+from fatwheel.storage.cache import Stores
 from fatwheel.worker.context import archlist
 
 from ...helpers.plaintargets import plain_recipe, plain_toolchain

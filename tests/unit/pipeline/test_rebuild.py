@@ -27,7 +27,7 @@ from fatwheel.pipeline.compile import Effort
 from fatwheel.pipeline.consent import Stranger, refuse
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.pipeline.rebuild import RebuildRequest, Rebuilt, refusal
-from fatwheel.storage.stores import open_store
+from fatwheel.storage.cache import open_store
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from ...helpers.demoproject import Demo

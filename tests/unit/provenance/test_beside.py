@@ -16,7 +16,7 @@ from packaging.pylock import Pylock
 from fatwheel.errors import FormatError, StoreError, UsageError
 from fatwheel.provenance import beside as beside_module
 from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, write_beside
-from fatwheel.provenance.buildlock import Material
+from fatwheel.provenance.lock import Material
 from fatwheel.provenance.signing import load_key, load_signer, open_envelope
 
 from ...helpers import provenwheels

@@ -12,9 +12,8 @@ from fatwheel.config.load import list_toolchains, load_recipe, load_toolchain
 from fatwheel.config.model import Base, Containers, Target
 from fatwheel.errors import FetchError, FormatError
 from fatwheel.model import Host
-from fatwheel.provenance.buildlock import lock_of
-from fatwheel.provenance.foreign import check_registries, foreign, publishers, registry_of
-from fatwheel.provenance.lockfile import lock_bytes, read_lock
+from fatwheel.provenance.checks import check_registries, foreign, publishers, registry_of
+from fatwheel.provenance.lock import lock_bytes, lock_of, read_lock
 
 from ...helpers.somelocks import some_lock
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fatwheel.model import Host
-from fatwheel.provenance.buildlock import BuildLock
-from fatwheel.provenance.locked import differences
+from fatwheel.provenance.checks import differences
+from fatwheel.provenance.lock import BuildLock
 
 from ...helpers.somelocks import GXX, WINDOWS, some_lock
 

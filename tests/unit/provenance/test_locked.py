@@ -9,14 +9,14 @@ import pytest
 
 from fatwheel.errors import FormatError, LockError, ToolchainError, UsageError
 from fatwheel.model import Host
-from fatwheel.provenance.locked import (
+from fatwheel.provenance.checks import (
     check_host,
     check_locked,
     check_pinned,
     host_changes,
     read_lock_file,
 )
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import lock_bytes
 
 from ...helpers.somelocks import GXX, ROOT, WINDOWS, installed_lock, some_lock
 

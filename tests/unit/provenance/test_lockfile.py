@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.lockfile import MOST, lock_bytes, lock_fields, read_lock
+from fatwheel.provenance.lock import MOST, lock_bytes, lock_fields, read_lock
 
 from ...helpers.somelocks import LINUX, ROOT, TOOLCHAINS, installed_lock, some_lock
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.lockfile import MOST, LockFile, lock_bytes, read_lock
+from fatwheel.provenance.lock import MOST, LockFile, lock_bytes, read_lock
 
 from ...helpers.grammars import without_grammar
 from ...helpers.somelocks import LINUX, full_lock, some_lock

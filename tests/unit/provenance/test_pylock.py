@@ -22,7 +22,7 @@ from fatwheel.provenance.beside import (
     requirements_name,
     requirements_text,
 )
-from fatwheel.provenance.buildlock import BuildLock
+from fatwheel.provenance.lock import BuildLock
 
 from ...helpers.somelocks import LINUX, TOOLCHAINS, WINDOWS, some_lock
 from ...helpers.tinywheels import write_wheel

@@ -17,7 +17,7 @@ from packageurl import PackageURL
 from fatwheel import __version__
 from fatwheel.config.model import Sdist, Source
 from fatwheel.errors import FormatError
-from fatwheel.provenance.buildlock import BuildLock, materials_of
+from fatwheel.provenance.lock import BuildLock, materials_of
 from fatwheel.provenance.sbom import FILE, materials_in, sbom_bytes
 from fatwheel.storage.documents import json_bytes
 

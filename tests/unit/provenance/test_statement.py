@@ -19,8 +19,7 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement as Published
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.buildlock import Material
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import Material, lock_bytes
 from fatwheel.provenance.statement import (
     BUILD,
     EDIT,

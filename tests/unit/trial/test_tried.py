@@ -14,12 +14,12 @@ import pytest
 from fatwheel.doctor.facts import Gpu, GpuFacts
 from fatwheel.errors import FormatError, ToolchainError
 from fatwheel.events import silent
-from fatwheel.provenance.foreign import publishers
-from fatwheel.provenance.lockfile import lock_bytes
-from fatwheel.trial import gpu, tried
+from fatwheel.provenance.checks import publishers
+from fatwheel.provenance.lock import lock_bytes
+from fatwheel.trial import gpu, verify
 from fatwheel.trial.environment import Clean
 from fatwheel.trial.subject import Subject
-from fatwheel.trial.tried import Places, Tried, try_gpu, try_import
+from fatwheel.trial.verify import Places, Tried, try_gpu, try_import
 from fatwheel.verify.evidence import gather
 from fatwheel.verify.report import Report
 
@@ -52,7 +52,7 @@ def places(tmp_path: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     def clean(subject: Subject, work: Path, *rest: object) -> Iterator[Clean]:
         yield clean_with(work, LD_LIBRARY_PATH=str(driver))
 
-    monkeypatch.setattr(tried, "clean_environment", clean)
+    monkeypatch.setattr(verify, "clean_environment", clean)
     monkeypatch.setattr(gpu, "try_modes", lambda *_: {"EAGER": GOOD, "LAZY": GOOD})
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
@@ -161,7 +161,7 @@ def test_a_damaged_lock(tmp_path: Path, places: Places) -> None:
 def test_no_gpu_is_told_before_anything_is_installed(
     tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tried, "clean_environment", pytest.fail)
+    monkeypatch.setattr(verify, "clean_environment", pytest.fail)
     wheel = Draft().write(tmp_path)
     with pytest.raises(ToolchainError, match="no NVIDIA driver here"):
         try_gpu(wheel, gather(wheel), places, GpuFacts(), silent)
@@ -189,6 +189,6 @@ def test_what_a_lock_pins_comes_from_known_places(
         (locked(tmp_path, library), publishers(places.kernels, places.toolchains)),
         (foreign(other, library), None),
     ]:
-        subject = tried._known(wheel, gather(wheel), places).subject
+        subject = verify._known(wheel, gather(wheel), places).subject
         assert subject.packages
         assert {package.hosts for package in subject.packages} == {known}

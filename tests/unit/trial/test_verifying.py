@@ -9,8 +9,7 @@ import pytest
 from fatwheel.errors import UsageError
 from fatwheel.events import silent
 from fatwheel.trial import verify as verify_module
-from fatwheel.trial.tried import Tried
-from fatwheel.trial.verify import Asked, verify
+from fatwheel.trial.verify import Asked, Tried, verify
 from fatwheel.verify.evidence import Check, Finding, note, wrong
 from fatwheel.verify.report import Report
 

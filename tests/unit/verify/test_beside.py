@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.provenance.lockfile import lock_bytes
+from fatwheel.provenance.lock import lock_bytes
 from fatwheel.verify.report import verify_wheel
 
 from ...helpers.statedwheels import LOCK, STATEMENT, demo_files, demo_lock, results, said, write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.verify.claims import asked_codes
+from fatwheel.verify.papers import asked_codes
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.verify.claims import differing
+from fatwheel.verify.papers import differing
 
 TORCH = {"name": "torch", "digest": {"sha256": "1"}}
 NUMPY = {"name": "numpy", "digest": {"sha256": "2"}}

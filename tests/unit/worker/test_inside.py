@@ -24,8 +24,8 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
 from fatwheel.pipeline import build, resolve
 from fatwheel.pipeline.build import captured
+from fatwheel.storage.cache import Stores
 from fatwheel.storage.store import Entry, Store
-from fatwheel.storage.stores import Stores
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.context import job_from_wire, unit_from_wire
 from fatwheel.worker.inside import (

@@ -1,0 +1,1 @@
+"""What publishers offer, written down as pins: `invoke lock`."""

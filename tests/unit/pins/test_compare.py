@@ -1,0 +1,57 @@
+"""Which pins there are, and where they stand. test_lock.py compares them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fatwheel.config.load import list_toolchains, load_toolchain
+from fatwheel.config.model import Base, Package
+from fatwheel.pins.compare import Finding
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parents[3] / "toolchains"
+
+
+@pytest.mark.parametrize("name", list_toolchains(FOLDER))
+def test_every_pin_is_found_where_it_stands(name: str) -> None:
+    """Against the file's own tables, as a TOML parser sees them."""
+    raw = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    keys = set()
+    for key, item in load_toolchain(name, FOLDER).pins():
+        table: Any = raw
+        for part in key:
+            table = table[part]
+        if isinstance(item, Base):
+            assert table["reference"] == item.reference
+        elif isinstance(item, Package):
+            assert table["file"] == item.filename
+        else:
+            assert table.get("url", "") == item.url
+        keys.add(key)
+    lists = ("cuda_files", "interpreters", "portable", "packages")
+    pinned = sum(len(raw.get(part, ())) for part in lists)
+    pinned += sum(len(build["packages"]) for build in raw["builds"])
+    pinned += len(raw["containers"]["bases"])
+    pinned += len(raw.get("msvc", {}).get("payloads", ()))
+    assert len(keys) == pinned
+
+
+def test_new_is_what_is_found_and_not_pinned() -> None:
+    finding = Finding(("a", 1), "f", "filled", {"size": 1}, {"size": 1, "sha256": "x"}, "why")
+    assert finding.new == {"sha256": "x"}
+    assert finding.to_json() == {
+        "key": "a[1]",
+        "name": "f",
+        "state": "filled",
+        "pinned": {"size": 1},
+        "found": {"size": 1, "sha256": "x"},
+        "note": "why",
+    }
