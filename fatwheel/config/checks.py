@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from ..arch import parse_arch
 from ..errors import UsageError
-from ..provision.payloads import NUGET, VISUAL_STUDIO
+from ..provision.payloads import KINDS
 from .mistakes import Key, keys_of
 from .model import Package
 from .schema import SourceTable, filename_of
@@ -298,9 +298,9 @@ def payload_mistakes(msvc: Raw) -> Mistakes:
                 yield ("payloads", index, "name"), f"a second package {name!r}"
             names.add(name.lower())
         if isinstance(url, str):
-            if not url.endswith((VISUAL_STUDIO, NUGET)):
-                valid = f"{VISUAL_STUDIO} or {NUGET}"
-                yield ("payloads", index, "url"), f"must end with {valid}, which can be unpacked"
+            if not url.endswith(KINDS):
+                valid = ", ".join(KINDS)
+                yield ("payloads", index, "url"), f"must end with one of {valid}"
             yield from _hash_mistakes(url, table.get("sha256"), ("payloads", index))
 
 

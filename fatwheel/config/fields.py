@@ -303,7 +303,7 @@ def _url(text: str) -> str:
         raise ValueError("must begin with https://")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("must not contain a user, a password, ? or #")
-    name = unquote(parts.path.rpartition("/")[2])
+    name = unquote(parts.path.rpartition("/")[2]).replace(" ", "_")
     # Of RFC 3986's characters those that mean nothing to a shell.
     plain = re.fullmatch(r"[\w.~:/@%+,=!\[\]-]+", text, re.ASCII)
     if ".." in parts.path.split("/"):

@@ -52,8 +52,9 @@ VERIFY_FILE = "verify.py"  # where the recipe names no other
 
 
 def filename_of(url: str) -> str:
-    """What a file is called, by the end of its URL."""
-    return unquote(url.rpartition("/")[2])
+    """What a file is called, by the end of its URL; Microsoft's installers have names with
+    blanks."""
+    return unquote(url.rpartition("/")[2]).replace(" ", "_")
 
 
 # -- recipes ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..config.mistakes import Key
 from ..config.model import Base, Document, Download, Package, Toolchain
 from ..config.schema import filename_of
 from ..events import Emit, Progress
-from ..provision.payloads import NUGET
+from ..provision.payloads import VISUAL_STUDIO
 from ..storage import cache, files
 from ..toolchain.download import LABEL, Part, TooLongError
 from ..toolchain.errands import PINNED
@@ -124,7 +124,7 @@ class Comparer:
             yield Finding(("catalogue",), name, UNREACHABLE, {}, {}, str(error))
         for key, item in payloads:
             assert isinstance(item, Download)
-            if item.filename.endswith(NUGET):
+            if item.url and not item.filename.endswith(VISUAL_STUDIO):
                 yield self._file(key, item, with_terms=True)
             elif known is not None:
                 yield self._payload(key, item, known.get(item.name.lower()))

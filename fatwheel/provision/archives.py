@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Protocol
 
 from ..errors import ToolchainError
 from .mend import finish, symlink
@@ -125,7 +125,14 @@ def _target(name: str, archive: Path) -> PurePosixPath:
     return PurePosixPath(*rest)
 
 
-def write_member(target: Path, content: IO[bytes], executable: bool, most: int) -> int:
+class Content(Protocol):
+    """What a member holds."""
+
+    def read(self, count: int, /) -> bytes:
+        """At most so many bytes; none at its end."""
+
+
+def write_member(target: Path, content: Content, executable: bool, most: int) -> int:
     """Write a member of an archive; the bytes that were written. ValueError beyond the most."""
     size = 0
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,11 @@
     NAME.vsix              of Visual Studio; what it installs lies in Contents/
     NAME.A.B.C.D.nupkg     of NuGet: Microsoft.Windows.SDK.CPP, whose c/ is a Windows SDK, and
                            Microsoft.Windows.SDK.CPP.x64, whose c/ is that SDK's Lib/A.B.C.0
+    NAME.msi, HEX.cab      a Windows SDK as Microsoft's installers have it: see `msi`, `cabinet`
 
-Both are zips with percent-encoded names (OPC: ECMA-376, part 2). Names must be such that Windows
-takes them for files, and Windows does not tell capitals: the same packages make the same folder
-everywhere.
+The first two are zips with percent-encoded names (OPC: ECMA-376, part 2). Names must be such that
+Windows takes them for files, and Windows does not tell capitals: the same packages make the same
+folder everywhere.
 """
 
 from __future__ import annotations
@@ -14,17 +15,30 @@ from __future__ import annotations
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote
 
 from ..errors import ToolchainError
-from .archives import DAMAGE, MOST_TIMES, SPARE, check_members, is_damage, untold, write_member
+from .archives import (
+    DAMAGE,
+    MOST_TIMES,
+    SPARE,
+    Content,
+    check_members,
+    is_damage,
+    untold,
+    write_member,
+)
+from .cabinet import Cabinet
+from .msi import files_of
 from .msvc import VCVARS, check_complete, write_vcvars
 
-VISUAL_STUDIO, NUGET = ".vsix", ".nupkg"
+VISUAL_STUDIO, NUGET, INSTALLER, CABINET = KINDS = ".vsix", ".nupkg", ".msi", ".cab"
 _MOST_MEMBERS = 100_000  # of one package; the largest, with an SDK's headers, has some 8,000
 _MOST_NAME = 240  # characters of a member's path; longer ones do not fit into Windows' paths
 _PIECE = 1 << 20  # bytes
@@ -44,48 +58,116 @@ def unpack(packages: Sequence[Path], home: Path, advance: Callable[[int], None] 
     no use.
     """
     home.mkdir(parents=True)
-    names = _Names()
-    names.add(VCVARS.split("/"))
+    target = _Target(home, _Names())
+    target.names.add(VCVARS.split("/"))
+    cabinets = {path.name.lower(): path for path in packages if path.suffix == CABINET}
     done = 0
     for package in packages:
-        with _reading(package), package.open("rb") as stream:
-            check_members(stream, _MOST_MEMBERS)
-            with zipfile.ZipFile(stream) as archive:
-                for size in _unpack_one(archive, package, home, names):
-                    done += size
-                    advance(done)
+        if package.suffix == CABINET:  # read where the package is that it belongs to
+            continue
+        read = _read_installer if package.suffix == INSTALLER else _read_zip
+        with _reading(package):
+            for size in read(package, target, cabinets):
+                done += size
+                advance(done)
     write_vcvars(home)
     check_complete(home)
 
 
-def _unpack_one(
-    archive: zipfile.ZipFile, package: Path, home: Path, names: _Names
-) -> Iterator[int]:
+@dataclass(frozen=True)
+class _Target:
+    """The folder that all goes to, and what is there."""
+
+    home: Path
+    names: _Names
+
+    def put(self, parts: list[str], content: Content, most: int, own: set[str]) -> int:
+        """Write a file; the bytes that were written. One that is there must be the same, and none
+        of `own`: those of the same package, which is told of this one, too."""
+        target = self.home / self.names.add(parts)
+        known = target.as_posix()
+        if not target.exists():
+            own.add(known)
+            return write_member(target, content, False, most)
+        if known in own or not _same(target, content):
+            name = "/".join(parts)
+            raise ValueError(f"another file is called {name!r}, if capitals do not count")
+        own.add(known)
+        return 0
+
+
+def _read_zip(package: Path, target: _Target, cabinets: Mapping[str, Path]) -> Iterator[int]:
     """The bytes of the package that each member took."""
-    left = MOST_TIMES * package.stat().st_size + SPARE
-    place = _place_in_sdk if package.suffix == NUGET else _place_in_msvc
-    own: set[str] = set()
-    for member in archive.infolist():
-        if member.filename.endswith("/"):
-            continue
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise ValueError(f"{member.filename!r} is a link")
-        parts = place(_split(unquote(member.filename, errors="strict")), package.name)
+    with package.open("rb") as stream:
+        check_members(stream, _MOST_MEMBERS)
+        with zipfile.ZipFile(stream) as archive:
+            left = MOST_TIMES * package.stat().st_size + SPARE
+            place = _place_in_sdk if package.suffix == NUGET else _place_in_msvc
+            own: set[str] = set()
+            for member in archive.infolist():
+                if member.filename.endswith("/"):
+                    continue
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise ValueError(f"{member.filename!r} is a link")
+                parts = place(_split(unquote(member.filename, errors="strict")), package.name)
+                if parts is not None:
+                    with archive.open(member) as content:
+                        left -= target.put(parts, content, left, own)
+                yield member.compress_size
+
+
+def _read_installer(package: Path, target: _Target, cabinets: Mapping[str, Path]) -> Iterator[int]:
+    """The bytes of the package, and of each of its cabinets that has something to unpack."""
+    with package.open("rb") as stream:
+        files = files_of(stream)
+    yield package.stat().st_size
+    wanted: dict[str, dict[str, list[str]]] = {}
+    for one in files:
+        parts = _place_of_installed(_checked(list(one.path)))
         if parts is not None:
-            target = home / names.add(parts)
-            with archive.open(member) as content:
-                if not target.exists():
-                    left -= write_member(target, content, False, left)
-                elif target.as_posix() in own or not _same(target, content):
-                    name = "/".join(parts)
-                    raise ValueError(f"another file is called {name!r}, if capitals do not count")
-            own.add(target.as_posix())
-        yield member.compress_size
+            wanted.setdefault(one.cabinet, {})[one.key] = parts
+    own: set[str] = set()
+    for name, places in wanted.items():
+        path = cabinets.get(name.lower())
+        if path is None:
+            raise ValueError(f"it needs the cabinet {name!r}, which is not among the packages")
+        with _reading(path), path.open("rb") as stream:
+            left = MOST_TIMES * path.stat().st_size + SPARE
+            for key, pieces in groupby(_pieces(Cabinet(stream), places), itemgetter(0)):
+                content = _Pieces(piece for _, piece in pieces)
+                left -= target.put(places[key], content, left, own)
+        yield path.stat().st_size
+
+
+def _pieces(cabinet: Cabinet, places: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
+    there = {one.name: one for one in cabinet.files}
+    for key in places:
+        if key not in there:
+            raise ValueError(f"it has no {key!r}, which its package names")
+    return cabinet.read({key: there[key] for key in places})
+
+
+class _Pieces:
+    """What comes in pieces, as a file is read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._rest = pieces
+        self._held = b""
+
+    def read(self, count: int) -> bytes:
+        while len(self._held) < count and (piece := next(self._rest, b"")):
+            self._held += piece
+        found, self._held = self._held[:count], self._held[count:]
+        return found
 
 
 def _split(name: str) -> list[str]:
     """The names in a member's path. ValueError where Windows would not take them for names."""
-    parts = name.split("/")
+    return _checked(name.split("/"))
+
+
+def _checked(parts: list[str]) -> list[str]:
+    name = "/".join(parts)
     if len(name) > _MOST_NAME:
         raise ValueError(f"{name[:_MOST_NAME]!r}... is too long a name")
     if not all(
@@ -113,6 +195,22 @@ def _place_in_sdk(parts: list[str], package: str) -> list[str] | None:
     return None
 
 
+def _place_of_installed(path: list[str]) -> list[str] | None:
+    """Where what an installer has belongs; None for what builds on x64 do not use. Where its root
+    is, and that of all SDKs in it, only an installation would tell."""
+    low = [part.lower() for part in path]
+    for start in range(len(low) - 2):
+        if low[start : start + 2] == ["windows kits", "10"]:
+            kind, inner = low[start + 2], low[start + 3 :]
+            if (
+                kind == "include"
+                or (kind == "bin" and inner[1:2] == ["x64"])
+                or (kind == "lib" and inner[1:3] in (["um", "x64"], ["ucrt", "x64"]))
+            ):
+                return ["Windows Kits", "10", *path[start + 2 :]]
+    return None
+
+
 class _Names:
     """The files and folders so far, as they are spelled for the first time."""
 
@@ -134,7 +232,7 @@ class _Names:
         return self._files.setdefault(key, f"{path}/{parts[-1]}" if path else parts[-1])
 
 
-def _same(path: Path, content: IO[bytes]) -> bool:
+def _same(path: Path, content: Content) -> bool:
     """Whether a file has just this content; no more of it is read than that."""
     with path.open("rb") as known:
         while piece := known.read(_PIECE):

@@ -875,7 +875,7 @@ IMAGE_MISTAKES = [
         f"17: msvc.payloads[0].sha256: the URL says {SHA}",
     ]),
     (17, f'{{ name = "{STORE.upper()}", url = "https://host/setup.exe" }},', [
-        "17: msvc.payloads[0].url: must end with .vsix or .nupkg, which can be unpacked",
+        "17: msvc.payloads[0].url: must end with one of .vsix, .nupkg, .msi, .cab",
         f"18: msvc.payloads[1].name: a second package {STORE!r}",
     ]),
     (20, "[container]", [

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from fatwheel.config.fields import TOML, adapter
 from fatwheel.config.model import Download, Msvc
+from fatwheel.config.schema import PayloadTable
 from fatwheel.errors import HashMismatchError, ToolchainError, UsageError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.provision.payloads import unpack
@@ -19,6 +22,7 @@ from fatwheel.toolchain.msvc import MARKER, OPTION, VARIABLE, UnpackedMsvc, acce
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.toolchain.unpack import alone
 
+from ...helpers.installers import write_installer
 from ...helpers.msvcpackages import write_packages
 from ...helpers.webserver import Server, status
 
@@ -165,3 +169,27 @@ def test_nothing_is_fetched_before_the_terms_are_accepted(
 
 def test_other_compilers_have_no_such_terms(tmp_path: Path) -> None:
     check_accepted(None, tmp_path)
+
+
+def test_an_sdk_may_come_as_installers(world: World, tool: Callable[[str], str]) -> None:
+    """Their names have blanks, which URLs encode."""
+    for name in ("wixl", "gcab"):
+        tool(name)
+    msvc = tuple(one for one in world.msvc.payloads if one.name.endswith(".vsix"))
+    tables = []
+    for path in write_installer(world.folder / "sdk"):
+        data, address = path.read_bytes(), f"/{quote(path.name)}"
+        world.server.serve(address, data)
+        table = PayloadTable(
+            name=path.name.replace(" ", "-"), version="10.1", url=f"{world.server.url}{address}",
+            size=len(data), sha256=hashlib.sha256(data).hexdigest(),
+        )  # fmt: skip
+        adapter(PayloadTable).validate_python(vars(table), context=TOML)
+        tables.append(table.payload())
+    unpacked = UnpackedMsvc(replace(world.msvc, payloads=(*msvc, *tables)), world.cache)
+    with alone(world.cache, silent):
+        unpacked.make(silent)
+    assert unpacked.is_made()
+    [header] = unpacked.home.glob("Windows Kits/10/Include/*/ucrt/*")
+    assert header.read_bytes() == b"ucrt" * 20_000
+    assert list((world.cache / "downloads").rglob("*.cab")) == []
