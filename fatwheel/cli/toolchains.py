@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -13,6 +14,7 @@ from .arguments import CUDA, LICENSE, PLATFORM, accept_license, folder_of, repor
 
 if TYPE_CHECKING:
     from ..containers.imagebuild import Image
+    from ..pins.lock import LockReport
 
 _HELP = {
     "toolchain": "compilers and libraries: a file of toolchains/ (default: "
@@ -62,7 +64,9 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
 @task(
     auto_shortflags=False,
     help={
-        "toolchain": "a file of toolchains/ (default: all of them, and all parts)",
+        "kernel": "a recipe: pin what its build requires and the toolchain lacks",
+        "toolchain": "a file of toolchains/ (default: all of them, and all parts; with --kernel: "
+        f"{DEFAULT['linux']})",
         "cuda": "releases of CUDA to look up, comma-separated: 13.2 for the newest, or 13.2.1",
         "torch": "releases of torch to look up, comma-separated: 2.13, or 2.13.0",
         "python": "Pythons to look up for --torch, or for every torch there is: 3.15",
@@ -76,6 +80,7 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
 )
 def lock(
     c: Context,
+    kernel: str | None = None,
     toolchain: str | None = None,
     cuda: str | None = None,
     torch: str | None = None,
@@ -99,12 +104,16 @@ def lock(
     toolchains/parts has it from then on. With --msvc, packages are looked up in Microsoft's
     catalogue of that release of Visual Studio.
 
+    With --kernel, the packages that a project's build requires beside a toolchain's (--toolchain,
+    or --cuda, --torch, --python, --platform: one each) are resolved and written into its recipe.
+
     What is pinned and is published otherwise stays as it is, and the exit code is 5; it is 4 where
     something could not be reached.
 
       invoke lock --toolchain windows-msvc17.8-cuda12.3
       invoke lock --cuda 13.2 --torch 2.13
       invoke lock --python 3.15 --platform linux-x86_64
+      invoke lock --kernel torchmcubes
       invoke lock --check --json
     """
     with reported():
@@ -114,11 +123,18 @@ def lock(
         from ..pins.lock import lock_toolchains, refusal
         from ..pins.parts import PartsRequest, lock_parts
         from ..pins.published import parse_host_build
+        from ..pipeline.lockrecipe import lock_recipe
+        from ..pipeline.resolve import ToolchainRequest
         from ..shipped import toolchain_folders
         from ..storage.cache import cache_folder
         from .progress import board
-        from .results import show_json, show_locks
 
+        if kernel is not None:
+            asked = ToolchainRequest(DEFAULT["linux"], toolchain, cuda, torch, python, platform)
+            with board() as emit:
+                reports = [lock_recipe(kernel, asked, emit, write=not check)]
+            _show_locks(reports, json)
+            return
         folders, cache = toolchain_folders(), cache_folder()
         request = PartsRequest.of(cuda, torch, python, platform, msvc)
         if request and toolchain:
@@ -147,13 +163,19 @@ def lock(
                 )
                 if not toolchain:
                     reports += check_parts(*places, write=not check)
-        if json:
-            show_json({"toolchains": [report.to_json() for report in reports]})
-        else:
-            show_locks(reports)
+        _show_locks(reports, json)
         trouble = refusal(reports)
         if trouble:
             raise trouble
+
+
+def _show_locks(reports: Sequence[LockReport], json: bool) -> None:
+    from .results import show_json, show_locks
+
+    if json:
+        show_json({"toolchains": [report.to_json() for report in reports]})
+    else:
+        show_locks(reports)
 
 
 @task(

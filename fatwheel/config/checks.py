@@ -32,6 +32,8 @@ def recipe_mistakes(raw: Raw) -> Mistakes:
     project = raw.get("project")
     own: list[str] = [canonicalize_name(project)] if isinstance(project, str) else []
     yield from _package_mistakes(tables(raw, "runtime"), ("runtime",), taken=own)
+    yield from _package_mistakes(tables(raw, "build"), ("build",), taken=own, several=True)
+    yield from _list_mistakes(raw, "requires", least=1)
     source = raw.get("source")
     if isinstance(source, dict):
         yield from _source_mistakes(source, raw)
@@ -171,17 +173,26 @@ def _default_torch_mistakes(raw: Raw) -> Mistakes:
 
 
 def _package_mistakes(
-    packages: Iterable[tuple[int, Raw]], place: Key, *, taken: list[str]
+    packages: Iterable[tuple[int, Raw]], place: Key, *, taken: list[str], several: bool = False
 ) -> Mistakes:
-    """Mistakes of an array of packages; `taken` are names that the environment has already."""
+    """Mistakes of an array of packages; `taken` are names that the environment has already.
+
+    several: whether a package may have a file for each Python and platform.
+    """
     known = set(taken)
+    files: set[str] = set()
     for index, package in packages:
         key = (*place, index)
         name = package.get("name")
         if isinstance(name, str):
             if canonicalize_name(name) in known:
                 yield (*key, "name"), f"a second package {name!r}"
-            known.add(canonicalize_name(name))
+            if not several:
+                known.add(canonicalize_name(name))
+        if several and isinstance(file := package.get("file"), str):
+            if file.lower() in files:
+                yield (*key, "file"), f"{file!r} stands there a second time"
+            files.add(file.lower())
         yield from _file_mistakes(package, key)
         if "url" not in package:
             # Nobody but the index can say what these are, and it is asked by them.

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from packaging import requirements
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -244,6 +245,17 @@ def _pin(text: str) -> str:
     return text
 
 
+def _requirement(text: str) -> str:
+    _bounded(text, _LONG)
+    try:
+        found = requirements.Requirement(text)
+    except requirements.InvalidRequirement:
+        raise ValueError(f"{shown(text)} is not a requirement; valid: as in cmake>=3.26") from None
+    if found.url or not text.isprintable() or not text.isascii():
+        raise ValueError(f"{shown(text)} names a URL; pin the package under [[build]]")
+    return text
+
+
 def _wheel(text: str) -> str:
     try:
         parse_wheel_filename(text)
@@ -362,6 +374,7 @@ File = Annotated[str, _PLAIN_FILE]
 WheelFile = Annotated[str, _PLAIN_FILE, AfterValidator(_wheel)]
 SdistFile = Annotated[str, _PLAIN_FILE, AfterValidator(_sdist)]
 Pin = Annotated[str, AfterValidator(_pin)]
+Requirement = Annotated[str, AfterValidator(_requirement)]
 Part = Annotated[str, _matching(r"\w[\w.-]*", "a name; valid: as in cuda_nvcc")]
 InstalledFile = Annotated[
     str, _matching(r"\w[\w.+-]*", "a program or a library; valid: as in cudafe++")

@@ -561,10 +561,13 @@ class Recipe(RecipeKeys):
 
     epoch:            seconds since 1970 for every time in the wheel, unless SOURCE_DATE_EPOCH.
     runtime:          wheels besides torch that its modules import.
+    build:            wheels besides the toolchain's that its build needs; of a target those that
+                      fit it.
     digest:           over the file's meaning, and over the sources where they lie beside it.
 
     What a lock leaves out, for it decides nothing about a wheel:
 
+    requires:         what its build needs that its pyproject.toml does not say.
     verify:           the script that checks an installed wheel on a GPU, if there is one.
     memory, seconds:  of one job, where no cost below fits; of several costs the first counts.
     """
@@ -574,6 +577,8 @@ class Recipe(RecipeKeys):
     source: Source
     epoch: fields.AnyEpoch
     runtime: Annotated[tuple[Package, ...], fields.Few] = ()
+    build: Annotated[tuple[Package, ...], fields.Few, Field(exclude_if=_is_nothing)] = ()
+    requires: fields.Here[tuple[str, ...]] = ()
     folder: fields.Here[Path] = Path()
     archs: fields.Here[tuple[str, ...]] = ()
     memory: fields.Here[int] = USUAL_MEMORY

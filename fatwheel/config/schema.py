@@ -117,6 +117,8 @@ class RecipeFile(RecipeKeys):
     seconds: fields.Seconds = USUAL_SECONDS
     cost: Annotated[tuple[Cost, ...], fields.Many] = ()
     runtime: Annotated[tuple[Wheel, ...], fields.Few] = ()
+    build: Annotated[tuple[Wheel, ...], fields.Few, _UNLESS_SAID] = ()
+    requires: Annotated[tuple[fields.Requirement, ...], fields.Few, _UNLESS_SAID] = ()
     verify: fields.OrEmpty[fields.Script] = ""
     epoch: fields.Epoch = fields.FIRST_EPOCH
 
@@ -138,6 +140,8 @@ class RecipeFile(RecipeKeys):
             source=source,
             epoch=self.epoch,
             runtime=tuple(Package(**vars(wheel), role="runtime") for wheel in self.runtime),
+            build=tuple(Package(**vars(wheel), role="build") for wheel in self.build),
+            requires=self.requires,
             folder=folder,
             archs=self.archs,
             memory=self.memory,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..arch import parse_gpu_list
-from ..config.model import Download, Package, Recipe, Target
+from ..config.model import Download, Package, Target
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
 from ..engines.base import Build, Capture, Engine, Limits, Workplace, new_logs
@@ -42,6 +42,7 @@ from ..storage.permissions import gap_of
 from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
 from ..toolchain.msvc import check_accepted
+from ..toolchain.unpack import missing
 from ..verify.report import check_wheel
 from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
@@ -51,6 +52,7 @@ from .compile import compile_work, plan_work
 from .consent import Agree, check_consent, refuse, remember
 from .pack import folder_notes, pack
 from .plan import BuildPlan, PlannedWheel
+from .requirements import check_requirements
 from .scope import scope_of
 from .source import unpack
 
@@ -102,7 +104,8 @@ def needed_files(target: Target, engine: Engine) -> list[tuple[Package | Downloa
     Without the packages that are unpacked already.
     """
     source = target.recipe.source.file
-    own: list[tuple[Package | Download, Path]] = [(source, downloads_folder())] if source else []
+    build = missing(target.recipe.build, cache_folder())
+    own = [(pin, downloads_folder()) for pin in (*([source] if source else ()), *build)]
     return [*own, *engine.files(target)]
 
 
@@ -206,7 +209,7 @@ def captured(
         build = Build(
             target=target,
             fronts=fronts,
-            unpack=lambda folder: unpacked(target.recipe, folder, emit),
+            unpack=lambda folder: unpacked(target, folder, emit),
             stores=stores,
             scope=scope_of(target.recipe, workplace.scope),
             limits=limits,
@@ -217,10 +220,14 @@ def captured(
             yield build, capture
 
 
-def unpacked(recipe: Recipe, folder: Path, emit: Emit) -> Project:
-    """The recipe's source in a folder, fetched first where it is an sdist."""
+def unpacked(target: Target, folder: Path, emit: Emit) -> Project:
+    """A target's source in a folder, with what its build needs. Raises ToolchainError where that
+    is pinned nowhere, and what `unpack` raises."""
+    recipe = target.recipe
     with step(emit, "source", f"{recipe.project} {recipe.version}"):
-        return unpack(recipe, cache_folder(), folder, emit)
+        project = unpack(recipe, cache_folder(), folder, emit)
+        check_requirements(project.root, target)
+        return project
 
 
 def _log_folder(target: Target) -> Path:

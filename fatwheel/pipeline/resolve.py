@@ -19,7 +19,7 @@ from ..config.compose import (
     platform_of,
 )
 from ..config.load import load_recipe, load_toolchain
-from ..config.model import Cell, Target, Toolchain
+from ..config.model import Cell, Recipe, Target, Toolchain
 from ..config.parts import Parts, release
 from ..errors import UsageError
 from ..machine import in_words
@@ -30,6 +30,7 @@ from ..toolchain.installedcuda import OPTION as CUDA_HOME
 from ..toolchain.installedmsvc import INSTALLED, with_installed
 from ..toolchain.installedmsvc import OPTION as MSVC
 from .checkout import with_checkout
+from .requirements import fitting
 from .source import epoch_of
 
 
@@ -70,9 +71,21 @@ def resolve(
     recipe = replace(recipe, epoch=epoch_of(recipe))
     listing = ",".join(recipe.archs) if archs is None else archs
     return tuple(
-        Target(recipe, cell.toolchain, cell.python, cell.torch, _archs(listing, cell.toolchain))
+        Target(
+            recipe=_for_cell(recipe, cell),
+            toolchain=cell.toolchain,
+            python=cell.python,
+            torch=cell.torch,
+            archs=_archs(listing, cell.toolchain),
+        )
         for cell in choose_cells(request)
     )
+
+
+def _for_cell(recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe with those of its pins that are for one Python and platform."""
+    build = fitting(recipe.build, cell.python, cell.toolchain.platform)
+    return replace(recipe, build=build)
 
 
 def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:

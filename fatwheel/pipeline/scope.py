@@ -33,6 +33,7 @@ def _project(recipe: Recipe) -> dict[str, Any]:
         "subdirectory": recipe.subdirectory,
         "environment": recipe.environment,
         "stub_commands": recipe.stub_commands,
+        **({"build": [one.sha256 for one in recipe.build]} if recipe.build else {}),
     }
 
 

@@ -21,8 +21,10 @@ from ..worker.upstream import Project
 from .checkout import read_checkout
 from .git import write_repository
 from .patch import apply_patch
+from .requirements import FOLDER, put_packages
 from .sdist import LAST_TIME, unpack_sdist
 
+_SOURCE = "source"  # the folder of the source, where it does not lie alone
 # What a project without [build-system] gets (PEP 517).
 _LEGACY = "setuptools.build_meta:__legacy__"
 _EPOCH = "SOURCE_DATE_EPOCH"
@@ -38,7 +40,13 @@ def unpack(recipe: Recipe, cache: Path, folder: Path, emit: Emit) -> Project:
     for a patch that does not apply.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    root = folder / f"{recipe.project}-{recipe.version}"
+    top = folder / f"{recipe.project}-{recipe.version}"
+    # What the build needs lies beside the source, within what its commands can name anywhere.
+    inner = _SOURCE if recipe.build else ""
+    root = top / inner
+    if recipe.build:
+        top.mkdir()
+        put_packages(recipe.build, cache, top / FOLDER, emit)
     _put_source(recipe, cache, root, emit)
     for patch in recipe.source.patches:
         _apply(patch, recipe, root)
@@ -51,7 +59,8 @@ def unpack(recipe: Recipe, cache: Path, folder: Path, emit: Emit) -> Project:
         variables=tuple(sorted(recipe.environment.items())),
         epoch=recipe.epoch,
         stub_commands=recipe.stub_commands,
-        subdirectory=recipe.subdirectory,
+        subdirectory="/".join(filter(None, (inner, recipe.subdirectory))),
+        requirements=FOLDER if recipe.build else "",
     )
 
 

@@ -46,6 +46,7 @@ _OF_MATERIALS = (
     "portable",
     "payloads",
     "runtime",
+    "build",
     "files",
 )
 

@@ -61,7 +61,7 @@ class BuildLock:
     @property
     def files(self) -> tuple[Package | Download, ...]:
         """Every file that the build may fetch."""
-        return (*self.recipe.files, *self.toolchain.files)
+        return (*self.recipe.files, *self.recipe.build, *self.toolchain.files)
 
 
 def lock_of(target: Target, host: Host) -> BuildLock:
@@ -109,7 +109,8 @@ def materials_of(lock: BuildLock) -> tuple[Material, ...]:
 def _materials(lock: BuildLock) -> Iterator[Material]:
     recipe, toolchain, host = lock.recipe, lock.toolchain, lock.host
     yield from _of_source(recipe)
-    packages = (*toolchain.packages, *toolchain.builds[0].packages, *recipe.runtime)
+    of_toolchain = (*toolchain.packages, *toolchain.builds[0].packages)
+    packages = (*of_toolchain, *recipe.build, *recipe.runtime)
     yield from (_of_package(package) for package in packages if package.locked)
     yield from (_of_download("cuda", file) for file in toolchain.cuda_files if file.locked)
     for one in (*toolchain.interpreters, *toolchain.portable):
@@ -287,7 +288,7 @@ def mistakes_between(file: LockFile) -> Iterator[str]:
         yield "toolchain.installed: beside it there can be no pins"
     if toolchain.msvc and toolchain.msvc.installed and toolchain.msvc.payloads:
         yield "toolchain.msvc.installed: beside it there can be no packages"
-    for one in (*recipe.files, *packages):
+    for one in (*recipe.files, *recipe.build, *packages):
         if isinstance(one, Download):
             continue
         sdist = isinstance(one, Sdist)

@@ -82,6 +82,7 @@ def message_from_line(line: str) -> Message:
                 epoch=project["epoch"],
                 stub_commands=tuple(project["stub_commands"]),
                 subdirectory=project["subdirectory"],
+                requirements=project["requirements"],
             ),
             "fronts": fronts_from_wire(data["fronts"]),
             "units": tuple(data["units"]),

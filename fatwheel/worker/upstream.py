@@ -41,6 +41,8 @@ class Project:
     have it. backend and backend_paths are those of pyproject.toml's [build-system] (PEP 517).
     variables: the recipe's [environment]. epoch: seconds, for SOURCE_DATE_EPOCH.
     stub_commands: programs that the build calls without need; it finds ones that do nothing.
+    requirements: a folder of the source with packages that the build needs, modules in its `site`
+    and programs in its `bin`; or ''.
     """
 
     root: Path
@@ -50,6 +52,7 @@ class Project:
     epoch: int
     stub_commands: tuple[str, ...] = ()
     subdirectory: str = ""
+    requirements: str = ""
 
     @property
     def top(self) -> Path:
@@ -229,8 +232,11 @@ class Upstream:
     def _variables(self, mode: str, fronts: Sequence[Front], settings_file: Path) -> dict[str, str]:
         standins = self._standins
         own = [self._stubs(), standins.compilers, standins.cuda_home / "bin"]
+        site = os.pathsep.join(map(str, self._required("site")))
         return {
-            **upstreams_variables([*own, *programs_of(self.environment)], standins),
+            **upstreams_variables(
+                [*own, *self._required("bin"), *programs_of(self.environment)], standins
+            ),
             **bypass.clang_variables(self._log_of_clang(mode), mapped(self._names)),
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(standins.cuda_home),
@@ -243,8 +249,14 @@ class Upstream:
             "PYTHONDONTWRITEBYTECODE": "1",
             "SOURCE_DATE_EPOCH": str(self.project.epoch),
             SETTINGS: str(settings_file),
+            **dict.fromkeys(["PYTHONPATH"] if self.project.requirements else [], site),
             **filled(self.project.variables, fronts, self.environment.site, standins.cuda_home),
         }
+
+    def _required(self, name: str) -> list[Path]:
+        """A folder of the packages that the project's build needs, if it has some."""
+        packages = self.project.requirements
+        return [self.project.top / packages / name] if packages else []
 
     def _empty_home(self) -> Path:
         """A home without settings: setuptools and others read some there."""

@@ -16,6 +16,8 @@ import pytest
 from fatwheel.wheels.archive import open_wheel
 
 from ..helpers.gitserver import Repositories, served
+from ..helpers.tinywheels import write_wheel
+from ..helpers.webserver import Server, body
 from .conftest import ROOT, SAMPLE, Outcome, Workbench
 from .test_bad_input import RECIPE, SETUP, named, quick
 
@@ -33,18 +35,23 @@ PATCH = """\
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a recipe in kernels/, in which somebody works with the installed program."""
+    """A folder with a recipe in kernels/, in which somebody works with the installed program.
+
+    index: one more package index.
+    """
 
     folder: Path
+    index: str = ""
 
     @property
     def recipe(self) -> Path:
         return self.folder / "kernels" / "sourced"
 
     def run(self, bench: Workbench, *words: str) -> Outcome:
+        index = {"PIP_EXTRA_INDEX_URL": self.index} if self.index else {}
         done = subprocess.run(
-            [sys.executable, "-m", "fatwheel", *words], cwd=self.folder, env=bench.variables(),
-            capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "fatwheel", *words], cwd=self.folder,
+            env=bench.variables(**index), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
         return Outcome(done.returncode, done.stdout, done.stderr, bench.wheels())
@@ -77,12 +84,30 @@ def sources() -> dict[str, str]:
 
 
 @pytest.fixture
-def place(repositories: Repositories, tmp_path: Path) -> Place:
-    """A recipe of a repository with a submodule, and a patch."""
+def index(tmp_path: Path) -> Iterator[Server]:
+    """A package index with one package, which a build needs."""
+    module = {"fatwheel_needed.py": "FLAG = '-lineinfo'\n"}
+    pin = write_wheel(tmp_path / "wheels", "fatwheel_needed", "1.2", module)
+    with Server() as server:
+        server.serve(f"/files/{pin.filename}", (tmp_path / "wheels" / pin.filename).read_bytes())
+        page = f'<a href="/files/{pin.filename}#sha256={pin.sha256}">{pin.filename}</a>'
+        server.answers["/simple/fatwheel-needed/"] = body(page.encode(), "text/html")
+        yield server
+
+
+@pytest.fixture
+def place(repositories: Repositories, index: Server, tmp_path: Path) -> Place:
+    """A recipe of a repository with a submodule, a patch, and a requirement."""
     short = (ROOT / SAMPLE / "src" / "csrc" / "short.h").read_text()
     inner = repositories.commit("inner.git", {"short.h": short})
-    outer = repositories.commit("p.git", {**sources(), "inc": f"=> {inner.commit}"})
-    found = Place(tmp_path / "place")
+    files = sources()
+    files["setup.py"] = "import fatwheel_needed\n" + files["setup.py"]
+    files["pyproject.toml"] = (
+        "[build-system]\nrequires = ['setuptools', 'fatwheel_needed']\n"
+        "build-backend = 'setuptools.build_meta'\n"
+    )
+    outer = repositories.commit("p.git", {**files, "inc": f"=> {inner.commit}"})
+    found = Place(tmp_path / "place", f"{index.url}/simple")
     found.recipe.mkdir(parents=True)
     (found.recipe / "three.patch").write_text(PATCH)
     (found.recipe / "recipe.toml").write_text(
@@ -98,6 +123,10 @@ def place(repositories: Repositories, tmp_path: Path) -> Place:
 def test_a_wheel_of_a_commit_is_rebuilt_from_another_cache(
     bench: Workbench, place: Place, repositories: Repositories, tmp_path: Path
 ) -> None:
+    outcome = place.run(bench, "build", "--kernel", "sourced", "--arch", "80")
+    assert outcome.code == 6, outcome.err
+    assert "fatwheel_needed" in outcome.err
+    assert place.run(bench, "lock", "--kernel", "sourced", "--python", "3.11").code == 0
     wheel = place.build(bench)
     with open_wheel(wheel) as opened:
         lock = json.loads(opened.read(f"{opened.dist_info}/fatwheel.lock.json"))
@@ -106,6 +135,7 @@ def test_a_wheel_of_a_commit_is_rebuilt_from_another_cache(
     assert source["git"]["url"] == f"{repositories.url}/p.git"
     assert [one["path"] for one in source["git"]["submodules"]] == ["inc"]
     assert [one["file"] for one in source["patches"]] == ["three.patch"]
+    assert [one["version"] for one in lock["recipe"]["build"]] == ["1.2"]
     urls = [one["purl"] for one in sbom["components"] if "vcs_url" in one.get("purl", "")]
     assert len(urls) == 1
     assert source["git"]["commit"] in urls[0]

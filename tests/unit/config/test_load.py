@@ -215,8 +215,8 @@ MISTAKES = [
     ]),
     (5, 'memroy = "6GiB"', ["5: memroy: unknown key; did you mean 'memory'?"]),
     (5, 'colour = "red"', [
-        "5: colour: unknown key; valid: archs, cost, environment, epoch, imports, memory, "
-        "project, runtime, seconds, source, stub_commands, subdirectory, verify, version",
+        "5: colour: unknown key; valid: archs, build, cost, environment, epoch, imports, memory, "
+        "project, requires, runtime, seconds, source, stub_commands, subdirectory, verify, version",
     ]),
     (6, "seconds = -1", [
         "6: seconds: -1 is not a duration; valid: a number of seconds above 0",
@@ -1005,10 +1005,10 @@ DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
-    keys = set(keys_of(RecipeFile)) - {"source", "environment", "cost", "runtime"}
+    keys = set(keys_of(RecipeFile)) - {"source", "environment", "cost", "runtime", "build"}
     keys |= {f"source.{key}" for key in keys_of(SourceTable)}
     keys |= {f"cost.{key}" for key in keys_of(Cost)}
-    keys |= {f"runtime.{key}" for key in keys_of(Wheel)}
+    keys |= {f"{table}.{key}" for key in keys_of(Wheel) for table in ("runtime", "build")}
     assert sorted(explained) == sorted(keys | {"environment.NAME"})
 
 

@@ -72,7 +72,7 @@ class Bench:
         target = Target(demo.recipe, demo.toolchain, "3.11", "2.11.0", ())
         roster = Roster(self.folder / "roster", {"fatwheel": "build"})
         build = Build(
-            target, FRONTS, lambda folder: unpacked(demo.recipe, folder, silent),
+            target, FRONTS, lambda folder: unpacked(target, folder, silent),
             Stores(self.store.root), SCOPE, LIMITS, self.folder, self.folder / "logs",
         )  # fmt: skip
         self.site = DockerSite(engine, station, build, roster)

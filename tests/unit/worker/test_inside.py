@@ -118,7 +118,8 @@ class Host:
         ]
 
     def unpack(self) -> Project:
-        project = build.unpacked(self.demo.recipe, self.sources / PROJECT, silent)
+        target = Target(self.demo.recipe, self.demo.toolchain, "3.11", "2.11.0", ())
+        project = build.unpacked(target, self.sources / PROJECT, silent)
         return project.at(project.root.relative_to(self.sources / PROJECT))
 
     def start(self, task: str, project: Project, **changes: Any) -> Inside:
