@@ -16,7 +16,7 @@ from ..config.fields import Pin
 from ..config.model import Download, Package
 from ..config.parts import NVIDIA_PLATFORMS, Archive, CudaRelease, release
 from ..config.schema import filename_of
-from ..errors import UsageError
+from ..errors import FetchError, UsageError
 from ..toolchain.errands import LISTED
 from ..toolchain.fetch import Pinned, fetch
 from ..toolchain.pipconfig import NotListedError, RefusedError
@@ -30,9 +30,20 @@ from .published import Values
 # NVIDIA's package without files, whose extras name the packages of a release.
 _RELEASES = "cuda-toolkit"
 _COMPILERS, _TOOLS = ("nvcc", "cccl", "crt", "cudart", "nvvm"), ("cuobjdump", "nvdisasm")
-# Where CUDA can come as packages. On Windows torch needs no package that has the headers of the
-# libraries, so there it comes as archives.
+# What has the headers that torch's headers ask for. On Windows torch needs no such package, so
+# there CUDA comes as packages only together with these.
+_LIBRARIES = {
+    "cublas": "nvidia-cublas",
+    "curand": "nvidia-curand",
+    "cusolver": "nvidia-cusolver",
+    "cusparse": "nvidia-cusparse",
+    "nvml": "nvidia-nvml-dev",
+    "nvrtc": "nvidia-cuda-nvrtc",
+    "nvtx": "nvidia-nvtx",
+    "profiler": "nvidia-cuda-profiler-api",
+}
 _PACKAGED = ("linux-x86_64", "linux-aarch64")
+_WINDOWS = "win-amd64"
 _HERE = "linux-x86_64"  # whose compilers are asked what they accept
 _NVCC = re.compile(r"nvidia-cuda-nvcc(-cu\d+)?")
 _READ = re.compile(r"nvidia-cuda-(nvcc|crt)|cuda_(nvcc|crt)")  # with the header and ptxas
@@ -108,7 +119,18 @@ class _Locking:
         if packaged is not None and _three(packaged) == version:
             found = self._unless_refused(packaged, partial(self._packages, packaged, old))
             packages, tools = found or (packages, tools)
-        new = self._release(version, old, packages, tools, archives)
+        libraries = old.libraries if old else ()
+        windows = NVIDIA_PLATFORMS[_WINDOWS]
+        if (
+            packages
+            and packaged is not None
+            and not any(one.platform == windows for one in archives)
+        ):
+            # Refused as a whole: some of them would be of no use.
+            action = partial(self._libraries, packaged, old, (*packages, *tools))
+            found_libraries = self._unless_refused(f"{packaged} for Windows", action)
+            libraries = libraries if found_libraries is None else found_libraries
+        new = self._release(version, old, packages, tools, libraries, archives)
         text = cuda_text(new) if new and self.session.write else None
         return Outcome(f"cuda/{version}", text, tuple(self.findings))
 
@@ -190,13 +212,34 @@ class _Locking:
         self.work.need((*compilers, *tools), self.work.pythons, platforms)
         return compilers, tools
 
+    def _libraries(self, packaged: str, old: CudaRelease | None, others: Pins) -> Pins:
+        """Those that Windows needs beside the others, which are pinned for it, too."""
+        libraries = old.libraries if old else ()
+        if _WINDOWS not in self.platforms:
+            return libraries
+        if not libraries:
+            asked = f"{_RELEASES}[{','.join(_LIBRARIES)}]=={packaged}"
+            try:
+                found = self._resolved(asked, platform=_WINDOWS)
+            except FetchError as error:
+                raise RefusedError("; ".join((error.what, *error.details[:1]))) from None
+            names = set(_LIBRARIES.values())
+            libraries = tuple(pin for pin in found if pin.partition("==")[0] in names)
+            if not libraries:
+                return ()
+        self.work.need((*others, *libraries), self.work.pythons, [_WINDOWS])
+        if not old or not old.libraries:
+            for pin in libraries:
+                self._find(pin, self.session.new, note="new, for Windows")
+        return libraries
+
     def _tools(self, packaged: str) -> Pins:
         """Those of the release; where the index has none, the newest: they read older code."""
         own = self._resolved(f"{_RELEASES}[{','.join(_TOOLS)}]=={packaged}")
         return own or self._resolved(*(f"nvidia-cuda-{name}" for name in _TOOLS))
 
-    def _resolved(self, *requirements: str) -> Pins:
-        found = self.session.resolver.resolve(requirements, self.work.pythons[0], _HERE, ())
+    def _resolved(self, *requirements: str, platform: str = _HERE) -> Pins:
+        found = self.session.resolver.resolve(requirements, self.work.pythons[0], platform, ())
         return tuple(f"{name}=={version}" for name, version in found.items() if name != _RELEASES)
 
     def _has_nvcc(self, pins: Pins) -> bool:
@@ -217,6 +260,7 @@ class _Locking:
         old: CudaRelease | None,
         packages: Pins,
         tools: Pins,
+        libraries: Pins,
         archives: tuple[Archive, ...],
     ) -> CudaRelease | None:
         url = manifest_url(version, self.folder) if archives else ""
@@ -225,6 +269,7 @@ class _Locking:
                 old,
                 packages=packages,
                 tools=tools,
+                libraries=libraries,
                 archives=archives,
                 manifest=old.manifest or url,
             )
@@ -243,6 +288,7 @@ class _Locking:
             msvc=limits.msvc,
             packages=packages,
             tools=tools,
+            libraries=libraries,
             manifest=url,
             archives=archives,
         )

@@ -214,6 +214,36 @@ class Releases:
             ):
                 self.publish_nvidia(f"cuda-{name}", version, tag, **members)
 
+    def publish_for_windows(self) -> None:
+        """The packages for Windows, with the headers of two libraries; no archives for Windows."""
+        for table in self.manifest.values():
+            if isinstance(table, dict):
+                table.pop("windows-x86_64", None)
+        self.publish_manifest()
+        extras = {
+            "nvcc": f"nvidia-cuda-nvcc=={NVCC}.*",
+            "crt": "nvidia-cuda-crt==99.1.4.*",
+            "cudart": "nvidia-cuda-runtime==99.1.2.*",
+            "nvdisasm": "nvidia-cuda-nvdisasm==99.1.3.*",
+            "cublas": "nvidia-cublas==99.3.*; sys_platform == 'win32' and extra == 'cublas'",
+            "nvtx": "nvidia-nvtx==99.4.*",
+            "cufft": "nvidia-cufft==99.5.*",
+        }
+        lines = [
+            f"Requires-Dist: {what}"
+            if "extra" in what
+            else f"Requires-Dist: {what}; extra == '{of}'"
+            for of, what in extras.items()
+        ]
+        lines += [f"Provides-Extra: {extra}" for extra in extras]
+        content = wheel("cuda_toolkit", CUDA, {"x": ""}, *lines)
+        self.publish(f"cuda_toolkit-{CUDA}-py3-none-any.whl", content)
+        for name, version in (
+            *(("cuda-nvcc", NVCC), ("cuda-crt", "99.1.4"), ("cuda-runtime", "99.1.2")),
+            *(("cuda-nvdisasm", "99.1.3"), ("cublas", "99.3.1"), ("nvtx", "99.4.1")),
+        ):
+            self.publish_nvidia(name, version, "win_amd64")
+
     # -- PyTorch's index, and torch on the user's
 
     def _publish_torch(self) -> None:

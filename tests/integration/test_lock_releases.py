@@ -104,6 +104,41 @@ def test_a_cuda_of_packages_has_both(world: Releases) -> None:
         ]
 
 
+def test_packages_for_windows_where_there_are_no_archives(world: Releases) -> None:
+    """With those that have the headers of libraries, and no others."""
+    world.publish_compilers()
+    world.publish_for_windows()
+    [report] = lock(world, cuda="99.1")
+
+    assert refusal([report]) is None
+    [cuda] = Parts(world.folder).cudas
+    assert cuda.archives_for("win-amd64") == ()
+    assert cuda.libraries == ("nvidia-cublas==99.3.1", "nvidia-nvtx==99.4.1")
+    found = Parts(world.folder).packages(
+        cuda.packages_for("win-amd64"), "3.12", "win-amd64", "compiler"
+    )
+    assert [package.name for package in found] == [
+        *("nvidia-cublas", "nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-cuda-runtime"),
+        "nvidia-nvtx",
+    ]
+    before = snapshot(world)
+    assert set(states(*lock(world, cuda="99.1"))) == {"right"}
+    assert snapshot(world) == before
+
+
+def test_a_package_that_windows_lacks_leaves_linux_as_it_is(world: Releases) -> None:
+    world.publish_compilers()
+    world.publish_for_windows()
+    world.projects["nvidia-nvtx"].clear()
+    world.publish_nvidia("nvtx", "99.4.1", "manylinux2014_x86_64")
+    [report] = lock(world, cuda="99.1")
+
+    assert isinstance(refusal([report]), FetchError)
+    [cuda] = Parts(world.folder).cudas
+    assert cuda.packages
+    assert cuda.libraries == ()
+
+
 def test_a_torch_for_every_cuda_platform_and_python(world: Releases) -> None:
     [report] = lock(world, torch="99.2")
 
