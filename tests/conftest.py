@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fatwheel.config.load import load_toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
 from fatwheel.model import Environment

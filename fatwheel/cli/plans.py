@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from .. import text
-from ..config.compose import lock_command
+from ..config.toolchains import lock_command
 from ..containers.layouts import (
     ENGINES_OWN,
     HYPERV,

@@ -117,11 +117,11 @@ def lock(
       invoke lock --check --json
     """
     with reported():
-        from ..config.load import list_toolchains
+        from ..config.toolchains import list_toolchains, names_parts, toolchain_file
         from ..containers.render import FILES
         from ..pins.check import check_parts
         from ..pins.lock import lock_toolchains, refusal
-        from ..pins.parts import PartsRequest, lock_parts
+        from ..pins.parts import PartsRequest, lock_named, lock_parts
         from ..pins.published import parse_host_build
         from ..pipeline.lockrecipe import lock_recipe
         from ..pipeline.resolve import ToolchainRequest
@@ -158,11 +158,15 @@ def lock(
                 reports = lock_parts(request, *places, write=not check)
             else:
                 names = [toolchain] if toolchain else list_toolchains(*folders)
+                # Others pin nothing themselves.
+                pinned = [one for one in names if not names_parts(toolchain_file(one, *folders))]
                 reports = lock_toolchains(
-                    names, folders, cache / FILES, emit, write=not check, host=host
+                    pinned, folders, cache / FILES, emit, write=not check, host=host
                 )
-                if not toolchain:
+                if toolchain is None:
                     reports += check_parts(*places, write=not check)
+                elif not pinned:
+                    reports += lock_named(toolchain, *places, write=not check, host=host)
         _show_locks(reports, json)
         trouble = refusal(reports)
         if trouble:

@@ -13,12 +13,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from itertools import product
-from pathlib import Path
 
 from ..arch import parse_gpu_list
 from ..errors import UsageError
 from ..machine import WINDOWS, WINDOWS_IN_WORDS, in_words
-from .load import list_toolchains, load_toolchain
 from .model import Containers, Package, Toolchain, TorchBuild
 from .parts import (
     NVIDIA_PLATFORMS,
@@ -37,7 +35,7 @@ from .schema import CudaTable, InterpreterTable, MsvcTable, ToolchainFile
 # What users call the platforms, besides Python's names for them.
 PLATFORMS = {**{name: name for name in NVIDIA_PLATFORMS}, WINDOWS_IN_WORDS: WINDOWS}
 
-_NAME = re.compile(r"cuda(\d+\.\d+\.\d+)-(" + "|".join(NVIDIA_PLATFORMS) + ")")
+COMPOSED = re.compile(r"cuda(\d+\.\d+\.\d+)-(" + "|".join(NVIDIA_PLATFORMS) + ")")
 _NEAREST = 3  # combinations that an error names
 
 
@@ -69,13 +67,13 @@ class Combination:
 def combinations(parts: Parts, platform: str) -> Iterator[Combination]:
     """All that there are for a platform, the newest CUDA and torch first."""
     for cuda, torch in product(reversed(parts.cudas), reversed(parts.torches)):
-        variant = _variant(cuda, torch, platform)
+        variant = variant_for(cuda, torch, platform)
         if variant is not None and not cuda_obstacle(parts, cuda, platform):
             for wheel in variant.wheels:
                 yield Combination(platform, cuda, torch, variant, wheel)
 
 
-def _variant(cuda: CudaRelease, torch: TorchRelease, platform: str) -> TorchVariant | None:
+def variant_for(cuda: CudaRelease, torch: TorchRelease, platform: str) -> TorchVariant | None:
     """The build of a torch that goes with a CUDA: for the same, an older or a newer minor version,
     in this order; of the older ones the newest, of the newer ones the oldest."""
     ours = release(cuda.minor)
@@ -100,25 +98,6 @@ def msvc_for(parts: Parts, cuda: CudaRelease) -> MsvcRelease | None:
     """The newest C++ compiler that a CUDA takes."""
     fitting = (one for one in reversed(parts.msvcs) if not one.obstacle(cuda))
     return next(fitting, None)
-
-
-def check_msvc(parts: Parts, toolchain: Toolchain) -> None:
-    """Raise UsageError where the CUDA of a toolchain's file refuses the file's C++ compiler."""
-    cudas = [one for one in parts.cudas if one.minor == toolchain.cuda]
-    if toolchain.msvc is None or not cudas:
-        return
-    refusal = cudas[-1].refusal_of(toolchain.msvc)
-    if refusal:
-        takers = [one.minor for one in parts.cudas if not one.refusal_of(toolchain.msvc)]
-        fitting = msvc_for(parts, cudas[-1])
-        nearest = [f"MSVC {fitting.toolset} with this CUDA"] if fitting else []
-        nearest += [f"this compiler with CUDA {takers[0]}"] if takers else []
-        raise UsageError(
-            f"its nvcc refuses MSVC {toolchain.msvc.toolset}",
-            where=f"toolchain {toolchain.name}",
-            details=[refusal],
-            hint=f"nearest: {'; '.join(nearest)}" if nearest else None,
-        )
 
 
 # -- what was asked for ----------------------------------------------------------------------------
@@ -261,7 +240,7 @@ def _torch_reasons(
         pythons = (wheel.python for one in variants for wheel in one.wheels)
         yield f"{built} Python {_listed(pythons)}"
     elif cuda and python:
-        found = _variant(cudas[-1], torch, platform)
+        found = variant_for(cudas[-1], torch, platform)
         if found and not found.wheel_for(python):
             pythons = (wheel.python for wheel in found.wheels)
             yield f"with CUDA {found.cuda}, {built} Python {_listed(pythons)}"
@@ -272,31 +251,6 @@ def _listed(versions: Iterable[str]) -> str:
 
 
 # -- toolchains ------------------------------------------------------------------------------------
-
-
-def named(name: str, *folders: Path) -> tuple[str, str] | None:
-    """The CUDA and the platform of a composed toolchain, by its name; None for that of a file of
-    these folders, and for any other."""
-    match = None if name in list_toolchains(*folders) else _NAME.fullmatch(name)
-    return (match[1], match[2]) if match else None
-
-
-def lock_command(name: str) -> str:
-    """What finds out what is not known yet of a toolchain: of its file, or of all parts."""
-    return "invoke lock" if _NAME.fullmatch(name) else f"invoke lock --toolchain {name}"
-
-
-def find_toolchain(name: str, torch: str, python: str, *folders: Path) -> Toolchain:
-    """A toolchain by its name: the file NAME.toml of these folders, or composed by its name.
-
-    Raises UsageError where there is none, or none for the torch and Python; ConfigError.
-    """
-    found = named(name, *folders)
-    if found is None:
-        return load_toolchain(name, *folders)
-    cuda, platform = found
-    parts = Parts(*folders)
-    return compose(parts, choose(parts, platform, cuda, torch, python, python))
 
 
 def cudas_with(archs: str, parts: Parts) -> list[str]:
@@ -314,32 +268,66 @@ def compose(parts: Parts, chosen: Combination) -> Toolchain:
 
     What torch decides is in its one build: nothing that is made with the rest depends on torch.
     """
-    cuda, platform, python = chosen.cuda, chosen.platform, chosen.python
-    windows = platform.startswith("win-")
-    images = parts.images(platform)
-    archives = cuda.archives_for(platform)
-    in_images = images if archives or not windows else None  # Windows images are made of archives
-    shared = tuple(_shared_packages(parts, chosen, in_images))
-    file = ToolchainFile(
+    images = images_for(parts.images(chosen.platform), chosen.cuda, chosen.platform)
+    shared = tuple(shared_packages(parts, chosen, images))
+    file = assemble(
+        parts,
+        [chosen],
         name=chosen.name,
-        platform=platform,
-        cuda=cuda.minor,
-        nvcc=cuda.nvcc,
-        archs=cuda.archs,
-        gcc=None if windows else (chosen.torch.gcc, cuda.gcc),
-        msvc=_msvc_table(parts, cuda) if windows else None,
         packages=shared,
         builds=(_torch_build(parts, chosen, shared),),
-        cuda_manifest=cuda.manifest if archives else "",
-        cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
-        containers=_containers(in_images, python) if in_images else None,
-        interpreters=_of(python, in_images.interpreters) if in_images else (),
-        portable=_of(python, images.portable) if images else (),
     )
     return file.toolchain()
 
 
-def _shared_packages(
+def images_for(images: ImageParts | None, cuda: CudaRelease, platform: str) -> ImageParts | None:
+    """What images of a CUDA are made from; None where there are none: those of Windows are made of
+    archives alone."""
+    return images if cuda.archives_for(platform) or not platform.startswith("win-") else None
+
+
+def assemble(
+    parts: Parts,
+    chosen: Sequence[Combination],
+    *,
+    name: str,
+    packages: tuple[Package, ...],
+    builds: tuple[TorchBuild, ...],
+    images: ImageParts | None = None,
+    msvc: MsvcRelease | None = None,
+    archives: Sequence[Archive] | None = None,
+    default_torch: str = "",
+) -> ToolchainFile:
+    """A toolchain's file, of combinations with one CUDA and one platform.
+
+    images, msvc, archives: where not those that are usual for the CUDA.
+    """
+    cuda, platform = chosen[0].cuda, chosen[0].platform
+    windows = platform.startswith("win-")
+    pythons = tuple(dict.fromkeys(one.python for one in chosen))
+    images = images or parts.images(platform)
+    in_images = images_for(images, cuda, platform)
+    archives = cuda.archives_for(platform) if archives is None else archives
+    return ToolchainFile(
+        name=name,
+        platform=platform,
+        cuda=cuda.minor,
+        nvcc=cuda.nvcc,
+        archs=cuda.archs,
+        gcc=None if windows else (max(one.torch.gcc for one in chosen), cuda.gcc),
+        msvc=_msvc_table(msvc or msvc_for(parts, cuda)) if windows else None,
+        packages=packages,
+        builds=builds,
+        default_torch=default_torch,
+        cuda_manifest=cuda.manifest if archives else "",
+        cuda_files=tuple(_cuda_table(cuda, archive) for archive in archives),
+        containers=_containers(in_images, pythons) if in_images else None,
+        interpreters=_of(pythons, in_images.interpreters) if in_images else (),
+        portable=_of(pythons, images.portable) if images else (),
+    )
+
+
+def shared_packages(
     parts: Parts, chosen: Combination, images: ImageParts | None
 ) -> Iterator[Package]:
     """CUDA, where it comes as packages, and what installs packages into images."""
@@ -378,20 +366,21 @@ def _cuda_table(cuda: CudaRelease, archive: Archive) -> CudaTable:
     )
 
 
-def _msvc_table(parts: Parts, cuda: CudaRelease) -> MsvcTable:
-    msvc = msvc_for(parts, cuda)
+def _msvc_table(msvc: MsvcRelease | None) -> MsvcTable:
     assert msvc is not None, "else the CUDA has an obstacle"
     return MsvcTable(**{one.name: getattr(msvc, one.name) for one in fields_of(MsvcTable)})
 
 
-def _of(python: str, tables: Sequence[InterpreterTable]) -> tuple[InterpreterTable, ...]:
-    return tuple(one for one in tables if one.python == python)
+def _of(pythons: Sequence[str], tables: Sequence[InterpreterTable]) -> tuple[InterpreterTable, ...]:
+    return tuple(one for one in tables if one.python in pythons)
 
 
-def _containers(images: ImageParts, python: str) -> Containers | None:
-    """The images for a Python; None where there can be none."""
-    installed = bool(_of(python, images.interpreters))
+def _containers(images: ImageParts, pythons: Sequence[str]) -> Containers | None:
+    """The images for some Pythons; None where there can be none."""
+    installed = bool(_of(pythons, images.interpreters))
     bases = tuple(
-        base for base in images.bases if python in base.pythons or (installed and not base.pythons)
+        base
+        for base in images.bases
+        if set(pythons) & set(base.pythons) or (installed and not base.pythons)
     )
     return Containers(images.os, images.os_build, bases) if bases else None

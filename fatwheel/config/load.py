@@ -1,4 +1,4 @@
-"""Loads recipes and toolchains from TOML files into the model.
+"""Loads recipes, and any TOML file, into the model.
 
 All mistakes of a file come at once, in one ConfigError: each detail is a line
 `kernels/x/recipe.toml:12: memroy: unknown key; did you mean 'memory'?`.
@@ -18,10 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import ConfigError, UsageError
 from ..storage.documents import TomlError, read_toml
 from . import fields
-from .checks import image_mistakes, recipe_mistakes, toolchain_mistakes
+from .checks import recipe_mistakes
 from .mistakes import Key, Places, read_table, suggestion
-from .model import Recipe, Toolchain
-from .schema import RecipeFile, ToolchainFile
+from .model import Recipe
+from .schema import RecipeFile
 
 RECIPE_FILE = "recipe.toml"
 _LONGEST_LINE = 20_000  # characters
@@ -50,21 +50,6 @@ def load_recipe(name_or_path: str | Path, *folders: Path) -> Recipe:
     return found.recipe(folder)
 
 
-def load_toolchain(name: str, *folders: Path) -> Toolchain:
-    """The toolchain NAME.toml of the first of these folders that has it.
-
-    Raises UsageError where none has it, ConfigError listing every mistake in it.
-    """
-    file = toolchain_file(name, *folders)
-
-    def mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
-        yield from toolchain_mistakes(raw, file.stem)
-        yield from image_mistakes(raw)
-
-    found = load_table(ToolchainFile, file, mistakes, "docs/toolchains.md explains every key")
-    return found.toolchain()
-
-
 def load_table(
     kind: type[T], file: Path, mistakes: Callable[[dict[str, Any]], Iterable[Mistake]], hint: str
 ) -> T:
@@ -82,22 +67,15 @@ def load_table(
     return found
 
 
-def toolchain_file(name: str, *folders: Path) -> Path:
-    """NAME.toml in the first of these folders that has it; UsageError where none has it."""
-    if name not in list_toolchains(*folders):
-        raise _unknown("toolchain", name, list_toolchains(*folders), folders)
-    return next(file for folder in folders if (file := folder / f"{name}.toml").exists())
+def read_table_of(file: Path) -> dict[str, Any]:
+    """A TOML file's values. Raises ConfigError where it is none."""
+    return _read(file)[1]
 
 
 def list_recipes(*folders: Path) -> tuple[str, ...]:
     """The names of the recipes in some folders, sorted."""
     files = (file for folder in folders for file in folder.glob(f"*/{RECIPE_FILE}"))
     return tuple(sorted({file.parent.name for file in files}))
-
-
-def list_toolchains(*folders: Path) -> tuple[str, ...]:
-    """The names of the toolchains in some folders, sorted."""
-    return tuple(sorted({file.stem for folder in folders for file in folder.glob("*.toml")}))
 
 
 def recipe_folder(name: str, *folders: Path) -> Path:
@@ -110,7 +88,7 @@ def recipe_folder(name: str, *folders: Path) -> Path:
 def _recipe_file(name_or_path: str | Path, folders: Sequence[Path]) -> Path:
     if isinstance(name_or_path, str) and not re.search(r"[/\\]|\.toml$", name_or_path):
         if name_or_path not in list_recipes(*folders):
-            raise _unknown("kernel", name_or_path, list_recipes(*folders), folders)
+            raise unknown("kernel", name_or_path, list_recipes(*folders), folders)
         return recipe_folder(name_or_path, *folders) / RECIPE_FILE
     path = Path(name_or_path)
     file = path if path.suffix == ".toml" else path / RECIPE_FILE
@@ -124,7 +102,7 @@ def _recipe_file(name_or_path: str | Path, folders: Sequence[Path]) -> Path:
     return file
 
 
-def _unknown(what: str, name: str, known: Sequence[str], folders: Sequence[Path]) -> UsageError:
+def unknown(what: str, name: str, known: Sequence[str], folders: Sequence[Path]) -> UsageError:
     if not known:
         return UsageError(
             f"unknown {what} {name!r}", hint=f"none found in {', '.join(map(_shown, folders))}"

@@ -28,8 +28,9 @@ from pydantic import Field
 
 from ..errors import ConfigError
 from . import fields
-from .checks import payload_mistakes
+from .checks import payload_mistakes, tables
 from .load import Mistake, load_table
+from .mistakes import Key
 from .model import Base, MsvcTools, Package, Part, Sha256, Size, Url
 from .schema import InterpreterTable, MsvcTable
 
@@ -56,6 +57,11 @@ def release(version: str) -> tuple[int, ...]:
 def minor(version: str) -> str:
     """`12.8` for 12.8.1."""
     return ".".join(version.split(".")[:2])
+
+
+def _order(name: str) -> tuple[tuple[int, ...], str]:
+    """Versions in their order, names by the alphabet."""
+    return (release(name) if re.fullmatch(r"\d+(\.\d+)*", name, re.ASCII) else (), name)
 
 
 def _none(raw: dict[str, Any]) -> Sequence[Mistake]:
@@ -149,6 +155,13 @@ def _cuda_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
         yield ("manifest",), "missing: the URL of NVIDIA's manifest, beside which archives lie"
     if not raw.get("archives") and not raw.get("packages"):
         yield (), "neither packages nor archives are given: nobody knows where its nvcc is"
+    seen: set[tuple[object, object]] = set()
+    for number, archive in tables(raw, "archives"):
+        place = (archive.get("name"), archive.get("platform"))
+        if all(isinstance(word, str) for word in place):
+            if place in seen:
+                yield ("archives", number), f"a second {place[0]} for {place[1]}"
+            seen.add(place)
 
 
 # -- torch -----------------------------------------------------------------------------------------
@@ -156,13 +169,14 @@ def _cuda_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchWheel(Part):
-    """A wheel of torch for one Python. size: bytes, 0 where the index does not say it."""
+    """A wheel of torch for one Python. size: bytes, 0 where the index does not say it. sha256: ''
+    until `invoke lock` knows it."""
 
     python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
     file: Annotated[fields.WheelFile, Field(description="the wheel's file name")]
-    size: Size
-    sha256: Annotated[fields.Sha256, Field(description="the wheel's sha256")]
-    url: Url
+    size: Size = 0
+    sha256: Sha256 = ""
+    url: Url = ""
 
     def package(self) -> Package:
         return _package(self, "runtime")
@@ -204,6 +218,34 @@ class TorchRelease(Part):
 
     def variants_for(self, platform: str) -> tuple[TorchVariant, ...]:
         return tuple(one for one in self.variants if one.platform == platform)
+
+
+def _torch_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+    """Tables for one CUDA and platform, and wheels for one Python, that stand there twice."""
+    places: set[tuple[object, object]] = set()
+    for number, variant in tables(raw, "variants"):
+        key: Key = ("variants", number)
+        place = (variant.get("cuda"), variant.get("platform"))
+        if all(isinstance(word, str) for word in place):
+            if place in places:
+                yield key, f"a second table for CUDA {place[0]} on {place[1]}"
+            places.add(place)
+        pythons: set[str] = set()
+        for index, wheel in tables(variant, "wheels"):
+            python = wheel.get("python")
+            if isinstance(python, str):
+                if python in pythons:
+                    yield (*key, "wheels", index, "python"), f"a second wheel for Python {python}"
+                pythons.add(python)
+            yield from _wheel_mistakes(wheel, (*key, "wheels", index))
+
+
+def _wheel_mistakes(wheel: dict[str, Any], key: Key) -> Iterator[Mistake]:
+    if "url" not in wheel:
+        # Nobody but the index can say what these are, and it is asked by them.
+        for pin in ("size", "sha256"):
+            if pin not in wheel:
+                yield (*key, pin), "missing: what the index says of a wheel without url"
 
 
 # -- what else -------------------------------------------------------------------------------------
@@ -353,17 +395,34 @@ class Parts:
     @cached_property
     def cudas(self) -> tuple[CudaRelease, ...]:
         """Releases of CUDA, the oldest first."""
-        return self._all("cuda", CudaRelease, mistakes=_cuda_mistakes)
+        return self._all("cuda", self.cuda)
 
     @cached_property
     def torches(self) -> tuple[TorchRelease, ...]:
         """Releases of torch, the oldest first."""
-        return self._all("torch", TorchRelease)
+        return self._all("torch", self.torch)
 
     @cached_property
     def msvcs(self) -> tuple[MsvcRelease, ...]:
         """C++ compilers for Windows, the oldest first."""
-        return self._all("msvc", MsvcRelease, "toolset", payload_mistakes)
+        return self._all("msvc", self.msvc)
+
+    def cuda(self, version: str) -> CudaRelease | None:
+        """A release, if there is one."""
+        return self._one("cuda", CudaRelease, version, mistakes=_cuda_mistakes)
+
+    def torch(self, version: str) -> TorchRelease | None:
+        """A release, if there is one."""
+        return self._one("torch", TorchRelease, version, mistakes=_torch_mistakes)
+
+    def msvc(self, toolset: str) -> MsvcRelease | None:
+        """A C++ compiler, if there is one."""
+        return self._one("msvc", MsvcRelease, toolset, "toolset", payload_mistakes)
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """The names of all parts of a kind (`cuda`), sorted as versions are where they are some."""
+        found = {file.stem for folder in self._folders for file in (folder / kind).glob("*.toml")}
+        return tuple(sorted(found, key=_order))
 
     def images(self, platform: str) -> ImageParts | None:
         """What images of a platform are made from, where they can be made."""
@@ -384,8 +443,7 @@ class Parts:
     @property
     def all_images(self) -> dict[str, ImageParts]:
         """What images are made from, by platform."""
-        files = (file for folder in self._folders for file in (folder / "images").glob("*.toml"))
-        names = sorted({file.stem for file in files})
+        names = self.names("images")
         return {name: images for name in names if (images := self.images(name))}
 
     @property
@@ -441,33 +499,40 @@ class Parts:
             self._pinned[name] = table.files if table else ()
         return self._pinned[name]
 
-    @property
-    def package_names(self) -> tuple[str, ...]:
-        """The packages of which files are pinned."""
-        found = (file for folder in self._folders for file in (folder / "packages").glob("*.toml"))
-        return tuple(sorted({file.stem for file in found}))
-
     @cached_property
     def _pinned(self) -> dict[str, tuple[PinnedFile, ...]]:
         return {}
 
-    def _all(
-        self, kind: str, table: type[T], key: str = "version", mistakes: Mistakes = _none
-    ) -> tuple[T, ...]:
-        """All parts of a kind, in the order of versions. key: what a file is named after."""
-        found: dict[str, Path] = {}
-        for folder in reversed(self._folders):
-            found.update({file.stem: file for file in (folder / kind).glob("*.toml")})
-        loaded = []
-        for stem, file in found.items():
+    def _all(self, kind: str, load: Callable[[str], T | None]) -> tuple[T, ...]:
+        """All parts of a kind, in the order of versions."""
+        return tuple(one for name in self.names(kind) if (one := load(name)) is not None)
 
-            def all_mistakes(raw: dict[str, Any], stem: str = stem) -> Iterator[Mistake]:
-                if isinstance(raw.get(key), str) and raw[key] != stem:
-                    yield (key,), f"{raw[key]!r} is not the file's name, {stem!r}"
-                yield from mistakes(raw)
+    def _one(
+        self,
+        kind: str,
+        table: type[T],
+        name: str,
+        key: str = "version",
+        mistakes: Mistakes = _none,
+    ) -> T | None:
+        """A part by its name, which its file has, too. key: where the file says it."""
+        file = self._find(kind, name) if name in self.names(kind) else None
+        if file is None:
+            return None
 
-            loaded.append(load_table(table, file, all_mistakes, HINT))
-        return tuple(sorted(loaded, key=lambda part: release(getattr(part, key))))
+        def all_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+            if isinstance(raw.get(key), str) and raw[key] != name:
+                yield (key,), f"{raw[key]!r} is not the file's name, {name!r}"
+            yield from mistakes(raw)
+
+        if file not in self._loaded:
+            self._loaded[file] = load_table(table, file, all_mistakes, HINT)
+        found: T = self._loaded[file]
+        return found
+
+    @cached_property
+    def _loaded(self) -> dict[Path, Any]:
+        return {}
 
     def file(self, name: str) -> Path:
         """The file of a part by its kind and name, `cuda/12.8.1`, which some folder has."""
@@ -477,7 +542,7 @@ class Parts:
 
     def _find(self, kind: str, name: str) -> Path | None:
         files = (folder / kind / f"{name}.toml" for folder in self._folders)
-        return next((file for file in files if file.is_file()), None)
+        return next((file for file in files if file.exists()), None)
 
 
 def _package(one: PinnedFile | TorchWheel, role: str) -> Package:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.compose import lock_command
 from ..config.model import Cell, Toolchain
+from ..config.toolchains import lock_command
 from ..errors import ToolchainError
 from ..events import Emit
 from ..storage.cache import VARIABLE

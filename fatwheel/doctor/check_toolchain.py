@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .. import text
-from ..config.compose import lock_command
+from ..config.toolchains import lock_command
 from .facts import (
     WINDOWS,
     CacheFacts,

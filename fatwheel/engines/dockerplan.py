@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ..config.compose import find_toolchain
 from ..config.model import Containers, Target, Toolchain
+from ..config.toolchains import find_toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import BuildContext, contexts_of, named_bases
 from ..containers.imagebuild import labels_of

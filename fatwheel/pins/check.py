@@ -5,7 +5,9 @@ New releases are another matter: `parts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,45 +21,95 @@ from ..config.parts import (
     TorchRelease,
     TorchWheel,
 )
-from ..events import Emit
+from ..config.toolchains import load_parts_file, load_toolchain, toolchain_file
+from ..events import Emit, StepFinished, StepStarted
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import RefusedError, read_pip_config
-from .compare import MOVED, RIGHT, UNREACHABLE, Comparer, Finding, Pin
+from .compare import FILLED, MOVED, RIGHT, UNREACHABLE, Comparer, Finding, Pin
 from .context import Session, Work
 from .cuda import archive_findings
 from .listings import Links, published
-from .lock import LockFile, LockReport, lock_file
+from .lock import LockFile, LockReport, check_host, lock_file
 from .nvidia import archives_in
-from .published import Values
+from .partfiles import torch_text
+from .published import HostBuild, Values
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The parts to look at, by their names; packages with their versions. None for all."""
+
+    images: Collection[str] | None = None
+    msvcs: Collection[str] | None = None
+    cudas: Collection[str] | None = None
+    torches: Collection[str] | None = None
+    packages: Collection[tuple[str, str]] | None = None
+
+    @classmethod
+    def of(cls, name: str, folders: Sequence[Path]) -> _Wanted:
+        """Those of a toolchain whose file names parts."""
+        toolchain = load_toolchain(name, *folders)
+        file = load_parts_file(toolchain_file(name, *folders), Parts(*folders))
+        builds = (package for build in toolchain.builds for package in build.packages)
+        pins = {(one.name, one.version) for one in (*toolchain.packages, *builds) if not one.url}
+        return cls(
+            images={file.parts.images or file.platform},
+            msvcs={toolchain.msvc.toolset} if toolchain.msvc else (),
+            cudas={file.parts.cuda},
+            torches=set(toolchain.torches),
+            packages=pins - {("torch", torch) for torch in toolchain.torches},
+        )
 
 
 def check_parts(
-    folders: Sequence[Path], cache: Path, downloads: Path, emit: Emit, *, write: bool
+    folders: Sequence[Path],
+    cache: Path,
+    downloads: Path,
+    emit: Emit,
+    *,
+    write: bool,
+    toolchain: str | None = None,
+    host: HostBuild | None = None,
 ) -> list[LockReport]:
     """A report for each file of CUDA, torch, images and MSVC, and one for all packages.
 
-    folders: of toolchains. downloads: where files are kept that have to be fetched. Raises
-    ConfigError for parts with mistakes, FetchError where pip's configuration is of no use.
+    folders: of toolchains. downloads: where files are kept that have to be fetched. toolchain: one
+    whose file names parts, to look at these alone; None for all parts. host: the Windows that its
+    base images must run on. Raises ConfigError for parts with mistakes, UsageError for a toolchain
+    that there is not, FetchError where pip's configuration is of no use.
     """
+    wanted = _Wanted()
+    if toolchain is not None:
+        wanted = _Wanted.of(toolchain, folders)
+        if host is not None:
+            check_host(host, load_toolchain(toolchain, *folders))
     parts = Parts(*folders)
     index = Index(read_pip_config())
     try:
-        comparer = Comparer(index, downloads if write else None, emit)
+        comparer = Comparer(index, downloads if write else None, emit, host)
         reports = [
-            _filled(f"images/{platform}", parts, comparer.compare_pins(_image_pins(images)), emit)
-            for platform, images in parts.all_images.items()
+            _filled(f"images/{name}", parts, comparer.compare_pins(_image_pins(images)), emit)
+            for name, images in parts.all_images.items()
+            if _is(name, wanted.images)
         ]
-        reports += check_msvcs(parts, parts.msvcs, comparer, emit)
+        msvcs = [one for one in parts.msvcs if _is(one.toolset, wanted.msvcs)]
+        reports += check_msvcs(parts, msvcs, comparer, emit)
         work = Work(Session(index, cache, downloads, emit, write=write), parts)
         for cuda in parts.cudas:
-            reports.append(_unwritten(f"cuda/{cuda.version}", _cuda(cuda, work), parts))
+            if _is(cuda.version, wanted.cudas):
+                reports.append(_unwritten(f"cuda/{cuda.version}", _cuda(cuda, work), parts))
         for torch in parts.torches:
-            reports.append(_unwritten(f"torch/{torch.version}", _torch(torch, work), parts))
-        if parts.package_names:
-            reports.append(_packages(work, folders[-1]))
+            if _is(torch.version, wanted.torches):
+                reports.append(_torch(torch, work, comparer, emit))
+        if parts.names("packages"):
+            reports.append(_packages(work, folders[-1], wanted.packages))
         return reports
     finally:
         index.close()
+
+
+def _is(name: str, wanted: Collection[str] | None) -> bool:
+    return wanted is None or name in wanted
 
 
 def check_msvcs(
@@ -105,16 +157,53 @@ def _cuda(cuda: CudaRelease, work: Work) -> Iterator[Finding]:
         yield finding
 
 
-def _torch(torch: TorchRelease, work: Work) -> Iterator[Finding]:
+def _torch(torch: TorchRelease, work: Work, comparer: Comparer, emit: Emit) -> LockReport:
+    """Of wheels whose sha256 is not known yet, it is found out and written into the part."""
+    name = f"torch/{torch.version}"
+    started = time.monotonic()
+    emit(StepStarted("lock", name))
+    file = LockFile(work.parts.file(name), Path(FOLDER, "torch"))
     own: list[tuple[Key, TorchWheel]] = []
     theirs: list[tuple[Key, TorchWheel]] = []
+    unknown: list[tuple[Key, Pin]] = []
     for outer, variant in enumerate(torch.variants):
         for number, wheel in enumerate(variant.wheels):
-            where = theirs if wheel.url else own
-            where.append((("variants", outer, "wheels", number), wheel))
+            key = ("variants", outer, "wheels", number)
+            if wheel.sha256:
+                (theirs if wheel.url else own).append((key, wheel))
+            else:
+                unknown.append((key, wheel.package()))
     url, listings = work.parts.publishers.torch, work.session.listings
-    yield from _wheels(own, "torch", partial(listings.own, "torch"))
-    yield from _wheels(theirs, f"{url}/torch", partial(listings.at, url, "torch"))
+    findings = [
+        *_wheels(own, "torch", partial(listings.own, "torch")),
+        *_wheels(theirs, f"{url}/torch", partial(listings.at, url, "torch")),
+    ]
+    for finding in comparer.compare_pins(unknown):
+        findings.append(finding)
+        if finding.state == FILLED:
+            torch = _with(torch, finding.name, finding.new)
+            file.rewrite(torch_text(torch))  # at once: it may have been fetched for long
+    emit(StepFinished("lock", time.monotonic() - started, name))
+    return LockReport(name.replace("/", " "), file.path, file.written, tuple(findings))
+
+
+def _with(torch: TorchRelease, file: str, values: Values) -> TorchRelease:
+    """A release with what was found out of one of its wheels."""
+    size, sha256 = values.get("size", 0), values.get("sha256", "")
+    assert isinstance(size, int)
+    variants = tuple(
+        replace(
+            variant,
+            wheels=tuple(
+                replace(one, size=one.size or size, sha256=one.sha256 or str(sha256))
+                if one.file == file
+                else one
+                for one in variant.wheels
+            ),
+        )
+        for variant in torch.variants
+    )
+    return replace(torch, variants=variants)
 
 
 def _wheels(
@@ -138,8 +227,10 @@ def _wheels(
         yield Finding(key, wheel.file, state, pinned, found)
 
 
-def _packages(work: Work, folder: Path) -> LockReport:
-    for name in work.parts.package_names:
-        work.pins.check(name)
+def _packages(work: Work, folder: Path, wanted: Collection[tuple[str, str]] | None) -> LockReport:
+    """wanted: names with versions; None for every file that is pinned."""
+    every = [(name, "") for name in work.parts.names("packages")]
+    for name, version in every if wanted is None else sorted(wanted):
+        work.pins.check(name, version)
     findings = (finding for each in work.pins.findings.values() for finding in each)
     return LockReport("packages", folder / FOLDER / "packages", False, tuple(findings))

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.load import dotted, load_toolchain, toolchain_file
+from ..config.load import dotted
 from ..config.mistakes import Key, Places
 from ..config.model import Toolchain
+from ..config.toolchains import load_toolchain, toolchain_file
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError, UsageError
 from ..events import Emit, Note, StepFinished, StepStarted
 from ..shipped import OWN_TOOLCHAINS, is_installed
@@ -27,6 +28,7 @@ from ..storage import files
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import read_pip_config
 from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
+from .partfiles import comments_of
 from .published import HostBuild, Values
 
 if sys.version_info >= (3, 11):
@@ -73,8 +75,16 @@ class LockFile:
                 details=[f"{dotted(key)}: {_words(values)}"],
                 hint="write these values into it",
             )
+        self._write(new)
+
+    def rewrite(self, text: str) -> None:
+        """Write a part anew; the comments at its top stay. Raises ConfigError, as `fill` does."""
+        head = comments_of(self._bytes.decode("utf-8"))
+        self._write(f"{head}\n{text}" if head else text)
+
+    def _write(self, new: str) -> None:
         try:
-            self._write(new.encode())
+            self._replace(new.encode())
         except OSError as error:
             raise ConfigError(
                 f"cannot be written: {error.strerror}",
@@ -82,7 +92,7 @@ class LockFile:
                 hint="with --check, nothing is written",
             ) from error
 
-    def _write(self, new: bytes) -> None:
+    def _replace(self, new: bytes) -> None:
         if self.path.read_bytes() != self._bytes:
             raise ConfigError(
                 "was changed meanwhile", where=str(self.path), hint="run the same command again"
@@ -200,7 +210,7 @@ def lock_toolchains(
     ]
     if host is not None:
         for toolchain, _ in loaded:
-            _check_host(host, toolchain)
+            check_host(host, toolchain)
     index = Index(read_pip_config())
     comparer = Comparer(index, downloads if write else None, emit, host)
     try:
@@ -212,7 +222,7 @@ def lock_toolchains(
         index.close()
 
 
-def _check_host(host: HostBuild, toolchain: Toolchain) -> None:
+def check_host(host: HostBuild, toolchain: Toolchain) -> None:
     """Raise UsageError where a host's revision says nothing about a toolchain's base image."""
     build = toolchain.containers.os_build if toolchain.containers else 0
     if build != host.build:

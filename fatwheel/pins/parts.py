@@ -14,21 +14,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from ..config.compose import PLATFORMS
 from ..config.load import dotted
 from ..config.mistakes import read_table
 from ..config.parts import FOLDER, CudaRelease, MsvcRelease, PackageFiles, Parts, TorchRelease
+from ..config.toolchains import load_parts_file, toolchain_file
 from ..errors import ConfigError, UsageError
 from ..events import Emit, StepFinished, StepStarted
 from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..toolchain.index import Index
-from ..toolchain.pipconfig import read_pip_config
-from .check import check_msvcs
-from .compare import Comparer
-from .context import Outcome, Session, Work
+from ..toolchain.pipconfig import RefusedError, read_pip_config
+from .check import check_msvcs, check_parts
+from .compare import UNREACHABLE, Comparer, Finding
+from .context import Outcome, Session, Work, versions
 from .cuda import lock_cuda
 from .lock import LockReport
 from .partfiles import comments_of, package_text, write
+from .published import HostBuild
 from .resolver import platforms as all_platforms
 from .torch import lock_torch
 
@@ -142,6 +146,51 @@ def lock_parts(
         index.close()
 
 
+def lock_named(
+    name: str,
+    folders: Sequence[Path],
+    cache: Path,
+    downloads: Path,
+    emit: Emit,
+    *,
+    write: bool,
+    host: HostBuild | None = None,
+) -> list[LockReport]:
+    """Lock what a toolchain names whose file names parts: pin the files of pins that have none yet,
+    and compare all of its parts (`check_parts`, which has the arguments and the errors)."""
+    index = Index(read_pip_config())
+    try:
+        session = Session(index, cache, downloads, emit, write=write)
+        report = _pinned(name, Work(session, Parts(*folders)), folders)
+    finally:
+        index.close()
+    if report is not None and not report.written:
+        return [report]  # of parts that are not complete nothing can be made
+    checked = check_parts(folders, cache, downloads, emit, write=write, toolchain=name, host=host)
+    return [*([report] if report else ()), *checked]
+
+
+def _pinned(name: str, work: Work, folders: Sequence[Path]) -> LockReport | None:
+    """What was found out of pins without a file; None where there are no such pins."""
+    file = load_parts_file(toolchain_file(name, *folders), work.parts)
+    refused: dict[str, Finding] = {}
+    for choice in file.parts.torch:
+        pins = (*file.parts.tools, *file.parts.packages, *choice.packages)
+        for python in choice.pythons:
+            for package, version in versions(pins, python).items():
+                try:
+                    work.pins.need(canonicalize_name(package), version, python, file.platform)
+                except RefusedError as error:
+                    pin = f"{package}=={version}"
+                    refused[pin] = Finding((), pin, UNREACHABLE, {}, {}, str(error))
+    found = [*(one for each in work.pins.findings.values() for one in each), *refused.values()]
+    if not found:
+        return None
+    target, texts = _target(folders), _packages(work)
+    written = work.session.write and not refused and _write(texts, target, folders)
+    return LockReport(f"packages of {name}", target / FOLDER / "packages", written, tuple(found))
+
+
 def _msvcs(words: Sequence[str], parts: Parts) -> list[MsvcRelease]:
     """Those that are asked for. Raises UsageError where there is none of a release."""
     found = []
@@ -186,8 +235,10 @@ def _report(label: str, action: Action, session: Session, folders: Sequence[Path
     session.emit(StepStarted("lock", label))
     work = Work(session, Parts(*folders))
     outcome = action(work)
-    target = next((one for one in folders if not is_installed(one)), OWN_TOOLCHAINS)
-    written = outcome.text is not None and _write(outcome, work, target, folders)
+    target = _target(folders)
+    written = outcome.text is not None and _write(
+        [*_packages(work), (outcome.name, outcome.text)], target, folders
+    )
     session.emit(StepFinished("lock", time.monotonic() - started, label))
     findings = (
         *outcome.findings,
@@ -197,13 +248,18 @@ def _report(label: str, action: Action, session: Session, folders: Sequence[Path
     return LockReport(outcome.name.replace("/", " "), file, written, findings)
 
 
-def _write(outcome: Outcome, work: Work, target: Path, folders: Sequence[Path]) -> bool:
+def _target(folders: Sequence[Path]) -> Path:
+    """Where new parts are written."""
+    return next((one for one in folders if not is_installed(one)), OWN_TOOLCHAINS)
+
+
+def _packages(work: Work) -> list[tuple[str, str]]:
+    """The parts of packages that have new files, with their texts."""
+    return [(f"packages/{name}", package_text(files)) for name, files in work.pins.changed()]
+
+
+def _write(texts: Sequence[tuple[str, str]], target: Path, folders: Sequence[Path]) -> bool:
     """Whether any file changed."""
-    assert outcome.text is not None, "there is something to write"
-    texts = [
-        *((f"packages/{name}", package_text(files)) for name, files in work.pins.changed()),
-        (outcome.name, outcome.text),
-    ]
     for name, text in texts:
         _check(name, text)
     changed = False

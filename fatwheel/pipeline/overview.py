@@ -10,9 +10,9 @@ from typing import Any
 
 from ..arch import Arch
 from ..config.compose import combinations, compose
-from ..config.load import list_toolchains, load_toolchain
 from ..config.model import Toolchain
 from ..config.parts import NVIDIA_PLATFORMS, Parts, release
+from ..config.toolchains import list_toolchains, load_toolchain
 from ..engines.registry import ENGINES, engine_named
 
 
@@ -80,7 +80,7 @@ def _composed(parts: Parts, platform: str) -> Iterator[Offer]:
     by_cuda = groupby(combinations(parts, platform), key=lambda one: one.cuda.version)
     for cuda, of_cuda in by_cuda:
         found = list(of_cuda)
-        # What is not locked does not depend on torch, whose wheels always are.
+        # What is not locked does not depend on torch, but for its own wheels.
         of_pythons = {one.python: one for one in found}
         toolchains = [compose(parts, one) for one in of_pythons.values()]
         yield Offer(
@@ -92,7 +92,14 @@ def _composed(parts: Parts, platform: str) -> Iterator[Offer]:
             pythons=_ascending(of_pythons),
             archs=_names(found[0].cuda.archs),
             engines=_engines(toolchains[0]),
-            unlocked=_unlocked(toolchains),
+            unlocked=tuple(
+                dict.fromkeys(
+                    [
+                        *_unlocked(toolchains),
+                        *(one.wheel.file for one in found if not one.wheel.sha256),
+                    ]
+                )
+            ),
         )
 
 

@@ -9,18 +9,11 @@ from itertools import product
 from pathlib import Path
 
 from ..arch import ArchRequest, parse_arch_list
-from ..config.compose import (
-    check_msvc,
-    choose,
-    compose,
-    cudas_with,
-    msvc_for,
-    named,
-    platform_of,
-)
-from ..config.load import load_recipe, load_toolchain
+from ..config.compose import choose, compose, cudas_with, msvc_for, platform_of
+from ..config.load import load_recipe
 from ..config.model import Cell, Recipe, Target, Toolchain
 from ..config.parts import Parts, release
+from ..config.toolchains import check_msvc, load_toolchain, named
 from ..errors import UsageError
 from ..machine import in_words
 from ..shipped import DEFAULT_TOOLCHAINS, recipe_folders, toolchain_folders

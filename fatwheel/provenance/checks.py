@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from ..config.load import list_recipes, load_recipe
 from ..config.model import Base, Commit, Download, Package, Recipe, Toolchain
 from ..config.parts import Parts
+from ..config.toolchains import list_toolchains, load_toolchain
 from ..errors import FatwheelError, FetchError, LockError, ToolchainError, UsageError
 from ..model import Host
 from ..storage.files import readable

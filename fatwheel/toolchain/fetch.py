@@ -47,7 +47,7 @@ def check_locked(pinned: Iterable[Pinned], toolchain: str = "") -> None:
     """Raise ToolchainError, with all of them, where the sha256 of a file is not known."""
     unlocked = [item.filename for item in pinned if not item.locked]
     if unlocked:
-        from ..config.compose import lock_command
+        from ..config.toolchains import lock_command
 
         raise ToolchainError(
             "these files are not pinned yet, so they are not fetched",

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from ..config.load import list_recipes, load_recipe
 from ..config.model import Recipe
+from ..config.toolchains import list_toolchains, load_toolchain
 from ..doctor.facts import GpuFacts
 from ..doctor.machine import ask_gpu
 from ..events import Emit, Note, StepStarted

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
-from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.load import load_recipe
 from fatwheel.config.model import Target as BuildTarget
 from fatwheel.config.model import Toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.decoders import may_have_kernels, payload
 from fatwheel.edit import stitch as postlink_stitch

@@ -20,6 +20,7 @@ from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.signing import envelope_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 
+from ..helpers.pinned import pinned
 from ..helpers.somelocks import LINUX, ROOT, WINDOWS, full_lock, some_lock
 
 if sys.version_info >= (3, 11):
@@ -88,7 +89,7 @@ _EVERY = {
 def _toolchains() -> Iterator[tuple[str, bytes]]:
     """With a few of the files alone; not one build lacks its torch."""
     for name in (LINUX, WINDOWS, "linux-cuda12.3"):
-        content = _toml(f"toolchains/{name}.toml")
+        content = pinned(name)
         content["name"] = "seed"
         build = next(one for one in content["builds"] if one["python"] == "3.11")
         build["packages"].sort(key=lambda one: one["name"] != "torch")

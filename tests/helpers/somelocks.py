@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fatwheel.arch import ArchRequest, parse_arch
-from fatwheel.config.load import list_toolchains, load_recipe, load_toolchain
+from fatwheel.config.load import load_recipe
 from fatwheel.config.model import (
     Base,
     Containers,
@@ -24,6 +24,7 @@ from fatwheel.config.model import (
     Toolchain,
     TorchBuild,
 )
+from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.model import Host
 from fatwheel.provenance.lock import BuildLock, lock_of
 

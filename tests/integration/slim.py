@@ -12,36 +12,26 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fatwheel.config.load import load_toolchain
+import tomli_w
+
 from fatwheel.config.model import Package
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.render import FILES
 from fatwheel.events import silent
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.fetch import fetch, place
 
+from ..helpers.pinned import pinned
 from ..helpers.tinywheels import torch_wheel, write_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL = ROOT / "toolchains" / "linux-cuda13.0.toml"
+REAL = "linux-cuda13.0"
 TOOLCHAIN = "linux-slim"
 TORCH = "__version__ = '2.11.0+cu130'\n"
 EXTENSION = {"torch/utils/__init__.py": "", "torch/utils/cpp_extension.py": ""}
 PYTHONS = ("3.11", "3.13")
-BUILD = """
-[[builds]]
-python = "{python}"
-torch = "2.11.0"
-"""
-PACKAGE = """
-[[builds.packages]]
-name = "{0.name}"
-version = "{0.version}"
-file = "{0.filename}"
-size = {0.size}
-sha256 = "{0.sha256}"
-role = "runtime"
-"""
 
 
 @dataclass(frozen=True)
@@ -76,13 +66,19 @@ def make_toolchain(
         torch_wheel(folder / "wheels", TORCH),
         write_wheel(folder / "wheels", "torch_utils", "1.0", EXTENSION),
     ]
-    head, *tables = REAL.read_text().replace("linux-cuda13.0", name, 1).split("\n[[")
-    kept = [head, *(table for table in tables if _is_kept(table, without))]
-    text = "\n[[".join(kept) + "\n"
-    for python in PYTHONS:
-        text += BUILD.format(python=python) + "".join(map(PACKAGE.format, torch))
+    content = pinned(REAL)
+    content["name"] = name
+    content["packages"] = [
+        one
+        for one in content["packages"]
+        if one["role"] != "runtime" and one["name"] not in without
+    ]
+    content["builds"] = [
+        {"python": python, "torch": "2.11.0", "packages": [_table(one) for one in torch]}
+        for python in PYTHONS
+    ]
     (folder / "toolchains").mkdir()
-    (folder / "toolchains" / f"{name}.toml").write_text(text + more)
+    (folder / "toolchains" / f"{name}.toml").write_text(tomli_w.dumps(content) + more)
     shutil.copytree(ROOT / "tests" / "data" / "sample", folder / "kernels" / "sample")
     return torch
 
@@ -95,6 +91,12 @@ def _put(path: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _is_kept(table: str, without: Collection[str]) -> bool:
-    needless = ('role = "runtime"', *(f'name = "{name}"' for name in without))
-    return not table.startswith("builds") and not any(line in table for line in needless)
+def _table(package: Package) -> dict[str, Any]:
+    return {
+        "name": package.name,
+        "version": package.version,
+        "file": package.filename,
+        "size": package.size,
+        "sha256": package.sha256,
+        "role": "runtime",
+    }

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from fatwheel.config.load import load_toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.events import silent
 from fatwheel.model import Environment
 from fatwheel.storage.cache import cache_folder
@@ -25,6 +25,7 @@ from fatwheel.toolchain.fetch import fetch, place
 
 from ..conftest import missing
 from ..helpers.cudaarchives import NAMES, Archives, make_archives
+from ..helpers.pinned import TOOLCHAINS
 from ..helpers.webserver import Server
 from .conftest import ARCHS, SAMPLE, Outcome, Workbench, once
 from .engine import LentEngine
@@ -49,7 +50,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
     """The compilers of linux-cuda13.0 as archives."""
 
     def make(folder: Path) -> Archives:
-        packages = load_toolchain(REAL.stem, REAL.parent).packages
+        packages = load_toolchain(REAL, TOOLCHAINS).packages
         wanted = [package for package in packages if package.name in NAMES]
         wheels = fetch(wanted, cache_folder() / "image-files", silent)
         return make_archives(list(zip(wanted, wheels, strict=True)), folder, PLACE)

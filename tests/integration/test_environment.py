@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import Toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.events import Event, silent
 from fatwheel.model import Environment
 from fatwheel.storage.cache import cache_folder

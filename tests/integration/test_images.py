@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import (
     Base,
     Containers,
@@ -25,6 +24,7 @@ from fatwheel.config.model import (
     Toolchain,
     TorchBuild,
 )
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render
 from fatwheel.containers.contexts import VARIABLE
 from fatwheel.containers.imagebuild import Image, ensure_images

@@ -26,7 +26,7 @@ def test_pinned_packages_are_as_the_index_lists_them(tmp_path: Path) -> None:
         except RefusedError as error:
             missing(f"no package index: {error}")
         work = Work(session, Parts(FOLDER))
-        for name in work.parts.package_names:
+        for name in work.parts.names("packages"):
             if name.startswith(NAMES):
                 work.pins.check(name)
     finally:

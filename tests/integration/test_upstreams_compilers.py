@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.config.load import load_toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.model import Environment, Front
 from fatwheel.worker.archs import arch_variables
 

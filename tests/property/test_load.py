@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.load import load_recipe
 from fatwheel.config.mistakes import Key, Places
 from fatwheel.config.model import Recipe, Toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError
 
 if sys.version_info >= (3, 11):

@@ -15,7 +15,8 @@ from invoke.parser import Parser
 from bench.windowsreport import PARTS
 from fatwheel.arch import parse_arch_list
 from fatwheel.cli.main import commands
-from fatwheel.config.load import load_recipe, load_toolchain
+from fatwheel.config.load import load_recipe
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.engines.registry import ENGINES, engine_named
 from fatwheel.shipped import DEFAULT_TOOLCHAINS, KERNELS, TOOLCHAINS
 

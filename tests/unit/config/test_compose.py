@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.compose import (
-    check_msvc,
-    choose,
-    compose,
-    cudas_with,
-    find_toolchain,
-    platform_of,
-)
+from fatwheel.config.compose import choose, compose, cudas_with, platform_of
 from fatwheel.config.model import Toolchain
 from fatwheel.config.parts import Parts, fits
+from fatwheel.config.toolchains import check_msvc, find_toolchain
 from fatwheel.errors import ConfigError, UsageError
 
 from ...helpers.someparts import CUDA_99, HASH, add_part, torch_part, write_parts
@@ -261,6 +255,15 @@ def test_which_cudas_know_an_architecture(folder: Path) -> None:
         ("torch/2.8.0", "ninja==1.13.0", "ninja>=1.13.0", "is not a pin"),
         ("torch/2.8.0", "python_version < '3.11'", "os_name == 'nt'", "is not a marker"),
         ("msvc/14.38", "least_cuda", "first_cuda", "did you mean"),
+        (
+            "torch/2.8.0",
+            'cuda = "12.6"',
+            'cuda = "12.8"',
+            ": variants[2]: a second table for CUDA 12.8",
+        ),
+        ("torch/2.8.0", 'python = "3.11"', 'python = "3.10"', "a second wheel for Python 3.10"),
+        ("torch/2.8.0", "url = ", "file2 = ", "what the index says of a wheel without url"),
+        ("cuda/12.8.1", "windows-x86_64", "linux-x86_64", ":9: archives[1]: a second cuda_nvcc"),
     ],
 )
 def test_mistakes_in_a_part_are_told_with_their_lines(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import parse_arch_list
-from fatwheel.config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from fatwheel.config.load import list_recipes, load_recipe
+from fatwheel.config.toolchains import list_toolchains, load_toolchain
 
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "kernels"

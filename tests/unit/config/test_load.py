@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.config.load import list_recipes, list_toolchains, load_recipe, load_toolchain
+from fatwheel.config.load import list_recipes, load_recipe
 from fatwheel.config.mistakes import keys_of
 from fatwheel.config.model import (
     Base,
@@ -35,6 +35,7 @@ from fatwheel.config.schema import (
     ToolchainFile,
 )
 from fatwheel.config.sourcetree import tree_digest
+from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).parents[3]

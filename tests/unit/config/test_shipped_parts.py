@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.compose import Combination, combinations, compose, find_toolchain
+from fatwheel.config.compose import Combination, combinations, compose
 from fatwheel.config.model import Toolchain
 from fatwheel.config.parts import NVIDIA_PLATFORMS, Parts, release
+from fatwheel.config.toolchains import find_toolchain
 from fatwheel.engines.registry import engine_for
 from fatwheel.toolchain.interpreters import compiler_id
 
@@ -48,7 +49,9 @@ def test_each_has_all_that_a_build_needs(composed: Composed) -> None:
         names = [package.name for package in (*toolchain.packages, *build.packages)]
         assert len(names) == len(set(names)), f"{what}: a package is there twice"
         assert {"torch", "setuptools", "ninja", "wheel", "packaging"} <= set(names), what
-        assert all(package.locked for package in build.packages), what
+        open_ = [package.name for package in build.packages if not package.locked]
+        # That of an older torch is still to be asked for.
+        assert open_ == [] or (open_ == ["torch"] and release(one.torch.version) < (2, 4)), what
         assert toolchain.archs, what
         if toolchain.platform.startswith("linux-"):
             least, most = toolchain.gcc or (0, 0)

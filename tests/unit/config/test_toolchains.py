@@ -7,7 +7,6 @@ those who publish them, not from the files that it is compared with.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ import pytest
 from packaging.tags import cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from fatwheel.config.load import list_toolchains, load_toolchain
 from fatwheel.config.model import Package, Toolchain, TorchBuild
 from fatwheel.config.parts import Parts, release
+from fatwheel.config.toolchains import list_toolchains, load_toolchain
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ...helpers.pinned import pinned
 
 FOLDER = Path(__file__).resolve().parents[3] / "toolchains"
 TOOLCHAINS = [load_toolchain(name, FOLDER) for name in list_toolchains(FOLDER)]
@@ -38,18 +34,20 @@ each_build = pytest.mark.parametrize(
 
 
 def raw(name: str) -> dict[str, Any]:
-    """A file's values as a TOML parser sees them, without our loader."""
-    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    """All that a toolchain pins."""
+    return pinned(name)
 
 
 def all_of(toolchain: Toolchain, build: TorchBuild) -> tuple[Package, ...]:
     return (*toolchain.packages, *build.packages)
 
 
-# In the locks of wheels that were built so far: a key that these files do not have changes nothing.
+# In the locks of wheels that were built so far, when these files pinned everything by themselves:
+# neither a key that they do not have nor the parts that they name now change anything.
 IN_WHEELS = {
     "linux-cuda13.0": "127b43d5024ee43af51ecf3cf3d4462370b40a122eb6fcef67f98c31d1e8ca41",
     "linux-cuda12.3": "c572491adaace79afd10d415081da872f006f19ba06e287675f61bca6a776474",
+    "windows-msvc17.8-cuda12.3": "b1602e3223c46d6058545de07bb3de4920801acea64db8dc08ad136a1cfc6884",
 }
 
 
@@ -139,14 +137,14 @@ def test_every_python_has_an_image(toolchain: Toolchain) -> None:
 
 
 def test_the_toolchain_of_wheels_names_no_place() -> None:
-    text = (FOLDER / "linux-cuda13.0.toml").read_text(encoding="utf-8")
-    assert not re.search(r"://", text), "where files come from is the user's pip configuration's"
+    toolchain = load_toolchain("linux-cuda13.0", FOLDER)
+    places = [file.url for file in toolchain.files if file.url]
+    assert places == [], "where files come from is the user's pip configuration's"
 
 
 @each_toolchain
 def test_only_publishers_are_named(toolchain: Toolchain) -> None:
-    text = (FOLDER / f"{toolchain.name}.toml").read_text(encoding="utf-8")
-    hosts = set(re.findall(r"://([^/\"]+)", text))
+    hosts = set(re.findall(r"://([^/\"']+)", str(raw(toolchain.name))))
     assert hosts <= {
         "api.nuget.org",
         "developer.download.nvidia.com",

@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from fatwheel.config.load import list_toolchains, load_toolchain
 from fatwheel.config.model import Base, Package, Toolchain
+from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.containers import contexts
 from fatwheel.containers.contexts import BuildContext, contexts_of
 from fatwheel.errors import ConfigError, FatwheelError, ToolchainError, UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.load import load_toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.containers.render import alone, check_locked
 from fatwheel.containers.render import fetched as fetch_files

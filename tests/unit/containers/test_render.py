@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import Base, Cell, Package, Toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render as render_module
 from fatwheel.containers import render as rendering
 from fatwheel.containers.contexts import contexts_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from docker import errors as docker_errors
 
-from fatwheel.config.load import load_toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.client import DockerEngine
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.containers.layouts import EngineFacts

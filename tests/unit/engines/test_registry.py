@@ -217,7 +217,7 @@ def test_an_engine_that_is_not_used_is_not_loaded() -> None:
     code = (
         "import sys\n"
         "from fatwheel.engines.registry import engine_for, toolchain_for\n"
-        "from fatwheel.config.load import load_toolchain\n"
+        "from fatwheel.config.toolchains import load_toolchain\n"
         "from fatwheel.shipped import TOOLCHAINS\n"
         "toolchain = load_toolchain('linux-cuda13.0', TOOLCHAINS)\n"
         "assert toolchain_for(None) and toolchain_for('process')\n"

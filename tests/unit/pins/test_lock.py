@@ -10,8 +10,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import Base
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
 from fatwheel.events import Event, silent
 from fatwheel.pins import compare as compare_module

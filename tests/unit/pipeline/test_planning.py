@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import jsonschema
 import pytest
 
-from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import Cell, Toolchain
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.render import render
 from fatwheel.engines.base import Limits
 from fatwheel.errors import UsageError

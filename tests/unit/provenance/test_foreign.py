@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.load import list_toolchains, load_recipe, load_toolchain
+from fatwheel.config.load import load_recipe
 from fatwheel.config.model import Base, Containers, Target
+from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.errors import FetchError, FormatError
 from fatwheel.model import Host
 from fatwheel.provenance.checks import check_registries, foreign, publishers, registry_of

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fatwheel.config.load import load_toolchain
 from fatwheel.config.model import TorchBuild
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ToolchainError
 from fatwheel.trial import subject as subject_module
 from fatwheel.trial.subject import (
