@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..pins.published import Values
     from ..pipeline.overview import Offer, Overview
     from ..pipeline.proof import Proof
+    from ..publish.site import Written
     from ..storage.cache import CacheReport
 
 
@@ -117,23 +118,6 @@ def show_proof(proof: Proof) -> None:
     write(console, f"written to {proof.path}")
 
 
-def show_capture(report: Mapping[str, Any], *, options: bool) -> None:
-    """What a project's build would compile and link. options: those of each unit, too."""
-    console = out()
-    units, cuda = report["units"], [unit for unit in report["units"] if unit["kind"] == "cuda"]
-    counted = f"{text.count(len(units), 'unit')}, {len(cuda)} with device code"
-    write(console, (f"{report['project']} {report['version']}: {counted}", "bold"))
-    write_rows(console, tables.unit_rows(units))
-    for unit in units if options else ():
-        write(console, "")
-        write(console, (unit["name"], "bold"))
-        write_verbatim(shlex.join([*unit["preprocessor"], *unit["codegen"], unit["source"]]) + "\n")
-    for words in report["links"]:
-        write(console, "")
-        write(console, ("link", "bold"))
-        write_verbatim(shlex.join(words) + "\n")
-
-
 def show_cache(report: CacheReport) -> None:
     """What the cache holds, by kind, and what was found damaged and deleted."""
     console = out()
@@ -177,6 +161,24 @@ def _facts(offer: Offer) -> Iterator[tuple[str, str]]:
     yield "engines", ", ".join(offer.engines) or "none"
     if offer.unlocked:
         yield "to lock", f"{text.count(len(offer.unlocked), 'file')}: {offer.unlocked[0]} …"
+
+
+# -- index -----------------------------------------------------------------------------------------
+
+
+def show_site(written: Written) -> None:
+    """What a site offers, by channel, and where to look."""
+    console = out()
+    by_channel = Counter(one.offer.channel for one in written.wheels)
+    channels = sorted(by_channel.items())
+    write_rows(
+        console, [{"channel": name or "simple", "wheels": str(count)} for name, count in channels]
+    )
+    changes = f"{text.count(len(written.written), 'file')} written"
+    if written.removed:
+        changes += f", {len(written.removed)} removed"
+    write(console, "")
+    write(console, f"{changes}: {written.folder / 'index.html'}")
 
 
 # -- lock ------------------------------------------------------------------------------------------

@@ -61,7 +61,6 @@ def unpack(recipe: Recipe, cache: Path, folder: Path, emit: Emit) -> Project:
         stub_commands=recipe.stub_commands,
         subdirectory="/".join(filter(None, (inner, recipe.subdirectory))),
         requirements=FOLDER if recipe.build else "",
-        rules=tuple((one.units, one.archs) for one in recipe.unit),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from .papers import (
     Papers,
     differing,
     digest_of_wheel,
-    plans_of,
     read_beside,
     read_inside,
     shown,
@@ -232,7 +231,6 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
     folder = wheel.dist_info
     inside, beside = read_inside(wheel), read_beside(path)
     record = read_record(f"{folder}/RECORD", wheel.read(f"{folder}/RECORD"))
-    plans = plans_of(inside)
     files: dict[str, Watched] = {}
     binaries: list[Examined] = []
     unreadable: list[Finding] = []
@@ -250,12 +248,9 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
             continue
         with wheel.mapped(member.name, watched.update) as data:
             try:
-                examined = examine(member.name, data, bound)
+                binaries.append(examine(member.name, data, bound))
                 if inside:
                     slices.append(slices_of_binary(member.name, data))
-                    contents = plans.applied(examined.contents, slices[-1])
-                    examined = replace(examined, contents=contents)
-                binaries.append(examined)
             except FormatError as error:
                 where = ": ".join(part for part in (member.name, error.where) if part)
                 unreadable.append(wrong(error.what, where, error.details))

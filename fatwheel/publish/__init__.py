@@ -1,0 +1,1 @@
+"""A static site that pip and uv install wheels from, and where people find theirs."""

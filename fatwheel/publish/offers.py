@@ -1,0 +1,284 @@
+"""What an index says of a wheel. All of it is read from the wheel's bytes, nothing from its file
+name but the name itself.
+
+An offer is also how an index remembers a wheel: `wheels.json` of a site is a list of them, so that
+wheels which are there already need not be read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ..provenance.origin import read_origin
+from ..provenance.record import record_of
+from ..storage.cache import open_store
+from ..storage.files import readable
+from ..verify.coverage import gpus
+from ..verify.inspect import inspect_units
+from ..wheels.archive import Wheel, open_wheel
+from ..wheels.metadata import expand_tags, fields, name_disagreement, tag_disagreement
+from ..wheels.name import canonical_project, canonical_version, parse_wheel_name
+
+# The files in a wheel's dist-info folder that an index shows beside it, and what it calls them.
+PAPERS = {"fatwheel.provenance.json": ".provenance.json", "sboms/": ".cdx.json"}
+# In the key under which a wheel that was read is remembered: raise it when an Offer changes.
+_FORMAT = 1
+_LOCAL_CUDA = re.compile(r"cu(1[0-9])([0-9])?(?![0-9])")
+_LOCAL_TORCH = re.compile(r"torch_?([0-9]+\.[0-9]+)")
+
+# wheels.json of a site may be anybody's, and these become parts of paths and URLs.
+Text = Annotated[str, StringConstraints(max_length=2000)]
+Project = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=200)]
+VersionText = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([.+!_-]?[a-z0-9]+)*$")]
+Suffix = Annotated[str, StringConstraints(pattern=r"^(\.[a-z]{1,20}){1,3}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Release = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}\.[0-9]{1,3})?$")]
+Capability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]$")]
+# Of what `parse_wheel_name` takes: no slash, no space, nothing that HTML or a shell sees.
+_FILENAME = r"^[A-Za-z0-9_.+!]{1,200}(-[A-Za-z0-9_.+!]{1,400}){4,5}\.whl$"
+Filename = Annotated[str, StringConstraints(pattern=_FILENAME, max_length=1000)]
+
+
+class Served(BaseModel):
+    """How GPUs of a compute capability run a wheel's code, and the oldest driver for all of it.
+
+    how: 'native', 'jit', 'part' or 'unknown', as `inspect` says it. driver: '' where it cannot be
+    told from the bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    how: Annotated[str, StringConstraints(pattern="^(native|jit|part|unknown)$")]
+    driver: Text = ""
+
+
+class Offer(BaseModel):
+    """One wheel of an index.
+
+    filename, sha256, size (bytes): of the file. project, version: in their normal spelling.
+    summary, requires_python: as METADATA has them. metadata: the sha256 of METADATA.
+    cuda, torch: `13.0` and `2.11`, or '' where the wheel names none. images: the architectures of
+    its device code, `sm_80` and `compute_90`. gpus: by compute capability, of those that run any
+    of it. newest: the newest time of its files, in seconds since 1970. papers: what is shown beside
+    it, by suffix: the sha256.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filename: Filename
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    project: Project
+    version: VersionText
+    summary: Text
+    tags: Annotated[tuple[Text, ...], Field(max_length=1000)]
+    requires_python: Text
+    metadata: Sha256
+    cuda: Release
+    torch: Release
+    images: Annotated[tuple[Text, ...], Field(max_length=200)]
+    gpus: dict[Capability, Served]
+    newest: Annotated[int, Field(ge=0)]
+    papers: dict[Suffix, Sha256]
+
+    @property
+    def channel(self) -> str:
+        """The folder of the channel that it is in: `cu130/torch2.11`, `cu130`; '' for none."""
+        if not self.cuda:
+            return ""
+        folder = "cu" + self.cuda.replace(".", "")
+        return f"{folder}/torch{self.torch}" if self.torch else folder
+
+
+class Found(BaseModel):
+    """A wheel that was read, and the texts that an index puts beside it, by suffix."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    path: Path
+    offer: Offer
+    texts: dict[str, bytes]
+
+
+def read_offer(path: Path) -> Found:
+    """Read a wheel for an index. What was read is remembered in the store: a file of the same
+    place, size and times is opened for its texts only.
+
+    UsageError where there is no such file; FormatError where it is no wheel, is damaged, or where
+    its file name and what is in it disagree.
+    """
+    key = _key(path)
+    known = open_store().get_json("offer", key)
+    with readable(path, "a wheel"), open_wheel(path) as wheel:
+        texts = dict(_texts(wheel))
+        offer = _known(known) if known else None
+        if offer is None:
+            _check_names(path, wheel)
+            offer = _offer(path, wheel, texts)
+            open_store().put_json("offer", key, offer.model_dump(mode="json"))
+    return Found(path=path, offer=offer, texts=texts)
+
+
+def _key(path: Path) -> str:
+    """What tells a file from all others, as far as that goes without reading it."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return hashlib.sha256(b"").hexdigest()
+    what = [_FORMAT, path.name, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns]
+    gpu_names = [(gpu.capability, gpu.names) for gpu in gpus()]
+    return hashlib.sha256(json.dumps([*what, seen.st_ctime_ns, gpu_names]).encode()).hexdigest()
+
+
+def _known(content: Any) -> Offer | None:
+    try:
+        return Offer.model_validate(content)
+    except ValueError:
+        return None
+
+
+def _check_names(path: Path, wheel: Wheel) -> None:
+    name = parse_wheel_name(path.name)
+    metadata = wheel.read(f"{wheel.dist_info}/METADATA")
+    wrong = name_disagreement(name, wheel.dist_info, metadata) or tag_disagreement(
+        name, wheel.read(f"{wheel.dist_info}/WHEEL")
+    )
+    if wrong:
+        raise wrong
+
+
+def _offer(path: Path, wheel: Wheel, texts: Mapping[str, bytes]) -> Offer:
+    metadata = texts[METADATA]
+    report = inspect_units(path)
+    sha256, size = wheel.digest()
+    cuda, torch = _built_for(wheel, metadata, report)
+    python = fields(metadata, "Requires-Python")
+    summary = fields(metadata, "Summary")
+    return Offer(
+        filename=path.name,
+        sha256=sha256,
+        size=size,
+        project=canonical_project(wheel.name),
+        version=canonical_version(wheel.version),
+        summary=summary[0][:2000] if summary else "",
+        tags=tuple(sorted(expand_tags(fields(wheel.read(f"{wheel.dist_info}/WHEEL"), "Tag")))),
+        requires_python=python[0][:2000] if python else "",
+        metadata=hashlib.sha256(metadata).hexdigest(),
+        cuda=cuda,
+        torch=torch,
+        images=_images(report),
+        gpus=_served(report),
+        newest=wheel.newest,
+        papers={
+            suffix: hashlib.sha256(text).hexdigest()
+            for suffix, text in texts.items()
+            if suffix != METADATA
+        },
+    )
+
+
+METADATA = ".metadata"
+
+
+def _texts(wheel: Wheel) -> Iterator[tuple[str, bytes]]:
+    """METADATA, the statement and the first SBOM, by the suffixes of the files beside a wheel."""
+    yield METADATA, wheel.read(f"{wheel.dist_info}/METADATA")
+    names = sorted(member.name.removeprefix(f"{wheel.dist_info}/") for member in wheel.members)
+    for start, suffix in PAPERS.items():
+        inside = [name for name in names if name.startswith(start) and name.endswith(".json")]
+        if inside:
+            yield suffix, wheel.read(f"{wheel.dist_info}/{inside[0]}")
+
+
+# -- what a wheel was built for --------------------------------------------------------------------
+
+
+def _built_for(wheel: Wheel, metadata: bytes, report: Mapping[str, Any]) -> tuple[str, str]:
+    """CUDA and torch, each to the minor number: what a record of the build says, and else what the
+    machine code, the version and the requirements in METADATA say."""
+    origin, _ = read_origin(wheel)
+    recorded = record_of(origin.record).content() if origin else {}
+    local = wheel.version.partition("+")[2].lower()
+    cuda = _minor(recorded.get("toolchain", {}).get("cuda")) or _cuda(report) or _local_cuda(local)
+    torch = _minor(recorded.get("torch")) or _local_torch(local) or _required_torch(metadata)
+    return cuda, torch
+
+
+def _minor(version: object) -> str:
+    """`13.0` of `13.0.2`; '' for anything else."""
+    if not isinstance(version, str):
+        return ""
+    found = re.match(r"[0-9]{1,3}\.[0-9]{1,3}(?![0-9])", version)
+    return found[0] if found else ""
+
+
+def _cuda(report: Mapping[str, Any]) -> str:
+    """The newest CUDA that made any of the machine code."""
+    versions = {
+        tuple(map(int, image["version"].split(".")))
+        for binary in report["binaries"]
+        for unit in binary["units"]
+        for image in unit["images"]
+        if image["kind"] == "elf" and image["version"]
+    }
+    return ".".join(map(str, max(versions))) if versions else ""
+
+
+def _local_cuda(local: str) -> str:
+    """Of `cu128`; a label that names the major version alone, `cu12`, tells too little."""
+    found = _LOCAL_CUDA.match(local)
+    return f"{found[1]}.{found[2]}" if found and found[2] else ""
+
+
+def _local_torch(local: str) -> str:
+    found = _LOCAL_TORCH.search(local)
+    return found[1] if found else ""
+
+
+def _required_torch(metadata: bytes) -> str:
+    """`2.11` where METADATA requires `torch==2.11.*` or `torch==2.11.0`; else ''."""
+    for text in fields(metadata, "Requires-Dist"):
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            continue
+        exact = [one.version for one in wanted.specifier if one.operator in ("==", "~=")]
+        if canonicalize_name(wanted.name) == "torch" and exact:
+            return _minor(exact[0].removesuffix(".*") + ".0")
+    return ""
+
+
+def _images(report: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(
+            image["arch"]
+            for binary in report["binaries"]
+            for image in binary["images"]
+            if image["kind"] in ("elf", "ptx")
+        )
+    )
+
+
+def _served(report: Mapping[str, Any]) -> dict[str, Served]:
+    """By compute capability, of the GPUs that run any of it: how, and the newest of the drivers
+    that the binaries need there."""
+    return {
+        capability: Served(how=how, driver=_driver(report["binaries"], capability))
+        for capability, how in report["coverage"].items()
+        if how != "none"
+    }
+
+
+def _driver(binaries: Iterable[Mapping[str, Any]], capability: str) -> str:
+    needs = (one["drivers"].get(capability) for one in binaries)
+    return max((need["driver"] for need in needs if need), key=Version, default="")

@@ -1,1 +1,0 @@
-__global__ void base(float *p) { p[threadIdx.x] *= 2; }

@@ -1,3 +1,0 @@
-"""Imports the extension."""
-
-from . import _C  # noqa: F401
