@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,8 @@ def show_cache(report: CacheReport) -> None:
 
 
 def show_overview(overview: Overview) -> None:
-    """Each toolchain that has a name, then what can be composed, by platform."""
+    """Each toolchain that has a name, then what can be composed, by platform; which GPUs that
+    reaches."""
     console = out()
     if overview.named:
         write(console, ("With a name", "bold"), ": --toolchain NAME")
@@ -144,6 +146,17 @@ def show_overview(overview: Overview) -> None:
         write(console, "")
         write(console, (f"For {in_words(platform)}", "bold"), ": --cuda, --torch, --python")
         _write_offers(console, [one for one in overview.composed if one.platform == platform])
+    from ..verify.coverage import gpus
+
+    known = {arch for offer in (*overview.named, *overview.composed) for arch in offer.archs}
+    names: dict[str, list[str]] = {}
+    for gpu in gpus():
+        number = gpu.capability.replace(".", "")
+        if number in known:
+            names.setdefault(number, []).extend(gpu.names)
+    write(console, "")
+    write(console, ("GPUs by architecture", "bold"))
+    write_sentences(console, ((number, ", ".join(of_one)) for number, of_one in names.items()))
 
 
 def _write_offers(console: Console, offers: Sequence[Offer]) -> None:
@@ -155,8 +168,10 @@ def _write_offers(console: Console, offers: Sequence[Offer]) -> None:
 
 
 def _facts(offer: Offer) -> Iterator[tuple[str, str]]:
-    yield "torch", ", ".join(offer.torches)
-    yield "Python", ", ".join(offer.pythons)
+    # Neighbours that go with the same Pythons take one line.
+    for pythons, builds in groupby(offer.builds, key=lambda one: one.pythons):
+        torches = ", ".join(build.torch for build in builds)
+        yield "torch", f"{torches} for Python {', '.join(pythons)}"
     yield "archs", " ".join(offer.archs)
     yield "engines", ", ".join(offer.engines) or "none"
     if offer.unlocked:

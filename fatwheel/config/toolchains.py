@@ -314,7 +314,9 @@ def _cuda_mistakes(
     if msvc and not platform.startswith("win-"):
         yield ("parts", "msvc"), f"is not a compiler for {platform}"
     elif msvc and (obstacle := msvc.obstacle(cuda)):
-        yield ("parts", "msvc"), obstacle
+        fitting = msvc_for(parts, cuda)
+        nearest = f"; nearest: {fitting.toolset}" if fitting else ""
+        yield ("parts", "msvc"), f"{obstacle}{nearest}"
 
 
 def _torch_mistakes(

@@ -17,6 +17,14 @@ from ..engines.registry import ENGINES, engine_named
 
 
 @dataclass(frozen=True)
+class Build:
+    """A torch, and the Pythons that it goes with."""
+
+    torch: str
+    pythons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Offer:
     """A toolchain with a name, or a CUDA of which toolchains are composed for a platform.
 
@@ -28,8 +36,7 @@ class Offer:
     platform: str
     cuda: str
     nvcc: str
-    torches: tuple[str, ...]
-    pythons: tuple[str, ...]
+    builds: tuple[Build, ...]
     archs: tuple[str, ...]
     engines: tuple[str, ...]
     unlocked: tuple[str, ...]
@@ -67,8 +74,7 @@ def _named(toolchain: Toolchain) -> Offer:
         platform=toolchain.platform,
         cuda=toolchain.cuda,
         nvcc=toolchain.nvcc,
-        torches=toolchain.torches,
-        pythons=toolchain.pythons,
+        builds=_builds((one.torch, one.python) for one in toolchain.builds),
         archs=_names(toolchain.archs),
         engines=_engines(toolchain),
         unlocked=_unlocked([toolchain]),
@@ -88,8 +94,7 @@ def _composed(parts: Parts, platform: str) -> Iterator[Offer]:
             platform=platform,
             cuda=cuda,
             nvcc=found[0].cuda.nvcc,
-            torches=_ascending(one.torch.version for one in found),
-            pythons=_ascending(of_pythons),
+            builds=_builds((one.torch.version, one.python) for one in found),
             archs=_names(found[0].cuda.archs),
             engines=_engines(toolchains[0]),
             unlocked=tuple(
@@ -117,5 +122,12 @@ def _names(archs: Iterable[Arch]) -> tuple[str, ...]:
     return tuple(arch.name for arch in sorted(archs))
 
 
-def _ascending(versions: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(dict.fromkeys(versions), key=release))
+def _builds(pairs: Iterable[tuple[str, str]]) -> tuple[Build, ...]:
+    """By torch, the oldest first. pairs: each a torch and a Python."""
+    pythons: dict[str, set[str]] = {}
+    for torch, python in pairs:
+        pythons.setdefault(torch, set()).add(python)
+    return tuple(
+        Build(torch, tuple(sorted(pythons[torch], key=release)))
+        for torch in sorted(pythons, key=release)
+    )

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from fatwheel.cli.results import show_overview
-from fatwheel.pipeline.overview import Offer, Overview, overview
+from fatwheel.pipeline.overview import Build, Offer, Overview, overview
 
 from ...helpers.someparts import CUDA_99, add_part, write_parts, write_toolchain
 
@@ -36,8 +36,7 @@ def test_named_toolchains_come_with_what_they_have(folder: Path) -> None:
         platform="linux-x86_64",
         cuda="13.0",
         nvcc="13.0.88",
-        torches=("2.11.0",),
-        pythons=("3.10", "3.11"),
+        builds=(Build("2.11.0", ("3.10", "3.11")),),
         archs=("80", "86"),
         engines=("process",),
         unlocked=(),
@@ -47,11 +46,12 @@ def test_named_toolchains_come_with_what_they_have(folder: Path) -> None:
 def test_each_cuda_is_listed_with_all_that_goes_with_it(folder: Path) -> None:
     add_part(folder, "cuda/99.1.0", CUDA_99)
     found = valid(overview([folder], "linux-x86_64")).composed
-    assert [(one.cuda, one.torches, one.pythons) for one in found] == [
-        ("99.1.0", ("99.2.0",), ("3.12",)),
-        ("13.0.2", ("2.9.1",), ("3.11", "3.12")),
-        ("12.8.1", ("2.8.0", "2.9.1"), ("3.10", "3.11", "3.12")),
-        ("12.6.3", ("2.8.0", "2.9.1"), ("3.10", "3.11", "3.12")),
+    older, newer = Build("2.8.0", ("3.10", "3.11")), Build("2.9.1", ("3.11", "3.12"))
+    assert [(one.cuda, one.builds) for one in found] == [
+        ("99.1.0", (Build("99.2.0", ("3.12",)),)),
+        ("13.0.2", (newer,)),
+        ("12.8.1", (older, newer)),
+        ("12.6.3", (older, newer)),
     ]
     assert found[0].archs == ("90", "990", "990a")
 
@@ -75,5 +75,8 @@ def test_what_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert shown[:2] == ["With a name: --toolchain NAME", ""]
     assert "CUDA 12.8.1  nvcc 12.8.1" in shown
-    assert "torch    2.8.0, 2.9.1" in shown
-    assert "Python   3.10, 3.11, 3.12" in shown
+    assert "torch    2.8.0 for Python 3.10, 3.11" in shown
+    assert "torch    2.9.1 for Python 3.11, 3.12" in shown
+    reached = shown[shown.index("GPUs by architecture") + 1 :]
+    assert [line.split()[0] for line in reached if line] == ["80", "86", "89", "90", "120"]
+    assert any(line.startswith("89   GeForce RTX 40") for line in reached)
