@@ -1,5 +1,5 @@
 """What an index says of a wheel. All of it is read from the wheel's bytes, nothing from its file
-name but the name itself.
+name but the name itself and the tags in it, by which installers go.
 
 An offer is also how an index remembers a wheel: `wheels.json` of a site is a list of them, so that
 wheels which are there already need not be read again.
@@ -26,7 +26,7 @@ from ..storage.files import readable
 from ..verify.coverage import gpus
 from ..verify.inspect import inspect_units
 from ..wheels.archive import Wheel, open_wheel
-from ..wheels.metadata import expand_tags, fields, name_disagreement, tag_disagreement
+from ..wheels.metadata import fields, name_disagreement
 from ..wheels.name import canonical_project, canonical_version, parse_wheel_name
 
 # The files in a wheel's dist-info folder that an index shows beside it, and what it calls them.
@@ -66,6 +66,7 @@ class Offer(BaseModel):
     """One wheel of an index.
 
     filename, sha256, size (bytes): of the file. project, version: in their normal spelling.
+    tags: those by which installers go, of the file name.
     summary, requires_python: as METADATA has them. metadata: the sha256 of METADATA.
     cuda, torch: `13.0` and `2.11`, or '' where the wheel names none. images: the architectures of
     its device code, `sm_80` and `compute_90`. gpus: by compute capability, of those that run any
@@ -148,11 +149,10 @@ def _known(content: Any) -> Offer | None:
 
 
 def _check_names(path: Path, wheel: Wheel) -> None:
-    name = parse_wheel_name(path.name)
+    """Tags are another matter: of published wheels many were renamed for manylinux, and WHEEL was
+    left as it was."""
     metadata = wheel.read(f"{wheel.dist_info}/METADATA")
-    wrong = name_disagreement(name, wheel.dist_info, metadata) or tag_disagreement(
-        name, wheel.read(f"{wheel.dist_info}/WHEEL")
-    )
+    wrong = name_disagreement(parse_wheel_name(path.name), wheel.dist_info, metadata)
     if wrong:
         raise wrong
 
@@ -171,7 +171,7 @@ def _offer(path: Path, wheel: Wheel, texts: Mapping[str, bytes]) -> Offer:
         project=canonical_project(wheel.name),
         version=canonical_version(wheel.version),
         summary=summary[0][:2000] if summary else "",
-        tags=tuple(sorted(expand_tags(fields(wheel.read(f"{wheel.dist_info}/WHEEL"), "Tag")))),
+        tags=tuple(sorted(parse_wheel_name(path.name).tags)),
         requires_python=python[0][:2000] if python else "",
         metadata=hashlib.sha256(metadata).hexdigest(),
         cuda=cuda,

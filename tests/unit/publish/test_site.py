@@ -324,3 +324,12 @@ def test_a_base_that_a_stranger_wrote(draft: Draft, tmp_path: Path) -> None:
     (tmp_path / "site" / LIST).write_text(json.dumps(content))
     with pytest.raises(FormatError, match="damaged"):
         made([wheel], tmp_path / "site")
+
+
+def test_a_wheel_that_was_renamed_for_manylinux_is_offered_by_its_name(
+    draft: Draft, tmp_path: Path
+) -> None:
+    """As published wheels are (cupy-cuda12x 13.6.0): installers go by the file's name."""
+    tag = "cp311-cp311-manylinux2014_x86_64"
+    made([replace(draft, filename=f"demo-{VERSION}-{tag}.whl").write(tmp_path)], tmp_path / "site")
+    assert offer(tmp_path / "site")["tags"] == [tag]
