@@ -11,11 +11,12 @@ import jsonschema
 import pytest
 
 from fatwheel.config.parts import Parts
+from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, ToolchainError, UsageError
 from fatwheel.events import silent
 from fatwheel.pins.check import check_parts
 from fatwheel.pins.lock import LockReport, refusal
-from fatwheel.pins.parts import PartsRequest, lock_parts
+from fatwheel.pins.parts import PartsRequest, lock_named, lock_parts
 from fatwheel.toolchain import web
 
 from ..helpers.releases import CUDA, NVCC, TORCH, Releases, configure, wheel
@@ -424,3 +425,86 @@ def test_what_is_installed_stays_and_the_users_own_has_all(
     numpy = (own / "packages" / "numpy.toml").read_text()
     assert numpy.count("win_amd64") == 2, "the user's own comes first, so it has all"
     assert numpy.count("x86_64") == 2
+
+
+# -- toolchains whose files name parts -------------------------------------------------------------
+
+MINE = """\
+name = "mine"
+platform = "linux-x86_64"
+[parts]
+cuda = "99.1.0"
+tools = ["ninja==1.13", "newtool==1.5", "pip==25.3"]
+[[parts.torch]]
+version = "99.2.0"
+pythons = ["3.11", "3.12"]
+"""
+
+
+def lock_mine(world: Releases, text: str = MINE, *, write: bool = True) -> list[LockReport]:
+    (world.folder / "mine.toml").write_text(text)
+    cache = world.folder.parent / "cache"
+    reports = lock_named("mine", [world.folder], cache, cache / "downloads", silent, write=write)
+    jsonschema.validate({"toolchains": [report.to_json() for report in reports]}, SCHEMA)
+    return reports
+
+
+def test_what_a_file_names_is_pinned_and_its_parts_alone_are_compared(world: Releases) -> None:
+    lock(world, cuda="99.1", torch="99.2")
+    world.pure("newtool", "1.5")
+    world.pure("pip", "25.3")
+    before = snapshot(world)
+
+    reports = lock_mine(world, write=False)
+    assert snapshot(world) == before
+    assert states(*reports) == {"open": 2}, "of tools that are not pinned nothing can be made"
+
+    reports = lock_mine(world)
+    assert reports[0].toolchain == "packages of mine"
+    assert {one.name for one in reports[0].findings} == {
+        "newtool-1.5-py3-none-any.whl", "pip-25.3-py3-none-any.whl",
+    }  # fmt: skip
+    assert {one.toolchain for one in reports[1:]} == {
+        "images linux-x86_64", f"cuda {CUDA}", f"torch {TORCH}", "packages",
+    }  # fmt: skip
+    toolchain = load_toolchain("mine", world.folder)
+    names = [package.name for package in toolchain.packages]
+    assert names[:3] == ["ninja", "newtool", "pip"]
+    compared = {one.name.partition("-")[0] for one in reports[-1].findings}
+    assert "newtool" in compared
+    assert "wheel" not in compared, "it is of torch's tools, which this file replaces"
+    assert "packages of mine" not in {one.toolchain for one in lock_mine(world)}
+
+
+def test_a_tool_that_no_index_has(world: Releases) -> None:
+    lock(world, cuda="99.1", torch="99.2")
+    before = snapshot(world)
+    reports = lock_mine(world)
+    assert isinstance(refusal(reports), FetchError)
+    unreached = [one.name for one in reports[0].findings if one.state == "unreachable"]
+    assert unreached == ["newtool==1.5", "pip==25.3"]
+    assert snapshot(world) == before, "nothing is written by halves"
+
+
+def test_what_is_not_known_of_a_torch_s_wheel_is_found_out(world: Releases) -> None:
+    """Its sha256 is on the page beside it, and its size at the server."""
+    lock(world, cuda="99.1", torch="99.2")
+    file = world.parts / "torch" / f"{TORCH}.toml"
+    whole = file.read_text()
+    of_windows = next(line for line in whole.splitlines() if "cp311-win_amd64" in line)
+    left = of_windows.partition(", size")[0] + ", url" + of_windows.partition(", url")[2]
+    file.write_text(whole.replace(of_windows, left))
+    world.server.answers["/whl/cu988/torch/"] = world.server.answers["/whl/torch/"]
+
+    arguments = ([world.folder], world.folder, world.folder / "downloads", silent)
+    checked = check_parts(*arguments, write=False)
+    [report] = [one for one in checked if one.toolchain == f"torch {TORCH}"]
+    assert report.count()["open"] == 1
+    assert whole != file.read_text()
+
+    [report] = [
+        one for one in check_parts(*arguments, write=True) if one.toolchain == f"torch {TORCH}"
+    ]
+    assert report.written
+    assert report.count()["filled"] == 1
+    assert file.read_text() == whole
