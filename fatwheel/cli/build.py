@@ -1,4 +1,4 @@
-"""Commands that build: build, prove, rebuild.
+"""Commands that build: build, prove, recipe, rebuild.
 
 Arguments and help only. What a command calls is imported when it runs: help and tab completion
 should not wait for it.
@@ -19,6 +19,7 @@ from .arguments import (
     MANGLED,
     MSVC,
     PLATFORM,
+    FilesTask,
     accept_license,
     consent,
     count_of,
@@ -249,6 +250,50 @@ def prove(
         with board() as emit:
             proof = proving.prove(request, emit)
         show_proof(proof)
+
+
+@task(
+    auto_shortflags=False,
+    klass=FilesTask,
+    positional=["source"],
+    help={
+        "source": "NAME==VERSION of an sdist on your package index; or `git` and URL@REVISION, a "
+        "commit, tag or branch; or a folder of this machine",
+        "name": "what the recipe is called (default: as the project)",
+        "force": "replace a recipe of that name",
+        "toolchain": f"what the build is captured with (default: {DEFAULT['linux']})",
+        "python": "Python to capture with (default: as for build)",
+    },
+)
+def recipe(
+    c: Context,
+    source: list[str],
+    name: str | None = None,
+    force: bool = False,
+    toolchain: str | None = None,
+    python: str | None = None,
+) -> None:
+    """
+    Write a new recipe, kernels/NAME/recipe.toml, for a project.
+
+    The source is fetched and pinned, for git with all submodules. What its build requires is
+    locked, as by `invoke lock --kernel`, and the build is captured, without compiling. Then the
+    recipe is written, and shown is what it compiles, and what is left for you to decide. This runs
+    the project's own build, as `invoke build` does.
+
+      invoke recipe torch-cluster==1.6.3
+      invoke recipe git https://github.com/rahul-goel/fused-ssim.git@main
+      invoke recipe ../my-kernels --name mine
+    """
+    with reported():
+        from ..pipeline.newrecipe import RecipeRequest, new_recipe
+        from .progress import board
+        from .results import show_recipe
+
+        request = RecipeRequest(tuple(source), name, force, toolchain, python)
+        with board() as emit:
+            written = new_recipe(request, emit)
+        show_recipe(written)
 
 
 @task(

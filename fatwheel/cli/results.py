@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..pins.compare import Finding
     from ..pins.lock import LockReport
     from ..pins.published import Values
+    from ..pipeline.newrecipe import NewRecipe
     from ..pipeline.overview import Offer, Overview
     from ..pipeline.proof import Proof
     from ..publish.site import Written
@@ -99,6 +100,21 @@ def show_edited(report: Mapping[str, Any]) -> None:
     for note in report["notes"]:
         show_note(f"{Path(report['file']).name}: {note}")
     write_pairs(out(), [tables.edited_row(report)])
+
+
+def show_recipe(written: NewRecipe) -> None:
+    """A new recipe: what its build compiles, and to stderr what is left to do."""
+    from ..pipeline.newrecipe import questions
+
+    found, console = written.findings, out()
+    write_rows(console, [{"unit": unit.name, "compiler": unit.kind} for unit in found.units])
+    device = sum(unit.kind == "cuda" for unit in found.units)
+    if found.units:
+        write(console, f"{text.count(len(found.units), 'unit')}, {device} of them with CUDA code")
+    write(console, f"written to {written.file}")
+    for question in questions(written):
+        show_note(question)
+    show_note(f"try it: invoke build --kernel {written.file.parent.name} --arch 80")
 
 
 def show_proof(proof: Proof) -> None:

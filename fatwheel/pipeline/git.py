@@ -29,7 +29,14 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from ..config.model import Commit, Repository, Submodule
-from ..errors import FatwheelError, FetchError, FormatError, HashMismatchError, ToolchainError
+from ..errors import (
+    FatwheelError,
+    FetchError,
+    FormatError,
+    HashMismatchError,
+    ToolchainError,
+    UsageError,
+)
 from ..events import Emit, Note, step
 from ..provenance.checks import host_of
 from ..storage import files
@@ -248,6 +255,39 @@ def _shown(pin: Commit) -> str:
 def _said(text: str) -> list[str]:
     lines = [clean(redacted(line.rstrip()))[:300] for line in text.splitlines() if line.strip()]
     return lines[-_SHOWN:]
+
+
+def resolve_revision(url: str, revision: str) -> str:
+    """The id of the commit that a branch or tag of a repository is at; an id is its own.
+
+    Raises FetchError, UsageError for what is none.
+    """
+    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", revision):
+        return revision
+    if not re.fullmatch(r"[A-Za-z0-9_][\w./+-]{0,200}", revision, re.ASCII):
+        raise UsageError(f"{revision!r:.80} is not a commit, a tag or a branch", where=clean(url))
+    names = [
+        f"refs/{kind}/{revision}{peeled}" for kind in ("tags", "heads") for peeled in ("^{}", "")
+    ]
+    with TemporaryDirectory(prefix="fatwheel-") as home:
+        run = subprocess.run(
+            git_command("ls-remote", url, *names),
+            env=git_environment(Path(home), url, read_pip_config()), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    if run.returncode:
+        raise FetchError(
+            "the repository could not be asked", where=clean(url), details=_said(run.stderr)
+        )
+    found = dict(line.split("\t", 1)[::-1] for line in run.stdout.splitlines() if "\t" in line)
+    for name in names:
+        if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", found.get(name, "")):
+            return found[name]
+    raise FetchError(
+        f"the repository has no branch or tag {clean(revision)}",
+        where=clean(url),
+        hint="an older commit is named by its full id",
+    )
 
 
 # -- objects ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fatwheel.config.load import load_recipe
 from fatwheel.wheels.archive import open_wheel
 
 from ..helpers.gitserver import Repositories, served
@@ -106,6 +107,7 @@ def place(repositories: Repositories, index: Server, tmp_path: Path) -> Place:
         "[build-system]\nrequires = ['setuptools', 'fatwheel_needed']\n"
         "build-backend = 'setuptools.build_meta'\n"
     )
+    files[".gitmodules"] = '[submodule "inc"]\n  path = inc\n  url = ../inner.git\n'
     outer = repositories.commit("p.git", {**files, "inc": f"=> {inner.commit}"})
     found = Place(tmp_path / "place", f"{index.url}/simple")
     found.recipe.mkdir(parents=True)
@@ -139,6 +141,15 @@ def test_a_wheel_of_a_commit_is_rebuilt_from_another_cache(
     urls = [one["purl"] for one in sbom["components"] if "vcs_url" in one.get("purl", "")]
     assert len(urls) == 1
     assert source["git"]["commit"] in urls[0]
+
+    url = source["git"]["url"]
+    outcome = place.run(bench, "recipe", "git", f"{url}@main", "--name", "again")
+    assert outcome.code == 0, outcome.err
+    assert "2 units, 2 of them with CUDA code" in outcome.out
+    new = load_recipe(place.folder / "kernels" / "again")
+    assert new.source.git == load_recipe(place.recipe).source.git
+    assert [one.name for one in new.build] == ["fatwheel-needed"]
+    assert (new.project, new.version) == (PROJECT.replace("-", "_"), "1.0")
 
     other = Workbench(tmp_path / "other")
     asked = len(repositories.asked)
