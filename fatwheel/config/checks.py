@@ -31,7 +31,7 @@ def recipe_mistakes(raw: Raw) -> Mistakes:
     yield from _list_mistakes(raw, "stub_commands", least=0)
     project = raw.get("project")
     own: list[str] = [canonicalize_name(project)] if isinstance(project, str) else []
-    yield from _package_mistakes(tables(raw, "runtime"), ("runtime",), taken=own)
+    yield from _package_mistakes(tables(raw, "runtime"), ("runtime",), taken=own, several=True)
     yield from _package_mistakes(tables(raw, "build"), ("build",), taken=own, several=True)
     yield from _list_mistakes(raw, "requires", least=1)
     source = raw.get("source")

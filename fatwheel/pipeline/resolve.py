@@ -77,8 +77,10 @@ def resolve(
 
 def _for_cell(recipe: Recipe, cell: Cell) -> Recipe:
     """The recipe with those of its pins that are for one Python and platform."""
-    build = fitting(recipe.build, cell.python, cell.toolchain.platform)
-    return replace(recipe, build=build)
+    place = (cell.python, cell.toolchain.platform)
+    return replace(
+        recipe, build=fitting(recipe.build, *place), runtime=fitting(recipe.runtime, *place)
+    )
 
 
 def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:

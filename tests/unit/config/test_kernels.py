@@ -20,7 +20,8 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def test_what_ships() -> None:
-    needed = {"causal-conv1d", "flash-attn", "flash-attn-2.8", "selftest", "torch-scatter"}
+    needed = {"causal-conv1d", "flash-attn", "flash-attn-2.8", "gsplat", "selftest"}
+    needed |= {"torch-cluster", "torch-scatter", "torch-spline-conv"}
     assert needed <= set(list_recipes(KERNELS))
     assert "linux-cuda13.0" in list_toolchains(TOOLCHAINS)
 
