@@ -24,6 +24,7 @@ from .compose import (
     assemble,
     choose,
     compose,
+    cuda_obstacle,
     images_for,
     msvc_for,
     shared_packages,
@@ -32,7 +33,7 @@ from .compose import (
 from .load import Mistake, load_table, read_table_of, unknown
 from .mistakes import Key
 from .model import Package, Part, Toolchain, TorchBuild
-from .parts import Archive, CudaRelease, Parts, Pins, TorchRelease
+from .parts import NVIDIA_PLATFORMS, Archive, CudaRelease, Parts, Pins, TorchRelease
 from .schema import ToolchainFile
 
 _HINT = "docs/toolchains.md explains every key"
@@ -293,7 +294,9 @@ def _mistakes(parts: Parts, stem: str, raw: dict[str, Any]) -> Iterator[Mistake]
             yield ("parts", key), _unknown(parts, key, table[key])
     found = table.get("cuda")
     cuda = parts.cuda(found) if isinstance(found, str) else None
-    if cuda and isinstance(platform, str):
+    if cuda and isinstance(platform, str) and platform in NVIDIA_PLATFORMS:
+        if obstacle := cuda_obstacle(parts, cuda, platform):
+            yield ("parts", "cuda"), obstacle
         yield from _cuda_mistakes(parts, cuda, platform, table)
     yield from _torch_mistakes(parts, cuda, platform, raw)
 
@@ -334,7 +337,7 @@ def _torch_mistakes(
         torch = parts.torch(version)
         if torch is None:
             yield (*key, "version"), _unknown(parts, "torch", version)
-        elif cuda and isinstance(platform, str):
+        elif cuda and isinstance(platform, str) and platform in NVIDIA_PLATFORMS:
             yield from _python_mistakes(cuda, torch, platform, choice, key)
     if raw["parts"].get("torch") == []:
         yield ("parts", "torch"), "empty; at least one is needed"

@@ -106,6 +106,7 @@ MISTAKES = [
     (LINUX.replace("3.10", "3.9"), 7, "torch 2.8.0 has no wheel for Python '3.9'; valid: 3.10"),
     (LINUX.replace('"3.10"', '"3.11"'), 7, "parts.torch[0].pythons[1]: '3.11' stands there a seco"),
     (LINUX.replace('"3.10", "3.11"', ""), 7, "parts.torch[0].pythons: empty"),
+    (LINUX.replace("x86_64", "aarch64"), 4, "no files of CUDA 12.8 are pinned for linux-aarch64"),
     (LINUX.replace("mine", "yours"), 1, "name: 'yours' is not the file's name, 'mine'"),
     (LINUX.replace("[[", 'images = "no"\n[[', 1), 5, "parts.images: there is no images/no.toml"),
     (LINUX.replace("[[", 'msvc = "14.38"\n[[', 1), 5, "parts.msvc: is not a compiler for linux"),
