@@ -22,7 +22,7 @@ from fatwheel.errors import CompileError, UsageError
 from fatwheel.events import Emit, step
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front, Job, Unit
-from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.compile import estimated
 from fatwheel.pipeline.plan import fronts_for
 from fatwheel.pipeline.proof import UnitProof, compare, select_units

@@ -21,6 +21,9 @@ _NAME = re.compile(r"(?:sm_|compute_)?(\d{2,3})([af]?)", re.ASCII)
 # What numbers architectures can have: compute capability 1.0, and all that names have room for.
 NUMBERS = range(10, 1000)
 
+# How a GPU is served by images.
+NATIVE, JIT, NONE = "native", "jit", "none"
+
 # How projects spell a list of architectures in variables of their own. A recipe names the spelling,
 # and the separator where that is no semicolon: `{archs}`, `{archs:capability}`, `{archs:number:,}`.
 SPELLINGS = ("nvcc", "number", "capability", "cmake", "sm", "torch")
@@ -175,7 +178,7 @@ def runs_by_jit(image: Arch, gpu: Arch) -> bool:
 def coverage(cubins: Iterable[Arch], ptx: Iterable[Arch], gpu: Arch) -> str:
     """How one container serves `gpu`: 'native', 'jit' or 'none'."""
     if any(runs_natively(image, gpu) for image in cubins):
-        return "native"
+        return NATIVE
     if any(runs_by_jit(image, gpu) for image in ptx):
-        return "jit"
-    return "none"
+        return JIT
+    return NONE

@@ -54,6 +54,9 @@ class Unit:
     source:  path in the view, see `worker.view`.
     codegen: arguments that decide what code is made; no paths, no architectures.
     preprocessor: -D, -U, -I, -isystem, -include, paths as in the view.
+    own:     images that the project's own command asks for; () where it names none.
+    images:  of those asked of the build, the ones that it is compiled for: None for all, () for
+             none, so that only its host object is used (see `worker.archs`).
     """
 
     name: str
@@ -61,6 +64,8 @@ class Unit:
     source: str
     codegen: tuple[str, ...]
     preprocessor: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    images: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

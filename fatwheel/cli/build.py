@@ -1,4 +1,4 @@
-"""Commands that build: build, prove, recipe, rebuild.
+"""Commands that build: build, capture, prove, recipe, rebuild.
 
 Arguments and help only. What a command calls is imported when it runs: help and tab completion
 should not wait for it.
@@ -6,6 +6,7 @@ should not wait for it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -198,6 +199,71 @@ def _show_plan(plan: BuildPlan, json: bool) -> None:
         show_json(plan.to_json())
     else:
         show_plan(plan)
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        **{name: _HELP[name] for name in ("kernel", "recipes", "arch", "toolchain", "mangled")},
+        "python": "Python to build for (default: as for build)",
+        "torch": "torch to build against, such as 2.8 (default: the toolchain's default)",
+        "cuda": CUDA,
+        "platform": PLATFORM,
+        "engine": "where the project's build runs: process or docker (default: as for build)",
+        "options": "also print each unit's options",
+        "accept-msvc-license": LICENSE,
+        "json": "print one JSON document instead of tables",
+    },
+)
+def capture(
+    c: Context,
+    kernel: str | None = None,
+    recipes: str | None = None,
+    arch: str | None = None,
+    python: str | None = None,
+    torch: str | None = None,
+    cuda: str | None = None,
+    platform: str | None = None,
+    toolchain: str | None = None,
+    engine: str | None = None,
+    options: bool = False,
+    accept_msvc_license: bool = False,
+    mangled: bool = False,
+    json: bool = False,
+) -> None:
+    """
+    Show what a project's build would compile and link, without compiling.
+
+    For whoever writes a recipe: runs the project's own build with replacements for the compilers,
+    as every build begins, and lists the units, the architectures that the project names for each
+    and those that it would be built for, and the commands that link. Project, version and tag of
+    the wheel must be the recipe's.
+
+      invoke capture --kernel torch-scatter --arch 80,89
+      invoke capture --kernel kernels/mine --arch 89,90a --options
+      invoke capture --kernel kernels/mine --json
+    """
+    with reported(mangled):
+        from ..pipeline import capture as capturing
+        from ..pipeline.plan import BuildRequest, plan_build
+        from .progress import board
+        from .results import show_capture, show_json
+
+        plan = plan_build(
+            BuildRequest(
+                kernel=kernel, archs=arch, pythons=python, torch=torch, toolchain=toolchain,
+                engine=engine, shards=None, jobs=None, memory=None, front="auto", out=Path(),
+                recipes=None if recipes is None else folder_of("--recipes", recipes),
+                cuda=cuda, platform=platform,
+            )
+        )  # fmt: skip
+        accept_license(accept_msvc_license)
+        with board() as emit:
+            report = capturing.capture(plan, emit).to_json()
+        if json:
+            show_json(report)
+        else:
+            show_capture(report, options=options)
 
 
 @task(

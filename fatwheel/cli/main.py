@@ -9,15 +9,15 @@ from invoke.program import Program
 
 from .. import __version__
 from .arguments import flags, reported, words_of
-from .build import build, prove, rebuild, recipe
+from .build import build, capture, prove, rebuild, recipe
 from .machine import cache, doctor, setup
 from .publish import index
 from .toolchains import image, lock, render, toolchains
 from .wheels import codesign, compare, inspect, stitch, thin, verify
 
 COMMANDS = (
-    build, cache, codesign, compare, doctor, image, index, inspect, lock, prove, rebuild, recipe,
-    render, setup, stitch, thin, toolchains, verify,
+    build, cache, capture, codesign, compare, doctor, image, index, inspect, lock, prove, rebuild,
+    recipe, render, setup, stitch, thin, toolchains, verify,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -133,6 +134,23 @@ def show_proof(proof: Proof) -> None:
     if len(proof.different) > NAMES_SHOWN:
         write(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
     write(console, f"written to {proof.path}")
+
+
+def show_capture(report: Mapping[str, Any], *, options: bool) -> None:
+    """What a project's build would compile and link. options: those of each unit, too."""
+    console = out()
+    units, cuda = report["units"], [unit for unit in report["units"] if unit["kind"] == "cuda"]
+    counted = f"{text.count(len(units), 'unit')}, {len(cuda)} with device code"
+    write(console, (f"{report['project']} {report['version']}: {counted}", "bold"))
+    write_rows(console, tables.unit_rows(units))
+    for unit in units if options else ():
+        write(console, "")
+        write(console, (unit["name"], "bold"))
+        write_verbatim(shlex.join([*unit["preprocessor"], *unit["codegen"], unit["source"]]) + "\n")
+    for words in report["links"]:
+        write(console, "")
+        write(console, ("link", "bold"))
+        write_verbatim(shlex.join(words) + "\n")
 
 
 def show_cache(report: CacheReport) -> None:

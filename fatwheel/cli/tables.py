@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import text
@@ -180,6 +180,20 @@ def not_counted(report: Mapping[str, Any]) -> int:
         files = (one for one in report["binaries"] if one["machine"] == DEVICE_ONLY)
         size += sum(image["bytes"] for one in files for image in one["images"])
     return size
+
+
+def unit_rows(units: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Captured units, as the report has them: the images that the project names for each, and those
+    that are built."""
+    return [
+        {
+            "unit": unit["name"],
+            "kind": unit["kind"],
+            "the project's own": " ".join(unit["own"]),
+            "built for": " ".join(unit["images"]) or ("none" if unit["kind"] == "cuda" else ""),
+        }
+        for unit in units
+    ]
 
 
 def coverage_rows(report: Mapping[str, Any]) -> list[Row]:

@@ -27,7 +27,8 @@ class Compile:
     codegen decides what code is made from the text, preprocessor what the text is; an option
     and its value are two items, paths are absolute. depfile is None where the build asked for
     no dependency file. unsupported names the option that makes this command one that cannot be
-    stitched (`-rdc=true`), and is empty for all others.
+    stitched (`-rdc=true`), and is empty for all others. images are those that the command asks for
+    (`sm_80`, `compute_80`), () where it leaves them to nvcc or to the machine.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Compile:
     codegen: tuple[str, ...]
     preprocessor: tuple[str, ...]
     unsupported: str = ""
+    images: tuple[str, ...] = ()
 
 
 class Reader:
@@ -63,6 +65,7 @@ class Reader:
         self.unsupported = ""
         self.codegen: list[str] = []
         self.preprocessor: list[str] = []
+        self.images: tuple[str, ...] = ()
 
     def read(self, options: Sequence[Option]) -> Compile | None:
         if not all(self.take(name, value) for name, value in options):
@@ -81,7 +84,7 @@ class Reader:
             self.depfile = self.paths.splitext(output)[0] + ".d"
         return Compile(
             self.kind, source, output, self.depfile,
-            tuple(self.codegen), tuple(self.preprocessor), self.unsupported,
+            tuple(self.codegen), tuple(self.preprocessor), self.unsupported, self.images,
         )  # fmt: skip
 
     def take(self, name: str, value: str | None) -> bool:

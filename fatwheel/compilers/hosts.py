@@ -209,6 +209,12 @@ def family_of(cxx: str) -> Family:
 # Python that was configured with --enable-shared puts `-Wl,-rpath,PREFIX/lib` on every link line,
 # and torch's folder gets there too: a wheel is used where those folders are not. Sources: gcc's
 # manual, "Options for Linking"; ld's manual, "-rpath" and "-R".
+#
+# CMake wants to find in a library the search path that it was linked with: installing replaces it,
+# or fails (CMake, cmSystemTools::ChangeRPath). There it stays until the wheel is made
+# (`worker.linking` removes it then), and is filled up with colons, which mean nothing, to a length
+# that does not depend on how long the names of this machine's folders are: what follows it in the
+# file is in the same place everywhere.
 
 
 # An option of ld that names folders to look in when the library is loaded; ld takes one dash or
@@ -218,16 +224,23 @@ _PASSED_ON = "-Wl,"
 _PASSED_ON_ALONE = "-Xlinker"
 
 
+_FILLED = 4096  # bytes of a search path, or a multiple
+
+
+def is_of_cmake(arguments: Sequence[str]) -> bool:
+    """Whether a command of CMake's links: by where it keeps objects."""
+    return any("CMakeFiles/" in argument for argument in arguments)
+
+
 def without_rpaths(arguments: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """A command of gcc without run-time search paths into `folders`, or into any below them."""
+    """A command of gcc without run-time search paths into `folders`, or into any below them; one of
+    CMake's with a path of steady length."""
     kept: list[str] = []
+    edit = filled_folders if is_of_cmake(arguments) else without_folders
     for group in _groups(arguments):
         words = _words_of_ld(group)
-        if words is None:
-            kept += group
-            continue
-        left = without_folders(words, folders)
-        if left == words:
+        left = words if words is None else edit(words, folders)
+        if left is None or left == words:
             kept += group
         else:
             kept += [word for option in left for word in (_PASSED_ON_ALONE, option)]
@@ -272,27 +285,44 @@ def _words_of_ld(group: Sequence[str]) -> list[str] | None:
 
 def without_folders(words: Sequence[str], folders: Sequence[str]) -> list[str]:
     """What ld is called with, without run-time search paths into `folders`."""
-    return list(_kept_words(words, folders))
+    kept: list[str] = []
+    for option, paths in _options_of_ld(words):
+        left = [path for path in paths if not is_inside(path, folders)]
+        if left == paths:
+            kept += option
+        elif left:
+            kept.append(f"-rpath={':'.join(left)}")
+    return kept
 
 
-def _kept_words(words: Sequence[str], folders: Sequence[str]) -> Iterator[str]:
+def filled_folders(words: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """What ld is called with, with one run-time search path of steady length if any leads into
+    `folders`."""
+    options = list(_options_of_ld(words))
+    paths = [path for _, found in options for path in found]
+    if not any(is_inside(path, folders) for path in paths):
+        return list(words)
+    path = ":".join(paths)
+    length = (len(os.fsencode(path)) // _FILLED + 1) * _FILLED
+    others = [word for option, found in options if not found for word in option]
+    return [*others, f"-rpath={path}{':' * (length - len(os.fsencode(path)))}"]
+
+
+def _options_of_ld(words: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Each option, and the folders of a run-time search path if it is one."""
     pending = iter(words)
     for word in pending:
         found = _RPATH.fullmatch(word)
         if found is None:
-            yield word
+            yield [word], []
             continue
         together = found["value"] if found["value"] is not None else found["short"]
         apart = _next_of(pending) if together is None else []
-        paths = "".join([together or "", *apart]).split(":")
-        left = [path for path in paths if not _is_below(path, folders)]
-        if left == paths:
-            yield from (word, *apart)
-        elif left:
-            yield f"-rpath={':'.join(left)}"
+        yield [word, *apart], "".join([together or "", *apart]).split(":")
 
 
-def _is_below(path: str, folders: Sequence[str]) -> bool:
+def is_inside(path: str, folders: Sequence[str]) -> bool:
+    """Whether an absolute path is one of these folders, or below one."""
     if not os.path.isabs(path):
         return False
     places = {os.path.normpath(path), os.path.realpath(path)}

@@ -9,6 +9,7 @@ an option without a value takes no '='; an option that nvcc does not know stands
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -132,6 +133,8 @@ _OTHER_PHASES = frozenset(
     {"-E", "-S", "-M", "-MM", "-dryrun", "-dlink", "-fsyntax-only", "-odir", "-fdevice-syntax-only"}
 )
 _DEPENDENCIES = frozenset({"-MD", "-MMD", "-MF", "-MT", "-MQ", "-MP"})
+_GENCODE_CODES = re.compile("^.*code=")  # what goes before the codes in arch=…,code=…
+_IMAGE = re.compile(r"(?:sm|compute)_(\d{2,3})([af]?)", re.ASCII)
 
 
 def read_nvcc(
@@ -154,6 +157,29 @@ def read_nvcc(
     except (_UnreadableError, OSError):
         return None
     return reader.read(options)
+
+
+def _images(options: Sequence[Option]) -> tuple[str, ...]:
+    """The images that a command asks for, ascending; () where one of them is no architecture by its
+    name (`native`, `all`, `lto_80`), or none is given."""
+    codes: list[str] = []
+    arch, beside = "", []
+    for name, value in options:
+        if name == "-gencode":
+            codes += _GENCODE_CODES.sub("", value or "").strip("[]\"'").split(",")
+        elif name == "-arch":
+            arch = value or ""
+        elif name == "-code":
+            beside += (value or "").split(",")
+    if arch:
+        # -arch=sm_80 is short for the cubin and its PTX ("--gpu-architecture" in nvcc --help).
+        codes += beside or [arch, arch.replace("sm_", "compute_")]
+    found = {match[0]: match for code in codes if (match := _IMAGE.fullmatch(code))}
+    if not all(code in found for code in codes):
+        return ()
+    return tuple(
+        sorted(found, key=lambda code: (int(found[code][1]), found[code][2], code[0] == "c"))
+    )
 
 
 class _UnreadableError(Exception):
@@ -217,6 +243,7 @@ class _NvccReader(Reader):
             elif name in _NVCC_LINKED_LATER:
                 self.linked_later = name
         self.unsupported = "-rdc=true" if self.relocatable else self.linked_later
+        self.images = _images(options)
         return super().read(options)
 
     def take(self, name: str, value: str | None) -> bool:

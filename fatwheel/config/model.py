@@ -526,6 +526,18 @@ class Cost(Part):
     seconds: fields.OrZero[fields.Seconds]
 
 
+@dataclass(frozen=True)
+class UnitArchs(Part):
+    """For which architectures units are, whatever the project's own options say.
+
+    units is a glob over unit names. archs: `80` stands for all that run code for it, `80+ptx` for
+    newer ones too; () for all that are asked for. The first pattern that fits a unit counts.
+    """
+
+    units: Annotated[fields.Pattern, Field(description="a pattern of unit names, as in '*_sm90*'")]
+    archs: Annotated[tuple[fields.RequestedArch, ...], fields.Few] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeKeys(Part):
     """What a recipe's file and a lock both say, in the same way.
@@ -535,6 +547,7 @@ class RecipeKeys(Part):
     environment:      variables set for upstream's build.
     stub_commands:    commands that upstream's build calls without need (`git`): each must be
                       replaced on its PATH by one that does nothing and succeeds.
+    unit:             for which architectures units are.
     """
 
     project: Annotated[
@@ -553,6 +566,10 @@ class RecipeKeys(Part):
         default_factory=dict
     )
     stub_commands: Annotated[tuple[fields.Command, ...], fields.Few] = ()
+    # Left out where there is none: it is in locks, and digests of recipes without it in wheels.
+    unit: Annotated[
+        tuple[UnitArchs, ...], fields.Many, Field(exclude_if=lambda found: not found)
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

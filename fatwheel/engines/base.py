@@ -25,7 +25,7 @@ from queue import Queue
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..config.model import Download, Package, Target, Toolchain
-from ..errors import FatwheelError, OutOfMemoryError
+from ..errors import FatwheelError, OutOfMemoryError, UpstreamError
 from ..events import Emit
 from ..model import Front, Host, Job, Shard, Unit
 from ..provenance.lock import Material
@@ -179,10 +179,20 @@ class Build:
 
 
 class Capture(Protocol):
-    """A captured target. host: what of the machine, or of the image, reaches the wheel."""
+    """A captured target. host: what of the machine, or of the image, reaches the wheel. notes,
+    links, wheel: see `worker.upstream.Captured`."""
 
     @property
     def units(self) -> tuple[Unit, ...]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def links(self) -> tuple[tuple[str, ...], ...]: ...
+
+    @property
+    def wheel(self) -> str: ...
 
     @property
     def host(self) -> Host: ...
@@ -362,6 +372,12 @@ def shard_purpose(name: str) -> str:
 def log_name(purpose: str) -> str:
     """A purpose as the name of a file on any system: `shard-1-compute_80.log`."""
     return re.sub(r"[^\w.+-]+", "-", purpose)[:_LONGEST] + ".log"
+
+
+def with_log(error: UpstreamError, log: Path) -> UpstreamError:
+    """The error of a project's own build, which says where all of the build's output is."""
+    hint = ". ".join(filter(None, [error.hint, f"All of its output: {log}"]))
+    return UpstreamError(error.what, where=error.where, details=error.details, hint=hint)
 
 
 def new_logs(parent: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from .. import text
 from ..containers.layouts import Ending
-from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError
+from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError, UpstreamError
 from ..model import Host, Job, Unit
 from ..storage.store import Entry
 from ..worker.assemble import Lookup, SliceDigests
@@ -33,7 +33,7 @@ from ..worker.inside import (
     WHEEL,
     Message,
 )
-from .base import Build, Limits, Reports, Worker, log_name, shard_purpose
+from .base import Build, Limits, Reports, Worker, log_name, shard_purpose, with_log
 from .conversation import (
     Conversation,
     FailedLine,
@@ -125,6 +125,8 @@ class ImageCapture:
     lookup: Lookup
     host: Host
     notes: tuple[str, ...]
+    links: tuple[tuple[str, ...], ...]
+    wheel: str
 
     def look_up(self) -> Lookup:
         return self.lookup
@@ -152,13 +154,15 @@ def capture(site: Site, message: Message, limits: Limits) -> ImageCapture:
     """
     incoming, answer = _call(site, CAPTURE, message, limits)
     line = _made(capture_line, answer, site, CAPTURE, limits)
-    units, lookup, host = checked_lookup(line, message.fronts)
+    units, lookup, host = checked_lookup(line, message.fronts, message.project.rules)
     sources = site.sources
     if not take_folder(incoming, SOURCES, sources / CAPTURED):
         raise nonsense("there are sources").within(CAPTURE)
     # What it learned of texts is for the containers of this build alone.
     take_folder(incoming, BRANCH, sources / LEARNED)
-    return ImageCapture(site, message, units, lookup, host, line.sentences)
+    return ImageCapture(
+        site, message, units, lookup, host, line.sentences, line.commands, line.wheel
+    )
 
 
 def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
@@ -194,6 +198,8 @@ def _made(
     except EngineError as error:
         raise error.within(purpose) from error
     if failure is not None:
+        if isinstance(failure, UpstreamError):
+            raise with_log(failure, log_of(site.build, purpose))
         raise failure
     if isinstance(line, KilledLine):
         raise _short_of_memory(site, purpose, limits)

@@ -7,6 +7,7 @@ them, so anything may come: what is not exactly what our own code would have sai
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -31,6 +32,7 @@ from ..model import Front, Host, Job, Unit
 from ..storage.documents import read_object
 from ..storage.store import Entry
 from ..text import clean
+from ..worker.archs import Rules, codes_of, fronts_of, planned
 from ..worker.assemble import Lookup, SliceDigests
 from ..worker.slices import Made
 from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, WorkerLost
@@ -38,6 +40,7 @@ from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, 
 MOST = 100_000  # units of a project, jobs, lines of an error
 LONGEST = 16 << 20  # characters of a line
 _MOST_KEYS = 1000  # of an object: each mistake costs pydantic 1 KiB; lists end at the first
+_IMAGE = re.compile(r"(?:sm|compute)_\d{2,3}[af]?", re.ASCII)
 _SHOWN = 200  # characters of a line that makes no sense
 _SAID = 2000  # characters of a line of a log, or of an error
 _MOST_NOTES = 10  # on what a build compiles
@@ -55,6 +58,7 @@ Line = TypeVar("Line", bound="_Line")
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 _Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
+_WheelFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl$")]
 _Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -121,6 +125,8 @@ class CapturedLine(_Line):
     outcome: Literal["made"]
     units: Annotated[list[Unit], Field(max_length=MOST, fail_fast=True)]
     notes: Annotated[list[str], Field(max_length=_MOST_NOTES, fail_fast=True)]
+    links: Annotated[list[list[str]], Field(max_length=MOST, fail_fast=True)]
+    wheel: _WheelFile
     lookup: Lookup
     host: Host
 
@@ -128,6 +134,11 @@ class CapturedLine(_Line):
     def sentences(self) -> tuple[str, ...]:
         """The notes, fit for a terminal."""
         return tuple(map(_one_line, self.notes))
+
+    @property
+    def commands(self) -> tuple[tuple[str, ...], ...]:
+        """The links, fit for a terminal."""
+        return tuple(tuple(map(_one_line, words)) for words in self.links)
 
 
 class UnitLine(_Line):
@@ -141,7 +152,7 @@ class AssembledLine(_Line):
     """The upstream wheel, by its name in the incoming folder."""
 
     outcome: Literal["made"]
-    wheel: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl$")]
+    wheel: _WheelFile
     slices: Annotated[list[UnitLine], Field(max_length=MOST, fail_fast=True)]
 
 
@@ -216,17 +227,21 @@ def nonsense(line: str) -> EngineError:
 
 
 def checked_lookup(
-    line: CapturedLine, fronts: Sequence[Front]
+    line: CapturedLine, fronts: Sequence[Front], rules: Rules = ()
 ) -> tuple[tuple[Unit, ...], Lookup, Host]:
-    """The units, what is left to do of them for these fronts, and the host. Raises EngineError."""
+    """The units, what is left to do of them for these fronts, and the host. Raises EngineError, and
+    UpstreamError where units are not for what was asked for."""
     units = tuple(line.units)
     known = set(units)
     for unit in units:
         _check_unit(unit)
+    if planned([replace(unit, images=None) for unit in units], rules, fronts) != units:
+        raise nonsense("units for other architectures than planned")
     jobs = tuple(_checked_job(job, known, fronts) for job in line.lookup.pending)
     if len({(job.unit, job.front and job.front.virtual) for job in jobs}) != len(jobs):
         raise nonsense("the same job twice")
-    slices = sum(unit.kind == "cuda" for unit in units) * sum(len(one.codes) for one in fronts)
+    cuda = [unit for unit in units if unit.kind == "cuda"]
+    slices = sum(len(front.codes) for unit in cuda for front in fronts_of(unit, fronts))
     lacking = sum(len(job.front.codes) for job in jobs if job.front)
     names = {unit.name for unit in units}
     again = tuple(name for name in line.lookup.archlist_units if name in names)
@@ -240,6 +255,8 @@ def checked_lookup(
 def _check_unit(unit: Unit) -> None:
     if unit.kind not in ("cuda", "c++") or not _is_plain(unit.name, 4096):
         raise nonsense(f"{unit.kind} unit {unit.name}")
+    if not all(map(_IMAGE.fullmatch, (*unit.own, *(unit.images or ())))):
+        raise nonsense(f"images of unit {unit.name}")
 
 
 def _checked_job(job: Job, known: set[Unit], fronts: Sequence[Front]) -> Job:
@@ -249,7 +266,8 @@ def _checked_job(job: Job, known: set[Unit], fronts: Sequence[Front]) -> Job:
     if job.front is None:
         sound = job.unit.kind == "c++" and job.host
     else:
-        whole = [one.codes for one in fronts if one.virtual == job.front.virtual]
+        of_unit = fronts_of(job.unit, fronts) if job.unit.kind == "cuda" else ()
+        whole = [one.codes for one in of_unit if one.virtual == job.front.virtual]
         codes = job.front.codes
         sound = job.unit.kind == "cuda" and bool(whole) and bool(codes)
         sound = sound and set(codes) <= set(whole[0]) and len(set(codes)) == len(codes)
@@ -265,12 +283,11 @@ def checked_slices(
 
     Raises EngineError.
     """
-    names = [unit.name for unit in units if unit.kind == "cuda"]
-    codes = [code for front in fronts for code in front.codes]
-    if [unit.name for unit in line.slices] != names:
+    cuda = [unit for unit in units if unit.kind == "cuda"]
+    if [unit.name for unit in line.slices] != [unit.name for unit in cuda]:
         raise nonsense("slices of other units than capture found")
-    for unit in line.slices:
-        if list(unit.slices) != codes:
+    for unit, found in zip(cuda, line.slices, strict=True):
+        if sorted(found.slices) != sorted(codes_of(unit, fronts)):
             raise nonsense(f"other slices of {unit.name} than were asked for")
     return [{"name": unit.name, "slices": unit.slices} for unit in line.slices]
 

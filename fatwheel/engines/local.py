@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from ..config.model import Download, Package, Target
+from ..errors import UpstreamError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
 from ..model import Environment, Front, Host, Unit
@@ -21,10 +23,11 @@ from ..toolchain.environment import ensure_environment, host_compiler_for
 from ..toolchain.installed import ready_installed
 from ..toolchain.unpack import missing
 from ..worker.assemble import Lookup, SliceDigests, look_up, slice_digests
-from ..worker.context import Context, archlist, digest
-from ..worker.upstream import Upstream
+from ..worker.context import Context, digest
+from ..worker.inside import ASSEMBLE, CAPTURE
+from ..worker.upstream import Captured, Upstream
 from ..worker.workshop import Order, laid_out, upstream_of
-from .base import Build, Limits, Reports, Worker, log_name, shard_purpose
+from .base import Build, Limits, Reports, Worker, log_name, shard_purpose, with_log
 
 # Opens a shard's worker: its name, the context of its jobs, the file for its log, the reports.
 Opener = Callable[[str, Context, Path, Reports], Worker]
@@ -86,13 +89,13 @@ class LocalWorkplace:
     def capture(self, build: Build, emit: Emit) -> Iterator[LocalCapture]:
         order = self._order(build)
         upstream = upstream_of(order)
-        with step(emit, "capture"):
+        with step(emit, "capture"), _kept_log(upstream, build, CAPTURE):
             captured = upstream.capture(build.fronts)
         for words in captured.notes:
             emit(Note(words))
         origin = order.project.top
         with laid_out(order, origin, build.fronts, lambda words: emit(Note(words))) as context:
-            yield LocalCapture(build, self, upstream, captured.units, context, emit)
+            yield LocalCapture(build, self, upstream, captured, context, emit)
 
     def _order(self, build: Build) -> Order:
         return Order(
@@ -120,9 +123,25 @@ class LocalCapture:
     build: Build
     workplace: LocalWorkplace
     upstream: Upstream
-    units: tuple[Unit, ...]
+    captured: Captured
     context: Context
     emit: Emit
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return self.captured.units
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.captured.notes
+
+    @property
+    def links(self) -> tuple[tuple[str, ...], ...]:
+        return self.captured.links
+
+    @property
+    def wheel(self) -> str:
+        return self.captured.wheel
 
     @property
     def host(self) -> Host:
@@ -131,7 +150,7 @@ class LocalCapture:
 
     def with_fronts(self, fronts: tuple[Front, ...]) -> LocalCapture:
         """The same units, to be compiled with other fronts."""
-        context = replace(self.context, archlist=archlist(fronts))
+        context = replace(self.context, fronts=fronts)
         return replace(self, build=replace(self.build, fronts=fronts), context=context)
 
     def look_up(self) -> Lookup:
@@ -143,5 +162,19 @@ class LocalCapture:
         return self.workplace.opener(shard, self.context, log, reports)
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
-        wheel = self.upstream.assemble(self.context, self.build.fronts)
+        with _kept_log(self.upstream, self.build, ASSEMBLE):
+            wheel = self.upstream.assemble(self.context, self.build.fronts, self.units)
         return wheel, slice_digests(self.units, self.build.fronts, self.context)
+
+
+@contextmanager
+def _kept_log(upstream: Upstream, build: Build, mode: str) -> Iterator[None]:
+    """Keep what upstream's build prints in the block, and name it where that fails."""
+    log = build.logs / log_name(mode)
+    try:
+        yield
+    except UpstreamError as error:
+        raise with_log(error, log) from error
+    finally:
+        with suppress(OSError):  # it may not have begun
+            shutil.copyfile(upstream.log(mode), log)

@@ -11,13 +11,14 @@ are bytes, addresses those of the file before it is moved. Malformed input ends 
 from __future__ import annotations
 
 import bisect
+import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import FormatError
-from .elf import SHT_DYNSYM, SYMBOL, Elf, Names
+from .elf import SHT_DYNSYM, SYMBOL, Elf, Names, read_elf
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_PHDR = 1, 2, 3, 6
 SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -32,6 +33,7 @@ _HASH = struct.Struct("<II")
 _GNU_HASH = struct.Struct("<IIII")
 _DT_NEEDED, _DT_PLTRELSZ, _DT_HASH, _DT_STRTAB, _DT_SYMTAB = 1, 2, 4, 5, 6
 _DT_RELA, _DT_RELASZ, _DT_STRSZ, _DT_JMPREL = 7, 8, 10, 23
+_DT_RPATH, _DT_RUNPATH = 15, 29
 _DT_RELRSZ, _DT_RELR, _DT_GNU_HASH = 35, 36, 0x6FFFFEF5
 _GLOBAL_BINDINGS = (1, 2, 10)  # global, weak, unique
 _MAX_SEGMENTS = 256
@@ -170,12 +172,17 @@ class Image:
         """The 8 bytes at an address, as they are in the file."""
         return int(_WORD.unpack_from(self._elf.data, self.offset_of(address, _WORD.size))[0])
 
+    @property
+    def strings(self) -> int:
+        """The address of the dynamic string table."""
+        return self._value(_DT_STRTAB)
+
     def names(self) -> Names:
         """The dynamic string table."""
         size = self._value(_DT_STRSZ)
         if size > _MAX_STRINGS:
             raise FormatError(f"a dynamic string table of {size} bytes is too long")
-        return Names(bytes(self.read(self._value(_DT_STRTAB), size)))
+        return Names(bytes(self.read(self.strings, size)))
 
     def symbol(self, index: int) -> tuple[int, int]:
         """Section index (0: of another file) and address of a dynamic symbol."""
@@ -289,3 +296,36 @@ def _read_dynamic(elf: Elf, segments: Sequence[Segment]) -> list[tuple[int, int]
                 raise FormatError(f"an ELF dynamic section of more than {_MAX_ENTRIES} entries")
             entries.append((tag, value))
     return entries
+
+
+# -- run-time search paths -------------------------------------------------------------------------
+
+
+def without_search_paths(data: bytes, unwanted: Callable[[str], bool]) -> bytes:
+    """A linked file whose DT_RPATH and DT_RUNPATH have no folder that is `unwanted`, and no empty
+    one; the same bytes where there is none. What gets free is filled with zeros: all else stays."""
+    elf = read_elf(data)
+    image, edited = Image(elf), bytearray(data)
+    entries = [(tag, value) for tag, value in _read_dynamic(elf, image.segments)]
+    kept = []
+    for tag, value in entries:
+        kept.append((tag, value))
+        if tag not in (_DT_RPATH, _DT_RUNPATH):
+            continue
+        offset, end = image.from_address(image.strings + value)
+        size = bytes(elf.data[offset:end]).find(b"\0")
+        if size < 0:
+            raise FormatError("an ELF search path has no end")
+        found = bytes(elf.data[offset : offset + size]).split(b":")
+        left = [part for part in found if part and not unwanted(os.fsdecode(part))]
+        if left == found:
+            continue
+        edited[offset : offset + size] = b":".join(left).ljust(size, b"\0")
+        if not left:
+            kept.pop()
+    if len(kept) < len(entries):
+        [segment] = [segment for segment in image.segments if segment.type == PT_DYNAMIC]
+        table = b"".join(_DYNAMIC.pack(*entry) for entry in kept)
+        size = len(entries) * _DYNAMIC.size
+        edited[segment.offset : segment.offset + size] = table.ljust(size, b"\0")
+    return bytes(edited)

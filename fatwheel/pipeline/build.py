@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,17 +17,16 @@ from ..arch import parse_gpu_list
 from ..config.model import Download, Package, Target
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
-from ..engines.base import Build, Capture, Engine, Limits, Workplace, new_logs
+from ..engines.base import Capture, Engine, Workplace
 from ..errors import UsageError
 from ..events import Emit, Note, Planned, WheelMade, step
 from ..fatbin.select import selection_for
-from ..model import Front, Host
+from ..model import Host
 from ..provenance.beside import write_beside
 from ..provenance.checks import check_host
 from ..provenance.lock import lock_bytes, lock_of
 from ..shipped import PACKAGE
 from ..storage.cache import (
-    VARIABLE,
     Stores,
     cache_folder,
     downloads_folder,
@@ -39,22 +37,19 @@ from ..storage.cache import (
 )
 from ..storage.files import copy, disk_error, replacing
 from ..storage.permissions import gap_of
-from ..storage.workfolder import work_folder
 from ..toolchain.find import seed
 from ..toolchain.msvc import check_accepted
 from ..toolchain.unpack import missing
 from ..verify.report import check_wheel
 from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
+from ..worker.archs import told
 from ..worker.context import digest
-from ..worker.upstream import Project
+from .capture import captured
 from .compile import compile_work, plan_work
 from .consent import Agree, check_consent, refuse, remember
 from .pack import folder_notes, pack
 from .plan import BuildPlan, PlannedWheel
-from .requirements import check_requirements
-from .scope import scope_of
-from .source import unpack
 
 if TYPE_CHECKING:
     from ..provenance.signing import Signer
@@ -191,55 +186,6 @@ def packer() -> dict[str, str]:
     return {"zlib": compressor()}
 
 
-@contextmanager
-def captured(
-    target: Target,
-    fronts: tuple[Front, ...],
-    workplace: Workplace[C],
-    limits: Limits,
-    stores: Stores,
-    emit: Emit,
-) -> Iterator[tuple[Build, C]]:
-    """A captured target; its work folder goes when the block ends.
-
-    Raises what capturing does.
-    """
-    logs = _log_folder(target)
-    with work_folder() as work:
-        build = Build(
-            target=target,
-            fronts=fronts,
-            unpack=lambda folder: unpacked(target, folder, emit),
-            stores=stores,
-            scope=scope_of(target.recipe, workplace.scope),
-            limits=limits,
-            work=work,
-            logs=logs,
-        )
-        with workplace.capture(build, emit) as capture:
-            yield build, capture
-
-
-def unpacked(target: Target, folder: Path, emit: Emit) -> Project:
-    """A target's source in a folder, with what its build needs. Raises ToolchainError where that
-    is pinned nowhere, and what `unpack` raises."""
-    recipe = target.recipe
-    with step(emit, "source", f"{recipe.project} {recipe.version}"):
-        project = unpack(recipe, cache_folder(), folder, emit)
-        check_requirements(project.root, target)
-        return project
-
-
-def _log_folder(target: Target) -> Path:
-    """A new folder for what the workers of a target's build say."""
-    parent = cache_folder() / "logs"
-    recipe = target.recipe
-    try:
-        return new_logs(parent, f"{recipe.project}-{recipe.version}-{target.python}")
-    except OSError as error:
-        raise disk_error(error, "keep logs", parent, f"{VARIABLE}=FOLDER") from error
-
-
 @dataclass(frozen=True)
 class _Facts:
     """What is kept with a finished wheel: its file's name, its units and slices, its host, and what
@@ -275,6 +221,8 @@ def make(
     limits = plan.effort.limits(workplace.capacity)
     key = _wheel_key(wheel, plan.front, workplace)
     with captured(target, fronts, workplace, limits, stores, emit) as (build, capture):
+        for words in told(capture.units):
+            emit(Note(words))
         work = plan_work(capture.look_up(), build.store, target.recipe)
         lock = lock_of(target, capture.host)
         meet(capture.host)

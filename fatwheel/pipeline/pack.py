@@ -50,7 +50,7 @@ def build_record(
 
     Raises StoreError where a slice is not known: the wheel has it, but the record could not tell.
     """
-    _check_known(slices, fronts)
+    _check_known(slices)
     return BuildRecord(
         fatwheel=__version__,
         lock=lock_digest,
@@ -67,15 +67,14 @@ def build_record(
     ).content()
 
 
-def _check_known(slices: SliceDigests, fronts: Sequence[Front]) -> None:
+def _check_known(slices: SliceDigests) -> None:
     """What was stitched into the wheel may have left the store since: another build's eviction, or
     `invoke cache --clean`, or damage."""
     unknown = [
         f"{unit['name']} [{code}]"
         for unit in slices
-        for front in fronts
-        for code in front.codes
-        if not unit["slices"].get(code)
+        for code, digest in unit["slices"].items()
+        if not digest
     ]
     if unknown:
         raise StoreError(

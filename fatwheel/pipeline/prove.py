@@ -26,7 +26,7 @@ from ..worker.assemble import Lookup
 from ..worker.context import Context
 from ..worker.preprocess import Texts, pass_of
 from ..worker.slices import load_slice, missing, slice_key
-from .build import captured
+from .capture import captured
 from .compile import Effort, compile_work, estimated
 from .plan import exact_fronts, shared_fronts
 from .proof import Proof, compare, proof_path, select_units, write_proof
@@ -72,7 +72,8 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
     workplace = local_workplace(target, emit)
     limits = Effort(None, request.jobs, request.memory).limits(workplace.capacity)
     with captured(target, own, workplace, limits, users_stores(), emit) as (build, capture):
-        units = select_units(capture.units, request.units)
+        # Those that are for some architectures alone have a front for each in any case.
+        units = select_units(tuple(u for u in capture.units if u.images is None), request.units)
         if not units:
             raise UsageError(
                 "no unit matches",

@@ -66,13 +66,15 @@ class Unit:
     """A container with kernels: its place in the file from 0 on, None for a cubin's own code.
 
     kernels are distinct, in the order of their names. relocatable are the architectures in each
-    container that this one was linked from, if it was.
+    container that this one was linked from, if it was. left_out: images that other units have and
+    that this one was not built for on purpose, as the wheel's record says.
     """
 
     container: int | None
     kernels: tuple[str, ...]
     images: tuple[Image, ...]
     relocatable: tuple[Archs, ...] = ()
+    left_out: frozenset[str] = frozenset()
 
     @property
     def archs(self) -> Archs:

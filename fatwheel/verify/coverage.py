@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..arch import Arch, coverage, parse_capability
+from ..arch import JIT, NATIVE, NONE, Arch, coverage, parse_arch, parse_capability
 from .contents import DEVICE_ONLY, Archs, Contents, archs_of
 
 if sys.version_info >= (3, 11):
@@ -23,10 +23,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# The architectures of a container, and of each that it was linked from.
-_Unit = tuple[Archs, tuple[Archs, ...]]
+# The architectures of a container, and of each that it was linked from; images that it is without
+# on purpose.
+_Unit = tuple[Archs, tuple[Archs, ...], frozenset[str]]
 
-NATIVE, JIT, PART, NONE, UNKNOWN = "native", "jit", "part", "none", "unknown"
+PART, UNKNOWN = "part", "unknown"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Gpu:
 @dataclass(frozen=True)
 class Served:
     """How many containers with kernels a GPU runs natively, after compiling PTX, or not at all.
+    Those that were built for other GPUs on purpose do not count.
 
     embedded: whether libraries also load code themselves, which is not counted.
     """
@@ -85,7 +87,7 @@ def coverage_of(binaries: Collection[Contents], *, in_wheel: bool = False) -> di
         if in_wheel and one.is_data:
             embedded.update(unit.archs for unit in one.units)
         else:
-            units.update((unit.archs, unit.relocatable) for unit in one.units)
+            units.update((unit.archs, unit.relocatable, unit.left_out) for unit in one.units)
     named = {image.arch.capability for one in binaries for image in one.images}
     places = (place for one in binaries for place in one.embedded)
     named |= {image.arch.capability for place in places for image in place.images}
@@ -152,9 +154,18 @@ def _fits(gpu: Gpu, machines: Collection[str]) -> bool:
 def _served(units: Iterable[tuple[_Unit, int]], capability: str) -> Served:
     gpu = parse_capability(capability)
     count: Counter[str] = Counter()
-    for (archs, relocatable), number in units:
-        count[_coverage(archs, relocatable, gpu)] += number
+    for (archs, relocatable, left_out), number in units:
+        how = _coverage(archs, relocatable, gpu)
+        # What is for other GPUs on purpose is not missing.
+        if how != NONE or not _would_serve(left_out, gpu):
+            count[how] += number
     return Served(count[NATIVE], count[JIT], count[NONE])
+
+
+def _would_serve(images: frozenset[str], gpu: Arch) -> bool:
+    cubins = [parse_arch(name) for name in images if name.startswith("sm_")]
+    ptx = [parse_arch(name) for name in images if name.startswith("compute_")]
+    return coverage(cubins, ptx, gpu) != NONE
 
 
 def _coverage(archs: Archs, relocatable: tuple[Archs, ...], gpu: Arch) -> str:

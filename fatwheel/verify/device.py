@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from .. import text
+from ..arch import JIT, NATIVE, NONE, parse_arch
 from ..fatbin.embedded import Place
 from ..provenance.record import RecordedUnit
 from .contents import Contents
-from .coverage import JIT, NATIVE, NONE, PART, UNKNOWN, coverage_of, units_served
+from .coverage import PART, UNKNOWN, coverage_of, units_served
 from .drivers import Need, in_words, jit_in_words, needs_of, system_of, tables
 from .evidence import Evidence, Finding, note, warning, wrong
 from .papers import BinarySlices
@@ -111,14 +112,18 @@ def _partial_findings(contents: Contents) -> Iterator[Finding]:
     units = [(unit, {image.name for image in unit.images}) for unit in contents.units]
     count = Counter(name for _, names in units for name in names)
     for name in dict.fromkeys(image.name for image in contents.images):
-        if 0 < count[name] < len(units):
-            missing = (
+        without = [unit for unit, names in units if name not in names]
+        missing = [unit for unit in without if name not in unit.left_out]
+        if count[name] and without:
+            what = f"{name} in {count[name]} of {len(units)} units"
+            where = [
                 f"not in container {unit.container}, that of kernel {unit.kernels[0]}"
-                for unit, names in units
-                if name not in names
-            )
-            what = f"partial coverage: {name} in {count[name]} of {len(units)} units"
-            yield warning(what, contents.path, missing)
+                for unit in missing or without
+            ]
+            if missing:
+                yield warning(f"partial coverage: {what}", contents.path, where)
+            else:
+                yield note(f"{what}: the others are not for it", contents.path, where)
 
 
 def _unread_findings(contents: Contents) -> Iterator[Finding]:
@@ -225,8 +230,10 @@ def in_part_notes(
 ) -> Iterator[str]:
     """One sentence on kernels that not all images have, and one on those that are never launched.
 
-    launched: the image whose kernels the host's code knows, as the build compiled it.
+    launched: the image whose kernels the host's code knows, as the build compiled it; in a unit
+    that has no such image it is the newest.
     """
+    launched_of = {unit.name: _newest(unit) for unit in units if launched not in unit.slices}
     found = _units_in_part(evidence, units)
     shown = [f"{name} ({_summary(kernels)})" for name, kernels in found.items()]
     if shown:
@@ -235,16 +242,23 @@ def in_part_notes(
             "That is as the source says; invoke verify --all names them"
         )
     lost = [
-        f"{kernel} of {name}"
+        (launched_of.get(name, launched), f"{kernel} of {name}")
         for name, kernels in found.items()
         for kernel, images in kernels.items()
-        if launched not in images
+        if launched_of.get(name, launched) not in images
     ]
-    if lost:
+    for image in dict.fromkeys(image for image, _ in lost):
         yield (
-            f"host code cannot launch kernels that {launched} does not have, since nvcc lists "
-            f"those of the last architecture for it: {_some(lost, _KERNELS_SHOWN)}"
+            f"host code cannot launch kernels that {image} does not have, since nvcc lists those "
+            "of the last architecture for it: "
+            f"{_some([kernel for of, kernel in lost if of == image], _KERNELS_SHOWN)}"
         )
+
+
+def _newest(unit: RecordedUnit) -> str:
+    """The first image of its last front."""
+    codes = sorted(unit.slices, key=lambda code: (parse_arch(code), code.startswith("sm_")))
+    return codes[-1] if codes else ""
 
 
 def _units_in_part(

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..arch import Arch, parse_arch, parse_capability, runs_by_jit, runs_natively
+from ..arch import NONE, Arch, parse_arch, parse_capability, runs_by_jit, runs_natively
 from ..fatbin.cubin import Version
 from ..fatbin.select import is_integrated
 from .contents import Contents, Image, Unit
-from .coverage import NONE, UNKNOWN, coverage_of
+from .coverage import UNKNOWN, coverage_of
 
 if sys.version_info >= (3, 11):
     import tomllib

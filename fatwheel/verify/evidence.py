@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from .papers import (
     Papers,
     differing,
     digest_of_wheel,
+    plans_of,
     read_beside,
     read_inside,
     shown,
@@ -231,6 +232,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
     folder = wheel.dist_info
     inside, beside = read_inside(wheel), read_beside(path)
     record = read_record(f"{folder}/RECORD", wheel.read(f"{folder}/RECORD"))
+    plans = plans_of(inside)
     files: dict[str, Watched] = {}
     binaries: list[Examined] = []
     unreadable: list[Finding] = []
@@ -248,9 +250,12 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
             continue
         with wheel.mapped(member.name, watched.update) as data:
             try:
-                binaries.append(examine(member.name, data, bound))
+                examined = examine(member.name, data, bound)
                 if inside:
                     slices.append(slices_of_binary(member.name, data))
+                    contents = plans.applied(examined.contents, slices[-1])
+                    examined = replace(examined, contents=contents)
+                binaries.append(examined)
             except FormatError as error:
                 where = ": ".join(part for part in (member.name, error.where) if part)
                 unreadable.append(wrong(error.what, where, error.details))

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..arch import Arch, parse_capability
+from ..arch import NONE, Arch, parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, imports_of, is_binary, read_binary
 from ..fatbin.container import Entry
@@ -26,8 +26,9 @@ from ..fatbin.stitch import nvcc_order
 from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
-from .coverage import NONE, coverage_of
+from .coverage import coverage_of
 from .drivers import needs_of
+from .papers import plans_of, read_inside, slices_of_binary
 from .platforms import runtimes_of
 
 _ZIP = b"PK\x03\x04"
@@ -141,11 +142,16 @@ def _read(path: Path) -> _Read:
 
 def _read_members(wheel: Wheel) -> Iterable[_Binary]:
     bound = Bound()
+    plans = plans_of(read_inside(wheel))
     for member in wheel.members:
         if is_binary(wheel.start(member.name, HEAD)):
             with wheel.mapped(member.name) as data:
                 try:
-                    yield _read_binary(member.name, data, bound)
+                    found = _read_binary(member.name, data, bound)
+                    if plans.codes:
+                        slices = slices_of_binary(member.name, data)
+                        found = replace(found, contents=plans.applied(found.contents, slices))
+                    yield found
                 except FormatError as error:
                     raise error.within(member.name) from error
 

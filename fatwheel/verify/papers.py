@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from ..fatbin.stitch import image_name
 from ..provenance.beside import LOCK, STATEMENT, beside
 from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.record import FILE as RECORD_FILE
+from ..provenance.record import record_of
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..storage.documents import MOST
 from ..storage.files import digest_of
 from ..storage.mapped import STEP, let_go
 from ..wheels.archive import Wheel
+from .contents import Contents
 
 INSIDE = (RECORD_FILE, LOCK_FILE, SBOM_FILE, STATEMENT_FILE)
 
@@ -57,6 +59,50 @@ class Papers:
 
 
 NO_PAPERS = Papers()
+
+
+@dataclass(frozen=True)
+class Plans:
+    """For which images units were built, where a record says that they differ in that.
+
+    codes: by each slice (its image and sha256), those of its unit. every: those of all units.
+    spare: how many units were built for none, whose containers are empty.
+    """
+
+    codes: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    every: frozenset[str] = frozenset()
+    spare: int = 0
+
+    def of(self, container: Slices) -> frozenset[str] | None:
+        """Those of the unit that a container is of, None where that is not known."""
+        return next((self.codes[one] for one in container.items() if one in self.codes), None)
+
+    def applied(self, contents: Contents, slices: BinarySlices) -> Contents:
+        """A binary's contents, with what of the plan is known of its units."""
+        units = []
+        for unit in contents.units:
+            known = None if unit.container is None else self.of(slices.containers[unit.container])
+            left_out = frozenset() if known is None else self.every - known
+            units.append(replace(unit, left_out=left_out))
+        return replace(contents, units=tuple(units))
+
+
+def plans_of(inside: Mapping[str, bytes]) -> Plans:
+    """What the record in a wheel says; nothing where there is none, it is damaged, or all units are
+    for the same images."""
+    try:
+        record = record_of(inside[RECORD_FILE])
+    except (KeyError, FormatError):
+        return Plans()
+    if all(unit.slices.keys() == record.codes for unit in record.units):
+        return Plans()
+    codes = {
+        (image, sha256): frozenset(unit.slices)
+        for unit in record.units
+        for image, sha256 in unit.slices.items()
+        if sha256
+    }
+    return Plans(codes, record.codes, sum(not unit.slices for unit in record.units))
 
 
 def read_inside(wheel: Wheel) -> dict[str, bytes]:

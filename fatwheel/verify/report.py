@@ -22,6 +22,7 @@ from .device import coverage_findings, driver_findings, in_part_notes, parity_fi
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
 from .inspect import report_binary, report_coverage
 from .names import label_findings, name_findings, record_findings
+from .papers import plans_of
 from .platforms import (
     import_findings,
     imports_of,
@@ -167,16 +168,26 @@ def check_wheel(path: Path, target: Target, fronts: Sequence[Front]) -> tuple[st
 
 
 def _asked_findings(evidence: Evidence, target: Target, wanted: Sequence[str]) -> Iterator[Finding]:
-    """Every unit must hold every image, once; the version must be the recipe's."""
+    """Every unit must hold every image that it was to be built for, once; the version must be the
+    recipe's."""
+    plans, spare = plans_of(evidence.papers.inside), 0
+    slices = {one.path: one.containers for one in evidence.papers.slices}
     with_code = [b.contents for b in evidence.binaries if b.contents.containers]
     if not with_code:
         yield wrong("no binary in it holds device code")
     for contents in with_code:
         count = Counter(image.name for image in contents.images)
+        right: Counter[str] = Counter()
+        # Without a record nothing is known of slices.
+        for container in slices.get(contents.path, [{"": ""}] * contents.containers):
+            if container or spare == plans.spare:
+                planned = plans.of(container)
+                right.update(wanted if planned is None else planned)
+            else:
+                spare += 1
         for code in wanted:
-            if count[code] != contents.containers:
-                what = f"{code} is in {count[code]} of {contents.containers} units"
-                yield wrong(what, contents.path)
+            if count[code] != right[code]:
+                yield wrong(f"{code} is in {count[code]} of {right[code]} units", contents.path)
     if not evidence.version.startswith(f"{target.recipe.version}+"):
         yield wrong(f"its version is {evidence.version}, the recipe's {target.recipe.version}")
 

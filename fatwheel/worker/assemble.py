@@ -16,6 +16,7 @@ from ..fatbin.parity import Described, compare, in_part, shorten
 from ..fatbin.stitch import nvcc_order, stitch_object
 from ..model import Front, Job, Unit
 from ..storage.store import Store
+from .archs import fronts_of
 from .context import Context
 from .preprocess import HOST_PASS, Texts, pass_of
 from .slices import (
@@ -86,7 +87,7 @@ def slice_digests(units: Sequence[Unit], fronts: Sequence[Front], context: Conte
 
     def slices_of(unit: Unit) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
-        for front in fronts:
+        for front in fronts_of(unit, fronts) if unit.images != () else ():
             text = texts.recorded(unit, pass_of(front))
             for code in front.codes:
                 key = text and slice_key(context, unit, front, code, text)
@@ -120,6 +121,7 @@ def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
     """All jobs of a unit: one per front, the last yields the host object too."""
     if unit.kind == "c++":
         return [Job(unit, None, host=True, memory=0, seconds=0)]
+    fronts = fronts_of(unit, fronts)
     return [Job(unit, front, host=front == fronts[-1], memory=0, seconds=0) for front in fronts]
 
 
@@ -161,6 +163,7 @@ def _from_store(
         return _host_object(texts, context, store, unit, None)
     entries: list[Entry] = []
     images: list[list[_Image]] = []
+    fronts = fronts_of(unit, fronts)
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
         images.append([])
@@ -171,7 +174,7 @@ def _from_store(
             data = store.get("slice", key)
             if data is None or not store.has("abi", key):
                 return None
-            entries += load_slice(data)
+            entries += load_slice(data) if unit.images != () else ()
             images[-1].append(_image(unit.name, code, store.get_json("abi", key)))
     _check_parity(unit.name, images)
     host = _host_object(texts, context, store, unit, fronts[-1])
@@ -260,6 +263,7 @@ def _forget(
     texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
 ) -> None:
     """Make a unit's host object and slices absent."""
+    fronts = fronts_of(unit, fronts)
     host = known_host_key(texts, context, store, unit, fronts[-1] if unit.kind == "cuda" else None)
     if host:
         store.remove("host", host)

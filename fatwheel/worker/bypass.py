@@ -31,7 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from ..compilers.hosts import Mapped, family_of, without_folders
+from ..compilers.hosts import Mapped, family_of, filled_folders, is_of_cmake, without_folders
 from .context import digest
 
 STEPS_VARIABLE = "COMPILER_PATH"
@@ -42,6 +42,8 @@ OF_DRIVERS = (STEPS_VARIABLE, _LOGS, _LOG, _ADDS)
 _HIGHEST = 30  # processes above one in which a compiler is looked for
 _OUTPUT = ("-o", "--output-file")
 _COMPILES = frozenset({"-c", "--compile", "-dc", "--device-c"})
+_NO_LINK = _COMPILES | {"-E", "-S", "-M", "-MM", "-dlink", "--device-link"}
+_LINKED = (".o", ".obj", ".a")
 _IMAGES = frozenset({"-ptx", "--ptx", "-cubin", "--cubin", "-fatbin", "--fatbin"})
 _SHOWN = 5  # findings that are told one by one
 _LONGEST_COMMAND = 1000  # characters of a command that is told
@@ -62,7 +64,8 @@ def step_command(
     if step == "as":
         return [*command, *(f"--debug-prefix-map={folder}={name}" for folder, name in mapped)]
     if step == "collect2":
-        return [command[0], *without_folders(arguments, folders)]
+        edit = filled_folders if is_of_cmake(arguments) else without_folders
+        return [command[0], *edit(arguments, folders)]
     return [*command, *family_of("gcc").steady(mapped, seed)]
 
 
@@ -218,6 +221,22 @@ def _note_of(folder: str, path: str) -> Path:
 
 def _is_below(path: str, places: Sequence[str]) -> bool:
     return any(path.startswith(os.path.realpath(place) + os.sep) for place in places)
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+def links(arguments: Sequence[str]) -> bool:
+    """Whether a command of a compiler, or of a linker, links objects."""
+    inputs = (word for word in arguments if not word.startswith("-"))
+    objects = any(word.lower().endswith(_LINKED) for word in inputs)
+    return objects and _NO_LINK.isdisjoint(arguments)
+
+
+def linked(folder: Path) -> tuple[tuple[str, ...], ...]:
+    """The commands that `tell` has put down in a folder of their own, by their output."""
+    found = [tuple(one["command"]) for one in _findings(folder) if "command" in one]
+    return tuple(sorted(found, key=lambda words: (_named_outputs(words), words)))
 
 
 # -- what is told ----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from ..arch import Arch
 from ..model import Front, Job, Unit
 from ..storage.store import Branch, Store
+from .archs import fronts_of
 from .roots import job_variables
 from .view import Places, places_from_wire
 
@@ -30,7 +30,7 @@ class Context:
     cxx:         the host compiler.
     device_id:   digest of the CUDA compilers; host_id: of the host compiler.
     seeded:      whether this nvcc has -frandom-seed (CUDA 12.9 and later).
-    archlist:    numbers for __CUDA_ARCH_LIST__, ascending: 800, 860.
+    fronts:      those of the build; they decide __CUDA_ARCH_LIST__.
     environment: every variable that compilers see, but for those that a job adds.
     scratch:     folder for the jobs' own folders.
     store_scope: that of the build's entries in the store.
@@ -42,7 +42,7 @@ class Context:
     device_id: str
     host_id: str
     seeded: bool
-    archlist: tuple[int, ...]
+    fronts: tuple[Front, ...]
     places: Places
     environment: tuple[tuple[str, str], ...]
     scratch: str
@@ -57,6 +57,10 @@ class Context:
             return Branch(root, [Path(trunk) for trunk in self.store_trunks], self.store_scope)
         return Store(root, self.store_limit, self.store_scope)
 
+    def archlist(self, unit: Unit) -> tuple[int, ...]:
+        """__CUDA_ARCH_LIST__ as one nvcc call for all of a unit would define it: 800, 860."""
+        return tuple(sorted({front.virtual.number * 10 for front in fronts_of(unit, self.fronts)}))
+
     def variables(self, folder: Path) -> dict[str, str]:
         """What a compiler's environment is in a job's folder."""
         return {**dict(self.environment), **job_variables(folder)}
@@ -65,17 +69,12 @@ class Context:
         return dataclasses.asdict(self)
 
 
-def archlist(fronts: Iterable[Front]) -> tuple[int, ...]:
-    """__CUDA_ARCH_LIST__ as one nvcc call with these fronts would define it: 800, 860."""
-    return tuple(sorted({front.virtual.number * 10 for front in fronts}))
-
-
 def context_from_wire(data: dict[str, Any]) -> Context:
     return Context(
         **{
             **data,
             "places": places_from_wire(data["places"]),
-            "archlist": tuple(data["archlist"]),
+            "fronts": fronts_from_wire(data["fronts"]),
             "environment": tuple((name, value) for name, value in data["environment"]),
             "store_trunks": tuple(data["store_trunks"]),
         }
@@ -104,6 +103,8 @@ def unit_from_wire(data: dict[str, Any]) -> Unit:
         source=data["source"],
         codegen=tuple(data["codegen"]),
         preprocessor=tuple(data["preprocessor"]),
+        own=tuple(data["own"]),
+        images=None if data["images"] is None else tuple(data["images"]),
     )
 
 
@@ -114,5 +115,7 @@ def digest(*parts: Any) -> str:
 
 
 def fingerprint(unit: Unit) -> str:
-    """A unit's identity: its command with placeholders, wherever it was captured."""
-    return digest("unit", dataclasses.asdict(unit))
+    """A unit's identity: its command with placeholders, wherever it was captured, whatever it is to
+    be compiled for."""
+    command = dataclasses.asdict(unit)
+    return digest("unit", {key: command[key] for key in command.keys() - {"own", "images"}})

@@ -16,6 +16,8 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from .context import fronts_from_wire, unit_from_wire
 from .processes import end_group, lead_group
 from .roots import remove_tree
 from .shard import Answers, log, outcome_of, serve
-from .upstream import Project
+from .upstream import Project, Upstream
 from .workshop import UPSTREAM, Order, laid_out, upstream_of
 
 PROJECT, CAPTURED = "project", "captured"  # folders among the sources, by what made them
@@ -83,6 +85,7 @@ def message_from_line(line: str) -> Message:
                 stub_commands=tuple(project["stub_commands"]),
                 subdirectory=project["subdirectory"],
                 requirements=project["requirements"],
+                rules=tuple((pattern, tuple(archs)) for pattern, archs in project["rules"]),
             ),
             "fronts": fronts_from_wire(data["fronts"]),
             "units": tuple(data["units"]),
@@ -117,7 +120,8 @@ def _capture(message: Message) -> dict[str, Any]:
     order = _order(message, with_project=True)
     log("capture: upstream's build begins")
     upstream = upstream_of(order)
-    captured = upstream.capture(message.fronts)
+    with _logged(upstream, CAPTURE):
+        captured = upstream.capture(message.fronts)
     log(f"capture: {len(captured.units)} units")
     with laid_out(order, order.project.top, message.fronts) as context:
         shutil.copytree(context.places.source, Path(message.incoming, SOURCES))
@@ -127,6 +131,8 @@ def _capture(message: Message) -> dict[str, Any]:
         "outcome": "made",
         "units": [asdict(unit) for unit in captured.units],
         "notes": list(captured.notes),
+        "links": [list(words) for words in captured.links],
+        "wheel": captured.wheel,
         "lookup": lookup.to_wire(),
         "host": asdict(_host(message)),
     }
@@ -157,13 +163,25 @@ def _assemble(message: Message) -> dict[str, Any]:
     units = [unit_from_wire(unit) for unit in message.units]
     log("assemble: upstream's build begins")
     with laid_out(order, Path(message.sources, CAPTURED), message.fronts) as context:
-        wheel = upstream_of(order).assemble(context, message.fronts)
+        upstream = upstream_of(order)
+        with _logged(upstream, ASSEMBLE):
+            wheel = upstream.assemble(context, message.fronts, units)
         digests = slice_digests(units, message.fronts, context)
     target = Path(message.incoming, WHEEL, wheel.name)
     target.parent.mkdir()
     shutil.copyfile(wheel, target)
     log(f"assemble: {wheel.name}")
     return {"outcome": "made", "wheel": wheel.name, "slices": digests}
+
+
+@contextmanager
+def _logged(upstream: Upstream, mode: str) -> Iterator[None]:
+    """Show what upstream's build printed in the block to whoever keeps the log."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            log(upstream.log(mode).read_text(encoding="utf-8", errors="replace"))
 
 
 def _order(message: Message, *, with_project: bool) -> Order:

@@ -65,7 +65,7 @@ class Texts:
     def recorded(self, unit: Unit, pass_: str) -> str | None:
         """The text's digest by an earlier record that still holds, or None."""
         for variant in self._variants(unit, pass_):
-            if variant["archlist"] not in (None, list(self._context.archlist)):
+            if variant["archlist"] not in (None, list(self._context.archlist(unit))):
                 continue
             if all(self._file(path) == (sha, lists) for path, sha, lists in variant["files"]):
                 text: str = variant["text"]
@@ -90,7 +90,7 @@ class Texts:
         )
         variant = {
             "text": sha,
-            "archlist": list(self._context.archlist) if lists else None,
+            "archlist": list(self._context.archlist(unit)) if lists else None,
             "files": files,
         }
         variants = with_variant(variant, self._variants(unit, pass_))
@@ -101,7 +101,7 @@ class Texts:
     def reads_archlist(self, unit: Unit, pass_: str) -> bool:
         """Whether records prove that this text changes with the list of architectures: the
         same files gave another text under another list."""
-        mine = list(self._context.archlist)
+        mine = list(self._context.archlist(unit))
         variants = self._variants(unit, pass_)
         now = [found for found in variants if found["archlist"] == mine]
         return any(
@@ -209,7 +209,7 @@ def lay_out(context: Context, unit: Unit, folder: Path) -> None:
     context.places.link_into(folder)
     (folder / "keep").mkdir()
     if unit.kind == "cuda":
-        header = unit_header(unit, context.archlist, family_of(context.cxx))
+        header = unit_header(unit, context.archlist(unit), family_of(context.cxx))
         (folder / "fatwheel.h").write_text(header)
 
 

@@ -17,11 +17,12 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NoReturn
 
 from ..compilers.commands import Compile
 from ..compilers.gcc import read_gcc
-from ..compilers.hosts import Mapped, family_of, linker_of, without_rpaths
+from ..compilers.hosts import Mapped, family_of, is_of_cmake, linker_of, without_rpaths
 from ..compilers.msvc import read_cl
 from ..compilers.nvcc import read_nvcc
 from ..errors import FatwheelError, UpstreamError
@@ -49,7 +50,7 @@ def main() -> int:
         if tool == LINKER:
             return _link(arguments, settings)
         command = None if _is_nvccs(tool, settings) else _read(tool, arguments)
-        if command is None or not _below(command.source, settings["top"]):
+        if command is None or not _is_unit(command, arguments, settings):
             _hand_on(tool, arguments, command, settings)
         if settings["mode"] == "capture":
             _capture(settings, command)
@@ -84,6 +85,22 @@ def _read(tool: str, arguments: list[str]) -> Compile | None:
     return read_gcc(arguments, os.getcwd()) if tool in ("gcc", "g++") else None
 
 
+# What CMake tries out compilers with: for their names and abilities (its modules
+# CMakeDetermineCompilerId and try_compile; CMakeTmp before 3.25). The answers must be real.
+_TRIAL = re.compile(
+    r"(?:^|/)CMakeFiles/(?:CMakeScratch|CMakeTmp|[^/]*/CompilerId\w*|cmTC_\w+\.dir)(?:/|$)"
+)
+
+
+def is_trial(words: Sequence[str], cwd: str) -> bool:
+    """Whether a command, run in a folder, is one of those by which CMake tries out compilers."""
+    return any(_TRIAL.search(word.replace(os.sep, "/")) for word in (cwd, *words))
+
+
+def _is_unit(command: Compile, arguments: Sequence[str], settings: Mapping[str, Any]) -> bool:
+    return _below(command.source, settings["top"]) and not is_trial(arguments, os.getcwd())
+
+
 # -- what goes to the real compilers ---------------------------------------------------------------
 
 
@@ -91,7 +108,8 @@ def _hand_on(
     tool: str, arguments: list[str], command: Compile | None, settings: dict[str, Any]
 ) -> NoReturn:
     """Let the real compiler do it, and put down what of that the user must know."""
-    if settings["mode"] == "capture" and _HANDED_ON not in os.environ:
+    noted = settings["mode"] == "capture" and _HANDED_ON not in os.environ
+    if noted and not is_trial(arguments, os.getcwd()):
         _note(tool, arguments, command, settings)
     real = settings.get(tool) or _found(tool, settings["standins"])
     variables = {**os.environ, **settings["variables"], _HANDED_ON: "1"}
@@ -110,6 +128,8 @@ def _found(tool: str, standins: str) -> str:
 def _note(
     tool: str, arguments: list[str], command: Compile | None, settings: dict[str, Any]
 ) -> None:
+    if bypass.links(arguments):
+        _note_link(tool, arguments, settings)
     made = settings["made"]
     by_clang = (command[-1] for command in bypass.clangs_commands(Path(settings["log_of_clang"])))
     bypass.note_made(made, by_clang)
@@ -120,6 +140,11 @@ def _note(
     of_cuda = command is not None and command.kind == "cuda"
     if of_cuda or tool not in settings or (tool == "nvcc" and bypass.makes_images(arguments)):
         _tell_command([tool, *arguments], settings)
+
+
+def _note_link(tool: str, arguments: Sequence[str], settings: dict[str, Any]) -> None:
+    words = [shown(word, settings) for word in (tool, *arguments)]
+    bypass.tell(settings["links"], {"command": words})
 
 
 def _tell_command(words: Sequence[str], settings: dict[str, Any]) -> None:
@@ -155,12 +180,24 @@ def _passed_on(tool: str, real: str, arguments: list[str], settings: dict[str, A
     if tool == "cl" and not {"-c", "/c"} & set(arguments):
         return arguments  # it does not link here, and says who it is only without options
     steady = family_of(real).steady(mapped(settings), _seed(arguments, settings))
-    return [*steady, *without_rpaths(arguments, settings["homes"])]
+    left = without_rpaths(arguments, settings["homes"])
+    filled = left != arguments and is_of_cmake(arguments)
+    return [*steady, *left, *(_build_id(arguments) if filled else ())]
+
+
+def _build_id(arguments: Sequence[str]) -> list[str]:
+    """An id for a library whose search path changes after the link: ld's own is over that, too.
+    This one is over what is linked, by names without folders and contents."""
+    inputs = [word for word in arguments if word.endswith((".o", ".a")) and os.path.isfile(word)]
+    names = [os.path.basename(word) for word in arguments if "-rpath" not in word]
+    contents = [bypass.sha256_of(Path(word)) for word in inputs]
+    return ["-Xlinker", f"--build-id=0x{digest('build id', names, contents)[:40]}"]
 
 
 def _link(arguments: list[str], settings: dict[str, Any]) -> int:
     """Do what link should do. A capture's objects are empty, and so are the libraries of them."""
     if settings["mode"] == "capture":
+        _note_link(LINKER, arguments, settings)
         empty = settings["empty_object"], settings["empty_library"]
         if answer_link(arguments, os.getcwd(), *empty):
             return 0
@@ -205,6 +242,7 @@ def unit_of(command: Compile, settings: Mapping[str, Any]) -> Unit:
         source=abstract(command.source, marks),
         codegen=tuple(abstract(arg, marks) for arg in command.codegen),
         preprocessor=tuple(abstract(arg, marks) for arg in command.preprocessor),
+        own=command.images,
     )
 
 
@@ -212,9 +250,13 @@ def _unit_name(command: Compile, root: str, top: str) -> str:
     """The object's path from the project's folder on: no build folder, no suffix.
 
     setuptools puts objects below build/temp.PLATFORM-PYTHON/, and those of sources named by an
-    absolute path below that with the whole path repeated. An object outside the source lies in
-    a folder that has another name in each build: its source's path is used instead.
+    absolute path below that with the whole path repeated. CMake has a build folder, wherever that
+    is. Another object outside the source lies in a folder that has another name in each build: its
+    source's path is used instead.
     """
+    if home := _cmakes_folder(command.output):
+        name = os.path.relpath(os.path.realpath(command.output), home).replace(os.sep, "/")
+        return os.path.splitext(os.path.splitext(name)[0])[0]
     # Either may go through links: the folder of the cache, or what upstream made of it.
     place = command.output if _below(command.output, top) else command.source
     name = os.path.relpath(os.path.realpath(place), os.path.realpath(root))
@@ -225,6 +267,16 @@ def _unit_name(command: Compile, root: str, top: str) -> str:
             inside = os.path.relpath(root, top).replace(os.sep, "/")
             name = posixpath.relpath(name.removeprefix(path), inside)
     return os.path.splitext(name)[0]
+
+
+def _cmakes_folder(output: str) -> str:
+    """The folder that CMake builds in, if it keeps an object there; its name may be random."""
+    folder, found, _ = os.path.realpath(output).replace(os.sep, "/").rpartition("/CMakeFiles/")
+    while found and folder != os.path.dirname(folder):
+        if os.path.isfile(os.path.join(folder, "CMakeCache.txt")):
+            return folder
+        folder = os.path.dirname(folder)
+    return ""
 
 
 def _below(path: str, root: str) -> bool:
@@ -253,14 +305,18 @@ def _capture(settings: dict[str, Any], command: Compile) -> None:
 def _answer(settings: dict[str, Any], command: Compile) -> None:
     # Imported here: capturing does without, and it runs once per command.
     from .assemble import object_of
-    from .context import fronts_from_wire
+    from .context import fronts_from_wire, unit_from_wire
 
     unit = unit_of(command, settings)
+    limited = settings["limited"].get(fingerprint(unit))
+    if limited is not None:
+        unit = unit_from_wire(limited)
     context = context_from_wire(settings["context"])
     data = object_of(context, context.store(), unit, fronts_from_wire(settings["fronts"]))
     part = Path(f"{command.output}.{os.getpid()}")
     part.write_bytes(data)
     part.replace(command.output)
+    Path(settings["answered"], fingerprint(unit)).touch()
 
 
 def _write_depfile(command: Compile) -> None:
@@ -292,7 +348,7 @@ def settings_text(
     real = {
         "nvcc": str(nvcc), "cl": cxx, LINKER: linker_of(cxx), "g++": cxx, "gcc": c_compiler_of(cxx)
     }  # fmt: skip
-    homes = [*(folder for folder, _ in marks), *libraries]
+    homes = [*(folder for folder, _ in marks), *libraries, os.path.realpath(gettempdir())]
     return json.dumps(
         {
             "mode": mode, "root": str(root), "top": str(top), "name": top.name, "marks": marks,

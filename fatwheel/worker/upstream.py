@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,8 +21,9 @@ from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
 from . import bypass
-from .archs import arch_variables, filled
-from .context import Context, unit_from_wire
+from .archs import arch_variables, filled, planned
+from .context import Context, fingerprint, unit_from_wire
+from .linking import strip_search_paths
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
 from .programs import said_to_be_lost, write_program, write_programs
 from .roots import NVCC, job_variables, programs_of, remove_tree
@@ -30,6 +31,11 @@ from .shim import SETTINGS, mapped, settings_text, shown
 from .view import Marks
 
 _TRIES = 3  # of a build in which Windows, or Wine, started no stand-in
+_UNITS_SHOWN = 10
+_PINNED_ALONE = ("cmake", "ninja")
+_NOT_PINNED = (
+    "{0}: not among the pinned packages of this build, and that of the machine is not used"
+)
 _TAIL = 40  # lines of upstream's output that an error shows
 
 
@@ -43,6 +49,7 @@ class Project:
     stub_commands: programs that the build calls without need; it finds ones that do nothing.
     requirements: a folder of the source with packages that the build needs, modules in its `site`
     and programs in its `bin`; or ''.
+    rules: the recipe's [[unit]] tables (see `archs.Rules`).
     """
 
     root: Path
@@ -53,6 +60,7 @@ class Project:
     stub_commands: tuple[str, ...] = ()
     subdirectory: str = ""
     requirements: str = ""
+    rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def top(self) -> Path:
@@ -67,10 +75,16 @@ class Project:
 
 @dataclass(frozen=True)
 class Captured:
-    """The units of a build, by name, and what the user must know of what else it compiles."""
+    """The units of a build, by name, and what the user must know of what else it compiles.
+
+    links: the commands that link, without this machine's folders. wheel: what the project's build
+    called its wheel.
+    """
 
     units: tuple[Unit, ...]
     notes: tuple[str, ...]
+    links: tuple[tuple[str, ...], ...]
+    wheel: str
 
 
 class Upstream:
@@ -117,6 +131,10 @@ class Upstream:
         """What of the stand-ins' settings says how folders are called."""
         return {"marks": self.marks, "name": self.project.top.name}
 
+    def log(self, mode: str) -> Path:
+        """What upstream's build printed when it ran last; mode: 'capture' or 'assemble'."""
+        return self.work / f"{mode}.log"
+
     def _log_of_clang(self, mode: str) -> Path:
         return self.work / f"{mode}-clang.log"
 
@@ -126,20 +144,21 @@ class Upstream:
         return [] if prefix == Path("/usr") else [str(prefix / "lib"), str(prefix / "lib64")]
 
     def capture(self, fronts: Sequence[Front]) -> Captured:
-        """What a build for these fronts compiles.
+        """What a build for these fronts compiles, each unit with the images that it is for.
 
-        Raises UpstreamError where it fails or compiles no device code.
+        Raises UpstreamError where it fails, or compiles nothing for one of the architectures.
         """
-        records, made, told = (self.work / name for name in ("records", "made", "told"))
-        for folder in (records, made, told):
+        names = ("records", "made", "told", "links")
+        records, made, told, links = (self.work / name for name in names)
+        for folder in (records, made, told, links):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         log, empty = self._log_of_clang("capture"), self._empty_object()
         bypass.note_made(str(made), [str(empty)])
-        self._run(
+        wheel = self._run(
             "capture", fronts,
             {
-                "records": str(records), "made": str(made), "told": str(told),
+                "records": str(records), "made": str(made), "told": str(told), "links": str(links),
                 "work": [str(self.project.top), str(self.work)],
                 "empty_object": str(empty), "empty_library": str(self._empty_library(empty)),
                 "log_of_clang": str(log),
@@ -172,12 +191,43 @@ class Upstream:
             )
         for command in bypass.clangs_commands(log):
             bypass.tell(str(told), {"command": [shown(word, self._names) for word in command]})
-        return Captured(units, bypass.told(told))
+        return Captured(
+            planned(units, self.project.rules, fronts), bypass.told(told), bypass.linked(links),
+            wheel.name,
+        )  # fmt: skip
 
-    def assemble(self, context: Context, fronts: Sequence[Front]) -> Path:
-        """The wheel that upstream's build makes when every compile is answered from the store."""
-        wire = {"context": context.to_wire(), "fronts": [asdict(front) for front in fronts]}
-        return self._run("assemble", fronts, wire)
+    def assemble(self, context: Context, fronts: Sequence[Front], units: Iterable[Unit]) -> Path:
+        """The wheel that upstream's build makes when every compile is answered from the store.
+
+        units: those that were captured."""
+        units = tuple(units)
+        limited = {fingerprint(unit): asdict(unit) for unit in units if unit.images is not None}
+        answered = self.work / "answered"
+        shutil.rmtree(answered, ignore_errors=True)
+        answered.mkdir()
+        wire = {
+            "context": context.to_wire(),
+            "fronts": [asdict(front) for front in fronts],
+            "limited": limited,
+            "answered": str(answered),
+        }
+        wheel = self._run("assemble", fronts, wire)
+        self._check_answered(units, answered)
+        strip_search_paths(wheel, [*(folder for folder, _ in self.marks), str(self.work)])
+        return wheel
+
+    def _check_answered(self, units: Iterable[Unit], answered: Path) -> None:
+        """Refuse a wheel of objects that are empty since the capture."""
+        left = [unit.name for unit in units if not (answered / fingerprint(unit)).exists()]
+        if left:
+            raise UpstreamError(
+                "the project's build did not compile everything again for the wheel",
+                where=self.project.top.name,
+                details=[*left[:_UNITS_SHOWN], *([f"and {len(left) - _UNITS_SHOWN} more"]
+                                                 if len(left) > _UNITS_SHOWN else [])],
+                hint="it must not keep a build folder outside of the project: is there a variable "
+                "such as SKBUILD_BUILD_DIR?",
+            )  # fmt: skip
 
     def _run(self, mode: str, fronts: Sequence[Front], settings: Mapping[str, Any]) -> Path:
         for _ in range(_TRIES):
@@ -220,7 +270,7 @@ class Upstream:
         out = self.work / f"{mode}-wheel"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        log = self.work / f"{mode}.log"
+        log = self.log(mode)
         self._log_of_clang(mode).unlink(missing_ok=True)
         command = [
             str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
@@ -238,6 +288,7 @@ class Upstream:
                 [*own, *self._required("bin"), *programs_of(self.environment)], standins
             ),
             **bypass.clang_variables(self._log_of_clang(mode), mapped(self._names)),
+            **self._driver_library(),
             "HOME": str(self._empty_home()),
             "CUDA_HOME": str(standins.cuda_home),
             "CUDA_PATH": str(standins.cuda_home),
@@ -258,6 +309,13 @@ class Upstream:
         packages = self.project.requirements
         return [self.project.top / packages / name] if packages else []
 
+    def _driver_library(self) -> dict[str, str]:
+        """Lets gcc find the driver's library (-lcuda), of which CUDA has a stub: what was linked
+        with that finds the user's own."""
+        homes = (self.environment.cuda_home / name / "stubs" for name in ("lib64", "lib"))
+        found = [str(home) for home in homes if home.is_dir()]
+        return {"LIBRARY_PATH": os.pathsep.join(found)} if found else {}
+
     def _empty_home(self) -> Path:
         """A home without settings: setuptools and others read some there."""
         folder = self.work / "home"
@@ -269,6 +327,13 @@ class Upstream:
         folder.mkdir(exist_ok=True)
         for name in self.project.stub_commands:
             write_program(folder, name, self._python, self.environment.site, "pass")
+        # Those of this machine would decide what is built, and no lock names them.
+        places = (*self._required("bin"), *programs_of(self.environment))
+        programs = [str(place) for place in places]
+        for name in _PINNED_ALONE:
+            if not shutil.which(name, path=os.pathsep.join([str(folder), *programs])):
+                code = f"import sys; sys.exit({_NOT_PINNED.format(name)!r})"
+                write_program(folder, name, self._python, self.environment.site, code)
         return folder
 
     def _empty_object(self) -> Path:

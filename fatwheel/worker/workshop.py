@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..model import Environment, Front
-from .context import Context, archlist, digest
+from .context import Context, digest
 from .processes import bare_variables
 from .roots import NVCC, Root, choose_root
 from .upstream import Project, Upstream
@@ -111,7 +111,7 @@ def _context(order: Order, places: Places, fronts: Sequence[Front]) -> Context:
         device_id=order.environment.compiler_id,
         host_id=order.host_id,
         seeded=order.seeded,
-        archlist=archlist(fronts),
+        fronts=tuple(fronts),
         places=places,
         environment=(
             *bare_variables().items(),

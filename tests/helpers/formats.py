@@ -28,13 +28,13 @@ MODULES = (
     "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin", "fatbin.elf",
     "fatbin.elf_dynamic", "fatbin.elf_layout", "fatbin.elf_linked", "fatbin.linked", "fatbin.pe",
     "fatbin.pe_layout", "fatbin.pe_linked", "fatbin.stitch",
-    "worker.assemble", "worker.bypass", "worker.context", "worker.preprocess",
-    "worker.processes", "worker.programs", "worker.roots", "worker.shim", "worker.slices",
-    "worker.view", "worker.workshop",
+    "worker.archs", "worker.assemble", "worker.bypass", "worker.context",
+    "worker.linking", "worker.preprocess", "worker.processes", "worker.programs", "worker.roots",
+    "worker.shim", "worker.slices", "worker.view", "worker.workshop",
 )  # fmt: skip
 # What those import and what decides nothing of the sort.
 ELSE = (
-    "fatbin.parity", "worker.backend", "worker.jobobjects", "worker.linking", "worker.upstream",
+    "fatbin.parity", "worker.backend", "worker.jobobjects", "worker.upstream",
 )  # fmt: skip
 
 # Fields that only some Pythons have, or that say nothing of the meaning.

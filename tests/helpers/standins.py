@@ -52,7 +52,7 @@ def make_context(folder: Path, **changes: Any) -> Context:
         "device_id": "device",
         "host_id": "host",
         "seeded": True,
-        "archlist": (800,),
+        "fronts": (Front(parse_arch("80"), ("sm_80",)),),
         "places": Places(
             str(folder / "src"), (("site", str(folder / "site")), ("cuda", str(cuda))), "listing"
         ),
@@ -74,6 +74,11 @@ def cpp_unit(name: str = "b", *preprocessor: str, codegen: Sequence[str] = ()) -
 
 def front(virtual: str, *codes: str) -> Front:
     return Front(parse_arch(virtual), codes or (f"sm_{virtual}",))
+
+
+def fronts_of_list(*numbers: int) -> tuple[Front, ...]:
+    """Fronts by which __CUDA_ARCH_LIST__ is this: 800, 900."""
+    return tuple(front(str(number // 10)) for number in numbers)
 
 
 def job(unit: Unit, front: Front | None, host: bool = False) -> Job:

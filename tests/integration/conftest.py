@@ -24,7 +24,7 @@ from fatwheel.engines.local import LocalCapture
 from fatwheel.engines.process import local_workplace
 from fatwheel.events import silent
 from fatwheel.model import Environment, Front
-from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder, users_stores

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fatwheel.model import Environment, Unit
+from fatwheel.worker.archs import fronts_of
 from fatwheel.worker.assemble import object_of
 
 from .conftest import Captured, Outcome, Workbench
@@ -62,6 +64,25 @@ def test_selftest_equals_monolithic_nvcc(
         folder = tmp_path / str(index)
         names = ["sm_80", "sm_86", "sm_89"]
         _assert_equal(unit, captured, names, environment, tool("objcopy"), folder)
+
+
+def test_units_of_cmake_and_those_for_some_architectures_equal_monolithic_nvcc(
+    bench: Workbench,
+    capture: Callable[..., Captured],
+    environment: Environment,
+    tool: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    tool("cmake")
+    for kernel, expected in (("cmake", 2), ("byunit", 3)):
+        captured = capture(bench, f"tests/data/{kernel}", "80,90a")
+        units = [unit for unit in captured.ready.units if unit.kind == "cuda"]
+        assert len(units) == expected
+        for index, unit in enumerate(units):
+            own = replace(captured, fronts=fronts_of(unit, captured.fronts))
+            names = [front.virtual.sm for front in own.fronts]
+            folder = tmp_path / kernel / str(index)
+            _assert_equal(unit, own, names, environment, tool("objcopy"), folder)
 
 
 _PLAIN = """

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from fatwheel.arch import Arch
 from fatwheel.config.toolchains import load_toolchain
+from fatwheel.errors import UpstreamError
 from fatwheel.model import Environment, Front
 from fatwheel.worker.archs import arch_variables
 
+from ..helpers.schemas import schema_of
 from .conftest import ROOT, Workbench, record_of
 
 pytestmark = pytest.mark.slow
@@ -42,6 +49,90 @@ def test_a_source_that_newer_architectures_need_is_compiled_for_them(bench: Work
     assert set(_FINISHED.findall(both.err)) == {
         "csrc/base [sm_89]", "csrc/newer [sm_80]", "csrc/newer [sm_89]",
     }, "a slice of sm_80 is the same, whatever else is asked for"  # fmt: skip
+
+
+def test_units_for_some_architectures_are_compiled_for_those_alone(bench: Workbench) -> None:
+    kernel = "tests/data/byunit"
+    outcome = bench.build("--arch", "80,89,90a", kernel=kernel)
+    wheel = outcome.wheel()
+    assert slices_of(wheel) == {
+        "csrc/ampere": ["sm_80", "sm_89"],
+        "csrc/base": ["sm_80", "sm_89", "sm_90a"],
+        "csrc/hopper": ["sm_90a"],
+    }
+    assert "80, 89: csrc/ampere; 90a: csrc/hopper" in outcome.err
+    with zipfile.ZipFile(wheel) as archive:
+        [library] = [name for name in archive.namelist() if name.endswith(".so")]
+        assert b"list 800,890\0" in archive.read(library), "that of the unit's own architectures"
+    report = verified(bench, wheel)
+    served = {gpu: how for gpu, how in report["coverage"].items() if how != "none"}
+    assert served == dict.fromkeys(("8.0", "8.6", "8.9", "9.0"), "native")
+    assert report["units_served"]["8.9"] == {"native": 2, "jit": 0, "none": 0}
+
+
+def test_a_unit_for_none_of_the_architectures_has_host_code_alone(bench: Workbench) -> None:
+    kernel = "tests/data/byunit"
+    outcome = bench.build("--arch", "89", kernel=kernel)
+    assert slices_of(outcome.wheel()) == {
+        "csrc/ampere": ["sm_89"], "csrc/base": ["sm_89"], "csrc/hopper": [],
+    }  # fmt: skip
+    assert "none: csrc/hopper" in outcome.err
+    assert verified(bench, outcome.wheel())["coverage"]["8.9"] == "native"
+    refused = bench.build("--arch", "89,90", kernel=kernel)
+    assert refused.code == UpstreamError.exit_code
+    assert "csrc/hopper is for 90a, not for 90" in refused.err
+
+
+def test_a_capture_shows_what_would_be_compiled(bench: Workbench) -> None:
+    kernel = "tests/data/byunit"
+    done = bench.invoke("capture", "--kernel", kernel, "--arch", "80,90a", "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    jsonschema.Draft202012Validator(schema_of("capture")).validate(report)
+    assert [(unit["name"], unit["own"], unit["images"]) for unit in report["units"]] == [
+        ("csrc/ampere", ["sm_80"], ["sm_80"]),
+        ("csrc/base", ["sm_80", "sm_90a"], ["sm_80", "sm_90a"]),
+        ("csrc/hopper", ["sm_90a"], ["sm_90a"]),
+        ("csrc/module", [], []),
+    ]
+    [link] = report["links"]
+    assert (link[0], "-lcudart" in link) == ("g++", True)
+    assert not bench.store.exists() or not list(bench.store.glob("refs/slice/*"))
+    shown = bench.invoke("capture", "--kernel", kernel, "--arch", "90a")
+    assert "4 units, 3 with device code" in shown.out
+    assert re.search(r"csrc/ampere +cuda +sm_80 +none", shown.out)
+
+
+def test_what_a_failing_build_printed_is_kept_and_named(bench: Workbench, tmp_path: Path) -> None:
+    """A version other than the recipe's is reported before anything is compiled."""
+    project = tmp_path / "byunit"
+    shutil.copytree(ROOT / "tests/data/byunit", project)
+    recipe, setup = project / "recipe.toml", project / "src" / "setup.py"
+    recipe.write_text(recipe.read_text().replace('version = "1.0"', 'version = "1.1"'))
+    done = bench.build("--arch", "90a", kernel=str(project))
+    assert done.code == UpstreamError.exit_code
+    assert "the project builds fatwheel_byunit 1.0, and the recipe says" in done.err
+    setup.write_text('print("needle")\nraise SystemExit("no way")\n')
+    done = bench.build("--arch", "90a", kernel=str(project))
+    assert done.code == UpstreamError.exit_code
+    [log] = re.findall(r"All of its output: (\S+)", done.err)
+    assert "needle" in Path(log).read_text()
+
+
+def slices_of(wheel: Path) -> dict[str, list[str]]:
+    units = record_of(wheel)["units"]
+    assert isinstance(units, list)
+    return {unit["name"]: sorted(unit["slices"]) for unit in units}
+
+
+def verified(bench: Workbench, wheel: Path) -> dict[str, Any]:
+    """What verify says of a wheel in which nothing is amiss."""
+    done = bench.invoke("verify", "--json", str(wheel))
+    report: dict[str, Any] = json.loads(done.out)
+    found = [one for check in report["checks"] for one in check["findings"]]
+    assert [one for one in found if one["severity"] != "note"] == []
+    assert done.code == 0
+    return report
 
 
 ASKS = """
@@ -117,6 +208,38 @@ def build_folder() -> str:
 
 def library_folder() -> str:
     return build_folder().replace("temp", "lib")
+
+
+# -- CMake -------------------------------------------------------------------------------------
+
+
+def test_cmake_builds_the_same_wheel_wherever_its_folders_are(
+    environment: Environment, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    tool("cmake")
+    wheels = []
+    for name in ("one", "another-folder"):
+        bench = Workbench(tmp_path / name)
+        temporary = tmp_path / f"{name}-temporary"
+        temporary.mkdir()
+        kernel = "tests/data/cmake"
+        outcome = bench.build("--arch", "80,90a", kernel=kernel, TMPDIR=str(temporary))
+        wheels.append(outcome.wheel())
+        assert "went past fatwheel" not in outcome.err
+        assert "wrote the folder of this build" not in outcome.err
+    assert units_of(wheels[0]) == [
+        "CMakeFiles/_C.dir/csrc/more",
+        "CMakeFiles/kernels.dir/csrc/kernels",
+    ]
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    with zipfile.ZipFile(wheels[0]) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    [module] = (tmp_path / "unpacked").glob("*/_C.*.so")
+    done = subprocess.run(
+        [tool("readelf"), "-d", module], capture_output=True, text=True, check=True
+    )
+    assert re.findall(r"Library r\w+path: \[(.*)\]", done.stdout) == ["$ORIGIN"]
+    verified(bench, wheels[0])
 
 
 # -- sources above the project's folder --------------------------------------------------------

@@ -3,6 +3,7 @@ from `nvcc --help` and `nvcc --dryrun` of CUDA 13.0, on Linux and on Windows."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_what_setuptools_writes() -> None:
             "-I", "/env/include", "-D", "__CUDA_NO_HALF_OPERATORS__",
             "-D", "TORCH_EXTENSION_NAME=_scatter_cuda",
         ),
+        images=("sm_80",),
     )  # fmt: skip
 
 
@@ -117,8 +119,36 @@ def test_what_cmake_writes() -> None:
 )
 def test_architectures_and_ways_of_working_are_dropped(words: str) -> None:
     plain = nvcc("-c a.cu -o a.o -O3")
-    assert nvcc(f"-c a.cu {words} -o a.o -O3") == plain, f"{words} left something behind"
-    assert nvcc(f"-c -o a.o -O3 a.cu {words}") == plain, f"{words} left something behind"
+    for line in (f"-c a.cu {words} -o a.o -O3", f"-c -o a.o -O3 a.cu {words}"):
+        found = dataclasses.replace(nvcc(line), images=())
+        assert found == plain, f"{words} left something behind"
+
+
+@pytest.mark.parametrize(
+    ("words", "images"),
+    [
+        ("-gencode arch=compute_80,code=sm_80", "sm_80"),
+        (
+            "-gencode=arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=sm_80",
+            "sm_80 sm_90a",
+        ),
+        ("--generate-code arch=compute_80,code=[sm_80,compute_80]", "sm_80 compute_80"),
+        ("'--generate-code=arch=compute_89,code=[compute_89,sm_89]'", "sm_89 compute_89"),
+        ("""-gencode 'arch=compute_80,code="sm_80,sm_86"'""", "sm_80 sm_86"),
+        ("-arch=sm_80", "sm_80 compute_80"),
+        ("-arch compute_80 -code sm_80,sm_86", "sm_80 sm_86"),
+        ("-arch=compute_80", "compute_80"),
+        ("", ""),
+        ("-arch=native", ""),
+        ("-arch=all-major", ""),
+        ("-gencode arch=compute_80,code=lto_80", ""),
+        ("-gencode nonsense", ""),
+        ("-gencode arch=compute_80,code=", ""),
+    ],
+)
+def test_the_images_that_a_command_asks_for_are_kept_apart(words: str, images: str) -> None:
+    """What nvcc makes of each: `nvcc --dryrun`, 13.0.88."""
+    assert nvcc(f"-c a.cu -o a.o {words}").images == tuple(images.split())
 
 
 @pytest.mark.parametrize(
@@ -342,6 +372,7 @@ def test_what_torchs_ninja_file_runs_on_windows() -> None:
             "-I", "C:\\b\\project\\csrc",
             "-I", "C:\\Python311\\Lib\\site-packages\\torch\\include",
         ),
+        images=("sm_80",),
     )  # fmt: skip
 
 

@@ -57,3 +57,23 @@ def test_a_folder_counts_by_any_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "env").mkdir()
     (tmp_path / "link").symlink_to("env")
     assert without_rpaths([f"-Wl,-rpath,{tmp_path}/link/lib"], [f"{tmp_path}/env"]) == []
+
+
+def test_a_link_of_cmakes_has_one_path_of_steady_length() -> None:
+    """CMake looks for its own path in the library, from one colon to the next."""
+    found = []
+    for home in ("/env", "/a/much/longer/place/for/the/same/env"):
+        path = f"{home}/torch/lib:{home}/cuda/lib::::"
+        words = ["-shared", "CMakeFiles/x.dir/a.o", f"-Wl,-rpath,{path}", "-Wl,-z,now", "-lx"]
+        linked = without_rpaths(words, [home])
+        assert linked[:2] == ["-shared", "CMakeFiles/x.dir/a.o"]
+        assert linked[-1] == "-lx"
+        [option] = [word for word in linked if word.startswith("-rpath=")]
+        assert option.startswith(f"-rpath={path}:")
+        found.append(len(option))
+    assert found[0] == found[1] == len("-rpath=") + 4096
+
+
+def test_a_link_of_cmakes_without_such_folders_stays_as_it_is() -> None:
+    words = ["-shared", "CMakeFiles/x.dir/a.o", "-Wl,-rpath,$ORIGIN:/opt/lib", "-lx"]
+    assert without_rpaths(words, ["/env"]) == words

@@ -24,6 +24,7 @@ from fatwheel.config.model import (
     Package,
     Sdist,
     TorchBuild,
+    UnitArchs,
     Wheel,
 )
 from fatwheel.config.schema import (
@@ -217,7 +218,8 @@ MISTAKES = [
     (5, 'memroy = "6GiB"', ["5: memroy: unknown key; did you mean 'memory'?"]),
     (5, 'colour = "red"', [
         "5: colour: unknown key; valid: archs, build, cost, environment, epoch, imports, memory, "
-        "project, requires, runtime, seconds, source, stub_commands, subdirectory, verify, version",
+        "project, requires, runtime, seconds, source, stub_commands, subdirectory, unit, "
+        "verify, version",
     ]),
     (6, "seconds = -1", [
         "6: seconds: -1 is not a duration; valid: a number of seconds above 0",
@@ -1006,7 +1008,9 @@ DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
-    keys = set(keys_of(RecipeFile)) - {"source", "environment", "cost", "runtime", "build"}
+    tables = {"source", "environment", "cost", "runtime", "build", "unit"}
+    keys = set(keys_of(RecipeFile)) - tables
+    keys |= {f"unit.{key}" for key in keys_of(UnitArchs)}
     keys |= {f"source.{key}" for key in keys_of(SourceTable)}
     keys |= {f"cost.{key}" for key in keys_of(Cost)}
     keys |= {f"{table}.{key}" for key in keys_of(Wheel) for table in ("runtime", "build")}
@@ -1041,9 +1045,12 @@ def test_the_recipes_in_the_docs_load(tmp_path: Path) -> None:
     start = FOLDER.partition("source =")[0]
     for name in ("archs-from-environment.patch", "no-isa.patch"):
         (tmp_path / name).touch()
-    assert len(blocks) == 5, "a whole recipe with an sdist and one with a folder; three [source]"
+    assert len(blocks) == 7, (
+        "a whole recipe with an sdist and one with a folder; three [source], two [[unit]]"
+    )
     for block in blocks:
-        whole = block if "project =" in block else start + block
+        around = FOLDER if block.startswith("[[unit]]") else start
+        whole = block if "project =" in block else f"{around}\n{block}"
         load_recipe(recipe_at(tmp_path, whole), tmp_path)
 
 

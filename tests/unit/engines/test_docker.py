@@ -34,7 +34,7 @@ from fatwheel.errors import CompileError, EngineError, OutOfMemoryError, StoreEr
 from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
-from fatwheel.pipeline.build import unpacked
+from fatwheel.pipeline.capture import unpacked
 from fatwheel.shipped import PACKAGE
 from fatwheel.storage.cache import Stores
 from fatwheel.storage.store import Store

@@ -106,4 +106,5 @@ def test_workers_keep_logs_among_those_of_the_cache(demo: Demo) -> None:
         [folder] = (demo.cache / "logs").iterdir()
         assert folder.name.startswith("demo-1.0-3.11-")
         found.open("1:compute_80", LIMITS, Queue()).close()
-    assert [path.name for path in folder.iterdir()] == ["shard-1-compute_80.log"], "they are kept"
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["capture.log", "shard-1-compute_80.log"]

@@ -43,7 +43,8 @@ def captured(**changes: Any) -> dict[str, Any]:
     lookup = Lookup(pending, units=2, slices=3, hits=1, archlist_units=())
     return {
         "outcome": "made", "units": [asdict(unit) for unit in UNITS],
-        "notes": [], "lookup": asdict(lookup), "host": asdict(HOST), **changes,
+        "notes": [], "links": [["g++", "a.o"]], "wheel": "demo-1.0-cp311-cp311-linux_x86_64.whl",
+        "lookup": asdict(lookup), "host": asdict(HOST), **changes,
     }  # fmt: skip
 
 
@@ -185,6 +186,8 @@ def test_a_job_that_is_named_twice_is_refused() -> None:
         {"host": None},
         {"notes": ["x"] * 11},
         {"notes": [1]},
+        {"links": ["g++"]},
+        {"wheel": "../demo-1.0-py3-none-any.whl"},
         {"more": 1},
     ],
 )

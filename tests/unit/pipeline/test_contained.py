@@ -25,7 +25,8 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
 from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import resolve
-from fatwheel.pipeline.build import build, captured
+from fatwheel.pipeline.build import build
+from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.shipped import PACKAGE
 from fatwheel.storage.cache import open_store, users_stores

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fatwheel.arch import Arch, ArchRequest, parse_arch
 from fatwheel.model import Front
 from fatwheel.pipeline.plan import exact_fronts, shared_fronts
-from fatwheel.worker.context import archlist
+
+from ...helpers.standins import cuda_unit, make_context
 
 
 def requests(text: str) -> list[ArchRequest]:
@@ -94,7 +97,10 @@ def test_every_image_that_was_asked_for_is_made_once(archs: str) -> None:
     ],
 )
 def test_the_list_is_that_of_one_nvcc_call_with_these_fronts(
-    archs: str, exact: tuple[int, ...], shared: tuple[int, ...]
+    archs: str, exact: tuple[int, ...], shared: tuple[int, ...], tmp_path: Path
 ) -> None:
+    def archlist(fronts: tuple[Front, ...]) -> tuple[int, ...]:
+        return make_context(tmp_path, fronts=fronts).archlist(cuda_unit())
+
     assert archlist(exact_fronts(requests(archs))) == exact
     assert archlist(shared_fronts(requests(archs), always)) == shared

@@ -23,7 +23,7 @@ from fatwheel.pipeline.proof import Proof, find_proofs
 from fatwheel.pipeline.prove import ProveRequest, prove
 from fatwheel.pipeline.resolve import ToolchainRequest
 from fatwheel.storage.cache import Stores
-from fatwheel.worker.context import archlist
+from fatwheel.worker.upstream import Captured
 
 from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import calls, cpp_unit, cuda_unit, make_context
@@ -83,8 +83,9 @@ class Bench:
             work=self.folder, logs=logs,
         )  # type: ignore[arg-type] # fmt: skip
         units = (cuda_unit("a"), cuda_unit("b"), cpp_unit("c"))
-        context = make_context(self.folder, archlist=archlist(fronts))
-        yield build, LocalCapture(build, workplace, Any, units, context, emit)  # type: ignore[arg-type]
+        context = make_context(self.folder, fronts=tuple(fronts))
+        found = Captured(units, (), (), "demo-1.0-cp311-cp311-linux_x86_64.whl")
+        yield build, LocalCapture(build, workplace, Any, found, context, emit)  # type: ignore[arg-type]
 
     def prove(self, archs: str | None = None, units: str | None = None) -> Proof:
         request = ProveRequest("demo", archs, units, "tools", None, jobs=2, memory=1 << 30)

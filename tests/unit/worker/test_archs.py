@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.model import Front
-from fatwheel.worker.archs import arch_variables, filled
+from fatwheel.errors import UpstreamError
+from fatwheel.model import Front, Unit
+from fatwheel.worker.archs import Rules, arch_variables, codes_of, filled, fronts_of, planned, told
 
 # As torch 2.11.0 has it; 2.1.1 has the first line and 9.0.
 SUPPORTED = """
@@ -103,3 +104,107 @@ def test_a_recipe_says_how_its_project_spells_them(value: str, expected: str, si
     asked = fronts("80,sm_80", "90,sm_90", "90a,sm_90a", "120,sm_120,compute_120")
     found = filled([("A", value)], asked, site, Path("/cuda"))
     assert found == {"A": expected.replace("SITE", str(site))}
+
+
+# -- units -------------------------------------------------------------------------------------
+
+
+def unit(name: str, *own: str) -> Unit:
+    return Unit(name, "cuda", f"@src@/{name}.cu", (), (), own)
+
+
+def plan(archs: str, *units: Unit, rules: Rules = ()) -> dict[str, str]:
+    """What each unit is compiled for, separated by blanks. archs: as in --arch."""
+    asked = fronts(
+        *(
+            f"{name},sm_{name}" + (f",compute_{name}" if plus else "")
+            for name, plus, _ in (item.partition("+") for item in archs.split(","))
+        )
+    )
+    found = planned(units, rules, asked)
+    assert planned(found, rules, asked) == found, "planning twice changes it"
+    return {one.name: " ".join(codes_of(one, asked)) for one in found}
+
+
+OLD = ("sm_70", "sm_80")
+AMPERE, HOPPER, BOTH = ("sm_80",), ("sm_90a",), ("sm_80", "sm_90a")
+
+
+def test_what_all_units_of_a_project_are_for_is_its_default(site: Path) -> None:
+    """As flash-attn 2.3.6, whose setup.py knows sm_80 and sm_90."""
+    assert plan("89", unit("a", *OLD), unit("b", *OLD)) == {"a": "sm_89", "b": "sm_89"}
+    assert plan("120", unit("a", *OLD), unit("b")) == {"a": "sm_120", "b": "sm_120"}
+
+
+@pytest.mark.parametrize(
+    ("archs", "ampere", "hopper"),
+    [
+        ("80,90a", "sm_80", "sm_90a"),
+        ("80,86,89,90a", "sm_80 sm_86 sm_89", "sm_90a"),
+        ("80+ptx,90a", "sm_80 compute_80", "sm_90a"),
+        ("89", "sm_89", ""),
+        ("90a", "", "sm_90a"),
+        ("90,90a", "", "sm_90a"),
+    ],
+)
+def test_a_unit_for_some_architectures_is_compiled_for_those_alone(
+    archs: str, ampere: str, hopper: str
+) -> None:
+    units = unit("all", *BOTH, "sm_90"), unit("ampere", *AMPERE), unit("hopper", *HOPPER)
+    found = plan(archs, *units)
+    assert (found["ampere"], found["hopper"]) == (ampere, hopper)
+    assert len(found["all"].split()) == archs.count(",") + 1 + archs.count("+")
+
+
+def test_ptx_of_the_projects_own_is_for_all_that_is_newer() -> None:
+    units = unit("a", "sm_80", "compute_80"), unit("b", "sm_80", "sm_120")
+    assert plan("80,90,120", *units) == {"a": "sm_80 sm_90 sm_120", "b": "sm_80 sm_120"}
+
+
+def test_a_unit_that_is_for_none_keeps_a_front_for_its_host_object() -> None:
+    asked = fronts("89,sm_89")
+    _, hopper = planned([unit("a", "sm_80"), unit("b", "sm_90", "sm_90a")], (), asked)
+    assert codes_of(hopper, asked) == ()
+    assert fronts_of(hopper, asked) == fronts("90a,sm_90a")
+
+
+def test_a_unit_that_is_not_for_all_never_shares_a_front() -> None:
+    asked = fronts("80,sm_80,sm_86,sm_89", "86,compute_86", "90,sm_90")
+    _, older = planned([unit("a", "sm_80", "sm_90"), unit("b", "sm_80")], (), asked)
+    assert fronts_of(older, asked) == fronts("80,sm_80", "86,sm_86,compute_86", "89,sm_89")
+
+
+def test_a_variant_that_was_not_named_is_an_error() -> None:
+    with pytest.raises(UpstreamError) as caught:
+        plan("80,90", unit("a", *AMPERE), unit("b", *HOPPER))
+    assert caught.value.details == ("b is for 90a, not for 90",)
+    assert "--arch 90a" in (caught.value.hint or "")
+
+
+def test_an_architecture_for_which_there_is_no_unit_is_an_error() -> None:
+    with pytest.raises(UpstreamError) as caught:
+        plan("80,120", unit("a", *AMPERE), unit("b", *HOPPER), unit("c", *HOPPER))
+    assert caught.value.what == "the project compiles nothing for 120"
+    assert caught.value.details == ("80: a", "90a: b, c")
+
+
+def test_a_recipe_knows_better() -> None:
+    units = unit("csrc/a", *AMPERE), unit("csrc/b_sm90", *AMPERE), unit("csrc/c")
+    rules = [("*_sm90", ["90a"]), ("*/c", ["80+ptx"]), ("*", [])]
+    assert plan("80,90a", *units, rules=rules) == {
+        "csrc/a": "sm_80 sm_90a", "csrc/b_sm90": "sm_90a", "csrc/c": "sm_80 sm_90a",
+    }  # fmt: skip
+    assert plan("120", unit("a", *AMPERE), unit("b", *HOPPER), rules=[("*", [])]) == {
+        "a": "sm_120", "b": "sm_120",
+    }  # fmt: skip
+
+
+def test_the_user_is_told_of_units_that_are_not_for_all() -> None:
+    units = [unit(f"u{number}", *AMPERE) for number in range(7)]
+    found = planned([*units, unit("h", *HOPPER), unit("x", *BOTH)], (), fronts("80,sm_80"))
+    [sentence] = told(found)
+    assert sentence.endswith(": none: h")
+    found = planned([*units, unit("h", *HOPPER)], (), fronts("80,sm_80", "90a,sm_90a"))
+    [sentence] = told(found)
+    assert sentence.endswith(": 80: u0, u1, u2, u3, u4, and 2 more; 90a: h")
+    assert not list(told([unit("a"), unit("b")]))

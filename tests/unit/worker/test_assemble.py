@@ -21,7 +21,16 @@ from fatwheel.worker.preprocess import HOST_PASS, Texts
 from fatwheel.worker.slices import missing, slice_key
 
 from ...helpers.plaintargets import plain_recipe
-from ...helpers.standins import DATA, calls, cpp_unit, cuda_unit, front, job, make_context
+from ...helpers.standins import (
+    DATA,
+    calls,
+    cpp_unit,
+    cuda_unit,
+    front,
+    fronts_of_list,
+    job,
+    make_context,
+)
 
 FRONTS = (front("80", "sm_80", "compute_80", "sm_86"), front("90a"))
 
@@ -29,7 +38,7 @@ FRONTS = (front("80", "sm_80", "compute_80", "sm_86"), front("90a"))
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.context = make_context(folder, archlist=(800, 900))
+        self.context = make_context(folder, fronts=fronts_of_list(800, 900))
         self.write("a.cu", "int a;\n")
 
     def write(self, name: str, text: str) -> None:

@@ -22,8 +22,8 @@ from fatwheel.engines.process import ProcessWorker
 from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
-from fatwheel.pipeline import build, resolve
-from fatwheel.pipeline.build import captured
+from fatwheel.pipeline import capture, resolve
+from fatwheel.pipeline.capture import captured
 from fatwheel.storage.cache import Stores
 from fatwheel.storage.store import Entry, Store
 from fatwheel.worker.assemble import Lookup
@@ -119,7 +119,7 @@ class Host:
 
     def unpack(self) -> Project:
         target = Target(self.demo.recipe, self.demo.toolchain, "3.11", "2.11.0", ())
-        project = build.unpacked(target, self.sources / PROJECT, silent)
+        project = capture.unpacked(target, self.sources / PROJECT, silent)
         return project.at(project.root.relative_to(self.sources / PROJECT))
 
     def start(self, task: str, project: Project, **changes: Any) -> Inside:
@@ -358,7 +358,7 @@ def test_a_container_and_a_process_make_the_same(
     host.compiled(project, lookup_of(made).pending)
     inside = host.start(ASSEMBLE, project, units=tuple(made["units"]))
     found = inside.made()
-    monkeypatch.setattr(build, "scope_of", lambda recipe, place: SCOPE)
+    monkeypatch.setattr(capture, "scope_of", lambda recipe, place: SCOPE)
     workplace, stores = LocalWorkplace(host.demo.tools, ProcessWorker), Stores(host.store.root)
     limits = workplace.capacity
     with captured(host.target, FRONTS, workplace, limits, stores, silent) as (_, ready):

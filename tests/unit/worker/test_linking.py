@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 import subprocess
+import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from fatwheel.worker.linking import answer_link
+from fatwheel.worker.linking import answer_link, strip_search_paths
 
 EMPTY, LIBRARY = b"an object without content", b"a library without content"
 
@@ -64,3 +69,70 @@ def test_the_import_library_is_one_without_symbols(tool: Callable[[str], str]) -
     linked = [tool("lld-link"), "-dll", "-noentry", "-nodefaultlib", "a.obj", "a.lib", "-out:b.dll"]
     subprocess.run(linked, check=True)
     assert Path("b.dll").read_bytes()[:2] == b"MZ"
+
+
+# -- search paths of finished libraries --------------------------------------------------------
+
+
+def linked(folder: Path, gxx: str, path: str) -> bytes:
+    """A library with a search path."""
+    (folder / "a.cpp").write_text("int a() { return 1; }")
+    command = [gxx, "-shared", "-fPIC", "a.cpp", "-o", "a.so", "-Xlinker", f"-rpath={path}"]
+    subprocess.run(command, cwd=folder, check=True)
+    return (folder / "a.so").read_bytes()
+
+
+def search_path(folder: Path, readelf: str, data: bytes) -> str | None:
+    (folder / "b.so").write_bytes(data)
+    command = [readelf, "-d", "b.so"]
+    text = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    found = re.findall(r"Library r\w+path: \[(.*)\]", text)
+    return found[0] if found else None
+
+
+def wheel_of(path: Path, files: dict[str, bytes]) -> Path:
+    """A wheel as setuptools writes it, RECORD included."""
+    record = "".join(
+        f"{name},sha256={urlsafe_b64encode(sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
+        for name, data in files.items()
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        archive.writestr("a-1.dist-info/RECORD", f"{record}a-1.dist-info/RECORD,,\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        ("/work/env/lib:/work/cuda/lib::::::", None),
+        ("$ORIGIN:/work/env/lib:/opt/lib:::", "$ORIGIN:/opt/lib"),
+        ("$ORIGIN", "$ORIGIN"),
+        ("/workshop/lib", "/workshop/lib"),
+    ],
+)
+def test_a_finished_library_does_not_look_into_folders_of_its_build(
+    path: str, left: str | None, tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    data = linked(tmp_path, tool("g++"), path)
+    files = {"a/a.so": data, "a/b.py": b"pass", "a/c.so": b"\x7fELF, but not really"}
+    wheel = wheel_of(tmp_path / "a.whl", files)
+    strip_search_paths(wheel, ["/work"])
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    record = found.pop("a-1.dist-info/RECORD")
+    assert search_path(tmp_path, tool("readelf"), found["a/a.so"]) == left
+    assert len(found["a/a.so"]) == len(data), "all else is where it was"
+    assert {**found, "a/a.so": data} == files
+    assert record == zipfile.ZipFile(wheel_of(tmp_path / "b.whl", found)).read(
+        "a-1.dist-info/RECORD"
+    )
+    assert (found["a/a.so"] == data) == (left == path)
+    ctypes.CDLL(str(tmp_path / "b.so"))
+
+
+def test_what_is_no_wheel_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.whl").write_bytes(b"PK\x03\x04 and no more")
+    strip_search_paths(tmp_path / "a.whl", ["/work"])
+    assert (tmp_path / "a.whl").read_bytes() == b"PK\x03\x04 and no more"

@@ -11,7 +11,7 @@ from fatwheel.model import Front, Unit
 from fatwheel.worker.assemble import Lookup, look_up, object_of, slice_digests
 from fatwheel.worker.context import Context
 
-from ...helpers.standins import calls, cpp_unit, cuda_unit, front, make_context
+from ...helpers.standins import calls, cpp_unit, cuda_unit, front, fronts_of_list, make_context
 
 FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 
@@ -19,7 +19,7 @@ FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.context = make_context(folder, archlist=(800, 900))
+        self.context = make_context(folder, fronts=fronts_of_list(800, 900))
         for name in ("a.cu", "b.cu", "c.cpp"):
             self.write(name, f"int {name[0]};\n")
         self.units = (cuda_unit("a"), cuda_unit("b"), cpp_unit("c"))
@@ -27,8 +27,8 @@ class Bench:
     def write(self, name: str, text: str) -> None:
         (self.folder / "src" / name).write_text(text)
 
-    def with_list(self, *archlist: int) -> Context:
-        return dataclasses.replace(self.context, archlist=archlist)
+    def with_list(self, *numbers: int) -> Context:
+        return dataclasses.replace(self.context, fronts=fronts_of_list(*numbers))
 
     def look_up(self, fronts: tuple[Front, ...] = FRONTS, context: Context | None = None) -> Lookup:
         return look_up(self.units, fronts, context or self.context, threads=2)

@@ -19,7 +19,7 @@ from fatwheel.worker.preprocess import HOST_PASS, Texts, pass_of, unit_header
 from fatwheel.worker.slices import preprocess_command
 from fatwheel.worker.view import Places, compiler_files
 
-from ...helpers.standins import calls, cpp_unit, cuda_unit, front, job, make_context
+from ...helpers.standins import calls, cpp_unit, cuda_unit, front, fronts_of_list, job, make_context
 
 FRONT = front("80")
 DEVICE_PASS = "compute_80"
@@ -274,39 +274,43 @@ def test_headers_of_any_name_count(bench: Bench, name: str) -> None:
 
 
 def test_a_text_without_the_list_holds_for_any(bench: Bench) -> None:
-    text = bench.preprocess(archlist=(800,))
-    assert bench.recorded(archlist=(800, 900)) == text
+    text = bench.preprocess(fronts=fronts_of_list(800))
+    assert bench.recorded(fronts=fronts_of_list(800, 900)) == text
 
 
 def test_a_text_with_the_list_holds_for_that_list_alone(bench: Bench) -> None:
     bench.write("src/inc/own.h", "int list[] = {__CUDA_ARCH_LIST__};")
-    one, two = bench.preprocess(archlist=(800,)), bench.preprocess(archlist=(800, 900))
+    one, two = (
+        bench.preprocess(fronts=fronts_of_list(800)),
+        bench.preprocess(fronts=fronts_of_list(800, 900)),
+    )
     assert one != two, "the stand-in does not pass the list on"
-    assert bench.recorded(archlist=(800,)) == one
-    assert bench.recorded(archlist=(800, 900)) == two
-    assert bench.recorded(archlist=(900,)) is None
+    assert bench.recorded(fronts=fronts_of_list(800)) == one
+    assert bench.recorded(fronts=fronts_of_list(800, 900)) == two
+    assert bench.recorded(fronts=fronts_of_list(900)) is None
 
 
 def test_a_list_in_the_command_counts_too(bench: Bench) -> None:
     unit = cuda_unit("a", "-D", "LIST=__CUDA_ARCH_LIST__")
     bench.write("src/a.cu", "int list[] = {LIST};")
-    bench.preprocess(unit=unit, archlist=(800,))
-    assert bench.recorded(unit=unit, archlist=(800, 900)) is None
+    bench.preprocess(unit=unit, fronts=fronts_of_list(800))
+    assert bench.recorded(unit=unit, fronts=fronts_of_list(800, 900)) is None
 
 
 def test_units_whose_text_changes_with_the_list_are_known(bench: Bench) -> None:
     bench.write("src/inc/own.h", "int list[] = {__CUDA_ARCH_LIST__};")
-    bench.preprocess(archlist=(800,))
-    assert not bench.texts(archlist=(800,)).reads_archlist(bench.unit, DEVICE_PASS)
-    bench.preprocess(archlist=(800, 900))
-    assert bench.texts(archlist=(800, 900)).reads_archlist(bench.unit, DEVICE_PASS)
+    bench.preprocess(fronts=fronts_of_list(800))
+    assert not bench.texts(fronts=fronts_of_list(800)).reads_archlist(bench.unit, DEVICE_PASS)
+    bench.preprocess(fronts=fronts_of_list(800, 900))
+    assert bench.texts(fronts=fronts_of_list(800, 900)).reads_archlist(bench.unit, DEVICE_PASS)
 
 
 def test_speaking_of_the_list_without_reading_it_proves_nothing(bench: Bench) -> None:
     bench.write("src/inc/own.h", "// __CUDA_ARCH_LIST__\nint own;")
-    same = [bench.preprocess(archlist=archlist) for archlist in ((800,), (800, 900))]
+    lists = ((800,), (800, 900))
+    same = [bench.preprocess(fronts=fronts_of_list(*numbers)) for numbers in lists]
     assert same[0] == same[1]
-    assert not bench.texts(archlist=(800, 900)).reads_archlist(bench.unit, DEVICE_PASS)
+    assert not bench.texts(fronts=fronts_of_list(800, 900)).reads_archlist(bench.unit, DEVICE_PASS)
 
 
 # -- errors ------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Unit
 from fatwheel.worker.context import unit_from_wire
 from fatwheel.worker.programs import c_compiler_of, write_programs
-from fatwheel.worker.shim import SETTINGS, settings_text
+from fatwheel.worker.shim import SETTINGS, is_trial, settings_text
 from fatwheel.worker.view import Marks
 
 from ...helpers.standins import front, make_context
@@ -50,7 +50,7 @@ class Bench:
             folder / "shims", sys.executable, self.home, folder / "site", self.cxx
         )
         self.shadow, self.compilers = self.standins.cuda_home, self.standins.compilers
-        for name in ("records", "made", "told"):
+        for name in ("records", "made", "told", "links"):
             (folder / name).mkdir()
         (folder / "empty.o").write_bytes(b"empty object")
         self.variables = {**os.environ, SETTINGS: str(folder / "settings.json")}
@@ -66,7 +66,7 @@ class Bench:
         return ((str(self.root), "src"), (str(self.shadow), "cuda"))
 
     def capturing(self, **changes: Any) -> None:
-        names = ("records", "made", "told")
+        names = ("records", "made", "told", "links")
         folders: dict[str, Any] = {name: str(self.folder / name) for name in names}
         self.settings("capture", **folders, work=[str(self.folder)],
                       empty_object=str(self.folder / "empty.o"),
@@ -74,6 +74,8 @@ class Bench:
 
     def settings(self, mode: str, **more: Any) -> None:
         root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"
+        more.setdefault("limited", {})
+        more.setdefault("answered", str(self.folder))
         text = settings_text(
             mode=mode, root=root, top=Path(more.pop("top", root)), marks=self.marks,
             libraries=["/python/lib"], nvcc=nvcc, cxx=self.cxx, variables={},
@@ -179,11 +181,52 @@ def test_a_captured_command_becomes_a_unit_and_an_empty_object(bench: Bench) -> 
         source="@src@/csrc/a.cu",
         codegen=("-O3",),
         preprocessor=("-I", "@src@/csrc", "-I", "@cuda@/include", "-D", "A"),
+        own=("sm_80",),
     )
     assert (bench.root / "csrc" / "a.o").read_bytes() == b"empty object"
     assert (bench.root / "csrc" / "a.d").read_text() == (
         f"{bench.root}/csrc/a.o: {bench.root}/csrc/a.cu\n"
     )
+
+
+@pytest.mark.parametrize("build", ["build", "../random-1a2b"])
+def test_a_unit_of_cmakes_is_named_from_its_build_folder_on(bench: Bench, build: str) -> None:
+    source = bench.write("csrc/a.cu")
+    folder = (bench.root / build).resolve()
+    output = folder / "sub" / "CMakeFiles" / "x.dir" / "csrc" / "a.cu.o"
+    output.parent.mkdir(parents=True)
+    (folder / "CMakeCache.txt").touch()
+    bench.run("nvcc", "-c", str(source), "-o", str(output), cwd=folder)
+    assert bench.unit().name == "sub/CMakeFiles/x.dir/csrc/a"
+
+
+@pytest.mark.parametrize(
+    ("words", "cwd", "is_one"),
+    [
+        (["-c", "src.cxx", "-o", "CMakeFiles/cmTC_1a2b3.dir/src.cxx.o"], "/b", True),
+        (["-c", "src.cxx"], "/b/build/CMakeFiles/CMakeScratch/TryCompile-x1", True),
+        (["cmTC.o"], "/b/build/CMakeFiles/CMakeTmp", True),
+        (["--keep", "CMakeCUDACompilerId.cu"], "/b/CMakeFiles/3.31.6/CompilerIdCUDA", True),
+        (["-c", "a.cu", "-o", "CMakeFiles/x.dir/a.cu.o"], "/b/build", False),
+        (["-c", "CMakeScratch/a.cu", "-o", "a.o"], "/b", False),
+    ],
+)
+def test_what_cmake_tries_out_reaches_the_real_compilers(
+    words: list[str], cwd: str, is_one: bool
+) -> None:
+    assert is_trial(words, cwd) == is_one
+
+
+def test_what_cmake_tries_out_is_no_unit(bench: Bench) -> None:
+    bench.write("build/CMakeFiles/CMakeScratch/TryCompile-a/src.cxx", "int main() {}")
+    folder = bench.root / "build" / "CMakeFiles" / "CMakeScratch" / "TryCompile-a"
+    output = "CMakeFiles/cmTC_1a2b3.dir/src.cxx.o"
+    (folder / output).parent.mkdir(parents=True)
+    assert bench.run("g++", "-c", "src.cxx", "-o", output, cwd=folder).returncode == 0
+    assert bench.run("g++", output, "-o", "program", cwd=folder).returncode == 0
+    assert subprocess.run([str(folder / "program")], check=False).returncode == 0
+    assert (bench.records(), bench.findings()) == ([], [])
+    assert not list((bench.folder / "links").iterdir())
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "g++"])

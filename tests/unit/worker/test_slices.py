@@ -33,7 +33,16 @@ from fatwheel.worker.slices import (
 )
 
 from ...conftest import missing as nowhere
-from ...helpers.standins import DATA, calls, cpp_unit, cuda_unit, front, job, make_context
+from ...helpers.standins import (
+    DATA,
+    calls,
+    cpp_unit,
+    cuda_unit,
+    front,
+    fronts_of_list,
+    job,
+    make_context,
+)
 
 FRONT = front("80", "sm_80", "sm_86", "compute_80")
 
@@ -125,7 +134,7 @@ def test_seeds_are_for_nvccs_that_know_them_and_differ_from_unit_to_unit(tmp_pat
 
 # -- keys --------------------------------------------------------------------------------------
 
-ONLY = {"archlist": (800, 900), "scratch": "/x", "seeded": False, "environment": ()}
+ONLY = {"fronts": fronts_of_list(800, 900), "scratch": "/x", "seeded": False, "environment": ()}
 
 
 def changed(context: Context, name: str) -> Context:
@@ -325,7 +334,10 @@ def test_a_front_with_a_stub_of_its_own_needs_a_host_object_of_its_own(bench: Be
 def test_another_list_of_architectures_changes_nothing_that_does_not_read_it(bench: Bench) -> None:
     work = job(cuda_unit(), FRONT, host=True)
     bench.run(work)
-    assert bench.missing(work, dataclasses.replace(bench.context, archlist=(800, 900))) is None
+    assert (
+        bench.missing(work, dataclasses.replace(bench.context, fronts=fronts_of_list(800, 900)))
+        is None
+    )
 
 
 def test_an_edit_is_missing(bench: Bench) -> None:

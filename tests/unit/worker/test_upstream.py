@@ -199,7 +199,7 @@ def test_the_wheel_is_upstreams_with_stitched_objects(bench: Bench, tmp_path: Pa
     units = upstream.capture(FRONTS).units
     context = make_context(tmp_path / "view")
     shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
-    wheel = upstream.assemble(context, (front("80"), front("90a")))
+    wheel = upstream.assemble(context, (front("80"), front("90a")), ())
     assert wheel.name == "demo-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         assert archive.namelist() == ["a.o", "b.o", "c.o"]
@@ -209,6 +209,33 @@ def test_the_wheel_is_upstreams_with_stitched_objects(bench: Bench, tmp_path: Pa
     assert len(units) == 3
 
 
+def test_a_build_folder_that_outlives_the_capture_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """Its objects are empty since then, and up to date."""
+    stale = BACKEND.replace('"build/temp.x/csrc"', repr(str(tmp_path / "outside")))
+    bench.write("backend.py", stale)
+    upstream = bench.upstream()
+    units = upstream.capture(FRONTS).units
+    with pytest.raises(UpstreamError) as caught:
+        upstream.assemble(make_context(bench.folder / "env"), FRONTS, units)
+    assert "did not compile everything again" in caught.value.what
+    assert caught.value.details == ("csrc/a", "csrc/b", "csrc/c")
+
+
+@pytest.mark.parametrize("name", ["cmake", "ninja"])
+def test_a_build_tool_of_the_machine_is_not_used(bench: Bench, name: str) -> None:
+    call = f'subprocess.run(["{name}", "--version"], check=True)'
+    bench.write("backend.py", BACKEND.replace("objects = []", call))
+    bench.environment.site.mkdir(parents=True, exist_ok=True)
+    environment = dataclasses.replace(bench.environment, python=bench.folder / "bin" / "python")
+    environment.python.parent.mkdir()
+    environment.python.symlink_to(sys.executable)
+    bench.environment = environment
+    refused = bench.refusal()
+    assert any(
+        line.startswith(f"{name}: not among the pinned packages") for line in refused.details
+    )
+
+
 def test_a_compile_error_while_assembling_is_shown(bench: Bench, tmp_path: Path) -> None:
     upstream = bench.upstream()
     upstream.capture(FRONTS)
@@ -216,7 +243,7 @@ def test_a_compile_error_while_assembling_is_shown(bench: Bench, tmp_path: Path)
     shutil.copytree(bench.root / "csrc", Path(context.places.source) / "csrc")
     (Path(context.places.source) / "csrc" / "a.cu").write_text("#error only now\n")
     with pytest.raises(UpstreamError) as caught:
-        upstream.assemble(context, (front("80"),))
+        upstream.assemble(context, (front("80"),), ())
     assert "#error only now" in "\n".join(caught.value.details)
 
 

@@ -98,7 +98,7 @@ def test_another_file_is_another_listing(bench: Bench) -> None:
 def test_a_context_is_of_the_order_and_the_fronts(bench: Bench) -> None:
     with laid_out(bench.order(), bench.root, FRONTS) as context:
         assert (context.device_id, context.host_id, context.seeded) == ("compilers", "g++ 12", True)
-        assert context.archlist == (800, 900)
+        assert context.archlist(cuda_unit()) == (800, 900)
         assert Path(context.scratch).is_dir()
         assert Path(context.scratch).is_relative_to(bench.folder / "work")
         assert context.places.in_view(context.nvcc) == "/proc/self/cwd/cuda/bin/nvcc"

@@ -1,0 +1,1 @@
+__global__ void base(float *p) { p[threadIdx.x] *= 2; }
