@@ -14,6 +14,7 @@ from fatwheel.config.model import (
     Download,
     Installed,
     InstalledFile,
+    InstalledMsvc,
     Interpreter,
     Msvc,
     Package,
@@ -87,6 +88,18 @@ def full_lock(folder: bool = False) -> BuildLock:
         recipe=recipe, toolchain=toolchain, python="3.11", torch="2.1.0", host=host,
         fatwheel="0.1.0",
     )  # fmt: skip
+
+
+def installed_msvc_lock() -> BuildLock:
+    """That of a build with a machine's own MSVC 14.44."""
+    lock = some_lock(WINDOWS)
+    assert lock.toolchain.msvc
+    files = (InstalledFile("cl.exe", "1" * 64), InstalledFile("link.exe", "2" * 64))
+    msvc = replace(
+        lock.toolchain.msvc, visual_studio="17.14.5", cl="19.44.35207", toolset="14.44",
+        payloads=(), installed=InstalledMsvc(sdk="10.0.26100.0", files=files),
+    )  # fmt: skip
+    return replace(lock, toolchain=replace(lock.toolchain, msvc=msvc))
 
 
 def installed_lock() -> BuildLock:

@@ -18,7 +18,7 @@ from fatwheel.provenance.checks import (
 )
 from fatwheel.provenance.lock import lock_bytes
 
-from ...helpers.somelocks import GXX, ROOT, WINDOWS, installed_lock, some_lock
+from ...helpers.somelocks import GXX, ROOT, WINDOWS, installed_lock, installed_msvc_lock, some_lock
 
 KERNELS = ROOT / "kernels"
 LOCK = some_lock()
@@ -53,6 +53,10 @@ def test_nothing_is_rebuilt_with_what_one_machine_had_installed() -> None:
     said = "compilers that one machine had installed (nvcc 13.0.88, torch 2.11.0+cu130, g++ 12.2.0)"
     assert said in caught.value.what
     assert caught.value.what.endswith("it cannot be rebuilt elsewhere")
+    with pytest.raises(ToolchainError) as caught:
+        check_pinned(installed_msvc_lock(), FILE)
+    assert "(MSVC of Visual Studio 17.14.5, Windows SDK 10.0.26100.0, cl " in caught.value.what
+    assert "--msvc installed" in str(caught.value.hint)
 
 
 def test_a_lock_of_an_older_fatwheel_still_holds() -> None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.provenance.lock import MOST, lock_bytes, lock_fields, read_lock
+from fatwheel.provenance.lock import MOST, lock_bytes, lock_fields, materials_of, read_lock
 
-from ...helpers.somelocks import LINUX, ROOT, TOOLCHAINS, installed_lock, some_lock
+from ...helpers.somelocks import (
+    LINUX,
+    ROOT,
+    TOOLCHAINS,
+    WINDOWS,
+    installed_lock,
+    installed_msvc_lock,
+    some_lock,
+)
 
 KERNELS = ROOT / "kernels"
 WHERE = "demo.whl, fatwheel.lock.json"
@@ -40,9 +50,30 @@ def test_what_was_installed_is_in_it_and_where_it_was_is_not() -> None:
     assert said["files"][1] == {"name": "cudafe++", "sha256": "2" * 64}
 
 
+def test_so_is_an_installed_msvc(tmp_path: Path) -> None:
+    lock = installed_msvc_lock()
+    assert lock.toolchain.msvc
+    assert lock.toolchain.msvc.installed
+    here = replace(lock.toolchain.msvc.installed, folder=tmp_path, links=(("VC", tmp_path),))
+    placed = replace(lock.toolchain, msvc=replace(lock.toolchain.msvc, installed=here))
+    data = lock_bytes(replace(lock, toolchain=placed))
+    assert data == lock_bytes(lock), "it depends on where that was"
+    found = read_lock(data, WHERE, KERNELS)
+    assert found.toolchain == lock.toolchain
+    listed = [(one.name, one.version) for one in materials_of(found) if one.role == "msvc"]
+    assert listed == [("cl.exe", "19.44.35207"), ("link.exe", "19.44.35207")]
+    content = json.loads(data)
+    package = {"name": "a", "version": "1", "url": "", "filename": "a.vsix", "size": 1}
+    content["toolchain"]["msvc"]["payloads"] = [{**package, "sha256": "1" * 64}]
+    with pytest.raises(FormatError) as caught:
+        read_lock(json.dumps(content).encode(), WHERE, KERNELS)
+    assert "toolchain.msvc.installed: beside it there can be no packages" in caught.value.details
+
+
 def test_other_locks_say_nothing_of_it() -> None:
     """Those that were written before it was known are read as they are."""
     assert "installed" not in json.loads(lock_bytes(some_lock()))["toolchain"]
+    assert "installed" not in json.loads(lock_bytes(some_lock(WINDOWS)))["toolchain"]["msvc"]
 
 
 def test_there_are_no_pins_beside_what_is_installed() -> None:
