@@ -8,6 +8,7 @@ choice, `--threads` too.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -76,6 +77,7 @@ def build_plainly(
     command = [
         str(environment.python), "-s", backend_script.__file__, str(project.root),
         project.backend, os.pathsep.join(project.backend_paths), str(out),
+        json.dumps({"settings": dict(project.settings), "pretend": project.pretend}),
     ]  # fmt: skip
     variables = _variables(project, tools, archs, stubs, folder / "nvcc")
     theirs, ours = os.pipe()  # its end tells the build that we are gone

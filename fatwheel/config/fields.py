@@ -400,6 +400,10 @@ Arch = Annotated[
 RequestedArch = Annotated[str, AfterValidator(_requested_arch)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, AfterValidator(_value)]
+Setting = Annotated[
+    str, _matching(r"[\w.-][\w.+:/=-]*", "a setting's name; valid: as in cmake.define.USE_CUDA")
+]
+Capability = Annotated[str, _matching(r"\d{1,2}\.\d", "a compute capability; valid: as in 8.9")]
 Folder = Annotated[str, AfterValidator(_folder)]
 Script = Annotated[str, AfterValidator(_script)]
 PatchFile = Annotated[str, AfterValidator(_patch)]

@@ -548,6 +548,8 @@ class RecipeKeys(Part):
     stub_commands:    commands that upstream's build calls without need (`git`): each must be
                       replaced on its PATH by one that does nothing and succeeds.
     unit:             for which architectures units are.
+    config_settings:  what a front end of PEP 517 would give to the project's back end.
+    pretend:          '' or the compute capability of a GPU that torch seems to have meanwhile.
     """
 
     project: Annotated[
@@ -570,6 +572,12 @@ class RecipeKeys(Part):
     unit: Annotated[
         tuple[UnitArchs, ...], fields.Many, Field(exclude_if=lambda found: not found)
     ] = ()
+    config_settings: Annotated[
+        dict[fields.Setting, fields.Value], fields.Few, Field(exclude_if=lambda found: not found)
+    ] = field(default_factory=dict)
+    pretend: Annotated[
+        fields.OrEmpty[fields.Capability], Field(exclude_if=lambda found: not found)
+    ] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

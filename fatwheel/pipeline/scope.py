@@ -34,6 +34,8 @@ def _project(recipe: Recipe) -> dict[str, Any]:
         "environment": recipe.environment,
         "stub_commands": recipe.stub_commands,
         **({"build": [one.sha256 for one in recipe.build]} if recipe.build else {}),
+        **({"config_settings": recipe.config_settings} if recipe.config_settings else {}),
+        **({"pretend": recipe.pretend} if recipe.pretend else {}),
     }
 
 

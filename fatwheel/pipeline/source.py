@@ -62,6 +62,8 @@ def unpack(recipe: Recipe, cache: Path, folder: Path, emit: Emit) -> Project:
         subdirectory="/".join(filter(None, (inner, recipe.subdirectory))),
         requirements=FOLDER if recipe.build else "",
         rules=tuple((one.units, one.archs) for one in recipe.unit),
+        settings=tuple(sorted(recipe.config_settings.items())),
+        pretend=recipe.pretend,
     )
 
 

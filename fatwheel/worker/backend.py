@@ -1,39 +1,49 @@
 """Runs a project's PEP 517 back end; started by file name in the environment's own Python.
 
 Arguments: the project's folder, the back end (`module:object`), its backend-path entries joined
-by os.pathsep (may be empty), the folder for the wheel, and, but for Windows, the number of a file
-descriptor: when that comes to its end the build is gone, and this process ends with all that it
-started. The wheel's name goes to a file `name` in that folder. Standard library only, and nothing
-of fatwheel.
+by os.pathsep (may be empty), the folder for the wheel, a JSON object with `settings` (PEP 517's
+config_settings) and `pretend` (a compute capability, `8.9`, or ''), and, but for Windows, the
+number of a file descriptor: when that comes to its end the build is gone, and this process ends
+with all that it started. The wheel's name goes to a file `name` in that folder. Standard library
+only, and nothing of fatwheel.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import json
 import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-STORED = {"--build-option": ["--compression=stored"]}
+# fatwheel compresses the wheel itself, once it has the right names.
+OPTION, STORED = "--build-option", "--compression=stored"
 
 
 def main() -> None:
-    project, backend, paths, out, *descriptors = sys.argv[1:]
+    project, backend, paths, out, more, *descriptors = sys.argv[1:]
+    asked = json.loads(more)
     for descriptor in descriptors:
         threading.Thread(target=end_with, args=(int(descriptor),), daemon=True).start()
     os.chdir(project)
     list_folders_by_name()
+    if asked["pretend"]:
+        sys.meta_path.insert(0, Pretence(asked["pretend"]))
     # Where this file lies is not where the project's modules are.
     sys.path[:1] = [os.path.join(project, path) for path in paths.split(os.pathsep) if path]
     module, _, attribute = backend.partition(":")
     hooks = importlib.import_module(module)
     for part in filter(None, attribute.split(".")):
         hooks = getattr(hooks, part)
-    # fatwheel compresses the wheel itself, once it has the right names.
-    options = {"config_settings": STORED} if module == "setuptools.build_meta" else {}
-    name = hooks.build_wheel(out, **options)
+    settings: dict[str, str] = asked["settings"]
+    if module == "setuptools.build_meta":
+        settings = {**settings, OPTION: f"{STORED} {settings.get(OPTION, '')}".strip()}
+    name = hooks.build_wheel(out, **({"config_settings": settings} if settings else {}))
     with open(os.path.join(out, "name"), "w", encoding="utf-8") as stream:
         stream.write(name)
 
@@ -70,6 +80,48 @@ class Entries:
 
     def close(self) -> None:
         self._entries = iter(())
+
+
+class Pretence(importlib.machinery.PathFinder):
+    """Imports torch.cuda as if there were a GPU, for a setup.py that asks what to compile for.
+
+    What it answers is what such files ask; whoever uses the GPU fails, as without this.
+    """
+
+    def __init__(self, capability: str) -> None:
+        major, _, minor = capability.partition(".")
+        self.capability = int(major), int(minor)
+
+    def find_spec(  # type: ignore[override]
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "torch.cuda":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        loader: Any = spec and spec.loader
+        if loader is None:
+            return spec
+        execute = loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            self.change(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+    def change(self, cuda: Any) -> None:
+        major, minor = self.capability
+        name = f"a GPU of compute capability {major}.{minor}"
+        properties = SimpleNamespace(
+            name=name, major=major, minor=minor, total_memory=1 << 34, multi_processor_count=1
+        )
+        cuda.is_available = lambda: True
+        cuda.device_count = lambda: 1
+        cuda.current_device = lambda: 0
+        cuda.get_device_capability = lambda device=None: (major, minor)
+        cuda.get_device_name = lambda device=None: name
+        cuda.get_device_properties = lambda device=None: properties
 
 
 if sys.platform != "win32":

@@ -85,6 +85,8 @@ def message_from_line(line: str) -> Message:
                 stub_commands=tuple(project["stub_commands"]),
                 subdirectory=project["subdirectory"],
                 requirements=project["requirements"],
+                settings=tuple((name, value) for name, value in project["settings"]),
+                pretend=project["pretend"],
                 rules=tuple((pattern, tuple(archs)) for pattern, archs in project["rules"]),
             ),
             "fronts": fronts_from_wire(data["fronts"]),

@@ -49,7 +49,8 @@ class Project:
     stub_commands: programs that the build calls without need; it finds ones that do nothing.
     requirements: a folder of the source with packages that the build needs, modules in its `site`
     and programs in its `bin`; or ''.
-    rules: the recipe's [[unit]] tables (see `archs.Rules`).
+    rules: the recipe's [[unit]] tables (see `archs.Rules`). settings: its [config_settings].
+    pretend: '' or the compute capability of the GPU that torch shall seem to have, `8.9`.
     """
 
     root: Path
@@ -61,6 +62,8 @@ class Project:
     subdirectory: str = ""
     requirements: str = ""
     rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    pretend: str = ""
 
     @property
     def top(self) -> Path:
@@ -275,6 +278,8 @@ class Upstream:
         command = [
             str(self.environment.python), "-s", backend_script.__file__, str(self.project.root),
             self.project.backend, os.pathsep.join(self.project.backend_paths), str(out),
+            json.dumps({"settings": self._filled(self.project.settings, fronts),
+                        "pretend": self.project.pretend}),
         ]  # fmt: skip
         returncode = run_group(command, self._variables(mode, fronts, settings_file), log)
         return returncode, out, log.read_text(errors="replace")
@@ -301,8 +306,12 @@ class Upstream:
             "SOURCE_DATE_EPOCH": str(self.project.epoch),
             SETTINGS: str(settings_file),
             **dict.fromkeys(["PYTHONPATH"] if self.project.requirements else [], site),
-            **filled(self.project.variables, fronts, self.environment.site, standins.cuda_home),
+            **self._filled(self.project.variables, fronts),
         }
+
+    def _filled(self, values: Iterable[tuple[str, str]], fronts: Sequence[Front]) -> dict[str, str]:
+        """Values of the recipe, with what their placeholders stand for."""
+        return filled(values, fronts, self.environment.site, self._standins.cuda_home)
 
     def _required(self, name: str) -> list[Path]:
         """A folder of the packages that the project's build needs, if it has some."""

@@ -217,9 +217,9 @@ MISTAKES = [
     ]),
     (5, 'memroy = "6GiB"', ["5: memroy: unknown key; did you mean 'memory'?"]),
     (5, 'colour = "red"', [
-        "5: colour: unknown key; valid: archs, build, cost, environment, epoch, imports, memory, "
-        "project, requires, runtime, seconds, source, stub_commands, subdirectory, unit, "
-        "verify, version",
+        "5: colour: unknown key; valid: archs, build, config_settings, cost, environment, epoch, "
+        "imports, memory, pretend, project, requires, runtime, seconds, source, stub_commands, "
+        "subdirectory, unit, verify, version",
     ]),
     (6, "seconds = -1", [
         "6: seconds: -1 is not a duration; valid: a number of seconds above 0",
@@ -276,6 +276,9 @@ MISTAKES = [
         "15: environment.A: '{archs:sm:-}' is no spelling of the architectures; valid: {archs}, "
         "{archs:number}, {archs:capability}, {archs:cmake}, {archs:sm}, {archs:torch}, each with "
         "a separator if need be, as in {archs:number:,}",
+    ]),
+    (7, 'pretend = "89"', [
+        "7: pretend: '89' is not a compute capability; valid: as in 8.9",
     ]),
     (15, '"A B" = "x"', [
         '15: environment."A B": not the name of an environment variable; '
@@ -1008,13 +1011,13 @@ DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
-    tables = {"source", "environment", "cost", "runtime", "build", "unit"}
+    tables = {"source", "environment", "cost", "runtime", "build", "unit", "config_settings"}
     keys = set(keys_of(RecipeFile)) - tables
     keys |= {f"unit.{key}" for key in keys_of(UnitArchs)}
     keys |= {f"source.{key}" for key in keys_of(SourceTable)}
     keys |= {f"cost.{key}" for key in keys_of(Cost)}
     keys |= {f"{table}.{key}" for key in keys_of(Wheel) for table in ("runtime", "build")}
-    assert sorted(explained) == sorted(keys | {"environment.NAME"})
+    assert sorted(explained) == sorted(keys | {"environment.NAME", "config_settings.NAME"})
 
 
 def test_the_docs_explain_exactly_the_keys_of_a_toolchain() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,22 +60,26 @@ class Project:
         path.write_text(textwrap.dedent(text))
 
     def start(
-        self, hook: str, paths: str, variables: Mapping[str, str] | None = None
+        self, hook: str, paths: str, variables: Mapping[str, str] | None = None, **asked: Any
     ) -> subprocess.Popen[str]:
         theirs = self.pipe[0]
         # As `upstream` starts it.
         plain = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
             [sys.executable, "-s", backend.__file__, str(self.root), hook, paths, str(self.out),
-             str(theirs)],
+             json.dumps({"settings": {}, "pretend": "", **asked}), str(theirs)],
             pass_fds=[theirs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, env={**plain, **(variables or {})},
         )  # fmt: skip
 
     def build(
-        self, hook: str, paths: str = ".", variables: Mapping[str, str] | None = None
+        self,
+        hook: str,
+        paths: str = ".",
+        variables: Mapping[str, str] | None = None,
+        **asked: Any,
     ) -> tuple[int, str, str]:
-        process = self.start(hook, paths, variables)
+        process = self.start(hook, paths, variables, **asked)
         out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
@@ -107,9 +113,9 @@ def test_a_back_end_may_be_an_object_in_a_module(project: Project) -> None:
 
 
 def test_backend_paths_come_first_and_in_order(project: Project) -> None:
-    project.write("one/json.py", PRINTS)
-    project.write("two/json.py", "raise SystemExit('the second folder was taken')")
-    code, out, err = project.build("json", os.pathsep.join(["one", "two"]))
+    project.write("one/csv.py", PRINTS)
+    project.write("two/csv.py", "raise SystemExit('the second folder was taken')")
+    code, out, err = project.build("csv", os.pathsep.join(["one", "two"]))
     assert (code, err) == (0, "")
     assert f"path {project.root}/one" in out
 
@@ -179,3 +185,65 @@ def test_files_are_seen_in_the_order_of_their_names(
     assert out.splitlines()[:5] == [
         str(everything), str(names), str(names), str([everything]), str(everything),
     ]  # fmt: skip
+
+
+# -- what a recipe adds ------------------------------------------------------------------------
+
+
+def test_settings_reach_the_back_end(project: Project) -> None:
+    project.write("backend.py", """
+        def build_wheel(directory, config_settings=None, metadata_directory=None):
+            print(config_settings)
+            return "demo-1.0-py3-none-any.whl"
+    """)  # fmt: skip
+    code, out, err = project.build("backend", settings={"cmake.define.A": "ON", "verbose": ""})
+    assert (code, ast.literal_eval(out)) == (0, {"cmake.define.A": "ON", "verbose": ""}), err
+    assert project.build("backend")[1] == "None\n", "a back end may take none"
+
+
+def test_setuptools_gets_options_of_setup_py(project: Project) -> None:
+    project.write("setup.py", """
+        import sys
+        from setuptools import setup
+        print("words", sys.argv[1:])
+        setup(name="demo", version="1.0", py_modules=[])
+    """)  # fmt: skip
+    settings = {"--global-option": "--quiet", "--build-option": "--build-number=7"}
+    # Whether this Python's setuptools can make a wheel does not matter.
+    _, out, err = project.build("setuptools.build_meta", ".", settings=settings)
+    [line] = [line for line in out.splitlines() if line.startswith("words")]
+    words = ast.literal_eval(line.removeprefix("words "))
+    assert words[:2] == ["--quiet", "bdist_wheel"]
+    assert words[-2:] == ["--compression=stored", "--build-number=7"], err
+
+
+ASKS = """
+    import torch, torch.cuda
+    def build_wheel(directory, config_settings=None, metadata_directory=None):
+        properties = torch.cuda.get_device_properties(0)
+        print(
+            torch.cuda.is_available(), torch.cuda.device_count(), torch.cuda.current_device(),
+            torch.cuda.get_device_capability(), torch.cuda.get_device_capability(0),
+            (properties.major, properties.minor), torch.cuda.other(),
+        )
+        return "demo-1.0-py3-none-any.whl"
+"""
+
+
+def test_torch_seems_to_have_a_gpu(project: Project) -> None:
+    """The parts of torch that setup.py files ask; a module of this name stands for it."""
+    project.write("torch/__init__.py", "")
+    project.write("torch/cuda/__init__.py", """
+        def is_available(): return False
+        def device_count(): return 0
+        def other(): return is_available(), device_count()
+        def get_device_capability(device=None): raise RuntimeError("no GPU")
+        current_device = get_device_properties = get_device_capability
+    """)  # fmt: skip
+    project.write("backend.py", ASKS)
+    code, _, err = project.build("backend")
+    assert code == 1
+    assert "no GPU" in err
+    code, out, err = project.build("backend", pretend="8.9")
+    assert code == 0, err
+    assert out == "True 1 0 (8, 9) (8, 9) (8, 9) (True, 1)\n"
