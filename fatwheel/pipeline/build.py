@@ -45,7 +45,7 @@ from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
 from ..worker.archs import told
 from ..worker.context import digest
-from .capture import captured
+from .capture import captured, check_named
 from .compile import compile_work, plan_work
 from .consent import Agree, check_consent, refuse, remember
 from .pack import folder_notes, pack
@@ -221,6 +221,7 @@ def make(
     limits = plan.effort.limits(workplace.capacity)
     key = _wheel_key(wheel, plan.front, workplace)
     with captured(target, fronts, workplace, limits, stores, emit) as (build, capture):
+        check_named(capture.wheel, target)
         for words in told(capture.units):
             emit(Note(words))
         work = plan_work(capture.look_up(), build.store, target.recipe)

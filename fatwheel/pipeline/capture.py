@@ -86,6 +86,7 @@ def capture(plan: BuildPlan, emit: Emit) -> Report:
     workplace = plan.engine.prepare(wheel.target, emit)
     limits, stores = plan.effort.limits(workplace.capacity), users_stores()
     with captured(wheel.target, wheel.fronts, workplace, limits, stores, emit) as (_, found):
+        check_named(found.wheel, wheel.target)
         planned = tuple(told(found.units))
         for words in planned:  # engines tell the others
             emit(Note(words))
@@ -119,7 +120,6 @@ def captured(
             logs=logs,
         )
         with workplace.capture(build, emit) as capture:
-            check_named(capture.wheel, target)
             yield build, capture
 
 

@@ -44,7 +44,7 @@ from ..toolchain.pipconfig import RefusedError, read_pip_config
 from ..wheels.archive import open_wheel
 from ..wheels.name import parse_wheel_name
 from ..worker.upstream import Project
-from .build import captured
+from .capture import captured
 from .compile import Effort
 from .git import Objects, fetch_commit, opened, resolve_revision
 from .lockrecipe import lock_recipe

@@ -18,7 +18,7 @@ from fatwheel.events import Event, StepStarted, silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
 from fatwheel.pipeline import resolve as resolve_module
-from fatwheel.pipeline.build import captured
+from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import users_stores
 
