@@ -37,6 +37,7 @@ else:
 T = TypeVar("T")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONGEST_PATH = 259  # characters of Windows' paths, unless longer ones are allowed
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
 
@@ -379,6 +380,12 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
     elif number in (errno.ENOTDIR, errno.EEXIST):
         hint = f"use a folder, not a file: {option}"
     reason = error.strerror or str(error)
+    longest = max((len(name) for name in (error.filename, error.filename2) if name), default=0)
+    if os.name == "nt" and longest > _LONGEST_PATH:  # Windows says that there is no such file
+        reason = f"its path has {longest} characters, and Windows takes {_LONGEST_PATH}"
+        hint = f"use a folder with a shorter path: {option}; or allow longer ones: `invoke doctor`"
+    elif number == errno.ENAMETOOLONG:
+        hint = f"use a folder with a shorter path: {option}"
     return StoreError(
         f"cannot {doing}: {reason} ({_free(where)} free there)", where=str(where), hint=hint
     )

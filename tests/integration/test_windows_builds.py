@@ -22,6 +22,8 @@ import psutil
 import pytest
 
 from ..conftest import ROOT
+from ..helpers.visualstudio import answer, instance
+from .msvc import CL, SDK, TOOLS, install_msvc
 from .windows import PATIENCE, WindowsPython, windows_path
 from .windowsbuild import Demo, write_demo
 from .windowshost import Host
@@ -145,6 +147,74 @@ def test_windows_python_imports_what_windows_built(
 def test_linux_makes_the_same_bytes(native: Path, emulated: Path) -> None:
     assert native.name == emulated.name
     assert native.read_bytes() == emulated.read_bytes()
+
+
+# What stands in for vswhere.exe: it prints the file beside it.
+VSWHERE = """
+#include <stdio.h>
+#include <string.h>
+#include <windows.h>
+int main(int count, char **words) {
+    char path[4096];
+    int next;
+    GetModuleFileNameA(0, path, 4000);
+    strcpy(strrchr(path, '.'), ".json");
+    FILE *file = fopen(path, "rb");
+    if (!file || count < 2) return 87;
+    while ((next = fgetc(file)) != EOF) putchar(next);
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def visual_studio(host: Host, tool: Callable[[str], str], tmp_path: Path) -> None:
+    """The stand-ins as Microsoft's installer lays them out, and SDKs elsewhere."""
+    gcc = tool("x86_64-w64-mingw32-gcc")
+    drive = Path(host.python.wine.environment["WINEPREFIX"], "drive_c")
+    install_msvc(tmp_path / "msvc", gcc)
+    studio = drive / "Program Files" / "Microsoft Visual Studio" / "2022" / "Build Tools"
+    studio.mkdir(parents=True)
+    (tmp_path / "msvc" / "VC").rename(studio / "VC")
+    (studio / TOOLS / "include" / "yvals_core.h").write_text("// no word of CUDA")
+    (tmp_path / "msvc" / "Windows Kits").rename(drive / "kits")
+    key = r"HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows Kits\Installed Roots"
+    wanted = ("add", key, "/v", "KitsRoot10", "/d", "C:\\kits\\10\\", "/f")
+    assert host.python.wine.run(Path("reg"), *wanted).returncode == 0
+    installer = drive / "Program Files (x86)" / "Microsoft Visual Studio" / "Installer"
+    installer.mkdir(parents=True)
+    folder = "C:\\Program Files\\Microsoft Visual Studio\\2022\\Build Tools"
+    said = answer([instance(folder, "17.8.2", "17.8.34322.80")])
+    (installer / "vswhere.json").write_text(said, encoding="utf-8")
+    source = tmp_path / "vswhere.c"
+    source.write_text(VSWHERE, encoding="ascii")
+    subprocess.run([gcc, "-o", str(installer / "vswhere.exe"), str(source)], check=True)
+
+
+@pytest.mark.usefixtures("visual_studio")
+def test_an_installed_visual_studio_makes_the_same_library(
+    native: Path, host: Host, demo: Demo
+) -> None:
+    words = [*demo.build("dist-installed"), "--msvc", "installed"]
+    done = host.run(*words, folder=demo.folder, cache=CACHE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = demo.folder.glob("dist-installed/*.whl")
+    assert library_in(wheel) == library_in(native)
+    done = host.run("verify", windows_path(wheel), folder=demo.folder, cache=CACHE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    own = f"MSVC of Visual Studio 17.8.2, Windows SDK {SDK}"
+    assert f"built with compilers that one machine had installed ({own})" in done.stdout
+    done = host.run("rebuild", windows_path(wheel), folder=demo.folder, cache=CACHE)
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert "it cannot be rebuilt elsewhere" in done.stderr
+    done = host.run("doctor", *words[3:5], "--msvc", "installed", folder=demo.folder, cache=CACHE)
+    assert f"cl {CL}, Windows SDK {SDK} (C:\\Program Files" in done.stdout, done.stderr
+
+
+def library_in(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".pyd")]
+        return archive.read(name)
 
 
 def test_ctrl_c_ends_a_build_and_one_that_waits_for_it(

@@ -166,6 +166,18 @@ def test_digest_of_a_file(tmp_path: Path) -> None:
     assert files.digest_of(tmp_path / "none") is None
 
 
+def test_windows_says_of_a_long_path_that_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_free", lambda where: "1 GiB")  # pathlib looks at the name, too
+    monkeypatch.setattr("os.name", "nt")
+    error = OSError(errno.ENOENT, "No such file or directory", "C:\\" + 297 * "a")
+    found = files.disk_error(error, "unpack", "C:\\cache", "FATWHEEL_CACHE=FOLDER")  # type: ignore[arg-type]
+    assert "its path has 300 characters, and Windows takes 259" in found.what
+    assert found.hint is not None
+    assert "a shorter path: FATWHEEL_CACHE=FOLDER" in found.hint
+    short = OSError(errno.ENOENT, "No such file or directory", "C:\\a")
+    assert "characters" not in files.disk_error(short, "unpack", "C:\\", "").what  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
@@ -174,6 +186,7 @@ def test_digest_of_a_file(tmp_path: Path) -> None:
         (errno.EROFS, "that you can write to"),
         (errno.EACCES, "that you can write to"),
         (errno.ENOTDIR, "not a file"),
+        (errno.ENAMETOOLONG, "a shorter path"),
     ],
 )
 def test_a_disk_error_says_where_and_what_to_do(tmp_path: Path, number: int, advice: str) -> None:
