@@ -120,7 +120,7 @@ def check_msvcs(
         payloads = [
             (("payloads", number), table.payload()) for number, table in enumerate(msvc.payloads)
         ]
-        findings = comparer.compare_msvc(msvc.channel, msvc.catalogue, payloads)
+        findings = comparer.compare_msvc(msvc.channel, msvc.catalogue, payloads, msvc.cl)
         yield _filled(f"msvc/{msvc.toolset}", parts, findings, emit)
 
 

@@ -7,7 +7,7 @@ fetched once, and what came counts as published.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,19 @@ class Finding:
         }
 
 
+# The package with cl.exe. Of those that are known, 14.44.35228 says of itself 19.44.35228.
+_COMPILER = ".tools.hostx64.targetx64.base"
+
+
+def _other_cl(found: Finding, cl: str) -> str:
+    """What to say where a package's version is likely that of another compiler than is named."""
+    version = str(found.found.get("version", ""))
+    likely = f"19.{version.partition('.')[2]}"
+    if not version or likely == cl:
+        return found.note
+    return f"its cl says {likely}, by its version, and the file says that it is {cl}"
+
+
 class Comparer:
     """Asks for one pin after the other. downloads: None where nothing may be fetched or written.
 
@@ -102,15 +115,15 @@ class Comparer:
         msvc = toolchain.msvc
         if msvc and msvc.channel and msvc.catalogue:
             payloads = {key: pin for key, pin in pins.items() if key[:2] == ("msvc", "payloads")}
-            yield from self.compare_msvc(msvc.channel, msvc.catalogue, payloads.items())
+            yield from self.compare_msvc(msvc.channel, msvc.catalogue, payloads.items(), msvc.cl)
             pins = {key: pin for key, pin in pins.items() if key not in payloads}
         yield from self.compare_pins(pins.items())
 
     def compare_msvc(
-        self, channel: Document, catalogue: Document, payloads: Iterable[tuple[Key, Pin]]
+        self, channel: Document, catalogue: Document, payloads: Iterable[tuple[Key, Pin]], cl: str
     ) -> Iterator[Finding]:
         """A finding for each package of MSVC, and one for a catalogue that cannot be read or is
-        another."""
+        another. cl: what its compiler is to say."""
         known: Mapping[str, Values] | None = None
         try:
             read = partial(packages_in, channel, catalogue, self._index)
@@ -127,7 +140,9 @@ class Comparer:
             if item.url and not item.filename.endswith(VISUAL_STUDIO):
                 yield self._file(key, item, with_terms=True)
             elif known is not None:
-                yield self._payload(key, item, known.get(item.name.lower()))
+                found = self._payload(key, item, known.get(item.name.lower()))
+                is_compiler = item.name.lower().endswith(_COMPILER)
+                yield replace(found, note=_other_cl(found, cl)) if is_compiler else found
 
     def _payload(self, key: Key, item: Download, said: Values | None) -> Finding:
         pinned: Values = {

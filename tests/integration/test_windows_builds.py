@@ -207,8 +207,10 @@ def test_an_installed_visual_studio_makes_the_same_library(
     done = host.run("rebuild", windows_path(wheel), folder=demo.folder, cache=CACHE)
     assert done.returncode == 6, done.stdout + done.stderr
     assert "it cannot be rebuilt elsewhere" in done.stderr
-    done = host.run("doctor", *words[3:5], "--msvc", "installed", folder=demo.folder, cache=CACHE)
-    assert f"cl {CL}, Windows SDK {SDK} (C:\\Program Files" in done.stdout, done.stderr
+    asked = ("doctor", "--toolchain", "windows-demo", "--msvc", "installed", "--json")
+    done = host.run(*asked, folder=demo.folder, cache=CACHE)
+    found = {one["name"]: one["found"] for one in json.loads(done.stdout)["checks"]}
+    assert found["compiler"].startswith(f"cl {CL}, Windows SDK {SDK} (C:\\Program Files"), found
 
 
 def library_in(wheel: Path) -> bytes:

@@ -129,6 +129,22 @@ def test_what_is_missing_is_filled_in_and_can_be_fetched_and_unpacked(
     unpack(paths, tmp_path / "home")
 
 
+def test_a_package_of_another_compiler_than_the_file_names(microsoft: Microsoft) -> None:
+    microsoft.write()
+    said = [found.note for found in microsoft.lock(write=False).findings]
+    assert not any("its cl says" in note for note in said)
+    for entry in microsoft.listed:
+        if entry["id"] == "Microsoft.VC.14.38.17.8.Tools.HostX64.TargetX64.base":
+            entry["version"] = "14.38.33133"
+    microsoft.publish()
+    microsoft.write()
+    said = [found.note for found in microsoft.lock(write=False).findings]
+    [note] = [note for note in said if "its cl says" in note]
+    assert note == (
+        "its cl says 19.38.33133, by its version, and the file says that it is 19.38.33130"
+    )
+
+
 def test_what_is_filled_in_is_right_the_next_time(microsoft: Microsoft) -> None:
     file = microsoft.write()
     microsoft.lock()
