@@ -23,14 +23,15 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from ..config.model import Download, Package, Toolchain
-from ..errors import ToolchainError
+from ..errors import StoreError, ToolchainError
 from ..events import Emit, Progress
 from ..model import Environment
 from ..provision.archives import DAMAGE, check_members, is_damage
 from ..provision.compilers import Run, check_nvcc, check_torch
 from ..provision.mend import finish
-from ..provision.msvc import install_run_time
+from ..provision.msvc import install_run_time, windows_path
 from ..storage import files
+from ..storage.cache import VARIABLE
 from .environment import LABEL, MARKER, Ingredients
 from .fetch import check_locked, fetch
 from .interpreters import build_of, compiler_id, pins
@@ -49,6 +50,7 @@ _LAYOUT = 1  # of what this module makes; a new number makes every environment a
 _TOOLS = "tools"  # the folder of a NuGet package that is the Python
 _OWN = ("Lib", "site-packages")  # what it brings there would stand beside the pinned packages
 _MOST_FILES = 20_000
+_LONGEST_PATH = 259  # characters: CPython looks at its own path in this way, also in Wine
 _MOST_BYTES = 1 << 30  # of one Python; they have 0.1 GB
 _NEEDED = ("python.exe", "include/Python.h")
 
@@ -152,7 +154,16 @@ class WindowsTools(Ingredients):
         return bool(described == self.description and made.python.exists() and nvcc)
 
     def _check(self) -> None:
-        """Raise ToolchainError where it is not pinned, StoreError where it has no space."""
+        """Raise ToolchainError where it is not pinned, StoreError where it has no space, or where
+        programs of Windows could not start."""
+        longest = len(windows_path(self.root / "python.exe"))
+        if longest > _LONGEST_PATH:
+            raise StoreError(
+                f"the cache's path is too long: Python's would have {longest} characters, and "
+                f"programs of Windows take {_LONGEST_PATH}",
+                where=str(self.cache),
+                hint=f"use a folder with a shorter path: {VARIABLE}=FOLDER",
+            )
         pinned = (self.python, *self.msvc.msvc.payloads, *self.toolchain.cuda_files)
         check_locked((*pinned, *self.packages), self.toolchain.name)
         needed = self.msvc.needed + needed_for(missing(self.packages, self.cache))

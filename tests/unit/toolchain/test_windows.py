@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fatwheel.errors import ToolchainError
+from fatwheel.config.model import Interpreter
+from fatwheel.errors import StoreError, ToolchainError
+from fatwheel.events import silent
 from fatwheel.toolchain import windows
-from fatwheel.toolchain.windows import unpack_python
+from fatwheel.toolchain.windows import unpack_python, windows_tools
+
+from ...helpers.workstations import WINDOWS_TOOLCHAIN, download
 
 YEAR_2020 = 1577836800  # date -u -d 2020-01-01 +%s
 PYTHON = {
@@ -85,3 +90,15 @@ def test_more_than_any_python_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(windows, "_MOST_BYTES", 1000)
     error = refusal(tmp_path, package(tmp_path, {**PYTHON, "tools/zeros": "0" * 2000}))
     assert error.what == "it is larger than any Python"
+
+
+def test_a_path_in_which_no_python_of_windows_starts(tmp_path: Path) -> None:
+    """Before anything is fetched. Wine's own programs take such paths, and CPython does not."""
+    python = Interpreter("3.11", download("python", 1))
+    toolchain = replace(WINDOWS_TOOLCHAIN, portable=(python,))
+    cache = tmp_path.joinpath(*("d" * 50 for _ in range(6)))
+    cache.mkdir(parents=True)
+    with pytest.raises(StoreError, match="the cache's path is too long") as caught:
+        windows_tools(toolchain, "3.11", "2.1.1", cache).fetch(silent)
+    assert caught.value.where == str(cache)
+    assert "FATWHEEL_CACHE" in str(caught.value.hint)
