@@ -23,12 +23,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..arch import Arch, parse_arch
+from ..arch import Arch
 from ..config import fields
 from ..config.load import dotted
 from ..config.parts import NVIDIA_PLATFORMS, Archive
-from ..errors import ConfigError, FormatError, UsageError
+from ..errors import ConfigError, FormatError
 from ..storage.documents import read_object
+from ..toolchain.installedcuda import archs_in_help
 from ..toolchain.pipconfig import RefusedError
 from ..toolchain.web import Web
 
@@ -133,7 +134,7 @@ def limits_in(files: Iterable[Path], version: str) -> Limits:
             if name.endswith(_HEADER):
                 header = content.decode("utf-8", "replace")
             else:
-                archs = archs_of(_help_of(content))
+                archs = archs_in_help(_help_of(content))
     gcc, msvc = host_limits(header or "")
     known = {"gcc": gcc, "msvc": msvc, "archs": archs}
     missing = [name for name, value in known.items() if not value]
@@ -155,16 +156,6 @@ def host_limits(header: str) -> tuple[int | None, tuple[int, int] | None]:
         int(gcc[1]) if gcc else None,
         (int(msvc[1]), int(msvc[2]) - 1) if msvc else None,
     )
-
-
-def archs_of(text: str) -> tuple[Arch, ...]:
-    """The architectures that `ptxas --help` lists for --gpu-name."""
-    part = re.search(r"--gpu-name\b(.*?)(?=\n--|\Z)", text, re.DOTALL)
-    found = set()
-    for name in re.findall(r"'sm_(\w+)'", part[1] if part else ""):
-        with suppress(UsageError):
-            found.add(parse_arch(name))
-    return tuple(sorted(found))
 
 
 def _help_of(program: bytes) -> str:

@@ -14,16 +14,18 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Timer
 
 from ..arch import Arch, parse_arch
 from ..config.model import InstalledFile
-from ..errors import ToolchainError
+from ..errors import ToolchainError, UsageError
 from ..provision.compilers import find_host_compiler
 from ..storage.cache import mistake_in
 from ..worker.processes import bare_variables
@@ -41,6 +43,7 @@ _VARIABLE = re.compile(r"^#\$ (PATH|CICC_PATH|NVVMIR_LIBRARY_DIR)=(.*)$", re.MUL
 _NEWEST_GCC = re.compile(r"^#\s*if\s+__GNUC__ > ([0-9]{1,3})\b", re.MULTILINE)
 _LAST = 10  # lines of what nvcc says that are shown
 _LONGEST = 60  # characters of a word of it
+_MOST = 1 << 20  # bytes of what it says
 _PATIENCE = 300.0  # seconds that it may take: on a cluster's disks, the first start is slow
 
 
@@ -77,13 +80,16 @@ def ask_cuda(home: Path, oldest_gcc: int) -> InstalledCuda:
         raise _unusable(nvcc, "does not say which CUDA it is", said.splitlines()[-_LAST:])
     newest = _newest_gcc(include)
     compiler = find_host_compiler(version[1], (oldest_gcc, newest))
+    dry_run = _ask(nvcc, "--dryrun", "-ccbin", str(compiler.path), "-c", "x.cu")
+    variables: dict[str, str] = dict(_VARIABLE.findall(dry_run))
+    programs = {name: _program(name, nvcc, variables) for name in _PROGRAMS}
     return InstalledCuda(
         home=home,
         cuda=version[1],
         nvcc=version[2],
-        archs=tuple(sorted(_archs(nvcc, compiler.path))),
+        archs=_archs(nvcc, programs["ptxas"]),
         newest_gcc=newest,
-        files=tuple(_files(nvcc, compiler.path, include)),
+        files=tuple(_files(nvcc, programs, variables, include)),
         links=tuple(_links(home, nvcc, include, libraries)),
     )
 
@@ -195,26 +201,37 @@ def _newest_gcc(include: Path) -> int:
     return int(found[1])
 
 
-def _archs(nvcc: Path, cxx: Path) -> Iterator[Arch]:
-    """What it makes code for: those that it lists, and of each the variants that it takes."""
+def _archs(nvcc: Path, ptxas: Path) -> tuple[Arch, ...]:
+    """What it makes code for: what nvcc lists, and of each the variants that its ptxas lists. (To
+    ask nvcc for every variant starts it some thirty times, which takes a minute on a cluster.)"""
+    listed = set()
     for code in _ask(nvcc, "--list-gpu-code").split():
         if not re.fullmatch("sm_[0-9]{2,3}", code):
             raise _unusable(nvcc, "lists no architectures", [code[:_LONGEST]])
-        yield parse_arch(code)
-        for variant in (f"{code}a", f"{code}f"):
-            with suppress(ToolchainError):
-                _dry_run(nvcc, cxx, "-cubin", f"-arch={variant}")
-                yield parse_arch(variant)
+        listed.add(parse_arch(code))
+    variants = archs_in_help(_ask(ptxas, "--help"))
+    numbers = {one.number for one in listed}
+    return tuple(sorted({*listed, *(one for one in variants if one.number in numbers)}))
 
 
-def _files(nvcc: Path, cxx: Path, include: Path) -> Iterator[InstalledFile]:
+def archs_in_help(text: str) -> tuple[Arch, ...]:
+    """The architectures that `ptxas --help` lists for --gpu-name."""
+    part = re.search(r"--gpu-name\b(.*?)(?=\n--|\Z)", text, re.DOTALL)
+    found = set()
+    for name in re.findall(r"'sm_(\w+)'", part[1] if part else ""):
+        with suppress(UsageError):
+            found.add(parse_arch(name))
+    return tuple(sorted(found))
+
+
+def _files(
+    nvcc: Path, programs: Mapping[str, Path], variables: Mapping[str, str], include: Path
+) -> Iterator[InstalledFile]:
     """What of it decides which code is made."""
-    variables: dict[str, str] = dict(_VARIABLE.findall(_dry_run(nvcc, cxx, "-c")))
     yield _file("nvcc", nvcc)
     profile = nvcc.parent / "nvcc.profile"
     if profile.is_file():
         yield _file(profile.name, profile)
-    programs = {name: _program(name, nvcc, variables) for name in _PROGRAMS}
     for name, path in programs.items():
         yield _file(name, path)
     libraries = sorted(Path(variables.get("NVVMIR_LIBRARY_DIR", "")).glob("libdevice*.bc"))
@@ -256,34 +273,59 @@ def _sha256(path: Path) -> str:
         raise ToolchainError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def _dry_run(nvcc: Path, cxx: Path, *options: str) -> str:
-    """What nvcc would do with an empty source."""
-    return _ask(nvcc, "--dryrun", "-ccbin", str(cxx), *options, "x.cu")
-
-
-def _ask(nvcc: Path, *arguments: str) -> str:
-    """What nvcc says, in a folder with an empty x.cu, and with none of the user's variables but
-    PATH, as builds start it."""
+def _ask(program: Path, *arguments: str) -> str:
+    """What nvcc or another of its programs says, in a folder with an empty x.cu, and with none of
+    the user's variables but PATH, as builds start it."""
     with TemporaryDirectory() as folder:
         Path(folder, "x.cu").touch()
         try:
-            answer = subprocess.run(
-                [str(nvcc.absolute()), *arguments], cwd=folder, env=bare_variables(), text=True,
-                errors="replace", stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                timeout=_PATIENCE,
+            process = subprocess.Popen(
+                [str(program.absolute()), *arguments], cwd=folder, env=bare_variables(),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True,
             )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise _unusable(nvcc, f"does not answer within {_PATIENCE:.0f} seconds", []) from None
         except OSError as error:
-            raise _unusable(nvcc, f"does not run: {error.strerror}", []) from error
-    said = answer.stdout + answer.stderr
-    if answer.returncode:
-        raise _unusable(nvcc, f"fails: nvcc {' '.join(arguments)}", said.splitlines()[-_LAST:])
-    return said
+            raise _unusable(program, f"does not run: {error.strerror}", []) from error
+        said, in_time = _said(process)
+    if not in_time:
+        raise _unusable(program, f"does not answer within {_PATIENCE:.0f} seconds", [])
+    if len(said) > _MOST:
+        raise _unusable(program, f"says more than {_MOST >> 20} MiB", [])
+    lines = said.decode(errors="replace")
+    if process.returncode:
+        asked = f"{program.name} {' '.join(arguments)}"
+        raise _unusable(program, f"fails: {asked}", lines.splitlines()[-_LAST:])
+    return lines
 
 
-def _unusable(nvcc: Path, why: str, details: list[str]) -> ToolchainError:
-    return ToolchainError(f"its nvcc {why}", where=str(nvcc), details=details)
+def _said(process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
+    """What a program says, and one byte more at most than it may; and whether it did in time. It
+    has ended by then, with all that it started."""
+    late = Event()
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def end_late() -> None:
+        late.set()
+        end()
+
+    timer = Timer(_PATIENCE, end_late)
+    timer.start()
+    try:
+        with process:
+            assert process.stdout is not None, "it is a pipe"
+            said = process.stdout.read(_MOST + 1)
+            if len(said) > _MOST:
+                end()
+    finally:
+        timer.cancel()
+    return said, not late.is_set()
+
+
+def _unusable(program: Path, why: str, details: list[str]) -> ToolchainError:
+    return ToolchainError(f"its {program.name} {why}", where=str(program), details=details)
 
 
 def _incomplete(name: str, nvcc: Path) -> ToolchainError:

@@ -30,7 +30,6 @@ NVCC = r"""
 case "$*" in
 --version) echo "Cuda compilation tools, release @cuda@, V@cuda@.61";;
 --list-gpu-code) printf 'sm_80\nsm_90\nsm_120\n';;
-*-arch=sm_80[af]*|*-arch=sm_90f*) echo "nvcc fatal   : Unsupported gpu architecture" >&2; exit 1;;
 *--dryrun*)
     echo "#$ _SPACE_= " >&2
     echo "#$ CICC_PATH=@home@/nvvm/bin" >&2
@@ -40,6 +39,17 @@ case "$*" in
 esac
 """
 PROGRAMS = ("bin/cudafe++", "bin/ptxas", "bin/fatbinary", "bin/nvlink", "nvvm/bin/cicc")
+# As ptxas prints it, in part: it knows older architectures than nvcc lists.
+PTXAS = """\
+#!/bin/sh
+cat <<END
+--gpu-name <gpu name>                         (-arch)
+        Allowed values for this option:  'compute_90','sm_70','sm_80','sm_90','sm_90a','sm_120',
+        'sm_120a','sm_120f'.
+
+--help                                        (-h)
+END
+"""
 HEADERS = ("cuda_runtime.h", "fatbinary_section.h", "crt/host_runtime.h")
 HOST_CONFIG = "#if defined(__GNUC__)\n\n#if __GNUC__ > 99\n\n#error -- unsupported\n"
 
@@ -56,7 +66,7 @@ def write_cuda(
 ) -> Path:
     """A CUDA of this version. nvcc: where its nvcc is."""
     for name in PROGRAMS:
-        write(home / name, program=True)
+        write(home / name, PTXAS if name == "bin/ptxas" else "", program=True)
     for name in HEADERS:
         write(home / "include" / name)
     write(home / "include/crt/host_config.h", HOST_CONFIG)

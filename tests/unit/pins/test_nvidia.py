@@ -10,6 +10,7 @@ import pytest
 
 from fatwheel.errors import ConfigError
 from fatwheel.pins import nvidia
+from fatwheel.toolchain.installedcuda import archs_in_help
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError
 from fatwheel.toolchain.web import Web
 
@@ -69,10 +70,10 @@ def test_bounds_of_host_compilers() -> None:
 
 
 def test_architectures_are_those_of_gpu_name() -> None:
-    names = [arch.name for arch in nvidia.archs_of(HELP)]
+    names = [arch.name for arch in archs_in_help(HELP)]
     # A default names one that is not offered.
     assert names == ["50", "52", "90", "90a", "100", "100a", "100f"]
-    assert nvidia.archs_of("no ptxas at all") == ()
+    assert archs_in_help("no ptxas at all") == ()
 
 
 def test_the_newest_patch_by_number(server: Server, web: Web) -> None:

@@ -82,7 +82,7 @@ def test_the_key_of_slices_is_made_of_the_compilers_alone(home: Path, tmp_path: 
     script = home / "bin/nvcc.sh"
     script.write_text(script.read_text().replace(str(tmp_path / "cuda"), str(home)))
     assert key(home, torch="2.10.0+cu130") == before
-    write(home / "bin/ptxas", "another\n", program=True)
+    write(home / "bin/cudafe++", "another\n", program=True)
     assert key(home) != before
 
 

@@ -39,7 +39,7 @@ def test_it_says_what_it_is(home: Path) -> None:
     cuda = ask_cuda(home, 1)
     assert (cuda.cuda, cuda.nvcc, cuda.newest_gcc) == ("13.0", "13.0.61", 99)
     names = [arch.name for arch in cuda.archs]
-    assert names == ["80", "90", "90a", "120", "120a", "120f"], "variants are asked for one by one"
+    assert names == ["80", "90", "90a", "120", "120a", "120f"], "variants as ptxas lists"
     assert cuda.links == (), "a whole CUDA home serves as it is"
     found = digests(cuda)
     for name, place in (("ptxas", "bin/ptxas"), ("cicc", "nvvm/bin/cicc"), ("nvcc", "bin/nvcc")):
@@ -61,7 +61,8 @@ def test_it_says_what_it_is(home: Path) -> None:
 )
 def test_what_decides_code_is_told_apart(home: Path, changed: str, file: str) -> None:
     before = digests(ask_cuda(home, 1))
-    write(home / file, "another\n", program=True)
+    text = (home / file).read_text() if file == "bin/ptxas" else ""
+    write(home / file, text + "# another\n", program=True)
     after = digests(ask_cuda(home, 1))
     assert {name for name in after if after[name] != before.get(name)} == {changed}
 
@@ -176,6 +177,30 @@ def test_an_nvcc_that_does_not_end(home: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("fatwheel.toolchain.installedcuda._PATIENCE", 0.2)
     write(home / "bin/nvcc.sh", "exec sleep 60\n")
     assert "does not answer within" in refusal(home)
+
+
+def test_an_nvcc_whose_child_does_not_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fatwheel.toolchain.installedcuda._PATIENCE", 0.2)
+    write(home / "bin/nvcc.sh", "sleep 60 & sleep 60\n")
+    assert "does not answer within" in refusal(home)
+
+
+def test_an_nvcc_that_says_too_much(home: Path) -> None:
+    write(home / "bin/nvcc.sh", "exec yes\n")
+    assert "its nvcc says more than 1 MiB" in refusal(home)
+
+
+def test_nvcc_is_started_three_times(home: Path) -> None:
+    """On a cluster's disk a start may take seconds."""
+    script = home / "bin/nvcc.sh"
+    write(script, f'echo "$*" >> {home}/calls\n' + script.read_text())
+    ask_cuda(home, 1)
+    assert len((home / "calls").read_text().splitlines()) == 3
+
+
+def test_a_ptxas_that_does_not_work(home: Path) -> None:
+    write(home / "bin/ptxas", "#!/bin/sh\nexit 3\n", program=True)
+    assert "its ptxas fails: ptxas --help" in refusal(home)
 
 
 def test_a_name_that_is_too_long() -> None:
