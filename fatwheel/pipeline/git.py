@@ -20,6 +20,7 @@ import secrets
 import shutil
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ MAX_REPOSITORY = 4 << 30  # bytes that a fetch may take on the disk
 MAX_OBJECT = 256 << 20  # bytes of one file, which is read as a whole
 PATIENCE = 1800  # seconds that a fetch may take
 _STALLED = 120  # seconds without any progress
+_MOST_LINKS = 40  # that lead to each other; Linux follows no more (path_resolution(7))
 _TICK = 0.2
 _SHOWN = 12  # lines of what git says
 
@@ -503,19 +505,43 @@ class _Writer:
     def resolve_links(self) -> None:
         """Copy what links within the project name, those that name links too. A link to nothing
         stays out, as a checkout's would lead nowhere."""
+        below: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
         for path in self.links:
-            target = self._target(path, {path})
-            if target is None:
-                continue
-            origin = self.root / target
-            if origin.is_dir():
-                if target in (path, *path.parents):
-                    raise FormatError(f"a link names a folder that it is in: {str(path)!r:.80}")
-                for file in sorted(origin.rglob("*")):
-                    if file.is_file():
-                        self._copy(file, self.root / path / file.relative_to(origin))
-            elif origin.is_file():
-                self._copy(origin, self.root / path)
+            for folder in path.parents:
+                below[folder].append(path)
+        done: set[PurePosixPath] = set()
+        for path in self.links:
+            self._resolve(path, (), done, below)
+
+    def _resolve(
+        self,
+        path: PurePosixPath,
+        outer: tuple[PurePosixPath, ...],
+        done: set[PurePosixPath],
+        below: Mapping[PurePosixPath, Sequence[PurePosixPath]],
+    ) -> None:
+        """Copy what a link names: of a folder all that links in there name, too. outer: the links
+        that wait for it."""
+        if path in outer or len(outer) > _MOST_LINKS:
+            raise FormatError(f"a link names a folder that it is in: {str(path)!r:.80}")
+        if path in done:
+            return
+        target = self._target(path, {path})
+        origin = self.root / target if target else None
+        if target and origin and origin.is_dir():
+            if target in (path, *path.parents):
+                raise FormatError(f"a link names a folder that it is in: {str(path)!r:.80}")
+            for link in below.get(target, ()):
+                self._claim(0)
+                self._resolve(link, (*outer, path), done, below)
+            for file in sorted(origin.rglob("*")):
+                if file.is_file():
+                    self._copy(file, self.root / path / file.relative_to(origin))
+                else:
+                    self._claim(0)
+        elif origin and origin.is_file():
+            self._copy(origin, self.root / path)
+        done.add(path)
 
     def _copy(self, origin: Path, path: Path) -> None:
         self._claim(origin.stat().st_size)
@@ -527,10 +553,12 @@ class _Writer:
         text = self.links[path]
         target = PurePosixPath(os.path.normpath(str(path.parent / text)))
         outside = PurePosixPath(text).is_absolute() or target.parts[:1] == ("..",)
+        if len(seen) > _MOST_LINKS:
+            return None
         if outside or "\0" in text or "\\" in text:
             raise FormatError(
                 f"a link in the repository leads out of it: {str(path)!r:.80} to {text!r:.80}",
-                hint="leave it out with a patch that deletes it, or use a folder: docs/recipes.md",
+                hint="use a folder without it, or a checkout: docs/recipes.md",
             )
         for part in (target, *target.parents):
             if part in self.links:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_recipe
-from fatwheel.errors import ConfigError, UsageError
+from fatwheel.errors import ConfigError, FormatError, UsageError
 from fatwheel.events import Event, Note, silent
 from fatwheel.pipeline import checkout as module
 from fatwheel.pipeline.checkout import read_checkout, with_checkout
@@ -140,3 +142,86 @@ def test_the_folder_can_be_moved(folder: Path, tmp_path: Path) -> None:
     source = dataclasses.replace(recipe.source, path=tmp_path / "moved")
     moved = with_checkout(dataclasses.replace(recipe, source=source))
     assert moved.source.sha256 == recipe.source.sha256
+
+
+def test_links_in_a_folder_that_a_link_names_count_too(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "f.cu").write_text("f")
+    (tmp_path / "d" / "x.cu").symlink_to("../f.cu")
+    for name in ("a", "z"):  # before and after what is in the folder
+        (tmp_path / name).symlink_to("d")
+    assert names(tmp_path) == ["a/x.cu", "d/x.cu", "f.cu", "z/x.cu"]
+
+
+def test_links_that_lead_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    for one, other in ("ab", "ba"):
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "file").write_text(one)
+        (tmp_path / one / other).symlink_to(f"../{other}")
+    found = read_checkout(tmp_path)
+    assert {"a/file", "a/b/file", "b/file", "b/a/file"} <= {str(name) for name, _ in found.files}
+    assert [str(name) for name in found.left_out] == ["a/b"]
+
+
+def test_links_do_not_multiply_without_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_FILES", 1000)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "file").write_text("x")
+    for number in range(1, 30):
+        (tmp_path / f"{number}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{number}" / name).symlink_to(f"../{number - 1}")
+    with pytest.raises(ConfigError, match="may hold 1000 files"):
+        read_checkout(tmp_path)
+
+
+def test_a_tracked_file_behind_a_link_is_not_read(tmp_path: Path) -> None:
+    other, folder = tmp_path / "other", tmp_path / "folder"
+    for place in (other, folder / "a"):
+        place.mkdir(parents=True)
+        (place / "secret").write_text("x")
+    (folder / "setup.py").touch()
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    (folder / "a" / "secret").unlink()
+    (folder / "a").rmdir()
+    (folder / "a").symlink_to(other)
+    assert names(folder) == ["setup.py"]
+
+
+def test_an_index_names_no_file_outside_of_the_checkout(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "aa" / "bb").mkdir(parents=True)
+    (folder / "aa" / "bb" / "secret").touch()
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    index = folder / ".git" / "index"
+    data = index.read_bytes()[:-20].replace(b"aa/bb/secret", b"../../secret")
+    index.write_bytes(data + hashlib.sha1(data).digest())
+    (tmp_path.parent / "secret").write_text("x")
+    with pytest.raises(FormatError, match="index has a file outside of it"):
+        read_checkout(folder)
+
+
+def test_a_repository_of_another_account_further_up_has_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "setup.py").touch()
+    (folder / "mine.cu").touch()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "folder/setup.py")
+    (tmp_path / ".git" / "info" / "exclude").write_text("*.cu")
+    assert names(folder) == ["setup.py"]
+    lstat = Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        found = list(lstat(path))
+        found[4] += path.name == ".git"
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    assert names(folder) == ["mine.cu", "setup.py"]

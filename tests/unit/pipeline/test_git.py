@@ -165,6 +165,25 @@ def test_a_link_out_of_the_project_is_refused(
         write_repository(pinned(commit), cache, tmp_path / "out", silent)
 
 
+def test_links_in_a_folder_that_a_link_names_are_copied_too(
+    repositories: Repositories, tmp_path: Path, cache: Path
+) -> None:
+    links = {"a": "-> d", "d/x": "-> ../setup.py", "z": "-> d"}  # before and after the folder
+    commit = repositories.commit("p.git", {**FILES, **links})
+    write_repository(pinned(commit), cache, tmp_path / "out", silent)
+    assert {"a/x", "d/x", "z/x"} <= files_of(tmp_path / "out").keys()
+
+
+def test_a_long_chain_of_links_leads_nowhere(
+    repositories: Repositories, tmp_path: Path, cache: Path
+) -> None:
+    links = {f"l{number}": f"-> l{number + 1}" for number in range(1200)}
+    commit = repositories.commit("p.git", {**FILES, **links, "l1200": "end"})
+    write_repository(pinned(commit), cache, tmp_path / "out", silent)
+    assert "l1170" in files_of(tmp_path / "out")
+    assert "l0" not in files_of(tmp_path / "out")
+
+
 def test_a_link_to_a_folder_around_it_is_refused(
     repositories: Repositories, tmp_path: Path, cache: Path
 ) -> None:
