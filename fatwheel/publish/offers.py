@@ -17,8 +17,9 @@ from typing import Annotated, Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from ..errors import FormatError
 from ..provenance.origin import read_origin
 from ..provenance.record import record_of
 from ..storage.cache import open_store
@@ -89,7 +90,7 @@ class Offer(BaseModel):
     torch: Release
     images: Annotated[tuple[Text, ...], Field(max_length=200)]
     gpus: dict[Capability, Served]
-    newest: Annotated[int, Field(ge=0)]
+    newest: Annotated[int, Field(ge=0, lt=1 << 33)]  # in years of four digits, as pages show it
     papers: dict[Suffix, Sha256]
 
     @property
@@ -125,7 +126,13 @@ def read_offer(path: Path) -> Found:
         offer = _known(known) if known else None
         if offer is None:
             _check_names(path, wheel)
-            offer = _offer(path, wheel, texts)
+            try:
+                offer = _offer(path, wheel, texts)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                raise FormatError(
+                    f"an index cannot say its {wrong['loc'][0]}: {wrong['msg']}", where=path.name
+                ) from error
             open_store().put_json("offer", key, offer.model_dump(mode="json"))
     return Found(path=path, offer=offer, texts=texts)
 

@@ -19,14 +19,14 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..errors import FatwheelError, FormatError, UsageError
@@ -119,7 +119,7 @@ def write_site(wheels: Sequence[Path], out: Path, request: Request, emit: Emit) 
     pages = _pages(offered)
     with step(emit, "write"):
         written = [
-            *_copied(found, out, copy_wheels=not base),
+            *_copied(found, before, out, copy_wheels=not base),
             *(name for name, data in pages.items() if _put(out, name, data)),
         ]
         removed = _remove_stale(out, before, offered, pages)
@@ -136,7 +136,9 @@ def _checked_base(url: str) -> str:
     """With a slash at its end."""
     if not url:
         return ""
-    parts = urlsplit(url) if _BASE.fullmatch(url) else None
+    parts = None
+    with suppress(ValueError):  # of brackets around what is no address
+        parts = urlsplit(url) if _BASE.fullmatch(url) else None
     if parts is None or not parts.hostname or "@" in parts.netloc:
         raise UsageError(
             f"{url!r} is no URL of a folder of wheels",
@@ -162,9 +164,11 @@ def _read_list(out: Path) -> tuple[Placed, ...]:
         content = read_value(data, str(path), _MOST, _MOST_VALUES)
         found = _List.model_validate(content).wheels
         for one in found:
-            _checked_base(one.base)
+            Version(one.offer.version)
+            if one.base != _checked_base(one.base):
+                raise FormatError(f"{one.base!r:.100} does not end with a slash")
         return found
-    except (ValidationError, FatwheelError) as error:
+    except (ValidationError, InvalidVersion, FatwheelError) as error:
         raise FormatError(
             f"it is damaged or of another version of fatwheel: {str(error).splitlines()[0]}",
             where=str(path),
@@ -343,14 +347,18 @@ def _list_bytes(offered: Sequence[Placed]) -> bytes:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def _copied(found: Sequence[Found], out: Path, *, copy_wheels: bool) -> Iterator[str]:
+def _copied(
+    found: Sequence[Found], before: Sequence[Placed], out: Path, *, copy_wheels: bool
+) -> Iterator[str]:
     """Put each wheel and the texts beside it into the site; what was written."""
+    here = {one.offer.filename: one.offer.sha256 for one in before if not one.base}
     for one in found:
         name = f"files/{one.offer.filename}"
         for suffix, data in one.texts.items():
             if _put(out, name + suffix, data):
                 yield name + suffix
-        if copy_wheels and _put_wheel(out / name, one):
+        is_here = here.get(one.offer.filename) == one.offer.sha256
+        if copy_wheels and _put_wheel(out / name, one, is_here=is_here):
             yield name
 
 
@@ -362,9 +370,12 @@ def _writing(path: Path) -> Iterator[None]:
         raise files.disk_error(error, "write the site", path, "--out FOLDER") from error
 
 
-def _put_wheel(target: Path, one: Found) -> bool:
-    """Copy a wheel where it is not there already; FormatError where it is not what was read."""
-    if target.exists() and target.stat().st_size == one.offer.size:
+def _put_wheel(target: Path, one: Found, *, is_here: bool) -> bool:
+    """Copy a wheel where it is not there already; FormatError where it is not what was read.
+
+    is_here: whether the site offers these bytes. Another wheel may have its name and size.
+    """
+    if is_here and target.exists() and target.stat().st_size == one.offer.size:
         return False
     with _writing(target), one.path.open("rb") as source, files.replacing(target) as stream:
         sha256, _ = files.copy(source, stream)

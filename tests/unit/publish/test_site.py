@@ -195,6 +195,28 @@ def test_only_removes_what_is_not_named(draft: Draft, tmp_path: Path) -> None:
     assert files_of(tmp_path / "site") == files_of(tmp_path / "right")
 
 
+def test_a_wheel_of_the_same_size_replaces_another(tmp_path: Path) -> None:
+    by_size: dict[int, Path] = {}
+    for number in range(100):  # of hashes that compress likewise
+        (tmp_path / f"{number}").mkdir()
+        files = {"demo.py": f"number = {number:03}".encode()}
+        second = Draft("demo", VERSION, files=files).write(tmp_path / f"{number}")
+        first = by_size.setdefault(second.stat().st_size, second)
+        if first != second:
+            break
+    else:
+        pytest.fail("no two wheels of one size")
+    made([first], tmp_path / "site")
+    made([second], tmp_path / "site", Request(only=True))
+    assert (tmp_path / "site" / "files" / second.name).read_bytes() == second.read_bytes()
+
+
+def test_a_wheel_that_no_index_can_describe(tmp_path: Path) -> None:
+    wheel = Draft("a" * 205, "1.0", files={"demo.py": b""}).write(tmp_path)
+    with pytest.raises(FormatError, match="an index cannot say its filename"):
+        made([wheel], tmp_path / "site")
+
+
 def test_wheels_under_a_base_url_are_not_copied(draft: Draft, tmp_path: Path) -> None:
     wheel = draft.write(tmp_path)
     base = "https://example.org/releases/download/v1"
@@ -300,6 +322,8 @@ def test_a_site_that_was_interrupted_is_completed(draft: Draft, tmp_path: Path) 
         ("cuda", "../.."),
         ("torch", "1/../../2"),
         ("version", "1.0/../x"),
+        ("version", "abc"),
+        ("newest", 10**18),
         ("papers", {"/../../x": "0" * 64}),
         ("summary", ["a list"]),
     ],
@@ -316,11 +340,14 @@ def test_a_list_that_a_stranger_wrote(
         made([wheel], tmp_path / "site")
 
 
-def test_a_base_that_a_stranger_wrote(draft: Draft, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "base", ["javascript:alert(1)//", "https://[x/", "https://example.org/without-slash"]
+)
+def test_a_base_that_a_stranger_wrote(draft: Draft, tmp_path: Path, base: str) -> None:
     wheel = draft.write(tmp_path)
     made([wheel], tmp_path / "site")
     content = json.loads((tmp_path / "site" / LIST).read_bytes())
-    content["wheels"][0]["base"] = "javascript:alert(1)//"
+    content["wheels"][0]["base"] = base
     (tmp_path / "site" / LIST).write_text(json.dumps(content))
     with pytest.raises(FormatError, match="damaged"):
         made([wheel], tmp_path / "site")
