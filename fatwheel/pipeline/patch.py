@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..config.sourcetree import opened
@@ -25,8 +26,13 @@ from .sdist import FIRST_TIME
 
 MAX_FILE = 64 << 20  # bytes of a file that is patched
 _NOWHERE = "/dev/null"
+_FORM = "%Y-%m-%d %H:%M:%S %z"
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
 _MODE = re.compile(rb"(?:new file mode|new mode) (\d{6})")
+# The time that `diff -N` gives a file that is not there: the first second of 1970, in any zone.
+_TIME = re.compile(rb"\t(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.0+)? ([+-]\d{4})\r?\n?")
+# What `diff -r` says of files that it shows no lines of.
+_WITHOUT_LINES = re.compile(rb"Binary files .+ and .+ differ\r?\n?|Only in [^:]+: .+\n?")
 _PLAIN, _PROGRAM = b"100644", b"100755"
 # What a patch may say of a file and this cannot do.
 _UNSUPPORTED = (
@@ -94,6 +100,7 @@ def _lines(data: bytes) -> list[bytes]:
 class _Reader:
     def __init__(self, lines: Sequence[bytes], where: str) -> None:
         self._lines = lines
+        self._is_of_diff = not any(line.startswith(b"diff --git ") for line in lines)
         self._where = where
         self._at = 0
 
@@ -114,6 +121,8 @@ class _Reader:
                 headers.append(line)
             elif _HUNK.match(line):
                 raise self._trouble("a hunk without a file")
+            elif self._is_of_diff and _WITHOUT_LINES.fullmatch(line):
+                raise self._trouble("a file differs, and its lines are not here: `diff -urN`")
             self._at += 1
         if headers:
             yield self._without_hunks(headers)
@@ -123,7 +132,12 @@ class _Reader:
         return self._lines[place] if place < len(self._lines) else b""
 
     def _file(self, headers: Sequence[bytes]) -> Change:
-        old, new = self._name(self._peek(0)), self._name(self._peek(1))
+        old, new = (self._name(self._peek(ahead)) for ahead in (0, 1))
+        if _NOWHERE not in (old, new) and self._path(old) == self._path(new):
+            old, new = (
+                _NOWHERE if _is_of_no_file(self._peek(ahead)) else name
+                for ahead, name in enumerate((old, new))
+            )
         path = self._path(old if new == _NOWHERE else new)
         if _NOWHERE not in (old, new) and self._path(old) != path:
             raise self._trouble(f"it renames {clean(old)}; make it with `git diff --no-renames`")
@@ -230,6 +244,16 @@ class _Reader:
 
     def _trouble(self, what: str) -> FormatError:
         return FormatError(what, where=f"{self._where}:{min(self._at + 1, len(self._lines))}")
+
+
+def _is_of_no_file(line: bytes) -> bool:
+    found = _TIME.search(line)
+    if not found:
+        return False
+    try:
+        return not datetime.strptime(b" ".join(found.groups()).decode(), _FORM).timestamp()
+    except ValueError:
+        return False
 
 
 # -- changing files --------------------------------------------------------------------------------

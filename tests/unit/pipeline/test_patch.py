@@ -235,3 +235,26 @@ def test_damage_ends_in_an_error_or_a_change(root: Path, seed: int) -> None:
     with suppress(FatwheelError):  # anything else is a traceback for the user
         apply_patch(bytes(data), "p", root)
     assert {path.name for path in root.parent.iterdir()} == {"p"}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_diff_makes_and_deletes_files(tmp_path: Path, zone: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, name in ((old, "gone.py"), (new, "made.py")):
+        folder.mkdir()
+        (folder / name).write_text("x\n")
+    words = ["diff", "-urN", "old", "new"]
+    said = subprocess.run(words, cwd=tmp_path, env={"TZ": zone}, capture_output=True, check=False)
+    apply_patch(said.stdout, "p", old)
+    assert [path.name for path in old.iterdir()] == ["made.py"]
+
+
+@pytest.mark.parametrize(
+    "line", ["Binary files a/x.bin and b/x.bin differ", "Only in b/csrc: new.cu"]
+)
+def test_a_file_whose_lines_diff_leaves_out(root: Path, line: str) -> None:
+    for data in (patch(FIRST) + line.encode(), f"{line}\n".encode() + patch(FIRST)):
+        with pytest.raises(FormatError, match="its lines are not here"):
+            apply_patch(data, "p", root)
+    header = b"diff --git a/csrc/a.cu b/csrc/a.cu\n"  # of a mail, which may say so in words
+    apply_patch(f"{line}\n".encode() + header + patch(FIRST), "p", root)
