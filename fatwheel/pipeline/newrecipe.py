@@ -46,11 +46,12 @@ from ..wheels.name import parse_wheel_name
 from ..worker.upstream import Project
 from .capture import captured
 from .compile import Effort
-from .git import Objects, fetch_commit, opened, resolve_revision
+from .git import DamagedError, Objects, fetch_commit, opened, resolve_revision
 from .lockrecipe import lock_recipe
 from .plan import exact_fronts
 from .requirements import packages_of
 from .resolve import ToolchainRequest, resolve
+from .sdist import MAX_DEPTH, MAX_MEMBERS
 from .source import unpack
 
 ARCHS = ("80", "86", "89", "90", "120")  # proposed: GPUs that most users have
@@ -63,7 +64,7 @@ _VARIABLE = re.compile(
 # What most projects call the variables that force a CUDA build, or one of one's own.
 _FORCES = ((re.compile(r"(.*_)?FORCE_(ONLY_)?CUDA"), "1"), (re.compile(r".*FORCE_BUILD"), "TRUE"))
 _ARCH = re.compile(r"(?:sm|compute)_([0-9]{2,3}[af]?)")
-_LARGEST = 1 << 20  # bytes of a setup.py
+_LARGEST = 1 << 20  # bytes of a setup.py, or .gitmodules
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,17 @@ def _repository(url: str, revision: str, emit: Emit) -> Repository:
 def _read(pin: Commit, place: str, found: list[Submodule], emit: Emit) -> str:
     """The tree of a commit; its submodules, and theirs, are added."""
     with opened(fetch_commit(pin, cache_folder(), emit)) as objects:
-        tree = objects.tree_of(pin.commit)
-        links = dict(_submodules(objects, tree, PurePosixPath()))
-        urls = _urls(objects, tree) if links else {}
+        try:
+            tree = objects.tree_of(pin.commit)
+            left = iter(range(MAX_MEMBERS))
+            links = dict(_submodules(objects, tree, PurePosixPath(), left))
+            urls = _urls(objects, tree) if links else {}
+        except (DamagedError, OSError, ValueError) as error:
+            raise FormatError(
+                f"{pin.commit} is no commit, or its repository is damaged: {error}",
+                where=clean(pin.url),
+                hint="name the commit, or a tag or branch",
+            ) from error
     for path, commit in sorted(links.items()):
         inside = str(PurePosixPath(place, path))
         url = _absolute(urls.get(path, ""), pin.url)
@@ -240,23 +249,31 @@ def _read(pin: Commit, place: str, found: list[Submodule], emit: Emit) -> str:
     return tree
 
 
-def _submodules(objects: Objects, tree: str, place: PurePosixPath) -> Iterator[tuple[str, str]]:
+def _submodules(
+    objects: Objects, tree: str, place: PurePosixPath, left: Iterator[int]
+) -> Iterator[tuple[str, str]]:
+    """Paths and commits. left: an item for each entry that may still be read."""
+    if len(place.parts) > MAX_DEPTH:
+        raise FormatError(f"the repository is more than {MAX_DEPTH} folders deep")
     for entry in objects.entries(tree):
+        if next(left, None) is None:
+            raise FormatError(f"the repository holds more than {MAX_MEMBERS} files")
         if entry.mode == "160000":
             yield str(place / entry.name), entry.id
         elif entry.mode == "40000":
-            yield from _submodules(objects, entry.id, place / entry.name)
+            yield from _submodules(objects, entry.id, place / entry.name, left)
 
 
 def _urls(objects: Objects, tree: str) -> dict[str, str]:
     """URLs by path, of .gitmodules (gitmodules(5))."""
     ids = [entry.id for entry in objects.entries(tree) if entry.name == ".gitmodules"]
-    text = objects.read(ids[0], "blob").decode("utf-8", "replace") if ids else ""
+    data = objects.read(ids[0], "blob") if ids else b""
+    text = data[:_LARGEST].decode("utf-8", "replace")
     found: dict[str, str] = {}
-    for section in re.split(r"(?m)^\s*\[", text):
-        said = dict(re.findall(r"(?m)^\s*(path|url)\s*=\s*(\S.*?)\s*$", section))
+    for section in re.split(r"(?m)^[ \t]*\[", text):
+        said = dict(re.findall(r"(?m)^[ \t]*(path|url)[ \t]*=[ \t]*(\S.*)$", section))
         if {"path", "url"} <= said.keys():
-            found[said["path"].strip('"')] = said["url"].strip('"')
+            found[said["path"].strip().strip('"')] = said["url"].strip().strip('"')
     return found
 
 

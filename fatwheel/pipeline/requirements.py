@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from packaging.markers import default_environment
+from packaging.markers import (
+    UndefinedComparison,
+    UndefinedEnvironmentName,
+    default_environment,
+)
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -74,7 +78,7 @@ def _build_system(root: Path) -> Mapping[str, object]:
 def for_target(
     requirements: Iterable[Requirement], python: str, platform: str
 ) -> tuple[Requirement, ...]:
-    """Those that hold for a Python on a platform."""
+    """Those that hold for a Python on a platform. Raises UpstreamError."""
     system, _, machine = platform.partition("-")
     windows = system == "win"
     environment: dict[str, str] = {
@@ -89,9 +93,15 @@ def for_target(
         "platform_machine": "AMD64" if windows else machine,
         "extra": "",
     }
-    return tuple(
-        one for one in requirements if one.marker is None or one.marker.evaluate(environment)
-    )
+    found = []
+    for one in requirements:
+        try:
+            if one.marker is None or one.marker.evaluate(environment):
+                found.append(one)
+        except (UndefinedComparison, UndefinedEnvironmentName) as error:
+            what = clean(f"{one}: {error}")[:300]
+            raise UpstreamError(f"a requirement's marker says nothing: {what}") from error
+    return tuple(found)
 
 
 # -- what there is ---------------------------------------------------------------------------------

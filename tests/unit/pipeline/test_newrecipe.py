@@ -20,7 +20,7 @@ from fatwheel.pipeline.newrecipe import (
     questions,
     text_of,
 )
-from tests.helpers.gitserver import Repositories, served
+from tests.helpers.gitserver import Repositories, git, served
 from tests.helpers.webserver import Server, body
 
 SETUP = """\
@@ -195,3 +195,22 @@ def test_the_text_is_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "x" / "recipe.toml").write_text(text_of(found))
     recipe = load_recipe(tmp_path / "x")
     assert (recipe.imports, recipe.environment) == (("a_b",), {"FORCE_ONLY_CUDA": "1"})
+
+
+def test_a_tag_by_its_own_id_is_no_commit(repositories: Repositories) -> None:
+    commit = repositories.commit("p.git", {"setup.py": ""})
+    bare = repositories.folder / "p.git"
+    git(bare, "tag", "-a", "-m", "x", "v1", commit.commit)
+    with pytest.raises(FormatError, match="is no commit"):
+        made("git", f"{commit.url}@{git(bare, 'rev-parse', 'v1')}")
+
+
+def test_trees_that_multiply_come_to_an_end(repositories: Repositories) -> None:
+    commit = repositories.commit("p.git", {"setup.py": ""})
+    tree = commit.tree
+    for _ in range(30):
+        names = "".join(f"040000 tree {tree}\t{name}\n" for name in "abcdefgh")
+        tree = git(repositories.folder / "p.git", "mktree", data=names.encode())
+    bomb = repositories.commit_tree("p.git", tree)
+    with pytest.raises(FormatError, match="more than 200000 files"):
+        made("git", f"{bomb.url}@main")

@@ -227,3 +227,8 @@ def test_what_cannot_be_exchanged_is_left_to_the_user() -> None:
     odd = '[environment]\nX = """\n[[build]]\n"""\n'
     with pytest.raises(ConfigError, match="cannot be exchanged"):
         with_pins(odd, [pin])
+
+
+def test_a_marker_that_says_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UpstreamError, match="marker says nothing"):
+        check_requirements(project(tmp_path, """["a; os_name ~= 'x'"]"""), target(tmp_path))
