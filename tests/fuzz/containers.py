@@ -53,6 +53,7 @@ def lines() -> Iterator[tuple[str, bytes]]:
     lookup = Lookup((_JOB,), 1, 2, 0, ("a", words))
     host = Host("g++ 12.2.0", "ab" * 32, "3.11.7")
     captured = {"outcome": "made", "units": [asdict(_UNIT)], "notes": [words],
+                "links": [["g++", words]], "wheel": "a-1-cp311-cp311-linux_x86_64.whl",
                 "lookup": asdict(lookup), "host": asdict(host)}  # fmt: skip
     slices = [{"name": "a", "slices": {"sm_80": "ab" * 32, "compute_80": None}}]
     assembled = {"outcome": "made", "wheel": "a-1-py3-none-any.whl", "slices": slices}
