@@ -277,7 +277,7 @@ def test_neither_the_recipe_nor_the_toolchain_of_the_checkout_matters(
     checkout, wheel = small
     tools = checkout.folder / "toolchains" / f"{TOOLCHAIN}.toml"
     with (
-        replaced(tools, 'version = "1.13.2"', 'version = "1.13.9"'),
+        replaced(tools, '"ninja==1.13.2"', '"ninja==1.13.9"'),
         replaced(checkout.folder / "kernels" / KERNEL / "recipe.toml", '"1.0"', '"2.0"'),
     ):
         assert checkout.report(wheel, tmp_path / "out")["identical"]
@@ -624,10 +624,11 @@ def test_what_is_not_locked_is_refused(small: tuple[Checkout, Path], tmp_path: P
     checkout, wheel = small
     lock = ["--arch", ARCHS, "--locked", str(wheel)]
     tools = checkout.folder / "toolchains" / f"{TOOLCHAIN}.toml"
+    parts = checkout.folder / "toolchains" / "parts" / "packages"
     ninja = next(p for p in lock_in(wheel).toolchain.packages if p.name == "ninja")
     with (
-        replaced(tools, ninja.sha256, "cd" * 32),
-        replaced(tools, "size = 129956", "size = 1"),
+        replaced(parts / "ninja.toml", ninja.sha256, "cd" * 32),
+        replaced(parts / "packaging.toml", "size = 129956", "size = 1"),
         replaced(tools, 'default_torch = "2.11.0"', 'default_torch = "2.11.0" # as before'),
     ):
         outcome = checkout.build(tmp_path / "out", *lock)
