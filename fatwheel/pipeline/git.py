@@ -246,6 +246,15 @@ def _check_host(pin: Commit) -> None:
         )
 
 
+@contextmanager
+def _in_time(where: str) -> Iterator[None]:
+    try:
+        yield
+    except subprocess.TimeoutExpired as error:
+        what = f"git did not end within {PATIENCE // 60} minutes"
+        raise FetchError(what, where=where) from error
+
+
 def _host(url: str) -> str:
     return clean(urlsplit(url).hostname or "")
 
@@ -271,7 +280,7 @@ def resolve_revision(url: str, revision: str) -> str:
     names = [
         f"refs/{kind}/{revision}{peeled}" for kind in ("tags", "heads") for peeled in ("^{}", "")
     ]
-    with TemporaryDirectory(prefix="fatwheel-") as home:
+    with TemporaryDirectory(prefix="fatwheel-") as home, _in_time(clean(url)):
         run = subprocess.run(
             git_command("ls-remote", url, *names),
             env=git_environment(Path(home), url, read_pip_config()), stdin=subprocess.DEVNULL,
@@ -583,9 +592,9 @@ def put(path: Path, data: bytes, *, executable: bool) -> None:
 def listed(folder: Path, *which: str) -> Sequence[str]:
     """What git lists of a folder of a checkout (git-ls-files).
 
-    Raises FormatError where git fails.
+    Raises FormatError where git fails, FetchError where it does not end.
     """
-    with TemporaryDirectory(prefix="fatwheel-") as home:
+    with TemporaryDirectory(prefix="fatwheel-") as home, _in_time(str(folder)):
         run = subprocess.run(
             git_command("-C", str(folder), "ls-files", "-z", "--exclude-standard", *which),
             env=git_environment(Path(home)), stdin=subprocess.DEVNULL, capture_output=True,

@@ -202,7 +202,7 @@ class _Compound:
     def _enter(self, entry: bytes) -> None:
         length, kind = _u16(entry, 64), entry[66]
         first, size = _u32(entry, 116), _u32(entry, 120)
-        if kind == 5:  # the root, whose content is that of all small streams
+        if kind == 5 and not self._small:  # the root, whose content is that of all small streams
             self._small = self._chain(first)[:size]
         elif kind == 2 and 2 <= length <= 64:
             self._entries[entry[: length - 2].decode("utf-16-le", "replace")] = (first, size)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_recipe
-from fatwheel.errors import ConfigError, FormatError, UsageError
+from fatwheel.errors import ConfigError, FetchError, FormatError, UsageError
 from fatwheel.events import Event, Note, silent
 from fatwheel.pipeline import checkout as module
 from fatwheel.pipeline.checkout import read_checkout, with_checkout
@@ -225,3 +225,15 @@ def test_a_repository_of_another_account_further_up_has_no_say(
 
     monkeypatch.setattr(Path, "lstat", of_another)
     assert names(folder) == ["mine.cu", "setup.py"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+def test_a_git_that_waits_for_something_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q")
+    os.mkfifo(tmp_path / "pipe")
+    git(tmp_path, "config", "core.excludesFile", str(tmp_path / "pipe"))
+    monkeypatch.setattr("fatwheel.pipeline.git.PATIENCE", 1)
+    with pytest.raises(FetchError, match="git did not end"):
+        read_checkout(tmp_path)
