@@ -222,7 +222,7 @@ def _choose(
         f"the nvcc of CUDA {cuda.minor} takes no MSVC that is installed here",
         where=_ASKED,
         details=[f"MSVC {one.folder.name}, {one.studio}: {why}" for one, why in refusals.items()],
-        hint=f"install {install}, in the Visual Studio Installer; or name a newer CUDA; {_WITHOUT}",
+        hint=f"install {install}, in the Visual Studio Installer; or name another CUDA; {_WITHOUT}",
     )
 
 
