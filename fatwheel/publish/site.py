@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -41,6 +42,7 @@ ALL = "simple"
 _API = "1.1"  # of the simple API: with versions and sizes (PEP 700)
 _MOST = 256 << 20  # bytes of wheels.json; that of 2,000 wheels has 3 MiB
 _MOST_VALUES = 5_000_000
+_NEWEST_PYTHON = 40  # a minor number that no Python has yet
 _BASE = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+,=-]+")
 
 
@@ -314,10 +316,25 @@ def _row(one: Placed) -> dict[str, Any]:
         **offer.model_dump(mode="json", exclude={"metadata", "papers"}),
         "url": one.url(""),
         "channel": offer.channel,
+        "refused": _refused(offer.requires_python),
         "papers": {
             suffix: f"files/{quote(offer.filename)}{suffix}" for suffix in sorted(offer.papers)
         },
     }
+
+
+def _refused(requires_python: str) -> list[int]:
+    """The minor numbers of Python 3 of which METADATA takes no release."""
+    try:
+        taken = SpecifierSet(requires_python)
+    except InvalidSpecifier:
+        return []
+    releases = ("0", "1", "5", "99")  # >=3.9.1 takes some of 3.9
+    return [
+        minor
+        for minor in range(_NEWEST_PYTHON)
+        if not any(taken.contains(f"3.{minor}.{release}") for release in releases)
+    ]
 
 
 @functools.cache

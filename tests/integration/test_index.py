@@ -294,3 +294,26 @@ def test_every_field_has_a_name_and_the_keyboard_reaches_it(page: Page) -> None:
     assert reached == ["gpu", "project", "system", "python", "torch", "SUMMARY", "BUTTON"]
     page.keyboard.press("Enter")
     assert page.locator("#answer button").first.inner_text() == "Copied"
+
+
+def test_a_python_for_which_no_installer_takes_the_wheel(browser: Any, tmp_path: Path) -> None:
+    metadata = "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n{}\n"
+    drafts = [
+        Draft("stable", "1.0", "cp38-abi3-linux_x86_64", {"stable.py": b""},
+              metadata=metadata.format("stable", "Requires-Python: >=3.10\n")),
+        Draft("unlocked", "1.0", "cp313-cp313t-linux_x86_64", {"unlocked.py": b""}),
+        Draft("locked", "1.0", "cp39-cp39-linux_x86_64", {"locked.py": b""}),
+        Draft("locked", "1.0", "cp313-cp313-linux_x86_64", {"locked.py": b""}),
+    ]  # fmt: skip
+    wheels = [draft.write(tmp_path) for draft in drafts]
+    write_site(wheels, tmp_path / "site", Request(), silent)
+    page = browser.new_page()
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    for project, minor, is_there in (
+        ("stable", "9", False), ("stable", "13", True), ("unlocked", "13", False),
+        ("locked", "13", True),
+    ):  # fmt: skip
+        page.select_option("#project", project)
+        page.select_option("#python", minor)
+        assert (f"There is no wheel for Python 3.{minor}" in answer(page)) != is_there
+    page.close()
