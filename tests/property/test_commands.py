@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,7 +98,9 @@ def _items(words: list[Word], room: str) -> tuple[str, ...]:
 @given(commands())
 def test_every_spelling_means_the_same(command: tuple[list[str], list[Word]]) -> None:
     arguments, words = command
-    assert read_nvcc(arguments, CWD) == Compile(
+    found = read_nvcc(arguments, CWD)
+    assert found is not None
+    assert replace(found, images=()) == Compile(
         kind="cuda",
         source="/src/a.cu",
         output="/out/a.o",
@@ -117,7 +119,7 @@ def test_what_was_taken_apart_reads_the_same_when_put_together(
     again = read_nvcc(
         [*once.preprocessor, *once.codegen, "-c", once.source, "-o", once.output], "/elsewhere"
     )
-    assert again == once
+    assert again == replace(once, images=()), "options that say for which images are left out"
 
 
 @given(st.lists(st.text("-=,.abcDIUtxo/\\'\" ", max_size=8), max_size=8))

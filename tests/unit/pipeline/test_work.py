@@ -14,7 +14,7 @@ from fatwheel.worker.assemble import Lookup, look_up, object_of
 from fatwheel.worker.slices import cost_key
 
 from ...helpers.plaintargets import plain_recipe
-from ...helpers.standins import calls, cpp_unit, cuda_unit, front, make_context
+from ...helpers.standins import calls, cpp_unit, cuda_unit, front, fronts_of_list, make_context
 
 GIB = 1 << 30
 FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
@@ -159,7 +159,7 @@ class Bench:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder = folder
         self.recipe = recipe
-        self.context = make_context(folder, archlist=(800, 900))
+        self.context = make_context(folder)
         for name in ("a.cu", "b.cu", "c.cpp"):
             self.write(name, f"int {name[0]};\n")
         self.units = (cuda_unit("a"), cuda_unit("b"), cpp_unit("c"))
@@ -170,14 +170,14 @@ class Bench:
     def plan(
         self, fronts: tuple[Front, ...] = FRONTS, archlist: tuple[int, ...] = (800,)
     ) -> Lookup:
-        context = dataclasses.replace(self.context, archlist=archlist)
+        context = dataclasses.replace(self.context, fronts=fronts_of_list(*archlist))
         lookup = look_up(self.units, fronts, context, threads=2)
         return plan_work(lookup, context.store(), self.recipe)
 
     def compile(
         self, unit: Unit, fronts: tuple[Front, ...] = FRONTS, archlist: tuple[int, ...] = (800,)
     ) -> None:
-        context = dataclasses.replace(self.context, archlist=archlist)
+        context = dataclasses.replace(self.context, fronts=fronts_of_list(*archlist))
         object_of(context, context.store(), unit, fronts)
 
 
