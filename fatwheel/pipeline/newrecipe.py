@@ -38,7 +38,7 @@ from ..storage.cache import cache_folder, users_stores
 from ..storage.documents import TomlError, read_toml
 from ..storage.workfolder import work_folder
 from ..text import clean
-from ..toolchain.errands import LISTED
+from ..toolchain.errands import LISTED, origin_of
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import RefusedError, read_pip_config
 from ..wheels.archive import open_wheel
@@ -239,6 +239,7 @@ def _read(pin: Commit, place: str, found: list[Submodule], emit: Emit) -> str:
         inside = str(PurePosixPath(place, path))
         url = _absolute(urls.get(path, ""), pin.url)
         _check_url(url, inside)
+        _check_near(url, pin.url, inside)
         if len(found) >= _MOST_SUBMODULES:
             raise FormatError(f"the repository has more than {_MOST_SUBMODULES} submodules")
         inner = Commit(url=url, commit=commit, tree="")
@@ -294,6 +295,18 @@ def _check_url(url: str, submodule: str) -> None:
             hint="repositories are fetched over https, without a user or password; a checkout on "
             "this machine may come from anywhere: invoke recipe FOLDER",
         ) from None
+
+
+def _check_near(url: str, outer: str, submodule: str) -> None:
+    """Raise FormatError where a repository from elsewhere has something fetched from this machine
+    or from a private address."""
+    near, far = origin_of(url), origin_of(outer)
+    if near.is_inside and not far.is_inside:
+        raise FormatError(
+            f"the submodule {clean(submodule)[:100]} is at the private address {near.host}, and "
+            f"the repository at {far.host} is not",
+            hint="a checkout on this machine may come from anywhere: invoke recipe FOLDER",
+        )
 
 
 # -- looking into it -------------------------------------------------------------------------------

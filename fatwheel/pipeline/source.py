@@ -126,6 +126,10 @@ def _copy_checkout(folder: Path, sha256: str, root: Path, emit: Emit) -> None:
         )
 
 
+# Whoever else may write to the user's files, or whom they run as, is nobody's business here.
+_MODE = 0o755
+
+
 def _copy(files: Iterable[tuple[PurePosixPath, Path]], root: Path) -> None:
     """Copy files under their names."""
     root.mkdir(exist_ok=True)
@@ -135,7 +139,7 @@ def _copy(files: Iterable[tuple[PurePosixPath, Path]], root: Path) -> None:
         with opened(path) as content, target.open("xb") as out:
             shutil.copyfileobj(content, out, 1 << 20)
             status = os.fstat(content.fileno())
-        target.chmod(stat.S_IMODE(status.st_mode))
+        target.chmod(stat.S_IMODE(status.st_mode) & _MODE)
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

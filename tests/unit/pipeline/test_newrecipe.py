@@ -125,6 +125,16 @@ def test_a_hostile_submodule_is_refused(repositories: Repositories, url: str) ->
     assert not Path("kernels").exists()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]", "10.0.0.7", "127.1"])
+def test_a_repository_from_elsewhere_reaches_nothing_private(host: str) -> None:
+    """A server of this machine may have one that is there as well: the tests' own does."""
+    check = module._check_near
+    with pytest.raises(FormatError, match="submodule s is at the private address"):
+        check(f"https://{host}/x.git", "https://example.org/p.git", "s")
+    check(f"https://{host}/x.git", "http://127.0.0.1/p.git", "s")
+    check("https://example.com/x.git", "https://example.org/p.git", "s")
+
+
 def test_what_is_not_there(repositories: Repositories) -> None:
     commit = repositories.commit("p.git", {"setup.py": ""})
     with pytest.raises(FetchError, match="no branch or tag nothing"):

@@ -234,9 +234,11 @@ def test_a_folder_beside_the_recipe_is_copied_without_leftovers(
         path = tmp_path / "src" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    (tmp_path / "src" / "setup.py").chmod(0o6777)
     project = unpack(recipe, tmp_path / "dl", tmp_path / "work", silent)
     found = [path.relative_to(project.root).as_posix() for path in project.root.rglob("*.*")]
     assert sorted(found) == ["csrc/a.cu", "setup.py"]
+    assert (project.root / "setup.py").stat().st_mode & 0o7777 == 0o755
     (project.root / "setup.py").write_text("changed by the build")
     assert (tmp_path / "src" / "setup.py").read_text() == "setup.py"
 
