@@ -105,7 +105,7 @@ def test_it_is_verified_and_not_rebuilt(built: tuple[Workbench, Outcome]) -> Non
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (("--engine", "docker"), 2, "is installed on this machine, and containers do not see it"),
+        (("--engine", "docker"), 2, "is installed on this machine, and containers do not see that"),
         (("--locked", "W.whl"), 2, "--locked beside --cuda-home"),
         (("--torch-from", "/nowhere"), 6, "there is no /nowhere"),
         (("--cuda-home", "/nowhere"), 6, "no such folder"),
