@@ -7,7 +7,7 @@ import sys
 if sys.platform == "win32":
     import os
     import subprocess
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import ExitStack, contextmanager, suppress
     from dataclasses import dataclass
     from pathlib import Path, PureWindowsPath
@@ -25,6 +25,7 @@ if sys.platform == "win32":
         "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "OS", "NUMBER_OF_PROCESSORS",
         "PROCESSOR_ARCHITECTURE",
     )  # fmt: skip
+    _INTERNAL_ERROR = 1359  # ERROR_INTERNAL_ERROR
     _FLAGS = (
         subprocess.CREATE_NO_WINDOW
         | subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C reaches the build, which ends it
@@ -71,10 +72,7 @@ if sys.platform == "win32":
         def start(self, command: Sequence[str], memory: int) -> Started:
             group = jobobjects.Group(memory)
             try:
-                process = subprocess.Popen(
-                    command, env=self._variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE, creationflags=_FLAGS,
-                )  # fmt: skip
+                process = _begun(command, self._variables())
                 handle = int(process._handle)  # type: ignore[attr-defined]
                 group.add(handle)
                 jobobjects.resume(handle)
@@ -105,6 +103,21 @@ if sys.platform == "win32":
 
         def close(self) -> None:
             self.group.close()
+
+    def _begun(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """A busy Wine fails to start a program now and then; the second time it does."""
+        try:
+            return _suspended(command, variables)
+        except OSError as error:
+            if error.winerror != _INTERNAL_ERROR or not jobobjects.in_wine():
+                raise
+            return _suspended(command, variables)
+
+    def _suspended(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, creationflags=_FLAGS,
+        )  # fmt: skip
 
     def _forget(shown: Path) -> None:
         """Remove what `show_at` made: a junction, but not what it leads to; or a copy."""
