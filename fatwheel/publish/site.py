@@ -124,7 +124,7 @@ def write_site(wheels: Sequence[Path], out: Path, request: Request, emit: Emit) 
             *_copied(found, before, out, copy_wheels=not base),
             *(name for name, data in pages.items() if _put(out, name, data)),
         ]
-        removed = _remove_stale(out, before, offered, pages)
+        removed = _remove_stale(out, before, offered)
         if _put(out, LIST, _list_bytes(offered)):
             written.append(LIST)
     channels = tuple(sorted({one.offer.channel for one in offered} - {""}))
@@ -232,16 +232,28 @@ def _ordered(placed: Iterable[Placed]) -> tuple[Placed, ...]:
 def _pages(offered: Sequence[Placed]) -> dict[str, bytes]:
     """The site's pages by their paths, those first to which others lead."""
     found: dict[str, bytes] = {}
-    channels = defaultdict(list)
-    for one in offered:
-        channels[ALL].append(one)
-        if one.offer.channel:
-            channels[one.offer.channel].append(one)
-    for folder, members in sorted(channels.items()):
+    for folder, members in sorted(_by_channel(offered).items()):
         found |= _channel(folder, members)
     found["index.html"] = finder_page(offered)
     found[".nojekyll"] = b""  # GitHub Pages leaves the site as it is
     return found
+
+
+def _by_channel(offered: Iterable[Placed]) -> Mapping[str, Sequence[Placed]]:
+    """The wheels of each index, by its folder."""
+    found: dict[str, list[Placed]] = defaultdict(list)
+    for one in offered:
+        found[ALL].append(one)
+        if one.offer.channel:
+            found[one.offer.channel].append(one)
+    return found
+
+
+def _folders(offered: Iterable[Placed]) -> set[str]:
+    """The folders of the indexes' pages, those of projects too."""
+    channels = _by_channel(offered).items()
+    projects = {f"{folder}/{one.offer.project}" for folder, members in channels for one in members}
+    return projects | {folder for folder, _ in channels}
 
 
 def _channel(folder: str, offered: Sequence[Placed]) -> dict[str, bytes]:
@@ -413,15 +425,15 @@ def _put(out: Path, name: str, data: bytes) -> bool:
     return True
 
 
-def _remove_stale(
-    out: Path, before: Sequence[Placed], offered: Sequence[Placed], pages: Mapping[str, bytes]
-) -> list[str]:
+def _remove_stale(out: Path, before: Sequence[Placed], offered: Sequence[Placed]) -> list[str]:
     """Remove what the site had for wheels that it offers no more."""
-    if not before:
-        return []
     there = {one.offer.filename for one in offered}
     gone = [one for one in before if one.offer.filename not in there]
-    names = [name for name in _pages(before) if name not in pages]
+    names = [
+        f"{folder}/{page}"
+        for folder in sorted(_folders(before) - _folders(offered))
+        for page in ("index.html", "index.json")
+    ]
     for one in gone:
         file = f"files/{one.offer.filename}"
         names += [file, file + METADATA, *(file + suffix for suffix in one.offer.papers)]

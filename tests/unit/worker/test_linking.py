@@ -106,10 +106,10 @@ def wheel_of(path: Path, files: dict[str, bytes]) -> Path:
 @pytest.mark.parametrize(
     ("path", "left"),
     [
-        ("/work/env/lib:/work/cuda/lib::::::", None),
-        ("$ORIGIN:/work/env/lib:/opt/lib:::", "$ORIGIN:/opt/lib"),
+        ("/made/env/lib:/made/cuda/lib::::::", None),
+        ("$ORIGIN:/made/env/lib:/opt/lib:::", "$ORIGIN:/opt/lib"),
         ("$ORIGIN", "$ORIGIN"),
-        ("/workshop/lib", "/workshop/lib"),
+        ("/madehere/lib", "/madehere/lib"),
     ],
 )
 def test_a_finished_library_does_not_look_into_folders_of_its_build(
@@ -118,7 +118,7 @@ def test_a_finished_library_does_not_look_into_folders_of_its_build(
     data = linked(tmp_path, tool("g++"), path)
     files = {"a/a.so": data, "a/b.py": b"pass", "a/c.so": b"\x7fELF, but not really"}
     wheel = wheel_of(tmp_path / "a.whl", files)
-    strip_search_paths(wheel, ["/work"])
+    strip_search_paths(wheel, ["/made"])
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist()}
     record = found.pop("a-1.dist-info/RECORD")
