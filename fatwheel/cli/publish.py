@@ -1,10 +1,13 @@
-"""Commands that publish wheels: index."""
+"""Commands that publish wheels: index, release-notes."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from invoke.context import Context
 from invoke.tasks import task
 
+from ..errors import UsageError
 from .arguments import MANGLED, FilesTask, files_of, folder_of, reported
 
 
@@ -56,3 +59,52 @@ def index(
             show_json(written.to_json())
         else:
             show_site(written)
+
+
+@task(
+    klass=FilesTask,
+    auto_shortflags=False,
+    positional=["wheels"],
+    help={
+        "wheels": "the wheels of the release, whoever built them",
+        "since": "folder of the wheels of the release before, or a site that `index` made of them",
+        "json": "print one JSON document instead of Markdown",
+    },
+)
+def release_notes(
+    c: Context,
+    wheels: list[str],
+    since: str | None = None,
+    json: bool = False,
+) -> None:
+    """
+    Write what changed since the last release, as Markdown.
+
+    For each wheel: its size, the architectures that it gained or lost, and for each architecture
+    how many functions have the machine code that they had before. All is read from the wheels.
+
+      invoke release-notes dist/*.whl --since previous > notes.md
+      gh release create v2 dist/*.whl --notes-file notes.md
+    """
+    with reported():
+        from ..publish.notes import markdown, read_changes
+        from .console import write_verbatim
+        from .progress import board
+        from .results import show_json
+
+        before = [] if since is None else _wheels_in(since)
+        with board() as emit:
+            changes = read_changes(files_of(wheels), before, emit)
+        if json:
+            show_json({"wheels": [one.to_json() for one in changes]})
+        else:
+            write_verbatim(markdown(changes))
+
+
+def _wheels_in(text: str) -> list[Path]:
+    """The wheels of a folder, or of a site in it. An empty folder is the one before the first
+    release."""
+    folder = folder_of("--since", text)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {text!r}", where="--since")
+    return sorted((*folder.glob("*.whl"), *(folder / "files").glob("*.whl")))

@@ -75,6 +75,14 @@ def differing_cubins(place: Place, one: memoryview, other: memoryview) -> Iterat
         yield Difference("image", f"only its headers: {extent(one, other)}", place)
 
 
+def machine_code(cubin: bytes | memoryview) -> Iterator[tuple[str, str]]:
+    """The functions of a cubin by name, each with the sha256 of its SASS. FormatError where it
+    cannot be read."""
+    for name, (_, content) in _contents(read_cubin(memoryview(cubin))).items():
+        if name.startswith(f"{_SASS}."):
+            yield name.removeprefix(f"{_SASS}."), hashlib.sha256(content).hexdigest()
+
+
 def _only_in_one(
     level: str, mine: Collection[str], theirs: Collection[str], at: Callable[[str], Place]
 ) -> Iterator[Difference]:
