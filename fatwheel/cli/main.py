@@ -13,11 +13,11 @@ from .build import build, capture, prove, rebuild, recipe
 from .machine import cache, doctor, setup
 from .publish import index, release_notes
 from .toolchains import image, lock, render, toolchains
-from .wheels import codesign, compare, inspect, stitch, thin, verify
+from .wheels import codesign, compare, inspect, sign, stitch, thin, verify
 
 COMMANDS = (
     build, cache, capture, codesign, compare, doctor, image, index, inspect, lock, prove, rebuild,
-    recipe, release_notes, render, setup, stitch, thin, toolchains, verify,
+    recipe, release_notes, render, setup, sign, stitch, thin, toolchains, verify,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Commands for finished wheels: inspect, verify, thin, stitch, codesign, compare."""
+"""Commands for finished wheels: inspect, verify, sign, thin, stitch, codesign, compare."""
 
 from __future__ import annotations
 
@@ -132,6 +132,43 @@ def verify(
             show_verification(report, everything=all)
 
         report_each(files_of(wheels), check, show, as_json=json)
+
+
+@task(
+    klass=FilesTask,
+    auto_shortflags=False,
+    positional=["wheels"],
+    help={
+        "wheels": "wheels with the statements that were written beside them",
+        "key": "the private key, a PEM file; its passphrase is in FATWHEEL_SIGN_PASSWORD",
+    },
+)
+def sign(c: Context, wheels: list[str], key: str) -> None:
+    """
+    Sign the statements beside finished wheels, as `build --sign` does.
+
+    For keys that a build must not see: on another machine, where no project's code ran. If
+    `verify` finds one of the wheels wrong, none is signed.
+
+      invoke sign dist/*.whl --key team.pem
+      invoke verify dist/*.whl --key team.pub
+    """
+    with reported():
+        from ..provenance.beside import sign as sign_statement
+        from ..provenance.signing import load_signer
+        from ..verify.report import refusal, verify_wheel
+        from .console import out, write
+
+        signer = load_signer(file_of(key), "--key")
+        paths = files_of(wheels)
+        if not paths:
+            raise UsageError("which wheels?", hint="name at least one: invoke sign dist/*.whl")
+        for path in paths:
+            report = verify_wheel(path)
+            if not report.ok:
+                raise refusal(report)
+        for path in paths:
+            write(out(), f"signed: {sign_statement(path, signer)}")
 
 
 @task(

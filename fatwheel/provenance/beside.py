@@ -29,7 +29,8 @@ from packaging.version import InvalidVersion, Version
 
 from ..config.model import Package
 from ..errors import FormatError, HashMismatchError
-from ..storage.files import disk_error, readable, remove, replacing
+from ..storage.documents import MOST
+from ..storage.files import digest_of, disk_error, readable, remove, replacing
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import parse_wheel_name
 from .lock import FILE as LOCK_FILE
@@ -244,6 +245,24 @@ def beside(wheel: Path, suffix: str) -> Path:
     return wheel.with_name(wheel.name + suffix)
 
 
+def content_of(path: Path) -> bytes | None:
+    """A file beside a wheel, or None where there is none. FormatError where it is no such file, or
+    larger than any."""
+    try:
+        if not path.exists():
+            return None
+        if not path.is_file():  # a pipe would never end
+            raise FormatError("it is not a file", where=path.name)
+        with path.open("rb") as stream:
+            data = stream.read(MOST + 1)
+    except OSError as error:
+        what = f"it cannot be read: {error.strerror or error}"
+        raise FormatError(what, where=path.name) from error
+    if len(data) > MOST:
+        raise FormatError(f"it has more than {MOST} bytes", where=path.name)
+    return data
+
+
 def write_beside(
     wheel: Path,
     extra: Sequence[Material],
@@ -283,6 +302,36 @@ def write_beside(
         contents[beside(wheel, ENVELOPE)] = envelope_bytes(statement, signer)
     _write(wheel, contents)
     return tuple(path for path, data in contents.items() if data is not None)
+
+
+def sign(wheel: Path, signer: Signer) -> Path:
+    """Sign the statement that is beside a finished wheel; the envelope's path.
+
+    Whether the statement is true is not asked: verify the wheel first. UsageError where the wheel
+    cannot be read, FormatError where there is no statement beside it or it is about another file,
+    StoreError where the disk does not take the envelope.
+    """
+    from .signing import envelope_bytes
+
+    place = beside(wheel, STATEMENT)
+    data = content_of(place)
+    if data is None:
+        raise FormatError(
+            "there is no statement beside it",
+            where=str(wheel),
+            hint=f"`invoke build` writes {place.name}; keep it with the wheel",
+        )
+    with readable(wheel, "a wheel"):
+        sha256 = digest_of(wheel)
+    if read_statement(data, str(place)).subjects != {wheel.name: sha256}:
+        raise FormatError(
+            "the statement is about another file",
+            where=str(place),
+            hint="the wheel was changed or renamed after it was built",
+        )
+    envelope = beside(wheel, ENVELOPE)
+    _write(wheel, {envelope: envelope_bytes(data, signer)})
+    return envelope
 
 
 def files_for_installers(wheel: Path) -> dict[Path, bytes | None]:

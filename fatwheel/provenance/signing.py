@@ -71,13 +71,13 @@ class Envelope:
 # -- keys ----------------------------------------------------------------------------------------
 
 
-def load_signer(path: Path) -> Signer:
+def load_signer(path: Path, option: str = "--sign") -> Signer:
     """What signs with the private key in a PEM file, as `openssl genpkey` writes it.
 
     The passphrase of an encrypted one is in the environment variable FATWHEEL_SIGN_PASSWORD.
-    UsageError, at --sign, where the file is no such key.
+    UsageError, at the option that names it, where the file is no such key.
     """
-    option = f"--sign {path}"
+    option = f"{option} {path}"
     data = _read_key(path, option, _MAKE)
     if b"PUBLIC KEY-----" in data and b"PRIVATE KEY-----" not in data:
         raise _no_key(

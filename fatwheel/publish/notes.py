@@ -120,7 +120,13 @@ def read_changes(new: Sequence[Path], old: Sequence[Path], emit: Emit) -> tuple[
             used.add(former.path)
         with step(emit, "compare", wheel.path.name):
             changes.append(_change(wheel, former))
-    left = [Change(None, wheel.offer) for wheel in before if wheel.path not in used]
+    # A release may hold one project of several.
+    projects = {wheel.offer.project for wheel in now}
+    left = [
+        Change(None, wheel.offer)
+        for wheel in before
+        if wheel.path not in used and wheel.offer.project in projects
+    ]
     return tuple(
         sorted((*changes, *left), key=lambda one: (one.either.project, one.either.filename))
     )
@@ -231,7 +237,7 @@ def _section(project: str, section: _Section) -> Iterator[str]:
         yield from map(_row, section.made)
         yield ""
     if section.gone:
-        yield "No longer offered:"
+        yield "Not in this release:"
         yield ""
         yield from (f"- `{one.either.filename}`" for one in section.gone)
         yield ""

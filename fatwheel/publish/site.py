@@ -155,7 +155,9 @@ def _read_list(out: Path) -> tuple[Placed, ...]:
     path = out / LIST
     data = files.read(path)
     if data is None:
-        if out.exists() and any(out.iterdir()) and not (out / "files").is_dir():
+        # A new repository of git's is an empty folder, too.
+        others = out.exists() and any(path.name[0] != "." for path in out.iterdir())
+        if others and not (out / "files").is_dir():
             raise UsageError(
                 f"there are files, but no {LIST}: it is no site of fatwheel's",
                 where=str(out),

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import FatwheelError, FormatError
-from ..provenance.beside import ENVELOPE, STATEMENT, beside, files_for_installers
+from ..provenance.beside import ENVELOPE, STATEMENT, beside, content_of, files_for_installers
 from ..provenance.signing import check_signed, load_key, name_of, read_envelope
 from ..provenance.statement import Statement, read_statement
-from ..storage.documents import MOST
 from ..storage.files import digest_of, readable
 from ..text import count
 from .evidence import Finding, note, warning, wrong
@@ -29,10 +28,10 @@ def signature_findings(wheel: Path, key: Path) -> tuple[Finding, ...]:
     public = load_key(key)
     place = beside(wheel, ENVELOPE)
     try:
-        data = _read(place)
+        data = content_of(place)
         if data is None:
             what = f"it is not signed: there is no {place.name} beside it"
-            return (wrong(what, details=["`invoke build --sign KEY` writes one"]),)
+            return (wrong(what, details=["`invoke build --sign KEY` and `invoke sign` write one"]),)
         envelope = read_envelope(data, place.name)
         check_signed(envelope, public, place.name)
         statement = read_statement(envelope.payload, place.name)
@@ -46,24 +45,6 @@ def signature_findings(wheel: Path, key: Path) -> tuple[Finding, ...]:
         *_copy_findings(wheel, envelope.payload),
         *_installer_findings(wheel),
     )
-
-
-def _read(path: Path) -> bytes | None:
-    """A file beside the wheel, or None where there is none. FormatError where it is no such
-    file, or larger than any."""
-    try:
-        if not path.exists():
-            return None
-        if not path.is_file():  # a pipe would never end
-            raise FormatError("it is not a file", where=path.name)
-        with path.open("rb") as stream:
-            data = stream.read(MOST + 1)
-    except OSError as error:
-        what = f"it cannot be read: {error.strerror or error}"
-        raise FormatError(what, where=path.name) from error
-    if len(data) > MOST:
-        raise FormatError(f"it has more than {MOST} bytes", where=path.name)
-    return data
 
 
 def _refused(error: FatwheelError, place: str) -> Finding:
@@ -93,7 +74,7 @@ def _copy_findings(wheel: Path, payload: bytes) -> Iterator[Finding]:
     """The statement that lies open beside the wheel must be the signed one."""
     place = beside(wheel, STATEMENT)
     try:
-        data = _read(place)
+        data = content_of(place)
     except FormatError as error:
         yield _refused(error, place.name)
         return
@@ -113,7 +94,7 @@ def _installer_findings(wheel: Path) -> Iterator[Finding]:
         return
     for place, right in contents.items():
         try:
-            found = _read(place)
+            found = content_of(place)
         except FormatError as error:
             yield _refused(error, place.name)
             continue

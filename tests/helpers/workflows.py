@@ -14,7 +14,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # What stands for a value that is known only when the workflow runs.
-_VALUES = {"$KERNEL": "flash-attn", "$ARCH": "80,86", "$ENGINE": "process"}
+_VALUES = {
+    "$KERNEL": "flash-attn", "$ARCH": "80,86", "$ENGINE": "process", "$PLATFORM": "linux-x86_64",
+    "$CUDA": "13.0", "$TORCH": "2.11", "$PYTHONS": "3.11",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,9 @@ def test_a_signed_build(warm: Workbench, key: Callable[[str], tuple[Path, Path]]
     missing = warm.invoke("verify", str(unsigned), "--key", str(public))
     assert "it is not signed" in complaint(missing, 13)
 
+    complaint(warm.invoke("sign", str(unsigned), "--key", str(private), **secret), 0)
+    assert Path(f"{unsigned}.intoto.jsonl").read_bytes() == signed, "signed later, it differs"
+
 
 def test_changes_are_refused_by_the_command(
     warm: Workbench, key: Callable[[str], tuple[Path, Path]], tmp_path: Path

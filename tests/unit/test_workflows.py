@@ -24,21 +24,40 @@ from ..helpers.commandline import exit_code_of
 from ..helpers.workflows import Workflow, workflows
 
 EVERY = workflows()
-NAMES = {"ci.yml", "flash-attn.yml", "windows.yml", "windows-docker.yml", "wine.yml"}
+NAMES = {"ci.yml", "flash-attn.yml", "release.yml", "windows.yml", "windows-docker.yml", "wine.yml"}
 PINNED = re.compile(r"actions/[\w-]+@[0-9a-f]{40}")
 every = pytest.mark.parametrize("workflow", EVERY, ids=lambda workflow: workflow.path.name)
+# The one that publishes, and what its jobs may do beside reading.
+RELEASE = next(workflow for workflow in EVERY if workflow.path.name == "release.yml")
+TESTING = [workflow for workflow in EVERY if workflow is not RELEASE]
+reading = pytest.mark.parametrize("workflow", TESTING, ids=lambda workflow: workflow.path.name)
+ALLOWED = {
+    "publish": {"contents": "write", "id-token": "write", "attestations": "write"},
+    "pages": {"pages": "write", "id-token": "write"},
+}
 
 
 def test_they_are_there() -> None:
     assert {workflow.path.name for workflow in EVERY} >= NAMES
 
 
-@every
+@reading
 def test_they_may_only_read_and_know_no_secrets(workflow: Workflow) -> None:
     assert workflow.document["permissions"] == {"contents": "read"}
     assert not [name for name, job in workflow.jobs.items() if "permissions" in job]
     assert "secrets" not in workflow.path.read_text(encoding="utf-8")
     assert "pull_request_target" not in workflow.document[True]
+
+
+def test_a_release_is_written_by_jobs_that_run_no_project_s_code() -> None:
+    assert RELEASE.document["permissions"] == {"contents": "read"}
+    assert list(RELEASE.document[True]) == ["workflow_dispatch"]
+    found = {name: job["permissions"] for name, job in RELEASE.jobs.items() if "permissions" in job}
+    assert found == ALLOWED
+    for name, job in RELEASE.jobs.items():
+        builds = any("fatwheel build" in step.get("run", "") for step in job["steps"])
+        assert not (builds and name in ALLOWED)
+        assert ("secrets." in str(job)) == (name == "publish")
 
 
 @every
@@ -72,8 +91,10 @@ def test_a_checkout_leaves_no_credentials_behind(workflow: Workflow) -> None:
 
 @every
 def test_what_was_found_is_kept_after_a_failure_too(workflow: Workflow) -> None:
-    """The logs, what doctor says, and the wheels."""
+    """The logs, what doctor says, and the wheels, of all jobs that have such."""
     for job in workflow.jobs.values():
+        if not any("fatwheel " in step.get("run", "") for step in job["steps"]):
+            continue
         last = job["steps"][-1]
         assert last["uses"].startswith("actions/upload-artifact@")
         assert last["if"] == "always()"
@@ -89,14 +110,14 @@ def test_what_comes_from_outside_is_no_part_of_a_script(workflow: Workflow) -> N
         assert "${{" not in step.get("run", "")
 
 
-@every
+@reading
 def test_steps_that_show_something_are_told_of(workflow: Workflow) -> None:
     known = {step["id"] for _, step in workflow.steps() if "id" in step}
     assert known <= set(PARTS), "bench/windowsreport.py does not know them"
 
 
 def test_every_part_of_a_report_is_a_step() -> None:
-    known = {step["id"] for one in EVERY for _, step in one.steps() if "id" in step}
+    known = {step["id"] for one in TESTING for _, step in one.steps() if "id" in step}
     assert known == set(PARTS)
 
 
@@ -136,8 +157,8 @@ BUILDS = [param for param in COMMANDS if param.values[0][1] == "build"]  # type:
 def test_builds_can_be_planned(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is wrong with a request is found before anything is fetched or started."""
     where = {name: value for name, value in pairwise(words) if name.startswith("--")}
-    toolchain = load_toolchain(where["--toolchain"], TOOLCHAINS)
-    obstacle = engine_named(where["--engine"]).obstacle(toolchain)
-    if obstacle:
-        pytest.skip(f"{toolchain.name} {obstacle}")
+    if "--toolchain" in where:
+        toolchain = load_toolchain(where["--toolchain"], TOOLCHAINS)
+        if obstacle := engine_named(where["--engine"]).obstacle(toolchain):
+            pytest.skip(f"{toolchain.name} {obstacle}")
     assert exit_code_of(commands(), (*words[1:], "--plan"), monkeypatch) == 0

@@ -15,7 +15,7 @@ from packaging.pylock import Pylock
 
 from fatwheel.errors import FormatError, StoreError, UsageError
 from fatwheel.provenance import beside as beside_module
-from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, write_beside
+from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, sign, write_beside
 from fatwheel.provenance.lock import Material
 from fatwheel.provenance.signing import load_key, load_signer, open_envelope
 
@@ -133,6 +133,36 @@ def test_an_unsigned_build_removes_the_older_signature(tmp_path: Path, keys: Key
     wheel, _ = written(tmp_path, keys)
     assert beside(wheel, ENVELOPE).exists()
     written(tmp_path)
+    assert not beside(wheel, ENVELOPE).exists()
+
+
+def test_signing_later_gives_what_signing_at_once_gives(tmp_path: Path, keys: Keys) -> None:
+    signed, _ = written(tmp_path / "at once", keys)
+    later, _ = written(tmp_path / "later")
+    envelope = sign(later, load_signer(keys.pair("ed25519").private))
+    assert envelope.read_bytes() == beside(signed, ENVELOPE).read_bytes()
+    assert open_envelope(envelope.read_bytes(), load_key(keys.pair("ed25519").public), "") == (
+        beside(later, STATEMENT).read_bytes()
+    )
+
+
+def test_what_is_about_another_file_is_not_signed(tmp_path: Path, keys: Keys) -> None:
+    signer = load_signer(keys.pair("ed25519").private)
+    wheel, _ = written(tmp_path)
+    statement = beside(wheel, STATEMENT)
+    renamed = wheel.with_name(wheel.name.replace("demo", "other"))
+    wheel.rename(renamed)
+    with pytest.raises(FormatError, match="no statement beside it"):
+        sign(renamed, signer)
+    statement.rename(beside(renamed, STATEMENT))
+    with pytest.raises(FormatError, match="about another file"):
+        sign(renamed, signer)
+    renamed.rename(wheel)
+    beside(renamed, STATEMENT).rename(statement)
+    with wheel.open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(FormatError, match="about another file"):
+        sign(wheel, signer)
     assert not beside(wheel, ENVELOPE).exists()
 
 

@@ -125,7 +125,7 @@ def test_a_wheel_follows_the_newest_one_for_its_python(releases: Releases) -> No
     assert [one.old and one.old.filename for one in changes if one.new] == [newest.name]
     text = markdown(changes)
     assert "## demo 1.0 (before: 0.9, 0.10, 0.11)" in text
-    assert f"No longer offered:\n\n- `demo-0.11{LABEL}-{OTHER_TAG}.whl`" in text
+    assert f"Not in this release:\n\n- `demo-0.11{LABEL}-{OTHER_TAG}.whl`" in text
 
 
 def test_the_same_file_and_a_first_release(releases: Releases, tmp_path: Path) -> None:
@@ -135,6 +135,14 @@ def test_the_same_file_and_a_first_release(releases: Releases, tmp_path: Path) -
     [first] = read_changes(sorted((tmp_path / "new").glob("*.whl")), [], silent)
     assert first.old is None
     assert "| new |" in markdown([first])
+
+
+def test_other_projects_of_the_release_before_are_no_news(
+    releases: Releases, tmp_path: Path
+) -> None:
+    other = Draft("other", "1.0", "py3-none-any", {"other.py": b""}).write(tmp_path)
+    [change] = read_changes([releases.add("new", "1.0")], [other], silent)
+    assert change.old is None
 
 
 def test_wheels_without_gpu_code(tmp_path: Path) -> None:

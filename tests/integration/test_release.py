@@ -1,0 +1,168 @@
+"""The workflow that publishes, with real git and fatwheel: its scripts are run here, one after the
+other, for two releases. `gh` stands in for GitHub's program; releases are folders to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..helpers.cudawheels import MODULE, NONE, Linker, sound, without
+from ..helpers.workflows import workflows
+
+PUBLISH: dict[str, Any] = next(
+    one.jobs["publish"] for one in workflows() if one.path.name == "release.yml"
+)
+# The first installs fatwheel, which is here already.
+SCRIPTS = [step for step in PUBLISH["steps"] if "run" in step][1:]
+SERVER = "https://github.example"
+GH = """\
+#!{python}
+import fnmatch, os, pathlib, shutil, sys
+releases = pathlib.Path(os.environ["RELEASES"])
+_, verb, *words = sys.argv[1:]
+options = dict(zip(words, words[1:]))
+tag = releases / words[0]
+if verb == "list":
+    print(*sorted((path.name for path in releases.iterdir()), reverse=True), sep="\\n")
+elif verb == "view":
+    if not tag.exists():
+        sys.exit("release not found")
+    print("true" if (tag / "draft").exists() else "false")
+elif verb == "delete":
+    shutil.rmtree(tag)
+elif verb == "download":
+    found = [path for path in tag.iterdir() if fnmatch.fnmatch(path.name, options["--pattern"])]
+    if not found:
+        sys.exit("no assets match the file pattern")
+    for path in found:
+        shutil.copy(path, options["--dir"])
+elif verb == "create":
+    tag.mkdir()
+    shutil.copy(options["--notes-file"], tag / "notes.md")
+    for word in words:
+        if word.startswith("dist/"):
+            shutil.copy(word, tag)
+"""
+
+
+class Repository:
+    """A repository on a server of files, its releases, and the runners of its workflow."""
+
+    def __init__(self, folder: Path, git: str) -> None:
+        self.folder = folder
+        self.bare = folder / "server" / "org" / "wheels"
+        self.releases = folder / "releases"
+        self.releases.mkdir()
+        subprocess.run([git, "init", "--quiet", "--bare", str(self.bare)], check=True)
+        gh = folder / "bin" / "gh"
+        gh.parent.mkdir()
+        gh.write_text(GH.format(python=sys.executable))
+        gh.chmod(0o755)
+
+    def publish(self, tag: str, *wheels: Path, until: int | None = None) -> Path:
+        """Run the job's scripts on these wheels, or the first of them; the runner's folder."""
+        runner = self.folder / f"runner-{tag}-{until}"
+        built = runner / "built" / "wheels-one" / "dist"
+        for folder in (built, runner / "report", runner / "previous", runner / "temp"):
+            folder.mkdir(parents=True)
+        for wheel in wheels:
+            (built / wheel.name).write_bytes(wheel.read_bytes())
+        for step in SCRIPTS[:until]:
+            variables = {name: "" for name in step.get("env", {})}  # secrets: there are none
+            done = subprocess.run(
+                ["bash", "-eo", "pipefail", "-c", step["run"]],
+                cwd=runner, env=self._variables(runner, tag) | variables,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{step['name']}:\n{done.stdout}{done.stderr}"
+        return runner
+
+    def _variables(self, runner: Path, tag: str) -> dict[str, str]:
+        path = os.pathsep.join([str(self.folder / "bin"), str(Path(sys.executable).parent)])
+        return {
+            **os.environ,
+            "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            "FATWHEEL_CACHE": str(self.folder / "cache"),
+            "RELEASES": str(self.releases),
+            "RUNNER_TEMP": str(runner / "temp"),
+            "TAG": tag,
+            "GH_TOKEN": "secret",
+            "GITHUB_ACTOR": "somebody",
+            "GITHUB_SHA": "0" * 40,
+            "GITHUB_SERVER_URL": SERVER,
+            "GITHUB_REPOSITORY": "org/wheels",
+            # Where git finds that server.
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{self.folder / 'server'}/.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://x-access-token:secret@github.example/",
+        }
+
+    def site(self, name: str) -> str:
+        """A file of the branch on which the site is kept."""
+        return subprocess.run(
+            ["git", "-C", str(self.bare), "show", f"site:{name}"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+
+@pytest.fixture
+def repository(tool: Callable[[str], str], tmp_path: Path) -> Repository:
+    return Repository(tmp_path, tool("git"))
+
+
+@pytest.fixture
+def make(tool: Callable[[str], str], tmp_path: Path) -> Callable[..., Path]:
+    """Makes a wheel with nothing wrong in it."""
+    linker = Linker(tmp_path, tool)
+
+    def write(label: str, fatbin: bytes = NONE) -> Path:
+        draft = sound(linker)
+        draft.version = f"1.0+{label}"
+        draft.files[MODULE] = linker.library(
+            fatbin, ["PyInit__C"], ["libc10.so", "libcudart.so.13", "libc.so.6"]
+        )
+        return draft.write(tmp_path)
+
+    return write
+
+
+def test_two_releases(repository: Repository, make: Callable[..., Path]) -> None:
+    first = make("cu130.sm80.ptx.sm90a", without(3))
+    repository.publish("v1", first)
+    second = make("cu130.sm80.ptx.sm90a.sm120f")
+    runner = repository.publish("v2", second)
+
+    notes = (repository.releases / "v2" / "notes.md").read_text()
+    assert "- New: code for sm_120f" in notes
+    assert "the same machine code" in notes
+    offered = json.loads(repository.site("wheels.json"))["wheels"]
+    assert {(one["offer"]["filename"], one["base"]) for one in offered} == {
+        (wheel.name, f"{SERVER}/org/wheels/releases/download/{tag}/")
+        for wheel, tag in ((first, "v1"), (second, "v2"))
+    }
+    for wheel, tag in ((first, "v1"), (second, "v2")):
+        assets = {path.name for path in (repository.releases / tag).iterdir()}
+        assert {wheel.name, f"{wheel.name}.metadata"} <= assets
+        assert wheel.name in repository.site("simple/demo/index.html")
+    assert repository.site(".nojekyll") == ""
+    assert not list((runner / "temp").iterdir())
+
+
+def test_a_run_that_was_interrupted_is_done_again(
+    repository: Repository, make: Callable[..., Path]
+) -> None:
+    """Before the index was kept, and in the middle of an upload."""
+    wheel = make("cu130.sm80.ptx.sm90a.sm120f")
+    repository.publish("v1", wheel, until=-1)
+    (repository.releases / "v1" / "draft").touch()
+    repository.publish("v1", wheel)
+    assert not (repository.releases / "v1" / "draft").exists()
+    assert wheel.name in repository.site("simple/demo/index.html")
