@@ -11,7 +11,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from fatwheel.storage.cache import cache_folder, users_stores
 from fatwheel.storage.files import locked
 from fatwheel.worker.context import Context
 
+from ..helpers.nuchecker import NuChecker
 from .engine import LentEngine, docker_engine
 from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
 from .slim import Slim, make_slim
@@ -61,6 +62,14 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made
             kept.write_bytes(pickle.dumps(make(folder)))
         made: Made = pickle.loads(kept.read_bytes())
     return made
+
+
+@pytest.fixture(scope="session")
+def nu(
+    tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Iterable[Path]], list[str]]:
+    """What the W3C's checker says of HTML pages; nothing is best."""
+    return once(tmp_path_factory, "nu", lambda folder: NuChecker(folder, tool)).messages
 
 
 @dataclass(frozen=True)

