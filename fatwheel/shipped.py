@@ -6,6 +6,7 @@ are never changed: what is written beside them goes into the user's own.
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -20,14 +21,21 @@ TOOLCHAINS = _HOME / "toolchains"
 OWN_KERNELS = Path("kernels")
 OWN_TOOLCHAINS = Path("toolchains")
 
-# The toolchains that are used where none is named, by the system that they build for: a file's
-# name, or that of a composed one.
-DEFAULT_TOOLCHAINS = {"linux": "linux-cuda13.0", "windows": "cuda13.0.2-win-amd64"}
+# The toolchains that are used where none is named, by the system that they build for, and by its
+# processor where that is not x86-64: a file's name, or that of a composed one.
+DEFAULT_TOOLCHAINS = {
+    "linux": "linux-cuda13.0",
+    "linux-aarch64": "cuda13.0.2-linux-aarch64",
+    "windows": "cuda13.0.2-win-amd64",
+}
 
 
 def default_toolchain(system: str) -> str:
-    """The toolchain for a system, as `platform.system()` names it, in lower case."""
-    return DEFAULT_TOOLCHAINS.get(system, DEFAULT_TOOLCHAINS["linux"])
+    """The toolchain for a system, as `platform.system()` names it, in lower case, on this machine's
+    processor."""
+    processor = "aarch64" if platform.machine().lower() in ("aarch64", "arm64") else ""
+    names = (f"{system}-{processor}", system, "linux")
+    return next(DEFAULT_TOOLCHAINS[name] for name in names if name in DEFAULT_TOOLCHAINS)
 
 
 def recipe_folders(own: Path | None = None) -> tuple[Path, ...]:

@@ -24,6 +24,8 @@ from .client import DockerEngine, cause_of, engine_errors, explained
 from .contexts import VARIABLE
 
 # What RUN means unless an image says otherwise (Dockerfile reference, SHELL).
+# What images call the processors that toolchains name (OCI image specification, `architecture`).
+_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64"}
 _SHELLS = {"linux": ["/bin/sh", "-c"], "windows": ["cmd", "/S", "/C"]}
 _LONGEST = 160  # characters of a foreign instruction that are shown
 _MOST_SHOWN = 5
@@ -40,18 +42,26 @@ def inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
     return found
 
 
-def ready_base(engine: DockerEngine, base: str, emit: Emit) -> None:
+def ready_base(engine: DockerEngine, base: str, platform: str, emit: Emit) -> None:
     """Have the engine fetch a missing base image, and check what it would add to a build.
 
-    base: as FROM names it. Raises ToolchainError if it is refused, EngineError if it cannot be
-    fetched.
+    base: as FROM names it. platform: what it must be for, as toolchains name it: `linux-x86_64`.
+    Raises ToolchainError if it is refused, EngineError if it cannot be fetched.
     """
+    wanted = _ARCHITECTURES[platform.partition("-")[2]]
     found = inspect(engine, base)
     if found is None:
-        _pull(engine, base, emit)
+        _pull(engine, base, f"{engine.os}/{wanted}", emit)
         found = inspect(engine, base)
     if found is None:
         raise _absent(base, "the engine fetched it, but does not list it")
+    processor = str(found.get("Architecture") or wanted)
+    if processor != wanted:
+        raise ToolchainError(
+            f"the base image is for another processor: {processor}, and not {wanted}",
+            where=base,
+            hint=f"use one for {wanted}: in the toolchain's [containers], or in {VARIABLE}",
+        )
     config = found.get("Config") or {}
     triggers = [str(one) for one in config.get("OnBuild") or ()]
     if triggers:
@@ -76,15 +86,16 @@ def _refused(what: str, base: str, instructions: list[str]) -> ToolchainError:
     )
 
 
-def _pull(engine: DockerEngine, base: str, emit: Emit) -> None:
-    """Fetch it by its digest; a tag could come to mean another image."""
+def _pull(engine: DockerEngine, base: str, platform: str, emit: Emit) -> None:
+    """Fetch it by its digest; a tag could come to mean another image. The digest may be that of a
+    list of images, of which platform chooses one."""
     if "@sha256:" not in base:
         raise _absent(base, "it has no digest, which is needed to fetch it")
     emit(Note(f"fetching the base image {base}"))
     repository, _, digest = base.partition("@")
     api: Any = engine.api  # the stubs know no answer that is a stream
     try:
-        for answer in api.pull(repository, tag=digest, stream=True, decode=True):
+        for answer in api.pull(repository, tag=digest, platform=platform, stream=True, decode=True):
             if "error" in answer:
                 raise _absent(base, str(answer["error"]))
     except docker_errors.APIError as error:  # what the engine or the registry said

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from ..config.model import Containers, Toolchain
+from ..config.model import Toolchain
 from ..errors import EngineError, FetchError
 from ..events import Emit, Note, Progress
 from ..provision.mend import MTIME
@@ -261,7 +261,7 @@ def ensure_images(
         check_accepted(toolchain.msvc, cache)
         check_hosts((file, cache / FILES) for context in contexts for file in context.files)
         with alone(cache, emit):
-            return [_ensure(engine, context, containers, cache, emit) for context in contexts]
+            return [_ensure(engine, context, toolchain, cache, emit) for context in contexts]
     found = [_found(engine, context) for context in contexts]
     return [image for image in found if image is not None]
 
@@ -308,13 +308,14 @@ def _found(engine: DockerEngine, context: BuildContext, built: bool = False) -> 
 
 
 def _ensure(
-    engine: DockerEngine, context: BuildContext, containers: Containers, cache: Path, emit: Emit
+    engine: DockerEngine, context: BuildContext, toolchain: Toolchain, cache: Path, emit: Emit
 ) -> Image:
     image = _found(engine, context)
     if image is None:
-        ready_base(engine, context.base, emit)
+        ready_base(engine, context.base, toolchain.platform, emit)
         places = fetched(context, cache, emit)
-        _build(engine, context, places, build_arguments(engine, containers.os_build), cache, emit)
+        os_build = toolchain.containers.os_build if toolchain.containers else 0
+        _build(engine, context, places, build_arguments(engine, os_build), cache, emit)
         image = _found(engine, context, built=True)
     if image is None:
         raise EngineError(

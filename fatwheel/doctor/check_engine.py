@@ -36,6 +36,12 @@ LIMITS = Check("limits", "limits that hold")
 MOUNTS = Check("mounts", "folders in containers")
 IMAGES = Check("images", "images")
 
+# What engines call the processors that toolchains name; '' where one does not say.
+_PROCESSORS = {
+    "x86_64": ("", "x86_64", "amd64"),
+    "amd64": ("", "x86_64", "amd64"),
+    "aarch64": ("", "aarch64", "arm64"),
+}
 _AFTER_ENGINE = (KIND, ISOLATION, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
 _HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
 
@@ -103,9 +109,13 @@ def check_kind(facts: Facts, engine: EngineView) -> Finding:
             Fix("use another toolchain, or processes", "invoke doctor --engine process"),
         )
     found = f"{engine.facts.os} containers on {engine.architecture or 'an unknown processor'}"
-    if engine.architecture.lower() not in ("", "x86_64", "amd64"):
-        return KIND.wrong(
-            found, "compilers and wheels are for x86-64", Fix("use an engine on an x86-64 machine")
+    processor = facts.toolchain.platform.partition("-")[2]
+    if engine.facts.os == wanted.os and engine.architecture.lower() not in _PROCESSORS[processor]:
+        return KIND.warning(
+            found,
+            f"{facts.toolchain.name} is for {processor}: its containers run only if the engine "
+            "emulates that, as Docker Desktop does, and about ten times slower",
+            Fix(f"use an engine on an {processor} machine"),
         )
     if engine.facts.os == wanted.os:
         return KIND.ok(found)

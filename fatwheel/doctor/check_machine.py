@@ -32,7 +32,7 @@ CACHE = Check("cache", "cache folder")
 CACHE_DISK = Check("cache-disk", "disk for the cache")
 LONG_PATHS = Check("long-paths", "long paths")
 
-_X86 = ("x86_64", "amd64")
+_PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")
 _SKEW = 300.0  # seconds that clocks may differ: certificates and logs bear that much
 _OLDEST = 1_735_689_600.0  # 2025-01-01: fatwheel is younger than that
 _SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "vboxsf", "drvfs")
@@ -44,17 +44,17 @@ def check_machine(facts: Facts) -> Finding:
     host = facts.host
     found = f"{host.name}{f' build {host.build}' if host.build else ''}, {host.machine}, Python "
     found += f"{host.python}"
-    if host.machine.lower() not in _X86:
+    if host.machine.lower() not in _PROCESSORS:
         return MACHINE.wrong(
             found,
-            "compilers and wheels are for x86-64",
-            Fix("use an x86-64 machine, or an x86-64 virtual one"),
+            "compilers and wheels are for x86-64 and aarch64",
+            Fix("use such a machine, or a virtual one"),
         )
     if facts.uses_images:
         return MACHINE.ok(found)
     wanted = facts.toolchain.platform
     if platform_of(host.system, host.machine) != wanted:
-        if facts.toolchain.brings_all:
+        if facts.toolchain.brings_all and host.machine.lower() in ("x86_64", "amd64"):
             return MACHINE.ok(f"{found}, with Wine for {wanted}")
         return MACHINE.wrong(
             found,

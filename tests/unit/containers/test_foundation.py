@@ -21,16 +21,20 @@ class Api:
     def __init__(self, config: dict[str, Any] | None = None, *answers: dict[str, str]) -> None:
         self.config = config
         self.answers = answers
-        self.pulled: list[tuple[str, str]] = []
+        self.pulled: list[tuple[str, str, str]] = []
+        self.architecture = "amd64"
         self.error: Exception | None = None
 
     def inspect_image(self, name: str) -> dict[str, Any]:
         if self.config is None:
             raise docker_errors.ImageNotFound("No such image")
-        return {"Id": "sha256:" + "2" * 64, "Size": 1, "Config": self.config}
+        return {"Id": "sha256:" + "2" * 64, "Size": 1, "Config": self.config,
+                "Architecture": self.architecture}  # fmt: skip
 
-    def pull(self, repository: str, tag: str, **options: Any) -> tuple[dict[str, str], ...]:
-        self.pulled.append((repository, tag))
+    def pull(
+        self, repository: str, tag: str, platform: str, **options: Any
+    ) -> tuple[dict[str, str], ...]:
+        self.pulled.append((repository, tag, platform))
         if self.error:
             raise self.error
         if not any("error" in answer for answer in self.answers):
@@ -38,9 +42,15 @@ class Api:
         return self.answers
 
 
-def ready(api: Api, base: str = BASE, os: str = "linux", emit: Any = silent) -> None:
+def ready(
+    api: Api,
+    base: str = BASE,
+    os: str = "linux",
+    emit: Any = silent,
+    platform: str = "linux-x86_64",
+) -> None:
     engine = DockerEngine(api=api, endpoint="unix:///made-up", os=os, memory=1)  # type: ignore[arg-type]
-    ready_base(engine, base, emit)
+    ready_base(engine, base, platform, emit)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +97,17 @@ def test_what_is_missing_is_fetched_by_its_digest() -> None:
     events: list[Event] = []
     api = Api(None, {"status": "Pulling"})
     ready(api, emit=events.append)
-    assert api.pulled == [("python:3.11-bookworm", "sha256:" + "1" * 64)]
+    assert api.pulled == [("python:3.11-bookworm", "sha256:" + "1" * 64, "linux/amd64")]
     assert BASE in str(events[0])
+
+
+def test_it_is_for_the_toolchain_s_processor() -> None:
+    api = Api(None, {"status": "Pulling"})
+    api.architecture = "arm64"
+    ready(api, platform="linux-aarch64")
+    assert api.pulled[0][2] == "linux/arm64"
+    with pytest.raises(ToolchainError, match="for another processor: arm64, and not amd64"):
+        ready(api)
 
 
 def test_nothing_is_fetched_by_a_mere_name() -> None:

@@ -123,8 +123,12 @@ def test_a_linux_host_runs_no_windows_containers() -> None:
 
 
 def test_an_engine_of_another_processor() -> None:
-    found = found_in("engine-os", with_engine(LINUX_ENGINE, architecture="aarch64"))
-    assert found.status == "wrong"
+    arm = with_engine(LINUX_ENGINE, architecture="aarch64")
+    found = found_in("engine-os", arm)
+    assert found.status == "warning"
+    assert "emulates" in found.why
+    toolchain = replace(IN_CONTAINERS.toolchain, platform="linux-aarch64")
+    assert found_in("engine-os", facts(arm, toolchain=toolchain)).status == "ok"
 
 
 def test_a_toolchain_without_images() -> None:
