@@ -6,8 +6,7 @@ import platform
 
 import pytest
 
-from fatwheel.config.compose import named
-from fatwheel.config.toolchains import load_toolchain
+from fatwheel.config.toolchains import load_toolchain, named
 from fatwheel.shipped import DEFAULT_TOOLCHAINS, TOOLCHAINS, default_toolchain
 
 
