@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -27,7 +26,7 @@ from ..storage.files import readable
 from ..verify.coverage import gpus
 from ..verify.inspect import inspect_units
 from ..wheels.archive import Wheel, open_wheel
-from ..wheels.metadata import fields, name_disagreement
+from ..wheels.metadata import fields, name_disagreement, requirements
 from ..wheels.name import canonical_project, canonical_version, parse_wheel_name
 
 # The files in a wheel's dist-info folder that an index shows beside it, and what it calls them.
@@ -254,11 +253,7 @@ def _local_torch(local: str) -> str:
 
 def _required_torch(metadata: bytes) -> str:
     """`2.11` where METADATA requires `torch==2.11.*` or `torch==2.11.0`; else ''."""
-    for text in fields(metadata, "Requires-Dist"):
-        try:
-            wanted = Requirement(text)
-        except InvalidRequirement:
-            continue
+    for wanted in requirements(metadata):
         exact = [one.version for one in wanted.specifier if one.operator in ("==", "~=")]
         if canonicalize_name(wanted.name) == "torch" and exact:
             return _minor(exact[0].removesuffix(".*") + ".0")

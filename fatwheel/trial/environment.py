@@ -253,7 +253,8 @@ class Trial:
 
     seconds: of each module that could be imported. failed: Python's last words for each other.
     first_use: seconds that the GPU's first use took after that; None where it came to none.
-    unfinished: what was being done when the process ended, or ''.
+    unfinished: what was being done when the process ended, or ''. outside: CUDA's libraries that
+    were loaded from this machine, and not from the environment.
     """
 
     ended: Ended
@@ -262,6 +263,7 @@ class Trial:
     failed: Mapping[str, tuple[str, ...]]
     first_use: float | None
     unfinished: str
+    outside: tuple[str, ...]
 
 
 def try_modules(
@@ -292,6 +294,7 @@ def _read(ended: Ended, said: Sequence[Mapping[str, Any]]) -> Trial:
         failed=failed,
         first_use=first_use,
         unfinished=next((name for name in begun if name not in done), ""),
+        outside=next((tuple(map(str, one["outside"])) for one in said if "outside" in one), ()),
     )
 
 
@@ -306,6 +309,11 @@ def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Fi
         yield warning("there is no module in it to import")
     for name, seconds in trial.seconds.items():
         yield note(f"import {name}: {seconds:.1f} s")
+    if trial.outside:
+        yield warning(
+            "it uses CUDA libraries of this machine, and fails where they are not installed",
+            details=[*trial.outside, "no package that it requires brings them"],
+        )
     for name, lines in trial.failed.items():
         yield wrong(f"import {name} fails", details=lines)
     if trial.unfinished:

@@ -4,20 +4,26 @@
 
 One JSON line each into RESULTS, as it happens, so that what came before a crash is known:
 {"start": name}, {"module": name, "seconds": s}, {"failed": name, "lines": [...]},
-{"torch": version}, {"first_use": seconds}. Standard library only, and nothing of fatwheel: it is
-run as a file.
+{"torch": version}, {"first_use": seconds}, {"outside": [paths]}: CUDA's libraries that were loaded
+from elsewhere than this environment. Standard library only, and nothing of fatwheel: it is run as a
+file.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 
 _LINES = 12  # the last of a traceback
+_CUDA = re.compile(
+    r"lib(cudart|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|cupti|nvrtc|nvJitLink|nccl)\b"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,12 +51,29 @@ def main(arguments: Sequence[str]) -> int:
         torch = sys.modules.get("torch")
         if torch is not None:
             say(torch=str(getattr(torch, "__version__", "")))
+        say(outside=_from_outside(sys.prefix))
         if gpu == "gpu" and good:
             say(start="the GPU")
             begun = time.perf_counter()
             _use_gpu()
             say(first_use=time.perf_counter() - begun)
     return 0 if good else 1
+
+
+def _from_outside(prefix: str) -> list[str]:
+    """Linux alone tells which files a process has mapped. The driver's own library is the
+    machine's, and has to be."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as stream:
+            paths = {line.split(None, 5)[5].rstrip("\n") for line in stream if "/" in line}
+    except OSError:
+        return []
+    inside = os.path.realpath(prefix) + os.sep
+    return sorted(
+        path
+        for path in paths
+        if _CUDA.match(os.path.basename(path)) and not os.path.realpath(path).startswith(inside)
+    )
 
 
 def _use_gpu() -> None:

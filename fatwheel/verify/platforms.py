@@ -12,9 +12,13 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ..errors import FormatError
-from ..wheels.metadata import expand_tags
+from ..wheels.metadata import expand_tags, requirements
 from ..wheels.name import parse_wheel_name
 from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Examined, Finding, note, warning, wrong
@@ -274,6 +278,25 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
     runtimes = sorted(cuda_versions(evidence))
     if len(runtimes) > 1:
         yield warning(f"its binaries need CUDA {' and CUDA '.join(runtimes)}")
+    if runtimes and not any(map(_brings_runtime, requirements(evidence.metadata))):
+        package = _runtime_packages().get(runtimes[-1], _runtime_packages()[""])
+        yield warning(
+            f"it needs CUDA {runtimes[-1]}'s runtime library, and requires no package that brings it",
+            details=[
+                f"Right would be {package}, or torch if it uses that: Requires-Dist in METADATA"
+            ],
+        )
+
+
+def _brings_runtime(requirement: Requirement) -> bool:
+    name = canonicalize_name(requirement.name)
+    return any(re.fullmatch(pattern, name) for pattern in _listed()["runtime"]["brought_by"])
+
+
+def _runtime_packages() -> dict[str, str]:
+    """Packages with CUDA's runtime library, by its major version; '' for those not listed."""
+    found: dict[str, str] = _listed()["runtime"]["package"]
+    return found
 
 
 def cuda_versions(evidence: Evidence) -> frozenset[str]:
@@ -319,13 +342,17 @@ def _version(origin: str, text: str) -> str:
 
 @functools.cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    with Path(__file__).with_name("libraries.toml").open("rb") as stream:
-        groups = tomllib.load(stream)["library"]
     return tuple(
         (group["from"], re.compile(pattern, re.IGNORECASE))
-        for group in groups
+        for group in _listed()["library"]
         for pattern in group["patterns"]
     )
+
+
+@functools.cache
+def _listed() -> dict[str, Any]:
+    with Path(__file__).with_name("libraries.toml").open("rb") as stream:
+        return tomllib.load(stream)
 
 
 def _listing(libraries: Collection[Import]) -> Iterator[str]:

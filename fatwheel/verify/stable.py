@@ -15,11 +15,11 @@ import functools
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import abi3info
-from packaging.requirements import Requirement
 from packaging.version import Version
 
 from .. import text
@@ -27,7 +27,7 @@ from ..errors import FormatError
 from ..fatbin.asked import Asked, asked_of
 from ..fatbin.binary import HEAD, imports_of, is_binary
 from ..wheels.archive import open_wheel
-from ..wheels.metadata import fields
+from ..wheels.metadata import requirements
 from .evidence import Evidence, Examined, Finding, note, warning, wrong
 from .platforms import is_of_torch, python_of_module, tags_of
 
@@ -151,13 +151,10 @@ def _allowed_torches(metadata: bytes) -> list[str]:
     """
     known = sorted(set(torch_functions().values()), key=Version)
     allowed: set[str] = set()
-    for line in fields(metadata, "Requires-Dist"):
-        try:
-            requirement = Requirement(line)
-            if requirement.name.lower() == "torch" and requirement.specifier:
+    for requirement in requirements(metadata):
+        if requirement.name.lower() == "torch" and requirement.specifier:
+            with suppress(ValueError):  # a number of 5000 digits is no version
                 allowed |= {one for one in known if requirement.specifier.contains(f"{one}.0")}
-        except (ValueError, RecursionError):  # a number of 5000 digits is no version, either
-            continue
     return [one for one in known if one in allowed]
 
 

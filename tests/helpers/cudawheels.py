@@ -100,6 +100,7 @@ def sound(linker: Linker) -> Draft:
     """A wheel in which nothing is wrong, and nothing needs a warning."""
     return Draft(
         version=f"1.0+{LABEL}",
+        requires=("torch",),
         files={
             "demo/__init__.py": b"from . import _C\n",
             MODULE: linker.library(

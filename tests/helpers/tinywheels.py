@@ -77,7 +77,8 @@ def write_wheel(
 class Draft:
     """A wheel of any files that tests can spoil before it is written.
 
-    rows: lines of RECORD, by path, in place of the right ones; None leaves the line out.
+    rows: lines of RECORD, by path, in place of the right ones; None leaves the line out. requires:
+    in METADATA, unless that is given as a whole.
     """
 
     project: str = "demo"
@@ -89,11 +90,13 @@ class Draft:
     dist_info: str = ""
     metadata: str = ""
     wheel: str = ""
+    requires: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> Path:
         """The wheel in `folder`."""
         info = self.dist_info or f"{self.project}-{self.version}.dist-info"
         metadata = f"Metadata-Version: 2.1\nName: {self.project}\nVersion: {self.version}\n"
+        metadata += "".join(f"Requires-Dist: {one}\n" for one in self.requires)
         wheel = f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {self.tag}\n"
         contents = {
             **self.files,

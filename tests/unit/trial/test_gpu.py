@@ -31,7 +31,7 @@ from ...helpers.fakecuda import clean_with
 
 GPU = Gpu("NVIDIA H200", "9.0", "13.0")
 CARD = Card("NVIDIA H200", (9, 0), 150 << 30)
-GOOD = Trial(Ended(0, 5.0, ()), "2.11.0", {"demo": 1.5}, {}, 0.4, "")
+GOOD = Trial(Ended(0, 5.0, ()), "2.11.0", {"demo": 1.5}, {}, 0.4, "", ())
 TIMES = (Time("EAGER", 0.25, 0.001), Time("LAZY", 0.02, 0.03))
 
 
@@ -117,7 +117,7 @@ def test_nothing_to_load() -> None:
 
 def test_a_gpu_that_cannot_be_used() -> None:
     trial = Trial(
-        Ended(1, 5.0, ("CUDA driver version is insufficient",)), "", {}, {}, None, "the GPU"
+        Ended(1, 5.0, ("CUDA driver version is insufficient",)), "", {}, {}, None, "the GPU", ()
     )
     findings = found(unit("native"), trial=trial)
     assert whats(findings, "wrong") == ["EAGER: the GPU: exit code 1", "LAZY: the GPU: exit code 1"]

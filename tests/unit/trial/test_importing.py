@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_a_module_that_does_not_import(tmp_path: Path) -> None:
     assert wrong.what == "import no_such_module fails"
     assert wrong.details[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
     assert figures_of(trial)[1] == {"module": "no_such_module", "seconds": None}
+
+
+def test_libraries_of_this_machine_are_a_warning(tmp_path: Path) -> None:
+    """Where others have none of them, the import fails."""
+    trial = replace(
+        try_modules(clean_with(tmp_path), ["json"]), outside=("/usr/local/cuda/libcudart.so.13",)
+    )
+    [found] = [one for one in findings(tmp_path, trial) if one.severity == "warning"]
+    assert found.details[0] == "/usr/local/cuda/libcudart.so.13"
 
 
 def test_an_import_that_ends_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

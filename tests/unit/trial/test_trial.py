@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +35,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, list[dict[str, object]]]:
 def test_good_modules(modules: Path) -> None:
     code, said = run(modules, "none", "trial_good", "json")
     assert code == 0
+    assert said.pop() == {"outside": []}
     assert [one.get("start") or one["module"] for one in said] == [
         "trial_good", "trial_good", "json", "json",
     ]  # fmt: skip
@@ -48,7 +51,7 @@ def test_each_failure_and_what_came_after_it(modules: Path) -> None:
     assert isinstance(bad, list)
     assert bad[-1] == "ImportError: no symbol x"
     assert len(bad) <= 12
-    assert said[-1]["module"] == "trial_good"
+    assert said[-2]["module"] == "trial_good"
 
 
 def test_the_gpu_is_used_through_torch(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +66,25 @@ def test_the_gpu_is_used_through_torch(modules: Path, monkeypatch: pytest.Monkey
     assert "first_use" in said[-1]
     code, said = run(modules, "gpu", "trial_bad")
     assert (code, used) == (1, ["gpu"]), "the GPU was used although an import failed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells what a process has mapped")
+def test_libraries_of_the_machine_are_told(
+    modules: Path, tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's, if they lie outside of the environment. The driver's always do."""
+    machine, inside = modules / "machine", modules / "environment"
+    for folder, name in (
+        (machine, "libcudart.so.13"), (machine, "libcuda.so.1"), (inside, "libcublas.so.13"),
+    ):  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        command = [tool("gcc"), "-shared", "-x", "c", "/dev/null", "-o", str(folder / name)]
+        subprocess.run(command, check=True)
+    libraries = [str(path) for path in (*machine.iterdir(), *inside.iterdir())]
+    (modules / "trial_loads.py").write_text(
+        f"import ctypes\nkept = [ctypes.CDLL(path) for path in {libraries!r}]\n"
+    )
+    monkeypatch.delitem(sys.modules, "trial_loads", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(inside))
+    _, said = run(modules, "none", "trial_loads")
+    assert said[-1] == {"outside": [str(machine / "libcudart.so.13")]}

@@ -13,6 +13,7 @@ from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined
 from fatwheel.verify.platforms import (
     Tag,
+    import_findings,
     module_findings,
     platform_findings,
     runtimes_of,
@@ -192,3 +193,33 @@ def test_objects_are_no_modules() -> None:
 
 def test_a_runtime_of_an_endless_version_is_unknown() -> None:
     assert runtimes_of(["libcudart.so.12", f"libcudart.so.{'9' * 5000}"], ()) == {"12"}
+
+
+@pytest.mark.parametrize(
+    ("requires", "library_", "package"),
+    [
+        ("", "libcudart.so.13", "nvidia-cuda-runtime,"),
+        ("numpy", "libcudart.so.12", "nvidia-cuda-runtime-cu12,"),
+        ("no requirement at all ==", "cudart64_110.dll", "nvidia-cuda-runtime-cu11,"),
+        ("torch==2.11.*", "libcudart.so.13", ""),
+        ("Nvidia_CUDA.runtime~=13.0", "libcudart.so.13", ""),
+        ("nvidia-cublas-cu12", "libcudart.so.12", ""),  # which requires the runtime itself
+        ("", "libcublas.so.13", ""),
+        ("", "libc.so.6", ""),
+    ],
+)
+def test_a_runtime_that_no_package_brings(requires: str, library_: str, package: str) -> None:
+    binary = replace(library("a/_C.so"), imports=(library_,))
+    metadata = f"Name: a\nVersion: 1\nRequires-Dist: {requires}\n".encode()
+    held = replace(evidence(LINUX, binaries=(binary,)), metadata=metadata)
+    found = [one for one in import_findings(held) if one.severity == "warning"]
+    assert len(found) == bool(package)
+    if package:
+        assert f"Right would be {package}" in found[0].details[0]
+
+
+def test_a_runtime_in_the_wheel_is_brought() -> None:
+    binary = replace(library("a/_C.so"), imports=("libcudart.so.13",))
+    record = read_record("RECORD", b"a/libcudart.so.13,,\n")
+    held = replace(evidence(LINUX, binaries=(binary,)), record=record)
+    assert not [one for one in import_findings(held) if one.severity == "warning"]
