@@ -281,10 +281,8 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
     if runtimes and not any(map(_brings_runtime, requirements(evidence.metadata))):
         package = _runtime_packages().get(runtimes[-1], _runtime_packages()[""])
         yield warning(
-            f"it needs CUDA {runtimes[-1]}'s runtime library, and requires no package that brings it",
-            details=[
-                f"Right would be {package}, or torch if it uses that: Requires-Dist in METADATA"
-            ],
+            f"it needs CUDA {runtimes[-1]}'s runtime, and nothing that it requires brings it",
+            details=[f"Right would be Requires-Dist: {package}, or torch if it uses that"],
         )
 
 
