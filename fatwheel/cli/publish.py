@@ -21,6 +21,8 @@ from .arguments import MANGLED, FilesTask, files_of, folder_of, reported
         "base-url": "where the wheels are, if not in the site: a release of GitHub's, a bucket",
         "metadata-beside": "the files NAME.whl.metadata of OUT/files are under --base-url as well, "
         "so that installers may ask for them",
+        "variants": "experimental: also make a thin wheel for each kind of GPU, from which uv takes "
+        "the one for the machine's (see docs/publishing.md)",
         "only": "remove wheels from the site that are not named",
         "mangled": MANGLED,
         "json": "print one JSON document instead",
@@ -32,6 +34,7 @@ def index(
     out: str = "site",
     base_url: str = "",
     metadata_beside: bool = False,
+    variants: bool = False,
     only: bool = False,
     mangled: bool = False,
     json: bool = False,
@@ -45,6 +48,7 @@ def index(
 
       invoke index dist/*.whl --out site
       invoke index dist/*.whl --base-url https://github.com/ORG/REPO/releases/download/TAG
+      invoke index dist/*.whl --variants
       pip install flash-attn --extra-index-url https://ORG.github.io/REPO/cu130/torch2.11/
     """
     with reported(mangled):
@@ -52,7 +56,7 @@ def index(
         from .progress import board
         from .results import show_json, show_site
 
-        request = Request(base_url, metadata_beside, only)
+        request = Request(base_url, metadata_beside, only, variants)
         with board() as emit:
             written = write_site(files_of(wheels), folder_of("--out", out), request, emit)
         if json:

@@ -218,16 +218,25 @@ def _facts(offer: Offer) -> Iterator[tuple[str, str]]:
 def show_site(written: Written) -> None:
     """What a site offers, by channel, and where to look."""
     console = out()
-    by_channel = Counter(one.offer.channel for one in written.wheels)
-    channels = sorted(by_channel.items())
+    whole, variants = (
+        Counter(one.offer.channel for one in written.wheels if bool(one.variant) == is_variant)
+        for is_variant in (False, True)
+    )
     write_rows(
-        console, [{"channel": name or "simple", "wheels": str(count)} for name, count in channels]
+        console,
+        [
+            {"channel": name or "simple", "wheels": str(count)}
+            | ({"variants": str(variants[name])} if variants else {})
+            for name, count in sorted(whole.items())
+        ],
     )
     changes = f"{text.count(len(written.written), 'file')} written"
     if written.removed:
         changes += f", {len(written.removed)} removed"
     write(console, "")
     write(console, f"{changes}: {written.folder / 'index.html'}")
+    for note in written.notes:
+        write(console, f"note: {note}")
 
 
 # -- lock ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..provenance.origin import Origin, contents_of, read_origin
 from ..storage.files import digest_of, disk_error, readable, replacing
 from ..storage.mapped import in_chunks, let_go, map_path
 from ..wheels.archive import Unpacked, Wheel, open_wheel
-from ..wheels.name import WheelName, canonical_version, with_local
+from ..wheels.name import VARIANT, WheelName, canonical_version, with_local
 from ..wheels.pack import (
     Content,
     name_of,
@@ -285,6 +285,15 @@ class Edited:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What makes a wheel a variant of another (PEP 825): the label at the end of its file name, and
+    its variant.json."""
+
+    label: str
+    document: bytes
+
+
+@dataclass(frozen=True)
 class Change:
     """New device code of a file: the images of each container that runs, and the whole file."""
 
@@ -321,28 +330,34 @@ def write_wheel(
     notes: Sequence[str],
     keep: Sequence[Path] = (),
     dry_run: bool = False,
+    variant: Variant | None = None,
 ) -> Edited:
     """The wheel `source` with changed files, by their stems, under a version that says what is
     in them, and with what `origin` tells of its build. What rewriting has lost is added to the
-    notes. dry_run: nothing is written, only measured.
+    notes. dry_run: nothing is written, only measured. variant: that of `source` to make, whose
+    version is the same.
 
     Raises UsageError if it would replace one of `inputs` or `keep`, StoreError if it cannot be
     written.
     """
     labels = labels_of(_entries(list(changes.values())), source.left)
-    name = source.name.renamed(source.name.project, with_archs(source.version, labels))
-    check_target(out_dir / name.filename, inputs, keep)
+    version = source.version if variant else with_archs(source.version, labels)
+    name = source.name.renamed(source.name.project, version)
     changed: dict[str, Content] = {
         source.files[stem].name: change.rewritten.pieces for stem, change in changes.items()
     }
     told, closing = contents_of(origin, name)
     changed |= {f"{source.dist_info}/{file}": [data] for file, data in told.items()}
+    if variant:
+        name = replace(name, variant=variant.label)
+        changed[f"{source.dist_info}/{VARIANT}"] = [variant.document]
     lost = [
         f"{source.files[stem].name}: {note}"
         for stem, change in changes.items()
         for note in change.rewritten.notes
     ]
     notes = [*notes, *lost]
+    check_target(out_dir / name.filename, inputs, keep)
     with open_wheel(source.path) as wheel:
         if dry_run:
             size = size_of_rewritten(wheel, name, changed, epoch, closing, source.told)

@@ -27,6 +27,8 @@ from .survey import (
     Change,
     DeviceFile,
     Edited,
+    Surveyed,
+    Variant,
     held_images,
     is_wheel,
     located,
@@ -65,11 +67,22 @@ def thin_wheel(
     dry_run: bool = False,
 ) -> Edited:
     """A wheel with less device code; its version names the architectures that are left."""
-    wheel = survey_wheel(path)
+    return thin_surveyed(survey_wheel(path), selection, out_dir, keep, dry_run)
+
+
+def thin_surveyed(
+    wheel: Surveyed,
+    selection: Selection,
+    out_dir: Path,
+    keep: Sequence[Path] = (),
+    dry_run: bool = False,
+    variant: Variant | None = None,
+) -> Edited:
+    """The same for a wheel that was read; variant: as `write_wheel` takes it."""
     files = list(wheel.files.values())
     notes = [
         *wheel.notes,
-        *_check(str(path), files, selection, wheel.left),
+        *_check(str(wheel.path), files, selection, wheel.left),
         *wheel.left.notes(),
         *_ptx_notes(files, selection),
     ]
@@ -77,8 +90,8 @@ def thin_wheel(
     held = held_images(list(changes.values()))
     origin = edited_origin([wheel.origin], lambda records: thinned(records[0], held))
     return write_wheel(
-        wheel, changes, origin, out_dir, inputs=[path], epoch=wheel.newest, notes=notes, keep=keep,
-        dry_run=dry_run,
+        wheel, changes, origin, out_dir, inputs=[wheel.path], epoch=wheel.newest, notes=notes,
+        keep=keep, dry_run=dry_run, variant=variant,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from ..arch import NONE
 from ..errors import FormatError
 from ..provenance.origin import read_origin
 from ..provenance.record import record_of
@@ -27,12 +28,12 @@ from ..verify.coverage import gpus
 from ..verify.inspect import inspect_units
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.metadata import fields, name_disagreement, requirements
-from ..wheels.name import canonical_project, canonical_version, parse_wheel_name
+from ..wheels.name import WheelName, canonical_project, canonical_version, parse_wheel_name
 
 # The files in a wheel's dist-info folder that an index shows beside it, and what it calls them.
 PAPERS = {"fatwheel.provenance.json": ".provenance.json", "sboms/": ".cdx.json"}
 # In the key under which a wheel that was read is remembered: raise it when an Offer changes.
-_FORMAT = 1
+_FORMAT = 2
 _LOCAL_CUDA = re.compile(r"cu(1[0-9])([0-9])?(?![0-9])")
 _LOCAL_TORCH = re.compile(r"torch_?([0-9]+\.[0-9]+)")
 
@@ -44,8 +45,8 @@ Suffix = Annotated[str, StringConstraints(pattern=r"^(\.[a-z]{1,20}){1,3}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Release = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}\.[0-9]{1,3})?$")]
 Capability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]$")]
-# Of what `parse_wheel_name` takes: no slash, no space, nothing that HTML or a shell sees.
-_FILENAME = r"^[A-Za-z0-9_.+!]{1,200}(-[A-Za-z0-9_.+!]{1,400}){4,5}\.whl$"
+# Of what names of wheels are read as: no slash, no space, nothing that HTML or a shell sees.
+_FILENAME = r"^[A-Za-z0-9_.+!]{1,200}(-[A-Za-z0-9_.+!]{1,400}){4,6}\.whl$"
 Filename = Annotated[str, StringConstraints(pattern=_FILENAME, max_length=1000)]
 
 
@@ -111,9 +112,9 @@ class Found(BaseModel):
     texts: dict[str, bytes]
 
 
-def read_offer(path: Path) -> Found:
+def read_offer(path: Path, parse: Callable[[str], WheelName] = parse_wheel_name) -> Found:
     """Read a wheel for an index. What was read is remembered in the store: a file of the same
-    place, size and times is opened for its texts only.
+    place, size and times is opened for its texts only. parse: reads the names that are expected.
 
     UsageError where there is no such file; FormatError where it is no wheel, is damaged, or where
     its file name and what is in it disagree.
@@ -121,12 +122,13 @@ def read_offer(path: Path) -> Found:
     key = _key(path)
     known = open_store().get_json("offer", key)
     with readable(path, "a wheel"), open_wheel(path) as wheel:
+        name = parse(path.name)
         texts = dict(_texts(wheel))
         offer = _known(known) if known else None
         if offer is None:
-            _check_names(path, wheel)
+            _check_names(name, wheel)
             try:
-                offer = _offer(path, wheel, texts)
+                offer = _offer(path, name, wheel, texts)
             except ValidationError as error:
                 wrong = error.errors()[0]
                 raise FormatError(
@@ -154,16 +156,16 @@ def _known(content: Any) -> Offer | None:
         return None
 
 
-def _check_names(path: Path, wheel: Wheel) -> None:
+def _check_names(name: WheelName, wheel: Wheel) -> None:
     """Tags are another matter: of published wheels many were renamed for manylinux, and WHEEL was
     left as it was."""
     metadata = wheel.read(f"{wheel.dist_info}/METADATA")
-    wrong = name_disagreement(parse_wheel_name(path.name), wheel.dist_info, metadata)
+    wrong = name_disagreement(name, wheel.dist_info, metadata)
     if wrong:
         raise wrong
 
 
-def _offer(path: Path, wheel: Wheel, texts: Mapping[str, bytes]) -> Offer:
+def _offer(path: Path, name: WheelName, wheel: Wheel, texts: Mapping[str, bytes]) -> Offer:
     metadata = texts[METADATA]
     report = inspect_units(path)
     sha256, size = wheel.digest()
@@ -177,7 +179,7 @@ def _offer(path: Path, wheel: Wheel, texts: Mapping[str, bytes]) -> Offer:
         project=canonical_project(wheel.name),
         version=canonical_version(wheel.version),
         summary=summary[0][:2000] if summary else "",
-        tags=tuple(sorted(parse_wheel_name(path.name).tags)),
+        tags=tuple(sorted(name.tags)),
         requires_python=python[0][:2000] if python else "",
         metadata=hashlib.sha256(metadata).hexdigest(),
         cuda=cuda,
@@ -282,5 +284,7 @@ def _served(report: Mapping[str, Any]) -> dict[str, Served]:
 
 
 def _driver(binaries: Iterable[Mapping[str, Any]], capability: str) -> str:
-    needs = (one["drivers"].get(capability) for one in binaries)
-    return max((need["driver"] for need in needs if need), key=Version, default="")
+    """'' where one that serves it does not tell what it needs."""
+    serving = [one for one in binaries if one["coverage"].get(capability) not in (None, NONE)]
+    needs = [one["drivers"].get(capability) for one in serving]
+    return max((need["driver"] for need in needs), key=Version, default="") if all(needs) else ""

@@ -5,6 +5,7 @@
     OUT/simple/PROJECT/index.html, .json  the index of all wheels, as installers read it
     OUT/cu130/torch2.11/PROJECT/…         the same for one CUDA and torch
     OUT/files/NAME.whl, NAME.whl.metadata the wheels, and what is shown beside them
+    OUT/files/NAME-VERSION-variants.json  which variants there are of a version (`variants`)
 
 Formats: PyPA's "Simple repository API" (PEP 503, 691, 700) and "Core metadata in indexes" (PEP 658,
 714). All links are relative, except those to wheels under a base URL. The same wheels make the same
@@ -16,80 +17,52 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..errors import FatwheelError, FormatError, UsageError
 from ..events import Emit, step
 from ..storage import files
-from ..storage.documents import read_value
 from ..verify.coverage import gpu_names
-from .offers import METADATA, Found, Offer, read_offer
+from .listing import LIST, Placed, checked_base, joined, json_bytes, list_bytes, ordered, read_list
+from .offers import METADATA, Found, read_offer
+from .variants import Added, add_variants, document_of, documents
 
-LIST = "wheels.json"
 ALL = "simple"
 _API = "1.1"  # of the simple API: with versions and sizes (PEP 700)
-_MOST = 256 << 20  # bytes of wheels.json; that of 2,000 wheels has 3 MiB
-_MOST_VALUES = 5_000_000
 _NEWEST_PYTHON = 40  # a minor number that no Python has yet
-_BASE = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+,=-]+")
-
-
-class Placed(BaseModel):
-    """An offer, and where its file is: `files/` of the site, or under a base URL.
-
-    base: '' for the site itself. beside: whether METADATA can be had at the file's URL with
-    `.metadata` after it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    offer: Offer
-    base: Annotated[str, StringConstraints(max_length=2000)] = ""
-    beside: bool = True
-
-    def url(self, root: str) -> str:
-        """Of the file, for a page from which the site's top is at `root` (`../../`)."""
-        return (self.base or f"{root}files/") + quote(self.offer.filename)
-
-
-class _List(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    schema_: Literal[1] = Field(default=1, alias="schema")
-    wheels: Annotated[tuple[Placed, ...], Field(max_length=100_000)]
 
 
 @dataclass(frozen=True)
 class Request:
     """base_url: where the wheels are, or '' to copy them into the site. beside: whether their
-    METADATA files are there as well. only: whether wheels that are not named leave the site."""
+    METADATA files are there as well. only: whether wheels that are not named leave the site.
+    variants: whether the named ones get variants."""
 
     base_url: str = ""
     beside: bool = False
     only: bool = False
+    variants: bool = False
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a site. Paths are relative to it."""
+    """What became of a site. Paths are relative to it. notes: sentences for the user."""
 
     folder: Path
     wheels: tuple[Placed, ...]
     channels: tuple[str, ...]
     written: tuple[str, ...]
     removed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As `invoke index --json` prints it (index.schema.json)."""
@@ -99,6 +72,7 @@ class Written:
             "wheels": [one.model_dump(mode="json") for one in self.wheels],
             "written": list(self.written),
             "removed": list(self.removed),
+            "notes": list(self.notes),
         }
 
 
@@ -109,75 +83,36 @@ def write_site(wheels: Sequence[Path], out: Path, request: Request, emit: Emit) 
     and a folder with other things in it; FormatError for a wheel that cannot be offered. All of the
     wheels' mistakes are told at once, and nothing is written then.
     """
-    base = _checked_base(request.base_url)
-    before = _read_list(out)
+    base = checked_base(request.base_url)
+    before = read_list(out)
     if not wheels and not before:
         raise UsageError("which wheels?", hint="name at least one: invoke index dist/*.whl")
     found = _read_all(wheels, emit)
     beside = request.beside or not base
     placed = [Placed(offer=one.offer, base=base, beside=beside) for one in found]
     kept = () if request.only else before
-    offered = _ordered(_joined(kept, placed))
+    offered = ordered(joined(kept, placed))
+    added = Added()
+    if request.variants:
+        named = list(zip(found, placed, strict=True))
+        added = add_variants(named, offered, before, out / "files", emit)
+        offered = ordered(joined(offered, added.placed))
     pages = _pages(offered)
     with step(emit, "write"):
         written = [
+            *(f"files/{one.offer.filename}" for one in added.made),
+            *(name for one in added.made for name in _put_texts(one, out)),
             *_copied(found, before, out, copy_wheels=not base),
             *(name for name, data in pages.items() if _put(out, name, data)),
         ]
         removed = _remove_stale(out, before, offered)
-        if _put(out, LIST, _list_bytes(offered)):
+        if _put(out, LIST, list_bytes(offered)):
             written.append(LIST)
     channels = tuple(sorted({one.offer.channel for one in offered} - {""}))
-    return Written(out, offered, channels, tuple(written), tuple(removed))
+    return Written(out, offered, channels, tuple(written), tuple(removed), tuple(added.notes))
 
 
 # -- what is on the site ---------------------------------------------------------------------------
-
-
-def _checked_base(url: str) -> str:
-    """With a slash at its end."""
-    if not url:
-        return ""
-    parts = None
-    with suppress(ValueError):  # of brackets around what is no address
-        parts = urlsplit(url) if _BASE.fullmatch(url) else None
-    if parts is None or not parts.hostname or "@" in parts.netloc:
-        raise UsageError(
-            f"{url!r} is no URL of a folder of wheels",
-            where="--base-url",
-            hint="valid: https://github.com/ORG/REPOSITORY/releases/download/TAG",
-        )
-    return url.rstrip("/") + "/"
-
-
-def _read_list(out: Path) -> tuple[Placed, ...]:
-    """What the site offers already."""
-    path = out / LIST
-    data = files.read(path)
-    if data is None:
-        # A new repository of git's is an empty folder, too.
-        others = out.exists() and any(path.name[0] != "." for path in out.iterdir())
-        if others and not (out / "files").is_dir():
-            raise UsageError(
-                f"there are files, but no {LIST}: it is no site of fatwheel's",
-                where=str(out),
-                hint="use another folder, or an empty one",
-            )
-        return ()
-    try:
-        content = read_value(data, str(path), _MOST, _MOST_VALUES)
-        found = _List.model_validate(content).wheels
-        for one in found:
-            Version(one.offer.version)
-            if one.base != _checked_base(one.base):
-                raise FormatError(f"{one.base!r:.100} does not end with a slash")
-        return found
-    except (ValidationError, InvalidVersion, FatwheelError) as error:
-        raise FormatError(
-            f"it is damaged or of another version of fatwheel: {str(error).splitlines()[0]}",
-            where=str(path),
-            hint="delete it and name all wheels of the site once more",
-        ) from error
 
 
 def _read_all(wheels: Sequence[Path], emit: Emit) -> list[Found]:
@@ -200,42 +135,15 @@ def _read_all(wheels: Sequence[Path], emit: Emit) -> list[Found]:
     return found
 
 
-def _joined(before: Sequence[Placed], new: Sequence[Placed]) -> list[Placed]:
-    """One for each file name. UsageError where two have one name and other bytes."""
-    by_name: dict[str, Placed] = {}
-    clashes = []
-    for one in (*before, *new):
-        known = by_name.get(one.offer.filename)
-        if known and known.offer.sha256 != one.offer.sha256:
-            clashes.append(one.offer.filename)
-        by_name[one.offer.filename] = one
-    if clashes:
-        raise UsageError(
-            "wheels of one name have different bytes",
-            details=sorted(set(clashes)),
-            hint="give one of them another version or build tag: who has installed the one by its "
-            "hash must not get the other. To replace what a site offers, use --only",
-        )
-    return list(by_name.values())
-
-
-def _ordered(placed: Iterable[Placed]) -> tuple[Placed, ...]:
-    return tuple(
-        sorted(
-            placed,
-            key=lambda one: (one.offer.project, Version(one.offer.version), one.offer.filename),
-        )
-    )
-
-
 # -- its pages -------------------------------------------------------------------------------------
 
 
 def _pages(offered: Sequence[Placed]) -> dict[str, bytes]:
     """The site's pages by their paths, those first to which others lead."""
-    found: dict[str, bytes] = {}
+    told = documents(offered)
+    found = {f"files/{name}": data for name, data in told.items()}
     for folder, members in sorted(_by_channel(offered).items()):
-        found |= _channel(folder, members)
+        found |= _channel(folder, members, told)
     found["index.html"] = finder_page(offered)
     found[".nojekyll"] = b""  # GitHub Pages leaves the site as it is
     return found
@@ -258,8 +166,9 @@ def _folders(offered: Iterable[Placed]) -> set[str]:
     return projects | {folder for folder, _ in channels}
 
 
-def _channel(folder: str, offered: Sequence[Placed]) -> dict[str, bytes]:
-    """The pages of one index: a list of projects, and one page for each."""
+def _channel(folder: str, offered: Sequence[Placed], told: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The pages of one index: a list of projects, and one page for each. told: the documents of
+    variants, by name."""
     projects = defaultdict(list)
     for one in offered:
         projects[one.offer.project].append(one)
@@ -267,19 +176,23 @@ def _channel(folder: str, offered: Sequence[Placed]) -> dict[str, bytes]:
     for project, members in projects.items():
         root = "../" * (folder.count("/") + 2)
         place = f"{folder}/{project}"
-        found[f"{place}/index.html"] = _render("project.html", project=project, links=[
-            _link(one, root) for one in members
-        ])  # fmt: skip
-        found[f"{place}/index.json"] = _json(
+        names = sorted({document_of(one) for one in members if one.variant})
+        links = [_link(one, root) for one in members]
+        links += [{"href": f"{root}files/{quote(name)}", "filename": name} for name in names]
+        found[f"{place}/index.html"] = _render("project.html", project=project, links=links)
+        found[f"{place}/index.json"] = json_bytes(
             {
                 "meta": {"api-version": _API},
                 "name": project,
                 "versions": list(dict.fromkeys(one.offer.version for one in members)),
-                "files": [_file(one, root) for one in members],
+                "files": [
+                    *(_file(one, root) for one in members),
+                    *(_document(name, told[name], root) for name in names),
+                ],
             }
         )
     found[f"{folder}/index.html"] = _render("projects.html", title=folder, projects=list(projects))
-    found[f"{folder}/index.json"] = _json(
+    found[f"{folder}/index.json"] = json_bytes(
         {"meta": {"api-version": _API}, "projects": [{"name": name} for name in projects]}
     )
     return found
@@ -310,14 +223,23 @@ def _file(one: Placed, root: str) -> dict[str, Any]:
     }
 
 
+def _document(name: str, data: bytes, root: str) -> dict[str, Any]:
+    """Without its sha256, as in the other page: it changes with every variant that is added, and
+    an installer that has an older page must not stop because of that."""
+    return {"filename": name, "url": f"{root}files/{quote(name)}", "hashes": {}, "size": len(data)}
+
+
 def finder_page(offered: Sequence[Placed]) -> bytes:
-    """The page that asks for the GPU; it needs no server and no other file."""
+    """The page that asks for the GPU; it needs no server and no other file.
+
+    Variants are not among its wheels: no command for one file installs them everywhere.
+    """
     data = {
         "gpus": [
             {"capability": capability, "names": names}
             for capability, names in gpu_names(frozenset({"x86_64", "aarch64"})).items()
         ],
-        "wheels": [_row(one) for one in offered],
+        "wheels": [_row(one) for one in offered if not one.variant],
     }
     # In a script element, `</script>` and `<!--` must not be seen.
     text = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
@@ -367,14 +289,6 @@ def _render(name: str, **values: Any) -> bytes:
     return _templates().get_template(f"{name}.jinja").render(**values).encode()
 
 
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _list_bytes(offered: Sequence[Placed]) -> bytes:
-    return _json(_List(wheels=tuple(offered)).model_dump(mode="json", by_alias=True))
-
-
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -385,11 +299,16 @@ def _copied(
     here = {one.offer.filename: one.offer.sha256 for one in before if not one.base}
     for one in found:
         name = f"files/{one.offer.filename}"
-        for suffix, data in one.texts.items():
-            if _put(out, name + suffix, data):
-                yield name + suffix
+        yield from _put_texts(one, out)
         is_here = here.get(one.offer.filename) == one.offer.sha256
         if copy_wheels and _put_wheel(out / name, one, is_here=is_here):
+            yield name
+
+
+def _put_texts(one: Found, out: Path) -> Iterator[str]:
+    for suffix, data in one.texts.items():
+        name = f"files/{one.offer.filename}{suffix}"
+        if _put(out, name, data):
             yield name
 
 
@@ -436,6 +355,7 @@ def _remove_stale(out: Path, before: Sequence[Placed], offered: Sequence[Placed]
         for folder in sorted(_folders(before) - _folders(offered))
         for page in ("index.html", "index.json")
     ]
+    names += [f"files/{name}" for name in sorted(set(documents(before)) - set(documents(offered)))]
     for one in gone:
         file = f"files/{one.offer.filename}"
         names += [file, file + METADATA, *(file + suffix for suffix in one.offer.papers)]

@@ -88,6 +88,15 @@ class Tables:
                 return Need(release.drivers[system], GPU, f"the first for {gpu.capability}")
         return None
 
+    def cuda_with(self, driver: str, system: str) -> Version | None:
+        """The oldest CUDA that comes with a driver no older than this; None where it is newer than
+        these tables."""
+        needed = _numbers(driver)
+        for release in self.releases:
+            if _numbers(release.drivers[system]) >= needed:
+                return release.cuda
+        return None
+
     def ptx_of(self, cuda: Version) -> Version | None:
         """The PTX that a CUDA release writes; None for one that is newer than these tables."""
         if cuda > self.releases[-1].cuda:
@@ -128,7 +137,11 @@ def newest(needs: Iterable[Need]) -> Need | None:
 
 
 def _number(need: Need) -> tuple[int, ...]:
-    return tuple(map(int, need.driver.split(".")))
+    return _numbers(need.driver)
+
+
+def _numbers(driver: str) -> tuple[int, ...]:
+    return tuple(map(int, driver.split(".")))
 
 
 # -- what is in a file, and what a build makes -----------------------------------------------------

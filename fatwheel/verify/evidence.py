@@ -20,6 +20,7 @@ from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.statement import Statement, read_statement
 from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
+from ..wheels.name import VARIANT
 from ..wheels.recorded import Record, Watched, read_record
 from .contents import Container, Contents, layouts_of, read_containers, sum_up
 from .papers import (
@@ -196,6 +197,7 @@ class Evidence:
 
     papers: what it says of its build, and what is needed to check that.
     impostors: how files begin that are named like libraries and are none.
+    variant: its variant.json, None where there is none.
     """
 
     filename: str
@@ -211,6 +213,7 @@ class Evidence:
     unreadable: tuple[Finding, ...]
     papers: Papers = NO_PAPERS
     impostors: Mapping[str, bytes] = field(default_factory=dict)
+    variant: bytes | None = None
 
     @functools.cached_property
     def shipped(self) -> frozenset[str]:
@@ -273,6 +276,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
         unreadable=tuple(unreadable),
         papers=Papers(inside, beside, digest_of_wheel(path) if beside else "", tuple(slices)),
         impostors=impostors,
+        variant=wheel.read(variant) if (variant := f"{folder}/{VARIANT}") in files else None,
     )
 
 

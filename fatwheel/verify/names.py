@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..errors import FormatError
 from ..fatbin.embedded import Images
+from ..storage.documents import read_object
 from ..wheels.metadata import fields, name_disagreement, tag_disagreement
-from ..wheels.name import parse_wheel_name
+from ..wheels.name import VARIANT, parse_any_name
 from ..wheels.recorded import mistakes_of
 from .contents import DEVICE_ONLY, Image
 from .evidence import WARNING, WRONG, Evidence, Finding, note, warning, wrong
@@ -45,7 +46,7 @@ def name_findings(evidence: Evidence) -> Iterator[Finding]:
 
 def _disagreements(evidence: Evidence) -> Iterator[tuple[str, FormatError]]:
     try:
-        name = parse_wheel_name(evidence.filename)
+        name = parse_any_name(evidence.filename)
         for severity, error in (
             (WRONG, name_disagreement(name, evidence.dist_info, evidence.metadata)),
             (WARNING, tag_disagreement(name, evidence.wheel)),
@@ -55,14 +56,35 @@ def _disagreements(evidence: Evidence) -> Iterator[tuple[str, FormatError]]:
     except FormatError as error:
         yield WRONG, error
         return
+    yield from _variant_disagreements(name.variant, evidence.variant)
     build = "".join(fields(evidence.wheel, "Build"))
     if build != name.build:
         details = [f"the file name says {name.build or 'none'}", f"WHEEL says {build or 'none'}"]
         yield WARNING, FormatError("the wheel's build tags do not agree", details=details)
 
 
+def _variant_disagreements(label: str, document: bytes | None) -> Iterator[tuple[str, FormatError]]:
+    """The label of a variant wheel against its variant.json, which must tell of it alone."""
+    if document is None:
+        if label:
+            what = f"the file name has the label {label!r} of a variant, and there is no {VARIANT}"
+            yield WRONG, FormatError(what)
+        return
+    told = read_object(document, VARIANT).get("variants")
+    labels = list(told) if isinstance(told, dict) else []
+    if not label:
+        yield WARNING, FormatError(f"it has a {VARIANT}, and its file name no label of a variant")
+    elif labels != [label]:
+        found = ", ".join(map(repr, labels)) or "none"
+        details = [f"the file name says {label!r}", f"{VARIANT} says {found:.200}"]
+        yield WRONG, FormatError("the wheel's labels of a variant do not agree", details=details)
+
+
 def label_findings(evidence: Evidence) -> Iterator[Finding]:
-    """The version's local part, such as `cu130torch2.11.sm80.sm89.ptx`, against the bytes."""
+    """The version's local part, such as `cu130torch2.11.sm80.sm89.ptx`, against the bytes.
+
+    A variant wheel has the version of the wheel that it was made from, and some of its images.
+    """
     local = evidence.version.partition("+")[2]
     yield from _cuda_findings(local, cuda_versions(evidence))
     named = _named_images(local)
@@ -70,11 +92,12 @@ def label_findings(evidence: Evidence) -> Iterator[Finding]:
         yield note("the version names no architectures")
         return
     found, embedded = _images_inside(evidence)
-    if found - named or named - found - embedded:
+    missing = set[str]() if evidence.variant else named - found - embedded
+    if found - named or missing:
         yield wrong(
             f"the version {evidence.version} does not name the architectures that are inside",
             details=[
-                *(f"only in the version: {name}" for name in sorted(named - found - embedded)),
+                *(f"only in the version: {name}" for name in sorted(missing)),
                 *(f"only inside: {name}" for name in sorted(found - named)),
             ],
         )

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from ..errors import FormatError
 from ..wheels.metadata import expand_tags, requirements
-from ..wheels.name import parse_wheel_name
+from ..wheels.name import parse_any_name
 from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Examined, Finding, note, warning, wrong
 
@@ -66,7 +66,7 @@ def tags_of(evidence: Evidence) -> tuple[Tag, ...]:
     """The single tags that the file's name stands for, in order: installers go by these. Where it
     is not a wheel's name, those of WHEEL."""
     try:
-        tags: Iterable[str] = parse_wheel_name(evidence.filename).tags
+        tags: Iterable[str] = parse_any_name(evidence.filename).tags
     except FormatError:
         tags = expand_tags(evidence.tags)
     parts = (tag.split("-") for tag in tags)

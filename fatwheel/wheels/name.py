@@ -2,7 +2,7 @@
 that tells CUDA, torch and architectures apart.
 
 Formats: PyPA specifications "Binary distribution format" (PEP 427, PEP 491) for file names and
-"Version specifiers" (PEP 440) for versions.
+"Version specifiers" (PEP 440) for versions; PEP 825, a draft, for names of variant wheels.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ from packaging.version import Version
 from ..arch import ArchRequest
 from ..errors import FormatError
 
+# What tells of a variant wheel, in its dist-info folder.
+VARIANT = "variant.json"
+
 _PROJECT = re.compile(r"[A-Za-z0-9]+(?:[._][A-Za-z0-9]+)*")
 _BUILD = re.compile(r"[0-9][A-Za-z0-9_.]*")
 _TAGS = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
+_PYTHON = re.compile(r"[a-z]{2,10}[0-9][0-9_]*(?:\.[a-z0-9_]+)*")
+_VARIANT = re.compile(r"[0-9a-z_.]+")
 
 
 @dataclass(frozen=True)
 class WheelName:
-    """The parts of a wheel's file name, as they stand there; build is '' where there is none."""
+    """The parts of a wheel's file name, as they stand there; build is '' where there is none, and
+    variant where it is the name of a plain wheel."""
 
     project: str
     version: str
@@ -34,10 +40,12 @@ class WheelName:
     python: str
     abi: str
     platform: str
+    variant: str = ""
 
     @property
     def filename(self) -> str:
-        parts = [self.project, self.version, self.build, self.python, self.abi, self.platform]
+        tags = [self.python, self.abi, self.platform]
+        parts = [self.project, self.version, self.build, *tags, self.variant]
         return "-".join(part for part in parts if part) + ".whl"
 
     @property
@@ -79,7 +87,15 @@ class WheelName:
 
 
 def parse_wheel_name(filename: str) -> WheelName:
-    """Take a wheel's file name (no folder) apart; FormatError where it is none."""
+    """Take a wheel's file name (no folder) apart; FormatError where it is none, or that of a
+    variant wheel."""
+    if _split_label(filename)[1]:
+        raise FormatError(
+            "it is a variant wheel: it has a part of another wheel's device code",
+            where=filename,
+            hint="name the wheel that it was made from; `invoke verify` and `invoke inspect` also "
+            "read this one",
+        )
     stem, dot, suffix = filename.rpartition(".")
     parts = stem.split("-")
     if not dot or suffix != "whl" or len(parts) not in (5, 6):
@@ -99,6 +115,26 @@ def parse_wheel_name(filename: str) -> WheelName:
         if not _TAGS.fullmatch(tag):
             raise _bad_name(filename, f"{tag!r} is not a tag")
     return WheelName(project, version, "".join(build), python, abi, platform)
+
+
+def parse_any_name(filename: str) -> WheelName:
+    """The same, and also for the name of a variant wheel, which has a label at its end."""
+    plain, label = _split_label(filename)
+    return dataclasses.replace(parse_wheel_name(plain), variant=label)
+
+
+def _split_label(filename: str) -> tuple[str, str]:
+    """The name without the label of a variant, and that; '' where there is none.
+
+    A plain name with a build tag has as many parts, but that begins with a digit, and the tag of
+    a Python does not.
+    """
+    plain, _, label = filename.removesuffix(".whl").rpartition("-")
+    parts = plain.split("-")
+    is_variant = len(parts) in (5, 6) and _PYTHON.fullmatch(parts[-3]) and _VARIANT.fullmatch(label)
+    if is_variant and filename.endswith(".whl"):
+        return f"{plain}.whl", label
+    return filename, ""
 
 
 def _bad_name(filename: str, why: str) -> FormatError:
