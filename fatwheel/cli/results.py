@@ -236,7 +236,7 @@ def show_site(written: Written) -> None:
     write(console, "")
     write(console, f"{changes}: {written.folder / 'index.html'}")
     for note in written.notes:
-        write(console, f"note: {note}")
+        show_note(note)
 
 
 # -- lock ------------------------------------------------------------------------------------------

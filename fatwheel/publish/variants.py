@@ -36,6 +36,7 @@ from ..fatbin.container import Entry
 from ..fatbin.parity import is_readable
 from ..fatbin.select import Selection, choose, is_integrated
 from ..storage import files
+from ..verify.coverage import UNKNOWN
 from ..verify.drivers import LINUX, WINDOWS, tables
 from ..wheels.name import VARIANT, escape_project, parse_any_name, parse_wheel_name
 from .listing import Placed, Variant, json_bytes
@@ -212,7 +213,7 @@ def _planned(offer: Offer, wheel: Surveyed) -> tuple[list[_Plan], list[str]]:
     containers.pop(frozenset(), None)
     if obstacle := _obstacle(wheel, containers):
         return [], [f"no variants: {obstacle}"]
-    served = {parse_capability(capability) for capability in offer.gpus}
+    served = {parse_capability(one) for one, how in offer.gpus.items() if how.how != UNKNOWN}
     bands = [
         band
         for major in sorted({gpu.major for gpu in served})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.tags import Tag, compatible_tags, cpython_tags, parse_tag
 from playwright.sync_api import Page, sync_playwright
 
 from fatwheel.events import silent
@@ -45,6 +46,7 @@ CARDS = {
     "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "12.0",
     "8.9": "8.9", "sm_90a": "9.0", "compute capability 12.0": "12.0", "120": "12.0",
     "Voodoo 2": "", "AMD Radeon RX 7900 XTX": "",
+    "980": "", "GTX 980": "5.2", "98.0": "", "sm_98": "", "4.2": "", "75": "7.5", "10.3": "10.3",
 }  # fmt: skip
 COLLECTED = """\
 Collecting environment information...
@@ -297,6 +299,12 @@ def test_every_field_has_a_name_and_the_keyboard_reaches_it(page: Page) -> None:
     assert page.locator("#answer button").first.inner_text() == "Copied"
 
 
+def tags_of_python(minor: int) -> Iterator[Tag]:
+    """The tags of wheels that a CPython on this system installs."""
+    yield from cpython_tags((3, minor), platforms=["linux_x86_64"])
+    yield from compatible_tags((3, minor), platforms=["linux_x86_64"])
+
+
 def test_a_python_for_which_no_installer_takes_the_wheel(browser: Any, tmp_path: Path) -> None:
     metadata = "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n{}\n"
     drafts = [
@@ -305,6 +313,9 @@ def test_a_python_for_which_no_installer_takes_the_wheel(browser: Any, tmp_path:
         Draft("unlocked", "1.0", "cp313-cp313t-linux_x86_64", {"unlocked.py": b""}),
         Draft("locked", "1.0", "cp39-cp39-linux_x86_64", {"locked.py": b""}),
         Draft("locked", "1.0", "cp313-cp313-linux_x86_64", {"locked.py": b""}),
+        Draft("least", "1.0", "py310-none-linux_x86_64", {"least.py": b""}),
+        Draft("exact", "1.0", "cp310-none-linux_x86_64", {"exact.py": b""}),
+        Draft("any", "1.0", "py2.py3-none-any", {"any.py": b""}),
     ]  # fmt: skip
     wheels = [draft.write(tmp_path) for draft in drafts]
     write_site(wheels, tmp_path / "site", Request(), silent)
@@ -312,8 +323,14 @@ def test_a_python_for_which_no_installer_takes_the_wheel(browser: Any, tmp_path:
     page.goto((tmp_path / "site" / "index.html").as_uri())
     for project, minor, is_there in (
         ("stable", "9", False), ("stable", "13", True), ("unlocked", "13", False),
-        ("locked", "13", True),
+        ("locked", "13", True), ("least", "9", False), ("least", "10", True),
+        ("least", "13", True), ("exact", "10", True), ("exact", "13", False), ("any", "9", True),
     ):  # fmt: skip
+        # packaging, which pip installs by, says the same.
+        tags = {str(tag) for tag in tags_of_python(int(minor))}
+        offered = [draft.tag for draft in drafts if draft.project == project]
+        taken = {str(tag) for each in offered for tag in parse_tag(each)} & tags
+        assert bool(taken) is is_there or (project, minor) == ("stable", "9")
         page.select_option("#project", project)
         page.select_option("#python", minor)
         assert (f"There is no wheel for Python 3.{minor}" in answer(page)) != is_there
