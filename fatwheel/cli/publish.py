@@ -21,8 +21,8 @@ from .arguments import MANGLED, FilesTask, files_of, folder_of, reported
         "base-url": "where the wheels are, if not in the site: a release of GitHub's, a bucket",
         "metadata-beside": "the files NAME.whl.metadata of OUT/files are under --base-url as well, "
         "so that installers may ask for them",
-        "variants": "experimental: also make a thin wheel for each kind of GPU, from which uv takes "
-        "the one for the machine's (see docs/publishing.md)",
+        "variants": "experimental: also make thin wheels for single kinds of GPUs, from which uv "
+        "takes the one for the machine's (docs/publishing.md)",
         "only": "remove wheels from the site that are not named",
         "mangled": MANGLED,
         "json": "print one JSON document instead",

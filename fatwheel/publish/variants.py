@@ -239,7 +239,7 @@ def _obstacle(wheel: Surveyed, containers: _Containers) -> str:
     """Why nobody can tell which of a wheel's device code is for which GPU; else ''."""
     if f"{wheel.dist_info}/{VARIANT}" in wheel.others.values():
         return f"it has a {VARIANT} already"
-    if wheel.left:
+    if wheel.left or any(file.binary.format == "fatbin" for file in wheel.files.values()):
         return "libraries load device code themselves, and nothing tells which GPU loads what"
     return "" if containers else "it has no device code"
 

@@ -17,6 +17,7 @@ from ..fatbin.embedded import Bound, find_embedded
 from ..fatbin.parity import disagreements, in_part
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lock import FILE as LOCK_FILE
+from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, read_statement
 from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
@@ -94,7 +95,9 @@ def refused(error: FormatError) -> Finding:
 def beside_findings(evidence: Evidence, inside: Statement | None) -> Iterator[Finding]:
     """What contradicts the wheel, or `inside`, the statement in it, where it can be read."""
     beside = evidence.papers.beside
-    if STATEMENT in beside:
+    # An index shows the one in the wheel beside it.
+    own = evidence.papers.inside.get(STATEMENT_FILE)
+    if STATEMENT in beside and beside[STATEMENT] != own:
         yield from _statement_findings(evidence, inside)
     if LOCK in beside and evidence.papers.inside.get(LOCK_FILE) != beside[LOCK]:
         yield wrong("the lock beside the wheel is not the one in it", _name(evidence, LOCK))

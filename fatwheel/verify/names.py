@@ -70,7 +70,11 @@ def _variant_disagreements(label: str, document: bytes | None) -> Iterator[tuple
             what = f"the file name has the label {label!r} of a variant, and there is no {VARIANT}"
             yield WRONG, FormatError(what)
         return
-    told = read_object(document, VARIANT).get("variants")
+    try:
+        told = read_object(document, VARIANT).get("variants")
+    except FormatError as error:
+        yield WRONG, error
+        return
     labels = list(told) if isinstance(told, dict) else []
     if not label:
         yield WARNING, FormatError(f"it has a {VARIANT}, and its file name no label of a variant")

@@ -34,10 +34,11 @@ POOLS = {
     }
     for packed in ("lz4", "zstd")
 }
-# The CUDA whose driver was the first to read the compression, and to compile PTX of the `.version`s
-# 6.4, 8.0 and 8.4 ("PTX ISA", release notes). CUDA 12 made the cubins: any driver of it runs them.
-NEEDS = {"lz4": (12, 0), "zstd": (12, 4)}
-PTX_NEEDS = {"compute_75": (10, 2), "compute_80": (12, 0), "compute_90": (12, 4)}
+# CUDA 12 made the cubins: any driver of it runs them. Drivers since these CUDAs compile PTX of the
+# `.version`s 6.4, 8.0 and 8.4 ("PTX ISA", release notes); those since 12.4 read zstd.
+CUBINS = 12, 0
+PTX = {"compute_75": (10, 1), "compute_80": (12, 0), "compute_90": (12, 4)}
+COMPRESSED = {"lz4": (0, 0), "zstd": (12, 4)}
 
 
 def container(names: Iterable[str], packed: str = "lz4") -> bytes:
@@ -101,4 +102,4 @@ def loaded(container: Iterable[str], gpu: str) -> set[str]:
 
 def needed(images: Iterable[str], packed: str = "lz4") -> tuple[int, int]:
     """The CUDA that a driver must at least be for, to run these."""
-    return max(max(NEEDS[packed], PTX_NEEDS.get(image, (0, 0))) for image in images)
+    return max(COMPRESSED[packed], *(PTX.get(image, CUBINS) for image in images))

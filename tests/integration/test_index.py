@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import shlex
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,7 @@ from fatwheel.publish.site import Request, write_site
 from fatwheel.verify.coverage import gpus
 
 from ..helpers.cudawheels import MODULE, NONE, Linker
+from ..helpers.fromindex import PIP, UV, called, serving
 from ..helpers.tinywheels import Draft
 
 MINOR = sys.version_info.minor
@@ -89,33 +85,8 @@ def site(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
-def called(command: list[str], target: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """An installer's run, with no configuration but its own arguments."""
-    settings = {
-        **{name: value for name, value in os.environ.items() if name[:3] not in ("PIP", "UV_")},
-        "PIP_CONFIG_FILE": os.devnull,
-        "UV_NO_CONFIG": "1",
-        "UV_CACHE_DIR": f"{target}-cache",
-    }
-    return subprocess.run(
-        [*command, "--target", str(target), *arguments],
-        capture_output=True, text=True, check=False, timeout=120, env=settings,
-    )  # fmt: skip
-
-
-PIP = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check"]
-UV = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable]
+    with serving(site) as address:
+        yield address
 
 
 def version_in(target: Path) -> str:
