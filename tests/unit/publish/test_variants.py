@@ -24,7 +24,7 @@ from fatwheel.publish.site import Request, Written, write_site
 from fatwheel.verify.report import verify_wheel
 
 from ...helpers import manyarchs, statedwheels
-from ...helpers.cudawheels import NONE
+from ...helpers.cudawheels import NONE, fatbin
 from ...helpers.deviceimages import container as made_up
 from ...helpers.deviceimages import read_wheel, sm
 from ...helpers.elflibraries import shown_by_library
@@ -139,6 +139,20 @@ def test_labels_say_what_variants_are_for(drafted: Callable[..., Draft], tmp_pat
         "cu120_sm90": ("12.0", ["90_real"]),
         "cu127_ptx100_ptx120": ("12.7", ["100_virtual", "120_virtual"]),
     }
+
+
+def test_a_higher_bound_does_not_get_an_older_gpu_s_variant_taken(
+    tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Installers go by the bound first; only the image for 8.0 needs that of zstd."""
+    mixed = fatbin([POOLS["zstd"]["sm_80"], POOLS["lz4"]["sm_89"]])
+    draft = manyarchs.draft(tool, tmp_path / "linked", mixed, mixed)
+    made([draft.write(tmp_path)], tmp_path / "site")
+    variants = variants_in(tmp_path / "site")
+    assert sorted(variants) == ["cu124_sm80", "cu124_sm89"]
+    assert taken(variants, "8.9", (12, 8)) == "cu124_sm89"
+    assert taken(variants, "8.6", (12, 8)) == "cu124_sm80"
+    assert taken(variants, "8.9", (12, 3)) == ""
 
 
 @pytest.mark.parametrize("channel", ["simple", "cu129"])

@@ -7,6 +7,8 @@ import pytest
 from fatwheel.arch import parse_arch
 from fatwheel.verify.contents import Archs, Contents, Image, Unit
 from fatwheel.verify.drivers import (
+    LINUX,
+    WINDOWS,
     in_words,
     jit_in_words,
     needs_of,
@@ -108,6 +110,15 @@ def test_a_plan_says_what_its_wheels_will_need() -> None:
 def test_jit_is_told_of() -> None:
     assert jit_in_words([]) == ""
     assert "for 9.0, 12.0 is PTX alone" in jit_in_words(["9.0", "12.0"])
+
+
+def test_a_cuda_that_comes_with_a_driver_is_found() -> None:
+    """NVIDIA's table of drivers and toolkits ("CUDA Toolkit Release Notes", table 3)."""
+    assert tables().cuda_with("525.60.13", LINUX) == (12, 0)
+    assert tables().cuda_with("525.60.14", LINUX) == (12, 1)
+    assert tables().cuda_with("450.80.02", LINUX) == (11, 1), "R450 came with 11.0, from 450.51 on"
+    assert tables().cuda_with("551.61", WINDOWS) == (12, 4)
+    assert tables().cuda_with("99999.1", LINUX) is None
 
 
 def test_the_tables_are_in_order_and_whole() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from fatwheel.wheels.name import (
     canonical_project,
     canonical_version,
     escape_project,
+    parse_any_name,
     parse_wheel_name,
     version_label,
     with_local,
@@ -40,6 +43,27 @@ def test_real_names_read_as_packaging_reads_them(filename: str) -> None:
     assert name.build == "".join(map(str, build))
     assert name.tags == {str(tag) for tag in tags}
     assert name.filename == filename
+
+
+@pytest.mark.parametrize("filename", REAL)
+@pytest.mark.parametrize("label", ["cu120_sm80", "80", "x86_64.v3"])
+def test_the_name_of_a_variant_has_a_label_at_its_end(filename: str, label: str) -> None:
+    """PEP 825, "Variant label". Tools that know no variants must refuse it, as packaging does."""
+    assert parse_any_name(filename) == parse_wheel_name(filename)
+    variant = filename.replace(".whl", f"-{label}.whl")
+    name = parse_any_name(variant)
+    assert (name.variant, name.filename) == (label, variant)
+    assert replace(name, variant="") == parse_wheel_name(filename)
+    with pytest.raises(FormatError, match="it is a variant wheel"):
+        parse_wheel_name(variant)
+    with pytest.raises(InvalidWheelFilename):
+        parse_wheel_filename(variant)
+
+
+@pytest.mark.parametrize("label", ["", "A", "a-b", "a b", "a/b", "a\n", "\u0661"])
+def test_what_is_no_label_is_refused(label: str) -> None:
+    with pytest.raises(FormatError):
+        parse_any_name(f"demo-1.0-cp311-cp311-linux_x86_64-{label}.whl")
 
 
 @pytest.mark.parametrize(
