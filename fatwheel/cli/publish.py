@@ -8,6 +8,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from ..errors import UsageError
+from ..wheels.name import split_variant
 from .arguments import MANGLED, FilesTask, files_of, folder_of, reported
 
 
@@ -106,9 +107,10 @@ def release_notes(
 
 
 def _wheels_in(text: str) -> list[Path]:
-    """The wheels of a folder, or of a site in it. An empty folder is the one before the first
-    release."""
+    """The wheels of a folder, or of a site in it, without variants of these. An empty folder is the
+    one before the first release."""
     folder = folder_of("--since", text)
     if not folder.is_dir():
         raise UsageError(f"there is no folder {text!r}", where="--since")
-    return sorted((*folder.glob("*.whl"), *(folder / "files").glob("*.whl")))
+    there = (*folder.glob("*.whl"), *(folder / "files").glob("*.whl"))
+    return sorted(path for path in there if not split_variant(path.name)[1])

@@ -89,7 +89,7 @@ class WheelName:
 def parse_wheel_name(filename: str) -> WheelName:
     """Take a wheel's file name (no folder) apart; FormatError where it is none, or that of a
     variant wheel."""
-    if _split_label(filename)[1]:
+    if split_variant(filename)[1]:
         raise FormatError(
             "it is a variant wheel: it has a part of another wheel's device code",
             where=filename,
@@ -119,11 +119,11 @@ def parse_wheel_name(filename: str) -> WheelName:
 
 def parse_any_name(filename: str) -> WheelName:
     """The same, and also for the name of a variant wheel, which has a label at its end."""
-    plain, label = _split_label(filename)
+    plain, label = split_variant(filename)
     return dataclasses.replace(parse_wheel_name(plain), variant=label)
 
 
-def _split_label(filename: str) -> tuple[str, str]:
+def split_variant(filename: str) -> tuple[str, str]:
     """The name without the label of a variant, and that; '' where there is none.
 
     A plain name with a build tag has as many parts, but that begins with a digit, and the tag of

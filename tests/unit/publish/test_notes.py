@@ -169,11 +169,14 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A folder of wheels and a site's folder are the same to it; JSON is as its schema says."""
+    """A folder of wheels and a site's folder are the same to it, whether that has variants or not;
+    JSON is as its schema says."""
     old = releases.add("old", "1.0")
     new = releases.add("new", "1.1")
     site = tmp_path / "site"
     (site / "files").mkdir(parents=True)
+    variant = site / "files" / old.name.replace(".whl", "-cu130_sm80.whl")
+    variant.write_bytes(old.read_bytes())
     old.rename(site / "files" / old.name)
     line = ("release-notes", str(new), "--since", str(site))
     assert exit_code_of(commands(), line, monkeypatch) == 0

@@ -94,7 +94,7 @@ CONTAINERS = st.sets(st.sampled_from(sorted(POOLS["lz4"])), min_size=1, max_size
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.lists(CONTAINERS, min_size=2, max_size=2),
