@@ -143,6 +143,12 @@ class LockError(FatwheelError):
     exit_code = 16
 
 
+class StoppedError(FatwheelError):
+    """With `--stop-after`: the time is up, and jobs are left. Finished work is kept."""
+
+    exit_code = 17
+
+
 class InterruptedBuildError(FatwheelError):
     """Ctrl-C. The workers were stopped; finished work is kept."""
 

@@ -53,6 +53,17 @@ def size_of(option: str, text: str | None) -> int | None:
         raise UsageError(str(error), where=option) from None
 
 
+def seconds_of(option: str, text: str | None) -> float | None:
+    """Seconds, of `5h30m`, `90m` or `45s`."""
+    if text is None:
+        return None
+    found = re.fullmatch("(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if not (hours or minutes or seconds):
+        raise UsageError(f"{text!r} is no time", where=option, hint="valid: 5h30m, 90m, 45s")
+    return float(hours * 3600 + minutes * 60 + seconds)
+
+
 def command_of(option: str, line: str | None) -> list[str]:
     """The words of a command line, as this system splits them. UsageError where there are none."""
     try:

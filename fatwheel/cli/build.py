@@ -27,6 +27,7 @@ from .arguments import (
     file_of,
     folder_of,
     reported,
+    seconds_of,
     size_of,
 )
 
@@ -79,6 +80,8 @@ _HELP = {
             "run for all, half the work; auto: shared where a proof kept with the recipe shows "
             "that the code is the same, else exact (default: auto)"
         ),
+        "stop-after": "start no more compiler calls after this time, such as 5h30m; those that run "
+        "are finished and kept, and the exit code is 17 if some are left: run it again to go on",
         "split": "also make a thin wheel for each architecture",
         "out": "folder for the wheels (default: dist)",
         "locked": (
@@ -113,6 +116,7 @@ def build(
     shards: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,
+    stop_after: str | None = None,
     front: str = "auto",
     split: bool = False,
     out: str = "dist",
@@ -174,6 +178,7 @@ def build(
             cuda_home=None if cuda_home is None else folder_of("--cuda-home", cuda_home),
             torch_from=None if torch_from is None else file_of(torch_from),
             msvc=msvc,
+            stop_after=seconds_of("--stop-after", stop_after),
         )
         if json and not plan:
             raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")

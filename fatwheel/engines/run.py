@@ -36,7 +36,8 @@ _SAMPLE_EVERY = 1.0  # seconds between two looks at the memory in use: each read
 
 
 class JobRun:
-    """One run of all shards' jobs; `errors` holds what failed for good."""
+    """One run of all shards' jobs; `errors` holds what failed for good, `left` the jobs that were
+    not started in time."""
 
     def __init__(
         self,
@@ -46,9 +47,13 @@ class JobRun:
         scheduler: Scheduler,
         store: Store,
         emit: Emit,
+        until: float | None = None,
     ) -> None:
-        """store: where what jobs cost is kept, for later plans."""
+        """store: where what jobs cost is kept, for later plans. until: when to start no more jobs,
+        by time.monotonic()."""
         self.errors: list[FatwheelError] = []
+        self.left: list[Job] = []
+        self._until = until
         self._capture = capture
         self._allotment = allotment
         self._shard_of: Mapping[Job, str] = {
@@ -63,11 +68,15 @@ class JobRun:
         self._sampled = -_SAMPLE_EVERY  # when the memory was looked at, by time.monotonic()
 
     def run(self) -> None:
-        """Run until every job is done or has failed; workers are always ended."""
+        """Run until every job is done, has failed, or is left; workers are always ended."""
         try:
             while not self._scheduler.idle():
-                self._start_what_fits()
-                self._wait_for_report()
+                if self._until is not None and time.monotonic() >= self._until:
+                    self.left += self._scheduler.stop()
+                else:
+                    self._start_what_fits()
+                if self._scheduler.running:
+                    self._wait_for_report()
         finally:
             self._close_all()
 

@@ -108,6 +108,12 @@ class Scheduler:
             self._waiting, self._passers = head.job, {}
         return self._start_passer(min(free, self._room_beside(head)), fits)
 
+    def stop(self) -> tuple[Job, ...]:
+        """Start nothing any more; the jobs that this leaves undone."""
+        left = self.pending
+        self._queue, self._alone = [], []
+        return left
+
     def need(self, job: Job) -> int:
         """The bytes that a running job is taken to need."""
         return self._running[job]

@@ -15,11 +15,12 @@ from ..config.model import Recipe
 from ..engines.base import Allotment, Build, Capture, Limits, allot
 from ..engines.run import JobRun
 from ..engines.schedule import Scheduler
-from ..errors import CompileError, FatwheelError
+from ..errors import CompileError, FatwheelError, StoppedError
 from ..events import Emit, Note, Planned, step
 from ..model import Job, Shard
 from ..storage.store import Store
-from ..text import size
+from ..text import count as count_of
+from ..text import duration, size
 from ..worker.assemble import Lookup
 from ..worker.preprocess import HOST_PASS, pass_of
 from ..worker.slices import cost_key
@@ -36,12 +37,13 @@ class Effort:
     """How much a build may use, without effect on its result; None means the default.
 
     shards: workers to spread it over. jobs: compiler calls at a time. memory: bytes for all of
-    them together.
+    them together. until: when to start no more of them, by time.monotonic().
     """
 
     shards: int | None = None
     jobs: int | None = None
     memory: int | None = None
+    until: float | None = None
 
     def limits(self, capacity: Limits) -> Limits:
         """The limits of a build where there is so much."""
@@ -60,6 +62,7 @@ def compile_work(
     """Say how the pending jobs are done and do them. engine and front: what they are called.
 
     One job's failure stops no other: when all are done, what failed is raised as one error.
+    StoppedError where the time was up before all were started.
     """
     memory = build.limits.memory
     scheduler = Scheduler(work.pending, build.limits.cpus, memory, lend=effort.lend)
@@ -82,11 +85,18 @@ def compile_work(
         )
     if not work.pending:
         return
-    run = JobRun(capture, shards, allotment, scheduler, build.store, emit)
+    run = JobRun(capture, shards, allotment, scheduler, build.store, emit, effort.until)
     with step(emit, "compile", f"{len(work.pending)} jobs"):
         run.run()
     if run.errors:
         raise _summed_up(run.errors, len(work.pending))
+    if run.left:
+        jobs = count_of(len(work.pending), "job")
+        rest = duration(sum(job.seconds for job in run.left))
+        raise StoppedError(
+            f"the time is up: {len(run.left)} of {jobs} left, about {rest} of work for one core",
+            hint="what was compiled is kept: run the same command again to go on",
+        )
 
 
 def _summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:

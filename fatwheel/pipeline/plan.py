@@ -7,6 +7,7 @@ this machine's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -44,6 +45,7 @@ class BuildRequest:
     pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
     first. cuda, platform: what a toolchain is composed of, where none is named. cuda_home,
     torch_from: what is installed on this machine, to be used instead; msvc: the same, of MSVC.
+    stop_after: seconds after which no more jobs are started.
     """
 
     kernel: str | None
@@ -66,6 +68,7 @@ class BuildRequest:
     cuda_home: Path | None = None
     torch_from: Path | None = None
     msvc: str | None = None
+    stop_after: float | None = None
 
     def toolchains(self, default: str) -> ToolchainRequest:
         """What of it says which toolchains."""
@@ -262,7 +265,8 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     is installed and cannot be used."""
     check_front(request.front)
     targets, lock = _targets_of(request)
-    effort = Effort(request.shards, request.jobs, request.memory)
+    until = None if request.stop_after is None else time.monotonic() + request.stop_after
+    effort = Effort(request.shards, request.jobs, request.memory, until)
     return BuildPlan(
         wheels=tuple(PlannedWheel(one, fronts_for(one, request.front)) for one in targets),
         front=request.front,

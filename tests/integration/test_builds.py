@@ -59,6 +59,18 @@ def test_identical_build_compiles_nothing(
     assert sha256(once_more.wheel()) == sha256(sample[1].wheel())
 
 
+def test_a_build_that_is_stopped_goes_on_from_there(bench: Workbench, warm: Workbench) -> None:
+    """The time is up before anything is compiled; then half of it is there."""
+    stopped = bench.build("--arch", "80", "--stop-after", "1s")
+    assert stopped.code == 17, stopped.err
+    assert f"{UNITS} of {UNITS + CPP_UNITS}" not in stopped.err
+    assert "jobs left" in stopped.err
+    assert "run the same command again" in " ".join(stopped.err.split())
+    assert stopped.wheels == ()
+    whole = bench.build("--arch", "80", "--stop-after", "1h").wheel()
+    assert whole.read_bytes() == warm.build("--arch", "80").wheel().read_bytes()
+
+
 def test_added_arch_compiles_only_its_slices(warm: Workbench) -> None:
     outcome = warm.build("--arch", "80,86,89,90")
     outcome.wheel()

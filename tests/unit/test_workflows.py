@@ -25,7 +25,7 @@ from ..helpers.workflows import Workflow, workflows
 
 EVERY = workflows()
 NAMES = {"ci.yml", "flash-attn.yml", "release.yml", "windows.yml", "windows-docker.yml", "wine.yml"}
-PINNED = re.compile(r"actions/[\w-]+@[0-9a-f]{40}")
+PINNED = re.compile(r"actions/[\w-]+(/[a-z]+)?@[0-9a-f]{40}")
 every = pytest.mark.parametrize("workflow", EVERY, ids=lambda workflow: workflow.path.name)
 # The one that publishes, and what its jobs may do beside reading.
 RELEASE = next(workflow for workflow in EVERY if workflow.path.name == "release.yml")

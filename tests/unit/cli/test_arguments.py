@@ -14,8 +14,16 @@ import pytest
 from invoke.collection import Collection
 
 from fatwheel import errors
-from fatwheel.cli.arguments import count_of, file_of, folder_of, size_of, words_of
+from fatwheel.cli.arguments import (
+    count_of,
+    file_of,
+    folder_of,
+    seconds_of,
+    size_of,
+    words_of,
+)
 from fatwheel.edit.survey import Edited
+from fatwheel.errors import UsageError
 
 from ...helpers.commandline import ROOT, exit_code_of, load_tasks
 from ...helpers.deviceimages import compute, entries
@@ -74,6 +82,22 @@ def test_sizes_are_bytes_or_refused_with_the_option() -> None:
     with pytest.raises(errors.UsageError, match="48") as caught:
         size_of("--memory", "48")
     assert caught.value.where == "--memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5h30m", 19_800), ("90m", 5400), ("45s", 45), ("1h1s", 3601), ("0h1m", 60)],
+)
+def test_times_are_seconds(text: str, seconds: float) -> None:
+    assert seconds_of("--stop-after", text) == seconds
+    assert seconds_of("--stop-after", None) is None
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "0m", "5h 30m", "30m5h", "-1h", "1.5h", "9" * 50])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no time") as caught:
+        seconds_of("--stop-after", text)
+    assert caught.value.where == "--stop-after"
 
 
 def test_a_folder_need_not_exist_but_must_not_be_or_be_in_a_file(tmp_path: Path) -> None:

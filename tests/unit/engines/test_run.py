@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,7 @@ class Run:
         at_once: int = 9,
         each: int = 100,
         whole: int = 100,
+        until: float | None = None,
     ) -> None:
         """each, whole: GiB that one worker may have."""
         self.events: list[Event] = []
@@ -106,7 +108,9 @@ class Run:
         )
         scheduler = Scheduler(jobs, slots, whole * GIB, lend=False)
         allotment = Allotment(at_once, Limits(slots, each * GIB), Limits(slots, whole * GIB))
-        self.run = JobRun(self.engine, shards, allotment, scheduler, self.store, self.events.append)
+        self.run = JobRun(
+            self.engine, shards, allotment, scheduler, self.store, self.events.append, until
+        )
         self.run.run()
 
     def of(self, kind: type[Event]) -> list[str]:
@@ -145,6 +149,46 @@ def test_what_a_job_cost_is_kept() -> None:
     run = Run(work, answer)
     cost = {"seconds": 2, "cpu": 1.5, "rss": GIB}
     assert run.store.put_ == {("cost", cost_key(work[0])): cost}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time.monotonic() says to the run; tests move it."""
+    now = [0.0]
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_when_the_time_is_up_running_jobs_are_finished_and_no_more_started(
+    clock: list[float],
+) -> None:
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        clock[0] += 10
+        return made(worker, job)
+
+    run = Run(jobs("a1", "a2", "a3", "b1", "b2"), answer, until=15)
+    assert run.engine.started == run.of(JobFinished) == ["a1", "a2"]
+    assert [job.unit.name for job in run.run.left] == ["a3", "b1", "b2"]
+    assert run.run.errors == []
+    assert all(worker.closed for worker in run.engine.workers)
+
+
+def test_what_is_killed_when_the_time_is_up_is_left_and_has_not_failed(clock: list[float]) -> None:
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        clock[0] += 10
+        return JobKilled(job, rss=GIB) if job.unit.name == "a1" else made(worker, job)
+
+    run = Run(jobs("a1", "a2", "a3"), answer, until=15)
+    assert run.engine.started == ["a1", "a2"]
+    assert sorted(job.unit.name for job in run.run.left) == ["a1", "a3"]
+    assert run.run.errors == []
+
+
+def test_nothing_is_started_after_the_time(clock: list[float]) -> None:
+    clock[0] = 20
+    run = Run(jobs("a1", "a2"), made, until=15)
+    assert run.engine.workers == []
+    assert len(run.run.left) == 2
 
 
 def test_workers_are_closed_at_the_end() -> None:

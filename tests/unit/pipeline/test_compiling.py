@@ -10,7 +10,7 @@ import pytest
 
 from fatwheel.config.model import Target
 from fatwheel.engines.base import Build, JobBroken, JobMade, Limits, Report, Reports
-from fatwheel.errors import CompileError, FatwheelError, StoreError
+from fatwheel.errors import CompileError, FatwheelError, StoppedError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job
 from fatwheel.pipeline.compile import Effort, compile_work
@@ -68,6 +68,7 @@ def compile_(tmp_path: Path) -> Compile:
         lend: bool = False,
         need: int = 0,
         opened: list[Limits] | None = None,
+        until: float | None = None,
         **errors: FatwheelError,
     ) -> list[Event]:
         pending = tuple(
@@ -82,7 +83,7 @@ def compile_(tmp_path: Path) -> Compile:
             stores=Stores(tmp_path / "store"), scope="", limits=Limits(2, 8 * GIB),
             work=tmp_path, logs=tmp_path,
         )  # fmt: skip
-        effort = Effort(shards=2, jobs=None if lend else 2)
+        effort = Effort(shards=2, jobs=None if lend else 2, until=until)
         compile_work(work, build, capture, effort, "fake", "exact", events.append)
         if opened is not None:
             opened += capture.limits
@@ -126,6 +127,13 @@ def test_a_slot_is_lent_only_where_it_may_be(compile_: Compile) -> None:
         plan = compile_("a", "b", "c", lend=lend)[0]
         assert isinstance(plan, Planned)
         assert plan.jobs == slots
+
+
+def test_what_the_time_does_not_allow_is_told(compile_: Compile) -> None:
+    with pytest.raises(StoppedError) as caught:
+        compile_("a", "b", "c", until=0)
+    assert caught.value.what == "the time is up: 3 of 3 jobs left, about 3.0 s of work for one core"
+    assert caught.value.exit_code == 17
 
 
 def test_workers_share_the_memory_that_all_may_use(compile_: Compile) -> None:
