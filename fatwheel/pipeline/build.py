@@ -5,7 +5,6 @@ the engine prepares → source → capture → look up → compile → assemble 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +34,7 @@ from ..storage.cache import (
     store_folder,
     users_stores,
 )
-from ..storage.files import copy, disk_error, replacing
+from ..storage.files import check_writable, copy, disk_error, replacing
 from ..storage.permissions import gap_of
 from ..toolchain.find import seed
 from ..toolchain.msvc import check_accepted
@@ -69,7 +68,7 @@ def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]
         check_consent(plan.lock, plan.locked, plan.engine, agree)
     for wheel in plan.wheels:
         check_accepted(wheel.target.toolchain.msvc, cache_folder())
-    _check_writable(plan.out)
+    check_writable(plan.out, "write wheels", "--out FOLDER")
     _tell_of_others(emit)
     made: list[WheelMade] = []
     for wheel in plan.wheels:
@@ -232,6 +231,7 @@ def make(
             upstream, slices = capture.assemble(limits)
         with step(emit, "pack"):
             packed = pack(upstream, build.work, wheel, lock, slices, plan.front)
+        with step(emit, "check"):
             notes = (*check_wheel(packed, target, fronts), *folder_notes(packed, build.work))
             path = publish(packed, plan.out, "write the wheel")
         # Of the wheel in the build's own folder: others may be able to write to `out`.
@@ -325,16 +325,3 @@ def _tell_of_others(emit: Emit) -> None:
         others = others_in(folder)
         if others:
             emit(Note(others))
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder for wheels in which nothing can be written, before hours of work.
-
-    It is made when there is a wheel to put into it.
-    """
-    try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise disk_error(error, "write wheels", folder, "--out FOLDER") from error

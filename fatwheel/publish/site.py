@@ -15,7 +15,6 @@ site that was interrupted is completed by the next run.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,11 +24,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..errors import FatwheelError, FormatError, UsageError
 from ..events import Emit, step
+from ..pages.page import make_page, render
 from ..storage import files
 from ..verify.coverage import gpu_names
 from .listing import LIST, Placed, checked_base, joined, json_bytes, list_bytes, ordered, read_list
@@ -179,7 +178,7 @@ def _channel(folder: str, offered: Sequence[Placed], told: Mapping[str, bytes]) 
         names = sorted({document_of(one) for one in members if one.variant})
         links = [_link(one, root) for one in members]
         links += [{"href": f"{root}files/{quote(name)}", "filename": name} for name in names]
-        found[f"{place}/index.html"] = _render("project.html", project=project, links=links)
+        found[f"{place}/index.html"] = render("project.html", project=project, links=links)
         found[f"{place}/index.json"] = json_bytes(
             {
                 "meta": {"api-version": _API},
@@ -191,7 +190,7 @@ def _channel(folder: str, offered: Sequence[Placed], told: Mapping[str, bytes]) 
                 ],
             }
         )
-    found[f"{folder}/index.html"] = _render("projects.html", title=folder, projects=list(projects))
+    found[f"{folder}/index.html"] = render("projects.html", title=folder, projects=list(projects))
     found[f"{folder}/index.json"] = json_bytes(
         {"meta": {"api-version": _API}, "projects": [{"name": name} for name in projects]}
     )
@@ -241,9 +240,7 @@ def finder_page(offered: Sequence[Placed]) -> bytes:
         ],
         "wheels": [_row(one) for one in offered if not one.variant],
     }
-    # In a script element, `</script>` and `<!--` must not be seen.
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-    return _render("finder.html", data=text)
+    return make_page("finder", data, title="Find your CUDA wheel")
 
 
 def _row(one: Placed) -> dict[str, Any]:
@@ -271,22 +268,6 @@ def _refused(requires_python: str) -> list[int]:
         for minor in range(_NEWEST_PYTHON)
         if not any(taken.contains(f"3.{minor}.{release}") for release in releases)
     ]
-
-
-@functools.cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("fatwheel.publish", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _render(name: str, **values: Any) -> bytes:
-    return _templates().get_template(f"{name}.jinja").render(**values).encode()
 
 
 # -- writing ---------------------------------------------------------------------------------------

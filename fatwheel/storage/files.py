@@ -19,6 +19,7 @@ import shutil
 import socket
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -361,6 +362,19 @@ def readable(path: Path, valid: str, *, streamed: bool = False) -> Iterator[None
             where=str(path),
             hint=f"valid: {valid}",
         ) from error
+
+
+def check_writable(folder: Path, doing: str, option: str) -> None:
+    """Refuse a folder in which nothing can be written, before any work; it need not be there yet.
+
+    StoreError as by `disk_error`.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise disk_error(error, doing, folder, option) from error
 
 
 def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreError:

@@ -113,7 +113,7 @@ def test_a_build_makes_a_wheel_with_all_images_in_all_units(bench: Bench) -> Non
 def test_the_steps_of_a_build_in_order(bench: Bench) -> None:
     bench.build()
     assert [event.step for event in bench.of(StepStarted)] == [
-        "source", "capture", "plan", "compile", "assemble", "pack",
+        "source", "capture", "plan", "compile", "assemble", "pack", "check",
     ]  # fmt: skip
     [planned] = bench.of(Planned)
     assert (planned.units, planned.slices, planned.hits, planned.pending) == (3, 4, 0, 5)

@@ -1,77 +1,4 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Find your CUDA wheel</title>
-<style>
-:root { color-scheme: light dark; --fg: #1b1f24; --bg: #ffffff; --soft: #f2f4f7; --line: #6e7781;
-  --accent: #0b57d0; --good: #116329; --warn: #7a4d00; --bad: #a40e26; }
-@media (prefers-color-scheme: dark) {
-  :root { --fg: #e8eaed; --bg: #16181c; --soft: #24272d; --line: #8b949e;
-    --accent: #8ab4f8; --good: #7ee2a0; --warn: #f2c26b; --bad: #ff9aa5; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif;
-  color: var(--fg); background: var(--bg); }
-a { color: var(--accent); }
-label { display: block; font-weight: 600; }
-input, select, textarea, button { width: 100%; padding: .5rem; font: inherit; color: var(--fg);
-  background: var(--bg); border: 1px solid var(--line); border-radius: .3rem; }
-button { width: auto; cursor: pointer; background: var(--soft); }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.asked { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
-.answer { padding: 1rem; margin: 1rem 0; background: var(--soft); border-radius: .5rem;
-  overflow-wrap: anywhere; }
-.native { color: var(--good); } .jit, .part, .unknown { color: var(--warn); } .none { color: var(--bad); }
-.command { display: flex; gap: .5rem; align-items: start; margin: .3rem 0; }
-.command code { flex: 1; padding: .5rem; background: var(--bg); border: 1px solid var(--line);
-  border-radius: .3rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
-dt { font-weight: 600; } dd { margin: 0; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { padding: .3rem .5rem; text-align: left; border-bottom: 1px solid var(--line); }
-td:first-child { overflow-wrap: anywhere; min-width: 14rem; }
-td:nth-child(4) { min-width: 12rem; }
-</style>
-</head>
-<body>
-<h1>Find your CUDA wheel</h1>
-<p>Which wheel runs on a GPU is read from the code inside, not from file names.</p>
-<form id="form">
-<div class="asked">
-<div><label for="gpu">GPU</label>
-<input id="gpu" list="names" autocomplete="off" placeholder="RTX 4090, L4, H100 or 8.9">
-<datalist id="names"></datalist></div>
-<div><label for="project">Project</label><select id="project"></select></div>
-<div><label for="system">System</label><select id="system"></select></div>
-<div><label for="python">Python</label><select id="python"></select></div>
-<div><label for="torch">torch</label><select id="torch"></select></div>
-</div>
-<details>
-<summary>Or paste what one command prints</summary>
-<label for="paste">The output of <code>python -m torch.utils.collect_env</code> or <code>nvidia-smi</code></label>
-<textarea id="paste" rows="6"></textarea>
-<p id="read" role="status"></p>
-</details>
-</form>
-<section id="answer" class="answer" aria-live="polite" aria-label="Your wheel"></section>
-<h2>All wheels</h2>
-<label for="filter">Show wheels with these words</label>
-<input id="filter" type="search" autocomplete="off" placeholder="flash-attn cp311 win sm_89">
-<p id="count" role="status"></p>
-<div class="table"><table>
-<thead><tr><th scope="col">Wheel</th><th scope="col">CUDA</th><th scope="col">torch</th><th scope="col">GPU code</th><th scope="col">Size</th><th scope="col">SHA-256</th></tr></thead>
-<tbody id="rows"></tbody>
-</table></div>
-<button type="button" id="more" hidden>Show all</button>
-<noscript><p>This page needs JavaScript to choose a wheel. The index itself does not: <a href="simple/">simple/</a></p></noscript>
-<script type="application/json" id="data">{{ data | safe }}</script>
-<script>
-"use strict";
-const { gpus, wheels } = JSON.parse(document.getElementById("data").textContent);
-const $ = id => document.getElementById(id);
+const { gpus, wheels } = data;
 const SHOWN = 100, RANKS = ["native", "jit", "part", "unknown"];
 
 // -- what a wheel is for, from its tags ----------------------------------------------------------
@@ -204,12 +131,6 @@ function choose(asked) {
 
 // -- showing it ----------------------------------------------------------------------------------
 
-function make(tag, content = "", attributes = {}) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  for (const one of [content].flat()) element.append(one);
-  return element;
-}
 const mebibytes = size => `${(size / 1048576).toFixed(1)} MiB`;
 const address = wheel => new URL(wheel.url, document.baseURI).href;
 const SAYS = {
@@ -272,7 +193,7 @@ function show() {
   if (there.length) answer.append(make("p", "The nearest that there are:"), make("ul", there));
 }
 function list(everything) {
-  const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsIn($("filter").value);
   const found = wheels.filter(wheel => words.every(word => wheel.text.includes(word)));
   const shown = everything ? found : found.slice(0, SHOWN);
   $("count").textContent = `${found.length} of ${wheels.length} wheels`;
@@ -282,14 +203,11 @@ function list(everything) {
     make("td", wheel.images.join(" ")), make("td", mebibytes(wheel.size)), make("td", make("code", wheel.sha256.slice(0, 12), { title: wheel.sha256 })),
   ])));
 }
-function options(select, any, values) {
-  select.append(make("option", any, { value: "" }), ...values.map(([value, label]) => make("option", label, { value })));
-}
 const each = values => [...new Set(values)];
 for (const one of each(wheels.map(wheel => wheel.project))) $("project").append(make("option", one, { value: one }));
-options($("system"), "any", each(wheels.flatMap(wheel => wheel.systems)).filter(one => one !== "any").sort().map(one => [one, one]));
-options($("python"), "any", each(wheels.flatMap(minorsOf)).sort((a, b) => a - b).map(one => [one, `3.${one}`]));
-options($("torch"), "any", each(wheels.map(wheel => wheel.torch)).filter(Boolean).sort(newerFirst).map(one => [one, one]));
+options($("system"), each(wheels.flatMap(wheel => wheel.systems)).filter(one => one !== "any").sort().map(one => [one, one]), "any");
+options($("python"), each(wheels.flatMap(minorsOf)).sort((a, b) => a - b).map(one => [one, `3.${one}`]), "any");
+options($("torch"), each(wheels.map(wheel => wheel.torch)).filter(Boolean).sort(newerFirst).map(one => [one, one]), "any");
 $("names").append(...each(gpus.flatMap(gpu => gpu.names)).map(name => make("option", "", { value: name })));
 function put(select, value) {
   if (value && ![...select.options].some(option => option.value === value)) select.append(make("option", value, { value }));
@@ -310,6 +228,3 @@ $("filter").addEventListener("input", () => list(false));
 $("more").addEventListener("click", () => list(true));
 show();
 list(false);
-</script>
-</body>
-</html>

@@ -1,0 +1,24 @@
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = id => document.getElementById(id);
+// Text is text: what is in `content` is never read as HTML.
+function make(tag, content = "", attributes = {}) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  for (const one of [content].flat()) element.append(one);
+  return element;
+}
+function options(select, values, any = null) {
+  if (any !== null) select.append(make("option", any, { value: "" }));
+  select.append(...values.map(([value, label]) => make("option", label, { value })));
+}
+// `512 B`, `3.4 KiB`, `12.3 MiB`, as `fatwheel.text.size` has it.
+function sizeOf(count) {
+  if (count < 1024) return `${count} B`;
+  const units = ["KiB", "MiB", "GiB", "TiB"];
+  let value = count / 1024, power = 0;
+  while (+value.toFixed(1) >= 1024 && power < units.length - 1) { value /= 1024; power++; }
+  return `${value.toFixed(1)} ${units[power]}`;
+}
+const numbered = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+const wordsIn = text => text.toLowerCase().split(/\s+/).filter(Boolean);
+
