@@ -95,6 +95,18 @@ def file_of(text: str) -> Path:
     return Path(text)
 
 
+def page_of(option: str, text: str, endings: Collection[str]) -> Path:
+    """A file that can be written, and may be: there is none yet, or one of fatwheel's own.
+
+    endings: what its name may end with.
+    """
+    from ..pages.page import check_place
+
+    path = file_of(text)
+    check_place(path, option, endings)
+    return path
+
+
 def files_of(words: Sequence[str]) -> list[Path]:
     """The files that words name, each once. `*`, `?` and `[...]` are for shells that leave them to
     programs, as Windows' does. UsageError where such a pattern matches nothing."""

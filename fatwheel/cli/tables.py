@@ -25,7 +25,7 @@ NATIVE, JIT, NONE = "native", "by JIT, from PTX", "none"
 UNKNOWN = "not known: loaded by the library"
 LOADED = "loaded by the library itself, not known for which GPUs"
 _COVERAGE = {"native": NATIVE, "jit": JIT, "none": NONE, "unknown": UNKNOWN}
-_KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR", "other": "other"}
+KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR", "other": "other"}
 
 
 def plan_lines(plan: Planned) -> Iterator[tuple[str, str]]:
@@ -109,7 +109,7 @@ def image_rows(images: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [
         {
             "image": image["arch"],
-            "kind": _KINDS[image["kind"]],
+            "kind": KINDS[image["kind"]],
             "count": str(image["count"]),
             "size": text.size(image["bytes"]) + (", compressed" if image["compressed"] else ""),
         }

@@ -19,6 +19,7 @@ from .arguments import (
     file_of,
     files_of,
     folder_of,
+    page_of,
     reported,
 )
 
@@ -31,6 +32,7 @@ from .arguments import (
         "files": "wheels, .so, .pyd, .dll, .o, .obj, .fatbin or .cubin files",
         "units": "also list each unit (container) with its kernels and images",
         "all": "list every file, and not only a summary where that would be long",
+        "html": "also write a page with pictures of them: FILE.html, which needs no other file",
         "mangled": MANGLED,
         "json": "print one JSON document instead of tables; of several files, a list of them",
     },
@@ -40,6 +42,7 @@ def inspect(
     files: list[str],
     units: bool = False,
     all: bool = False,
+    html: str | None = None,
     mangled: bool = False,
     json: bool = False,
 ) -> None:
@@ -52,19 +55,38 @@ def inspect(
       invoke inspect xformers-0.0.23-cp311-cp311-win_amd64.whl
       invoke inspect dist/*.whl
       invoke inspect module.pyd --units --json
+      invoke inspect dist/*.whl --html sizes.html
     """
     with reported(mangled):
-        from ..verify.inspect import inspect_file, inspect_units
+        from ..verify.inspect import inspect_file, inspect_units, without_units
         from .reports import show_inspection
         from .results import Add, report_each
 
+        page = None if html is None else page_of("--html", html, (".html",))
+        found: list[Mapping[str, Any]] = []
+
         def look(path: Path, add: Add) -> None:
-            add(inspect_units(path) if units else inspect_file(path))
+            report = inspect_units(path) if units or page else inspect_file(path)
+            found.append(report)
+            add(report if units else without_units(report))
 
         def show(report: Mapping[str, Any]) -> None:
             show_inspection(report, everything=all or units)
 
-        report_each(files_of(files), look, show, as_json=json)
+        try:
+            report_each(files_of(files), look, show, as_json=json)
+        finally:  # of several files, those that can be read are on the page
+            if page and found:
+                _write_page(page, found)
+
+
+def _write_page(page: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    from ..pages.page import write_page
+    from .console import show_note
+    from .wheelpage import wheel_page
+
+    write_page(page, wheel_page(found), "--html")
+    show_note(f"the page is {page}")
 
 
 @task(

@@ -51,6 +51,15 @@ def inspect_units(path: Path) -> dict[str, Any]:
     return report
 
 
+def without_units(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What `inspect_file` reports, of what `inspect_units` reports."""
+    binaries = [
+        {key: value for key, value in binary.items() if key != "units"}
+        for binary in report["binaries"]
+    ]
+    return {**report, "binaries": binaries}
+
+
 def report_binary(binary: Contents, runtimes: Collection[str]) -> dict[str, Any]:
     """One item of `binaries` in the reports of inspect and verify.
 
