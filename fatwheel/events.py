@@ -42,7 +42,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class StepStarted:
-    """A step of the pipeline began: 'toolchain', 'source', 'capture', 'compile', 'assemble'."""
+    """A step of the pipeline began: 'toolchain', 'source', 'capture', 'compile', 'assemble', 'pack',
+    'check'."""
 
     step: str
     detail: str = ""
@@ -92,6 +93,16 @@ class JobFailed:
 
 
 @dataclass(frozen=True)
+class CoresIdle:
+    """From now on so many of the cores have no job, because of `why`: 'memory', 'alone' or 'last'
+    (see `engines.schedule`); '' where all have one."""
+
+    idle: int
+    cores: int
+    why: str
+
+
+@dataclass(frozen=True)
 class ShardSaid:
     """A line of a shard's log, as it is written."""
 
@@ -134,6 +145,7 @@ Event = (
     | JobStarted
     | JobFinished
     | JobFailed
+    | CoresIdle
     | ShardSaid
     | MemoryUsed
     | Note

@@ -6,6 +6,8 @@ should not wait for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +28,14 @@ from .arguments import (
     count_of,
     file_of,
     folder_of,
+    page_of,
     reported,
     seconds_of,
     size_of,
 )
 
 if TYPE_CHECKING:
+    from ..events import Emit
     from ..pipeline.plan import BuildPlan
 
 _HELP = {
@@ -96,6 +100,8 @@ _HELP = {
             "start nothing; print what would be made: wheels, images, containers with their "
             "limits, and the equivalent Docker commands"
         ),
+        "timeline": "also write what ran when, and why cores were idle: FILE.html, a page that needs no "
+        "other file, or FILE.json, a trace for Perfetto or chrome://tracing",
         "json": "with --plan: print one JSON document instead of tables",
     },
 )
@@ -126,6 +132,7 @@ def build(
     accept_msvc_license: bool = False,
     sign: str | None = None,
     plan: bool = False,
+    timeline: str | None = None,
     mangled: bool = False,
     json: bool = False,
 ) -> None:
@@ -146,6 +153,7 @@ def build(
       invoke build --arch 90a --cuda-home /usr/local/cuda --torch-from ~/venv
       invoke build --arch 89 --locked W.whl       with what W was built with, and nothing else
       invoke build --engine docker --plan         what containers would do; starts nothing
+      invoke build --arch 80,86 --timeline t.html a picture of the build: jobs, idle cores, memory
 
     GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
     100 B200; 103 B300; 120 RTX 50, RTX PRO.
@@ -182,18 +190,32 @@ def build(
         )
         if json and not plan:
             raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
+        if plan and timeline:
+            raise UsageError("a plan starts nothing", where="--timeline", hint="leave --plan out")
+        picture = None if timeline is None else page_of("--timeline", timeline, (".html", ".json"))
         planned = plan_build(request)
         if plan:
             _show_plan(planned, json)
             return
         accept_license(accept_msvc_license)
-        with board() as emit:
-            wheels = build_module.build(planned, emit, consent(yes))
-            thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
-        show_wheels(wheels)
-        for thin_wheel in thin_wheels:
-            console.write(console.out(), "")
-            show_edited(thin_wheel.to_json())
+        with _recorded(picture) as beside:
+            with board() as show:
+                emit = beside(show)
+                wheels = build_module.build(planned, emit, consent(yes))
+                thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
+            show_wheels(wheels)
+            for thin_wheel in thin_wheels:
+                console.write(console.out(), "")
+                show_edited(thin_wheel.to_json())
+
+
+def _recorded(path: Path | None) -> AbstractContextManager[Callable[[Emit], Emit]]:
+    """Gives what makes an Emit also record the build, where there is a file for its timeline."""
+    if path is None:
+        return nullcontext(lambda emit: emit)
+    from .timelinefiles import recorded
+
+    return recorded(path)
 
 
 def _show_plan(plan: BuildPlan, json: bool) -> None:

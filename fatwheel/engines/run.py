@@ -14,7 +14,7 @@ from queue import Empty, Queue
 
 from .. import text
 from ..errors import FatwheelError, OutOfMemoryError
-from ..events import Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
+from ..events import CoresIdle, Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
 from ..model import Job, Shard
 from ..storage.store import Store
 from ..worker.slices import put_cost
@@ -65,6 +65,7 @@ class JobRun:
         self._emit = emit
         self._reports: Reports = Queue()
         self._workers: dict[str, Worker] = {}
+        self._idle: CoresIdle | None = None  # as it was told last
         self._sampled = -_SAMPLE_EVERY  # when the memory was looked at, by time.monotonic()
 
     def run(self) -> None:
@@ -90,6 +91,14 @@ class JobRun:
                 worker = self._workers.get(shard) or self._open(shard, self._allotment.each)
             self._emit(JobStarted(job, shard))
             worker.start(job)
+        self._tell_of_idle_cores()
+
+    def _tell_of_idle_cores(self) -> None:
+        idle, why = self._scheduler.idle_cores()
+        found = CoresIdle(idle, self._scheduler.cores, why)
+        if found != self._idle:
+            self._idle = found
+            self._emit(found)
 
     def _fits(self, job: Job, need: int) -> bool:
         """Whether a job fits into its shard's worker, or that worker can be opened."""

@@ -28,6 +28,10 @@ from ..model import Job, Unit
 
 Fits = Callable[[Job, int], bool]  # a job and the bytes that it is taken to need
 
+# Why a core has no job: the next needs more memory than is left for it, by the build or by where it
+# would run; a job runs alone, or waits to; or no job is left to start.
+MEMORY, ALONE, LAST = "memory", "alone", "last"
+
 # Lend a slot only if it brings the end nearer by more than estimates are worth.
 _WORTH_LENDING = 0.98
 
@@ -89,6 +93,20 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether nothing is running or left to run."""
         return not (self._running or self._queue or self._alone)
+
+    @property
+    def cores(self) -> int:
+        return self._cores
+
+    def idle_cores(self) -> tuple[int, str]:
+        """How many cores have no job when `next` has no more to start, and why: MEMORY, ALONE, LAST,
+        or '' where all have one."""
+        idle = max(0, self._cores - len(self._running))
+        if not idle:
+            return 0, ""
+        if self._queue:
+            return idle, MEMORY
+        return idle, ALONE if self._alone or self._lonely in self._running else LAST
 
     def next(self, fits: Fits = _anywhere) -> Job | None:
         """A job to start now, which counts as running from here on; None: wait for an end.

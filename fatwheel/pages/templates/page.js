@@ -22,3 +22,19 @@ function sizeOf(count) {
 const numbered = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 const wordsIn = text => text.toLowerCase().split(/\s+/).filter(Boolean);
 
+// -- sorted tables: { by, down } says by which column ----------------------------------------------
+
+function sortHead(label, by, sort, resort, small = "") {
+  const is = sort.by === by, arrow = is ? (sort.down ? " ▼" : " ▲") : "";
+  const button = make("button", [label + arrow, ...(small ? [make("small", small)] : [])], { type: "button", "data-by": by });
+  button.addEventListener("click", () => resort(by));
+  return make("th", button, { scope: "col", class: by === "name" ? "" : "number", "aria-sort": is ? (sort.down ? "descending" : "ascending") : "none" });
+}
+const turned = (sort, by) => ({ by, down: sort.by === by ? !sort.down : by !== "name" });
+// Put a new table in the place of an old one; who pressed a button of its head stays on it.
+function put(holder, children) {
+  const by = holder.contains(document.activeElement) ? document.activeElement.dataset.by : undefined;
+  holder.replaceChildren(...children);
+  if (by !== undefined) holder.querySelector(`button[data-by="${by}"]`).focus();
+}
+

@@ -30,14 +30,7 @@ function cellOf(cell, [name, kind], scale) {
 }
 // rows: { name, more, cells, total }; sort: { by, down }, where by is "name", "total" or a column's number.
 function heatTable(what, columns, rows, scale, sort, resort) {
-  const head = (label, by, kind = "") => {
-    const is = sort.by === by, arrow = is ? (sort.down ? " ▼" : " ▲") : "";
-    const button = make("button", [label + arrow, ...(kind ? [make("small", kind)] : [])], { type: "button" });
-    button.addEventListener("click", () => resort(by));
-    button.dataset.by = by;
-    return make("th", button, { scope: "col", class: by === "name" ? "" : "number", "aria-sort": is ? (sort.down ? "descending" : "ascending") : "none" });
-  };
-  const heads = [head(what, "name"), ...columns.map(([name, kind], number) => head(name, number, kind)), head("all", "total")];
+  const heads = [sortHead(what, "name", sort, resort), ...columns.map(([name, kind], number) => sortHead(name, number, sort, resort, kind)), sortHead("all", "total", sort, resort)];
   const body = rows.map(row => make("tr", [
     make("th", row.more ? details(row) : row.name, { scope: "row" }),
     ...row.cells.map((cell, number) => cellOf(cell, columns[number], scale)),
@@ -56,14 +49,6 @@ function sorted(rows, { by, down }) {
   const order = by === "name" ? (a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) : (a, b) => size(a) - size(b);
   return [...rows].sort((a, b) => (down ? order(b, a) : order(a, b)) || a.place - b.place);
 }
-const turned = (sort, by) => ({ by, down: sort.by === by ? !sort.down : by !== "name" });
-// Put a new table in the place of an old one; who pressed a button of its head stays on it.
-function put(holder, children) {
-  const by = holder.contains(document.activeElement) ? document.activeElement.dataset.by : undefined;
-  holder.replaceChildren(...children);
-  if (by !== undefined) holder.querySelector(`button[data-by="${by}"]`).focus();
-}
-
 // -- one file's maps -----------------------------------------------------------------------------
 
 let wheel, scales, filtered, shown, sorts;
