@@ -42,8 +42,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class StepStarted:
-    """A step of the pipeline began: 'toolchain', 'source', 'capture', 'compile', 'assemble', 'pack',
-    'check'."""
+    """A step of the pipeline began: 'toolchain', 'source', 'capture', 'compile', 'assemble',
+    'pack', 'check'."""
 
     step: str
     detail: str = ""

@@ -100,8 +100,8 @@ _HELP = {
             "start nothing; print what would be made: wheels, images, containers with their "
             "limits, and the equivalent Docker commands"
         ),
-        "timeline": "also write what ran when, and why cores were idle: FILE.html, a page that needs no "
-        "other file, or FILE.json, a trace for Perfetto or chrome://tracing",
+        "timeline": "also write what ran when, and why cores were idle: FILE.html, a page that "
+        "needs no other file, or FILE.json, a trace for Perfetto and chrome://tracing",
         "json": "with --plan: print one JSON document instead of tables",
     },
 )

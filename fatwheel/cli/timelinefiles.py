@@ -50,7 +50,8 @@ _WHY = {
 def recorded(path: Path) -> Iterator[Callable[[Emit], Emit]]:
     """Record a build, and write its timeline at its end, however it ends.
 
-    Gives what makes an Emit that records and passes on. What ended the build is raised, even if the timeline cannot be written either.
+    Gives what makes an Emit that records and passes on. What ended the build is raised, even if
+    the timeline cannot be written either.
     """
     recording = Recording()
     try:

@@ -28,13 +28,13 @@ _TEXT = 300  # characters of a path or a sentence
 _LABEL = 80  # characters of the kernel by which a unit is called
 
 _OTHER: Column = ("others", "")
-# How images are compressed, as a page says it by number; of a whole file it may be known only that.
+# How images are compressed, by number on a page; of whole files it may be known only that.
 _METHODS = ("", "lz4", "zstd", "compressed", "compressed in part")
 _MARKS = {"native": "●", "jit": "◐", "part": "◔", "unknown": "?", "none": "○"}
 
 
 def wheel_page(found: Sequence[Report]) -> bytes:
-    """The page of these files, as `inspect_units` reports them; the same reports, the same bytes."""
+    """The page of these files, as `inspect_units` reports them; same reports, same bytes."""
     room = _Room(_CELLS, _UNITS, _NAMES)
     title = _cut(found[0]["file"]) if len(found) == 1 else text.count(len(found), "file")
     return make_page(
@@ -84,9 +84,7 @@ def _gpus(report: Report) -> list[dict[str, Any]]:
             "mark": _MARKS[how],
             "percent": savings.get(row["capability"], {}).get("percent", 0),
         }
-        for row, how in zip(
-            tables.coverage_rows(report), report["coverage"].values(), strict=True
-        )
+        for row, how in zip(tables.coverage_rows(report), report["coverage"].values(), strict=True)
     ]
 
 
@@ -146,9 +144,9 @@ def _maps(report: Report, room: _Room) -> dict[str, Any]:
     """The heat maps of one file, as the page's script reads them.
 
     columns: name and kind. files: path, what it is, cells. units: the number of their file,
-    that of their container, kernels, what they are called by and the kernels' names, cells. A cell is the bytes of the images in that
-    column and how they are compressed, or null. Each list has its largest first; what is left out
-    is counted and summed up.
+    that of their container, kernels, what they are called by and the kernels' names, cells. A cell
+    is the bytes of the images in that column and how they are compressed, or null. Each list has
+    its largest first; what is left out is counted and summed up.
     """
     binaries = [one for one in report["binaries"] if one["images"]]
     columns = _columns(binaries)

@@ -99,8 +99,8 @@ class Scheduler:
         return self._cores
 
     def idle_cores(self) -> tuple[int, str]:
-        """How many cores have no job when `next` has no more to start, and why: MEMORY, ALONE, LAST,
-        or '' where all have one."""
+        """How many cores have no job when `next` has no more to start, and why: MEMORY, ALONE,
+        LAST, or '' where all have one."""
         idle = max(0, self._cores - len(self._running))
         if not idle:
             return 0, ""

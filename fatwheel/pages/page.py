@@ -39,7 +39,12 @@ def make_page(name: str, data: Any, **values: Any) -> bytes:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = f"{_text('page.css')}{_text(f'{name}.css')}"
     return render(
-        f"{name}.html", style=style, script=script, digest=digest, data=_inside_script(data), **values
+        f"{name}.html",
+        style=style,
+        script=script,
+        digest=digest,
+        data=_inside_script(data),
+        **values,
     )
 
 
