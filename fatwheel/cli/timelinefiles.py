@@ -226,13 +226,7 @@ def _ends(span: Span) -> tuple[float, float]:
 
 
 def _of_page_job(span: JobSpan) -> dict[str, Any]:
-    found = _of_job(span)
-    figures = ("seconds", "cpu", "expected_seconds")
-    return {
-        **found,
-        "reason": readable(span.reason)[:_TEXT],
-        **{name: _rounded(found[name]) for name in figures},
-    }
+    return {**_of_job(span), "reason": readable(span.reason)[:_TEXT]}
 
 
 def _highest(timeline: Timeline) -> Iterator[tuple[float, int]]:

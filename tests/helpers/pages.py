@@ -49,7 +49,9 @@ class ReadPage:
             if one.get(name) is not None
         }
         assert addresses == {"data:,"}, "an icon that is not asked for"
-        assert not [one.tag for one in self.root.iter() if any(name[:2] == "on" for name in one.keys())]
+        assert not [
+            one.tag for one in self.root.iter() if any(name[:2] == "on" for name in one.attrib)
+        ]
         [policy] = [
             one.get("content") or ""
             for one in self.all("meta")

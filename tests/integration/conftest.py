@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from fatwheel.arch import parse_arch_list
 from fatwheel.engines.local import LocalCapture
@@ -165,6 +166,15 @@ class Workbench:
         for kind in ("wheel", "built"):
             shutil.rmtree(self.store / "refs" / kind, ignore_errors=True)
         shutil.rmtree(self.out, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def browser(tool: Callable[[str], str]) -> Iterator[Any]:
+    """Chromium."""
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=tool("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
 
 
 @pytest.fixture

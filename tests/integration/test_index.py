@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from packaging.tags import Tag, compatible_tags, cpython_tags, parse_tag
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from fatwheel.events import silent
 from fatwheel.publish.site import Request, write_site
 from fatwheel.verify.coverage import gpus
 
+from ..helpers.browsing import opened
 from ..helpers.cudawheels import MODULE, NONE, Linker
 from ..helpers.fromindex import PIP, UV, called, serving
 from ..helpers.tinywheels import Draft
@@ -151,30 +152,11 @@ def test_every_page_is_valid_html(site: Path, nu: Callable[..., list[str]], tmp_
 # -- the finder, in a browser ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser(tool: Callable[[str], str]) -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=tool("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-
-
 @pytest.fixture
 def page(browser: Any, site: Path) -> Iterator[Page]:
-    """The finder, opened as a file. No error may happen on it, and nothing else be asked for."""
-    page = browser.new_page(viewport={"width": 375, "height": 800})
-    errors: list[str] = []
-    asked: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console", lambda message: errors.append(message.text) if message.type == "error" else None
-    )
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((site / "index.html").as_uri())
-    yield page
-    assert not errors
-    assert asked == [(site / "index.html").as_uri()], "the page needs other files"
-    page.close()
+    """The finder, opened as a file."""
+    with opened(browser, site / "index.html") as page:
+        yield page
 
 
 def answer(page: Page) -> str:
@@ -195,6 +177,10 @@ def test_the_commands_that_are_shown_install_the_wheel(
     browser: Any, site: Path, url: str, tmp_path: Path, served: bool
 ) -> None:
     page = browser.new_page()
+    errors: list[str] = []
+    page.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
     page.goto(f"{url}/" if served else (site / "index.html").as_uri())
     page.select_option("#python", str(MINOR))
     page.select_option("#torch", "2.11")
@@ -203,6 +189,7 @@ def test_the_commands_that_are_shown_install_the_wheel(
         done = called(installer, tmp_path / label, shlex.split(command)[-1])
         assert done.returncode == 0, command + done.stdout + done.stderr
         assert version_in(tmp_path / label) == NEWEST
+    assert not errors
     page.close()
 
 

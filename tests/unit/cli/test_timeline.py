@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,8 @@ def test_a_job_that_is_killed_runs_again_and_one_fails() -> None:
     ]  # fmt: skip
     found = timeline_of(noted, 9.0, "interrupted")
     assert [(one.job.unit.name, one.lane, one.outcome, one.end) for one in found.jobs] == [
-        ("csrc/long", 0, "again", 2.0), ("c", 1, "failed", 3.0), ("csrc/long", 0, "unfinished", 9.0),
+        ("csrc/long", 0, "again", 2.0), ("c", 1, "failed", 3.0),
+        ("csrc/long", 0, "unfinished", 9.0),
     ]  # fmt: skip
     assert found.jobs[0].reason == "killed for memory at 3.0 GiB"
     assert found.idle_seconds()["alone"] == 5.0
@@ -213,7 +215,10 @@ def test_jobs_of_a_lane_do_not_overlap() -> None:
     at = 1.0
     for number in range(300):
         one = job(f"u{number}", "sm_80")
-        noted += [(at, JobStarted(one, "1:a")), (at + 1.1e-6 * number, JobFinished(one, "1:a", 0, 0, 0))]
+        noted += [
+            (at, JobStarted(one, "1:a")),
+            (at + 1.1e-6 * number, JobFinished(one, "1:a", 0, 0, 0)),
+        ]
         at += 1.1e-6 * number + 1e-8
     lanes = defaultdict(list)
     for event in trace(timeline_of(noted, at))["traceEvents"]:
@@ -221,7 +226,7 @@ def test_jobs_of_a_lane_do_not_overlap() -> None:
             lanes[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
     assert sum(map(len, lanes.values())) == 300
     for spans in lanes.values():
-        for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (start, _) in pairwise(spans):
             assert start >= end
 
 
@@ -302,19 +307,27 @@ def test_a_build_that_ends_well_leaves_a_page(
     assert capsys.readouterr().err == f"the timeline is {tmp_path / 't.html'}\n"
 
 
+def build_that_ends_with(error: BaseException, path: Path) -> None:
+    with recorded(path) as beside:
+        emit = beside(silent)
+        emit(StepStarted("compile"))
+        emit(JobStarted(LONG, "1:a"))
+        raise error
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(CompileError("csrc/a does not compile"), "csrc/a does not compile"), (KeyboardInterrupt(), "interrupted")],
+    [
+        (CompileError("csrc/a does not compile"), "csrc/a does not compile"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
 )
 def test_a_build_that_fails_leaves_what_happened(
     tmp_path: Path, error: BaseException, words: str
 ) -> None:
     for name in ("t.html", "t.json"):
-        with pytest.raises(type(error)) as caught, recorded(tmp_path / name) as beside:
-            emit = beside(silent)
-            emit(StepStarted("compile"))
-            emit(JobStarted(LONG, "1:a"))
-            raise error
+        with pytest.raises(type(error)) as caught:
+            build_that_ends_with(error, tmp_path / name)
         assert caught.value is error
     page = ReadPage((tmp_path / "t.html").read_bytes())
     assert any(f"did not end well: {words}" in one for one in page.texts("p"))

@@ -105,7 +105,9 @@ def test_every_byte_of_the_report_is_in_the_heat_maps(report: Report) -> None:
 def test_compressed_and_missing_images_are_told_apart(report: Report) -> None:
     page = ReadPage(wheel_page([report])).data
     methods = page["methods"]
-    by_unit = {(file, container): cells for file, container, _, _, cells in page["wheels"][0]["units"]}
+    by_unit = {
+        (file, container): cells for file, container, _, _, cells in page["wheels"][0]["units"]
+    }
     assert [cell is None for cell in by_unit[0, 1]] == [True, False, True, True]
     assert {methods[cell[1]] for cell in by_unit[0, 0]} == {""}
     assert {methods[cell[1]] for cell in by_unit[1, 0]} == {"lz4"}
@@ -124,7 +126,9 @@ def test_the_tables_say_what_the_report_says(report: Report) -> None:
         assert how in words or said.startswith("◔ in part: ")
         assert (driver == "") == (capability not in drivers)
         saving = report["thinned"].get(capability)
-        assert saves == (f"{text.size(saving['saves'])}, {saving['percent']:.0f} %" if saving else "")
+        assert saves == (
+            f"{text.size(saving['saves'])}, {saving['percent']:.0f} %" if saving else ""
+        )
     assert {"native", "part", "none"} <= set(report["coverage"].values())
     assert rows["sm_90a"][:2] == ["cubin", "1"]
     assert page.texts("b")[0] == text.size(sizes(report))
@@ -165,7 +169,10 @@ def test_several_files_have_a_part_each(report: Report) -> None:
     assert page.texts("h1") == ["GPU code in 2 files"]
     assert page.texts("option")[:2] == [report["file"], "other.whl"]
     assert len(page.data["wheels"]) == 2
-    assert [one.get("aria-label") for one in page.all("section")][:2] == [report["file"], "other.whl"]
+    assert [one.get("aria-label") for one in page.all("section")][:2] == [
+        report["file"],
+        "other.whl",
+    ]
 
 
 def test_a_file_without_gpu_code(tmp_path: Path) -> None:

@@ -25,7 +25,15 @@ from fatwheel.engines.base import (
 from fatwheel.engines.run import JobRun
 from fatwheel.engines.schedule import Scheduler
 from fatwheel.errors import CompileError, EngineError, OutOfMemoryError
-from fatwheel.events import Event, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
+from fatwheel.events import (
+    CoresIdle,
+    Event,
+    JobFailed,
+    JobFinished,
+    JobStarted,
+    MemoryUsed,
+    ShardSaid,
+)
 from fatwheel.model import Job, Shard
 from fatwheel.storage.store import Store
 from fatwheel.worker.slices import Made, cost_key
@@ -224,6 +232,14 @@ def test_memory_is_sampled_while_nothing_happens(monkeypatch: pytest.MonkeyPatch
     run = Run(jobs("a1"), made)
     assert len(samples) >= 5
     assert run.of(JobFinished) == ["a1"]
+
+
+def test_idle_cores_are_told_when_they_change() -> None:
+    run = Run(jobs("a1", "a2", "a3"), made, slots=2)
+    told = [event for event in run.events if isinstance(event, CoresIdle)]
+    assert told == [CoresIdle(0, 2, ""), CoresIdle(1, 2, "last")]
+    started = [event for event in run.events if isinstance(event, (JobStarted, CoresIdle))]
+    assert started.index(told[0]) == 2, "after what could be started"
 
 
 def test_one_failure_stops_no_other_job() -> None:

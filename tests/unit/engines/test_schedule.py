@@ -55,6 +55,39 @@ def test_memory_is_a_budget() -> None:
     assert started(scheduler) == ["c"]
 
 
+def test_why_cores_are_idle() -> None:
+    jobs = [job("a", 9, 3), job("b", 8, 4), job("c", 7, 2), job("huge", 6, 9)]
+    scheduler = Scheduler(jobs, slots=2, memory=6 * GB, lend=False)
+    assert started(scheduler) == ["a", "c"]
+    assert scheduler.idle_cores() == (0, "")
+    scheduler.finished(named(scheduler, "c"))
+    assert started(scheduler) == []
+    assert scheduler.idle_cores() == (1, "memory"), "b needs 4 GiB beside the 3 of a"
+    scheduler.finished(named(scheduler, "a"))
+    assert started(scheduler) == ["b"]
+    assert scheduler.idle_cores() == (1, "alone"), "huge waits to run alone"
+    scheduler.finished(named(scheduler, "b"))
+    assert started(scheduler) == ["huge"]
+    assert scheduler.idle_cores() == (1, "alone")
+
+
+def test_cores_are_idle_when_no_job_is_left() -> None:
+    scheduler = Scheduler([job("a"), job("b")], slots=3, memory=6 * GB, lend=False)
+    assert started(scheduler) == ["a", "b"]
+    assert scheduler.idle_cores() == (1, "last")
+
+
+def test_a_slot_that_is_lent_is_no_core() -> None:
+    jobs = [job(name, 110) for name in "abc"] + [
+        job("d", 22),
+        *(job(f"s{n}", 11) for n in range(3)),
+    ]
+    scheduler = Scheduler(jobs, slots=2, memory=60 * GB, lend=True)
+    assert len(started(scheduler)) == 3
+    assert scheduler.cores == 2
+    assert scheduler.idle_cores() == (0, "")
+
+
 def test_small_jobs_pass_only_in_the_room_that_is_left() -> None:
     """6 GiB: `big` (4) waits for `first` (3). Beside `big` there is room for 2 GiB."""
     jobs = [job("first", 10, 3), job("big", 9, 4), *(job(f"s{n}", 1, 1) for n in range(6))]

@@ -25,7 +25,6 @@ def test_texts_are_text_and_data_comes_back() -> None:
     assert len(page.all("script")) == 2
 
 
-
 def test_the_policy_allows_the_page_s_own_script_alone() -> None:
     page = ReadPage(make_page("finder", {}, title="a page"))
     for link in page.all("a"):  # of the finder, to the index
