@@ -11,6 +11,9 @@ from .npmpackages import unpack
 
 PACKAGE = "vnu-jar@26.9.27"
 SHA512 = "TkQd5DFfOaWC9ebtvozTsrH2Vaod3jYg+vrOeREzIXxBexLz9+rS2DNtjn7+RPUiZhgli0SghgBX6RJRNea0KA=="
+# It sees a script's tag, and computes no digest of what follows: it takes every script that a policy
+# allows by its digest for a forbidden one. Browsers, which do, run these pages' scripts in tests.
+_NO_DIGESTS = "Inline script violates Content Security Policy"
 
 
 class NuChecker:
@@ -30,4 +33,5 @@ class NuChecker:
         return [
             f"{one['url']}:{one.get('lastLine', '')}: {one['message']}"
             for one in json.loads(done.stderr)["messages"]
+            if not one["message"].startswith(_NO_DIGESTS)
         ]

@@ -180,6 +180,15 @@ def test_every_control_has_a_name(page: Page) -> None:
     assert page.get_by_role("region", name="Unit by size").count() == 1
 
 
+def test_a_page_of_wheels_is_valid_html(
+    page: Page, wheels: Path, nu: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """As it is written, and with what its script adds."""
+    page.locator("#units summary").first.click()
+    (tmp_path / "run.html").write_text(page.content())
+    assert nu([wheels, tmp_path / "run.html"]) == []
+
+
 # -- a build ---------------------------------------------------------------------------------------
 
 
@@ -275,6 +284,13 @@ def test_bars_are_reached_by_keyboard_and_say_what_they_are(timeline: Page) -> N
     assert "at its peak" in facts
     timeline.keyboard.press("Tab")
     assert timeline.evaluate("document.activeElement.id") == "filter", "one stop for all bars"
+
+
+def test_a_timeline_is_valid_html(
+    timeline: Page, built: tuple[Outcome, Path], nu: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "run.html").write_text(timeline.content())
+    assert nu([built[1] / "t.html", tmp_path / "run.html"]) == []
 
 
 def test_jobs_are_listed_and_filtered(timeline: Page) -> None:

@@ -89,8 +89,8 @@ function memoryRow() {
   const peak = Math.max(1, ...memory.map(([, rss]) => rss)), isNear = budget && budget < FAR * peak;
   const most = isNear ? Math.max(budget, peak) : 1.5 * peak, y = rss => 98 - 96 * rss / most;
   const line = memory.map(([at, rss]) => `L${at} ${y(rss)}`).join("");
-  const shapes = [svg("path", { class: "used", d: `M${memory[0][0]} 98${line}L${memory[memory.length - 1][0]} 98Z` })];
-  if (isNear) shapes.push(svg("line", { class: "budget", x1: 0, x2: wall, y1: y(budget), y2: y(budget) }));
+  const shapes = [svg("path", { class: "used", "vector-effect": "non-scaling-stroke", d: `M${memory[0][0]} 98${line}L${memory[memory.length - 1][0]} 98Z` })];
+  if (isNear) shapes.push(svg("line", { class: "budget", "vector-effect": "non-scaling-stroke", x1: 0, x2: wall, y1: y(budget), y2: y(budget) }));
   const words = `${sizeOf(peak)} at most` + (budget ? `; ${isNear ? "dashed: the budget," : "the budget is far above:"} ${sizeOf(budget)}` : "");
   return rowOf("memory", [picture(shapes, `Memory: ${words}`), make("span", words, { class: "note" })], "tall gap");
 }
