@@ -11,8 +11,8 @@ from .npmpackages import unpack
 
 PACKAGE = "vnu-jar@26.9.27"
 SHA512 = "TkQd5DFfOaWC9ebtvozTsrH2Vaod3jYg+vrOeREzIXxBexLz9+rS2DNtjn7+RPUiZhgli0SghgBX6RJRNea0KA=="
-# It sees a script's tag, and computes no digest of what follows: it takes every script that a policy
-# allows by its digest for a forbidden one. Browsers, which do, run these pages' scripts in tests.
+# It computes no digests, and so takes every script that a policy allows by its digest for one that
+# is forbidden. Browsers do compute them: in tests they run the scripts of these pages.
 _NO_DIGESTS = "Inline script violates Content Security Policy"
 
 
