@@ -6,6 +6,7 @@ summed up and counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _FILES = 200  # of one wheel
 _CELLS = 200_000  # of all heat maps of units together
 _UNITS = 20_000
 _NAMES = 2 << 20  # characters of all kernels' names
+_SHARE = 4  # names of a unit, as long as there is room at all
 _ROWS = 60  # of a table; GPUs and images of all published wheels are fewer
 _LINES = 20
 _TEXT = 300  # characters of a path or a sentence
@@ -35,7 +37,8 @@ _MARKS = {"native": "●", "jit": "◐", "part": "◔", "unknown": "?", "none": 
 
 def wheel_page(found: Sequence[Report]) -> bytes:
     """The page of these files, as `inspect_units` reports them; same reports, same bytes."""
-    room = _Room(_CELLS, _UNITS, _NAMES)
+    units = sum(len(binary["units"]) for report in found for binary in report["binaries"])
+    room = _Room(units)
     title = _cut(found[0]["file"]) if len(found) == 1 else text.count(len(found), "file")
     return make_page(
         "wheel",
@@ -111,12 +114,11 @@ def _cut(words: str) -> str:
 
 
 class _Room:
-    """What is left of a page's room, for the units of all its files."""
+    """What is left of a page's room, for so many units of all its files."""
 
-    def __init__(self, cells: int, units: int, names: int) -> None:
-        self._cells = cells
-        self._units = units
-        self._names = names
+    def __init__(self, units: int) -> None:
+        self._cells, self._units, self._names = _CELLS, _UNITS, _NAMES
+        self._share = max(_SHARE, _NAMES // LONGEST // max(1, min(units, _UNITS)))
 
     def takes_unit(self, columns: int) -> bool:
         if self._units < 1 or self._cells < columns:
@@ -126,27 +128,28 @@ class _Room:
         return True
 
     def names(self, kernels: Sequence[str]) -> list[str]:
-        """What to call a unit of these kernels, and then their names as people read them, as many
-        of the first as there is room for."""
+        """Kernels as people read them, as many of the first as there is room for."""
         found: list[str] = []
-        wanted = [(kernel, _LABEL) for kernel in kernels[:1]]
-        wanted += [(kernel, LONGEST) for kernel in kernels]
-        for kernel, longest in wanted:
+        for kernel in kernels[: self._share]:
             if self._names <= 0:
                 break
-            name = text.clean(readable(kernel, longest))[:longest]
-            self._names -= len(name)
-            found.append(name)
+            found.append(_name(kernel, LONGEST))
+            self._names -= len(found[-1])
         return found
+
+
+def _name(kernel: str, longest: int) -> str:
+    return text.clean(readable(kernel, longest))[:longest]
 
 
 def _maps(report: Report, room: _Room) -> dict[str, Any]:
     """The heat maps of one file, as the page's script reads them.
 
     columns: name and kind. files: path, what it is, cells. units: the number of their file,
-    that of their container, kernels, what they are called by and the kernels' names, cells. A cell
-    is the bytes of the images in that column and how they are compressed, or null. Each list has
-    its largest first; what is left out is counted and summed up.
+    that of their container, how many kernels they have, the kernel that they are called by, some
+    of the kernels, cells; kernels that few other units have come first. A cell is the bytes of the
+    images in that column and how they are compressed, or null. Each list has its largest first;
+    what is left out is counted and summed up.
     """
     binaries = [one for one in report["binaries"] if one["images"]]
     columns = _columns(binaries)
@@ -158,6 +161,7 @@ def _maps(report: Report, room: _Room) -> dict[str, Any]:
     ]
     units.sort(key=lambda one: (-_bytes(one[1]), one[0], one[1]["container"] or 0))
     shown = [one for one in units if room.takes_unit(len(columns))]
+    uses = Counter(kernel for _, unit in units for kernel in unit["kernels"])
     return {
         "columns": [[name, tables.KINDS.get(kind, "")] for name, kind in columns],
         "files": [
@@ -166,9 +170,10 @@ def _maps(report: Report, room: _Room) -> dict[str, Any]:
             for number in files[:_FILES]
         ],
         "units": [
-            [file, unit["container"], len(unit["kernels"]), room.names(unit["kernels"]),
+            [file, unit["container"], len(kernels), _name(kernels[0], _LABEL), room.names(kernels),
              _cells(unit["images"], place, len(columns))]
             for file, unit in shown
+            for kernels in [sorted(unit["kernels"], key=lambda kernel: (uses[kernel], kernel))]
         ],
         "more_files": _rest([binaries[number] for number in files[_FILES:]]),
         "more_units": _rest([unit for _, unit in units[len(shown) :]]),

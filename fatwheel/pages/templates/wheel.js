@@ -54,10 +54,10 @@ function sorted(rows, { by, down }) {
 let wheel, scales, filtered, shown, sorts;
 for (const one of wheels) {
   one.files = one.files.map(([path, what, cells], place) => ({ name: path, more: () => [what], cells, total: totalOf(cells), place }));
-  one.units = one.units.map(([file, container, count, [called, ...names], cells], place) => {
+  one.units = one.units.map(([file, container, count, called, names, cells], place) => {
     const path = one.files[file] ? one.files[file].name : "another file";
     const at = container === null ? path : `${path}, container ${container}`;
-    const name = called ? called + (count > 1 ? ` and ${count - 1} more` : "") : `${at}: ${numbered(count, "kernel")}`;
+    const name = called + (count > 1 ? ` and ${count - 1} more` : "");
     const more = () => [at, ...names, ...(count > names.length ? [`and ${numbered(count - names.length, "more kernel")}`] : [])];
     return { name, more, cells, total: totalOf(cells), place, file, text: [at, ...names].join(" ").toLowerCase() };
   });

@@ -87,7 +87,7 @@ def test_every_byte_of_the_report_is_in_the_heat_maps(report: Report) -> None:
     assert [path for path, _, _ in maps["files"]] == [MODULE, "demo/other.so"]
     units = [(file, container) for file, container, *_ in maps["units"]]
     assert sorted(units) == [(0, 0), (0, 1), (1, 0)]
-    for file, container, kernels, names, cells in maps["units"]:
+    for file, container, kernels, called, names, cells in maps["units"]:
         [unit] = [
             one
             for binary in report["binaries"]
@@ -96,7 +96,8 @@ def test_every_byte_of_the_report_is_in_the_heat_maps(report: Report) -> None:
             if one["container"] == container
         ]
         assert kernels == len(unit["kernels"])
-        assert names == [unit["kernels"][0], *unit["kernels"]]
+        assert names[0] == called
+        assert sorted(names) == unit["kernels"]
         by_name = {image["arch"]: image for image in unit["images"]}
         for (name, _), cell in zip(maps["columns"], cells, strict=True):
             assert (cell and cell[0]) == (by_name[name]["bytes"] if name in by_name else None)
@@ -106,7 +107,7 @@ def test_compressed_and_missing_images_are_told_apart(report: Report) -> None:
     page = ReadPage(wheel_page([report])).data
     methods = page["methods"]
     by_unit = {
-        (file, container): cells for file, container, _, _, cells in page["wheels"][0]["units"]
+        (file, container): cells for file, container, *_, cells in page["wheels"][0]["units"]
     }
     assert [cell is None for cell in by_unit[0, 1]] == [True, False, True, True]
     assert {methods[cell[1]] for cell in by_unit[0, 0]} == {""}
@@ -152,15 +153,24 @@ def test_what_a_file_says_is_text(report: Report) -> None:
     assert page.all("img") == []
     assert len(page.all("script")) == 2
     assert page.data["wheels"][0]["files"][0][0] == HOSTILE
-    assert page.data["wheels"][0]["units"][0][3][0] == HOSTILE
+    assert page.data["wheels"][0]["units"][0][3] == HOSTILE
     assert b"\x1b" not in wheel_page([hostile])
 
 
 def test_kernels_are_called_as_people_read_them(report: Report) -> None:
     named = copy.deepcopy(report)
     named["binaries"][0]["units"][0]["kernels"] = ["_Z5scalePfS_ih"]
-    names = [unit[3] for unit in maps_of(named)[0]["units"]]
-    assert ["scale(float*, float*, int, unsigned char)"] * 2 in names
+    name = "scale(float*, float*, int, unsigned char)"
+    assert (name, [name]) in [tuple(unit[3:5]) for unit in maps_of(named)[0]["units"]]
+
+
+def test_a_unit_is_called_by_a_kernel_of_its_own(report: Report) -> None:
+    """Most units of large libraries have a kernel of the same name, such as CUB's EmptyKernel."""
+    large = grown(report, 2)
+    for unit in large["binaries"][0]["units"]:
+        unit["kernels"] = sorted([*unit["kernels"], "EmptyKernel"])
+    called = [unit[3] for unit in maps_of(large)[0]["units"] if not unit[0]]
+    assert [name.split("_")[:2] for name in sorted(called)] == [["kernel", "0"], ["kernel", "1"]]
 
 
 def test_several_files_have_a_part_each(report: Report) -> None:
@@ -218,8 +228,9 @@ def test_a_wheel_of_any_size_has_a_page_of_a_few_megabytes(report: Report) -> No
     assert len(page) < 8 << 20
     [maps] = ReadPage(page).data["wheels"]
     assert len(maps["units"]) == 20_000
-    assert maps["units"][0][3], "the largest have names"
-    assert maps["units"][-1][3] == []
+    assert all(called for _, _, _, called, *_ in maps["units"])
+    assert len(maps["units"][0][4]) == 3, "the largest have all their names"
+    assert maps["units"][-1][4] == []
 
 
 # -- the command -----------------------------------------------------------------------------------
