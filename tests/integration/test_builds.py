@@ -60,10 +60,9 @@ def test_identical_build_compiles_nothing(
 
 
 def test_a_build_that_is_stopped_goes_on_from_there(bench: Workbench, warm: Workbench) -> None:
-    """The time is up before anything is compiled; then half of it is there."""
+    """The time is up before anything is compiled."""
     stopped = bench.build("--arch", "80", "--stop-after", "1s")
     assert stopped.code == 17, stopped.err
-    assert f"{UNITS} of {UNITS + CPP_UNITS}" not in stopped.err
     assert "jobs left" in stopped.err
     assert "run the same command again" in " ".join(stopped.err.split())
     assert stopped.wheels == ()
