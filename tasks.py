@@ -90,7 +90,7 @@ def run_tests(c: Context, all: bool = False, k: str | None = None) -> None:
     """
     Check style and types, then run the tests; some of them build something real.
 
-    Three tests run at a time where there are two cores. Ends with the exit code of the first check
+    Four tests run at a time where there are two cores. Ends with the exit code of the first check
     that failed.
 
       invoke test

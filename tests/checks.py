@@ -19,9 +19,9 @@ STYLE = (
     ["ruff", "format", "--check", "."],
     ["mypy", "fatwheel", "bench", "tasks.py"],
 )
-# Three tests at a time, by files, in the order of tests/conftest.py: one that waits for a container
-# or starts a program leaves a core idle. Not more of them: builds have all cores themselves.
-AT_A_TIME = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+# Four tests at a time, by files, in the order of tests/conftest.py: one that waits for a download,
+# a container or Wine leaves a core idle. With three, two cores were idle for 40 % of the time.
+AT_A_TIME = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 PATIENCE = 60  # seconds: after a Ctrl-C, containers and their engine take some to end
 
 

@@ -96,8 +96,8 @@ def test_three_tests_run_at_a_time_where_there_are_two_cores(
     project.check()
     monkeypatch.setattr(checks, "cores", lambda: 1)
     project.check()
-    three, one = (call for call in project.calls if call[0] == "pytest")
-    assert three[1:4] == ["tests", "-n", "3"]
+    several, one = (call for call in project.calls if call[0] == "pytest")
+    assert several[1:4] == ["tests", "-n", "4"]
     assert one[1:] == ["tests", "-m", "not long"]
 
 
