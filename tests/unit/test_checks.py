@@ -90,7 +90,7 @@ def test_every_check_runs_and_what_takes_seconds_comes_first(project: Project) -
     assert project.started() == CHECKS
 
 
-def test_three_tests_run_at_a_time_where_there_are_two_cores(
+def test_several_tests_run_at_a_time_where_there_are_two_cores(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.check()
