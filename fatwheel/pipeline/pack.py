@@ -31,7 +31,7 @@ from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import predicate_of, statement_bytes
-from ..verify.stable import lowest_torch_of
+from ..verify.torch_use import lowest_torch_of
 from ..wheels.archive import open_wheel
 from ..wheels.name import WheelName, parse_wheel_name
 from ..wheels.pack import Closing, File, plain_file, repack

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -27,15 +25,14 @@ from ..storage.files import readable
 from ..verify.coverage import gpus
 from ..verify.inspect import inspect_units
 from ..wheels.archive import Wheel, open_wheel
-from ..wheels.metadata import fields, name_disagreement, requirements
+from ..wheels.builtfor import local_cuda, local_torch, minor, required_torch
+from ..wheels.metadata import fields, name_disagreement
 from ..wheels.name import WheelName, canonical_project, canonical_version, parse_wheel_name
 
 # The files in a wheel's dist-info folder that an index shows beside it, and what it calls them.
 PAPERS = {"fatwheel.provenance.json": ".provenance.json", "sboms/": ".cdx.json"}
 # In the key under which a wheel that was read is remembered: raise it when an Offer changes.
 _FORMAT = 2
-_LOCAL_CUDA = re.compile(r"cu(1[0-9])([0-9])?(?![0-9])")
-_LOCAL_TORCH = re.compile(r"torch_?([0-9]+\.[0-9]+)")
 
 # wheels.json of a site may be anybody's, and these become parts of paths and URLs.
 Text = Annotated[str, StringConstraints(max_length=2000)]
@@ -217,17 +214,9 @@ def _built_for(wheel: Wheel, metadata: bytes, report: Mapping[str, Any]) -> tupl
     origin, _ = read_origin(wheel)
     recorded = record_of(origin.record).content() if origin else {}
     local = wheel.version.partition("+")[2].lower()
-    cuda = _minor(recorded.get("toolchain", {}).get("cuda")) or _cuda(report) or _local_cuda(local)
-    torch = _minor(recorded.get("torch")) or _local_torch(local) or _required_torch(metadata)
+    cuda = minor(recorded.get("toolchain", {}).get("cuda")) or _cuda(report) or local_cuda(local)
+    torch = minor(recorded.get("torch")) or local_torch(local) or required_torch(metadata)
     return cuda, torch
-
-
-def _minor(version: object) -> str:
-    """`13.0` of `13.0.2`; '' for anything else."""
-    if not isinstance(version, str):
-        return ""
-    found = re.match(r"[0-9]{1,3}\.[0-9]{1,3}(?![0-9])", version)
-    return found[0] if found else ""
 
 
 def _cuda(report: Mapping[str, Any]) -> str:
@@ -240,26 +229,6 @@ def _cuda(report: Mapping[str, Any]) -> str:
         if image["kind"] == "elf" and image["version"]
     }
     return ".".join(map(str, max(versions))) if versions else ""
-
-
-def _local_cuda(local: str) -> str:
-    """Of `cu128`; a label that names the major version alone, `cu12`, tells too little."""
-    found = _LOCAL_CUDA.match(local)
-    return f"{found[1]}.{found[2]}" if found and found[2] else ""
-
-
-def _local_torch(local: str) -> str:
-    found = _LOCAL_TORCH.search(local)
-    return found[1] if found else ""
-
-
-def _required_torch(metadata: bytes) -> str:
-    """`2.11` where METADATA requires `torch==2.11.*` or `torch==2.11.0`; else ''."""
-    for wanted in requirements(metadata):
-        exact = [one.version for one in wanted.specifier if one.operator in ("==", "~=")]
-        if canonicalize_name(wanted.name) == "torch" and exact:
-            return _minor(exact[0].removesuffix(".*") + ".0")
-    return ""
 
 
 def _images(report: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, ToolchainError, VerifyError
+from ..errors import ToolchainError, VerifyError
 from ..events import Emit, Progress
 from ..provision.compilers import run
 from ..storage import files
@@ -22,34 +18,8 @@ from ..storage.cache import VARIABLE
 from ..toolchain.interpreters import find_interpreter
 from ..toolchain.unpack import ensure_unpacked, folder_of, link_into, unpack
 from ..verify.evidence import Finding, note, warning, wrong
-from . import import_script as trial_script
+from .children import SCRIPT, Ended, Trial, results_of, run_to_end, trial_of
 from .subject import Subject, unmet
-
-LAST = 12  # lines that are shown of what it said
-_SAID = 1 << 20  # bytes that are read of it, from its end
-_MOST = 64 << 20  # bytes of results that are read
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a child ended: its exit code (None: it took too long), seconds, what it said last."""
-
-    code: int | None
-    seconds: float
-    said: tuple[str, ...]
-
-    @property
-    def how(self) -> str:
-        """`exit code 1`, `ended by SIGSEGV`, `not done after 900 s`."""
-        if self.code is None:
-            return f"not done after {self.seconds:.0f} s"
-        if self.code < 0:
-            return f"ended by {_signal_name(-self.code)}"
-        return f"exit code {self.code}"
-
-    @property
-    def last(self) -> tuple[str, ...]:
-        return self.said[-LAST:]
 
 
 def run_python(
@@ -63,52 +33,7 @@ def run_python(
     command = [
         str(clean.python), "-I", "-u", "-X", f"pycache_prefix={clean.root / 'pycache'}", *arguments,
     ]  # fmt: skip
-    begun = time.perf_counter()
-    with output.open("wb") as stream:
-        try:
-            code: int | None = subprocess.run(
-                command, cwd=clean.empty, env={**clean.variables, **variables},
-                stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, timeout=limit,
-                check=False,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired:
-            code = None
-    return Ended(code, time.perf_counter() - begun, _last_lines(output))
-
-
-def results_of(file: Path) -> list[dict[str, Any]]:
-    """The JSON lines that a child wrote; those it could not finish are left out.
-
-    FormatError where there is more than any child of ours writes.
-    """
-    if not file.exists():
-        return []
-    if file.stat().st_size > _MOST:
-        raise FormatError("its report is too long")
-    found: list[dict[str, Any]] = []
-    for line in file.read_bytes().splitlines():
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
-
-
-def _last_lines(output: Path) -> tuple[str, ...]:
-    size = output.stat().st_size
-    with output.open("rb") as stream:
-        stream.seek(max(0, size - _SAID))
-        text = stream.read().decode("utf-8", "replace")
-    return tuple(line for line in text.splitlines() if line.strip())
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    return run_to_end(command, clean.empty, {**clean.variables, **variables}, output, limit)
 
 
 # -- the environment -------------------------------------------------------------------------------
@@ -247,25 +172,6 @@ def _driver_folders() -> list[str]:
 _LIMIT = 900.0  # seconds
 
 
-@dataclass(frozen=True)
-class Trial:
-    """Modules imported one after another, and perhaps the GPU used once.
-
-    seconds: of each module that could be imported. failed: Python's last words for each other.
-    first_use: seconds that the GPU's first use took after that; None where it came to none.
-    unfinished: what was being done when the process ended, or ''. outside: CUDA's libraries that
-    were loaded from this machine, and not from the environment.
-    """
-
-    ended: Ended
-    torch: str
-    seconds: Mapping[str, float]
-    failed: Mapping[str, tuple[str, ...]]
-    first_use: float | None
-    unfinished: str
-    outside: tuple[str, ...]
-
-
 def try_modules(
     clean: Clean, modules: Sequence[str], *, gpu: str = "none", mode: str = ""
 ) -> Trial:
@@ -276,26 +182,8 @@ def try_modules(
     results = clean.root / "trial.json"
     results.unlink(missing_ok=True)
     variables = {"CUDA_MODULE_LOADING": mode} if mode else {}
-    script = str(Path(trial_script.__file__).resolve())
-    ended = run_python(clean, [script, str(results), gpu, *modules], variables, _LIMIT)
-    return _read(ended, results_of(results))
-
-
-def _read(ended: Ended, said: Sequence[Mapping[str, Any]]) -> Trial:
-    seconds = {str(one["module"]): float(one["seconds"]) for one in said if "module" in one}
-    failed = {str(one["failed"]): tuple(one["lines"]) for one in said if "failed" in one}
-    begun = [str(one["start"]) for one in said if "start" in one]
-    first_use = next((float(one["first_use"]) for one in said if "first_use" in one), None)
-    done = {*seconds, *failed} | ({"the GPU"} if first_use is not None else set())
-    return Trial(
-        ended=ended,
-        torch=next((str(one["torch"]) for one in said if "torch" in one), ""),
-        seconds=seconds,
-        failed=failed,
-        first_use=first_use,
-        unfinished=next((name for name in begun if name not in done), ""),
-        outside=next((tuple(map(str, one["outside"])) for one in said if "outside" in one), ()),
-    )
+    ended = run_python(clean, [str(SCRIPT), str(results), gpu, *modules], variables, _LIMIT)
+    return trial_of(ended, results_of(results))
 
 
 def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Finding]:

@@ -21,7 +21,8 @@ from ..verify.contents import Archs, Contents
 from ..verify.evidence import Evidence, Finding, note, warning, wrong
 from ..wheels.archive import open_wheel
 from . import driver_script
-from .environment import Clean, Ended, Trial, results_of, run_python, try_modules
+from .children import Ended, Trial, results_of
+from .environment import Clean, run_python, try_modules
 
 MODES = ("EAGER", "LAZY")  # of CUDA_MODULE_LOADING
 _LIMIT = 1800.0  # seconds; PTX of a large project takes its time

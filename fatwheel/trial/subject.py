@@ -20,7 +20,7 @@ from ..provenance.lock import BuildLock
 from ..toolchain.interpreters import is_interpreter_here
 from ..verify.evidence import Evidence
 from ..verify.platforms import cuda_versions, tags_of
-from ..verify.stable import lowest_torch, torch_use
+from ..verify.torch_use import lowest_torch, torch_use
 from ..wheels.metadata import fields
 
 # What `import` makes of a file's name on Linux: `x.py`, `x.so`, `x.abi3.so`, `x.cpython-….so`.

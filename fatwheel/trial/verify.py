@@ -27,6 +27,7 @@ from ..verify.evidence import WRONG, Check, Evidence, Finding, note, warning
 from ..verify.report import Report, verify_wheel
 from ..wheels.archive import open_wheel
 from . import environment, gpu
+from .children import Trial
 from .environment import Clean, clean_environment
 from .gpu import load_all, take_out
 from .subject import (
@@ -197,7 +198,7 @@ def _own_modules(path: Path, evidence: Evidence, subject: Subject) -> tuple[str,
     return ("torch", *modules) if named(subject.requirements, "torch") and modules else modules
 
 
-def _figures(subject: Subject, clean: Clean, trial: environment.Trial) -> dict[str, Any]:
+def _figures(subject: Subject, clean: Clean, trial: Trial) -> dict[str, Any]:
     """For the report: what it was tried with, and how its modules were imported."""
     pinned = (one.version for one in subject.packages if one.name == "torch")
     return {

@@ -13,8 +13,8 @@ from .contents import Contents
 from .coverage import PART, UNKNOWN, coverage_of, units_served
 from .drivers import Need, in_words, jit_in_words, needs_of, system_of, tables
 from .evidence import Evidence, Finding, note, warning, wrong
+from .libraries import runtimes_of
 from .papers import BinarySlices
-from .platforms import runtimes_of
 
 _KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR"}
 

@@ -28,8 +28,8 @@ from ..wheels.archive import Wheel, open_wheel
 from .contents import Contents, Image, Unit, read_contents
 from .coverage import coverage_of
 from .drivers import needs_of
+from .libraries import runtimes_of
 from .papers import plans_of, read_inside, slices_of_binary
-from .platforms import runtimes_of
 
 _ZIP = b"PK\x03\x04"
 

@@ -6,13 +6,9 @@ Tags: PyPA specification "Platform compatibility tags". Names of modules: PEP 31
 
 from __future__ import annotations
 
-import functools
 import re
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -22,6 +18,7 @@ from ..wheels.metadata import expand_tags, requirements
 from ..wheels.name import parse_any_name
 from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Examined, Finding, note, warning, wrong
+from .libraries import Import, imports_of, is_of_torch, listed, runtimes_of
 
 _WINDOWS = {"win_amd64": "x86_64", "win32": "x86", "win_arm64": "aarch64"}
 _LINUX = re.compile(r"(?:many|musl)?linux(?:_[0-9]+_[0-9]+|[0-9]+)?_(?P<machine>[a-z].*)")
@@ -39,7 +36,6 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 _MODULE = re.compile(
     r"(?P<name>[^./]+?)(?P<debug>_d)?(?:\.(?P<tag>[a-z][A-Za-z0-9_-]*))?\.(?P<suffix>so|pyd)"
 )
-_TORCH = re.compile(r"(?:lib)?(?:torch|c10)(?:_|\.)")
 _CPYTHON = re.compile(r"(?:cpython-|cp)(?P<abi>[0-9]{2,}[a-z]*)(?:-(?P<platform>.+))?")
 
 
@@ -183,11 +179,6 @@ def _loaded_by_torch(binary: Examined, name: re.Match[str]) -> bool:
     return not module and any(map(is_of_torch, binary.imports))
 
 
-def is_of_torch(library: str) -> bool:
-    """Whether a library is one of torch's own, by its name."""
-    return _TORCH.match(library.lower()) is not None
-
-
 def _initialiser(module: str) -> str:
     if module.isascii():
         return f"PyInit_{module}"
@@ -225,42 +216,8 @@ def _machine(triple: str) -> str:
 
 # -- libraries -------------------------------------------------------------------------------------
 
-# A listing by name (libraries.toml); nothing is looked for on this machine.
 
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_UNKNOWN = "unknown"
 _ANY_PYTHON = "cp3"
-_TITLES = {
-    "wheel": "in the wheel", "system": "system", "python": "Python", "torch": "torch",
-    "cuda": "CUDA", "driver": "GPU driver", _UNKNOWN: "unknown, must be installed already",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Import:
-    """One library that a binary needs.
-
-    origin:  'wheel', 'system', 'python', 'torch', 'cuda', 'driver' or 'unknown'.
-    version: CUDA's major version or Python's, where the name says it: `12`, `3.11`; or ''.
-    """
-
-    name: str
-    origin: str
-    version: str = ""
-
-    @property
-    def title(self) -> str:
-        return " ".join(filter(None, [_TITLES[self.origin], self.version]))
-
-
-def imports_of(binary: Examined, shipped: Collection[str]) -> tuple[Import, ...]:
-    """What a binary needs, in its order; shipped is `Evidence.shipped` of its wheel."""
-    return tuple(_import(name, shipped) for name in binary.imports)
 
 
 def import_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -270,7 +227,7 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
     pythons = {_ANY_PYTHON if tag.abi == "abi3" else tag.python for tag in tags}
     meant = ", ".join(sorted({f"{tag.python}-{tag.abi}" for tag in tags}))
     for binary in evidence.binaries:
-        found = imports_of(binary, evidence.shipped)
+        found = imports_of(binary.imports, evidence.shipped)
         if found:
             what = "it needs 1 library" if len(found) == 1 else f"it needs {len(found)} libraries"
             yield note(what, binary.contents.path, _listing(found))
@@ -288,12 +245,12 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
 
 def _brings_runtime(requirement: Requirement) -> bool:
     name = canonicalize_name(requirement.name)
-    return any(re.fullmatch(pattern, name) for pattern in _listed()["runtime"]["brought_by"])
+    return any(re.fullmatch(pattern, name) for pattern in listed()["runtime"]["brought_by"])
 
 
 def _runtime_packages() -> dict[str, str]:
     """Packages with CUDA's runtime library, by its major version; '' for those not listed."""
-    found: dict[str, str] = _listed()["runtime"]["package"]
+    found: dict[str, str] = listed()["runtime"]["package"]
     return found
 
 
@@ -301,14 +258,6 @@ def cuda_versions(evidence: Evidence) -> frozenset[str]:
     """The major versions of the CUDA runtimes that the wheel's binaries need."""
     needed = (runtimes_of(binary.imports, evidence.shipped) for binary in evidence.binaries)
     return frozenset().union(*needed)
-
-
-def runtimes_of(imports: Collection[str], shipped: Collection[str]) -> frozenset[str]:
-    """The major versions of the CUDA runtimes among the libraries that a binary needs."""
-    libraries = (_import(name, shipped) for name in imports)
-    return frozenset(
-        library.version for library in libraries if library.origin == "cuda" and library.version
-    )
 
 
 def _python_findings(
@@ -319,38 +268,6 @@ def _python_findings(
         tag = f"cp{library.version.replace('.', '')}"
         if library.origin == "python" and allowed and tag not in {*allowed, _ANY_PYTHON}:
             yield wrong(f"it needs {library.name}, the wheel is for {meant}", path)
-
-
-def _import(name: str, shipped: Collection[str]) -> Import:
-    if name.rpartition("/")[2].lower() in shipped:
-        return Import(name, "wheel")
-    for origin, pattern in _patterns():
-        match = pattern.fullmatch(name)
-        if match:
-            return Import(name, origin, _version(origin, match.groupdict().get("version") or ""))
-    return Import(name, _UNKNOWN)
-
-
-def _version(origin: str, text: str) -> str:
-    """`311` of a DLL's name is Python 3.11."""
-    if origin == "python" and len(text) > 1 and "." not in text:
-        return f"{text[0]}.{text[1:]}"
-    return text
-
-
-@functools.cache
-def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple(
-        (group["from"], re.compile(pattern, re.IGNORECASE))
-        for group in _listed()["library"]
-        for pattern in group["patterns"]
-    )
-
-
-@functools.cache
-def _listed() -> dict[str, Any]:
-    with Path(__file__).with_name("libraries.toml").open("rb") as stream:
-        return tomllib.load(stream)
 
 
 def _listing(libraries: Collection[Import]) -> Iterator[str]:

@@ -21,14 +21,13 @@ from ..provenance.record import record_of
 from .device import coverage_findings, driver_findings, in_part_notes, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
 from .inspect import report_binary, report_coverage
+from .libraries import imports_of, runtimes_of
 from .names import label_findings, name_findings, record_findings
 from .papers import plans_of
 from .platforms import (
     import_findings,
-    imports_of,
     module_findings,
     platform_findings,
-    runtimes_of,
 )
 from .provenance import provenance_findings
 from .stable import abi_findings
@@ -130,7 +129,7 @@ def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
         **report_binary(binary.contents, runtimes_of(binary.imports, evidence.shipped)),
         "imports": [
             {"name": found.name, "from": found.origin, "version": found.version or None}
-            for found in imports_of(binary, evidence.shipped)
+            for found in imports_of(binary.imports, evidence.shipped)
         ],
     }
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.trial import environment
-from fatwheel.trial.environment import LAST, Ended, results_of, run_python
+from fatwheel.trial import children
+from fatwheel.trial.children import LAST, Ended, results_of
+from fatwheel.trial.environment import run_python
 
 from ...helpers.fakecuda import clean_with
 
@@ -39,7 +40,7 @@ def test_what_takes_too_long_is_stopped(tmp_path: Path) -> None:
 
 
 def test_only_the_last_lines_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_SAID", 100)
+    monkeypatch.setattr(children, "_SAID", 100)
     ended = run(tmp_path, "print(*range(1000), sep='\\n')")
     assert ended.last == tuple(str(number) for number in range(1000 - LAST, 1000))
     assert len(ended.said) < 30
@@ -53,7 +54,7 @@ def test_results_that_were_cut_off_or_are_none(tmp_path: Path) -> None:
 
 
 def test_results_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_MOST", 5)
+    monkeypatch.setattr(children, "_MOST", 5)
     (tmp_path / "results").write_text('{"a": 1}\n')
     with pytest.raises(FormatError, match="too long"):
         results_of(tmp_path / "results")

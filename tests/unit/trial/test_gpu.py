@@ -10,7 +10,7 @@ from fatwheel.arch import parse_arch
 from fatwheel.doctor.facts import Gpu as Card
 from fatwheel.doctor.facts import GpuFacts
 from fatwheel.errors import ToolchainError
-from fatwheel.trial.environment import Ended, Trial
+from fatwheel.trial.children import Ended, Trial
 from fatwheel.trial.gpu import (
     Gpu,
     Loaded,

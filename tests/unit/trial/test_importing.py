@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from fatwheel.trial.environment import Trial, figures_of, import_findings, try_modules
+from fatwheel.trial.children import Trial
+from fatwheel.trial.environment import figures_of, import_findings, try_modules
 from fatwheel.trial.subject import Subject
 from fatwheel.verify.evidence import Finding
 
@@ -63,7 +64,7 @@ def test_an_import_that_ends_python(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "print('last words', flush=True)\n"
         "os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
-    monkeypatch.setattr("fatwheel.trial.environment.trial_script.__file__", str(script))
+    monkeypatch.setattr("fatwheel.trial.environment.SCRIPT", script)
     trial = try_modules(clean_with(tmp_path), ["demo"])
     [wrong] = [one for one in findings(tmp_path, trial) if one.severity == "wrong"]
     assert wrong.what == "import demo: Python crashed: ended by SIGSEGV"
@@ -74,7 +75,7 @@ def test_an_end_that_is_no_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     script = tmp_path / "script.py"
     said = '{"start": "demo"}\n{"module": "demo", "seconds": 1}\n'
     script.write_text(f"import os, sys\nopen(sys.argv[1], 'w').write({said!r})\nos.abort()\n")
-    monkeypatch.setattr("fatwheel.trial.environment.trial_script.__file__", str(script))
+    monkeypatch.setattr("fatwheel.trial.environment.SCRIPT", script)
     trial = try_modules(clean_with(tmp_path), ["demo"])
     [what] = texts(findings(tmp_path, trial), "wrong")
     assert what == "Python did not exit cleanly after the import: ended by SIGABRT"

@@ -12,12 +12,12 @@ import pytest
 
 from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined
+from fatwheel.verify.libraries import runtimes_of
 from fatwheel.verify.platforms import (
     Tag,
     import_findings,
     module_findings,
     platform_findings,
-    runtimes_of,
     tags_of,
 )
 from fatwheel.wheels.recorded import read_record

@@ -10,14 +10,8 @@ import pytest
 from fatwheel.fatbin.asked import Asked
 from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined, Finding
-from fatwheel.verify.stable import (
-    TorchUse,
-    abi_findings,
-    limited_api,
-    lowest_torch,
-    torch_functions,
-    torch_use,
-)
+from fatwheel.verify.stable import abi_findings, limited_api
+from fatwheel.verify.torch_use import TorchUse, lowest_torch, torch_functions, torch_use
 from fatwheel.wheels.recorded import read_record
 
 OLD = "aoti_torch_get_dtype"  # of 2.9 and before
