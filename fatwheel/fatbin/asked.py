@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ..errors import FormatError
 from . import elf, elf_dynamic, pe
 
+_WEAK = 2  # STB_WEAK
 _MAX_SYMBOLS = 1_000_000  # more than any library has
 _NAME_BYTES = 4096  # of one imported function: MSVC makes none longer
 _MOST_NAMES = 64 << 20  # bytes of all of them, which may share bytes
@@ -23,10 +24,15 @@ _WORD, _HALF = struct.Struct("<Q"), struct.Struct("<I")
 
 @dataclass(frozen=True)
 class Asked:
-    """One name; library is the one that must have it, '' where any may (ELF)."""
+    """One name; library is the one that must have it, '' where any may (ELF).
+
+    optional: whether the file loads without it: a weak symbol, or one that is looked for at its
+    first use (delay-loaded).
+    """
 
     name: str
     library: str = ""
+    optional: bool = False
 
 
 def asked_of(data: memoryview) -> tuple[Asked, ...]:
@@ -44,15 +50,15 @@ def _of_elf(file: elf.Elf) -> Iterator[Asked]:
     if not symbols:
         return
     names = image.names()
-    for name, _, _, section, _, _ in elf.SYMBOL.iter_unpack(symbols):
+    for name, info, _, section, _, _ in elf.SYMBOL.iter_unpack(symbols):
         if not section and name:
-            yield Asked(names.at(name))
+            yield Asked(names.at(name), optional=info >> 4 == _WEAK)
 
 
 def _of_pe(image: pe.Pe) -> Iterator[Asked]:
     libraries = iter(pe.imports(image))
     left, bytes_left = _MAX_SYMBOLS, _MOST_NAMES
-    for table in _tables(image):
+    for table, delayed in _tables(image):
         library = next(libraries)
         for name in _names(image, table):
             left, bytes_left = left - 1, bytes_left - len(name)
@@ -60,11 +66,12 @@ def _of_pe(image: pe.Pe) -> Iterator[Asked]:
                 raise FormatError(f"more than {_MAX_SYMBOLS} imported PE functions")
             if bytes_left < 0:
                 raise FormatError(f"the imported PE names are longer than {_MOST_NAMES} bytes")
-            yield Asked(name, library)
+            yield Asked(name, library, delayed)
 
 
-def _tables(image: pe.Pe) -> Iterator[int]:
-    """The address of each library's table of names, in the order of `pe.imports`."""
+def _tables(image: pe.Pe) -> Iterator[tuple[int, bool]]:
+    """The address of each library's table of names, in the order of `pe.imports`, and whether it is
+    loaded at its first use."""
     for index, row in ((pe.IMPORTS, _IMPORT), (pe.DELAY_IMPORTS, _DELAY_IMPORT)):
         address, _ = image.directory(index)
         rows = row.iter_unpack(_whole(image.rest(address), row.size)) if address else iter(())
@@ -72,11 +79,11 @@ def _tables(image: pe.Pe) -> Iterator[int]:
             if row is _IMPORT:
                 if not fields[3]:
                     break
-                yield fields[0] or fields[4]
+                yield fields[0] or fields[4], False
             else:
                 if not fields[1]:
                     break
-                yield fields[4] if fields[0] & 1 else fields[4] - image.base
+                yield (fields[4] if fields[0] & 1 else fields[4] - image.base), True
 
 
 def _whole(data: memoryview, size: int) -> memoryview:

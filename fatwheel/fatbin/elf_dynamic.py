@@ -275,6 +275,10 @@ class Image:
                 return int(last) + index + 1
         raise FormatError("the ELF hash table of symbols is cut off")
 
+    def value_of(self, tag: int) -> int | None:
+        """An entry of the dynamic section; None where there is none."""
+        return self._values.get(tag)
+
     def _value(self, tag: int) -> int:
         if tag not in self._values:
             raise FormatError(f"the ELF dynamic section has no entry {tag:#x}")

@@ -203,17 +203,27 @@ def directories_start(wide: bool) -> int:
 def imports(pe: Pe) -> tuple[str, ...]:
     """The libraries that it imports from: when it is loaded, then at their first use."""
     names = _Names(pe)
-    found: list[str] = []
+    return (*_loaded_at_once(pe, names), *_loaded_later(pe, names))
+
+
+def imports_at_once(pe: Pe) -> tuple[str, ...]:
+    """Those of them without which it cannot be loaded."""
+    return tuple(_loaded_at_once(pe, _Names(pe)))
+
+
+def _loaded_at_once(pe: Pe, names: _Names) -> Iterator[str]:
     for row in _descriptors(pe, IMPORTS, _IMPORT):
         if not row[3]:
             break
-        found.append(names.at(row[3]))
+        yield names.at(row[3])
+
+
+def _loaded_later(pe: Pe, names: _Names) -> Iterator[str]:
     for row in _descriptors(pe, DELAY_IMPORTS, _DELAY_IMPORT):
         if not row[1]:
             break
         # Compilers of the last century wrote addresses in memory, and no flag.
-        found.append(names.at(row[1] if row[0] & 1 else row[1] - pe.base))
-    return tuple(found)
+        yield names.at(row[1] if row[0] & 1 else row[1] - pe.base)
 
 
 def exports(pe: Pe) -> tuple[str, ...]:

@@ -8,75 +8,24 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..config.model import Package, Toolchain, TorchBuild
-from ..errors import FormatError, ToolchainError
+from ..errors import ToolchainError
 from ..machine import this_platform
 from ..provenance.lock import BuildLock
 from ..toolchain.interpreters import is_interpreter_here
 from ..verify.evidence import Evidence
 from ..verify.platforms import cuda_versions, tags_of
 from ..verify.torch_use import lowest_torch, torch_use
-from ..wheels.metadata import fields
-
-# What `import` makes of a file's name on Linux: `x.py`, `x.so`, `x.abi3.so`, `x.cpython-….so`.
-_MODULE = re.compile(r"([^\W\d]\w*)\.(?:py|so|abi3\.so|cpython-[\w-]+\.so)")
-# Folders that projects ship by mistake; importing one would want their tests' own tools.
-_NO_MODULES = ("test", "tests", "benchmark", "benchmarks", "docs", "example", "examples")
-
-
-def top_modules(files: Collection[str], listed: str = "") -> tuple[str, ...]:
-    """A wheel's own modules: packages first, then single files, each in alphabetical order.
-
-    files: all names in the wheel. listed: its top_level.txt, or ''; where that names some of
-    the modules that are there, it decides.
-    """
-    packages = sorted(set(_packages(files)))
-    singles = sorted({match[1] for match in map(_MODULE.fullmatch, files) if match} - {*packages})
-    found = [name for name in (*packages, *singles) if name not in _NO_MODULES]
-    chosen = [name for name in found if name in listed.split()]
-    return tuple(chosen or found)
-
-
-def _packages(files: Collection[str]) -> Iterator[str]:
-    for name in files:
-        folder, slash, rest = name.partition("/")
-        if slash and rest == "__init__.py" and folder.isidentifier():
-            yield folder
-
+from ..wheels.needs import allows, named, requirements_of
 
 # -- requirements ----------------------------------------------------------------------------------
 
 # What a wheel's METADATA wants to have installed besides it.
-
-
-_MOST = 1000  # lines; more is no METADATA of a project
-
-
-def requirements_of(metadata: bytes, python: str) -> tuple[Requirement, ...]:
-    """What must be there under a Python (`3.11`), without what only extras want.
-
-    Raises FormatError where METADATA has what is not a valid requirement.
-    """
-    lines = fields(metadata, "Requires-Dist")
-    if len(lines) > _MOST:
-        raise FormatError(f"{len(lines)} requirements are too many", where="METADATA")
-    return tuple(one for one in map(_parse, lines) if _applies(one, python))
-
-
-def named(requirements: Iterable[Requirement], name: str) -> tuple[Requirement, ...]:
-    """Those for one project."""
-    wanted = canonicalize_name(name)
-    return tuple(one for one in requirements if canonicalize_name(one.name) == wanted)
-
-
-def allows(requirement: Requirement, version: str) -> bool:
-    """Whether a version is one of those that a requirement takes."""
-    return requirement.specifier.contains(version, prereleases=True)
 
 
 def unmet(requirements: Iterable[Requirement], packages: Collection[Package]) -> tuple[str, ...]:
@@ -88,20 +37,6 @@ def unmet(requirements: Iterable[Requirement], packages: Collection[Package]) ->
         return version is not None and allows(one, version)
 
     return tuple(str(one) for one in requirements if not is_met(one))
-
-
-def _parse(line: str) -> Requirement:
-    try:
-        return Requirement(line)
-    except (InvalidRequirement, RecursionError) as error:
-        raise FormatError(f"{line!r:.200} is not a valid requirement", where="METADATA") from error
-
-
-def _applies(requirement: Requirement, python: str) -> bool:
-    if requirement.marker is None:
-        return True
-    here = {"extra": "", "python_version": python, "python_full_version": f"{python}.0"}
-    return requirement.marker.evaluate(here)
 
 
 # -- subjects --------------------------------------------------------------------------------------

@@ -26,18 +26,18 @@ from ..storage.workfolder import work_folder
 from ..verify.evidence import WRONG, Check, Evidence, Finding, note, warning
 from ..verify.report import Report, verify_wheel
 from ..wheels.archive import open_wheel
+from ..wheels.modules import top_modules
+from ..wheels.needs import named
 from . import environment, gpu
 from .children import Trial
 from .environment import Clean, clean_environment
 from .gpu import load_all, take_out
 from .subject import (
     Subject,
-    named,
     other_subjects,
     subject_of_installed,
     subject_of_lock,
     subject_of_toolchains,
-    top_modules,
 )
 
 

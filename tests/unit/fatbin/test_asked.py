@@ -19,7 +19,8 @@ from .test_pe import ONE, samples
 SOURCE = """
 extern int PyOne_Function(void), _ZN2at3twoEv(void);
 extern int three;
-int own(void) { return PyOne_Function() + _ZN2at3twoEv() + three; }
+extern int perhaps(void) __attribute__((weak));
+int own(void) { return PyOne_Function() + _ZN2at3twoEv() + three + (perhaps ? perhaps() : 0); }
 """
 
 
@@ -32,8 +33,10 @@ def test_an_elf_library_asks_for_its_undefined_symbols(
     (tmp_path / "a.c").write_text(SOURCE)
     command = [tool("gcc"), "-shared", "-fPIC", option, "a.c", "-o", "a.so"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    found = {one.name for one in asked_of(memoryview((tmp_path / "a.so").read_bytes()))}
-    assert {"PyOne_Function", "_ZN2at3twoEv", "three"} <= found
+    found = {one.name: one for one in asked_of(memoryview((tmp_path / "a.so").read_bytes()))}
+    wanted = {name for name in found if not found[name].optional}
+    assert {"PyOne_Function", "_ZN2at3twoEv", "three"} <= wanted
+    assert found["perhaps"].optional
     assert "own" not in found
 
 
@@ -47,8 +50,9 @@ def test_a_pe_library_asks_each_library_for_names_as_lief_reads_them() -> None:
         theirs = lief.PE.parse(list(data))
         assert isinstance(theirs, lief.PE.Binary)
         wanted = [
-            Asked(str(entry.name), str(library.name))
-            for library in (*theirs.imports, *theirs.delay_imports)
+            Asked(str(entry.name), str(library.name), delayed)
+            for libraries, delayed in ((theirs.imports, False), (theirs.delay_imports, True))
+            for library in libraries
             for entry in library.entries
             if not entry.is_ordinal
         ]
@@ -58,7 +62,8 @@ def test_a_pe_library_asks_each_library_for_names_as_lief_reads_them() -> None:
 def test_a_pe_library_made_by_hand() -> None:
     found = asked_of(memoryview(peimages.library(ONE).write()))
     assert found == tuple(
-        Asked("function", library) for library in (*peimages.IMPORTED, *peimages.DELAYED)
+        Asked("function", library, library in peimages.DELAYED)
+        for library in (*peimages.IMPORTED, *peimages.DELAYED)
     )
 
 

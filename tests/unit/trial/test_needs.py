@@ -6,7 +6,8 @@ import pytest
 
 from fatwheel.config.model import Package
 from fatwheel.errors import FormatError
-from fatwheel.trial.subject import named, requirements_of, unmet
+from fatwheel.trial.subject import unmet
+from fatwheel.wheels.needs import named, requirements_of
 
 METADATA = b"""\
 Metadata-Version: 2.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.trial.subject import top_modules
+from fatwheel.wheels.modules import top_modules
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from fatwheel.trial.subject import top_modules
         (["a/__init__.py", "tests/__init__.py"], "", ("a",)),
         (["a/__init__.py", "b/__init__.py"], "a\n", ("a",)),
         (["a/__init__.py"], "other\n", ("a",)),
-        (["a.cp311-win_amd64.pyd"], "", ()),
+        (["a.cp311-win_amd64.pyd", "b.pyd"], "", ("a", "b")),
     ],
 )
 def test_top_modules(files: list[str], listed: str, expected: tuple[str, ...]) -> None:

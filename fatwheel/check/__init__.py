@@ -1,0 +1,1 @@
+"""Why an extension does not import in an environment, and what cures it."""

@@ -1,0 +1,284 @@
+"""The environment that is checked: asked by a script that its own Python runs (`probe_script`).
+
+Nothing of it is imported here, and fatwheel need not be installed there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from packaging.tags import Tag, compatible_tags, cpython_tags, generic_tags
+
+from ..errors import UsageError
+from ..text import clean
+from ..trial.children import Ended, run_to_end
+from . import probe_script
+
+_SCRIPT = Path(probe_script.__file__).resolve()
+_PYTHON_SECONDS, _DRIVER_SECONDS = 60.0, 90.0  # a first cuInit after a start may take half a minute
+_MOST = 4 << 20  # bytes of an answer
+_PLACES = ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe")
+_OLDEST_GLIBC = 5  # manylinux1
+_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """name: as the driver has it. capability: `8.9`."""
+
+    name: str
+    capability: str
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What NVIDIA's driver says of itself.
+
+    version: its own, '' where it does not say it. cuda: the newest that it knows, (13, 0); None
+    where that is unknown. trouble: why it, or its GPUs, cannot be asked, or ''.
+    """
+
+    version: str = ""
+    cuda: tuple[int, int] | None = None
+    gpus: tuple[Gpu, ...] = ()
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of a Windows: its system folder; the state of Smart App Control (0 off, 1 on, 2 evaluation)
+    and whether long paths are enabled, None where unknown; the folders of PATH."""
+
+    system_folder: Path
+    app_control: int | None
+    long_paths: bool | None
+    path: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """An environment's Python and system, and the driver.
+
+    executable: the Python as it was started; base: the program that runs, also for a virtual
+    environment. path: where modules are looked for. own: whether it is the Python that runs
+    fatwheel. libraries: of LD_LIBRARY_PATH. windows: None on other systems.
+    """
+
+    executable: Path
+    base: Path
+    version: tuple[int, int, int]
+    implementation: str
+    free_threaded: bool
+    debug: bool
+    soabi: str
+    system: str
+    machine: str
+    bits: int
+    platform: str
+    libc: tuple[str, str]
+    prefix: Path
+    base_prefix: Path
+    path: tuple[Path, ...]
+    libraries: tuple[Path, ...]
+    library_folder: str
+    pip: bool
+    own: bool
+    windows: Windows | None
+    driver: Driver = Driver()
+
+    @property
+    def python(self) -> str:
+        """`3.11`."""
+        return f"{self.version[0]}.{self.version[1]}"
+
+    @property
+    def site(self) -> tuple[Path, ...]:
+        """The folders that packages are installed in."""
+        return tuple(p for p in self.path if p.name in ("site-packages", "dist-packages"))
+
+    @property
+    def title(self) -> str:
+        """`CPython 3.11.2, free-threaded, on Linux x86_64 (glibc 2.36)`."""
+        kind = {"cpython": "CPython", "pypy": "PyPy"}.get(self.implementation, self.implementation)
+        words = [f"{kind} {'.'.join(map(str, self.version))}"]
+        words += ["free-threaded"] if self.free_threaded else []
+        words += ["a debug build"] if self.debug else []
+        words += [f"{self.bits} bits"] if self.bits != 64 else []
+        libc = f" ({' '.join(self.libc)})" if self.libc[0] else ""
+        return f"{', '.join(words)} on {self.system} {self.machine}{libc}"
+
+    @cached_property
+    def tags(self) -> tuple[Tag, ...]:
+        """The tags of the wheels that its installers take, the best first."""
+        platforms = list(self._platforms())
+        release = self.version[:2]
+        digits = f"{release[0]}{release[1]}"
+        if self.implementation != "cpython":
+            short = {"pypy": "pp"}.get(self.implementation, self.implementation)
+            abi = "_".join(re.split(r"[-.]", self.soabi)[:2]) or "none"
+            own = generic_tags(f"{short}{digits}", [abi], platforms)
+            return (*own, *compatible_tags(release, f"{short}3", platforms))
+        abi = f"cp{digits}{'t' if self.free_threaded else ''}"
+        abis = [f"{abi}d", abi] if self.debug else [abi]
+        own = cpython_tags(release, abis, platforms)
+        return (*own, *compatible_tags(release, f"cp{digits}", platforms))
+
+    def _platforms(self) -> Iterator[str]:
+        flat = re.sub(r"[-.]", "_", self.platform)
+        if self.system == "Linux":
+            machine = {"x86_64": "i686", "aarch64": "armv8l"}.get(self.machine, self.machine)
+            machine = self.machine if self.bits == 64 else machine
+            yield from _linux_platforms(machine, *self.libc)
+            flat = f"linux_{machine}"
+        yield flat
+
+
+def _linux_platforms(machine: str, kind: str, version: str) -> Iterator[str]:
+    found = re.match(r"([0-9]{1,3})\.([0-9]{1,3})", version)
+    if not found:
+        return
+    major, minor = int(found[1]), int(found[2])
+    if kind == "musl":
+        yield from (f"musllinux_{major}_{number}_{machine}" for number in range(minor, -1, -1))
+    elif kind == "glibc" and major == 2:
+        for number in range(minor, _OLDEST_GLIBC - 1, -1):
+            yield f"manylinux_2_{number}_{machine}"
+            if number in _LEGACY:
+                yield f"{_LEGACY[number]}_{machine}"
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+def find_python(named: str) -> Path:
+    """The Python that `--python` names: a program, or the folder of an environment."""
+    path = Path(os.path.abspath(os.path.expanduser(named)))
+    if path.is_dir():
+        for place in _PLACES:
+            if (path / place).is_file():
+                return path / place
+        raise UsageError(
+            "there is no Python in this folder", where=f"--python {named}",
+            hint="name an environment's folder, or its Python: .venv/bin/python",
+        )  # fmt: skip
+    if not path.is_file():
+        raise UsageError(
+            "there is no such file or folder", where=f"--python {named}",
+            hint="name an environment's folder, or its Python: .venv/bin/python",
+        )  # fmt: skip
+    return path
+
+
+def ask(python: Path, *, own: bool) -> Target:
+    """What this Python is, and what the driver of its machine says.
+
+    UsageError where it is no Python, or does not answer.
+    """
+    ended, facts = _answer(python, "python", _PYTHON_SECONDS)
+    try:
+        target = _target(python, facts or {}, own=own)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"this is not a Python that answers: {ended.how}",
+            where=str(python),
+            details=[clean(line)[:300] for line in ended.last],
+            hint="--python names the Python of the environment to check, or the folder of one",
+        ) from error
+    ended, facts = _answer(python, "driver", _DRIVER_SECONDS)
+    return replace(target, driver=_driver(facts, ended))
+
+
+def _answer(python: Path, question: str, limit: float) -> tuple[Ended, dict[str, Any] | None]:
+    """How the script ended, and what it wrote down."""
+    with tempfile.TemporaryDirectory(prefix="fatwheel-check-") as folder:
+        results = Path(folder, "results.json")
+        command = [str(python), "-B", str(_SCRIPT), str(results), question]
+        output = Path(folder, "output")
+        try:
+            ended = run_to_end(command, Path.cwd(), os.environ, output, limit)
+        except OSError as error:
+            return Ended(127, 0.0, (str(error.strerror or error),)), None
+        try:
+            if results.stat().st_size > _MOST:
+                return ended, None
+            facts = json.loads(results.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return ended, None
+        return ended, facts if isinstance(facts, dict) else None
+
+
+def _target(python: Path, facts: dict[str, Any], *, own: bool) -> Target:
+    """Raises KeyError, TypeError, ValueError or IndexError for what is no such answer."""
+    major, minor, micro = map(int, facts["version"])
+    libc = [str(word) for word in facts["libc"]] or ["", ""]
+    windows = facts["windows"]
+    return Target(
+        executable=python,
+        base=Path(facts["base_executable"]),
+        version=(major, minor, micro),
+        implementation=_word(facts["implementation"]),
+        free_threaded=bool(facts["free_threaded"]),
+        debug=bool(facts["debug"]),
+        soabi=_word(facts["soabi"]),
+        system=_word(facts["system"]),
+        machine=_machine(_word(facts["machine"])),
+        bits=int(facts["bits"]),
+        platform=_word(facts["platform"]),
+        libc=(libc[0][:20], libc[1][:40]),
+        prefix=Path(facts["prefix"]),
+        base_prefix=Path(facts["base_prefix"]),
+        path=tuple(dict.fromkeys(Path(str(place)) for place in facts["path"])),
+        libraries=_folders(facts["library_path"]),
+        library_folder=str(facts["library_folder"]),
+        pip=bool(facts["pip"]),
+        own=own,
+        windows=_windows(windows) if windows else None,
+    )
+
+
+def _windows(facts: dict[str, Any]) -> Windows:
+    control, long_paths = facts["app_control"], facts["long_paths"]
+    return Windows(
+        Path(facts["system_folder"]),
+        control if isinstance(control, int) else None,
+        None if long_paths is None else long_paths == 1,
+        _folders(facts["path"]),
+    )
+
+
+def _driver(facts: dict[str, Any] | None, ended: Ended) -> Driver:
+    """A driver that makes its asker crash or wait has trouble, too."""
+    try:
+        if facts is None:
+            raise ValueError(ended.how)
+        gpus = [Gpu(str(one["name"])[:200], str(one["capability"])) for one in facts["gpus"]]
+        known = tuple(gpu for gpu in gpus if _CAPABILITY.fullmatch(gpu.capability))
+        cuda = int(facts["cuda"])
+        release = (cuda // 1000, cuda % 1000 // 10) if 0 < cuda < 1_000_000 else None
+        return Driver(str(facts["version"])[:40], release, known, str(facts["trouble"])[:400])
+    except (KeyError, TypeError, ValueError) as error:
+        return Driver(trouble=f"asking it failed: {str(error)[:200]}")
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 200:
+        raise ValueError("not a word")
+    return value
+
+
+def _machine(name: str) -> str:
+    """As binaries have it."""
+    return {"AMD64": "x86_64", "ARM64": "aarch64", "arm64": "aarch64"}.get(name, name)
+
+
+def _folders(path: str) -> tuple[Path, ...]:
+    return tuple(Path(part) for part in path.split(os.pathsep) if part)
