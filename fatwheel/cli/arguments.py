@@ -133,13 +133,32 @@ class FilesTask(Task[Any]):
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """As invoke's own, but that positional ones take several values."""
         arguments = super().get_arguments(ignore_unknown_help)
-        valued = {
-            flag for argument in arguments if argument.takes_value for flag in flags(argument)
-        }
-        count = sum(1 for _ in words_of(sys.argv[1:], {self.name, *self.aliases}, valued))
+        count = _count_given(self, arguments)
         return [
             _Files(argument, count) if argument.positional else argument for argument in arguments
         ]
+
+
+class OptionalTask(Task[Any]):
+    """A task whose one positional argument may be left out; its default is then its value.
+
+    It is the last task of its command line, as a FilesTask is.
+    """
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """As invoke's own, but that the positional one is there only where a word is given."""
+        arguments = super().get_arguments(ignore_unknown_help)
+        given = _count_given(self, arguments) > 0
+        return [
+            Argument(names=one.names, help=one.help, positional=given) if one.positional else one
+            for one in arguments
+        ]
+
+
+def _count_given(task: Task[Any], arguments: Iterable[Argument]) -> int:
+    """How many words of this command line are a task's positional arguments."""
+    valued = {flag for argument in arguments if argument.takes_value for flag in flags(argument)}
+    return sum(1 for _ in words_of(sys.argv[1:], {task.name, *task.aliases}, valued))
 
 
 def words_of(

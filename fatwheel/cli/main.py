@@ -10,14 +10,15 @@ from invoke.program import Program
 from .. import __version__
 from .arguments import flags, reported, words_of
 from .build import build, capture, prove, rebuild, recipe
+from .check import check
 from .machine import cache, doctor, setup
 from .publish import index, release_notes
 from .toolchains import image, lock, render, toolchains
 from .wheels import codesign, compare, inspect, sign, stitch, thin, verify
 
 COMMANDS = (
-    build, cache, capture, codesign, compare, doctor, image, index, inspect, lock, prove, rebuild,
-    recipe, release_notes, render, setup, sign, stitch, thin, toolchains, verify,
+    build, cache, capture, check, codesign, compare, doctor, image, index, inspect, lock, prove,
+    rebuild, recipe, release_notes, render, setup, sign, stitch, thin, toolchains, verify,
 )  # fmt: skip
 
 

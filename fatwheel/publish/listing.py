@@ -104,7 +104,19 @@ def read_list(out: Path) -> tuple[Placed, ...]:
             )
         return ()
     try:
-        content = read_value(data, str(path), _MOST, _MOST_VALUES)
+        return parse_list(data, str(path))
+    except FormatError as error:
+        raise FormatError(
+            error.what,
+            where=error.where,
+            hint="delete it and name all wheels of the site once more",
+        ) from error
+
+
+def parse_list(data: bytes, where: str) -> tuple[Placed, ...]:
+    """What a wheels.json offers, whoever wrote it. FormatError where it is none."""
+    try:
+        content = read_value(data, where, _MOST, _MOST_VALUES)
         found = _List.model_validate(content).wheels
         for one in found:
             Version(one.offer.version)
@@ -114,8 +126,7 @@ def read_list(out: Path) -> tuple[Placed, ...]:
     except (ValidationError, InvalidVersion, FatwheelError) as error:
         raise FormatError(
             f"it is damaged or of another version of fatwheel: {str(error).splitlines()[0]}",
-            where=str(path),
-            hint="delete it and name all wheels of the site once more",
+            where=where,
         ) from error
 
 

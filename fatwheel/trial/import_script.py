@@ -6,7 +6,7 @@ One JSON line each into RESULTS, as it happens, so that what came before a crash
 {"start": name}, {"module": name, "seconds": s}, {"failed": name, "lines": [...]},
 {"torch": version}, {"first_use": seconds}, {"outside": [paths]}: CUDA's libraries that were loaded
 from elsewhere than this environment. Standard library only, and nothing of fatwheel: it is run as a
-file.
+file. Without -I, modules are found as `python -c` finds them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _CUDA = re.compile(
 def main(arguments: Sequence[str]) -> int:
     """0 if all modules could be imported, and the GPU used where that is asked for."""
     results, gpu, *modules = arguments
+    if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
+        sys.path[0] = ""
     with open(results, "w", encoding="utf-8") as stream:
 
         def say(**said: object) -> None:

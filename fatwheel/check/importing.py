@@ -1,0 +1,138 @@
+"""The real import, in a process of its own that its Python runs, and what its errors are about."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError
+from ..text import clean, duration
+from ..trial.children import SCRIPT, Trial, results_of, run_to_end, trial_of
+from .causes import NOTE, WARNING, WRONG, Cure, Finding, note
+from .environment import Target
+from .subject import Subject
+
+_LINES = 6  # of a traceback, the last
+_LONGEST = 600  # characters of one line
+_MOST_MODULES = 40  # of a package's own extension modules
+_POLICY = re.compile(r"WinError 4551|Application Control policy", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How the import went. modules: those that users import; extensions: the package's own."""
+
+    trial: Trial
+    modules: tuple[str, ...]
+    extensions: tuple[str, ...]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all that users import could be imported."""
+        return bool(self.modules) and set(self.modules) <= self.trial.seconds.keys()
+
+    def to_json(self) -> dict[str, Any]:
+        trial = self.trial
+        return {
+            "modules": [
+                {"name": name, "seconds": round(trial.seconds[name], 3), "error": None}
+                for name in trial.seconds
+            ]
+            + [
+                {"name": name, "seconds": None, "error": shown(lines)}
+                for name, lines in trial.failed.items()
+            ],
+            "unfinished": trial.unfinished or None,
+            "ended": trial.ended.how,
+        }
+
+
+def import_all(target: Target, subject: Subject, *, torch: bool, limit: float) -> Imported:
+    """Import a package's modules as `python -c` in this folder would, torch first where it is used.
+
+    limit: seconds for all.
+    """
+    extensions = tuple(dict.fromkeys(one.module for one in subject.libraries if one.module))
+    extensions = tuple(one for one in extensions if one not in subject.modules)[:_MOST_MODULES]
+    first = ("torch",) if torch and "torch" not in subject.modules else ()
+    with tempfile.TemporaryDirectory(prefix="fatwheel-check-") as folder:
+        results, output = Path(folder, "results"), Path(folder, "output")
+        words = [str(results), "none", *first, *subject.modules, *extensions]
+        command = [str(target.executable), "-B", "-X", "faulthandler", str(SCRIPT), *words]
+        ended = run_to_end(command, Path.cwd(), os.environ, output, limit)
+        try:
+            said = results_of(results)
+        except FormatError:
+            said = []
+    return Imported(trial_of(ended, said), (*first, *subject.modules), extensions)
+
+
+def import_findings(imported: Imported) -> Iterator[Finding]:
+    """What failed, in the loader's own words."""
+    trial = imported.trial
+    for name in imported.modules:
+        if name in trial.seconds:
+            took = duration(trial.seconds[name])
+            yield note("import", f"`import {name}` works ({took})")
+    for name, lines in trial.failed.items():
+        severity = WRONG if name in imported.modules else WARNING
+        text = shown(lines)
+        what = f"`import {name}` fails: {text[-1] if text else 'it does not say why'}"
+        yield Finding("import", severity, what, details=tuple(text[:-1]), names=(name,))
+    if trial.unfinished:
+        doing, ended = trial.unfinished, trial.ended
+        slow = ended.code is None
+        what = f"`import {doing}` " + ("does not end" if slow else "makes Python crash")
+        severity = WRONG if doing in imported.modules else WARNING
+        cure = Cure("give it more time: --seconds") if slow else None
+        last = tuple(shown(ended.last))
+        yield Finding("import", severity, f"{what}: {ended.how}", details=last, cure=cure)
+
+
+def shown(lines: Iterable[str]) -> list[str]:
+    """Words of a stranger's program, bounded, and without what steers a terminal."""
+    return [clean(line)[:_LONGEST] for line in list(lines)[-_LINES:]]
+
+
+# -- what an error is about ------------------------------------------------------------------------
+
+
+def explained(findings: Iterable[Finding], imported: Imported) -> tuple[Finding, ...]:
+    """The findings with the severity that the import gives them.
+
+    What an error names is wrong. Where everything could be imported, libraries and symbols that
+    are missing are missed by parts that are not imported.
+    """
+    failed = imported.trial.failed
+    errors = "\n".join(line for name in imported.modules for line in failed.get(name, ()))
+    return tuple(_weighed(found, errors, imported) for found in findings)
+
+
+def _weighed(found: Finding, errors: str, imported: Imported) -> Finding:
+    if found.severity == NOTE or found.cause == "import":
+        return found
+    if any(_names(errors, name) for name in found.names):
+        return found.as_severe_as(WRONG)
+    if found.cause == "policy" and _POLICY.search(errors):
+        return found.as_severe_as(WRONG)
+    if imported.succeeded and found.severity == WRONG and _is_spared(found, imported):
+        return found.as_severe_as(WARNING)
+    return found
+
+
+def _names(errors: str, name: str) -> bool:
+    """Whether errors name it, and not something that it is a part of."""
+    return bool(name) and re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", errors) is not None
+
+
+def _is_spared(found: Finding, imported: Imported) -> bool:
+    """Whether an import that succeeds speaks against a finding. What torch lacks for a library of
+    operators, which a package may do without, fails once it is used."""
+    if found.cause in ("python", "libraries", "symbols", "installed"):
+        return True
+    return found.cause == "torch" and not found.where

@@ -1,0 +1,138 @@
+"""The command for whoever's import fails: check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from .arguments import MANGLED, OptionalTask, count_of, reported
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..check.causes import Finding
+    from ..check.report import Report
+
+DETAILS_SHOWN = 3  # of a finding, unless everything is asked for
+
+_STYLES = {"wrong": "bold red", "warning": "yellow", "note": "dim"}
+
+
+@task(
+    klass=OptionalTask,
+    auto_shortflags=False,
+    positional=["what"],
+    help={
+        "what": "an installed package, a wheel, or the URL of an index: a project's page or a "
+        "fatwheel site (default: torch and the driver)",
+        "python": "the Python of the environment to check, or its folder (default: the one that "
+        "runs fatwheel)",
+        "no-import": "only read files: import nothing",
+        "seconds": "how long the import may take (default: 300)",
+        "all": "show everything that was found, and all of each",
+        "mangled": MANGLED,
+        "json": "print one JSON document instead of the report",
+    },
+)
+def check(
+    c: Context,
+    what: str | None = None,
+    python: str = "",
+    no_import: bool = False,
+    seconds: str | None = None,
+    all: bool = False,
+    mangled: bool = False,
+    json: bool = False,
+) -> None:
+    """
+    Find out why an import fails here, and which command cures it.
+
+    In the environment where it fails, or with --python from elsewhere: Python and tags, what is
+    installed, torch and its ABI, libraries that are missing, symbols, the driver, code for the GPU.
+    Says one cause, the first, and one command. At last the package is imported in a process of its
+    own, and its code runs as you. Where something is wrong, the exit code is 13.
+
+      python -m fatwheel check flash-attn
+      uvx fatwheel check flash-attn --python .venv
+      fatwheel check flash_attn-2.8.3+cu130torch2.11.sm90-cp311-cp311-linux_x86_64.whl
+      fatwheel check https://ORG.github.io/REPO/
+    """
+    with reported(mangled):
+        from ..check.report import Asked, refusal
+        from ..check.report import check as check_all
+
+        limit = count_of("--seconds", seconds) or Asked.seconds
+        report = check_all(Asked(what or "", python, not no_import, limit))
+        if json:
+            from .results import show_json
+
+            show_json(report.to_json())
+        else:
+            _show(report, everything=all)
+        if not report.ok:
+            if json:
+                raise SystemExit(refusal(report).exit_code)
+            raise refusal(report)
+
+
+def _show(report: Report, *, everything: bool) -> None:
+    """The verdict and its cure first, then what was found, the worst first."""
+    from ..check.causes import in_order
+    from .console import out, write
+
+    console = out()
+    write(console, (report.title, "bold"), f" in {report.target.prefix}")
+    write(console, f"  {', '.join(_environment(report))}")
+    write(console, "")
+    write(console, ("ok: " if report.ok else "wrong: ", "green" if report.ok else "bold red"),
+          _readable(report.verdict))  # fmt: skip
+    if report.cure:
+        write(console, f"  {report.cure.say}" + (":" if report.cure.command else ""))
+        if report.cure.command:
+            write(console, ("    " + report.cure.command, "bold"))
+    findings = list(in_order(report.findings))
+    if not everything:
+        findings = [found for found in findings if found.severity != "note"]
+    for number, found in enumerate(findings):
+        if not number:
+            write(console, "")
+        _show_finding(console, found, everything=everything)
+    hidden = len(report.findings) - len(findings)
+    if hidden:
+        write(console, f"\n{hidden} more found, all well: --all shows them")
+
+
+def _environment(report: Report) -> list[str]:
+    target, driver = report.target, report.target.driver
+    words = [target.title, report.torch.title if report.torch else "no torch"]
+    known = f"CUDA {driver.cuda[0]}.{driver.cuda[1]}" if driver.cuda else ""
+    if driver.version or known:
+        words.append(f"driver {' '.join(filter(None, [driver.version, known and f'({known})']))}")
+    else:
+        words.append("no NVIDIA driver that answers")
+    return words + [f"{gpu.name} ({gpu.capability})" for gpu in driver.gpus]
+
+
+def _show_finding(console: Console, found: Finding, *, everything: bool) -> None:
+    from ..check.causes import CAUSES
+    from .console import write
+
+    where = f"{found.where}: " if found.where else ""
+    mark = f"{found.severity:<9}"
+    write(console, (mark, _STYLES[found.severity]), f"{CAUSES[found.cause]}: ",
+          _readable(f"{where}{found.what}"))  # fmt: skip
+    shown = found.details if everything else found.details[:DETAILS_SHOWN]
+    for line in shown:
+        write(console, f"           {_readable(line)}")
+    if len(shown) < len(found.details):
+        write(console, f"           and {len(found.details) - len(shown)} more")
+    if found.cure and everything:
+        write(console, f"         → {found.cure.say} {found.cure.command}".rstrip())
+
+
+def _readable(words: str) -> str:
+    from .names import readable
+
+    return readable(words)
