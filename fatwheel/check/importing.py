@@ -13,11 +13,14 @@ from typing import Any
 from ..errors import FormatError
 from ..text import clean, duration
 from ..trial.children import SCRIPT, Trial, results_of, run_to_end, trial_of
+from ..wheels.name import canonical_project
 from .causes import NOTE, WARNING, WRONG, Cure, Finding, note
 from .environment import Target
 from .subject import Subject
 
-_LINES = 6  # of a traceback, the last
+_LINES = 8
+# Lines of a traceback that are not an error's own words.
+_FRAMES = ("  ", "Traceback (", "During handling", "The above exception")
 _LONGEST = 600  # characters of one line
 _MOST_MODULES = 40  # of a package's own extension modules
 _POLICY = re.compile(r"WinError 4551|Application Control policy", re.IGNORECASE)
@@ -27,9 +30,16 @@ _POLICY = re.compile(r"WinError 4551|Application Control policy", re.IGNORECASE)
 class Imported:
     """How the import went. modules: those that users import; extensions: the package's own."""
 
+    package: str
     trial: Trial
     modules: tuple[str, ...]
     extensions: tuple[str, ...]
+
+    @property
+    def main(self) -> str:
+        """The module to name to people: that of the package's own name, if there is one."""
+        named = (one for one in self.modules if one.replace("_", "-") == self.package)
+        return next(named, self.modules[-1] if self.modules else "")
 
     @property
     def succeeded(self) -> bool:
@@ -69,7 +79,8 @@ def import_all(target: Target, subject: Subject, *, torch: bool, limit: float) -
             said = results_of(results)
         except FormatError:
             said = []
-    return Imported(trial_of(ended, said), (*first, *subject.modules), extensions)
+    name = canonical_project(subject.name)
+    return Imported(name, trial_of(ended, said), (*first, *subject.modules), extensions)
 
 
 def import_findings(imported: Imported) -> Iterator[Finding]:
@@ -79,11 +90,18 @@ def import_findings(imported: Imported) -> Iterator[Finding]:
         if name in trial.seconds:
             took = duration(trial.seconds[name])
             yield note("import", f"`import {name}` works ({took})")
-    for name, lines in trial.failed.items():
-        severity = WRONG if name in imported.modules else WARNING
-        text = shown(lines)
-        what = f"`import {name}` fails: {text[-1] if text else 'it does not say why'}"
-        yield Finding("import", severity, what, details=tuple(text[:-1]), names=(name,))
+    for name in imported.modules:
+        if name in trial.failed:
+            text = shown(trial.failed[name]) or ["it does not say why"]
+            what = f"`import {name}` fails: {text[-1]}"
+            yield Finding("import", WRONG, what, details=tuple(text[:-1]))
+    inner = {
+        name: shown(lines) for name, lines in trial.failed.items() if name not in imported.modules
+    }
+    if inner:
+        what = f"of its extension modules {len(inner)} cannot be imported by themselves"
+        lines = tuple(f"{name}: {(said or [''])[-1]}" for name, said in inner.items())
+        yield Finding("import", WARNING, what, details=lines)
     if trial.unfinished:
         doing, ended = trial.unfinished, trial.ended
         slow = ended.code is None
@@ -95,8 +113,9 @@ def import_findings(imported: Imported) -> Iterator[Finding]:
 
 
 def shown(lines: Iterable[str]) -> list[str]:
-    """Words of a stranger's program, bounded, and without what steers a terminal."""
-    return [clean(line)[:_LONGEST] for line in list(lines)[-_LINES:]]
+    """An error's words, bounded, and without what steers a terminal."""
+    said = [line for line in lines if not line.startswith(_FRAMES)]
+    return [clean(line)[:_LONGEST] for line in said[-_LINES:]]
 
 
 # -- what an error is about ------------------------------------------------------------------------
@@ -114,10 +133,12 @@ def explained(findings: Iterable[Finding], imported: Imported) -> tuple[Finding,
 
 
 def _weighed(found: Finding, errors: str, imported: Imported) -> Finding:
-    if found.severity == NOTE or found.cause == "import":
+    if found.cause == "import":
         return found
     if any(_names(errors, name) for name in found.names):
         return found.as_severe_as(WRONG)
+    if found.severity == NOTE:
+        return found
     if found.cause == "policy" and _POLICY.search(errors):
         return found.as_severe_as(WRONG)
     if imported.succeeded and found.severity == WRONG and _is_spared(found, imported):
@@ -133,6 +154,4 @@ def _names(errors: str, name: str) -> bool:
 def _is_spared(found: Finding, imported: Imported) -> bool:
     """Whether an import that succeeds speaks against a finding. What torch lacks for a library of
     operators, which a package may do without, fails once it is used."""
-    if found.cause in ("python", "libraries", "symbols", "installed"):
-        return True
-    return found.cause == "torch" and not found.where
+    return found.cause in ("python", "libraries", "symbols", "installed")

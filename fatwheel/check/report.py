@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VerifyError
-from .causes import NOTE, Cure, Finding, decisive, in_order
+from .causes import CAUSES, NOTE, Cure, Finding, decisive, in_order
 from .environment import Target, ask, find_python
 from .importing import Imported, explained, import_all, import_findings
 from .installed import Packages
-from .linking import link, linking_findings
+from .linking import Linking, link
+from .missing import library_findings, torch_findings
 from .presence import (
     absent,
     installed_findings,
@@ -27,6 +28,7 @@ from .presence import (
     windows_findings,
 )
 from .subject import Subject, read_installed, read_wheel
+from .symbols import symbol_findings, twice_findings, version_findings
 from .torch import Torch, find_torch
 
 _TORCH = "torch"
@@ -74,7 +76,7 @@ class Report:
         if self.kind == "index":
             return next((f.what for f in self.findings if f.cure), "nothing is wrong")
         if self.imported and self.imported.succeeded:
-            return f"nothing is wrong: `import {self.imported.modules[-1]}` works"
+            return f"nothing is wrong: `import {self.imported.main}` works"
         return "nothing that is wrong was found" + (
             "" if self.imported else "; nothing was imported"
         )
@@ -178,7 +180,7 @@ def _checked(
         *python_findings(target, subject),
         *requirement_findings(target, packages, subject),
         *windows_findings(target, subject),
-        *linking_findings(linking),
+        *_of_libraries(linking),
         *_device(target, subject, torch),
     )
     imported = None
@@ -187,6 +189,15 @@ def _checked(
         findings = (*explained(findings, imported), *import_findings(imported))
     kind = subject.kind if asked.what else "environment"
     return Report(kind, subject.title, target, torch, findings, imported)
+
+
+def _of_libraries(linking: Linking) -> Iterator[Finding]:
+    symbols = tuple(symbol_findings(linking))
+    yield from symbols
+    yield from torch_findings(linking, said=any(one.cause == "torch" for one in symbols))
+    yield from library_findings(linking)
+    yield from version_findings(linking)
+    yield from twice_findings(linking)
 
 
 def _device(target: Target, subject: Subject, torch: Torch | None) -> Iterator[Finding]:
@@ -201,4 +212,4 @@ def refusal(report: Report) -> VerifyError:
     """The error to end with where something is wrong; the report has the details."""
     found = report.decisive
     assert found is not None
-    return VerifyError(f"{report.title} does not work here: {found.cause}")
+    return VerifyError(f"{report.title} does not work here: {CAUSES[found.cause]}")

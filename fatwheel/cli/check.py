@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from ..check.causes import Finding
     from ..check.report import Report
 
+FINDINGS_SHOWN = 5  # beside the one that the verdict goes by, unless everything is asked for
 DETAILS_SHOWN = 3  # of a finding, unless everything is asked for
 
+_INDENT = " " * 11
 _STYLES = {"wrong": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -86,22 +88,25 @@ def _show(report: Report, *, everything: bool) -> None:
     write(console, (report.title, "bold"), f" in {report.target.prefix}")
     write(console, f"  {', '.join(_environment(report))}")
     write(console, "")
-    write(console, ("ok: " if report.ok else "wrong: ", "green" if report.ok else "bold red"),
-          _readable(report.verdict))  # fmt: skip
+    style = "green" if report.ok else "bold red"
+    write(console, ("ok: " if report.ok else "wrong: ", style), _readable(report.verdict))
+    decisive = report.decisive
+    if decisive:
+        _show_details(console, decisive, everything=everything)
     if report.cure:
-        write(console, f"  {report.cure.say}" + (":" if report.cure.command else ""))
+        ending = ":" if report.cure.command else ""
+        write(console, ("cure: ", "cyan"), f"{report.cure.say}{ending}")
         if report.cure.command:
-            write(console, ("    " + report.cure.command, "bold"))
-    findings = list(in_order(report.findings))
-    if not everything:
-        findings = [found for found in findings if found.severity != "note"]
-    for number, found in enumerate(findings):
-        if not number:
-            write(console, "")
+            write(console, (f"  {report.cure.command}", "bold"))
+    findings = [one for one in in_order(report.findings) if one is not decisive]
+    grave = [one for one in findings if one.severity != "note"]
+    shown = findings if everything else grave[:FINDINGS_SHOWN]
+    if shown:
+        write(console, "")
+    for found in shown:
         _show_finding(console, found, everything=everything)
-    hidden = len(report.findings) - len(findings)
-    if hidden:
-        write(console, f"\n{hidden} more found, all well: --all shows them")
+    if len(shown) < len(findings):
+        write(console, f"\n--all shows {len(findings) - len(shown)} more findings")
 
 
 def _environment(report: Report) -> list[str]:
@@ -120,16 +125,24 @@ def _show_finding(console: Console, found: Finding, *, everything: bool) -> None
     from .console import write
 
     where = f"{found.where}: " if found.where else ""
-    mark = f"{found.severity:<9}"
+    mark = f"{found.severity:<{len(_INDENT)}}"
     write(console, (mark, _STYLES[found.severity]), f"{CAUSES[found.cause]}: ",
           _readable(f"{where}{found.what}"))  # fmt: skip
+    _show_details(console, found, everything=everything)
+    if found.cure and everything:
+        write(console, f"{_INDENT}cure: {found.cure.say}")
+        if found.cure.command:
+            write(console, f"{_INDENT}  {found.cure.command}")
+
+
+def _show_details(console: Console, found: Finding, *, everything: bool) -> None:
+    from .console import write, write_name
+
     shown = found.details if everything else found.details[:DETAILS_SHOWN]
     for line in shown:
-        write(console, f"           {_readable(line)}")
+        write_name(console, f"{_INDENT}{line}")
     if len(shown) < len(found.details):
-        write(console, f"           and {len(found.details) - len(shown)} more")
-    if found.cure and everything:
-        write(console, f"         → {found.cure.say} {found.cure.command}".rstrip())
+        write(console, f"{_INDENT}and {len(found.details) - len(shown)} more")
 
 
 def _readable(words: str) -> str:

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Sequence
 
 _LINES = 12  # the last of a traceback
+_CAUSES = 5  # errors that led to one
 _CUDA = re.compile(
     r"lib(cudart|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|cupti|nvrtc|nvJitLink|nccl)\b"
 )
@@ -85,9 +86,15 @@ def _use_gpu() -> None:
 
 
 def _words(error: BaseException) -> list[str]:
-    """Python's own, the last of them."""
+    """Python's own, the last of them, behind what the errors said that led to this one."""
+    causes: list[str] = []
+    cause = error.__cause__ or error.__context__
+    while cause is not None and len(causes) < _CAUSES:
+        causes.insert(0, f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__ or cause.__context__
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return [line for line in text.splitlines() if line.strip()][-_LINES:]
+    last = [line for line in text.splitlines() if line.strip()][-_LINES:]
+    return [*(line for line in "\n".join(causes).splitlines() if line not in last), *last]
 
 
 if __name__ == "__main__":
