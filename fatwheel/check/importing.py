@@ -14,6 +14,7 @@ from ..errors import FormatError
 from ..text import clean, duration
 from ..trial.children import SCRIPT, Trial, results_of, run_to_end, trial_of
 from ..wheels.name import canonical_project
+from . import cures
 from .causes import NOTE, WARNING, WRONG, Cure, Finding, note
 from .environment import Target
 from .subject import Subject
@@ -23,6 +24,10 @@ _LINES = 8
 _FRAMES = ("  ", "Traceback (", "During handling", "The above exception")
 _LONGEST = 600  # characters of one line
 _MOST_MODULES = 40  # of a package's own extension modules
+_OF_LOADER = re.compile(
+    r"cannot open shared object file|undefined symbol|DLL load failed|version .* not found|ELF"
+)
+_NO_MODULE = re.compile(r"No module named '([\w.]{1,200})'")
 _POLICY = re.compile(r"WinError 4551|Application Control policy", re.IGNORECASE)
 
 
@@ -45,6 +50,12 @@ class Imported:
     def succeeded(self) -> bool:
         """Whether all that users import could be imported."""
         return bool(self.modules) and set(self.modules) <= self.trial.seconds.keys()
+
+    @property
+    def loads(self) -> bool:
+        """Whether no loader has refused any of its extension modules."""
+        said = "\n".join(line for lines in self.trial.failed.values() for line in lines)
+        return not self.trial.unfinished and _OF_LOADER.search(said) is None
 
     def to_json(self) -> dict[str, Any]:
         trial = self.trial
@@ -83,7 +94,7 @@ def import_all(target: Target, subject: Subject, *, torch: bool, limit: float) -
     return Imported(name, trial_of(ended, said), (*first, *subject.modules), extensions)
 
 
-def import_findings(imported: Imported) -> Iterator[Finding]:
+def import_findings(target: Target, subject: Subject, imported: Imported) -> Iterator[Finding]:
     """What failed, in the loader's own words."""
     trial = imported.trial
     for name in imported.modules:
@@ -94,14 +105,16 @@ def import_findings(imported: Imported) -> Iterator[Finding]:
         if name in trial.failed:
             text = shown(trial.failed[name]) or ["it does not say why"]
             what = f"`import {name}` fails: {text[-1]}"
-            yield Finding("import", WRONG, what, details=tuple(text[:-1]))
+            cure = _requirements(target, subject, text)
+            yield Finding("import", WRONG, what, details=tuple(text[:-1]), cure=cure)
     inner = {
         name: shown(lines) for name, lines in trial.failed.items() if name not in imported.modules
     }
     if inner:
         what = f"of its extension modules {len(inner)} cannot be imported by themselves"
         lines = tuple(f"{name}: {(said or [''])[-1]}" for name, said in inner.items())
-        yield Finding("import", WARNING, what, details=lines)
+        severity = WARNING if any(map(_OF_LOADER.search, lines)) else NOTE
+        yield Finding("import", severity, what, details=lines)
     if trial.unfinished:
         doing, ended = trial.unfinished, trial.ended
         slow = ended.code is None
@@ -110,6 +123,17 @@ def import_findings(imported: Imported) -> Iterator[Finding]:
         cure = Cure("give it more time: --seconds") if slow else None
         last = tuple(shown(ended.last))
         yield Finding("import", severity, f"{what}: {ended.how}", details=last, cure=cure)
+
+
+def _requirements(target: Target, subject: Subject, text: list[str]) -> Cure | None:
+    """For a module of another package that is not found."""
+    found = [match[1] for line in text if (match := _NO_MODULE.search(line))]
+    if not found or found[-1].partition(".")[0] in subject.modules:
+        return None
+    if not (cures.is_name(subject.name) and cures.is_version(subject.version)):
+        return None
+    say = "install it together with all that it requires"
+    return Cure(say, cures.install(target, cures.pinned(subject.name, subject.version)))
 
 
 def shown(lines: Iterable[str]) -> list[str]:
@@ -125,7 +149,8 @@ def explained(findings: Iterable[Finding], imported: Imported) -> tuple[Finding,
     """The findings with the severity that the import gives them.
 
     What an error names is wrong. Where everything could be imported, libraries and symbols that
-    are missing are missed by parts that are not imported.
+    are missing are missed by parts that nobody imports. What torch lacks stays wrong: libraries of
+    operators are loaded later, and packages may catch that they are not.
     """
     failed = imported.trial.failed
     errors = "\n".join(line for name in imported.modules for line in failed.get(name, ()))
@@ -141,7 +166,9 @@ def _weighed(found: Finding, errors: str, imported: Imported) -> Finding:
         return found
     if found.cause == "policy" and _POLICY.search(errors):
         return found.as_severe_as(WRONG)
-    if imported.succeeded and found.severity == WRONG and _is_spared(found, imported):
+    if imported.succeeded and found.cause in ("libraries", "symbols"):
+        return found.as_severe_as(NOTE if imported.loads else WARNING)
+    if imported.succeeded and found.severity == WRONG and found.cause in ("python", "installed"):
         return found.as_severe_as(WARNING)
     return found
 
@@ -149,9 +176,3 @@ def _weighed(found: Finding, errors: str, imported: Imported) -> Finding:
 def _names(errors: str, name: str) -> bool:
     """Whether errors name it, and not something that it is a part of."""
     return bool(name) and re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", errors) is not None
-
-
-def _is_spared(found: Finding, imported: Imported) -> bool:
-    """Whether an import that succeeds speaks against a finding. What torch lacks for a library of
-    operators, which a package may do without, fails once it is used."""
-    return found.cause in ("python", "libraries", "symbols", "installed")

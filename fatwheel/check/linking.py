@@ -30,9 +30,10 @@ class Linking:
     loaded: tuple[tuple[Library, Loaded], ...]
 
     @property
-    def needed_by_modules(self) -> frozenset[Path]:
-        """The package's modules, and what is loaded with them."""
-        modules = [(one, loaded) for one, loaded in self.loaded if one.module]
+    def in_use(self) -> frozenset[Path]:
+        """The package's modules, its libraries of operators for torch, and what is loaded with
+        these: all others may be for other machines."""
+        modules = [(one, loaded) for one, loaded in self.loaded if one.module or uses_torch(one)]
         return frozenset(
             place for one, loaded in modules for place in (one.place, *loaded.found.values())
         )

@@ -102,9 +102,9 @@ def library_findings(linking: Linking) -> Iterator[Finding]:
         if is_of_torch(name) and linking.torch is None:
             continue  # said already
         by = list(dict.fromkeys(missing.asked_by for missing, _ in found))
-        in_modules = not linking.needed_by_modules.isdisjoint(by)
+        used = not linking.in_use.isdisjoint(by)
         elsewhere = found[0][0].elsewhere
-        severity = WRONG if in_modules and not elsewhere else WARNING
+        severity = WRONG if used and not elsewhere else WARNING
         if elsewhere and linking.subject.site in elsewhere.parents:
             severity = NOTE  # whoever brings a library where the loader does not look, loads it
         yield _missing(linking, found[0][0], by, severity, "")

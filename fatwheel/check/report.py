@@ -186,7 +186,7 @@ def _checked(
     imported = None
     if asked.importing and subject.kind == "installed":
         imported = import_all(target, subject, torch=linking.uses_torch, limit=asked.seconds)
-        findings = (*explained(findings, imported), *import_findings(imported))
+        findings = (*explained(findings, imported), *import_findings(target, subject, imported))
     kind = subject.kind if asked.what else "environment"
     return Report(kind, subject.title, target, torch, findings, imported)
 

@@ -19,7 +19,9 @@ from .subject import Library
 
 _CXX11 = "__cxx11"
 _OLD_STRING = re.compile(r"RKSs|(?<![A-Za-z0-9])Ss")
-_FAMILY = re.compile(r"(lib[A-Za-z_+-]+?|[A-Za-z]+?)(?:64)?(?:\.so\.|_)([0-9]+)[\w.]*", re.ASCII)
+_FAMILY = re.compile(
+    r"(lib[A-Za-z_+-]+?|[A-Za-z]+?)(?:64)?(?:\.so\.|_)([0-9]{1,2})(?![0-9])[\w.]*", re.ASCII
+)
 
 
 # -- versions of symbols ---------------------------------------------------------------------------
@@ -140,7 +142,7 @@ def _other_symbols(linking: Linking, library: Library, names: list[str]) -> Find
     count = text.count(len(names), "name")
     verb = "is" if len(names) == 1 else "are"
     what = f"{count} that it needs {verb} in no library that it loads"
-    severity = WRONG if library.place in linking.needed_by_modules else WARNING
+    severity = WRONG if library.place in linking.in_use else WARNING
     subject = linking.subject
     cure = Cure(
         f"no command is known: it was linked with other libraries than are here. Install another "
@@ -156,7 +158,8 @@ def _other_symbols(linking: Linking, library: Library, names: list[str]) -> Find
 def twice_findings(linking: Linking) -> Iterator[Finding]:
     """CUDA's libraries in two versions: each has a state of its own."""
     found: dict[str, dict[str, Path]] = {}
-    for place in linking.loader.places:
+    of_torch = (place for loaded in linking.torch_loaded for place in loaded.found.values())
+    for place in sorted({*of_torch, *linking.in_use}):
         match = _FAMILY.fullmatch(place.name)
         if match and imports_of([place.name], ())[0].origin == "cuda":
             found.setdefault(match[1].lower(), {}).setdefault(match[2], place)
