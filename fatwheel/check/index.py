@@ -14,11 +14,15 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
+from unearth import Link
 
 from ..arch import JIT, NATIVE
 from ..errors import FatwheelError, FetchError, FormatError, UsageError
+from ..pins.listings import Asker
+from ..pins.remotewheel import RemoteWheels
 from ..publish.offers import Served
 from ..publish.listing import LIST, parse_list
 from ..storage.documents import read_value
@@ -28,6 +32,7 @@ from ..toolchain.web import Web
 from ..verify.drivers import GPU, Need
 from ..wheels.builtfor import local_cuda, local_torch
 from ..wheels.name import WheelName, canonical_project, canonical_version, parse_wheel_name
+from ..wheels.needs import named, requirements_of
 from . import cures
 from .causes import NOTE, WRONG, Cure, Finding
 from .device import is_older
@@ -36,6 +41,8 @@ from .presence import takes
 from .torch import Torch
 
 _MOST_WHEELS = 20_000
+_MOST_ASKED = 20  # wheels whose METADATA is read
+_BESIDE = {"data-core-metadata", "data-dist-info-metadata"}
 _SHOWN = 8
 _CLOSER = ("python", "torch", "gpu", "driver")  # in the order in which wheels are turned down
 _RANKS = {NATIVE: 3, JIT: 2, "unknown": 1, "part": 0}
@@ -44,7 +51,8 @@ _RANKS = {NATIVE: 3, JIT: 2, "unknown": 1, "part": 0}
 @dataclass(frozen=True)
 class Offered:
     """A wheel of an index. cuda, torch: what it was built for, '' where that is not said. gpus: how
-    GPUs run it, by capability; None where the index does not say it."""
+    GPUs run it, by capability; None where the index does not say it. beside: whether the index has
+    its METADATA beside it (PEP 658)."""
 
     name: WheelName
     url: str
@@ -52,6 +60,7 @@ class Offered:
     sha256: str
     cuda: str
     torch: str
+    beside: bool = False
     gpus: dict[str, Served] | None = None
 
     @property
@@ -76,8 +85,8 @@ class Judged:
 # -- what it offers --------------------------------------------------------------------------------
 
 
-def read_index(url: str) -> tuple[Offered, ...]:
-    """All wheels that an index offers, which must be at least one.
+def index_findings(target: Target, torch: Torch | None, url: str) -> tuple[Finding, ...]:
+    """Of each project that an index offers: the wheel that fits best, or why none does.
 
     UsageError for a URL that is none; FetchError where nothing comes of it; FormatError where what
     comes is no index.
@@ -86,13 +95,18 @@ def read_index(url: str) -> tuple[Offered, ...]:
     config = read_pip_config()
     web = Web(replace(config, indexes=(*config.indexes, url)))
     try:
-        document = _get(web, url)
-        found = _wheels_in(document, url)
-        if not found:
-            site = url if url.endswith("/") else f"{url}/"
-            found = _site(web, urljoin(site, LIST))
+        offered = _read_index(web, url)
+        requires = _Requirements(web, target.python)
+        return tuple(findings_of(target, torch, offered, requires))
     finally:
         web.close()
+
+
+def _read_index(web: Web, url: str) -> tuple[Offered, ...]:
+    found = _wheels_in(_get(web, url), url)
+    if not found:
+        site = url if url.endswith("/") else f"{url}/"
+        found = _site(web, urljoin(site, LIST))
     if not found:
         raise FormatError(
             "no wheel is listed there", where=redacted(url),
@@ -140,8 +154,8 @@ def _wheels_in(document: bytes, url: str) -> tuple[Offered, ...]:
     parser.feed(document.decode("utf-8", "replace"))
     parser.close()
     base = urljoin(url, parser.base) if parser.base else url
-    links = parser.links[:_MOST_WHEELS]
-    return tuple(_offered_all((_of_link(href, python, base) for href, python in links)))
+    found = (_of_link(*link, base) for link in parser.links[:_MOST_WHEELS])
+    return tuple(one for one in found if one is not None)
 
 
 class _Links(HTMLParser):
@@ -150,7 +164,7 @@ class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.base = ""
-        self.links: list[tuple[str, str]] = []
+        self.links: list[tuple[str, str, bool]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         said = dict(attrs)
@@ -158,21 +172,18 @@ class _Links(HTMLParser):
         if tag == "base" and href and not self.base:
             self.base = href
         elif tag == "a" and href and "data-yanked" not in said:
-            self.links.append((href, said.get("data-requires-python") or ""))
+            beside = bool(_BESIDE & said.keys())
+            self.links.append((href, said.get("data-requires-python") or "", beside))
 
 
-def _offered_all(found: Iterator[Offered | None]) -> Iterator[Offered]:
-    return (one for one in found if one is not None)
-
-
-def _of_link(href: str, requires_python: str, base: str) -> Offered | None:
+def _of_link(href: str, requires_python: str, beside: bool, base: str) -> Offered | None:
     try:
         url, _, fragment = urljoin(base, href.strip()).partition("#")
         filename = unquote(urlsplit(url).path.rpartition("/")[2])
     except ValueError:
         return None
     sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
-    return _offered(filename, url, requires_python, sha256)
+    return _offered(filename, url, requires_python, sha256, beside)
 
 
 def _of_json(files: Any, base: str) -> Iterator[Offered]:
@@ -188,12 +199,15 @@ def _of_json(files: Any, base: str) -> Iterator[Offered]:
             whole = urljoin(base, url)
         except ValueError:
             continue
-        found = _offered(filename, whole, python, said if isinstance(said, str) else "")
+        beside = bool(one.get("core-metadata") or one.get("dist-info-metadata"))
+        found = _offered(filename, whole, python, said if isinstance(said, str) else "", beside)
         if found:
             yield found
 
 
-def _offered(filename: str, url: str, requires_python: str, sha256: str) -> Offered | None:
+def _offered(
+    filename: str, url: str, requires_python: str, sha256: str, beside: bool
+) -> Offered | None:
     """None for what is no wheel, or cannot be put into a command."""
     if not filename.endswith(".whl") or not cures.is_url(url):
         return None
@@ -203,7 +217,8 @@ def _offered(filename: str, url: str, requires_python: str, sha256: str) -> Offe
         return None
     local = name.version.partition("+")[2].lower().replace("_", ".")
     known = sha256 if len(sha256) == 64 and sha256.isalnum() else ""
-    return Offered(name, url, requires_python, known, local_cuda(local), local_torch(local))
+    cuda, torch = local_cuda(local), local_torch(local)
+    return Offered(name, url, requires_python, known, cuda, torch, beside)
 
 
 def _of_site(document: bytes, url: str) -> Iterator[Offered]:
@@ -211,7 +226,11 @@ def _of_site(document: bytes, url: str) -> Iterator[Offered]:
     for placed in parse_list(document, redacted(url)):
         offer = placed.offer
         found = _offered(
-            offer.filename, urljoin(url, placed.url("")), offer.requires_python, offer.sha256
+            offer.filename,
+            urljoin(url, placed.url("")),
+            offer.requires_python,
+            offer.sha256,
+            placed.beside,
         )
         if found:
             yield replace(found, cuda=offer.cuda, torch=offer.torch, gpus=offer.gpus)
@@ -220,22 +239,59 @@ def _of_site(document: bytes, url: str) -> Iterator[Offered]:
 # -- which of them fits ----------------------------------------------------------------------------
 
 
-def index_findings(
-    target: Target, torch: Torch | None, offered: tuple[Offered, ...]
+Requires = Callable[[Offered], tuple[Requirement, ...]]
+
+
+class _Requirements:
+    """What METADATA of single wheels wants of torch; nothing where it cannot be read."""
+
+    def __init__(self, web: Web, python: str) -> None:
+        self._remote = RemoteWheels(web, Asker(web))
+        self._python = python
+
+    def __call__(self, one: Offered) -> tuple[Requirement, ...]:
+        link = Link(one.url, dist_info_metadata=True if one.beside else None)
+        try:
+            metadata = self._remote.metadata(link, PINNED)
+            return named(requirements_of(metadata, self._python), "torch")
+        except (RefusedError, FormatError):
+            return ()
+
+
+def findings_of(
+    target: Target, torch: Torch | None, offered: tuple[Offered, ...], requires: Requires
 ) -> Iterator[Finding]:
-    """One for each project: the wheel that fits best, or why none does."""
+    """One for each project. requires: what a wheel's METADATA wants of torch."""
     projects = dict.fromkeys(one.project for one in offered)
     judged = {
         project: [_judge(target, torch, one) for one in offered if one.project == project]
         for project in projects
     }
-    any_fits = any(not one.cause for found in judged.values() for one in found)
+    best = {project: _best(target, torch, found, requires) for project, found in judged.items()}
     for project, found in judged.items():
-        fit = [one for one in found if not one.cause]
-        if fit:
-            yield _fitting(target, max(fit, key=_preference(target)), len(found))
+        fits = best[project]
+        if fits:
+            yield _fitting(target, fits, len(found))
         else:
-            yield _none_fits(target, torch, project, found, NOTE if any_fits else WRONG)
+            yield _none_fits(target, torch, project, found, NOTE if any(best.values()) else WRONG)
+
+
+def _best(
+    target: Target, torch: Torch | None, found: list[Judged], requires: Requires
+) -> Judged | None:
+    """The wheel to install. Where its name does not say which torch it is for, METADATA may; what
+    that turns down is judged so in `found`."""
+    fit = sorted((one for one in found if not one.cause), key=_preference(target), reverse=True)
+    for asked, one in enumerate(fit):
+        if torch is None or one.offered.torch:
+            return one
+        if asked == _MOST_ASKED:
+            return None
+        wanted = requires(one.offered)
+        if all(map(torch.meets, wanted)):
+            return one
+        found[found.index(one)] = Judged(one.offered, "torch", ", ".join(map(str, wanted)))
+    return None
 
 
 def _judge(target: Target, torch: Torch | None, one: Offered) -> Judged:
@@ -286,9 +342,7 @@ def _fitting(target: Target, best: Judged, count: int) -> Finding:
     how = {NATIVE: ", with machine code for its GPU", JIT: ", with PTX for its GPU"}.get(
         best.how, ""
     )
-    says = offered.torch or offered.cuda
-    unknown = "" if says else "; its name does not say which torch it was built for"
-    what = f"{offered.name.filename} fits this machine{how}{unknown} (of {count} wheels)"
+    what = f"{offered.name.filename} fits this machine{how} (of {count} wheels)"
     url = f"{offered.url}#sha256={offered.sha256}" if offered.sha256 else offered.url
     cure = Cure("install it", cures.install(target, url))
     return Finding("installed", NOTE, what, cure=cure)

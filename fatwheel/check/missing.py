@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from ..errors import FormatError
 from ..verify.libraries import imports_of, is_of_torch
-from ..wheels.needs import allows, named, requirements_of
+from ..wheels.needs import named, requirements_of
 from . import cures
 from .causes import NOTE, WARNING, WRONG, Cure, Finding
 from .libraries import Missing
@@ -29,13 +29,8 @@ def torch_findings(linking: Linking, *, said: bool) -> Iterator[Finding]:
         severity = WRONG if linking.uses_torch else WARNING
         what = "it needs torch, which is not installed here"
         yield Finding("torch", severity, what, cure=_get_torch(linking), names=("torch",))
-    for one in wanted if torch and torch.version and not said else ():
-        assert torch is not None
-        try:
-            met = allows(one, torch.version)
-        except ValueError:  # a version that is none
-            continue
-        if not met:
+    for one in wanted:
+        if torch and not said and not torch.meets(one):
             what = f"{subject.name} {subject.version} requires {one}; here is {torch.title}"
             yield Finding("torch", WARNING, what, cure=other_torch(linking), names=("torch",))
 

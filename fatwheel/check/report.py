@@ -134,9 +134,9 @@ def check(asked: Asked) -> Report:
     packages = Packages(target.path)
     torch = find_torch(target, packages)
     if "://" in asked.what:
-        from .index import index_findings, read_index  # which takes a while to import
+        from .index import index_findings  # which takes a while to import
 
-        found = tuple(index_findings(target, torch, read_index(asked.what)))
+        found = index_findings(target, torch, asked.what)
         return Report("index", asked.what, target, torch, found)
     if _is_path(asked.what):
         site = target.site[0] if target.site else target.prefix

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
+from ..wheels.needs import allows
 from .environment import Target
 from .installed import Packages, read_text
 
@@ -37,6 +40,13 @@ class Torch:
     @property
     def title(self) -> str:
         return f"torch {self.version}" + (f" (CUDA {self.cuda})" if self.cuda else " (no CUDA)")
+
+    def meets(self, requirement: Requirement) -> bool:
+        """Whether a requirement takes it; a version that says nothing is taken."""
+        try:
+            return not self.version or allows(requirement, self.version)
+        except ValueError:
+            return True
 
     def roots(self, windows: bool) -> tuple[Path, ...]:
         """The libraries that its import loads first."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 from invoke.tasks import task
 
+from .. import text
 from .arguments import MANGLED, OptionalTask, count_of, reported
 
 if TYPE_CHECKING:
@@ -98,7 +99,11 @@ def _show(report: Report, *, everything: bool) -> None:
         write(console, ("cure: ", "cyan"), f"{report.cure.say}{ending}")
         if report.cure.command:
             write(console, (f"  {report.cure.command}", "bold"))
-    findings = [one for one in in_order(report.findings) if one is not decisive]
+    findings = [
+        one
+        for one in in_order(report.findings)
+        if one is not decisive and one.what != report.verdict
+    ]
     grave = [one for one in findings if one.severity != "note"]
     shown = findings if everything else grave[:FINDINGS_SHOWN]
     if shown:
@@ -106,7 +111,8 @@ def _show(report: Report, *, everything: bool) -> None:
     for found in shown:
         _show_finding(console, found, everything=everything)
     if len(shown) < len(findings):
-        write(console, f"\n--all shows {len(findings) - len(shown)} more findings")
+        more = text.count(len(findings) - len(shown), "more finding")
+        write(console, f"\n--all shows {more}")
 
 
 def _environment(report: Report) -> list[str]:
