@@ -119,7 +119,7 @@ class StitchError(FatwheelError):
 
 
 class VerifyError(FatwheelError):
-    """A wheel failed its checks."""
+    """A wheel failed its checks, or `check` found why something does not work."""
 
     exit_code = 13
 

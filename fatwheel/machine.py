@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 WINDOWS = "win-amd64"  # the platform of every toolchain for Windows
 WINDOWS_IN_WORDS = "windows-x86_64"  # what users call it; Python's name stands in files
 
@@ -56,11 +54,15 @@ def cores() -> int:
 
 def all_memory() -> int:
     """Bytes of memory that there are at all: the machine's, or its control group's limit."""
+    import psutil  # which takes as long as all else here
+
     return min([psutil.virtual_memory().total, *_limits()])
 
 
 def free_memory() -> int:
     """Bytes that a build may take: what is free, less a margin, at least half a GiB."""
+    import psutil
+
     free = psutil.virtual_memory().available
     for left in _left_in_groups():
         free = min(free, left)
@@ -69,6 +71,8 @@ def free_memory() -> int:
 
 def memory_below(pid: int) -> int:
     """Bytes resident now, over all that a process has started; 0 where it has ended."""
+    import psutil
+
     total = 0
     with suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):

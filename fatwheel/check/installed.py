@@ -22,7 +22,7 @@ from ..wheels.recorded import read_record
 
 _MOST_ENTRIES = 50_000  # of one folder
 _MOST_TEXT = 32 << 20  # bytes of METADATA or RECORD
-_NEAR = 3
+_NEAR, _LIKE = 3, 0.75  # names that are told, and how like they must be (difflib)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Packages:
 
     def near(self, name: str) -> tuple[str, ...]:
         """Names that somebody may have meant."""
-        return tuple(get_close_matches(str(canonicalize_name(name)), list(self._found), _NEAR))
+        return tuple(get_close_matches(str(canonicalize_name(name)), list(self._found), _NEAR, _LIKE))
 
     def owner_of(self, library: str) -> tuple[Distribution, str] | None:
         """The package whose RECORD has a file of this name, and the file's path in it."""

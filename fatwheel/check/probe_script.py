@@ -177,7 +177,7 @@ def asked_of_smi() -> dict[str, object]:
     if said.returncode or not rows:
         return {}
     gpus = [{"name": row[0], "capability": row[1]} for row in rows[:_MOST_GPUS]]
-    return {"version": rows[0][2], "gpus": gpus}
+    return {"version": rows[0][2], "gpus": gpus, "trouble": ""}
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: object) -> None:

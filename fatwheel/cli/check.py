@@ -1,4 +1,4 @@
-"""The command for whoever's import fails: check."""
+"""Why an import fails: check."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A library in the place of NVIDIA's driver: one GPU of 9.0, as NVIDIA's rules say it loads images.
 
+FAKE_CUDA is the CUDA that it knows (12040 is 12.4), FAKE_CAPABILITY what its GPU says of itself.
 It knows containers by their entries: kind, header size, padded size, architecture, flags.
 """
 
@@ -22,14 +23,20 @@ static int compiled = 0;
 static unsigned u32(bytes p) { unsigned v; memcpy(&v, p, 4); return v; }
 static uint64_t u64(bytes p) { uint64_t v; memcpy(&v, p, 8); return v; }
 int cuInit(unsigned flags) { return getenv("FAKE_NO_GPU") ? 100 : 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+static int number(const char *name, int usual) {
+    const char *said = getenv(name);
+    return said ? atoi(said) : usual;
+}
 int cuDeviceGet(int *device, int number) { *device = 0; return 0; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = 0; return 0; }
 int cuCtxSetCurrent(void *context) { return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strcpy(name, "Fake H200"); return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) {
-    *value = which == 75 ? 9 : 0; return 0;
+    int capability = number("FAKE_CAPABILITY", 90);
+    *value = which == 75 ? capability / 10 : which == 76 ? capability % 10 : 0; return 0;
 }
-int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
+int cuDriverGetVersion(int *version) { *version = number("FAKE_CUDA", 13010); return 0; }
 int cuModuleGetLoadingMode(int *mode) {
     const char *wanted = getenv("CUDA_MODULE_LOADING");
     *mode = wanted && !strcmp(wanted, "EAGER") ? 1 : 2; return 0;

@@ -240,3 +240,20 @@ def host_part(data: bytes) -> list[tuple[str, int, int, bytes]]:
                 (section.name, section.virtual_address, section.virtual_size, bytes(content))
             )
     return rows
+
+
+def importing(libraries: Sequence[str], function: str = "function") -> bytes:
+    """A DLL that needs one function of each of these libraries."""
+    start = 0x1000
+    rows, body = b"", b""
+    at = start + 20 * (len(libraries) + 1)
+    for library in libraries:
+        name = f"{function}\0".encode().rjust(len(function) + 3, b"\0")
+        thunks = struct.pack("<QQ", at + 16, 0)
+        piece = thunks + name + f"{library}\0".encode()
+        rows += struct.pack("<IIIII", at, 0, 0, at + 16 + len(name), at)
+        piece += bytes(-len(piece) % 8)
+        body, at = body + piece, at + len(piece)
+    content = rows + bytes(20) + body
+    part = Part(".idata", start, content, WRITABLE)
+    return Image([part], {1: (start, 20 * (len(libraries) + 1))}).write()
