@@ -92,7 +92,7 @@ class Packages:
         for folder in path:
             for name in self._names(folder):
                 stem, dot, suffix = name.rpartition(".")
-                project, dash, version = stem.partition("-")
+                project, dash, version = stem.rpartition("-")
                 if dot and dash and suffix == "dist-info":
                     found = Distribution(
                         str(canonicalize_name(project)), version, folder / name, folder
