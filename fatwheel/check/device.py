@@ -179,8 +179,8 @@ def is_older(target: Target, need: Need) -> bool:
     would be older, were it the last before the next CUDA's."""
     driver, system = target.driver, _system(target)
     wanted = _parts(need.driver)
-    if driver.version:
-        return _parts(driver.version) < wanted
+    if own := _parts(driver.version):
+        return own < wanted
     if driver.cuda is None:
         return False
     later = [one.drivers[system] for one in tables().releases if one.cuda > driver.cuda]

@@ -7,10 +7,12 @@ is a stranger's: it is bounded, and does not lead this machine into its own netw
 
 from __future__ import annotations
 
+import html
+import itertools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -40,8 +42,14 @@ from .environment import Target
 from .presence import takes
 from .torch import Torch
 
-_MOST_WHEELS = 20_000
+_MOST_LINKS = 20_000  # the largest listings that there are have as many
 _MOST_ASKED = 20  # wheels whose METADATA is read
+_ANCHOR, _BASE = (
+    re.compile(rf"<{tag}\s([^<>]{{1,8000}})>", re.IGNORECASE) for tag in ("a", "base")
+)
+_ATTRIBUTE = re.compile(
+    r"""([a-z-]{1,40})(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+)))?""", re.IGNORECASE
+)
 _BESIDE = {"data-core-metadata", "data-dist-info-metadata"}
 _SHOWN = 8
 _CLOSER = ("python", "torch", "gpu", "driver")  # in the order in which wheels are turned down
@@ -150,44 +158,45 @@ def _wheels_in(document: bytes, url: str) -> tuple[Offered, ...]:
         if isinstance(content, dict) and "files" in content:
             return tuple(_of_json(content["files"], url))
         return tuple(_of_site(document, url))
-    parser = _Links()
-    parser.feed(document.decode("utf-8", "replace"))
-    parser.close()
-    base = urljoin(url, parser.base) if parser.base else url
-    found = (_of_link(*link, base) for link in parser.links[:_MOST_WHEELS])
-    return tuple(one for one in found if one is not None)
+    return tuple(_of_html(document.decode("utf-8", "replace"), url))
 
 
-class _Links(HTMLParser):
-    """Links that are not yanked, with what they say of Python; and the page's base."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.base = ""
-        self.links: list[tuple[str, str, bool]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
-        href = said.get("href")
-        if tag == "base" and href and not self.base:
-            self.base = href
-        elif tag == "a" and href and "data-yanked" not in said:
+def _of_html(page: str, url: str) -> Iterator[Offered]:
+    """The links of a page that are not yanked. A parser of all HTML takes hours for some pages."""
+    base = next((_attributes(found[1]).get("href", "") for found in _BASE.finditer(page)), "")
+    url = _joined(url, base) if base else url
+    for tag in itertools.islice(_ANCHOR.finditer(page), _MOST_LINKS):
+        said = _attributes(tag[1])
+        if said.get("href") and "data-yanked" not in said:
             beside = bool(_BESIDE & said.keys())
-            self.links.append((href, said.get("data-requires-python") or "", beside))
+            python = said.get("data-requires-python", "")
+            found = _of_link(said["href"], python, beside, url)
+            if found:
+                yield found
+
+
+def _attributes(text: str) -> dict[str, str]:
+    found = (match.groups("") for match in _ATTRIBUTE.finditer(text))
+    return {name.lower(): html.unescape(one or other or bare) for name, one, other, bare in found}
 
 
 def _of_link(href: str, requires_python: str, beside: bool, base: str) -> Offered | None:
-    try:
-        url, _, fragment = urljoin(base, href.strip()).partition("#")
-        filename = unquote(urlsplit(url).path.rpartition("/")[2])
-    except ValueError:
-        return None
+    url, _, fragment = _joined(base, href.strip()).partition("#")
+    filename = unquote(url.partition("?")[0].rpartition("/")[2])
     sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
     return _offered(filename, url, requires_python, sha256, beside)
 
 
+def _joined(base: str, url: str) -> str:
+    """'' where that is no URL."""
+    try:
+        return urljoin(base, url)
+    except ValueError:
+        return ""
+
+
 def _of_json(files: Any, base: str) -> Iterator[Offered]:
-    for one in (files if isinstance(files, list) else [])[:_MOST_WHEELS]:
+    for one in (files if isinstance(files, list) else [])[:_MOST_LINKS]:
         if not isinstance(one, dict) or one.get("yanked"):
             continue
         filename, url = one.get("filename"), one.get("url")
@@ -195,12 +204,10 @@ def _of_json(files: Any, base: str) -> Iterator[Offered]:
         if not (isinstance(filename, str) and isinstance(url, str) and isinstance(python, str)):
             continue
         said = hashes.get("sha256") if isinstance(hashes, dict) else ""
-        try:
-            whole = urljoin(base, url)
-        except ValueError:
-            continue
         beside = bool(one.get("core-metadata") or one.get("dist-info-metadata"))
-        found = _offered(filename, whole, python, said if isinstance(said, str) else "", beside)
+        found = _offered(
+            filename, _joined(base, url), python, said if isinstance(said, str) else "", beside
+        )
         if found:
             yield found
 
@@ -227,7 +234,7 @@ def _of_site(document: bytes, url: str) -> Iterator[Offered]:
         offer = placed.offer
         found = _offered(
             offer.filename,
-            urljoin(url, placed.url("")),
+            _joined(url, placed.url("")),
             offer.requires_python,
             offer.sha256,
             placed.beside,

@@ -133,7 +133,9 @@ class Packages:
 
     def near(self, name: str) -> tuple[str, ...]:
         """Names that somebody may have meant."""
-        return tuple(get_close_matches(str(canonicalize_name(name)), list(self._found), _NEAR, _LIKE))
+        return tuple(
+            get_close_matches(str(canonicalize_name(name)), list(self._found), _NEAR, _LIKE)
+        )
 
     def owner_of(self, library: str) -> tuple[Distribution, str] | None:
         """The package whose RECORD has a file of this name, and the file's path in it."""

@@ -116,8 +116,8 @@ def read_wheel(path: Path, site: Path) -> Subject:
 
     UsageError where there is no such file; FormatError where it is no wheel.
     """
-    name = parse_wheel_name(path.name)
     with readable(path, "a wheel"), open_wheel(path) as wheel:
+        name = parse_wheel_name(path.name)
         files = tuple(member.name for member in wheel.members)
         inside = {
             member: partial(wheel.mapped, member) for member in files if _LIBRARY.fullmatch(member)
