@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..arch import JIT, NATIVE, NONE, Arch, coverage, parse_capability
-from ..decoders import payload
+from ..decoders import kernels_of, payload
 from ..errors import FormatError
 from ..fatbin.container import Container, Entry
 from ..fatbin.cubin import Version, cuda_of_cubin, version_of_ptx
@@ -130,12 +130,22 @@ def _served(library: Library, gpu: Gpu) -> tuple[str, str]:
     """How its containers serve a GPU, and `24 of 30 units`. A driver links linked code anew, at
     worst, from relocatable PTX."""
     arch = parse_capability(gpu.capability)
-    count = Counter(_coverage(one, arch) for one in library.binary.containers if one.entries)
+    found = [(one, _coverage(one, arch)) for one in library.binary.containers if one.entries]
+    if any(how != NONE for _, how in found):  # nvcc also makes containers without kernels
+        found = [(one, how) for one, how in found if how != NONE or _has_kernels(one)]
+    count = Counter(how for _, how in found)
     relocatable = {_coverage(one, arch) for one in library.binary.relocatable}
     if count[NONE] and relocatable == {JIT}:
         count[JIT] += count.pop(NONE)
     served = Served(count[NATIVE], count[JIT], count[NONE])
     return served.how, units_served(served)
+
+
+def _has_kernels(container: Container) -> bool:
+    try:
+        return bool(kernels_of(container.entries))
+    except FormatError:
+        return True
 
 
 def _coverage(container: Container, gpu: Arch) -> str:

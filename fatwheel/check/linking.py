@@ -59,5 +59,7 @@ def link(target: Target, packages: Packages, torch: Torch | None, subject: Subje
     wants_torch = subject.name == "torch" or any(map(uses_torch, subject.libraries))
     roots = torch.roots(windows) if torch and wants_torch else ()
     of_torch = tuple(loader.load(root) for root in roots)
-    loaded = tuple((one, loader.load(one.place)) for one in subject.libraries)
+    # Others are loaded by those that need them: until then, nobody finds them loaded already.
+    ordered = sorted(subject.libraries, key=lambda one: not (one.module or uses_torch(one)))
+    loaded = tuple((one, loader.load(one.place)) for one in ordered)
     return Linking(target, packages, torch, subject, loader, of_torch, loaded)

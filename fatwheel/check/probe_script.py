@@ -186,7 +186,17 @@ def call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
     except AttributeError:
         raise Failed(f"the driver's library has no {name}") from None
     if code:
-        raise Failed(f"{name} failed with error {code}")
+        raise Failed(f"{name} failed with error {code}{words_for(library, code)}")
+
+
+def words_for(library: ctypes.CDLL, code: int) -> str:
+    """What the driver itself says of an error, in brackets."""
+    text = ctypes.c_char_p()
+    if not hasattr(library, "cuGetErrorString"):
+        return ""
+    if library.cuGetErrorString(code, ctypes.byref(text)) or not text.value:
+        return ""
+    return f" ({text.value.decode('utf-8', 'replace')})"
 
 
 def main(arguments: list[str]) -> int:

@@ -22,6 +22,9 @@ typedef const unsigned char *bytes;
 static int compiled = 0;
 static unsigned u32(bytes p) { unsigned v; memcpy(&v, p, 4); return v; }
 static uint64_t u64(bytes p) { uint64_t v; memcpy(&v, p, 8); return v; }
+int cuGetErrorString(int code, const char **text) {
+    *text = code == 100 ? "no CUDA-capable device is detected" : 0; return code == 100 ? 0 : 1;
+}
 int cuInit(unsigned flags) { return getenv("FAKE_NO_GPU") ? 100 : 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 static int number(const char *name, int usual) {

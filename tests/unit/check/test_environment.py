@@ -133,7 +133,7 @@ def test_a_driver_and_its_gpu(
     monkeypatch.setenv("FAKE_NO_GPU", "1")
     found = ask(Path(sys.executable), own=True).driver
     assert found.cuda == (12, 4)
-    assert found.trouble == "cuInit failed with error 100"
+    assert found.trouble == "cuInit failed with error 100 (no CUDA-capable device is detected)"
 
 
 def test_nvidia_smi_says_what_no_library_does(
