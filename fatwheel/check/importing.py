@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from ..text import clean, duration
+from ..text import clean, count, duration
 from ..trial.children import SCRIPT, Trial, results_of, run_to_end, trial_of
 from ..wheels.name import canonical_project
 from . import cures
@@ -111,7 +111,7 @@ def import_findings(target: Target, subject: Subject, imported: Imported) -> Ite
         name: shown(lines) for name, lines in trial.failed.items() if name not in imported.modules
     }
     if inner:
-        what = f"of its extension modules {len(inner)} cannot be imported by themselves"
+        what = f"{count(len(inner), 'extension module')} of it cannot be imported alone"
         lines = tuple(f"{name}: {(said or [''])[-1]}" for name, said in inner.items())
         severity = WARNING if any(map(_OF_LOADER.search, lines)) else NOTE
         yield Finding("import", severity, what, details=lines)

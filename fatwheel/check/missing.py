@@ -174,7 +174,7 @@ def _why(
         return "libraries", gone, Cure(say, cures.VC_RUNTIME)
     if origin == "cuda":
         say = f"no command is known: it is a library of CUDA{' ' + version if version else ''}, "
-        say += "which is to be where the loader looks"
+        say += "and must lie where the system's loader looks"
         return "libraries", gone, Cure(say)
     if origin == "system":
         say = "no command is known: it is the system's, and its package manager installs it"

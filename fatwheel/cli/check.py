@@ -58,9 +58,9 @@ def check(
     own, and its code runs as you. Where something is wrong, the exit code is 13.
 
       python -m fatwheel check flash-attn
-      uvx fatwheel check flash-attn --python .venv
-      fatwheel check flash_attn-2.8.3+cu130torch2.11.sm90-cp311-cp311-linux_x86_64.whl
-      fatwheel check https://ORG.github.io/REPO/
+      invoke check flash-attn --python .venv
+      invoke check flash_attn-2.8.3+cu130torch2.11.sm90-cp311-cp311-linux_x86_64.whl
+      invoke check https://ORG.github.io/REPO/
     """
     with reported(mangled):
         from ..check.report import Asked, refusal

@@ -89,6 +89,8 @@ def _section(task: Task[Any]) -> Iterator[str]:
     """Usage, text, examples and options of one command."""
     arguments = _arguments(task)
     words = [_flag(argument) for argument in arguments if argument.positional]
+    if isinstance(task, OptionalTask):
+        words = [f"[{name.upper()}]" for name in task.positional]
     yield from (f"### {task.name}", "")
     yield from ("```", " ".join(["invoke", task.name, *words, "[OPTIONS]"]), "```", "")
     indented = False
@@ -100,7 +102,9 @@ def _section(task: Task[Any]) -> Iterator[str]:
         yield from ("", "| option | meaning |", "|---|---|")
         for argument in arguments:
             meaning = (argument.help or "").replace("*", r"\*")
-            yield f"| `{_flag(argument)}` | {meaning} |"
+            optional = isinstance(task, OptionalTask) and argument.names[0] in task.positional
+            flag = argument.names[0].upper() if optional else _flag(argument)
+            yield f"| `{flag}` | {meaning} |"
     yield ""
 
 
