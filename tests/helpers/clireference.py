@@ -18,6 +18,7 @@ from invoke.tasks import Task
 
 import tasks
 from fatwheel import errors
+from fatwheel.cli.arguments import OptionalTask
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
 COMMAND = "python -m tests.helpers.clireference"
