@@ -25,8 +25,8 @@ from ..arch import JIT, NATIVE
 from ..errors import FatwheelError, FetchError, FormatError, UsageError
 from ..pins.listings import Asker
 from ..pins.remotewheel import RemoteWheels
-from ..publish.offers import Served
 from ..publish.listing import LIST, parse_list
+from ..publish.offers import Served
 from ..storage.documents import read_value
 from ..toolchain.errands import PINNED
 from ..toolchain.pipconfig import RefusedError, read_pip_config, redacted
