@@ -56,12 +56,11 @@ class Driver:
 @dataclass(frozen=True)
 class Windows:
     """Of a Windows: its system folder; the state of Smart App Control (0 off, 1 on, 2 evaluation)
-    and whether long paths are enabled, None where unknown; the folders of PATH."""
+    and whether long paths are enabled, None where unknown."""
 
     system_folder: Path
     app_control: int | None
     long_paths: bool | None
-    path: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Target:
     """An environment's Python and system, and the driver.
 
     executable: the Python as it was started; base: the program that runs, also for a virtual
-    environment. path: where modules are looked for. own: whether it is the Python that runs
-    fatwheel. libraries: of LD_LIBRARY_PATH. windows: None on other systems.
+    environment. path: where modules are looked for. libraries: of LD_LIBRARY_PATH. windows: None
+    on other systems.
     """
 
     executable: Path
@@ -89,9 +88,7 @@ class Target:
     base_prefix: Path
     path: tuple[Path, ...]
     libraries: tuple[Path, ...]
-    library_folder: str
     pip: bool
-    own: bool
     windows: Windows | None
     driver: Driver = Driver()
 
@@ -178,14 +175,14 @@ def find_python(named: str) -> Path:
     return path
 
 
-def ask(python: Path, *, own: bool) -> Target:
+def ask(python: Path) -> Target:
     """What this Python is, and what the driver of its machine says.
 
     UsageError where it is no Python, or does not answer.
     """
     ended, facts = _answer(python, "python", _PYTHON_SECONDS)
     try:
-        target = _target(python, facts or {}, own=own)
+        target = _target(python, facts or {})
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UsageError(
             f"this is not a Python that answers: {ended.how}",
@@ -216,7 +213,7 @@ def _answer(python: Path, question: str, limit: float) -> tuple[Ended, dict[str,
         return ended, facts if isinstance(facts, dict) else None
 
 
-def _target(python: Path, facts: dict[str, Any], *, own: bool) -> Target:
+def _target(python: Path, facts: dict[str, Any]) -> Target:
     """Raises KeyError, TypeError, ValueError or IndexError for what is no such answer."""
     major, minor, micro = map(int, facts["version"])
     libc = [str(word) for word in facts["libc"]] or ["", ""]
@@ -238,9 +235,7 @@ def _target(python: Path, facts: dict[str, Any], *, own: bool) -> Target:
         base_prefix=Path(facts["base_prefix"]),
         path=tuple(dict.fromkeys(Path(str(place)) for place in facts["path"])),
         libraries=_folders(facts["library_path"]),
-        library_folder=str(facts["library_folder"]),
         pip=bool(facts["pip"]),
-        own=own,
         windows=_windows(windows) if windows else None,
     )
 
@@ -251,7 +246,6 @@ def _windows(facts: dict[str, Any]) -> Windows:
         Path(facts["system_folder"]),
         control if isinstance(control, int) else None,
         None if long_paths is None else long_paths == 1,
-        _folders(facts["path"]),
     )
 
 

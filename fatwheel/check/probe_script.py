@@ -40,8 +40,6 @@ def python_facts() -> dict[str, object]:
     return {
         "version": list(sys.version_info[:3]),
         "implementation": sys.implementation.name,
-        "implementation_version": list(sys.implementation.version[:2]),
-        "executable": sys.executable,
         "base_executable": os.path.realpath(base),
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
@@ -54,7 +52,6 @@ def python_facts() -> dict[str, object]:
         "platform": sysconfig.get_platform(),
         "libc": libc(),
         "path": searched,
-        "library_folder": sysconfig.get_config_var("LIBDIR") or "",
         "library_path": os.environ.get("LD_LIBRARY_PATH", ""),
         "pip": find_spec("pip") is not None,
         "windows": windows_facts() if _WINDOWS else None,
@@ -90,7 +87,6 @@ def windows_facts() -> dict[str, object]:
         "system_folder": folder.value,
         "app_control": registry(_POLICY, "VerifiedAndReputablePolicyState"),
         "long_paths": registry(_FILE_SYSTEM, "LongPathsEnabled"),
-        "path": os.environ.get("PATH", ""),
     }
 
 

@@ -130,7 +130,7 @@ def check(asked: Asked) -> Report:
     is none; FetchError for an index that does not answer.
     """
     python = find_python(asked.python) if asked.python else Path(sys.executable)
-    target = ask(python, own=not asked.python)
+    target = ask(python)
     packages = Packages(target.path)
     torch = find_torch(target, packages)
     if "://" in asked.what:

@@ -104,7 +104,7 @@ def read_installed(found: Distribution) -> Subject:
         built=_built_for(metadata, found.version, read_text(found.info / _RECORD)),
         site=found.site,
         files=files,
-        modules=_modules(files, found.listed),
+        modules=_modules(files, found.listed) or _editable(found),
         libraries=libraries,
         absent=absent,
         findings=findings,
@@ -175,6 +175,14 @@ def _modules(files: tuple[str, ...], listed: str) -> tuple[str, ...]:
     """What users import. A package without such files, as an editable one, says it itself."""
     found = top_modules(files, listed)
     return found or tuple(name for name in listed.split() if name.isidentifier())
+
+
+def _editable(found: Distribution) -> tuple[str, ...]:
+    """Of a package that was installed from a folder or URL, whose files may lie there (PEP 610):
+    the module of its name, if that can be one."""
+    name = found.name.replace("-", "_")
+    there = read_text(found.info / "direct_url.json") is not None
+    return (name,) if there and name.isidentifier() else ()
 
 
 @contextmanager

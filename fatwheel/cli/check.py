@@ -75,8 +75,6 @@ def check(
         else:
             _show(report, everything=all)
         if not report.ok:
-            if json:
-                raise SystemExit(refusal(report).exit_code)
             raise refusal(report)
 
 

@@ -30,8 +30,9 @@ from fatwheel.edit.union import Part, unite
 from fatwheel.errors import ConfigError, FormatError, ToolchainError, UsageError
 from fatwheel.fatbin import cubin, stitch
 from fatwheel.fatbin.asked import asked_of
-from fatwheel.fatbin.binary import exports_of, imports_of, read_binary, rewrite_binary
+from fatwheel.fatbin.binary import HEAD, exports_of, imports_of, read_binary, rewrite_binary
 from fatwheel.fatbin.container import Container, Entry, parse_containers
+from fatwheel.fatbin.loading import is_loadable, loading_of
 from fatwheel.fatbin.select import choose, selection_for
 from fatwheel.model import Host
 from fatwheel.pipeline.sdist import unpack_sdist
@@ -75,6 +76,8 @@ def names(data: bytes) -> None:
     imports_of(memoryview(data))
     exports_of(memoryview(data))
     asked_of(memoryview(data))
+    if is_loadable(data[:HEAD]):
+        loading_of(memoryview(data))
 
 
 def thin(data: bytes) -> None:

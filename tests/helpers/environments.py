@@ -28,9 +28,7 @@ LINUX = Target(
     base_prefix=Path("/nowhere"),
     path=(),
     libraries=(),
-    library_folder="",
     pip=True,
-    own=False,
     windows=None,
     driver=Driver(trouble="libcuda.so.1: cannot open shared object file"),
 )
@@ -41,7 +39,7 @@ WINDOWS = replace(
     system="Windows",
     platform="win-amd64",
     libc=("", ""),
-    windows=Windows(Path("/nowhere/System32"), 0, True, ()),
+    windows=Windows(Path("/nowhere/System32"), 0, True),
 )
 
 

@@ -83,6 +83,18 @@ def test_the_same_answer_in_the_environment_and_from_elsewhere(
     assert outside["environment"]["title"] == inside["environment"]["title"]
 
 
+def test_an_editable_package(empty: Path, site: Path, tmp_path: Path) -> None:
+    """Its files lie elsewhere, and RECORD does not list them."""
+    source = tmp_path / "source"
+    (source / "my_demo").mkdir(parents=True)
+    (source / "my_demo" / "__init__.py").write_text("raise ImportError('from the source')\n")
+    pth, url = f"{source}\n".encode(), b'{"url": "file:///source", "dir_info": {"editable": true}}'
+    files = {"__editable__.my_demo.pth": pth, "my_demo-1.0.dist-info/direct_url.json": url}
+    install(site, "my_demo", "1.0", files)
+    document = report(run("my-demo", "--python", str(empty), "--json", folder=tmp_path))
+    assert document["verdict"]["what"] == "`import my_demo` fails: ImportError: from the source"
+
+
 def test_nothing_is_imported_unless_wanted(empty: Path, site: Path, tmp_path: Path) -> None:
     source = f"open({str(tmp_path / 'ran')!r}, 'w')\n".encode()
     install(site, "demo", "1.0", {"demo/__init__.py": source})

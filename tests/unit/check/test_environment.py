@@ -27,7 +27,7 @@ def script(folder: Path, text: str) -> Path:
 
 
 def test_this_python_takes_the_wheels_that_packaging_says() -> None:
-    found = ask(Path(sys.executable), own=True)
+    found = ask(Path(sys.executable))
     assert found.tags == tuple(sys_tags()) or set(found.tags) == set(sys_tags())
     assert found.version == sys.version_info[:3]
     assert str(found.prefix) == sys.prefix
@@ -40,7 +40,7 @@ def test_it_is_asked_in_this_folder_and_with_these_variables(
     (tmp_path / "extra").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "extra"))
-    found = ask(Path(sys.executable), own=True)
+    found = ask(Path(sys.executable))
     assert found.path[:2] == (tmp_path, tmp_path / "extra")
     assert not any("fatwheel" in place.name and place.name == "check" for place in found.path)
 
@@ -99,14 +99,14 @@ def test_the_python_of_a_folder(tmp_path: Path) -> None:
 )
 def test_what_is_no_python(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a Python that answers"):
-        ask(script(tmp_path, text), own=False)
+        ask(script(tmp_path, text))
 
 
 def test_a_file_that_does_not_run(tmp_path: Path) -> None:
     path = tmp_path / "python"
     path.write_text("text")
     with pytest.raises(UsageError, match="not a Python that answers"):
-        ask(path, own=False)
+        ask(path)
 
 
 def test_a_python_that_hangs_is_not_waited_for(
@@ -114,7 +114,7 @@ def test_a_python_that_hangs_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(environment, "_PYTHON_SECONDS", 0.5)
     with pytest.raises(UsageError, match="not done after"):
-        ask(script(tmp_path, "exec sleep 60"), own=False)
+        ask(script(tmp_path, "exec sleep 60"))
 
 
 # -- the driver ------------------------------------------------------------------------------------
@@ -126,12 +126,12 @@ def test_a_driver_and_its_gpu(
     monkeypatch.setenv("LD_LIBRARY_PATH", str(fake_driver(tmp_path / "driver", tool)))
     monkeypatch.setenv("FAKE_CUDA", "12040")
     monkeypatch.setenv("FAKE_CAPABILITY", "89")
-    found = ask(Path(sys.executable), own=True).driver
+    found = ask(Path(sys.executable)).driver
     assert found.cuda == (12, 4)
     assert [(gpu.name, gpu.capability) for gpu in found.gpus] == [("Fake H200", "8.9")]
     assert not found.trouble
     monkeypatch.setenv("FAKE_NO_GPU", "1")
-    found = ask(Path(sys.executable), own=True).driver
+    found = ask(Path(sys.executable)).driver
     assert found.cuda == (12, 4)
     assert found.trouble == "cuInit failed with error 100 (no CUDA-capable device is detected)"
 
@@ -142,7 +142,7 @@ def test_nvidia_smi_says_what_no_library_does(
     smi = script(tmp_path, 'echo "NVIDIA L4, 8.9, 550.54.14"; echo "odd, line"')
     smi.rename(tmp_path / "nvidia-smi")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    found = ask(Path(sys.executable), own=True).driver
+    found = ask(Path(sys.executable)).driver
     if found.cuda:
         pytest.skip("this machine has a driver")
     assert not found.trouble
@@ -158,5 +158,5 @@ def test_a_driver_that_crashes_is_a_finding(
     library = str(tmp_path / "libcuda.so.1")
     subprocess.run([tool("gcc"), "-shared", "-fPIC", str(source), "-o", library], check=True)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    found = ask(Path(sys.executable), own=True).driver
+    found = ask(Path(sys.executable)).driver
     assert found.trouble == "asking it failed: ended by SIGABRT"

@@ -181,7 +181,7 @@ def test_windows_finds_dlls_in_its_folders_and_not_in_path(tmp_path: Path) -> No
     module = own / "_C.pyd"
     module.write_bytes(peimages.importing(needs))
     assert WINDOWS.windows
-    windows = replace(WINDOWS.windows, system_folder=system, path=(in_path,))
+    windows = replace(WINDOWS.windows, system_folder=system)
     of = replace(WINDOWS, base=program / "python.exe", windows=windows)
     if os.path.exists(tmp_path / "OWN"):
         pytest.skip("this file system takes upper and lower case for the same")
