@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,9 @@ def _checked(
     subject: Subject,
     before: tuple[Finding, ...],
 ) -> Report:
+    # A library for another system is loaded by nobody here: the wheel's tags tell that.
+    own = tuple(one for one in subject.libraries if one.is_for(target))
+    subject = replace(subject, libraries=own)
     linking = link(target, packages, torch, subject)
     findings = (
         *before,

@@ -23,6 +23,7 @@ from ..wheels.metadata import field as field_of
 from ..wheels.modules import top_modules
 from ..wheels.name import parse_wheel_name
 from .causes import WARNING, Finding
+from .environment import Target
 from .installed import Distribution, read_text
 
 # As loaders know them, whatever else a package holds.
@@ -53,6 +54,14 @@ class Library:
     @property
     def basename(self) -> str:
         return self.place.name
+
+    def is_for(self, target: Target) -> bool:
+        """Whether it is for such a system and processor."""
+        windows = target.system == "Windows"
+        return (self.loading.format, self.loading.machine) == (
+            "pe" if windows else "elf",
+            target.machine,
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from ...helpers import peimages
 from ...helpers.environments import install, install_torch
 from ...helpers.schemas import schema_of
 from ...helpers.tinywheels import PYTHON, Draft
@@ -129,10 +130,12 @@ def test_a_folder_here_that_hides_it(empty: Path, site: Path, tmp_path: Path) ->
 
 
 def test_a_wheel_for_another_python(empty: Path, site: Path, tmp_path: Path) -> None:
-    path = Draft(tag="cp39-cp39-win_amd64").write(tmp_path)
+    """Nothing besides is said of its libraries, which nobody here loads."""
+    files = {"demo/_C.pyd": peimages.importing(["torch_cpu.dll", "gone.dll"])}
+    path = Draft(tag="cp39-cp39-win_amd64", files=files).write(tmp_path)
     document = report(run(str(path), "--python", str(empty), "--json", folder=tmp_path))
     assert document["kind"] == "wheel"
-    assert document["verdict"]["cause"] == "python"
+    assert [one["cause"] for one in document["findings"]] == ["python"]
     assert document["import"] is None
 
 
