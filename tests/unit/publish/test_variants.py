@@ -99,7 +99,7 @@ CONTAINERS = st.sets(st.sampled_from(sorted(POOLS["lz4"])), min_size=1, max_size
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @example(["compute_75", "compute_75 compute_80 compute_90 sm_90a"], "lz4", (12, 0))
 @given(
