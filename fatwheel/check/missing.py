@@ -10,12 +10,12 @@ from packaging.requirements import Requirement
 
 from ..errors import FormatError
 from ..verify.libraries import imports_of, is_of_torch
+from ..verify.providers import is_redistributable, package_of, torch_index
 from ..wheels.needs import named, requirements_of
 from . import cures
 from .causes import NOTE, WARNING, WRONG, Cure, Finding
 from .libraries import Missing
 from .linking import Linking
-from .providers import is_redistributable, package_of, torch_index
 from .subject import Library
 
 _CUDA_OF_TORCH = re.compile(r"(lib)?(c10|torch)_cuda\w*\.(so|dll)", re.IGNORECASE)

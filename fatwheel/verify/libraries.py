@@ -9,7 +9,6 @@ import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,15 +78,10 @@ def _version(origin: str, text: str) -> str:
 
 @functools.cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    with Path(__file__).with_name("libraries.toml").open("rb") as stream:
+        groups = tomllib.load(stream)["library"]
     return tuple(
         (group["from"], re.compile(pattern, re.IGNORECASE))
-        for group in listed()["library"]
+        for group in groups
         for pattern in group["patterns"]
     )
-
-
-@functools.cache
-def listed() -> dict[str, Any]:
-    """libraries.toml."""
-    with Path(__file__).with_name("libraries.toml").open("rb") as stream:
-        return tomllib.load(stream)

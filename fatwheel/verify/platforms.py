@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ..errors import FormatError
@@ -18,7 +17,8 @@ from ..wheels.metadata import expand_tags, requirements
 from ..wheels.name import parse_any_name
 from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Examined, Finding, note, warning, wrong
-from .libraries import Import, imports_of, is_of_torch, listed, runtimes_of
+from .libraries import Import, imports_of, is_of_torch, runtimes_of
+from .providers import brings_runtime, package_of
 
 _WINDOWS = {"win_amd64": "x86_64", "win32": "x86", "win_arm64": "aarch64"}
 _LINUX = re.compile(r"(?:many|musl)?linux(?:_[0-9]+_[0-9]+|[0-9]+)?_(?P<machine>[a-z].*)")
@@ -235,23 +235,13 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
     runtimes = sorted(cuda_versions(evidence))
     if len(runtimes) > 1:
         yield warning(f"its binaries need CUDA {' and CUDA '.join(runtimes)}")
-    if runtimes and not any(map(_brings_runtime, requirements(evidence.metadata))):
-        package = _runtime_packages().get(runtimes[-1], _runtime_packages()[""])
+    required = [canonicalize_name(one.name) for one in requirements(evidence.metadata)]
+    if runtimes and not any(map(brings_runtime, required)):
+        package = package_of(f"libcudart.so.{runtimes[-1]}", runtimes[-1])
         yield warning(
             f"it needs CUDA {runtimes[-1]}'s runtime, and nothing that it requires brings it",
             details=[f"Right would be Requires-Dist: {package}, or torch if it uses that"],
         )
-
-
-def _brings_runtime(requirement: Requirement) -> bool:
-    name = canonicalize_name(requirement.name)
-    return any(re.fullmatch(pattern, name) for pattern in listed()["runtime"]["brought_by"])
-
-
-def _runtime_packages() -> dict[str, str]:
-    """Packages with CUDA's runtime library, by its major version; '' for those not listed."""
-    found: dict[str, str] = listed()["runtime"]["package"]
-    return found
 
 
 def cuda_versions(evidence: Evidence) -> frozenset[str]:

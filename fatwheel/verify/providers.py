@@ -1,4 +1,4 @@
-"""Who brings a library that is missing (providers.toml), and where torch for a CUDA comes from."""
+"""Which packages bring which libraries (providers.toml), and where torch for a CUDA comes from."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def package_of(library: str, cuda: str) -> str:
             major = groups.get("cuda") or provider.get("cudas", {}).get(version) or cuda
             return _named(provider, str(major))
     return ""
+
+
+def brings_runtime(package: str) -> bool:
+    """Whether CUDA's runtime comes with a package: its name as PEP 503 normalises it."""
+    return any(re.fullmatch(pattern, package) for pattern in _data()["bring_runtime"])
 
 
 def _named(provider: dict[str, Any], major: str) -> str:
