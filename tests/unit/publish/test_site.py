@@ -323,6 +323,7 @@ def test_a_site_that_was_interrupted_is_completed(draft: Draft, tmp_path: Path) 
         ("torch", "1/../../2"),
         ("version", "1.0/../x"),
         ("version", "abc"),
+        ("version", "1" * 5000),
         ("newest", 10**18),
         ("papers", {"/../../x": "0" * 64}),
         ("summary", ["a list"]),
