@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.version import Version
@@ -38,11 +38,13 @@ from ..fatbin.select import Selection, choose, is_integrated
 from ..storage import files
 from ..verify.coverage import UNKNOWN
 from ..verify.drivers import LINUX, WINDOWS, tables
-from ..wheels.name import VARIANT, escape_project, parse_any_name, parse_wheel_name
+from ..wheels.archive import MAX_PART
+from ..wheels.name import VARIANT, escape_project, parse_any_name, parse_wheel_name, split_variant
 from .listing import Placed, Variant, json_bytes
 from .offers import Found, Offer, read_offer
 
 _NAMESPACE = "nvidia"
+_MOST = 40  # of one wheel: there were never as many kinds of GPUs, and each is a file
 _FRAME = {
     "$schema": "https://variants-schema.wheelnext.dev/peps/850/v0.2.0.json",
     "default-priorities": {"namespace": [_NAMESPACE]},
@@ -159,14 +161,32 @@ def _made(whole: Found, folder: Path) -> tuple[list[tuple[Found, Variant]], list
     try:
         wheel = survey_wheel(whole.path)
         plans, notes = _planned(whole.offer, wheel)
-        for plan in plans:
-            variant = Variant(of=whole.offer.sha256, cuda=plan.cuda, sm_arch=plan.values)
+        fresh = [
+            (plan, Variant(of=whole.offer.sha256, cuda=plan.cuda, sm_arch=plan.values))
+            for plan in plans
+        ]
+        _check_names(whole, wheel, [variant.label for _, variant in fresh])
+        for plan, variant in fresh:
             made.append((_write(whole, wheel, plan.gpus, variant, folder), variant))
     except (FormatError, StitchError) as error:
         for found, _ in made:
             files.remove(found.path)
         made, notes = [], [f"no variants: {error.what}"]
     return made, [f"{whole.offer.filename}: {note}" for note in notes]
+
+
+def _check_names(whole: Found, wheel: Surveyed, labels: Sequence[str]) -> None:
+    """FormatError where variants are too many, or one cannot have its name, or files beside it."""
+    if len(labels) > _MOST:
+        raise FormatError(f"there would be {len(labels)}, and {_MOST} are the most")
+    plain = wheel.name.renamed(wheel.name.project, wheel.version)
+    longest = MAX_PART - max(map(len, whole.texts))
+    for label in labels:
+        filename = replace(plain, variant=label).filename
+        if split_variant(filename)[1] != label:
+            raise FormatError(f"with the label {label}, its name would not be that of a variant")
+        if len(filename) > longest:
+            raise FormatError(f"with the label {label}, its name would be too long for a file")
 
 
 def _write(

@@ -4,6 +4,7 @@ input. That uv takes them is tried in tests/integration/test_variants.py."""
 from __future__ import annotations
 
 import json
+import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -282,10 +283,39 @@ def test_a_wheel_with_one_image_or_a_variant_s_file_has_no_variants(
     check_without(self_loading, make(tmp_path / "also"), "load device code themselves")
 
 
+def test_a_wheel_for_more_kinds_of_gpus_than_there_are_has_no_variants(
+    tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Each would be a file, and a stranger's wheel of 9 KB can name 200 architectures."""
+    image = bytearray(POOLS["lz4"]["sm_80"])
+    every = []
+    for number in range(10, 200):
+        struct.pack_into("<I", image, 0x1C, number)
+        every.append(bytes(image))
+    draft = manyarchs.draft(tool, tmp_path / "linked", fatbin(every), fatbin(every))
+    check_without(replace(draft, tag=TAG), tmp_path, "and 40 are the most")
+
+
+@pytest.mark.parametrize(
+    ("tag", "why"),
+    [
+        ("PY3-none-linux_x86_64", "would not be that of a variant"),
+        (f"{TAG}.{'.'.join(f'manylinux_2_{minor}_x86_64' for minor in range(10, 19))}", "too long for a file"),
+    ],
+)
+def test_a_wheel_of_whose_variants_the_names_would_be_none_has_no_variants(
+    drafted: Callable[..., Draft], tmp_path: Path, tag: str, why: str
+) -> None:
+    """One of them could be written, and the next not."""
+    draft = replace(drafted(), tag=tag)
+    check_without(draft, tmp_path, why)
+    assert [path.suffix for path in (tmp_path / "site/files").iterdir()].count(".whl") == 1
+
+
 def check_without(draft: Draft, tmp_path: Path, why: str) -> None:
     site = made([draft.write(tmp_path)], tmp_path / "site")
     [note] = site.notes
-    assert note.startswith(f"demo-1.0-{TAG}.whl: no variants: ")
+    assert note.startswith(f"demo-1.0-{draft.tag}.whl: no variants: ")
     assert why in note
     assert len(site.wheels) == 1
     assert not list((tmp_path / "site/files").glob("*variants.json"))
