@@ -125,11 +125,15 @@ def read_statement(data: bytes, where: str) -> Statement:
             (definition["resolvedDependencies"], list), (predicate["runDetails"]["builder"], dict),
         ]  # fmt: skip
         subjects = [(one["name"], one["digest"]["sha256"]) for one in content["subject"]]
+        # Readers may go by any digest of a subject (in-toto's DigestSet), so by one of another file.
+        exact = all(len(one) == 2 and len(one["digest"]) == 1 for one in content["subject"])
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(f"a required part is missing: {error}", where) from error
     _check_kind("its subject", build_type, (BUILD, EDIT), where)
     if not all(isinstance(part, kind) for part, kind in shapes):
         raise _damaged("a part of its predicate is of the wrong kind", where)
+    if not exact:
+        raise _damaged("a subject has more than a name and a sha256", where)
     return Statement(_by_name(subjects, where), predicate)
 
 
