@@ -176,6 +176,7 @@ def sign(c: Context, wheels: list[str], key: str) -> None:
       invoke verify dist/*.whl --key team.pub
     """
     with reported():
+        from ..provenance.beside import STATEMENT
         from ..provenance.beside import sign as sign_statement
         from ..provenance.signing import load_signer
         from ..verify.report import refusal, verify_wheel
@@ -185,12 +186,15 @@ def sign(c: Context, wheels: list[str], key: str) -> None:
         paths = files_of(wheels)
         if not paths:
             raise UsageError("which wheels?", hint="name at least one: invoke sign dist/*.whl")
+        verified = []
         for path in paths:
             report = verify_wheel(path)
             if not report.ok:
                 raise refusal(report)
-        for path in paths:
-            write(out(), f"signed: {sign_statement(path, signer)}")
+            papers = report.evidence.papers
+            verified.append((path, papers.beside.get(STATEMENT), papers.sha256))
+        for path, statement, sha256 in verified:
+            write(out(), f"signed: {sign_statement(path, statement, sha256, signer)}")
 
 
 @task(

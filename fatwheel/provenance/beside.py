@@ -30,7 +30,7 @@ from packaging.version import InvalidVersion, Version
 from ..config.model import Package
 from ..errors import FormatError, HashMismatchError
 from ..storage.documents import MOST
-from ..storage.files import digest_of, disk_error, readable, remove, replacing
+from ..storage.files import disk_error, readable, remove, replacing
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import parse_wheel_name
 from .lock import FILE as LOCK_FILE
@@ -304,33 +304,32 @@ def write_beside(
     return tuple(path for path, data in contents.items() if data is not None)
 
 
-def sign(wheel: Path, signer: Signer) -> Path:
-    """Sign the statement that is beside a finished wheel; the envelope's path.
+def sign(wheel: Path, statement: bytes | None, sha256: str, signer: Signer) -> Path:
+    """Sign the statement beside a finished wheel; the envelope's path.
 
-    Whether the statement is true is not asked: verify the wheel first. UsageError where the wheel
-    cannot be read, FormatError where there is no statement beside it or it is about another file,
-    StoreError where the disk does not take the envelope.
+    statement, sha256: those that were verified, of the statement and the wheel. Neither is read
+    again: others may write to the folder, and would have signed what nobody looked at.
+
+    FormatError where there is no statement or it is about another file, StoreError where the disk
+    does not take the envelope.
     """
     from .signing import envelope_bytes
 
     place = beside(wheel, STATEMENT)
-    data = content_of(place)
-    if data is None:
+    if statement is None:
         raise FormatError(
             "there is no statement beside it",
             where=str(wheel),
             hint=f"`invoke build` writes {place.name}; keep it with the wheel",
         )
-    with readable(wheel, "a wheel"):
-        sha256 = digest_of(wheel)
-    if read_statement(data, str(place)).subjects != {wheel.name: sha256}:
+    if read_statement(statement, str(place)).subjects != {wheel.name: sha256}:
         raise FormatError(
             "the statement is about another file",
             where=str(place),
             hint="the wheel was changed or renamed after it was built",
         )
     envelope = beside(wheel, ENVELOPE)
-    _write(wheel, {envelope: envelope_bytes(data, signer)})
+    _write(wheel, {envelope: envelope_bytes(statement, signer)})
     return envelope
 
 

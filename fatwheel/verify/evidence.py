@@ -29,7 +29,6 @@ from .papers import (
     BinarySlices,
     Papers,
     differing,
-    digest_of_wheel,
     plans_of,
     read_beside,
     read_inside,
@@ -277,7 +276,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
         files=files,
         binaries=tuple(binaries),
         unreadable=tuple(unreadable),
-        papers=Papers(inside, beside, digest_of_wheel(path) if beside else "", tuple(slices)),
+        papers=Papers(inside, beside, wheel.digest()[0] if beside else "", tuple(slices)),
         impostors=impostors,
         variant=wheel.read(variant) if (variant := f"{folder}/{VARIANT}") in files else None,
     )

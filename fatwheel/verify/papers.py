@@ -24,7 +24,6 @@ from ..provenance.record import record_of
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..storage.documents import MOST
-from ..storage.files import digest_of
 from ..storage.mapped import STEP, let_go
 from ..wheels.archive import Wheel
 from .contents import Contents
@@ -49,7 +48,8 @@ class Papers:
     """Nothing for wheels that others built.
 
     inside: files of the dist-info folder, by their names there. beside: files beside the wheel,
-    by what follows its name. sha256: the wheel's, in hex, where there is anything beside it.
+    by what follows its name. sha256: in hex, of the very wheel that was read, where there is
+    anything beside it.
     """
 
     inside: Mapping[str, bytes] = field(default_factory=dict)
@@ -127,11 +127,6 @@ def read_beside(wheel: Path) -> dict[str, bytes]:
             _check_size(path.stat().st_size, path.name)
             found[suffix] = path.read_bytes()
     return found
-
-
-def digest_of_wheel(wheel: Path) -> str:
-    """The sha256 of the file, in hex; OSError where it cannot be read."""
-    return digest_of(wheel) or ""
 
 
 def slices_of_binary(path: str, data: memoryview) -> BinarySlices:

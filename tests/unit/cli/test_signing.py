@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import pytest
 
 from fatwheel.cli.main import commands
 from fatwheel.errors import UsageError, VerifyError
-from fatwheel.provenance.beside import ENVELOPE, beside, write_beside
+from fatwheel.provenance.beside import ENVELOPE, STATEMENT, beside, write_beside
+from fatwheel.provenance.signing import load_key, open_envelope
+from fatwheel.verify.report import Report, verify_wheel
 
+from ...helpers import statedwheels
 from ...helpers.commandline import exit_code_of
 from ...helpers.provenwheels import proven_wheel
 from ...helpers.signingkeys import KeyPair, Keys
@@ -42,6 +47,54 @@ def test_a_wheel_that_is_wrong_stops_all(
     assert call("sign", wheel, "--key", key.private) == VerifyError.exit_code
     assert wheel.name in capsys.readouterr().err
     assert not beside(wheel, ENVELOPE).exists()
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """A wheel in which nothing is wrong, and its statement beside it."""
+    wheel = statedwheels.write(tmp_path, statedwheels.demo_files())
+    write_beside(wheel, [], {"engine": "process"}, None)
+    return wheel
+
+
+def test_what_was_verified_is_signed_whatever_lies_there_by_then(
+    call: Call, key: KeyPair, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another account that may write to the folder puts its own wheel and statement there."""
+    verified = beside(sound, STATEMENT).read_bytes()
+
+    def verify_and_lose(path: Path) -> Report:
+        found = verify_wheel(path)
+        (path.parent / "theirs").mkdir()
+        theirs = proven_wheel(path.parent / "theirs").rename(path.parent / "theirs" / path.name)
+        statement = json.loads(verified)
+        sha256 = hashlib.sha256(theirs.read_bytes()).hexdigest()
+        statement["subject"][0]["digest"]["sha256"] = sha256
+        theirs.replace(path)
+        beside(path, STATEMENT).write_bytes(statedwheels.as_json(statement))
+        return found
+
+    monkeypatch.setattr("fatwheel.verify.report.verify_wheel", verify_and_lose)
+    assert call("sign", sound, "--key", key.private) == 0
+    envelope = beside(sound, ENVELOPE).read_bytes()
+    assert open_envelope(envelope, load_key(key.public), "envelope") == verified
+
+
+def test_a_statement_with_a_second_digest_is_not_signed(
+    call: Call, key: KeyPair, sound: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another file: who goes by that takes it for signed."""
+    place = beside(sound, STATEMENT)
+    statement = json.loads(place.read_bytes())
+    other = hashlib.sha512(b"another wheel").hexdigest()
+    for one in (statement["subject"][0]["digest"], statement["subject"][0]):
+        one["sha512"] = other
+        place.write_bytes(statedwheels.as_json(statement))
+        assert call("sign", sound, "--key", key.private) == VerifyError.exit_code
+        assert not beside(sound, ENVELOPE).exists()
+        del one["sha512"]
+    place.write_bytes(statedwheels.as_json(statement))
+    assert call("sign", sound, "--key", key.private) == 0, capsys.readouterr().err
 
 
 def test_keys_that_are_none(

@@ -136,10 +136,18 @@ def test_an_unsigned_build_removes_the_older_signature(tmp_path: Path, keys: Key
     assert not beside(wheel, ENVELOPE).exists()
 
 
+def signed_now(wheel: Path, keys: Keys) -> Path:
+    """The envelope of the statement that is there, for the wheel that is there."""
+    statement = beside(wheel, STATEMENT)
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    signer = load_signer(keys.pair("ed25519").private)
+    return sign(wheel, statement.read_bytes() if statement.exists() else None, sha256, signer)
+
+
 def test_signing_later_gives_what_signing_at_once_gives(tmp_path: Path, keys: Keys) -> None:
     signed, _ = written(tmp_path / "at once", keys)
     later, _ = written(tmp_path / "later")
-    envelope = sign(later, load_signer(keys.pair("ed25519").private))
+    envelope = signed_now(later, keys)
     assert envelope.read_bytes() == beside(signed, ENVELOPE).read_bytes()
     assert open_envelope(envelope.read_bytes(), load_key(keys.pair("ed25519").public), "") == (
         beside(later, STATEMENT).read_bytes()
@@ -147,22 +155,21 @@ def test_signing_later_gives_what_signing_at_once_gives(tmp_path: Path, keys: Ke
 
 
 def test_what_is_about_another_file_is_not_signed(tmp_path: Path, keys: Keys) -> None:
-    signer = load_signer(keys.pair("ed25519").private)
     wheel, _ = written(tmp_path)
     statement = beside(wheel, STATEMENT)
     renamed = wheel.with_name(wheel.name.replace("demo", "other"))
     wheel.rename(renamed)
     with pytest.raises(FormatError, match="no statement beside it"):
-        sign(renamed, signer)
+        signed_now(renamed, keys)
     statement.rename(beside(renamed, STATEMENT))
     with pytest.raises(FormatError, match="about another file"):
-        sign(renamed, signer)
+        signed_now(renamed, keys)
     renamed.rename(wheel)
     beside(renamed, STATEMENT).rename(statement)
     with wheel.open("ab") as stream:
         stream.write(b"more")
     with pytest.raises(FormatError, match="about another file"):
-        sign(wheel, signer)
+        signed_now(wheel, keys)
     assert not beside(wheel, ENVELOPE).exists()
 
 
