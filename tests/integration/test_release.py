@@ -16,12 +16,12 @@ import pytest
 from ..helpers.cudawheels import MODULE, NONE, Linker, sound, without
 from ..helpers.workflows import workflows
 
-PUBLISH: dict[str, Any] = next(
-    one.jobs["publish"] for one in workflows() if one.path.name == "release.yml"
-)
+JOBS = next(one.jobs for one in workflows() if one.path.name == "release.yml")
+PUBLISH: dict[str, Any] = JOBS["publish"]
 # The first installs fatwheel, which is here already.
 SCRIPTS = [step for step in PUBLISH["steps"] if "run" in step][1:]
 SERVER = "https://github.example"
+TOKEN = "ghs_0123456789"
 GH = """\
 #!{python}
 import fnmatch, os, pathlib, shutil, sys
@@ -41,6 +41,7 @@ elif verb == "download":
     found = [path for path in tag.iterdir() if fnmatch.fnmatch(path.name, options["--pattern"])]
     if not found:
         sys.exit("no assets match the file pattern")
+    os.makedirs(options["--dir"], exist_ok=True)
     for path in found:
         shutil.copy(path, options["--dir"])
 elif verb == "create":
@@ -66,22 +67,31 @@ class Repository:
         gh.write_text(GH.format(python=sys.executable))
         gh.chmod(0o755)
 
-    def publish(self, tag: str, *wheels: Path, until: int | None = None) -> Path:
-        """Run the job's scripts on these wheels, or the first of them; the runner's folder."""
-        runner = self.folder / f"runner-{tag}-{until}"
+    def publish(self, tag: str, *wheels: Path, until: int | None = None, fails: str = "") -> Path:
+        """Run the job's scripts on these wheels, or the first of them; the runner's folder. fails:
+        what the script says that ends the job."""
+        runner = self.folder / f"runner-{tag}-{until}{fails and '-failed'}"
         built = runner / "built" / "wheels-one" / "dist"
         for folder in (built, runner / "report", runner / "previous", runner / "temp"):
             folder.mkdir(parents=True)
         for wheel in wheels:
             (built / wheel.name).write_bytes(wheel.read_bytes())
         for step in SCRIPTS[:until]:
-            variables = dict.fromkeys(step.get("env", {}), "")  # secrets: there are none
+            variables = {  # of the repository's own secrets, there are none
+                name: TOKEN if value == "${{ github.token }}" else ""
+                for name, value in step.get("env", {}).items()
+            }
             done = subprocess.run(
                 ["bash", "-eo", "pipefail", "-c", step["run"]],
                 cwd=runner, env=self._variables(runner, tag) | variables,
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
-            assert done.returncode == 0, f"{step['name']}:\n{done.stdout}{done.stderr}"
+            said = done.stdout + done.stderr
+            if fails and done.returncode:
+                assert fails in said
+                return runner
+            assert done.returncode == 0, f"{step['name']}:\n{said}"
+        assert not fails
         return runner
 
     def _variables(self, runner: Path, tag: str) -> dict[str, str]:
@@ -94,7 +104,6 @@ class Repository:
             "RELEASES": str(self.releases),
             "RUNNER_TEMP": str(runner / "temp"),
             "TAG": tag,
-            "GH_TOKEN": "secret",
             "GITHUB_ACTOR": "somebody",
             "GITHUB_SHA": "0" * 40,
             "GITHUB_SERVER_URL": SERVER,
@@ -102,7 +111,7 @@ class Repository:
             # Where git finds that server.
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"url.{self.folder / 'server'}/.insteadOf",
-            "GIT_CONFIG_VALUE_0": "https://x-access-token:secret@github.example/",
+            "GIT_CONFIG_VALUE_0": f"https://x-access-token:{TOKEN}@github.example/",
         }
 
     def site(self, name: str) -> str:
@@ -154,6 +163,9 @@ def test_two_releases(repository: Repository, make: Callable[..., Path]) -> None
         assert wheel.name in repository.site("simple/demo/index.html")
     assert repository.site(".nojekyll") == ""
     assert not list((runner / "temp").iterdir())
+    kept = [path for path in runner.rglob("*") if path.is_file()]
+    assert len(kept) > 20
+    assert [path for path in kept if TOKEN.encode() in path.read_bytes()] == []
 
 
 def test_a_run_that_was_interrupted_is_done_again(
@@ -166,3 +178,64 @@ def test_a_run_that_was_interrupted_is_done_again(
     repository.publish("v1", wheel)
     assert not (repository.releases / "v1" / "draft").exists()
     assert wheel.name in repository.site("simple/demo/index.html")
+
+
+def test_a_tag_that_another_release_has(repository: Repository, make: Callable[..., Path]) -> None:
+    """The index would promise wheels that are not in that."""
+    first, second = make("cu130.sm80.ptx.sm90a", without(3)), make("cu130.sm80.ptx.sm90a.sm120f")
+    repository.publish("v1", first)
+    repository.publish("v1", second, fails="there is a release v1 with other wheels")
+    assert second.name not in repository.site("simple/demo/index.html")
+
+
+def test_a_tag_that_is_called_like_the_branch_of_the_index(
+    repository: Repository, make: Callable[..., Path]
+) -> None:
+    first, second = make("cu130.sm80.ptx.sm90a", without(3)), make("cu130.sm80.ptx.sm90a.sm120f")
+    repository.publish("v1", first)
+    git = ["git", "-C", str(repository.bare)]
+    subprocess.run([*git, "tag", "site", "refs/heads/site"], check=True)
+    repository.publish("site", second)
+    subprocess.run([*git, "tag", "--delete", "site"], check=True)
+    for wheel in (first, second):
+        assert wheel.name in repository.site("simple/demo/index.html")
+
+
+def script_of(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of the first job."""
+    [script] = [step["run"] for step in JOBS["matrix"]["steps"] if step["name"].startswith(name)]
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        env={**os.environ, **variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tag", ["v1", "2.8.3+cu130", "release/2026-01_b"])
+def test_a_tag_of_which_a_release_can_be(tool: Callable[[str], str], tag: str) -> None:
+    tool("git")
+    assert script_of("The tag", TAG=tag).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["", "v 1", "-v1", "v1#x", "v1?", "v%31", "v1\nv2", "a..b", "v1.lock", "v1/", "v1.", "$(id)", "é"],
+)
+def test_a_tag_of_which_no_release_can_be(tool: Callable[[str], str], tag: str) -> None:
+    """It is refused before anything is built."""
+    tool("git")
+    done = script_of("The tag", TAG=tag)
+    assert done.returncode == 1
+    assert "::error::" in done.stdout
+
+
+def test_what_is_named_twice_is_built_once(tool: Callable[[str], str], tmp_path: Path) -> None:
+    """Artifacts of two jobs would have one name."""
+    tool("jq")
+    output = tmp_path / "output"
+    done = script_of(
+        "One job", GITHUB_OUTPUT=str(output), PLATFORMS="linux-x86_64", CUDAS="12.8, 13.0,12.8",
+        TORCHES="2.11,",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cells = json.loads(output.read_text().removeprefix("cells="))
+    assert [(one["cuda"], one["torch"]) for one in cells] == [("12.8", "2.11"), ("13.0", "2.11")]

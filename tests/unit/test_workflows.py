@@ -60,6 +60,12 @@ def test_a_release_is_written_by_jobs_that_run_no_project_s_code() -> None:
         assert ("secrets." in str(job)) == (name == "publish")
 
 
+def test_steps_that_know_the_token_read_no_wheel() -> None:
+    for job, step in RELEASE.steps():
+        assert "GH_TOKEN" not in job.get("env", {})
+        assert not ("GH_TOKEN" in step.get("env", {}) and "fatwheel " in step["run"])
+
+
 @every
 def test_every_job_has_an_end(workflow: Workflow) -> None:
     for name, job in workflow.jobs.items():
@@ -108,6 +114,7 @@ def test_what_comes_from_outside_is_no_part_of_a_script(workflow: Workflow) -> N
     """An input would be code there; it comes as a variable."""
     for _, step in workflow.steps():
         assert "${{" not in step.get("run", "")
+        assert "GITHUB_ENV" not in step.get("run", ""), "a line more would be a variable more"
 
 
 @reading
