@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,15 @@ class Trial:
 
 
 def trial_of(ended: Ended, said: Sequence[Mapping[str, Any]]) -> Trial:
-    seconds = {str(one["module"]): float(one["seconds"]) for one in said if "module" in one}
-    failed = {str(one["failed"]): tuple(one["lines"]) for one in said if "failed" in one}
+    """FormatError where the report is not as the script writes it."""
+    try:
+        seconds = {str(one["module"]): float(one["seconds"]) for one in said if "module" in one}
+        failed = {str(one["failed"]): _texts(one["lines"]) for one in said if "failed" in one}
+        first_use = next((float(one["first_use"]) for one in said if "first_use" in one), None)
+        outside = next((_texts(one["outside"]) for one in said if "outside" in one), ())
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FormatError("its report is damaged: the code of the wheel wrote to it") from error
     begun = [str(one["start"]) for one in said if "start" in one]
-    first_use = next((float(one["first_use"]) for one in said if "first_use" in one), None)
     done = {*seconds, *failed} | ({"the GPU"} if first_use is not None else set())
     return Trial(
         ended=ended,
@@ -132,5 +137,9 @@ def trial_of(ended: Ended, said: Sequence[Mapping[str, Any]]) -> Trial:
         failed=failed,
         first_use=first_use,
         unfinished=next((name for name in begun if name not in done), ""),
-        outside=next((tuple(map(str, one["outside"])) for one in said if "outside" in one), ()),
+        outside=outside,
     )
+
+
+def _texts(lines: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, lines))

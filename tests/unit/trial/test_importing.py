@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from fatwheel.errors import FormatError
 from fatwheel.trial.children import Trial
 from fatwheel.trial.environment import figures_of, import_findings, try_modules
 from fatwheel.trial.subject import Subject
@@ -93,3 +95,26 @@ def test_what_nothing_pins_is_told(tmp_path: Path) -> None:
 def test_nothing_to_import(tmp_path: Path) -> None:
     trial = try_modules(clean_with(tmp_path), [])
     assert texts(findings(tmp_path, trial), "warning") == ["there is no module in it to import"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"outside": 5},
+        {"failed": "demo"},
+        {"failed": "demo", "lines": None},
+        {"module": "demo", "seconds": "long"},
+        {"module": "demo", "seconds": 10**400},
+        {"module": "demo"},
+        {"first_use": []},
+    ],
+)
+def test_a_report_that_the_code_of_a_wheel_wrote_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: dict[str, object]
+) -> None:
+    """It runs in the same process, and finds the file among the arguments."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nopen(sys.argv[1], 'w').write({json.dumps(line)!r})\n")
+    monkeypatch.setattr("fatwheel.trial.environment.SCRIPT", script)
+    with pytest.raises(FormatError, match="the code of the wheel wrote to it"):
+        try_modules(clean_with(tmp_path), ["demo"])
