@@ -23,9 +23,10 @@ from ..text import clean
 from .client import DockerEngine, cause_of, engine_errors, explained
 from .contexts import VARIABLE
 
+# What images call the processors that toolchains name (OCI image specification, `architecture`),
+# where that is another name.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # What RUN means unless an image says otherwise (Dockerfile reference, SHELL).
-# What images call the processors that toolchains name (OCI image specification, `architecture`).
-_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64"}
 _SHELLS = {"linux": ["/bin/sh", "-c"], "windows": ["cmd", "/S", "/C"]}
 _LONGEST = 160  # characters of a foreign instruction that are shown
 _MOST_SHOWN = 5
@@ -48,17 +49,18 @@ def ready_base(engine: DockerEngine, base: str, platform: str, emit: Emit) -> No
     base: as FROM names it. platform: what it must be for, as toolchains name it: `linux-x86_64`.
     Raises ToolchainError if it is refused, EngineError if it cannot be fetched.
     """
-    wanted = _ARCHITECTURES[platform.partition("-")[2]]
+    processor = platform.partition("-")[2]
+    wanted = _ARCHITECTURES.get(processor, processor)
     found = inspect(engine, base)
     if found is None:
         _pull(engine, base, f"{engine.os}/{wanted}", emit)
         found = inspect(engine, base)
     if found is None:
         raise _absent(base, "the engine fetched it, but does not list it")
-    processor = str(found.get("Architecture") or wanted)
-    if processor != wanted:
+    its = str(found.get("Architecture") or wanted)
+    if its != wanted:
         raise ToolchainError(
-            f"the base image is for another processor: {processor}, and not {wanted}",
+            f"the base image is for another processor: {its}, and not {wanted}",
             where=base,
             hint=f"use one for {wanted}: in the toolchain's [containers], or in {VARIABLE}",
         )

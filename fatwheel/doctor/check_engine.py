@@ -36,12 +36,8 @@ LIMITS = Check("limits", "limits that hold")
 MOUNTS = Check("mounts", "folders in containers")
 IMAGES = Check("images", "images")
 
-# What engines call the processors that toolchains name; '' where one does not say.
-_PROCESSORS = {
-    "x86_64": ("", "x86_64", "amd64"),
-    "amd64": ("", "x86_64", "amd64"),
-    "aarch64": ("", "aarch64", "arm64"),
-}
+# What else engines call the processors that toolchains name.
+_OTHER_NAMES = {"x86_64": "amd64", "amd64": "x86_64", "aarch64": "arm64"}
 _AFTER_ENGINE = (KIND, ISOLATION, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
 _HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
 
@@ -110,7 +106,8 @@ def check_kind(facts: Facts, engine: EngineView) -> Finding:
         )
     found = f"{engine.facts.os} containers on {engine.architecture or 'an unknown processor'}"
     processor = facts.toolchain.platform.partition("-")[2]
-    if engine.facts.os == wanted.os and engine.architecture.lower() not in _PROCESSORS[processor]:
+    fitting = ("", processor, _OTHER_NAMES.get(processor))  # '': it does not say
+    if engine.facts.os == wanted.os and engine.architecture.lower() not in fitting:
         return KIND.warning(
             found,
             f"{facts.toolchain.name} is for {processor}: its containers run only if the engine "

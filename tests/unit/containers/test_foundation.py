@@ -108,6 +108,8 @@ def test_it_is_for_the_toolchain_s_processor() -> None:
     assert api.pulled[0][2] == "linux/arm64"
     with pytest.raises(ToolchainError, match="for another processor: arm64, and not amd64"):
         ready(api)
+    with pytest.raises(ToolchainError, match="for another processor: arm64, and not riscv64"):
+        ready(api, platform="linux-riscv64")
 
 
 def test_nothing_is_fetched_by_a_mere_name() -> None:

@@ -129,6 +129,8 @@ def test_an_engine_of_another_processor() -> None:
     assert "emulates" in found.why
     toolchain = replace(IN_CONTAINERS.toolchain, platform="linux-aarch64")
     assert found_in("engine-os", facts(arm, toolchain=toolchain)).status == "ok"
+    own = replace(toolchain, platform="linux-riscv64")
+    assert found_in("engine-os", facts(arm, toolchain=own)).status == "warning"
 
 
 def test_a_toolchain_without_images() -> None:
