@@ -26,9 +26,10 @@ from urllib.parse import quote
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..errors import FatwheelError, FormatError, UsageError
-from ..events import Emit, step
+from ..events import Emit, Note, step
 from ..pages.page import make_page, render
 from ..storage import files
+from ..storage.cache import cache_folder
 from ..verify.coverage import gpu_names
 from .listing import LIST, Placed, checked_base, joined, json_bytes, list_bytes, ordered, read_list
 from .offers import METADATA, Found, read_offer
@@ -82,6 +83,15 @@ def write_site(wheels: Sequence[Path], out: Path, request: Request, emit: Emit) 
     wheels' mistakes are told at once, and nothing is written then.
     """
     base = checked_base(request.base_url)
+    note = Note("another `index` is running: waiting for it")
+    # Of two that read one wheels.json, the second to write it would drop what the first has added.
+    with files.locked(cache_folder() / "index.lock", waiting=lambda: emit(note)):
+        return _write_site(wheels, out, base, request, emit)
+
+
+def _write_site(
+    wheels: Sequence[Path], out: Path, base: str, request: Request, emit: Emit
+) -> Written:
     before = read_list(out)
     if not wheels and not before:
         raise UsageError("which wheels?", hint="name at least one: invoke index dist/*.whl")

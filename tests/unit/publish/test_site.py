@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html.parser
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import jsonschema
 import pytest
 
 from fatwheel.errors import FormatError, UsageError
-from fatwheel.events import silent
+from fatwheel.events import Event, Note, StepStarted, silent
 from fatwheel.publish.site import LIST, Request, Written, write_site
 from fatwheel.verify.inspect import inspect_units
 
@@ -312,6 +313,25 @@ def test_a_site_that_was_interrupted_is_completed(draft: Draft, tmp_path: Path) 
         (tmp_path / "site" / name).unlink()
     made([wheel], tmp_path / "site")
     assert files_of(tmp_path / "site") == files_of(tmp_path / "right")
+
+
+def test_one_that_is_written_to_while_it_is_written(draft: Draft, tmp_path: Path) -> None:
+    wheels = [replace(draft, version=f"{number}.0").write(tmp_path) for number in (1, 2)]
+    events: list[Event] = []
+    other = threading.Thread(
+        target=write_site, args=([wheels[1]], tmp_path / "site", Request(), events.append)
+    )
+
+    def at_the_same_time(event: Event) -> None:
+        if event == StepStarted("write", ""):
+            other.start()
+            other.join(0.5)
+
+    write_site([wheels[0]], tmp_path / "site", Request(), at_the_same_time)
+    other.join(60)
+    there = json.loads((tmp_path / "site" / LIST).read_bytes())["wheels"]
+    assert [one["offer"]["filename"] for one in there] == [wheel.name for wheel in wheels]
+    assert Note("another `index` is running: waiting for it") in events
 
 
 @pytest.mark.parametrize(
