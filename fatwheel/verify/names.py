@@ -11,7 +11,7 @@ from ..errors import FormatError
 from ..fatbin.embedded import Images
 from ..storage.documents import read_object
 from ..wheels.metadata import fields, name_disagreement, tag_disagreement
-from ..wheels.name import VARIANT, parse_any_name
+from ..wheels.name import VARIANT, parse_any_name, split_variant
 from ..wheels.recorded import mistakes_of
 from .contents import DEVICE_ONLY, Image
 from .evidence import WARNING, WRONG, Evidence, Finding, note, warning, wrong
@@ -96,7 +96,8 @@ def label_findings(evidence: Evidence) -> Iterator[Finding]:
         yield note("the version names no architectures")
         return
     found, embedded = _images_inside(evidence)
-    missing = set[str]() if evidence.variant else named - found - embedded
+    is_variant = bool(split_variant(evidence.filename)[1])
+    missing = set[str]() if is_variant else named - found - embedded
     if found - named or missing:
         yield wrong(
             f"the version {evidence.version} does not name the architectures that are inside",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fatwheel.arch import parse_arch
@@ -63,6 +65,17 @@ def test_labels_that_are_wrong(version: str, images: list[str], details: list[st
     [finding] = label_findings(evidence(version, *images))
     assert finding.severity == "wrong"
     assert list(finding.details) == details
+
+
+def test_only_a_variant_s_label_allows_for_fewer_architectures() -> None:
+    """A variant.json alone is a file that any wheel can have."""
+    name = "a-1.0+sm80.sm90-py3-none-linux_x86_64.whl"
+    plain = replace(evidence("1.0+sm80.sm90", "sm_80"), variant=b"{}", filename=name)
+    [finding] = label_findings(plain)
+    assert list(finding.details) == ["only in the version: sm_90"]
+    filename = name.replace(".whl", "-cu120_sm80.whl")
+    assert [one.severity for one in label_findings(replace(plain, filename=filename))] == []
+
 
 
 @pytest.mark.parametrize(
