@@ -239,7 +239,7 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
     if runtimes and not any(map(brings_runtime, required)):
         package = package_of(f"libcudart.so.{runtimes[-1]}", runtimes[-1])
         yield warning(
-            f"it needs CUDA {runtimes[-1]}'s runtime, and nothing that it requires brings it",
+            f"it needs CUDA {runtimes[-1]}'s runtime, and requires nothing known to bring it",
             details=[f"Right would be Requires-Dist: {package}, or torch if it uses that"],
         )
 
