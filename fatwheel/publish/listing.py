@@ -5,6 +5,7 @@ so that wheels which are there already need not be read again.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -92,7 +93,9 @@ def checked_base(url: str) -> str:
 def read_list(out: Path) -> tuple[Placed, ...]:
     """What the site offers already."""
     path = out / LIST
-    data = files.read(path)
+    data = files.read_plain(path, _MOST + 1)
+    if data is None and os.path.lexists(path):
+        raise FormatError("it is no file, but a link, a folder or a pipe", where=str(path))
     if data is None:
         # A new repository of git's is an empty folder, too.
         others = out.exists() and any(path.name[0] != "." for path in out.iterdir())

@@ -327,9 +327,9 @@ def _put_wheel(target: Path, one: Found, *, is_here: bool) -> bool:
 def _put(out: Path, name: str, data: bytes) -> bool:
     """Write a file of the site where it is not there already, with these bytes."""
     path = out / name
-    if files.read(path) == data:
-        return False
     with _writing(path):
+        if files.read_plain(path, len(data) + 1) == data:
+            return False
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as stream:
             stream.write(data)

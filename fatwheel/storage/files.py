@@ -191,14 +191,6 @@ def remove(path: Path) -> bool:
     return True
 
 
-def read(path: Path) -> bytes | None:
-    """A file's bytes, or None where there is none."""
-    try:
-        return patiently(path.read_bytes)
-    except FileNotFoundError:
-        return None
-
-
 def open_plain(path: Path) -> BinaryIO | None:
     """A file to read, or None where there is none.
 
@@ -218,6 +210,15 @@ def open_plain(path: Path) -> BinaryIO | None:
         return stream
     stream.close()
     return None
+
+
+def read_plain(path: Path, most: int) -> bytes | None:
+    """Up to so many bytes of what `open_plain` opens, or None."""
+    stream = open_plain(path)
+    if stream is None:
+        return None
+    with stream:
+        return stream.read(most)
 
 
 def clear_away(path: Path) -> bool:

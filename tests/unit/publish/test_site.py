@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html.parser
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +16,10 @@ from urllib.parse import unquote, urljoin, urlsplit
 import jsonschema
 import pytest
 
-from fatwheel.errors import FormatError, UsageError
+from fatwheel.errors import FormatError, StoreError, UsageError
 from fatwheel.events import Event, Note, StepStarted, silent
 from fatwheel.publish.site import LIST, Request, Written, write_site
+from fatwheel.storage import files
 from fatwheel.verify.inspect import inspect_units
 
 from ...helpers.cudawheels import MODULE, NONE, Linker
@@ -313,6 +315,36 @@ def test_a_site_that_was_interrupted_is_completed(draft: Draft, tmp_path: Path) 
         (tmp_path / "site" / name).unlink()
     made([wheel], tmp_path / "site")
     assert files_of(tmp_path / "site") == files_of(tmp_path / "right")
+
+
+@pytest.mark.parametrize("name", [LIST, "index.html", "files/demo-1.0-py3-none-any.whl.metadata"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(
+    draft: Draft, tmp_path: Path, name: str
+) -> None:
+    """A repository with a site can hold links; and a pipe never ends."""
+    wheel = replace(draft, version="1.0", tag="py3-none-any").write(tmp_path)
+    made([wheel], tmp_path / "site")
+    place, secret = tmp_path / "site" / name, tmp_path / "secret"
+    content = place.read_bytes()
+    secret.write_bytes(content)
+    kinds: list[Callable[[], None]] = [
+        place.mkdir, lambda: os.mkfifo(place), lambda: place.symlink_to(secret),
+    ]  # fmt: skip
+    for kind in kinds:
+        files.clear_away(place)
+        kind()
+        if name == LIST:
+            with pytest.raises(FormatError, match="it is no file"):
+                made([wheel], tmp_path / "site")
+        elif kind == place.mkdir:
+            with pytest.raises(StoreError, match="Is a directory"):
+                made([wheel], tmp_path / "site")
+        else:
+            made([wheel], tmp_path / "site")
+            assert place.is_file()
+            assert not place.is_symlink()
+            assert place.read_bytes() == content
+    assert secret.read_bytes() == content
 
 
 def test_one_that_is_written_to_while_it_is_written(draft: Draft, tmp_path: Path) -> None:
