@@ -125,7 +125,7 @@ def read_statement(data: bytes, where: str) -> Statement:
             (definition["resolvedDependencies"], list), (predicate["runDetails"]["builder"], dict),
         ]  # fmt: skip
         subjects = [(one["name"], one["digest"]["sha256"]) for one in content["subject"]]
-        # Readers may go by any digest of a subject (in-toto's DigestSet), so by one of another file.
+        # Readers may go by any digest of a subject (in-toto, DigestSet): by that of another file.
         exact = all(len(one) == 2 and len(one["digest"]) == 1 for one in content["subject"])
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(f"a required part is missing: {error}", where) from error

@@ -218,7 +218,7 @@ def test_a_tag_of_which_a_release_can_be(tool: Callable[[str], str], tag: str) -
 
 @pytest.mark.parametrize(
     "tag",
-    ["", "v 1", "-v1", "v1#x", "v1?", "v%31", "v1\nv2", "a..b", "v1.lock", "v1/", "v1.", "$(id)", "é"],
+    ["", "v 1", "-v1", "v1#x", "v1?", "v%31", "v1\nv2", "a..b", "v.lock", "v1/", "v1.", "$(id)"],
 )
 def test_a_tag_of_which_no_release_can_be(tool: Callable[[str], str], tag: str) -> None:
     """It is refused before anything is built."""

@@ -300,7 +300,7 @@ def test_a_wheel_for_more_kinds_of_gpus_than_there_are_has_no_variants(
     ("tag", "why"),
     [
         ("PY3-none-linux_x86_64", "would not be that of a variant"),
-        (f"{TAG}.{'.'.join(f'manylinux_2_{minor}_x86_64' for minor in range(10, 19))}", "too long for a file"),
+        (f"{TAG}.{'.'.join(f'manylinux_2_{one}_x86_64' for one in range(10, 19))}", "too long"),
     ],
 )
 def test_a_wheel_of_whose_variants_the_names_would_be_none_has_no_variants(

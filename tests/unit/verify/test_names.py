@@ -77,7 +77,6 @@ def test_only_a_variant_s_label_allows_for_fewer_architectures() -> None:
     assert [one.severity for one in label_findings(replace(plain, filename=filename))] == []
 
 
-
 @pytest.mark.parametrize(
     ("version", "wrong", "untold"),
     [
