@@ -87,11 +87,11 @@ def import_all(target: Target, subject: Subject, *, torch: bool, limit: float) -
         command = [str(target.executable), "-B", "-X", "faulthandler", str(SCRIPT), *words]
         ended = run_to_end(command, Path.cwd(), os.environ, output, limit)
         try:
-            said = results_of(results)
+            trial = trial_of(ended, results_of(results))
         except FormatError:
-            said = []
+            trial = trial_of(ended, [])
     name = canonical_project(subject.name)
-    return Imported(name, trial_of(ended, said), (*first, *subject.modules), extensions)
+    return Imported(name, trial, (*first, *subject.modules), extensions)
 
 
 def import_findings(target: Target, subject: Subject, imported: Imported) -> Iterator[Finding]:
