@@ -38,6 +38,7 @@ class Build(build_ext):
 setup(
     name="fatwheel-byarch",
     version="1.0",
+    install_requires=["nvidia-cuda-runtime"],  # as a wheel that is linked with it should
     packages=["fatwheel_byarch"],
     ext_modules=[
         Extension(

@@ -41,6 +41,7 @@ SOURCES = ["module.cpp", "base.cu", "ampere.cu", "hopper.cu"]
 setup(
     name="fatwheel-byunit",
     version="1.0",
+    install_requires=["nvidia-cuda-runtime"],  # as a wheel that is linked with it should
     packages=["fatwheel_byunit"],
     ext_modules=[Extension("fatwheel_byunit._C", [f"csrc/{name}" for name in SOURCES])],
     cmdclass={"build_ext": Build},

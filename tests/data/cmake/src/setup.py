@@ -39,6 +39,7 @@ class Build(build_ext):
 setup(
     name="fatwheel-cmake",
     version="1.0",
+    install_requires=["nvidia-cuda-runtime"],  # as a wheel that is linked with it should
     packages=["fatwheel_cmake"],
     ext_modules=[Extension("fatwheel_cmake._C", [])],
     cmdclass={"build_ext": Build},
