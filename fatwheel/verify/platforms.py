@@ -156,18 +156,18 @@ def _initialiser_findings(binary: Examined, match: re.Match[str]) -> Iterator[Fi
     there = sorted(binary.initialisers)
     if wanted in there:
         return
-    if match["tag"]:
+    if there:
+        # Packages load such ones by their paths, under the name that they are for.
+        what = f"Python cannot import it under this name: it exports {', '.join(there)}"
+        yield warning(what, path)
+    elif match["tag"]:
         by_torch = _loaded_by_torch(binary, match)
         yield Finding(
             WARNING if by_torch else WRONG,
             f"it cannot be imported: it does not export {wanted}"
             + (" (torch.ops.load_library can load it)" if by_torch else ""),
             path,
-            tuple(f"it exports {name}" for name in there),
         )
-    elif there:
-        what = f"Python cannot import it under this name: it exports {', '.join(there)}"
-        yield warning(what, path)
     elif not match["name"].startswith("lib"):
         yield note(f"not a Python module: it does not export {wanted}", path)
 

@@ -15,6 +15,7 @@ import itertools
 import mmap
 import re
 import stat
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,6 +47,7 @@ _NOT_ON_WINDOWS = re.compile(
     r'.*[<>"|?*].*|.*[. ]|(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\..*)?',
     re.IGNORECASE | re.DOTALL,
 )
+_LINUX = re.compile(r"[^-]+-[^-]+-[a-z]*linux[a-z0-9_]*")  # a tag of WHEEL
 
 
 # Where installers look for it: any folder of that suffix (pip), or that of the wheel's own name.
@@ -82,6 +84,8 @@ class Wheel:
         self.tags = tuple(fields(self.read(f"{self.dist_info}/WHEEL"), "Tag"))
         if not (self.name and self.version and self.tags):
             raise FormatError("it does not state its name, version and tags", where=self.dist_info)
+        if sys.platform == "win32" or not all(map(_LINUX.fullmatch, self.tags)):
+            _check_windows_has(self._by_name)
 
     def read(self, name: str) -> bytes:
         """The whole content of a small member; FormatError if it is missing, large or damaged."""
@@ -239,11 +243,17 @@ def _check_name(name: str) -> None:
             hint=f"a part may have {MAX_PART} bytes, a name {MAX_NAME} characters, and "
             f"{MAX_DEPTH} parts",
         )
-    if any(map(_NOT_ON_WINDOWS.fullmatch, parts)):
-        raise FormatError(
-            f"the archive holds a file named {name!r}, which Windows cannot have",
-            hint='no part may end with a dot or a space, hold any of <>"|?*, or be a device: NUL',
-        )
+
+
+def _check_windows_has(names: Iterable[str]) -> None:
+    """Of published wheels for Linux alone some have others."""
+    for name in names:
+        if any(map(_NOT_ON_WINDOWS.fullmatch, name.split("/"))):
+            raise FormatError(
+                f"the archive holds a file named {name!r}, which Windows cannot have",
+                hint='no part may end with a dot or a space, hold any of <>"|?*, or be a device: '
+                "NUL",
+            )
 
 
 def _check_kind(entry: Entry, mode: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import struct
+import sys
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
@@ -123,16 +124,26 @@ def test_names_that_leave_the_folder_are_refused(make: Make, name: str) -> None:
     assert repr(name) in error.what
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "thing/aux.py", "NUL", "thing/Con/x", "thing/com1.tar.gz", "LPT9", "prn .txt", "conin$",
-        "COM¹", "thing/dot.", "thing/space ", "folder./x", "thing/what?", 'a"b', "a|b", "a<b", "a*",
-    ],
-)  # fmt: skip
-def test_names_that_windows_cannot_have_are_refused(make: Make, name: str) -> None:
-    error = refused(make((name, b"x")), "which Windows cannot have")
+NOT_ON_WINDOWS = [
+    "thing/aux.py", "NUL", "thing/Con/x", "thing/com1.tar.gz", "LPT9", "prn .txt", "conin$",
+    "COM¹", "thing/dot.", "thing/space ", "folder./x", "thing/what?", 'a"b', "a|b", "a<b", "a*",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tag", ["cp311-cp311-win_amd64", "py3-none-any"])
+@pytest.mark.parametrize("name", NOT_ON_WINDOWS)
+def test_names_that_windows_cannot_have_are_refused(make: Make, name: str, tag: str) -> None:
+    """One tag that is not for Linux is enough."""
+    files = {**FILES, "thing-1.0+cu130.dist-info/WHEEL": f"{WHEEL}Tag: {tag}\n".encode()}
+    error = refused(make((name, b"x"), files=files), "which Windows cannot have")
     assert repr(name) in error.what
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no wheel with such names is read there")
+@pytest.mark.parametrize("name", NOT_ON_WINDOWS)
+def test_wheels_for_linux_alone_may_have_them(make: Make, name: str) -> None:
+    with open_wheel(make((name, b"x"))) as wheel:
+        assert name in {member.name for member in wheel.members}
 
 
 def test_names_that_only_look_like_devices_are_read(make: Make) -> None:
