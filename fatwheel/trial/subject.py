@@ -20,6 +20,7 @@ from ..provenance.lock import BuildLock
 from ..toolchain.interpreters import is_interpreter_here
 from ..verify.evidence import Evidence
 from ..verify.platforms import cuda_versions, tags_of
+from ..verify.providers import package_of
 from ..verify.torch_use import lowest_torch, torch_use
 from ..wheels.needs import allows, named, requirements_of
 
@@ -217,8 +218,11 @@ def _torch_of(build: TorchBuild) -> str:
 def _needed(
     toolchain: Toolchain, build: TorchBuild, requirements: Sequence[Requirement]
 ) -> tuple[Package, ...]:
-    """torch and what it loads, and of the other pins those that the wheel asks for by name."""
+    """torch and what it loads, and of the other pins those that the wheel asks for by name. CUDA's
+    runtime library is a compiler's, too, and torch loads it."""
+    major = toolchain.cuda.partition(".")[0]
     asked = {canonicalize_name(one.name) for one in requirements}
+    asked.add(canonicalize_name(package_of(f"libcudart.so.{major}", major)))
     return tuple(
         package
         for package in (*toolchain.packages, *build.packages)

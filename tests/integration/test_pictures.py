@@ -125,6 +125,7 @@ def test_units_are_filtered_sorted_and_folded_out(page: Page) -> None:
     assert len(rows(page, "units")) == 1
     assert page.locator("#count").inner_text().startswith("1 of 4 units, ")
     page.locator("#units summary").click()
+    page.locator("#units details li").first.wait_for()  # what is folded out is filled in then
     kernels = page.locator("#units details li").all_inner_texts()
     assert kernels[0] == f"{MODULE}, container 1"
     assert "</a>!" in kernels
