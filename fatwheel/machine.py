@@ -15,6 +15,7 @@ from pathlib import Path
 WINDOWS = "win-amd64"  # the platform of every toolchain for Windows
 WINDOWS_IN_WORDS = "windows-x86_64"  # what users call it; Python's name stands in files
 
+_PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
 _CGROUP = Path("/sys/fs/cgroup")
 _MARGIN = 1 << 30  # bytes left to everybody else
 _LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
@@ -33,6 +34,12 @@ def this_platform() -> str:
 def platform_of(system: str, processor: str) -> str:
     """What toolchains call a system and a processor that Python calls so: as sysconfig does."""
     return f"{'win' if system == 'Windows' else system}-{processor}".lower()
+
+
+def processor_of(name: str) -> str:
+    """A processor's name as Linux has it, `x86_64` or `aarch64`, by any name that systems, engines
+    and images give it; that of another one in lower case."""
+    return _PROCESSORS.get(name.lower(), name.lower())
 
 
 def windows_build() -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+from .machine import processor_of
+
 PACKAGE = Path(__file__).resolve().parent
 _DATA = PACKAGE / "data"
 _HOME = _DATA if _DATA.is_dir() else PACKAGE.parent
@@ -33,8 +35,7 @@ DEFAULT_TOOLCHAINS = {
 def default_toolchain(system: str) -> str:
     """The toolchain for a system, as `platform.system()` names it, in lower case, on this machine's
     processor."""
-    processor = "aarch64" if platform.machine().lower() in ("aarch64", "arm64") else ""
-    names = (f"{system}-{processor}", system, "linux")
+    names = (f"{system}-{processor_of(platform.machine())}", system, "linux")
     return next(DEFAULT_TOOLCHAINS[name] for name in names if name in DEFAULT_TOOLCHAINS)
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from .. import text
 from ..containers.layouts import HYPERV, ISOLATION_VARIABLE, PROCESS_ISOLATION, isolation
 from ..errors import FatwheelError
+from ..machine import processor_of
 from ..shipped import DEFAULT_TOOLCHAINS
 from .check_toolchain import setup_command
 from .facts import (
@@ -36,8 +37,6 @@ LIMITS = Check("limits", "limits that hold")
 MOUNTS = Check("mounts", "folders in containers")
 IMAGES = Check("images", "images")
 
-# What else engines call the processors that toolchains name.
-_OTHER_NAMES = {"x86_64": "amd64", "amd64": "x86_64", "aarch64": "arm64"}
 _AFTER_ENGINE = (KIND, ISOLATION, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
 _HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
 
@@ -106,8 +105,8 @@ def check_kind(facts: Facts, engine: EngineView) -> Finding:
         )
     found = f"{engine.facts.os} containers on {engine.architecture or 'an unknown processor'}"
     processor = facts.toolchain.platform.partition("-")[2]
-    fitting = ("", processor, _OTHER_NAMES.get(processor))  # '': it does not say
-    if engine.facts.os == wanted.os and engine.architecture.lower() not in fitting:
+    its = engine.architecture or processor  # some do not say
+    if engine.facts.os == wanted.os and processor_of(its) != processor_of(processor):
         return KIND.warning(
             found,
             f"{facts.toolchain.name} is for {processor}: its containers run only if the engine "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .. import text
-from ..machine import platform_of
+from ..machine import platform_of, processor_of
 from ..storage.cache import VARIABLE
 from .facts import (
     GB,
@@ -32,7 +32,7 @@ CACHE = Check("cache", "cache folder")
 CACHE_DISK = Check("cache-disk", "disk for the cache")
 LONG_PATHS = Check("long-paths", "long paths")
 
-_PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")
+_PROCESSORS = ("x86_64", "aarch64")
 _SKEW = 300.0  # seconds that clocks may differ: certificates and logs bear that much
 _OLDEST = 1_735_689_600.0  # 2025-01-01: fatwheel is younger than that
 _SHARED = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "vboxsf", "drvfs")
@@ -44,7 +44,8 @@ def check_machine(facts: Facts) -> Finding:
     host = facts.host
     found = f"{host.name}{f' build {host.build}' if host.build else ''}, {host.machine}, Python "
     found += f"{host.python}"
-    if host.machine.lower() not in _PROCESSORS:
+    processor = processor_of(host.machine)
+    if processor not in _PROCESSORS:
         return MACHINE.wrong(
             found,
             "compilers and wheels are for x86-64 and aarch64",
@@ -54,7 +55,7 @@ def check_machine(facts: Facts) -> Finding:
         return MACHINE.ok(found)
     wanted = facts.toolchain.platform
     if platform_of(host.system, host.machine) != wanted:
-        if facts.toolchain.brings_all and host.machine.lower() in ("x86_64", "amd64"):
+        if facts.toolchain.brings_all and processor == "x86_64":
             return MACHINE.ok(f"{found}, with Wine for {wanted}")
         return MACHINE.wrong(
             found,
