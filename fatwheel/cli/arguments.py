@@ -158,7 +158,9 @@ class OptionalTask(Task[Any]):
 def _count_given(task: Task[Any], arguments: Iterable[Argument]) -> int:
     """How many words of this command line are a task's positional arguments."""
     valued = {flag for argument in arguments if argument.takes_value for flag in flags(argument)}
-    return sum(1 for _ in words_of(sys.argv[1:], {task.name, *task.aliases}, valued))
+    # Commands are typed with dashes: `release-notes` is the function release_notes.
+    names = {name.replace("_", "-") for name in (task.name, *task.aliases)}
+    return sum(1 for _ in words_of(sys.argv[1:], names, valued))
 
 
 def words_of(

@@ -163,6 +163,16 @@ def test_no_wheel_and_a_damaged_one(releases: Releases, tmp_path: Path) -> None:
         releases.changes()
 
 
+def test_the_command_takes_several_wheels(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheels = [releases.add("new", "1.1", tag=tag) for tag in (TAG, OTHER_TAG)]
+    line = ("release-notes", *map(str, wheels))
+    assert exit_code_of(commands(), line, monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert all(f"`{wheel.name}`" in said for wheel in wheels)
+
+
 def test_the_command(
     releases: Releases,
     tmp_path: Path,
