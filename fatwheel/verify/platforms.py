@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from packaging.utils import canonicalize_name
 
 from ..errors import FormatError
-from ..wheels.metadata import expand_tags, requirements
+from ..wheels.metadata import expand_tags
 from ..wheels.name import parse_any_name
+from ..wheels.needs import requirements
 from .contents import DEVICE_ONLY
 from .evidence import WARNING, WRONG, Evidence, Examined, Finding, note, warning, wrong
 from .libraries import Import, imports_of, is_of_torch, runtimes_of

@@ -21,7 +21,7 @@ import abi3info
 from packaging.version import Version
 
 from .. import text
-from ..wheels.metadata import requirements
+from ..wheels.needs import requirements
 from .evidence import Evidence, Examined, Finding, note, warning, wrong
 from .platforms import python_of_module, tags_of
 from .torch_use import lowest_torch, torch_functions, torch_use

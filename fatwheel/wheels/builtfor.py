@@ -6,7 +6,7 @@ import re
 
 from packaging.utils import canonicalize_name
 
-from .metadata import requirements
+from .needs import requirements
 
 _LOCAL_CUDA = re.compile(r"cu(1[0-9])([0-9])?(?![0-9])")
 _LOCAL_TORCH = re.compile(r"torch_?([0-9]+\.[0-9]+)")

@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_version
 
 from ..errors import FormatError
@@ -150,10 +148,3 @@ def _only(values: list[str], name: str, where: str) -> str:
         count = "no" if not values else str(len(values))
         raise FormatError(f"{count} {name} fields, where one is needed", where=where)
     return values[0]
-
-
-def requirements(metadata: bytes) -> Iterator[Requirement]:
-    """What METADATA says in Requires-Dist, without what is no requirement."""
-    for text in fields(metadata, "Requires-Dist"):
-        with suppress(ValueError, RecursionError):
-            yield Requirement(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -22,6 +23,13 @@ def requirements_of(metadata: bytes, python: str) -> tuple[Requirement, ...]:
     if len(lines) > _MOST:
         raise FormatError(f"{len(lines)} requirements are too many", where="METADATA")
     return tuple(one for one in map(_parse, lines) if _applies(one, python))
+
+
+def requirements(metadata: bytes) -> Iterator[Requirement]:
+    """What METADATA says in Requires-Dist, without what is no requirement."""
+    for text in fields(metadata, "Requires-Dist"):
+        with suppress(ValueError, RecursionError):
+            yield Requirement(text)
 
 
 def named(requirements: Iterable[Requirement], name: str) -> tuple[Requirement, ...]:
