@@ -10,7 +10,7 @@ from pathlib import Path
 from invoke.context import Context
 from invoke.tasks import task
 
-from fatwheel.cli.arguments import count_of, folder_of, reported
+from fatwheel.cli.arguments import count_of, file_of, folder_of, reported
 from fatwheel.cli.console import show_note
 from fatwheel.cli.main import commands
 from fatwheel.cli.progress import board
@@ -18,20 +18,26 @@ from fatwheel.cli.results import show_json
 from fatwheel.shipped import DEFAULT_TOOLCHAINS
 
 ROOT = Path(__file__).resolve().parent
+BENCH_ARCHS = "80,86,89"  # for which bench builds whole wheels
 
 
 @task(
     auto_shortflags=False,
     help={
-        "part": "what to measure: some of builds,again,arch,memory,units,containers,wheels, or "
-        "all (default: all but units, which takes about 20 minutes on two cores, and containers, "
-        "which needs a container engine)",
+        "part": "what to measure: some of builds,again,arch,memory,units,containers,machine,"
+        "wheels, or all (default: all but units, which takes about 20 minutes on two cores, "
+        "containers, which needs a container engine, and machine)",
         "kernel": "what to build in all parts but units and wheels (default: causal-conv1d)",
         "rounds": "how often to do what takes turns with another way; medians are shown "
         "(default: 1)",
         "toolchain": "compilers and libraries: a file of toolchains/ (default: "
         f"{DEFAULT_TOOLCHAINS['linux']})",
         "python": "Python to build with (default: as for build)",
+        "arch": f"architectures of whole wheels (default: {BENCH_ARCHS})",
+        "cuda-home": "measure with this installed CUDA in place of the toolchain's",
+        "torch-from": "measure with the torch of this Python, or of this environment",
+        "find": "a folder with pinned files, under any names, for machines without a network",
+        "keep": "also write what the part machine found to this file: bench/results/NAME.json",
         "json": "print one JSON document instead of tables",
         "markdown": "print the tables as Markdown, as in docs/performance.md",
     },
@@ -43,6 +49,11 @@ def bench(
     rounds: str = "1",
     toolchain: str = DEFAULT_TOOLCHAINS["linux"],
     python: str | None = None,
+    arch: str = BENCH_ARCHS,
+    cuda_home: str | None = None,
+    torch_from: str | None = None,
+    find: str | None = None,
+    keep: str | None = None,
     json: bool = False,
     markdown: bool = False,
 ) -> None:
@@ -56,6 +67,7 @@ def bench(
       invoke bench --part containers --rounds 3   containers beside processes
       invoke bench --part wheels                  inspect, thin and stitch beside Python's zipfile
       invoke bench --kernel selftest --part again,arch
+      invoke bench --part machine --kernel gsplat --arch 90 --keep bench/results/mine.json
     """
     with reported():
         from bench import run, show
@@ -68,6 +80,11 @@ def bench(
             units=run.UNITS,
             toolchain=toolchain,
             python=python,
+            archs=arch,
+            cuda_home=None if cuda_home is None else folder_of("--cuda-home", cuda_home),
+            torch_from=None if torch_from is None else file_of(torch_from),
+            find=None if find is None else folder_of("--find", find),
+            keep=None if keep is None else Path(keep),
         )
         with board() as emit:
             report = run.bench(request, emit)

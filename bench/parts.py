@@ -20,9 +20,10 @@ from fatwheel.worker.upstream import Project
 from .measure import Run
 from .plain import build_plainly
 from .report import BYTES, COUNT, PERCENT, RATIO, Figure, Findings, Measurement
+from .results import UPSTREAM
 from .workbench import Built, CompiledJob, Workbench
 
-UPSTREAM, EXACT, SHARED = "upstream's own build", "build --front exact", "build --front shared"
+EXACT, SHARED = "build --front exact", "build --front shared"
 ADDED = "90"  # the architecture that is added to a finished build
 JOBS, MEMORY = 4, 3 << 30  # of the build in little memory
 
@@ -82,10 +83,10 @@ def measure_builds(session: Session) -> Findings:
     return Findings(
         tuple(medians.values()),
         (
-            _ratio(medians[EXACT], base, "wall", 1.0),
-            _ratio(medians[EXACT], base, "cpu", 1.05),
-            _ratio(medians[SHARED], base, "wall", None),
-            _ratio(medians[SHARED], base, "cpu", 0.62),
+            ratio(medians[EXACT], base, "wall", 1.0),
+            ratio(medians[EXACT], base, "cpu", 1.05),
+            ratio(medians[SHARED], base, "wall", None),
+            ratio(medians[SHARED], base, "cpu", 0.62),
         ),
     )
 
@@ -141,7 +142,8 @@ def measure_added_arch(session: Session) -> Findings:
 def sort_jobs(built: Built, added: str) -> tuple[list[CompiledJob], list[CompiledJob]]:
     """The jobs that are not for the image `added`: those without need, and those of units
     that depend on the list of architectures."""
-    others = [job for job in built.jobs if job.codes != (added,)]
+    of_added = {(added,), (added.replace("sm_", "compute_"),)}
+    others = [job for job in built.jobs if job.codes not in of_added]
     unnamed = {job.unit for job in others} - built.archlist_units
     needless = unnamed if len(unnamed) > built.archlist_more else set()
     return (
@@ -186,7 +188,8 @@ def _one(part: str, what: str, built: Built) -> Measurement:
     return Measurement(part, what, run.wall, run.cpu, run.sampled.peak)
 
 
-def _ratio(own: Measurement, base: Measurement, field: str, limit: float | None) -> Figure:
-    names = {"wall": "wall", "cpu": "CPU"}
+def ratio(own: Measurement, base: Measurement, field: str, limit: float | None) -> Figure:
+    """What one way took of what upstream's did; field: of a measurement."""
+    names = {"wall": "wall", "cpu": "CPU", "memory": "memory"}
     value = getattr(own, field) / getattr(base, field)
     return Figure(own.part, f"{own.what}: {names[field]}, of upstream's", value, RATIO, limit)

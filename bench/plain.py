@@ -64,9 +64,15 @@ def write_nvcc(path: Path, nvcc: Path, archs: Sequence[ArchRequest]) -> None:
 
 
 def build_plainly(
-    project: Project, tools: Tools, archs: Sequence[ArchRequest], folder: Path
+    project: Project,
+    tools: Tools,
+    archs: Sequence[ArchRequest],
+    folder: Path,
+    *,
+    sample: bool = False,
 ) -> Run:
-    """Build the wheel of an unpacked project in a new folder. Raises UpstreamError."""
+    """Build the wheel of an unpacked project in a new folder; sample: look at its compilers'
+    memory. Raises UpstreamError."""
     out, stubs = folder / "dist", folder / "stubs"
     for path in (folder, out, stubs):
         path.mkdir()
@@ -84,7 +90,7 @@ def build_plainly(
     with open(ours, "wb"), open(theirs, "rb"):
         run = run_child(
             [*command, str(theirs)], project.root, variables, folder / "log",
-            descriptors=[theirs],
+            sample=sample, descriptors=[theirs],
         )  # fmt: skip
     if run.returncode != 0:
         raise UpstreamError(

@@ -8,6 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +23,16 @@ from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder
 
 from .containers import measure_containers
+from .machine import PART as MACHINE
+from .machine import check_place, measure_machine, result_of
 from .parts import Session, measure_added_arch, measure_again, measure_builds, measure_memory
 from .report import BenchReport, Findings, Machine
+from .results import keep
 from .units import measure_units
 from .wheels import measure_wheels
 
 WHEELS = "wheels"
-PARTS = ("builds", "again", "arch", "memory", "units", "containers", WHEELS)
-ARCHS = "80,86,89"
+PARTS = ("builds", "again", "arch", "memory", "units", "containers", MACHINE, WHEELS)
 # One backward unit of flash-attn, one split, two forward.
 UNITS = (
     "flash_bwd_hdim96_fp16*,flash_fwd_split_hdim32_fp16*,"
@@ -42,7 +45,9 @@ class BenchRequest:
     """What to measure; python None: the default.
 
     kernel is for the parts that build whole wheels, unit_kernel and units (globs, separated by
-    commas) for the part 'units'.
+    commas) for the part 'units'. archs: of whole wheels. cuda_home, torch_from: an installed CUDA
+    and torch in place of the toolchain. find: a folder with pinned files. keep: a file for what
+    the part 'machine' found.
     """
 
     parts: str
@@ -52,12 +57,19 @@ class BenchRequest:
     units: str
     toolchain: str
     python: str | None
+    archs: str
+    cuda_home: Path | None = None
+    torch_from: Path | None = None
+    find: Path | None = None
+    keep: Path | None = None
 
 
 def bench(request: BenchRequest, emit: Emit) -> BenchReport:
     """Measure. Raises a FatwheelError; whatever was started is ended however this returns."""
     parts = _chosen(request.parts)
     builds = [part for part in parts if part != WHEELS]
+    if request.keep:
+        check_place(request.keep, parts)
     load = os.getloadavg()[0]
     programs = {"Python": platform.python_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION}
     findings: list[Findings] = []
@@ -68,19 +80,22 @@ def bench(request: BenchRequest, emit: Emit) -> BenchReport:
             tools = ready_tools(target, emit)
             programs |= _programs(target, tools)
             session = Session(target, tools, Path(name), request.rounds, emit)
-            findings += _measure_builds(builds, session, request.units, unit_target)
+            findings += _measure_builds(builds, session, request, unit_target)
         if WHEELS in parts:
             findings.append(measure_wheels(Path(name) / WHEELS, request.rounds, emit))
-    return BenchReport(
+    report = BenchReport(
         machine=_machine(load, programs),
         rounds=request.rounds,
         measurements=tuple(item for found in findings for item in found.measurements),
         figures=tuple(item for found in findings for item in found.figures),
     )
+    if request.keep:
+        keep(request.keep, result_of(report, target, date.today()))
+    return report
 
 
 def _measure_builds(
-    parts: Sequence[str], session: Session, units: str, unit_target: Target
+    parts: Sequence[str], session: Session, request: BenchRequest, unit_target: Target
 ) -> list[Findings]:
     measures: dict[str, Callable[[], Findings]] = {
         "builds": partial(measure_builds, session),
@@ -88,9 +103,10 @@ def _measure_builds(
         "arch": partial(measure_added_arch, session),
         "memory": partial(measure_memory, session),
         "units": lambda: measure_units(
-            unit_target, session.tools, units, session.new_folder(), session.emit
+            unit_target, session.tools, request.units, session.new_folder(), session.emit
         ),
         "containers": partial(measure_containers, session),
+        MACHINE: partial(measure_machine, session, request.find),
     }
     return [measures[part]() for part in parts]
 
@@ -109,8 +125,11 @@ def _chosen(text: str) -> list[str]:
 
 
 def _target(request: BenchRequest, kernel: str) -> Target:
-    asked = ToolchainRequest(request.toolchain, request.toolchain, pythons=request.python)
-    return resolve(kernel, asked, ARCHS)[0]
+    if request.cuda_home or request.torch_from:
+        asked = ToolchainRequest(cuda_home=request.cuda_home, torch_from=request.torch_from)
+    else:
+        asked = ToolchainRequest(request.toolchain, request.toolchain, pythons=request.python)
+    return resolve(kernel, asked, request.archs)[0]
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

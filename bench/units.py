@@ -23,9 +23,9 @@ from fatwheel.events import Emit, step
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.capture import captured
-from fatwheel.pipeline.compile import estimated
+from fatwheel.pipeline.costs import estimated
 from fatwheel.pipeline.plan import fronts_for
-from fatwheel.pipeline.proof import UnitProof, compare, select_units
+from fatwheel.pipeline.proof import UnitProof, Way, compare, select_units
 from fatwheel.storage.cache import users_stores
 from fatwheel.worker.assemble import jobs_of, object_of
 from fatwheel.worker.context import Context
@@ -191,7 +191,10 @@ def _compare(pair: Pair, context: Context, fronts: Sequence[Front]) -> UnitProof
         for side in (pair.plain, pair.own)
     )
     codes = [code for front in fronts for code in front.codes if code.startswith("sm_")]
-    return compare(pair.unit.name, {code: (plain[code], own[code]) for code in codes})
+    way: Way = "shared" if len(codes) > len(fronts) else "split"
+    return compare(
+        pair.unit.name, {code: plain[code] for code in codes}, {way: {c: own[c] for c in codes}}
+    )
 
 
 def _findings(pairs: Sequence[Pair], proofs: Sequence[UnitProof]) -> Findings:
@@ -203,7 +206,7 @@ def _findings(pairs: Sequence[Pair], proofs: Sequence[UnitProof]) -> Findings:
     plain = sum(pair.plain.cpu for pair in pairs)
     own = sum(pair.own.cpu for pair in pairs)
     kernels = sum(proof.kernels * len(proof.sass) for proof in proofs)
-    different = sum(len(proof.different) for proof in proofs)
+    different = sum(len(found) for proof in proofs for found in proof.different.values())
     return Findings(
         tuple(measurements),
         (

@@ -42,6 +42,8 @@ PARTS = {
     "images": "the images of the toolchain built",
     "contained": "the selftest built, in containers with process isolation",
     "wine": "the selftest built with Wine",
+    "container": "the selftest built in Linux containers with Wine, the same wheel",
+    "device": "causal-conv1d built with Wine, its device code by compilers for Linux",
     "flash": "flash-attn built",
     "verify": "`invoke verify` of the wheels",
 }

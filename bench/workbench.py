@@ -25,7 +25,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]  # where `invoke` finds its comma
 _SHARED = ("envs", "downloads", "packages")
 _TAIL = 20  # lines of a failed build's output that are shown
 # The lines of ui.boards.PlainBoard and of the plan, which names the first few units of a long list.
-_JOB = re.compile(r"^\[\d+/\d+\] (.+?)(?: \[([\w,]+)\])? \d[^\[\]]*$", re.MULTILINE)
+_JOB = re.compile(r"^\[\d+/\d+\] (.+?)(?: \[([\w,]+)\](?: [a-z]+)?)? \d[^\[\]]*$", re.MULTILINE)
 # The end of such a line: how long the job took, in all forms of text.duration, and its memory.
 _TOOK = re.compile(
     r"^\[\d+/\d+\] .+? (?:(\d+) h )?(?:(\d+) min ?)?(?:([\d.]+) s)?, [\d.]+ [KMGT]?i?B\n",
@@ -38,7 +38,8 @@ _ARCHLIST = re.compile(
 
 @dataclass(frozen=True)
 class CompiledJob:
-    """A compiler call that a build reported: its unit, and images such as `sm_80`."""
+    """A compiler call that a build reported, or a stage of one: its unit, and images such as
+    `sm_80`; of stages that make no cubin, their front."""
 
     unit: str
     codes: tuple[str, ...]
@@ -96,9 +97,8 @@ class Workbench:
         Raises FatwheelError with the end of its output where the build fails.
         """
         command = [
-            sys.executable, "-m", "invoke", "build", "--kernel", target.recipe.name,
-            "--toolchain", target.toolchain.name, "--python", target.python,
-            "--torch", target.torch, "--arch", ",".join(map(str, target.archs)),
+            sys.executable, "-m", "invoke", "build", "--kernel", str(target.recipe.folder),
+            *_tools_of(target), "--arch", ",".join(map(str, target.archs)),
             "--front", front, "--out", str(self._out), *more,
         ]  # fmt: skip
         # CI asks for plain lines.
@@ -119,6 +119,19 @@ class Workbench:
         for kind in ("wheel", "built"):
             shutil.rmtree(self._cache / "store" / "refs" / kind, ignore_errors=True)
         shutil.rmtree(self._out, ignore_errors=True)
+
+
+def _tools_of(target: Target) -> list[str]:
+    """The options of `invoke build` for a target's toolchain."""
+    installed = target.toolchain.installed
+    if installed and installed.environment:
+        return [
+            "--cuda-home", str(installed.cuda_home),
+            "--torch-from", str(installed.environment.python),
+        ]  # fmt: skip
+    return [
+        "--toolchain", target.toolchain.name, "--python", target.python, "--torch", target.torch
+    ]  # fmt: skip
 
 
 def read_output(run: Run) -> Built:

@@ -15,7 +15,7 @@ import zstandard
 from .errors import FormatError
 from .fatbin.container import Entry
 from .fatbin.cubin import kernel_names_of_cubin, kernel_names_of_ptx, kernels_of_cubin
-from .fatbin.parity import Described, is_readable
+from .fatbin.images import Described, is_readable
 
 # Decompressed bytes of one image; bounds memory. The largest cubins known are a tenth of this.
 MAX_IMAGE = 2**30

@@ -125,7 +125,8 @@ class VerifyError(FatwheelError):
 
 
 class EngineError(FatwheelError):
-    """The container engine cannot be reached or used, or an image cannot be built there."""
+    """The container engine or a Dask cluster cannot be reached or used, or an image cannot be built
+    there."""
 
     exit_code = 14
 

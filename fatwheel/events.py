@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config.model import Target
     from .model import Job
+    from .worker.assemble import Reason
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Planned:
     slices: units × archs in all; hits: those that the store already has; pending: the jobs that
     will run for the rest; work: seconds of compiling expected on one core; jobs: how many run at
     a time; memory: the budget; archlist_units: units that must be compiled again because their
-    text depends on the list of architectures.
+    text depends on the list of architectures; reasons: why others are.
     """
 
     targets: tuple[Target, ...]
@@ -38,6 +39,7 @@ class Planned:
     work: float
     archlist_units: tuple[str, ...] = ()
     pending: int = 0
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,16 @@ class JobFailed:
 
 
 @dataclass(frozen=True)
+class JobsDropped:
+    """Jobs that will not run, since one that they need failed."""
+
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
 class CoresIdle:
-    """From now on so many of the cores have no job, because of `why`: 'memory', 'alone' or 'last'
-    (see `engines.schedule`); '' where all have one."""
+    """From now on so many of the cores have no job, because of `why`: 'memory', 'fronts', 'alone'
+    or 'last' (see `engines.schedule`); '' where all have one."""
 
     idle: int
     cores: int
@@ -145,6 +154,7 @@ Event = (
     | JobStarted
     | JobFinished
     | JobFailed
+    | JobsDropped
     | CoresIdle
     | ShardSaid
     | MemoryUsed

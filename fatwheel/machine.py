@@ -26,6 +26,11 @@ def in_words(platform: str) -> str:
     return WINDOWS_IN_WORDS if platform == WINDOWS else platform
 
 
+def system_of(platform: str) -> str:
+    """'windows' or 'linux', by Python's name for a platform: an engine's OSType."""
+    return "windows" if platform.startswith("win-") else "linux"
+
+
 def this_platform() -> str:
     """This machine's system and processor as toolchains name them: `linux-x86_64`, `win-amd64`."""
     return platform_of(platform.system(), platform.machine())

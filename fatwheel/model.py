@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from .arch import Arch
 
@@ -73,18 +74,42 @@ class Front:
     """One run of nvcc's front end and the images made from it.
 
     virtual is the architecture of the front; codes are real (`sm_80`) or virtual
-    (`compute_80`: its PTX) architectures made from it, in nvcc's order.
+    (`compute_80`: its PTX) architectures made from it, in nvcc's order. split: in how many parts
+    nvcc's optimisers divide the code (`--split-compile`), which decides bytes; 0 where they do not.
     """
 
     virtual: Arch
     codes: tuple[str, ...]
+    split: int = 0
+
+    @property
+    def key(self) -> str:
+        """What of it decides code, for keys of the store: `80`, `80 split 4`."""
+        return f"{self.virtual.name} split {self.split}" if self.split else self.virtual.name
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """What nvcc is told to make: it makes one image at least."""
+        return self.codes or (self.virtual.compute,)
+
+    @property
+    def gencode(self) -> str:
+        """The same, as the value of nvcc's -gencode."""
+        return f"arch={self.virtual.compute},code=[{','.join(self.images)}]"
+
+
+# What a job does of a CUDA unit: all of an nvcc call ("whole"), or only its front end, which leaves
+# PTX in the store; ptxas on that PTX; or what the host compiler makes with the front's stub.
+Stage = Literal["whole", "front", "ptxas", "host"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One compiler call: a unit, the front to run, and whether its host object is wanted too.
+    """One compiler call, or a stage of one: a unit, the front, and whether its host object is
+    wanted.
 
-    For a 'c++' unit front is None and host is true.
+    For a 'c++' unit front is None and host is true. The codes of a job's front are the images that
+    it makes: of a stage 'front' only PTX, of 'host' none.
     """
 
     unit: Unit
@@ -92,12 +117,17 @@ class Job:
     host: bool
     memory: int
     seconds: float
+    stage: Stage = "whole"
 
     @property
     def label(self) -> str:
         if self.front is None:
             return self.unit.name
-        return f"{self.unit.name} [{','.join(self.front.codes)}]"
+        if self.stage == "whole":
+            return f"{self.unit.name} [{','.join(self.front.codes)}]"
+        if self.stage == "ptxas":
+            return f"{self.unit.name} [{','.join(self.front.codes)}] ptxas"
+        return f"{self.unit.name} [{self.front.virtual.compute}] {self.stage}"
 
 
 @dataclass(frozen=True)

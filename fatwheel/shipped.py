@@ -6,6 +6,7 @@ are never changed: what is written beside them goes into the user's own.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from pathlib import Path
 
@@ -30,6 +31,16 @@ DEFAULT_TOOLCHAINS = {
     "linux-aarch64": "cuda13.0.2-linux-aarch64",
     "windows": "cuda13.0.2-win-amd64",
 }
+
+
+def code_digest() -> str:
+    """Digest of fatwheel's own code: what an older fatwheel made is made again, and workers must
+    have the same."""
+    found = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        # Of its lines: a checkout on Windows ends them in another way.
+        found.update(file.read_text(encoding="utf-8").encode() + b"\0")
+    return found.hexdigest()
 
 
 def default_toolchain(system: str) -> str:

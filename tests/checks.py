@@ -6,7 +6,8 @@ import importlib.util
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from fatwheel.errors import ToolchainError
@@ -33,7 +34,9 @@ def run_checks(folder: Path, everything: bool, expression: str | None, say: Say)
     when no check runs any more.
     """
     commands = [*STYLE, _pytest(everything, expression)]
-    codes = [_run(folder, command, say) for command in commands]
+    with _tests_compiled(folder):
+        codes = [_run(folder, command, say) for command in STYLE]
+    codes.append(_run(folder, commands[-1], say))
     for command, code in zip(commands, codes, strict=True):
         if code:
             say(f"failed, exit code {code}: {' '.join(command)}")
@@ -65,6 +68,26 @@ def _pytest(everything: bool, expression: str | None) -> list[str]:
     if expression:
         command += ["-k", expression]
     return command
+
+
+@contextmanager
+def _tests_compiled(folder: Path) -> Iterator[None]:
+    """Beside what the block does, on another core, pytest compiles all tests as it wants them; else
+    each of its workers would do so, at the same time. What it finds wrong, the tests tell."""
+    if cores() == 1 or importlib.util.find_spec("pytest") is None:
+        yield
+        return
+    words = ["pytest", "tests", "--collect-only", "-qq"]
+    beside = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+        beside.wait()
+    finally:
+        beside.kill()  # does nothing to one that has ended
+        beside.wait()
 
 
 def _run(folder: Path, command: Sequence[str], say: Say) -> int:

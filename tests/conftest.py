@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -35,6 +36,19 @@ def pytest_configure() -> None:
     # that tests interrupt would go on.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    # Ten thousand tests and their modules last until the end: without this, each full run of the
+    # garbage collector would go through them again, an eighth of the time of tests in memory.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    # Else libraries tell at the end what they take for leaks.
+    gc.unfreeze()
 
 
 # The files whose tests take longest, in about this order: they come first, so that no worker of

@@ -14,14 +14,12 @@ from ..decoders import kernels_of, payload
 from ..errors import FormatError
 from ..fatbin.container import Container, Entry
 from ..fatbin.cubin import Version, cuda_of_cubin, version_of_ptx
-from ..verify.contents import Contents, Image, Unit, archs_of
-from ..verify.coverage import PART, Served, units_served
+from ..verify.contents import PART, Contents, Image, KernelContainer, Served, archs_of, units_served
 from ..verify.drivers import LINUX, WINDOWS, Need, needs_of, tables
 from ..verify.libraries import runtimes_of
-from .causes import WARNING, WRONG, Cure, Finding, note
-from .environment import Driver, Gpu, Target
-from .subject import Library, Subject
-from .torch import Torch
+from .cures import WARNING, WRONG, Cure, Symptom, note
+from .environment import CheckedPython, FoundDriver, FoundGpu, Torch
+from .subject import CheckedPackage, Library
 
 _SAMPLED = 4  # images of a kind and library that are unpacked, the first and the last ones
 _UPDATE = "update NVIDIA's driver, on the machine itself: nvidia.com/drivers"
@@ -56,15 +54,19 @@ def _version(kind: str, entries: list[Entry]) -> Version | None:
     return max(found, default=None)
 
 
-def _unit(number: int, container: Container, versions: dict[str, Version | None]) -> Unit:
+def _unit(
+    number: int, container: Container, versions: dict[str, Version | None]
+) -> KernelContainer:
     images = tuple(
         Image(one.kind, one.arch, one.stored, one.compression, versions.get(one.kind))
         for one in container.entries
     )
-    return Unit(number, ("",), images)
+    return KernelContainer(number, ("",), images)
 
 
-def device_findings(target: Target, subject: Subject, torch: Torch | None) -> Iterator[Finding]:
+def device_findings(
+    target: CheckedPython, subject: CheckedPackage, torch: Torch | None
+) -> Iterator[Symptom]:
     """Each GPU against the libraries that have code, and the driver against all."""
     driver = target.driver
     with_code = [one for one in subject.libraries if one.binary.containers]
@@ -72,7 +74,7 @@ def device_findings(target: Target, subject: Subject, torch: Torch | None) -> It
     if driver.trouble and needs_cuda:
         yield _unasked(driver)
     if not driver.trouble and needs_cuda and not driver.gpus:
-        yield Finding("driver", WARNING, "the driver knows no GPU of this machine")
+        yield Symptom("driver", WARNING, "the driver knows no GPU of this machine")
     yield from _runtime_findings(target, subject, torch)
     if not with_code or not driver.gpus:
         return
@@ -90,12 +92,14 @@ def device_findings(target: Target, subject: Subject, torch: Torch | None) -> It
             yield _too_old(target, need, names)
 
 
-def _unasked(driver: Driver) -> Finding:
+def _unasked(driver: FoundDriver) -> Symptom:
     what = f"NVIDIA's driver cannot be asked: {driver.trouble}"
     return note("driver", what, details=["the GPU code was not compared with any GPU"])
 
 
-def _gpu_findings(subject: Subject, gpu: Gpu, libraries: list[Library]) -> Iterator[Finding]:
+def _gpu_findings(
+    subject: CheckedPackage, gpu: FoundGpu, libraries: list[Library]
+) -> Iterator[Symptom]:
     served = {one.name: _served(one, gpu) for one in libraries}
     title = f"{gpu.name} ({gpu.capability})"
     serves_any = any(how != NONE for how, _ in served.values())
@@ -106,14 +110,14 @@ def _gpu_findings(subject: Subject, gpu: Gpu, libraries: list[Library]) -> Itera
             what = (
                 f"for {title} it has PTX alone, which the driver compiles at the first use (JIT): "
             )
-            yield Finding("gpu", WARNING, f"{what}that takes minutes in large projects", name)
+            yield Symptom("gpu", WARNING, f"{what}that takes minutes in large projects", name)
         elif how == PART:
             what = f"for {title} only {share} have code: what needs the others fails"
-            yield Finding("gpu", WARNING, what, name, cure=_build(subject, gpu))
+            yield Symptom("gpu", WARNING, what, name, cure=_build(subject, gpu))
         else:
             what = f"it has no code for {title}: no kernel image is available for execution on it"
             severity = WARNING if serves_any else WRONG
-            yield Finding("gpu", severity, what, name, _held(libraries, name), _build(subject, gpu))
+            yield Symptom("gpu", severity, what, name, _held(libraries, name), _build(subject, gpu))
 
 
 def _held(libraries: list[Library], name: str) -> tuple[str, ...]:
@@ -126,7 +130,7 @@ def _order(image: Image) -> tuple[str, Arch]:
     return image.kind, image.arch
 
 
-def _served(library: Library, gpu: Gpu) -> tuple[str, str]:
+def _served(library: Library, gpu: FoundGpu) -> tuple[str, str]:
     """How its containers serve a GPU, and `24 of 30 units`. A driver links linked code anew, at
     worst, from relocatable PTX."""
     arch = parse_capability(gpu.capability)
@@ -153,7 +157,7 @@ def _coverage(container: Container, gpu: Arch) -> str:
     return coverage(archs.cubins, archs.ptx, gpu)
 
 
-def _build(subject: Subject, gpu: Gpu) -> Cure:
+def _build(subject: CheckedPackage, gpu: FoundGpu) -> Cure:
     arch = parse_capability(gpu.capability)
     return Cure(
         f"no command is known: install a build of {subject.name} with code for {arch.sm}, or make "
@@ -161,12 +165,14 @@ def _build(subject: Subject, gpu: Gpu) -> Cure:
     )
 
 
-def _runtimes(subject: Subject) -> frozenset[str]:
+def _runtimes(subject: CheckedPackage) -> frozenset[str]:
     found = (runtimes_of(one.loading.needed, subject.shipped) for one in subject.libraries)
     return frozenset().union(*found)
 
 
-def _runtime_findings(target: Target, subject: Subject, torch: Torch | None) -> Iterator[Finding]:
+def _runtime_findings(
+    target: CheckedPython, subject: CheckedPackage, torch: Torch | None
+) -> Iterator[Symptom]:
     """Whether the driver is new enough for the CUDA of the package, whatever the GPU."""
     of_torch = torch.cuda.partition(".")[0] if torch and subject.name == "torch" else ""
     majors = sorted({*_runtimes(subject), *filter(None, [of_torch])}, key=int)
@@ -176,15 +182,15 @@ def _runtime_findings(target: Target, subject: Subject, torch: Torch | None) -> 
             yield _too_old(target, need, [])
 
 
-def _too_old(target: Target, need: Need, names: list[str]) -> Finding:
+def _too_old(target: CheckedPython, need: Need, names: list[str]) -> Symptom:
     driver = target.driver
     known = f" (CUDA {driver.cuda[0]}.{driver.cuda[1]})" if driver.cuda else ""
     title = f"the driver {driver.version or 'here'}{known}"
     what = f"{title} is too old: {need.reason} needs {need.driver}"
-    return Finding("driver", WRONG, what, details=tuple(names), cure=Cure(_UPDATE))
+    return Symptom("driver", WRONG, what, details=tuple(names), cure=Cure(_UPDATE))
 
 
-def is_older(target: Target, need: Need) -> bool:
+def is_older(target: CheckedPython, need: Need) -> bool:
     """Whether the driver is surely older. One that says only the CUDA that it knows is so if it
     would be older, were it the last before the next CUDA's."""
     driver, system = target.driver, _system(target)
@@ -201,5 +207,5 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isascii() and part.isdigit())
 
 
-def _system(target: Target) -> str:
+def _system(target: CheckedPython) -> str:
     return WINDOWS if target.system == "Windows" else LINUX

@@ -12,6 +12,7 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -23,24 +24,20 @@ from unearth import Link
 
 from ..arch import JIT, NATIVE
 from ..errors import FatwheelError, FetchError, FormatError, UsageError
-from ..pins.listings import Asker
-from ..pins.remotewheel import RemoteWheels
-from ..publish.listing import LIST, parse_list
-from ..publish.offers import Served
+from ..pins.listings import Asker, RemoteWheels
+from ..publish.offers import LIST, ServedGpu, parse_list
 from ..storage.documents import read_value
-from ..toolchain.errands import PINNED
+from ..toolchain.access import PINNED
 from ..toolchain.pipconfig import RefusedError, read_pip_config, redacted
 from ..toolchain.web import Web
 from ..verify.drivers import GPU, Need
-from ..wheels.builtfor import local_cuda, local_torch
+from ..wheels.metadata import local_cuda, local_torch, named, requirements_of
 from ..wheels.name import WheelName, canonical_project, canonical_version, parse_wheel_name
-from ..wheels.needs import named, requirements_of
 from . import cures
-from .causes import NOTE, WRONG, Cure, Finding
+from .cures import NOTE, WRONG, Cure, Symptom
 from .device import is_older
-from .environment import Target
-from .presence import takes
-from .torch import Torch
+from .environment import CheckedPython, Torch
+from .importing import takes
 
 _MOST_LINKS = 20_000  # the largest listings that there are have as many
 _MOST_ASKED = 20  # wheels whose METADATA is read
@@ -69,7 +66,7 @@ class Offered:
     cuda: str
     torch: str
     beside: bool = False
-    gpus: dict[str, Served] | None = None
+    gpus: dict[str, ServedGpu] | None = None
 
     @property
     def project(self) -> str:
@@ -93,7 +90,7 @@ class Judged:
 # -- what it offers --------------------------------------------------------------------------------
 
 
-def index_findings(target: Target, torch: Torch | None, url: str) -> tuple[Finding, ...]:
+def index_findings(target: CheckedPython, torch: Torch | None, url: str) -> tuple[Symptom, ...]:
     """Of each project that an index offers: the wheel that fits best, or why none does.
 
     UsageError for a URL that is none; FetchError where nothing comes of it; FormatError where what
@@ -101,13 +98,10 @@ def index_findings(target: Target, torch: Torch | None, url: str) -> tuple[Findi
     """
     _check_url(url)
     config = read_pip_config()
-    web = Web(replace(config, indexes=(*config.indexes, url)))
-    try:
+    with closing(Web(replace(config, indexes=(*config.indexes, url)))) as web:
         offered = _read_index(web, url)
         requires = _Requirements(web, target.python)
         return tuple(findings_of(target, torch, offered, requires))
-    finally:
-        web.close()
 
 
 def _read_index(web: Web, url: str) -> tuple[Offered, ...]:
@@ -266,8 +260,8 @@ class _Requirements:
 
 
 def findings_of(
-    target: Target, torch: Torch | None, offered: tuple[Offered, ...], requires: Requires
-) -> Iterator[Finding]:
+    target: CheckedPython, torch: Torch | None, offered: tuple[Offered, ...], requires: Requires
+) -> Iterator[Symptom]:
     """One for each project. requires: what a wheel's METADATA wants of torch."""
     projects = dict.fromkeys(one.project for one in offered)
     judged = {
@@ -284,7 +278,7 @@ def findings_of(
 
 
 def _best(
-    target: Target, torch: Torch | None, found: list[Judged], requires: Requires
+    target: CheckedPython, torch: Torch | None, found: list[Judged], requires: Requires
 ) -> Judged | None:
     """The wheel to install. Where its name does not say which torch it is for, METADATA may; what
     that turns down is judged so in `found`."""
@@ -301,7 +295,7 @@ def _best(
     return None
 
 
-def _judge(target: Target, torch: Torch | None, one: Offered) -> Judged:
+def _judge(target: CheckedPython, torch: Torch | None, one: Offered) -> Judged:
     if not takes(target, one.name.tags) or not _takes_python(target, one.requires_python):
         return Judged(one, "python", f"{one.name.python}-{one.name.abi}-{one.name.platform}")
     if torch and one.torch and torch.release and one.torch != torch.release:
@@ -323,7 +317,7 @@ def _judge(target: Target, torch: Torch | None, one: Offered) -> Judged:
     return Judged(one, "", "", min(hows, key=lambda how: _RANKS.get(how, 0)))
 
 
-def _takes_python(target: Target, requires_python: str) -> bool:
+def _takes_python(target: CheckedPython, requires_python: str) -> bool:
     try:
         version = ".".join(map(str, target.version))
         return SpecifierSet(requires_python).contains(version, prereleases=True)
@@ -331,7 +325,7 @@ def _takes_python(target: Target, requires_python: str) -> bool:
         return True
 
 
-def _preference(target: Target) -> Callable[[Judged], tuple[object, ...]]:
+def _preference(target: CheckedPython) -> Callable[[Judged], tuple[object, ...]]:
     places = {str(tag): place for place, tag in enumerate(target.tags)}
 
     def rank(one: Judged) -> tuple[object, ...]:
@@ -344,7 +338,7 @@ def _preference(target: Target) -> Callable[[Judged], tuple[object, ...]]:
     return rank
 
 
-def _fitting(target: Target, best: Judged, count: int) -> Finding:
+def _fitting(target: CheckedPython, best: Judged, count: int) -> Symptom:
     offered = best.offered
     how = {NATIVE: ", with machine code for its GPU", JIT: ", with PTX for its GPU"}.get(
         best.how, ""
@@ -352,12 +346,12 @@ def _fitting(target: Target, best: Judged, count: int) -> Finding:
     what = f"{offered.name.filename} fits this machine{how} (of {count} wheels)"
     url = f"{offered.url}#sha256={offered.sha256}" if offered.sha256 else offered.url
     cure = Cure("install it", cures.install(target, url))
-    return Finding("installed", NOTE, what, cure=cure)
+    return Symptom("installed", NOTE, what, cure=cure)
 
 
 def _none_fits(
-    target: Target, torch: Torch | None, project: str, found: list[Judged], severity: str
-) -> Finding:
+    target: CheckedPython, torch: Torch | None, project: str, found: list[Judged], severity: str
+) -> Symptom:
     """By the cause that the most promising of them have."""
     cause = max({one.cause for one in found}, key=_CLOSER.index)
     whys = list(dict.fromkeys(one.why for one in found if one.cause == cause))
@@ -377,10 +371,10 @@ def _none_fits(
     else:
         what += f"the driver is older than they need ({', '.join(whys[:_SHOWN])})"
         cure = Cure("update NVIDIA's driver, on the machine itself: nvidia.com/drivers")
-    return Finding(cause, severity, what, details=tuple(whys), cure=cure)
+    return Symptom(cause, severity, what, details=tuple(whys), cure=cure)
 
 
-def _torch_for(target: Target, found: list[Judged]) -> Cure:
+def _torch_for(target: CheckedPython, found: list[Judged]) -> Cure:
     torches = {one.offered.torch for one in found if one.cause == "torch" and one.offered.torch}
     if not torches:
         return Cure("no command is known: install a torch for the same CUDA")

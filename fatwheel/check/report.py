@@ -13,29 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VerifyError
-from .causes import NOTE, Cure, Finding, decisive, in_order
-from .environment import Target, ask, find_python
-from .importing import Imported, explained, import_all, import_findings
-from .installed import Packages
-from .linking import Linking, link
-from .missing import library_findings, torch_findings
-from .presence import (
+from .cures import NOTE, Cure, Symptom, decisive, in_order
+from .environment import CheckedPython, Packages, Torch, ask, find_python, find_torch
+from .importing import (
+    Imported,
     absent,
+    explained,
+    import_all,
+    import_findings,
     installed_findings,
     python_findings,
     requirement_findings,
     shadow_findings,
     windows_findings,
 )
-from .subject import Subject, read_installed, read_wheel
-from .symbols import symbol_findings, twice_findings, version_findings
-from .torch import Torch, find_torch
+from .loader import Linking, link
+from .missing import (
+    library_findings,
+    symbol_findings,
+    torch_findings,
+    twice_findings,
+    version_findings,
+)
+from .subject import CheckedPackage, read_installed, read_wheel
 
 _TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckRequest:
     """what: a name, a wheel's path or an index's URL; '' for the environment itself, by its torch.
 
     python: as `--python` names it, '' for the one that runs fatwheel. importing: whether to import
@@ -49,18 +55,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """kind: 'installed', 'wheel', 'index' or 'environment'. title: what was checked."""
 
     kind: str
     title: str
-    target: Target
+    target: CheckedPython
     torch: Torch | None
-    findings: tuple[Finding, ...]
+    findings: tuple[Symptom, ...]
     imported: Imported | None = None
 
     @property
-    def decisive(self) -> Finding | None:
+    def decisive(self) -> Symptom | None:
         return decisive(self.findings)
 
     @property
@@ -106,7 +112,7 @@ class Report:
         }
 
 
-def _environment(target: Target, torch: Torch | None) -> dict[str, Any]:
+def _environment(target: CheckedPython, torch: Torch | None) -> dict[str, Any]:
     driver = target.driver
     return {
         "python": str(target.executable),
@@ -123,7 +129,7 @@ def _environment(target: Target, torch: Torch | None) -> dict[str, Any]:
     }
 
 
-def check(asked: Asked) -> Report:
+def check(asked: CheckRequest) -> Diagnosis:
     """Check what was asked for.
 
     UsageError for a Python that is none, or no such file; FormatError for a wheel or an index that
@@ -137,7 +143,7 @@ def check(asked: Asked) -> Report:
         from .index import index_findings  # which takes a while to import
 
         found = index_findings(target, torch, asked.what)
-        return Report("index", asked.what, target, torch, found)
+        return Diagnosis("index", asked.what, target, torch, found)
     if _is_path(asked.what):
         site = target.site[0] if target.site else target.prefix
         subject = read_wheel(Path(asked.what), site)
@@ -150,13 +156,13 @@ def _is_path(what: str) -> bool:
 
 
 def _check_installed(
-    asked: Asked, target: Target, packages: Packages, torch: Torch | None
-) -> Report:
+    asked: CheckRequest, target: CheckedPython, packages: Packages, torch: Torch | None
+) -> Diagnosis:
     name = asked.what or _TORCH
     found = packages.find(name) or packages.bringing(name)
     if found is None:
         kind = "installed" if asked.what else "environment"
-        return Report(kind, name, target, torch, (absent(target, packages, name),))
+        return Diagnosis(kind, name, target, torch, (absent(target, packages, name),))
     subject = read_installed(found)
     findings = (
         *installed_findings(target, packages, found, subject),
@@ -166,13 +172,13 @@ def _check_installed(
 
 
 def _checked(
-    asked: Asked,
-    target: Target,
+    asked: CheckRequest,
+    target: CheckedPython,
     packages: Packages,
     torch: Torch | None,
-    subject: Subject,
-    before: tuple[Finding, ...],
-) -> Report:
+    subject: CheckedPackage,
+    before: tuple[Symptom, ...],
+) -> Diagnosis:
     # A library for another system is loaded by nobody here: the wheel's tags tell that.
     own = tuple(one for one in subject.libraries if one.is_for(target))
     subject = replace(subject, libraries=own)
@@ -191,10 +197,10 @@ def _checked(
         imported = import_all(target, subject, torch=linking.uses_torch, limit=asked.seconds)
         findings = (*explained(findings, imported), *import_findings(target, subject, imported))
     kind = subject.kind if asked.what else "environment"
-    return Report(kind, subject.title, target, torch, findings, imported)
+    return Diagnosis(kind, subject.title, target, torch, findings, imported)
 
 
-def _of_libraries(linking: Linking) -> Iterator[Finding]:
+def _of_libraries(linking: Linking) -> Iterator[Symptom]:
     symbols = tuple(symbol_findings(linking))
     yield from symbols
     yield from torch_findings(linking, said=any(one.cause == "torch" for one in symbols))
@@ -203,7 +209,9 @@ def _of_libraries(linking: Linking) -> Iterator[Finding]:
     yield from twice_findings(linking)
 
 
-def _device(target: Target, subject: Subject, torch: Torch | None) -> Iterator[Finding]:
+def _device(
+    target: CheckedPython, subject: CheckedPackage, torch: Torch | None
+) -> Iterator[Symptom]:
     if not any(library.binary.containers for library in subject.libraries) and not torch:
         return
     from .device import device_findings  # it needs libraries that unpack images
@@ -211,6 +219,6 @@ def _device(target: Target, subject: Subject, torch: Torch | None) -> Iterator[F
     yield from device_findings(target, subject, torch)
 
 
-def refusal(report: Report) -> VerifyError:
+def refusal(report: Diagnosis) -> VerifyError:
     """The error to end with where something is wrong; the report has the details."""
     return VerifyError(f"{report.title} does not work here")

@@ -11,20 +11,32 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ..errors import FormatError
-from ..fatbin.asked import Asked, asked_of
-from ..fatbin.binary import HEAD, Binary, exports_of, read_binary
-from ..fatbin.loading import Loading, is_loadable, loading_of
+from ..fatbin.binary import (
+    HEAD,
+    AskedSymbol,
+    Binary,
+    Loading,
+    asked_of,
+    exports_of,
+    is_loadable,
+    loading_of,
+    read_binary,
+)
 from ..storage.files import readable
 from ..storage.mapped import map_file
 from ..wheels.archive import open_wheel
-from ..wheels.builtfor import local_cuda, local_torch, minor, required_torch
-from ..wheels.metadata import expand_tags
+from ..wheels.metadata import (
+    expand_tags,
+    local_cuda,
+    local_torch,
+    minor,
+    required_torch,
+    top_modules,
+)
 from ..wheels.metadata import field as field_of
-from ..wheels.modules import top_modules
 from ..wheels.name import parse_wheel_name
-from .causes import WARNING, Finding
-from .environment import Target
-from .installed import Distribution, read_text
+from .cures import WARNING, Symptom
+from .environment import CheckedPython, Distribution, read_text
 
 # As loaders know them, whatever else a package holds.
 _LIBRARY = re.compile(r".+\.(?:so(?:\.[0-9.]+)?|pyd|dll)", re.IGNORECASE | re.DOTALL)
@@ -46,7 +58,7 @@ class Library:
     name: str
     place: Path
     loading: Loading
-    asked: tuple[Asked, ...]
+    asked: tuple[AskedSymbol, ...]
     exported: frozenset[str]
     module: str
     binary: Binary
@@ -55,7 +67,7 @@ class Library:
     def basename(self) -> str:
         return self.place.name
 
-    def is_for(self, target: Target) -> bool:
+    def is_for(self, target: CheckedPython) -> bool:
         """Whether it is for such a system and processor."""
         windows = target.system == "Windows"
         return (self.loading.format, self.loading.machine) == (
@@ -65,7 +77,7 @@ class Library:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckedPackage:
     """A package. kind: 'installed' or 'wheel'. title: what the user knows it by.
 
     tags: single ones. built: the CUDA and the torch that it says it was built for, '' where it does
@@ -84,7 +96,7 @@ class Subject:
     modules: tuple[str, ...]
     libraries: tuple[Library, ...]
     absent: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Symptom, ...] = ()
 
     @property
     def shipped(self) -> frozenset[str]:
@@ -92,7 +104,7 @@ class Subject:
         return frozenset(name.rpartition("/")[2].lower() for name in self.files)
 
 
-def read_installed(found: Distribution) -> Subject:
+def read_installed(found: Distribution) -> CheckedPackage:
     """An installed package; what of it cannot be read is among its findings."""
     files = found.files or ()
     absent = tuple(name for name in files if not _is_bytecode(name) and not _there(found, name))
@@ -103,7 +115,7 @@ def read_installed(found: Distribution) -> Subject:
     }
     libraries, findings = _read_all(inside, found.place)
     metadata = found.metadata or b""
-    return Subject(
+    return CheckedPackage(
         kind="installed",
         title=f"{found.name} {found.version}",
         name=found.name,
@@ -120,7 +132,7 @@ def read_installed(found: Distribution) -> Subject:
     )
 
 
-def read_wheel(path: Path, site: Path) -> Subject:
+def read_wheel(path: Path, site: Path) -> CheckedPackage:
     """A wheel, as it would be installed into `site`.
 
     UsageError where there is no such file; FormatError where it is no wheel.
@@ -135,7 +147,7 @@ def read_wheel(path: Path, site: Path) -> Subject:
         metadata = wheel.read(f"{wheel.dist_info}/METADATA")
         record = f"{wheel.dist_info}/{_RECORD}"
         listed = f"{wheel.dist_info}/top_level.txt"
-        return Subject(
+        return CheckedPackage(
             kind="wheel",
             title=path.name,
             name=field_of(metadata, "Name", "METADATA"),
@@ -205,9 +217,9 @@ def _mapped(place: Path) -> Iterator[memoryview]:
 
 def _read_all(
     opened: Mapping[str, Open], placed: Callable[[str], Path | PurePosixPath]
-) -> tuple[tuple[Library, ...], tuple[Finding, ...]]:
+) -> tuple[tuple[Library, ...], tuple[Symptom, ...]]:
     libraries: list[Library] = []
-    findings: list[Finding] = []
+    findings: list[Symptom] = []
     for name in sorted(opened)[:_MOST_LIBRARIES]:
         try:
             with opened[name]() as data:
@@ -215,10 +227,10 @@ def _read_all(
                     libraries.append(read_library(name, Path(placed(name)), data))
         except FormatError as error:
             what = f"this library is damaged: {error.what}"
-            findings.append(Finding("installed", WARNING, what, name, names=(Path(name).name,)))
+            findings.append(Symptom("installed", WARNING, what, name, names=(Path(name).name,)))
         except OSError as error:
             what = f"this library cannot be read: {error.strerror or error}"
-            findings.append(Finding("installed", WARNING, what, name, names=(Path(name).name,)))
+            findings.append(Symptom("installed", WARNING, what, name, names=(Path(name).name,)))
     return tuple(libraries), tuple(findings)
 
 

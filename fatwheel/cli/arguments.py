@@ -27,11 +27,12 @@ from ..compilers.msvc import split_words
 from ..errors import FatwheelError, InterruptedBuildError, StoreError, UsageError
 from ..storage.files import OF_THE_DISK
 from ..text import parse_size
-from .names import names_shown
-from .streams import outlive_readers
+from .kernelnames import names_shown
 
 if TYPE_CHECKING:
     from ..pipeline.consent import Agree, Stranger
+import io
+import select
 
 
 def count_of(option: str, text: str | None) -> int | None:
@@ -54,14 +55,17 @@ def size_of(option: str, text: str | None) -> int | None:
 
 
 def seconds_of(option: str, text: str | None) -> float | None:
-    """Seconds, of `5h30m`, `90m` or `45s`."""
+    """Seconds, of `5h30m`, `90m`, `45s` or `5ms`."""
     if text is None:
         return None
-    found = re.fullmatch("(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text)
-    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
-    if not (hours or minutes or seconds):
+    parts = "(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?(?:([0-9]{1,6})ms)?"
+    found = re.fullmatch(parts, text)
+    hours, minutes, seconds, thousandths = (
+        (int(one or 0) for one in found.groups()) if found else [0] * 4
+    )
+    if not (hours or minutes or seconds or thousandths):
         raise UsageError(f"{text!r} is no time", where=option, hint="valid: 5h30m, 90m, 45s")
-    return float(hours * 3600 + minutes * 60 + seconds)
+    return hours * 3600 + minutes * 60 + seconds + thousandths / 1000
 
 
 def command_of(option: str, line: str | None) -> list[str]:
@@ -90,7 +94,7 @@ def file_of(text: str) -> Path:
     if text.startswith("--"):
         raise UsageError(
             f"{text} stands where a file should be",
-            hint="name the file first; for help, put it before the task: invoke --help thin",
+            hint="name the file first; for help, put it before the command: `invoke --help thin`",
         )
     return Path(text)
 
@@ -100,7 +104,7 @@ def page_of(option: str, text: str, endings: Collection[str]) -> Path:
 
     endings: what its name may end with.
     """
-    from ..pages.page import check_place
+    from ..pages import check_place
 
     path = file_of(text)
     check_place(path, option, endings)
@@ -225,6 +229,10 @@ MSVC = (
     "the newest that the CUDA takes; nobody else can rebuild the wheel (default: the pinned one is "
     "fetched)"
 )
+REMOTE = (
+    "take what other machines compiled from here, and leave here what this one compiles: a folder, "
+    "https://HOST/PATH (WebDAV), s3://BUCKET/PATH, gs:// or az:// (default: FATWHEEL_REMOTE)"
+)
 
 # The help of --mangled, which every command that shows names of kernels has.
 MANGLED = (
@@ -327,9 +335,26 @@ def accept_license(accepted: bool) -> None:
     """Remember that the user accepts them, if so."""
     if accepted:
         from ..storage.cache import cache_folder
-        from ..toolchain.msvc import accept
+        from ..toolchain.homes import accept
 
         accept(cache_folder())
+
+
+# -- a cluster -------------------------------------------------------------------------------------
+
+
+def engine_on(scheduler: str | None, engine: str | None) -> str | None:
+    """The engine that is asked for; a scheduler asks for Dask, which finds it by a variable."""
+    if scheduler is None:
+        return engine
+    from ..engines.cluster import VARIABLE, address_of
+
+    os.environ[VARIABLE] = address_of(scheduler, "--scheduler")
+    if engine not in (None, "dask"):
+        raise UsageError(
+            "only Dask has a scheduler", where=f"--engine {engine}", hint="use --engine dask"
+        )
+    return "dask"
 
 
 # -- consent ---------------------------------------------------------------------------------------
@@ -354,3 +379,53 @@ def consent(yes: bool) -> Agree:
             raise UsageError("nothing was run: you declined", where=stranger.origin)
 
     return agree
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+# Standard output and error that outlive who reads them (`fatwheel inspect W | head -1`), and the
+# disk that they are written to.
+
+
+class _Outliving(io.FileIO):
+    """A stream that drops what is written once nobody reads it any more, and waits for a reader
+    who is slow, even where it is set not to. That a disk is full is told once, as OSError, unless
+    messages go to that disk themselves."""
+
+    def __init__(self, number: int, messages: bool) -> None:
+        super().__init__(number, "wb", closefd=False)
+        self._messages = messages
+
+    def write(self, data: Any, /) -> int:
+        try:
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if not (self._messages or isinstance(error, BrokenPipeError)):
+                raise
+            return super().write(data) or 0
+        return written
+
+
+def outlive_readers() -> None:
+    """Let a command end as it would have, with the exit code that says what it found, although
+    nobody reads its results any more."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed when the command began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            continue
+        if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
+            continue  # somebody else's, or ours already
+        stream.flush()
+        raw = _Outliving(stream.fileno(), messages=name == "stderr")
+        setattr(
+            sys, name,
+            io.TextIOWrapper(
+                io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors,
+                line_buffering=stream.line_buffering or stream.write_through,
+            ),
+        )  # fmt: skip

@@ -22,10 +22,12 @@ from .arguments import (
     MANGLED,
     MSVC,
     PLATFORM,
+    REMOTE,
     FilesTask,
     accept_license,
     consent,
     count_of,
+    engine_on,
     file_of,
     folder_of,
     page_of,
@@ -37,6 +39,7 @@ from .arguments import (
 if TYPE_CHECKING:
     from ..events import Emit
     from ..pipeline.plan import BuildPlan
+    from ..pipeline.share import ShareOrder
 
 _HELP = {
     "kernel": "what to build: a recipe's name, or its folder (default: flash-attn)",
@@ -73,19 +76,39 @@ _HELP = {
         "torch-from": "the Python with the torch to use, or its environment's folder (default: the "
         "Python that runs fatwheel); without --cuda-home, its packages must have nvcc",
         "msvc": MSVC,
+        "device-from": "for Windows wheels, built on Linux by Wine: `linux` has CUDA's compilers "
+        "for Linux make device code of what the front end for Windows leaves, the same bytes in "
+        "less time; some is made by both and compared (default: Windows' own make all)",
         "engine": (
-            "where the work runs: process (worker processes on this machine) or docker "
-            "(containers); default: process, but for Windows wheels docker: on Windows if an "
-            "engine runs Windows containers, on Linux if the toolchain has images"
+            "where the work runs: process (worker processes on this machine), docker "
+            "(containers) or dask (workers on any machines, see --scheduler); default: process, "
+            "but for Windows wheels docker: on Windows if an engine runs Windows containers, on "
+            "Linux if the toolchain has images"
         ),
+        "scheduler": "the address of a Dask scheduler, tcp://HOST:PORT or tls://HOST:PORT, on "
+        "whose workers to compile (default: the one that FATWHEEL_SCHEDULER names)",
         "shards": "workers to spread the work over (default: one per architecture)",
         "front": (
             "exact: run nvcc's front end once per architecture, as nvcc does; shared: one "
-            "run for all, half the work; auto: shared where a proof kept with the recipe shows "
-            "that the code is the same, else exact (default: auto)"
+            "run for all, half the work; split: nvcc's optimisers divide each unit among threads; "
+            "auto: shared, split or both where a proof kept with the recipe shows that the code is "
+            "the same, else exact (default: auto)"
         ),
+        "fast": "for development: fronts shared and split, proven or not. Records and reports of "
+        "the wheel say so",
+        "audit": "some: take over code whose device program is known from a build with this "
+        "option, such as one for another torch, but compile 1 in 50 all the same and compare; all: "
+        "compile and compare all of it; none: compare nothing; off: take nothing over (default: "
+        "off)",
         "stop-after": "start no more compiler calls after this time, such as 5h30m; those that run "
         "are finished and kept, and the exit code is 17 if some are left: run it again to go on",
+        "remote": REMOTE,
+        "only-shard": "compile only one share of the jobs, such as 2/6 on the second of six: "
+        "all divide them alike",
+        "share-to": "with --only-shard: the file for what it compiles, NAME.share (default: the "
+        "remote has it)",
+        "from-shares": "assemble the wheel of the shares in this folder, *.share, which other "
+        "machines made; with --only-shard: go on with a share that was stopped",
         "split": "also make a thin wheel for each architecture",
         "out": "folder for the wheels (default: dist)",
         "locked": (
@@ -117,13 +140,21 @@ def build(
     cuda_home: str | None = None,
     torch_from: str | None = None,
     msvc: str | None = None,
+    device_from: str | None = None,
     toolchain: str | None = None,
     engine: str | None = None,
+    scheduler: str | None = None,
     shards: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,
     stop_after: str | None = None,
-    front: str = "auto",
+    front: str | None = None,
+    fast: bool = False,
+    remote: str | None = None,
+    only_shard: str | None = None,
+    share_to: str | None = None,
+    from_shares: str | None = None,
+    audit: str = "off",
     split: bool = False,
     out: str = "dist",
     locked: str | None = None,
@@ -148,11 +179,14 @@ def build(
       invoke build --arch 80,90a,120+ptx          and PTX for what comes after
       invoke build --jobs 4 --memory 16GiB        leave room for other work
       invoke build --front exact                  byte for byte what nvcc alone makes
+      invoke build --arch 86 --fast               soon, to try something out
       invoke build --arch 80,86,89 --split        and a thin wheel each for 80, 86 and 89
       invoke build --arch 89 --cuda 12.8 --torch 2.8 --python 3.11,3.12
       invoke build --arch 90a --cuda-home /usr/local/cuda --torch-from ~/venv
       invoke build --arch 89 --locked W.whl       with what W was built with, and nothing else
       invoke build --engine docker --plan         what containers would do; starts nothing
+      invoke build --remote s3://team/fatwheel    with what other machines compiled
+      invoke build --scheduler tcp://pool:8786    on all machines of a Dask cluster
       invoke build --arch 80,86 --timeline t.html a picture of the build: jobs, idle cores, memory
 
     GPUs: 75 RTX 20, T4; 80 A100; 86 RTX 30, A10, A40; 89 RTX 40, L4, L40; 90 H100, H200;
@@ -161,9 +195,10 @@ def build(
     with reported(mangled):
         from ..pipeline import build as build_module
         from ..pipeline.plan import BuildRequest, plan_build
+        from ..sharing.remote import remote_of
         from . import console
         from .progress import board
-        from .results import show_edited, show_wheels
+        from .results import show_edited, show_share, show_wheels
 
         request = BuildRequest(
             kernel=kernel,
@@ -171,11 +206,12 @@ def build(
             pythons=python,
             torch=torch,
             toolchain=toolchain,
-            engine=engine,
+            engine=engine_on(scheduler, engine),
             shards=count_of("--shards", shards),
             jobs=count_of("--jobs", jobs),
             memory=size_of("--memory", memory),
             front=front,
+            fast=fast,
             out=folder_of("--out", out),
             locked=None if locked is None else file_of(locked),
             find=None if find is None else folder_of("--find", find),
@@ -187,6 +223,11 @@ def build(
             torch_from=None if torch_from is None else file_of(torch_from),
             msvc=msvc,
             stop_after=seconds_of("--stop-after", stop_after),
+            remote=remote_of(remote),
+            order=_order_of(only_shard, share_to, has_remote=remote_of(remote) is not None),
+            shares=None if from_shares is None else folder_of("--from-shares", from_shares),
+            audit=audit,
+            device_from=device_from,
         )
         if json and not plan:
             raise UsageError("only plans are printed as JSON", where="--json", hint="add --plan")
@@ -195,18 +236,52 @@ def build(
         picture = None if timeline is None else page_of("--timeline", timeline, (".html", ".json"))
         planned = plan_build(request)
         if plan:
+            build_module.check_replaced(planned)
             _show_plan(planned, json)
             return
         accept_license(accept_msvc_license)
         with _recorded(picture) as beside:
             with board() as show:
                 emit = beside(show)
-                wheels = build_module.build(planned, emit, consent(yes))
+                if request.order:
+                    share = build_module.build_share(planned, request.order, emit, consent(yes))
+                    wheels = []
+                else:
+                    wheels = build_module.build(planned, emit, consent(yes))
                 thin_wheels = build_module.split(wheels, request.sign, emit) if split else []
+            if request.order:
+                show_share(share)
             show_wheels(wheels)
             for thin_wheel in thin_wheels:
                 console.write(console.out(), "")
                 show_edited(thin_wheel.to_json())
+
+
+def _order_of(
+    only_shard: str | None, share_to: str | None, *, has_remote: bool
+) -> ShareOrder | None:
+    """The share that is to be made, if one is."""
+    from ..pipeline.share import ShareOrder
+    from ..sharing.shares import ENDING, parse_share
+
+    if only_shard is None:
+        if share_to is not None:
+            raise UsageError("which share?", where="--share-to", hint="add --only-shard 1/6")
+        return None
+    share = parse_share("--only-shard", only_shard)
+    if share_to is None:
+        if not has_remote:
+            raise UsageError(
+                "nobody would get this share",
+                where="--only-shard",
+                hint=f"name a file, --share-to NAME{ENDING}, or a remote, --remote ADDRESS",
+            )
+        return ShareOrder(share, None)
+    if not share_to.endswith(ENDING):
+        raise UsageError(
+            f"{share_to!r} is no name of a share", where="--share-to", hint=f"NAME{ENDING}"
+        )
+    return ShareOrder(share, file_of(share_to))
 
 
 def _recorded(path: Path | None) -> AbstractContextManager[Callable[[Emit], Emit]]:
@@ -236,8 +311,10 @@ def _show_plan(plan: BuildPlan, json: bool) -> None:
         "torch": "torch to build against, such as 2.8 (default: the toolchain's default)",
         "cuda": CUDA,
         "platform": PLATFORM,
-        "engine": "where the project's build runs: process or docker (default: as for build)",
+        "engine": "where the project's build runs: process, docker or dask, which is as process "
+        "(default: as for build)",
         "options": "also print each unit's options",
+        "divide": "also show among how many machines --only-shard would divide the jobs, such as 6",
         "accept-msvc-license": LICENSE,
         "json": "print one JSON document instead of tables",
     },
@@ -254,6 +331,7 @@ def capture(
     toolchain: str | None = None,
     engine: str | None = None,
     options: bool = False,
+    divide: str | None = None,
     accept_msvc_license: bool = False,
     mangled: bool = False,
     json: bool = False,
@@ -268,6 +346,7 @@ def capture(
 
       invoke capture --kernel torch-scatter --arch 80,89
       invoke capture --kernel kernels/mine --arch 89,90a --options
+      invoke capture --kernel flash-attn --arch 80,86,89 --divide 6
       invoke capture --kernel kernels/mine --json
     """
     with reported(mangled):
@@ -286,7 +365,8 @@ def capture(
         )  # fmt: skip
         accept_license(accept_msvc_license)
         with board() as emit:
-            report = capturing.capture(plan, emit).to_json()
+            machines = count_of("--divide", divide) or 0
+            report = capturing.capture(plan, emit, machines).to_json()
         if json:
             show_json(report)
         else:
@@ -297,9 +377,18 @@ def capture(
     auto_shortflags=False,
     help={
         **_HELP,
+        "toolchain": "compilers and libraries: a file of toolchains/ (default: as for build)",
         "units": "only units whose name, or its last part, matches one of these patterns, "
         "comma-separated: '*fwd_hdim64*,*bwd_hdim128*' (default: all)",
+        "ways": "what to try, comma-separated: shared (one front for all architectures), split (a "
+        "front each, of which nvcc's optimisers divide the code), both (default: all three; for "
+        "one architecture split)",
         "python": "Python to build with (default: as for build)",
+        "torch": "torch to build against, such as 2.8 (default: the toolchain's default)",
+        "cuda": CUDA,
+        "platform": PLATFORM,
+        "engine": "where the work runs: process, docker or dask (default: as for build)",
+        "accept-msvc-license": LICENSE,
     },
 )
 def prove(
@@ -308,22 +397,31 @@ def prove(
     recipes: str | None = None,
     arch: str | None = None,
     units: str | None = None,
-    toolchain: str = DEFAULT["linux"],
+    ways: str | None = None,
+    toolchain: str | None = None,
     python: str | None = None,
+    torch: str | None = None,
+    cuda: str | None = None,
+    platform: str | None = None,
+    engine: str | None = None,
     jobs: str | None = None,
     memory: str | None = None,
+    accept_msvc_license: bool = False,
     mangled: bool = False,
 ) -> None:
     """
-    Find out whether architectures may share nvcc's front end for a kernel.
+    Find out which faster ways to compile a kernel give the same code.
 
-    Compiles units both ways, compares the machine code of every kernel and writes the result
-    beside the recipe, where `invoke build --front auto` looks for it. For a recipe that comes with
-    an installed fatwheel, that is beside a copy: in ./kernels, or in the folder of --recipes.
-    Works only with toolchains that run without containers.
+    Architectures may share nvcc's front end, and its optimisers may divide the code of a unit
+    among threads. Compiles units in these ways and as nvcc by itself does, compares the machine
+    code of every kernel and writes the result beside the recipe, where `invoke build --front auto`
+    looks for it. For a recipe that comes with an installed fatwheel, that is beside a copy: in
+    ./kernels, or in the folder of --recipes. What an earlier run found of the same sources,
+    compilers and architectures stays: units and ways are added to it.
 
       invoke prove --kernel causal-conv1d --arch 80,86,89
       invoke prove --kernel flash-attn --arch 80,86,89 --units '*fwd_hdim64*,*bwd_hdim64*'
+      invoke prove --arch 80,86 --ways shared --toolchain linux-cuda12.3 --engine docker
     """
     with reported(mangled):
         from ..pipeline import prove as proving
@@ -334,12 +432,18 @@ def prove(
             kernel=kernel,
             archs=arch,
             units=units,
+            ways=ways,
             toolchain=toolchain,
             python=python,
+            torch=torch,
+            cuda=cuda,
+            platform=platform,
+            engine=engine,
             jobs=count_of("--jobs", jobs),
             memory=size_of("--memory", memory),
             recipes=None if recipes is None else folder_of("--recipes", recipes),
         )
+        accept_license(accept_msvc_license)
         with board() as emit:
             proof = proving.prove(request, emit)
         show_proof(proof)
@@ -395,7 +499,7 @@ def recipe(
     help={
         "wheel": "a wheel that `invoke build` made",
         "engine": (
-            "where the work runs: process or docker (default: as for build, but docker, "
+            "where the work runs: process, docker or dask (default: as for build, but docker, "
             "where possible, for a wheel that was not built here)"
         ),
         "from-store": (

@@ -22,9 +22,9 @@ from .. import text
 from ..errors import FatwheelError
 from ..events import Planned
 from . import tables
-from .names import fitted, readable
+from .kernelnames import fitted, readable
 
-Part = str | tuple[str, str]  # words, or words and their style
+Words = str | tuple[str, str]  # words, or words and their style
 
 PLAIN_WIDTH = 10_000  # columns: where nobody looks at a screen, no line is broken
 
@@ -32,7 +32,10 @@ STYLES = {
     tables.NATIVE: "green", tables.JIT: "yellow", tables.NONE: "red", tables.UNKNOWN: "yellow",
 }  # fmt: skip
 # Columns that are aligned at the right.
-NUMBERS = {"size", "time", "entries", "count", "wall", "CPU", "memory", "value", "at most"}
+NUMBERS = {
+    "size", "time", "entries", "count", "wall", "CPU", "memory", "value", "at most",
+    "workers", "bound", "busy", "lost", "sent", "received",
+}  # fmt: skip
 PROSE = {"GPUs", "note"}  # columns that may go over several lines
 
 
@@ -86,7 +89,7 @@ def answer_to(question: str) -> str:
 # -- layout --------------------------------------------------------------------------------------
 
 
-def write(console: Console, *parts: Part) -> None:
+def write(console: Console, *parts: Words) -> None:
     """Lines that the terminal may wrap and nothing cuts; parts with a style, or plain."""
     line = Text()
     for part in parts:
@@ -165,7 +168,7 @@ def show_note(sentence: str) -> None:
 
 def show_error(error: FatwheelError) -> None:
     """What is wrong, where, what would be valid; details as they are but for kernels' names."""
-    parts: list[Part] = [("error: ", "bold red"), (readable(error.what), "bold")]
+    parts: list[Words] = [("error: ", "bold red"), (readable(error.what), "bold")]
     if error.where:
         parts.append(f"\n  where: {readable(error.where)}")
     parts += [f"\n    {readable(line)}" for detail in error.details for line in detail.splitlines()]
@@ -174,15 +177,10 @@ def show_error(error: FatwheelError) -> None:
     write(err(), *parts)
 
 
-def show_plan(plan: Planned, console: Console | None = None) -> None:
+def show_planned(plan: Planned, console: Console | None = None) -> None:
     """What will be built, before it starts."""
     console = console or err()
     recipe = plan.targets[0].recipe
     wheels = text.count(len(plan.targets), "wheel")
     write(console, (f"{recipe.project} {recipe.version}: {wheels}", "bold"))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    for heading, sentence in tables.plan_lines(plan):
-        grid.add_row(f"  {heading}", text.clean(sentence))
-    console.print(grid)
+    write_sentences(console, tables.plan_lines(plan))

@@ -10,15 +10,16 @@ from invoke.program import Program
 from .. import __version__
 from .arguments import flags, reported, words_of
 from .build import build, capture, prove, rebuild, recipe
-from .check import check
-from .machine import cache, doctor, setup
+from .machine import cache, check, doctor, setup, worker
 from .publish import index, release_notes
+from .simulation import simulate
 from .toolchains import image, lock, render, toolchains
 from .wheels import codesign, compare, inspect, sign, stitch, thin, verify
 
 COMMANDS = (
     build, cache, capture, check, codesign, compare, doctor, image, index, inspect, lock, prove,
-    rebuild, recipe, release_notes, render, setup, sign, stitch, thin, toolchains, verify,
+    rebuild, recipe, release_notes, render, setup, sign, simulate, stitch, thin, toolchains, verify,
+    worker,
 )  # fmt: skip
 
 

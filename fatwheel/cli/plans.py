@@ -34,9 +34,9 @@ def show_plan(plan: BuildPlan) -> None:
     write(console, (f"{recipe.project} {recipe.version}: {wheels}; nothing was started", "bold"))
     write_sentences(console, _sentences(plan))
     for heading, rows in (
-        ("Wheels", wheel_rows(plan)),
-        ("Images", image_rows(plan)),
-        ("Containers", container_rows(plan)),
+        ("Wheels", planned_wheel_rows(plan)),
+        ("Images", planned_image_rows(plan)),
+        ("Containers", planned_container_rows(plan)),
     ):
         if rows:
             write(console, "")
@@ -66,15 +66,21 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
             f"{msvc.installed.folder}, with Windows SDK {msvc.installed.sdk}: MSVC is not pinned, "
             "so the wheel cannot be rebuilt elsewhere",
         )
+    if plan.first.toolchain.device_packages:
+        yield "device", "CUDA's compilers for Linux make the code of what Windows' front end leaves"
     yield "torch", ", ".join(dict.fromkeys(wheel["torch"] for wheel in about["wheels"]))
     yield "archs", ", ".join(about["archs"])
     yield from _drivers(about)
     yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}"
+    if about["units"]:
+        yield "units", _ruled(about)
     yield "engine", f"{about['engine']}: {_shares(about)}"
     if not about["isolated"]:
         yield "access", "the project's own build runs as you, with your files and the network"
     limits = f"{text.count(about['jobs'], 'job')} at a time, {text.size(about['memory'])} for all"
     yield "limits", limits + (", if the engine has that many" if footprint.containers else "")
+    if plan.remote:
+        yield "remote", plan.remote.in_words
     if footprint.isolation:
         yield "isolation", _isolation(footprint.isolation)
     if len(plan.wheels) > 1:
@@ -111,7 +117,16 @@ def _drivers(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _parts(parts: list[dict[str, Any]], name: str) -> str:
     """Fronts or shards, each with its images."""
-    return "; ".join(f"{part[name]} → {', '.join(part['codes'])}" for part in parts)
+    return "; ".join(
+        f"{part[name]}{' split' if part.get('split') else ''} → {', '.join(part['codes'])}"
+        for part in parts
+    )
+
+
+def _ruled(about: dict[str, Any]) -> str:
+    """For what the recipe says that units are; others are known when the project is captured."""
+    said = [f"{one['units']} → {', '.join(one['codes']) or 'none'}" for one in about["units"]]
+    return f"{'; '.join(said)}, as the recipe says; of others, the project's own options decide"
 
 
 def _shares(about: dict[str, Any]) -> str:
@@ -157,7 +172,7 @@ def _locking(unlocked: tuple[str, ...], toolchain: str) -> str:
 # -- tables --------------------------------------------------------------------------------------
 
 
-def wheel_rows(plan: BuildPlan) -> list[Row]:
+def planned_wheel_rows(plan: BuildPlan) -> list[Row]:
     return [
         {
             "Python": wheel.target.python,
@@ -173,7 +188,7 @@ def _differ(plan: BuildPlan) -> bool:
     return len({(one.target.toolchain.name, one.target.torch) for one in plan.wheels}) > 1
 
 
-def image_rows(plan: BuildPlan) -> list[Row]:
+def planned_image_rows(plan: BuildPlan) -> list[Row]:
     return [
         {
             "layer": image.kind,
@@ -188,7 +203,7 @@ def image_rows(plan: BuildPlan) -> list[Row]:
     ]
 
 
-def container_rows(plan: BuildPlan) -> list[Row]:
+def planned_container_rows(plan: BuildPlan) -> list[Row]:
     return [
         {
             "Python": group.python,

@@ -19,6 +19,7 @@ from ..events import (
     Event,
     JobFailed,
     JobFinished,
+    JobsDropped,
     JobStarted,
     MemoryUsed,
     Note,
@@ -30,8 +31,8 @@ from ..events import (
     WheelMade,
 )
 from ..model import Job
-from .console import err, show_plan, write
-from .names import readable
+from .console import err, show_planned, write
+from .kernelnames import readable
 
 PROGRESS_STEP = 64 * 2**20  # bytes: smaller steps of a download get no line of their own
 REFRESH = 4  # pictures of the board a second
@@ -142,13 +143,15 @@ def _report(console: Console, event: Event) -> None:
     """The lines that stay, on a terminal too."""
     match event:
         case Planned():
-            show_plan(event, console)
+            show_planned(event, console)
         case StepFinished(step, seconds, detail):
             words = [step, detail, text.duration(seconds)]
             write(console, ("done  ", "green"), ", ".join(word for word in words if word))
         case JobFailed(job, _, reason, retry):
             tail = "; it will run again, alone" if retry else ""
             write(console, ("failed  ", "bold red"), f"{job.label}: {readable(reason)}{tail}")
+        case JobsDropped(jobs):
+            write(console, f"not run for that: {', '.join(job.label for job in jobs)}")
         case Note(sentence):
             write(console, readable(sentence))
         case WheelMade(path):
@@ -170,6 +173,7 @@ class Standing:
 
     said:     the last line of each shard's log.
     started:  running steps, jobs by (shard, label): when each began.
+    dropped:  jobs that will not run, and `dropped_work` the seconds that were expected of them.
     estimate: seconds expected of the jobs that finished, and `measured` what they took.
     """
 
@@ -179,6 +183,8 @@ class Standing:
     running: dict[tuple[str, str], tuple[Job, float]] = field(default_factory=dict)
     finished: int = 0
     failed: int = 0
+    dropped: int = 0
+    dropped_work: float = 0.0
     estimate: float = 0.0
     measured: float = 0.0
     rss: int = 0
@@ -189,8 +195,8 @@ class Standing:
         match event:
             case Planned():
                 self.planned = event
-                self.finished = self.failed = 0
-                self.estimate = self.measured = 0.0
+                self.finished = self.failed = self.dropped = 0
+                self.estimate = self.measured = self.dropped_work = 0.0
             case StepStarted(step, detail):
                 self.steps[step] = (detail, now)
             case StepFinished(step):
@@ -211,6 +217,9 @@ class Standing:
             case JobFailed(job, shard, _, retry):
                 self.running.pop((shard, job.label), None)
                 self.failed += not retry
+            case JobsDropped(jobs):
+                self.dropped += len(jobs)
+                self.dropped_work += sum(job.seconds for job in jobs)
             case ShardSaid(shard, line):
                 self.said[shard] = line
             case MemoryUsed(rss):
@@ -218,8 +227,8 @@ class Standing:
 
     @property
     def total(self) -> int:
-        """Jobs in all; never less than have been seen."""
-        known = self.planned.pending if self.planned else 0
+        """Jobs in all that were run or will be; never less than have been seen."""
+        known = self.planned.pending - self.dropped if self.planned else 0
         return max(known, self.finished + self.failed + len(self.running))
 
     def remaining(self, now: float) -> float | None:
@@ -231,7 +240,7 @@ class Standing:
         if self.planned is None or not self.planned.work:
             return None
         pace = self.measured / self.estimate if self.estimate else 1.0
-        left = max(0.0, self.planned.work - self.estimate) * pace
+        left = max(0.0, self.planned.work - self.dropped_work - self.estimate) * pace
         longest = 0.0
         for job, started in self.running.values():
             expected, elapsed = job.seconds * pace, now - started

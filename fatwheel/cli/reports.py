@@ -1,20 +1,20 @@
 """What `invoke inspect` and `invoke verify` found, for people, to stdout.
 
 A report of `inspect` that nobody would read is replaced by sums and the largest of its files: less
-than 60 lines. --all shows everything.
-"""
+than 60 lines. --all shows everything."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
 from .. import text
-from . import reports, tables
-from .console import out, write, write_name, write_rows
-from .names import readable
+from . import tables
+from .console import out, write, write_cut, write_name, write_rows
+from .kernelnames import readable
 from .tables import Row
 
 FINDINGS_SHOWN = 3  # of one check, the worst first, unless all are asked for
@@ -59,9 +59,9 @@ def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> N
     data_files = [] if everything else _grouped(report)
     binaries = [one for one in report["binaries"] if not data_files or not _is_data(one)]
     gpus = None
-    if not everything and reports.is_long(binaries, report["coverage"]):
+    if not everything and is_long(binaries, report["coverage"]):
         _show_summary(console, binaries)
-        gpus = reports.GPUS_SHOWN
+        gpus = GPUS_SHOWN
     else:
         for binary in binaries:
             _show_binary(console, binary)
@@ -76,19 +76,19 @@ def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> N
 
 
 def _show_summary(console: Console, binaries: Sequence[Mapping[str, Any]]) -> None:
-    write(console, f"\n{reports.title(binaries)}")
-    rows, lines = reports.image_rows(binaries), reports.binary_lines(binaries)
-    write_rows(console, rows[: reports.IMAGES_SHOWN])
-    _show_rest(console, "", rows[reports.IMAGES_SHOWN :])
+    write(console, f"\n{title(binaries)}")
+    rows, lines = _image_rows(binaries), binary_lines(binaries)
+    write_rows(console, rows[:IMAGES_SHOWN])
+    _show_rest(console, "", rows[IMAGES_SHOWN:])
     write(console, "")
-    for line in lines[: reports.BINARIES_SHOWN]:
+    for line in lines[:BINARIES_SHOWN]:
         write(console, line)
-    _show_rest(console, "", lines[reports.BINARIES_SHOWN :])
-    if places := reports.place_lines(binaries):
+    _show_rest(console, "", lines[BINARIES_SHOWN:])
+    if places := place_lines(binaries):
         write(console, "")
-        for line in places[: reports.PLACES_SHOWN]:
+        for line in places[:PLACES_SHOWN]:
             write(console, line)
-        _show_rest(console, "", places[reports.PLACES_SHOWN :])
+        _show_rest(console, "", places[PLACES_SHOWN:])
 
 
 def show_verification(report: Mapping[str, Any], *, everything: bool = False) -> None:
@@ -114,10 +114,15 @@ def show_verification(report: Mapping[str, Any], *, everything: bool = False) ->
 
 
 def _show_heading(console: Console, report: Mapping[str, Any]) -> None:
+    # Here, because it takes pydantic, and checks in bare environments have none.
+    from ..provenance.record import built_how
+
     write(console, (report["file"], "bold"))
     wheel = report["wheel"]
     if wheel:
         write(console, f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}")
+        for word in wheel.get("unproven", ()):
+            write(console, (built_how(word), "yellow"))
 
 
 def _show_coverage(console: Console, report: Mapping[str, Any], shown: int | None = None) -> None:
@@ -209,7 +214,7 @@ def title(binaries: Sequence[Mapping[str, Any]]) -> str:
     return f"{text.count(len(having), 'file')} with GPU code ({held}){rest}"
 
 
-def image_rows(binaries: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _image_rows(binaries: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The images of all files together, the most bytes first."""
     images = tables.united_images(binaries)
     return tables.image_rows(sorted(images, key=lambda image: -image["bytes"]))
@@ -242,3 +247,166 @@ def _size(binary: Mapping[str, Any]) -> int:
 
 def _places(binary: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return [*binary.get("embedded", []), *binary.get("relocatable", [])]
+
+
+# -- two wheels ------------------------------------------------------------------------------------
+
+
+ROWS_SHOWN = 36  # of all files
+ROWS_OF_FILE = 16
+TOOL_LINES_SHOWN = 16  # of diffoscope
+
+_LISTS = {
+    "pins": "likely causes: what went into the wheels",
+    "files": "files",
+    "modes": "permissions",
+    "archive": "the archive",
+}
+
+Found = Mapping[str, Any]  # a difference, as the report has it
+
+
+class DifferenceRow(NamedTuple):
+    """A line, indented to its depth.
+
+    Of one that ends with a name, and of what is quoted from a file, a terminal shows as much as it
+    has room for. Names in what is quoted stay as they are.
+    """
+
+    depth: int
+    words: str
+    kind: Literal["words", "name", "quoted"] = "words"
+
+
+def show_comparison(report: Mapping[str, Any]) -> None:
+    """`compare.report`'s report: whether two wheels are the same, and what is not."""
+    console = out()
+    one, other = report["one"], report["other"]
+    if report["identical"]:
+        write(console, ("identical", "bold green"), f": sha256 {one['sha256']}")
+        return
+    write(console, ("not the same", "bold red"))
+    for which, side in (("first ", one), ("second", other)):
+        write(console, f"  {which} {side['file']}, {text.size(side['size'])}")
+        write(console, f"         sha256 {side['sha256']}")
+    _show_blocks(list(_blocks(report["differences"])))
+    write(console, "")
+    write(console, _rest(report))
+    if report["diffoscope"]:
+        _show_tool(report["diffoscope"])
+
+
+def _show_blocks(blocks: Sequence[tuple[str, list[DifferenceRow]]]) -> None:
+    """Each file's rows, or each list's, as far as there is room; the rest is counted."""
+    console = out()
+    left = ROWS_SHOWN
+    for number, (heading, rows) in enumerate(blocks):
+        if left <= 0:
+            write(console, f"\nand {len(blocks) - number} more: see --json")
+            return
+        shown = rows[: min(left, ROWS_OF_FILE)]
+        left -= len(shown)
+        write(console, "\n", (heading, "bold"))
+        for row in shown:
+            _show_row(console, row)
+        if len(rows) > len(shown):
+            write(console, f"  and {text.count(len(rows) - len(shown), 'more line')}: see --json")
+
+
+def _show_row(console: Console, row: DifferenceRow) -> None:
+    line = f"{'  ' * row.depth}{row.words}"
+    match row.kind:
+        case "name":
+            write_name(console, line)
+        case "quoted":
+            write_cut(console, line)
+        case _:
+            write(console, readable(line))
+
+
+def _blocks(differences: Sequence[Found]) -> Iterator[tuple[str, list[DifferenceRow]]]:
+    """Headings, with what stands below each."""
+    for (heading, listed), some in groupby(differences, _heading):
+        rows = _list_rows if listed else _file_rows
+        yield heading, list(rows(some))
+
+
+def _heading(found: Found) -> tuple[str, bool]:
+    """What a difference stands below: its file, or the list that its level has."""
+    listed = found["level"] in _LISTS
+    return (_LISTS[found["level"]] if listed else found["file"]), listed
+
+
+def _list_rows(differences: Iterable[Found]) -> Iterator[DifferenceRow]:
+    for found in differences:
+        named = found["file"] is not None and found["level"] != "pins"
+        words = f"{found['file']}: {found['what']}" if named else found["what"]
+        if found["one"] is not None and found["other"] is not None:
+            words = f"{words}: {found['one']} became {found['other']}"
+        yield DifferenceRow(1, words)
+
+
+def _file_rows(differences: Iterable[Found]) -> Iterator[DifferenceRow]:
+    """A tree: sections, units and images, kernels and functions, and what differs in each."""
+    told: tuple[str, ...] = ()
+    for found in differences:
+        path = tuple(_path(found))
+        fresh = next((n for n, (a, b) in enumerate(zip(path, told, strict=False)) if a != b),
+                     min(len(path), len(told)))  # fmt: skip
+        for depth, node in enumerate(path[fresh:-1], start=fresh + 1):
+            yield DifferenceRow(depth, node)
+        yield from _leaf(found, path, fresh < len(path))
+        told = path
+
+
+def _path(found: Found) -> Iterator[str]:
+    if found["section"] is not None:
+        yield f"section {found['section']}"
+    if found["container"] is not None or found["image"] is not None:
+        yield ", ".join(filter(None, [_unit(found), found["image"]]))
+    if found["symbol"] is not None:
+        yield f"{'kernel' if found['image'] else 'function or variable'} {found['symbol']}"
+
+
+def _unit(found: Found) -> str:
+    if found["container"] is None:
+        return ""
+    place = f"container {found['container']}"
+    return f"unit {found['unit']} ({place})" if found["unit"] else place
+
+
+def _leaf(found: Found, path: Sequence[str], fresh: bool) -> Iterator[DifferenceRow]:
+    """What differs, behind the name of where, unless that stands there or may be cut."""
+    depth = len(path)
+    if path and fresh and found["symbol"] is None:
+        yield DifferenceRow(depth, f"{path[-1]}: {found['what']}")
+    else:
+        if path and fresh:
+            yield DifferenceRow(depth, path[-1], "name")
+        depth += 1
+        yield DifferenceRow(depth, found["what"])
+    for sign, line in (("-", found["one"]), ("+", found["other"])):
+        if line is not None:
+            yield DifferenceRow(depth + 1, f"{sign} {line}", "quoted")
+
+
+def _rest(report: Mapping[str, Any]) -> str:
+    """What is the same, and what must differ."""
+    words = [f"the same in both: {text.count(report['same'], 'file')}"]
+    if report["follows"]:
+        names = ", ".join(name.rpartition("/")[2] for name in report["follows"])
+        words.append(f"different only as a consequence: {names}")
+    if report["more"]:
+        words.append("too many differences: some were not looked for")
+    return "; ".join(words)
+
+
+def _show_tool(said: str) -> None:
+    console = out()
+    lines = said.splitlines()
+    write(console, "\n", ("diffoscope", "bold"))
+    for line in lines[:TOOL_LINES_SHOWN]:
+        write_cut(console, f"  {line}")
+    if len(lines) > TOOL_LINES_SHOWN:
+        rest = text.count(len(lines) - TOOL_LINES_SHOWN, "more line")
+        write(console, f"  and {rest}: see --json")

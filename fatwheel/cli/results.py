@@ -17,7 +17,7 @@ from ..errors import FatwheelError
 from ..machine import in_words
 from . import tables
 from .console import (
-    Part,
+    Words,
     out,
     show_error,
     show_note,
@@ -28,20 +28,22 @@ from .console import (
     write_sentences,
     write_verbatim,
 )
-from .differences import show_comparison
+from .reports import show_comparison
 from .tables import Row
 
 if TYPE_CHECKING:
-    from ..containers.imagebuild import Image
+    from ..containers.imagebuild import ContainerImage
     from ..containers.render import Rendered
     from ..events import WheelMade
-    from ..pins.compare import Finding
+    from ..pins.compare import PinState
     from ..pins.lock import LockReport
     from ..pins.published import Values
     from ..pipeline.newrecipe import NewRecipe
-    from ..pipeline.overview import Offer, Overview
+    from ..pipeline.overview import Overview, ToolchainOffer
     from ..pipeline.proof import Proof
+    from ..pipeline.share import ShareMade
     from ..publish.site import Written
+    from ..sharing.uses import RemoteReport
     from ..storage.cache import CacheReport
 
 
@@ -96,6 +98,13 @@ def show_wheels(wheels: Sequence[WheelMade]) -> None:
     write_pairs(out(), tables.wheel_rows(wheels))
 
 
+def show_share(share: ShareMade) -> None:
+    """A share of a build: how much of it there is, and where."""
+    where = f"{share.file}, {text.size(share.size)}" if share.file else "the remote has it"
+    jobs = f"{text.count(share.jobs, 'job')}, {share.compiled} compiled now"
+    write(out(), f"share {share.share}: {jobs}; {where}")
+
+
 def show_edited(report: Mapping[str, Any]) -> None:
     """A file with more device code, or less; to stderr what was lost on the way."""
     for note in report["notes"]:
@@ -119,21 +128,29 @@ def show_recipe(written: NewRecipe) -> None:
 
 
 def show_proof(proof: Proof) -> None:
-    """Whether one front may serve several architectures, and where that is written."""
+    """Which ways to compile give the same code, and where that is written."""
     console = out()
     archs = ", ".join(str(arch) for arch in proof.archs)
     compared = f"{text.count(proof.kernels, 'kernel')} in {text.count(len(proof.units), 'unit')}"
-    if proof.same:
-        write(console, ("same code with a shared front", "green"), f" for {archs}: {compared}")
-    else:
-        write(
-            console, ("different code with a shared front", "yellow"), (f" for {archs}: {compared}")
-        )
-    for name in proof.different[:NAMES_SHOWN]:
-        write_name(console, f"  {name}")
-    if len(proof.different) > NAMES_SHOWN:
-        write(console, f"  and {len(proof.different) - NAMES_SHOWN} more")
+    for way in proof.ways:
+        different = proof.different(way)
+        how = _WAYS_IN_WORDS[way]
+        if way in proof.same:
+            write(console, (f"same code with {how}", "green"), f" for {archs}: {compared}")
+            continue
+        write(console, (f"different code with {how}", "yellow"), f" for {archs}: {compared}")
+        for name in different[:NAMES_SHOWN]:
+            write_name(console, f"  {name}")
+        if len(different) > NAMES_SHOWN:
+            write(console, f"  and {len(different) - NAMES_SHOWN} more")
     write(console, f"written to {proof.path}")
+
+
+_WAYS_IN_WORDS = {
+    "shared": "a shared front",
+    "split": "split fronts",
+    "both": "a shared front that is split",
+}
 
 
 def show_capture(report: Mapping[str, Any], *, options: bool) -> None:
@@ -151,6 +168,25 @@ def show_capture(report: Mapping[str, Any], *, options: bool) -> None:
         write(console, "")
         write(console, ("link", "bold"))
         write_verbatim(shlex.join(words) + "\n")
+    if report["shares"]:
+        write(console, "")
+        write_rows(console, tables.share_rows(report["shares"]))
+
+
+def show_simulation(report: Mapping[str, Any]) -> None:
+    """A table of clusters, and what was assumed."""
+    console, worker, network = out(), report["worker"], report["network"]
+    calls = text.count(report["calls"], "compiler call")
+    write(console, (f"{report['project']} {report['version']}", "bold"),
+          f" for {', '.join(report['archs'])}: {calls}")  # fmt: skip
+    work = text.duration(report["work"])
+    least = text.duration(report["critical_path"])
+    write(console, f"{work} on one core, at least {least} on any number")
+    cores = text.count(worker["cores"], "core")
+    write(console, f"a worker: {cores}, {text.size(worker['memory'])}; "
+          f"network: {text.size(int(network['bandwidth']))}/s, workers "
+          f"{text.size(int(network['of_worker']))}/s")  # fmt: skip
+    write_rows(console, tables.simulation_rows(report))
 
 
 def show_cache(report: CacheReport) -> None:
@@ -161,6 +197,22 @@ def show_cache(report: CacheReport) -> None:
     write_rows(console, tables.cache_rows(report.usage))
     for damage in report.damaged:
         write(console, f"deleted {damage.kind} {damage.key}: {damage.reason}")
+
+
+def show_remote(remote: RemoteReport) -> None:
+    """A remote, and what this machine's builds had of it."""
+    console, use = out(), remote.use
+    write(console, "")
+    write(console, remote.in_words)
+    write(console, f"it cannot be read: {remote.trouble}" if remote.trouble else "it can be read")
+    if use.builds:
+        asked = use.found + use.absent + use.refused
+        write(
+            console,
+            f"{text.count(use.builds, 'build')} of this machine asked for "
+            f"{text.count(asked, 'parcel')}: {use.found} came ({text.size(use.bytes_in)}), "
+            f"{use.refused} refused; {use.written} went there ({text.size(use.bytes_out)})",
+        )
 
 
 # -- toolchains ------------------------------------------------------------------------------------
@@ -180,7 +232,7 @@ def show_overview(overview: Overview) -> None:
         write(console, "")
         write(console, (f"For {in_words(platform)}", "bold"), ": --cuda, --torch, --python")
         _write_offers(console, [one for one in overview.composed if one.platform == platform])
-    from ..verify.coverage import gpus
+    from ..verify.contents import gpus
 
     known = {arch for offer in (*overview.named, *overview.composed) for arch in offer.archs}
     names: dict[str, list[str]] = {}
@@ -193,7 +245,7 @@ def show_overview(overview: Overview) -> None:
     write_sentences(console, ((number, ", ".join(of_one)) for number, of_one in names.items()))
 
 
-def _write_offers(console: Console, offers: Sequence[Offer]) -> None:
+def _write_offers(console: Console, offers: Sequence[ToolchainOffer]) -> None:
     for offer in offers:
         write(console, "")
         title = offer.name or f"CUDA {offer.cuda}"
@@ -201,7 +253,7 @@ def _write_offers(console: Console, offers: Sequence[Offer]) -> None:
         write_sentences(console, _facts(offer))
 
 
-def _facts(offer: Offer) -> Iterator[tuple[str, str]]:
+def _facts(offer: ToolchainOffer) -> Iterator[tuple[str, str]]:
     # Neighbours that go with the same Pythons take one line.
     for pythons, builds in groupby(offer.builds, key=lambda one: one.pythons):
         torches = ", ".join(build.torch for build in builds)
@@ -267,7 +319,7 @@ def show_locks(reports: Sequence[LockReport]) -> None:
             write(console, f"written to {report.file}")
 
 
-def lock_rows(findings: Iterable[Finding]) -> list[Row]:
+def lock_rows(findings: Iterable[PinState]) -> list[Row]:
     """A row for each pin that is not as published."""
     return [
         {
@@ -282,7 +334,7 @@ def lock_rows(findings: Iterable[Finding]) -> list[Row]:
     ]
 
 
-def _of_interest(finding: Finding) -> set[str]:
+def _of_interest(finding: PinState) -> set[str]:
     """The values that are new or differ."""
     return {
         name
@@ -321,7 +373,7 @@ def show_contexts(made: Sequence[Rendered]) -> None:
         show_note(f"not pinned yet; run `invoke lock` before building these: {names}")
 
 
-def show_images(images: Sequence[Image]) -> None:
+def show_images(images: Sequence[ContainerImage]) -> None:
     """Images on the engine in one table."""
     write_rows(
         out(),
@@ -417,7 +469,7 @@ def show_setup(preparation: Mapping[str, Any]) -> None:
 
 
 def _show_check_heading(console: Console, about: Mapping[str, Any], host: str = "") -> None:
-    parts: list[Part] = [(about["toolchain"], "bold")]
+    parts: list[Words] = [(about["toolchain"], "bold")]
     parts.append(f", Python {about['python']}, {about['engine']} engine")
     parts.append(f", on {host}" if host else "")
     write(console, *parts)

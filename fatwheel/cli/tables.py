@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 
 NAMES_SHOWN = 3  # of a list of units in a sentence
+REASONS_SHOWN = 6  # why units are compiled again
 
 NATIVE, JIT, NONE = "native", "by JIT, from PTX", "none"
+FAILS = "fails"
 UNKNOWN = "not known: loaded by the library"
 LOADED = "loaded by the library itself, not known for which GPUs"
 _COVERAGE = {"native": NATIVE, "jit": JIT, "none": NONE, "unknown": UNKNOWN}
@@ -49,15 +51,19 @@ def plan_lines(plan: Planned) -> Iterator[tuple[str, str]]:
     yield "engine", f"{plan.engine}: {workers}"
     yield "memory", f"at most {text.size(plan.memory)} for all jobs together"
     if plan.archlist_units:
-        yield "again", _compiled_again(plan.archlist_units)
+        what = " whose code depends on the list of architectures"
+        yield "again", _compiled_again(plan.archlist_units, what)
+    for reason in plan.reasons[:REASONS_SHOWN]:
+        yield "again", _compiled_again(reason.units, f", because {reason.what}")
+    if (more := len(plan.reasons) - REASONS_SHOWN) > 0:
+        yield "again", f"others, for {text.count(more, 'more reason')}"
 
 
-def _compiled_again(units: Sequence[str]) -> str:
+def _compiled_again(units: Sequence[str], what: str) -> str:
     names = ", ".join(units[:NAMES_SHOWN])
     if len(units) > NAMES_SHOWN:
         names += f" and {len(units) - NAMES_SHOWN} more"
-    which = text.count(len(units), "unit")
-    return f"{which} whose code depends on the list of architectures: {names}"
+    return f"{text.count(len(units), 'unit')}{what}: {names}"
 
 
 def wheel_rows(wheels: Sequence[WheelMade]) -> list[Row]:
@@ -90,6 +96,40 @@ def edited_row(report: Mapping[str, Any]) -> Row:
 def percent(part: int, whole: int) -> str:
     """`56 %`."""
     return f"{100 * part / whole:.0f} %"
+
+
+def share_rows(shares: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What each of several machines would compile; times are those of one core."""
+    return [
+        {
+            "share": share["share"],
+            "jobs": str(len(share["jobs"])),
+            "work": text.duration(share["seconds"]),
+            "longest job": text.duration(share["longest"]),
+            "memory of a job": text.size(share["memory"]),
+            "the first": share["jobs"][0].rpartition("/")[2] if share["jobs"] else "",
+        }
+        for share in shares
+    ]
+
+
+def simulation_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """For each size of a cluster, how long a build takes; `bound`: what it takes at least, as a
+    part of that."""
+    losses = report["losses"]
+    some_lost = bool(losses["at"] or losses["per_hour"])
+    return [
+        {
+            "workers": str(row["workers"]),
+            "time": text.duration(row["seconds"]),
+            "bound": f"{row['bound'] / row['seconds']:.2f}" if row["seconds"] else "",
+            **({"lost": str(row["lost"])} if some_lost else {"busy": f"{100 * row['busy']:.0f} %"}),
+            "sent": text.size(row["sent"]),
+            "received": text.size(row["received"]),
+            "limits": FAILS if row["error"] else row["limit"],
+        }
+        for row in report["rows"]
+    ]
 
 
 def cache_rows(usage: Sequence[Usage]) -> list[Row]:
@@ -199,8 +239,7 @@ def unit_rows(units: Iterable[Mapping[str, Any]]) -> list[Row]:
 def coverage_rows(report: Mapping[str, Any]) -> list[Row]:
     """How each GPU is served, as `inspect_file` reports it by compute capability, and, where that
     is in the report, what thinning to it saves."""
-    from ..verify.contents import DEVICE_ONLY
-    from ..verify.coverage import Served, gpu_names, units_served
+    from ..verify.contents import DEVICE_ONLY, Served, gpu_names, units_served
 
     names = gpu_names({one["machine"] for one in report["binaries"]} - {DEVICE_ONLY})
     units = {capability: Served(**count) for capability, count in report["units_served"].items()}

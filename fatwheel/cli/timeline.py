@@ -32,7 +32,7 @@ _Noted = tuple[float, Event]
 # What became of a job or a step.
 DONE, FAILED, AGAIN, UNFINISHED = "done", "failed", "again", "unfinished"
 # Kinds of jobs.
-FRONT, SHARED, HOST = "front", "shared front", "C++"
+FRONT, SHARED, PTXAS, HOST = "front", "shared front", "ptxas", "C++"
 # Why a core is idle while jobs run, beside the reasons of `engines.schedule`: between two jobs, and
 # between two steps. In a step without jobs, the reason is its name.
 STARTING, BETWEEN = "starting", "between steps"
@@ -92,8 +92,12 @@ class JobSpan(Span):
 
     @property
     def kind(self) -> str:
-        front = self.job.front
-        return HOST if front is None else SHARED if len(front.codes) > 1 else FRONT
+        front, stage = self.job.front, self.job.stage
+        if front is None or stage == "host":
+            return HOST
+        if stage == "ptxas":
+            return PTXAS
+        return SHARED if len(front.codes) > 1 else FRONT
 
 
 @dataclass(frozen=True)

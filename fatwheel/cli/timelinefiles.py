@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, text
-from ..engines.schedule import ALONE, LAST, MEMORY
+from ..engines.schedule import ALONE, FRONTS, LAST, MEMORY
 from ..errors import FatwheelError
 from ..events import Emit, WheelMade
-from ..pages.page import make_page, trace_document, write_page
+from ..pages import make_page, trace_document, write_page
 from . import tables
 from .console import show_error, show_note
-from .names import readable
+from .kernelnames import readable
 from .timeline import BETWEEN, STARTING, JobSpan, Recording, Span, StepSpan, Timeline, WheelSpan
 
 OPTION = "--timeline"
-ENDINGS = (".html", ".json")
 
 _PID = 1
 _WHEELS, _STEPS, _CORES = 1, 10, 100  # the first threads of each kind
@@ -36,6 +35,7 @@ _TEXT = 300  # characters of a reason
 
 _WHY = {
     MEMORY: "memory: the next job needs more than was left",
+    FRONTS: "all that was left waited for fronts that were running",
     ALONE: "a job that needs most of the memory ran alone",
     LAST: "nothing left to start: the last jobs were running",
     STARTING: "a job or its worker was being started",
@@ -162,6 +162,7 @@ def _of_job(span: JobSpan) -> dict[str, Any]:
     job = span.job
     return {
         "unit": job.unit.name,
+        "stage": job.stage,
         "archs": list(job.front.codes) if job.front else [],
         "host_object": job.host,
         "worker": span.shard,

@@ -13,7 +13,7 @@ from ..shipped import DEFAULT_TOOLCHAINS as DEFAULT
 from .arguments import CUDA, LICENSE, PLATFORM, accept_license, folder_of, reported
 
 if TYPE_CHECKING:
-    from ..containers.imagebuild import Image
+    from ..containers.imagebuild import ContainerImage
     from ..pins.lock import LockReport
 
 _HELP = {
@@ -66,7 +66,7 @@ def toolchains(c: Context, platform: str | None = None, json: bool = False) -> N
     help={
         "kernel": "a recipe: pin what its build requires and the toolchain lacks",
         "toolchain": "a file of toolchains/ (default: all of them, and all parts; with --kernel: "
-        f"{DEFAULT['linux']})",
+        f"{DEFAULT['linux']}, and several are taken)",
         "cuda": "releases of CUDA to look up, comma-separated: 13.2 for the newest, or 13.2.1",
         "torch": "releases of torch to look up, comma-separated: 2.13, or 2.13.0",
         "python": "Pythons to look up for --torch, or for every torch there is: 3.15",
@@ -104,8 +104,9 @@ def lock(
     toolchains/parts has it from then on. With --msvc, packages are looked up in Microsoft's
     catalogue of that release of Visual Studio.
 
-    With --kernel, the packages that a project's build requires beside a toolchain's (--toolchain,
-    or --cuda, --torch, --python, --platform: one each) are resolved and written into its recipe.
+    With --kernel, the packages that a project's build requires beside the toolchains' (--toolchain,
+    or --cuda, --torch, --python, --platform: one or several each, comma-separated) are resolved and
+    written into its recipe. What it has for other toolchains stays, and so do versions that fit.
 
     What is pinned and is published otherwise stays as it is, and the exit code is 5; it is 4 where
     something could not be reached.
@@ -114,6 +115,7 @@ def lock(
       invoke lock --cuda 13.2 --torch 2.13
       invoke lock --python 3.15 --platform linux-x86_64
       invoke lock --kernel torchmcubes
+      invoke lock --kernel torchmcubes --cuda 12.8,13.0 --platform linux-x86_64,windows-x86_64
       invoke lock --check --json
     """
     with reported():
@@ -130,9 +132,13 @@ def lock(
         from .progress import board
 
         if kernel is not None:
-            asked = ToolchainRequest(DEFAULT["linux"], toolchain, cuda, torch, python, platform)
+            requests = [
+                ToolchainRequest(DEFAULT["linux"], one or None, cuda, torch, python, place or None)
+                for one in (toolchain or "").split(",")
+                for place in (platform or "").split(",")
+            ]
             with board() as emit:
-                reports = [lock_recipe(kernel, asked, emit, write=not check)]
+                reports = [lock_recipe(kernel, requests, emit, write=not check)]
             _show_locks(reports, json)
             return
         folders, cache = toolchain_folders(), cache_folder()
@@ -189,6 +195,7 @@ def _show_locks(reports: Sequence[LockReport], json: bool) -> None:
         "out": "folder for the build contexts (default: contexts)",
         "fetch": "also fetch the files that the images are made of, so that the contexts are "
         "complete",
+        "wine": "for Windows toolchains: the Linux image with Wine, not the Windows images",
         "accept-msvc-license": LICENSE,
     },
 )
@@ -201,6 +208,7 @@ def render(
     platform: str | None = None,
     out: str = "contexts",
     fetch: bool = False,
+    wine: bool = False,
     accept_msvc_license: bool = False,
     json: bool = False,
 ) -> None:
@@ -230,7 +238,7 @@ def render(
             bases = named_bases()
             if bases.keys() & {cell.python for cell in cells}:
                 show_note(f"tags will differ on the engine: {VARIABLE} names images there")
-            made = write(cells, bases, folder_of("--out", out), cache, emit)
+            made = write(cells, bases, folder_of("--out", out), cache, emit, wine=wine)
         if json:
             show_json({"contexts": [one.to_json() for one in made]})
         else:
@@ -281,7 +289,7 @@ def image(
                 )
             ]
         # Several Pythons may share a toolchain image, which the first one built.
-        images: dict[str, Image] = {}
+        images: dict[str, ContainerImage] = {}
         for one in every:
             images.setdefault(one.tag, one)
         if json:

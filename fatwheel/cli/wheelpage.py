@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import __version__, text
-from ..pages.page import make_page
+from ..pages import make_page
 from . import reports, tables
-from .names import LONGEST, readable
+from .kernelnames import LONGEST, readable
 
-Report = Mapping[str, Any]
+WheelReport = Mapping[str, Any]
 Column = tuple[str, str]  # an image's name and its kind: ("sm_80", "elf")
 
 _COLUMNS = 24  # architectures and kinds of a heat map; the rest share one
@@ -35,7 +35,7 @@ _METHODS = ("", "lz4", "zstd", "compressed", "compressed in part")
 _MARKS = {"native": "●", "jit": "◐", "part": "◔", "unknown": "?", "none": "○"}
 
 
-def wheel_page(found: Sequence[Report]) -> bytes:
+def wheel_page(found: Sequence[WheelReport]) -> bytes:
     """The page of these files, as `inspect_units` reports them; same reports, same bytes."""
     units = sum(len(binary["units"]) for report in found for binary in report["binaries"])
     room = _Room(units)
@@ -52,7 +52,7 @@ def wheel_page(found: Sequence[Report]) -> bytes:
 # -- what is known without a script ----------------------------------------------------------------
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _facts(report: WheelReport) -> dict[str, Any]:
     """The tables of one file."""
     binaries, wheel = report["binaries"], report["wheel"]
     words = [f"{wheel['name']} {wheel['version']} for {', '.join(wheel['tags'])}"] if wheel else []
@@ -73,11 +73,11 @@ def _facts(report: Report) -> dict[str, Any]:
     }
 
 
-def _code(report: Report) -> int:
+def _code(report: WheelReport) -> int:
     return sum(image["bytes"] for one in report["binaries"] for image in one["images"])
 
 
-def _gpus(report: Report) -> list[dict[str, Any]]:
+def _gpus(report: WheelReport) -> list[dict[str, Any]]:
     """How each GPU is served, as the terminal has it, with a mark, and how much thinning saves."""
     savings = report["thinned"]
     return [
@@ -91,7 +91,7 @@ def _gpus(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _images(binaries: Sequence[Report]) -> list[dict[str, Any]]:
+def _images(binaries: Sequence[WheelReport]) -> list[dict[str, Any]]:
     """Sizes by architecture and kind, with the share of the largest."""
     images = tables.united_images(binaries)
     most = max((image["bytes"] for image in images), default=0)
@@ -142,7 +142,7 @@ def _name(kernel: str, longest: int) -> str:
     return text.clean(readable(kernel, longest))[:longest]
 
 
-def _maps(report: Report, room: _Room) -> dict[str, Any]:
+def _maps(report: WheelReport, room: _Room) -> dict[str, Any]:
     """The heat maps of one file, as the page's script reads them.
 
     columns: name and kind. files: path, what it is, cells. units: the number of their file,
@@ -180,7 +180,7 @@ def _maps(report: Report, room: _Room) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _columns(binaries: Iterable[Report]) -> list[Column]:
+def _columns(binaries: Iterable[WheelReport]) -> list[Column]:
     """Of all images, in the order of their architectures; those with most bytes if many."""
     sizes: dict[Column, int] = {}
     for image in tables.united_images(list(binaries)):
@@ -193,7 +193,7 @@ def _columns(binaries: Iterable[Report]) -> list[Column]:
 
 
 def _cells(
-    images: Iterable[Report], place: Mapping[Column, int], count: int
+    images: Iterable[WheelReport], place: Mapping[Column, int], count: int
 ) -> list[list[int] | None]:
     cells: list[list[int] | None] = [None] * count
     for image in images:
@@ -205,23 +205,23 @@ def _cells(
     return cells
 
 
-def _method(image: Report) -> int:
+def _method(image: WheelReport) -> int:
     """Reports of files say whether images are compressed, those of units say how."""
     if "compressed" in image:
         return _METHODS.index("compressed" if image["compressed"] else "")
     return _METHODS.index(image["compression"].replace("unknown", "compressed"))
 
 
-def _bytes(one: Report) -> int:
+def _bytes(one: WheelReport) -> int:
     return sum(image["bytes"] for image in one["images"])
 
 
-def _what(binary: Report) -> str:
+def _what(binary: WheelReport) -> str:
     containers = text.count(binary["containers"], "container")
     kernels = text.count(binary["kernels"], "kernel")
     return f"{binary['format']}, {binary['machine']}; {containers}, {kernels}"
 
 
-def _rest(left_out: Sequence[Report]) -> list[int]:
+def _rest(left_out: Sequence[WheelReport]) -> list[int]:
     """How many are left out, and their bytes."""
     return [len(left_out), sum(map(_bytes, left_out))]

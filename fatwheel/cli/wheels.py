@@ -81,7 +81,7 @@ def inspect(
 
 
 def _write_page(page: Path, found: Sequence[Mapping[str, Any]]) -> None:
-    from ..pages.page import write_page
+    from ..pages import write_page
     from .console import show_note
     from .wheelpage import wheel_page
 
@@ -100,6 +100,8 @@ def _write_page(page: Path, found: Sequence[Mapping[str, Any]]) -> None:
         "and import it: its code runs as you",
         "gpu": "also run each on this machine's GPU: whether it loads, from which code, how fast, "
         "and whether its recipe's verify.py finds its results right; its code runs as you",
+        "beside": "with --import or --gpu: other wheels to install, comma-separated, which these "
+        "need",
         "all": "show everything that was found, not only the first of each kind",
         "mangled": MANGLED,
         "json": "print one JSON document instead of the report; of several wheels, a list of them",
@@ -111,6 +113,7 @@ def verify(
     key: str | None = None,
     import_: bool = False,
     gpu: bool = False,
+    beside: str | None = None,
     all: bool = False,
     mangled: bool = False,
     json: bool = False,
@@ -127,18 +130,24 @@ def verify(
       invoke verify dist/*.whl
       invoke verify W.whl --key team.pub
       invoke verify W.whl --import
+      invoke verify torch_sparse-*.whl --import --beside torch_scatter-*.whl
       invoke verify W.whl --gpu --json
     """
     with reported(mangled):
         from ..events import silent
-        from ..trial.verify import Asked
+        from ..trial.verify import Trials
         from ..trial.verify import verify as verify_all
         from ..verify.report import refusal
         from .progress import board
         from .reports import show_verification
         from .results import Add, report_each
 
-        asked = Asked(None if key is None else file_of(key), importing=import_, gpu=gpu)
+        if beside is not None and not (import_ or gpu):
+            raise UsageError("nothing is installed without --import or --gpu", where="--beside")
+        asked = Trials(
+            None if key is None else file_of(key), import_, gpu,
+            () if beside is None else tuple(files_of(beside.split(","))),
+        )  # fmt: skip
 
         def check(path: Path, add: Add) -> None:
             if import_ or gpu:
@@ -273,7 +282,7 @@ def thin(
     with reported(mangled):
         from ..arch import parse_gpu_list
         from ..edit import thin as thinning
-        from ..fatbin.select import selection_for
+        from ..fatbin.images import selection_for
         from .results import Add, report_each, show_edited
 
         selection = selection_for(parse_gpu_list(arch or ""))
@@ -372,7 +381,7 @@ def compare(c: Context, one: str, other: str, mangled: bool = False, json: bool 
     """
     with reported(mangled):
         from ..compare.report import compare_wheels, refusal
-        from .differences import show_comparison
+        from .reports import show_comparison
         from .results import show_json
 
         comparison = compare_wheels(file_of(one), file_of(other))

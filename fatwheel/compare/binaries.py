@@ -1,24 +1,188 @@
-"""Compares two binaries: their sections, symbols, headers, tables and padding."""
+"""Compares two binaries: read as sections, whatever their format, with symbols, headers, tables and
+padding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..errors import FormatError
 from ..fatbin import coff, elf, pe
 from ..fatbin.binary import Binary, is_binary, read_binary
-from ..fatbin.elf import ET_REL, SHT_DYNSYM, SHT_SYMTAB, SYMBOL, Elf, Names
+from ..fatbin.elf import ET_REL, FATBIN_SECTIONS, SHT_DYNSYM, SHT_SYMTAB, SYMBOL, Elf, Names
 from .device import Slices, differing_cubins, differing_units, read_units
-from .differences import Difference, Place, extent, first_difference, strings_at
-from .sections import BUILD_ID, Host, Section, between, read_host, read_object
+from .differences import Difference, Position, extent, first_difference, strings_at
+
+BUILD_ID = ".note.gnu.build-id"
+
+_ALLOCATED, _EXECUTABLE = 0x2, 0x4  # SHF_ALLOC, SHF_EXECINSTR
+_PE_CODE = 0x20  # IMAGE_SCN_CNT_CODE
+_DEBUG = (".debug_", ".zdebug_", ".gdb_index", ".stab", ".gnu_debuglink", ".debug$")
+_LINKING = (
+    ".dyn", ".gnu.", ".rel", ".got", ".plt", ".hash", ".idata", ".edata", ".eh_frame_hdr",
+    ".shstrtab", ".symtab", ".strtab", ".pdata",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a binary.
+
+    index:   as the format counts it.
+    header:  what its header says, but where it lies.
+    size:    in memory; content is what of it is in the file, from `start` on.
+    address: of its first byte once it is loaded, 0 in objects.
+    """
+
+    index: int
+    name: str
+    header: tuple[int, ...]
+    size: int
+    start: int
+    address: int
+    code: bool
+    loaded: bool
+    content: memoryview = field(repr=False)
+
+    @property
+    def device(self) -> bool:
+        """Whether it holds device code."""
+        return self.name[:8] in pe.FATBIN_SECTIONS or self.name in FATBIN_SECTIONS
+
+    @property
+    def debug(self) -> bool:
+        return self.name.startswith(_DEBUG)
+
+    @property
+    def rank(self) -> int:
+        """Where it stands in a report: what others follow from comes first."""
+        if self.device or self.code:
+            return 0 if self.device else 1
+        if self.debug or not self.loaded or self.name.startswith(_LINKING):
+            return 4 if self.debug else 3
+        return 2
+
+
+@dataclass(frozen=True)
+class HostBinary:
+    """A binary: its format ('elf', 'pe', 'coff'), and its sections by name.
+
+    A name that is there more than once has a number behind it.
+
+    headers: bytes at the file's start that belong to no section.
+    """
+
+    format: str
+    sections: dict[str, Section]
+    headers: int
+    data: memoryview = field(repr=False)
+    elf: elf.Elf | None = None
+    pe: pe.Pe | None = None
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Start and end, in the file, of everything that is in a section."""
+        found = ((one.start, one.start + len(one.content)) for one in self.sections.values())
+        return tuple(sorted(one for one in found if one[0] < one[1]))
+
+
+def read_host(data: memoryview) -> HostBinary | None:
+    """The sections of a library or object; None for what is no such thing.
+
+    FormatError where it is damaged.
+    """
+    if bytes(data[:4]) == elf.MAGIC:
+        return _read_elf(data)
+    if pe.is_pe(bytes(data[:4096])):
+        return _read_pe(data)
+    return None
+
+
+def read_object(data: memoryview) -> HostBinary:
+    """An object of Windows, which cannot be told from its first bytes."""
+    file = coff.read_coff(data)
+    found = [
+        Section(one.index, one.name, (one.flags,), one.size, one.offset, 0,
+                bool(one.flags & _PE_CODE), True, file.content(one))
+        for one in file.sections
+    ]  # fmt: skip
+    found += [
+        Section(
+            0, f"{one.name} relocations", (), len(table), one.relocations, 0, False, False, table
+        )
+        for one in file.sections
+        if len(table := file.relocations(one))
+    ]
+    symbols = file.symbol_table
+    start = file.symbols_offset
+    found.append(Section(0, "symbols", (), len(symbols), start, 0, False, False, symbols))
+    start += len(symbols)
+    found.append(Section(0, "strings", (), len(file.strings), start, 0, False, False, file.strings))
+    headers = coff.BIG_HEADER_SIZE if file.big else coff.HEADER_SIZE
+    return HostBinary("coff", _by_name(found, data), headers, data)
+
+
+def _read_elf(data: memoryview) -> HostBinary:
+    file = elf.read_elf(data)
+    linked = file.type != elf.ET_REL
+    found = [
+        Section(
+            one.index, one.name, (one.type, one.flags, one.align), one.size, one.offset,
+            one.address if linked else 0, bool(one.flags & _EXECUTABLE),
+            bool(one.flags & _ALLOCATED), file.content(one),
+        )
+        for one in file.sections[1:]
+    ]  # fmt: skip
+    headers = elf.HEADER.size + file.programs * 56
+    return HostBinary("elf", _by_name(found, data), headers, data, elf=file)
+
+
+def _read_pe(data: memoryview) -> HostBinary:
+    file = pe.read_pe(data)
+    found = [
+        Section(one.index, one.name, (one.flags,), one.extent, one.offset, one.address,
+                bool(one.flags & _PE_CODE), True, file.content(one))
+        for one in file.sections
+    ]  # fmt: skip
+    return HostBinary("pe", _by_name(found, data), file.headers, data, pe=file)
+
+
+def _by_name(sections: Iterable[Section], data: memoryview) -> dict[str, Section]:
+    found: dict[str, Section] = {}
+    count: dict[str, int] = {}
+    for section in sections:
+        number = count[section.name] = count.get(section.name, 0) + 1
+        name = section.name if number == 1 else f"{section.name} #{number}"
+        found[name] = section
+    # Else a small file could make us read the same bytes for each of very many sections.
+    if sum(len(section.content) for section in found.values()) > len(data):
+        raise FormatError("its sections overlap: together they exceed the file")
+    return found
+
+
+def between(host: HostBinary) -> Sequence[tuple[int, int]]:
+    """Start and end of the parts outside all sections: headers, tables and padding."""
+    gaps, end = [], 0
+    for start, section_end in host.ranges:
+        if start > end:
+            gaps.append((end, start))
+        end = max(end, section_end)
+    if end < len(host.data):
+        gaps.append((end, len(host.data)))
+    return gaps
+
+
+# -- comparing -------------------------------------------------------------------------------------
 
 _FIELD = 4  # bytes of the fields below
 _TIME = 4  # its offset in the COFF header
 _CHECKSUM = pe.COFF_HEADER.size + 64  # its offset behind the COFF header's start
 
 
-def differing_outside(place: Place, one: Host, other: Host, *, alone: bool) -> Iterator[Difference]:
+def differing_outside(
+    place: Position, one: HostBinary, other: HostBinary, *, alone: bool
+) -> Iterator[Difference]:
     """Every part that differs, where the sections lie alike in both files.
 
     Where they do not, headers differ as a consequence. alone: no section differs, so that
@@ -47,11 +211,13 @@ def differing_outside(place: Place, one: Host, other: Host, *, alone: bool) -> I
         yield _field("the headers' checksum", checksum, place, one, other)
 
 
-def _field(what: str, field: range, place: Place, one: Host, other: Host) -> Difference:
+def _field(
+    what: str, field: range, place: Position, one: HostBinary, other: HostBinary
+) -> Difference:
     return Difference("section", what, place, _value(one, field), _value(other, field))
 
 
-def _fields(host: Host) -> Sequence[range]:
+def _fields(host: HostBinary) -> Sequence[range]:
     """Where a PE image says when it was linked, and what its bytes sum up to."""
     if host.pe is None:
         return ()
@@ -59,11 +225,11 @@ def _fields(host: Host) -> Sequence[range]:
     return tuple(range(start, start + _FIELD) for start in starts)
 
 
-def _value(host: Host, field: range) -> str:
+def _value(host: HostBinary, field: range) -> str:
     return f"{int.from_bytes(host.data[field.start : field.stop], 'little'):#x}"
 
 
-def _parts(host: Host) -> Iterator[tuple[str, int, int]]:
+def _parts(host: HostBinary) -> Iterator[tuple[str, int, int]]:
     """Start and end of each part that is in no section, and what it is."""
     table = range(0)
     if host.elf:
@@ -123,7 +289,7 @@ class _Symbol:
 
 
 def differing_symbols(
-    place: Place, one: tuple[Elf, Section], other: tuple[Elf, Section]
+    place: Position, one: tuple[Elf, Section], other: tuple[Elf, Section]
 ) -> Iterator[Difference]:
     """What differs in a section that both files have; nothing where there are no symbols."""
     # A table that only one file has would make all others' symbols look new.
@@ -153,7 +319,7 @@ def _has_all(file: Elf) -> bool:
     return any(table.type == SHT_SYMTAB for table in file.sections)
 
 
-def _counted(place: Place, names: Sequence[str]) -> Difference:
+def _counted(place: Position, names: Sequence[str]) -> Difference:
     shown = ", ".join(names[:_NAMES_SHOWN])
     more = len(names) - _NAMES_SHOWN
     what = "of the same size, but with other bytes, as in calls to code that has moved"
@@ -214,13 +380,13 @@ def may_be_binary(name: str, head: bytes) -> bool:
 class _Read:
     """One binary: its sections, if it has such, and its device code."""
 
-    host: Host | None
+    host: HostBinary | None
     binary: Binary
     slices: Slices
 
 
 def differing_binaries(
-    place: Place, data: tuple[memoryview, memoryview], slices: tuple[Slices, Slices]
+    place: Position, data: tuple[memoryview, memoryview], slices: tuple[Slices, Slices]
 ) -> Iterator[Difference]:
     """What differs between two binaries whose bytes do; `slices` learns what was seen."""
     one, other = data
@@ -246,7 +412,7 @@ def _read(data: memoryview, slices: Slices) -> _Read:
     return _Read(None if binary.format == "cubin" else read_host(data), binary, slices)
 
 
-def _differing_device(place: Place, one: _Read, other: _Read) -> Iterator[Difference]:
+def _differing_device(place: Position, one: _Read, other: _Read) -> Iterator[Difference]:
     units = (read_units(read.binary.containers, read.slices) for read in (one, other))
     yield from differing_units(place, *units)
     linked = (read_units(read.binary.relocatable, read.slices) for read in (one, other))
@@ -254,7 +420,7 @@ def _differing_device(place: Place, one: _Read, other: _Read) -> Iterator[Differ
 
 
 def _differing_parts(
-    place: Place, data: tuple[memoryview, memoryview], one: _Read, other: _Read
+    place: Position, data: tuple[memoryview, memoryview], one: _Read, other: _Read
 ) -> Iterator[Difference]:
     mine, theirs = one.host, other.host
     if mine is None or theirs is None:  # fatbins have no sections
@@ -286,7 +452,7 @@ def _differing_parts(
 
 
 def _differing_symbols(
-    place: Place, one: tuple[Elf, Section], other: tuple[Elf, Section]
+    place: Position, one: tuple[Elf, Section], other: tuple[Elf, Section]
 ) -> Iterator[Difference]:
     """The same as `symbols` says; a table that cannot be read must not hide other sections."""
     try:
@@ -302,7 +468,7 @@ def _same(one: Section | None, other: Section | None) -> bool:
     return fields[0] == fields[1] and first_difference(one.content, other.content) is None
 
 
-def _summary(sections: Sequence[Section], one: Host, other: Host) -> str:
+def _summary(sections: Sequence[Section], one: HostBinary, other: HostBinary) -> str:
     """Which half of a binary differs: what GPUs run, or what the host runs."""
     if any(section.device for section in sections):
         if all(section.device for section in sections):
@@ -321,7 +487,7 @@ def _summary(sections: Sequence[Section], one: Host, other: Host) -> str:
 
 
 def _difference(
-    place: Place, section: Section, old: Section | None, new: Section | None
+    place: Position, section: Section, old: Section | None, new: Section | None
 ) -> Difference:
     kind = " (debug information)" if section.debug else ""
     if old is None or new is None:

@@ -18,10 +18,10 @@ from ..decoders import payload
 from ..errors import FormatError
 from ..fatbin.container import Container, Entry, container_pieces
 from ..fatbin.cubin import kernel_names_of_ptx, kernels_of_cubin, read_cubin
-from ..fatbin.elf import Elf, Section
+from ..fatbin.elf import Elf, ElfSection
 from ..fatbin.stitch import image_name
 from ..storage.mapped import STEP, let_go
-from .differences import Difference, Place, differing_lines, extent, first_difference, strings_at
+from .differences import Difference, Position, differing_lines, extent, first_difference, strings_at
 
 _INSTRUCTION = 16  # bytes, from sm_70 on
 _FUNCTION = 2  # STT_FUNC
@@ -42,10 +42,10 @@ _NOTES = (
 
 _TABLES = (".symtab", ".strtab", ".shstrtab")  # what stands in them says nothing by itself
 
-_Content = Mapping[str, tuple[Section, memoryview]]
+_Content = Mapping[str, tuple[ElfSection, memoryview]]
 
 
-def differing_cubins(place: Place, one: memoryview, other: memoryview) -> Iterator[Difference]:
+def differing_cubins(place: Position, one: memoryview, other: memoryview) -> Iterator[Difference]:
     """What differs between two cubins whose bytes do. FormatError where one cannot be read."""
     mine, theirs = read_cubin(one), read_cubin(other)
     kernels, others = kernels_of_cubin(one), kernels_of_cubin(other)
@@ -84,7 +84,7 @@ def machine_code(cubin: bytes | memoryview) -> Iterator[tuple[str, str]]:
 
 
 def _only_in_one(
-    level: str, mine: Collection[str], theirs: Collection[str], at: Callable[[str], Place]
+    level: str, mine: Collection[str], theirs: Collection[str], at: Callable[[str], Position]
 ) -> Iterator[Difference]:
     """A difference for each name that only one side has; at gives its place."""
     for which, names, others in (("first", mine, theirs), ("second", theirs, mine)):
@@ -99,7 +99,7 @@ def _functions(elf: Elf) -> Iterator[str]:
 
 def _contents(elf: Elf) -> _Content:
     """Every section by its name; a name that is there again has a number behind it."""
-    found: dict[str, tuple[Section, memoryview]] = {}
+    found: dict[str, tuple[ElfSection, memoryview]] = {}
     for section in elf.sections[1:]:
         name = section.name if section.name not in found else f"{section.name} #{section.index}"
         found[name] = (section, elf.content(section))
@@ -109,7 +109,7 @@ def _contents(elf: Elf) -> _Content:
     return found
 
 
-def _same(one: tuple[Section, memoryview], other: tuple[Section, memoryview]) -> bool:
+def _same(one: tuple[ElfSection, memoryview], other: tuple[ElfSection, memoryview]) -> bool:
     (mine, content), (theirs, their_content) = one, other
     fields = [(s.type, s.flags, s.size, s.align, s.info) for s in (mine, theirs)]
     return fields[0] == fields[1] and first_difference(content, their_content) is None
@@ -129,9 +129,9 @@ def _owner(section: str, functions: set[str]) -> tuple[str, str]:
 
 def _difference(
     kind: str,
-    place: Place,
-    old: tuple[Section, memoryview] | None,
-    new: tuple[Section, memoryview] | None,
+    place: Position,
+    old: tuple[ElfSection, memoryview] | None,
+    new: tuple[ElfSection, memoryview] | None,
 ) -> Difference:
     what = "SASS" if kind == _SASS else _meaning(kind)
     if old is None or new is None:
@@ -167,7 +167,9 @@ def _instructions(one: memoryview, other: memoryview) -> str:
     return f" in {count} of {len(starts)} instructions"
 
 
-def _noted(place: Place, names: Sequence[str], sections: _Content, others: _Content) -> Difference:
+def _noted(
+    place: Position, names: Sequence[str], sections: _Content, others: _Content
+) -> Difference:
     """One difference for all notes, with what can be read in the first that can be read."""
     what = f"notes and debug information, which no GPU reads: {', '.join(names)}"
     for name in names:
@@ -225,7 +227,7 @@ def slices_of(record: Any) -> Iterator[tuple[str, str, str]]:
 
 
 @dataclass(frozen=True)
-class Unit:
+class ComparedContainer:
     """One container: its number in the file, and what its images hash to."""
 
     number: int
@@ -234,7 +236,7 @@ class Unit:
     digests: tuple[str, ...]
 
 
-def read_units(containers: Sequence[Container], slices: Slices) -> list[Unit]:
+def read_units(containers: Sequence[Container], slices: Slices) -> list[ComparedContainer]:
     """The containers of one binary, with their units' names."""
     units = []
     read_so_far = 0
@@ -248,7 +250,7 @@ def read_units(containers: Sequence[Container], slices: Slices) -> list[Unit]:
 
 
 def differing_units(
-    place: Place, one: Sequence[Unit], other: Sequence[Unit]
+    place: Position, one: Sequence[ComparedContainer], other: Sequence[ComparedContainer]
 ) -> Iterator[Difference]:
     """What differs between the containers of two binaries."""
     pairs, only, only_other = _paired(one, other)
@@ -266,9 +268,9 @@ def differing_units(
             yield from _differing_images(here, mine.entries, theirs.entries)
 
 
-def _read_unit(number: int, found: Container, slices: Slices) -> Unit:
+def _read_unit(number: int, found: Container, slices: Slices) -> ComparedContainer:
     digests = tuple(map(_digest, found.entries))
-    return Unit(number, slices.unit_of(digests), found.entries, digests)
+    return ComparedContainer(number, slices.unit_of(digests), found.entries, digests)
 
 
 def _digest(entry: Entry) -> str:
@@ -278,14 +280,16 @@ def _digest(entry: Entry) -> str:
     return digest.hexdigest()
 
 
-Pairs = list[tuple[Unit, Unit]]
+Pairs = list[tuple[ComparedContainer, ComparedContainer]]
 
 
-def _paired(one: Sequence[Unit], other: Sequence[Unit]) -> tuple[Pairs, list[Unit], list[Unit]]:
+def _paired(
+    one: Sequence[ComparedContainer], other: Sequence[ComparedContainer]
+) -> tuple[Pairs, list[ComparedContainer], list[ComparedContainer]]:
     """Which unit of one is which of the other, in the order of the first, and what is left."""
     pairs: Pairs = []
     mine, theirs = list(one), list(other)
-    keys: tuple[Callable[[Unit], Hashable], ...] = (
+    keys: tuple[Callable[[ComparedContainer], Hashable], ...] = (
         lambda unit: (unit.number, unit.digests),
         lambda unit: unit.digests,
         lambda unit: unit.name or id(unit),
@@ -300,9 +304,11 @@ def _paired(one: Sequence[Unit], other: Sequence[Unit]) -> tuple[Pairs, list[Uni
 
 
 def _paired_by(
-    key: Callable[[Unit], Hashable], mine: Sequence[Unit], theirs: Sequence[Unit]
-) -> tuple[Pairs, list[Unit], list[Unit]]:
-    waiting: dict[Hashable, list[Unit]] = {}
+    key: Callable[[ComparedContainer], Hashable],
+    mine: Sequence[ComparedContainer],
+    theirs: Sequence[ComparedContainer],
+) -> tuple[Pairs, list[ComparedContainer], list[ComparedContainer]]:
+    waiting: dict[Hashable, list[ComparedContainer]] = {}
     for unit in reversed(theirs):
         waiting.setdefault(key(unit), []).append(unit)
     pairs: Pairs = []
@@ -316,7 +322,7 @@ def _paired_by(
     return pairs, left, [unit for unit in theirs if unit.number not in taken]
 
 
-def _kernels(unit: Unit) -> frozenset[str]:
+def _kernels(unit: ComparedContainer) -> frozenset[str]:
     """The kernels of a container's first image that has any."""
     for entry in unit.entries:
         try:
@@ -331,7 +337,7 @@ def _kernels(unit: Unit) -> frozenset[str]:
 
 
 def _differing_images(
-    place: Place, one: Sequence[Entry], other: Sequence[Entry]
+    place: Position, one: Sequence[Entry], other: Sequence[Entry]
 ) -> Iterator[Difference]:
     mine, theirs = _by_name(one), _by_name(other)
     common = [name for name in mine if name in theirs]
@@ -360,7 +366,7 @@ def _by_name(entries: Iterable[Entry]) -> Mapping[str, Entry]:
     return found
 
 
-def _differing_image(place: Place, one: Entry, other: Entry) -> Iterator[Difference]:
+def _differing_image(place: Position, one: Entry, other: Entry) -> Iterator[Difference]:
     images, broken = [], []
     for entry, which in ((one, "first"), (other, "second")):
         try:
@@ -387,7 +393,7 @@ def _only_wrapped(one: Entry, other: Entry) -> str:
 
 
 def _differing_payload(
-    place: Place, kind: str, one: memoryview, other: memoryview
+    place: Position, kind: str, one: memoryview, other: memoryview
 ) -> Iterator[Difference]:
     if kind == "elf":
         try:

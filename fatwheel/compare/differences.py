@@ -1,19 +1,127 @@
-"""The differences that a comparison finds, each with its level and place; bytes and texts
-compared.
+"""The two wheels of a comparison, opened, and the differences that are found, each with its level
+and place; bytes and texts compared.
 
 A difference at one level mostly has others below it that say more: the binary, its section, the
-unit, the image, the kernel. They follow it in the order in which they are found.
+unit, the image, the kernel. They follow it in the order in which they are found. Errors name the
+wheel.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import FatwheelError
+from ..storage.files import copy, readable
 from ..storage.mapped import STEP, let_go
+from ..wheels.archive import Member, Wheel
+from ..wheels.name import stem_of
+
+# -- the two wheels --------------------------------------------------------------------------------
+
+_VALID = "a wheel"
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """One file of a wheel: its member of the archive, and the sha256 of its content."""
+
+    member: Member
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+
+class Opened:
+    """An open wheel, all of which was read once, so that no file of it is damaged.
+
+    files: by a name that does not depend on the project's version, in the archive's order.
+    FormatErrors of its methods have the wheel's path in their place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.side = _side(path)
+        self._stream = path.open("rb")
+        try:
+            with _located(path):
+                self._wheel = Wheel(path, self._stream)
+                self.files = self._read_files()
+        except BaseException:
+            self._stream.close()
+            raise
+
+    @property
+    def dist_info(self) -> str:
+        return self._wheel.dist_info
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def read(self, file: WheelFile) -> bytes:
+        """The whole content of a small file."""
+        with _located(self.side.path):
+            return self._wheel.read(file.name)
+
+    def pieces(self, file: WheelFile) -> Iterator[bytes]:
+        """The whole content of any file, a piece at a time."""
+        with _located(self.side.path):
+            yield from self._wheel.pieces(file.name)
+
+    @contextmanager
+    def mapped(self, file: WheelFile) -> Iterator[memoryview]:
+        """The whole content of any file."""
+        with _located(self.side.path), self._wheel.mapped(file.name) as data:
+            yield data
+
+    def stored(self, file: WheelFile) -> Iterator[bytes]:
+        """The bytes of the archive that a file was compressed to, a piece at a time."""
+        return self._wheel.stored(file.name)
+
+    def _read_files(self) -> Mapping[str, WheelFile]:
+        found: dict[str, WheelFile] = {}
+        for member in self._wheel.members:
+            digest = hashlib.sha256()
+            for piece in self._wheel.pieces(member.name):
+                digest.update(piece)
+            stem = stem_of(member.name, self._wheel.dist_info)
+            found[member.name if stem in found else stem] = WheelFile(member, digest.hexdigest())
+        return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """Open a wheel and read it. UsageError where there is no such file; FormatError where it is
+    no wheel, or damaged."""
+    with readable(path, _VALID):
+        wheel = Opened(path)
+    try:
+        yield wheel
+    finally:
+        wheel.close()
+
+
+def _side(path: Path) -> Side:
+    with path.open("rb") as stream:
+        digest, size = copy(stream, None)
+    return Side(path, size, digest)
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FatwheelError as error:
+        raise error.within(str(path)) from error
+
+
+# -- differences -----------------------------------------------------------------------------------
 
 # From the highest to the lowest:
 # pins: what went into the wheels. files: which files there are. modes: permissions. text: lines.
@@ -30,7 +138,7 @@ MOST_TEXT = 400
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where something differs; what does not apply is '' or None.
 
     file:      its name in the wheel.
@@ -48,7 +156,7 @@ class Place:
     image: str = ""
     symbol: str = ""
 
-    def at(self, **parts: Any) -> Place:
+    def at(self, **parts: Any) -> Position:
         """A place within this one."""
         return replace(self, **parts)
 
@@ -63,7 +171,7 @@ class Difference:
 
     level: str
     what: str
-    place: Place = Place()
+    place: Position = Position()
     one: str | None = None
     other: str | None = None
 
@@ -199,7 +307,7 @@ def as_text(data: bytes) -> str | None:
 
 
 def differing_lines(
-    place: Place, one: str, other: str, level: str = "text"
+    place: Position, one: str, other: str, level: str = "text"
 ) -> Iterator[Difference]:
     """Every line that differs, with both versions; lines are counted from 1."""
     before, after = one.split("\n"), other.split("\n")
@@ -227,7 +335,7 @@ def differing_lines(
 
 
 def _changed(
-    level: str, place: Place, first: tuple[int, int], mine: Sequence[str], theirs: Sequence[str]
+    level: str, place: Position, first: tuple[int, int], mine: Sequence[str], theirs: Sequence[str]
 ) -> Iterator[Difference]:
     """A run of lines that stands for another run; the surplus of either is there by itself."""
     for index in range(max(len(mine), len(theirs))):
@@ -243,7 +351,7 @@ def _changed(
 
 
 def _difference(
-    level: str, what: str, place: Place, one: str | None, other: str | None
+    level: str, what: str, place: Position, one: str | None, other: str | None
 ) -> Difference:
     start = 0
     if one is not None and other is not None:

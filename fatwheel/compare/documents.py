@@ -12,9 +12,9 @@ from ..errors import FormatError
 from ..provenance.checks import differences
 from ..provenance.lock import read_lock
 from ..storage.documents import read_object
+from ..wheels.name import stem_of
 from .device import Slices
-from .differences import Difference, Place, as_text, differing_lines, extent
-from .sides import stem_of
+from .differences import Difference, Position, as_text, differing_lines, extent
 
 _KEYS = ("name", "virtual", "ref", "uri", "path", "bom-ref")
 _MOST = 200  # characters of a value
@@ -77,7 +77,7 @@ def _shown(name: str, fields: Mapping[str, str]) -> str | None:
 _IN_LOCK = ("fatwheel", "lock", "python", "recipe", "toolchain", "torch")
 
 
-def differing_locks(place: Place, one: bytes, other: bytes) -> Iterator[Difference]:
+def differing_locks(place: Position, one: bytes, other: bytes) -> Iterator[Difference]:
     """Every pin that is another, by name; of a lock that cannot be read, its lines."""
     try:
         # Where a source folder would be does not matter here.
@@ -94,7 +94,7 @@ def differing_locks(place: Place, one: bytes, other: bytes) -> Iterator[Differen
 
 
 def differing_records(
-    place: Place, data: tuple[bytes, bytes], slices: tuple[Slices, Slices], locked: bool
+    place: Position, data: tuple[bytes, bytes], slices: tuple[Slices, Slices], locked: bool
 ) -> Iterator[Difference]:
     """What else two records say; locked: whether the locks differ, and tell of the most.
 
@@ -118,7 +118,7 @@ def differing_records(
         yield Difference(level, said(name, mine, theirs), place)
 
 
-def differing_text(place: Place, one: bytes, other: bytes) -> Iterator[Difference]:
+def differing_text(place: Position, one: bytes, other: bytes) -> Iterator[Difference]:
     """Any other file of a wheel: its lines, if it is text."""
     texts = as_text(one), as_text(other)
     if texts[0] is not None and texts[1] is not None:
@@ -136,7 +136,7 @@ RECORD = ".dist-info/RECORD"
 
 
 def differing_listings(
-    place: Place, data: tuple[bytes, bytes], folders: tuple[str, str], explained: Collection[str]
+    place: Position, data: tuple[bytes, bytes], folders: tuple[str, str], explained: Collection[str]
 ) -> Iterator[Difference]:
     """What differs between two RECORDs beside the lines of files that differ themselves.
 
@@ -159,7 +159,7 @@ def differing_listings(
 
 
 def differing_statements(
-    place: Place,
+    place: Position,
     data: tuple[bytes, bytes],
     folders: tuple[str, str],
     explained: Collection[str],

@@ -1,8 +1,19 @@
-"""Compares two wheels: their files, how their archives hold them, and what is in each."""
+"""Compares two wheels: their files, how their archives hold them, and what is in each.
+
+Of what fatwheel does not read, diffoscope tells where it is installed. It looks into many formats
+with the tools that it finds, and may take very long, so it gets a limit of time, and what it says
+one of size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +24,7 @@ from ..provenance.lock import FILE as LOCK
 from ..provenance.sbom import FILE as SBOM
 from ..provenance.statement import FILE as STATEMENT
 from ..storage.documents import read_object
-from ..wheels.zipreader import DEFLATED, STORED, Entry
+from ..wheels.zipreader import DEFLATED, STORED, ZipEntry
 from .binaries import differing_binaries, may_be_binary
 from .device import Slices
 from .differences import (
@@ -21,12 +32,14 @@ from .differences import (
     MOST_BYTES,
     Comparison,
     Difference,
-    Place,
+    Opened,
+    Position,
+    WheelFile,
     as_text,
     differing_lines,
     extent,
+    opened,
 )
-from .diffoscope import Content, said_of
 from .documents import (
     RECORD,
     differing_listings,
@@ -34,27 +47,26 @@ from .documents import (
     differing_records,
     differing_statements,
 )
-from .sides import File, Opened, opened
 
 _METHODS = {STORED: "stored", DEFLATED: "deflated"}
 _NAMES_SHOWN = 3
 
-Both = tuple[File, File]
+Both = tuple[WheelFile, WheelFile]
 
 
 def differing_list(one: Opened, other: Opened) -> Iterator[Difference]:
     """Files that only one of the wheels has; folders that carry another version."""
     if one.dist_info != other.dist_info:
         what = "the version in the folder's name"
-        yield Difference("files", what, Place(), one.dist_info, other.dist_info)
+        yield Difference("files", what, Position(), one.dist_info, other.dist_info)
     for stem, file in one.files.items():
         if stem not in other.files:
             what = f"only in the first: {file.member.size} bytes"
-            yield Difference("files", what, Place(file.name))
+            yield Difference("files", what, Position(file.name))
     for stem, file in other.files.items():
         if stem not in one.files:
             what = f"only in the second: {file.member.size} bytes"
-            yield Difference("files", what, Place(file.name))
+            yield Difference("files", what, Position(file.name))
 
 
 def differing_modes(pairs: Sequence[Both]) -> Iterator[Difference]:
@@ -62,7 +74,7 @@ def differing_modes(pairs: Sequence[Both]) -> Iterator[Difference]:
     for mine, theirs in pairs:
         if mine.member.mode != theirs.member.mode:
             modes = (f"{file.member.mode:o}" for file in (mine, theirs))
-            yield Difference("modes", "permissions", Place(mine.name), *modes)
+            yield Difference("modes", "permissions", Position(mine.name), *modes)
 
 
 def differing_archive(one: Opened, other: Opened, pairs: Sequence[Both]) -> Iterator[Difference]:
@@ -95,15 +107,15 @@ def _times(pairs: Sequence[Both]) -> Iterator[Difference]:
     if moved:
         times = (_time(file) for file in moved[0])
         what = f"the time of {_names([a.name for a, _ in moved])}"
-        yield Difference("archive", what, Place(), *times)
+        yield Difference("archive", what, Position(), *times)
 
 
-def _time(file: File) -> str:
+def _time(file: WheelFile) -> str:
     year, month, day, hour, minute, second = file.member.entry.time
     return f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
 
 
-def _other_fields(mine: File, theirs: File) -> frozenset[str]:
+def _other_fields(mine: WheelFile, theirs: WheelFile) -> frozenset[str]:
     """What else of two headers differs, but the permissions, times and sizes."""
     a, b = mine.member.entry, theirs.member.entry
     found = {
@@ -116,16 +128,16 @@ def _other_fields(mine: File, theirs: File) -> frozenset[str]:
     return frozenset(f"{what} differs" for what, differs in found.items() if differs)
 
 
-def _kept(entry: Entry) -> int:
+def _kept(entry: ZipEntry) -> int:
     """The attributes without the permissions, which are compared by themselves."""
     return entry.attributes & ~(0o7777 << 16)
 
 
-def _method(file: File) -> str:
+def _method(file: WheelFile) -> str:
     return _METHODS[file.member.entry.method]
 
 
-def _packed_otherwise(one: Opened, other: Opened, mine: File, theirs: File) -> bool:
+def _packed_otherwise(one: Opened, other: Opened, mine: WheelFile, theirs: WheelFile) -> bool:
     if _method(mine) != _method(theirs):
         return False
     if mine.member.entry.stored != theirs.member.entry.stored:
@@ -158,12 +170,13 @@ _MOST_BYTES = 16 << 20  # of the files that are read whole here
 # Those that are made from others, in the order in which they must be looked at.
 _SPECIAL = (_RECORD_FILE, _SBOM_FILE, _STATEMENT_FILE, RECORD)
 
+Content = Iterable[bytes | memoryview]
 # A file's name, the sizes and the contents of its two versions → what can be said of them.
 Ask = Callable[[str, Sequence[int], Sequence[Content]], str]
 
 
-def compare_wheels(one: Path, other: Path, ask: Ask = said_of) -> Comparison:
-    """Compare two wheels from any source; ask runs diffoscope.
+def compare_wheels(one: Path, other: Path, ask: Ask | None = None) -> Comparison:
+    """Compare two wheels from any source; ask: what to run instead of diffoscope.
 
     UsageError where there is no such file; FormatError where one is no wheel, or its archive is
     damaged. A binary in it that cannot be read is compared byte by byte.
@@ -199,8 +212,8 @@ _WORDS = {
 class _Comparing:
     """Two open wheels, and what was found so far."""
 
-    def __init__(self, one: Opened, other: Opened, ask: Ask) -> None:
-        self._one, self._other, self._ask = one, other, ask
+    def __init__(self, one: Opened, other: Opened, ask: Ask | None) -> None:
+        self._one, self._other, self._ask = one, other, ask or said_of
         stems = [stem for stem in one.files if stem in other.files]
         self._pairs = {stem: (one.files[stem], other.files[stem]) for stem in stems}
         self._changed = [stem for stem, (a, b) in self._pairs.items() if a.sha256 != b.sha256]
@@ -245,7 +258,7 @@ class _Comparing:
         return self._ask(sides[0].path.name, [side.size for side in sides], contents)
 
     def _differing_file(self, stem: str) -> list[Difference]:
-        place = Place(self._pairs[stem][0].name)
+        place = Position(self._pairs[stem][0].name)
         found = list(islice(self._differences_of(stem, place), _MOST + 1))
         if len(found) > _MOST:
             self._more = True
@@ -254,7 +267,7 @@ class _Comparing:
             self._follows.append(place.file)
         return found
 
-    def _differences_of(self, stem: str, place: Place) -> Iterator[Difference]:
+    def _differences_of(self, stem: str, place: Position) -> Iterator[Difference]:
         files = self._pairs[stem]
         folders = self._one.dist_info, self._other.dist_info
         if max(file.member.size for file in files) > _MOST_BYTES:
@@ -273,10 +286,12 @@ class _Comparing:
             return differing_listings(place, self._read(files), folders, self._explained)
         return self._differing_content(place, files)
 
-    def _read(self, files: tuple[File, File]) -> tuple[bytes, bytes]:
+    def _read(self, files: tuple[WheelFile, WheelFile]) -> tuple[bytes, bytes]:
         return self._one.read(files[0]), self._other.read(files[1])
 
-    def _differing_content(self, place: Place, files: tuple[File, File]) -> Iterator[Difference]:
+    def _differing_content(
+        self, place: Position, files: tuple[WheelFile, WheelFile]
+    ) -> Iterator[Difference]:
         with self._one.mapped(files[0]) as mine, self._other.mapped(files[1]) as theirs:
             heads = [bytes(data[:HEAD]) for data in (mine, theirs)]
             names = [file.name for file in files]
@@ -296,7 +311,7 @@ class _Comparing:
         return Difference("archive", what)
 
 
-def _readable(place: Place, found: Iterator[Difference]) -> Iterator[Difference]:
+def _readable(place: Position, found: Iterator[Difference]) -> Iterator[Difference]:
     """What can be compared of a binary up to where it is damaged."""
     try:
         yield from found
@@ -327,3 +342,65 @@ def _group(difference: Difference) -> int:
     if level == "archive":
         return len(LEVELS)
     return min(LEVELS.index(level), LEVELS.index("text"))
+
+
+# -- diffoscope ------------------------------------------------------------------------------------
+
+_SECONDS = 60.0
+_MOST_SAID = 256 << 10  # bytes of its words
+_LARGEST = 64 << 20  # bytes of a file that it is given
+_FOUND_DIFFERENT = 1  # its exit code where files differ
+_PLACES = ("first", "second")
+
+
+def find_diffoscope() -> str | None:
+    """Its path, or None; on Windows there is none."""
+    return shutil.which("diffoscope") if os.name == "posix" else None
+
+
+def said_of(name: str, sizes: Sequence[int], contents: Sequence[Content]) -> str:
+    """What diffoscope says of two versions of a file; '' where it is not installed, fails or takes
+    too long, or where the files are too large for it."""
+    program = find_diffoscope()
+    if program is None or max(sizes) > _LARGEST:
+        return ""
+    try:
+        with tempfile.TemporaryDirectory(prefix="fatwheel-compare-") as folder:
+            files = [f"{place}/{name.rpartition('/')[2]}" for place in _PLACES]
+            for file, content in zip(files, contents, strict=True):
+                _write(Path(folder, file), content)
+            return _run([program, *files], Path(folder))
+    except OSError:  # a full disk: the report does without
+        return ""
+
+
+def _write(path: Path, content: Content) -> None:
+    path.parent.mkdir()
+    with path.open("wb") as stream:
+        for piece in content:
+            stream.write(piece)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    words = folder / "words"
+    options = ["--no-progress", "--text-color=never", f"--max-text-report-size={_MOST_SAID}"]
+    running = subprocess.Popen(
+        [command[0], *options, f"--text={words.name}", *command[1:]],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        code = running.wait(_SECONDS)
+    except subprocess.TimeoutExpired:
+        return ""
+    finally:
+        with suppress(ProcessLookupError):  # with the tools that it started
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    if code != _FOUND_DIFFERENT or not words.is_file():
+        return ""
+    with words.open("rb") as stream:
+        return stream.read(_MOST_SAID).decode("utf-8", "replace")

@@ -27,7 +27,7 @@ class Compile:
     codegen decides what code is made from the text, preprocessor what the text is; an option
     and its value are two items, paths are absolute. depfile is None where the build asked for
     no dependency file. unsupported names the option that makes this command one that cannot be
-    stitched (`-rdc=true`), and is empty for all others. images are those that the command asks for
+    stitched (`-dlto`), and is empty for all others. images are those that the command asks for
     (`sm_80`, `compute_80`), () where it leaves them to nvcc or to the machine.
     """
 
@@ -39,6 +39,27 @@ class Compile:
     preprocessor: tuple[str, ...]
     unsupported: str = ""
     images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceLink:
+    """A command of nvcc that links device code, taken apart.
+
+    only: whether that is all it does (`nvcc -dlink`); else nvcc links the host's code afterwards.
+    inputs: objects and libraries, in their order. libraries: names that are looked for in `folders`
+    (-lNAME, -LFOLDER), then in those that LIBRARY_PATH names. options: what else can decide the
+    result. Paths are absolute. unsupported names an option with which it cannot be linked for each
+    architecture apart.
+    """
+
+    output: str
+    only: bool
+    inputs: tuple[str, ...]
+    libraries: tuple[str, ...]
+    folders: tuple[str, ...]
+    options: tuple[str, ...]
+    unsupported: str
+    library_path: tuple[str, ...] = ()
 
 
 class Reader:

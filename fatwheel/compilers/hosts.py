@@ -8,10 +8,9 @@ Standard library only.
 from __future__ import annotations
 
 import ntpath
-import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from .msvc import split_words
 
@@ -22,7 +21,7 @@ _DEVICE_OUT_OF_MEMORY = (
     r"|^ptxas fatal *: Memory allocation failure"
 )
 
-
+LINKER = "link"  # Microsoft's, as it is called
 Mapped = Sequence[tuple[str, str]]  # a folder, and the name that objects have for it
 
 
@@ -31,11 +30,13 @@ class Family:
 
     object_name: what a job calls its output. keeps_text: whether compiling can leave the
     preprocessed text behind. prints_text: whether preprocessing writes to standard output.
+    lists_steps: whether what `nvcc --dryrun` lists can be run step by step.
     """
 
     object_name: str
     keeps_text: bool
     prints_text: bool
+    lists_steps: bool
     out_of_memory: re.Pattern[str]
 
     def steady(self, mapped: Mapped, seed: str) -> list[str]:
@@ -86,6 +87,7 @@ class Gcc(Family):
     object_name = "output"
     keeps_text = True
     prints_text = False
+    lists_steps = True
     # nvcc's and gcc's drivers, gcc's and binutils' allocator, the C++ run time, the system.
     out_of_memory = re.compile(
         r"^nvcc error *: '\S+' died due to signal 9\b"
@@ -134,13 +136,14 @@ class Gcc(Family):
         return None
 
 
-class Msvc(Family):
+class MsvcFamily(Family):
     """cl. nvcc.exe finds it by PATH, as the variables of its developer's prompt say: it takes no
     other one for Microsoft's."""
 
     object_name = "output.obj"
     keeps_text = False
     prints_text = True
+    lists_steps = False
     # cl's C1002, C1060, C1076 and C3859; nvcc, of a step that ended with STATUS_NO_MEMORY,
     # STATUS_INSUFFICIENT_RESOURCES or STATUS_COMMITMENT_LIMIT.
     out_of_memory = re.compile(
@@ -198,136 +201,4 @@ def linker_of(cxx: str) -> str:
 def family_of(cxx: str) -> Family:
     """The family of a host compiler, by its path."""
     name = ntpath.basename(cxx).lower()
-    return Msvc() if name in ("cl", "cl.exe") else Gcc()
-
-
-# -- linking and C ---------------------------------------------------------------------------------
-
-# What a real compiler is called with where upstream calls it itself: to link, or to compile C.
-#
-# Such a command is passed on as it is, but for what would tell the result where it was made. A
-# Python that was configured with --enable-shared puts `-Wl,-rpath,PREFIX/lib` on every link line,
-# and torch's folder gets there too: a wheel is used where those folders are not. Sources: gcc's
-# manual, "Options for Linking"; ld's manual, "-rpath" and "-R".
-#
-# CMake wants to find in a library the search path that it was linked with: installing replaces it,
-# or fails (CMake, cmSystemTools::ChangeRPath). There it stays until the wheel is made
-# (`worker.linking` removes it then), and is filled up with colons, which mean nothing, to a length
-# that does not depend on how long the names of this machine's folders are: what follows it in the
-# file is in the same place everywhere.
-
-
-# An option of ld that names folders to look in when the library is loaded; ld takes one dash or
-# two. -R with a file that exists is another option, but only folders of builds are looked for.
-_RPATH = re.compile(r"--?rpath(?:=(?P<value>.*))?|-R(?P<short>.+)?")
-_PASSED_ON = "-Wl,"
-_PASSED_ON_ALONE = "-Xlinker"
-
-
-_FILLED = 4096  # bytes of a search path, or a multiple
-
-
-def is_of_cmake(arguments: Sequence[str]) -> bool:
-    """Whether a command of CMake's links: by where it keeps objects."""
-    return any("CMakeFiles/" in argument for argument in arguments)
-
-
-def without_rpaths(arguments: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """A command of gcc without run-time search paths into `folders`, or into any below them; one of
-    CMake's with a path of steady length."""
-    kept: list[str] = []
-    edit = filled_folders if is_of_cmake(arguments) else without_folders
-    for group in _groups(arguments):
-        words = _words_of_ld(group)
-        left = words if words is None else edit(words, folders)
-        if left is None or left == words:
-            kept += group
-        else:
-            kept += [word for option in left for word in (_PASSED_ON_ALONE, option)]
-    return kept
-
-
-def _groups(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Single arguments, and neighbours that speak to ld: an option and its value may be apart."""
-    group: list[str] = []
-    pending = iter(arguments)
-    for argument in pending:
-        if argument == _PASSED_ON_ALONE:
-            group += [argument, *_next_of(pending)]
-        elif argument.startswith(_PASSED_ON):
-            group.append(argument)
-        else:
-            if group:
-                yield group
-            group = []
-            yield [argument]
-    if group:
-        yield group
-
-
-def _next_of(pending: Iterator[str]) -> list[str]:
-    return [word for word in [next(pending, None)] if word is not None]
-
-
-def _words_of_ld(group: Sequence[str]) -> list[str] | None:
-    """What ld gets of a group; None where nothing of it goes to ld."""
-    if group[0] != _PASSED_ON_ALONE and not group[0].startswith(_PASSED_ON):
-        return None
-    words: list[str] = []
-    pending = iter(group)
-    for argument in pending:
-        if argument == _PASSED_ON_ALONE:
-            words += _next_of(pending)
-        else:
-            words += argument.removeprefix(_PASSED_ON).split(",")
-    return words
-
-
-def without_folders(words: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """What ld is called with, without run-time search paths into `folders`."""
-    kept: list[str] = []
-    for option, paths in _options_of_ld(words):
-        left = [path for path in paths if not is_inside(path, folders)]
-        if left == paths:
-            kept += option
-        elif left:
-            kept.append(f"-rpath={':'.join(left)}")
-    return kept
-
-
-def filled_folders(words: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """What ld is called with, with one run-time search path of steady length if any leads into
-    `folders`."""
-    options = list(_options_of_ld(words))
-    paths = [path for _, found in options for path in found]
-    if not any(is_inside(path, folders) for path in paths):
-        return list(words)
-    path = ":".join(paths)
-    length = (len(os.fsencode(path)) // _FILLED + 1) * _FILLED
-    others = [word for option, found in options if not found for word in option]
-    return [*others, f"-rpath={path}{':' * (length - len(os.fsencode(path)))}"]
-
-
-def _options_of_ld(words: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """Each option, and the folders of a run-time search path if it is one."""
-    pending = iter(words)
-    for word in pending:
-        found = _RPATH.fullmatch(word)
-        if found is None:
-            yield [word], []
-            continue
-        together = found["value"] if found["value"] is not None else found["short"]
-        apart = _next_of(pending) if together is None else []
-        yield [word, *apart], "".join([together or "", *apart]).split(":")
-
-
-def is_inside(path: str, folders: Sequence[str]) -> bool:
-    """Whether an absolute path is one of these folders, or below one."""
-    if not os.path.isabs(path):
-        return False
-    places = {os.path.normpath(path), os.path.realpath(path)}
-    return any(
-        place == folder or place.startswith(folder.rstrip("/") + "/")
-        for place in places
-        for folder in folders
-    )
+    return MsvcFamily() if name in ("cl", "cl.exe") else Gcc()

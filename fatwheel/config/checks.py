@@ -15,7 +15,8 @@ from packaging.version import Version
 
 from ..arch import parse_arch
 from ..errors import UsageError
-from ..provision.payloads import KINDS
+from ..machine import system_of
+from ..provision.msvc import KINDS
 from .mistakes import Key, keys_of
 from .model import Package
 from .schema import SourceTable, filename_of
@@ -340,10 +341,9 @@ def _interpreter_mistakes(raw: Raw) -> Mistakes:
 
 def _container_mistakes(containers: Raw, raw: Raw) -> Mistakes:
     platform, system = raw.get("platform"), containers.get("os")
-    if isinstance(platform, str) and system in ("linux", "windows"):
-        wanted = "windows" if platform.startswith("win-") else "linux"
-        if system != wanted:
-            yield ("containers", "os"), f"{system!r} does not make wheels for {platform}"
+    known = system in ("linux", "windows")
+    if known and isinstance(platform, str) and system != system_of(platform):
+        yield ("containers", "os"), f"{system!r} does not make wheels for {platform}"
     build = containers.get("os_build")
     if system == "windows" and build is None:
         yield ("containers", "os_build"), "missing: the Windows build of the base, as in 20348"

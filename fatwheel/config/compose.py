@@ -8,14 +8,16 @@ major version). A composed toolchain has a name from which it can be composed ag
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from itertools import product
 
 from ..arch import parse_gpu_list
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError
 from ..machine import WINDOWS, WINDOWS_IN_WORDS, in_words
 from .model import Containers, Package, Toolchain, TorchBuild
 from .parts import (
@@ -324,6 +326,7 @@ def assemble(
         containers=_containers(in_images, pythons) if in_images else None,
         interpreters=_of(pythons, in_images.interpreters) if in_images else (),
         portable=_of(pythons, images.portable) if images else (),
+        wine=images.wine if images else None,
     )
 
 
@@ -337,6 +340,22 @@ def shared_packages(
         yield from parts.packages(cuda.tools, *where, "build")
     if images:
         yield from parts.packages([images.installer], *where, "installer")
+
+
+def with_device_from(parts: Parts, toolchain: Toolchain, python: str, platform: str) -> Toolchain:
+    """A toolchain with the compilers of its nvcc's version for another platform, which its digest
+    then covers. Raises ConfigError where they are not pinned."""
+    cuda = next((one for one in parts.cudas if one.nvcc == toolchain.nvcc), None)
+    pins = cuda.packages_for(platform) if cuda and not cuda.archives_for(platform) else ()
+    if not pins:
+        raise ConfigError(
+            f"there are no packages with nvcc {toolchain.nvcc} for {in_words(platform)}",
+            hint="CUDA has them from 13.0 on: --cuda 13.0",
+        )
+    packages = tuple(parts.packages(pins, python, platform, "compiler"))
+    own = [f"{one.name} {one.version} {one.sha256}" for one in packages]
+    digest = hashlib.sha256(json.dumps([toolchain.digest, *own]).encode()).hexdigest()
+    return replace(toolchain, digest=digest, device_packages=packages)
 
 
 def _torch_build(parts: Parts, chosen: Combination, shared: Sequence[Package]) -> TorchBuild:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from packaging import requirements
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -153,6 +154,15 @@ def _requested_arch(text: str) -> str:
     if plus and extra != "ptx":
         raise ValueError(f"{text!r} is not a GPU architecture; valid: 80, 90a, 120f, 80+ptx")
     return _arch(name) + plus + extra
+
+
+def _specifier(text: str) -> str:
+    _bounded(text, _SHORT)
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError(f"{shown(text)} is no range of versions; valid: as in >=2.13") from None
+    return text
 
 
 def _value(text: str) -> str:
@@ -375,7 +385,15 @@ WheelFile = Annotated[str, _PLAIN_FILE, AfterValidator(_wheel)]
 SdistFile = Annotated[str, _PLAIN_FILE, AfterValidator(_sdist)]
 Pin = Annotated[str, AfterValidator(_pin)]
 Requirement = Annotated[str, AfterValidator(_requirement)]
-Part = Annotated[str, _matching(r"\w[\w.-]*", "a name; valid: as in cuda_nvcc")]
+DebianPath = Annotated[
+    str,
+    _matching(
+        r"pool(/\w[\w.+-]*){3}/\w[\w.+-]*_[\w.+~-]+_(amd64|all)\.deb",
+        "a place on Debian's mirrors; valid: as in pool/main/w/wine/wine64_8.0-4_amd64.deb",
+        _LONG,
+    ),
+]
+PartName = Annotated[str, _matching(r"\w[\w.-]*", "a name; valid: as in cuda_nvcc")]
 InstalledFile = Annotated[
     str, _matching(r"\w[\w.+-]*", "a program or a library; valid: as in cudafe++")
 ]
@@ -400,6 +418,11 @@ Arch = Annotated[
 RequestedArch = Annotated[str, AfterValidator(_requested_arch)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, AfterValidator(_value)]
+# A word of a compiler's command, and no file of further words.
+Option = Annotated[
+    str, _matching("[!-?A-~][ -~]*", "a word of a command; valid: as in -std=c++20", _LONG)
+]
+VersionRange = Annotated[str, AfterValidator(_specifier)]
 Setting = Annotated[
     str, _matching(r"[\w.-][\w.+:/=-]*", "a setting's name; valid: as in cmake.define.USE_CUDA")
 ]

@@ -19,7 +19,7 @@ from ..errors import ConfigError, UsageError
 from ..storage.documents import TomlError, read_toml
 from . import fields
 from .checks import recipe_mistakes
-from .mistakes import Key, Places, read_table, suggestion
+from .mistakes import Key, TomlLines, read_table, suggestion
 from .model import Recipe
 from .schema import RecipeFile
 
@@ -127,9 +127,9 @@ def _read(file: Path) -> tuple[str, dict[str, Any]]:
         raise _unparsable(file, "1: nested too deeply") from error
 
 
-def _places(file: Path, text: str) -> Places:
+def _places(file: Path, text: str) -> TomlLines:
     try:
-        return Places(text)
+        return TomlLines(text)
     except RecursionError as error:
         raise _unparsable(file, "1: nested too deeply") from error
 
@@ -143,7 +143,7 @@ def _check_values(text: str, raw: dict[str, Any]) -> None:
         raise TomlError(f"1: it has more than {_MOST_VALUES} values")
     for key, number in _integers(raw):
         if not -(2**63) <= number < 2**63:  # which TOML calls an error
-            raise TomlError(f"{Places(text).line(key)}: an integer has more than 64 bits")
+            raise TomlError(f"{TomlLines(text).line(key)}: an integer has more than 64 bits")
 
 
 def _integers(part: Any, key: Key = ()) -> Iterator[tuple[Key, int]]:
@@ -204,7 +204,7 @@ def _script_mistakes(raw: dict[str, Any], file: Path) -> list[tuple[Key, str]]:
     return [] if path.is_file() else [(("verify",), f"{script!r}: no such file")]
 
 
-def _refusal(file: Path, places: Places, mistakes: list[Mistake], hint: str) -> ConfigError:
+def _refusal(file: Path, places: TomlLines, mistakes: list[Mistake], hint: str) -> ConfigError:
     """All mistakes, in the file's order."""
     lines = sorted((places.line(key), dotted(key), message) for key, message in mistakes)
     count = "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"

@@ -40,7 +40,7 @@ _STRING = re.compile(
 _SCALAR = re.compile(r"[^,\]}\n#]+")  # numbers, booleans, dates (which may hold a space)
 
 
-class Places:
+class TomlLines:
     """The lines (from 1) of a TOML text's keys, tables and array items.
 
     A key is a path from the root: ("source", "sha256"), ("cost", 0, "units").

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from packaging.specifiers import SpecifierSet
 from pydantic import ConfigDict, Field
 
 from ..arch import ArchRequest
+from ..machine import system_of
 from ..model import Environment
 from . import fields
 from .mistakes import Key
@@ -33,7 +35,7 @@ Folder = fields.OrEmpty[fields.Folder]
 
 
 @dataclass(frozen=True)
-class Part:
+class Table:
     """A table of TOML, an object of JSON: no key but its fields, no value of another type."""
 
     # The aliases are for TOML, which is read with by_alias.
@@ -46,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Wheel(Part):
+class PinnedWheel(Table):
     """A wheel as recipes name it.
 
     An empty sha256 is not known yet: `invoke lock` fills it in, and until then the file is not
@@ -72,7 +74,7 @@ class Wheel(Part):
 
 
 @dataclass(frozen=True)
-class Package(Wheel):
+class Package(PinnedWheel):
     """One pinned file of a package index, by name, size and sha256.
 
     role: 'compiler' (its bytes decide what code is made), 'build' (setuptools, ninja …),
@@ -98,7 +100,7 @@ class Sdist(Package):
 
 
 @dataclass(frozen=True)
-class Download(Part):
+class Download(Table):
     """One pinned file that is no package: an archive of CUDA, a part of MSVC, an interpreter.
 
     size, sha256 and hosts are as for a Package. version and url may be '' until they are known, as
@@ -106,7 +108,7 @@ class Download(Part):
     in an image's build context.
     """
 
-    name: fields.Part
+    name: fields.PartName
     version: fields.OrEmpty[fields.AnyVersion]
     url: Url
     filename: fields.File
@@ -119,6 +121,13 @@ class Download(Part):
         return bool(self.sha256)
 
 
+@dataclass(frozen=True)
+class DebianFile(Download):
+    """A package of Debian, on whatever mirror the user's own configuration names. path: there."""
+
+    path: str = ""
+
+
 Packages = Annotated[tuple[Package, ...], fields.Many]
 
 
@@ -126,7 +135,7 @@ Packages = Annotated[tuple[Package, ...], fields.Many]
 
 
 @dataclass(frozen=True)
-class TorchBuild(Part):
+class TorchBuild(Table):
     """One torch for one Python: the wheels that differ from other Pythons' (torch, numpy …)."""
 
     torch: Annotated[fields.Torch, Field(description="a torch, as in '2.11.0'")]
@@ -135,7 +144,7 @@ class TorchBuild(Part):
 
 
 @dataclass(frozen=True)
-class Interpreter(Part):
+class LockedInterpreter(Table):
     """A CPython of a toolchain: `3.11`, and where it comes from."""
 
     python: fields.Python
@@ -143,7 +152,7 @@ class Interpreter(Part):
 
 
 @dataclass(frozen=True)
-class Base(Part):
+class Base(Table):
     """An image to build on: a reference as `docker pull` takes it, and the digest it must have.
 
     digest is 'sha256:…', or '' until `invoke lock` has asked the registry. pythons are those
@@ -158,7 +167,7 @@ class Base(Part):
 
 
 @dataclass(frozen=True)
-class MsvcTools(Part):
+class MsvcTools(Table):
     """visual_studio: the release that it comes with (`17.8.2`). cl: what `cl` must say
     (`19.38.33130`). license: where the terms stand that its user has to accept.
     """
@@ -175,7 +184,7 @@ class MsvcTools(Part):
 
 
 @dataclass(frozen=True)
-class Document(Part):
+class Document(Table):
     """What Microsoft says of a release of Visual Studio, in a file whose sha256 is known."""
 
     url: Annotated[fields.Url, Field(description="where it is")]
@@ -183,7 +192,7 @@ class Document(Part):
 
 
 @dataclass(frozen=True)
-class InstalledFile(Part):
+class InstalledFile(Table):
     """A program of an installed compiler, or a library or folder that its programs read."""
 
     name: fields.InstalledFile
@@ -191,7 +200,7 @@ class InstalledFile(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstalledMsvc(Part):
+class InstalledMsvc(Table):
     """The MSVC and the Windows SDK of one machine, which stand where others have packages.
 
     sdk: the SDK's version, as in `10.0.26100.0`. files: what of it decides which code is made.
@@ -207,7 +216,7 @@ class InstalledMsvc(Part):
 
 
 @dataclass(frozen=True)
-class Msvc(MsvcTools):
+class LockedMsvc(MsvcTools):
     """The C++ compiler of a Windows toolchain, with a Windows SDK.
 
     payloads: the packages that are unpacked to it. channel: names the catalogue; catalogue: lists
@@ -222,7 +231,7 @@ class Msvc(MsvcTools):
 
 
 @dataclass(frozen=True)
-class Containers(Part):
+class Containers(Table):
     """How a toolchain becomes container images.
 
     os: 'linux' or 'windows', as an engine's OSType says it. os_build: of Windows, the build
@@ -235,8 +244,46 @@ class Containers(Part):
     bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
 
 
+@dataclass(frozen=True)
+class DebianPackage(Table):
+    """A package of Debian, by its place on every mirror."""
+
+    path: Annotated[
+        fields.DebianPath,
+        Field(description="its place on mirrors, as in 'pool/main/w/wine/wine64_8.0-4_amd64.deb'"),
+    ]
+    size: Annotated[fields.Bytes, Field(description="its size in bytes")]
+    sha256: Annotated[fields.Sha256, Field(description="its sha256")]
+
+    def file(self) -> DebianFile:
+        name = self.path.rpartition("/")[2]
+        # Blanks of no kind, and nothing that a shell would take for a home.
+        filename = name.replace("~", "-")
+        label = name.partition("_")[0]
+        return DebianFile(label, "", "", filename, self.size, self.sha256, path=self.path)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Installed(Part):
+class WineImage(Table):
+    """What the Linux image is made of in which toolchains for Windows build by Wine.
+
+    version: what Wine says of itself. packages: Debian's, unpacked on the base, of which no script
+    is run.
+    """
+
+    version: Annotated[fields.Release, Field(description="what Wine says, as in '8.0'")]
+    base: Annotated[Base, Field(description="the image to build on, a table: reference, digest")]
+    packages: Annotated[
+        tuple[DebianPackage, ...], fields.Few, Field(description="one table for each package")
+    ]
+
+    @property
+    def files(self) -> tuple[DebianFile, ...]:
+        return tuple(package.file() for package in self.packages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstalledTools(Table):
     """The CUDA and the torch of one machine, which stand where other toolchains have pins.
 
     torch: in full, as in `2.8.0+cu128`; torch_cuda: the CUDA that it was built for. files: what of
@@ -262,7 +309,7 @@ class Installed(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToolchainKeys(Part):
+class ToolchainKeys(Table):
     """What a toolchain's file and a lock both say, in the same way."""
 
     name: Annotated[fields.Label, Field(description="the file's name without .toml")]
@@ -277,6 +324,7 @@ class ToolchainKeys(Part):
     gcc: fields.Majors | None = None
     packages: Annotated[Packages, Field(description="the wheels that every build has")]
     containers: Containers | None = None
+    wine: Annotated[WineImage | None, Field(exclude_if=lambda one: one is None)] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,22 +334,26 @@ class Toolchain(ToolchainKeys):
     archs are those its nvcc knows. gcc is the closed range of major versions that its nvcc
     accepts as host compiler; None where msvc is the host compiler. packages serve every Python;
     builds hold the rest. cuda_files: CUDA where it does not come as packages. containers: None
-    where no images can be made. default_torch: what is built against unless asked otherwise.
+    where no images can be made. wine: of a toolchain for Windows, the Linux image that has a Wine.
+    default_torch: what is built against unless asked otherwise.
     cuda_manifest: URL of what NVIDIA says of the release that cuda_files are from, or ''.
     interpreters are installed into images; portable are the CPythons that need no installation,
     with which processes build for Windows (see `toolchain.windows`).
     installed: the CUDA and torch of a machine, beside which there are no pins. Locks leave it out
     where it is None. digest is over the file's meaning, not its comments.
+    device_packages: of a toolchain for Windows, packages with CUDA's compilers of the same version
+    for Linux, where those are to make device code of what the front end leaves.
     """
 
     digest: fields.Sha256
     cuda_files: Annotated[tuple[Download, ...], fields.Many] = ()
-    interpreters: Annotated[tuple[Interpreter, ...], fields.Few] = ()
+    interpreters: Annotated[tuple[LockedInterpreter, ...], fields.Few] = ()
     portable: Annotated[
-        tuple[Interpreter, ...], fields.Few, Field(exclude_if=lambda found: not found)
+        tuple[LockedInterpreter, ...], fields.Few, Field(exclude_if=lambda found: not found)
     ] = ()
-    msvc: Msvc | None = None
-    installed: Annotated[Installed | None, Field(exclude_if=lambda one: one is None)] = None
+    msvc: LockedMsvc | None = None
+    installed: Annotated[InstalledTools | None, Field(exclude_if=lambda one: one is None)] = None
+    device_packages: Annotated[Packages, Field(exclude_if=lambda found: not found)] = ()
     builds: fields.Here[tuple[TorchBuild, ...]] = ()
     default_torch: fields.Here[str] = ""
     cuda_manifest: fields.Here[str] = ""
@@ -332,7 +384,9 @@ class Toolchain(ToolchainKeys):
 
     @property
     def bases(self) -> tuple[Base, ...]:
-        return self.containers.bases if self.containers else ()
+        """Every image that is built on."""
+        own = self.containers.bases if self.containers else ()
+        return (*own, self.wine.base) if self.wine else own
 
     @property
     def files(self) -> tuple[Package | Download, ...]:
@@ -359,8 +413,10 @@ class Toolchain(ToolchainKeys):
         if self.msvc:
             for number, file in enumerate(self.msvc.payloads):
                 yield ("msvc", "payloads", number), file
-        for number, base in enumerate(self.bases):
+        for number, base in enumerate(self.containers.bases if self.containers else ()):
             yield ("containers", "bases", number), base
+        if self.wine:
+            yield ("wine", "base"), self.wine.base
         for number, file in enumerate(self.cuda_files):
             yield ("cuda_files", number), file
         for number, interpreter in enumerate(self.interpreters):
@@ -369,6 +425,8 @@ class Toolchain(ToolchainKeys):
             yield ("portable", number), interpreter.download
         for number, package in enumerate(self.packages):
             yield ("packages", number), package
+        for number, package in enumerate(self.device_packages):
+            yield ("device_packages", number), package
         for outer, build in enumerate(self.builds):
             for number, package in enumerate(build.packages):
                 yield ("builds", outer, "packages", number), package
@@ -390,7 +448,7 @@ class Toolchain(ToolchainKeys):
     def base_for(self, python: str) -> Base | None:
         """The first image that brings a Python, or on which it is installed."""
         own = [interpreter.python for interpreter in self.interpreters]
-        for base in self.bases:
+        for base in self.containers.bases if self.containers else ():
             if python in (base.pythons or own):
                 return base
         return None
@@ -411,7 +469,7 @@ class Toolchain(ToolchainKeys):
         )
 
 
-def _downloads(interpreters: tuple[Interpreter, ...]) -> list[Download]:
+def _downloads(interpreters: tuple[LockedInterpreter, ...]) -> list[Download]:
     return [one.download for one in interpreters]
 
 
@@ -428,7 +486,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Commit(Part):
+class Commit(Table):
     """A commit of a git repository, and the tree that it must have.
 
     hosts: as for a Package.
@@ -470,7 +528,7 @@ class Repository(Commit):
 
 
 @dataclass(frozen=True)
-class Patch(Part):
+class Patch(Table):
     """A file beside the recipe. sha256: its own."""
 
     file: fields.PatchFile
@@ -482,7 +540,7 @@ def _is_nothing(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Source(Part):
+class SourcePin(Table):
     """Where a recipe's code comes from: a pinned sdist or archive, a commit of a git repository, a
     folder beside the recipe, or a checkout, which is a folder anywhere on one machine.
 
@@ -515,7 +573,7 @@ class Source(Part):
 
 
 @dataclass(frozen=True)
-class Cost(Part):
+class Cost(Table):
     """A recipe's word on what units cost, before anything was measured.
 
     units is a glob over unit names; memory in bytes, seconds per architecture.
@@ -527,7 +585,7 @@ class Cost(Part):
 
 
 @dataclass(frozen=True)
-class UnitArchs(Part):
+class UnitArchs(Table):
     """For which architectures units are, whatever the project's own options say.
 
     units is a glob over unit names. archs: `80` stands for all that run code for it, `80+ptx` for
@@ -539,7 +597,26 @@ class UnitArchs(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeKeys(Part):
+class Flags(Table):
+    """Options that compilers get behind those of the project, where a target is as said.
+
+    torch: a range of versions (PEP 440), '' for all. system: 'linux', 'windows' or '' for both.
+    nvcc: for nvcc's commands. cxx: for those of g++ or cl.
+    """
+
+    torch: fields.OrEmpty[fields.VersionRange] = ""
+    system: fields.OrEmpty[fields.Os] = ""
+    nvcc: Annotated[tuple[fields.Option, ...], fields.Few] = ()
+    cxx: Annotated[tuple[fields.Option, ...], fields.Few] = ()
+
+    def fits(self, torch: str, platform: str) -> bool:
+        """Whether a target is as said. torch: its version, `2.11.0`. platform: `linux-x86_64`."""
+        allowed = SpecifierSet(self.torch).contains(torch, prereleases=True)
+        return allowed and self.system in ("", system_of(platform))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeKeys(Table):
     """What a recipe's file and a lock both say, in the same way.
 
     project, version: of the wheel, as upstream's METADATA says them.
@@ -550,6 +627,7 @@ class RecipeKeys(Part):
     unit:             for which architectures units are.
     config_settings:  what a front end of PEP 517 would give to the project's back end.
     pretend:          '' or the compute capability of a GPU that torch seems to have meanwhile.
+    flags:            options for compilers, behind the project's own.
     """
 
     project: Annotated[
@@ -578,6 +656,7 @@ class RecipeKeys(Part):
     pretend: Annotated[
         fields.OrEmpty[fields.Capability], Field(exclude_if=lambda found: not found)
     ] = ""
+    flags: Annotated[tuple[Flags, ...], fields.Few, Field(exclude_if=lambda found: not found)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -599,7 +678,7 @@ class Recipe(RecipeKeys):
 
     name: fields.Name
     digest: fields.Sha256
-    source: Source
+    source: SourcePin
     epoch: fields.AnyEpoch
     runtime: Annotated[tuple[Package, ...], fields.Few] = ()
     build: Annotated[tuple[Package, ...], fields.Few, Field(exclude_if=_is_nothing)] = ()
@@ -610,6 +689,11 @@ class Recipe(RecipeKeys):
     seconds: fields.Here[float] = USUAL_SECONDS
     costs: fields.Here[tuple[Cost, ...]] = ()
     verify: fields.Here[Path | None] = None
+
+    @property
+    def rules(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Its word on units, as workers read it (`worker.archs.Rules`)."""
+        return tuple((one.units, one.archs) for one in self.unit)
 
     @property
     def source_folder(self) -> Path | None:
@@ -645,3 +729,14 @@ class Target:
     def tools(self) -> Toolchain:
         """The toolchain without what is for other targets."""
         return self.toolchain.only(self.python, self.torch)
+
+    @property
+    def flags(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What the recipe adds to compilers' commands for this target, as workers read it: for the
+        tools 'nvcc', 'g++' and 'cl'."""
+        tables = [one for one in self.recipe.flags if one.fits(self.torch, self.toolchain.platform)]
+        nvcc = tuple(word for one in tables for word in one.nvcc)
+        cxx = tuple(word for one in tables for word in one.cxx)
+        return tuple(
+            (tool, words) for tool, words in (("nvcc", nvcc), ("g++", cxx), ("cl", cxx)) if words
+        )

@@ -31,7 +31,7 @@ from . import fields
 from .checks import payload_mistakes, tables
 from .load import Mistake, load_table
 from .mistakes import Key
-from .model import Base, MsvcTools, Package, Part, Sha256, Size, Url
+from .model import Base, MsvcTools, Package, Sha256, Size, Table, Url, WineImage
 from .schema import InterpreterTable, MsvcTable
 
 FOLDER = "parts"
@@ -44,7 +44,7 @@ NVIDIA_PLATFORMS = {
     "win-amd64": "windows-x86_64",
 }
 
-T = TypeVar("T", bound=Part)
+T = TypeVar("T", bound=Table)
 Mistakes = Callable[[dict[str, Any]], Iterable[Mistake]]
 Pins = Annotated[tuple[fields.Pin, ...], fields.Few]
 
@@ -72,13 +72,13 @@ def _none(raw: dict[str, Any]) -> Sequence[Mistake]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Archive(Part):
+class Archive(Table):
     """One archive of a CUDA release, in NVIDIA's words. size: bytes, 0 where it is not known."""
 
-    name: Annotated[fields.Part, Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")]
+    name: Annotated[fields.PartName, Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")]
     version: Annotated[fields.AnyVersion, Field(description="the component's version")]
     platform: Annotated[
-        fields.Part, Field(description="NVIDIA's word for the platform, as in 'windows-x86_64'")
+        fields.PartName, Field(description="NVIDIA's word for the platform, as in 'windows-x86_64'")
     ]
     size: Size
     sha256: Sha256
@@ -92,7 +92,7 @@ class Archive(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaRelease(Part):
+class CudaRelease(Table):
     """A release of CUDA (parts/cuda/VERSION.toml).
 
     gcc: the newest major version of g++, msvc: the least and the greatest `_MSC_VER` that its
@@ -168,7 +168,7 @@ def _cuda_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchWheel(Part):
+class TorchWheel(Table):
     """A wheel of torch for one Python. size: bytes, 0 where the index does not say it. sha256: ''
     until `invoke lock` knows it."""
 
@@ -183,7 +183,7 @@ class TorchWheel(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchVariant(Part):
+class TorchVariant(Table):
     """A torch for one CUDA on one platform. requires: all that it needs, and what those need."""
 
     cuda: Annotated[fields.Release, Field(description="the CUDA it is built for, as in '12.8'")]
@@ -200,7 +200,7 @@ class TorchVariant(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchRelease(Part):
+class TorchRelease(Table):
     """A release of torch (parts/torch/VERSION.toml).
 
     gcc: the oldest major version of g++ that its headers take. tools: what building with it needs
@@ -272,11 +272,11 @@ class MsvcRelease(MsvcTable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageParts(Part):
+class ImageParts(Table):
     """What images of a platform are made from (parts/images/PLATFORM.toml): see `Containers`.
 
     installer: pip, which installs packages into images. portable: Pythons for builds without
-    images.
+    such images. wine: the Linux image that builds for Windows.
     """
 
     os: Annotated[fields.Os, Field(description="'linux' or 'windows'")]
@@ -285,10 +285,11 @@ class ImageParts(Part):
     bases: Annotated[tuple[Base, ...], fields.Few, Field(description="the images to build on")]
     interpreters: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
     portable: Annotated[tuple[InterpreterTable, ...], fields.Few] = ()
+    wine: WineImage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PinnedFile(Part):
+class PinnedFile(Table):
     """One file of a package. size: bytes."""
 
     file: Annotated[fields.WheelFile, Field(description="the wheel's file name")]
@@ -298,7 +299,7 @@ class PinnedFile(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publishers(Part):
+class Publishers(Table):
     """Who publishes what is not on the package index (parts/publishers.toml), for `invoke lock`."""
 
     cuda: Annotated[fields.Url, Field(description="the folder of NVIDIA's manifests")]
@@ -306,7 +307,7 @@ class Publishers(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackageFiles(Part):
+class PackageFiles(Table):
     """The pinned files of one package (parts/packages/NAME.toml)."""
 
     files: Annotated[tuple[PinnedFile, ...], fields.Many]

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from pydantic import Field
 
-from ..provision.payloads import VISUAL_STUDIO
+from ..provision.msvc import VISUAL_STUDIO
 from . import fields
 from .model import (
     USUAL_MEMORY,
@@ -26,25 +26,25 @@ from .model import (
     Document,
     Download,
     Folder,
-    Interpreter,
-    Msvc,
+    LockedInterpreter,
+    LockedMsvc,
     MsvcTools,
     Package,
-    Part,
     Patch,
+    PinnedWheel,
     Recipe,
     RecipeKeys,
     Repository,
     Sdist,
     Sha256,
     Size,
-    Source,
+    SourcePin,
     Submodule,
+    Table,
     Toolchain,
     ToolchainKeys,
     TorchBuild,
     Url,
-    Wheel,
 )
 from .sourcetree import patch_digest, tree_digest
 
@@ -64,7 +64,7 @@ _UNLESS_SAID = Field(exclude_if=lambda value: not value)  # digests of older rec
 
 
 @dataclass(frozen=True)
-class SourceTable(Part):
+class SourceTable(Table):
     """One kind of source, and what pins it: see `checks`."""
 
     sdist: fields.OrEmpty[fields.SdistFile]
@@ -83,24 +83,24 @@ class SourceTable(Part):
     checkout: Annotated[fields.OrEmpty[fields.Value], _UNLESS_SAID] = ""
     patches: Annotated[tuple[fields.PatchFile, ...], fields.Few, _UNLESS_SAID] = ()
 
-    def source(self, project: str, version: str, place: Path) -> Source:
+    def source(self, project: str, version: str, place: Path) -> SourcePin:
         """place: the recipe's folder. Raises ConfigError for files that cannot be read."""
         patches = tuple(Patch(name, patch_digest(place / name)) for name in self.patches)
         if self.folder:
-            return Source(None, self.folder, tree_digest(place / self.folder))
+            return SourcePin(None, self.folder, tree_digest(place / self.folder))
         if self.checkout:
-            return Source(checkout=True, path=place / Path(self.checkout).expanduser())
+            return SourcePin(checkout=True, path=place / Path(self.checkout).expanduser())
         if self.git:
             git = Repository(
                 url=self.git, commit=self.commit, tree=self.tree, submodules=self.submodules
             )
-            return Source(sha256=git.sha256, git=git, patches=patches)
+            return SourcePin(sha256=git.sha256, git=git, patches=patches)
         if self.archive:
             name = filename_of(self.archive)
             file = Download(project, version, self.archive, name, self.size, self.sha256)
-            return Source(sha256=self.sha256, archive=file, patches=patches)
+            return SourcePin(sha256=self.sha256, archive=file, patches=patches)
         sdist = Sdist(project, version, self.sdist, self.size, self.sha256, "source")
-        return Source(sdist, "", self.sha256, patches=patches)
+        return SourcePin(sdist, "", self.sha256, patches=patches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +116,8 @@ class RecipeFile(RecipeKeys):
     memory: fields.Size = USUAL_MEMORY
     seconds: fields.Seconds = USUAL_SECONDS
     cost: Annotated[tuple[Cost, ...], fields.Many] = ()
-    runtime: Annotated[tuple[Wheel, ...], fields.Few] = ()
-    build: Annotated[tuple[Wheel, ...], fields.Few, _UNLESS_SAID] = ()
+    runtime: Annotated[tuple[PinnedWheel, ...], fields.Few] = ()
+    build: Annotated[tuple[PinnedWheel, ...], fields.Few, _UNLESS_SAID] = ()
     requires: Annotated[tuple[fields.Requirement, ...], fields.Few, _UNLESS_SAID] = ()
     verify: fields.OrEmpty[fields.Script] = ""
     epoch: fields.Epoch = fields.FIRST_EPOCH
@@ -158,7 +158,7 @@ class RecipeFile(RecipeKeys):
         )
 
 
-def _beside(source: Source) -> dict[str, Any]:
+def _beside(source: SourcePin) -> dict[str, Any]:
     """What lies beside the recipe's file, by its digest; digests of older recipes stay."""
     patches = [one.sha256 for one in source.patches]
     return {"patches": patches} if patches else {}
@@ -168,7 +168,7 @@ def _beside(source: Source) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DownloadTable(Part):
+class DownloadTable(Table):
     """A file that is no wheel; `invoke lock` finds out size and sha256 where they are missing."""
 
     version: Annotated[fields.Release, Field(description="the file's version")]
@@ -183,15 +183,15 @@ class DownloadTable(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class CudaTable(DownloadTable):
-    name: Annotated[fields.Part, Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")]
+    name: Annotated[fields.PartName, Field(description="what NVIDIA calls it, as in 'cuda_nvcc'")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterpreterTable(DownloadTable):
     python: Annotated[fields.Python, Field(description="a Python, as in '3.11'")]
 
-    def interpreter(self) -> Interpreter:
-        return Interpreter(self.python, self.download("cpython"))
+    def interpreter(self) -> LockedInterpreter:
+        return LockedInterpreter(self.python, self.download("cpython"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ class PayloadTable(DownloadTable):
     """A package of MSVC or of a Windows SDK. `invoke lock` looks up in Microsoft's catalogue what
     is not said of it."""
 
-    name: Annotated[fields.Part, Field(description="its id, as the catalogue has it")]
+    name: Annotated[fields.PartName, Field(description="its id, as the catalogue has it")]
     version: fields.OrEmpty[fields.Release] = ""
     url: Url = ""
 
@@ -219,8 +219,8 @@ class MsvcTable(MsvcTools):
         tuple[PayloadTable, ...], fields.Few, Field(description="one table for each package")
     ]
 
-    def msvc(self) -> Msvc:
-        return Msvc(
+    def msvc(self) -> LockedMsvc:
+        return LockedMsvc(
             **_shared(self, MsvcTools),
             payloads=tuple(table.payload() for table in self.payloads),
             channel=self.channel,
@@ -250,7 +250,8 @@ class ToolchainFile(ToolchainKeys):
     def toolchain(self) -> Toolchain:
         return Toolchain(
             **_shared(self, ToolchainKeys),
-            digest=_digest(_meaning(self)),
+            # What runs the compilers is none of them: wheels know toolchains by this.
+            digest=_digest(_meaning(self, {"wine"})),
             builds=self.builds,
             default_torch=self.default_torch or self.builds[-1].torch,
             cuda_manifest=self.cuda_manifest,
@@ -264,12 +265,12 @@ class ToolchainFile(ToolchainKeys):
 # -- both ------------------------------------------------------------------------------------------
 
 
-def _shared(part: Part, kind: type[Part]) -> dict[str, Any]:
+def _shared(part: Table, kind: type[Table]) -> dict[str, Any]:
     """The values of the fields that a class has from this one."""
     return {one.name: getattr(part, one.name) for one in fields_of(kind)}
 
 
-def _meaning(part: Part, leave_out: set[str] | None = None) -> dict[str, Any]:
+def _meaning(part: Table, leave_out: set[str] | None = None) -> dict[str, Any]:
     """What a file says, by TOML's keys; None where it leaves something out."""
     found: dict[str, Any] = fields.adapter(type(part)).dump_python(
         part, by_alias=True, context=fields.TOML, exclude=leave_out

@@ -32,7 +32,7 @@ from .compose import (
 )
 from .load import Mistake, load_table, read_table_of, unknown
 from .mistakes import Key
-from .model import Package, Part, Toolchain, TorchBuild
+from .model import Package, Table, Toolchain, TorchBuild
 from .parts import NVIDIA_PLATFORMS, Archive, CudaRelease, Parts, Pins, TorchRelease
 from .schema import ToolchainFile
 
@@ -40,7 +40,7 @@ _HINT = "docs/toolchains.md explains every key"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchChoice(Part):
+class TorchChoice(Table):
     """A torch, the Pythons that it is for, and what its builds have beside what it needs.
 
     order: names of the packages of its builds that come first; the others are sorted. It is part of
@@ -56,7 +56,7 @@ class TorchChoice(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartsTable(Part):
+class PartsTable(Table):
     """The parts of a toolchain.
 
     What is left out is what is composed without a file. msvc, images: which of the parts. archives:
@@ -70,14 +70,14 @@ class PartsTable(Part):
         tuple[TorchChoice, ...], fields.Few, Field(description="one table for each torch")
     ]
     msvc: fields.OrEmpty[fields.Toolset] = ""
-    images: fields.OrEmpty[fields.Part] = ""
-    archives: Annotated[tuple[fields.Part, ...], fields.Few] = ()
+    images: fields.OrEmpty[fields.PartName] = ""
+    archives: Annotated[tuple[fields.PartName, ...], fields.Few] = ()
     tools: Pins = ()
     packages: Pins = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartsFile(Part):
+class PartsFile(Table):
     """toolchains/NAME.toml that names parts."""
 
     name: Annotated[fields.Label, Field(description="the file's name without .toml")]

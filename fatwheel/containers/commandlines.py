@@ -39,14 +39,6 @@ def run_line(body: Mapping[str, Any], os: str) -> str:
     return quoted(words, os)
 
 
-def unknown_settings(body: Mapping[str, Any]) -> list[str]:
-    """The settings of a body for which `run_line` has no option."""
-    known = {*_CONTAINER, "HostConfig", "Image", "Cmd"}
-    return [name for name in body if name not in known] + [
-        f"HostConfig.{name}" for name in body["HostConfig"] if name not in _HOST
-    ]
-
-
 def build_line(
     tag: str, labels: Mapping[str, str], options: Mapping[str, Any], context: str, os: str
 ) -> str:

@@ -16,17 +16,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from .. import provision
 from ..config.model import Base, Containers, Download, Package, Toolchain, TorchBuild
 from ..errors import ConfigError, ToolchainError, UsageError
+from ..machine import this_platform
 from ..shipped import TEMPLATES
 from ..toolchain.interpreters import build_of
-from .layouts import Layout, layout_of
+from ..worker.processes import KILLS_VARIABLE
+from .layouts import LINUX, TOOLS, Layout, layout_of
 
 VARIABLE = "FATWHEEL_BASES"
 
-_ITEM = re.compile(r"(\d+\.\d+)=([\w./:@-]+)", re.ASCII)
+WINE = "wine"  # stands for a Python where it is the base of the image with Wine
+_ITEM = re.compile(rf"(\d+\.\d+|{WINE})=([\w./:@-]+)", re.ASCII)
 
 
 def named_bases(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The base images that FATWHEEL_BASES names, by Python version; usually empty.
+    """The base images that FATWHEEL_BASES names, by Python version or `wine`; usually empty.
 
     Raises UsageError where the variable cannot be read.
     """
@@ -85,7 +88,7 @@ File = Package | Download
 class BuildContext:
     """One image to build.
 
-    kind:  'toolchain' or 'env'.
+    kind:  'toolchain', 'env' or 'wine'.
     tag:   what it is called: `fatwheel/linux-cuda13.0:toolchain-0123456789abcdef`.
     base:  what it is built on: another context's tag, `reference@sha256:…`, or an image's id.
     texts: path in the context → content: Dockerfile, scripts, requirements, code that it runs.
@@ -121,6 +124,24 @@ def contexts_of(
     return made, maker.env_image(made.tag)
 
 
+def uses_wine(toolchain: Toolchain, os_name: str) -> bool:
+    """Whether an engine builds with a toolchain for Windows in Linux containers, which have Wine:
+    one that runs these, or any where the toolchain has no other images. os_name: the engine's
+    OSType, '' where none answers."""
+    if toolchain.wine is None or this_platform() != "linux-x86_64":
+        return False
+    return toolchain.containers is None or os_name == LINUX.os
+
+
+def contexts_on(
+    os_name: str, toolchain: Toolchain, python: str, torch: str, bases: Mapping[str, str]
+) -> tuple[BuildContext, ...]:
+    """Those of all images that an engine of an OSType needs: see `uses_wine`, `contexts_of`."""
+    if uses_wine(toolchain, os_name):
+        return (wine_context(toolchain, bases),)
+    return contexts_of(toolchain, python, torch, bases)
+
+
 def _containers(toolchain: Toolchain) -> Containers:
     if toolchain.containers is None:
         raise ToolchainError(
@@ -128,6 +149,37 @@ def _containers(toolchain: Toolchain) -> Containers:
             hint="its file needs a [containers] table; `--engine process` needs no images",
         )
     return toolchain.containers
+
+
+def wine_context(toolchain: Toolchain, bases: Mapping[str, str]) -> BuildContext:
+    """The build context of the image with Wine; bases as for `contexts_of`. It holds nothing of the
+    toolchain's compilers, so that toolchains share it."""
+    wine = toolchain.wine
+    assert wine, "the engine was found to have no obstacle"
+    base = bases.get(WINE) or _reference(wine.base)
+    names = [file.filename for file in wine.files]
+    places = {
+        "base": base,
+        "version": wine.version,
+        "home": LINUX.home,
+        "work": LINUX.work,
+        "tools": TOOLS,
+        "variable": KILLS_VARIABLE,
+        "sources": tuple(f"files/{name}" for name in names),
+        "archives": tuple(LINUX.file(name) for name in names),
+    }
+    _check_names(wine.files)
+    texts = {"Dockerfile": _rendered("linux/wine.Dockerfile.j2", places).encode()}
+    for path in sorted((TEMPLATES / "linux").glob("*.sh.j2")):
+        text = _rendered(f"linux/{path.name}", places)
+        texts[f"scripts/{path.name.partition('.')[0]}"] = text.encode()
+    ordered, files = tuple(sorted(texts.items())), tuple(sorted(wine.files, key=_filename))
+    tag = f"{REPOSITORY}/wine:{wine.version}-{_digest(base, ordered, files)}"
+    return BuildContext(WINE, tag, base, ordered, files)
+
+
+def _rendered(template: str, values: Mapping[str, Any]) -> str:
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def _reference(base: Base) -> str:
@@ -261,15 +313,16 @@ class _Maker:
             yield batch.requirements, batch.text
 
     def _render(self, template: str, base: str, batches: Sequence[_Batch]) -> str:
-        return _TEMPLATES.get_template(template).render(
-            toolchain=self.toolchain,
-            python=self.build.python,
-            torch=self.build.torch,
-            base=base,
-            pip=self.pip,
-            batches=batches,
+        values = {
+            "toolchain": self.toolchain,
+            "python": self.build.python,
+            "torch": self.build.torch,
+            "base": base,
+            "pip": self.pip,
+            "batches": batches,
             **self._places(),
-        )
+        }
+        return _rendered(template, values)
 
     def _places(self) -> dict[str, Any]:
         """Where things are in the image."""

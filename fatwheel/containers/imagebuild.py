@@ -1,87 +1,149 @@
-"""Builds images on an engine, sending each build context as a tar stream.
+"""Builds images on an engine, on a base image that is checked and fetched before.
 
-Format: POSIX.1-1988 (ustar), as Python's tarfile writes headers. Owner, mode and time of every
-file are fixed, so that an engine which has seen a file before knows it again. The SDK's own
-archives (`docker.utils.build`) keep the files' times, and are written to the disk as a whole before
-any of their gigabytes is sent.
+An engine runs the triggers of a base (ONBUILD) as the first steps of what is built on it, in our
+build context and with whatever ADD fetches; and RUN uses the base's shell (SHELL). Neither can be
+seen in our Dockerfile, so a base that has either is refused. All else in a base is files, and
+settings by which these are found. It is trusted that far, as the C++ compiler comes from it, and is
+named by its digest.
+
+A base that the engine does not have is fetched here, by that digest, so that nothing is fetched
+during a build. Each build context is sent as a tar stream.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import tarfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
+
+from docker import errors as docker_errors
 
 from ..config.model import Toolchain
-from ..errors import EngineError, FetchError
+from ..errors import EngineError, ToolchainError
 from ..events import Emit, Note, Progress
-from ..provision.mend import MTIME
+from ..provenance.lock import Material
 from ..text import clean
 from ..toolchain.fetch import check_hosts
-from ..toolchain.msvc import check_accepted
-from .client import DockerEngine, cause_of, engine_errors
-from .contexts import VARIABLE, BuildContext, contexts_of, named_bases
-from .foundation import inspect, ready_base
-from .layouts import build_arguments
-from .render import FILES, alone, check_locked, fetched
+from ..toolchain.homes import check_accepted
+from .client import DockerEngine, cause_of, engine_errors, explained
+from .contexts import (
+    VARIABLE,
+    WINE,
+    BuildContext,
+    contexts_of,
+    named_bases,
+    uses_wine,
+    wine_context,
+)
+from .layouts import LINUX, build_arguments
+from .render import FILES, alone, check_locked, fetched, size_of, tar_of
 
-_CHUNK = 1 << 20
+# -- the base image --------------------------------------------------------------------------------
 
-Advance = Callable[[int], None]
+# What images call the processors that toolchains name (OCI image specification, `architecture`),
+# where that is another name.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# What RUN means unless an image says otherwise (Dockerfile reference, SHELL).
+_SHELLS = {"linux": ["/bin/sh", "-c"], "windows": ["cmd", "/S", "/C"]}
+_LONGEST = 160  # characters of a foreign instruction that are shown
+_MOST_SHOWN = 5
 
 
-def size_of(context: BuildContext) -> int:
-    """Bytes of all that a context holds, as far as that is known; without what the archive adds."""
-    return sum(len(text) for _, text in context.texts) + sum(file.size for file in context.files)
-
-
-def tar_of(context: BuildContext, places: Mapping[str, Path], advance: Advance) -> Iterator[bytes]:
-    """The archive, piece by piece.
-
-    places: for each of the context's files, by its name, where it is. advance is told how many
-    bytes of content each piece had. Raises FetchError where a file changes meanwhile.
-    """
-    for path, text in context.texts:
-        yield from _member(path, len(text), io.BytesIO(text), advance)
-    for file in context.files:
-        place = places[file.filename]
+def inspect(engine: DockerEngine, name: str) -> Mapping[str, Any] | None:
+    """The engine's description of an image; None if it does not have the image."""
+    api: Any = engine.api  # the stubs leave this call without types
+    with engine_errors(f"look for the image {name}", engine.endpoint):
         try:
-            with place.open("rb") as stream:
-                size = file.size or os.fstat(stream.fileno()).st_size
-                yield from _member(f"files/{file.filename}", size, stream, advance)
-        except OSError as error:  # which would be taken for the engine's
-            raise FetchError(
-                f"cannot read a file that goes into an image: {error.strerror}",
-                where=str(place),
-                hint="something else is changing the cache: run the same command again",
-            ) from error
-    yield bytes(2 * tarfile.BLOCKSIZE)
+            found: Mapping[str, Any] = api.inspect_image(name)
+        except docker_errors.ImageNotFound:
+            return None
+    return found
 
 
-def _member(name: str, size: int, content: BinaryIO, advance: Advance) -> Iterator[bytes]:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mode = 0o644
-    info.mtime = MTIME
-    yield info.tobuf(tarfile.PAX_FORMAT)
-    left = size
-    while left:
-        chunk = content.read(min(left, _CHUNK))
-        if not chunk:
-            raise FetchError(
-                f"{name} was truncated while it was sent to the engine",
-                hint="something else is changing the cache: run the same command again",
-            )
-        left -= len(chunk)
-        advance(len(chunk))
-        yield chunk
-    yield bytes(-size % tarfile.BLOCKSIZE)
+def ready_base(engine: DockerEngine, base: str, platform: str, emit: Emit) -> None:
+    """Have the engine fetch a missing base image, and check what it would add to a build.
+
+    base: as FROM names it. platform: what it must be for, as toolchains name it: `linux-x86_64`.
+    Raises ToolchainError if it is refused, EngineError if it cannot be fetched.
+    """
+    processor = platform.partition("-")[2]
+    wanted = _ARCHITECTURES.get(processor, processor)
+    found = inspect(engine, base)
+    if found is None:
+        _pull(engine, base, f"{engine.os}/{wanted}", emit)
+        found = inspect(engine, base)
+    if found is None:
+        raise _absent(base, "the engine fetched it, but does not list it")
+    its = str(found.get("Architecture") or wanted)
+    if its != wanted:
+        raise ToolchainError(
+            f"the base image is for another processor: {its}, and not {wanted}",
+            where=base,
+            hint=f"use one for {wanted}: in the toolchain's [containers], or in {VARIABLE}",
+        )
+    config = found.get("Config") or {}
+    triggers = [str(one) for one in config.get("OnBuild") or ()]
+    if triggers:
+        raise _refused("triggers (ONBUILD), which would run in images built on it",
+                       base, [f"ONBUILD {one}" for one in triggers])  # fmt: skip
+    volumes = [str(one) for one in config.get("Volumes") or ()]
+    if volumes:
+        raise _refused("volumes (VOLUME), to which containers could write without limit",
+                       base, [f"VOLUME {one}" for one in volumes])  # fmt: skip
+    shell = config.get("Shell")
+    if shell and shell != _SHELLS.get(engine.os):
+        raise _refused("its own shell (SHELL), for which the build steps are not written",
+                       base, [f"SHELL {shell}"])  # fmt: skip
+
+
+def _refused(what: str, base: str, instructions: list[str]) -> ToolchainError:
+    return ToolchainError(
+        f"the base image has {what}",
+        where=base,
+        details=[_shown(one) for one in instructions[:_MOST_SHOWN]],
+        hint=f"use a base without it: in the toolchain's [containers], or in {VARIABLE}",
+    )
+
+
+def _pull(engine: DockerEngine, base: str, platform: str, emit: Emit) -> None:
+    """Fetch it by its digest; a tag could come to mean another image. The digest may be that of a
+    list of images, of which platform chooses one."""
+    if "@sha256:" not in base:
+        raise _absent(base, "it has no digest, which is needed to fetch it")
+    emit(Note(f"fetching the base image {base}"))
+    repository, _, digest = base.partition("@")
+    api: Any = engine.api  # the stubs know no answer that is a stream
+    try:
+        for answer in api.pull(repository, tag=digest, platform=platform, stream=True, decode=True):
+            if "error" in answer:
+                raise _absent(base, str(answer["error"]))
+    except docker_errors.APIError as error:  # what the engine or the registry said
+        raise _absent(base, str(error.explanation or error)) from error
+    except (docker_errors.DockerException, OSError) as error:
+        raise explained(error, f"fetch the base image {base}", engine.endpoint) from error
+
+
+def _absent(base: str, said: str) -> EngineError:
+    said = clean(said).strip()
+    cause = cause_of(said)
+    if "does not match the engine's host" in cause.what:
+        what, hint = cause.what, cause.hint
+    else:
+        what = f"the engine can neither find nor fetch the base image {base}"
+        hint = (
+            "check the engine's network and proxy (`docker info`). Without a network: "
+            f"`docker pull {base}` elsewhere, then `docker save` and `docker load`; or build on "
+            f"your own image: {VARIABLE}=3.11=IMAGE"
+        )
+    return EngineError(f"cannot build an image: {what}", where=base, details=[said], hint=hint)
+
+
+def _shown(text: str) -> str:
+    text = clean(text).replace("\n", " ")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 # -- following a build -----------------------------------------------------------------------------
@@ -223,8 +285,9 @@ _TICK = 16 << 20  # bytes between two reports
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image on the engine: kind is 'toolchain' or 'env'; size in bytes, its base included.
+class ContainerImage:
+    """An image on the engine: kind is 'toolchain', 'env' or 'wine'; size in bytes, its base
+    included.
 
     built: it was built just now, since the engine did not have it.
     """
@@ -235,15 +298,20 @@ class Image:
     size: int
     built: bool
 
+    @property
+    def material(self) -> Material:
+        """What a wheel's lock says of it."""
+        return Material("image", self.tag, "", "", 0, self.id.removeprefix("sha256:"), "")
+
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
 def ensure_images(
     engine: DockerEngine, toolchain: Toolchain, python: str, torch: str, cache: Path, emit: Emit
-) -> list[Image]:
+) -> list[ContainerImage]:
     """The images for one Python and torch, built if need be: the toolchain image (left out if the
-    engine has only the env image, which is enough), and the env image.
+    engine has only the env image, which is enough), and the env image; or that with Wine.
 
     Emits Progress over bytes fetched, sent and installed, and a Note with the log of each build.
     Processes that want images at the same time wait for each other.
@@ -251,6 +319,8 @@ def ensure_images(
     Raises EngineError, ToolchainError (nothing has been locked), what `contexts_of` and `fetch`
     raise, and StoreError.
     """
+    if uses_wine(toolchain, engine.os):
+        return [ensure_wine(engine, toolchain, cache, emit)]
     contexts_of(toolchain, python, torch, {})  # mistakes are reported before the engine is asked
     containers = toolchain.containers
     assert containers is not None, "contexts_of saw to it"
@@ -266,8 +336,22 @@ def ensure_images(
     return [image for image in found if image is not None]
 
 
+def ensure_wine(
+    engine: DockerEngine, toolchain: Toolchain, cache: Path, emit: Emit
+) -> ContainerImage:
+    """The image with Wine, built if need be; otherwise as `ensure_images`."""
+    engine.check_os(LINUX.os, toolchain.name)
+    context = wine_context(toolchain, resolved_bases(engine, WINE, emit))
+    if found := _found(engine, context):
+        return found
+    check_locked([context], toolchain)
+    with alone(cache, emit):
+        return _ensure(engine, context, toolchain, cache, emit)
+
+
 def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, str]:
-    """The id of the base image that FATWHEEL_BASES names for a Python; empty if it names none.
+    """The id of the base image that FATWHEEL_BASES names for a Python, or for Wine; empty if it
+    names none.
 
     Raises UsageError if the variable is malformed, EngineError if the engine has no such image.
     """
@@ -278,38 +362,46 @@ def resolved_bases(engine: DockerEngine, python: str, emit: Emit) -> dict[str, s
     if found is None:
         raise EngineError(
             f"image not found: {named}",
-            where=f"{VARIABLE}, Python {python}",
+            where=f"{VARIABLE}, {_for(python)}",
             hint=(
                 f"`docker image ls` lists the available images; `docker pull {named}` may fetch it"
             ),
         )
-    emit(Note(f"Python {python} is built on {named}, as set by {VARIABLE}"))
+    emit(Note(f"{_for(python)} is built on {named}, as set by {VARIABLE}"))
     return {python: str(found["Id"])}
 
 
+def _for(python: str) -> str:
+    return "Wine" if python == WINE else f"Python {python}"
+
+
 def base_ids(engine: DockerEngine) -> dict[str, str]:
-    """The ids of all base images that FATWHEEL_BASES names, by Python.
+    """The ids of all base images that FATWHEEL_BASES names for Pythons.
 
     An image that the engine does not have is `absent: NAME`. Raises UsageError if the variable is
     malformed.
     """
     ids: dict[str, str] = {}
     for python, name in named_bases().items():
+        if python == WINE:
+            continue
         found = inspect(engine, name)
         ids[python] = f"absent: {name}" if found is None else str(found["Id"])
     return ids
 
 
-def _found(engine: DockerEngine, context: BuildContext, built: bool = False) -> Image | None:
+def _found(
+    engine: DockerEngine, context: BuildContext, built: bool = False
+) -> ContainerImage | None:
     found = inspect(engine, context.tag)
     if found is None:
         return None
-    return Image(context.kind, context.tag, str(found["Id"]), int(found["Size"]), built)
+    return ContainerImage(context.kind, context.tag, str(found["Id"]), int(found["Size"]), built)
 
 
 def _ensure(
     engine: DockerEngine, context: BuildContext, toolchain: Toolchain, cache: Path, emit: Emit
-) -> Image:
+) -> ContainerImage:
     image = _found(engine, context)
     if image is None:
         ready_base(engine, context.base, toolchain.platform, emit)

@@ -41,6 +41,8 @@ class ContainerSpec:
     cpus, memory: its limits.
     os:       'linux' or 'windows', as an engine's OSType says it.
     os_build: of Windows, the build number of the image's base (20348 for ltsc2022); else 0.
+    as_caller: on Linux, its processes are whoever runs fatwheel, also where that is root: for
+    pinned programs alone, which write into the caller's folders.
     """
 
     purpose: str
@@ -52,6 +54,7 @@ class ContainerSpec:
     os: str
     os_build: int = 0
     variables: tuple[tuple[str, str], ...] = ()
+    as_caller: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +211,17 @@ WINDOWS = Layout(
 )
 
 
+# Of containers with Wine, which are like Linux's: the folder with compilers and Pythons, and the
+# script that starts programs of Windows.
+TOOLS = "/fatwheel/tools"
+RUN_IN_WINDOWS = f"{LINUX.home}/scripts/run-in-windows"
+
+
+def seen_in_wine(path: str) -> str:
+    """A path of a container as programs of Windows know it there."""
+    return "Z:" + path.replace("/", "\\")
+
+
 def layout_of(os_name: str) -> Layout:
     """The layout for an engine's OSType."""
     return {"linux": LINUX, "windows": WINDOWS}[os_name]
@@ -311,14 +325,16 @@ def _linux(spec: ContainerSpec, facts: EngineFacts) -> tuple[dict[str, Any], dic
         host["UsernsMode"] = "host"  # else containers could not write to the caller's folders
     if facts.selinux:
         host["SecurityOpt"] = [*host["SecurityOpt"], "label=disable"]
-    return {"User": _user(facts)}, host
+    return {"User": _user(facts, spec.as_caller)}, host
 
 
-def _user(facts: EngineFacts) -> str:
+def _user(facts: EngineFacts, as_caller: bool) -> str:
     """Who a container's processes are."""
     if facts.rootless:
         return "0:0"  # which is the caller; everybody else is nobody on the host
-    mine = owner(facts) or ((os.getuid(), os.getgid()) if os.name != "nt" else (_NOBODY, _NOBODY))
+    mine = (not as_caller and owner(facts)) or (
+        (os.getuid(), os.getgid()) if os.name != "nt" else (_NOBODY, _NOBODY)
+    )
     return f"{mine[0]}:{mine[1]}"
 
 

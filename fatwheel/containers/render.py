@@ -1,4 +1,4 @@
-"""Writes build contexts into folders, with the pinned files that images are made of.
+"""Writes build contexts into folders and archives, with the pinned files that images are made of.
 
     <cache>/image-files/<sha256>/<filename>     fetched and checked
     <cache>/image-files/lock                    held while anything is fetched, or built of them
@@ -9,26 +9,30 @@ be deleted while no build runs.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..config.model import Cell, Toolchain
 from ..config.toolchains import lock_command
-from ..errors import ToolchainError
+from ..errors import FetchError, ToolchainError, UsageError
 from ..events import Emit
+from ..provision.archives import MTIME
 from ..storage.cache import VARIABLE
 from ..storage.files import disk_error
+from ..toolchain.debian import on_mirror
 from ..toolchain.fetch import fetch
-from ..toolchain.msvc import check_accepted
+from ..toolchain.homes import check_accepted
 from ..toolchain.unpack import one_at_a_time
-from .contexts import SUMS, BuildContext, contexts_of
+from .contexts import SUMS, WINE, BuildContext, contexts_of, wine_context
 
 FILES = "image-files"
 
@@ -50,7 +54,7 @@ def fetched(context: BuildContext, cache: Path, emit: Emit) -> dict[str, Path]:
 
     Raises what `toolchain.fetch` raises.
     """
-    paths = fetch(context.files, cache / FILES, emit)
+    paths = fetch(on_mirror(context.files, cache / FILES), cache / FILES, emit)
     return {path.name: path for path in paths}
 
 
@@ -101,8 +105,11 @@ def render(
     out: Path,
     cache: Path | None,
     emit: Emit,
+    *,
+    wine: bool = False,
 ) -> list[Rendered]:
-    """Write the contexts of all images of these toolchains; bases as for `contexts_of`.
+    """Write the contexts of all images of these toolchains; bases as for `contexts_of`. wine: of
+    those with Wine in their place.
 
     cache: where files are fetched to, which then lie in the contexts; None: they are only listed.
     Raises what `contexts_of` and `fetch` raise, ToolchainError where files that should be fetched
@@ -110,16 +117,29 @@ def render(
     """
     found: dict[str, tuple[Cell, BuildContext]] = {}
     for cell in cells:
-        for context in contexts_of(cell.toolchain, cell.python, cell.torch, bases):
+        for context in _contexts(cell, bases, wine):
             found.setdefault(context.tag, (cell, context))
     contexts = [context for _, context in found.values()]
     if cache is None:
         return [_write(context, out, {}) for context in contexts]
     for cell, context in found.values():
         check_locked([context], cell.toolchain)
-        check_accepted(cell.toolchain.msvc, cache)
+        if context.kind != WINE:
+            check_accepted(cell.toolchain.msvc, cache)
     with alone(cache, emit):
         return [_write(context, out, fetched(context, cache, emit)) for context in contexts]
+
+
+def _contexts(cell: Cell, bases: Mapping[str, str], wine: bool) -> tuple[BuildContext, ...]:
+    if not wine:
+        return contexts_of(cell.toolchain, cell.python, cell.torch, bases)
+    if cell.toolchain.wine is None:
+        raise UsageError(
+            f"toolchain {cell.toolchain.name} has no image with Wine",
+            where="--wine",
+            hint="toolchains for Windows have one: --platform windows-x86_64",
+        )
+    return (wine_context(cell.toolchain, bases),)
 
 
 def described(context: BuildContext) -> dict[str, Any]:
@@ -187,3 +207,63 @@ def _replace(part: Path, folder: Path) -> None:
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+# -- build contexts as archives --------------------------------------------------------------------
+
+# Format: POSIX.1-1988 (ustar), as Python's tarfile writes headers. Owner, mode and time of every
+# file are fixed, so that an engine which has seen a file before knows it again. The SDK's own
+# archives (`docker.utils.build`) keep the files' times, and are written to the disk as a whole
+# before any of their gigabytes is sent.
+
+_CHUNK = 1 << 20
+
+Advance = Callable[[int], None]
+
+
+def size_of(context: BuildContext) -> int:
+    """Bytes of all that a context holds, as far as that is known; without what the archive adds."""
+    return sum(len(text) for _, text in context.texts) + sum(file.size for file in context.files)
+
+
+def tar_of(context: BuildContext, places: Mapping[str, Path], advance: Advance) -> Iterator[bytes]:
+    """The archive, piece by piece.
+
+    places: for each of the context's files, by its name, where it is. advance is told how many
+    bytes of content each piece had. Raises FetchError where a file changes meanwhile.
+    """
+    for path, text in context.texts:
+        yield from _member(path, len(text), io.BytesIO(text), advance)
+    for file in context.files:
+        place = places[file.filename]
+        try:
+            with place.open("rb") as stream:
+                size = file.size or os.fstat(stream.fileno()).st_size
+                yield from _member(f"files/{file.filename}", size, stream, advance)
+        except OSError as error:  # which would be taken for the engine's
+            raise FetchError(
+                f"cannot read a file that goes into an image: {error.strerror}",
+                where=str(place),
+                hint="something else is changing the cache: run the same command again",
+            ) from error
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _member(name: str, size: int, content: BinaryIO, advance: Advance) -> Iterator[bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    info.mtime = MTIME
+    yield info.tobuf(tarfile.PAX_FORMAT)
+    left = size
+    while left:
+        chunk = content.read(min(left, _CHUNK))
+        if not chunk:
+            raise FetchError(
+                f"{name} was truncated while it was sent to the engine",
+                hint="something else is changing the cache: run the same command again",
+            )
+        left -= len(chunk)
+        advance(len(chunk))
+        yield chunk
+    yield bytes(-size % tarfile.BLOCKSIZE)

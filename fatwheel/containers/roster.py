@@ -30,9 +30,8 @@ from typing import Any
 
 from docker import errors as docker_errors
 
-from ..storage.cache import VARIABLE, cache_folder
+from ..storage.cache import VARIABLE, cache_folder, is_abandoned
 from ..storage.files import STALE, disk_error
-from ..storage.workfolder import is_abandoned
 from .client import FAILURES, DockerEngine, engine_errors
 
 FOLDER = "containers"

@@ -33,7 +33,7 @@ _FLOOR = 512 << 20  # bytes that a container must leave free where it writes
 _RECENT = 5.0  # seconds: an end that comes later has nothing to do with memory
 
 
-class Container:
+class RunningContainer:
     """A container, which several threads may use; `wait` and `kill` may come in any order.
 
     on_line gets the whole lines of its standard output, in a thread of the container's own.

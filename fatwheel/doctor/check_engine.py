@@ -6,22 +6,23 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from .. import text
-from ..containers.layouts import HYPERV, ISOLATION_VARIABLE, PROCESS_ISOLATION, isolation
+from ..containers.contexts import uses_wine
+from ..containers.layouts import HYPERV, ISOLATION_VARIABLE, LINUX, PROCESS_ISOLATION, isolation
 from ..errors import FatwheelError
 from ..machine import processor_of
 from ..shipped import DEFAULT_TOOLCHAINS
-from .check_toolchain import setup_command
+from .checks import setup_command
 from .facts import (
     WINDOWS,
+    Answer,
     CacheFacts,
-    Check,
     EngineTrouble,
     EngineView,
     Facts,
-    Finding,
     Fix,
     ImageFacts,
     Silence,
+    Topic,
     Trouble,
     WindowsHost,
     base_size,
@@ -29,19 +30,19 @@ from .facts import (
 )
 from .network import restart_command
 
-ENGINE = Check("engine", "container engine")
-KIND = Check("engine-os", "kind of containers")
-ISOLATION = Check("isolation", "isolation")
-IMAGE_DISK = Check("image-disk", "disk for images")
-LIMITS = Check("limits", "limits that hold")
-MOUNTS = Check("mounts", "folders in containers")
-IMAGES = Check("images", "images")
+ENGINE = Topic("engine", "container engine")
+KIND = Topic("engine-os", "kind of containers")
+ISOLATION = Topic("isolation", "isolation")
+IMAGE_DISK = Topic("image-disk", "disk for images")
+LIMITS = Topic("limits", "limits that hold")
+MOUNTS = Topic("mounts", "folders in containers")
+IMAGES = Topic("images", "images")
 
 _AFTER_ENGINE = (KIND, ISOLATION, IMAGE_DISK, LIMITS, MOUNTS, IMAGES)
 _HOME_EDITIONS = ("Core", "CoreN", "CoreSingleLanguage", "CoreCountrySpecific", "Education")
 
 
-def check_engine(facts: Facts) -> Finding:
+def check_engine(facts: Facts) -> Answer:
     engine = facts.container_engine
     if engine is None:
         return ENGINE.skipped(f"{facts.toolchain.name} runs in processes here")
@@ -94,10 +95,11 @@ def _allow(facts: Facts) -> tuple[Fix, ...]:
     )
 
 
-def check_kind(facts: Facts, engine: EngineView) -> Finding:
+def check_kind(facts: Facts, engine: EngineView) -> Answer:
     """OSType and processor, against the toolchain's."""
-    wanted = facts.toolchain.containers
-    if wanted is None:
+    images = facts.toolchain.containers
+    wanted = LINUX.os if uses_wine(facts.toolchain, engine.facts.os) else images and images.os
+    if not wanted:
         return KIND.wrong(
             f"{facts.toolchain.name} has no [containers]",
             "no images can be made of it",
@@ -106,17 +108,18 @@ def check_kind(facts: Facts, engine: EngineView) -> Finding:
     found = f"{engine.facts.os} containers on {engine.architecture or 'an unknown processor'}"
     processor = facts.toolchain.platform.partition("-")[2]
     its = engine.architecture or processor  # some do not say
-    if engine.facts.os == wanted.os and processor_of(its) != processor_of(processor):
+    if engine.facts.os == wanted and processor_of(its) != processor_of(processor):
         return KIND.warning(
             found,
             f"{facts.toolchain.name} is for {processor}: its containers run only if the engine "
             "emulates that, as Docker Desktop does, and about ten times slower",
             Fix(f"use an engine on an {processor} machine"),
         )
-    if engine.facts.os == wanted.os:
-        return KIND.ok(found)
-    why = f"{facts.toolchain.name} needs {wanted.os} containers"
-    return KIND.wrong(found, why, *_switch(facts, wanted.os))
+    if engine.facts.os == wanted:
+        by_wine = facts.toolchain.wine is not None and wanted == LINUX.os
+        return KIND.ok(f"{found}, with Wine" if by_wine else found)
+    why = f"{facts.toolchain.name} needs {wanted} containers"
+    return KIND.wrong(found, why, *_switch(facts, wanted))
 
 
 def _switch(facts: Facts, wanted: str) -> tuple[Fix, ...]:
@@ -138,7 +141,7 @@ def _switch(facts: Facts, wanted: str) -> tuple[Fix, ...]:
     )
 
 
-def check_isolation(facts: Facts, engine: EngineView) -> Finding:
+def check_isolation(facts: Facts, engine: EngineView) -> Answer:
     wanted = facts.toolchain.containers
     if engine.facts.os != "windows" or wanted is None or wanted.os != "windows":
         return ISOLATION.skipped("only Windows containers have it")
@@ -163,7 +166,7 @@ def check_isolation(facts: Facts, engine: EngineView) -> Finding:
     return _check_hyperv(found, windows)
 
 
-def _check_revisions(found: str, facts: Facts, engine: EngineView) -> Finding:
+def _check_revisions(found: str, facts: Facts, engine: EngineView) -> Answer:
     """Process isolation fails where updates have not brought the host as far as the image."""
     host = engine.facts.os_revision
     if engine.local and isinstance(facts.windows, WindowsHost):
@@ -197,7 +200,7 @@ def _check_revisions(found: str, facts: Facts, engine: EngineView) -> Finding:
     )
 
 
-def _check_hyperv(found: str, windows: WindowsHost) -> Finding:
+def _check_hyperv(found: str, windows: WindowsHost) -> Answer:
     why = "a container of that kind is a small virtual machine"
     if windows.hyperv is False:
         feature = Fix(
@@ -215,7 +218,7 @@ def _check_hyperv(found: str, windows: WindowsHost) -> Finding:
     return ISOLATION.ok(f"{found}, Hyper-V is installed")
 
 
-def check_image_disk(facts: Facts, engine: EngineView) -> Finding:
+def check_image_disk(facts: Facts, engine: EngineView) -> Answer:
     needed = _image_need(facts)
     where = f"where the engine keeps images ({engine.facts.root})"
     need = f"about {text.size(needed)} for the images" if needed else "the images are there"
@@ -248,7 +251,7 @@ def _image_need(facts: Facts) -> int:
     return needed - base_size(facts.toolchain) if some else needed
 
 
-def check_limits(facts: Facts, engine: EngineView) -> Finding:
+def check_limits(facts: Facts, engine: EngineView) -> Answer:
     """What the engine's kernel can hold containers to."""
     if engine.facts.os == "windows":
         return LIMITS.ok("memory and processors, as always on Windows")
@@ -276,7 +279,7 @@ def check_limits(facts: Facts, engine: EngineView) -> Finding:
     )
 
 
-def check_mounts(facts: Facts, engine: EngineView) -> Finding:
+def check_mounts(facts: Facts, engine: EngineView) -> Answer:
     """Whether the engine sees the cache's folder, and may let containers use it."""
     cache = facts.cache
     if not engine.local:
@@ -308,7 +311,7 @@ def check_mounts(facts: Facts, engine: EngineView) -> Finding:
     return MOUNTS.ok(f"the engine sees {cache.folder}")
 
 
-def _check_profile(cache: CacheFacts) -> Finding:
+def _check_profile(cache: CacheFacts) -> Answer:
     """Under process isolation, accounts in a container have no access to the user's profile."""
     short = PurePath(cache.folder).drive or "C:"
     return MOUNTS.warning(
@@ -320,7 +323,7 @@ def _check_profile(cache: CacheFacts) -> Finding:
     )
 
 
-def check_images(facts: Facts, engine: EngineView) -> Finding:
+def check_images(facts: Facts, engine: EngineView) -> Answer:
     images = facts.images
     if images is None:
         return IMAGES.skipped("no image can be made of this toolchain here")
@@ -337,7 +340,7 @@ def check_images(facts: Facts, engine: EngineView) -> Finding:
     return IMAGES.warning(f"not made yet: {', '.join(missing)}", why, make)
 
 
-def findings(facts: Facts) -> Iterable[Finding]:
+def findings(facts: Facts) -> Iterable[Answer]:
     """All of them, in the order in which they are shown; none applies where no engine answers."""
     yield check_engine(facts)
     engine = facts.container_engine

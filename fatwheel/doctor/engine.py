@@ -14,8 +14,8 @@ from typing import Any
 
 from ..config.model import Toolchain
 from ..containers.client import DockerEngine, connect
-from ..containers.contexts import VARIABLE, contexts_of, named_bases
-from ..containers.foundation import inspect
+from ..containers.contexts import VARIABLE, WINE, contexts_on, named_bases, uses_wine
+from ..containers.imagebuild import inspect
 from ..errors import EngineError, FatwheelError
 from .facts import (
     WINDOWS,
@@ -143,11 +143,14 @@ def ask_images(
     toolchain: Toolchain, python: str, engine: EngineView
 ) -> ImageFacts | Trouble | None:
     """The images for one Python by their tags; None where the engine cannot have them."""
-    if toolchain.containers is None or toolchain.containers.os != engine.facts.os:
+    wine = uses_wine(toolchain, engine.facts.os)
+    made = toolchain.containers is not None and toolchain.containers.os == engine.facts.os
+    if not (wine or made):
         return None
     torch = toolchain.usual_torch(python)
     try:
-        contexts = contexts_of(toolchain, python, torch, _bases(python, engine))
+        bases = _bases(WINE if wine else python, engine)
+        contexts = contexts_on(engine.facts.os, toolchain, python, torch, bases)
     except FatwheelError as error:
         return Trouble(error.what, error.where or "", error.hint or "")
     wanted = tuple(context.tag for context in contexts)

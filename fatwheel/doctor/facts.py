@@ -33,7 +33,7 @@ class Fix:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Answer:
     """The answer of one check.
 
     name is for programs, title for people. found has the figures; why is '' where all is well.
@@ -58,24 +58,24 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check:
+class Topic:
     """The name and title of one question; its methods make the answers."""
 
     name: str
     title: str
 
-    def ok(self, found: str) -> Finding:
-        return Finding(self.name, self.title, OK, found)
+    def ok(self, found: str) -> Answer:
+        return Answer(self.name, self.title, OK, found)
 
-    def warning(self, found: str, why: str, *fixes: Fix) -> Finding:
-        return Finding(self.name, self.title, WARNING, found, why, fixes)
+    def warning(self, found: str, why: str, *fixes: Fix) -> Answer:
+        return Answer(self.name, self.title, WARNING, found, why, fixes)
 
-    def wrong(self, found: str, why: str, *fixes: Fix) -> Finding:
-        return Finding(self.name, self.title, WRONG, found, why, fixes)
+    def wrong(self, found: str, why: str, *fixes: Fix) -> Answer:
+        return Answer(self.name, self.title, WRONG, found, why, fixes)
 
-    def skipped(self, found: str) -> Finding:
+    def skipped(self, found: str) -> Answer:
         """Not applicable, and why not."""
-        return Finding(self.name, self.title, NOT_APPLICABLE, found)
+        return Answer(self.name, self.title, NOT_APPLICABLE, found)
 
 
 # -- facts -----------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Host:
+class Machine:
     """This machine.
 
     system is LINUX, WINDOWS or what else platform.system() says; name as people call it; build
@@ -216,7 +216,7 @@ class IndexFacts:
 
 
 @dataclass(frozen=True)
-class Place:
+class FileHost:
     """A host that files of the toolchain come from, other than the index.
 
     missing: bytes of its files that are not here yet. trouble: why it does not answer, or ''.
@@ -289,7 +289,7 @@ class Facts:
     toolchain: Toolchain
     engine: str
     python: str
-    host: Host
+    host: Machine
     windows: WindowsHost | Silence | None
     cache: CacheFacts | Silence
     stock: Stock | Silence
@@ -299,7 +299,7 @@ class Facts:
     images: ImageFacts | Trouble | Silence | None
     proxies: ProxyFacts | Silence
     index: IndexFacts | Trouble | Silence
-    places: tuple[Place, ...]
+    places: tuple[FileHost, ...]
     compiler: str | Trouble | Silence | None
     pythons: tuple[tuple[str, str | Trouble], ...] | Silence | None
     gpu: GpuFacts | Silence

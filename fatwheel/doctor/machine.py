@@ -22,20 +22,19 @@ from ..config.model import Download, Package, Toolchain
 from ..containers.render import FILES
 from ..engines.registry import engine_named
 from ..errors import FatwheelError
-from ..provision.compilers import find_host_compiler
+from ..provision.tools import find_host_compiler
 from ..shipped import recipe_folders
 from ..storage import cache
 from ..storage.cache import chosen_folder
-from ..toolchain.cuda import MergedCuda
+from ..toolchain.homes import MergedCuda, is_accepted
 from ..toolchain.interpreters import find_interpreter
-from ..toolchain.msvc import is_accepted
 from .facts import (
     WINDOWS,
     CacheFacts,
     Gpu,
     GpuFacts,
-    Host,
     Load,
+    Machine,
     Stock,
     Trouble,
     WindowsHost,
@@ -54,9 +53,9 @@ _PF_VIRT_FIRMWARE_ENABLED = 21  # of IsProcessorFeaturePresent
 T = TypeVar("T")
 
 
-def ask_host() -> Host:
+def ask_host() -> Machine:
     """This machine, without asking any other program."""
-    return Host(
+    return Machine(
         system=platform.system(),
         name=_name(),
         machine=platform.machine(),

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -26,15 +26,15 @@ from ..toolchain.pipconfig import PipConfig, RefusedError, TransientError, read_
 from ..toolchain.web import Web
 from .facts import (
     WINDOWS,
-    Check,
+    Answer,
     EngineView,
     Facts,
-    Finding,
+    FileHost,
     Fix,
     IndexFacts,
-    Place,
     ProxyFacts,
     Silence,
+    Topic,
     Trouble,
 )
 
@@ -80,13 +80,10 @@ PATIENCE = 10.0  # seconds for one network operation: a first look, not a downlo
 def ask_index(package: Package) -> IndexFacts | Trouble:
     """Whether any of the user's places has this file of the toolchain."""
     try:
-        index = Index(_config())
+        with closing(Index(_config())) as index:
+            return _ask_sources(index, package)
     except FatwheelError as error:
         return trouble_of(error)
-    try:
-        return _ask_sources(index, package)
-    finally:
-        index.close()
 
 
 def _config() -> PipConfig:
@@ -132,27 +129,26 @@ def ask_places(missing: Sequence[Package | Download]) -> list[tuple[str, int, Qu
     ]
 
 
-def places_of(asked: Sequence[tuple[str, int, Question[str]]]) -> tuple[Place, ...]:
+def places_of(asked: Sequence[tuple[str, int, Question[str]]]) -> tuple[FileHost, ...]:
     """The answers."""
     places = []
     for host, size, question in asked:
         answer = question.answer()
-        places.append(Place(host, size, answer.reason if isinstance(answer, Silence) else answer))
+        places.append(
+            FileHost(host, size, answer.reason if isinstance(answer, Silence) else answer)
+        )
     return tuple(places)
 
 
 def _ask_url(url: str) -> str:
     """Why a file cannot be fetched; '' where it can."""
     try:
-        web = Web(_config())
+        with closing(Web(_config())) as web:
+            web.length(url)
     except FatwheelError as error:
         return error.what
-    try:
-        web.length(url)
     except (TransientError, RefusedError) as error:
         return str(error)
-    finally:
-        web.close()
     return ""
 
 
@@ -211,14 +207,14 @@ def trouble_of(error: FatwheelError) -> Trouble:
 # Each is a function of the facts, and touches nothing.
 
 
-PROXY = Check("proxy", "proxy")
-INDEX = Check("index", "package index")
-PLACES = Check("places", "other download servers")
+PROXY = Topic("proxy", "proxy")
+INDEX = Topic("index", "package index")
+PLACES = Topic("places", "other download servers")
 
 _SLOW = 5.0  # seconds for a listing
 
 
-def check_proxy(facts: Facts) -> Finding:
+def check_proxy(facts: Facts) -> Answer:
     """Whether the parts that fetch agree on the way out. A proxy is no fault; half of one is."""
     proxies = facts.proxies
     if isinstance(proxies, Silence):
@@ -272,7 +268,7 @@ def restart_command(facts: Facts) -> str:
     return "sudo systemctl restart docker"
 
 
-def check_index(facts: Facts) -> Finding:
+def check_index(facts: Facts) -> Answer:
     index = facts.index
     look = Fix("check pip's configuration", "python -m pip config list")
     offline = "the toolchain's files come from there"
@@ -300,7 +296,7 @@ def check_index(facts: Facts) -> Finding:
     return INDEX.ok(found)
 
 
-def check_places(facts: Facts) -> Finding:
+def check_places(facts: Facts) -> Answer:
     """Hosts other than the index; those whose files are all here do not matter."""
     if not facts.places or facts.images_made:
         return PLACES.skipped("all missing files come from the index")
@@ -321,7 +317,7 @@ def check_places(facts: Facts) -> Finding:
     )
 
 
-def findings(facts: Facts) -> Iterable[Finding]:
+def findings(facts: Facts) -> Iterable[Answer]:
     yield check_proxy(facts)
     yield check_index(facts)
     yield check_places(facts)

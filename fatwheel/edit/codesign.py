@@ -25,14 +25,13 @@ from ..fatbin.binary import HEAD
 from ..fatbin.pe import CERTIFICATES, Pe, directories_start, is_pe, read_pe
 from ..provenance.origin import contents_of
 from ..storage.files import disk_error, tidy
-from ..storage.mapped import map_path
+from ..storage.mapped import digest_of_pieces, map_path
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.pack import Content, rewrite_wheel
 from .survey import (
     Edited,
     Surveyed,
     check_target,
-    digest_of_pieces,
     edited,
     labels_of,
     located,

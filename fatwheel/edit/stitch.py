@@ -14,27 +14,25 @@ from .. import text
 from ..decoders import may_have_kernels
 from ..errors import FormatError, StitchError, UsageError
 from ..fatbin.binary import rewrite_binary
-from ..fatbin.parity import only_in, shorten
+from ..fatbin.images import only_in, shorten
 from ..provenance.origin import Origin, edited_origin
 from ..provenance.record import merged
 from ..storage.files import tidy
-from ..storage.mapped import let_go
+from ..storage.mapped import digest_of_pieces, let_go
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.metadata import set_version
-from ..wheels.name import canonical_project
+from ..wheels.name import canonical_project, without_archs
 from .survey import (
-    Change,
     DeviceFile,
     Edited,
+    EditedFile,
     Surveyed,
     check_readable,
-    digest_of_pieces,
     located,
     survey_wheel,
-    without_archs,
     write_wheel,
 )
-from .union import Part, unite
+from .union import FileContainers, unite
 
 # What the wheels must have in common: as messages call it, and where it is found.
 _SAME: Mapping[str, Callable[[Surveyed], str]] = {
@@ -173,7 +171,7 @@ def _content(wheel: Wheel, member: str) -> Iterator[bytes | memoryview]:
 
 def _united(
     stem: str, wheels: Sequence[Surveyed], hosts: Sequence[str]
-) -> tuple[Change, list[str]]:
+) -> tuple[EditedFile, list[str]]:
     """The first wheel's file with the images of all, and notes. hosts: digests of each file's host
     code.
 
@@ -188,7 +186,10 @@ def _united(
     same_host = has_host and len(set(hosts)) == 1
     with located(files[0].name):
         linked, relocatable = (
-            unite([Part(*one) for one in zip(names, parts, strict=True)], same_host=same_host)
+            unite(
+                [FileContainers(*one) for one in zip(names, parts, strict=True)],
+                same_host=same_host,
+            )
             for parts in ([f.containers for f in files], [f.relocatable for f in files])
         )
     notes = []
@@ -200,7 +201,7 @@ def _united(
         rewritten = rewrite_binary(files[0].data, containers, may_have_kernels)
         for file in files:
             let_go(file.data)
-        return Change.of(files[0], linked.containers, rewritten), notes
+        return EditedFile.of(files[0], linked.containers, relocatable.containers, rewritten), notes
 
 
 def _in_part(kernels: Mapping[str, Sequence[str]], host: str | None) -> str:

@@ -1,70 +1,95 @@
-"""Reads what must be known of a wheel, library or object before its device code is edited.
+"""Reads what must be known of a wheel, library or object before its device code is edited, and
+writes the result.
 
 The local version of a wheel says which architectures are in it (`wheels.name.version_label`):
-`sm80` for cubins, `sm89.ptx` for cubins and PTX of one architecture, and here also `ptx80` for
-PTX of an architecture without cubins.
+`sm80` for cubins, `sm89.ptx` for cubins and PTX of one architecture, and here also `ptx80` for PTX
+of an architecture without cubins.
+
+Device code that libraries load themselves stays as it is: of containers and cubins among a
+library's data (`fatbin.embedded`) nothing says how the library finds them, how large it takes them
+to be, or which it asks for on which GPU. A cubin in a file of its own is asked for by its name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+import itertools
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import text
 from ..arch import Arch
 from ..errors import FatwheelError, FormatError, StoreError, UsageError
 from ..fatbin.binary import HEAD, Binary, is_binary, read_binary
-from ..fatbin.container import Entry
-from ..fatbin.linked import Rewritten
+from ..fatbin.container import Entry, Rewritten
+from ..fatbin.embedded import Bound, EmbeddedCode, Images, find_embedded, place_of_cubin, total_size
 from ..fatbin.stitch import image_name
 from ..provenance.origin import FILES as ORIGIN_FILES
 from ..provenance.origin import Origin, contents_of, read_origin
 from ..storage.files import digest_of, disk_error, readable, replacing
 from ..storage.mapped import in_chunks, let_go, map_path
 from ..wheels.archive import Unpacked, Wheel, open_wheel
-from ..wheels.name import VARIANT, WheelName, canonical_version, with_local
-from ..wheels.pack import (
-    Content,
-    name_of,
-    rewrite_wheel,
-    size_of_rewritten,
-    tags_contradiction,
+from ..wheels.metadata import Digester, check_record, read_record
+from ..wheels.name import (
+    VARIANT,
+    WheelName,
+    arch_labels,
+    stem_of,
+    with_archs,
 )
-from ..wheels.recorded import Watched, check_record, read_record
-from .left import Left
+from ..wheels.pack import Content, name_of, rewrite_wheel, size_of_rewritten, tags_contradiction
 
-_ARCH_PART = re.compile(r"(?:sm|ptx)[0-9]{2,3}[af]?|ptx")
+# -- code that is left -----------------------------------------------------------------------------
 
-
-def arch_labels(cubins: Collection[Arch], ptx: Collection[Arch]) -> tuple[str, ...]:
-    """What a version says of these architectures, in ascending order."""
-    return tuple(_arch_label(arch, cubins, ptx) for arch in sorted({*cubins, *ptx}))
+_SHOWN = 5  # sections of one file
 
 
-def without_archs(version: str) -> str:
-    """A version whose local part names no architectures any more; CUDA, torch and others stay."""
-    public, _, local = canonical_version(version).partition("+")
-    kept = [part for part in local.split(".") if part and not _ARCH_PART.fullmatch(part)]
-    return with_local(public, ".".join(kept)) if kept else public
+class Left:
+    """What is left in the files of a wheel, or in a single file."""
 
+    def __init__(self) -> None:
+        self._embedded: dict[str, tuple[EmbeddedCode, ...]] = {}
+        self._cubins: list[EmbeddedCode] = []
+        self._bound = Bound()
 
-def with_archs(version: str, labels: Collection[str]) -> str:
-    """The version with these architectures in place of those it may name."""
-    base = without_archs(version)
-    public, _, local = base.partition("+")
-    parts = ".".join(part for part in (local, *labels) if part)
-    return with_local(public, parts) if parts else base
+    def look(self, name: str, data: memoryview, binary: Binary) -> None:
+        """Look at one file; FormatError where it is malformed."""
+        if binary.format == "cubin":
+            self._cubins.append(place_of_cubin(data))
+        elif places := find_embedded(data, binary.format, self._bound):
+            self._embedded[name] = places
 
+    def __bool__(self) -> bool:
+        return bool(self._embedded or self._cubins)
 
-def _arch_label(arch: Arch, cubins: Collection[Arch], ptx: Collection[Arch]) -> str:
-    if arch not in cubins:
-        return f"ptx{arch.name}"
-    return f"sm{arch.name}.ptx" if arch in ptx else f"sm{arch.name}"
+    @property
+    def archs(self) -> set[tuple[str, Arch]]:
+        """Kind ('elf', 'ptx' …) and architecture of its images."""
+        return {(images.kind, images.arch) for images in self._images()}
+
+    def lines(self) -> Iterator[str]:
+        """What libraries load themselves, and its size: a line for each, and one for all cubins."""
+        for name, places in self._embedded.items():
+            shown = [f"{place.title} ({text.size(place.size)})" for place in places[:_SHOWN]]
+            if len(places) > _SHOWN:
+                shown.append(f"in {len(places) - _SHOWN:,} more sections")
+            yield f"{name}: {' and '.join(shown)}"
+        if self._cubins:
+            noun = "cubin file" if len(self._cubins) == 1 else "cubin files"
+            size = text.size(total_size(self._cubins))
+            yield f"{len(self._cubins):,} {noun} ({size})"
+
+    def notes(self) -> Iterator[str]:
+        """The same, for who had it edited."""
+        for line in self.lines():
+            yield f"left as it is, because libraries load it themselves: {line}"
+
+    def _images(self) -> Iterator[Images]:
+        for place in itertools.chain(*self._embedded.values(), self._cubins):
+            yield from place.images
 
 
 # -- survey ----------------------------------------------------------------------------------------
@@ -138,7 +163,7 @@ def survey_wheel(path: Path) -> Surveyed:
     check_readable(path)
     with open_wheel(path) as wheel:
         name = name_of(wheel)
-        members = _by_stem(wheel)
+        members = _bystem_of(wheel)
         listing = f"{wheel.dist_info}/RECORD"
         listed = read_record(listing, wheel.read(listing))
         watched = {member: listed.watch(member) for member in members.values()}
@@ -186,14 +211,6 @@ def survey_file(path: Path) -> DeviceFile:
         return DeviceFile(path.name, str(path), data, read_binary(data))
 
 
-def digest_of_pieces(pieces: Iterable[bytes | memoryview]) -> str:
-    """The sha256 of the pieces one after the other."""
-    digest = hashlib.sha256()
-    for chunk in in_chunks(pieces):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 @contextmanager
 def located(place: str) -> Iterator[None]:
     """Put a file's name in front of the place that an error of the block names."""
@@ -210,7 +227,7 @@ def check_readable(path: Path) -> None:
 
 
 def _device_file(
-    wheel: Wheel, unpacked: Unpacked, member: str, watched: Watched, left: Left
+    wheel: Wheel, unpacked: Unpacked, member: str, watched: Digester, left: Left
 ) -> DeviceFile | None:
     """Read a member, show all of it to `watched`, and to `left` if it is a binary."""
     if not is_binary(wheel.start(member, HEAD)):
@@ -228,22 +245,14 @@ def _device_file(
     return DeviceFile(member, f"{wheel.path}: {member}", data, binary)
 
 
-def _by_stem(wheel: Wheel) -> dict[str, str]:
+def _bystem_of(wheel: Wheel) -> dict[str, str]:
     """The names of all files by their stems; FormatError where two files have the same."""
     found: dict[str, str] = {}
     for member in wheel.members:
-        other = found.setdefault(_stem(member.name, wheel.dist_info), member.name)
+        other = found.setdefault(stem_of(member.name, wheel.dist_info), member.name)
         if other != member.name:
             raise FormatError(f"it counts as the same file as {other}", where=member.name)
     return found
-
-
-def _stem(member: str, dist_info: str) -> str:
-    """A file's name without the version that its folder may carry."""
-    top, slash, rest = member.partition("/")
-    project_version = dist_info.removesuffix(".dist-info")
-    stems = {f"{project_version}.{kind}": f".{kind}" for kind in ("dist-info", "data")}
-    return stems.get(top, top) + slash + rest
 
 
 # -- results ---------------------------------------------------------------------------------------
@@ -285,7 +294,7 @@ class Edited:
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariantLabel:
     """What makes a wheel a variant of another (PEP 825): the label at the end of its file name, and
     its variant.json."""
 
@@ -294,19 +303,34 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Change:
-    """New device code of a file: the images of each container that runs, and the whole file."""
+class EditedFile:
+    """New device code of a file: the images of each container that runs, and of those that they
+    were linked from; and the whole file."""
 
     contents: Contents
     rewritten: Rewritten
+    relocatable: Contents = ()
 
     @classmethod
-    def of(cls, file: DeviceFile, contents: Contents, rewritten: Rewritten) -> Change:
+    def of(
+        cls, file: DeviceFile, contents: Contents, relocatable: Contents, rewritten: Rewritten
+    ) -> EditedFile:
         """What a file was rewritten to with these images, or with its own if it did not change."""
-        return cls(file.containers if rewritten.unchanged else contents, rewritten)
+        if rewritten.unchanged:
+            return cls(file.containers, rewritten, file.relocatable)
+        return cls(contents, rewritten, relocatable)
+
+    @property
+    def entries(self) -> Iterator[Entry]:
+        """The images that programs, or drivers for them, use: of relocatable code the PTX, which
+        drivers link anew."""
+        for entries in self.contents:
+            yield from entries
+        for entries in self.relocatable:
+            yield from (entry for entry in entries if entry.kind == "ptx")
 
 
-def held_images(changes: Sequence[Change]) -> frozenset[str]:
+def held_images(changes: Sequence[EditedFile]) -> frozenset[str]:
     """The images that are in these files: `sm_80`, `compute_80`."""
     return frozenset(image_name(entry) for entry in _entries(changes) if entry.kind != "other")
 
@@ -321,7 +345,7 @@ def labels_of(images: Iterable[Entry], left: Left | None = None) -> tuple[str, .
 
 def write_wheel(
     source: Surveyed,
-    changes: Mapping[str, Change],
+    changes: Mapping[str, EditedFile],
     origin: Origin | None,
     out_dir: Path,
     *,
@@ -330,7 +354,7 @@ def write_wheel(
     notes: Sequence[str],
     keep: Sequence[Path] = (),
     dry_run: bool = False,
-    variant: Variant | None = None,
+    variant: VariantLabel | None = None,
 ) -> Edited:
     """The wheel `source` with changed files, by their stems, under a version that says what is
     in them, and with what `origin` tells of its build. What rewriting has lost is added to the
@@ -368,7 +392,7 @@ def write_wheel(
 
 def write_file(
     source: Path,
-    change: Change,
+    change: EditedFile,
     out_dir: Path,
     notes: Sequence[str],
     keep: Sequence[Path] = (),
@@ -394,8 +418,8 @@ def write_file(
     return edited(path, labels, notes)
 
 
-def _entries(changes: Sequence[Change]) -> list[Entry]:
-    return [entry for change in changes for entries in change.contents for entry in entries]
+def _entries(changes: Sequence[EditedFile]) -> list[Entry]:
+    return [entry for change in changes for entry in change.entries]
 
 
 def check_target(path: Path, inputs: Sequence[Path], keep: Sequence[Path] = ()) -> None:

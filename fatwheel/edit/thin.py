@@ -16,19 +16,18 @@ from ..decoders import Kernels, kernels_of, may_have_kernels
 from ..errors import FormatError, StitchError
 from ..fatbin.binary import rewrite_binary
 from ..fatbin.container import Entry
-from ..fatbin.parity import is_readable, shorten
-from ..fatbin.select import PtxOf, Selection, choose
+from ..fatbin.images import PtxOf, Selection, choose, is_readable, shorten
 from ..fatbin.stitch import image_name, nvcc_order
 from ..provenance.origin import edited_origin
-from ..provenance.record import thinned
+from ..provenance.record import Plans, plans_of, slices_in, thinned
 from ..storage.files import tidy
-from .left import Left
 from .survey import (
-    Change,
     DeviceFile,
     Edited,
+    EditedFile,
+    Left,
     Surveyed,
-    Variant,
+    VariantLabel,
     held_images,
     is_wheel,
     located,
@@ -76,13 +75,14 @@ def thin_surveyed(
     out_dir: Path,
     keep: Sequence[Path] = (),
     dry_run: bool = False,
-    variant: Variant | None = None,
+    variant: VariantLabel | None = None,
 ) -> Edited:
     """The same for a wheel that was read; variant: as `write_wheel` takes it."""
     files = list(wheel.files.values())
+    plans = plans_of(wheel.origin.record if wheel.origin else None)
     notes = [
         *wheel.notes,
-        *_check(str(wheel.path), files, selection, wheel.left),
+        *_check(str(wheel.path), files, selection, wheel.left, plans),
         *wheel.left.notes(),
         *_ptx_notes(files, selection),
     ]
@@ -110,7 +110,7 @@ def thin_file(
     with located(file.where):
         left.look(file.name, file.data, file.binary)
     notes = [
-        *_check(str(path), [file], selection, left),
+        *_check(str(path), [file], selection, left, Plans()),
         *left.notes(),
         *_ptx_notes([file], selection),
     ]
@@ -118,14 +118,14 @@ def thin_file(
     return write_file(path, change, out_dir, notes, keep, left, dry_run)
 
 
-def _thinned(file: DeviceFile, selection: Selection) -> Change:
+def _thinned(file: DeviceFile, selection: Selection) -> EditedFile:
     contents, relocatable = (
         [choose(selection, entries) for entries in containers]
         for containers in (file.containers, file.relocatable)
     )
     with located(file.where):
         rewritten = rewrite_binary(file.data, [*contents, *relocatable], may_have_kernels)
-        return Change.of(file, contents, rewritten)
+        return EditedFile.of(file, contents, relocatable, rewritten)
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,10 @@ class _Container:
 
     file: DeviceFile
     entries: tuple[Entry, ...]
+
+    def is_for_others(self, gpu: Arch, plans: Plans) -> bool:
+        with located(self.file.where):
+            return plans.leave_out(slices_in(self.entries), gpu)
 
     def kernels(self) -> Kernels:
         with located(self.file.where):
@@ -156,7 +160,9 @@ def _described(containers: Iterable[_Container]) -> Iterator[str]:
         yield f"{first.title()} has {images}{more}"
 
 
-def _check(where: str, files: Sequence[DeviceFile], selection: Selection, left: Left) -> list[str]:
+def _check(
+    where: str, files: Sequence[DeviceFile], selection: Selection, left: Left, plans: Plans
+) -> list[str]:
     """Refuse what would leave kernels with nothing to run; notes on GPUs served in part only."""
     containers = list(_code(files))
     if left and not any(container.kernels() for container in containers):
@@ -167,7 +173,7 @@ def _check(where: str, files: Sequence[DeviceFile], selection: Selection, left: 
         )
     if not containers:
         raise FormatError("it has no device code", where=where)
-    unserved = {gpu: _unserved(gpu, containers) for gpu in selection.gpus}
+    unserved = {gpu: _unserved(gpu, containers, plans) for gpu in selection.gpus}
     if not left:  # else nobody can tell what runs on a GPU
         _check_gpus(where, unserved, containers)
     if not selection.partial:
@@ -187,10 +193,11 @@ def _code(files: Iterable[DeviceFile]) -> Iterable[_Container]:
                 yield _Container(file, entries)
 
 
-def _unserved(gpu: Arch, containers: Sequence[_Container]) -> list[_Container]:
-    """The containers whose kernels a GPU cannot run."""
+def _unserved(gpu: Arch, containers: Sequence[_Container], plans: Plans) -> list[_Container]:
+    """The containers whose kernels a GPU cannot run, though it should."""
     empty = [container for container in containers if not _serves(container, gpu)]
-    return [container for container in empty if container.kernels()]
+    meant = [one for one in empty if not (plans.codes and one.is_for_others(gpu, plans))]
+    return [container for container in meant if container.kernels()]
 
 
 def _serves(container: _Container, gpu: Arch) -> bool:
@@ -242,7 +249,7 @@ def _ptx_notes(files: Sequence[DeviceFile], selection: Selection) -> Iterator[st
     """What became of PTX that was asked for by its architecture and is not everywhere."""
     if not isinstance(selection.also, PtxOf):
         return
-    containers = list(_code(files))
+    containers = list(_ptx_code(files))
     for arch in sorted(selection.also.archs):
         having = sum(_has_ptx(container.entries, arch) for container in containers)
         if not having:
@@ -252,6 +259,18 @@ def _ptx_notes(files: Sequence[DeviceFile], selection: Selection) -> Iterator[st
                 f"only {having} of {text.count(len(containers), 'container')} "
                 f"have PTX for {arch.compute}"
             )
+
+
+def _ptx_code(files: Iterable[DeviceFile]) -> Iterable[_Container]:
+    """The containers that may have PTX. nvlink makes none: drivers link anew, from the PTX of what
+    it has linked."""
+    for file in files:
+        for container in _code([file]):
+            if not file.relocatable or any(entry.kind == "ptx" for entry in container.entries):
+                yield container
+        for entries in file.relocatable:
+            if any(map(is_readable, entries)):
+                yield _Container(file, entries)
 
 
 def _has_ptx(entries: Iterable[Entry], arch: Arch) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from ..decoders import MAX_DECOMPRESSED, Kernels, describe
 from ..errors import FormatError, StitchError
 from ..fatbin.container import Entry
-from ..fatbin.parity import Described, compare, in_part, is_readable, only_in, shorten
+from ..fatbin.images import Described, compare, in_part, is_readable, only_in, shorten
 from ..fatbin.stitch import image_name, nvcc_order
 from ..storage.mapped import Reading
 
@@ -28,7 +28,7 @@ _LONGEST_NAME = 4096  # what compilers write is shorter
 
 
 @dataclass(frozen=True)
-class Part:
+class FileContainers:
     """The containers of one file, each as its images; name is what messages call the file."""
 
     name: str
@@ -46,7 +46,7 @@ class United:
     in_part: Mapping[str, tuple[str, ...]]
 
 
-def unite(parts: Sequence[Part], *, same_host: bool = False) -> United:
+def unite(parts: Sequence[FileContainers], *, same_host: bool = False) -> United:
     """Put the containers of all parts together.
 
     same_host: whether the files are the same but for their device code. A kernel must have the same
@@ -85,7 +85,7 @@ def title_of(kernels: Kernels) -> str:
     return f"the container of kernel {min(kernels)[:_LONGEST_NAME]}{more}"
 
 
-def _check_size(parts: Sequence[Part]) -> None:
+def _check_size(parts: Sequence[FileContainers]) -> None:
     for part in parts:
         total = sum(entry.uncompressed for entries in part.containers for entry in entries)
         if total > MAX_DECOMPRESSED:
@@ -94,7 +94,7 @@ def _check_size(parts: Sequence[Part]) -> None:
             )
 
 
-def _described(part: Part, known: dict[Any, Any]) -> list[list[Described]]:
+def _described(part: FileContainers, known: dict[Any, Any]) -> list[list[Described]]:
     """What each image of each container defines. known: see `_once`."""
     found = []
     reading = Reading()
@@ -130,7 +130,7 @@ def _kernels(images: Iterable[Described]) -> Kernels:
 
 
 def _belonging(
-    parts: Sequence[Part], kernels: Sequence[Sequence[Kernels]]
+    parts: Sequence[FileContainers], kernels: Sequence[Sequence[Kernels]]
 ) -> list[tuple[int, ...]]:
     """For each container of the first part, in order: its number and those of the others' that
     belong to it."""
@@ -152,7 +152,7 @@ def _belonging(
     return found
 
 
-def _same_places(parts: Sequence[Part], kernels: Sequence[Sequence[Kernels]]) -> bool:
+def _same_places(parts: Sequence[FileContainers], kernels: Sequence[Sequence[Kernels]]) -> bool:
     """Whether containers at the same place hold the same kernels, except where one holds none."""
     if len({len(of) for of in kernels}) > 1:
         return False
@@ -165,7 +165,7 @@ def _same_places(parts: Sequence[Part], kernels: Sequence[Sequence[Kernels]]) ->
     )
 
 
-def _check_alike(parts: Sequence[Part], kernels: Sequence[Kernels]) -> None:
+def _check_alike(parts: Sequence[FileContainers], kernels: Sequence[Kernels]) -> None:
     """Refuse containers with kernels of which none is in both: they are of other sources."""
     having = [(part.name, own) for part, own in zip(parts, kernels, strict=True) if own]
     for name, own in having[1:]:
@@ -190,7 +190,7 @@ def _by_kernels(kernels: Sequence[Kernels]) -> dict[Kernels, list[int]]:
 
 
 def _check_match(
-    parts: Sequence[Part],
+    parts: Sequence[FileContainers],
     kernels: Sequence[Sequence[Kernels]],
     groups: Sequence[Mapping[Kernels, list[int]]],
     number: int,

@@ -24,14 +24,15 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from ..config.model import Download, Package, Target, Toolchain
+from ..config.model import Download, Package, Recipe, Target, Toolchain
 from ..errors import FatwheelError, OutOfMemoryError, UpstreamError
 from ..events import Emit
 from ..model import Front, Host, Job, Shard, Unit
 from ..provenance.lock import Material
 from ..storage.cache import Stores
-from ..storage.store import Store
+from ..storage.store import Store, StoreEntry
 from ..worker.assemble import Lookup, SliceDigests
+from ..worker.secondkey import OFF
 from ..worker.slices import Made
 from ..worker.upstream import Project
 
@@ -75,8 +76,11 @@ def allot(shards: int, largest: int, slots: int, memory: int) -> Allotment:
 
 @dataclass(frozen=True)
 class JobMade:
+    """The job is done; entries: what it put into the store."""
+
     job: Job
     made: Made
+    entries: tuple[StoreEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Build:
     unpack: puts the project's source into a new folder, which upstream's build may write into.
     scope: of the build's entries in the stores. limits: those of the whole build.
     work: a folder of this build's own, which goes with it; logs: one for what its workers say,
-    which is kept.
+    which is kept. audit: as in `worker.context.Context`.
     """
 
     target: Target
@@ -161,11 +165,12 @@ class Build:
     limits: Limits
     work: Path
     logs: Path
+    audit: int = OFF
 
     @property
     def name(self) -> str:
         """What the project's folder is called in the view."""
-        return f"{self.target.recipe.project}-{self.target.recipe.version}"
+        return name_of(self.target.recipe)
 
     @property
     def seeded(self) -> bool:
@@ -178,9 +183,15 @@ class Build:
         return self.stores.open(self.scope)
 
 
+def name_of(recipe: Recipe) -> str:
+    """What the folder of a recipe's project is called in the view."""
+    return f"{recipe.project}-{recipe.version}"
+
+
 class Capture(Protocol):
     """A captured target. host: what of the machine, or of the image, reaches the wheel. notes,
-    links, wheel: see `worker.upstream.Captured`."""
+    links, wheel: see `worker.upstream.Captured`. bounded: whether each of its workers can use no
+    more than its own limits, as a container; else they share those of the build."""
 
     @property
     def units(self) -> tuple[Unit, ...]: ...
@@ -197,8 +208,14 @@ class Capture(Protocol):
     @property
     def host(self) -> Host: ...
 
+    @property
+    def bounded(self) -> bool: ...
+
     def look_up(self) -> Lookup:
         """What the store has of the units; the rest as jobs."""
+
+    def look_again(self) -> Lookup:
+        """The same, after something came into the store."""
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
         """A new worker for a shard. Raises EngineError where there can be none."""
@@ -215,7 +232,8 @@ class Workplace(Protocol[C]):
 
     identity: everything of it that can reach the wheel's bytes. scope: by what it shares entries of
     the store with other builds of the project, as JSON has it (see `pipeline.scope`). materials:
-    what is told of it beside the wheel. capacity: what a build may use unless told otherwise.
+    what is told of it beside the wheel. surroundings: what besides the files that a preprocessed
+    text names can decide that text here. capacity: what a build may use unless told otherwise.
     """
 
     @property
@@ -223,6 +241,9 @@ class Workplace(Protocol[C]):
 
     @property
     def scope(self) -> tuple[Any, ...]: ...
+
+    @property
+    def surroundings(self) -> str: ...
 
     @property
     def materials(self) -> tuple[Material, ...]: ...
@@ -233,6 +254,16 @@ class Workplace(Protocol[C]):
     def capture(self, build: Build, emit: Emit) -> AbstractContextManager[C]:
         """Capture a target; what that leaves behind goes when the block ends, but for what is in
         the build's stores and logs."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What of a captured build travels, in bytes. sources: to each worker. made, left: what each
+    job of `all_jobs` makes, and what its front leaves; None where that is not known."""
+
+    sources: int
+    made: tuple[int | None, ...]
+    left: tuple[int | None, ...]
 
 
 class Engine(ABC):
@@ -275,6 +306,10 @@ class Engine(ABC):
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
         """The toolchain's files that a target may need, and the folder to which each is fetched."""
         return []
+
+    def traffic(self, capture: Capture) -> Traffic | None:
+        """What travels of what was captured on this machine; None where nothing does."""
+        return None
 
     def footprint(
         self, targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment

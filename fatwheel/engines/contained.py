@@ -7,6 +7,7 @@ into the store (`engines.incoming`), and nothing else: capture and assembling ad
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
 import threading
@@ -14,13 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from .. import text
 from ..containers.layouts import Ending
 from ..errors import CompileError, EngineError, FatwheelError, OutOfMemoryError, UpstreamError
+from ..events import Emit, Note, step
 from ..model import Host, Job, Unit
-from ..storage.store import Entry
+from ..storage.store import StoreEntry
 from ..worker.assemble import Lookup, SliceDigests
 from ..worker.inside import (
     ASSEMBLE,
@@ -28,8 +30,10 @@ from ..worker.inside import (
     CAPTURE,
     CAPTURED,
     LEARNED,
+    LOOK_UP,
     SHARD,
     SOURCES,
+    SURVEY,
     WHEEL,
     Message,
 )
@@ -41,16 +45,19 @@ from .conversation import (
     Line,
     assemble_line,
     capture_line,
+    checked_capture,
     checked_lookup,
     checked_slices,
+    look_up_line,
     nonsense,
+    survey_line,
 )
 from .incoming import LARGEST_WHEEL, take, take_file, take_folder
 
 _PIECE = 0.5  # seconds
 
 
-class Container(Protocol):
+class Contained(Protocol):
     """What runs one task, apart from the build: see `containers.running`."""
 
     def start(self) -> None:
@@ -96,17 +103,20 @@ class Site(Protocol):
 
     def container(
         self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
-    ) -> Container:
+    ) -> Contained:
         """A container, not started yet. on_line gets the whole lines that it says, in a thread of
         the container's own."""
 
 
-def new_incoming(build: Build) -> Path:
-    """A new folder for what a container makes."""
+def new_incoming(build: Build, user: tuple[int, int] | None = None) -> Path:
+    """A new folder for what a container makes. user: whose programs write to it, where they are not
+    the caller's (see `layouts.owner`)."""
     parent = build.work / "incoming"
     parent.mkdir(exist_ok=True)
     folder = parent / secrets.token_hex(8)
     folder.mkdir()
+    if user is not None:
+        os.chown(folder, *user)
     return folder
 
 
@@ -119,6 +129,7 @@ def log_of(build: Build, purpose: str) -> Path:
 class ImageCapture:
     """What capture found in a container."""
 
+    bounded: ClassVar[bool] = True
     site: Site
     message: Message
     units: tuple[Unit, ...]
@@ -131,9 +142,18 @@ class ImageCapture:
     def look_up(self) -> Lookup:
         return self.lookup
 
+    def look_again(self) -> Lookup:
+        site = self.site
+        message = replace(self.message, task=LOOK_UP, units=tuple(map(asdict, self.units)))
+        limits = site.build.limits
+        incoming, answer = _call(site, LOOK_UP, message, limits)
+        line = _made(look_up_line, answer, site, LOOK_UP, limits)
+        learn(site, incoming)
+        return checked_lookup(line.lookup, self.units, message.fronts)
+
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
         """The worker of a shard: a container that the build talks to."""
-        return _ContainerWorker(shard, self, limits, reports)
+        return ContainerWorker(shard, self.site, self.message, limits, reports)
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
         """Upstream's wheel, and the digests of the slices in it."""
@@ -147,22 +167,41 @@ class ImageCapture:
         return wheel, slices
 
 
-def capture(site: Site, message: Message, limits: Limits) -> ImageCapture:
+def capture(site: Site, message: Message, limits: Limits, emit: Emit) -> ImageCapture:
     """Run upstream's build for the first time; the project lies below the station's sources.
 
     Raises the error that the container reported, or EngineError if it ended without an answer.
     """
+    with step(emit, "capture"):
+        captured = _captured(site, message, limits)
+    for words in captured.notes:
+        emit(Note(words))
+    return captured
+
+
+def _captured(site: Site, message: Message, limits: Limits) -> ImageCapture:
     incoming, answer = _call(site, CAPTURE, message, limits)
     line = _made(capture_line, answer, site, CAPTURE, limits)
-    units, lookup, host = checked_lookup(line, message.fronts, message.project.rules)
+    units, lookup, host = checked_capture(line, message.fronts, message.project.rules)
     sources = site.sources
     if not take_folder(incoming, SOURCES, sources / CAPTURED):
         raise nonsense("there are sources").within(CAPTURE)
-    # What it learned of texts is for the containers of this build alone.
-    take_folder(incoming, BRANCH, sources / LEARNED)
+    learn(site, incoming)
     return ImageCapture(
         site, message, units, lookup, host, line.sentences, line.commands, line.wheel
     )
+
+
+def survey(site: Site, message: Message, limits: Limits) -> dict[str, str]:
+    """What a container has, each by its name (see `worker.surroundings`). Raises as `capture`."""
+    _, answer = _call(site, SURVEY, replace(message, task=SURVEY), limits)
+    return _made(survey_line, answer, site, SURVEY, limits).found
+
+
+def learn(site: Site, incoming: Path) -> None:
+    """Keep what a container learned of texts, for the containers of this build alone."""
+    known = len(list(site.sources.glob(f"{LEARNED}*")))
+    take_folder(incoming, BRANCH, site.sources / f"{LEARNED}{known}")
 
 
 def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
@@ -219,25 +258,25 @@ def _offer(answers: queue.Queue[str | None], line: str | None) -> None:
         answers.put_nowait(line)
 
 
-def _tell_end(container: Container, answers: queue.Queue[str | None]) -> None:
+def _tell_end(container: Contained, answers: queue.Queue[str | None]) -> None:
     # Where waiting fails, whoever reads the answers waits once more, and meets the error.
     with suppress(FatwheelError):
         container.wait()
     _offer(answers, None)
 
 
-class _ContainerWorker:
+class ContainerWorker:
     """A shard's container; what a job made is in the store before anybody hears of it."""
 
     def __init__(
-        self, shard: str, captured: ImageCapture, limits: Limits, reports: Reports
+        self, shard: str, site: Site, message: Message, limits: Limits, reports: Reports
     ) -> None:
+        """message: of the build, whatever its task."""
         purpose = shard_purpose(shard)
-        site = captured.site
         incoming = site.incoming()
         store = site.build.store
 
-        def collect(job: Job, entries: Sequence[Entry]) -> None:
+        def collect(job: Job, entries: Sequence[StoreEntry]) -> None:
             take(incoming, entries, job, store)
 
         self._site = site
@@ -254,7 +293,7 @@ class _ContainerWorker:
         self._closing = False
         self._container = site.container(purpose, incoming, limits, self._talk.heard)
         self._container.start()
-        message = replace(captured.message, task=SHARD)
+        message = replace(message, task=SHARD)
         self._container.send(site.addressed(message, incoming).to_line())
         threading.Thread(target=self._watch, daemon=True).start()
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ..arch import Arch
 from ..errors import (
     CompileError,
     EngineError,
@@ -30,10 +31,10 @@ from ..errors import (
 )
 from ..model import Front, Host, Job, Unit
 from ..storage.documents import read_object
-from ..storage.store import Entry
+from ..storage.store import StoreEntry
 from ..text import clean
 from ..worker.archs import Rules, codes_of, fronts_of, planned
-from ..worker.assemble import Lookup, SliceDigests
+from ..worker.assemble import Lookup, Reason, SliceDigests, all_jobs
 from ..worker.slices import Made
 from .base import JobBroken, JobKilled, JobMade, Report, Reports, Said, Worker, WorkerLost
 
@@ -41,15 +42,17 @@ MOST = 100_000  # units of a project, jobs, lines of an error
 LONGEST = 16 << 20  # characters of a line
 _MOST_KEYS = 1000  # of an object: each mistake costs pydantic 1 KiB; lists end at the first
 _IMAGE = re.compile(r"(?:sm|compute)_\d{2,3}[af]?", re.ASCII)
+_KEY = re.compile("[0-9a-f]{64}")
 _SHOWN = 200  # characters of a line that makes no sense
 _SAID = 2000  # characters of a line of a log, or of an error
+_MOST_REASONS = 100  # why units are compiled again
 _MOST_NOTES = 10  # on what a build compiles
 _MOST_DETAILS = 1000  # lines of an error
 _ERRORS: dict[str, type[FatwheelError]] = {
     kind.__name__: kind
     for kind in (
-        CompileError, FatwheelError, FormatError, OutOfMemoryError, StitchError, StoreError,
-        ToolchainError, UpstreamError, UsageError, VerifyError,
+        CompileError, EngineError, FatwheelError, FormatError, OutOfMemoryError, StitchError,
+        StoreError, ToolchainError, UpstreamError, UsageError, VerifyError,
     )
 }  # fmt: skip
 
@@ -59,7 +62,6 @@ _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 _Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
 _WheelFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+!-]{0,250}\.whl$")]
-_Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
 class _Line(BaseModel):
@@ -73,18 +75,19 @@ class SaidLine(_Line):
 
 
 class MadeLine(_Line):
-    """A job is done; entries lists what it put into a branch of the store."""
+    """A job is done; entries lists what it put into the store, or into a branch of it."""
 
     id: int
     outcome: Literal["made"]
     seconds: _Seconds
     cpu: _Seconds
     rss: _Bytes
-    entries: Annotated[list[Entry], Field(max_length=MOST, fail_fast=True)]
+    taken: bool
+    entries: Annotated[list[StoreEntry], Field(max_length=MOST, fail_fast=True)]
 
     @property
     def made(self) -> Made:
-        return Made(self.seconds, self.cpu, self.rss)
+        return Made(self.seconds, self.cpu, self.rss, taken=self.taken)
 
 
 class KilledLine(_Line):
@@ -141,6 +144,20 @@ class CapturedLine(_Line):
         return tuple(tuple(map(_one_line, words)) for words in self.links)
 
 
+class LookedUpLine(_Line):
+    """What the store has by now of what capture found."""
+
+    outcome: Literal["made"]
+    lookup: Lookup
+
+
+class SurveyedLine(_Line):
+    """What a container has, each by its name (see `worker.surroundings`)."""
+
+    outcome: Literal["made"]
+    found: dict[str, Annotated[str, Field(max_length=200)]]
+
+
 class UnitLine(_Line):
     """The slices of a unit, by image."""
 
@@ -149,11 +166,13 @@ class UnitLine(_Line):
 
 
 class AssembledLine(_Line):
-    """The upstream wheel, by its name in the incoming folder."""
+    """The upstream wheel, by its name in the incoming folder. linked: device code that was linked
+    from that of units."""
 
     outcome: Literal["made"]
     wheel: _WheelFile
     slices: Annotated[list[UnitLine], Field(max_length=MOST, fail_fast=True)]
+    linked: Annotated[list[UnitLine], Field(max_length=MOST, fail_fast=True)]
 
 
 WorkerLine = SaidLine | MadeLine | KilledLine | FailedLine
@@ -161,8 +180,14 @@ _WORKER: TypeAdapter[WorkerLine] = TypeAdapter(WorkerLine)
 _CAPTURE: TypeAdapter[CapturedLine | KilledLine | FailedLine] = TypeAdapter(
     CapturedLine | KilledLine | FailedLine
 )
+_LOOK_UP: TypeAdapter[LookedUpLine | KilledLine | FailedLine] = TypeAdapter(
+    LookedUpLine | KilledLine | FailedLine
+)
 _ASSEMBLE: TypeAdapter[AssembledLine | KilledLine | FailedLine] = TypeAdapter(
     AssembledLine | KilledLine | FailedLine
+)
+_SURVEY: TypeAdapter[SurveyedLine | KilledLine | FailedLine] = TypeAdapter(
+    SurveyedLine | KilledLine | FailedLine
 )
 
 
@@ -179,9 +204,19 @@ def capture_line(line: str) -> CapturedLine | KilledLine | FailedLine:
     return _parsed(_CAPTURE, line)
 
 
+def look_up_line(line: str) -> LookedUpLine | KilledLine | FailedLine:
+    """Parse the result of one more look-up. Raises EngineError."""
+    return _parsed(_LOOK_UP, line)
+
+
 def assemble_line(line: str) -> AssembledLine | KilledLine | FailedLine:
     """Parse the result of assembling. Raises EngineError."""
     return _parsed(_ASSEMBLE, line)
+
+
+def survey_line(line: str) -> SurveyedLine | KilledLine | FailedLine:
+    """Parse the result of a survey. Raises EngineError."""
+    return _parsed(_SURVEY, line)
 
 
 def _parsed(adapter: TypeAdapter[T], line: str) -> T:
@@ -226,30 +261,68 @@ def nonsense(line: str) -> EngineError:
 # -- what capture found ---------------------------------------------------------------------------
 
 
-def checked_lookup(
+def checked_capture(
     line: CapturedLine, fronts: Sequence[Front], rules: Rules = ()
 ) -> tuple[tuple[Unit, ...], Lookup, Host]:
     """The units, what is left to do of them for these fronts, and the host. Raises EngineError, and
     UpstreamError where units are not for what was asked for."""
     units = tuple(line.units)
-    known = set(units)
     for unit in units:
         _check_unit(unit)
     if planned([replace(unit, images=None) for unit in units], rules, fronts) != units:
         raise nonsense("units for other architectures than planned")
-    jobs = tuple(_checked_job(job, known, fronts) for job in line.lookup.pending)
-    if len({(job.unit, job.front and job.front.virtual) for job in jobs}) != len(jobs):
+    host = line.host
+    if not all(_is_plain(word, 200) for word in (host.compiler, host.compiler_id, host.python)):
+        raise nonsense(f"host {host}")
+    return units, checked_lookup(line.lookup, units, fronts), host
+
+
+def checked_lookup(found: Lookup, units: Sequence[Unit], fronts: Sequence[Front]) -> Lookup:
+    """What is left to do of these units. Raises EngineError."""
+    known = set(units)
+    jobs = tuple(_checked_job(job, known, fronts) for job in found.pending)
+    results = [result for job in jobs for result in _results(job)]
+    if len(set(results)) != len(results):
         raise nonsense("the same job twice")
     cuda = [unit for unit in units if unit.kind == "cuda"]
     slices = sum(len(front.codes) for unit in cuda for front in fronts_of(unit, fronts))
     lacking = sum(len(job.front.codes) for job in jobs if job.front)
     names = {unit.name for unit in units}
-    again = tuple(name for name in line.lookup.archlist_units if name in names)
-    lookup = Lookup(jobs, len(units), slices, max(0, slices - lacking), again)
-    host = line.host
-    if not all(_is_plain(word, 200) for word in (host.compiler, host.compiler_id, host.python)):
-        raise nonsense(f"host {host}")
-    return units, lookup, host
+    again = tuple(name for name in found.archlist_units if name in names)
+    lookup = Lookup(
+        jobs, len(units), slices, max(0, slices - lacking), again, found.passes, found.made,
+        found.absent, _checked_reasons(found.reasons, names),
+        found.state if found.state.isascii() else "",
+    )  # fmt: skip
+    if len(found.made) != len(all_jobs(units, fronts)):
+        raise nonsense("keys of other jobs than there are")
+    _check_keys(lookup)
+    return lookup
+
+
+def _checked_reasons(found: Sequence[Reason], names: Set[str]) -> tuple[Reason, ...]:
+    """Why units are compiled again; for people, so that it is cut rather than refused."""
+    return tuple(
+        Reason(
+            _one_line(reason.what[:_SHOWN]), tuple(name for name in reason.units if name in names)
+        )
+        for reason in found[:_MOST_REASONS]
+    )
+
+
+def _check_keys(lookup: Lookup) -> None:
+    """Refuse what is no key of the kinds that are asked for elsewhere."""
+    keys = [key for one in lookup.passes for key in (*one.texts, *one.seen)]
+    names = {one.name for one in lookup.passes}
+    if len(names) != len(lookup.passes) or not all(_is_plain(name, 40) for name in names):
+        raise nonsense("passes of no name")
+    pairs = [*lookup.absent, *(pair for job in lookup.made for pair in job)]
+    if any(kind not in ("text", "seen", "slice", "host") for kind, _ in pairs) or not all(
+        map(_KEY.fullmatch, (*keys, *(key for _, key in pairs)))
+    ):
+        raise nonsense("what is no key of the store")
+    if any(kind not in ("slice", "host") for kind, _ in lookup.absent):
+        raise nonsense("what is absent is not asked for elsewhere")
 
 
 def _check_unit(unit: Unit) -> None:
@@ -260,26 +333,44 @@ def _check_unit(unit: Unit) -> None:
 
 
 def _checked_job(job: Job, known: set[Unit], fronts: Sequence[Front]) -> Job:
-    """A job of these units and fronts; this machine estimates its cost."""
+    """A job of these units and fronts; this machine estimates its cost, and takes calls apart."""
     if job.unit not in known:
         raise nonsense(f"a job of {job.unit.name}, which is not one of the units")
     if job.front is None:
-        sound = job.unit.kind == "c++" and job.host
+        sound = job.unit.kind == "c++" and job.host and job.stage == "whole"
     else:
         of_unit = fronts_of(job.unit, fronts) if job.unit.kind == "cuda" else ()
-        whole = [one.codes for one in of_unit if one.virtual == job.front.virtual]
         codes = job.front.codes
-        sound = job.unit.kind == "cuda" and bool(whole) and bool(codes)
+        whole = [one.codes for one in of_unit if replace(one, codes=codes) == job.front]
+        sound = job.unit.kind == "cuda" and bool(whole) and _is_stage(job)
         sound = sound and set(codes) <= set(whole[0]) and len(set(codes)) == len(codes)
     if not sound:
         raise nonsense(f"a job that was not requested: {job.label}")
     return replace(job, memory=0, seconds=0)
 
 
+def _is_stage(job: Job) -> bool:
+    """Whether a CUDA job is one that a look-up may find: a call, or a stage that needs no front."""
+    codes = job.front.codes if job.front else ()
+    return {
+        "whole": bool(codes),
+        "ptxas": len(codes) == 1 and not job.host,
+        "host": not codes and job.host,
+    }.get(job.stage, False)
+
+
+def _results(job: Job) -> list[tuple[Unit, Arch | None, str]]:
+    """What a job makes: images and a host object; a front runs once at most in a call."""
+    virtual = job.front.virtual if job.front else None
+    made = [*(job.front.codes if job.front else ()), *(["host"] if job.host else [])]
+    return [(job.unit, virtual, name) for name in made]
+
+
 def checked_slices(
     line: AssembledLine, units: Sequence[Unit], fronts: Sequence[Front]
 ) -> SliceDigests:
-    """The digests of the slices in a wheel: of each unit, all that were asked for.
+    """The digests of the slices in a wheel: of each unit, all that were asked for; and of what was
+    linked, none but those.
 
     Raises EngineError.
     """
@@ -289,7 +380,11 @@ def checked_slices(
     for unit, found in zip(cuda, line.slices, strict=True):
         if sorted(found.slices) != sorted(codes_of(unit, fronts)):
             raise nonsense(f"other slices of {unit.name} than were asked for")
-    return [{"name": unit.name, "slices": unit.slices} for unit in line.slices]
+    cubins = {code for front in fronts for code in front.codes if code.startswith("sm_")}
+    for found in line.linked:
+        if not (_is_plain(found.name, 4096) and found.slices.keys() <= cubins):
+            raise nonsense(f"other linked images of {found.name[:200]} than were asked for")
+    return [{"name": one.name, "slices": one.slices} for one in (*line.slices, *line.linked)]
 
 
 def _is_plain(text: str, most: int) -> bool:
@@ -303,7 +398,7 @@ def _is_plain(text: str, most: int) -> bool:
 _WAITING = 10_000  # reports that wait to be read: beyond that, what is only said is left out
 
 
-def nothing_to_collect(job: Job, entries: Sequence[Entry]) -> None:
+def nothing_to_collect(job: Job, entries: Sequence[StoreEntry]) -> None:
     """For workers that write to the store themselves."""
 
 
@@ -323,7 +418,7 @@ class Conversation:
         reports: Reports,
         send: Callable[[str], None],
         limit: int = 0,
-        collect: Callable[[Job, Sequence[Entry]], None] = nothing_to_collect,
+        collect: Callable[[Job, Sequence[StoreEntry]], None] = nothing_to_collect,
         explain: Callable[[FatwheelError], FatwheelError] = lambda error: error,
     ) -> None:
         self._worker = worker
@@ -410,4 +505,4 @@ class Conversation:
             self._collect(job, message.entries)
         except FatwheelError as error:
             return JobBroken(job, error.within(job.label))
-        return JobMade(job, message.made)
+        return JobMade(job, message.made, tuple(message.entries))

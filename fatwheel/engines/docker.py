@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 
 from ..config.model import Download, Package, Target, Toolchain
 from ..containers.client import DockerEngine, connect
-from ..containers.imagebuild import Image, base_ids, ensure_images
+from ..containers.contexts import uses_wine
+from ..containers.imagebuild import ContainerImage, base_ids, ensure_images
 from ..containers.layouts import layout_of, owner
 from ..containers.render import FILES
 from ..containers.roster import Roster, enrolled, reap
-from ..containers.running import Container
+from ..containers.running import RunningContainer
 from ..errors import EngineError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
@@ -31,11 +32,13 @@ from ..storage.cache import cache_folder
 from ..toolchain.interpreters import build_of, compiler_id
 from ..worker.context import digest
 from ..worker.inside import CAPTURE, PROJECT, Message
+from ..worker.upstream import Project
 from .base import Allotment, Build, Engine, Footprint, Limits
 from .contained import ImageCapture, capture, log_of, new_incoming
-from .dockerplan import Station, containers_of, footprint_of, pinned_here, scope_of
-
-_ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
+from .dockerplan import Station, containers_of, footprint_of, pinned_here, scope_of, within
+from .windows import tools_files
+from .winedocker import WineWorkplace, wine_workplace
+from .winestation import IN_WINE
 
 
 class Docker(Engine):
@@ -46,22 +49,28 @@ class Docker(Engine):
     def obstacle(self, toolchain: Toolchain) -> str:
         if toolchain.of_a_machine:
             return "uses what is installed on this machine, and containers do not see that"
-        if toolchain.containers is None:
+        if toolchain.device_packages:
+            return "lets CUDA's compilers for Linux make device code, which works in processes only"
+        if toolchain.containers is None and not uses_wine(toolchain, ""):
             return "has no container images: its file has no [containers] table"
         return ""
 
     def answers(self, toolchain: Toolchain) -> bool:
-        with suppress(EngineError):
-            return connect().os == containers_of(toolchain).os
-        return False
+        found = _os()
+        made = toolchain.containers is not None and found == toolchain.containers.os
+        return made or (found == IN_WINE.os and uses_wine(toolchain, found))
+
+    def emulates(self, toolchain: Toolchain) -> bool:
+        return toolchain.containers is None
 
     def system(self) -> str:
         # An engine that does not answer is reported once it is needed; a plan needs none.
-        with suppress(EngineError):
-            return connect().os
-        return super().system()
+        return _os() or super().system()
 
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        if target.toolchain.wine and uses_wine(target.toolchain, _os()):
+            own: tuple[Package | Download, ...] = target.toolchain.wine.files
+            return [*tools_files(target), *((pin, cache_folder() / FILES) for pin in own)]
         pins = (*target.recipe.files, *target.tools.image_files)
         source = target.recipe.source.file
         return [(pin, cache_folder() / FILES) for pin in pins if pin != source]
@@ -69,9 +78,10 @@ class Docker(Engine):
     def footprint(
         self, targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment
     ) -> Footprint:
-        return footprint_of(targets, shards, allotment)
+        wine = targets[0].toolchain.wine is not None and uses_wine(targets[0].toolchain, _os())
+        return footprint_of(targets, shards, allotment, wine)
 
-    def prepare(self, target: Target, emit: Emit) -> ImageWorkplace:
+    def prepare(self, target: Target, emit: Emit) -> ImageWorkplace | WineWorkplace:
         """An image of the target's Python and torch, built if the engine does not have it.
 
         Leftovers of builds that were killed are removed. Raises EngineError, and what making images
@@ -79,18 +89,28 @@ class Docker(Engine):
         """
         toolchain = target.toolchain
         engine = connect()
-        engine.check_os(containers_of(toolchain).os, toolchain.name)
+        wine = uses_wine(toolchain, engine.os)
+        engine.check_os((IN_WINE if wine else containers_of(toolchain)).os, toolchain.name)
         if owner(engine) is not None:
             # Its containers are somebody else, who must be able to read what is written here.
             os.umask(os.umask(0o077) & ~0o055)
         cache = cache_folder()
         if unknown := reap(engine, cache).note:
             emit(Note(unknown))
+        if wine:
+            return wine_workplace(engine, target, cache, emit)
         with step(emit, "images", f"{toolchain.name}, Python {target.python}"):
             images = ensure_images(engine, toolchain, target.python, target.torch, cache, emit)
         return ImageWorkplace(
             engine, tuple(images), scope_of(target, pinned_here(target), base_ids(engine))
         )
+
+
+def _os() -> str:
+    """What an engine's containers are; '' where none answers."""
+    with suppress(EngineError):
+        return connect().os
+    return ""
 
 
 # -- a target in its image -------------------------------------------------------------------------
@@ -102,7 +122,7 @@ class ImageWorkplace:
     from."""
 
     engine: DockerEngine
-    images: tuple[Image, ...]
+    images: tuple[ContainerImage, ...]
     scope: tuple[Any, ...]
 
     @property
@@ -110,53 +130,49 @@ class ImageWorkplace:
         return digest(self.images[-1].tag)
 
     @property
+    def surroundings(self) -> str:
+        return self.identity
+
+    @property
     def materials(self) -> tuple[Material, ...]:
-        return tuple(
-            Material("image", one.tag, "", "", 0, one.id.removeprefix("sha256:"), "")
-            for one in self.images
-        )
+        return tuple(image.material for image in self.images)
 
     @property
     def capacity(self) -> Limits:
-        """The smaller of this machine's and the engine's, which is 0 where it gave none."""
-        memory = max(self.engine.memory - _ENGINE_KEEPS, self.engine.memory // 2)
-        here = Limits(cores(), free_memory())
-        return Limits(
-            min(here.cpus, self.engine.cpus or here.cpus), min(here.memory, memory or here.memory)
-        )
+        return within(Limits(cores(), free_memory()), self.engine)
 
     @contextmanager
     def capture(self, build: Build, emit: Emit) -> Iterator[ImageCapture]:
         emit(Note(f"logs of the containers: {build.logs}"))
         with enrolled(build.logs.name, build.work, self.engine.endpoint) as roster:
-            site = self._site(build, roster)
-            message = self._message(build, site.station)
-            with step(emit, "capture"):
-                captured = capture(site, message, build.limits)
-            for words in captured.notes:
-                emit(Note(words))
-            yield captured
+            site = self.site(build, roster, build.work / "sources")
+            place = site.sources / PROJECT
+            project = build.unpack(place)
+            message = self.message(build, project.at(project.root.relative_to(place)))
+            yield capture(site, message, build.limits, emit)
 
-    def _site(self, build: Build, roster: Roster) -> DockerSite:
+    def site(self, build: Build, roster: Roster, sources: Path) -> DockerSite:
+        """Where a build's containers run. sources: see `Station`."""
         containers = containers_of(build.target.toolchain)
         for folder in (build.stores.own, *build.stores.trunks):
             folder.mkdir(parents=True, exist_ok=True)
         station = Station(
             image=self.images[-1].tag, os=containers.os, os_build=containers.os_build,
-            python=build.target.python, code=PACKAGE, sources=build.work / "sources",
+            python=build.target.python, code=PACKAGE, sources=sources,
             store=build.stores.own, trunk=build.stores.trunk,
         )  # fmt: skip
         return DockerSite(self.engine, station, build, roster)
 
-    def _message(self, build: Build, station: Station) -> Message:
-        toolchain, layout = build.target.toolchain, layout_of(station.os)
-        place = station.sources / PROJECT
-        project = build.unpack(place)
+    def message(self, build: Build, project: Project) -> Message:
+        """What a build's containers are told. project: root is its folder's name among the
+        sources."""
+        toolchain = build.target.toolchain
+        layout = layout_of(containers_of(toolchain).os)
         pins = build_of(toolchain, build.target.python, build.target.torch)
         return Message(
-            task=CAPTURE, name=build.name, project=project.at(project.root.relative_to(place)),
+            task=CAPTURE, name=build.name, project=project,
             fronts=build.fronts, units=(), compiler_id=compiler_id(toolchain, pins),
-            scope=build.scope, seeded=build.seeded, threads=build.limits.cpus,
+            scope=build.scope, seeded=build.seeded, threads=build.limits.cpus, audit=build.audit,
             description=layout.description, sources=layout.sources, store=layout.store,
             incoming=layout.incoming, work=layout.work,
             trunk=layout.trunk if build.stores.trunk else "",
@@ -185,11 +201,7 @@ class DockerSite:
         return self.station.sources
 
     def incoming(self) -> Path:
-        folder = new_incoming(self.build)
-        user = owner(self.engine)
-        if user is not None:
-            os.chown(folder, *user)
-        return folder
+        return new_incoming(self.build, owner(self.engine))
 
     def addressed(self, message: Message, incoming: Path) -> Message:
         """All containers see their own at the same place."""
@@ -197,6 +209,8 @@ class DockerSite:
 
     def container(
         self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
-    ) -> Container:
+    ) -> RunningContainer:
         spec = self.station.container(purpose, incoming, limits)
-        return Container(self.engine, spec, self.roster, on_line, log_of(self.build, purpose))
+        return RunningContainer(
+            self.engine, spec, self.roster, on_line, log_of(self.build, purpose)
+        )

@@ -15,7 +15,7 @@ from typing import Any
 from ..config.model import Containers, Target, Toolchain
 from ..config.toolchains import find_toolchain
 from ..containers.commandlines import build_line, run_line
-from ..containers.contexts import BuildContext, contexts_of, named_bases
+from ..containers.contexts import WINE, BuildContext, contexts_on, named_bases
 from ..containers.imagebuild import labels_of
 from ..containers.layouts import (
     ContainerSpec,
@@ -30,6 +30,7 @@ from ..errors import FatwheelError
 from ..model import Shard
 from ..shipped import PACKAGE, toolchain_folders
 from ..storage.cache import chosen_folder
+from ..toolchain.windows import windows_tools
 from ..worker.inside import ASSEMBLE, CAPTURE
 from ..worker.preprocess import HOST_PASS
 from .base import (
@@ -41,8 +42,20 @@ from .base import (
     PlannedContainer,
     PlannedImage,
     log_name,
+    name_of,
     shard_purpose,
 )
+from .winestation import IN_WINE, WineStation
+
+_ENGINE_KEEPS = 1 << 30  # bytes of the engine's memory that are not for builds
+
+
+def within(limits: Limits, engine: EngineFacts) -> Limits:
+    """As much of some limits as an engine has, which is 0 where it says nothing."""
+    memory = max(engine.memory - _ENGINE_KEEPS, engine.memory // 2)
+    return Limits(
+        min(limits.cpus, engine.cpus or limits.cpus), min(limits.memory, memory or limits.memory)
+    )
 
 
 @dataclass(frozen=True)
@@ -99,10 +112,10 @@ class Station:
 
 
 def footprint_of(
-    targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment
+    targets: Sequence[Target], shards: Sequence[Shard], allotment: Allotment, in_wine: bool
 ) -> Footprint:
-    """The images and containers for the targets of one recipe."""
-    return _Planner(tuple(targets), tuple(shards), allotment).footprint()
+    """The images and containers for the targets of one recipe; in_wine: of those for Windows."""
+    return _Planner(tuple(targets), tuple(shards), allotment, in_wine).footprint()
 
 
 def containers_of(toolchain: Toolchain) -> Containers:
@@ -113,24 +126,28 @@ def containers_of(toolchain: Toolchain) -> Containers:
 
 @dataclass(frozen=True)
 class _Planner:
-    """The images and containers of a build."""
+    """The images and containers of a build; in_wine: whether those with Wine."""
 
     targets: tuple[Target, ...]
     shards: tuple[Shard, ...]
     allotment: Allotment
+    in_wine: bool
 
     def footprint(self) -> Footprint:
         return Footprint(
             images=tuple(self._images()),
             containers=tuple(self._containers()),
-            image_of=tuple(image.tag for _, image in self._layers),
+            image_of=tuple(layers[-1].tag for layers in self._layers),
             isolation=self._isolation(),
             render=" && ".join(self._renders()),
             final_tags=self._has_final_tags(),
         )
 
+    def _where(self, target: Target) -> Containers:
+        return IN_WINE if self.in_wine else containers_of(target.toolchain)
+
     def _isolation(self) -> str:
-        where = containers_of(self.targets[0].toolchain)
+        where = self._where(self.targets[0])
         return isolation(0, where.os_build, "") if where.os == "windows" else ""
 
     def _renders(self) -> Iterator[str]:
@@ -140,14 +157,17 @@ class _Planner:
             pythons.setdefault((target.toolchain.name, target.torch), []).append(target.python)
         for (toolchain, torch), of_these in pythons.items():
             words = ["invoke", "render", "--fetch", "--toolchain", toolchain]
+            words += ["--wine"] if self.in_wine else []
             words += ["--python", ",".join(of_these), "--torch", torch]
             yield " ".join(words)
 
     @cached_property
-    def _layers(self) -> list[tuple[BuildContext, BuildContext]]:
-        """Both layers of each target's image."""
+    def _layers(self) -> list[tuple[BuildContext, ...]]:
+        """The layers of each target's image, the last of which containers are made from."""
+        os_name = self._where(self.targets[0]).os
         return [
-            contexts_of(one.toolchain, one.python, one.torch, self._bases) for one in self.targets
+            contexts_on(os_name, one.toolchain, one.python, one.torch, self._bases)
+            for one in self.targets
         ]
 
     @cached_property
@@ -157,7 +177,8 @@ class _Planner:
 
     def _has_final_tags(self) -> bool:
         unlocked = any(layer.unlocked for both in self._layers for layer in both)
-        return not unlocked and not set(self._bases) & {target.python for target in self.targets}
+        own = {WINE} if self.in_wine else {target.python for target in self.targets}
+        return not unlocked and not set(self._bases) & own
 
     def _images(self) -> Iterator[PlannedImage]:
         """Every layer once, in an order in which they can be made."""
@@ -167,7 +188,7 @@ class _Planner:
                 one for one, both in zip(self.targets, self._layers, strict=True) if layer in both
             ]
             pythons = tuple(dict.fromkeys(one.python for one in of_it))
-            yield _planned(layer, pythons, containers_of(of_it[0].toolchain))
+            yield _planned(layer, pythons, self._where(of_it[0]))
 
     def _containers(self) -> Iterator[PlannedContainer]:
         whole = self.allotment.whole
@@ -198,17 +219,24 @@ class _Planner:
         # Folders that a build makes; its own has a random name.
         cache = chosen_folder()
         work = cache / "work" / "build"
-        target, where = self.targets[wheel], containers_of(self.targets[wheel].toolchain)
-        station = Station(
-            image=self._layers[wheel][1].tag, os=where.os, os_build=where.os_build,
-            python=target.python, code=PACKAGE, sources=work / "sources", store=cache / "store",
-        )  # fmt: skip
+        target, where = self.targets[wheel], self._where(self.targets[wheel])
+        image, sources = self._layers[wheel][-1].tag, work / "sources"
+        station: Station | WineStation
+        if self.in_wine:
+            tools = windows_tools(target.toolchain, target.python, target.torch, cache)
+            name = name_of(target.recipe)
+            station = WineStation(image, name, tools, PACKAGE, sources, cache / "store")
+        else:
+            station = Station(
+                image=image, os=where.os, os_build=where.os_build,
+                python=target.python, code=PACKAGE, sources=sources, store=cache / "store",
+            )  # fmt: skip
         incoming = work / "incoming" / log_name(purpose).removesuffix(".log")
         spec = station.container(purpose, incoming, limits)
-        body = create_arguments(spec, EngineFacts(os=station.os), {"fatwheel": "build"})
+        body = create_arguments(spec, EngineFacts(os=where.os), {"fatwheel": "build"})
         return PlannedContainer(
             wheel, target.python, purpose, compiles, 1, limits.cpus, limits.memory, station.image,
-            run_line(body, station.os),
+            run_line(body, where.os),
         )  # fmt: skip
 
 
@@ -240,16 +268,29 @@ def scope_of(target: Target, own: Toolchain | None, bases: Mapping[str, str]) ->
     A lock has no more of its toolchain than one build needs. Where that is just what this
     checkout pins, it is the same place; where it is anything else, all of it counts.
     """
-    if own and target.tools == replace(target, toolchain=own).tools:
+    if own and is_pinned(target, own):
         return "containers", _compiling(own), dict(bases)
     return "containers", asdict(target.toolchain), dict(bases)
+
+
+def wine_scope_of(target: Target, own: Toolchain | None, image: str) -> tuple[Any, ...]:
+    """The same for containers with Wine. image: its tag. Keys say which compilers made an entry;
+    a lock from elsewhere could have those of this checkout run by a Python of its own."""
+    scope = "containers", "wine", image
+    return scope if is_pinned(target, own) else (*scope, asdict(target.toolchain))
+
+
+def is_pinned(target: Target, own: Toolchain | None) -> bool:
+    """Whether a target's tools are what this checkout pins (see `pinned_here`), and so no worse
+    than that."""
+    return own is not None and target.tools == replace(target, toolchain=own).tools
 
 
 def _compiling(toolchain: Toolchain) -> dict[str, Any]:
     """A toolchain without Pythons' own packages and torch."""
     payloads = toolchain.msvc.payloads if toolchain.msvc else ()
     return {
-        "bases": [asdict(base) for base in toolchain.bases],
+        "bases": [asdict(base) for base in containers_of(toolchain).bases],
         "cuda_files": [[one.name, one.version, one.sha256] for one in toolchain.cuda_files],
         "interpreters": [[one.python, one.download.sha256] for one in toolchain.interpreters],
         "msvc": [[one.name, one.version, one.sha256] for one in payloads],

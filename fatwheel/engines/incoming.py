@@ -1,4 +1,5 @@
-"""Takes results from a container's incoming folder, the only one that it can write to.
+"""Takes results into the store: from a container's incoming folder, the only one that it can write
+to, and from workers on other machines.
 
 Strangers' builds ran in it, and compilers may still do. So whatever has a name there is opened
 from its folder's descriptor, one name after the other, and only if it is what it should be: no
@@ -13,22 +14,30 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import EngineError, FormatError
+from ..errors import EngineError, FormatError, ToolchainError
 from ..model import Job
 from ..storage.documents import read_value
 from ..storage.files import copy, disk_error, replacing
-from ..storage.store import Entry, Store
+from ..storage.store import Store, StoreEntry
+from ..worker.context import Context
 from ..worker.inside import BRANCH
-from ..worker.preprocess import with_variant
+from ..worker.preprocess import Texts, pass_of, with_variant
+from ..worker.slices import digest_of_stub, known_stub, made_keys, passes_of
+from ..worker.stages import follows_front
 
 # Bytes of one entry, by its kind; no other kind is taken.
-LIMITS = {"slice": 1 << 30, "host": 1 << 30, "abi": 64 << 20, "text": 16 << 20, "seen": 64}
+LIMITS = {
+    "slice": 1 << 30, "host": 1 << 30, "abi": 64 << 20, "text": 16 << 20, "seen": 64,
+    "ptx": 1 << 30, "stub": 64 << 20, "program": 128,
+}  # fmt: skip
 _MOST_VALUES = 400_000  # of the record of a text: 6 variants of 5,000 files have 120,000
+_SHOWN = 20  # files of a text
 LARGEST_WHEEL = 16 << 30  # bytes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+!-]{0,254}")
@@ -63,7 +72,7 @@ class _Checked:
         return data
 
 
-def take(folder: Path, entries: Sequence[Entry], job: Job, store: Store) -> None:
+def take(folder: Path, entries: Sequence[StoreEntry], job: Job, store: Store) -> None:
     """Bring the entries that a job made from a container's folder into a store.
 
     What the store holds already stays as it is. Raises EngineError where something is not what
@@ -73,16 +82,123 @@ def take(folder: Path, entries: Sequence[Entry], job: Job, store: Store) -> None
     for kind, key, sha256 in entries:
         if kind == "text":
             _take_text(folder, key, sha256, store)
-        elif not store.has(kind, key):
+        elif kind == "program" or not store.has(kind, key):
             with _entry(folder, kind, sha256) as stream:
                 store.put_stream(kind, key, stream)
 
 
-def _check(entries: Sequence[Entry], job: Job) -> None:
+def take_bundle(
+    files: Mapping[str, bytes],
+    entries: Sequence[StoreEntry],
+    job: Job,
+    context: Context,
+    texts: Texts,
+    store: Store,
+) -> None:
+    """Bring the entries that a job made on another machine into a store.
+
+    files: their bytes, by `KIND/KEY`. context and texts are this machine's. All that decides a key
+    is known here but the texts, so every key is computed again, by the texts as the worker tells
+    them. It may tell them only if each came of files that are the same here: what it has made is
+    then what would be made here.
+
+    Raises EngineError where something is not what the job can have made, ToolchainError where it
+    was made of other files, StoreError where the store takes nothing.
+    """
+    _check(entries, job)
+    if set(files) != {f"{kind}/{key}" for kind, key, _ in entries}:
+        raise _refused("the list of entries", "other entries came than are listed")
+    for kind, key, sha256 in entries:
+        data = files[f"{kind}/{key}"]
+        if len(data) > LIMITS[kind]:
+            raise _refused(f"{kind}/{key}", "it is too large")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise _refused(f"{kind}/{key}", "its content does not match its digest")
+    found = {(kind, key): files[f"{kind}/{key}"] for kind, key, _ in entries}
+    variants = {key: _newest(data) for (kind, key), data in found.items() if kind == "text"}
+    _check_keys(found, variants, job, context, texts, store)
+    for variant in variants.values():
+        _check_files(variant, job, texts)
+    for (kind, key), data in found.items():
+        if kind == "text":
+            add_variant(variants[key], key, store)
+        elif not store.has(kind, key):
+            store.put(kind, key, data)
+
+
+def _check_keys(
+    found: Mapping[tuple[str, str], bytes],
+    variants: Mapping[str, dict[str, Any]],
+    job: Job,
+    context: Context,
+    texts: Texts,
+    store: Store,
+) -> None:
+    """Refuse entries under other keys than those that the job makes of its texts."""
+    front = pass_of(job.front)
+    if follows_front(job) and texts.key(job.unit, front) in variants:
+        job = replace(job, stage="whole")  # the front ran there once more
+    digests: dict[str, str] = {}
+    for pass_ in passes_of(job):
+        variant = variants.get(texts.key(job.unit, pass_))
+        text = variant["text"] if variant else None
+        if pass_ == front and follows_front(job):
+            text = texts.recorded(job.unit, front)
+        if text is None:
+            raise _refused("the list of entries", f"the record of its text {pass_} is not there")
+        digests[pass_] = text
+    stubs = {_stub_of(data) for (kind, _), data in found.items() if kind == "abi"}
+    stubs |= {digest_of_stub(context, data) for (kind, _), data in found.items() if kind == "stub"}
+    if job.host and job.front and follows_front(job):
+        stubs |= {known_stub(texts, context, store, job.unit, job.front) or ""}
+    if len(stubs) > 1:
+        raise _refused("the list of entries", "one front has several stubs")
+    keys = made_keys(context, texts, job, digests, next(iter(stubs), None))
+    if set(found) != set(keys):
+        raise _refused("the list of entries", "it has other keys than the job's")
+    if any(data != b"true" for (kind, _), data in found.items() if kind == "seen"):
+        raise _refused("the list of entries", "an entry 'seen' is not true")
+
+
+def _check_files(variant: dict[str, Any], job: Job, texts: Texts) -> None:
+    others = texts.others(variant)
+    if others:
+        raise ToolchainError(
+            f"{others[0]} is another file there than on this machine",
+            where=job.label,
+            hint="the same Linux distribution, with the same updates, has the same headers",
+            details=others[1:_SHOWN],
+        )
+    if variant["archlist"] != texts.archlist(job.unit, variant["files"]):
+        raise _refused("the record of a text", "it has another list of architectures")
+
+
+def _stub_of(data: bytes) -> str:
+    """The digest of the stub that a slice came with. Refuses what is no such record."""
+    try:
+        found = read_value(data, "", LIMITS["abi"], _MOST_VALUES)
+    except FormatError as error:
+        raise _refused("the record of a slice", error.what) from error
+    match found:
+        case {"kernels": dict(kernels), "managed": list(managed), "stub": str(stub)} if (
+            len(found) == 3
+            and all(layout is None or isinstance(layout, str) for layout in kernels.values())
+            and all(isinstance(name, str) for name in managed)
+            and _SHA256.fullmatch(stub)
+        ):
+            return stub
+    raise _refused("the record of a slice", "it is not a valid record")
+
+
+def _check(entries: Sequence[StoreEntry], job: Job) -> None:
     """Refuse what the job was not asked for."""
     images = len(job.front.codes) if job.front else 0
     passes = bool(job.front) + job.host
-    most = {"slice": images, "abi": images, "text": passes, "seen": passes, "host": int(job.host)}
+    fronts = int(job.front is not None)
+    most = {
+        "slice": images, "abi": images, "text": passes, "seen": passes, "host": int(job.host),
+        "ptx": fronts, "stub": fronts, "program": 3 * fronts,
+    }  # fmt: skip
     if len(set(entries)) != len(entries) or len({entry[:2] for entry in entries}) != len(entries):
         raise _refused("the list of entries", "it names an entry twice")
     for kind, count in Counter(kind for kind, _, _ in entries).items():
@@ -103,14 +219,29 @@ def _take_text(folder: Path, key: str, sha256: str, store: Store) -> None:
         data = bytearray()
         while piece := stream.read(1 << 20):
             data += piece
+    add_variant(_newest(bytes(data)), key, store)
+
+
+def _newest(data: bytes) -> dict[str, Any]:
+    """The newest variant in the record of a text. Refuses what is none."""
     try:
-        found = read_value(bytes(data), "", LIMITS["text"], _MOST_VALUES)
+        return variants_in(data)[0]
     except FormatError as error:
         raise _refused("the record of a text", error.what) from error
-    if not (isinstance(found, list) and found and _is_variant(found[0])):
-        raise _refused("the record of a text", "it is not a valid record")
+
+
+def variants_in(data: bytes) -> list[dict[str, Any]]:
+    """The variants of a text's record, newest first. FormatError where it is none."""
+    found = read_value(data, "", LIMITS["text"], _MOST_VALUES)
+    if not (isinstance(found, list) and found and all(map(_is_variant, found))):
+        raise FormatError("it is not a valid record")
+    return found
+
+
+def add_variant(variant: dict[str, Any], key: str, store: Store) -> None:
+    """Add a variant to those that a store knows of a text."""
     known = store.get_json("text", key)
-    store.put_json("text", key, with_variant(found[0], known if isinstance(known, list) else []))
+    store.put_json("text", key, with_variant(variant, known if isinstance(known, list) else []))
 
 
 def _is_variant(value: Any) -> bool:

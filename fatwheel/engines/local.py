@@ -6,7 +6,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,17 +15,18 @@ from ..config.model import Download, Package, Target
 from ..errors import UpstreamError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
-from ..model import Environment, Front, Host, Unit
+from ..model import Environment, Host, Unit
 from ..provenance.lock import Material
-from ..provision.compilers import HostCompiler
+from ..provision.tools import HostCompiler
 from ..storage.cache import LIMIT, cache_folder, downloads_folder
-from ..toolchain.cuda import MergedCuda
 from ..toolchain.environment import ensure_environment, host_compiler_for
+from ..toolchain.homes import MergedCuda
 from ..toolchain.installed import ready_installed
 from ..toolchain.unpack import missing
 from ..worker.assemble import Lookup, SliceDigests, look_up, slice_digests
 from ..worker.context import Context, digest
 from ..worker.inside import ASSEMBLE, CAPTURE
+from ..worker.surroundings import names_of_headers
 from ..worker.upstream import Captured, Upstream
 from ..worker.workshop import Order, laid_out, upstream_of
 from .base import Build, Limits, Reports, Worker, log_name, shard_purpose, with_log
@@ -81,6 +83,10 @@ class LocalWorkplace:
     def identity(self) -> str:
         return digest(self.tools.environment.root.name, self.tools.compiler.id)
 
+    @cached_property
+    def surroundings(self) -> str:
+        return digest(self.identity, names_of_headers(self.tools.compiler.path))
+
     @property
     def capacity(self) -> Limits:
         return Limits(cores(), free_memory())
@@ -113,6 +119,7 @@ class LocalWorkplace:
             store_trunks=tuple(map(str, build.stores.trunks)),
             work=str(build.work),
             refuge=str(cache_folder() / "refuge"),
+            audit=build.audit,
         )
 
 
@@ -120,6 +127,7 @@ class LocalWorkplace:
 class LocalCapture:
     """A target's units, captured on this machine, and the context in which they compile."""
 
+    bounded: ClassVar[bool] = False
     build: Build
     workplace: LocalWorkplace
     upstream: Upstream
@@ -148,14 +156,12 @@ class LocalCapture:
         environment, compiler = self.workplace.tools.environment, self.workplace.tools.compiler
         return Host(f"g++ {compiler.version}", compiler.id, environment.python_version)
 
-    def with_fronts(self, fronts: tuple[Front, ...]) -> LocalCapture:
-        """The same units, to be compiled with other fronts."""
-        context = replace(self.context, fronts=fronts)
-        return replace(self, build=replace(self.build, fronts=fronts), context=context)
-
     def look_up(self) -> Lookup:
         with step(self.emit, "plan"):
-            return look_up(self.units, self.build.fronts, self.context, cores())
+            return self.look_again()
+
+    def look_again(self) -> Lookup:
+        return look_up(self.units, self.build.fronts, self.context, cores())
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
         log = self.build.logs / log_name(shard_purpose(shard))
@@ -164,7 +170,8 @@ class LocalCapture:
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
         with _kept_log(self.upstream, self.build, ASSEMBLE):
             wheel = self.upstream.assemble(self.context, self.build.fronts, self.units)
-        return wheel, slice_digests(self.units, self.build.fronts, self.context)
+        slices = slice_digests(self.units, self.build.fronts, self.context)
+        return wheel, [*slices, *self.upstream.linked()]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 if sys.platform == "win32":
     import os
     import subprocess
+    import time
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import ExitStack, contextmanager, suppress
     from dataclasses import dataclass
@@ -26,6 +27,7 @@ if sys.platform == "win32":
         "PROCESSOR_ARCHITECTURE",
     )  # fmt: skip
     _INTERNAL_ERROR = 1359  # ERROR_INTERNAL_ERROR
+    _MORE_TRIES = 3
     _FLAGS = (
         subprocess.CREATE_NO_WINDOW
         | subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C reaches the build, which ends it
@@ -105,13 +107,15 @@ if sys.platform == "win32":
             self.group.close()
 
     def _begun(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A busy Wine fails to start a program now and then; the second time it does."""
-        try:
-            return _suspended(command, variables)
-        except OSError as error:
-            if error.winerror != _INTERNAL_ERROR or not jobobjects.in_wine():
-                raise
-            return _suspended(command, variables)
+        """A busy Wine fails to start a program now and then; a little later it does."""
+        for _ in range(_MORE_TRIES):
+            try:
+                return _suspended(command, variables)
+            except OSError as error:
+                if error.winerror != _INTERNAL_ERROR or not jobobjects.in_wine():
+                    raise
+                time.sleep(1)
+        return _suspended(command, variables)
 
     def _suspended(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

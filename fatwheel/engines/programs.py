@@ -16,7 +16,7 @@ from typing import IO, Protocol
 from ..containers.layouts import Ending, ended_for_memory
 from ..containers.stream import Lines, Log
 from ..errors import EngineError, ToolchainError
-from ..provision.compilers import Run
+from ..provision.tools import Run
 
 _CHUNK = 1 << 16
 _LAST = 10  # lines of a failing program's output that are shown
@@ -38,9 +38,9 @@ class Running(Protocol):
         """Let go of it; it has ended."""
 
 
-class System(Protocol):
-    """A Windows, held for one build. place: a folder of the build's own there, by a short path that
-    every build of the project has."""
+class Places(Protocol):
+    """Where things are in a Windows. place: a folder of one build there, by a short path that every
+    build of the project has."""
 
     @property
     def place(self) -> PureWindowsPath: ...
@@ -48,11 +48,15 @@ class System(Protocol):
     def path(self, path: Path) -> str:
         """A path of this machine as programs there know it."""
 
-    def real(self, path: PureWindowsPath) -> Path:
-        """A path below `place` as this machine knows it."""
-
     def show(self, folder: Path, name: str) -> str:
         """Make a folder seen in `place`; its path there. Raises OSError."""
+
+
+class System(Places, Protocol):
+    """A Windows of this machine, held for one build, whose own `place` is."""
+
+    def real(self, path: PureWindowsPath) -> Path:
+        """A path below `place` as this machine knows it."""
 
     def start(self, command: Sequence[str], memory: int) -> Running:
         """Start a program, which sees nothing of the user's variables. memory: bytes that it and

@@ -23,8 +23,16 @@ def _docker() -> Engine:
     return Docker()
 
 
+def _dask() -> Engine:
+    from .dask import Dask
+
+    return Dask()
+
+
 # In the order in which they are preferred.
-ENGINES: dict[str, Callable[[], Engine]] = {"process": _process, "docker": _docker}
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "process": _process, "docker": _docker, "dask": _dask,
+}  # fmt: skip
 
 
 def engine_named(name: str) -> Engine:

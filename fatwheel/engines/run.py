@@ -1,7 +1,8 @@
 """Runs the jobs of all shards on an engine: starts, watches and retries them, and collects
 failures.
 
-One job's failure stops no other: what can be made is made and kept in the store. A shard's worker
+One job's failure stops no other but those that need it: what can be made is made and kept in the
+store. A shard's worker
 is opened for its first job and ended after its last one. A job that is to run alone gets a worker
 of its own, with all that the build may use.
 """
@@ -9,18 +10,27 @@ of its own, with all that the build may use.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
+from typing import Protocol
 
 from .. import text
 from ..errors import FatwheelError, OutOfMemoryError
-from ..events import CoresIdle, Emit, JobFailed, JobFinished, JobStarted, MemoryUsed, ShardSaid
+from ..events import (
+    CoresIdle,
+    Emit,
+    JobFailed,
+    JobFinished,
+    JobsDropped,
+    JobStarted,
+    MemoryUsed,
+    ShardSaid,
+)
 from ..model import Job, Shard
-from ..storage.store import Store
+from ..storage.store import Store, StoreEntry
 from ..worker.slices import put_cost
 from .base import (
     Allotment,
-    Capture,
     JobBroken,
     JobKilled,
     JobMade,
@@ -32,6 +42,32 @@ from .base import (
 )
 from .schedule import Scheduler
 
+Kept = Callable[[Job, Sequence[StoreEntry]], None]  # is told what a job put into the store
+Made = Callable[[JobMade], None]  # is told that a job is made
+
+
+def kept_here(job: Job, entries: Sequence[StoreEntry]) -> None:
+    """For builds that share nothing."""
+
+
+def keeping(store: Store, kept: Kept = kept_here) -> Made:
+    """Keep what each job cost in a store, for later plans, and tell what it put there."""
+
+    def made(report: JobMade) -> None:
+        if not report.made.taken:  # what it costs where nothing is known of it
+            put_cost(store, report.job, report.made)
+        kept(report.job, report.entries)
+
+    return made
+
+
+class Opens(Protocol):
+    """What opens workers: a capture, of which no more is needed here."""
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        """A new worker for a shard. Raises EngineError where there can be none."""
+
+
 _SAMPLE_EVERY = 1.0  # seconds between two looks at the memory in use: each reads all of /proc
 
 
@@ -41,19 +77,24 @@ class JobRun:
 
     def __init__(
         self,
-        capture: Capture,
+        capture: Opens,
         shards: tuple[Shard, ...],
         allotment: Allotment,
         scheduler: Scheduler,
-        store: Store,
+        made: Made,
         emit: Emit,
         until: float | None = None,
+        clock: Callable[[], float] | None = None,
+        reports: Reports | None = None,
     ) -> None:
-        """store: where what jobs cost is kept, for later plans. until: when to start no more jobs,
-        by time.monotonic()."""
+        """made: is told of each job that is made. until: when to start no more jobs, by the clock.
+        clock, reports: others than time.monotonic and a queue, where time is only computed."""
         self.errors: list[FatwheelError] = []
         self.left: list[Job] = []
+        self.taken = 0  # jobs that took code over
         self._until = until
+        self._made = made
+        self._clock = clock or time.monotonic
         self._capture = capture
         self._allotment = allotment
         self._shard_of: Mapping[Job, str] = {
@@ -61,18 +102,17 @@ class JobRun:
         }
         self._left = {shard.name: set(shard.jobs) for shard in shards}
         self._scheduler = scheduler
-        self._store = store
         self._emit = emit
-        self._reports: Reports = Queue()
+        self._reports: Reports = reports or Queue()
         self._workers: dict[str, Worker] = {}
         self._idle: CoresIdle | None = None  # as it was told last
-        self._sampled = -_SAMPLE_EVERY  # when the memory was looked at, by time.monotonic()
+        self._sampled = -_SAMPLE_EVERY  # when the memory was looked at, by the clock
 
     def run(self) -> None:
         """Run until every job is done, has failed, or is left; workers are always ended."""
         try:
             while not self._scheduler.idle():
-                if self._until is not None and time.monotonic() >= self._until:
+                if self._until is not None and self._clock() >= self._until:
                     self.left += self._scheduler.stop()
                 else:
                     self._start_what_fits()
@@ -136,10 +176,10 @@ class JobRun:
 
     def _wait_for_report(self) -> None:
         while True:
-            pause = self._sampled + _SAMPLE_EVERY - time.monotonic()
+            pause = self._sampled + _SAMPLE_EVERY - self._clock()
             if pause <= 0:
                 self._emit(MemoryUsed(sum(worker.memory() for worker in self._workers.values())))
-                self._sampled = time.monotonic()
+                self._sampled = self._clock()
                 pause = _SAMPLE_EVERY
             try:
                 self._take(self._reports.get(timeout=pause))
@@ -152,7 +192,8 @@ class JobRun:
             self._emit(ShardSaid(report.shard, report.line))
         elif isinstance(report, JobMade):
             made = report.made
-            put_cost(self._store, report.job, made)
+            self.taken += made.taken
+            self._made(report)
             self._scheduler.finished(report.job)
             self._emit(
                 JobFinished(
@@ -166,8 +207,7 @@ class JobRun:
                 reason += f"; its worker's limit is {text.size(report.limit)}"
             self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)
         elif isinstance(report, JobBroken):
-            self._scheduler.failed(report.job)
-            self._fail(report.job, report.error)
+            self._fail(report.job, report.error, self._scheduler.failed(report.job))
         else:
             if self._workers.get(report.shard) is report.worker:
                 del self._workers[report.shard]
@@ -184,11 +224,14 @@ class JobRun:
             self._emit(JobFailed(job, self._shard_of[job], reason, retry=True))
             return
         hint = "this unit needs more memory" if failure is OutOfMemoryError else None
-        self._fail(
-            job, failure(f"it failed even when run alone: {reason}", where=job.label, hint=hint)
-        )
+        error = failure(f"it failed even when run alone: {reason}", where=job.label, hint=hint)
+        self._fail(job, error, self._scheduler.without(job))
 
-    def _fail(self, job: Job, error: FatwheelError) -> None:
+    def _fail(self, job: Job, error: FatwheelError, dropped: tuple[Job, ...]) -> None:
+        """Note that a job failed for good; dropped: those that need it."""
         self.errors.append(error)
         self._emit(JobFailed(job, self._shard_of[job], error.what, retry=False))
-        self._done_with(job)
+        if dropped:
+            self._emit(JobsDropped(dropped))
+        for gone in (job, *dropped):
+            self._done_with(gone)

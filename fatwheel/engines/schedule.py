@@ -1,11 +1,16 @@
 """Decides which job runs next, within memory limits, to finish early. No processes, no clock.
 
-The longest job that fits goes first: whatever is long and starts late would make the end late.
-A job fits if a slot is free and the estimates of all running jobs stay within the memory.
+What an nvcc call does may be several jobs: its front, and the stages that need what that leaves.
+These are blocked until the front is done, and are never run if it failed for good.
+
+The job with the longest path goes first, its own time and that of the longest job that needs it:
+whatever is long and starts late would make the end late. A job fits if a slot is free and the
+estimates of all running jobs stay within the memory.
 
 A job that waits for memory must not wait until all smaller ones are done. So they may pass it
 only in the room that it leaves: all that passed must fit beside it. Then it starts at the latest
-when the jobs that ran before it came to the head have ended.
+when the jobs that ran before it came to the head have ended. Only a longer job that a front
+released may come before it, of which there are so many and no more.
 
 A job larger than the whole memory, or killed for memory beside others, runs alone, after all
 others: what they made is kept even if it fails.
@@ -21,16 +26,19 @@ Memory is bytes, times are seconds. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..arch import Arch
 from ..model import Job, Unit
 
 Fits = Callable[[Job, int], bool]  # a job and the bytes that it is taken to need
 
 # Why a core has no job: the next needs more memory than is left for it, by the build or by where it
-# would run; a job runs alone, or waits to; or no job is left to start.
-MEMORY, ALONE, LAST = "memory", "alone", "last"
+# would run; all that is left needs a front that is running; a job runs alone, or waits to; or no
+# job is left to start.
+MEMORY, FRONTS, ALONE, LAST = "memory", "fronts", "alone", "last"
 
 # Lend a slot only if it brings the end nearer by more than estimates are worth.
 _WORTH_LENDING = 0.98
@@ -49,7 +57,7 @@ class _Claim:
 
 
 class Scheduler:
-    """The jobs of one build, each in turn pending, running and gone.
+    """The jobs of one build, each in turn blocked, pending, running and gone.
 
     slots:  jobs that may run at a time, at least 1: the cores.
     memory: what they may use together.
@@ -64,10 +72,19 @@ class Scheduler:
         self._cores = slots
         self._slots = slots
         self._memory = memory
-        longest_first = sorted(jobs, key=lambda job: (-job.seconds, -job.memory))
-        self.oversized = tuple(job for job in longest_first if job.memory > memory)
-        self._queue = [_Claim(job, job.memory) for job in longest_first if job.memory <= memory]
-        self._alone = list(self.oversized)
+        self._needs = fronts_needed(jobs)
+        self._path = _paths(jobs, self._needs)
+        first_to_last = sorted(jobs, key=self._rank)
+        self.oversized = tuple(job for job in first_to_last if job.memory > memory)
+        self._queue: list[_Claim] = []  # in the order of `_rank`
+        self._blocked: dict[Job, list[_Claim]] = {}  # by the front that they need
+        self._alone: list[Job] = []
+        for job in first_to_last:
+            claim = _Claim(job, job.memory)
+            if front := self._needs.get(job):
+                self._blocked.setdefault(front, []).append(claim)
+            else:
+                self._admit(claim)
         self._running: dict[Job, int] = {}  # and what each is taken to need
         self._had_company: set[Job] = set()
         self._waiting: Job | None = None
@@ -84,7 +101,9 @@ class Scheduler:
     @property
     def pending(self) -> tuple[Job, ...]:
         """The jobs that were not started, in the order in which they would like to be."""
-        return (*(claim.job for claim in self._queue), *self._alone)
+        blocked = [claim.job for claims in self._blocked.values() for claim in claims]
+        queued = (claim.job for claim in self._queue)
+        return (*queued, *sorted(blocked, key=self._rank), *self._alone)
 
     @property
     def running(self) -> tuple[Job, ...]:
@@ -92,20 +111,22 @@ class Scheduler:
 
     def idle(self) -> bool:
         """Whether nothing is running or left to run."""
-        return not (self._running or self._queue or self._alone)
+        return not (self._running or self._queue or self._blocked or self._alone)
 
     @property
     def cores(self) -> int:
         return self._cores
 
     def idle_cores(self) -> tuple[int, str]:
-        """How many cores have no job when `next` has no more to start, and why: MEMORY, ALONE,
-        LAST, or '' where all have one."""
+        """How many cores have no job when `next` has no more to start, and why: MEMORY, FRONTS,
+        ALONE, LAST, or '' where all have one."""
         idle = max(0, self._cores - len(self._running))
         if not idle:
             return 0, ""
         if self._queue:
             return idle, MEMORY
+        if any(front in self._blocked for front in self._running):
+            return idle, FRONTS
         return idle, ALONE if self._alone or self._lonely in self._running else LAST
 
     def next(self, fits: Fits = _anywhere) -> Job | None:
@@ -129,7 +150,7 @@ class Scheduler:
     def stop(self) -> tuple[Job, ...]:
         """Start nothing any more; the jobs that this leaves undone."""
         left = self.pending
-        self._queue, self._alone = [], []
+        self._queue, self._blocked, self._alone = [], {}, []
         return left
 
     def need(self, job: Job) -> int:
@@ -141,22 +162,31 @@ class Scheduler:
         return self._lonely is job
 
     def finished(self, job: Job) -> None:
-        """A running job is done."""
+        """A running job is done: what needed it may run."""
         self._end(job)
+        for claim in self._take_blocked(job):
+            self._admit(claim)
 
-    def failed(self, job: Job) -> None:
-        """A running job failed with an error; it is not run again."""
+    def failed(self, job: Job) -> tuple[Job, ...]:
+        """A running job failed with an error; it is not run again. The jobs that need it, which
+        are not run either."""
         self._end(job)
+        return self.without(job)
+
+    def without(self, job: Job) -> tuple[Job, ...]:
+        """Give up the jobs that need one that failed for good, and name them."""
+        return tuple(claim.job for claim in self._take_blocked(job))
 
     def killed_for_memory(self, job: Job, rss: int, limit: int = 0) -> bool:
         """A running job was killed when it used `rss` bytes (0: not known).
 
         limit: the bytes that it could have where it ran, 0 for all that there are. True: it will
-        run again, alone. False: it had everything to itself, so there is no more to try. The
-        pending jobs of the same unit are taken to need as much from here on.
+        run again, alone. False: it had everything to itself, so there is no more to try, and what
+        needs it is for `without`. The pending jobs that do the same for its unit are taken to need
+        as much from here on.
         """
         self._end(job)
-        self._expect(job.unit, rss)
+        self._expect(job, rss)
         can_have_more = job in self._had_company or 0 < limit < self._memory
         self._had_company.discard(job)
         if can_have_more:
@@ -202,14 +232,60 @@ class Scheduler:
         del self._running[job]
         self._passers.pop(job, None)
 
-    def _expect(self, unit: Unit, memory: int) -> None:
-        """Expect the pending jobs of a unit to need at least this much memory."""
-        raised = [
-            _Claim(claim.job, max(claim.need, memory)) if claim.job.unit == unit else claim
-            for claim in self._queue
-        ]
-        self._queue = [claim for claim in raised if claim.need <= self._memory]
-        self._alone += [claim.job for claim in raised if claim.need > self._memory]
+    def _rank(self, job: Job) -> tuple[float, int]:
+        """Sorts jobs by who is first to start."""
+        return -self._path[job], -job.memory
+
+    def _admit(self, claim: _Claim) -> None:
+        """A job that needs no other, or none any more, may run."""
+        if claim.need > self._memory:
+            self._alone.append(claim.job)
+        else:
+            insort(self._queue, claim, key=lambda one: self._rank(one.job))
+
+    def _take_blocked(self, by: Job) -> list[_Claim]:
+        """The jobs that a job keeps from running; it does not any more."""
+        return self._blocked.pop(by, [])
+
+    def _expect(self, killed: Job, memory: int) -> None:
+        """Expect the pending jobs that do the same for a unit to need at least this much memory."""
+
+        def raised(claim: _Claim) -> _Claim:
+            alike = (claim.job.unit, claim.job.stage) == (killed.unit, killed.stage)
+            return _Claim(claim.job, max(claim.need, memory)) if alike else claim
+
+        for claims in self._blocked.values():
+            claims[:] = map(raised, claims)
+        queue, self._queue = self._queue, []
+        for claim in queue:
+            self._admit(raised(claim))
+
+
+def fronts_needed(jobs: Sequence[Job]) -> dict[Job, Job]:
+    """The jobs that need the front of another one, and which that is."""
+    fronts = {_place(job): job for job in jobs if job.stage == "front"}
+    return {
+        job: fronts[_place(job)]
+        for job in jobs
+        if job.stage in ("ptxas", "host") and _place(job) in fronts
+    }
+
+
+def _place(job: Job) -> tuple[Unit, Arch | None]:
+    return job.unit, job.front.virtual if job.front else None
+
+
+def _paths(jobs: Sequence[Job], needs: Mapping[Job, Job]) -> dict[Job, float]:
+    """Seconds from each job's start to the end of the last one that needs it."""
+    after: dict[Job, float] = {}
+    for job, front in needs.items():
+        after[front] = max(after.get(front, 0.0), job.seconds)
+    return {job: job.seconds + after.get(job, 0.0) for job in jobs}
+
+
+def critical_path(jobs: Sequence[Job]) -> float:
+    """Seconds that jobs take at least, on any number of cores."""
+    return max(_paths(jobs, fronts_needed(jobs)).values(), default=0.0)
 
 
 def simulate(scheduler: Scheduler, cores: int) -> float:

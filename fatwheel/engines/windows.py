@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..config.model import Download, Package, Target, Toolchain
+from ..errors import ToolchainError
 from ..events import Emit, Note, step
 from ..machine import WINDOWS, cores, free_memory, in_words, this_platform, windows_build
+from ..model import Environment
 from ..provenance.lock import Material
+from ..provision.tools import Run
 from ..shipped import PACKAGE
-from ..storage.cache import VARIABLE, cache_folder, downloads_folder
+from ..storage.cache import VARIABLE, cache_folder, downloads_folder, remove_tree
 from ..storage.files import disk_error
-from ..storage.workfolder import remove_tree
+from ..text import clean
 from ..toolchain.windows import WindowsTools, windows_tools
 from ..worker.context import digest
 from ..worker.inside import ASSEMBLE, CAPTURE, PROJECT, Message
@@ -29,9 +33,11 @@ from ..worker.workshop import UPSTREAM
 from . import wine
 from .base import Build, Limits
 from .contained import ImageCapture, capture, log_of, new_incoming
-from .programs import Program, System, runner
+from .programs import Places, Program, System, runner
 
 _LEAST = 17763  # Windows' build that first has all that is used: 1809, and Server 2019
+_SHOWN = 200  # characters of an answer that makes no sense
+OPTIONS = ("-I", "-B", "-X", "utf8", "-c")  # of Python, before its code
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); "  # the folder that holds fatwheel
 _START = f"{_CODE}from fatwheel.worker.inside import main; main()"
 _PROVISION = f"{_CODE}from fatwheel.provision.image import main; main(sys.argv[2:])"
@@ -40,6 +46,8 @@ _PROVISION = f"{_CODE}from fatwheel.provision.image import main; main(sys.argv[2
 def obstacle(toolchain: Toolchain) -> str:
     """Why nothing can be built here with a toolchain for Windows; the end of a sentence, or ''."""
     here = this_platform()
+    if here == WINDOWS and toolchain.device_packages:
+        return "lets CUDA's compilers for Linux make device code, and this is Windows"
     if here == WINDOWS and windows_build() < _LEAST:
         return f"needs Windows 10 1809 (build {_LEAST}) or newer, and this is {windows_build()}"
     if here == WINDOWS:
@@ -99,6 +107,10 @@ class WindowsWorkplace:
         return digest(self.tools.root.name)
 
     @property
+    def surroundings(self) -> str:
+        return self.identity
+
+    @property
     def capacity(self) -> Limits:
         return Limits(cores(), free_memory())
 
@@ -106,42 +118,48 @@ class WindowsWorkplace:
     def capture(self, build: Build, emit: Emit) -> Iterator[ImageCapture]:
         emit(Note(f"logs of the processes: {build.logs}"))
         with held(build.name, emit) as system:
-            site = WindowsSite(system, build, self.tools)
-            try:
-                message = site.prepare()
-            except OSError as error:
-                option = f"{VARIABLE}=FOLDER"
-                raise disk_error(error, "get the tools ready", build.work, option) from error
-            with step(emit, "capture"):
-                captured = capture(site, message, build.limits)
-            for words in captured.notes:
-                emit(Note(words))
-            yield captured
+            site = ProcessSite(system, build, self.tools)
+            yield capture(site, site.prepare(), build.limits, emit)
+
+
+def task_of(system: Places) -> tuple[str, ...]:
+    """What runs a task of a build: see `worker.inside`."""
+    python = str(system.place / "env" / "python.exe")
+    return (python, *OPTIONS, _START, system.path(PACKAGE.parent))
 
 
 @dataclass(frozen=True)
-class WindowsSite:
-    """Where a build's processes run: see `contained.Site`."""
+class WindowsSite(ABC):
+    """Where a build's programs of Windows run: see `contained.Site`. system: where they find
+    things."""
 
-    system: System
+    system: Places
     build: Build
     tools: WindowsTools
-    kind: ClassVar[str] = "process"
 
     @property
-    def image(self) -> str:
-        return self.tools.toolchain.name
+    @abstractmethod
+    def run(self) -> Run:
+        """Runs a program of Windows to its end."""
 
     @property
     def sources(self) -> Path:
         return self.build.work / "sources"
 
     def prepare(self) -> Message:
-        """Show the tools, unpack the project; what processes are told of both."""
+        """Show the tools, unpack the project; what programs are told of both. Raises StoreError
+        where the disk does not do."""
+        try:
+            return self._prepared()
+        except OSError as error:
+            option = f"{VARIABLE}=FOLDER"
+            raise disk_error(error, "get the tools ready", self.build.work, option) from error
+
+    def _prepared(self) -> Message:
         build, system = self.build, self.system
-        for folder in (build.stores.own, *build.stores.trunks):
+        for folder in (self.sources, build.stores.own, *build.stores.trunks):
             folder.mkdir(parents=True, exist_ok=True)
-        description = build.work / "environment.json"
+        description = self.sources / "environment.json"
         description.write_text(json.dumps(self._described()), encoding="utf-8")
         place = self.sources / PROJECT
         project = build.unpack(place)
@@ -149,7 +167,7 @@ class WindowsSite:
             task=CAPTURE, name=build.name, project=project.at(project.root.relative_to(place)),
             fronts=build.fronts, units=(),
             compiler_id=self.tools.environment(self.tools.root).compiler_id,
-            scope=build.scope, seeded=build.seeded, threads=build.limits.cpus,
+            scope=build.scope, seeded=build.seeded, threads=build.limits.cpus, audit=build.audit,
             description=system.path(description), sources=system.path(self.sources),
             store=system.path(build.stores.own), incoming="", work=str(system.place),
             trunk=system.path(build.stores.trunk) if build.stores.trunk else "",
@@ -161,22 +179,6 @@ class WindowsSite:
     def addressed(self, message: Message, incoming: Path) -> Message:
         return replace(message, incoming=self.system.path(incoming))
 
-    def container(
-        self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
-    ) -> Program:
-        if purpose in (CAPTURE, ASSEMBLE):
-            self._forget()
-        python = str(self.system.place / "env" / "python.exe")
-        code = self.system.path(PACKAGE.parent)
-        command = (python, "-I", "-B", "-X", "utf8", "-c", _START, code)
-        return Program(self.system, command, limits.memory, on_line, log_of(self.build, purpose))
-
-    def _forget(self) -> None:
-        """Delete what upstream's build left the last time, here where no link is followed: Wine's
-        programs take links for folders."""
-        for name in (PROJECT, UPSTREAM):
-            remove_tree(self.system.real(self.system.place / name))
-
     def _described(self) -> dict[str, Any]:
         """What `worker.inside` must know of the tools; see `provision.image`."""
         tools, system = self.tools, self.system
@@ -187,20 +189,68 @@ class WindowsSite:
                 "root": str(place),
                 "python": str(place / "python.exe"),
                 "site": str(place / "Lib" / "site-packages"),
-                "cuda_home": system.show(real.cuda_home, "cuda"),
+                "cuda_home": system.show(self._cuda_home(real), "cuda"),
                 "include": str(place / "include"),
                 "python_version": real.python_version,
                 "torch": real.torch,
             },
             "compiler": f"cl {tools.cl}",
-            **self._compiler(system.show(tools.msvc.home, "msvc")),
+            **self._compiler(system.show(tools.msvc.root, "msvc")),
         }
+
+    def _cuda_home(self, real: Environment) -> Path:
+        """The toolchain's, or one whose cicc and ptxas let those for Linux do the greater part."""
+        programs = self.tools.programs_of_linux()
+        if not programs:
+            return real.cuda_home
+        home = self.build.work / "cuda"
+        python = str(self.system.place / "env" / "python.exe")
+        wine.make_cuda_home(home, real, programs, python, self.system)
+        return home
 
     def _compiler(self, home: str) -> dict[str, Any]:
         """Where the C++ compiler is, the digest of what it is made of, and its variables."""
         python = self.tools.environment(self.tools.root).python
         code = self.system.path(PACKAGE.parent)
         options = ["compiler", "--msvc", home, "--cl", self.tools.cl]
-        command = [str(python), "-I", "-B", "-X", "utf8", "-c", _PROVISION, code, *options]
-        found: dict[str, Any] = json.loads(runner(self.system)(command))
-        return found
+        said = self.run([str(python), *OPTIONS, _PROVISION, code, *options])
+        with suppress(ValueError, RecursionError):
+            found = json.loads(said)
+            if isinstance(found, dict):
+                return found
+        raise ToolchainError(
+            "the toolchain's Python does not say where the C++ compiler is",
+            where=str(python),
+            details=[clean(said[:_SHOWN])],
+            hint=f"delete its environment, and it is made again: {python.parent}",
+        )
+
+
+@dataclass(frozen=True)
+class ProcessSite(WindowsSite):
+    """Processes of this machine's Windows, or its Wine's."""
+
+    system: System
+    kind: ClassVar[str] = "process"
+
+    @property
+    def image(self) -> str:
+        return self.tools.toolchain.name
+
+    @property
+    def run(self) -> Run:
+        return runner(self.system)
+
+    def container(
+        self, purpose: str, incoming: Path, limits: Limits, on_line: Callable[[str], None]
+    ) -> Program:
+        if purpose in (CAPTURE, ASSEMBLE):
+            self._forget()
+        log = log_of(self.build, purpose)
+        return Program(self.system, task_of(self.system), limits.memory, on_line, log)
+
+    def _forget(self) -> None:
+        """Delete what upstream's build left the last time, here where no link is followed: Wine's
+        programs take links for folders."""
+        for name in (PROJECT, UPSTREAM):
+            remove_tree(self.system.real(self.system.place / name))

@@ -18,7 +18,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -27,10 +27,14 @@ import psutil
 
 from ..errors import EngineError
 from ..events import Emit, Note
+from ..model import Environment
+from ..shipped import PACKAGE
 from ..storage import files
-from ..storage.cache import VARIABLE
-from ..storage.workfolder import remove_tree
+from ..storage.cache import VARIABLE, remove_tree
+from ..worker.processes import KILLS_VARIABLE
+from ..worker.programs import write_exe
 from ..worker.roots import SHORT_ROOT
+from .programs import Places
 
 LEAST = (8, 0)  # the oldest Wine that CUDA's programs were tried with
 _HINT = "install Wine 8 or newer: apt install wine (Debian, Ubuntu), dnf install wine (Fedora)"
@@ -82,6 +86,7 @@ class _Installed:
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
             "WINEDLLOVERRIDES": _OVERRIDES,
+            KILLS_VARIABLE: "Z:/proc/vmstat",
         }
 
     def call(self, *command: str) -> None:
@@ -250,3 +255,45 @@ class Started:
 
     def close(self) -> None:
         pass
+
+
+# -- a CUDA home in which the machine's own compilers make the device code -------------------------
+
+# It is the toolchain's own, by links, but for two programs: in the place of cicc.exe and ptxas.exe
+# are stand-ins (`worker.linuxdevice`).
+
+_PLACES = {"cicc": Path("nvvm", "bin"), "ptxas": Path("bin")}
+_COMPARED = "compared"  # a folder that says which programs were
+
+
+def make_cuda_home(
+    home: Path, real: Environment, programs: Mapping[str, Path], python: str, system: Places
+) -> None:
+    """Make one in a new folder. programs: cicc and ptxas for Linux. python: that of Windows, as it
+    is seen there, which runs the stand-ins. Raises ToolchainError, OSError."""
+    remove_tree(home)
+    _link_below(home, real.cuda_home, {place.parts for place in _PLACES.values()})
+    state = home / _COMPARED
+    state.mkdir()
+    code = (
+        f"sys.path.insert(0, {system.path(PACKAGE.parent)!r}); "
+        "from fatwheel.worker.linuxdevice import main; sys.exit(main(*sys.argv[1:]))"
+    )
+    for name, place in _PLACES.items():
+        exe = home / place / f"{name}.exe"
+        exe.unlink()
+        windows = system.path(real.cuda_home / place / exe.name)
+        told = (name, windows, str(programs[name]), system.path(state))
+        write_exe(exe.parent, name, python, real.site, code, *told)
+
+
+def _link_below(folder: Path, target: Path, opened: set[tuple[str, ...]]) -> None:
+    """Make a folder whose entries are links to those of another; `opened`: which of its folders
+    are made likewise, by the names on the way to them."""
+    folder.mkdir(parents=True)
+    for entry in target.iterdir():
+        inner = {names[1:] for names in opened if names[:1] == (entry.name,)}
+        if inner and entry.is_dir():
+            _link_below(folder / entry.name, entry, inner)
+        else:
+            (folder / entry.name).symlink_to(entry)

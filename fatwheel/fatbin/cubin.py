@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 
 from ..arch import NUMBERS, Arch
 from ..errors import FormatError
-from .elf import EM_CUDA, Elf, Symbol, read_elf
+from .elf import EM_CUDA, Elf, ElfSymbol, read_elf
 
 _STT_FUNC = 2
 _STO_CUDA_ENTRY = 0x10
@@ -80,7 +80,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParameterLayout:
     """How a kernel takes its parameters: all of them in order.
 
     size: of them together, with the gaps between them, in bytes; not compared, as the gaps depend
@@ -94,18 +94,18 @@ class Layout:
         return ", ".join(map(str, self.parameters)) or "no parameters"
 
 
-def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, Layout]:
+def kernels_of_cubin(cubin: bytes | memoryview) -> dict[str, ParameterLayout]:
     """The kernels of a cubin by (mangled) name, in the order of its symbol table."""
     return _kernels(read_cubin(cubin))
 
 
-def arch_and_kernels(cubin: bytes | memoryview) -> tuple[Arch, dict[str, Layout]]:
+def arch_and_kernels(cubin: bytes | memoryview) -> tuple[Arch, dict[str, ParameterLayout]]:
     """Both, of a cubin that is read once."""
     elf = read_cubin(cubin)
     return _arch(elf), _kernels(elf)
 
 
-def _kernels(elf: Elf) -> dict[str, Layout]:
+def _kernels(elf: Elf) -> dict[str, ParameterLayout]:
     names = _kernel_names(elf)
     infos = _info_sections(elf, names)
     return {name: _read_layout(infos.get(name, memoryview(b"")), _INFO + name) for name in names}
@@ -183,12 +183,12 @@ def _info_sections(elf: Elf, kernels: tuple[str, ...]) -> dict[str, memoryview]:
     return infos
 
 
-def _is_kernel(symbol: Symbol) -> bool:
+def _is_kernel(symbol: ElfSymbol) -> bool:
     defined = symbol.section != 0
     return defined and symbol.type == _STT_FUNC and bool(symbol.other & _STO_CUDA_ENTRY)
 
 
-def _read_layout(info: memoryview, where: str) -> Layout:
+def _read_layout(info: memoryview, where: str) -> ParameterLayout:
     size = 0
     parameters = []
     for attribute, value, content in _records(info, where):
@@ -200,7 +200,7 @@ def _read_layout(info: memoryview, where: str) -> Layout:
             _, ordinal, offset, rest = _PARAMETER.unpack_from(content)
             length = rest >> 18 if attribute == _KPARAM_INFO else rest & 0xFFFF
             parameters.append(Parameter(ordinal, length, offset))
-    return Layout(size, tuple(sorted(parameters)))
+    return ParameterLayout(size, tuple(sorted(parameters)))
 
 
 def _records(info: memoryview, where: str) -> Iterator[tuple[int, int, memoryview]]:

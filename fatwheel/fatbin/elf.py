@@ -44,7 +44,7 @@ _MAX_ALIGN = 1 << 20
 
 
 @dataclass(frozen=True)
-class Section:
+class ElfSection:
     """One section header; name decoded as UTF-8 where it is that."""
 
     index: int
@@ -70,7 +70,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Symbol:
+class ElfSymbol:
     """One symbol: type is STT_* (2: function), other the visibility byte, section an index."""
 
     name: str
@@ -93,7 +93,7 @@ class Elf:
     flags: int
     programs: int
     table: int
-    sections: tuple[Section, ...]
+    sections: tuple[ElfSection, ...]
     data: memoryview = field(repr=False)
 
     @property
@@ -101,11 +101,11 @@ class Elf:
         """What the file is made for: 'x86_64', 'aarch64' …, 'cuda', or the number."""
         return name_of_machine(self.machine)
 
-    def named(self, name: str) -> tuple[Section, ...]:
+    def named(self, name: str) -> tuple[ElfSection, ...]:
         """The sections of that name, in the file's order."""
         return tuple(section for section in self.sections if section.name == name)
 
-    def content(self, section: Section) -> memoryview:
+    def content(self, section: ElfSection) -> memoryview:
         """A section's bytes; FormatError if they lie outside the file."""
         end = section.offset + section.in_file
         if end > len(self.data):
@@ -115,7 +115,7 @@ class Elf:
             )
         return self.data[section.offset : end]
 
-    def symbols(self) -> Iterator[Symbol]:
+    def symbols(self) -> Iterator[ElfSymbol]:
         """All symbols of the symbol table, if there is one; gABI allows no second."""
         tables = [section for section in self.sections if section.type == SHT_SYMTAB]
         if len(tables) > 1:
@@ -123,13 +123,13 @@ class Elf:
         for table in tables:
             yield from self._symbols_of(table)
 
-    def _symbols_of(self, table: Section) -> Iterator[Symbol]:
+    def _symbols_of(self, table: ElfSection) -> Iterator[ElfSymbol]:
         entries = self.content(table)
         if len(entries) % SYMBOL.size or not 0 < table.link < len(self.sections):
             raise FormatError("malformed symbol table", where=f"ELF section {table.name}")
         names = Names(bytes(self.content(self.sections[table.link])))
         for name, info, other, section, _, _ in SYMBOL.iter_unpack(entries):
-            yield Symbol(names.at(name), info & 15, other, section)
+            yield ElfSymbol(names.at(name), info & 15, other, section)
 
 
 def name_of_machine(number: int) -> str:
@@ -191,7 +191,7 @@ def replace_section(obj: bytes | memoryview, contents: Mapping[str, bytes]) -> b
     return _with_table(elf, out, places)
 
 
-def _in_file_order(elf: Elf) -> list[Section]:
+def _in_file_order(elf: Elf) -> list[ElfSection]:
     """The sections sorted by offset; FormatError if two share bytes or one's alignment is huge.
 
     (Both would let a small file grow without bound when it is laid out anew.)
@@ -209,7 +209,7 @@ def _in_file_order(elf: Elf) -> list[Section]:
     return ordered
 
 
-def _replaceable(elf: Elf, name: str) -> Section:
+def _replaceable(elf: Elf, name: str) -> ElfSection:
     found = elf.named(name)
     where = f"ELF section {name}"
     if len(found) != 1:
@@ -264,9 +264,9 @@ class Names:
 
 def _name_sections(
     view: memoryview, rows: list[tuple[int, ...]], names_index: int
-) -> tuple[Section, ...]:
+) -> tuple[ElfSection, ...]:
     offset, size = rows[names_index][4], rows[names_index][5]
     if offset + size > len(view):
         raise FormatError("the ELF section names are cut off")
     names = Names(bytes(view[offset : offset + size]))
-    return tuple(Section(index, names.at(row[0]), *row[1:9]) for index, row in enumerate(rows))
+    return tuple(ElfSection(index, names.at(row[0]), *row[1:9]) for index, row in enumerate(rows))

@@ -109,7 +109,7 @@ def read_segments(elf: Elf) -> tuple[Segment, ...]:
 
 def needed(elf: Elf) -> tuple[str, ...]:
     """The libraries that the file asks for (DT_NEEDED), in its order."""
-    image = Image(elf)
+    image = LoadedElf(elf)
     if not image.needed:
         return ()
     names = image.names()
@@ -118,7 +118,7 @@ def needed(elf: Elf) -> tuple[str, ...]:
 
 def exported(elf: Elf) -> tuple[str, ...]:
     """The names of the global and weak dynamic symbols that are defined here, in its order."""
-    image = Image(elf)
+    image = LoadedElf(elf)
     symbols = image.defined_symbols()
     if not symbols:
         return ()
@@ -130,7 +130,7 @@ def exported(elf: Elf) -> tuple[str, ...]:
     )
 
 
-class Image:
+class LoadedElf:
     """A linked file as it will lie in memory, and the loader's tables in it."""
 
     def __init__(self, elf: Elf) -> None:
@@ -309,7 +309,7 @@ def without_search_paths(data: bytes, unwanted: Callable[[str], bool]) -> bytes:
     """A linked file whose DT_RPATH and DT_RUNPATH have no folder that is `unwanted`, and no empty
     one; the same bytes where there is none. What gets free is filled with zeros: all else stays."""
     elf = read_elf(data)
-    image, edited = Image(elf), bytearray(data)
+    image, edited = LoadedElf(elf), bytearray(data)
     entries = [(tag, value) for tag, value in _read_dynamic(elf, image.segments)]
     kept = []
     for tag, value in entries:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import FormatError
-from .elf import HEADER, SECTION, Elf, Section
+from .elf import HEADER, SECTION, Elf, ElfSection
 from .elf_dynamic import PT_INTERP, PT_LOAD, PT_PHDR, SEGMENT, Segment, read_segments, read_table
 
 PAGE = 4096  # of x86-64
@@ -28,7 +28,7 @@ _E_PHOFF, _E_SHOFF, _E_PHNUM = 5, 6, 10  # fields of the header
 
 
 @dataclass(frozen=True)
-class Layout:
+class ElfLayout:
     """Where the parts of the new file are.
 
     segments: the program headers but for the new one.
@@ -61,7 +61,7 @@ class Layout:
         return offset - self.dropped if offset >= self.dead[1] else offset
 
 
-def plan(elf: Elf, code: Section) -> Layout:
+def plan(elf: Elf, code: ElfSection) -> ElfLayout:
     """How the file will be laid out, given the section that holds its device code."""
     segments = read_segments(elf)
     former = _former(elf, segments, code)
@@ -81,8 +81,8 @@ def plan(elf: Elf, code: Section) -> Layout:
 
 def host_pieces(
     elf: Elf,
-    layout: Layout,
-    code: Section,
+    layout: ElfLayout,
+    code: ElfSection,
     code_size: int,
     changes: Mapping[int, bytes | memoryview],
 ) -> Iterator[bytes | memoryview]:
@@ -112,7 +112,7 @@ def host_pieces(
     yield from _program_headers(layout, code_size)
 
 
-def _former(elf: Elf, segments: Sequence[Segment], code: Section) -> Segment | None:
+def _former(elf: Elf, segments: Sequence[Segment], code: ElfSection) -> Segment | None:
     """The segment that laying the file out has added before, if it has been."""
     table, count = read_table(elf)
     size = count * SEGMENT.size
@@ -133,7 +133,7 @@ def _former(elf: Elf, segments: Sequence[Segment], code: Section) -> Segment | N
     return None
 
 
-def _holder(segments: Sequence[Segment], code: Section) -> Segment:
+def _holder(segments: Sequence[Segment], code: ElfSection) -> Segment:
     """The segment that the device code is loaded with."""
     for segment in segments:
         start = code.offset - segment.offset
@@ -146,7 +146,9 @@ def _holder(segments: Sequence[Segment], code: Section) -> Segment:
     raise FormatError("no segment loads its device code", where=f"ELF section {code.name}")
 
 
-def _refuse_sharing(elf: Elf, segments: Sequence[Segment], holder: Segment, code: Section) -> None:
+def _refuse_sharing(
+    elf: Elf, segments: Sequence[Segment], holder: Segment, code: ElfSection
+) -> None:
     """Nothing but the one segment may have to do with the bytes that will be dropped."""
     start, end = code.offset, code.offset + code.size
     others = [
@@ -159,7 +161,7 @@ def _refuse_sharing(elf: Elf, segments: Sequence[Segment], holder: Segment, code
 
 
 def _without(
-    elf: Elf, segments: tuple[Segment, ...], holder: Segment, code: Section
+    elf: Elf, segments: tuple[Segment, ...], holder: Segment, code: ElfSection
 ) -> tuple[tuple[Segment, ...], int]:
     """The segments once whole pages of device code are gone, and how many bytes these are."""
     first = code.offset - holder.offset
@@ -195,7 +197,7 @@ def _moved_back(segment: Segment, dropped: int, step: int) -> Segment:
     return replace(segment, offset=segment.offset - dropped, align=align)
 
 
-def _strictest_align(elf: Elf, code: Section) -> int:
+def _strictest_align(elf: Elf, code: ElfSection) -> int:
     """The alignment that segments need, in the file as in memory.
 
     Linkers claim up to 2 MiB, for systems with larger pages. Pages of x86-64 are 4 KiB, so only
@@ -214,7 +216,7 @@ def _behind_all(
     dropped: int,
     table: tuple[int, int],
     end: int,
-) -> Layout:
+) -> ElfLayout:
     """The layout with a segment behind these, in the file and in memory.
 
     Only programs keep the entry for the program header table (lld gives libraries one, too):
@@ -228,14 +230,14 @@ def _behind_all(
     if max(ends) > _LAST_ADDRESS:
         raise FormatError(f"an ELF segment ends at address {max(ends):#x}, which no program has")
     offset = _page_end(end - dropped)
-    return Layout(segments, dead, dropped, table, end, offset, _page_end(max(ends)))
+    return ElfLayout(segments, dead, dropped, table, end, offset, _page_end(max(ends)))
 
 
 def _page_end(number: int) -> int:
     return -(-number // PAGE) * PAGE
 
 
-def _program_headers(layout: Layout, code_size: int) -> Iterator[bytes]:
+def _program_headers(layout: ElfLayout, code_size: int) -> Iterator[bytes]:
     place = (layout.offset, layout.address, layout.address)
     size = layout.table_size + code_size
     new = Segment(PT_LOAD, _PF_R, *place, size, size, PAGE)
@@ -250,7 +252,7 @@ def _program_headers(layout: Layout, code_size: int) -> Iterator[bytes]:
             yield new.packed()
 
 
-def _header(elf: Elf, layout: Layout) -> bytes:
+def _header(elf: Elf, layout: ElfLayout) -> bytes:
     fields = list(HEADER.unpack_from(elf.data))
     fields[_E_PHOFF] = layout.offset
     fields[_E_SHOFF] = layout.moved(elf.table)
@@ -258,7 +260,9 @@ def _header(elf: Elf, layout: Layout) -> bytes:
     return HEADER.pack(*fields)
 
 
-def _section_table(elf: Elf, layout: Layout, code: Section, code_size: int) -> Iterator[bytes]:
+def _section_table(
+    elf: Elf, layout: ElfLayout, code: ElfSection, code_size: int
+) -> Iterator[bytes]:
     end = elf.table + len(elf.sections) * SECTION.size
     for index, row in enumerate(SECTION.iter_unpack(elf.data[elf.table : end])):
         name, kind, flags, address, offset, size, link, info, align, each = row

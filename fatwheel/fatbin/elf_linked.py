@@ -14,7 +14,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FormatError
-from .container import Container, Entry, parse_containers, write_container
+from .container import (
+    Container,
+    Entry,
+    HasKernels,
+    Rewritten,
+    Wrapper,
+    lay_in_place,
+    lay_out,
+    only,
+    parse_containers,
+    read_wrappers,
+    used_containers,
+    write_container,
+)
 from .elf import (
     EM_X86_64,
     ET_DYN,
@@ -25,21 +38,11 @@ from .elf import (
     SHT_SYMTAB,
     SYMBOL,
     Elf,
-    Section,
+    ElfSection,
     replace_section,
 )
-from .elf_dynamic import PT_INTERP, R_X86_64_RELATIVE, Image, Relocation
+from .elf_dynamic import PT_INTERP, R_X86_64_RELATIVE, LoadedElf, Relocation
 from .elf_layout import host_pieces, plan
-from .linked import (
-    HasKernels,
-    Rewritten,
-    Wrapper,
-    lay_in_place,
-    lay_out,
-    only,
-    read_wrappers,
-    used_containers,
-)
 
 _WRAPPERS = ".nvFatBinSegment"
 _WORD = struct.Struct("<Q")
@@ -95,7 +98,7 @@ def rewrite_linked(
     moving, staying = contents[: len(held.moving)], contents[len(held.moving) :]
     code = held.code
     old = {code.address + container.offset: container.entries for container in held.moving}
-    image = Image(elf)
+    image = LoadedElf(elf)
     pointers = _Pointers(elf, image, code)
     elsewhere = [held.relocatable.addresses] if held.relocatable else []
     used = used_containers(pointers.wrappers(), old, elsewhere, has_kernels)
@@ -120,9 +123,9 @@ class _DeviceCode:
     """The section with device code that runs, and that which it was linked from, if any; and the
     containers of each: the former's move, the latter's stay."""
 
-    code: Section
+    code: ElfSection
     moving: tuple[Container, ...]
-    relocatable: Section | None
+    relocatable: ElfSection | None
     staying: tuple[Container, ...]
 
     def in_place(
@@ -171,7 +174,7 @@ class _Moves:
     new:   of those that are kept, the new addresses.
     """
 
-    code: Section
+    code: ElfSection
     start: int
     old: Collection[int]
     new: Mapping[int, int]
@@ -211,7 +214,7 @@ def _moved_symbols(elf: Elf, moves: _Moves) -> Iterator[tuple[int, bytes]]:
 class _Pointers:
     """The pointers of wrappers, and any others to device code, as the loader fills them in."""
 
-    def __init__(self, elf: Elf, image: Image, code: Section) -> None:
+    def __init__(self, elf: Elf, image: LoadedElf, code: ElfSection) -> None:
         self._elf = elf
         self._image = image
         self._code = code
@@ -298,7 +301,7 @@ class _Pointers:
         return address is not None and start <= address < start + self._code.size
 
 
-def _notes(image: Image) -> Iterator[str]:
+def _notes(image: LoadedElf) -> Iterator[str]:
     if any(segment.type == PT_INTERP for segment in image.segments):
         yield (
             "this program now needs Linux 5.18 or newer, and patchelf would break it: its program "

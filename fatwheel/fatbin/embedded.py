@@ -54,7 +54,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Place:
+class EmbeddedCode:
     """Device code in one section; name is '' for what lies outside all sections.
 
     size: bytes of the containers, and of the cubins that are in none. images: by architecture.
@@ -84,7 +84,7 @@ def title_of(place: str, containers: int, cubins: int) -> str:
     return f"{' and '.join(counts)} {where}"
 
 
-def find_embedded(data: memoryview, format_: str, bound: Bound) -> tuple[Place, ...]:
+def find_embedded(data: memoryview, format_: str, bound: Bound) -> tuple[EmbeddedCode, ...]:
     """The device code outside the sections that are made for it, by section, in the file's order.
 
     format_: as `binary.Binary` has it. bound: the wheel's. Raises FormatError where the search
@@ -97,7 +97,7 @@ def find_embedded(data: memoryview, format_: str, bound: Bound) -> tuple[Place, 
     return tuple(tally.place(name) for name, tally in found.items())
 
 
-def place_of(name: str, containers: Iterable[Container]) -> Place:
+def place_of(name: str, containers: Iterable[Container]) -> EmbeddedCode:
     """Containers that are known already, counted in the same way."""
     tally = _Tally()
     for one in containers:
@@ -105,14 +105,14 @@ def place_of(name: str, containers: Iterable[Container]) -> Place:
     return tally.place(name)
 
 
-def place_of_cubin(cubin: memoryview) -> Place:
+def place_of_cubin(cubin: memoryview) -> EmbeddedCode:
     """A cubin that is a file of its own; FormatError where it is malformed."""
     tally = _Tally()
     tally.add(len(cubin), arch_of_cubin(cubin))
     return tally.place("")
 
 
-def total_size(places: Iterable[Place]) -> int:
+def total_size(places: Iterable[EmbeddedCode]) -> int:
     return sum(place.size for place in places)
 
 
@@ -142,12 +142,12 @@ class _Tally:
         held[0] += 1
         held[1] += size
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> EmbeddedCode:
         images = tuple(
             Images(kind, arch, compressed, *self._images[arch, kind, compressed])
             for arch, kind, compressed in sorted(self._images)
         )
-        return Place(name, self._containers, self._cubins, self._size, images)
+        return EmbeddedCode(name, self._containers, self._cubins, self._size, images)
 
 
 class Bound:

@@ -42,7 +42,7 @@ _NAME_STEPS = (256, 65536)
 
 
 @dataclass(frozen=True)
-class Section:
+class PeSection:
     """One section header; index counts from 0, size and offset are those in the file."""
 
     index: int
@@ -95,17 +95,17 @@ class Pe:
     headers: int
     checksum: int
     directories: tuple[tuple[int, int], ...]
-    sections: tuple[Section, ...]
+    sections: tuple[PeSection, ...]
     data: memoryview = field(repr=False)
 
-    def named(self, name: str) -> tuple[Section, ...]:
+    def named(self, name: str) -> tuple[PeSection, ...]:
         """The sections of that name (8 bytes at most) that have content, in the file's order.
 
         A file whose device code was replaced keeps its old section, but empty: it is left out.
         """
         return tuple(s for s in self.sections if s.name == name and s.size and s.extent)
 
-    def content(self, section: Section) -> memoryview:
+    def content(self, section: PeSection) -> memoryview:
         """A section's bytes without padding; FormatError if they lie outside the file."""
         if section.end > len(self.data):
             raise FormatError(
@@ -141,7 +141,7 @@ class Pe:
         section = self._section_at(address)
         return address if section is None else address - section.address + section.offset
 
-    def _section_at(self, address: int) -> Section | None:
+    def _section_at(self, address: int) -> PeSection | None:
         """The section that an address may lie in; None if it lies in front of all."""
         place = bisect_right(self.sections, address, key=lambda section: section.address)
         return self.sections[place - 1] if place else None
@@ -287,12 +287,12 @@ def _read_directories(fields: memoryview) -> tuple[tuple[int, int], ...]:
     return tuple(_ALIGNMENTS.iter_unpack(fields[4 : 4 + count * 8]))
 
 
-def _read_sections(table: memoryview) -> tuple[Section, ...]:
-    sections: list[Section] = []
+def _read_sections(table: memoryview) -> tuple[PeSection, ...]:
+    sections: list[PeSection] = []
     end = 0
     for index, row in enumerate(SECTION_HEADER.iter_unpack(table)):
         name = row[0].rstrip(b"\0").decode("utf-8", "backslashreplace")
-        section = Section(index, name, row[1], row[2], row[3], row[4], row[9])
+        section = PeSection(index, name, row[1], row[2], row[3], row[4], row[9])
         if section.address < end:
             raise FormatError(
                 "it overlaps the section in front of it, or they are not in order",

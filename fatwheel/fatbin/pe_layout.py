@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from ..errors import FormatError
 from ..storage.mapped import in_chunks
-from .linked import Rewritten
-from .pe import CERTIFICATES, COFF_HEADER, DEBUG, SECTION_HEADER, Pe, Section, directories_start
+from .container import Rewritten
+from .pe import CERTIFICATES, COFF_HEADER, DEBUG, SECTION_HEADER, Pe, PeSection, directories_start
 
 _INITIALISED, _UNINITIALISED = 0x40, 0x80  # IMAGE_SCN_CNT_*
 # Offsets in the optional header.
@@ -71,7 +71,7 @@ class Edits:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PeLayout:
     """Where device code comes to lie.
 
     old:    the section that holds it now.
@@ -81,15 +81,15 @@ class Layout:
     """
 
     pe: Pe
-    old: Section
-    home: Section
-    new: Section
+    old: PeSection
+    home: PeSection
+    new: PeSection
     header: bytearray
     edits: Edits
     notes: tuple[str, ...]
 
     @property
-    def host(self) -> tuple[Section, ...]:
+    def host(self) -> tuple[PeSection, ...]:
         """The sections that the linker made, which stay."""
         return _host(self.pe, self.old, self.home)
 
@@ -104,7 +104,7 @@ class Layout:
         return _behind(self.pe, [self.new if self.appended or last is self.home else last])
 
 
-def home_of(pe: Pe, old: Section) -> Section:
+def home_of(pe: Pe, old: PeSection) -> PeSection:
     """The section that the linker put the device code in that is in `old` now."""
     for section in pe.sections if old.index == len(pe.sections) - 1 else ():
         emptied = section.name == old.name and not section.size
@@ -113,7 +113,7 @@ def home_of(pe: Pe, old: Section) -> Section:
     return old
 
 
-def plan(pe: Pe, old: Section, pieces: Sequence[bytes | memoryview]) -> Layout:
+def plan(pe: Pe, old: PeSection, pieces: Sequence[bytes | memoryview]) -> PeLayout:
     """Decide on the new section's place, and collect all edits that change the file's size."""
     home = home_of(pe, old)
     host = _host(pe, old, home)
@@ -131,8 +131,8 @@ def plan(pe: Pe, old: Section, pieces: Sequence[bytes | memoryview]) -> Layout:
     gap, padding = bytes(-edits.moved(start) % pe.file_alignment), bytes(-size % pe.file_alignment)
     offset = edits.moved(start) + len(gap)
     edits.replace(start, end, gap, *pieces, padding)
-    new = Section(index, old.name, extent, address, size + len(padding), offset, old.flags)
-    layout = Layout(pe, old, home, new, header, edits, notes)
+    new = PeSection(index, old.name, extent, address, size + len(padding), offset, old.flags)
+    layout = PeLayout(pe, old, home, new, header, edits, notes)
     if layout.end > _MAX_IMAGE or (offset + size > _MAX_IMAGE and (appended or last)):
         raise FormatError(
             f"with {size} bytes of device code it would be larger than Windows loads (2 GiB)",
@@ -141,16 +141,18 @@ def plan(pe: Pe, old: Section, pieces: Sequence[bytes | memoryview]) -> Layout:
     return layout
 
 
-def _behind(pe: Pe, sections: Sequence[Section]) -> int:
+def _behind(pe: Pe, sections: Sequence[PeSection]) -> int:
     """The first address behind sections at which one can begin."""
     return _aligned(sections[-1].address + sections[-1].extent, pe.section_alignment)
 
 
-def _host(pe: Pe, old: Section, home: Section) -> tuple[Section, ...]:
+def _host(pe: Pe, old: PeSection, home: PeSection) -> tuple[PeSection, ...]:
     return pe.sections if old is home else pe.sections[:-1]
 
 
-def _place(pe: Pe, old: Section, home: Section, appended: bool, edits: Edits) -> tuple[int, int]:
+def _place(
+    pe: Pe, old: PeSection, home: PeSection, appended: bool, edits: Edits
+) -> tuple[int, int]:
     """Which bytes of the old file the new section replaces; the old one's go in any case.
 
     At home it lies right in front of the section that follows in memory. Once it was taken out,
@@ -173,7 +175,7 @@ def _place(pe: Pe, old: Section, home: Section, appended: bool, edits: Edits) ->
     return behind[0], behind[0]
 
 
-def rewritten(layout: Layout, changes: Iterable[tuple[int, bytes | memoryview]]) -> Rewritten:
+def rewritten(layout: PeLayout, changes: Iterable[tuple[int, bytes | memoryview]]) -> Rewritten:
     """The new file; changes are other bytes for offsets of the old one."""
     pe, edits, header = layout.pe, layout.edits, layout.header
     debug = _debug_directory(pe, edits)
@@ -240,7 +242,7 @@ def _drop_signature(pe: Pe, end: int, edits: Edits) -> tuple[str, ...]:
     return (_SIGNATURE_DROPPED,)
 
 
-def _write_header(layout: Layout, symbols: int) -> None:
+def _write_header(layout: PeLayout, symbols: int) -> None:
     """The fields of the COFF header and the optional header, but for the checksum: 0."""
     pe, old, new, header = layout.pe, layout.old, layout.new, layout.header
     optional = pe.coff + COFF_HEADER.size
@@ -255,7 +257,7 @@ def _write_header(layout: Layout, symbols: int) -> None:
     struct.pack_into("<II", header, certificates, 0, 0)
 
 
-def _write_section_headers(layout: Layout) -> None:
+def _write_section_headers(layout: PeLayout) -> None:
     pe, home, new, header = layout.pe, layout.home, layout.new, layout.header
     for section in layout.host:
         place = pe.table + section.index * SECTION_HEADER.size

@@ -14,15 +14,17 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import FormatError
-from .container import Container, Entry, parse_containers
-from .linked import (
+from .container import (
     POINTER,
+    Container,
+    Entry,
     HasKernels,
     Rewritten,
     Wrapper,
     lay_in_place,
     lay_out,
     only,
+    parse_containers,
     read_wrappers,
     used_containers,
 )
@@ -33,7 +35,7 @@ from .pe import (
     SECTION_HEADER,
     WRAPPERS_SECTION,
     Pe,
-    Section,
+    PeSection,
     base_relocations,
     exported_addresses,
 )
@@ -111,7 +113,7 @@ def _check_supported(pe: Pe) -> None:
         end = part.end
 
 
-def _device_code(pe: Pe) -> tuple[Section, Section | None]:
+def _device_code(pe: Pe) -> tuple[PeSection, PeSection | None]:
     """The section with device code that runs, and that which it was linked from, if any."""
     code, relocatable = (only(pe.named(name), name) for name in FATBIN_SECTIONS)
     if not code and relocatable:
@@ -139,13 +141,13 @@ def _read_wrappers(pe: Pe) -> tuple[Wrapper, ...]:
     return read_wrappers(pe.content(section), pe.base + section.address, address_at)
 
 
-def _addresses(pe: Pe, section: Section) -> range:
+def _addresses(pe: Pe, section: PeSection) -> range:
     """Where a section lies in memory."""
     start = pe.base + section.address
     return range(start, start + section.extent)
 
 
-def _check_uses(pe: Pe, old: Section, owned: set[int]) -> None:
+def _check_uses(pe: Pe, old: PeSection, owned: set[int]) -> None:
     """Refuse pointers into the device code that would not follow it, and wrappers' that may not.
 
     owned: the addresses in memory of the wrappers' pointers.
@@ -177,7 +179,7 @@ def _check_uses(pe: Pe, old: Section, owned: set[int]) -> None:
 
 def _in_place(
     pe: Pe,
-    section: Section | None,
+    section: PeSection | None,
     containers: Sequence[Container],
     contents: Sequence[Sequence[Entry]],
 ) -> Iterator[tuple[int, bytes | memoryview]]:

@@ -1,7 +1,7 @@
 """Put the slices of one unit, made by separate nvcc calls, into one host object: `.o` or `.obj`.
 
 Raises FormatError for bytes that are not what they should be. Whether slices belong together is
-for `union` to say.
+for `images` to say, which `worker.assemble` asks first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..arch import Arch
 from ..errors import FormatError
-from . import coff, coff_edit, elf
+from . import coff, elf
 from .container import Entry, parse_containers, write_container
 
 
@@ -27,7 +27,8 @@ class _Object(Protocol):
 
 @dataclass(frozen=True)
 class _Format:
-    """How objects of one format are read and edited, and which sections hold device code."""
+    """How objects of one format are read and edited, and which sections hold device code: code that
+    runs, or relocatable code (nvcc -rdc=true), which is linked before."""
 
     code: str
     relocatable: str
@@ -36,7 +37,7 @@ class _Format:
 
 
 _ELF = _Format(*elf.FATBIN_SECTIONS, elf.read_elf, elf.replace_section)
-_COFF = _Format(*coff.FATBIN_SECTIONS, coff.read_coff, coff_edit.replace_section)
+_COFF = _Format(*coff.FATBIN_SECTIONS, coff.read_coff, coff.replace_section)
 
 _KIND_ORDER = {"elf": 0, "ptx": 1, "lto": 2, "other": 3}
 
@@ -44,10 +45,10 @@ _KIND_ORDER = {"elf": 0, "ptx": 1, "lto": 2, "other": 3}
 def slices_of(data: bytes | memoryview) -> tuple[Entry, ...]:
     """The entries of a `.fatbin` file, or of an object that `nvcc -c` made.
 
-    FormatError if there is no container or more than one, or the code is device-linked.
+    FormatError if there is no container or more than one.
     """
     form = _format_of(data)
-    containers = parse_containers(_fatbin(form, data) if form else data)
+    containers = parse_containers(_fatbin(form, data)[1] if form else data)
     if len(containers) != 1:
         raise FormatError(
             f"{len(containers)} fatbin containers, not one",
@@ -121,22 +122,24 @@ def _with_fatbin(obj: bytes | memoryview, fatbin: bytes) -> bytes:
     form = _format_of(obj)
     if form is None:
         raise FormatError("neither an object for Linux (ELF) nor one for Windows (COFF)")
-    _fatbin(form, obj)
-    return form.replace(obj, {form.code: fatbin})
+    name, _ = _fatbin(form, obj)
+    return form.replace(obj, {name: fatbin})
 
 
-def _fatbin(form: _Format, obj: bytes | memoryview) -> memoryview:
+def _fatbin(form: _Format, obj: bytes | memoryview) -> tuple[str, memoryview]:
+    """The section with an object's device code: its name and content."""
     sections = form.read(obj)
-    if sections.named(form.relocatable):
+    if form is _COFF and sections.named(form.relocatable):
         raise FormatError(
-            "relocatable device code (nvcc -rdc=true, -dc or -dlto) is not supported",
+            "relocatable device code (nvcc -rdc=true) of objects for Windows is not supported",
             where=f"section {form.relocatable}",
             hint="build the unit without separate compilation",
         )
-    found = sections.named(form.code)
+    found = [(name, one) for name in (form.code, form.relocatable) for one in sections.named(name)]
     if len(found) != 1:
         raise FormatError(
             f"{len(found)} {form.code} sections, not one",
             hint="was this object made by nvcc -c?",
         )
-    return sections.content(found[0])
+    name, section = found[0]
+    return name, sections.content(section)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,14 +26,13 @@ from ..config.toolchains import load_parts_file, load_toolchain, toolchain_file
 from ..events import Emit, StepFinished, StepStarted
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import RefusedError, read_pip_config
-from .compare import FILLED, MOVED, RIGHT, UNREACHABLE, Comparer, Finding, Pin
-from .context import Session, Work
+from .compare import FILLED, UNREACHABLE, Comparer, Pin, PinState, compare_listed
 from .cuda import archive_findings
-from .listings import Links, published
-from .lock import LockFile, LockReport, check_host, lock_file
+from .listings import Links
+from .lock import LockReport, PinFile, check_host, lock_file, torch_text
 from .nvidia import archives_in
-from .partfiles import torch_text
 from .published import HostBuild, Values
+from .session import Session, Work
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,7 @@ def check_parts(
         if host is not None:
             check_host(host, load_toolchain(toolchain, *folders))
     parts = Parts(*folders)
-    index = Index(read_pip_config())
-    try:
+    with closing(Index(read_pip_config())) as index:
         comparer = Comparer(index, downloads if write else None, emit, host)
         reports = [
             _filled(f"images/{name}", parts, comparer.compare_pins(_image_pins(images)), emit)
@@ -104,8 +103,6 @@ def check_parts(
         if parts.names("packages"):
             reports.append(_packages(work, folders[-1], wanted.packages))
         return reports
-    finally:
-        index.close()
 
 
 def _is(name: str, wanted: Collection[str] | None) -> bool:
@@ -127,29 +124,31 @@ def check_msvcs(
 def _image_pins(images: ImageParts) -> Iterator[tuple[Key, Pin]]:
     for number, base in enumerate(images.bases):
         yield ("bases", number), base
+    if images.wine:
+        yield ("wine", "base"), images.wine.base
     for number, table in enumerate(images.interpreters):
         yield ("interpreters", number), table.download("cpython")
     for number, table in enumerate(images.portable):
         yield ("portable", number), table.download("cpython")
 
 
-def _filled(name: str, parts: Parts, findings: Iterable[Finding], emit: Emit) -> LockReport:
+def _filled(name: str, parts: Parts, findings: Iterable[PinState], emit: Emit) -> LockReport:
     """Of a part that has places for what is not known yet, which is written into it."""
-    return lock_file(name, findings, LockFile(parts.file(name), Path(FOLDER, name).parent), emit)
+    return lock_file(name, findings, PinFile(parts.file(name), Path(FOLDER, name).parent), emit)
 
 
-def _unwritten(name: str, findings: Iterator[Finding], parts: Parts) -> LockReport:
+def _unwritten(name: str, findings: Iterator[PinState], parts: Parts) -> LockReport:
     return LockReport(name.replace("/", " "), parts.file(name), False, tuple(findings))
 
 
-def _cuda(cuda: CudaRelease, work: Work) -> Iterator[Finding]:
+def _cuda(cuda: CudaRelease, work: Work) -> Iterator[PinState]:
     if not cuda.archives:
         return
     url = cuda.manifest
     try:
         found = work.session.asker.ask(url, partial(archives_in, url, work.session.index))
     except RefusedError as error:
-        yield Finding(("manifest",), url.rpartition("/")[2], UNREACHABLE, {}, {}, str(error))
+        yield PinState(("manifest",), url.rpartition("/")[2], UNREACHABLE, {}, {}, str(error))
         return
     pinned = {(one.name, one.platform) for one in cuda.archives}
     there = [one for one in found if (one.name, one.platform) in pinned]
@@ -162,7 +161,7 @@ def _torch(torch: TorchRelease, work: Work, comparer: Comparer, emit: Emit) -> L
     name = f"torch/{torch.version}"
     started = time.monotonic()
     emit(StepStarted("lock", name))
-    file = LockFile(work.parts.file(name), Path(FOLDER, "torch"))
+    file = PinFile(work.parts.file(name), Path(FOLDER, "torch"))
     own: list[tuple[Key, TorchWheel]] = []
     theirs: list[tuple[Key, TorchWheel]] = []
     unknown: list[tuple[Key, Pin]] = []
@@ -208,23 +207,19 @@ def _with(torch: TorchRelease, file: str, values: Values) -> TorchRelease:
 
 def _wheels(
     wheels: list[tuple[Key, TorchWheel]], listing: str, listed: Callable[[], Links]
-) -> Iterator[Finding]:
+) -> Iterator[PinState]:
     """A finding for each wheel; a single one where the listing cannot be read."""
     if not wheels:
         return
     try:
         links = listed()
     except RefusedError as error:
-        yield Finding(("variants",), listing, UNREACHABLE, {}, {}, str(error))
+        yield PinState(("variants",), listing, UNREACHABLE, {}, {}, str(error))
         return
     for key, wheel in wheels:
         pinned: Values = {"sha256": wheel.sha256}
-        if wheel.file not in links:
-            yield Finding(key, wheel.file, UNREACHABLE, pinned, {}, "it is not listed any more")
-            continue
-        found = published(links[wheel.file], wheel.sha256)
-        state = MOVED if found.get("sha256", wheel.sha256) != wheel.sha256 else RIGHT
-        yield Finding(key, wheel.file, state, pinned, found)
+        absent = "it is not listed any more"
+        yield compare_listed(key, wheel.file, pinned, links.get(wheel.file, ()), absent)
 
 
 def _packages(work: Work, folder: Path, wanted: Collection[tuple[str, str]] | None) -> LockReport:

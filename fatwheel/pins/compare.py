@@ -19,25 +19,28 @@ from ..config.mistakes import Key
 from ..config.model import Base, Document, Download, Package, Toolchain
 from ..config.schema import filename_of
 from ..events import Emit, Progress
-from ..provision.payloads import VISUAL_STUDIO
+from ..provision.msvc import VISUAL_STUDIO
 from ..storage import cache, files
-from ..toolchain.download import LABEL, Part, TooLongError
-from ..toolchain.errands import PINNED
+from ..toolchain.access import PINNED
+from ..toolchain.download import LABEL, PartialFile, TooLongError
+from ..toolchain.homes import VARIABLE, is_accepted
 from ..toolchain.index import Index
-from ..toolchain.msvc import VARIABLE, is_accepted
 from ..toolchain.pipconfig import RefusedError
 from .listings import Asker
 from .published import (
+    ChangedError,
     HostBuild,
     Values,
+    checked,
     image_digest,
     image_for_host,
     index_values,
     manifest_values,
+    packages_in,
     page_values,
     parse_reference,
+    sha256_of,
 )
-from .visualstudio import ChangedError, checked, packages_in
 
 RIGHT, FILLED, OPEN, MOVED, UNREACHABLE = "right", "filled", "open", "moved", "unreachable"
 STATES = (RIGHT, FILLED, OPEN, MOVED, UNREACHABLE)
@@ -48,7 +51,7 @@ Pin = Package | Download | Base
 
 
 @dataclass(frozen=True)
-class Finding:
+class PinState:
     """One pinned file or image: the values in the toolchain's file, and those that are published.
 
     key: where it stands in the file. name: its file name or reference. state: 'right'; 'filled'
@@ -79,11 +82,23 @@ class Finding:
         }
 
 
+def compare_listed(
+    key: Key, file: str, pinned: Values, links: Iterable[Link], absent: str
+) -> PinState:
+    """A wheel whose sha256 is pinned, and what an index lists of it. absent: what to say where that
+    is nothing."""
+    if not links:
+        return PinState(key, file, UNREACHABLE, pinned, {}, absent)
+    found = sha256_of(links, str(pinned["sha256"]))
+    moved = found.get("sha256", pinned["sha256"]) != pinned["sha256"]
+    return PinState(key, file, MOVED if moved else RIGHT, pinned, found)
+
+
 # The package with cl.exe. Of those that are known, 14.44.35228 says of itself 19.44.35228.
 _COMPILER = ".tools.hostx64.targetx64.base"
 
 
-def _other_cl(found: Finding, cl: str) -> str:
+def _other_cl(found: PinState, cl: str) -> str:
     """What to say where a package's version is likely that of another compiler than is named."""
     version = str(found.found.get("version", ""))
     likely = f"19.{version.partition('.')[2]}"
@@ -108,7 +123,7 @@ class Comparer:
         self._manifest: Mapping[str, Values] = {}
         self._ask = Asker(index).ask
 
-    def compare(self, toolchain: Toolchain) -> Iterator[Finding]:
+    def compare(self, toolchain: Toolchain) -> Iterator[PinState]:
         """A finding for each pin, and one for a manifest of CUDA that cannot be read."""
         yield from self._read_manifest(toolchain.cuda_manifest)
         pins = dict(toolchain.pins())
@@ -121,7 +136,7 @@ class Comparer:
 
     def compare_msvc(
         self, channel: Document, catalogue: Document, payloads: Iterable[tuple[Key, Pin]], cl: str
-    ) -> Iterator[Finding]:
+    ) -> Iterator[PinState]:
         """A finding for each package of MSVC, and one for a catalogue that cannot be read or is
         another. cl: what its compiler is to say."""
         known: Mapping[str, Values] | None = None
@@ -131,10 +146,10 @@ class Comparer:
         except ChangedError as error:
             pinned: Values = {"sha256": error.document.sha256}
             name = filename_of(error.document.url)
-            yield Finding(("catalogue",), name, MOVED, pinned, {"sha256": error.found}, str(error))
+            yield PinState(("catalogue",), name, MOVED, pinned, {"sha256": error.found}, str(error))
         except RefusedError as error:
             name = filename_of(catalogue.url)
-            yield Finding(("catalogue",), name, UNREACHABLE, {}, {}, str(error))
+            yield PinState(("catalogue",), name, UNREACHABLE, {}, {}, str(error))
         for key, item in payloads:
             assert isinstance(item, Download)
             if item.url and not item.filename.endswith(VISUAL_STUDIO):
@@ -144,7 +159,7 @@ class Comparer:
                 is_compiler = item.name.lower().endswith(_COMPILER)
                 yield replace(found, note=_other_cl(found, cl)) if is_compiler else found
 
-    def _payload(self, key: Key, item: Download, said: Values | None) -> Finding:
+    def _payload(self, key: Key, item: Download, said: Values | None) -> PinState:
         pinned: Values = {
             name: value
             for name in ("version", "url", "size", "sha256")
@@ -157,18 +172,18 @@ class Comparer:
             url = str(found["url"])
             length = self._ask(url, partial(self._index.length, url))
         except RefusedError as error:
-            return Finding(key, item.name, UNREACHABLE, pinned, {}, str(error))
+            return PinState(key, item.name, UNREACHABLE, pinned, {}, str(error))
         # In the order in which the file has them.
         size: Values = {} if length is None else {"size": length}
         found = {"version": found["version"], "url": url, **size, "sha256": found["sha256"]}
-        return Finding(key, item.name, self._state(pinned, found), pinned, found)
+        return PinState(key, item.name, self._state(pinned, found), pinned, found)
 
-    def compare_pins(self, pins: Iterable[tuple[Key, Pin]]) -> Iterator[Finding]:
+    def compare_pins(self, pins: Iterable[tuple[Key, Pin]]) -> Iterator[PinState]:
         """A finding for each of some pins, by where they stand."""
         for key, item in pins:
             yield self._image(key, item) if isinstance(item, Base) else self._file(key, item)
 
-    def _read_manifest(self, url: str) -> Iterator[Finding]:
+    def _read_manifest(self, url: str) -> Iterator[PinState]:
         self._manifest = {}
         if not url:
             return
@@ -176,9 +191,9 @@ class Comparer:
             self._manifest = self._ask(url, partial(manifest_values, url, self._index))
         except RefusedError as error:
             name = url.rpartition("/")[2]
-            yield Finding(("cuda_manifest",), name, UNREACHABLE, {}, {}, str(error))
+            yield PinState(("cuda_manifest",), name, UNREACHABLE, {}, {}, str(error))
 
-    def _image(self, key: Key, base: Base) -> Finding:
+    def _image(self, key: Key, base: Base) -> PinState:
         pinned: Values = {"digest": base.digest} if base.digest else {}
         image = parse_reference(base.reference)
         note = ""
@@ -190,11 +205,11 @@ class Comparer:
                 note = f"that of {image.tag}, for --host-build"
             digest = self._ask(image.manifest, partial(image_digest, image, self._index))
         except RefusedError as error:
-            return Finding(key, base.reference, UNREACHABLE, pinned, {}, str(error))
+            return PinState(key, base.reference, UNREACHABLE, pinned, {}, str(error))
         found: Values = {"digest": digest}
-        return Finding(key, base.reference, self._state(pinned, found), pinned, found, note)
+        return PinState(key, base.reference, self._state(pinned, found), pinned, found, note)
 
-    def _file(self, key: Key, item: Package | Download, with_terms: bool = False) -> Finding:
+    def _file(self, key: Key, item: Package | Download, with_terms: bool = False) -> PinState:
         """with_terms: Microsoft's must have been accepted before it is fetched."""
         pinned: Values = {"size": item.size} if item.size else {}
         if item.sha256:
@@ -202,11 +217,11 @@ class Comparer:
         try:
             found, note = self._found(item, with_terms)
         except RefusedError as error:
-            return Finding(key, item.filename, UNREACHABLE, pinned, {}, str(error))
+            return PinState(key, item.filename, UNREACHABLE, pinned, {}, str(error))
         state = self._state(pinned, found)
         if state != MOVED and {"size", "sha256"} - {*pinned, *found}:
             state = OPEN
-        return Finding(key, item.filename, state, pinned, found, note)
+        return PinState(key, item.filename, state, pinned, found, note)
 
     def _state(self, pinned: Values, found: Values) -> str:
         if any(name in pinned and pinned[name] != value for name, value in found.items()):
@@ -252,7 +267,7 @@ class Comparer:
         try:
             with incoming.file() as path:
                 with path.open("xb") as stream:
-                    part = Part(stream, total or _LARGEST)
+                    part = PartialFile(stream, total or _LARGEST)
                     self._ask(item.url, partial(self._receive, item, part, total))
                     files.sync_file(stream)
                 files.move(path, downloads / part.sha256 / item.filename)
@@ -266,7 +281,7 @@ class Comparer:
             raise RefusedError(f"the file received has sha256 {part.sha256}, not the published one")
         return {**found, "size": part.size, "sha256": part.sha256}
 
-    def _receive(self, item: Package | Download, part: Part, total: int) -> None:
+    def _receive(self, item: Package | Download, part: PartialFile, total: int) -> None:
         def note(size: int) -> None:
             self._emit(Progress(LABEL, size, total))
 

@@ -17,15 +17,14 @@ from ..config.model import Download, Package
 from ..config.parts import NVIDIA_PLATFORMS, Archive, CudaRelease, release
 from ..config.schema import filename_of
 from ..errors import FetchError, UsageError
-from ..toolchain.errands import LISTED
+from ..toolchain.access import LISTED
 from ..toolchain.fetch import Pinned, fetch
 from ..toolchain.pipconfig import NotListedError, RefusedError
-from .compare import MOVED, OPEN, RIGHT, UNREACHABLE, Finding
-from .context import Outcome, Work, versions
-from .nvidia import Limits, archives_in, limits_in, manifest_url, newest_release
-from .packagefiles import choose
-from .partfiles import cuda_text
+from .compare import MOVED, OPEN, RIGHT, UNREACHABLE, PinState
+from .lock import cuda_text
+from .nvidia import NvccLimits, archives_in, limits_in, manifest_url, newest_release
 from .published import Values
+from .session import Outcome, Work, choose, versions
 
 # NVIDIA's package without files, whose extras name the packages of a release.
 _RELEASES = "cuda-toolkit"
@@ -62,7 +61,7 @@ def lock_cuda(word: str, platforms: Sequence[str], work: Work) -> Outcome:
 
 def archive_findings(
     old: Sequence[Archive], found: Sequence[Archive], new: str
-) -> Iterator[tuple[Archive, Finding]]:
+) -> Iterator[tuple[Archive, PinState]]:
     """Each archive as it is to be pinned, and what was found. new: the state of one that is."""
     published = {(one.name, one.platform): one for one in found}
     for number, one in enumerate(old):
@@ -71,14 +70,14 @@ def archive_findings(
         file = filename_of(one.path)
         if other is None:
             note = "the manifest does not have it"
-            yield one, Finding(key, file, UNREACHABLE, _values(one), {}, note)
+            yield one, PinState(key, file, UNREACHABLE, _values(one), {}, note)
         elif not _same(one, other):
-            yield one, Finding(key, file, MOVED, _values(one), _values(other))
+            yield one, PinState(key, file, MOVED, _values(one), _values(other))
         else:
             state = RIGHT if one.size == other.size else new
-            yield other, Finding(key, file, state, _values(one), _values(other))
+            yield other, PinState(key, file, state, _values(one), _values(other))
     for one in published.values():
-        yield one, Finding(("archives",), filename_of(one.path), new, {}, _values(one), "new")
+        yield one, PinState(("archives",), filename_of(one.path), new, {}, _values(one), "new")
 
 
 def _same(pinned: Archive, found: Archive) -> bool:
@@ -101,7 +100,7 @@ class _Locking:
         self.work = work
         self.session = work.session
         self.folder = work.parts.publishers.cuda
-        self.findings: list[Finding] = []
+        self.findings: list[PinState] = []
         self.published: tuple[Archive, ...] = ()  # for all platforms
 
     def outcome(self) -> Outcome:
@@ -142,7 +141,7 @@ class _Locking:
             return None
 
     def _find(self, name: str, state: str, found: Values | None = None, note: str = "") -> None:
-        self.findings.append(Finding((), name, state, {}, found or {}, note))
+        self.findings.append(PinState((), name, state, {}, found or {}, note))
 
     def _nothing(self) -> Outcome:
         if not self.findings:
@@ -299,7 +298,7 @@ class _Locking:
         found += [version for name, version in pinned if _NVCC.fullmatch(name)]
         return found[-1] if found else ""
 
-    def _limits(self, version: str, packages: Pins) -> Limits | None:
+    def _limits(self, version: str, packages: Pins) -> NvccLimits | None:
         """What its nvcc accepts, from its files, which are fetched."""
         wanted: list[Pinned] = []
         for name, number in versions(packages, self.work.pythons[0]).items():

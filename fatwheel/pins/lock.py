@@ -1,25 +1,41 @@
-"""Fills in a toolchain's missing pins, editing its TOML file in place: `invoke lock`.
+"""Fills in a toolchain's missing pins in its TOML file, and writes the files of parts:
+`invoke lock`.
 
 Of one that is part of an installed fatwheel, the user gets a copy, which is used from then on.
 
-Only lines are added, each behind the line of a key that the same table has. The result is read
-back: it must mean what the file meant before, and the new values.
+In a toolchain's file, only lines are added, each behind the line of a key that the same table has.
+The result is read back: it must mean what the file meant before, and the new values.
+
+A part's file (`config.parts`) has one text for one meaning: tables and pins are sorted, a pinned
+file takes one line, and the comments at its top stay. So a diff of two locks shows what is new, and
+locking again changes nothing.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import parse_wheel_filename
+
 from ..config.load import dotted
-from ..config.mistakes import Key, Places
+from ..config.mistakes import Key, TomlLines
 from ..config.model import Toolchain
+from ..config.parts import (
+    CudaRelease,
+    PackageFiles,
+    TorchRelease,
+    TorchVariant,
+    release,
+)
 from ..config.toolchains import load_toolchain, toolchain_file
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError, UsageError
 from ..events import Emit, Note, StepFinished, StepStarted
@@ -27,14 +43,140 @@ from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..storage import files
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import read_pip_config
-from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, Finding
-from .partfiles import comments_of
+from .compare import FILLED, MOVED, STATES, UNREACHABLE, Comparer, PinState
 from .published import HostBuild, Values
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+# -- the text of parts -----------------------------------------------------------------------------
+
+_WIDTH = 96  # characters of a line of values, without its indent
+
+Value = str | int | Sequence[str] | Sequence[int]
+
+
+def cuda_text(cuda: CudaRelease) -> str:
+    """parts/cuda/VERSION.toml, without its comments."""
+    archives = sorted(cuda.archives, key=lambda one: (one.platform, one.name))
+    return _text(
+        [
+            *_pairs(version=cuda.version, nvcc=cuda.nvcc, gcc=cuda.gcc, msvc=cuda.msvc),
+            *_wrapped("archs", [str(arch) for arch in cuda.archs]),
+            *_list("packages", [json.dumps(pin) for pin in sorted(cuda.packages)]),
+            *_list("tools", [json.dumps(pin) for pin in sorted(cuda.tools)]),
+            *_list("libraries", [json.dumps(pin) for pin in sorted(cuda.libraries)]),
+            *_pairs(manifest=cuda.manifest),
+            *_list("archives", [_inline(**vars(one)) for one in archives]),
+        ]
+    )
+
+
+def torch_text(torch: TorchRelease) -> str:
+    """parts/torch/VERSION.toml, without its comments."""
+    lines = [
+        *_pairs(version=torch.version, gcc=torch.gcc),
+        *_list("tools", [json.dumps(pin) for pin in sorted(torch.tools)]),
+    ]
+    for variant in sorted(torch.variants, key=lambda one: (one.platform, release(one.cuda))):
+        lines += ["", "[[variants]]", *_variant(variant)]
+    return _text(lines)
+
+
+def _variant(one: TorchVariant) -> Iterator[str]:
+    yield from _pairs(cuda=one.cuda, platform=one.platform)
+    yield from _list("requires", [json.dumps(pin) for pin in sorted(one.requires)])
+    wheels = sorted(one.wheels, key=lambda wheel: release(wheel.python))
+    yield from _list("wheels", [_inline(**vars(wheel)) for wheel in wheels])
+
+
+def package_text(package: PackageFiles) -> str:
+    """parts/packages/NAME.toml, without its comments."""
+    ordered = sorted(package.files, key=lambda one: (parse_wheel_filename(one.file)[1], one.file))
+    return _text(_list("files", [_inline(**vars(one)) for one in ordered]))
+
+
+def write(path: Path, text: str, heading: str) -> bool:
+    """Write a file; whether it changed. heading: the comments of one that is new.
+
+    Raises ConfigError.
+    """
+    with _writing(path):
+        old = path.read_text(encoding="utf-8") if path.exists() else None
+        head = heading if old is None else comments_of(old)
+        new = f"{head}\n{text}" if head else text
+        if new == old:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as stream:
+            stream.write(new.encode())
+    return True
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be written: {error.strerror}",
+            where=str(path),
+            hint="with --check, nothing is written",
+        ) from error
+
+
+def comments_of(text: str) -> str:
+    """The comments that a file begins with."""
+    kept = []
+    for line in text.splitlines(keepends=True):
+        if not line.startswith("#"):
+            break
+        kept.append(line)
+    return "".join(kept)
+
+
+# -- TOML ------------------------------------------------------------------------------------------
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _pairs(**values: Value) -> Iterator[str]:
+    """`key = value` for each that is known."""
+    for key, value in values.items():
+        if value:
+            yield f"{key} = {_value(value)}"
+
+
+def _inline(**values: Value) -> str:
+    return "{ " + ", ".join(_pairs(**values)) + " }"
+
+
+def _value(value: Value) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list(key: str, items: Sequence[str]) -> Iterator[str]:
+    """One line for each item."""
+    if items:
+        yield f"{key} = ["
+        yield from (f"  {item}," for item in items)
+        yield "]"
+
+
+def _wrapped(key: str, items: Sequence[str]) -> Iterator[str]:
+    """As many items to a line as fit."""
+    yield f"{key} = ["
+    text = " ".join(f"{json.dumps(item)}," for item in items)
+    yield from textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    yield "]"
+
+
+# -- files that change -----------------------------------------------------------------------------
 
 # Behind which keys a new one belongs, the nearest first.
 _BEHIND = {
@@ -46,7 +188,7 @@ _BEHIND = {
 }
 
 
-class LockFile:
+class PinFile:
     """The file of a toolchain or a part, as it is now. written: whether it was changed here.
 
     path: from the first change on, that of the user's copy where the file is part of an installed
@@ -83,26 +225,17 @@ class LockFile:
         self._write(f"{head}\n{text}" if head else text)
 
     def _write(self, new: str) -> None:
-        try:
-            self._replace(new.encode())
-        except OSError as error:
-            raise ConfigError(
-                f"cannot be written: {error.strerror}",
-                where=str(self.path),
-                hint="with --check, nothing is written",
-            ) from error
-
-    def _replace(self, new: bytes) -> None:
-        if self.path.read_bytes() != self._bytes:
-            raise ConfigError(
-                "was changed meanwhile", where=str(self.path), hint="run the same command again"
-            )
-        if is_installed(self.path):
-            self.path = _new(self._own)
-        with files.replacing(self.path) as stream:
-            stream.write(new)
-        self._bytes = new
-        self.written = True
+        with _writing(self.path):
+            if self.path.read_bytes() != self._bytes:
+                raise ConfigError(
+                    "was changed meanwhile", where=str(self.path), hint="run the same command again"
+                )
+            if is_installed(self.path):
+                self.path = _new(self._own)
+            data = new.encode()
+            with files.replacing(self.path) as stream:
+                stream.write(data)
+            self._bytes, self.written = data, True
 
 
 def _new(own: Path) -> Path:
@@ -119,7 +252,7 @@ def filled(text: str, key: Key, values: Values) -> str | None:
     wanted = tomllib.loads(bare)
     table = _at(wanted, key)
     lines = bare.split("\n")
-    places = Places(bare)
+    places = TomlLines(bare)
     # From behind, so that the lines before stay where they are.
     for name, value in reversed(values.items()):
         number = places.line((*key, _anchor(name, table)))
@@ -171,7 +304,7 @@ class LockReport:
     toolchain: str
     file: Path
     written: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[PinState, ...]
 
     def count(self) -> dict[str, int]:
         """How many findings there are of each state."""
@@ -206,20 +339,17 @@ def lock_toolchains(
     use; what is wrong with a single pin is in the report (see `refusal`).
     """
     loaded = [
-        (load_toolchain(name, *folders), LockFile(toolchain_file(name, *folders))) for name in names
+        (load_toolchain(name, *folders), PinFile(toolchain_file(name, *folders))) for name in names
     ]
     if host is not None:
         for toolchain, _ in loaded:
             check_host(host, toolchain)
-    index = Index(read_pip_config())
-    comparer = Comparer(index, downloads if write else None, emit, host)
-    try:
+    with closing(Index(read_pip_config())) as index:
+        comparer = Comparer(index, downloads if write else None, emit, host)
         return [
             lock_file(toolchain.name, comparer.compare(toolchain), file, emit)
             for toolchain, file in loaded
         ]
-    finally:
-        index.close()
 
 
 def check_host(host: HostBuild, toolchain: Toolchain) -> None:
@@ -256,7 +386,7 @@ def refusal(reports: Sequence[LockReport]) -> FatwheelError | None:
     return None
 
 
-def lock_file(name: str, compared: Iterable[Finding], file: LockFile, emit: Emit) -> LockReport:
+def lock_file(name: str, compared: Iterable[PinState], file: PinFile, emit: Emit) -> LockReport:
     """Fill what is found into a file, as it is found. Raises ConfigError."""
     started = time.monotonic()
     emit(StepStarted("lock", name))

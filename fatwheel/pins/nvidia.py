@@ -114,7 +114,7 @@ def _number(text: object) -> object:
 
 
 @dataclass(frozen=True)
-class Limits:
+class NvccLimits:
     """The newest major version of g++, the first and last _MSC_VER, the architectures."""
 
     gcc: int
@@ -122,7 +122,7 @@ class Limits:
     archs: tuple[Arch, ...]
 
 
-def limits_in(files: Iterable[Path], version: str) -> Limits:
+def limits_in(files: Iterable[Path], version: str) -> NvccLimits:
     """What a release accepts, from its own files: archives or wheels for Linux on x86-64.
 
     Raises ConfigError where they do not tell.
@@ -145,7 +145,7 @@ def limits_in(files: Iterable[Path], version: str) -> Limits:
             hint=f"write toolchains/parts/cuda/{version}.toml with these by hand "
             "(docs/toolchains.md), and lock again. archs can be read on Linux on x86-64 only",
         )
-    return Limits(gcc, msvc, archs)
+    return NvccLimits(gcc, msvc, archs)
 
 
 def host_limits(header: str) -> tuple[int | None, tuple[int, int] | None]:

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,13 +28,12 @@ from ..shipped import OWN_TOOLCHAINS, is_installed
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import RefusedError, read_pip_config
 from .check import check_msvcs, check_parts
-from .compare import UNREACHABLE, Comparer, Finding
-from .context import Outcome, Session, Work, versions
+from .compare import UNREACHABLE, Comparer, PinState
 from .cuda import lock_cuda
-from .lock import LockReport
-from .partfiles import comments_of, package_text, write
+from .lock import LockReport, comments_of, package_text, write
 from .published import HostBuild
-from .resolver import platforms as all_platforms
+from .session import Outcome, Session, Work, versions
+from .session import platforms as all_platforms
 from .torch import lock_torch
 
 if sys.version_info >= (3, 11):
@@ -132,8 +132,7 @@ def lock_parts(
     for what does not exist, and FetchError, ConfigError, ToolchainError where something cannot be
     done at all; what is wrong with a single pin is in the reports.
     """
-    index = Index(read_pip_config())
-    try:
+    with closing(Index(read_pip_config())) as index:
         parts = Parts(*folders)
         msvcs = _msvcs(request.msvcs, parts)
         session = Session(index, cache, downloads, emit, write=write)
@@ -142,8 +141,6 @@ def lock_parts(
         ]
         comparer = Comparer(index, downloads if write else None, emit)
         return [*reports, *check_msvcs(parts, msvcs, comparer, emit)]
-    finally:
-        index.close()
 
 
 def lock_named(
@@ -158,12 +155,9 @@ def lock_named(
 ) -> list[LockReport]:
     """Lock what a toolchain names whose file names parts: pin the files of pins that have none yet,
     and compare all of its parts (`check_parts`, which has the arguments and the errors)."""
-    index = Index(read_pip_config())
-    try:
+    with closing(Index(read_pip_config())) as index:
         session = Session(index, cache, downloads, emit, write=write)
         report = _pinned(name, Work(session, Parts(*folders)), folders)
-    finally:
-        index.close()
     if report is not None and not report.written:
         return [report]  # of parts that are not complete nothing can be made
     checked = check_parts(folders, cache, downloads, emit, write=write, toolchain=name, host=host)
@@ -173,7 +167,7 @@ def lock_named(
 def _pinned(name: str, work: Work, folders: Sequence[Path]) -> LockReport | None:
     """What was found out of pins without a file; None where there are no such pins."""
     file = load_parts_file(toolchain_file(name, *folders), work.parts)
-    refused: dict[str, Finding] = {}
+    refused: dict[str, PinState] = {}
     for choice in file.parts.torch:
         pins = (*file.parts.tools, *file.parts.packages, *choice.packages)
         for python in choice.pythons:
@@ -182,7 +176,7 @@ def _pinned(name: str, work: Work, folders: Sequence[Path]) -> LockReport | None
                     work.pins.need(canonicalize_name(package), version, python, file.platform)
                 except RefusedError as error:
                     pin = f"{package}=={version}"
-                    refused[pin] = Finding((), pin, UNREACHABLE, {}, {}, str(error))
+                    refused[pin] = PinState((), pin, UNREACHABLE, {}, {}, str(error))
     found = [*(one for each in work.pins.findings.values() for one in each), *refused.values()]
     if not found:
         return None
@@ -265,14 +259,7 @@ def _write(texts: Sequence[tuple[str, str]], target: Path, folders: Sequence[Pat
     changed = False
     for name, text in texts:
         path = target / FOLDER / f"{name}.toml"
-        try:
-            changed |= write(path, text, _heading(name, folders))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot be written: {error.strerror}",
-                where=str(path),
-                hint="with --check, nothing is written",
-            ) from error
+        changed |= write(path, text, _heading(name, folders))
     return changed
 
 

@@ -1,4 +1,5 @@
-"""Reads what publishers state of files and images: index pages, CUDA manifests, registries.
+"""Reads what publishers state of files and images: index pages, CUDA manifests, registries, and the
+catalogues of Visual Studio.
 
 Nothing of it is trusted further than a pin is: it is written down once and compared ever after.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +16,17 @@ from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx2
+from pydantic import ValidationError
 from unearth import Link
 
+from ..config import fields
 from ..config.fields import LOOPBACK
-from ..config.model import Package
+from ..config.model import Document, Package
+from ..config.schema import PayloadTable, filename_of
 from ..errors import FormatError
 from ..storage.documents import read_object
-from ..toolchain.errands import origin_of
-from ..toolchain.index import Index, Source
+from ..toolchain.access import origin_of
+from ..toolchain.index import Index, IndexSource
 from ..toolchain.pipconfig import RefusedError, TransientError
 from ..toolchain.web import LATER, Web, words
 
@@ -47,10 +51,7 @@ def page_values(package: Package, index: Index, ask: Ask) -> Values:
         if error.passing:
             raise
         return {}
-    found = {sha256 for link in links for sha256 in announced(link)}
-    if package.sha256 in found:
-        return {"sha256": package.sha256}
-    return {"sha256": sorted(found)[0]} if found else {}
+    return sha256_of(links, package.sha256)
 
 
 def index_values(package: Package, index: Index, ask: Ask) -> Values:
@@ -60,7 +61,7 @@ def index_values(package: Package, index: Index, ask: Ask) -> Values:
     """
     listed = False
     found: set[str] = set()
-    refused: list[tuple[Source, RefusedError]] = []
+    refused: list[tuple[IndexSource, RefusedError]] = []
     for source in index.sources:
         try:
             links = ask(source.url, partial(index.links, source, package))
@@ -77,9 +78,17 @@ def index_values(package: Package, index: Index, ask: Ask) -> Values:
     return {"sha256": sorted(found)[0]} if found else {}
 
 
-def _nowhere(refused: list[tuple[Source, RefusedError]]) -> RefusedError:
+def _nowhere(refused: list[tuple[IndexSource, RefusedError]]) -> RefusedError:
     said = [f"{source.shown}: {error}" for source, error in refused]
     return RefusedError("; ".join(said) or "there is no index to ask")
+
+
+def sha256_of(links: Iterable[Link], pinned: str) -> Values:
+    """The sha256 that is published; the pinned one, if any of the listings gives it."""
+    found = {sha256 for link in links for sha256 in announced(link)}
+    if pinned in found:
+        return {"sha256": pinned}
+    return {"sha256": sorted(found)[0]} if found else {}
 
 
 def announced(link: Link) -> list[str]:
@@ -142,7 +151,7 @@ _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageReference:
     """A reference in parts, with what `docker pull` adds: docker.io, library/, latest."""
 
     host: str
@@ -152,7 +161,7 @@ class Image:
     @property
     def url(self) -> str:
         """The URL of its repository."""
-        scheme = "http" if _bare(self.host) in LOOPBACK else "https"
+        scheme = "http" if self.host.partition(":")[0] in LOOPBACK else "https"
         host = _HUB_API if self.host == _HUB else self.host
         return f"{scheme}://{host}/v2/{self.repository}"
 
@@ -162,7 +171,7 @@ class Image:
         return f"{self.url}/manifests/{self.tag}"
 
 
-def parse_reference(reference: str) -> Image:
+def parse_reference(reference: str) -> ImageReference:
     """`python:3.11` as docker.io, library/python and 3.11."""
     first, slash, rest = reference.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
@@ -170,10 +179,10 @@ def parse_reference(reference: str) -> Image:
     repository, _, tag = path.partition(":")
     if host == _HUB and "/" not in repository:
         repository = f"library/{repository}"
-    return Image(host, repository, tag or "latest")
+    return ImageReference(host, repository, tag or "latest")
 
 
-def image_digest(image: Image, web: Web) -> str:
+def image_digest(image: ImageReference, web: Web) -> str:
     """`sha256:…` of what the image's name means now. Raises TransientError or RefusedError."""
     headers = {"Accept": ", ".join(_MANIFESTS)}
     answer = web.ask("HEAD", image.manifest, headers)
@@ -204,7 +213,7 @@ def parse_host_build(text: str) -> HostBuild | None:
     return HostBuild(int(found[1]), int(found[2])) if found else None
 
 
-def image_for_host(image: Image, host: HostBuild, web: Web) -> Image:
+def image_for_host(image: ImageReference, host: HostBuild, web: Web) -> ImageReference:
     """The newest image of the host's build that is not newer than the host.
 
     Microsoft's registry has one for each month's updates, whose tag is the whole version. Raises
@@ -224,7 +233,7 @@ def image_for_host(image: Image, host: HostBuild, web: Web) -> Image:
     return replace(image, tag=f"10.0.{host.build}.{max(fitting)}")
 
 
-def _token(challenge: str, image: Image, web: Web) -> str:
+def _token(challenge: str, image: ImageReference, web: Web) -> str:
     """What lets anybody read: `Bearer realm="URL",service="…",scope="…"` says where to get it."""
     scheme, _, rest = challenge.partition(" ")
     parts = dict(re.findall(r'(\w+)="([^"]*)"', rest))
@@ -237,7 +246,7 @@ def _token(challenge: str, image: Image, web: Web) -> str:
     return _token_in(answer.content)
 
 
-def _safe(url: str, image: Image) -> bool:
+def _safe(url: str, image: ImageReference) -> bool:
     """Whether a token would not travel in the clear, nor be asked of a host inside of a network."""
     try:
         place = urlsplit(url)
@@ -265,5 +274,83 @@ def _check(status: int, trouble: str) -> None:
         raise RefusedError(f"{trouble}: {words(status)}")
 
 
-def _bare(host: str) -> str:
-    return host.partition(":")[0]
+# -- Visual Studio ---------------------------------------------------------------------------------
+
+# A catalogue has some 30 MB and half a million values.
+_MOST_CATALOGUE, _MOST_VALUES = 64 << 20, 8_000_000
+_BOM = b"\xef\xbb\xbf"
+# Packages of words come once for each language, the others without any.
+_LANGUAGES = (None, "neutral", "en-US")
+
+
+class ChangedError(RefusedError):
+    """A document is not the one that is pinned. found: its sha256."""
+
+    def __init__(self, document: Document, found: str) -> None:
+        super().__init__("it is not the one that is pinned")
+        self.document = document
+        self.found = found
+
+
+def packages_in(channel: Document, catalogue: Document, web: Web) -> dict[str, Values]:
+    """What is to be known of every package of a release, by its id in small letters: the version,
+    and the url and sha256 of its one file.
+
+    Raises ChangedError, RefusedError, TransientError.
+    """
+    named = [
+        payload.get("url")
+        for item in _dicts(_read_pinned(channel, web).get("channelItems"))
+        if item.get("type") == "Manifest"
+        for payload in _dicts(item.get("payloads"))
+    ]
+    if catalogue.url not in named:
+        raise RefusedError(f"{filename_of(channel.url)} names another catalogue")
+    found: dict[str, Values] = {}
+    for package in _dicts(_read_pinned(catalogue, web).get("packages")):
+        name, payloads = package.get("id"), list(_dicts(package.get("payloads")))
+        ours = package.get("language") in _LANGUAGES and len(payloads) == 1
+        if isinstance(name, str) and ours:
+            values = {"version": package.get("version"), **_file_of(payloads[0])}
+            found.setdefault(name.lower(), {k: v for k, v in values.items() if isinstance(v, str)})
+    if not found:
+        raise RefusedError(f"{filename_of(catalogue.url)} is no catalogue: it lists no packages")
+    return found
+
+
+def checked(name: str, values: Values) -> Values:
+    """What a catalogue says of a package, if a toolchain's file can have it. RefusedError else."""
+    try:
+        fields.adapter(PayloadTable).validate_python({"name": name, **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = first["msg"].removeprefix("Value error, ")
+        raise RefusedError(f"the catalogue says nonsense of it: {first['loc']}: {what}") from None
+    if {"version", "url", "sha256"} - values.keys():
+        raise RefusedError("the catalogue does not say its version, url and sha256")
+    return values
+
+
+def _file_of(payload: Mapping[str, Any]) -> dict[str, Any]:
+    sha256 = payload.get("sha256")
+    return {
+        "url": payload.get("url"),
+        "sha256": sha256.lower() if isinstance(sha256, str) else None,
+    }
+
+
+def _read_pinned(document: Document, web: Web) -> dict[str, Any]:
+    data = web.read(document.url)
+    found = hashlib.sha256(data).hexdigest()
+    if found != document.sha256:
+        raise ChangedError(document, found)
+    name = filename_of(document.url)
+    try:
+        return read_object(data.removeprefix(_BOM), name, _MOST_CATALOGUE, _MOST_VALUES)
+    except FormatError as error:
+        raise RefusedError(f"{name}: {error.what}") from None
+
+
+def _dicts(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, list):
+        yield from (one for one in value if isinstance(one, dict))

@@ -21,15 +21,14 @@ from unearth import Link
 from ..config.fields import Pin
 from ..config.parts import TorchRelease, TorchVariant, TorchWheel, fits, release
 from ..errors import ConfigError, UsageError
-from ..toolchain.errands import LISTED, PINNED, Way
+from ..toolchain.access import LISTED, PINNED, Way
 from ..toolchain.pipconfig import NotListedError, RefusedError
 from ..wheels.metadata import fields
-from .compare import FILLED, MOVED, RIGHT, UNREACHABLE, Finding
-from .context import Outcome, Work, versions, with_markers
-from .listings import Links, published, way_to
-from .partfiles import torch_text
-from .published import Values
-from .remotewheel import RemoteWheels
+from .compare import FILLED, MOVED, RIGHT, UNREACHABLE, PinState
+from .listings import Links, RemoteWheels, way_to
+from .lock import torch_text
+from .published import Values, sha256_of
+from .session import Outcome, Work, versions, with_markers
 
 _PROJECT = "torch"
 # What building with it needs, and what torch takes arrays from without requiring it.
@@ -57,7 +56,7 @@ def lock_torch(word: str, pythons: Sequence[str], platforms: Sequence[str], work
     pythons: those to add; () for all that images have. Raises UsageError where there is no such
     release; FetchError, ConfigError, ToolchainError.
     """
-    findings: list[Finding] = []
+    findings: list[PinState] = []
     listed = _listed(work, findings)
     version = listed.newest(word)
     if version is None:
@@ -74,13 +73,13 @@ def lock_torch(word: str, pythons: Sequence[str], platforms: Sequence[str], work
     try:
         new = looked_up.locked()
     except RefusedError as error:
-        findings.append(Finding((), f"torch {version}", UNREACHABLE, {}, {}, str(error)))
+        findings.append(PinState((), f"torch {version}", UNREACHABLE, {}, {}, str(error)))
         new = None
     text = torch_text(new) if new and work.session.write else None
     return Outcome(f"torch/{version}", text, tuple(findings))
 
 
-def _listed(work: Work, findings: list[Finding]) -> Listed:
+def _listed(work: Work, findings: list[PinState]) -> Listed:
     listings, url = work.session.listings, work.parts.publishers.torch
     own = _unless_refused(_PROJECT, partial(listings.own, _PROJECT), findings)
     theirs = _unless_refused(f"{url}/{_PROJECT}", partial(listings.at, url, _PROJECT), findings)
@@ -88,14 +87,14 @@ def _listed(work: Work, findings: list[Finding]) -> Listed:
 
 
 def _unless_refused(
-    name: str, listed: Callable[[], Links], findings: list[Finding]
+    name: str, listed: Callable[[], Links], findings: list[PinState]
 ) -> Links | None:
     try:
         return listed()
     except NotListedError:
         return None
     except RefusedError as error:
-        findings.append(Finding((), name, UNREACHABLE, {}, {}, str(error)))
+        findings.append(PinState((), name, UNREACHABLE, {}, {}, str(error)))
         return None
 
 
@@ -106,7 +105,7 @@ class _Release:
     """
 
     def __init__(
-        self, version: str, old: TorchRelease | None, work: Work, findings: list[Finding]
+        self, version: str, old: TorchRelease | None, work: Work, findings: list[PinState]
     ) -> None:
         self.version = version
         self.old = old
@@ -134,7 +133,7 @@ class _Release:
             for one in found_in(links or {}, self.version, asked, platforms, own=own):
                 self._take(one, links or {}, seen)
 
-    def _take(self, one: Found, links: Links, seen: set[tuple[Place, str]]) -> None:
+    def _take(self, one: ListedTorch, links: Links, seen: set[tuple[Place, str]]) -> None:
         """The user's own index comes first: what it has is not taken from PyTorch's."""
         try:
             needs = needs_of(one, self.session.wheels)
@@ -151,13 +150,13 @@ class _Release:
             if self._compare(place, found) and self.session.write:
                 self._resolve(place, found.python, needs)
         except RefusedError as error:
-            self.findings.append(Finding((), one.file, UNREACHABLE, {}, {}, str(error)))
+            self.findings.append(PinState((), one.file, UNREACHABLE, {}, {}, str(error)))
 
-    def _compare(self, place: Place, found: Found) -> bool:
+    def _compare(self, place: Place, found: ListedTorch) -> bool:
         """Whether the wheel is, or can be, pinned as it is published."""
         wheels = self.wheels.setdefault(place, {})
         old = wheels.get(found.python)
-        values = published(found.links, old.sha256 if old else "")
+        values = sha256_of(found.links, old.sha256 if old else "")
         if "sha256" not in values:
             raise RefusedError("no sha256 is published")
         size = old.size if old else 0
@@ -170,7 +169,7 @@ class _Release:
         if old and (old.file, old.sha256) != (found.file, values["sha256"]):
             state = MOVED
         self.findings.append(
-            Finding(("wheels",), found.file, state, pinned, values, "" if old else "new")
+            PinState(("wheels",), found.file, state, pinned, values, "" if old else "new")
         )
         if state == MOVED:
             return False
@@ -201,7 +200,7 @@ class _Release:
             gone, new = (" ".join(_pins(a, b)) or "nothing" for a, b in _both(before, solved))
             note = f"needs {new} instead of {gone}"
             name = f"CUDA {place[0]}, {place[1]}, Python {python}"
-            self.findings.append(Finding(("requires",), name, FILLED, {}, {}, note))
+            self.findings.append(PinState(("requires",), name, FILLED, {}, {}, note))
 
     def _preferred(self, known: Mapping[str, str]) -> list[Pin]:
         """What is pinned already: for this very wheel, or else for any other.
@@ -285,7 +284,7 @@ _GCC = re.compile(r"gcc ([0-9]{1,3})(\.[0-9]+)* or newer is required")
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedTorch:
     """A wheel that an index lists. cuda: '' where only its METADATA can tell. url: where it lies,
     '' for the user's own index."""
 
@@ -317,12 +316,12 @@ def _version(file: str) -> Version | None:
 
 def found_in(
     links: Links, version: str, pythons: Sequence[str], platforms: Sequence[str], *, own: bool
-) -> Iterator[Found]:
+) -> Iterator[ListedTorch]:
     """The wheels of a release for CPython, not free-threaded; the newest build of each.
 
     own: whether it is the user's index, not PyTorch's, which has torch for CPUs, too.
     """
-    best: dict[tuple[str, str, str], tuple[tuple[object, ...], Found]] = {}
+    best: dict[tuple[str, str, str], tuple[tuple[object, ...], ListedTorch]] = {}
     for file, listed in links.items():
         if _version(file) != Version(version):
             continue
@@ -336,7 +335,7 @@ def found_in(
                 if not fits(file, python, platform):
                     continue
                 url = "" if own else listed[0].url_without_fragment
-                one = Found(file, python, platform, cuda, tuple(listed), url)
+                one = ListedTorch(file, python, platform, cuda, tuple(listed), url)
                 key, rank = (python, platform, cuda), (build, file)
                 if key not in best or best[key][0] < rank:
                     best[key] = (rank, one)
@@ -354,14 +353,14 @@ class Needs:
     gcc: int
 
 
-def needs_of(found: Found, wheels: RemoteWheels) -> Needs:
+def needs_of(found: ListedTorch, wheels: RemoteWheels) -> Needs:
     """Raises RefusedError."""
     text = wheels.metadata(found.links[0], found.way)
     said = _GCC.search(text.decode("utf-8", "replace"))
     return Needs(tuple(_requirements(text, found)), int(said[1]) if said else 0)
 
 
-def _requirements(text: bytes, found: Found) -> Iterator[str]:
+def _requirements(text: bytes, found: ListedTorch) -> Iterator[str]:
     """Those that hold for the wheel's Python and platform, without markers."""
     environment = environment_of(found.python, found.platform)
     for line in fields(text, "Requires-Dist"):
@@ -394,7 +393,7 @@ def environment_of(python: str, platform: str) -> Mapping[str, str]:
     }
 
 
-def with_cuda(found: Found, needs: Needs) -> Found | None:
+def with_cuda(found: ListedTorch, needs: Needs) -> ListedTorch | None:
     """The wheel with the CUDA that it requires; None where it requires none."""
     if found.cuda:
         return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,21 @@ from ..config.model import Download, Package, Target
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
 from ..engines.base import Capture, Engine, Workplace
-from ..errors import UsageError
+from ..engines.run import kept_here
+from ..errors import FatwheelError, FormatError, StoppedError, UsageError
 from ..events import Emit, Note, Planned, WheelMade, step
-from ..fatbin.select import selection_for
+from ..fatbin.images import selection_for
 from ..model import Host
 from ..provenance.beside import write_beside
 from ..provenance.checks import check_host
 from ..provenance.lock import lock_bytes, lock_of
-from ..shipped import PACKAGE
+from ..provenance.record import FAST, unproven
+from ..provenance.record import FILE as RECORD_FILE
+from ..sharing.build import Shared
+from ..sharing.remote import trust_of
+from ..sharing.shares import only
+from ..sharing.uses import note_use
+from ..shipped import code_digest
 from ..storage.cache import (
     Stores,
     cache_folder,
@@ -33,22 +41,29 @@ from ..storage.cache import (
     others_in,
     store_folder,
     users_stores,
+    work_folder,
 )
-from ..storage.files import check_writable, copy, disk_error, replacing
+from ..storage.files import check_writable, copy, disk_error, readable, replacing
 from ..storage.permissions import gap_of
-from ..toolchain.find import seed
-from ..toolchain.msvc import check_accepted
+from ..text import count as count_of
+from ..toolchain.fetch import seed
+from ..toolchain.homes import check_accepted
 from ..toolchain.unpack import missing
+from ..verify.papers import read_inside
 from ..verify.report import check_wheel
+from ..wheels.archive import open_wheel
 from ..wheels.name import parse_wheel_name
 from ..wheels.zipwriter import compressor
 from ..worker.archs import told
 from ..worker.context import digest
 from .capture import captured, check_named
-from .compile import compile_work, plan_work
+from .compile import compile_work
 from .consent import Agree, check_consent, refuse, remember
+from .costs import plan_work
 from .pack import folder_notes, pack
 from .plan import BuildPlan, PlannedWheel
+from .scope import scope_of
+from .share import ShareMade, ShareOrder, check_order, division, leave_share, taken
 
 if TYPE_CHECKING:
     from ..provenance.signing import Signer
@@ -64,11 +79,9 @@ def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]
     agree: is asked before what the lock of a stranger names is fetched and run.
     """
     signer = _signer(plan.sign)
-    if plan.locked and plan.lock:
-        check_consent(plan.lock, plan.locked, plan.engine, agree)
-    for wheel in plan.wheels:
-        check_accepted(wheel.target.toolchain.msvc, cache_folder())
+    _check(plan, agree)
     check_writable(plan.out, "write wheels", "--out FOLDER")
+    check_replaced(plan)
     _tell_of_others(emit)
     made: list[WheelMade] = []
     for wheel in plan.wheels:
@@ -79,6 +92,64 @@ def build(plan: BuildPlan, emit: Emit, agree: Agree = refuse) -> list[WheelMade]
             find_files(wheel.target, plan.engine, plan.find, emit)
         made.append(_build_wheel(wheel, plan, signer, emit))
     return made
+
+
+def _check(plan: BuildPlan, agree: Agree) -> None:
+    """Ask whether what a plan names may be run."""
+    if plan.locked and plan.lock:
+        check_consent(plan.lock, plan.locked, plan.engine, agree)
+    for wheel in plan.wheels:
+        check_accepted(wheel.target.toolchain.msvc, cache_folder())
+
+
+def build_share(plan: BuildPlan, order: ShareOrder, emit: Emit, agree: Agree = refuse) -> ShareMade:
+    """Compile one share of the jobs of a plan's wheel, and leave what they make in a file, or in
+    the remote. Raises a FatwheelError; what was compiled stays.
+
+    Where the time is up, the file has what is done so far. With shares in the plan, that of an
+    earlier run among them, only what they lack is compiled.
+    """
+    _check(plan, agree)
+    check_order(order)
+    _tell_of_others(emit)
+    [wheel] = plan.wheels
+    target = wheel.target
+    if plan.find:
+        find_files(target, plan.engine, plan.find, emit)
+    workplace = plan.engine.prepare(target, emit)
+    limits, stores = plan.effort.limits(workplace.capacity), users_stores()
+    audit = plan.effort.audit
+    meet = partial(check_host, plan.lock.host) if plan.lock else _any_host
+    with (
+        _shared(wheel, plan, workplace, emit) as shared,
+        captured(target, wheel.fronts, workplace, limits, stores, emit, audit) as (build, capture),
+    ):
+        check_named(capture.wheel, target)
+        meet(capture.host)
+        found = shared.look_up(capture) if shared else capture.look_up()
+        scope, trust = scope_of(target.recipe, workplace.scope, anywhere=True), trust_of()
+        if plan.shares:
+            found = taken(
+                plan.shares, build, capture, found, scope, plan.front, trust, emit,
+                all_of_them=False,
+            )  # fmt: skip
+        share = division(capture, target.recipe, build, order.share.count)[order.share.number - 1]
+        work = plan_work(only(found, share), build.store, target.recipe)
+        kept = shared.made if shared else kept_here
+        leave = partial(
+            leave_share, order, build, capture, scope, plan.front, len(work.pending), trust
+        )
+        try:
+            compile_work(
+                work, build, capture, plan.effort, plan.engine.name, plan.front, emit, kept
+            )
+        except StoppedError:
+            made = leave(stopped=True)
+            if made.file:
+                done = f"{made.jobs - made.left} of {count_of(made.jobs, 'job')}"
+                emit(Note(f"{made.file} has {done} of share {made.share}"))
+            raise
+        return leave(stopped=False)
 
 
 def _serving(made: Sequence[WheelMade], python: str) -> str:
@@ -155,7 +226,11 @@ def _build_wheel(
     meet = partial(check_host, plan.lock.host) if plan.lock else _any_host
     made = _from_store(wheel, plan, workplace, meet, emit)
     if made is None:
-        made = make(wheel, plan, workplace, users_stores(), meet, emit)
+        with _shared(wheel, plan, workplace, emit) as shared:
+            if shared and plan.engine.isolated and _fetched(wheel, plan, workplace, meet, shared):
+                made = _from_store(wheel, plan, workplace, meet, emit)
+            if made is None:
+                made = make(wheel, plan, workplace, users_stores(), meet, emit, shared)
     facts = made.facts
     internal = {"engine": plan.engine.name, **packer()}
     files = write_beside(made.path, workplace.materials, internal, signer, made.sha256)
@@ -174,6 +249,79 @@ def _build_wheel(
     )
     emit(result)
     return result
+
+
+@contextmanager
+def _shared(
+    wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], emit: Emit
+) -> Iterator[Shared | None]:
+    """What the build of a wheel shares with other machines; None where that is nothing."""
+    if plan.remote is None:
+        yield None
+        return
+    if wheel.target.toolchain.of_a_machine:
+        emit(Note("nothing is shared: what is installed on a machine is not pinned"))
+        yield None
+        return
+    scope = scope_of(wheel.target.recipe, workplace.scope, anywhere=True)
+    store = users_stores().open(scope_of(wheel.target.recipe, workplace.scope))
+    with work_folder() as work:
+        shared = Shared(plan.remote, scope, workplace.surroundings, store, work, emit)
+        with shared.writing():
+            yield shared
+    emit(Note(shared.in_words))
+    note_use(plan.remote.shown, shared.count)
+
+
+def _fetched(
+    wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], meet: Meet, shared: Shared
+) -> bool:
+    """Whether the finished wheel came from another machine, and is in the store now."""
+    key = _wheel_key(wheel, plan.front, workplace)
+    found = shared.wheel(key)
+    if found is None:
+        return False
+    file, facts = found[0], _facts_of(found[1])
+    try:
+        if facts is None:
+            raise FormatError("what is said of the wheel cannot be read")
+        meet(facts.host)
+        parse_wheel_name(facts.file)
+        named = file.rename(file.with_name(facts.file))
+        check_wheel(named, wheel.target, wheel.fronts)
+    except FatwheelError as error:
+        shared.refuse(f"wheel/{key}", error)
+        return False
+    store = open_store()
+    store.put_file("wheel", key, named)
+    store.put_json("built", key, asdict(facts))
+    return True
+
+
+def check_replaced(plan: BuildPlan) -> None:
+    """Raise UsageError where a wheel of a plan may not be put under the name that is expected."""
+    if plan.order is None:  # a share is put elsewhere
+        for wheel in plan.wheels:
+            _check_replaced(plan.out / wheel.name.filename, plan.front)
+
+
+def _check_replaced(path: Path, front: str) -> None:
+    """Refuse to put a wheel for development in the place of one for users, which has the same name:
+    pip knows no way to tell them apart. Raises UsageError."""
+    if front != FAST or not path.is_file():
+        return
+    try:
+        with readable(path, "a wheel"), open_wheel(path) as wheel:
+            record = read_inside(wheel).get(RECORD_FILE)
+    except FormatError:
+        return  # damaged: nobody's loss
+    if FAST not in unproven(record):
+        raise UsageError(
+            f"{path.name} is there, and was not built with --fast: a wheel that was would take its "
+            "place under the same name",
+            where=str(path.parent),
+            hint="write it elsewhere: --out FOLDER; or remove that wheel first",
+        )
 
 
 def _any_host(host: Host) -> None:
@@ -198,7 +346,7 @@ class _Facts:
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedWheel:
     """A finished wheel. compiled: how many of its slices were made now.
 
     sha256 is that of what was made or kept, which others cannot reach: path may lie where they can
@@ -213,38 +361,47 @@ class Made:
 
 def make(
     wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], stores: Stores, meet: Meet,
-    emit: Emit,
-) -> Made:  # fmt: skip
-    """Make a wheel, of slices that are in the stores or are compiled now."""
+    emit: Emit, shared: Shared | None = None,
+) -> FinishedWheel:  # fmt: skip
+    """Make a wheel, of slices that are in the stores, or come from others, or are compiled now."""
     target, fronts = wheel.target, wheel.fronts
     limits = plan.effort.limits(workplace.capacity)
     key = _wheel_key(wheel, plan.front, workplace)
-    with captured(target, fronts, workplace, limits, stores, emit) as (build, capture):
+    audit = plan.effort.audit
+    with captured(target, fronts, workplace, limits, stores, emit, audit) as (build, capture):
         check_named(capture.wheel, target)
         for words in told(capture.units):
             emit(Note(words))
-        work = plan_work(capture.look_up(), build.store, target.recipe)
+        found = shared.look_up(capture) if shared else capture.look_up()
+        if plan.shares:
+            scope = scope_of(target.recipe, workplace.scope, anywhere=True)
+            found = taken(plan.shares, build, capture, found, scope, plan.front, trust_of(), emit)
+        work = plan_work(found, build.store, target.recipe)
         lock = lock_of(target, capture.host)
         meet(capture.host)
-        compile_work(work, build, capture, plan.effort, plan.engine.name, plan.front, emit)
+        kept = shared.made if shared else kept_here
+        compile_work(work, build, capture, plan.effort, plan.engine.name, plan.front, emit, kept)
         with step(emit, "assemble"):
             upstream, slices = capture.assemble(limits)
         with step(emit, "pack"):
             packed = pack(upstream, build.work, wheel, lock, slices, plan.front)
         with step(emit, "check"):
             notes = (*check_wheel(packed, target, fronts), *folder_notes(packed, build.work))
+            _check_replaced(plan.out / packed.name, plan.front)  # it may be called otherwise
             path = publish(packed, plan.out, "write the wheel")
         # Of the wheel in the build's own folder: others may be able to write to `out`.
         store = stores.open()
         sha256 = store.put_file("wheel", key, packed)
         facts = _Facts(path.name, work.units, work.slices, capture.host, notes)
         store.put_json("built", key, asdict(facts))
-        return Made(path, sha256, facts, work.slices - work.hits)
+        if shared and plan.engine.isolated:
+            shared.write_wheel(key, packed, asdict(facts))
+        return FinishedWheel(path, sha256, facts, work.slices - work.hits)
 
 
 def _from_store(
     wheel: PlannedWheel, plan: BuildPlan, workplace: Workplace[Capture], meet: Meet, emit: Emit
-) -> Made | None:
+) -> FinishedWheel | None:
     """The finished wheel from the store, if the same inputs made one before. Of what is installed,
     nobody knows whether all that upstream's build uses is as it was."""
     if wheel.target.toolchain.of_a_machine:
@@ -256,6 +413,7 @@ def _from_store(
         return None
     meet(facts.host)
     path = plan.out / facts.file
+    _check_replaced(path, plan.front)
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         if not store.copy_out("wheel", key, path):
@@ -268,7 +426,7 @@ def _from_store(
             units=facts.units, slices=facts.slices, hits=facts.slices, work=0,
         )
     )  # fmt: skip
-    return Made(path, sha256, facts, compiled=0)
+    return FinishedWheel(path, sha256, facts, compiled=0)
 
 
 def _facts_of(found: Any) -> _Facts | None:
@@ -278,7 +436,7 @@ def _facts_of(found: Any) -> _Facts | None:
             "file": str(file), "units": int(units), "slices": int(slices),
             "host": {"compiler": str(name), "compiler_id": str(id_), "python": str(python)},
             "notes": list(notes),
-        } if Path(file).name == file and file.endswith(".whl"):  # fmt: skip
+        } if Path(file).name == file and file.endswith(".whl") and len(file) < 256:  # fmt: skip
             return _Facts(file, units, slices, Host(name, id_, python), tuple(map(str, notes)))
     return None
 
@@ -307,15 +465,9 @@ def _wheel_key(wheel: PlannedWheel, front: str, workplace: Workplace[Capture]) -
     return digest(
         "wheel", lock_bytes(lock_of(target, _NO_HOST)).decode(),
         [str(request) for request in target.archs], front,
-        [(one.virtual.name, one.codes) for one in wheel.fronts],
+        [(one.key, one.codes) for one in wheel.fronts],
         workplace.identity, code_digest(),
     )  # fmt: skip
-
-
-def code_digest() -> str:
-    """Digest of fatwheel's own code: what an older fatwheel made is made again."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return digest([file.read_text(encoding="utf-8") for file in files])
 
 
 def _tell_of_others(emit: Emit) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,25 +15,27 @@ from ..config.model import Target
 from ..engines.base import Build, Capture, Limits, Workplace, new_logs
 from ..errors import FormatError, UpstreamError, UsageError
 from ..events import Emit, Note, step
-from ..model import Front, Unit
-from ..storage.cache import VARIABLE, Stores, cache_folder, users_stores
+from ..model import Front, Job, Unit
+from ..storage.cache import VARIABLE, Stores, cache_folder, users_stores, work_folder
 from ..storage.files import disk_error
-from ..storage.workfolder import work_folder
-from ..toolchain.msvc import check_accepted
+from ..toolchain.homes import check_accepted
 from ..wheels.name import canonical_project, canonical_version, parse_wheel_name
 from ..worker.archs import codes_of, told
+from ..worker.secondkey import OFF
 from ..worker.upstream import Project
 from .plan import BuildPlan
 from .requirements import check_requirements
 from .scope import scope_of
+from .share import division
 from .source import unpack
 
 C = TypeVar("C", bound=Capture)
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was captured of a target. notes: what the user should know of it."""
+class CaptureReport:
+    """What was captured of a target. notes: what the user should know of it. shares: how several
+    machines would divide its jobs, with their costs by the recipe."""
 
     target: Target
     fronts: tuple[Front, ...]
@@ -41,6 +43,7 @@ class Report:
     links: tuple[tuple[str, ...], ...]
     wheel: str
     notes: tuple[str, ...]
+    shares: tuple[tuple[Job, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As `invoke capture --json` prints it (capture.schema.json)."""
@@ -57,6 +60,16 @@ class Report:
             "units": [self._unit(unit) for unit in self.units],
             "links": list(map(list, self.links)),
             "notes": list(self.notes),
+            "shares": [
+                {
+                    "share": f"{number}/{len(self.shares)}",
+                    "seconds": sum(job.seconds for job in jobs),
+                    "longest": max((job.seconds for job in jobs), default=0),
+                    "memory": max((job.memory for job in jobs), default=0),
+                    "jobs": [job.label for job in jobs],
+                }
+                for number, jobs in enumerate(self.shares, 1)
+            ],
         }
 
     def _unit(self, unit: Unit) -> Mapping[str, Any]:
@@ -71,8 +84,10 @@ class Report:
         }
 
 
-def capture(plan: BuildPlan, emit: Emit) -> Report:
+def capture(plan: BuildPlan, emit: Emit, shares: int = 0) -> CaptureReport:
     """Capture the one target of a plan; what compilers would be called with is not executed.
+
+    shares: among how many machines its jobs are divided, to be shown; 0 for none.
 
     Raises what building would raise before it compiles.
     """
@@ -85,13 +100,17 @@ def capture(plan: BuildPlan, emit: Emit) -> Report:
     check_accepted(wheel.target.toolchain.msvc, cache_folder())
     workplace = plan.engine.prepare(wheel.target, emit)
     limits, stores = plan.effort.limits(workplace.capacity), users_stores()
-    with captured(wheel.target, wheel.fronts, workplace, limits, stores, emit) as (_, found):
+    with captured(wheel.target, wheel.fronts, workplace, limits, stores, emit) as (build, found):
         check_named(found.wheel, wheel.target)
         planned = tuple(told(found.units))
         for words in planned:  # engines tell the others
             emit(Note(words))
         notes = (*found.notes, *planned)
-        return Report(wheel.target, wheel.fronts, found.units, found.links, found.wheel, notes)
+        divided = division(found, wheel.target.recipe, build, shares) if shares else ()
+        return CaptureReport(
+            wheel.target, wheel.fronts, found.units, found.links, found.wheel, notes,
+            tuple(map(tuple, divided)),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -102,6 +121,7 @@ def captured(
     limits: Limits,
     stores: Stores,
     emit: Emit,
+    audit: int = OFF,
 ) -> Iterator[tuple[Build, C]]:
     """A captured target; its work folder goes when the block ends.
 
@@ -118,6 +138,7 @@ def captured(
             limits=limits,
             work=work,
             logs=logs,
+            audit=audit,
         )
         with workplace.capture(build, emit) as capture:
             yield build, capture
@@ -130,7 +151,7 @@ def unpacked(target: Target, folder: Path, emit: Emit) -> Project:
     with step(emit, "source", f"{recipe.project} {recipe.version}"):
         project = unpack(recipe, cache_folder(), folder, emit)
         check_requirements(project.root, target)
-        return project
+        return replace(project, flags=target.flags)
 
 
 def _log_folder(target: Target) -> Path:

@@ -1,35 +1,25 @@
-"""Compiles what a captured target lacks in the store: what each job is expected to cost, how the
-jobs are divided among workers, and the run of them all.
-
-Costs come from the store where a job was measured before, else from the recipe.
+"""Compiles what a captured target lacks in the store: how the jobs are divided among workers, and
+the run of them all.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..config.model import Recipe
 from ..engines.base import Allotment, Build, Capture, Limits, allot
-from ..engines.run import JobRun
+from ..engines.run import JobRun, Kept, keeping, kept_here
 from ..engines.schedule import Scheduler
 from ..errors import CompileError, FatwheelError, StoppedError
 from ..events import Emit, Note, Planned, step
-from ..model import Job, Shard
-from ..storage.store import Store
+from ..model import Job, Shard, Unit
 from ..text import count as count_of
 from ..text import duration, size
 from ..worker.assemble import Lookup
 from ..worker.preprocess import HOST_PASS, pass_of
-from ..worker.slices import cost_key
-
-# A further image from the same front costs its ptxas run alone (measured: 16 s of 110 s).
-_FURTHER_IMAGE = 0.15
-_MOST = 1 << 50  # bytes or seconds: no job was ever measured to take as much
-# The next run of a unit may need a little more memory than the last one did.
-_HEADROOM = 1.05
+from ..worker.reasons import LAST, last_key
+from ..worker.secondkey import OFF
+from .costs import Costs, in_stages
 
 
 @dataclass(frozen=True)
@@ -37,13 +27,15 @@ class Effort:
     """How much a build may use, without effect on its result; None means the default.
 
     shards: workers to spread it over. jobs: compiler calls at a time. memory: bytes for all of
-    them together. until: when to start no more of them, by time.monotonic().
+    them together. until: when to start no more of them, by time.monotonic(). audit: as in
+    `worker.context.Context`.
     """
 
     shards: int | None = None
     jobs: int | None = None
     memory: int | None = None
     until: float | None = None
+    audit: int = OFF
 
     def limits(self, capacity: Limits) -> Limits:
         """The limits of a build where there is so much."""
@@ -57,23 +49,25 @@ class Effort:
 
 def compile_work(
     work: Lookup, build: Build, capture: Capture, effort: Effort, engine: str, front: str,
-    emit: Emit,
+    emit: Emit, kept: Kept = kept_here,
 ) -> None:  # fmt: skip
     """Say how the pending jobs are done and do them. engine and front: what they are called.
+    kept: is told what each job put into the store.
 
-    One job's failure stops no other: when all are done, what failed is raised as one error.
-    StoppedError where the time was up before all were started.
+    One job's failure stops none that does not need it: when all are done, what failed is raised as
+    one error. StoppedError where the time was up before all were started.
     """
-    memory = build.limits.memory
-    scheduler = Scheduler(work.pending, build.limits.cpus, memory, lend=effort.lend)
     count = effort.shards or len(build.target.archs)
-    shards, allotment = divide(work.pending, count, Limits(scheduler.slots, memory))
+    # nvcc.exe lists no steps that could be run one by one.
+    costs = None if build.target.toolchain.msvc else build.store
+    ready = prepared(work.pending, costs, build.limits, count, effort.lend, capture.bounded)
+    jobs, scheduler, shards = ready.jobs, ready.scheduler, ready.shards
     emit(
         Planned(
             (build.target,), engine, front, shards=len(shards), jobs=scheduler.slots,
-            memory=memory, units=work.units, slices=work.slices, hits=work.hits,
-            work=sum(job.seconds for job in work.pending),
-            archlist_units=work.archlist_units, pending=len(work.pending),
+            memory=build.limits.memory, units=work.units, slices=work.slices, hits=work.hits,
+            work=sum(job.seconds for job in jobs),
+            archlist_units=work.archlist_units, pending=len(jobs), reasons=work.reasons,
         )
     )  # fmt: skip
     for job in scheduler.oversized:
@@ -83,65 +77,79 @@ def compile_work(
                 "runs alone"
             )
         )
-    if not work.pending:
+    if not jobs:
+        _keep_state(work, build)
         return
-    run = JobRun(capture, shards, allotment, scheduler, build.store, emit, effort.until)
-    with step(emit, "compile", f"{len(work.pending)} jobs"):
+    made = keeping(build.store, kept)
+    run = JobRun(capture, shards, ready.allotment, scheduler, made, emit, effort.until)
+    with step(emit, "compile", f"{len(jobs)} jobs"):
         run.run()
+    if run.taken:
+        emit(
+            Note(
+                f"{run.taken} of {count_of(len(jobs), 'job')} took code over from an earlier "
+                "build: the device program is the same"
+            )
+        )
     if run.errors:
-        raise _summed_up(run.errors, len(work.pending))
+        raise summed_up(run.errors, len(jobs))
     if run.left:
-        jobs = count_of(len(work.pending), "job")
+        total = count_of(len(jobs), "job")
         rest = duration(sum(job.seconds for job in run.left))
         raise StoppedError(
-            f"the time is up: {len(run.left)} of {jobs} left, about {rest} of work for one core",
+            f"the time is up: {len(run.left)} of {total} left, about {rest} of work for one core",
             hint="what was compiled is kept: run the same command again to go on",
         )
+    _keep_state(work, build)
 
 
-def _summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:
-    if len(errors) == 1:
+def _keep_state(work: Lookup, build: Build) -> None:
+    """Keep what units are compiled with, so that a later build can say why it compiles again."""
+    if work.state and build.store.get(LAST, last_key()) != work.state.encode():
+        build.store.put(LAST, last_key(), work.state.encode())
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Jobs as they are run, and all that decides when and by which worker each is."""
+
+    jobs: tuple[Job, ...]
+    scheduler: Scheduler
+    shards: tuple[Shard, ...]
+    allotment: Allotment
+
+
+def prepared(
+    jobs: Sequence[Job], costs: Costs | None, limits: Limits, shards: int, lend: bool, bounded: bool
+) -> Ready:
+    """Decide how pending jobs are done within the limits of a build, by at most so many shards.
+
+    costs: what was measured of stages; None where calls are never taken apart. lend: as in
+    `Effort`. bounded: as in `Capture`.
+    """
+    if costs is not None:
+        jobs = in_stages(jobs, costs, limits.cpus, limits.memory, lend)
+    scheduler = Scheduler(jobs, limits.cpus, limits.memory, lend)
+    within = Limits(scheduler.slots, limits.memory)
+    divided, allotment = divide(jobs, shards, within)
+    if not bounded:
+        # Memory divided among workers would only keep jobs from what others leave free.
+        allotment = Allotment(max(1, len(divided)), within, within)
+    return Ready(tuple(jobs), scheduler, divided, allotment)
+
+
+def summed_up(errors: Sequence[FatwheelError], total: int) -> FatwheelError:
+    """What failed of so many jobs, as one error."""
+    if all(error is errors[0] for error in errors):  # also what befell all jobs at once
         return errors[0]
+    told = dict.fromkeys(map(str, errors))
     kinds = {type(error) for error in errors}
     kind = kinds.pop() if len(kinds) == 1 else CompileError
     return kind(
         f"{len(errors)} of {total} jobs failed",
-        details=[line for error in errors for line in (*str(error).splitlines(), "")],
+        details=[line for error in told for line in (*error.splitlines(), "")],
         hint="finished jobs are kept: the next run continues from there",
     )
-
-
-# -- costs -----------------------------------------------------------------------------------------
-
-
-def plan_work(lookup: Lookup, store: Store, recipe: Recipe) -> Lookup:
-    """What a look-up left to do, with what each job is expected to cost."""
-    pending = tuple(estimated(job, store, recipe) for job in lookup.pending)
-    return dataclasses.replace(lookup, pending=pending)
-
-
-def estimated(job: Job, store: Store, recipe: Recipe) -> Job:
-    """The job with the memory (bytes) and seconds that it is expected to take."""
-    match store.get_json("cost", cost_key(job)):
-        case {"rss": int(rss), "cpu": int(cpu) | float(cpu)} if _plausible(rss, cpu):
-            memory, seconds = int(rss * _HEADROOM), float(cpu)
-        case _:
-            memory, seconds = _recipe_cost(job, recipe)
-    return dataclasses.replace(job, memory=memory, seconds=seconds)
-
-
-def _plausible(*figures: float) -> bool:
-    return all(0 <= figure < _MOST for figure in figures)
-
-
-def _recipe_cost(job: Job, recipe: Recipe) -> tuple[int, float]:
-    memory, seconds = recipe.memory, recipe.seconds
-    for cost in recipe.costs:
-        if fnmatch.fnmatch(job.unit.name, cost.units):
-            memory, seconds = cost.memory, cost.seconds
-            break
-    images = len(job.front.codes) if job.front else 1
-    return memory, seconds * (1 + _FURTHER_IMAGE * (images - 1))
 
 
 # -- shards ----------------------------------------------------------------------------------------
@@ -176,14 +184,23 @@ def make_shards(jobs: Iterable[Job], count: int) -> tuple[Shard, ...]:
 
 
 def _split(groups: dict[str, list[Job]], count: int) -> list[tuple[str, list[Job]]]:
-    """Join the smallest groups, or halve the largest, until there are `count`."""
+    """Join the smallest groups, or halve the largest, until there are `count`.
+
+    All stages of a unit stay together: each worker gets fronts and what follows from them.
+    """
     bins = list(groups.items())
     bins.sort(key=lambda item: -sum(job.seconds for job in item[1]))
     while len(bins) > count:
         (last, few), (name, more) = bins.pop(), bins.pop()
         bins.append((f"{name}+{last}", more + few))
-    while 0 < len(bins) < count and max(len(members) for _, members in bins) > 1:
-        bins.sort(key=lambda item: len(item[1]))
+    while 0 < len(bins) < count and max(len(_units(members)) for _, members in bins) > 1:
+        bins.sort(key=lambda item: len(_units(item[1])))
         name, members = bins.pop()
-        bins += [(name, members[::2]), (name, members[1::2])]
+        units = _units(members)
+        bins += [(name, [job for job in members if units[job.unit] % 2 == half]) for half in (0, 1)]
     return bins
+
+
+def _units(jobs: Iterable[Job]) -> dict[Unit, int]:
+    """The units of jobs, numbered as they come."""
+    return {unit: number for number, unit in enumerate(dict.fromkeys(job.unit for job in jobs))}

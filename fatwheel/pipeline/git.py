@@ -305,7 +305,7 @@ def resolve_revision(url: str, revision: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """What a tree has under a name: mode as git writes it, id in hex."""
 
     mode: str
@@ -329,7 +329,7 @@ class Objects:
             raise DamagedError(f"{commit} has no tree")
         return found[1].decode()
 
-    def entries(self, tree: str) -> Iterator[Entry]:
+    def entries(self, tree: str) -> Iterator[TreeEntry]:
         """Raises FormatError for names that no file should have."""
         data, length = self.read(tree, "tree"), len(tree) // 2
         at = 0
@@ -339,7 +339,7 @@ class Objects:
             at = end + 1 + length
             if end < 0 or not space or at > len(data):
                 raise DamagedError(f"{tree} is no tree")
-            yield Entry(_mode(mode), _checked(name), data[end + 1 : at].hex())
+            yield TreeEntry(_mode(mode), _checked(name), data[end + 1 : at].hex())
 
     def read(self, id_: str, kind: str) -> bytes:
         """Raises DamagedError, FormatError for a file that is too large."""

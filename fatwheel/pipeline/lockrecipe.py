@@ -1,8 +1,8 @@
 """Pins what a recipe's build needs: `invoke lock --kernel NAME`.
 
-Requirements that the toolchain does not meet are resolved, with all that they need, for each of its
-Pythons. The pins become the recipe's `[[build]]` tables, which are written anew; all else in its
-file stays as it is.
+Requirements that the toolchains do not meet are resolved, with all that they need, for each of
+their Pythons. The pins become the recipe's `[[build]]` tables; all else in its file stays as it is.
+What is pinned already is preferred, and stays for the toolchains that were not asked for.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from packaging.utils import canonicalize_name
 
 from ..config.load import RECIPE_FILE, load_recipe
 from ..config.model import Cell, Package, Recipe, Target
-from ..config.parts import Parts, PinnedFile
+from ..config.parts import Parts, PinnedFile, fits
 from ..errors import ConfigError, FetchError, ToolchainError
 from ..events import Emit, Note, StepFinished, StepStarted
-from ..pins.compare import FILLED, OPEN, RIGHT, Finding
-from ..pins.context import Session, Work
+from ..pins.compare import FILLED, OPEN, RIGHT, PinState
 from ..pins.lock import LockReport
+from ..pins.session import Session, Work
 from ..shipped import OWN_KERNELS, is_installed, recipe_folders, toolchain_folders
 from ..storage import files
-from ..storage.cache import cache_folder
-from ..storage.workfolder import work_folder
+from ..storage.cache import cache_folder, work_folder
 from ..text import clean
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import RefusedError, read_pip_config
 from .checkout import with_checkout
-from .requirements import gaps, packages_of, requirements_of
+from .requirements import for_target, gaps, indexes_of, packages_of, requirements_of
 from .resolve import ToolchainRequest, choose_cells
 from .source import unpack
 
@@ -45,28 +44,37 @@ else:
     import tomli as tomllib
 
 Pins = dict[str, PinnedFile]  # by file name
+_SHOWN = 3  # of a project's own indexes
 
 
-def lock_recipe(kernel: str, request: ToolchainRequest, emit: Emit, *, write: bool) -> LockReport:
+def lock_recipe(
+    kernel: str, requests: Sequence[ToolchainRequest], emit: Emit, *, write: bool
+) -> LockReport:
     """Pin what a recipe's build needs beside the toolchains that are asked for.
 
-    Without a Python, for all that the toolchain has. Raises what fetching and unpacking the source
-    do, ToolchainError where something requires another torch, FetchError where nothing satisfies
-    the requirements, ConfigError where the recipe cannot be written.
+    Where a request names no Python, for all that the toolchain has. Raises what fetching and
+    unpacking the source do, ToolchainError where something requires another torch, FetchError
+    where nothing satisfies the requirements, ConfigError where the recipe cannot be written.
     """
     recipe = with_checkout(load_recipe(kernel, *recipe_folders()))
     label = f"kernel {recipe.name}"
     started = time.monotonic()
     emit(StepStarted("lock", label))
-    cells = _cells(request)
+    cells = tuple(dict.fromkeys(cell for request in requests for cell in _cells(request)))
     with work_folder() as folder:
         plain = replace(recipe, build=())
         root = unpack(plain, cache_folder(), folder, emit).root
-        requirements = requirements_of(root, recipe)
-    pins = _pinned(plain, cells, requirements, emit)
+        requirements, others = requirements_of(root, recipe), indexes_of(root)
+    try:
+        pins = _pinned(recipe, cells, requirements, emit)
+    except FetchError as error:
+        raise _with_indexes(error, others) from error
     file, written = recipe.folder / RECIPE_FILE, False
-    if write and {one.filename for one in recipe.build} != set(pins):
+    before = {one.filename for one in recipe.build}
+    if write and before != set(pins):
         file, written = _write(recipe, list(pins.values()), emit), True
+        if gone := sorted(before - set(pins)):
+            emit(Note(f"no longer pinned: {', '.join(gone)}"))
     emit(StepFinished("lock", time.monotonic() - started, label))
     known = {one.filename: one for one in recipe.build}
     findings = tuple(_finding(one, known.get(one.file), write) for one in pins.values())
@@ -87,11 +95,11 @@ def _cells(request: ToolchainRequest) -> tuple[Cell, ...]:
     return tuple(dict.fromkeys([*cells, *more]))
 
 
-def _finding(pin: PinnedFile, old: Package | None, write: bool) -> Finding:
+def _finding(pin: PinnedFile, old: Package | None, write: bool) -> PinState:
     values: dict[str, int | str] = {"size": pin.size, "sha256": pin.sha256}
     if old and (old.size, old.sha256) == (pin.size, pin.sha256):
-        return Finding(("build",), pin.file, RIGHT, values, values)
-    return Finding(("build",), pin.file, FILLED if write else OPEN, {}, values, "new")
+        return PinState(("build",), pin.file, RIGHT, values, values)
+    return PinState(("build",), pin.file, FILLED if write else OPEN, {}, values, "new")
 
 
 # -- resolving -------------------------------------------------------------------------------------
@@ -100,7 +108,7 @@ def _finding(pin: PinnedFile, old: Package | None, write: bool) -> Finding:
 def _pinned(
     recipe: Recipe, cells: Sequence[Cell], requirements: Sequence[Requirement], emit: Emit
 ) -> Pins:
-    """The files that are missing for all cells."""
+    """The files that the cells lack, and those of a recipe that are pinned for others."""
     index = Index(read_pip_config())
     try:
         cache = cache_folder()
@@ -110,6 +118,14 @@ def _pinned(
         for cell in cells:
             for pin in _pins_for(recipe, cell, requirements, work):
                 found.setdefault(pin.file, pin)
+        places = {(cell.python, cell.toolchain.platform) for cell in cells}
+        left = [one for one in recipe.build if _is_left(one, found, places)]
+        for cell in cells:
+            left = _still_needed(left, cell, requirements, work)
+        found |= {
+            one.filename: PinnedFile(file=one.filename, size=one.size, sha256=one.sha256, url="")
+            for one in left
+        }
         return dict(sorted(found.items()))
     except RefusedError as error:
         raise FetchError(
@@ -122,7 +138,8 @@ def _pinned(
 def _pins_for(
     recipe: Recipe, cell: Cell, requirements: Sequence[Requirement], work: Work
 ) -> Iterable[PinnedFile]:
-    target = Target(recipe, cell.toolchain, cell.python, cell.torch, ())
+    plain = replace(recipe, build=())
+    target = Target(plain, cell.toolchain, cell.python, cell.torch, ())
     missing = gaps(requirements, target)
     if wrong := [gap for gap in missing if gap.is_fixed]:
         raise _conflict(recipe, cell, [str(gap) for gap in wrong])
@@ -131,6 +148,7 @@ def _pins_for(
     platform = cell.toolchain.platform
     there, fixed = packages_of(cell.toolchain, cell.python, cell.torch)
     preferred = [f"{name}=={version}" for name, version in there.items()]
+    preferred += [f"{one.name}=={one.version}" for one in recipe.build if one.name not in there]
     wanted = [_bare(gap.requirement) for gap in missing]
     versions = work.session.resolver.resolve(wanted, cell.python, platform, preferred)
     others = {name: version for name, version in versions.items() if there.get(name) != version}
@@ -142,10 +160,54 @@ def _pins_for(
         yield work.pins.file(name, version, cell.python, platform)
 
 
+def _is_left(one: Package, found: Pins, places: Iterable[tuple[str, str]]) -> bool:
+    """Whether no new pin takes a package's place, for a Python and platform that was asked for."""
+    theirs = [file for file in found if _name_of(file) == canonicalize_name(one.name)]
+    return one.filename not in found and not any(
+        fits(one.filename, *place) and fits(file, *place) for place in places for file in theirs
+    )
+
+
+def _still_needed(
+    pins: Sequence[Package], cell: Cell, requirements: Sequence[Requirement], work: Work
+) -> list[Package]:
+    """Of pins those that are for other places than a cell, or that a toolchain without them would
+    need there, too."""
+    python, platform = cell.python, cell.toolchain.platform
+    here = [one for one in pins if fits(one.filename, python, platform)]
+    if not here:
+        return list(pins)
+    _, fixed = packages_of(cell.toolchain, python, cell.torch)
+    wanted = [
+        _bare(one)
+        for one in for_target(requirements, python, platform)
+        if canonicalize_name(one.name) not in fixed
+    ]
+    pinned = [f"{one.name}=={one.version}" for one in pins]
+    needed = work.session.resolver.resolve(wanted, python, platform, pinned) if wanted else {}
+    return [one for one in pins if one not in here or canonicalize_name(one.name) in needed]
+
+
+def _name_of(file: str) -> str:
+    return str(canonicalize_name(file.partition("-")[0]))
+
+
 def _bare(requirement: Requirement) -> str:
     """Without its marker, which holds."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     return f"{requirement.name}{extras}{requirement.specifier}"
+
+
+def _with_indexes(error: FetchError, others: Sequence[str]) -> FetchError:
+    """others: the indexes that the project names."""
+    if not others:
+        return error
+    more = (
+        "pyproject.toml names indexes that are not asked; those that you trust, add to pip's "
+        f"configuration (PIP_EXTRA_INDEX_URL): {', '.join(others[:_SHOWN])}"
+    )
+    hint = f"{error.hint}; {more}" if error.hint else more
+    return FetchError(error.what, where=error.where, details=error.details, hint=hint)
 
 
 def _conflict(recipe: Recipe, cell: Cell, details: Sequence[str]) -> ToolchainError:

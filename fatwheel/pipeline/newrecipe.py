@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.parser import BytesParser
@@ -25,7 +25,7 @@ from unearth import Link
 
 from ..config import fields
 from ..config.load import RECIPE_FILE, load_recipe
-from ..config.model import Commit, Repository, Sdist, Source, Submodule, Target
+from ..config.model import Commit, Repository, Sdist, SourcePin, Submodule, Target
 from ..engines.process import local_workplace
 from ..errors import FatwheelError, FetchError, FormatError, UsageError
 from ..events import Emit
@@ -34,15 +34,15 @@ from ..pins.listings import Asker, Listings
 from ..pins.published import announced
 from ..shipped import DEFAULT_TOOLCHAINS, OWN_KERNELS
 from ..storage import files
-from ..storage.cache import cache_folder, users_stores
+from ..storage.cache import cache_folder, users_stores, work_folder
 from ..storage.documents import TomlError, read_toml
-from ..storage.workfolder import work_folder
 from ..text import clean
-from ..toolchain.errands import LISTED, origin_of
+from ..toolchain.access import LISTED, origin_of
 from ..toolchain.index import Index
 from ..toolchain.pipconfig import RefusedError, read_pip_config
 from ..wheels.archive import open_wheel
-from ..wheels.name import parse_wheel_name
+from ..wheels.metadata import top_modules
+from ..wheels.name import Source, library_modules, parse_wheel_name
 from ..worker.upstream import Project
 from .capture import captured
 from .compile import Effort
@@ -63,6 +63,7 @@ _VARIABLE = re.compile(
 )
 # What most projects call the variables that force a CUDA build, or one of one's own.
 _FORCES = ((re.compile(r"(.*_)?FORCE_(ONLY_)?CUDA"), "1"), (re.compile(r".*FORCE_BUILD"), "TRUE"))
+_OF_TORCH = re.compile(r"(?:^-l|/lib)(?:torch|c10)")  # in a command that links
 _ARCH = re.compile(r"(?:sm|compute)_([0-9]{2,3}[af]?)")
 _LARGEST = 1 << 20  # bytes of a setup.py, or .gitmodules
 
@@ -152,20 +153,20 @@ def _check_free(name: str, *, force: bool) -> None:
 # -- pinning ---------------------------------------------------------------------------------------
 
 
-def _pinned(words: Sequence[str], emit: Emit) -> tuple[Source, str, str]:
+def _pinned(words: Sequence[str], emit: Emit) -> tuple[SourcePin, str, str]:
     """The source, and project and version as far as words tell them."""
     match list(words):
         case ["git", place] if "@" in place:
             url, _, revision = place.rpartition("@")
             git = _repository(url, revision, emit)
             stem = PurePosixPath(url).name.removesuffix(".git")
-            return Source(sha256=git.sha256, git=git), stem, "0"
+            return SourcePin(sha256=git.sha256, git=git), stem, "0"
         case [place] if os.path.isdir(place):
             path = Path(place).resolve()
-            return Source(checkout=True, path=path), path.name, "0"
+            return SourcePin(checkout=True, path=path), path.name, "0"
         case [pin] if match := re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([\w.!+-]+)", pin):
             sdist = _sdist(match[1], match[2])
-            return Source(sdist, "", sdist.sha256), sdist.name, sdist.version
+            return SourcePin(sdist, "", sdist.sha256), sdist.name, sdist.version
     raise UsageError(
         f"{' '.join(words)!r:.120} names no source",
         hint="valid: NAME==VERSION, git URL@REVISION, or a folder that is there",
@@ -324,7 +325,7 @@ def _look_into(found: Findings, part: Path, request: RecipeRequest, emit: Emit) 
         _read_project(project, found)
     file.write_text(text_of(found), encoding="utf-8")
     try:
-        lock_recipe(str(part), asked, emit, write=True)
+        lock_recipe(str(part), [asked], emit, write=True)
         found.pins = _pins_in(file.read_text(encoding="utf-8"))
     except FatwheelError as error:
         found.notes.append(_in_short("what its build requires is not pinned", error))
@@ -388,23 +389,31 @@ def _capture(target: Target, found: Findings, emit: Emit) -> None:
         with open_wheel(wheel) as inside:
             members = [member.name for member in inside.members]
             metadata = inside.read(f"{inside.dist_info}/METADATA")
-    found.imports = imports_of(members)
+        sources = list(_sources_of(capture.units, capture.upstream.project.top))
+    found.imports = imports_of(members, sources, capture.links)
     there, _ = packages_of(target.toolchain, target.python, target.torch)
     said = BytesParser(policy=compat32).parsebytes(metadata).get_all("Requires-Dist", [])
     found.runtime = [one for one in map(_plain, said) if one and one not in there]
 
 
-def imports_of(members: Sequence[str]) -> list[str]:
-    """The modules that a wheel's files offer: packages, or else modules alone."""
-    packages, modules = [], []
-    for name in members:
-        first, _, rest = name.partition("/")
-        if rest == "__init__.py":
-            packages.append(first)
-        elif not rest and name.endswith((".so", ".pyd", ".py")):
-            modules.append(first.partition(".")[0])
-    found = [*packages, *([] if packages else modules)]
-    return [one for one in dict.fromkeys(found) if _valid(fields.Module, one, "")]
+def imports_of(
+    members: Sequence[str], sources: Iterable[Source], links: Iterable[Sequence[str]]
+) -> list[str]:
+    """The modules that a wheel's files offer, its own libraries as well: others can go on without
+    those, and hide that they do not load. links: commands that link these; what is linked with
+    torch's libraries finds them once torch is there.
+    """
+    libraries = library_modules(members, sources)
+    others = top_modules([name for name in members if not name.endswith((".so", ".pyd"))])
+    for_torch = any(_OF_TORCH.search(word) for words in links for word in words)
+    found = [*(["torch"] if libraries and for_torch else []), *others, *libraries]
+    return [one for one in found if _valid(fields.Module, one, "")]
+
+
+def _sources_of(units: Iterable[Unit], top: Path) -> Iterator[Source]:
+    for unit in units:
+        data = files.read_plain(top / unit.source.removeprefix("@src@/"), _LARGEST) or b""
+        yield Source(data.decode("utf-8", "replace"), unit.preprocessor)
 
 
 def _plain(words: object) -> str:
@@ -419,7 +428,7 @@ def _plain(words: object) -> str:
 # -- the file --------------------------------------------------------------------------------------
 
 
-def _source_lines(source: Source) -> list[str]:
+def _source_lines(source: SourcePin) -> list[str]:
     if source.git:
         one = source.git
         lines = [f'git = "{one.url}"', f'commit = "{one.commit}"', f'tree = "{one.tree}"']

@@ -17,7 +17,7 @@ from ..engines.registry import ENGINES, engine_named
 
 
 @dataclass(frozen=True)
-class Build:
+class TorchOffer:
     """A torch, and the Pythons that it goes with."""
 
     torch: str
@@ -25,7 +25,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Offer:
+class ToolchainOffer:
     """A toolchain with a name, or a CUDA of which toolchains are composed for a platform.
 
     name: '' of what is composed. archs: what its nvcc knows. engines: what can build with it.
@@ -36,7 +36,7 @@ class Offer:
     platform: str
     cuda: str
     nvcc: str
-    builds: tuple[Build, ...]
+    builds: tuple[TorchOffer, ...]
     archs: tuple[str, ...]
     engines: tuple[str, ...]
     unlocked: tuple[str, ...]
@@ -46,8 +46,8 @@ class Offer:
 class Overview:
     """All that there are."""
 
-    named: tuple[Offer, ...]
-    composed: tuple[Offer, ...]
+    named: tuple[ToolchainOffer, ...]
+    composed: tuple[ToolchainOffer, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As `invoke toolchains --json` prints it (toolchains.schema.json)."""
@@ -68,8 +68,8 @@ def overview(folders: Sequence[Path], platform: str | None = None) -> Overview:
     )
 
 
-def _named(toolchain: Toolchain) -> Offer:
-    return Offer(
+def _named(toolchain: Toolchain) -> ToolchainOffer:
+    return ToolchainOffer(
         name=toolchain.name,
         platform=toolchain.platform,
         cuda=toolchain.cuda,
@@ -81,7 +81,7 @@ def _named(toolchain: Toolchain) -> Offer:
     )
 
 
-def _composed(parts: Parts, platform: str) -> Iterator[Offer]:
+def _composed(parts: Parts, platform: str) -> Iterator[ToolchainOffer]:
     """One for each CUDA, the newest first."""
     by_cuda = groupby(combinations(parts, platform), key=lambda one: one.cuda.version)
     for cuda, of_cuda in by_cuda:
@@ -89,7 +89,7 @@ def _composed(parts: Parts, platform: str) -> Iterator[Offer]:
         # What is not locked does not depend on torch, but for its own wheels.
         of_pythons = {one.python: one for one in found}
         toolchains = [compose(parts, one) for one in of_pythons.values()]
-        yield Offer(
+        yield ToolchainOffer(
             name="",
             platform=platform,
             cuda=cuda,
@@ -122,12 +122,12 @@ def _names(archs: Iterable[Arch]) -> tuple[str, ...]:
     return tuple(arch.name for arch in sorted(archs))
 
 
-def _builds(pairs: Iterable[tuple[str, str]]) -> tuple[Build, ...]:
+def _builds(pairs: Iterable[tuple[str, str]]) -> tuple[TorchOffer, ...]:
     """By torch, the oldest first. pairs: each a torch and a Python."""
     pythons: dict[str, set[str]] = {}
     for torch, python in pairs:
         pythons.setdefault(torch, set()).add(python)
     return tuple(
-        Build(torch, tuple(sorted(pythons[torch], key=release)))
+        TorchOffer(torch, tuple(sorted(pythons[torch], key=release)))
         for torch in sorted(pythons, key=release)
     )

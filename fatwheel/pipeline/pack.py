@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..config.model import Target
 from ..errors import StoreError
-from ..fatbin.parity import shorten
+from ..fatbin.images import shorten
 from ..model import Front
 from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.lock import BuildLock, lock_bytes
@@ -31,10 +31,10 @@ from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import predicate_of, statement_bytes
-from ..verify.torch_use import lowest_torch_of
+from ..verify.libraries import lowest_torch_of
 from ..wheels.archive import open_wheel
 from ..wheels.name import WheelName, parse_wheel_name
-from ..wheels.pack import Closing, File, plain_file, repack
+from ..wheels.pack import Closing, NewFile, plain_file, repack
 from ..worker.assemble import SliceDigests
 from .plan import PlannedWheel
 
@@ -61,7 +61,8 @@ def build_record(
         archs=tuple(map(str, target.archs)),
         front=front_mode,
         fronts=tuple(
-            RecordedFront(virtual=front.virtual.compute, codes=front.codes) for front in fronts
+            RecordedFront(virtual=front.virtual.compute, codes=front.codes, split=front.split)
+            for front in fronts
         ),
         units=tuple(RecordedUnit(**unit) for unit in slices),
     ).content()
@@ -127,7 +128,7 @@ def pack(
 def _stating(name: WheelName, lock: BuildLock, record: Mapping[str, Any]) -> Closing:
     """Makes the statement over all files that were written before it."""
 
-    def closing(digests: Mapping[str, str]) -> list[File]:
+    def closing(digests: Mapping[str, str]) -> list[NewFile]:
         statement = statement_bytes(list(digests.items()), predicate_of(lock, record))
         return [plain_file(f"{name.dist_info}/{STATEMENT_FILE}", statement)]
 

@@ -59,7 +59,7 @@ class Hunk:
 
 
 @dataclass
-class Change:
+class FilePatch:
     """What happens to one file. is_new, is_gone: where it is made or deleted. mode: b'' to keep."""
 
     path: PurePosixPath
@@ -82,7 +82,7 @@ def apply_patch(data: bytes, where: str, root: Path) -> None:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def read_patch_text(data: bytes, where: str) -> list[Change]:
+def read_patch_text(data: bytes, where: str) -> list[FilePatch]:
     """Raises FormatError, with the line, for what is no unified diff or does more than change
     plain files."""
     changes = list(_Reader(_lines(data), where).changes())
@@ -104,7 +104,7 @@ class _Reader:
         self._where = where
         self._at = 0
 
-    def changes(self) -> Iterator[Change]:
+    def changes(self) -> Iterator[FilePatch]:
         """Text between the files' parts, such as a mail's, is passed over."""
         headers: list[bytes] = []
         while self._at < len(self._lines):
@@ -131,7 +131,7 @@ class _Reader:
         place = self._at + ahead
         return self._lines[place] if place < len(self._lines) else b""
 
-    def _file(self, headers: Sequence[bytes]) -> Change:
+    def _file(self, headers: Sequence[bytes]) -> FilePatch:
         old, new = (self._name(self._peek(ahead)) for ahead in (0, 1))
         if _NOWHERE not in (old, new) and self._path(old) == self._path(new):
             old, new = (
@@ -141,7 +141,7 @@ class _Reader:
         path = self._path(old if new == _NOWHERE else new)
         if _NOWHERE not in (old, new) and self._path(old) != path:
             raise self._trouble(f"it renames {clean(old)}; make it with `git diff --no-renames`")
-        change = Change(path, is_new=old == _NOWHERE, is_gone=new == _NOWHERE)
+        change = FilePatch(path, is_new=old == _NOWHERE, is_gone=new == _NOWHERE)
         change.mode = self._mode(headers)
         self._at += 2
         while match := _HUNK.match(self._peek(0)):
@@ -150,7 +150,7 @@ class _Reader:
             raise self._trouble("a file without a hunk")
         return change
 
-    def _without_hunks(self, headers: Sequence[bytes]) -> Change:
+    def _without_hunks(self, headers: Sequence[bytes]) -> FilePatch:
         """An empty file that is made or deleted, or a mode that changes."""
         mode = self._mode(headers)
         match = re.fullmatch(rb"diff --git (\S+) (\S+)\n?", headers[0])
@@ -161,7 +161,7 @@ class _Reader:
         if not (mode or gone):
             raise self._trouble(f"nothing is said of {clean(match[2].decode(errors='replace'))}")
         name = match[2].decode("utf-8", "replace")
-        return Change(self._path(name), is_new=new, is_gone=gone, mode=mode)
+        return FilePatch(self._path(name), is_new=new, is_gone=gone, mode=mode)
 
     def _mode(self, headers: Sequence[bytes]) -> bytes:
         for line in headers:
@@ -259,7 +259,7 @@ def _is_of_no_file(line: bytes) -> bool:
 # -- changing files --------------------------------------------------------------------------------
 
 
-def _apply(change: Change, where: str, root: Path) -> None:
+def _apply(change: FilePatch, where: str, root: Path) -> None:
     path = root / change.path
     is_there = _is_there(change, where, root)
     if change.is_new and is_there:
@@ -282,7 +282,7 @@ def _apply(change: Change, where: str, root: Path) -> None:
     os.utime(path, (time, time))
 
 
-def _is_there(change: Change, where: str, root: Path) -> bool:
+def _is_there(change: FilePatch, where: str, root: Path) -> bool:
     """Whether a plain file is there, in plain folders."""
     for part in reversed(change.path.parents[:-1]):
         place = root / part
@@ -294,7 +294,7 @@ def _is_there(change: Change, where: str, root: Path) -> bool:
     return path.exists()
 
 
-def _read(path: Path, change: Change, where: str) -> bytes:
+def _read(path: Path, change: FilePatch, where: str) -> bytes:
     with opened(path) as stream:
         data = stream.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
@@ -302,7 +302,7 @@ def _read(path: Path, change: Change, where: str) -> bytes:
     return data
 
 
-def _placed(change: Change, lines: list[bytes], where: str) -> Iterator[tuple[int, Hunk]]:
+def _placed(change: FilePatch, lines: list[bytes], where: str) -> Iterator[tuple[int, Hunk]]:
     """Where in the lines each hunk applies, while those before it are applied."""
     shift = least = 0
     for hunk in change.hunks:
@@ -329,7 +329,7 @@ def _places(hunk: Hunk, lines: Sequence[bytes], least: int) -> list[int]:
     return [place for place in range(least, last + 1) if _fits(hunk, lines, place)]
 
 
-def _refused(change: Change, where: str, why: str) -> ConfigError:
+def _refused(change: FilePatch, where: str, why: str) -> ConfigError:
     return ConfigError(
         f"the patch does not apply: {clean(str(change.path))} {why}",
         where=where,
@@ -338,7 +338,7 @@ def _refused(change: Change, where: str, why: str) -> ConfigError:
 
 
 def _does_not_apply(
-    change: Change, hunk: Hunk, lines: Sequence[bytes], place: int, fitting: int, where: str
+    change: FilePatch, hunk: Hunk, lines: Sequence[bytes], place: int, fitting: int, where: str
 ) -> ConfigError:
     """With the first line that differs from what is there."""
     total, name = len(change.hunks), clean(str(change.path))

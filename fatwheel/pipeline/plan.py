@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..arch import Arch, ArchRequest
+from ..arch import ArchRequest
+from ..compilers.nvcc import PARTS
 from ..config.model import Recipe, Target, Toolchain
 from ..engines.base import DEVICE_CODE, Allotment, Engine, Footprint, Limits
 from ..engines.registry import engine_for, toolchain_for
@@ -23,17 +24,21 @@ from ..machine import cores, free_memory
 from ..model import Front, Job, Shard, Unit
 from ..provenance.checks import check_locked, check_pinned, read_lock_file
 from ..provenance.lock import BuildLock, lock_of
+from ..provenance.record import FAST, FRONTS
+from ..sharing.remote import Remote
+from ..sharing.shares import files_in
 from ..shipped import recipe_folders
 from ..toolchain.interpreters import build_of, compiler_id
-from ..verify.contents import Contents
-from ..verify.coverage import coverage_of
+from ..verify.contents import Contents, coverage_of
 from ..verify.drivers import needs_of, planned
 from ..wheels.name import WheelName, version_label
+from ..worker.archs import ruled
+from ..worker.secondkey import OFF
 from .compile import Effort, divide
 from .proof import find_proofs
-from .resolve import ToolchainRequest, check_nothing_beside, resolve
+from .resolve import LINUX, ToolchainRequest, check_nothing_beside, resolve
+from .share import ShareOrder
 
-FRONTS = ("auto", "exact", "shared")
 KERNEL = "flash-attn"
 
 
@@ -45,7 +50,10 @@ class BuildRequest:
     pinned files may lie. sign: a private key. recipes: a folder in which the kernel is looked for
     first. cuda, platform: what a toolchain is composed of, where none is named. cuda_home,
     torch_from: what is installed on this machine, to be used instead; msvc: the same, of MSVC.
-    stop_after: seconds after which no more jobs are started.
+    device_from: LINUX where its compilers are to make device code for Windows.
+    stop_after: seconds after which no more jobs are started. remote: where machines leave what
+    they made for each other. order: the one share of the jobs that is to be made. shares: a folder
+    with those that other machines made. audit: one of AUDITS.
     """
 
     kernel: str | None
@@ -57,8 +65,9 @@ class BuildRequest:
     shards: int | None
     jobs: int | None
     memory: int | None
-    front: str
+    front: str | None
     out: Path
+    fast: bool = False
     locked: Path | None = None
     find: Path | None = None
     sign: Path | None = None
@@ -69,12 +78,17 @@ class BuildRequest:
     torch_from: Path | None = None
     msvc: str | None = None
     stop_after: float | None = None
+    remote: Remote | None = None
+    order: ShareOrder | None = None
+    shares: Path | None = None
+    audit: str = "off"
+    device_from: str | None = None
 
     def toolchains(self, default: str) -> ToolchainRequest:
         """What of it says which toolchains."""
         return ToolchainRequest(
             default, self.toolchain, self.cuda, self.torch, self.pythons, self.platform,
-            self.cuda_home, self.torch_from, self.msvc,
+            self.cuda_home, self.torch_from, self.msvc, self.device_from,
         )  # fmt: skip
 
 
@@ -114,9 +128,11 @@ class PlannedWheel:
 class BuildPlan:
     """What a build does. Its wheels are of one recipe.
 
-    front: how fronts were chosen. limits: of the whole build; the engine may have less, unless the
-    user said how much. out: the folder for wheels. lock: what nothing may be used beyond, from the
-    file `locked`. find: a folder in which pinned files may lie. sign: a private key.
+    front: how fronts were chosen, one of FRONTS or FAST. limits: of the whole build; the engine may
+    have less, unless the user said how much. out: the folder for wheels. lock: what nothing may be
+    used beyond, from the file `locked`. find: a folder in which pinned files may lie. sign: a
+    private key. remote: what is shared with other machines. order: a share to make, instead of
+    wheels. shares: a folder with those that others made.
     """
 
     wheels: tuple[PlannedWheel, ...]
@@ -129,6 +145,9 @@ class BuildPlan:
     locked: Path | None = None
     find: Path | None = None
     sign: Path | None = None
+    remote: Remote | None = None
+    order: ShareOrder | None = None
+    shares: Path | None = None
 
     @property
     def first(self) -> Target:
@@ -199,8 +218,16 @@ class BuildPlan:
             "isolated": self.engine.isolated,
             "front": self.front,
             "fronts": [
-                {"front": front.virtual.compute, "codes": list(front.codes)}
+                {
+                    "front": front.virtual.compute,
+                    "codes": list(front.codes),
+                    **({"split": front.split} if front.split else {}),
+                }
                 for front in self.fronts
+            ],
+            "units": [
+                {"units": pattern, "codes": list(codes)}
+                for pattern, codes in ruled(recipe.rules, self.fronts)
             ],
             "shards": [
                 {"name": shard.name, "codes": list(codes_of(shard))} for shard in self.shards
@@ -263,13 +290,22 @@ def _typical_jobs(recipe: Recipe, fronts: Iterable[Front], units: int) -> list[J
 def plan_build(request: BuildRequest) -> BuildPlan:
     """Raises UsageError, ConfigError or LockError for what cannot be built; ToolchainError for what
     is installed and cannot be used."""
-    check_front(request.front)
+    mode = mode_of(request.front, fast=request.fast)
     targets, lock = _targets_of(request)
+    if (request.order or request.shares) and len(targets) > 1:
+        raise UsageError(
+            "shares are of one wheel",
+            where="--only-shard" if request.order else "--from-shares",
+            hint="name one Python, one torch and one CUDA",
+        )
+    if request.shares:
+        files_in(request.shares, "--from-shares")
     until = None if request.stop_after is None else time.monotonic() + request.stop_after
-    effort = Effort(request.shards, request.jobs, request.memory, until)
+    audit = audit_of(request.audit)
+    effort = Effort(request.shards, request.jobs, request.memory, until, audit)
     return BuildPlan(
-        wheels=tuple(PlannedWheel(one, fronts_for(one, request.front)) for one in targets),
-        front=request.front,
+        wheels=tuple(PlannedWheel(one, fronts_for(one, mode)) for one in targets),
+        front=mode,
         engine=_engine_for(targets, request.engine),
         effort=effort,
         limits=effort.limits(Limits(cores(), free_memory())),
@@ -278,6 +314,9 @@ def plan_build(request: BuildRequest) -> BuildPlan:
         locked=request.locked,
         find=request.find,
         sign=request.sign,
+        remote=request.remote,
+        order=request.order,
+        shares=request.shares,
     )
 
 
@@ -312,6 +351,7 @@ def _targets_of(request: BuildRequest) -> tuple[tuple[Target, ...], BuildLock | 
         request.toolchains(lock.toolchain.name),
         torches=_given(request.torch, lock.torch),
         pythons=_given(request.pythons, lock.python),
+        device_from=request.device_from or (LINUX if lock.toolchain.device_packages else None),
     )
     if request.cuda is None and request.platform is None:
         asked = replace(asked, toolchain=_given(request.toolchain, lock.toolchain.name))
@@ -328,36 +368,91 @@ def _given(option: str | None, default: str) -> str:
     return default if option is None else option
 
 
-def check_front(mode: str) -> None:
-    """Raise UsageError for an unknown `--front` mode."""
-    if mode not in FRONTS:
+# How often code that could be taken over by its device program is compiled all the same.
+AUDITS = {"some": 50, "all": 1, "none": 0, "off": OFF}
+
+
+def audit_of(mode: str) -> int:
+    """One in how many `--audit` mode compiles. Raises UsageError for an unknown mode."""
+    if mode not in AUDITS:
         raise UsageError(
-            f"{mode!r} is not a valid choice", where="--front", hint=f"valid: {', '.join(FRONTS)}"
+            f"{mode!r} is not a valid choice", where="--audit", hint=f"valid: {', '.join(AUDITS)}"
         )
+    return AUDITS[mode]
 
 
 # -- fronts ----------------------------------------------------------------------------------------
 
 # A front (one run of cicc) may serve several architectures of one family: those with the same
 # major number and without an a or f suffix. Its PTX is then that of the lowest of them. That
-# halves the work, and gives the same machine code for some projects and not for others: `auto`
-# shares only what a proof covers (see `pipeline.proof`).
+# halves the work. And a front may be split: nvcc's optimisers, its own and those of ptxas, then
+# divide the code of a unit among threads. Either gives the same machine code for some projects and
+# not for others: `auto` does only what a proof covers (see `pipeline.proof`). FAST does both,
+# whatever that gives.
 
 
-Covers = Callable[[Arch, frozenset[Arch]], bool]  # front, architectures → is sharing proven?
+def mode_of(front: str | None, *, fast: bool) -> str:
+    """How fronts are to be chosen, by `--front` and `--fast`. Raises UsageError."""
+    if front is not None and front not in FRONTS:
+        raise UsageError(
+            f"{front!r} is not a valid choice", where="--front", hint=f"valid: {', '.join(FRONTS)}"
+        )
+    if fast and front is not None:
+        raise UsageError(
+            "--fast chooses the fronts itself: shared, and split",
+            where=f"--fast --front {front}",
+            hint="leave one of them out",
+        )
+    return FAST if fast else front or "auto"
 
 
 def fronts_for(target: Target, mode: str) -> tuple[Front, ...]:
-    """The fronts of a target under `--front` mode."""
+    """The fronts of a target; mode: one of FRONTS, or FAST."""
+    archs = target.archs
     if mode == "exact":
-        return exact_fronts(target.archs)
+        return exact_fronts(archs)
     if mode == "shared":
-        return shared_fronts(target.archs, lambda front, archs: True)
+        return shared_fronts(archs)
+    if mode == "split":
+        return split_fronts(exact_fronts(archs))
+    if mode == FAST:
+        return split_fronts(shared_fronts(archs))
     build = build_of(target.toolchain, target.python, target.torch)
     proofs = find_proofs(target.recipe, compiler_id(target.toolchain, build))
-    return shared_fronts(
-        target.archs, lambda front, archs: any(proof.covers(front, archs) for proof in proofs)
+    return proven_fronts(archs, lambda front: any(proof.covers(front) for proof in proofs))
+
+
+def proven_fronts(
+    archs: Iterable[ArchRequest], proven: Callable[[Front], bool]
+) -> tuple[Front, ...]:
+    """The fronts that cost least of those that make what exact ones make.
+
+    proven: whether that was shown of a front that is shared, or split.
+    """
+    fronts: list[Front] = []
+    for family in _families(archs):
+        own, shared = exact_fronts(family), _share(family)
+        for tried in (_split_cubins(shared), shared):
+            if all(_is_exact(front) or proven(front) for front in tried):
+                fronts += tried
+                break
+        else:
+            pairs = zip(own, _split_cubins(own), strict=True)
+            fronts += [split if proven(split) else front for front, split in pairs]
+    return tuple(sorted(fronts, key=lambda front: front.virtual))
+
+
+def _split_cubins(fronts: Iterable[Front]) -> tuple[Front, ...]:
+    """The same, split but for those that make PTX, which no proof covers."""
+    return tuple(
+        front if front.virtual.compute in front.codes else replace(front, split=PARTS)
+        for front in fronts
     )
+
+
+def _is_exact(front: Front) -> bool:
+    """Whether it makes what nvcc by itself makes of one architecture."""
+    return not front.split and {front.virtual.sm, front.virtual.compute}.issuperset(front.codes)
 
 
 def exact_fronts(archs: Iterable[ArchRequest]) -> tuple[Front, ...]:
@@ -368,16 +463,15 @@ def exact_fronts(archs: Iterable[ArchRequest]) -> tuple[Front, ...]:
     )
 
 
-def shared_fronts(archs: Iterable[ArchRequest], covers: Covers) -> tuple[Front, ...]:
-    """One front for each family for which `covers` allows it, exact ones for the rest."""
-    fronts: list[Front] = []
-    for family in _families(archs):
-        lowest = family[0].arch
-        if len(family) == 1 or not covers(lowest, frozenset(r.arch for r in family)):
-            fronts += exact_fronts(family)
-        else:
-            fronts += _share(family)
+def shared_fronts(archs: Iterable[ArchRequest]) -> tuple[Front, ...]:
+    """One front for each family."""
+    fronts = [front for family in _families(archs) for front in _share(family)]
     return tuple(sorted(fronts, key=lambda front: front.virtual))
+
+
+def split_fronts(fronts: Iterable[Front]) -> tuple[Front, ...]:
+    """The same, each split."""
+    return tuple(replace(front, split=PARTS) for front in fronts)
 
 
 def _families(archs: Iterable[ArchRequest]) -> list[list[ArchRequest]]:

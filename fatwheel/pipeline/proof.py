@@ -1,9 +1,17 @@
-"""Proofs that one front for several architectures makes the same machine code.
+"""Proofs that other ways to run nvcc's front end make the same machine code.
 
-A proof is data beside the recipe, `proofs/TOOLCHAIN-ARCHS.json`: for a sample of units,
-compiled both ways, the digest of every kernel's machine code (its .text section in the cubin).
-`--front auto` shares a front only where a proof of this project's version, these compilers,
-this front and these architectures says 'same'.
+A proof is data beside the recipe, `proofs/TOOLCHAIN-ARCHS.json`: for a sample of units, compiled
+as nvcc by itself does and in other ways, the digest of every kernel's machine code (its .text
+section in the cubin), and the kernels of which each way makes another. All else that decides what
+a cubin does is compared, too: functions, initial values, registers. The ways are
+
+    shared: one front for several architectures;
+    split:  a front for each, of which nvcc's optimisers divide the code among threads;
+    both:   one front for several, split.
+
+`--front auto` goes a way only where a proof of this project's version and sources, these compilers,
+these architectures and, of split code, this number of parts says that all code is the same. No
+proof covers PTX of a split front: drivers are told to split it, too.
 """
 
 from __future__ import annotations
@@ -11,79 +19,129 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..arch import Arch, parse_arch
 from ..config.model import Recipe, Toolchain
+from ..config.sourcetree import digest_over
 from ..decoders import payload
-from ..errors import ConfigError, FatwheelError
+from ..errors import ConfigError, FatwheelError, FormatError
 from ..fatbin.container import Entry
 from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
-from ..model import Unit
+from ..fatbin.elf import SHT_SYMTAB, SYMBOL, Elf, ElfSection, Names
+from ..model import Front, Unit
+from ..provenance.record import MOST_PARTS
 from ..storage.documents import MOST, read_object
-from ..storage.files import replacing
+from ..storage.files import disk_error, read_plain, replacing
+from .checkout import read_checkout
 
-SCHEMA = 1
+SCHEMA: Literal[2] = 2
 FOLDER = "proofs"
+ELSEWHERE = "--recipes FOLDER"  # how a user names another folder, that of a copy of the recipe
+Way = Literal["shared", "split", "both"]
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 @dataclass(frozen=True)
 class UnitProof:
-    """One unit compiled both ways.
+    """One unit compiled in several ways.
 
-    sass: architecture → sha256 over all kernels' machine code with a front of its own.
-    different: `sm_86 KERNEL` for each kernel that the shared front makes another code for.
+    sass: architecture → sha256 over all kernels' machine code with an exact front of its own.
+    different: by each way that was tried, `sm_86 KERNEL` for each kernel that it makes another
+    code for; of a cubin with other data alone, `sm_86 .nv.global.init`, by its sections.
     """
 
     name: str
     kernels: int
-    sass: dict[str, str]
-    different: tuple[str, ...]
+    sass: Mapping[str, str]
+    different: Mapping[Way, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What compiling a sample of units both ways showed."""
+    """What compiling a sample of units in several ways showed. source: by `source_id`. front: the
+    one that was shared. parts: those into which code was split; 0 where that was not tried."""
 
     project: str
     version: str
+    source: str
     toolchain: str
     compiler_id: str
     front: Arch
     archs: tuple[Arch, ...]
+    parts: int
     units: tuple[UnitProof, ...]
     path: Path
 
     @property
-    def same(self) -> bool:
-        return not self.different
+    def ways(self) -> tuple[Way, ...]:
+        """Those that were tried with all units."""
+        return tuple(
+            way for way in WAYS if self.units and all(way in u.different for u in self.units)
+        )
+
+    @property
+    def same(self) -> tuple[Way, ...]:
+        """The ways that make the same code; none where nothing was compared."""
+        return tuple(way for way in self.ways if self.kernels and not self.different(way))
 
     @property
     def kernels(self) -> int:
         """How many kernels were compared, each once per unit."""
         return sum(unit.kernels for unit in self.units)
 
-    @property
-    def different(self) -> list[str]:
-        return [f"{unit.name}: {item}" for unit in self.units for item in unit.different]
+    def different(self, way: Way) -> list[str]:
+        return [f"{unit.name}: {one}" for unit in self.units for one in unit.different.get(way, ())]
 
-    def covers(self, front: Arch, archs: frozenset[Arch]) -> bool:
-        """Whether this proof allows `front` to serve all of `archs`; one over nothing does not."""
-        return self.kernels > 0 and self.same and front == self.front and archs <= set(self.archs)
+    def covers(self, front: Front) -> bool:
+        """Whether this shows that a front, which is shared or split, makes the same machine code as
+        exact ones of its architectures."""
+        cubins = {code for code in front.codes if code.startswith("sm_")}
+        known = {arch.sm for arch in self.archs}
+        shared = cubins != {front.virtual.sm}
+        if front.split and (len(cubins) < len(front.codes) or front.split != self.parts):
+            return False
+        if not cubins or not cubins <= known or (shared and front.virtual != self.front):
+            return False
+        way: Way = "both" if shared and front.split else "shared" if shared else "split"
+        return way in self.same
 
 
 def find_proofs(recipe: Recipe, compiler_id: str) -> list[Proof]:
-    """The proofs beside a recipe that speak of its version and these compilers."""
+    """The proofs beside a recipe that speak of its version and sources, and these compilers. Raises
+    ConfigError for a file there that is no proof."""
     found = [read_proof(path) for path in sorted((recipe.folder / FOLDER).glob("*.json"))]
-    return [
+    of_version = [
         proof
         for proof in found
         if (proof.project, proof.version, proof.compiler_id)
         == (recipe.project, recipe.version, compiler_id)
     ]
+    source = source_id(recipe) if of_version else ""
+    return [proof for proof in of_version if proof.source == source]
+
+
+def source_id(recipe: Recipe) -> str:
+    """The digest of what of a recipe decides the code of its units: sources that are being worked
+    on change, and their version does not. Raises ConfigError as `read_checkout`."""
+    source = recipe.source
+    files = source.sha256
+    if source.path is not None:  # a checkout may have the recipe in it, and so its proofs
+        proofs = (recipe.folder / FOLDER).resolve()
+        found = read_checkout(source.path).files
+        files = digest_over(one for one in found if not one[1].is_relative_to(proofs))
+    patches = [patch.sha256 for patch in source.patches]
+    options = [recipe.environment, recipe.config_settings, recipe.rules, recipe.subdirectory]
+    flags = [asdict(one) for one in recipe.flags]
+    decides = json.dumps([files, patches, options, *flags], sort_keys=True)
+    return hashlib.sha256(decides.encode()).hexdigest()
 
 
 def proof_path(recipe: Recipe, toolchain: Toolchain, archs: tuple[Arch, ...]) -> Path:
@@ -91,55 +149,188 @@ def proof_path(recipe: Recipe, toolchain: Toolchain, archs: tuple[Arch, ...]) ->
     return recipe.folder / FOLDER / f"{toolchain.name}-{label}.json"
 
 
-def read_proof(path: Path) -> Proof:
-    """Raises ConfigError for a file that is no proof."""
+# -- what several runs show ------------------------------------------------------------------------
+
+
+def earlier(proof: Proof) -> Proof | None:
+    """What a file says already of all that a proof is about, whatever units and ways; None where it
+    is of other sources or compilers, or no proof."""
     try:
-        with path.open("rb") as stream:
-            data = read_object(stream.read(MOST + 1), path.name)
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']}, not {SCHEMA}")
-        return Proof(
-            project=data["project"],
-            version=data["version"],
-            toolchain=data["toolchain"],
-            compiler_id=data["compiler_id"],
-            front=parse_arch(data["front"]),
-            archs=tuple(parse_arch(arch) for arch in data["archs"]),
-            units=tuple(_read_unit(unit) for unit in data["units"]),
-            path=path,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, FatwheelError) as error:
-        raise ConfigError(
-            f"not a proof: {error!r}",
-            where=str(path),
-            hint="invoke prove writes it; remove it to build with --front exact",
-        ) from error
+        found = read_proof(proof.path) if proof.path.exists() else None
+    except ConfigError:
+        return None
+    if found is None or _about(found) != _about(proof):
+        return None
+    return found if 0 in (found.parts, proof.parts) or found.parts == proof.parts else None
+
+
+def _about(proof: Proof) -> tuple[object, ...]:
+    return (
+        proof.project, proof.version, proof.source, proof.toolchain, proof.compiler_id, proof.front,
+        proof.archs,
+    )  # fmt: skip
+
+
+def loses_nothing(before: Proof, units: Set[str], ways: Set[Way]) -> bool:
+    """Whether a proof that tries these ways with these units can be joined with an earlier one so
+    that each way of either was tried with all units."""
+    known, tried = {unit.name for unit in before.units}, set(before.ways)
+    return (units <= known or tried <= ways) and (known <= units or ways <= tried)
+
+
+def joined(before: Proof, proof: Proof) -> Proof:
+    """What two proofs of the same show together. What both compared counts as it is now."""
+    units = _numbered(before.units)
+    for key, unit in _numbered(proof.units).items():
+        old = units.get(key)
+        if old and (old.kernels, old.sass) == (unit.kernels, unit.sass):
+            unit = replace(unit, different={**old.different, **unit.different})
+        units[key] = unit
+    return replace(
+        proof,
+        parts=max(before.parts, proof.parts),
+        units=tuple(units[key] for key in sorted(units)),
+    )
+
+
+def _numbered(units: Iterable[UnitProof]) -> dict[tuple[str, int], UnitProof]:
+    """Units by name and number: a source that is compiled in two ways is two units of one name."""
+    count: Counter[str] = Counter()
+    found = {}
+    for unit in units:
+        found[unit.name, count[unit.name]] = unit
+        count[unit.name] += 1
+    return found
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+_Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _UnitTable(_Table):
+    name: str
+    kernels: Annotated[int, Field(ge=0)]
+    sass: dict[str, _Sha256]
+    different: dict[Way, list[str]]
+
+
+class _ProofTable(_Table):
+    """The file. same: what follows from its units, for who reads it. digest: of the rest: what
+    was edited by hand was not compiled."""
+
+    schema_: Annotated[Literal[2], Field(alias="schema")]
+    project: str
+    version: str
+    source: _Sha256
+    toolchain: str
+    compiler_id: str
+    front: str
+    archs: list[str]
+    parts: Annotated[int, Field(ge=0, le=MOST_PARTS)]
+    same: list[Way]
+    units: list[_UnitTable]
+    digest: _Sha256
+
+
+def read_proof(path: Path) -> Proof:
+    """Raises ConfigError for a file that is no proof, or was changed since it was written."""
+    try:
+        text = read_plain(path, MOST + 1)
+        if text is None:
+            raise ValueError("it is no file")
+        data = read_object(text, path.name)
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema {data.get('schema')!r:.40}, not {SCHEMA}")
+        table = _ProofTable.model_validate(data)
+        front, archs = parse_arch(table.front), tuple(map(parse_arch, table.archs))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise _no_proof(path, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
+    except FatwheelError as error:
+        raise _no_proof(path, error.what) from error
+    except (OSError, ValueError) as error:
+        raise _no_proof(path, str(error)) from error
+    if _digest(data) != table.digest:
+        raise _no_proof(path, "it was changed after `invoke prove` wrote it")
+    return Proof(
+        project=table.project,
+        version=table.version,
+        source=table.source,
+        toolchain=table.toolchain,
+        compiler_id=table.compiler_id,
+        front=front,
+        archs=archs,
+        parts=table.parts,
+        units=tuple(map(_unit_of, table.units)),
+        path=path,
+    )
+
+
+def _unit_of(table: _UnitTable) -> UnitProof:
+    different = {way: tuple(found) for way, found in table.different.items()}
+    return UnitProof(table.name, table.kernels, table.sass, different)
+
+
+def _no_proof(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"not a proof: {reason[:200]}",
+        where=str(path),
+        hint="remove the file to build without it; invoke prove writes a new one",
+    )
 
 
 def write_proof(proof: Proof) -> None:
-    """Write it to proof.path; the same proof gives the same bytes."""
+    """Write it to proof.path; the same proof gives the same bytes. Raises StoreError."""
     data = {
         "schema": SCHEMA,
         "project": proof.project,
         "version": proof.version,
+        "source": proof.source,
         "toolchain": proof.toolchain,
         "compiler_id": proof.compiler_id,
         "front": proof.front.name,
         "archs": [arch.name for arch in proof.archs],
-        "same": proof.same,
+        "parts": proof.parts,
+        "same": list(proof.same),
         "units": [
             {
                 "name": unit.name,
                 "kernels": unit.kernels,
-                "sass": unit.sass,
-                "different": list(unit.different),
+                "sass": dict(unit.sass),
+                "different": {way: list(found) for way, found in unit.different.items()},
             }
             for unit in proof.units
         ],
     }
-    proof.path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(proof.path) as stream:
-        stream.write((json.dumps(data, indent=1) + "\n").encode())
+    text = json.dumps({**data, "digest": _digest(data)}, indent=1)
+    try:
+        proof.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(proof.path) as stream:
+            stream.write((text + "\n").encode())
+    except OSError as error:
+        raise disk_error(error, "write the proof", proof.path, ELSEWHERE) from error
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in data.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+_CODE = ".text."  # what sections with code are called, before their function's name
+# Sections for people and debuggers. A note has the command line of ptxas. Symbols have their names.
+_TOLD = re.compile(r"\.note|(\.rela?)?\.(nv_)?debug_|\.strtab$")
+# Namespaces that name the list of architectures, which is another with a shared front, as they
+# stand in symbols' names behind their lengths: `27THRUST_300001_SM_800_860_NS`,
+# `17CUB_300001_SM_800`.
+_LISTING = re.compile(r"(\d{1,4})((?:THRUST|CUB)_\d+(?:_SM)?)((?:_\d+)+(?:_NS)?)")
 
 
 def select_units(units: tuple[Unit, ...], pattern: str | None) -> tuple[Unit, ...]:
@@ -151,38 +342,75 @@ def select_units(units: tuple[Unit, ...], pattern: str | None) -> tuple[Unit, ..
     return tuple(unit for unit in cuda if any(_matches(unit.name, glob) for glob in globs))
 
 
-def compare(unit: str, images: dict[str, tuple[Entry, Entry]]) -> UnitProof:
-    """Compare a unit's cubins: architecture → (entry of its own front, of the shared front)."""
-    sass: dict[str, str] = {}
-    different: list[str] = []
-    names: set[str] = set()
-    for code, (own, shared) in images.items():
-        mine, other = dict(_machine_code(own)), dict(_machine_code(shared))
-        names |= mine.keys()
-        total = hashlib.sha256()
-        for name, content in sorted(mine.items()):
-            total.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
-        sass[code] = total.hexdigest()
-        different += [
-            f"{code} {name}"
-            for name in sorted(mine.keys() | other.keys())
-            if mine.get(name) != other.get(name)
+def compare(
+    unit: str, own: Mapping[str, Entry], others: Mapping[Way, Mapping[str, Entry]]
+) -> UnitProof:
+    """Compare a unit's cubins, by architecture: those of exact fronts with those of each way."""
+    codes = {code: dict(_machine_code(read_cubin(payload(one)))) for code, one in own.items()}
+    return UnitProof(
+        unit,
+        kernels=len(set().union(*codes.values())),
+        sass={code: _total(kernels) for code, kernels in codes.items()},
+        different={way: tuple(_different(own, made)) for way, made in others.items()},
+    )
+
+
+def _different(own: Mapping[str, Entry], made: Mapping[str, Entry]) -> Iterator[str]:
+    """The functions whose code differs; where there are none, the sections that do."""
+    for code, entry in own.items():
+        mine, other = (_sections(read_cubin(payload(one))) for one in (entry, made[code]))
+        found = [
+            name for name in sorted(mine.keys() | other.keys()) if mine.get(name) != other.get(name)
         ]
-    return UnitProof(unit, len(names), sass, tuple(different))
+        functions = [name.removeprefix(_CODE) for name in found if name.startswith(_CODE)]
+        yield from (f"{code} {name}" for name in functions or found)
 
 
-def _machine_code(entry: Entry) -> Iterator[tuple[str, bytes]]:
+def _sections(elf: Elf) -> Mapping[str, Sequence[tuple[object, ...]]]:
+    """All of a cubin that decides what it does: beside its kernels' code that of functions, initial
+    values of variables, the sizes of what has none, registers (which are in a section's info), and
+    what refers to where."""
+    found: dict[str, list[tuple[object, ...]]] = {}
+    for section in elf.sections:
+        if not _TOLD.match(section.name):
+            content: object = bytes(elf.content(section)) if section.in_file else section.size
+            if section.type == SHT_SYMTAB:
+                content = tuple(_symbols(elf, section))
+            about = (section.type, section.flags, section.info, content)
+            found.setdefault(section.name, []).append(about)
+    return found
+
+
+def _symbols(elf: Elf, table: ElfSection) -> Iterator[tuple[object, ...]]:
+    """The symbols of a table, by names without lists of architectures: by its name a call finds the
+    function of another unit, and the host a variable."""
+    entries = elf.content(table)
+    if len(entries) % SYMBOL.size or not 0 < table.link < len(elf.sections):
+        raise FormatError("malformed symbol table", where=f"ELF section {table.name}")
+    names = Names(bytes(elf.content(elf.sections[table.link])))
+    for name, *about in SYMBOL.iter_unpack(entries):
+        yield _LISTING.sub(_without_list, names.at(name)), *about
+
+
+def _without_list(space: re.Match[str]) -> str:
+    """A namespace without its list; what follows may be a digit of the next one's length."""
+    length, whole = int(space[1]), space[2] + space[3]
+    return space[2] + whole[length:] if len(space[2]) < length <= len(whole) else space[0]
+
+
+def _total(kernels: Mapping[str, bytes]) -> str:
+    total = hashlib.sha256()
+    for name, content in sorted(kernels.items()):
+        total.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return total.hexdigest()
+
+
+def _machine_code(elf: Elf) -> Iterator[tuple[str, bytes]]:
     """Kernel name → the content of its .text section."""
-    cubin = payload(entry)
-    elf = read_cubin(cubin)
-    for name in kernel_names_of_cubin(cubin):
-        for section in elf.named(f".text.{name}"):
+    for name in kernel_names_of_cubin(elf.data):
+        for section in elf.named(_CODE + name):
             yield name, bytes(elf.content(section))
 
 
 def _matches(name: str, glob: str) -> bool:
     return fnmatch.fnmatch(name, glob) or fnmatch.fnmatch(name.rpartition("/")[2], glob)
-
-
-def _read_unit(data: dict[str, Any]) -> UnitProof:
-    return UnitProof(data["name"], data["kernels"], data["sass"], tuple(data["different"]))

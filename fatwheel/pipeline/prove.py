@@ -1,99 +1,301 @@
-"""Proves that architectures may share a front: `invoke prove`.
+"""Proves that fronts may be shared, or split, for a kernel: `invoke prove`.
 
-Compiles units with a front for each architecture and with a shared one, compares the machine code
-of every kernel, and writes the proof beside the recipe. Beside a recipe that is part of an
-installed fatwheel nothing is written: the user gets a copy of it, with the proof.
+Compiles units as nvcc by itself does and in other ways, compares the machine code of every kernel,
+and writes the proof beside the recipe. It works as a build does, with any engine and toolchain.
+Beside a recipe that is part of an installed fatwheel nothing is written: the user gets a copy of
+it, with the proof.
 """
 
 from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..arch import Arch, ArchRequest
+from ..arch import ArchRequest
+from ..compilers.nvcc import PARTS
 from ..config.model import Recipe, Target
-from ..engines.process import Processes, local_workplace
-from ..errors import ConfigError, UsageError
+from ..engines.base import Capture
+from ..engines.registry import engine_for, toolchain_for
+from ..errors import ConfigError, EngineError, UpstreamError, UsageError
 from ..events import Emit, Note
 from ..fatbin.container import Entry
-from ..machine import in_words
 from ..model import Front, Job, Unit
 from ..shipped import OWN_KERNELS, is_installed
-from ..storage.cache import users_stores
-from ..worker.assemble import Lookup
-from ..worker.context import Context
-from ..worker.preprocess import Texts, pass_of
-from ..worker.slices import load_slice, missing, slice_key
+from ..storage.cache import cache_folder, users_stores
+from ..storage.files import check_writable
+from ..storage.store import Store
+from ..text import count
+from ..toolchain.homes import check_accepted
+from ..toolchain.interpreters import build_of, compiler_id
+from ..worker.assemble import Lookup, all_jobs
+from ..worker.slices import load_slice
 from .capture import captured
-from .compile import Effort, compile_work, estimated
-from .plan import exact_fronts, shared_fronts
-from .proof import Proof, compare, proof_path, select_units, write_proof
+from .compile import Effort, compile_work
+from .costs import plan_work
+from .plan import exact_fronts, shared_fronts, split_fronts
+from .proof import (
+    ELSEWHERE,
+    FOLDER,
+    WAYS,
+    Proof,
+    UnitProof,
+    Way,
+    compare,
+    earlier,
+    joined,
+    loses_nothing,
+    proof_path,
+    select_units,
+    source_id,
+    write_proof,
+)
 from .resolve import ToolchainRequest, resolve
+
+_LABELS: dict[Way, str] = {
+    "shared": "shared front",
+    "split": "split fronts",
+    "both": "shared and split",
+}
 
 
 @dataclass(frozen=True)
 class ProveRequest:
     """What `invoke prove` was asked for; None means the default. memory is in bytes.
 
-    recipes: a folder in which the kernel is looked for first.
+    ways: some of WAYS, comma-separated. recipes: a folder in which the kernel is looked for first.
     """
 
     kernel: str
     archs: str | None
     units: str | None
-    toolchain: str
+    toolchain: str | None
     python: str | None
     jobs: int | None
     memory: int | None
     recipes: Path | None = None
+    ways: str | None = None
+    engine: str | None = None
+    torch: str | None = None
+    cuda: str | None = None
+    platform: str | None = None
+
+    @property
+    def toolchains(self) -> ToolchainRequest:
+        return ToolchainRequest(
+            toolchain_for(self.engine), self.toolchain, self.cuda, self.torch, self.python,
+            self.platform,
+        )  # fmt: skip
+
+
+# The images of units, by their names.
+_Slices = dict[Unit, dict[str, Entry]]
 
 
 def prove(request: ProveRequest, emit: Emit) -> Proof:
-    """Make the proof and write it, on this machine. Raises a FatwheelError."""
-    asked = ToolchainRequest(request.toolchain, request.toolchain, pythons=request.python)
-    target = resolve(request.kernel, asked, request.archs, request.recipes)[0]
-    if target.toolchain.brings_all:
-        raise UsageError(
-            f"proofs are made with toolchains for Linux, and this one is for "
-            f"{in_words(target.toolchain.platform)}",
-            where=f"--toolchain {target.toolchain.name}",
-            hint="such a build shares fronts if it is told to: --front shared",
-        )
-    archs = tuple(ArchRequest(item.arch) for item in target.archs)
-    shared, own = shared_fronts(archs, lambda front, family: True), exact_fronts(archs)
-    if len(shared) != 1 or len(archs) < 2:
-        raise UsageError(
-            "a proof covers one front shared by several architectures of one family",
-            where="--arch " + ",".join(map(str, target.archs)),
-            hint="name two or more with the same major number: 80,86,89 or 100,103",
-        )
-    workplace = local_workplace(target, emit)
-    limits = Effort(None, request.jobs, request.memory).limits(workplace.capacity)
-    with captured(target, own, workplace, limits, users_stores(), emit) as (build, capture):
-        # Those that are for some architectures alone have a front for each in any case.
-        units = select_units(tuple(u for u in capture.units if u.images is None), request.units)
-        if not units:
-            raise UsageError(
-                "no unit matches",
-                where=f"--units {request.units}",
-                details=[unit.name for unit in select_units(capture.units, None)],
-                hint="a glob over the names above, several separated by commas",
-            )
-        contexts: list[Context] = []
-        for label, fronts in (("own fronts", own), ("shared front", shared)):
-            part = capture.with_fronts(fronts)
-            work = _lacking(units, fronts, part.context, target.recipe)
-            effort = Effort(len(fronts), request.jobs, request.memory)
-            compile_work(work, build, part, effort, Processes.name, label, emit)
-            contexts.append(part.context)
-        proof = _proof(target, units, own, shared[0], *contexts)
-    if is_installed(target.recipe.folder):
-        recipe = _copied(target.recipe, request.recipes or OWN_KERNELS, emit)
+    """Make the proof and write it. Raises a FatwheelError."""
+    target = _only(resolve(request.kernel, request.toolchains, request.archs, request.recipes))
+    recipe, archs = target.recipe, tuple(ArchRequest(item.arch) for item in target.archs)
+    own = exact_fronts(archs)
+    ways = _fronts_of(_ways_of(request.ways, len(archs)), archs)
+    source = source_id(recipe)
+    if not is_installed(recipe.folder):
+        check_writable(recipe.folder / FOLDER, "write the proof", ELSEWHERE)
+    engine = engine_for(target.toolchain, request.engine)
+    check_accepted(target.toolchain.msvc, cache_folder())
+    workplace = engine.prepare(target, emit)
+    effort = Effort(None, request.jobs, request.memory)
+    known = tuple(sorted(front.virtual for front in own))
+    proof = Proof(
+        project=recipe.project,
+        version=recipe.version,
+        source=source,
+        toolchain=target.toolchain.name,
+        compiler_id=compiler_id(
+            target.toolchain, build_of(target.toolchain, target.python, target.torch)
+        ),
+        front=known[0],
+        archs=known,
+        parts=PARTS if any(front.split for fronts in ways.values() for front in fronts) else 0,
+        units=(),
+        path=proof_path(recipe, target.toolchain, known),
+    )
+    before = earlier(proof)
+
+    def made(fronts: tuple[Front, ...], label: str) -> _Slices:
+        limits = effort.limits(workplace.capacity)
+        with captured(target, fronts, workplace, limits, users_stores(), emit) as (build, capture):
+            units = _units_of(capture, request.units)
+            if before:
+                _check_joins(before, units, ways)
+            lacking = _lacking(capture, units, fronts, build.store)
+            work = plan_work(lacking, build.store, recipe)
+            compile_work(work, build, capture, effort, engine.name, label, emit)
+            return _slices(capture, units, fronts, build.store)
+
+    # Split ones first: an nvcc that cannot do it says so before hours of compiling.
+    order = sorted(ways, key=lambda way: not ways[way][0].split)
+    split = {way: made(ways[way], _LABELS[way]) for way in order if ways[way][0].split}
+    exact = made(own, "own fronts")
+    found = {**split, **{way: made(ways[way], _LABELS[way]) for way in order if way not in split}}
+    units = _compared(exact, {way: found[way] for way in ways})
+    if before := earlier(proof):  # hours later: another run may have added to it
+        _check_joins(before, units, ways)
+    proof = replace(proof, units=units)
+    if before:
+        proof = joined(before, proof)
+    if is_installed(recipe.folder):
+        recipe = _copied(recipe, request.recipes or OWN_KERNELS, emit)
         proof = replace(proof, path=proof_path(recipe, target.toolchain, proof.archs))
     write_proof(proof)
     return proof
+
+
+# -- what is compared ------------------------------------------------------------------------------
+
+
+def _check_joins(before: Proof, units: Collection[Unit | UnitProof], ways: Iterable[Way]) -> None:
+    """Refuse what could only take the place of an earlier proof."""
+    if loses_nothing(before, {unit.name for unit in units}, set(ways)):
+        return
+    names = [unit.name for unit in before.units]
+    every = ",".join(sorted({*names, *(unit.name for unit in units)}))
+    tried = ",".join(way for way in WAYS if way in {*before.ways, *ways})
+    raise UsageError(
+        f"an earlier proof compares {count(len(names), 'unit')} ({', '.join(before.ways)}), and "
+        "with this one no way would be tried with all units of both",
+        where=str(before.path),
+        details=names,
+        hint=f"try all of it: --ways {tried} --units '{every}'; or remove the file to begin anew",
+    )
+
+
+def _only(targets: Sequence[Target]) -> Target:
+    if len(targets) > 1:
+        raise UsageError(
+            "a proof is about one toolchain",
+            hint="name one Python, one torch and one CUDA",
+        )
+    return targets[0]
+
+
+def _ways_of(asked: str | None, archs: int) -> tuple[Way, ...]:
+    """The ways to try: by default all that there are for so many architectures."""
+    if asked is None:
+        return WAYS if archs > 1 else ("split",)
+    words = [word.strip() for word in asked.split(",")]
+    if unknown := [word for word in words if word not in WAYS]:
+        raise UsageError(
+            f"{unknown[0]!r} is not a valid choice",
+            where="--ways",
+            hint=f"valid, comma-separated: {', '.join(WAYS)}",
+        )
+    return tuple(way for way in WAYS if way in words)
+
+
+def _fronts_of(ways: Sequence[Way], archs: Sequence[ArchRequest]) -> dict[Way, tuple[Front, ...]]:
+    shared, own = shared_fronts(archs), exact_fronts(archs)
+    if ("shared" in ways or "both" in ways) and (len(shared) != 1 or len(archs) < 2):
+        raise UsageError(
+            "a proof covers one front shared by several architectures of one family",
+            where="--arch " + ",".join(map(str, archs)),
+            hint="name two or more with the same major number: 80,86,89 or 100,103; or do not try "
+            "to share: --ways split",
+        )
+    every: dict[Way, tuple[Front, ...]] = {
+        "shared": shared, "split": split_fronts(own), "both": split_fronts(shared),
+    }  # fmt: skip
+    return {way: every[way] for way in ways}
+
+
+def _units_of(capture: Capture, pattern: str | None) -> tuple[Unit, ...]:
+    # Those that are for some architectures alone have an exact front for each in any case.
+    everywhere = tuple(unit for unit in capture.units if unit.images is None)
+    units = select_units(everywhere, pattern)
+    if units:
+        return units
+    known = [unit.name for unit in select_units(everywhere, None)]
+    if not known:
+        raise UsageError(
+            "there is nothing to compare: no CUDA unit of this project is for all architectures",
+            where=f"--units {pattern}" if pattern else "",
+        )
+    raise UsageError(
+        "no unit matches",
+        where=f"--units {pattern}",
+        details=known,
+        hint="a glob over the names above, several separated by commas",
+    )
+
+
+def _lacking(
+    capture: Capture, units: Sequence[Unit], fronts: Sequence[Front], store: Store
+) -> Lookup:
+    """The device code of some units that the store lacks; host objects say nothing here."""
+    found = capture.look_up()
+    keys = _keys(capture, fronts, found)
+
+    def lacks(unit: Unit, code: str) -> bool:
+        key = keys.get((unit, code))
+        return not (key and store.has("slice", key) and store.has("abi", key))
+
+    pending: list[Job] = []
+    for job in found.pending:
+        if job.unit in units and job.front:
+            codes = tuple(code for code in job.front.codes if lacks(job.unit, code))
+            if codes:
+                pending.append(replace(job, front=replace(job.front, codes=codes), host=False))
+    slices = sum(len(front.codes) for front in fronts) * len(units)
+    lacking = sum(len(job.front.codes) for job in pending if job.front)
+    return Lookup(tuple(pending), len(units), slices, slices - lacking, archlist_units=())
+
+
+def _keys(capture: Capture, fronts: Sequence[Front], found: Lookup) -> dict[tuple[Unit, str], str]:
+    """The keys of slices, as far as a look-up knows them."""
+    keys: dict[tuple[Unit, str], str] = {}
+    for job, made in zip(all_jobs(capture.units, fronts), found.made, strict=True):
+        slices = [key for kind, key in made if kind == "slice"]
+        if job.front and len(slices) == len(job.front.codes):
+            keys |= zip(((job.unit, code) for code in job.front.codes), slices, strict=True)
+    return keys
+
+
+def _slices(
+    capture: Capture, units: Sequence[Unit], fronts: Sequence[Front], store: Store
+) -> _Slices:
+    """The cubins of some units. Raises EngineError where one is not there, though all were made."""
+    keys = _keys(capture, fronts, capture.look_again())
+    slices: _Slices = {}
+    for unit in units:
+        for code in (code for front in fronts for code in front.codes):
+            key = keys.get((unit, code))
+            data = store.get("slice", key) if key else None
+            entries = load_slice(data) if data is not None else ()
+            if len(entries) != 1:
+                raise EngineError(
+                    "code that was just compiled is not in the store",
+                    where=f"{unit.name} [{code}]",
+                    hint="something may be changing the sources or the store while this runs",
+                )
+            slices.setdefault(unit, {})[code] = entries[0]
+    return slices
+
+
+def _compared(exact: _Slices, found: Mapping[Way, _Slices]) -> tuple[UnitProof, ...]:
+    if any(slices.keys() != exact.keys() for slices in found.values()):
+        raise UpstreamError(
+            "the project's build does not compile the same units each time",
+            hint="its commands must be the same whenever it is built",
+        )
+    return tuple(
+        compare(unit.name, own, {way: slices[unit] for way, slices in found.items()})
+        for unit, own in exact.items()
+    )
+
+
+# -- where it is written ---------------------------------------------------------------------------
 
 
 def _copied(recipe: Recipe, folder: Path, emit: Emit) -> Recipe:
@@ -114,62 +316,3 @@ def _copied(recipe: Recipe, folder: Path, emit: Emit) -> Recipe:
         shutil.rmtree(part, ignore_errors=True)
     emit(Note(f"{own}: a copy of the recipe that comes with fatwheel"))
     return replace(recipe, folder=own)
-
-
-def _lacking(
-    units: tuple[Unit, ...], fronts: tuple[Front, ...], context: Context, recipe: Recipe
-) -> Lookup:
-    """The device code that the store lacks; host objects say nothing here."""
-    store = context.store()
-    texts = Texts(context, store)
-    jobs = [Job(unit, front, False, 0, 0) for unit in units for front in fronts]
-    pending = [part for job in jobs if (part := missing(texts, context, store, job))]
-    slices = sum(len(front.codes) for front in fronts) * len(units)
-    lacking = sum(len(job.front.codes) for job in pending if job.front)
-    return Lookup(
-        pending=tuple(estimated(job, store, recipe) for job in pending),
-        units=len(units),
-        slices=slices,
-        hits=slices - lacking,
-        archlist_units=(),
-    )
-
-
-def _proof(
-    target: Target, units: tuple[Unit, ...], own: tuple[Front, ...], shared: Front,
-    mine: Context, other: Context,
-) -> Proof:  # fmt: skip
-    """mine: the context of each architecture's own front; other: that of the shared one."""
-    archs: tuple[Arch, ...] = tuple(front.virtual for front in own)
-    proofs = tuple(
-        compare(
-            unit.name,
-            {
-                front.virtual.sm: (
-                    _cubin(mine, unit, front, front.virtual.sm),
-                    _cubin(other, unit, shared, front.virtual.sm),
-                )
-                for front in own
-            },
-        )
-        for unit in units
-    )
-    return Proof(
-        project=target.recipe.project,
-        version=target.recipe.version,
-        toolchain=target.toolchain.name,
-        compiler_id=mine.device_id,
-        front=shared.virtual,
-        archs=archs,
-        units=proofs,
-        path=proof_path(target.recipe, target.toolchain, archs),
-    )
-
-
-def _cubin(context: Context, unit: Unit, front: Front, code: str) -> Entry:
-    store = context.store()
-    text = Texts(context, store).recorded(unit, pass_of(front))
-    assert text is not None, "it was compiled a moment ago"
-    data = store.get("slice", slice_key(context, unit, front, code, text))
-    assert data is not None, "it was compiled a moment ago"
-    return load_slice(data)[0]

@@ -27,10 +27,9 @@ from ..provenance.checks import check_pinned, check_registries, foreign, host_ch
 from ..provenance.lock import target_of
 from ..provenance.origin import Held, read_held
 from ..shipped import recipe_folders, toolchain_folders
-from ..storage.cache import Stores, cache_folder, store_folder
-from ..storage.workfolder import work_folder
+from ..storage.cache import Stores, cache_folder, store_folder, work_folder
 from ..toolchain.fetch import check_hosts
-from ..toolchain.msvc import check_accepted
+from ..toolchain.homes import check_accepted
 from .build import find_files, make, needed_files, publish
 from .compile import Effort
 from .consent import Agree, check_consent, is_own, refuse

@@ -29,9 +29,10 @@ from ..config.model import Package, Recipe, Target, Toolchain
 from ..config.parts import fits
 from ..errors import ConfigError, ToolchainError, UpstreamError
 from ..events import Emit
+from ..machine import this_platform
 from ..storage.documents import TomlError, read_toml
 from ..text import clean
-from ..toolchain.unpack import ensure_unpacked, folder_of, link_into
+from ..toolchain.unpack import InstallScheme, ensure_unpacked, folder_of, link_into
 
 FOLDER = "requirements"  # beside the source, in the folder that the build gets
 MOST = 200  # requirements of a project
@@ -41,6 +42,8 @@ _ASKED_FOR = {
     "mesonpy": ("ninja",),
     "maturin": ("maturin",),
 }
+# Where pyproject.toml has indexes of a project's own: [[tool.uv.index]].
+_NAMES_INDEXES = (("uv", "index"), ("poetry", "source"), ("pdm", "source"))
 _PYTHON = "/fatwheel/python"  # stands for the Python that runs scripts, until it is known
 
 
@@ -66,10 +69,25 @@ def requirements_of(root: Path, recipe: Recipe) -> tuple[Requirement, ...]:
         raise UpstreamError(f"a requirement is invalid: {what}", where=where) from error
 
 
+def indexes_of(root: Path) -> tuple[str, ...]:
+    """The package indexes that a project names for uv, Poetry or PDM, for people: nobody is asked
+    because a project says so."""
+    tools = _table(root, "tool")
+    tables = [(tools.get(tool), name) for tool, name in _NAMES_INDEXES]
+    listed = [table.get(name) for table, name in tables if isinstance(table, dict)]
+    named = [one for each in listed if isinstance(each, list) for one in each[:MOST]]
+    urls = [str(one["url"]) for one in named if isinstance(one, dict) and "url" in one]
+    return tuple(" ".join(clean(url[:200]).split()) for url in dict.fromkeys(urls))
+
+
 def _build_system(root: Path) -> Mapping[str, object]:
+    return _table(root, "build-system")
+
+
+def _table(root: Path, name: str) -> Mapping[str, object]:
     file = root / "pyproject.toml"
     try:
-        table = read_toml(file)[1].get("build-system", {}) if file.is_file() else {}
+        table = read_toml(file)[1].get(name, {}) if file.is_file() else {}
     except (TomlError, OSError) as error:
         raise UpstreamError(f"unreadable: {error}", where=f"{root.name}/pyproject.toml") from error
     return table if isinstance(table, dict) else {}
@@ -120,7 +138,7 @@ def fitting(build: Sequence[Package], python: str, platform: str) -> tuple[Packa
 
 
 @dataclass(frozen=True)
-class Gap:
+class UnmetRequirement:
     """A requirement that is not met, and the version that is there, or ''. is_fixed: whether that
     is part of what torch is built with, which no recipe replaces."""
 
@@ -134,7 +152,7 @@ class Gap:
         return f"{self.requirement}, and there is {self.requirement.name} {self.there}"
 
 
-def gaps(requirements: Iterable[Requirement], target: Target) -> tuple[Gap, ...]:
+def gaps(requirements: Iterable[Requirement], target: Target) -> tuple[UnmetRequirement, ...]:
     """The requirements of a target's project that toolchain and recipe do not meet."""
     there, fixed = packages_of(target.toolchain, target.python, target.torch)
     there |= {str(canonicalize_name(one.name)): one.version for one in target.recipe.build}
@@ -143,7 +161,7 @@ def gaps(requirements: Iterable[Requirement], target: Target) -> tuple[Gap, ...]
         name = str(canonicalize_name(one.name))
         version = there.get(name, "")
         if not version or not one.specifier.contains(Version(version), prereleases=True):
-            found.append(Gap(one, version, name in fixed))
+            found.append(UnmetRequirement(one, version, name in fixed))
     return tuple(found)
 
 
@@ -211,18 +229,21 @@ def put_packages(packages: Sequence[Package], cache: Path, folder: Path, emit: E
     ensure_unpacked(packages, cache, emit)
     with TemporaryDirectory(prefix=".requirements-", dir=cache) as name:
         made = Path(name)
-        schemes = {
-            "purelib": str(made / "site"),
-            "platlib": str(made / "site"),
-            "scripts": str(made / "bin"),
-            "headers": str(made / "include"),
-            "data": str(made),
-        }
+        into = InstallScheme(Path(_PYTHON), made / "site", made, made / "bin", made)
         for package in packages:
-            link_into(folder_of(package, cache), schemes, Path(_PYTHON))
+            link_into(folder_of(package, cache), "include", into, this_platform())
         shutil.copytree(made, folder)
     for script in (folder / "bin").glob("*"):
         _start_by_path(script)
+    _let_all_read(folder)
+
+
+def _let_all_read(folder: Path) -> None:
+    """In containers, builds run as another user."""
+    for place, _, files in os.walk(folder):
+        os.chmod(place, 0o755)
+        for path in (os.path.join(place, file) for file in files):
+            os.chmod(path, 0o755 if os.stat(path).st_mode & 0o100 else 0o644)
 
 
 def _start_by_path(script: Path) -> None:

@@ -9,12 +9,19 @@ from itertools import product
 from pathlib import Path
 
 from ..arch import ArchRequest, parse_arch_list
-from ..config.compose import choose, compose, cudas_with, msvc_for, platform_of
+from ..config.compose import (
+    choose,
+    compose,
+    cudas_with,
+    msvc_for,
+    platform_of,
+    with_device_from,
+)
 from ..config.load import load_recipe
 from ..config.model import Cell, Recipe, Target, Toolchain
 from ..config.parts import Parts, release
 from ..config.toolchains import check_msvc, load_toolchain, named
-from ..errors import UsageError
+from ..errors import ConfigError, UsageError
 from ..machine import in_words
 from ..shipped import DEFAULT_TOOLCHAINS, recipe_folders, toolchain_folders
 from ..toolchain.installed import TORCH as TORCH_FROM
@@ -26,6 +33,10 @@ from .checkout import with_checkout
 from .requirements import fitting
 from .source import epoch_of
 
+DEVICE_FROM = "--device-from"
+LINUX = "linux"  # what that option may say
+LINUX_X86 = "linux-x86_64"  # where Wine runs
+
 
 @dataclass(frozen=True)
 class ToolchainRequest:
@@ -34,7 +45,7 @@ class ToolchainRequest:
     toolchain: a name. cudas, torches, pythons: versions, comma-separated. platform: a user's word
     for it. default: the toolchain that is used where nothing else is asked for. cuda_home: the
     folder of an installed CUDA; torch_from: a Python with torch, or its environment's folder.
-    msvc: INSTALLED for that of this machine.
+    msvc: INSTALLED for that of this machine. device_from: LINUX, or None for the toolchain's own.
     """
 
     default: str = ""
@@ -46,6 +57,7 @@ class ToolchainRequest:
     cuda_home: Path | None = None
     torch_from: Path | None = None
     msvc: str | None = None
+    device_from: str | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -90,15 +102,24 @@ def choose_cells(request: ToolchainRequest) -> tuple[Cell, ...]:
     where the default has no such torch or Python. Raises UsageError or ConfigError, and for what is
     installed ToolchainError.
     """
-    if request.msvc is None:
-        return _cells(request)
-    if request.msvc != INSTALLED:
+    cells = tuple(_cells(request))
+    if request.msvc is not None:
+        _check_choice(MSVC, request.msvc, INSTALLED, "the toolchain's own MSVC is fetched")
+        cells = tuple(_with_installed_msvc(cell) for cell in cells)
+    if request.device_from is not None:
+        own = "the toolchain's own compilers make all device code"
+        _check_choice(DEVICE_FROM, request.device_from, LINUX, own)
+        cells = tuple(_with_device_from_linux(cell) for cell in cells)
+    return cells
+
+
+def _check_choice(option: str, value: str, valid: str, without: str) -> None:
+    if value != valid:
         raise UsageError(
-            f"{request.msvc!r} is not a valid choice",
-            where=MSVC,
-            hint=f"valid: {INSTALLED}; without the option, the toolchain's own MSVC is fetched",
+            f"{value!r} is not a valid choice",
+            where=option,
+            hint=f"valid: {valid}; without the option, {without}",
         )
-    return tuple(_with_installed_msvc(cell) for cell in _cells(request))
 
 
 def _cells(request: ToolchainRequest) -> tuple[Cell, ...]:
@@ -245,6 +266,7 @@ def check_nothing_beside(request: ToolchainRequest, **more: object) -> None:
         "--python": request.pythons,
         "--platform": request.platform,
         MSVC: request.msvc,
+        DEVICE_FROM: request.device_from,
         **more,
     }
     mine = CUDA_HOME if request.cuda_home is not None else TORCH_FROM
@@ -266,12 +288,7 @@ def _installed(request: ToolchainRequest) -> Cell:
 def _with_installed_msvc(cell: Cell) -> Cell:
     toolchain, parts = cell.toolchain, Parts(*toolchain_folders())
     if toolchain.msvc is None:
-        raise UsageError(
-            f"{MSVC} is for Windows, and toolchain {toolchain.name} is for "
-            f"{in_words(toolchain.platform)}",
-            where=f"{MSVC} {INSTALLED}",
-            hint="--platform windows-x86_64 builds for Windows",
-        )
+        raise _not_for_windows(f"{MSVC} is for Windows", f"{MSVC} {INSTALLED}", toolchain)
     cuda = next((one for one in reversed(parts.cudas) if one.minor == toolchain.cuda), None)
     if cuda is None:
         raise UsageError(
@@ -280,6 +297,27 @@ def _with_installed_msvc(cell: Cell) -> Cell:
             hint="`invoke toolchains` lists the CUDAs that are known",
         )
     return replace(cell, toolchain=with_installed(toolchain, cuda, msvc_for(parts, cuda)))
+
+
+def _with_device_from_linux(cell: Cell) -> Cell:
+    toolchain, parts = cell.toolchain, Parts(*toolchain_folders())
+    if toolchain.msvc is None:
+        what = f"{DEVICE_FROM} is for Windows wheels"
+        raise _not_for_windows(what, f"{DEVICE_FROM} {LINUX}", toolchain)
+    try:
+        return replace(cell, toolchain=with_device_from(parts, toolchain, cell.python, LINUX_X86))
+    except ConfigError as error:
+        raise UsageError(
+            error.what, where=f"{DEVICE_FROM} {LINUX}", details=error.details, hint=error.hint
+        ) from error
+
+
+def _not_for_windows(what: str, option: str, toolchain: Toolchain) -> UsageError:
+    return UsageError(
+        f"{what}, and toolchain {toolchain.name} is for {in_words(toolchain.platform)}",
+        where=option,
+        hint="--platform windows-x86_64 builds for Windows",
+    )
 
 
 # -- toolchains that are composed ------------------------------------------------------------------

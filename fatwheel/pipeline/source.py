@@ -61,7 +61,7 @@ def unpack(recipe: Recipe, cache: Path, folder: Path, emit: Emit) -> Project:
         stub_commands=recipe.stub_commands,
         subdirectory="/".join(filter(None, (inner, recipe.subdirectory))),
         requirements=FOLDER if recipe.build else "",
-        rules=tuple((one.units, one.archs) for one in recipe.unit),
+        rules=recipe.rules,
         settings=tuple(sorted(recipe.config_settings.items())),
         pretend=recipe.pretend,
     )

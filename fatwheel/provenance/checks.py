@@ -42,6 +42,7 @@ _OF_MATERIALS = (
     "package",
     "packages",
     "torch_packages",
+    "device_packages",
     "cuda_files",
     "interpreters",
     "portable",

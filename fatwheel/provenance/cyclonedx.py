@@ -29,7 +29,6 @@ from packageurl import PackageURL
 
 from ..errors import FormatError
 from .lock import BuildLock, Material, materials_of
-from .sbom import FILE
 
 _REQUIRED = ("source", "source-archive", "patch", "runtime")
 _GIT = "git+"  # as URLs of commits begin
@@ -46,16 +45,16 @@ _TYPES = {
 
 
 def document_of(
-    lock: BuildLock, record: Mapping[str, Any], name: str, version: str
+    lock: BuildLock, record: Mapping[str, Any], name: str, version: str, where: str
 ) -> dict[str, Any]:
     """The SBOM as CycloneDX's own library writes it, in no particular order.
 
-    Raises FormatError where the lock has a name or URL that no SBOM can hold.
+    Raises FormatError, at `where`, for a lock with a name or URL that no SBOM can hold.
     """
     try:
         return _document(lock, record, name, version)
     except (ValueError, CycloneDxException) as error:
-        raise FormatError(f"no SBOM can be made of the lock: {error}", where=FILE) from error
+        raise FormatError(f"no SBOM can be made of the lock: {error}", where=where) from error
 
 
 def _document(

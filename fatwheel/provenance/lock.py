@@ -33,10 +33,10 @@ from ..config.model import (
     Download,
     Package,
     Packages,
-    Part,
     Recipe,
     Sdist,
-    Source,
+    SourcePin,
+    Table,
     Target,
     Toolchain,
     TorchBuild,
@@ -110,7 +110,7 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
     recipe, toolchain, host = lock.recipe, lock.toolchain, lock.host
     yield from _of_source(recipe)
     of_toolchain = (*toolchain.packages, *toolchain.builds[0].packages)
-    packages = (*of_toolchain, *recipe.build, *recipe.runtime)
+    packages = (*of_toolchain, *toolchain.device_packages, *recipe.build, *recipe.runtime)
     yield from (_of_package(package) for package in packages if package.locked)
     yield from (_of_download("cuda", file) for file in toolchain.cuda_files if file.locked)
     for one in (*toolchain.interpreters, *toolchain.portable):
@@ -170,14 +170,14 @@ class LockedToolchain(Toolchain):
 
 
 @dataclass(frozen=True)
-class LockedHost(Host, Part):
+class LockedHost(Host, Table):
     compiler: fields.Compiler
     compiler_id: fields.Sha256
     python: fields.FullPython
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockFile(Part):
+class LockFile(Table):
     schema: Literal[1] = SCHEMA
     fatwheel: fields.AnyVersion
     python: fields.Python
@@ -283,7 +283,9 @@ def mistakes_between(file: LockFile) -> Iterator[str]:
     """Contradictions between values, each with its place."""
     recipe, toolchain = file.recipe, file.toolchain
     yield from _source_mistakes(recipe.source)
-    packages = (*toolchain.packages, *toolchain.torch_packages)
+    packages = (*toolchain.packages, *toolchain.torch_packages, *toolchain.device_packages)
+    if toolchain.device_packages and not toolchain.msvc:
+        yield "toolchain.device_packages: only a toolchain for Windows has them"
     if toolchain.installed and (packages or toolchain.files or toolchain.bases):
         yield "toolchain.installed: beside it there can be no pins"
     if toolchain.msvc and toolchain.msvc.installed and toolchain.msvc.payloads:
@@ -302,7 +304,7 @@ def mistakes_between(file: LockFile) -> Iterator[str]:
             yield f"{pin.filename}: two files have this name"
 
 
-def _source_mistakes(source: Source) -> Iterator[str]:
+def _source_mistakes(source: SourcePin) -> Iterator[str]:
     if source.kinds != 1:
         yield "recipe.source: it must have one of package, archive, git, folder and checkout"
     pinned = source.git or source.file

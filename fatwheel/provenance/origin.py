@@ -19,11 +19,11 @@ from ..storage.documents import MOST, read_object
 from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
 from ..wheels.name import WheelName
-from ..wheels.pack import Closing, File, nothing_else, plain_file
+from ..wheels.pack import Closing, NewFile, nothing_else, plain_file
 from .lock import FILE as LOCK_FILE
 from .lock import BuildLock, read_lock
+from .record import FAST, FRONTS, BuildRecord, record_of, unlocked, whole
 from .record import FILE as RECORD_FILE
-from .record import BuildRecord, record_of, unlocked, whole
 from .sbom import FILE as SBOM_FILE
 from .sbom import sbom_bytes
 from .statement import EDIT, Statement, predicate_of, read_statement, statement_bytes
@@ -121,11 +121,13 @@ def _architectures(
         archs = parse_arch_list(",".join(record.archs), lock.toolchain.archs)
         known = {arch.compute: arch for arch in lock.toolchain.archs}
         codes = {code for arch in lock.toolchain.archs for code in (arch.sm, arch.compute)}
-        fronts = tuple(Front(known[front.virtual], front.codes) for front in record.fronts)
+        fronts = tuple(
+            Front(known[front.virtual], front.codes, front.split) for front in record.fronts
+        )
         asked = [code for front in fronts for code in front.codes]
         if not codes.issuperset(asked) or len(set(asked)) != len(asked):
             raise ValueError("its fronts list images that nvcc cannot make, or list one twice")
-        if record.front not in ("auto", "exact", "shared"):
+        if record.front not in (*FRONTS, FAST):
             raise ValueError(f"front {record.front!r:.40}")
         for name in ("python", "torch"):
             said = getattr(record, name)
@@ -209,7 +211,7 @@ def contents_of(origin: Origin | None, name: WheelName) -> tuple[Mapping[str, by
     sbom = sbom_bytes(lock, record, name.project, name.version)
     predicate = predicate_of(lock, record, build_type=EDIT)
 
-    def closing(written: Mapping[str, str]) -> list[File]:
+    def closing(written: Mapping[str, str]) -> list[NewFile]:
         statement = statement_bytes(list(written.items()), predicate)
         return [plain_file(f"{name.dist_info}/{STATEMENT_FILE}", statement)]
 

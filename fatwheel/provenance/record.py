@@ -4,15 +4,23 @@
      "fronts": [{"virtual": "compute_80", "codes": ["sm_80"]}, ...],
      "units": [{"name": "a.o", "slices": {"sm_80": SHA256, ...}}, ...]}
 
+Where device code was linked (nvcc -rdc=true), what was linked is a unit, too, named after the
+object that it is in; it never has PTX.
+
 A thin wheel's record tells only of the images that it still has. A wheel that was stitched from
 wheels of one and the same build, but for the architectures, has one record that tells of all of
 them; else all their records, as {"schema": 1, "stitched": [record, ...]}.
+
+Where units were built for different images, the record says for which; which container is of which
+unit, the slices in it say.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,13 +33,23 @@ from pydantic import (
     ValidationError,
 )
 
-from ..arch import Arch, parse_arch
+from ..arch import NONE, Arch, coverage, parse_arch
 from ..config.model import Recipe, Toolchain
 from ..errors import FatwheelError, FormatError, StitchError
+from ..fatbin.container import Entry, container_pieces
+from ..fatbin.stitch import image_name
 from ..storage.documents import read_object
+from ..storage.mapped import digest_of_pieces
 
 SCHEMA: Literal[1] = 1
 FILE = "fatwheel.json"
+# How a build chooses its fronts: so it is asked (`build --front`), or by `build --fast`.
+FRONTS = ("auto", "exact", "shared", "split")
+FAST = "fast"
+# Of these, those that do so without proof that the code is what nvcc by itself makes.
+UNPROVEN = ("shared", "split", FAST)
+
+MOST_PARTS = 64  # into which nvcc may be told to divide code
 
 _MISTAKES_SHOWN = 8
 # A slice by its unit and image, and its sha256 (None where that is not known).
@@ -60,26 +78,30 @@ def _checked_slices(slices: Any) -> Any:
     return slices
 
 
-Image = Annotated[str, AfterValidator(_image)]  # `sm_80`, `compute_80`
+ImageName = Annotated[str, AfterValidator(_image)]  # `sm_80`, `compute_80`
 
 
-class Part(BaseModel):
+class RecordTable(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class RecordedFront(Part):
-    virtual: Image
-    codes: Annotated[tuple[Image, ...], FailFast()]
+class RecordedFront(RecordTable):
+    """split: in how many parts nvcc's optimisers divided the code; 0, which is not written, where
+    they did not."""
+
+    virtual: ImageName
+    codes: Annotated[tuple[ImageName, ...], FailFast()]
+    split: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTS, exclude_if=operator.not_)] = 0
 
 
-class RecordedUnit(Part):
+class RecordedUnit(RecordTable):
     """slices: sha256 in hex by image; None, which is wrong, where none is named."""
 
     name: str
     slices: Annotated[_Slices, BeforeValidator(_checked_slices)]
 
 
-class RecordedRecipe(Part):
+class RecordedRecipe(RecordTable):
     """source: the sha256 in hex of the one file that has it, if there is one."""
 
     name: str
@@ -95,7 +117,7 @@ class RecordedRecipe(Part):
         return cls.model_validate({**vars(recipe), "source": source})
 
 
-class RecordedToolchain(Part):
+class RecordedToolchain(RecordTable):
     """digest is over the whole toolchain file's meaning."""
 
     name: str
@@ -109,7 +131,7 @@ class RecordedToolchain(Part):
         return cls.model_validate(vars(toolchain))
 
 
-class Record(Part):
+class Record(RecordTable):
     """What of a build's record edits look at; what else is in it stays as it is."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -173,6 +195,23 @@ def record_of(data: bytes) -> Record:
     return records[0]
 
 
+def unproven(data: bytes | None) -> tuple[str, ...]:
+    """The words of UNPROVEN by which the builds in a wheel's record chose their fronts; none where
+    there is no record, or it is damaged."""
+    try:
+        records = _records(data) if data is not None else []
+    except FormatError:
+        return ()
+    said = [record.content().get("front") for record in records]  # anything, if damaged
+    return tuple(word for word in UNPROVEN if word in said)
+
+
+def built_how(word: str) -> str:
+    """A word of UNPROVEN for people, as the beginning of a sentence."""
+    option = "--fast" if word == FAST else f"--front {word}"
+    return f"built with {option}: its machine code may differ from what nvcc by itself makes"
+
+
 def thinned(data: bytes, held: Collection[str]) -> bytes:
     """The record of a wheel that holds only these images (`sm_80`, `compute_80`) any more."""
     return _joined(_only_held(record, held) for record in _records(data))
@@ -224,9 +263,7 @@ def _damaged(reason: str) -> FormatError:
 
 def _only_held(record: Record, held: Collection[str]) -> Record:
     fronts = tuple(
-        RecordedFront(
-            virtual=front.virtual, codes=tuple(code for code in front.codes if code in held)
-        )
+        front.model_copy(update={"codes": tuple(code for code in front.codes if code in held)})
         for front in record.fronts
     )
     units = tuple(
@@ -260,12 +297,12 @@ def _identity(record: Record) -> str:
 
 def _union(records: Sequence[Record]) -> dict[str, Any]:
     """The content of one record for several of the same identity."""
-    codes: dict[str, set[str]] = {}
+    codes: dict[tuple[str, int], set[str]] = {}
     units = records[0].units  # their names are the same in all; one may stand there twice
     slices: list[_Slices] = [{} for _ in units]
     for record in records:
         for front in record.fronts:
-            codes.setdefault(front.virtual, set()).update(front.codes)
+            codes.setdefault((front.virtual, front.split), set()).update(front.codes)
         for found, unit in zip(slices, record.units, strict=True):
             _add_slices(unit.name, found, unit.slices)
     result = {key: value for key, value in records[0].content().items() if key != "schema"}
@@ -273,14 +310,21 @@ def _union(records: Sequence[Record]) -> dict[str, Any]:
         **result,
         "archs": _archs({code for some in codes.values() for code in some}),
         "fronts": [
-            {"virtual": virtual, "codes": sorted(codes[virtual], key=_place)}
-            for virtual in sorted(codes, key=_place)
-            if codes[virtual]
+            RecordedFront(
+                virtual=virtual, codes=tuple(sorted(found, key=_place)), split=split
+            ).model_dump(mode="json")
+            for (virtual, split), found in sorted(codes.items(), key=_place_of_front)
+            if found
         ],
         "units": [
             {"name": unit.name, "slices": found} for unit, found in zip(units, slices, strict=True)
         ],
     }
+
+
+def _place_of_front(item: tuple[tuple[str, int], set[str]]) -> tuple[tuple[Arch, str], int]:
+    (virtual, split), _ = item
+    return _place(virtual), split
 
 
 def _add_slices(unit: str, known: _Slices, more: _Slices) -> None:
@@ -301,3 +345,69 @@ def _arch_name(arch: Arch, codes: Collection[str]) -> str:
     if arch.sm not in codes:
         return f"ptx{arch.name}"
     return f"{arch.name}+ptx" if arch.compute in codes else arch.name
+
+
+# -- which images each unit was built for ----------------------------------------------------------
+
+# The sha256 of a container's slices, by image: `sm_80`, `compute_80`.
+Slices = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plans:
+    """codes: by each slice (its image and sha256), those of its unit. every: those of all units.
+    spare: how many units were built for none, whose containers are empty.
+    """
+
+    codes: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    every: frozenset[str] = frozenset()
+    spare: int = 0
+
+    def of(self, container: Slices) -> frozenset[str] | None:
+        """Those of the unit that a container is of, None where that is not known."""
+        return next((self.codes[one] for one in container.items() if one in self.codes), None)
+
+    def leave_out(self, container: Slices, gpu: Arch) -> bool:
+        """Whether a container is, in all of its images, of a unit that was not to be built for a
+        GPU for which others were."""
+        known = self.of(container)
+        if known is None or known != container.keys():
+            return False
+        whole = all(self.codes.get(one) == known for one in container.items())
+        return whole and _runs(self.every, gpu) and not _runs(known, gpu)
+
+
+def plans_of(record: bytes | None) -> Plans:
+    """What a wheel's record says; nothing where there is none, it is damaged, or all units are for
+    the same images."""
+    try:
+        found = record_of(record) if record is not None else None
+    except FormatError:
+        return Plans()
+    if found is None or all(unit.slices.keys() == found.codes for unit in found.units):
+        return Plans()
+    codes = {
+        (image, sha256): frozenset(unit.slices)
+        for unit in found.units
+        for image, sha256 in unit.slices.items()
+        if sha256
+    }
+    return Plans(codes, found.codes, sum(not unit.slices for unit in found.units))
+
+
+def slices_in(entries: Iterable[Entry]) -> Slices:
+    """A container's slices, as a record names them: the digest is that of a container of one image
+    alone, which is how the store keeps a slice."""
+    by_image: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_image.setdefault(image_name(entry), []).append(entry)
+    return {
+        image: digest_of_pieces(container_pieces(entries)) for image, entries in by_image.items()
+    }
+
+
+def _runs(codes: Iterable[str], gpu: Arch) -> bool:
+    cubins, ptx = (
+        {parse_arch(code) for code in codes if code.startswith(kind)} for kind in ("sm_", "comp")
+    )
+    return coverage(cubins, ptx, gpu) != NONE

@@ -35,7 +35,7 @@ def sbom_bytes(lock: BuildLock, record: Mapping[str, Any], name: str, version: s
     """
     from .cyclonedx import document_of
 
-    document = document_of(lock, record, name, version)
+    document = document_of(lock, record, name, version, FILE)
     del document["metadata"]["timestamp"]
     del document["serialNumber"]
     document = _in_order(document)

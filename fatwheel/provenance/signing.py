@@ -89,12 +89,12 @@ def load_signer(path: Path, option: str = "--sign") -> Signer:
     raise _unknown_kind(key, option, _MAKE)
 
 
-def load_key(path: Path) -> SSlibKey:
+def load_key(path: Path, option: str = "--key") -> SSlibKey:
     """The public key in a PEM file, as `openssl pkey -pubout` writes it.
 
-    UsageError, at --key, where the file is no such key.
+    UsageError, at the option that names it, where the file is no such key.
     """
-    option = f"--key {path}"
+    option = f"{option} {path}"
     data = _read_key(path, option, _PUBLISH)
     if b"PRIVATE KEY-----" in data:
         what = (
@@ -186,28 +186,21 @@ def _no_key(what: str, option: str, valid: str, how: str) -> UsageError:
 # -- envelopes -----------------------------------------------------------------------------------
 
 
-def envelope_bytes(statement: bytes, signer: Signer) -> bytes:
+# kind: the type of what is signed, which is signed with it: what was signed as one thing is never
+# taken for another.
+
+
+def envelope_bytes(statement: bytes, signer: Signer, kind: str = PAYLOAD_TYPE) -> bytes:
     """An envelope of exactly these bytes, as one line."""
-    envelope = dsse.Envelope(statement, PAYLOAD_TYPE, {})
+    envelope = dsse.Envelope(statement, kind, {})
     envelope.sign(signer)
     text = json.dumps(envelope.to_dict(), sort_keys=True, separators=(",", ":"))
     return f"{text}\n".encode()
 
 
-def open_envelope(data: bytes, key: SSlibKey, where: str) -> bytes:
-    """What is in an envelope that was signed with this key.
-
-    VerifyError where no signature is this key's, FormatError where `data` is no envelope.
-    """
-    envelope = read_envelope(data, where)
-    check_signed(envelope, key, where)
-    return envelope.payload
-
-
 def check_signed(envelope: Envelope, key: SSlibKey, where: str) -> None:
     """VerifyError unless one of the signatures is by this key, whatever its maker calls it."""
-    signed = dsse.Envelope(envelope.payload, PAYLOAD_TYPE, {}).pae()
-    if not any(_is_by(signature, key, signed) for signature in envelope.signatures):
+    if not is_signed(envelope, key):
         raise VerifyError(
             "it is not signed with this key, or was changed after it was signed",
             where=where,
@@ -216,6 +209,12 @@ def check_signed(envelope: Envelope, key: SSlibKey, where: str) -> None:
                 f"claims to be signed with: {_named(envelope.signatures)}",
             ],
         )
+
+
+def is_signed(envelope: Envelope, key: SSlibKey, kind: str = PAYLOAD_TYPE) -> bool:
+    """Whether one of the signatures is by this key."""
+    signed = dsse.Envelope(envelope.payload, kind, {}).pae()
+    return any(_is_by(signature, key, signed) for signature in envelope.signatures)
 
 
 def _is_by(signature: Signed, key: SSlibKey, signed: bytes) -> bool:
@@ -232,13 +231,13 @@ def _named(signatures: Sequence[Signed]) -> str:
     return ", ".join([*shown, *(["..."] if len(signatures) > 5 else [])])
 
 
-def read_envelope(data: bytes, where: str) -> Envelope:
-    """Read an untrusted envelope with a statement. FormatError if it is invalid."""
+def read_envelope(data: bytes, where: str, kind: str = PAYLOAD_TYPE) -> Envelope:
+    """Read an untrusted envelope. FormatError if it is invalid."""
     if len(data.splitlines()) > 1:
-        raise _no_envelope("it has several lines", where)
+        raise _no_envelope("it has several lines", where, kind)
     content = read_object(data, where)
     try:
-        _check_type(content["payloadType"])
+        _check_type(content["payloadType"], kind)
         signatures = content["signatures"]
         if not isinstance(signatures, list):
             raise _Damaged("its signatures are not a list")
@@ -250,27 +249,27 @@ def read_envelope(data: bytes, where: str) -> Envelope:
             _decoded(content["payload"], "payload"), tuple(_signed(each) for each in signatures)
         )
     except KeyError as error:
-        raise _no_envelope(f"it has no {error}", where) from error
+        raise _no_envelope(f"it has no {error}", where, kind) from error
     except _Damaged as error:
-        raise _no_envelope(str(error), where) from error
+        raise _no_envelope(str(error), where, kind) from error
 
 
 class _Damaged(Exception):
     """Why something is not a valid envelope; `read_envelope` adds the place."""
 
 
-def _no_envelope(reason: str, where: str) -> FormatError:
+def _no_envelope(reason: str, where: str, kind: str) -> FormatError:
     return FormatError(
         f"this is not an envelope with a signed statement: {reason}",
         where=where,
-        hint=f"valid: DSSE in one line of JSON, with the payloadType {PAYLOAD_TYPE}",
+        hint=f"valid: DSSE in one line of JSON, with the payloadType {kind}",
     )
 
 
-def _check_type(found: object) -> None:
+def _check_type(found: object, kind: str) -> None:
     if not isinstance(found, str):
         raise _Damaged("its payloadType is not text")
-    if found != PAYLOAD_TYPE:
+    if found != kind:
         raise _Damaged(f"its payloadType is {found[:80]!r}")
 
 

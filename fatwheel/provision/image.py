@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import FatwheelError, ToolchainError
-from . import payloads
-from .archives import check_complete, merge
-from .compilers import check_nvcc, check_torch, find_host_compiler, same
-from .mend import mend_home, mend_packages, stamp
+from . import msvc
+from .archives import check_complete, mend_home, mend_packages, merge, stamp
 from .msvc import find_msvc, install_run_time
+from .tools import check_nvcc, check_torch, find_host_compiler, same
 
 
 def check_base(python: str, cuda: str, gcc: tuple[int, int]) -> None:
@@ -107,7 +106,7 @@ def _unpack(options: argparse.Namespace) -> None:
 
 
 def _msvc(options: argparse.Namespace) -> None:
-    payloads.unpack(options.packages, options.into)
+    msvc.unpack(options.packages, options.into)
 
 
 def _stamp(options: argparse.Namespace) -> None:

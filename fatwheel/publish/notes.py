@@ -22,8 +22,9 @@ from ..errors import FormatError, UsageError
 from ..events import Emit, step
 from ..fatbin.binary import HEAD, is_binary, read_binary
 from ..fatbin.container import Entry
-from ..fatbin.parity import is_readable
+from ..fatbin.images import is_readable
 from ..fatbin.stitch import image_name
+from ..provenance.record import built_how
 from ..storage.mapped import let_go
 from ..wheels.archive import Wheel, open_wheel
 from .offers import Offer, read_offer
@@ -44,7 +45,7 @@ class ImageChange:
 
 
 @dataclass(frozen=True)
-class Change:
+class Replacement:
     """A wheel and the one that it takes the place of.
 
     new: None for a wheel that has no successor. old: None for a wheel that had no predecessor.
@@ -88,8 +89,11 @@ class Change:
 
 
 def _named(offer: Offer | None) -> dict[str, Any] | None:
+    if offer is None:
+        return None
     keep = {"filename", "version", "sha256", "size", "cuda", "torch", "images"}
-    return offer.model_dump(mode="json", include=keep) if offer else None
+    keep |= {"unproven"} if offer.unproven else set()
+    return offer.model_dump(mode="json", include=keep)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class _Wheel:
             return _code_of(wheel)
 
 
-def read_changes(new: Sequence[Path], old: Sequence[Path], emit: Emit) -> tuple[Change, ...]:
+def read_changes(new: Sequence[Path], old: Sequence[Path], emit: Emit) -> tuple[Replacement, ...]:
     """What became of each wheel, by project and file name.
 
     A wheel takes the place of the newest one of the same project and tags, for the same CUDA and
@@ -123,7 +127,7 @@ def read_changes(new: Sequence[Path], old: Sequence[Path], emit: Emit) -> tuple[
     # A release may hold one project of several.
     projects = {wheel.offer.project for wheel in now}
     left = [
-        Change(None, wheel.offer)
+        Replacement(None, wheel.offer)
         for wheel in before
         if wheel.path not in used and wheel.offer.project in projects
     ]
@@ -150,11 +154,11 @@ def _predecessor(offer: Offer, before: Sequence[_Wheel]) -> _Wheel | None:
     return max(same_channel or alike, key=lambda one: Version(one.offer.version), default=None)
 
 
-def _change(wheel: _Wheel, former: _Wheel | None) -> Change:
+def _change(wheel: _Wheel, former: _Wheel | None) -> Replacement:
     if former is None:
-        return Change(wheel.offer, None)
+        return Replacement(wheel.offer, None)
     if former.offer.sha256 == wheel.offer.sha256:
-        return Change(wheel.offer, former.offer)
+        return Replacement(wheel.offer, former.offer)
     now, before = wheel.code(), former.code()
     code = tuple(
         ImageChange(
@@ -166,7 +170,7 @@ def _change(wheel: _Wheel, former: _Wheel | None) -> Change:
         for image in now
         if image in before
     )
-    return Change(wheel.offer, former.offer, code)
+    return Replacement(wheel.offer, former.offer, code)
 
 
 # -- the code of a wheel ---------------------------------------------------------------------------
@@ -208,11 +212,11 @@ def _functions(entry: Entry) -> Iterator[tuple[str, str]]:
 class _Section:
     """What is said of one project."""
 
-    made: list[Change] = field(default_factory=list)
-    gone: list[Change] = field(default_factory=list)
+    made: list[Replacement] = field(default_factory=list)
+    gone: list[Replacement] = field(default_factory=list)
 
 
-def markdown(changes: Sequence[Change]) -> str:
+def markdown(changes: Sequence[Replacement]) -> str:
     """The notes of a release: a section for each project. An Offer has no text that Markdown or
     HTML would read as its own."""
     sections: dict[str, _Section] = defaultdict(_Section)
@@ -255,8 +259,9 @@ def _heading(project: str, section: _Section) -> str:
     return f"{project} {now}" + (f" (before: {before})" if before not in ("", now) else "")
 
 
-def _news(made: Sequence[Change]) -> Iterator[str]:
-    """Architectures that came or went, and how many wheels say so where not all do."""
+def _news(made: Sequence[Replacement]) -> Iterator[str]:
+    """Architectures that came or went, and how many wheels say so where not all do; and wheels
+    that were not built as nvcc by itself does."""
     came = Counter(image for one in made for image in one.added)
     went = Counter(image for one in made for image in one.removed)
     for words, counts in (("New", came), ("No longer there", went)):
@@ -266,16 +271,19 @@ def _news(made: Sequence[Change]) -> Iterator[str]:
                 for image, count in counts.items()
             ]
             yield f"- {words}: code for {', '.join(named)}"
+    for one in made:
+        for word in one.new.unproven if one.new else ():
+            yield f"- `{one.either.filename}` was {built_how(word)}"
 
 
-def _row(one: Change) -> str:
+def _row(one: Replacement) -> str:
     assert one.new is not None
     images = [f"**{image}**" if image in one.added else image for image in one.new.images]
     cells = [f"`{one.new.filename}`", _size(one), ", ".join(images) or "none", _compared(one)]
     return f"| {' | '.join(cells)} |"
 
 
-def _size(one: Change) -> str:
+def _size(one: Replacement) -> str:
     assert one.new is not None
     size = text.size(one.new.size)
     if one.old is None or one.old.size == one.new.size:
@@ -284,7 +292,7 @@ def _size(one: Change) -> str:
     return f"{size} ({sign}{text.size(abs(one.new.size - one.old.size))})"
 
 
-def _compared(one: Change) -> str:
+def _compared(one: Replacement) -> str:
     if one.new is None or one.old is None:
         return "new"
     if one.new.sha256 == one.old.sha256:

@@ -1,38 +1,52 @@
-"""What an index says of a wheel. All of it is read from the wheel's bytes, nothing from its file
-name but the name itself and the tags in it, by which installers go.
+"""What an index says of a wheel, and wheels.json of a site: what it offers, and where the files
+are.
 
-An offer is also how an index remembers a wheel: `wheels.json` of a site is a list of them, so that
-wheels which are there already need not be read again.
+All of it is read from the wheel's bytes, nothing from its file name but the name itself and the
+tags in it, by which installers go. wheels.json is what a site was made from, so that wheels which
+are there already need not be read again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
 
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..arch import NONE
-from ..errors import FormatError
+from ..errors import FatwheelError, FormatError, UsageError
 from ..provenance.origin import read_origin
-from ..provenance.record import record_of
+from ..provenance.record import UNPROVEN, record_of
+from ..storage import files
 from ..storage.cache import open_store
+from ..storage.documents import json_bytes, read_value
 from ..storage.files import readable
-from ..verify.coverage import gpus
+from ..verify.contents import gpus
 from ..verify.inspect import inspect_units
 from ..wheels.archive import Wheel, open_wheel
-from ..wheels.builtfor import local_cuda, local_torch, minor, required_torch
-from ..wheels.metadata import fields, name_disagreement
+from ..wheels.metadata import (
+    fields,
+    local_cuda,
+    local_torch,
+    minor,
+    name_disagreement,
+    required_torch,
+)
 from ..wheels.name import WheelName, canonical_project, canonical_version, parse_wheel_name
 
 # The files in a wheel's dist-info folder that an index shows beside it, and what it calls them.
 PAPERS = {"fatwheel.provenance.json": ".provenance.json", "sboms/": ".cdx.json"}
 # In the key under which a wheel that was read is remembered: raise it when an Offer changes.
-_FORMAT = 2
+_FORMAT = 3
 
 # wheels.json of a site may be anybody's, and these become parts of paths and URLs.
 Text = Annotated[str, StringConstraints(max_length=2000)]
@@ -47,7 +61,10 @@ _FILENAME = r"^[A-Za-z0-9_.+!]{1,200}(-[A-Za-z0-9_.+!]{1,400}){4,6}\.whl$"
 Filename = Annotated[str, StringConstraints(pattern=_FILENAME, max_length=1000)]
 
 
-class Served(BaseModel):
+_NOT_EMPTY = Field(max_length=len(UNPROVEN), exclude_if=operator.not_)
+
+
+class ServedGpu(BaseModel):
     """How GPUs of a compute capability run a wheel's code, and the oldest driver for all of it.
 
     how: 'native', 'jit', 'part' or 'unknown', as `inspect` says it. driver: '' where it cannot be
@@ -69,7 +86,8 @@ class Offer(BaseModel):
     cuda, torch: `13.0` and `2.11`, or '' where the wheel names none. images: the architectures of
     its device code, `sm_80` and `compute_90`. gpus: by compute capability, of those that run any
     of it. newest: the newest time of its files, in seconds since 1970. papers: what is shown beside
-    it, by suffix: the sha256.
+    it, by suffix: the sha256. unproven: as `provenance.record.unproven` has it; only written where
+    it is not empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,9 +104,10 @@ class Offer(BaseModel):
     cuda: Release
     torch: Release
     images: Annotated[tuple[Text, ...], Field(max_length=200)]
-    gpus: dict[Capability, Served]
+    gpus: dict[Capability, ServedGpu]
     newest: Annotated[int, Field(ge=0, lt=1 << 33)]  # in years of four digits, as pages show it
     papers: dict[Suffix, Sha256]
+    unproven: Annotated[tuple[Literal["shared", "split", "fast"], ...], _NOT_EMPTY] = ()
 
     @property
     def channel(self) -> str:
@@ -99,7 +118,7 @@ class Offer(BaseModel):
         return f"{folder}/torch{self.torch}" if self.torch else folder
 
 
-class Found(BaseModel):
+class ReadWheel(BaseModel):
     """A wheel that was read, and the texts that an index puts beside it, by suffix."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -109,7 +128,7 @@ class Found(BaseModel):
     texts: dict[str, bytes]
 
 
-def read_offer(path: Path, parse: Callable[[str], WheelName] = parse_wheel_name) -> Found:
+def read_offer(path: Path, parse: Callable[[str], WheelName] = parse_wheel_name) -> ReadWheel:
     """Read a wheel for an index. What was read is remembered in the store: a file of the same
     place, size and times is opened for its texts only. parse: reads the names that are expected.
 
@@ -132,7 +151,7 @@ def read_offer(path: Path, parse: Callable[[str], WheelName] = parse_wheel_name)
                     f"an index cannot say its {wrong['loc'][0]}: {wrong['msg']}", where=path.name
                 ) from error
             open_store().put_json("offer", key, offer.model_dump(mode="json"))
-    return Found(path=path, offer=offer, texts=texts)
+    return ReadWheel(path=path, offer=offer, texts=texts)
 
 
 def _key(path: Path) -> str:
@@ -189,6 +208,7 @@ def _offer(path: Path, name: WheelName, wheel: Wheel, texts: Mapping[str, bytes]
             for suffix, text in texts.items()
             if suffix != METADATA
         },
+        unproven=(report["wheel"] or {}).get("unproven", ()),
     )
 
 
@@ -242,11 +262,11 @@ def _images(report: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _served(report: Mapping[str, Any]) -> dict[str, Served]:
+def _served(report: Mapping[str, Any]) -> dict[str, ServedGpu]:
     """By compute capability, of the GPUs that run any of it: how, and the newest of the drivers
     that the binaries need there."""
     return {
-        capability: Served(how=how, driver=_driver(report["binaries"], capability))
+        capability: ServedGpu(how=how, driver=_driver(report["binaries"], capability))
         for capability, how in report["coverage"].items()
         if how != "none"
     }
@@ -257,3 +277,150 @@ def _driver(binaries: Iterable[Mapping[str, Any]], capability: str) -> str:
     serving = [one for one in binaries if one["coverage"].get(capability) not in (None, NONE)]
     needs = [one["drivers"].get(capability) for one in serving]
     return max((need["driver"] for need in needs), key=Version, default="") if all(needs) else ""
+
+
+# -- wheels.json -----------------------------------------------------------------------------------
+
+LIST = "wheels.json"
+_MOST = 256 << 20  # bytes of wheels.json; that of 2,000 wheels has 3 MiB
+_MOST_VALUES = 5_000_000
+_BASE = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+,=-]+")
+
+
+_Value = Annotated[str, StringConstraints(pattern=r"^[0-9]{2,3}_(real|virtual)$")]
+
+
+class Variant(BaseModel):
+    """What makes a wheel a variant of another. of: the sha256 of that. cuda: the oldest that the
+    driver must know. sm_arch: values of the provider of variants, any of which will do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: Sha256
+    cuda: Annotated[str, StringConstraints(pattern=r"^[0-9]{2}\.[0-9]{1,2}$")]
+    sm_arch: Annotated[tuple[_Value, ...], Field(min_length=1, max_length=100)]
+
+    @property
+    def label(self) -> str:
+        """`cu124_sm86`, `cu128_ptx100_ptx120`: equal ones say the same."""
+        said = (value.split("_") for value in self.sm_arch)
+        names = (f"{'sm' if kind == 'real' else 'ptx'}{number}" for number, kind in said)
+        return "_".join([f"cu{self.cuda.replace('.', '')}", *names])
+
+
+class Placed(BaseModel):
+    """An offer, and where its file is: `files/` of the site, or under a base URL.
+
+    base: '' for the site itself. beside: whether METADATA can be had at the file's URL with
+    `.metadata` after it. variant: where it is a variant of another wheel of the site.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    offer: Offer
+    base: Annotated[str, StringConstraints(max_length=2000)] = ""
+    beside: bool = True
+    variant: Variant | None = None
+
+    def url(self, root: str) -> str:
+        """Of the file, for a page from which the site's top is at `root` (`../../`)."""
+        return (self.base or f"{root}files/") + quote(self.offer.filename)
+
+
+class _List(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    wheels: Annotated[tuple[Placed, ...], Field(max_length=100_000)]
+
+
+def checked_base(url: str) -> str:
+    """With a slash at its end."""
+    if not url:
+        return ""
+    parts = None
+    with suppress(ValueError):  # of brackets around what is no address
+        parts = urlsplit(url) if _BASE.fullmatch(url) else None
+    if parts is None or not parts.hostname or "@" in parts.netloc:
+        raise UsageError(
+            f"{url!r} is no URL of a folder of wheels",
+            where="--base-url",
+            hint="valid: https://github.com/ORG/REPOSITORY/releases/download/TAG",
+        )
+    return url.rstrip("/") + "/"
+
+
+def read_list(out: Path) -> tuple[Placed, ...]:
+    """What the site offers already."""
+    path = out / LIST
+    data = files.read_plain(path, _MOST + 1)
+    if data is None and os.path.lexists(path):
+        raise FormatError("it is no file, but a link, a folder or a pipe", where=str(path))
+    if data is None:
+        # A new repository of git's is an empty folder, too.
+        others = out.exists() and any(path.name[0] != "." for path in out.iterdir())
+        if others and not (out / "files").is_dir():
+            raise UsageError(
+                f"there are files, but no {LIST}: it is no site of fatwheel's",
+                where=str(out),
+                hint="use another folder, or an empty one",
+            )
+        return ()
+    try:
+        return parse_list(data, str(path))
+    except FormatError as error:
+        raise FormatError(
+            error.what,
+            where=error.where,
+            hint="delete it and name all wheels of the site once more",
+        ) from error
+
+
+def parse_list(data: bytes, where: str) -> tuple[Placed, ...]:
+    """What a wheels.json offers, whoever wrote it. FormatError where it is none."""
+    try:
+        content = read_value(data, where, _MOST, _MOST_VALUES)
+        found = _List.model_validate(content).wheels
+        for one in found:
+            Version(one.offer.version)
+            if one.base != checked_base(one.base):
+                raise FormatError(f"{one.base!r:.100} does not end with a slash")
+        return found
+    except (ValueError, FatwheelError) as error:  # a number of 5000 digits is no version, either
+        raise FormatError(
+            f"it is damaged or of another version of fatwheel: {str(error).splitlines()[0]}",
+            where=where,
+        ) from error
+
+
+def joined(before: Sequence[Placed], new: Sequence[Placed]) -> list[Placed]:
+    """One for each file name. UsageError where two have one name and other bytes."""
+    by_name: dict[str, Placed] = {}
+    clashes = []
+    for one in (*before, *new):
+        known = by_name.get(one.offer.filename)
+        if known and known.offer.sha256 != one.offer.sha256:
+            clashes.append(one.offer.filename)
+        by_name[one.offer.filename] = one
+    if clashes:
+        raise UsageError(
+            "wheels of one name have different bytes",
+            details=sorted(set(clashes)),
+            hint="give one of them another version or build tag: who has installed the one by its "
+            "hash must not get the other. To replace what a site offers, use --only",
+        )
+    return list(by_name.values())
+
+
+def ordered(placed: Iterable[Placed]) -> tuple[Placed, ...]:
+    return tuple(
+        sorted(
+            placed,
+            key=lambda one: (one.offer.project, Version(one.offer.version), one.offer.filename),
+        )
+    )
+
+
+def list_bytes(offered: Sequence[Placed]) -> bytes:
+    """The file."""
+    return json_bytes(_List(wheels=tuple(offered)).model_dump(mode="json", by_alias=True))

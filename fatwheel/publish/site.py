@@ -27,12 +27,24 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..errors import FatwheelError, FormatError, UsageError
 from ..events import Emit, Note, step
-from ..pages.page import make_page, render
+from ..pages import make_page, render
+from ..provenance.record import built_how
 from ..storage import files
 from ..storage.cache import cache_folder
-from ..verify.coverage import gpu_names
-from .listing import LIST, Placed, checked_base, joined, json_bytes, list_bytes, ordered, read_list
-from .offers import METADATA, Found, read_offer
+from ..storage.documents import json_bytes
+from ..verify.contents import gpu_names
+from .offers import (
+    LIST,
+    METADATA,
+    Placed,
+    ReadWheel,
+    checked_base,
+    joined,
+    list_bytes,
+    ordered,
+    read_list,
+    read_offer,
+)
 from .variants import Added, add_variants, document_of, documents
 
 ALL = "simple"
@@ -123,7 +135,7 @@ def _write_site(
 # -- what is on the site ---------------------------------------------------------------------------
 
 
-def _read_all(wheels: Sequence[Path], emit: Emit) -> list[Found]:
+def _read_all(wheels: Sequence[Path], emit: Emit) -> list[ReadWheel]:
     found, refused = [], []
     for path in wheels:
         try:
@@ -131,6 +143,9 @@ def _read_all(wheels: Sequence[Path], emit: Emit) -> list[Found]:
                 found.append(read_offer(path))
         except FatwheelError as error:
             refused.append((path, error))
+    for one in found:
+        for word in one.offer.unproven:
+            emit(Note(f"{one.path.name} was {built_how(word)}"))
     if len(refused) == 1:
         [(path, alone)] = refused
         raise alone if alone.where and path.name in alone.where else alone.within(str(path))
@@ -283,7 +298,7 @@ def _refused(requires_python: str) -> list[int]:
 
 
 def _copied(
-    found: Sequence[Found], before: Sequence[Placed], out: Path, *, copy_wheels: bool
+    found: Sequence[ReadWheel], before: Sequence[Placed], out: Path, *, copy_wheels: bool
 ) -> Iterator[str]:
     """Put each wheel and the texts beside it into the site; what was written."""
     here = {one.offer.filename: one.offer.sha256 for one in before if not one.base}
@@ -295,7 +310,7 @@ def _copied(
             yield name
 
 
-def _put_texts(one: Found, out: Path) -> Iterator[str]:
+def _put_texts(one: ReadWheel, out: Path) -> Iterator[str]:
     for suffix, data in one.texts.items():
         name = f"files/{one.offer.filename}{suffix}"
         if _put(out, name, data):
@@ -310,7 +325,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise files.disk_error(error, "write the site", path, "--out FOLDER") from error
 
 
-def _put_wheel(target: Path, one: Found, *, is_here: bool) -> bool:
+def _put_wheel(target: Path, one: ReadWheel, *, is_here: bool) -> bool:
     """Copy a wheel where it is not there already; FormatError where it is not what was read.
 
     is_here: whether the site offers these bytes. Another wheel may have its name and size.

@@ -33,15 +33,14 @@ from ..edit.thin import thin_surveyed
 from ..errors import FormatError, StitchError, UsageError
 from ..events import Emit, step
 from ..fatbin.container import Entry
-from ..fatbin.parity import is_readable
-from ..fatbin.select import Selection, choose, is_integrated
+from ..fatbin.images import Selection, choose, is_integrated, is_readable
 from ..storage import files
-from ..verify.coverage import UNKNOWN
+from ..storage.documents import json_bytes
+from ..verify.contents import UNKNOWN
 from ..verify.drivers import LINUX, WINDOWS, tables
 from ..wheels.archive import MAX_PART
 from ..wheels.name import VARIANT, escape_project, parse_any_name, parse_wheel_name, split_variant
-from .listing import Placed, Variant, json_bytes
-from .offers import Found, Offer, read_offer
+from .offers import Offer, Placed, ReadWheel, Variant, read_offer
 
 _NAMESPACE = "nvidia"
 _MOST = 40  # of one wheel: there were never as many kinds of GPUs, and each is a file
@@ -63,7 +62,7 @@ class Added:
     site's files. notes: sentences for the user."""
 
     placed: Sequence[Placed] = ()
-    made: Sequence[Found] = ()
+    made: Sequence[ReadWheel] = ()
     notes: Sequence[str] = ()
 
 
@@ -93,7 +92,7 @@ def _document(variants: Iterable[Variant]) -> bytes:
 
 
 def add_variants(
-    named: Sequence[tuple[Found, Placed]],
+    named: Sequence[tuple[ReadWheel, Placed]],
     offered: Sequence[Placed],
     before: Sequence[Placed],
     folder: Path,
@@ -106,7 +105,7 @@ def add_variants(
     """
     _check_spellings(offered)
     placed: list[Placed] = []
-    made: list[Found] = []
+    made: list[ReadWheel] = []
     notes: list[str] = []
     for whole, place in named:
         known = [one for one in before if one.variant and one.variant.of == whole.offer.sha256]
@@ -154,10 +153,10 @@ def _is_there(one: Placed, place: Placed, folder: Path) -> bool:
 # -- making them -----------------------------------------------------------------------------------
 
 
-def _made(whole: Found, folder: Path) -> tuple[list[tuple[Found, Variant]], list[str]]:
+def _made(whole: ReadWheel, folder: Path) -> tuple[list[tuple[ReadWheel, Variant]], list[str]]:
     """The variants of a wheel, written to a folder. Also notes: why there are none, or none for
     some GPUs."""
-    made: list[tuple[Found, Variant]] = []
+    made: list[tuple[ReadWheel, Variant]] = []
     try:
         wheel = survey_wheel(whole.path)
         plans, notes = _planned(whole.offer, wheel)
@@ -175,7 +174,7 @@ def _made(whole: Found, folder: Path) -> tuple[list[tuple[Found, Variant]], list
     return made, [f"{whole.offer.filename}: {note}" for note in notes]
 
 
-def _check_names(whole: Found, wheel: Surveyed, labels: Sequence[str]) -> None:
+def _check_names(whole: ReadWheel, wheel: Surveyed, labels: Sequence[str]) -> None:
     """FormatError where variants are too many, or one cannot have its name, or files beside it."""
     if len(labels) > _MOST:
         raise FormatError(f"there would be {len(labels)}, and {_MOST} are the most")
@@ -190,9 +189,9 @@ def _check_names(whole: Found, wheel: Surveyed, labels: Sequence[str]) -> None:
 
 
 def _write(
-    whole: Found, wheel: Surveyed, gpus: tuple[Arch, ...], variant: Variant, folder: Path
-) -> Found:
-    new = survey.Variant(variant.label, _document([variant]))
+    whole: ReadWheel, wheel: Surveyed, gpus: tuple[Arch, ...], variant: Variant, folder: Path
+) -> ReadWheel:
+    new = survey.VariantLabel(variant.label, _document([variant]))
     made = thin_surveyed(wheel, Selection(gpus, partial=True), folder, variant=new)
     found = read_offer(made.path, parse_any_name)
     # It is in the channels of the whole wheel, whatever its own code would say.

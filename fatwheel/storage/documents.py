@@ -1,4 +1,5 @@
-"""Reads JSON and TOML from untrusted sources, within limits. Standard library only.
+"""Reads JSON and TOML from untrusted sources, within limits. Standard library only, and tomli where
+Python has no tomllib.
 
 Whatever strangers may have written is read with this: locks, records, statements, SBOMs, answers
 of registries. What it lets through can be walked through by recursion, compared, written again
@@ -17,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MOST = 16 << 20  # bytes; the largest wheel known has a statement of 2 MiB
 DEEPEST = 40
@@ -66,7 +72,7 @@ def read_value(data: bytes, where: str, most: int = MOST, most_values: int = MOS
 
 
 def json_bytes(content: Any) -> bytes:
-    """A document as it lies in a wheel: the same content gives the same bytes."""
+    """A document as it lies in a wheel or on a site: the same content gives the same bytes."""
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -120,14 +126,6 @@ def _parts(part: Any) -> Iterable[Any]:
 
 
 # -- TOML ------------------------------------------------------------------------------------------
-
-# , and tomli where Python has no tomllib.
-
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MOST_TOML = 1 << 20  # bytes; the largest pyproject.toml known has 150 KB
 # What the parser does for a dotted key grows with the square of its parts, and what it does for a

@@ -40,6 +40,7 @@ T = TypeVar("T")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_PATH = 259  # characters of Windows' paths, unless longer ones are allowed
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_HELD = (32, 33)  # of Windows: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION
 OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
 
 # Of a name that links, or that no reader can open: ELOOP, or EMLINK on BSD; ENXIO for a socket.
@@ -390,6 +391,8 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
             "free some space, for example with `invoke cache --clean`, or use a folder on another "
             f"disk: {option}"
         )
+    elif getattr(error, "winerror", None) in _HELD:
+        hint = "another program has it open: end that, or exclude the folder from the virus scanner"
     elif number in _FORBIDDEN:
         hint = f"use a folder that you can write to: {option}"
     elif number in (errno.ENOTDIR, errno.EEXIST):

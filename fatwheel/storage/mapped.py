@@ -7,6 +7,7 @@ Standard library only: `fatbin` needs it.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -63,6 +64,14 @@ def in_chunks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
             chunk = view[start : start + _CHUNK]
             yield chunk
             reading.has_read(chunk)
+
+
+def digest_of_pieces(pieces: Iterable[bytes | memoryview]) -> str:
+    """The sha256 of the pieces one after the other."""
+    digest = hashlib.sha256()
+    for chunk in in_chunks(pieces):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def let_go(view: memoryview) -> None:

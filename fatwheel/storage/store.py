@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .files import Incoming, Readable, clear_away, copy, disk_error, leaves, sync_file
 from .vault import Ref, Vault, ref_text, write_total
@@ -38,6 +38,8 @@ from .vault import Ref, Vault, ref_text, write_total
 TOUCH_AFTER = 60.0  # seconds: uses closer together are not worth a write
 RECENT = 3600.0  # seconds: what was used since then goes only if the limit demands it
 LOW_WATER = 0.9  # of the limit: how far an automatic eviction goes, so that few are needed
+
+StoreEntry = tuple[str, str, str]  # of a store: kind, key, sha256
 
 _KIND = re.compile(r"[a-z]+")
 _KEY = re.compile(r"[0-9a-f]{8,128}")
@@ -73,12 +75,15 @@ class Store:
     Nothing is created before the first put. kind is a lower-case word (`slice`), key lower-case
     hex digits; anything else is a bug and a ValueError. Every method raises StoreError where the
     folder cannot be used.
+
+    written: every entry that `put` of this object put.
     """
 
     def __init__(self, root: Path, limit: int, scope: str = "") -> None:
         self.root = root
         self.limit = limit
         self.scope = scope
+        self.written: list[StoreEntry] = []
         self._vault = Vault(root)
         self._incoming = Incoming(root / "incoming")
         self._swept = False
@@ -107,6 +112,12 @@ class Store:
         self._drop(ref_path)
         return False
 
+    def file(self, kind: str, key: str) -> Path | None:
+        """The store's own file with the bytes under a key, checked; None as for `get`. Other bytes
+        get another file."""
+        sha256 = self.digest(kind, key)
+        return self._vault.object(sha256) if sha256 else None
+
     def digest(self, kind: str, key: str) -> str | None:
         """The sha256 of the bytes under a key, which are read and checked; None as for `get`."""
         path = self._ref_path(kind, key)
@@ -131,7 +142,9 @@ class Store:
 
     def put(self, kind: str, key: str, data: bytes) -> str:
         """Keep `data` under a key, in place of what was there; its sha256."""
-        return self._put(self._ref_path(kind, key), io.BytesIO(data))
+        sha256 = self._put(self._ref_path(kind, key), io.BytesIO(data))
+        self.written.append((kind, key, sha256))
+        return sha256
 
     def put_file(self, kind: str, key: str, path: Path) -> str:
         """Keep a file's bytes under a key; their sha256. OSError where `path` is unreadable."""
@@ -232,7 +245,7 @@ class Store:
             with self._incoming.file() as part:
                 with part.open("xb") as stream:
                     sha256, size = copy(source, stream)
-                    sync_file(stream)
+                    self._sync(stream)
                 total = self._publish(part, sha256, size, ref_path)
         if total > self.limit:
             self._shrink(self.limit, int(self.limit * LOW_WATER), keep=ref_path)
@@ -262,8 +275,12 @@ class Store:
         with self._incoming.file() as part:
             with part.open("xb") as stream:
                 stream.write(ref_text(ref_path, sha256, size))
-                sync_file(stream)
+                self._sync(stream)
             self._vault.place(part, ref_path)
+
+    def _sync(self, stream: BinaryIO) -> None:
+        """Bring what was written to the disk before it gets its name."""
+        sync_file(stream)
 
     def _shrink(self, limit: int, low: int, keep: Path | None) -> int:
         """Delete what is damaged or named by no ref, then, least recently used first, old entries
@@ -302,12 +319,12 @@ class Store:
                 clear_away(path)
 
     @contextmanager
-    def _errors(self, doing: str, where: Path | None = None) -> Iterator[None]:
+    def _errors(self, doing: str) -> Iterator[None]:
         """Turn an OSError into a StoreError that says where, how much is free, and the fix."""
         try:
             yield
         except OSError as error:
-            raise disk_error(error, doing, where or self.root, "FATWHEEL_CACHE=FOLDER") from error
+            raise disk_error(error, doing, self.root, "FATWHEEL_CACHE=FOLDER") from error
 
 
 # -- branches --------------------------------------------------------------------------------------
@@ -317,26 +334,15 @@ class Store:
 # too.
 
 
-Entry = tuple[str, str, str]  # of a store: kind, key, sha256
-
-
 class Branch(Store):
     """A store of its own under `root` that also answers what `trunks` hold, the first one first.
-    It never changes those.
-
-    written: every entry that this object has put.
+    It never changes those. It lasts as long as its build, or less.
     """
 
     def __init__(self, root: Path, trunks: Sequence[Path], scope: str = "") -> None:
         super().__init__(root, sys.maxsize, scope)
-        self.written: list[Entry] = []
         self._trunks = [_Trunk(trunk, sys.maxsize, scope) for trunk in trunks]
         self._removed: set[tuple[str, str]] = set()
-
-    def put(self, kind: str, key: str, data: bytes) -> str:
-        sha256 = super().put(kind, key, data)
-        self.written.append((kind, key, sha256))
-        return sha256
 
     def get(self, kind: str, key: str) -> bytes | None:
         found = super().get(kind, key)
@@ -351,6 +357,12 @@ class Branch(Store):
             trunk.copy_out(kind, key, path) for trunk in self._behind(kind, key)
         )
 
+    def file(self, kind: str, key: str) -> Path | None:
+        if super().digest(kind, key) is not None:
+            return super().file(kind, key)
+        files = (trunk.file(kind, key) for trunk in self._behind(kind, key))
+        return next(filter(None, files), None)
+
     def digest(self, kind: str, key: str) -> str | None:
         found = super().digest(kind, key)
         for trunk in self._behind(kind, key) if found is None else ():
@@ -360,6 +372,9 @@ class Branch(Store):
     def remove(self, kind: str, key: str) -> None:
         self._removed.add((kind, key))
         super().remove(kind, key)
+
+    def _sync(self, stream: BinaryIO) -> None:
+        """It goes with its build: who would look into it after a crash of the machine?"""
 
     def _behind(self, kind: str, key: str) -> list[_Trunk]:
         """The trunks that may answer for a key: none for one that was removed here."""

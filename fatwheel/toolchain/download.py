@@ -17,14 +17,15 @@ from typing import BinaryIO, TypeVar
 import httpx2
 from unearth import Link
 
-from ..config.model import Package
+from ..config.model import DebianFile, Package
 from ..errors import FetchError, HashMismatchError
 from ..events import Emit, Progress
 from ..storage import cache, files
 from ..text import clean
-from .errands import Border, Way, origin_of, way_of
+from . import debian
+from .access import AccessRules, Way, origin_of, way_of
 from .fetch import Pinned, is_fetched, place
-from .index import Index, Source
+from .index import Index, IndexSource
 from .pipconfig import PipConfig, RefusedError, TransientError, read_pip_config, redacted
 from .web import Web
 
@@ -33,6 +34,12 @@ _TICK = 0.1  # seconds between two looks at the workers
 _PATIENCE = 2.0  # seconds that a worker gets to end after a failure or Ctrl-C
 _LARGEST = 32 << 30  # bytes of a file whose size is not pinned
 _MOST_SAID = 160  # characters of a URL that is none
+
+_PIPS = (
+    "what pip is configured with: python -m pip config list (index-url, extra-index-url, "
+    "find-links, proxy, cert)"
+)
+_MIRRORS = f"the mirror: a snapshot of Debian has what others dropped, {debian.VARIABLE}=URL"
 
 LABEL = "download"
 # What to do where a pin is gone from its source for good.
@@ -53,13 +60,13 @@ def download(pinned: Sequence[Pinned], folder: Path, emit: Emit) -> None:
     _Run(pinned, folder).run(emit)
 
 
-def check_border(places: Iterable[tuple[Pinned, Path]]) -> None:
+def check_access(places: Iterable[tuple[Pinned, Path]]) -> None:
     """Raise FetchError for missing files of a lock at hosts that it must not name, with all."""
-    border = Border(read_pip_config())
+    rules = AccessRules(read_pip_config())
     absent = {
         pin.filename: pin
         for pin, folder in places
-        if not border.may_name(pin) and not is_fetched(pin, folder)
+        if not rules.may_name(pin) and not is_fetched(pin, folder)
     }
     if absent:
         raise FetchError(
@@ -81,6 +88,11 @@ def _place_of(pin: Pinned) -> str:
     return origin.name if origin.scheme == "https" else clean(f"{origin.scheme}://{origin.name}")
 
 
+def _asked(item: Pinned) -> str:
+    """Who is asked for a file, and how to ask another."""
+    return _MIRRORS if isinstance(item, DebianFile) else _PIPS
+
+
 def _pinned(pin: Pinned) -> str:
     return f"sha256 {pin.sha256}, {f'{pin.size} bytes' if pin.size else 'of any size'}"
 
@@ -89,7 +101,7 @@ class TooLongError(Exception):
     """More bytes came than the file has."""
 
 
-class Part:
+class PartialFile:
     """Bytes received, in an empty stream; most: how many there may be.
 
     announced: how many the server says there are, 0 while it has not said it.
@@ -181,7 +193,7 @@ class _Run:
 
     def _client(self, config: PipConfig) -> Web:
         """Without an index where none is needed: the user may have none configured."""
-        self.sources: tuple[Source, ...] = ()
+        self.sources: tuple[IndexSource, ...] = ()
         if all(item.url for item in self.queue):
             return Web(config)
         index = Index(config)
@@ -231,16 +243,13 @@ class _Run:
         if wrong is not None:
             raise wrong
         raise FetchError(
-            f"cannot fetch {item.filename} ({item.name} {item.version})",
+            f"cannot fetch {item.filename} ({f'{item.name} {item.version}'.strip()})",
             details=[
                 f"pinned: {_pinned(item)}",
                 "tried:",
                 *(f"  {line}" for line in looked),
             ],
-            hint=(
-                "check the network, and what pip is configured with: python -m pip config list "
-                f"(index-url, extra-index-url, find-links, proxy, cert); {_ELSEWHERE}"
-            ),
+            hint=f"check the network, and {_asked(item)}; {_ELSEWHERE}",
         )
 
     def _links_of(self, item: Pinned, looked: list[str]) -> Iterator[Link]:
@@ -269,7 +278,7 @@ class _Run:
         try:
             with self.incoming.file() as path:
                 with path.open("xb") as stream:
-                    part = Part(stream, item.size or _LARGEST)
+                    part = PartialFile(stream, item.size or _LARGEST)
                     self._patiently(partial(self._receive, link, item, part))
                     files.sync_file(stream)
                 if part.sha256 != item.sha256:
@@ -283,7 +292,7 @@ class _Run:
                 error, f"keep {item.filename}", self.folder, f"{cache.VARIABLE}=FOLDER"
             ) from error
 
-    def _receive(self, link: Link, item: Pinned, part: Part) -> None:
+    def _receive(self, link: Link, item: Pinned, part: PartialFile) -> None:
         """One try. Raises TransientError, RefusedError or TooLongError."""
 
         def note(size: int) -> None:

@@ -2,7 +2,7 @@
 
     <cache>/downloads/              files on their way, deleted once unpacked (see `fetch`)
     <cache>/packages/<sha256>/      wheels, unpacked (see `unpack`)
-    <cache>/cuda/<digest>/          CUDA, where it comes as archives (see `cuda`)
+    <cache>/cuda/<digest>/          CUDA, where it comes as archives (see `homes`)
     <cache>/envs/<digest>/          environments, mostly hard links into packages
     <cache>/envs/lock               held while anything of this is made
 
@@ -13,12 +13,8 @@ and CUDA's archives. Everything here may be deleted at any time; it is made agai
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import platform
-import secrets
-import shutil
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,28 +24,33 @@ from packaging.utils import parse_wheel_filename
 from ..config.model import Package, Toolchain, TorchBuild
 from ..config.parts import Parts
 from ..errors import ToolchainError
-from ..events import Emit, Progress
+from ..events import Emit
 from ..machine import this_platform
 from ..model import Environment
-from ..provision.compilers import HostCompiler, check_nvcc, check_torch, find_host_compiler, run
-from ..provision.mend import mend_home, mend_packages
+from ..provision.archives import mend_home, mend_packages
+from ..provision.tools import HostCompiler, check_nvcc, check_torch, find_host_compiler, run
 from ..shipped import toolchain_folders
-from .cuda import MergedCuda
 from .fetch import check_locked
+from .homes import CachedFolder, MergedCuda
 from .interpreters import Interpreter, build_of, compiler_id, find_interpreter, pins
 from .unpack import (
+    InstallScheme,
     alone,
     check_space,
-    folder_of,
-    link_into,
+    link_packages,
     missing,
     needed_for,
     unpack_missing,
 )
 
-LABEL = "install"
 MARKER = "fatwheel-environment.json"  # written last; says what is in the environment
 
+# Each build imports these, twice, and keeps nothing compiled. (torch itself is compiled when it is
+# checked.)
+_IMPORTED_BY_BUILDS = ("setuptools", "torch/utils")
+_COMPILE = (
+    "import compileall, sys\nfor folder in sys.argv[1:]: compileall.compile_dir(folder, quiet=2)"
+)
 _LAYOUT = 1  # of what this module makes; a new number makes every environment anew
 
 
@@ -95,19 +96,14 @@ def _check_platform(toolchain: Toolchain, build: TorchBuild) -> None:
 
 
 @dataclass(frozen=True)
-class Ingredients:
-    """What an environment is made of, and where it lies.
-
-    description: everything that determines its content, and its CUDA home.
-    """
+class Ingredients(CachedFolder):
+    """What an environment is made of, and where it lies."""
 
     toolchain: Toolchain
     build: TorchBuild
     cache: Path
 
-    @property
-    def description(self) -> dict[str, object]:
-        raise NotImplementedError
+    kind, digits, marker = "envs", 16, MARKER
 
     @property
     def packages(self) -> tuple[Package, ...]:
@@ -121,16 +117,21 @@ class Ingredients:
         archives = self.toolchain.cuda_files
         return MergedCuda(archives, self.toolchain.nvcc, self.cache) if archives else None
 
-    @property
-    def root(self) -> Path:
-        # Resolved, because the path ends up in scripts, and a cache may be made of links.
-        text = json.dumps(self.description, sort_keys=True)
-        return (self.cache / "envs").resolve() / hashlib.sha256(text.encode()).hexdigest()[:16]
+    @abstractmethod
+    def environment(self, root: Path) -> Environment:
+        """The environment in `root`: the final one, or a copy being made."""
+
+    def is_installed(self) -> bool:
+        """Whether the final environment is there and looks sound, whatever its CUDA home is."""
+        made = self.environment(self.root)
+        nvcc = made.cuda_home / "bin" / f"nvcc{made.python.suffix}"
+        there = made.python.exists() and (self.cuda is not None or nvcc.exists())
+        return there and self.is_described()
 
     def cuda_home(self, site: Path) -> Path:
         """The CUDA home, which is in site-packages where CUDA comes as packages."""
         packaged = site / "nvidia" / f"cu{self.toolchain.cuda.partition('.')[0]}"
-        return self.cuda.home if self.cuda else packaged
+        return self.cuda.root if self.cuda else packaged
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,6 @@ class _Plan(Ingredients):
         }
 
     def environment(self, root: Path) -> Environment:
-        """The environment in `root`: the final one, or a copy being made."""
         site = root / "lib" / f"python{self.build.python}" / "site-packages"
         return Environment(
             root=root,
@@ -166,16 +166,6 @@ class _Plan(Ingredients):
     def is_made(self) -> bool:
         """Whether the final environment is there and looks sound, and its CUDA home too."""
         return self.is_installed() and (self.cuda is None or self.cuda.is_made())
-
-    def is_installed(self) -> bool:
-        """The same of the environment alone."""
-        made = self.environment(self.root)
-        try:
-            described = json.loads((self.root / MARKER).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        nvcc = self.cuda is not None or (made.cuda_home / "bin" / "nvcc").exists()
-        return described == self.description and made.python.exists() and nvcc
 
 
 def host_compiler_for(toolchain: Toolchain) -> HostCompiler:
@@ -208,25 +198,24 @@ def _make(plan: _Plan, emit: Emit) -> None:
 
 def _install(plan: _Plan, compiler: HostCompiler, emit: Emit) -> None:
     unpack_missing(plan.packages, plan.cache, emit, plan.toolchain.name)
-    part = plan.root.with_name(f".{secrets.token_hex(8)}.part")
-    try:
+    with plan.made() as part:
         _make_venv(plan, part)
-        _link_packages(plan, part, emit)
         new = plan.environment(part)
+        into = InstallScheme(
+            python=plan.root / "bin" / "python",
+            site=new.site,
+            headers=part / "include" / "site",
+            scripts=part / "bin",
+            data=part,
+        )
+        link_packages(plan.packages, plan.cache, into, plan.toolchain.platform, emit)
         mend_packages(new.site / "nvidia")
         if plan.cuda is None:
             mend_home(new.cuda_home, compiler)
         check_nvcc(new.cuda_home, plan.toolchain.nvcc)
         check_torch(new.python, plan.build.torch)
-        (part / MARKER).write_text(json.dumps(plan.description, indent=1), encoding="utf-8")
-        # The name promises that all is there, after a power failure too. One sync for 20,000
-        # files; what it writes has to be written anyway.
-        os.sync()
-        if plan.root.exists():  # a damaged one
-            shutil.rmtree(plan.root)
-        part.rename(plan.root)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        folders = [str(new.site / name) for name in _IMPORTED_BY_BUILDS]
+        run([str(new.python), "-I", "-c", _COMPILE, *folders])
 
 
 def _make_venv(plan: _Plan, part: Path) -> None:
@@ -236,20 +225,3 @@ def _make_venv(plan: _Plan, part: Path) -> None:
     for path in (part / "pyvenv.cfg", *(part / "bin").glob("[Aa]ctivate*")):
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(str(part), str(plan.root)), encoding="utf-8")
-
-
-def _link_packages(plan: _Plan, part: Path, emit: Emit) -> None:
-    new = plan.environment(part)
-    total = sum(package.size for package in plan.packages)
-    done = 0
-    for package in plan.packages:
-        schemes = {
-            "purelib": str(new.site),
-            "platlib": str(new.site),
-            "headers": str(part / "include" / "site" / package.name),
-            "scripts": str(part / "bin"),
-            "data": str(part),
-        }
-        link_into(folder_of(package, plan.cache), schemes, plan.root / "bin" / "python")
-        done += package.size
-        emit(Progress(LABEL, done, total))

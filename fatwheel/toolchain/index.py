@@ -45,7 +45,7 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class Source:
+class IndexSource:
     """One place to ask: an index or a find-links page or folder."""
 
     url: str
@@ -74,10 +74,10 @@ class Index(Web):
         self.client.event_hooks["response"].append(self._note_status)
         self.sources = self._sources()
 
-    def _sources(self) -> tuple[Source, ...]:
+    def _sources(self) -> tuple[IndexSource, ...]:
         found = [
-            *(Source(url, self._finder(find_links=(url,))) for url in self.config.find_links),
-            *(Source(url, self._finder(index_urls=(url,))) for url in self.config.indexes),
+            *(IndexSource(url, self._finder(find_links=(url,))) for url in self.config.find_links),
+            *(IndexSource(url, self._finder(index_urls=(url,))) for url in self.config.indexes),
         ]
         if not found:
             raise FetchError(
@@ -88,9 +88,9 @@ class Index(Web):
         # Which source is asked first changes nothing but the time it takes: files are pinned.
         return tuple(sorted(found, key=lambda source: not source.local))
 
-    def source_at(self, url: str) -> Source:
+    def source_at(self, url: str) -> IndexSource:
         """An index that is not among those configured."""
-        return Source(url, self._finder(index_urls=(url,)))
+        return IndexSource(url, self._finder(index_urls=(url,)))
 
     def _finder(
         self, index_urls: tuple[str, ...] = (), find_links: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Index(Web):
     def _fetcher(self) -> Fetcher:
         return cast(Fetcher, self.client)  # it is one, but its own types say more
 
-    def links(self, source: Source, package: Package) -> list[Link]:
+    def links(self, source: IndexSource, package: Package) -> list[Link]:
         """The links of one source to exactly this file name.
 
         A link whose listing says another sha256 than the pin's comes last. Raises
@@ -118,14 +118,14 @@ class Index(Web):
             self._explain(source, len(found))
         return sorted(links, key=lambda link: not _announces(link, package))
 
-    def listed(self, source: Source, project: str) -> list[Link]:
+    def listed(self, source: IndexSource, project: str) -> list[Link]:
         """All that one source lists of a project. Raises TransientError or RefusedError."""
         found = _from(source, self._listed(source, project))
         if not found:
             self._explain(source, 0)
         return found
 
-    def _listed(self, source: Source, project: str) -> list[Link]:
+    def _listed(self, source: IndexSource, project: str) -> list[Link]:
         self._statuses.seen = []
         try:
             found = list(source.finder.find_all_packages(project, allow_yanked=True))
@@ -137,7 +137,7 @@ class Index(Web):
             raise RefusedError(f"the listing could not be read: {redacted(error)}") from error
         return [item.link for item in found]
 
-    def _explain(self, source: Source, others: int) -> None:
+    def _explain(self, source: IndexSource, others: int) -> None:
         bad = [status for status in self._statuses.seen if status >= 400]
         if any(status in LATER for status in bad):
             raise TransientError(f"the listing could not be read: {words(bad[-1])}")
@@ -153,7 +153,7 @@ class Index(Web):
         self._statuses.__dict__.setdefault("seen", []).append(response.status_code)
 
 
-def _from(source: Source, links: Iterable[Link]) -> list[Link]:
+def _from(source: IndexSource, links: Iterable[Link]) -> list[Link]:
     """Those that a source may name: a page none of this machine's files."""
     return [link for link in links if source.local or link.parsed.scheme in ("http", "https")]
 

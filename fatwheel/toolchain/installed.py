@@ -22,13 +22,13 @@ from packaging.version import Version
 from pydantic import ValidationError
 
 from ..config import fields
-from ..config.model import Installed, Toolchain, TorchBuild
+from ..config.model import InstalledTools, Toolchain, TorchBuild
 from ..errors import ToolchainError
 from ..events import Emit, Note
 from ..machine import this_platform
 from ..model import Environment
-from ..provision.compilers import HostCompiler
-from ..provision.mend import mend_home
+from ..provision.archives import mend_home
+from ..provision.tools import HostCompiler
 from ..storage.cache import cache_folder, mistake_in
 from ..storage.permissions import gap_of
 from ..worker.processes import bare_variables
@@ -109,7 +109,7 @@ def find_installed(cuda_home: Path | None, torch_from: Path | None) -> Toolchain
 def _toolchain(cuda: InstalledCuda, python: _Python) -> Toolchain:
     torch = Version(python.torch).public
     minor = ".".join(python.version.split(".")[:2])
-    installed = Installed(torch=python.torch, torch_cuda=python.cuda, files=cuda.files)
+    installed = InstalledTools(torch=python.torch, torch_cuda=python.cuda, files=cuda.files)
     gcc = (_oldest_gcc(python.site), cuda.newest_gcc)
     name = f"system-cuda{cuda.cuda}"
     meaning = [name, this_platform(), cuda.nvcc, list(map(str, cuda.archs)), gcc, python.torch]
@@ -129,7 +129,7 @@ def _toolchain(cuda: InstalledCuda, python: _Python) -> Toolchain:
     )
 
 
-def _placed(installed: Installed, cuda: InstalledCuda, python: _Python) -> Installed:
+def _placed(installed: InstalledTools, cuda: InstalledCuda, python: _Python) -> InstalledTools:
     """With what only this machine knows."""
     environment = Environment(
         root=python.root,
@@ -281,7 +281,7 @@ def ready_installed(toolchain: Toolchain, compiler: HostCompiler, emit: Emit) ->
     return environment
 
 
-def _make_home(installed: Installed, home: Path, compiler: HostCompiler) -> None:
+def _make_home(installed: InstalledTools, home: Path, compiler: HostCompiler) -> None:
     if home.exists():  # another build made it meanwhile
         return
     part = home.parent.with_name(f".{secrets.token_hex(8)}.part")

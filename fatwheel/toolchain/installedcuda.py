@@ -26,7 +26,7 @@ from threading import Event, Timer
 from ..arch import Arch, parse_arch
 from ..config.model import InstalledFile
 from ..errors import ToolchainError, UsageError
-from ..provision.compilers import find_host_compiler
+from ..provision.tools import find_host_compiler
 from ..storage.cache import mistake_in
 from ..worker.processes import bare_variables
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.model import InstalledFile, InstalledMsvc, Msvc, MsvcTools, Toolchain
+from ..config.model import InstalledFile, InstalledMsvc, LockedMsvc, MsvcTools, Toolchain
 from ..config.parts import CudaRelease, MsvcRelease, release
 from ..errors import FormatError, ToolchainError, UsageError
 from ..provision.msvc import (
@@ -104,7 +104,7 @@ def with_installed(
     return use(toolchain, msvc)
 
 
-def use(toolchain: Toolchain, msvc: Msvc) -> Toolchain:
+def use(toolchain: Toolchain, msvc: LockedMsvc) -> Toolchain:
     """A toolchain with another MSVC, which its digest then covers."""
     assert toolchain.msvc
     assert msvc.installed
@@ -115,7 +115,7 @@ def use(toolchain: Toolchain, msvc: Msvc) -> Toolchain:
 
 def find_installed_msvc(
     cuda: CudaRelease, pinned: MsvcRelease | None, programs: Path, kits: Sequence[Path]
-) -> Msvc:
+) -> LockedMsvc:
     """The newest MSVC that a CUDA takes, with the newest Windows SDK.
 
     programs: the folder for 32-bit programs, which has Visual Studio's installer. kits: folders in
@@ -124,7 +124,7 @@ def find_installed_msvc(
     toolset = _choose(list(_toolsets(programs / _VSWHERE)), cuda, pinned)
     kit = _newest_kit(kits)
     version = ask_version([str(toolset.cl)])[1]
-    return Msvc(
+    return LockedMsvc(
         visual_studio=toolset.release,
         cl=version,
         toolset=toolset.name,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.model import Package, Toolchain, TorchBuild
+from ..config.model import Download, Package, Toolchain, TorchBuild
 from ..errors import ToolchainError, UsageError
 
 _TIMEOUT = 30.0  # seconds for an interpreter to say who it is
@@ -155,10 +155,11 @@ def compiler_id(toolchain: Toolchain, build: TorchBuild) -> str:
     if toolchain.installed:
         return toolchain.installed.compiler_id
     packages = [p for p in (*toolchain.packages, *build.packages) if p.role == "compiler"]
-    archives = sorted(f"{f.name} {f.version} {f.sha256}" for f in toolchain.cuda_files)
-    return hashlib.sha256("\n".join([*pins(packages), *archives]).encode()).hexdigest()
+    packages += toolchain.device_packages
+    lines = [*pins(packages), *pins(toolchain.cuda_files)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def pins(packages: Iterable[Package]) -> list[str]:
-    """One line for each package: name, version and sha256, sorted."""
-    return sorted(f"{package.name} {package.version} {package.sha256}" for package in packages)
+def pins(files: Iterable[Package | Download]) -> list[str]:
+    """One line for each file: name, version and sha256, sorted."""
+    return sorted(f"{file.name} {file.version} {file.sha256}" for file in files)

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from unearth import PackageFinder
-
 from ..errors import FetchError
 
 
@@ -139,6 +137,9 @@ def interpret(options: Mapping[str, str]) -> PipConfig:
 
 def _default_index() -> str:
     """The index that is asked when nothing is configured: the library's own default."""
+    # Imported here: it takes a quarter of a command's start, and most commands fetch nothing.
+    from unearth import PackageFinder
+
     return PackageFinder().sources[0]["url"]
 
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
@@ -26,7 +27,8 @@ from installer.utils import Scheme
 from ..config.model import Package
 from ..errors import FormatError, StoreError, ToolchainError
 from ..events import Emit, Note, Progress
-from ..provision.mend import finish
+from ..machine import WINDOWS
+from ..provision.archives import finish
 from ..storage import files
 from ..storage.cache import VARIABLE
 from ..wheels.zipreader import read_entries
@@ -50,7 +52,7 @@ def one_at_a_time(folder: Path, others: str, emit: Emit) -> Iterator[None]:
 # Formats: PEP 427 (wheel) and PEP 376 (RECORD), through the `installer` library.
 
 
-LABEL = "unpack"
+LABEL, INSTALL = "unpack", "install"  # as progress is called
 WORKERS = 4  # threads: reading, inflating, hashing and writing overlap
 _CHUNK = 1 << 20
 _TICK = 0.1  # seconds between two reports
@@ -262,21 +264,36 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def link_into(
-    folder: Path,
-    schemes: dict[str, str],
-    interpreter: Path,
-    kind: Literal["posix", "win-amd64"] = "posix",
-) -> None:
-    """Install an unpacked wheel by hard links.
+@dataclass(frozen=True)
+class InstallScheme:
+    """Where an environment has its packages. python: what scripts run; it need not exist yet.
+    headers: the folder with one for each package. data: the environment's own folder."""
 
-    schemes: folders by the names purelib, platlib, headers, scripts, data. interpreter: the
-    path that scripts will run, which need not exist yet. kind: of programs that start scripts.
-    Raises ToolchainError, OSError.
+    python: Path
+    site: Path
+    headers: Path
+    scripts: Path
+    data: Path
+
+
+def link_into(folder: Path, name: str, into: InstallScheme, platform: str) -> None:
+    """Install an unpacked wheel by hard links, for a platform as toolchains call it.
+
+    name: of the folder for its headers. Raises ToolchainError, OSError.
     """
     source = UnpackedWheel(folder)
+    schemes = {
+        "purelib": str(into.site),
+        "platlib": str(into.site),
+        "headers": str(into.headers / name),
+        "scripts": str(into.scripts),
+        "data": str(into.data),
+    }
+    # The programs that start scripts.
+    kind: Literal["posix", "win-amd64"] = "win-amd64" if platform == WINDOWS else "posix"
+    destination = _Linked(schemes, str(into.python), kind)
     try:
-        install(source, _Linked(schemes, str(interpreter), kind), {"INSTALLER": b"fatwheel\n"})
+        install(source, destination, {"INSTALLER": b"fatwheel\n"})
     except (InstallerError, ValueError, FileExistsError) as error:
         raise ToolchainError(
             f"{source.distribution} {source.version} cannot be installed: {error}"
@@ -304,6 +321,17 @@ def ensure_unpacked(packages: Sequence[Package], cache: Path, emit: Emit) -> Non
     if missing(packages, cache):
         with alone(cache, emit):
             unpack_missing(packages, cache, emit)
+
+
+def link_packages(
+    packages: Sequence[Package], cache: Path, into: InstallScheme, platform: str, emit: Emit
+) -> None:
+    """Install packages that are unpacked. Emits Progress over bytes."""
+    total, done = sum(package.size for package in packages), 0
+    for package in packages:
+        link_into(folder_of(package, cache), package.name, into, platform)
+        done += package.size
+        emit(Progress(INSTALL, done, total))
 
 
 def missing(packages: Sequence[Package], cache: Path) -> list[Package]:

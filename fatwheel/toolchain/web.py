@@ -20,7 +20,7 @@ from unearth import Link
 from unearth.fetchers import PyPIClient
 
 from ..errors import FetchError
-from .errands import LISTED, PINNED, Border, Credentials, Errand, Way, errand_of
+from .access import LISTED, PINNED, AccessRules, Credentials, RequestContext, Way, context_of
 from .pipconfig import NoConnectionError, PipConfig, RefusedError, TransientError, redacted
 
 _LONGEST = 64 << 20  # bytes of a document that is read whole
@@ -36,7 +36,7 @@ def bound(response: httpx2.Response) -> None:
     """See to it that reading the answer ends: raises RefusedError or TransientError else."""
     asked = response.request
     paced = _Paced(response.stream)
-    if errand_of(asked).to_disk and response.status_code in _FOUND:
+    if context_of(asked).to_disk and response.status_code in _FOUND:
         response.stream = paced  # who writes it down knows its size
     elif asked.method == "HEAD":
         response.stream = _Document(paced, None)
@@ -154,7 +154,7 @@ class Web:
 
     def __init__(self, config: PipConfig) -> None:
         self.config = config
-        self.border = Border(config)
+        self.rules = AccessRules(config)
         self.client = PyPIClient(
             trusted_hosts=config.trusted_hosts,
             verify=_ssl_context(config),
@@ -165,9 +165,9 @@ class Web:
             headers=_AS_STORED,
             # None is kept: one host's would be told to others of its domain.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            event_hooks={"request": [self.border.cross], "response": [bound]},
+            event_hooks={"request": [self.rules.admit], "response": [bound]},
         )
-        self.client.auth = Credentials(config, self.border)
+        self.client.auth = Credentials(config, self.rules)
 
     def close(self) -> None:
         self.client.close()
@@ -185,7 +185,7 @@ class Web:
         way: who named the link.
         """
         asked = {"Range": f"bytes={start}-"} if start else {}
-        with self._got(link.normalized, Errand(way, to_disk=True), asked) as response:
+        with self._got(link.normalized, RequestContext(way, to_disk=True), asked) as response:
             begins = _start_of(response)
             length = _length_of(response)
             yield Arriving(begins, begins + length if length else 0, _chunks(response))
@@ -195,13 +195,13 @@ class Web:
 
         Of one that the user's own index lists (LISTED), it is asked with the user's credentials.
         """
-        errand = Errand(way, to_disk=True)
+        context = RequestContext(way, to_disk=True)
         if way == LISTED:
-            with self._got(url, errand, {}) as response:
+            with self._got(url, context, {}) as response:
                 return _length_of(response)
         response = self.ask("HEAD", url, {}, way)
         if response.status_code in _NO_HEAD:
-            with self._got(url, errand, {}) as response:
+            with self._got(url, context, {}) as response:
                 return _length_of(response)
         _check_status(response.status_code)
         return _length_of(response)
@@ -212,21 +212,21 @@ class Web:
         Raises TransientError or RefusedError.
         """
         asked = {"Range": f"bytes={start}-{start + size - 1}"}
-        with self._got(url, Errand(way), asked) as response:
+        with self._got(url, RequestContext(way), asked) as response:
             if response.status_code != 206 or _start_of(response) != start:
                 raise RefusedError("the server does not send parts of a file")
             return b"".join(_chunks(response))[:size]
 
     def read(self, url: str, way: Way = PINNED) -> bytes:
         """A small document that a toolchain names. Raises TransientError or RefusedError."""
-        with self._got(url, Errand(way), {}) as response:
+        with self._got(url, RequestContext(way), {}) as response:
             return b"".join(_chunks(response))
 
     def ask(
         self, method: str, url: str, headers: Mapping[str, str], way: Way = LISTED
     ) -> httpx2.Response:
         """An answer of any status, without the user's credentials."""
-        extensions = Errand(way).extensions
+        extensions = RequestContext(way).extensions
         with _network_errors():
             return self.client.request(
                 method, url, headers=dict(headers), auth=None, extensions=extensions
@@ -234,10 +234,10 @@ class Web:
 
     @contextmanager
     def _got(
-        self, url: str, errand: Errand, headers: Mapping[str, str]
+        self, url: str, context: RequestContext, headers: Mapping[str, str]
     ) -> Iterator[httpx2.Response]:
         request = self.client.stream(
-            "GET", url, headers=dict(headers), extensions=errand.extensions
+            "GET", url, headers=dict(headers), extensions=context.extensions
         )
         with ExitStack() as stack:
             with _network_errors():
@@ -293,7 +293,7 @@ def _network_errors() -> Iterator[None]:
         raise RefusedError(f"it redirects more than {_MOST_REDIRECTS} times") from None
     except httpx2.HTTPError as error:
         raise TransientError(describe(error)) from error
-    except (httpx2.InvalidURL, OSError) as error:
+    except (httpx2.InvalidURL, UnicodeError, OSError) as error:  # UnicodeError: of a host's name
         raise RefusedError(redacted(error)) from error
 
 

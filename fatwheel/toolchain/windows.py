@@ -11,11 +11,7 @@ the environments of Linux (see `environment`).
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 import shutil
-import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,23 +20,22 @@ from urllib.parse import unquote
 
 from ..config.model import Download, Package, Toolchain
 from ..errors import StoreError, ToolchainError
-from ..events import Emit, Progress
+from ..events import Emit
 from ..model import Environment
-from ..provision.archives import DAMAGE, check_members, is_damage
-from ..provision.compilers import Run, check_nvcc, check_torch
-from ..provision.mend import finish
+from ..provision.archives import DAMAGE, check_members, finish, is_damage
 from ..provision.msvc import install_run_time, windows_path
-from ..storage import files
+from ..provision.tools import Run, check_nvcc, check_ptxas, check_torch
 from ..storage.cache import VARIABLE
-from .environment import LABEL, MARKER, Ingredients
+from .environment import Ingredients
 from .fetch import check_locked, fetch
+from .homes import UnpackedMsvc
 from .interpreters import build_of, compiler_id, pins
-from .msvc import UnpackedMsvc
 from .unpack import (
+    InstallScheme,
     alone,
     check_space,
     folder_of,
-    link_into,
+    link_packages,
     missing,
     needed_for,
     unpack_missing,
@@ -53,6 +48,8 @@ _MOST_FILES = 20_000
 _LONGEST_PATH = 259  # characters: CPython looks at its own path in this way, also in Wine
 _MOST_BYTES = 1 << 30  # of one Python; they have 0.1 GB
 _NEEDED = ("python.exe", "include/Python.h")
+# Where CUDA's programs for Linux lie in their packages.
+_OF_LINUX = {"cicc": "nvidia/*/nvvm/bin/cicc", "ptxas": "nvidia/*/bin/ptxas"}
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,29 @@ class WindowsTools(Ingredients):
     def pinned_files(self) -> list[Package | Download]:
         """What has to be fetched before it can be made."""
         archives = self.cuda.archives if self.cuda and not self.cuda.is_made() else ()
-        own = () if self._is_installed() else (self.python,)
+        own = () if self.is_installed() else (self.python,)
         msvc = () if self.msvc.is_made() else self.msvc.msvc.payloads
-        return [*own, *msvc, *archives, *missing(self.packages, self.cache)]
+        packages = (*self.packages, *self.toolchain.device_packages)
+        return [*own, *msvc, *archives, *missing(packages, self.cache)]
+
+    def programs_of_linux(self) -> dict[str, Path]:
+        """cicc and ptxas for Linux, where those make device code; unpacked by `fetch`.
+
+        Raises ToolchainError where one is not there, or is another version than nvcc.
+        """
+        folders = [folder_of(one, self.cache) for one in self.toolchain.device_packages]
+        found = {}
+        for name, pattern in _OF_LINUX.items() if folders else ():
+            places = [path for folder in folders for path in folder.glob(pattern)]
+            if len(places) != 1:
+                raise ToolchainError(
+                    f"the packages with CUDA for Linux have {len(places)} {name}, not one",
+                    where=self.toolchain.name,
+                )
+            found[name] = places[0].resolve()
+        if found:
+            check_ptxas(found["ptxas"], self.toolchain.nvcc)
+        return found
 
     def ensure(self, run: Run, emit: Emit) -> Environment:
         """The environment, made if need be. run: runs a program of Windows.
@@ -131,27 +148,20 @@ class WindowsTools(Ingredients):
             if self.is_made():
                 return
             self._check()
+            unpack_missing(self.toolchain.device_packages, self.cache, emit, self.toolchain.name)
             if not self.msvc.is_made():
                 self.msvc.make(emit, self.toolchain.name)
             if self.cuda and not self.cuda.is_made():
                 self._fetch(self.cuda.archives, emit)
-            if not self._is_installed():
+            if not self.is_installed():
                 unpack_missing(self.packages, self.cache, emit, self.toolchain.name)
                 self._fetch([self.python], emit)
 
     def is_made(self) -> bool:
         """Whether all of it is there and looks sound."""
         beside = self.msvc.is_made() and (self.cuda is None or self.cuda.is_made())
-        return beside and self._is_installed()
-
-    def _is_installed(self) -> bool:
-        made = self.environment(self.root)
-        try:
-            described = json.loads((self.root / MARKER).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        nvcc = self.cuda is not None or (made.cuda_home / "bin" / "nvcc.exe").exists()
-        return bool(described == self.description and made.python.exists() and nvcc)
+        of_linux = not missing(self.toolchain.device_packages, self.cache)
+        return beside and of_linux and self.is_installed()
 
     def _check(self) -> None:
         """Raise ToolchainError where it is not pinned, StoreError where it has no space, or where
@@ -165,8 +175,9 @@ class WindowsTools(Ingredients):
                 hint=f"use a folder with a shorter path: {VARIABLE}=FOLDER",
             )
         pinned = (self.python, *self.msvc.msvc.payloads, *self.toolchain.cuda_files)
-        check_locked((*pinned, *self.packages), self.toolchain.name)
-        needed = self.msvc.needed + needed_for(missing(self.packages, self.cache))
+        packages = (*self.packages, *self.toolchain.device_packages)
+        check_locked((*pinned, *packages), self.toolchain.name)
+        needed = self.msvc.needed + needed_for(missing(packages, self.cache))
         check_space(needed + (self.cuda.needed if self.cuda else 0), self.cache)
 
     def _fetch(self, files: Sequence[Download], emit: Emit) -> list[Path]:
@@ -175,48 +186,31 @@ class WindowsTools(Ingredients):
     def _make(self, run: Run, emit: Emit) -> None:
         name = self.toolchain.name
         self._check()
+        unpack_missing(self.toolchain.device_packages, self.cache, emit, name)
         if not self.msvc.is_made():
             self.msvc.make(emit, name)
         if self.cuda and not self.cuda.is_made():
             self.cuda.make(None, emit, name, run)
-        if not self._is_installed():
+        if not self.is_installed():
             self._install(run, emit)
 
     def _install(self, run: Run, emit: Emit) -> None:
         unpack_missing(self.packages, self.cache, emit, self.toolchain.name)
         [archive] = self._fetch([self.python], emit)
-        part = self.root.with_name(f".{secrets.token_hex(8)}.part")
-        try:
+        with self.made() as part:
             unpack_python(archive, part)
-            self._link_packages(part, emit)
-            install_run_time(self.msvc.home, part)
             new = self.environment(part)
+            into = InstallScheme(
+                python=self.root / "python.exe",
+                site=new.site,
+                headers=new.include,
+                scripts=part / "Scripts",
+                data=part,
+            )
+            link_packages(self.packages, self.cache, into, self.toolchain.platform, emit)
+            install_run_time(self.msvc.root, part)
             check_nvcc(new.cuda_home, self.toolchain.nvcc, run)
             check_torch(new.python, self.build.torch, warm=True, run=run)
-            (part / MARKER).write_text(json.dumps(self.description, indent=1), encoding="utf-8")
-            if sys.platform != "win32":  # the name promises that all is there
-                os.sync()
-            shutil.rmtree(self.root, ignore_errors=True)  # a damaged one
-            files.replace(part, self.root)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-    def _link_packages(self, part: Path, emit: Emit) -> None:
-        site = str(part.joinpath(*_OWN))
-        total = sum(package.size for package in self.packages)
-        done = 0
-        for package in self.packages:
-            schemes = {
-                "purelib": site,
-                "platlib": site,
-                "headers": str(part / "include" / package.name),
-                "scripts": str(part / "Scripts"),
-                "data": str(part),
-            }
-            folder = folder_of(package, self.cache)
-            link_into(folder, schemes, self.root / "python.exe", "win-amd64")
-            done += package.size
-            emit(Progress(LABEL, done, total))
 
 
 def windows_tools(toolchain: Toolchain, python: str, torch: str, cache: Path) -> WindowsTools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ToolchainError, VerifyError
-from ..events import Emit, Progress
-from ..provision.compilers import run
+from ..events import Emit
+from ..machine import this_platform
+from ..provision.tools import run
 from ..storage import files
 from ..storage.cache import VARIABLE
 from ..toolchain.interpreters import find_interpreter
-from ..toolchain.unpack import ensure_unpacked, folder_of, link_into, unpack
+from ..toolchain.unpack import InstallScheme, ensure_unpacked, link_into, link_packages, unpack
 from ..verify.evidence import Finding, note, warning, wrong
 from .children import SCRIPT, Ended, Trial, results_of, run_to_end, trial_of
-from .subject import Subject, unmet
+from .subject import TriedWheel, unmet
 
 
 def run_python(
@@ -45,7 +47,6 @@ def run_python(
 # locked up.
 
 
-LABEL = "install"
 _DRIVER = "libcuda.so.1"
 # Of the user's own variables only these are seen inside: what finds programs and the GPU.
 _KEPT = (
@@ -71,7 +72,7 @@ class Clean:
 
 
 @contextmanager
-def clean_environment(subject: Subject, work: Path, cache: Path, emit: Emit) -> Iterator[Clean]:
+def clean_environment(subject: TriedWheel, work: Path, cache: Path, emit: Emit) -> Iterator[Clean]:
     """Install a wheel below `work`, an empty folder on the cache's file system.
 
     Emits Progress over bytes. Raises ToolchainError (no such Python), VerifyError where the wheel
@@ -82,66 +83,42 @@ def clean_environment(subject: Subject, work: Path, cache: Path, emit: Emit) -> 
     root = work / "clean"
     try:
         run([str(interpreter.executable), "-I", "-m", "venv", "--without-pip", str(root)])
-        _install_packages(subject, root, cache, emit)
-        _install_wheel(subject, root, work / "wheel")
-        yield _described(root, work, interpreter.version)
+        into = _folders(root, subject.python)
+        link_packages(subject.packages, cache, into, this_platform(), emit)
+        for number, one in enumerate(subject.neighbours):
+            _install_wheel(one.wheel, into, work / f"neighbour-{number}")
+        _install_wheel(subject.wheel, into, work / "wheel")
+        yield _described(root, into.python, work, interpreter.version)
     except OSError as error:
         raise files.disk_error(
             error, "make a clean environment", work, f"{VARIABLE}=FOLDER"
         ) from error
 
 
-def _install_packages(subject: Subject, root: Path, cache: Path, emit: Emit) -> None:
-    total, done = sum(package.size for package in subject.packages), 0
-    for package in subject.packages:
-        _link(subject, folder_of(package, cache), root, package.name)
-        done += package.size
-        emit(Progress(LABEL, done, total))
-
-
-def _install_wheel(subject: Subject, root: Path, folder: Path) -> None:
-    """The wheel itself, each file against RECORD."""
+def _install_wheel(wheel: Path, into: InstallScheme, folder: Path) -> None:
+    """The wheel itself, or a neighbour, each file against RECORD."""
     try:
-        unpack(subject.wheel, folder, lambda count: None)
-        _link(subject, folder, root, "wheel")
+        unpack(wheel, folder, lambda count: None)
+        link_into(folder, folder.name, into, this_platform())
     except ToolchainError as error:
         raise VerifyError(
             "the wheel cannot be installed",
-            where=subject.wheel.name,
+            where=wheel.name,
             details=[error.what, *error.details],
         ) from error
 
 
-def _link(subject: Subject, folder: Path, root: Path, name: str) -> None:
-    site = str(_site(root, subject.python))
-    schemes = {
-        "purelib": site,
-        "platlib": site,
-        "headers": str(root / "include" / "site" / name),
-        "scripts": str(_python(root).parent),
-        "data": str(root),
-    }
-    link_into(folder, schemes, _python(root), "win-amd64" if sys.platform == "win32" else "posix")
+def _folders(root: Path, python: str) -> InstallScheme:
+    """As `venv` lays environments out."""
+    headers = root / "include" / "site"
+    if sys.platform == "win32":
+        scripts, site = root / "Scripts", root / "Lib" / "site-packages"
+        return InstallScheme(scripts / "python.exe", site, headers, scripts, root)
+    scripts, site = root / "bin", root / "lib" / f"python{python}" / "site-packages"
+    return InstallScheme(scripts / "python", site, headers, scripts, root)
 
 
-if sys.platform == "win32":  # as `venv` lays environments out
-
-    def _python(root: Path) -> Path:
-        return root / "Scripts" / "python.exe"
-
-    def _site(root: Path, python: str) -> Path:
-        return root / "Lib" / "site-packages"
-
-else:
-
-    def _python(root: Path) -> Path:
-        return root / "bin" / "python"
-
-    def _site(root: Path, python: str) -> Path:
-        return root / "lib" / f"python{python}" / "site-packages"
-
-
-def _described(root: Path, work: Path, version: str) -> Clean:
+def _described(root: Path, python: Path, work: Path, version: str) -> Clean:
     empty, home, temporary = (work / name for name in ("empty", "home", "tmp"))
     for folder in (empty, home, temporary):
         folder.mkdir()
@@ -155,7 +132,7 @@ def _described(root: Path, work: Path, version: str) -> Clean:
         "CUDA_CACHE_PATH": str(home / "jit"),
         "CUDA_CACHE_MAXSIZE": str(4 << 30),
     }
-    return Clean(root, _python(root), version, empty, variables)
+    return Clean(root, python, version, empty, variables)
 
 
 def _driver_folders() -> list[str]:
@@ -170,6 +147,7 @@ def _driver_folders() -> list[str]:
 
 
 _LIMIT = 900.0  # seconds
+_MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)'")
 
 
 def try_modules(
@@ -186,11 +164,14 @@ def try_modules(
     return trial_of(ended, results_of(results))
 
 
-def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Finding]:
+def import_findings(subject: TriedWheel, clean: Clean, trial: Trial) -> Iterator[Finding]:
     """What was tried with what, how long it took, and all that went wrong."""
     torch = f", torch {trial.torch}" if trial.torch else ""
     yield note(f"with Python {clean.version}{torch}: those of {subject.origin}")
-    lacking = unmet(subject.requirements, subject.packages)
+    if subject.neighbours:
+        names = (f"{one.name} {one.version}" for one in subject.neighbours)
+        yield note(f"beside {', '.join(names)}")
+    lacking = unmet(subject.requirements, (*subject.packages, *subject.neighbours))
     if lacking:
         yield warning("its requirements that nothing pins are not installed", details=lacking)
     if not (trial.seconds or trial.failed or trial.unfinished):
@@ -203,7 +184,7 @@ def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Fi
             details=[*trial.outside, "no package that it requires brings them"],
         )
     for name, lines in trial.failed.items():
-        yield wrong(f"import {name} fails", details=lines)
+        yield wrong(f"import {name} fails", details=[*lines, *_advice(lines)])
     if trial.unfinished:
         doing = trial.unfinished
         what = f"using {doing}" if doing == "the GPU" else f"import {doing}"
@@ -211,6 +192,15 @@ def import_findings(subject: Subject, clean: Clean, trial: Trial) -> Iterator[Fi
     elif trial.ended.code not in (0, 1):
         what = f"Python did not exit cleanly after the import: {trial.ended.how}"
         yield wrong(what, details=trial.ended.last)
+
+
+def _advice(lines: Sequence[str]) -> Iterator[str]:
+    """What to do about a module that is not there."""
+    if lines and (match := _MISSING.fullmatch(lines[-1])):
+        yield (
+            f"if {match[1]} is a package of its own: [[runtime]] in the recipe pins one of the "
+            "package index; --beside FILE.whl installs any other"
+        )
 
 
 def figures_of(trial: Trial) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from ..doctor.facts import GpuFacts
 from ..errors import ToolchainError
 from ..fatbin.binary import HEAD, is_binary, read_binary
 from ..fatbin.container import container_pieces
-from ..fatbin.parity import shorten
+from ..fatbin.images import shorten
 from ..verify.contents import Archs, Contents
 from ..verify.evidence import Evidence, Finding, note, warning, wrong
 from ..wheels.archive import open_wheel
@@ -32,7 +32,7 @@ _MODE = "CUDA_MODULE_LOADING"
 
 
 @dataclass(frozen=True)
-class Place:
+class ContainerPlace:
     """A container in a file of its own binary's containers: bytes from `offset` on.
 
     linked: whether it was linked from relocatable code, from which programs let the driver link
@@ -50,7 +50,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Gpu:
+class DriverGpu:
     """The GPU that the driver runs things on; cuda is the newest that the driver knows: `13.0`."""
 
     name: str
@@ -59,20 +59,20 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedContainer:
     """What became of one container: 'native', 'jit' or 'none'.
 
     code: the driver's error where it is none. versions: kernels by the versions of their machine
     code and of its PTX. missing: kernels that the driver does not find in it.
     """
 
-    place: Place
+    place: ContainerPlace
     how: str
     code: int
     versions: Mapping[str, int]
     missing: tuple[str, ...]
 
-    def expected_on(self, gpu: Gpu) -> str:
+    def expected_on(self, gpu: DriverGpu) -> str:
         """What should become of it by NVIDIA's rules."""
         archs = self.place.archs
         return coverage(archs.cubins, archs.ptx, parse_capability(gpu.capability))
@@ -88,15 +88,15 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadedWheel:
     """All containers of a wheel on one GPU."""
 
-    gpu: Gpu
-    units: tuple[Loaded, ...]
+    gpu: DriverGpu
+    units: tuple[LoadedContainer, ...]
     times: tuple[Time, ...]
 
 
-def take_out(wheel: Path, evidence: Evidence, folder: Path) -> tuple[Place, ...]:
+def take_out(wheel: Path, evidence: Evidence, folder: Path) -> tuple[ContainerPlace, ...]:
     """Write the containers with kernels of each binary into a file in `folder`.
 
     Raises FormatError, OSError.
@@ -106,7 +106,7 @@ def take_out(wheel: Path, evidence: Evidence, folder: Path) -> tuple[Place, ...]
         for binary in evidence.binaries
         if any(unit.container is not None for unit in binary.contents.units)
     }
-    places: list[Place] = []
+    places: list[ContainerPlace] = []
     with open_wheel(wheel) as opened:
         for member in opened.members:
             contents = with_kernels.get(member.name)
@@ -118,7 +118,7 @@ def take_out(wheel: Path, evidence: Evidence, folder: Path) -> tuple[Place, ...]
     return tuple(places)
 
 
-def _write(data: memoryview, contents: Contents, file: Path) -> Iterator[Place]:
+def _write(data: memoryview, contents: Contents, file: Path) -> Iterator[ContainerPlace]:
     containers = read_binary(data).containers
     with file.open("wb") as stream:
         for unit in contents.units:
@@ -128,7 +128,7 @@ def _write(data: memoryview, contents: Contents, file: Path) -> Iterator[Place]:
             for piece in container_pieces(containers[unit.container].entries):
                 stream.write(piece)
             size = stream.tell() - offset
-            yield Place(
+            yield ContainerPlace(
                 binary=contents.path,
                 container=unit.container,
                 file=file,
@@ -140,7 +140,7 @@ def _write(data: memoryview, contents: Contents, file: Path) -> Iterator[Place]:
             )
 
 
-def load_all(clean: Clean, places: Sequence[Place]) -> Loading:
+def load_all(clean: Clean, places: Sequence[ContainerPlace]) -> LoadedWheel:
     """Have the driver load every container: without JIT first, then in each mode.
 
     ToolchainError where the driver cannot be used at all.
@@ -155,12 +155,12 @@ def load_all(clean: Clean, places: Sequence[Place]) -> Loading:
         Time(mode, sum(one["load"] for one in run), sum(one["kernels"] for one in run))
         for mode, run in zip(MODES, runs, strict=True)
     )
-    return Loading(gpu, units, times)
+    return LoadedWheel(gpu, units, times)
 
 
 def ask_driver(
-    clean: Clean, places: Sequence[Place], variables: Mapping[str, str]
-) -> tuple[Gpu, list[dict[str, Any]]]:
+    clean: Clean, places: Sequence[ContainerPlace], variables: Mapping[str, str]
+) -> tuple[DriverGpu, list[dict[str, Any]]]:
     """The GPU, and what the driver says to each container, in a process of its own.
 
     A container that ends the process gets the code -1, as do those behind it.
@@ -184,19 +184,21 @@ def ask_driver(
     return _gpu(said[0]), answers
 
 
-def _gpu(said: Mapping[str, Any]) -> Gpu:
+def _gpu(said: Mapping[str, Any]) -> DriverGpu:
     cuda = int(said["cuda"])
-    return Gpu(
+    return DriverGpu(
         str(said["gpu"]), f"{said['major']}.{said['minor']}", f"{cuda // 1000}.{cuda % 1000 // 10}"
     )
 
 
-def _became(place: Place, without: Mapping[str, Any], all_of: Mapping[str, Any]) -> Loaded:
+def _became(
+    place: ContainerPlace, without: Mapping[str, Any], all_of: Mapping[str, Any]
+) -> LoadedContainer:
     if without["code"] == 0:
         how, best = "native", without
     else:
         how, best = ("jit" if all_of["code"] == 0 else "none"), all_of
-    return Loaded(
+    return LoadedContainer(
         place, how, best["code"], best.get("versions", {}), tuple(best.get("missing", ()))
     )
 
@@ -273,7 +275,7 @@ def run_script(clean: Clean, script: Path) -> Checked:
     return Checked(script, ended, cases)
 
 
-def gpu_findings(driver: str, loading: Loading, trials: dict[str, Trial]) -> Iterator[Finding]:
+def gpu_findings(driver: str, loading: LoadedWheel, trials: dict[str, Trial]) -> Iterator[Finding]:
     """The GPU, each binary's units on it, and what it took."""
     gpu = loading.gpu
     yield note(f"on {gpu.name} ({gpu.capability}), driver {driver} for CUDA {gpu.cuda}")
@@ -289,7 +291,9 @@ def gpu_findings(driver: str, loading: Loading, trials: dict[str, Trial]) -> Ite
         yield from _trial_findings(mode, trial)
 
 
-def _binary_findings(binary: str, units: Sequence[Loaded], gpu: Gpu) -> Iterator[Finding]:
+def _binary_findings(
+    binary: str, units: Sequence[LoadedContainer], gpu: DriverGpu
+) -> Iterator[Finding]:
     count = Counter(one.how for one in units)
     ways = ", ".join(f"{count[how]} {words}" for how, words in _WORDS.items() if count[how])
     yield note(f"its units load: {ways}", binary)
@@ -311,18 +315,18 @@ def _binary_findings(binary: str, units: Sequence[Loaded], gpu: Gpu) -> Iterator
         yield warning(what, binary, shorten(_missing(one) for one in unfound))
 
 
-def _lost(one: Loaded) -> str:
+def _lost(one: LoadedContainer) -> str:
     reason = _ERRORS.get(one.code, f"error {one.code}")
     return f"container {one.place.container}, with {one.place.kernels[0]}: {reason}"
 
 
-def _unexpected(one: Loaded, gpu: Gpu) -> str:
+def _unexpected(one: LoadedContainer, gpu: DriverGpu) -> str:
     expected = one.expected_on(gpu)
     place = f"container {one.place.container}"
     return f"{place}: expected {_WORDS[expected]}, loaded {_WORDS[one.how]}"
 
 
-def _missing(one: Loaded) -> str:
+def _missing(one: LoadedContainer) -> str:
     return f"container {one.place.container}: {one.missing[0]}"
 
 
@@ -360,7 +364,7 @@ def script_findings(checked: Checked) -> Iterator[Finding]:
         yield note(f"{name}: all {len(cases)} cases are right, in {ended.seconds:.0f} s")
 
 
-def figures_of(driver: str, loading: Loading, trials: dict[str, Trial]) -> dict[str, Any]:
+def figures_of(driver: str, loading: LoadedWheel, trials: dict[str, Trial]) -> dict[str, Any]:
     """For the report: the GPU, units per binary, seconds per mode."""
     gpu = loading.gpu
     return {
@@ -385,7 +389,7 @@ def figures_of(driver: str, loading: Loading, trials: dict[str, Trial]) -> dict[
     }
 
 
-def _binary_figures(binary: str, units: Sequence[Loaded]) -> dict[str, Any]:
+def _binary_figures(binary: str, units: Sequence[LoadedContainer]) -> dict[str, Any]:
     count = Counter(one.how for one in units)
     versions: Counter[str] = Counter()
     for one in units:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,22 +14,23 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..config.model import Package, Toolchain, TorchBuild
-from ..errors import ToolchainError
+from ..errors import ToolchainError, UsageError
 from ..machine import this_platform
 from ..provenance.lock import BuildLock
 from ..toolchain.interpreters import is_interpreter_here
+from ..verify.claims import cuda_versions, tags_of
 from ..verify.evidence import Evidence
-from ..verify.platforms import cuda_versions, tags_of
-from ..verify.providers import package_of
-from ..verify.torch_use import lowest_torch, torch_use
-from ..wheels.needs import allows, named, requirements_of
+from ..verify.libraries import lowest_torch, package_of, torch_use
+from ..wheels.metadata import allows, named, requirements_of
 
 # -- requirements ----------------------------------------------------------------------------------
 
 # What a wheel's METADATA wants to have installed besides it.
 
 
-def unmet(requirements: Iterable[Requirement], packages: Collection[Package]) -> tuple[str, ...]:
+def unmet(
+    requirements: Iterable[Requirement], packages: Iterable[Package | Neighbour]
+) -> tuple[str, ...]:
     """The requirements that no package meets, as METADATA has them."""
     versions = {canonicalize_name(package.name): package.version for package in packages}
 
@@ -50,11 +51,22 @@ _TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class Subject:
+class Neighbour:
+    """Another wheel that the user has installed with one that needs it: its file, its project and
+    version."""
+
+    wheel: Path
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class TriedWheel:
     """One wheel to be tried, and with what.
 
-    python: `3.11`. torch: `2.11.0`. packages: all that is installed besides the wheel.
-    requirements: what its METADATA wants. origin: where the choice comes from, in words.
+    python: `3.11`. torch: `2.11.0`. packages: all that is installed besides the wheel, and besides
+    its neighbours. requirements: what its METADATA wants. origin: where the choice comes from, in
+    words.
     """
 
     wheel: Path
@@ -63,9 +75,10 @@ class Subject:
     packages: tuple[Package, ...]
     requirements: tuple[Requirement, ...]
     origin: str
+    neighbours: tuple[Neighbour, ...] = ()
 
 
-def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> Subject:
+def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> TriedWheel:
     """What a wheel's lock names. ToolchainError if it is for another platform."""
     check_platform(evidence)
     _check_here(lock.toolchain)
@@ -73,14 +86,14 @@ def subject_of_lock(wheel: Path, evidence: Evidence, lock: BuildLock) -> Subject
     packages = _needed(lock.toolchain, lock.toolchain.builds[0], requirements)
     own = {canonicalize_name(package.name): package for package in packages}
     own |= {canonicalize_name(package.name): package for package in lock.recipe.runtime}
-    return Subject(
+    return TriedWheel(
         wheel, lock.python, lock.torch, tuple(own.values()), requirements, "its own lock"
     )
 
 
 def subject_of_toolchains(
     wheel: Path, evidence: Evidence, toolchains: Sequence[Toolchain]
-) -> Subject:
+) -> TriedWheel:
     """The build with the newest torch that fits the wheel; of several, this Python's or the newest.
 
     Raises ToolchainError that says what the wheel wants and what there is.
@@ -100,8 +113,11 @@ def subject_of_toolchains(
 
 
 def other_subjects(
-    subject: Subject, evidence: Evidence, toolchains: Sequence[Toolchain], extra: Sequence[Package]
-) -> tuple[Subject, ...]:
+    subject: TriedWheel,
+    evidence: Evidence,
+    toolchains: Sequence[Toolchain],
+    extra: Sequence[Package],
+) -> tuple[TriedWheel, ...]:
     """What else a wheel of stable ABIs promises to work with, the oldest torch and Python first.
 
     Of the toolchains' builds that fit, with other Pythons (abi3) and torches (its stable ABI), the
@@ -134,17 +150,17 @@ def _subject_of(
     toolchain: Toolchain,
     build: TorchBuild,
     extra: Sequence[Package] = (),
-) -> Subject:
+) -> TriedWheel:
     requirements = requirements_of(evidence.metadata, build.python)
     packages = _needed(toolchain, build, requirements)
     own = {canonicalize_name(package.name): package for package in (*packages, *extra)}
     origin = f"toolchain {toolchain.name}"
-    return Subject(wheel, build.python, build.torch, tuple(own.values()), requirements, origin)
+    return TriedWheel(wheel, build.python, build.torch, tuple(own.values()), requirements, origin)
 
 
 def subject_of_installed(
     wheel: Path, evidence: Evidence, lock: BuildLock, toolchains: Sequence[Toolchain]
-) -> Subject:
+) -> TriedWheel:
     """As above, with the torch that a wheel was built with where nothing pinned that torch."""
     same = [
         replace(one, builds=tuple(build for build in one.builds if build.torch == lock.torch))
@@ -154,6 +170,33 @@ def subject_of_installed(
     packages = (*subject.packages, *lock.recipe.runtime)
     own = {canonicalize_name(package.name): package for package in packages}
     return replace(subject, packages=tuple(own.values()))
+
+
+def with_neighbours(
+    subject: TriedWheel, evidence: Evidence, others: Mapping[Path, Evidence]
+) -> TriedWheel:
+    """The same, with other wheels in the place of packages of their names.
+
+    Raises UsageError for one of the same project, ToolchainError for one that is for another
+    platform or Python.
+    """
+    neighbours = [Neighbour(path, one.name, one.version) for path, one in others.items()]
+    names = {canonicalize_name(one.name) for one in neighbours}
+    if canonicalize_name(evidence.name) in names or len(names) < len(neighbours):
+        raise UsageError(
+            "two wheels of one project cannot be installed together",
+            where=", ".join([subject.wheel.name, *(path.name for path in others)]),
+        )
+    for one in others.values():
+        check_platform(one)
+        if not _runs_under(one, subject.python):
+            raise ToolchainError(
+                f"the wheel is not for Python {subject.python}, with which {subject.wheel.name} is "
+                "tried",
+                where=one.filename,
+            )
+    packages = tuple(one for one in subject.packages if canonicalize_name(one.name) not in names)
+    return replace(subject, packages=packages, neighbours=tuple(neighbours))
 
 
 def check_platform(evidence: Evidence) -> None:

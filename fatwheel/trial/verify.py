@@ -5,7 +5,7 @@ The last two test a wheel on this machine, in a clean environment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,33 +16,36 @@ from ..config.model import Recipe
 from ..config.toolchains import list_toolchains, load_toolchain
 from ..doctor.facts import GpuFacts
 from ..doctor.machine import ask_gpu
+from ..errors import VerifyError
 from ..events import Emit, Note, StepStarted
 from ..provenance.checks import foreign, publishers
 from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.lock import BuildLock, read_lock
 from ..shipped import recipe_folders, toolchain_folders
-from ..storage.cache import cache_folder
-from ..storage.workfolder import work_folder
+from ..storage.cache import cache_folder, work_folder
 from ..verify.evidence import WRONG, Check, Evidence, Finding, note, warning
 from ..verify.report import Report, verify_wheel
 from ..wheels.archive import open_wheel
-from ..wheels.modules import top_modules
-from ..wheels.needs import named
+from ..wheels.metadata import named, top_modules
+from ..wheels.name import parse_wheel_name
 from . import environment, gpu
 from .children import Trial
 from .environment import Clean, clean_environment
 from .gpu import load_all, take_out
 from .subject import (
-    Subject,
+    TriedWheel,
     other_subjects,
     subject_of_installed,
     subject_of_lock,
     subject_of_toolchains,
+    with_neighbours,
 )
+
+Beside = Mapping[Path, Evidence]  # other wheels that the one to be tried needs
 
 
 @dataclass(frozen=True)
-class Places:
+class Folders:
     """Where things are: folders of recipes and toolchains, the cache, and where to work.
 
     work: gives a new folder on the cache's file system, and removes it.
@@ -71,20 +74,23 @@ class _Wheel:
 
     path: Path
     evidence: Evidence
-    subject: Subject
+    subject: TriedWheel
     modules: tuple[str, ...]
     lock: BuildLock | None
-    others: tuple[Subject, ...] = ()
+    others: tuple[TriedWheel, ...] = ()
 
 
-def try_import(path: Path, evidence: Evidence, places: Places, emit: Emit) -> Tried:
+def try_import(
+    path: Path, evidence: Evidence, beside: Beside, places: Folders, emit: Emit
+) -> Tried:
     """Install a wheel in a clean environment and import its modules; one that keeps to stable ABIs
     also in those of other Pythons and torches.
 
-    Raises ToolchainError where this machine cannot do that, VerifyError where the wheel cannot be
+    beside: other wheels that it needs. Raises ToolchainError where this machine cannot do that,
+    UsageError and ToolchainError where those do not go with it, VerifyError where a wheel cannot be
     installed, FormatError for a damaged lock, and what fetching raises.
     """
-    wheel = _known(path, evidence, places)
+    wheel = _known(path, evidence, beside, places)
     with places.work() as work, _installed(wheel, work, places, emit) as clean:
         check, figures = _import(wheel, clean, emit)
     findings, others = list(check.findings), []
@@ -98,10 +104,12 @@ def try_import(path: Path, evidence: Evidence, places: Places, emit: Emit) -> Tr
     return Tried((Check("import", tuple(findings)),), {**figures, "gpu": None, **more})
 
 
-def try_gpu(path: Path, evidence: Evidence, places: Places, facts: GpuFacts, emit: Emit) -> Tried:
+def try_gpu(
+    path: Path, evidence: Evidence, beside: Beside, places: Folders, facts: GpuFacts, emit: Emit
+) -> Tried:
     """The same, and then run it on this machine's GPU. facts: what is known of that."""
     gpu.check_machine(facts)
-    wheel = _known(path, evidence, places)
+    wheel = _known(path, evidence, beside, places)
     with places.work() as work, _installed(wheel, work, places, emit) as clean:
         imported, figures = _import(wheel, clean, emit)
         ran, gpu_figures = _gpu(wheel, clean, work, places, facts.driver, emit)
@@ -109,7 +117,7 @@ def try_gpu(path: Path, evidence: Evidence, places: Places, facts: GpuFacts, emi
 
 
 def _installed(
-    wheel: _Wheel, work: Path, places: Places, emit: Emit
+    wheel: _Wheel, work: Path, places: Folders, emit: Emit
 ) -> AbstractContextManager[Clean]:
     emit(StepStarted("clean environment", wheel.subject.origin))
     return clean_environment(wheel.subject, work, places.cache, emit)
@@ -123,7 +131,7 @@ def _import(wheel: _Wheel, clean: Clean, emit: Emit) -> tuple[Check, dict[str, A
 
 
 def _gpu(
-    wheel: _Wheel, clean: Clean, work: Path, places: Places, driver: str, emit: Emit
+    wheel: _Wheel, clean: Clean, work: Path, places: Folders, driver: str, emit: Emit
 ) -> tuple[Check, dict[str, Any]]:
     emit(StepStarted("load on the GPU"))
     loading = load_all(clean, take_out(wheel.path, wheel.evidence, work))
@@ -158,8 +166,16 @@ def _no_script(lock: BuildLock | None, recipe: Recipe | None) -> Iterator[Findin
         yield warning(f"recipe {recipe.name} has no verify.py: its results were not checked")
 
 
-def _known(path: Path, evidence: Evidence, places: Places) -> _Wheel:
+def _known(path: Path, evidence: Evidence, beside: Beside, places: Folders) -> _Wheel:
     """How to test a wheel: by its lock, or by its METADATA."""
+    wheel = _by_its_papers(path, evidence, places)
+    if not beside:
+        return wheel
+    # Those are seldom for other Pythons and torches, too.
+    return replace(wheel, subject=with_neighbours(wheel.subject, evidence, beside), others=())
+
+
+def _by_its_papers(path: Path, evidence: Evidence, places: Folders) -> _Wheel:
     lock = _lock(path, evidence, places.kernels)
     toolchains = [
         load_toolchain(name, *places.toolchains) for name in list_toolchains(*places.toolchains)
@@ -187,7 +203,7 @@ def _lock(path: Path, evidence: Evidence, kernels: tuple[Path, ...]) -> BuildLoc
         return read_lock(wheel.read(name), f"{path.name}, {LOCK_FILE}", *kernels)
 
 
-def _own_modules(path: Path, evidence: Evidence, subject: Subject) -> tuple[str, ...]:
+def _own_modules(path: Path, evidence: Evidence, subject: TriedWheel) -> tuple[str, ...]:
     """Its modules; torch before them where it wants torch, as those who use it would import it."""
     name = f"{evidence.dist_info}/top_level.txt"
     listed = ""
@@ -198,14 +214,16 @@ def _own_modules(path: Path, evidence: Evidence, subject: Subject) -> tuple[str,
     return ("torch", *modules) if named(subject.requirements, "torch") and modules else modules
 
 
-def _figures(subject: Subject, clean: Clean, trial: Trial) -> dict[str, Any]:
+def _figures(subject: TriedWheel, clean: Clean, trial: Trial) -> dict[str, Any]:
     """For the report: what it was tried with, and how its modules were imported."""
     pinned = (one.version for one in subject.packages if one.name == "torch")
+    installed = [(one.name, one.version) for one in subject.packages]
+    installed += [(one.name, one.version) for one in subject.neighbours]
     return {
         "origin": subject.origin,
         "python": clean.version,
         "torch": trial.torch or next(pinned, ""),
-        "packages": [{"name": one.name, "version": one.version} for one in subject.packages],
+        "packages": [{"name": name, "version": version} for name, version in installed],
         "import": environment.figures_of(trial),
     }
 
@@ -213,22 +231,24 @@ def _figures(subject: Subject, clean: Clean, trial: Trial) -> dict[str, Any]:
 # Where one of these is wrong, nobody vouches for the bytes: nothing in the wheel is run then.
 _VOUCHING = ("record", "provenance", "signature")
 
-Try = Callable[[Path, Evidence, Emit], Tried]
+Try = Callable[[Path, Evidence, Beside, Emit], Tried]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Trials:
     """What to do besides the checks that only read a wheel.
 
     key: a public key, or None. importing: install and import it. gpu: also run it on the GPU.
+    beside: other wheels to install, which it needs.
     """
 
     key: Path | None = None
     importing: bool = False
     gpu: bool = False
+    beside: tuple[Path, ...] = ()
 
 
-def verify(wheel: Path, asked: Asked, emit: Emit) -> Report:
+def verify(wheel: Path, asked: Trials, emit: Emit) -> Report:
     """Check a wheel.
 
     Raises UsageError (no such file or key), FormatError (no wheel), and of what was asked for:
@@ -237,7 +257,7 @@ def verify(wheel: Path, asked: Asked, emit: Emit) -> Report:
     """
     if asked.key:
         from ..provenance.signing import load_key
-        from ..verify.signature import signature_findings
+        from ..verify.provenance import signature_findings
 
         load_key(asked.key)  # a mistake in it is told before the wheel is read, which takes a while
     report = verify_wheel(wheel)
@@ -245,32 +265,53 @@ def verify(wheel: Path, asked: Asked, emit: Emit) -> Report:
         signature = Check("signature", tuple(signature_findings(wheel, asked.key)))
         report = replace(report, checks=(*report.checks, signature))
     if asked.gpu:
-        return _tried(wheel, report, "gpu", _on_gpu, emit)
+        return _tried(wheel, report, "gpu", asked.beside, _on_gpu, emit)
     if asked.importing:
-        return _tried(wheel, report, "import", _by_import, emit)
+        return _tried(wheel, report, "import", asked.beside, _by_import, emit)
     return report
 
 
-def _tried(wheel: Path, report: Report, name: str, attempt: Try, emit: Emit) -> Report:
-    doubtful = [check for check in _VOUCHING if report.result_of(check) == WRONG]
+def _tried(
+    wheel: Path, report: Report, name: str, others: Sequence[Path], attempt: Try, emit: Emit
+) -> Report:
+    doubtful = _doubts(report)
     if doubtful:
         why = (
             f"not tried, because these checks failed: {', '.join(doubtful)}; its code cannot "
             "be trusted"
         )
         return replace(report, checks=(*report.checks, Check(name, (warning(why),))))
-    emit(Note(f"the code of {wheel.name} runs now: as you, with your files and your network"))
-    tried = attempt(wheel, report.evidence, emit)
+    beside = {path: _neighbour(path) for path in others}
+    names = ", ".join(path.name for path in (wheel, *beside))
+    emit(Note(f"the code of {names} runs now: as you, with your files and your network"))
+    tried = attempt(wheel, report.evidence, beside, emit)
     return replace(report, checks=(*report.checks, *tried.checks), runtime=tried.figures)
 
 
-def _by_import(wheel: Path, evidence: Evidence, emit: Emit) -> Tried:
-    return try_import(wheel, evidence, _places(), emit)
+def _doubts(report: Report) -> list[str]:
+    return [check for check in _VOUCHING if report.result_of(check) == WRONG]
 
 
-def _on_gpu(wheel: Path, evidence: Evidence, emit: Emit) -> Tried:
-    return try_gpu(wheel, evidence, _places(), ask_gpu(), emit)
+def _neighbour(wheel: Path) -> Evidence:
+    """What is in a wheel that another needs. VerifyError where nobody vouches for it, FormatError
+    where its name is none that can be installed."""
+    parse_wheel_name(wheel.name)
+    report = verify_wheel(wheel)
+    if doubtful := _doubts(report):
+        raise VerifyError(
+            f"its code cannot be trusted: these checks failed: {', '.join(doubtful)}",
+            where=wheel.name,
+        )
+    return report.evidence
 
 
-def _places() -> Places:
-    return Places(recipe_folders(), toolchain_folders(), cache_folder(), work_folder)
+def _by_import(wheel: Path, evidence: Evidence, beside: Beside, emit: Emit) -> Tried:
+    return try_import(wheel, evidence, beside, _places(), emit)
+
+
+def _on_gpu(wheel: Path, evidence: Evidence, beside: Beside, emit: Emit) -> Tried:
+    return try_gpu(wheel, evidence, beside, _places(), ask_gpu(), emit)
+
+
+def _places() -> Folders:
+    return Folders(recipe_folders(), toolchain_folders(), cache_folder(), work_folder)

@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from .. import text
 from ..arch import JIT, NATIVE, NONE, parse_arch
-from ..fatbin.embedded import Place
+from ..fatbin.embedded import EmbeddedCode
 from ..provenance.record import RecordedUnit
-from .contents import Contents
-from .coverage import PART, UNKNOWN, coverage_of, units_served
+from .contents import PART, UNKNOWN, Contents, KernelContainer, coverage_of, units_served
 from .drivers import Need, in_words, jit_in_words, needs_of, system_of, tables
-from .evidence import Evidence, Finding, note, warning, wrong
+from .evidence import Evidence, Examined, Finding, note, warning, wrong
 from .libraries import runtimes_of
 from .papers import BinarySlices
 
+_OF_LINK = "__cudaRegisterLinkedBinary_"
 _KINDS = {"elf": "cubin", "ptx": "PTX", "lto": "LTO-IR"}
 
 
@@ -24,6 +24,8 @@ def coverage_findings(evidence: Evidence) -> Iterator[Finding]:
     that nobody can tell this of."""
     binaries = [binary.contents for binary in evidence.binaries]
     libraries = [one for one in binaries if not one.is_data and (one.units or one.embedded)]
+    for binary in evidence.binaries:
+        yield from _unlinked_findings(binary)
     data_files = [one for one in binaries if one.is_data and one.images]
     if not libraries and not data_files:
         yield warning("there is no device code in this wheel")
@@ -38,7 +40,19 @@ def coverage_findings(evidence: Evidence) -> Iterator[Finding]:
         yield _data_finding(data_files)
 
 
-def _held(place: Place) -> Iterator[str]:
+def _unlinked_findings(binary: Examined) -> Iterator[Finding]:
+    """Relocatable device code that no nvcc -dlink has linked: nvcc has each source of such code
+    call a function of its own (crt/host_runtime.h), which the link defines."""
+    names = [one.name for one in binary.asked if one.name.startswith(_OF_LINK)]
+    if names:
+        what = (
+            "it does not load: relocatable device code (nvcc -rdc=true) of "
+            f"{text.count(len(names), 'source')} is in it, and was not linked (nvcc -dlink)"
+        )
+        yield wrong(what, binary.contents.path, [name.removeprefix(_OF_LINK) for name in names])
+
+
+def _held(place: EmbeddedCode) -> Iterator[str]:
     for images in place.images:
         kind = _KINDS.get(images.kind, "other")
         yield f"{images.name}, {kind}: {images.count:,} ({text.size(images.size)})"
@@ -109,7 +123,10 @@ def _served(contents: Contents) -> str:
 
 
 def _partial_findings(contents: Contents) -> Iterator[Finding]:
-    units = [(unit, {image.name for image in unit.images}) for unit in contents.units]
+    units = [
+        (unit, {image.name for image in unit.images} | _linked_anew(unit))
+        for unit in contents.units
+    ]
     count = Counter(name for _, names in units for name in names)
     for name in dict.fromkeys(image.name for image in contents.images):
         without = [unit for unit, names in units if name not in names]
@@ -124,6 +141,12 @@ def _partial_findings(contents: Contents) -> Iterator[Finding]:
                 yield warning(f"partial coverage: {what}", contents.path, where)
             else:
                 yield note(f"{what}: the others are not for it", contents.path, where)
+
+
+def _linked_anew(unit: KernelContainer) -> set[str]:
+    """The PTX of a linked unit: that which all have that it was linked from."""
+    found = [archs.ptx for archs in unit.relocatable]
+    return {arch.compute for arch in frozenset.intersection(*found)} if found else set()
 
 
 def _unread_findings(contents: Contents) -> Iterator[Finding]:
@@ -142,7 +165,8 @@ def _count(names: Collection[str]) -> str:
 # The record has the sha256 of each unit's slices as the store kept them, and stitching copies them
 # verbatim. A linker may leave a unit out, or bring device code of a library; so a unit that is not
 # there at all, or a container that no unit accounts for, may be right. Both together are not, nor
-# is a record that accounts for none, or that leaves a slice's digest out.
+# is a record that accounts for none, or that leaves a slice's digest out. Among the units is what
+# was linked of device code; what it was linked from is in the wheel, too.
 
 
 _Named = frozenset[tuple[str, str]]  # images, and the sha256 of their slices
@@ -200,14 +224,11 @@ def _sorted_out(units: Iterable[RecordedUnit], there: _Named) -> tuple[list[str]
 
 
 def _strange(named: _Named, binaries: Iterable[BinarySlices]) -> tuple[list[str], list[str]]:
-    """Containers of no unit, and those of which only a part is of one.
-
-    What was linked from relocatable code is made by the linker, and named nowhere.
-    """
+    """Containers of no unit, and those of which only a part is of one."""
     whole: list[str] = []
     in_part: list[str] = []
     for binary in binaries:
-        for number, container in enumerate(() if binary.relocatable else binary.containers):
+        for number, container in enumerate(binary.containers):
             slices = frozenset(container.items())
             others = sorted(image for image, _ in slices - named)
             if others:

@@ -9,7 +9,6 @@ What cannot be told from the bytes and these tables is not claimed.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,9 @@ from typing import Any
 
 from ..arch import NONE, Arch, parse_arch, parse_capability, runs_by_jit, runs_natively
 from ..fatbin.cubin import Version
-from ..fatbin.select import is_integrated
-from .contents import Contents, Image, Unit
-from .coverage import UNKNOWN, coverage_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..fatbin.images import is_integrated
+from ..storage.documents import read_toml
+from .contents import UNKNOWN, Contents, Image, KernelContainer, coverage_of
 
 LINUX, WINDOWS = "linux", "windows"
 CUDA, PTX, COMPRESSION, GPU = "cuda", "ptx", "compression", "gpu"
@@ -107,8 +101,7 @@ class Tables:
 
 @functools.cache
 def tables() -> Tables:
-    with Path(__file__).with_name("drivers.toml").open("rb") as stream:
-        return parse_tables(tomllib.load(stream))
+    return parse_tables(read_toml(Path(__file__).with_name("drivers.toml"))[1])
 
 
 def parse_tables(found: Mapping[str, Any]) -> Tables:
@@ -186,7 +179,7 @@ def planned(codes: Iterable[str], cuda: str, platform: str) -> Contents:
         for kind in ["elf" if code.startswith("sm_") else "ptx"]
     )
     system, _, machine = platform.partition("-")
-    unit = Unit(0, ("kernel",), images)
+    unit = KernelContainer(0, ("kernel",), images)
     return Contents("", _FORMAT_OF.get(system, "elf"), machine, 1, images, (unit,))
 
 

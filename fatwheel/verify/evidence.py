@@ -10,30 +10,39 @@ from pathlib import Path
 from typing import Any
 
 from .. import text
-from ..errors import FormatError
-from ..fatbin.asked import Asked, asked_of
-from ..fatbin.binary import HEAD, exports_of, imports_of, is_binary, read_binary
+from ..errors import FatwheelError, FormatError
+from ..fatbin.binary import (
+    HEAD,
+    AskedSymbol,
+    asked_of,
+    exports_of,
+    imports_of,
+    is_binary,
+    read_binary,
+)
 from ..fatbin.embedded import Bound, find_embedded
-from ..fatbin.parity import disagreements, in_part
+from ..fatbin.images import disagreements, in_part
 from ..provenance.beside import LOCK, STATEMENT
 from ..provenance.lock import FILE as LOCK_FILE
+from ..provenance.record import FILE as RECORD_FILE
+from ..provenance.record import plans_of
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, read_statement
 from ..storage.files import readable
 from ..wheels.archive import Wheel, open_wheel
+from ..wheels.metadata import Digester, RecordFile, read_record
 from ..wheels.name import VARIANT
-from ..wheels.recorded import Record, Watched, read_record
 from .contents import Container, Contents, layouts_of, read_containers, sum_up
 from .papers import (
     NO_PAPERS,
     BinarySlices,
     Papers,
     differing,
-    plans_of,
     read_beside,
     read_inside,
     shown,
     slices_of_binary,
+    with_plans,
 )
 
 NOTE, OK, WARNING, WRONG = "note", "ok", "warning", "wrong"
@@ -81,9 +90,9 @@ def wrong(what: str, where: str = "", details: Iterable[str] = ()) -> Finding:
     return Finding(WRONG, what, where, tuple(details))
 
 
-def refused(error: FormatError) -> Finding:
-    """What cannot be read, as a finding."""
-    return wrong(error.what, error.where or "", [*error.details, *filter(None, [error.hint])])
+def refused(error: FatwheelError, where: str = "") -> Finding:
+    """What cannot be read, as a finding; where: for an error that does not say."""
+    return wrong(error.what, error.where or where, [*error.details, *filter(None, [error.hint])])
 
 
 # -- files beside a wheel --------------------------------------------------------------------------
@@ -190,7 +199,7 @@ class Examined:
     initialisers: frozenset[str]
     disparities: tuple[Finding, ...]
     in_part: Mapping[int | None, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[AskedSymbol, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,8 +218,8 @@ class Evidence:
     dist_info: str
     metadata: bytes
     wheel: bytes
-    record: Record
-    files: Mapping[str, Watched]
+    record: RecordFile
+    files: Mapping[str, Digester]
     binaries: tuple[Examined, ...]
     unreadable: tuple[Finding, ...]
     papers: Papers = NO_PAPERS
@@ -237,8 +246,8 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
     folder = wheel.dist_info
     inside, beside = read_inside(wheel), read_beside(path)
     record = read_record(f"{folder}/RECORD", wheel.read(f"{folder}/RECORD"))
-    plans = plans_of(inside)
-    files: dict[str, Watched] = {}
+    plans = plans_of(inside.get(RECORD_FILE))
+    files: dict[str, Digester] = {}
     binaries: list[Examined] = []
     unreadable: list[Finding] = []
     slices: list[BinarySlices] = []
@@ -258,7 +267,7 @@ def _gather(wheel: Wheel, path: Path) -> Evidence:
                 examined = examine(member.name, data, bound)
                 if inside:
                     slices.append(slices_of_binary(member.name, data))
-                    contents = plans.applied(examined.contents, slices[-1])
+                    contents = with_plans(examined.contents, slices[-1], plans)
                     examined = replace(examined, contents=contents)
                 binaries.append(examined)
             except FormatError as error:

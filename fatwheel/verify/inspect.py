@@ -20,16 +20,18 @@ from ..arch import NONE, Arch, parse_capability
 from ..errors import FormatError
 from ..fatbin.binary import HEAD, imports_of, is_binary, read_binary
 from ..fatbin.container import Entry
-from ..fatbin.embedded import Bound, Place
-from ..fatbin.select import Selection, choose
+from ..fatbin.embedded import Bound, EmbeddedCode
+from ..fatbin.images import Selection, choose
 from ..fatbin.stitch import nvcc_order
+from ..provenance.record import FILE as RECORD_FILE
+from ..provenance.record import Plans, plans_of, unproven
 from ..storage.mapped import map_path
 from ..wheels.archive import Wheel, open_wheel
-from .contents import Contents, Image, Unit, read_contents
-from .coverage import coverage_of
+from .contents import Contents, Image, KernelContainer, coverage_of, read_contents
 from .drivers import needs_of
+from .evidence import Evidence
 from .libraries import runtimes_of
-from .papers import plans_of, read_inside, slices_of_binary
+from .papers import read_inside, slices_of_binary, with_plans
 
 _ZIP = b"PK\x03\x04"
 
@@ -106,9 +108,15 @@ def report_coverage(binaries: Collection[Contents], *, in_wheel: bool) -> dict[s
     }
 
 
-def report_wheel(wheel: Wheel) -> dict[str, Any]:
-    """The metadata of a wheel."""
-    return {"name": wheel.name, "version": wheel.version, "tags": list(wheel.tags)}
+def report_wheel(wheel: Wheel | Evidence, record: bytes | None) -> dict[str, Any]:
+    """The metadata of a wheel, and what its record says that nobody proved."""
+    found = unproven(record)
+    return {
+        "name": wheel.name,
+        "version": wheel.version,
+        "tags": list(wheel.tags),
+        **({"unproven": list(found)} if found else {}),
+    }
 
 
 @dataclass(frozen=True)
@@ -141,17 +149,17 @@ def _read(path: Path) -> _Read:
         with open_wheel(path) as wheel:
             size = sum(member.size for member in wheel.members)
             shipped = frozenset(m.name.rpartition("/")[2].lower() for m in wheel.members)
-            binaries = list(_read_members(wheel))
-            return _Read(path.name, report_wheel(wheel), size, binaries, shipped)
+            record = read_inside(wheel).get(RECORD_FILE)
+            binaries = list(_read_members(wheel, plans_of(record)))
+            return _Read(path.name, report_wheel(wheel, record), size, binaries, shipped)
     try:
         return _Read(path.name, None, len(data), [_read_binary(path.name, data, Bound())])
     except FormatError as error:
         raise error.within(str(path)) from error
 
 
-def _read_members(wheel: Wheel) -> Iterable[_Binary]:
+def _read_members(wheel: Wheel, plans: Plans) -> Iterable[_Binary]:
     bound = Bound()
-    plans = plans_of(read_inside(wheel))
     for member in wheel.members:
         if is_binary(wheel.start(member.name, HEAD)):
             with wheel.mapped(member.name) as data:
@@ -159,7 +167,7 @@ def _read_members(wheel: Wheel) -> Iterable[_Binary]:
                     found = _read_binary(member.name, data, bound)
                     if plans.codes:
                         slices = slices_of_binary(member.name, data)
-                        found = replace(found, contents=plans.applied(found.contents, slices))
+                        found = replace(found, contents=with_plans(found.contents, slices, plans))
                     yield found
                 except FormatError as error:
                     raise error.within(member.name) from error
@@ -186,11 +194,11 @@ def _report(read: _Read) -> dict[str, Any]:
     }
 
 
-def _report_places(key: str, places: Sequence[Place]) -> dict[str, Any]:
+def _report_places(key: str, places: Sequence[EmbeddedCode]) -> dict[str, Any]:
     return {key: list(map(_report_place, places))} if places else {}
 
 
-def _report_place(place: Place) -> dict[str, Any]:
+def _report_place(place: EmbeddedCode) -> dict[str, Any]:
     return {
         "place": place.name,
         "containers": place.containers,
@@ -224,7 +232,7 @@ def _report_savings(read: _Read) -> dict[str, Any]:
     }
 
 
-def _report_unit(unit: Unit) -> dict[str, Any]:
+def _report_unit(unit: KernelContainer) -> dict[str, Any]:
     return {
         "container": unit.container,
         "kernels": list(unit.kernels),

@@ -5,7 +5,6 @@ record's archs ask for, and how documents are compared.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,12 +14,11 @@ from typing import Any
 from ..arch import Arch, parse_arch
 from ..errors import FatwheelError, FormatError
 from ..fatbin.binary import read_binary
-from ..fatbin.container import Container, Entry, container_pieces
-from ..fatbin.stitch import image_name
+from ..fatbin.container import Container
 from ..provenance.beside import LOCK, STATEMENT, beside
 from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.record import FILE as RECORD_FILE
-from ..provenance.record import record_of
+from ..provenance.record import Plans, Slices, slices_in
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..storage.documents import MOST
@@ -29,9 +27,6 @@ from ..wheels.archive import Wheel
 from .contents import Contents
 
 INSIDE = (RECORD_FILE, LOCK_FILE, SBOM_FILE, STATEMENT_FILE)
-
-# The sha256 of a container's slices, by image: `sm_80`, `compute_80`.
-Slices = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -61,48 +56,14 @@ class Papers:
 NO_PAPERS = Papers()
 
 
-@dataclass(frozen=True)
-class Plans:
-    """For which images units were built, where a record says that they differ in that.
-
-    codes: by each slice (its image and sha256), those of its unit. every: those of all units.
-    spare: how many units were built for none, whose containers are empty.
-    """
-
-    codes: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
-    every: frozenset[str] = frozenset()
-    spare: int = 0
-
-    def of(self, container: Slices) -> frozenset[str] | None:
-        """Those of the unit that a container is of, None where that is not known."""
-        return next((self.codes[one] for one in container.items() if one in self.codes), None)
-
-    def applied(self, contents: Contents, slices: BinarySlices) -> Contents:
-        """A binary's contents, with what of the plan is known of its units."""
-        units = []
-        for unit in contents.units:
-            known = None if unit.container is None else self.of(slices.containers[unit.container])
-            left_out = frozenset() if known is None else self.every - known
-            units.append(replace(unit, left_out=left_out))
-        return replace(contents, units=tuple(units))
-
-
-def plans_of(inside: Mapping[str, bytes]) -> Plans:
-    """What the record in a wheel says; nothing where there is none, it is damaged, or all units are
-    for the same images."""
-    try:
-        record = record_of(inside[RECORD_FILE])
-    except (KeyError, FormatError):
-        return Plans()
-    if all(unit.slices.keys() == record.codes for unit in record.units):
-        return Plans()
-    codes = {
-        (image, sha256): frozenset(unit.slices)
-        for unit in record.units
-        for image, sha256 in unit.slices.items()
-        if sha256
-    }
-    return Plans(codes, record.codes, sum(not unit.slices for unit in record.units))
+def with_plans(contents: Contents, slices: BinarySlices, plans: Plans) -> Contents:
+    """A binary's contents, with what is known of what its units were built for."""
+    units = []
+    for unit in contents.units:
+        known = None if unit.container is None else plans.of(slices.containers[unit.container])
+        left_out = frozenset() if known is None else plans.every - known
+        units.append(replace(unit, left_out=left_out))
+    return replace(contents, units=tuple(units))
 
 
 def read_inside(wheel: Wheel) -> dict[str, bytes]:
@@ -143,26 +104,11 @@ def slices_of_binary(path: str, data: memoryview) -> BinarySlices:
 def _slices_of(data: memoryview, containers: Iterable[Container]) -> Iterator[Slices]:
     read_so_far = 0
     for container in containers:
-        yield _slices(container)
+        yield slices_in(container.entries)
         read_so_far += container.size
         if read_so_far > STEP:
             let_go(data)
             read_so_far = 0
-
-
-def _slices(container: Container) -> Slices:
-    by_image: dict[str, list[Entry]] = {}
-    for entry in container.entries:
-        by_image.setdefault(image_name(entry), []).append(entry)
-    return {image: _digest(entries) for image, entries in by_image.items()}
-
-
-def _digest(entries: Sequence[Entry]) -> str:
-    """Of these images as one container, which is how the store keeps a slice."""
-    digest = hashlib.sha256()
-    for piece in container_pieces(entries):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _check_size(size: int, where: str) -> None:

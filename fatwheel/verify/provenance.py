@@ -1,7 +1,11 @@
-"""Checks that a wheel's provenance is complete and agrees with itself and the wheel.
+"""Checks that a wheel's provenance is complete and agrees with itself and the wheel, and that the
+envelope beside it is signed.
 
-What it says cannot be proven from the wheel alone: `invoke rebuild` does that. But every part of
-it must fit every other part and the bytes, so that none of them can be changed alone.
+What provenance says cannot be proven from the wheel alone: `invoke rebuild` does that. But every
+part of it must fit every other part and the bytes, so that none of them can be changed alone.
+
+A good signature proves that the key's owner signed a statement about a file of this name and
+sha256. What the statement says of the build is as true as its signer is honest.
 """
 
 from __future__ import annotations
@@ -15,16 +19,28 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import FormatError
+from ..errors import FatwheelError, FormatError
+from ..provenance.beside import ENVELOPE, STATEMENT, beside, content_of, files_for_installers
 from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.lock import BuildLock, materials_of, read_lock
+from ..provenance.record import (
+    FAST,
+    BuildRecord,
+    RecordedRecipe,
+    RecordedToolchain,
+    built_how,
+    record_of,
+    unproven,
+    whole,
+)
 from ..provenance.record import FILE as RECORD_FILE
-from ..provenance.record import BuildRecord, RecordedRecipe, RecordedToolchain, record_of, whole
 from ..provenance.sbom import FILE as SBOM_FILE
 from ..provenance.sbom import materials_in, sbom_bytes
 from ..provenance.statement import FILE as STATEMENT_FILE
 from ..provenance.statement import Statement, predicate_of, read_statement
 from ..storage.documents import read_object
+from ..storage.files import digest_of, readable
+from ..text import count
 from ..wheels.name import canonical_project, canonical_version
 from .device import slice_findings
 from .evidence import Evidence, Finding, beside_findings, note, refused, warning, wrong
@@ -49,6 +65,7 @@ def provenance_findings(evidence: Evidence) -> Iterator[Finding]:
         findings, documents = _read(inside)
     elif inside:
         yield note(f"{RECORD_FILE} names no lock: what it was built from is unknown")
+        yield from _unproven_findings(inside[RECORD_FILE])
     yield from findings
     if documents:
         yield from _agreement(documents, evidence)
@@ -107,6 +124,8 @@ def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
         yield note(f"{what}: it cannot be rebuilt elsewhere")
     if documents.lock.recipe.source.checkout:
         yield note("built from a folder that only one machine has: it cannot be rebuilt")
+    yield from _unproven_findings(evidence.papers.inside[RECORD_FILE])
+    yield from _front_findings(documents.record)
     yield from _lock_findings(documents, evidence)
     yield from _wheel_findings(documents.record, evidence)
     yield from _statement_findings(documents, evidence)
@@ -114,6 +133,30 @@ def _agreement(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
     yield from of_sbom or _sbom_bytes_findings(documents, evidence)
     for finding in slice_findings(documents.record.units, evidence.papers.slices):
         yield replace(finding, where=RECORD_FILE)
+
+
+def _unproven_findings(record: bytes) -> Iterator[Finding]:
+    """How the builds of a record chose their fronts, where that was without proof."""
+    for word in unproven(record):
+        kind = warning if word == FAST else note
+        yield kind(built_how(word), RECORD_FILE)
+
+
+def _front_findings(record: BuildRecord) -> Iterator[Finding]:
+    """How fronts were chosen, against the fronts."""
+    split = [front.virtual for front in record.fronts if front.split]
+    shared = [
+        front.virtual
+        for front in record.fronts
+        if not {front.virtual, front.virtual.replace("compute_", "sm_")}.issuperset(front.codes)
+    ]
+    for what, found, others in (
+        ("split", split, ("exact", "shared")),
+        ("shared", shared, ("exact", "split")),
+    ):
+        if found and record.front in others:
+            names = ", ".join(found)
+            yield wrong(f"its front is {record.front}, but {what} are {names}", RECORD_FILE)
 
 
 def _lock_findings(documents: _Documents, evidence: Evidence) -> Iterator[Finding]:
@@ -158,7 +201,9 @@ def _wheel_findings(record: BuildRecord, evidence: Evidence) -> Iterator[Finding
     except FormatError as error:
         yield wrong(error.what, RECORD_FILE)
         return
-    held = frozenset(image.name for binary in evidence.binaries for image in binary.contents.images)
+    contents = [binary.contents for binary in evidence.binaries]
+    held = frozenset(image.name for one in contents for image in one.images)
+    held |= frozenset().union(*(one.linkable for one in contents))
     for what, others in (("its archs", asked), ("the images inside", held)):
         if record.codes - others:
             missing = ", ".join(map(shown, sorted(record.codes - others)))
@@ -237,3 +282,90 @@ def _sbom_bytes_findings(documents: _Documents, evidence: Evidence) -> Iterator[
         lines = differing(read_object(right, SBOM_FILE), read_object(found, SBOM_FILE))
         what = f"it differs from what fatwheel writes for this {LOCK_FILE}"
         yield warning(what, SBOM_FILE, lines)
+
+
+# -- signature -------------------------------------------------------------------------------------
+
+_SHOWN = 5
+
+
+def signature_findings(wheel: Path, key: Path) -> tuple[Finding, ...]:
+    """What is wrong with the signature of a wheel, or whose it is.
+
+    key: a public key in a PEM file. UsageError where that, or the wheel, cannot be read.
+    """
+    # What it imports takes longer than most checks.
+    from ..provenance.signing import check_signed, load_key, name_of, read_envelope
+
+    public = load_key(key)
+    place = beside(wheel, ENVELOPE)
+    try:
+        data = content_of(place)
+        if data is None:
+            what = f"it is not signed: there is no {place.name} beside it"
+            return (wrong(what, details=["`invoke build --sign KEY` and `invoke sign` write one"]),)
+        envelope = read_envelope(data, place.name)
+        check_signed(envelope, public, place.name)
+        statement = read_statement(envelope.payload, place.name)
+    except FatwheelError as error:
+        return (refused(error, place.name),)
+    others = len(envelope.signatures) - 1
+    besides = f"; {count(others, 'other signature')} in it" if others else ""
+    return (
+        note(f"signed with the {name_of(public)}{besides}", place.name),
+        *_subject_findings(wheel, statement, place.name),
+        *_copy_findings(wheel, envelope.payload),
+        *_installer_findings(wheel),
+    )
+
+
+def _subject_findings(wheel: Path, statement: Statement, place: str) -> Iterator[Finding]:
+    """What was signed must be this very file, by name and content, and nothing else."""
+    subjects = dict(statement.subjects)
+    if len(subjects) != 1:
+        names = [repr(name[:200]) for name in list(subjects)[:_SHOWN]]
+        what = f"the signed statement is about {count(len(subjects), 'file')}, not this one alone"
+        yield wrong(what, place, names)
+        return
+    [(name, signed)] = subjects.items()
+    if name != wheel.name:
+        details = (f"signed: {name[:200]!r}", f"this is: {wheel.name!r}")
+        yield wrong("another file was signed, or this one was renamed", place, details)
+    with readable(wheel, "a wheel"):
+        found = digest_of(wheel)
+    if signed != found:
+        details = (f"signed: sha256 {signed[:64]!r}", f"it has: sha256 {found!r}")
+        yield wrong("the wheel is not the one that was signed", details=details)
+
+
+def _copy_findings(wheel: Path, payload: bytes) -> Iterator[Finding]:
+    """The statement that lies open beside the wheel must be the signed one."""
+    place = beside(wheel, STATEMENT)
+    try:
+        data = content_of(place)
+    except FormatError as error:
+        yield refused(error, place.name)
+        return
+    if data is None:
+        yield warning("it is missing; the signed statement contains all of it", place.name)
+    elif data != payload:
+        yield wrong("it differs from the signed statement", place.name)
+
+
+def _installer_findings(wheel: Path) -> Iterator[Finding]:
+    """No signature is over the files that tell installers what to install, so they must be what
+    the wheel itself says."""
+    try:
+        contents = files_for_installers(wheel)
+    except FormatError as error:
+        yield refused(error, wheel.name)
+        return
+    for place, right in contents.items():
+        try:
+            found = content_of(place)
+        except FormatError as error:
+            yield refused(error, place.name)
+            continue
+        if found not in (None, right):
+            what = "it differs from what fatwheel writes for this wheel"
+            yield wrong(what, place.name, ["do not install from it, or build the wheel again"])

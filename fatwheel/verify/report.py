@@ -14,21 +14,22 @@ from typing import Any
 
 from ..config.model import Target
 from ..errors import VerifyError
-from ..fatbin.parity import shorten
+from ..fatbin.images import shorten
 from ..model import Front
 from ..provenance.record import FILE as RECORD_FILE
-from ..provenance.record import record_of
+from ..provenance.record import plans_of, record_of
+from .claims import (
+    import_findings,
+    label_findings,
+    module_findings,
+    name_findings,
+    platform_findings,
+    record_findings,
+)
 from .device import coverage_findings, driver_findings, in_part_notes, parity_findings
 from .evidence import OK, WRONG, Check, Evidence, Examined, Finding, gather, wrong
-from .inspect import report_binary, report_coverage
+from .inspect import report_binary, report_coverage, report_wheel
 from .libraries import imports_of, runtimes_of
-from .names import label_findings, name_findings, record_findings
-from .papers import plans_of
-from .platforms import (
-    import_findings,
-    module_findings,
-    platform_findings,
-)
 from .provenance import provenance_findings
 from .stable import abi_findings
 
@@ -58,11 +59,7 @@ class Report:
         tried = {} if self.runtime is None else {"runtime": dict(self.runtime)}
         return {
             "file": evidence.filename,
-            "wheel": {
-                "name": evidence.name,
-                "version": evidence.version,
-                "tags": list(evidence.tags),
-            },
+            "wheel": report_wheel(evidence, evidence.papers.inside.get(RECORD_FILE)),
             "ok": self.ok,
             "checks": [_report_check(check) for check in self.checks],
             "binaries": [_report_examined(binary, evidence) for binary in evidence.binaries],
@@ -169,7 +166,7 @@ def check_wheel(path: Path, target: Target, fronts: Sequence[Front]) -> tuple[st
 def _asked_findings(evidence: Evidence, target: Target, wanted: Sequence[str]) -> Iterator[Finding]:
     """Every unit must hold every image that it was to be built for, once; the version must be the
     recipe's."""
-    plans, spare = plans_of(evidence.papers.inside), 0
+    plans, spare = plans_of(evidence.papers.inside.get(RECORD_FILE)), 0
     slices = {one.path: one.containers for one in evidence.papers.slices}
     with_code = [b.contents for b in evidence.binaries if b.contents.containers]
     if not with_code:

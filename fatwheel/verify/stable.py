@@ -13,25 +13,17 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-import abi3info
 from packaging.version import Version
 
 from .. import text
-from ..wheels.needs import requirements
+from ..wheels.metadata import requirements
+from .claims import OF_PYTHON, python_of_module, tags_of
 from .evidence import Evidence, Examined, Finding, note, warning, wrong
-from .platforms import python_of_module, tags_of
-from .torch_use import lowest_torch, torch_functions, torch_use
+from .libraries import lowest_torch, torch_functions, torch_use
 
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
-
-_PYTHON = re.compile(r"_?Py[A-Z]?[A-Za-z]*_\w+")
 _PYTHON_DLL = re.compile(r"python3[0-9]*\.dll", re.IGNORECASE)
 _LABEL = re.compile(r"torch([0-9]+\.[0-9]+)")
 _ABI3 = "abi3"
@@ -104,7 +96,7 @@ def _python_findings(binary: Examined, lowest: tuple[int, int]) -> Iterator[Find
         return
     names = [
         one.name for one in binary.asked
-        if _PYTHON.fullmatch(one.name) and (not one.library or _PYTHON_DLL.fullmatch(one.library))
+        if OF_PYTHON.fullmatch(one.name) and (not one.library or _PYTHON_DLL.fullmatch(one.library))
     ]  # fmt: skip
     outside = [name for name in names if name not in limited_api()]
     newer = [name for name in names if limited_api().get(name, lowest) > lowest]
@@ -125,6 +117,8 @@ def _python_findings(binary: Examined, lowest: tuple[int, int]) -> Iterator[Find
 @functools.cache
 def limited_api() -> Mapping[str, tuple[int, int]]:
     """The functions and variables of Python's stable ABI, with the first Python that has them."""
+    import abi3info  # here, because it takes long, and few wheels keep to the stable ABI
+
     every = (*abi3info.FUNCTIONS.values(), *abi3info.DATAS.values())
     return {one.symbol.name: (one.added.major, one.added.minor) for one in every}
 

@@ -1,1 +1,1 @@
-"""Wheels as bytes: names, archives, metadata. Standard library only."""
+"""Wheels as bytes: names, archives, metadata."""

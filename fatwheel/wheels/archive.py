@@ -27,7 +27,7 @@ from ..errors import FormatError, StoreError
 from ..storage import files
 from ..storage.mapped import map_file
 from .metadata import field, fields
-from .zipreader import Entry, pieces, read_entries, start_of, stored_pieces
+from .zipreader import ZipEntry, pieces, read_entries, start_of, stored_pieces
 
 # A member's text that is read whole: METADATA, WHEEL, RECORD.
 MAX_TEXT = 32 << 20
@@ -61,7 +61,7 @@ class Member:
     name: str
     size: int
     mode: int
-    entry: Entry = dataclasses.field(repr=False, compare=False)
+    entry: ZipEntry = dataclasses.field(repr=False, compare=False)
 
 
 class Wheel:
@@ -199,7 +199,7 @@ def open_wheel(path: Path) -> Iterator[Wheel]:
             ) from error
 
 
-def _check_members(entries: Iterable[Entry]) -> tuple[Member, ...]:
+def _check_members(entries: Iterable[ZipEntry]) -> tuple[Member, ...]:
     seen: dict[str, bool] = {}
     members = []
     for entry in entries:
@@ -256,7 +256,7 @@ def _check_windows_has(names: Iterable[str]) -> None:
             )
 
 
-def _check_kind(entry: Entry, mode: int) -> None:
+def _check_kind(entry: ZipEntry, mode: int) -> None:
     kind = stat.S_IFMT(mode)
     expected = stat.S_IFDIR if entry.is_folder else stat.S_IFREG
     # The low half is DOS's: some readers go by it, whatever the name says.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ..arch import ArchRequest
+from ..arch import Arch, ArchRequest
 from ..errors import FormatError
 
 # What tells of a variant wheel, in its dist-info folder.
@@ -27,6 +27,7 @@ _BUILD = re.compile(r"[0-9][A-Za-z0-9_.]*")
 _TAGS = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 _PYTHON = re.compile(r"[a-z]{2,10}[0-9][0-9_]*(?:\.[a-z0-9_]+)*")
 _VARIANT = re.compile(r"[0-9a-z_.]+")
+_ARCH_PART = re.compile(r"(?:sm|ptx)[0-9]{2,3}[af]?|ptx")  # of a local version
 
 
 @dataclass(frozen=True)
@@ -180,3 +181,107 @@ def version_label(cuda: str, torch: str, archs: Sequence[ArchRequest]) -> str:
     torch_release = ".".join(torch.split(".")[:2])
     labels = [f"cu{cuda_major}{cuda_minor}torch{torch_release}", *(arch.label for arch in archs)]
     return ".".join(labels)
+
+
+def arch_labels(cubins: Collection[Arch], ptx: Collection[Arch]) -> tuple[str, ...]:
+    """What a version says of these architectures, in ascending order."""
+    return tuple(_arch_label(arch, cubins, ptx) for arch in sorted({*cubins, *ptx}))
+
+
+def without_archs(version: str) -> str:
+    """A version whose local part names no architectures any more; CUDA, torch and others stay."""
+    public, _, local = canonical_version(version).partition("+")
+    kept = [part for part in local.split(".") if part and not _ARCH_PART.fullmatch(part)]
+    return with_local(public, ".".join(kept)) if kept else public
+
+
+def with_archs(version: str, labels: Collection[str]) -> str:
+    """The version with these architectures in place of those it may name."""
+    base = without_archs(version)
+    public, _, local = base.partition("+")
+    parts = ".".join(part for part in (local, *labels) if part)
+    return with_local(public, parts) if parts else base
+
+
+def _arch_label(arch: Arch, cubins: Collection[Arch], ptx: Collection[Arch]) -> str:
+    if arch not in cubins:
+        return f"ptx{arch.name}"
+    return f"sm{arch.name}.ptx" if arch in ptx else f"sm{arch.name}"
+
+
+def stem_of(name: str, dist_info: str) -> str:
+    """The name of a file in a wheel without the version that its folder may carry."""
+    top, slash, rest = name.partition("/")
+    project_version = dist_info.removesuffix(".dist-info")
+    stems = {f"{project_version}.{kind}": f".{kind}" for kind in ("dist-info", "data")}
+    return stems.get(top, top) + slash + rest
+
+
+# -- names of modules ------------------------------------------------------------------------------
+
+# Which libraries of a wheel are modules, before they are compiled.
+#
+# A library is a module if it exports `PyInit_NAME`. Until then its file's name and its sources
+# tell: `_C.cpython-….so` is named for Python alone, and `_C.so` may be anything.
+
+
+_LIBRARY = re.compile(
+    r"((?:[^\W\d]\w*/)*)([^\W\d]\w*)\.(?:so|pyd|(abi3\.so|cpython-[\w-]+\.so|(?:cp|pp)[0-9]+\w*-\w+\.pyd))"
+)
+_INIT = re.compile(r"\bPyInit_(\w*)|\b(?:PYBIND11|NB|BOOST_PYTHON)_MODULE\w*\s*\(\s*(\w+)")
+_CONDITION = re.compile(r"\s*#\s*(if|el|endif)")
+_ON_WINDOWS = re.compile(r"\s*#\s*if(?:def\s+|\s+defined\b[\s(]*)_(?:WIN32|MSC_VER)\b")
+_EXTENSION_NAME = re.compile(r"TORCH_EXTENSION_NAME=(\w+)")  # as torch's BuildExtension defines it
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source's text, and the options that it is compiled with."""
+
+    text: str
+    options: Sequence[str]
+
+
+def library_modules(files: Iterable[str], sources: Iterable[Source]) -> tuple[str, ...]:
+    """The modules of a wheel for this system that are libraries, as `import` calls them, in
+    alphabetical order.
+
+    files: all names in the wheel. sources: what its libraries are compiled of, as far as it is
+    known.
+    """
+    modules, others = _told_by(sources)
+    found = {
+        f"{match[1].replace('/', '.')}{match[2]}"
+        for match in map(_LIBRARY.fullmatch, files)
+        if match and (match[2] in modules or (match[3] and match[2] not in others))
+    }
+    return tuple(sorted(found))
+
+
+def _told_by(sources: Iterable[Source]) -> tuple[set[str], set[str]]:
+    """The names of libraries that sources make modules, and of those that they make for torch
+    alone."""
+    modules: set[str] = set()
+    named: set[str] = set()
+    for source in sources:
+        inits = list(_INIT.finditer("\n".join(_for_linux(source.text))))
+        own = {match[1] for match in map(_EXTENSION_NAME.fullmatch, source.options) if match}
+        named |= own
+        modules |= {init[1] or init[2] or "" for init in inits} | (own if inits else set())
+    return modules, named - modules
+
+
+def _for_linux(text: str) -> Iterator[str]:
+    """A source's lines without those for Windows alone, where any library that Python loads must be
+    a module."""
+    left_out: list[bool] = []  # for each condition around a line
+    for line in text.splitlines():
+        condition = _CONDITION.match(line)
+        if condition and condition[1] == "if":
+            left_out.append(bool(_ON_WINDOWS.match(line)))
+        elif condition and left_out:
+            left_out.pop()
+            if condition[1] == "el":
+                left_out.append(False)
+        elif not any(left_out):
+            yield line

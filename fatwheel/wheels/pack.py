@@ -39,7 +39,7 @@ Content = Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True)
-class File:
+class NewFile:
     """A file to be put in a wheel: its size in bytes, and its content, asked for once."""
 
     name: str
@@ -49,21 +49,25 @@ class File:
 
 
 # What a wheel's last files are, once the others are written: their names and sha256 in hex.
-Closing = Callable[[Mapping[str, str]], Sequence[File]]
+Closing = Callable[[Mapping[str, str]], Sequence[NewFile]]
 
 
-def plain_file(name: str, data: bytes) -> File:
+def plain_file(name: str, data: bytes) -> NewFile:
     """A file with these bytes that nobody executes."""
-    return File(name, executable=False, size=len(data), content=lambda: [data])
+    return NewFile(name, executable=False, size=len(data), content=lambda: [data])
 
 
-def nothing_else(written: Mapping[str, str]) -> Sequence[File]:
+def nothing_else(written: Mapping[str, str]) -> Sequence[NewFile]:
     """The `Closing` of wheels without files that tell of the others."""
     return ()
 
 
 def write_wheel(
-    path: Path, dist_info: str, files: Iterable[File], epoch: int, closing: Closing = nothing_else
+    path: Path,
+    dist_info: str,
+    files: Iterable[NewFile],
+    epoch: int,
+    closing: Closing = nothing_else,
 ) -> None:
     """Write a wheel, and its RECORD, which `files` must not have; replaces `path` atomically.
 
@@ -80,7 +84,7 @@ def write_wheel(
 
 
 def _write(
-    stream: Output, dist_info: str, files: Iterable[File], epoch: int, closing: Closing
+    stream: Output, dist_info: str, files: Iterable[NewFile], epoch: int, closing: Closing
 ) -> None:
     ordered = sorted(files, key=lambda file: (file.name.startswith(f"{dist_info}/"), file.name))
     rows: list[tuple[str, str, str]] = []
@@ -176,7 +180,7 @@ def size_of_rewritten(
 
 def _rewritten(
     wheel: Wheel, new: WheelName, changed: Mapping[str, Content], dropped: Collection[str]
-) -> list[File]:
+) -> list[NewFile]:
     folder = wheel.dist_info
     metadata = f"{folder}/METADATA"
     contents = {metadata: [set_version(wheel.read(metadata), new.version)], **changed}
@@ -234,16 +238,16 @@ def _new_place(name: str, dist_info: str, new: WheelName) -> str:
     return {dist_info: new.dist_info, data: new.data}.get(top, top) + slash + rest
 
 
-def _kept(wheel: Wheel, member: Member, name: str) -> File:
+def _kept(wheel: Wheel, member: Member, name: str) -> NewFile:
     """A file of the old wheel as it is."""
     content = partial(_content, wheel, member.name)
-    return File(name, _executable(name, member.mode), member.size, content)
+    return NewFile(name, _executable(name, member.mode), member.size, content)
 
 
-def _changed(name: str, mode: int, content: Content) -> File:
+def _changed(name: str, mode: int, content: Content) -> NewFile:
     """A file with other content, in chunks that do not cost memory."""
     size = sum(len(piece) for piece in content)
-    return File(name, _executable(name, mode), size, partial(in_chunks, content))
+    return NewFile(name, _executable(name, mode), size, partial(in_chunks, content))
 
 
 def _executable(name: str, mode: int) -> bool:
@@ -256,12 +260,12 @@ def _content(wheel: Wheel, name: str) -> Iterator[memoryview]:
         yield from in_chunks([view])
 
 
-def _lazily(closing: Closing, digests: Mapping[str, str]) -> Iterator[File]:
+def _lazily(closing: Closing, digests: Mapping[str, str]) -> Iterator[NewFile]:
     """What closes a wheel, asked for when all else is written."""
     yield from closing(digests)
 
 
-def _add(archive: ZipWriter, file: File) -> bytes:
+def _add(archive: ZipWriter, file: NewFile) -> bytes:
     """Write a file; its sha256."""
     digest = hashlib.sha256()
 

@@ -60,7 +60,7 @@ _HARMLESS = frozenset(
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZipEntry:
     """A member of an archive, as its directory lists it and its local header confirms.
 
     system, made_by and needs: who wrote it, and versions of the format (4.4.2, 4.4.3); moment:
@@ -98,7 +98,7 @@ class Entry:
         )  # fmt: skip
 
 
-def read_entries(stream: IO[bytes]) -> tuple[Entry, ...]:
+def read_entries(stream: IO[bytes]) -> tuple[ZipEntry, ...]:
     """All members of an archive, in its directory's order. FormatError unless all readers agree.
 
     What the members hold is checked when it is read.
@@ -116,7 +116,7 @@ def read_entries(stream: IO[bytes]) -> tuple[Entry, ...]:
     return tuple(replace(one, start=starts[one.offset]) for one in listed)
 
 
-def pieces(stream: IO[bytes], entry: Entry) -> Iterator[bytes]:
+def pieces(stream: IO[bytes], entry: ZipEntry) -> Iterator[bytes]:
     """A member's whole content, a piece at a time; FormatError at its end if it is damaged.
 
     Never yields more than the member's size, so that a bomb does not go off.
@@ -136,7 +136,7 @@ def pieces(stream: IO[bytes], entry: Entry) -> Iterator[bytes]:
         raise FormatError("the member is damaged: its CRC-32 is wrong", where=entry.name)
 
 
-def start_of(stream: IO[bytes], entry: Entry, size: int) -> bytes:
+def start_of(stream: IO[bytes], entry: ZipEntry, size: int) -> bytes:
     """The first bytes of a member, up to `size`, not checked against its checksum."""
     found = b""
     for piece in _content(stream, entry, 4096):
@@ -146,13 +146,13 @@ def start_of(stream: IO[bytes], entry: Entry, size: int) -> bytes:
     return found[:size]
 
 
-def stored_pieces(stream: IO[bytes], entry: Entry, step: int = _STEP) -> Iterator[bytes]:
+def stored_pieces(stream: IO[bytes], entry: ZipEntry, step: int = _STEP) -> Iterator[bytes]:
     """The bytes of the archive that a member was compressed to, a piece at a time."""
     for at in range(entry.start, entry.start + entry.stored, step):
         yield _read_at(stream, at, min(step, entry.start + entry.stored - at))
 
 
-def _content(stream: IO[bytes], entry: Entry, step: int) -> Iterator[bytes]:
+def _content(stream: IO[bytes], entry: ZipEntry, step: int) -> Iterator[bytes]:
     stored = stored_pieces(stream, entry, step)
     if entry.method == STORED:
         yield from stored
@@ -236,7 +236,7 @@ def _end64(stream: IO[bytes], end: int) -> list[int] | None:
     return numbers
 
 
-def _listed(directory: bytes, count: int) -> Iterator[Entry]:
+def _listed(directory: bytes, count: int) -> Iterator[ZipEntry]:
     """4.3.12: one header after the other, and nothing else. Where contents start is not known."""
     at = 0
     for number in range(count):
@@ -261,7 +261,7 @@ def _listed(directory: bytes, count: int) -> Iterator[Entry]:
         fields = _extra_fields(extra, name)
         size, stored, offset = _wide(fields, (size, stored, offset), name)
         _check_kind(name, needs, flags, method, stored, size)
-        yield Entry(
+        yield ZipEntry(
             name, system, made_by, needs, flags, method, moment, crc, stored, size,
             internal, external, extra, offset, start=0,
         )  # fmt: skip
@@ -330,7 +330,7 @@ def _wide(fields: Mapping[int, bytes], values: Sequence[int], name: str) -> tupl
 # -- local headers ---------------------------------------------------------------------------------
 
 
-def _start(stream: IO[bytes], entry: Entry, end: int) -> int:
+def _start(stream: IO[bytes], entry: ZipEntry, end: int) -> int:
     """Where a member's content starts, once its local header is known to say the same as the
     directory, and the content, with what describes it, to reach to `end`.
 
@@ -347,7 +347,9 @@ def _start(stream: IO[bytes], entry: Entry, end: int) -> int:
         raise FormatError("the member overlaps another or is misplaced", where=where)
     rest = _read_at(stream, entry.offset + _LOCAL.size, name_size + extra_size)
     fields = _extra_fields(rest[name_size:], where)
-    size, stored = _wide(fields, (size, stored), where)
+    # Some tools write the sizes in both places, for readers that know one of them.
+    if fields.get(_ZIP64) != struct.pack("<QQ", size, stored):
+        size, stored = _wide(fields, (size, stored), where)
     start = entry.offset + _LOCAL.size + len(rest)
     found = (rest[:name_size], flags, method, moment)
     if needs > _NEWEST or found != (entry.name.encode(), entry.flags, entry.method, entry.moment):

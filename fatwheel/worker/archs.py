@@ -163,12 +163,22 @@ def planned(units: Sequence[Unit], rules: Rules, fronts: Sequence[Front]) -> tup
     return tuple(found.get(unit, unit) for unit in units)
 
 
+def ruled(rules: Rules, fronts: Sequence[Front]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What is known of units before they are: each pattern, and the images that its units get."""
+    asked = [code for front in fronts for code in front.codes]
+    return tuple((pattern, _kept(_ruling(archs), asked)) for pattern, archs in rules)
+
+
 def _meant(unit: Unit, rules: Rules, differ: bool) -> tuple[str, ...]:
     """The images that say what a unit is for; () is everything."""
     for pattern, archs in rules:
         if fnmatch.fnmatchcase(unit.name, pattern):
-            return tuple(code for text in archs for code in _codes(text))
+            return _ruling(archs)
     return unit.own if differ else ()
+
+
+def _ruling(archs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(code for text in archs for code in _codes(text))
 
 
 def _codes(text: str) -> Iterator[str]:
@@ -179,11 +189,15 @@ def _codes(text: str) -> Iterator[str]:
 
 
 def _limited(unit: Unit, meant: Sequence[str], asked: Sequence[str]) -> Unit:
-    kept = tuple(code for code in asked if not meant or _serve(meant, parse_arch(code)))
+    kept = _kept(meant, asked)
     if len(kept) == len(asked):
         return unit
     # The project may name none itself, where a recipe does.
     return replace(unit, images=kept, own=unit.own or tuple(meant))
+
+
+def _kept(meant: Sequence[str], asked: Iterable[str]) -> tuple[str, ...]:
+    return tuple(code for code in asked if not meant or _serve(meant, parse_arch(code)))
 
 
 def _serve(meant: Iterable[str], arch: Arch) -> bool:

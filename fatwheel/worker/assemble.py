@@ -12,23 +12,45 @@ from typing import Any, TypedDict
 
 from ..errors import CompileError, FormatError, OutOfMemoryError, StitchError
 from ..fatbin.container import Entry
-from ..fatbin.parity import Described, compare, in_part, shorten
+from ..fatbin.images import Described, compare, in_part, shorten
 from ..fatbin.stitch import nvcc_order, stitch_object
 from ..model import Front, Job, Unit
 from ..storage.store import Store
 from .archs import fronts_of
 from .context import Context
-from .preprocess import HOST_PASS, Texts, pass_of
+from .preprocess import Texts, pass_of
 from .slices import (
     KilledForMemoryError,
     absent_codes,
+    absent_keys,
     known_host_key,
+    known_keys,
     load_slice,
     missing,
+    passes_of,
     preprocess_command,
     run_job,
     slice_key,
 )
+from .stages import check_split, forget_front, front_key
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of all units: the keys of the records of its texts, and of their having been seen,
+    in the units' order."""
+
+    name: str
+    texts: tuple[str, ...]
+    seen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why units are compiled again, as the end of a sentence, and their names."""
+
+    what: str
+    units: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,13 @@ class Lookup:
     """pending: the jobs for what the store lacks; `look_up` estimates no costs. slices counts
     units × images, hits those that are there. archlist_units must be compiled again because their
     text changes with the list of architectures.
+
+    passes: by which texts the units are known. made: what each job of `all_jobs` makes, as kind and
+    key, as far as that is known before compiling. absent: what of it the store lacks, but for what
+    only this machine can use (see `slices.is_native`).
+
+    reasons: why units are compiled that were compiled before. state: what they are compiled with,
+    to be kept for the next build's reasons.
     """
 
     pending: tuple[Job, ...]
@@ -43,6 +72,11 @@ class Lookup:
     slices: int
     hits: int
     archlist_units: tuple[str, ...]
+    passes: tuple[Pass, ...] = ()
+    made: tuple[tuple[tuple[str, str], ...], ...] = ()
+    absent: tuple[tuple[str, str], ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    state: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,22 +85,51 @@ class Lookup:
 def look_up(
     units: Sequence[Unit], fronts: Sequence[Front], context: Context, threads: int
 ) -> Lookup:
-    """Ask the store for every slice and host object; what it lacks becomes jobs."""
+    """Ask the store for every slice and host object; what it lacks becomes jobs.
+
+    Raises ToolchainError where fronts are to be split and nvcc cannot do it.
+    """
+    check_split(context)
     # Not imported above: the stand-ins, of which one starts for each object, do without.
     from concurrent.futures import ThreadPoolExecutor
 
+    from .reasons import reasons, state_of
+
     store = context.store()
     texts = Texts(context, store)
-    jobs = [job for unit in units for job in jobs_of(unit, fronts)]
+    jobs = all_jobs(units, fronts)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda job: look_up_text(texts, context, job), jobs))
+        list(pool.map(lambda job: look_up_text(texts, context, store, job), jobs))
         # Side by side: all that the store answers with is read.
         parts = list(pool.map(lambda job: missing(texts, context, store, job), jobs))
-    pending = tuple(part for part in parts if part)
+    pending = tuple(part for found in parts for part in found)
     slices = sum(len(job.front.codes) for job in jobs if job.front)
     lacking = sum(len(job.front.codes) for job in pending if job.front)
     again = _archlist_units(pending, texts, context)
-    return Lookup(pending, len(units), slices, slices - lacking, again)
+    absent = [pair for job in pending for pair in absent_keys(texts, context, store, job)]
+    made = tuple(_shareable(known_keys(texts, context, store, job)) for job in jobs)
+    passes = _passes(texts, jobs)
+    others = [job for job in pending if job.unit.name not in again]
+    return Lookup(
+        pending, len(units), slices, slices - lacking, again, passes, made, tuple(absent),
+        reasons(context, store, texts, others), state_of(context, texts, jobs),
+    )  # fmt: skip
+
+
+def _shareable(keys: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What of a job's entries other machines are given by name: what is kept with a slice goes with
+    it, and what a front leaves is for this machine."""
+    return tuple(pair for pair in keys if pair[0] in ("text", "seen", "slice", "host"))
+
+
+def _passes(texts: Texts, jobs: Iterable[Job]) -> tuple[Pass, ...]:
+    keys: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        for name in passes_of(job):
+            keys.setdefault(name, {})[texts.key(job.unit, name)] = texts.seen_key(job.unit, name)
+    return tuple(
+        Pass(name, tuple(found), tuple(found.values())) for name, found in sorted(keys.items())
+    )
 
 
 class UnitSlices(TypedDict):
@@ -117,6 +180,11 @@ def _archlist_units(pending: Iterable[Job], texts: Texts, context: Context) -> t
 # a C++ unit's is its object. What the store does not have is compiled on the spot.
 
 
+def all_jobs(units: Sequence[Unit], fronts: Sequence[Front]) -> list[Job]:
+    """All jobs of a build, whatever the store has."""
+    return [job for unit in units for job in jobs_of(unit, fronts)]
+
+
 def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
     """All jobs of a unit: one per front, the last yields the host object too."""
     if unit.kind == "c++":
@@ -125,14 +193,17 @@ def jobs_of(unit: Unit, fronts: Sequence[Front]) -> list[Job]:
     return [Job(unit, front, host=front == fronts[-1], memory=0, seconds=0) for front in fronts]
 
 
-def look_up_text(texts: Texts, context: Context, job: Job) -> None:
+def look_up_text(texts: Texts, context: Context, store: Store, job: Job) -> None:
     """Make a job's texts known where the store may have their results and no record holds."""
-    passes = [pass_of(job.front)] + ([HOST_PASS] if job.host and job.front else [])
-    for pass_ in passes:
-        if texts.recorded(job.unit, pass_) is None and texts.seen(job.unit, pass_):
-            # A source that does not preprocess is reported when it is compiled.
-            with suppress(subprocess.CalledProcessError):
-                texts.preprocess(job.unit, pass_, preprocess_command(context, job))
+    for pass_ in passes_of(job):
+        if texts.recorded(job.unit, pass_) is not None or not texts.seen(job.unit, pass_):
+            continue
+        # What is new to a front is new to the host, which reads the same files: it is compiled.
+        if pass_ != pass_of(job.front) and absent_codes(texts, context, store, job):
+            continue
+        # A source that does not preprocess is reported when it is compiled.
+        with suppress(subprocess.CalledProcessError):
+            texts.preprocess(job.unit, pass_, preprocess_command(context, job))
 
 
 def object_of(context: Context, store: Store, unit: Unit, fronts: Sequence[Front]) -> bytes:
@@ -262,32 +333,37 @@ def _image(unit: str, code: str, abi: Any) -> _Image:
 def _forget(
     texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
 ) -> None:
-    """Make a unit's host object and slices absent."""
+    """Make a unit's host object and slices absent, and what they would be made from again."""
     fronts = fronts_of(unit, fronts)
     host = known_host_key(texts, context, store, unit, fronts[-1] if unit.kind == "cuda" else None)
     if host:
         store.remove("host", host)
     for front in fronts:
         text = texts.recorded(unit, pass_of(front))
-        for code in front.codes if text else ():
-            key = slice_key(context, unit, front, code, text or "")
+        if text is None:
+            continue
+        for code in front.codes:
+            key = slice_key(context, unit, front, code, text)
             store.remove("slice", key)
             store.remove("abi", key)
+        forget_front(store, front_key(context, unit, front, text))
 
 
 def _compile(
     texts: Texts, context: Context, store: Store, unit: Unit, fronts: Sequence[Front]
 ) -> None:
     for job in jobs_of(unit, fronts):
-        look_up_text(texts, context, job)
-        wanted = missing(texts, context, store, job)
-        if wanted is None:
-            continue
-        try:
-            run_job(context, store, texts, wanted)
-        except KilledForMemoryError as error:
-            raise OutOfMemoryError(
-                f"the compiler was killed for memory at {error.rss / 2**30:.1f} GiB",
-                where=wanted.label,
-                hint="give the build more memory, or fewer --jobs",
-            ) from error
+        look_up_text(texts, context, store, job)
+        for wanted in missing(texts, context, store, job):
+            _run(texts, context, store, wanted)
+
+
+def _run(texts: Texts, context: Context, store: Store, job: Job) -> None:
+    try:
+        run_job(context, store, texts, job)
+    except KilledForMemoryError as error:
+        raise OutOfMemoryError(
+            f"the compiler was killed for memory at {error.rss / 2**30:.1f} GiB",
+            where=job.label,
+            hint="give the build more memory, or fewer --jobs",
+        ) from error

@@ -4,8 +4,9 @@ Arguments: the project's folder, the back end (`module:object`), its backend-pat
 by os.pathsep (may be empty), the folder for the wheel, a JSON object with `settings` (PEP 517's
 config_settings) and `pretend` (a compute capability, `8.9`, or ''), and, but for Windows, the
 number of a file descriptor: when that comes to its end the build is gone, and this process ends
-with all that it started. The wheel's name goes to a file `name` in that folder. Standard library
-only, and nothing of fatwheel.
+with all that it started. The wheel's name goes to a file `name` in that folder, and a list of the
+settings that the back end did not ask for to `ignored`. Standard library only, and nothing of
+fatwheel.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -43,9 +44,40 @@ def main() -> None:
     settings: dict[str, str] = asked["settings"]
     if module == "setuptools.build_meta":
         settings = {**settings, OPTION: f"{STORED} {settings.get(OPTION, '')}".strip()}
-    name = hooks.build_wheel(out, **({"config_settings": settings} if settings else {}))
-    with open(os.path.join(out, "name"), "w", encoding="utf-8") as stream:
-        stream.write(name)
+    watched = WatchedSettings(settings)
+    name = hooks.build_wheel(out, **({"config_settings": watched} if settings else {}))
+    ignored = sorted(asked["settings"].keys() - watched.asked)
+    for file, text in (("ignored", json.dumps(ignored)), ("name", name)):
+        with open(os.path.join(out, file), "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+class WatchedSettings(dict):  # type: ignore[type-arg]
+    """Settings, and the names of those that were asked for; who goes through them asks for all."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        super().__init__(settings)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return super().__getitem__(name)  # type: ignore[no-any-return]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self.asked.add(name)
+        return super().pop(name, *default)
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked.update(self.keys())
+        return super().__iter__()
+
+    def items(self) -> Any:
+        self.asked.update(self.keys())
+        return super().items()
 
 
 def list_folders_by_name() -> None:

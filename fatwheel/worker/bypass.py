@@ -24,14 +24,14 @@ import re
 import shlex
 import shutil
 import stat
-import subprocess
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from ..compilers.hosts import Mapped, family_of, filled_folders, is_of_cmake, without_folders
+from ..compilers.gcc import filled_folders, is_of_cmake, without_folders
+from ..compilers.hosts import Mapped, family_of
 from .context import digest
 
 STEPS_VARIABLE = "COMPILER_PATH"
@@ -42,9 +42,22 @@ OF_DRIVERS = (STEPS_VARIABLE, _LOGS, _LOG, _ADDS)
 _HIGHEST = 30  # processes above one in which a compiler is looked for
 _OUTPUT = ("-o", "--output-file")
 _COMPILES = frozenset({"-c", "--compile", "-dc", "--device-c"})
-_NO_LINK = _COMPILES | {"-E", "-S", "-M", "-MM", "-dlink", "--device-link"}
+_LINKS_DEVICE_CODE = frozenset({"-dlink", "--device-link"})
+_NO_LINK = _COMPILES | _LINKS_DEVICE_CODE | {"-E", "-S", "-M", "-MM"}
 _LINKED = (".o", ".obj", ".a")
-_IMAGES = frozenset({"-ptx", "--ptx", "-cubin", "--cubin", "-fatbin", "--fatbin"})
+_ASKS = frozenset(
+    {
+        os.devnull,
+        "-E",
+        "--preprocess",
+        "-M",
+        "--generate-dependencies",
+        "-MM",
+        "-dryrun",
+        "--dryrun",
+    }
+    | {"--generate-nonsystem-dependencies", "-fdevice-syntax-only", "--fdevice-syntax-only"}
+)
 _SHOWN = 5  # findings that are told one by one
 _LONGEST_COMMAND = 1000  # characters of a command that is told
 
@@ -71,6 +84,8 @@ def step_command(
 
 def _program(step: str) -> str:
     """Where the gcc that started this process has one of its programs."""
+    import subprocess
+
     driver = f"/proc/{os.getppid()}/exe"
     of_its_own = [word for word in command_of(os.getppid()) if word.startswith("-B")]
     variables = {name: value for name, value in os.environ.items() if name != STEPS_VARIABLE}
@@ -147,9 +162,13 @@ def clangs_commands(log: Path) -> Iterator[list[str]]:
 # -- objects ---------------------------------------------------------------------------------------
 
 
-def makes_images(arguments: Sequence[str]) -> bool:
-    """Whether a command of nvcc makes device code that is in no object."""
-    return not _IMAGES.isdisjoint(arguments) and any(word.endswith(".cu") for word in arguments)
+def makes_device_code(arguments: Sequence[str]) -> bool:
+    """Whether a command of nvcc compiles a source, or PTX, to whatever."""
+    told_so = ("-x", "cu") in pairwise(arguments) or not {"-x=cu", "--x=cu"}.isdisjoint(arguments)
+    links = not _LINKS_DEVICE_CODE.isdisjoint(arguments)
+    suffixes = (".cu",) if links else (".cu", ".ptx")
+    of_cuda = told_so or any(word.endswith(suffixes) for word in arguments)
+    return of_cuda and _ASKS.isdisjoint(arguments)
 
 
 def outputs(arguments: Sequence[str]) -> list[str]:
@@ -251,7 +270,7 @@ def tell(folder: str, finding: dict[str, Any]) -> None:
 def told(folder: Path) -> tuple[str, ...]:
     """What was put down, in sentences for the user."""
     findings = sorted(_findings(folder), key=json.dumps)
-    commands = [" ".join(one["command"])[:_LONGEST_COMMAND] for one in findings if "command" in one]
+    commands = [" ".join(words)[:_LONGEST_COMMAND] for words in commands_told(folder)]
     objects = [one["object"] for one in findings if "object" in one]
     sentences = [
         "this compiler call of the project went past fatwheel, so what it makes is in the wheel as "
@@ -267,6 +286,12 @@ def told(folder: Path) -> tuple[str, ...]:
             f"{', '.join(objects[:_SHOWN])}{more}"
         )
     return tuple(sentences)
+
+
+def commands_told(folder: Path) -> list[list[str]]:
+    """The commands among what was put down."""
+    findings = sorted(_findings(folder), key=json.dumps)
+    return [one["command"] for one in findings if "command" in one]
 
 
 def _findings(folder: Path) -> Iterator[dict[str, Any]]:
@@ -290,32 +315,61 @@ _LONGEST_NAMES = 1 << 20  # bytes
 
 
 def unknown_members(archive: Path, known: Collection[str]) -> list[str]:
-    """The names of its members whose sha256 is not in `known`.
+    """The names of its members whose sha256 is not in `known`. Raises what `members` does."""
+    return [
+        name
+        for name, content in members(archive)
+        if hashlib.sha256(content).hexdigest() not in known
+    ]
+
+
+def members(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each member that is no table.
 
     ValueError where it is malformed, OSError where it, or a member of a thin one, is not there.
     """
     with archive.open("rb") as stream:
         magic = stream.read(len(_MAGIC))
         if magic == _THIN:
-            found = [(name, sha256_of(archive.parent / name)) for name in _thin(stream)]
+            yield from ((name, content_of(archive.parent / name)) for name in _thin(stream))
         elif magic == _MAGIC:
-            found = list(_members(stream))
+            yield from _members(stream)
         else:
             raise ValueError("not a static library")
-    return [name for name, sha256 in found if sha256 not in known]
+
+
+def is_thin(archive: Path) -> bool:
+    """Whether a static library only names its members. OSError where it is not there."""
+    with archive.open("rb") as stream:
+        return stream.read(len(_THIN)) == _THIN
+
+
+def whole(archive: Path) -> bytes:
+    """A static library with the contents of a thin one's members, under other names and without a
+    table of symbols. Raises what `members` does."""
+    out = bytearray(_MAGIC)
+    for number, (_, content) in enumerate(members(archive)):
+        name = b"%d.o/" % number
+        out += b"%-16s%-12d%-6d%-6d%-8d%-10d`\n" % (name, 0, 0, 0, 0o644, len(content))
+        out += content + b"\n" * (len(content) % 2)
+    return bytes(out)
 
 
 def sha256_of(path: Path) -> str:
+    """Raises what `content_of` does."""
+    return hashlib.sha256(content_of(path)).hexdigest()
+
+
+def content_of(path: Path) -> bytes:
     """OSError where it is no plain file: a thin archive may name a pipe, on which one waits."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as stream:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
-        return hashlib.sha256(stream.read()).hexdigest()
+        return stream.read()
 
 
-def _members(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
-    """Name and sha256 of each member that is no table."""
+def _members(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     names = b""
     while header := stream.read(_HEADER):
         name, size = _read(header)
@@ -327,7 +381,7 @@ def _members(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
         if name == "//":
             names = content[:_LONGEST_NAMES]
         if name not in _TABLES and not name.startswith(_BSD_TABLE):
-            yield _long(name, names), hashlib.sha256(content).hexdigest()
+            yield _long(name, names), content
 
 
 def _thin(stream: IO[bytes]) -> Iterator[str]:

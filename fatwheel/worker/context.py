@@ -11,14 +11,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..arch import Arch
 from ..model import Front, Job, Unit
-from ..storage.store import Branch, Store
-from .archs import fronts_of
 from .roots import job_variables
 from .view import Places, places_from_wire
+
+# Imported where it is needed: a stand-in that only captures does without.
+if TYPE_CHECKING:
+    from ..storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Context:
     scratch:     folder for the jobs' own folders.
     store_scope: that of the build's entries in the store.
     store_trunks: folders of stores that may only be read, beside store_root's.
+    audit:       one in how many takings over of code by its device program is compiled all the
+                 same; 0 for none, `secondkey.OFF` where nothing is taken over.
     """
 
     nvcc: str
@@ -50,8 +54,11 @@ class Context:
     store_limit: int
     store_scope: str = ""
     store_trunks: tuple[str, ...] = ()
+    audit: int = -1
 
     def store(self) -> Store:
+        from ..storage.store import Branch, Store
+
         root = Path(self.store_root)
         if self.store_trunks:
             return Branch(root, [Path(trunk) for trunk in self.store_trunks], self.store_scope)
@@ -59,6 +66,8 @@ class Context:
 
     def archlist(self, unit: Unit) -> tuple[int, ...]:
         """__CUDA_ARCH_LIST__ as one nvcc call for all of a unit would define it: 800, 860."""
+        from .archs import fronts_of
+
         return tuple(sorted({front.virtual.number * 10 for front in fronts_of(unit, self.fronts)}))
 
     def variables(self, folder: Path) -> dict[str, str]:
@@ -82,7 +91,9 @@ def context_from_wire(data: dict[str, Any]) -> Context:
 
 
 def fronts_from_wire(data: list[dict[str, Any]]) -> tuple[Front, ...]:
-    return tuple(Front(Arch(**front["virtual"]), tuple(front["codes"])) for front in data)
+    return tuple(
+        Front(Arch(**front["virtual"]), tuple(front["codes"]), front["split"]) for front in data
+    )
 
 
 def job_from_wire(data: dict[str, Any]) -> Job:
@@ -93,6 +104,7 @@ def job_from_wire(data: dict[str, Any]) -> Job:
         host=data["host"],
         memory=data["memory"],
         seconds=data["seconds"],
+        stage=data["stage"],
     )
 
 

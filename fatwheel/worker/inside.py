@@ -1,5 +1,5 @@
 """What runs inside a build container, or in a process for Windows in the place of one: capture,
-the jobs of a shard, or assembling.
+one more look-up, the jobs of a shard, assembling, or a survey of what the container has.
 
 In: one JSON line that says which, and of what (`Message`); for a shard then its jobs. Out: for a
 shard what `worker.shard` says, else one line {"outcome": "made", …} or {"outcome": "failed", …}.
@@ -25,16 +25,19 @@ from typing import Any
 from ..model import Environment, Front, Host
 from .assemble import look_up, slice_digests
 from .context import fronts_from_wire, unit_from_wire
-from .processes import end_group, lead_group
+from .processes import end_group, kills, lead_group
 from .roots import remove_tree
 from .shard import Answers, log, outcome_of, serve
+from .surroundings import surroundings_of
 from .upstream import Project, Upstream
 from .workshop import UPSTREAM, Order, laid_out, upstream_of
 
 PROJECT, CAPTURED = "project", "captured"  # folders among the sources, by what made them
-LEARNED = "learned"  # there too: the branch that capture wrote, for the rest of the build
+# There too, with a number: the branches that capture and look-ups wrote, for the rest of the build.
+LEARNED = "learned"
 BRANCH, WHEEL, SOURCES = "store", "wheel", "sources"  # folders among what comes in
-CAPTURE, SHARD, ASSEMBLE = "capture", "shard", "assemble"
+CAPTURE, LOOK_UP, SHARD, ASSEMBLE = "capture", "look-up", "shard", "assemble"
+SURVEY = "survey"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Message:
     project:     root is its folder's name below `sources`/project.
     compiler_id: digest of the toolchain's CUDA compilers.
     scope:       of the build's entries in the store.
-    units:       of an earlier capture, for assembling.
+    units:       of an earlier capture, for assembling and look-ups.
+    audit:       see `context.Context`.
     trunk:       '' or the folder of one more store that may only be read, behind `store`.
     """
 
@@ -63,6 +67,7 @@ class Message:
     incoming: str
     work: str
     trunk: str = ""
+    audit: int = -1
 
     def to_line(self) -> str:
         data = asdict(self)
@@ -87,6 +92,7 @@ def message_from_line(line: str) -> Message:
                 requirements=project["requirements"],
                 settings=tuple((name, value) for name, value in project["settings"]),
                 pretend=project["pretend"],
+                flags=tuple((tool, tuple(words)) for tool, words in project["flags"]),
                 rules=tuple((pattern, tuple(archs)) for pattern, archs in project["rules"]),
             ),
             "fronts": fronts_from_wire(data["fronts"]),
@@ -105,8 +111,12 @@ def main() -> None:
     else:
         watch = threading.Thread(target=_end_with_input, daemon=True)
         watch.start()
-        work = {CAPTURE: _capture, ASSEMBLE: _assemble}[message.task]
-        answer(outcome_of(lambda: work(message), message.task))
+        work = {
+            CAPTURE: _capture, LOOK_UP: _look_up, ASSEMBLE: _assemble, SURVEY: _survey,
+        }[message.task]  # fmt: skip
+        before = kills()
+        outcome = outcome_of(lambda: work(message), message.task)
+        answer(outcome if kills() == before else {"outcome": "killed", "rss": 0})
         watch.join()  # the build ends this container when it has heard
     end_group()
 
@@ -140,6 +150,25 @@ def _capture(message: Message) -> dict[str, Any]:
     }
 
 
+def _look_up(message: Message) -> dict[str, Any]:
+    """What the store answers by now of the units of an earlier capture."""
+    order = _order(message, with_project=False)
+    units = [unit_from_wire(unit) for unit in message.units]
+    with laid_out(order, Path(message.sources, CAPTURED), message.fronts) as context:
+        lookup = look_up(units, message.fronts, context, message.threads)
+    log(f"look-up: {len(lookup.pending)} jobs are left to do")
+    return {"outcome": "made", "lookup": lookup.to_wire()}
+
+
+def _survey(message: Message) -> dict[str, Any]:
+    """What the container has that other machines of a cluster must have, too."""
+    described, host = _described(message), _host(message)
+    include = Path(described["environment"]["include"])
+    compiler = f"{host.compiler} {host.compiler_id}"
+    found = surroundings_of(compiler, Path(described["cxx"]), host.python, include)
+    return {"outcome": "made", "found": found}
+
+
 def _host(message: Message) -> Host:
     described = _described(message)
     python = described["environment"]["python_version"]
@@ -169,11 +198,12 @@ def _assemble(message: Message) -> dict[str, Any]:
         with _logged(upstream, ASSEMBLE):
             wheel = upstream.assemble(context, message.fronts, units)
         digests = slice_digests(units, message.fronts, context)
+        linked = upstream.linked()
     target = Path(message.incoming, WHEEL, wheel.name)
     target.parent.mkdir()
     shutil.copyfile(wheel, target)
     log(f"assemble: {wheel.name}")
-    return {"outcome": "made", "wheel": wheel.name, "slices": digests}
+    return {"outcome": "made", "wheel": wheel.name, "slices": digests, "linked": linked}
 
 
 @contextmanager
@@ -214,11 +244,12 @@ def _order(message: Message, *, with_project: bool) -> Order:
         store_limit=sys.maxsize,
         store_scope=message.scope,
         store_trunks=(
-            str(Path(message.sources, LEARNED)),
+            *map(str, sorted(Path(message.sources).glob(f"{LEARNED}*"), reverse=True)),
             *filter(None, (message.store, message.trunk)),
         ),
         work=str(work),
         refuge=str(work / "refuge"),
+        audit=message.audit,
     )
 
 

@@ -15,13 +15,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..compilers.hosts import is_inside
+from ..compilers.gcc import is_inside
 from ..compilers.msvc import read_link
 from ..errors import FormatError
 from ..fatbin.elf import MAGIC
 from ..fatbin.elf_dynamic import without_search_paths
-
-LINKER = "link"  # the program that the stand-in is for
 
 # -- link.exe --------------------------------------------------------------------------------------
 

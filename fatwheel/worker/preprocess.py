@@ -22,6 +22,7 @@ import hashlib
 import mmap
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from ..model import Front, Unit
 from ..storage.store import Store
 from .context import Context, digest, fingerprint
 from .roots import fitting, job_folder
+from .stages import dryrun
 
 HOST_PASS = "host"
 _VARIANTS = 6  # records kept per unit and pass: other Pythons, torches, lists of architectures
@@ -64,17 +66,20 @@ class Texts:
 
     def recorded(self, unit: Unit, pass_: str) -> str | None:
         """The text's digest by an earlier record that still holds, or None."""
-        for variant in self._variants(unit, pass_):
+        found = self._holding(unit, self._variants(unit, pass_))
+        return None if found is None else str(found["text"])
+
+    def _holding(self, unit: Unit, variants: list[dict[str, Any]]) -> dict[str, Any] | None:
+        for variant in variants:
             if variant["archlist"] not in (None, list(self._context.archlist(unit))):
                 continue
             if all(self._file(path) == (sha, lists) for path, sha, lists in variant["files"]):
-                text: str = variant["text"]
-                return text
+                return variant
         return None
 
     def seen(self, unit: Unit, pass_: str) -> bool:
         """Whether this unit was ever compiled with this pass, so that a lookup may succeed."""
-        return self._store.has("seen", self._seen_key(unit, pass_))
+        return self._store.has("seen", self.seen_key(unit, pass_))
 
     def record(self, unit: Unit, pass_: str, text: Path) -> str:
         """Remember which files a text came from; returns its digest.
@@ -85,18 +90,63 @@ class Texts:
         for name in names:
             self._check_source(name)
         files = [(name, *self._file(name)) for name in names]
+        variant = {"text": sha, "archlist": self.archlist(unit, files), "files": files}
+        variants = with_variant(variant, self._variants(unit, pass_))
+        self._store.put_json("text", self.key(unit, pass_), variants)
+        self._store.put_json("seen", self.seen_key(unit, pass_), True)
+        return sha
+
+    def stamp(self, name: str) -> str | None:
+        """What is in a file that a text names, and when it was written; None where there is none.
+
+        Line tables have files' times, in seconds since 1970, and sizes.
+        """
+        sha, _ = self._file(name)
+        try:
+            seconds = int(os.stat(self._context.places.real(name)).st_mtime)
+        except OSError:
+            return None
+        return sha and f"{sha} {seconds}"
+
+    def archlist(self, unit: Unit, files: Sequence[Sequence[Any]]) -> list[int] | None:
+        """The list of architectures that a text of a unit depends on, or None. files: as they are
+        recorded."""
         lists = any(in_file for _, _, in_file in files) or any(
             _ARCHLIST in argument for argument in unit.preprocessor + unit.codegen
         )
-        variant = {
-            "text": sha,
-            "archlist": list(self._context.archlist(unit)) if lists else None,
-            "files": files,
-        }
-        variants = with_variant(variant, self._variants(unit, pass_))
-        self._store.put_json("text", self._key(unit, pass_), variants)
-        self._store.put_json("seen", self._seen_key(unit, pass_), True)
-        return sha
+        return list(self._context.archlist(unit)) if lists else None
+
+    def others(self, variant: dict[str, Any]) -> list[str]:
+        """The files that a text came from elsewhere and that are others here, by their names in
+        the text. variant: its record."""
+        found = [(name, sha, lists) for name, sha, lists in variant["files"]]
+        return [name for name, sha, lists in found if self._file(name) != (sha, lists)]
+
+    def under(self, context: Context) -> Texts:
+        """The same of another context: its records, and what was read of files."""
+        other = copy.copy(self)
+        other._context = context
+        return other
+
+    def changed(self, unit: Unit, pass_: str, before: Texts, text: str | None) -> list[str]:
+        """The files by which a text differs from an earlier one, by their names in the text.
+
+        before: the records of that time; text: its digest then, None where that is not known, so
+        that the newest other one counts.
+        """
+        # Each read once: another build may write or delete records meanwhile.
+        variants, known = self._variants(unit, pass_), before._variants(unit, pass_)
+        now = self._holding(unit, variants)
+        if now is None:  # not looked up, since it is compiled in any case
+            return self.others(known[0]) if known else []
+        if now["text"] == text or (text is None and now["text"] != variants[0]["text"]):
+            return []
+        old = [one for one in known if one["text"] == text or (text is None and one != now)]
+        if not old:
+            return []
+        here, there = ({name: rest for name, *rest in of["files"]} for of in (now, old[0]))
+        other = [name for name in here if name in there and here[name] != there[name]]
+        return other or [name for name in {**here, **there} if (name in here) != (name in there)]
 
     def reads_archlist(self, unit: Unit, pass_: str) -> bool:
         """Whether records prove that this text changes with the list of architectures: the
@@ -144,13 +194,7 @@ class Texts:
     def _pass_command(self, nvcc: list[str], pass_: str, folder: Path) -> list[str]:
         """The command that nvcc itself would run (`--dryrun`), less its output."""
         family = family_of(self._context.cxx)
-        # It lists to stderr on Linux, and to stdout on Windows.
-        command = self._context.places.shown([*nvcc, "--dryrun"])
-        listing = subprocess.run(
-            fitting(command, folder), cwd=folder,
-            env=self._context.variables(folder), check=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        ).stdout  # fmt: skip
+        listing = dryrun(self._context, nvcc, folder)
         for line in listing.splitlines():
             found = family.pass_command(line, self._context.cxx)
             if found and found[1].endswith(".cpp4.ii") == (pass_ == HOST_PASS):
@@ -158,10 +202,11 @@ class Texts:
         raise subprocess.CalledProcessError(1, nvcc, listing)
 
     def _variants(self, unit: Unit, pass_: str) -> list[dict[str, Any]]:
-        found = self._store.get_json("text", self._key(unit, pass_))
+        found = self._store.get_json("text", self.key(unit, pass_))
         return list(filter(_is_variant, found)) if isinstance(found, list) else []
 
-    def _key(self, unit: Unit, pass_: str) -> str:
+    def key(self, unit: Unit, pass_: str) -> str:
+        """Key of the record of a text."""
         context = self._context
         tools = [context.device_id, context.host_id] if unit.kind == "cuda" else [context.host_id]
         return digest(
@@ -169,7 +214,8 @@ class Texts:
             context.places.source, context.places.listing, context.places.mapped(), pass_,
         )  # fmt: skip
 
-    def _seen_key(self, unit: Unit, pass_: str) -> str:
+    def seen_key(self, unit: Unit, pass_: str) -> str:
+        """Key of whether a unit was ever compiled with a pass."""
         return digest("seen", unit.name, unit.source, self._context.places.source, pass_)
 
     def _check_source(self, name: str) -> None:
@@ -267,11 +313,17 @@ def _unescape(name: bytes) -> bytes:
 
 
 def _read_file(path: str) -> tuple[str | None, bool]:
-    # A relative name means nothing here: it was relative to the job's folder.
-    if not os.path.isabs(path):
+    # A relative name means nothing here: it was relative to the job's folder. And a text may name a
+    # device or a pipe, of which there is no end.
+    if not os.path.isabs(path) or not os.path.isfile(path):
         return None, False
+    # Records come from elsewhere, too: a pipe is not waited for, a device not even opened. What has
+    # no end (/proc has such files) has no size, and no more is read than that.
     try:
-        data = Path(path).read_bytes()
-    except OSError:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None, False
+        with open(path, "rb") as stream:
+            data = stream.read(os.fstat(stream.fileno()).st_size)
+    except (OSError, ValueError, MemoryError):
         return None, False
     return hashlib.sha256(data).hexdigest(), _ARCHLIST.encode() in data

@@ -5,6 +5,7 @@ library only.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .bypass import STEPS_VARIABLE
-from .programs import Programs
+from .programs import LAUNCHER, Programs
 
 
 def bare_variables() -> dict[str, str]:
@@ -56,7 +57,9 @@ else:
             "CC": str(standins.compilers / "gcc"),
             "CXX": str(standins.compilers / "g++"),
             STEPS_VARIABLE: str(standins.steps),
-        }
+            **{f"CMAKE_{language}_COMPILER_LAUNCHER": str(standins.steps / LAUNCHER)
+               for language in ("C", "CXX", "CUDA")},
+        }  # fmt: skip
 
     def real_compilers_variables() -> Mapping[str, str]:
         """What compilers must see otherwise than upstream's build: nothing."""
@@ -77,9 +80,23 @@ else:
 if sys.platform == "win32":
     from . import jobobjects
 
+# Names the file in which Linux counts what it killed for memory. Wine tells nobody: the exit code
+# of such a program is 0, whatever it has written by then.
+KILLS_VARIABLE = "FATWHEEL_KILLS"
+_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)  # as cgroups of both versions and vmstat say
+_NO_MEMORY = 0xC0000017  # STATUS_NO_MEMORY
+
+
+def kills() -> int:
+    """How many programs Linux has killed for memory so far, where that could be one of Wine's; a
+    number that only grows."""
+    place = os.environ.get(KILLS_VARIABLE)
+    found = _KILLS.search(Path(place).read_text(encoding="ascii")) if place else None
+    return int(found[1]) if found else 0
+
 
 @dataclass(frozen=True)
-class Usage:
+class ProcessUsage:
     """rss in bytes: the largest process of the tree; cpu in seconds, over all of them.
 
     Linux counts what a process was before exec, so rss is at least this process's own. Windows
@@ -92,7 +109,7 @@ class Usage:
     rss: int
 
 
-def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Usage:
+def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> ProcessUsage:
     """Run a command; stdout and stderr come back as one text. OSError where it cannot start.
 
     A busy Wine can lose a process at its start, for which nvcc.exe has no word: such a command runs
@@ -105,7 +122,8 @@ def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, st
     return replace(again, output=f"Wine lost a program at its start: run again\n{again.output}")
 
 
-def _run_once(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Usage:
+def _run_once(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> ProcessUsage:
+    before = kills()
     with (cwd / "compiler.log").open("w+b") as log:
         process = subprocess.Popen(
             command, cwd=cwd, env=dict(environment), stdin=subprocess.DEVNULL,
@@ -114,7 +132,9 @@ def _run_once(command: Sequence[str], cwd: Path, environment: Mapping[str, str])
         returncode, cpu, rss = _measured(process)
         log.seek(0)
         output = log.read().decode(errors="replace")
-    return Usage(returncode, output, cpu, rss)
+    if kills() > before:  # it, or another that ran at the same time: what it made may be half
+        returncode = _NO_MEMORY
+    return ProcessUsage(returncode, output, cpu, rss)
 
 
 if sys.platform == "win32":
@@ -136,7 +156,7 @@ if sys.platform == "win32":
             group.close()
         return returncode, cpu, rss
 
-    def _is_lost(usage: Usage) -> bool:
+    def _is_lost(usage: ProcessUsage) -> bool:
         return usage.returncode == _LOST and not usage.output.strip() and jobobjects.in_wine()
 
     def lead_group() -> None:
@@ -171,7 +191,7 @@ else:
         process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
-    def _is_lost(usage: Usage) -> bool:
+    def _is_lost(usage: ProcessUsage) -> bool:
         return False
 
     def lead_group() -> None:

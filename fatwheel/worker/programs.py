@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,25 +18,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ..compilers.hosts import LINKER
 from ..errors import ToolchainError
-from .linking import LINKER
 from .roots import NVCC
 
 # Not resolved: in Windows' containers that may give a path that only the host has.
 _PACKAGE = Path(os.path.abspath(__file__)).parents[2]
+# CMake calls it with the compiler's path and arguments (CMAKE_<LANG>_COMPILER_LAUNCHER).
+LAUNCHER = "launch-compiler"
 _START = f"import sys; sys.path.insert(0, {str(_PACKAGE)!r}); from fatwheel.worker.shim import main"
+_STARTER = "setuptools/cli-64.exe"  # of Windows
 
 
 @dataclass(frozen=True)
 class Programs:
     """Folders with stand-ins.
 
-    cuda_home: like the real one, but for nvcc. compilers: with the host compilers', by all their
-    names, and those of other compilers that are called by name. steps: with those of the programs
-    that gcc starts itself, however gcc was started; nothing looks there on Windows.
+    cuda_home: like the real one, but for nvcc. nvcc: the real one, seen in that folder, so that it
+    tells whoever asks where CUDA is (`nvcc -v`, as CMake does) of that folder. compilers: with the
+    host compilers', by all their names, and those of other compilers that are called by name.
+    steps: with those of the programs that gcc starts itself, however gcc was started, and the
+    launcher; nothing looks there on Windows.
     """
 
     cuda_home: Path
+    nvcc: Path
     compilers: Path
     steps: Path
 
@@ -48,19 +53,20 @@ def write_programs(folder: Path, python: str, cuda_home: Path, site: Path, cxx: 
     python: the interpreter that runs them; site: the environment's site-packages. Raises
     ToolchainError.
     """
-    made = Programs(folder / "cuda", folder / "compilers", folder / "steps")
+    home = folder / "cuda"
+    made = Programs(home, home / "bin" / REAL_NVCC, folder / "compilers", folder / "steps")
     (made.cuda_home / "bin").mkdir(parents=True)
     for item in cuda_home.iterdir():
         if item.name != "bin":
             show_at(made.cuda_home / item.name, item)
     for tool in (cuda_home / "bin").iterdir():
-        if tool.name != NVCC:
-            show_at(made.cuda_home / "bin" / tool.name, tool)
+        name = REAL_NVCC if tool.name == NVCC else tool.name
+        show_at(made.cuda_home / "bin" / name, tool)
     made.compilers.mkdir()
     made.steps.mkdir()
     places = [(made.cuda_home / "bin", "nvcc", "nvcc")]
     places += [(made.compilers, name, tool) for name, tool in compiler_names(cxx).items()]
-    places += [(made.steps, name, name) for name in STEPS]
+    places += [(made.steps, name, name) for name in (*STEPS, LAUNCHER)]
     for place, program, role in places:
         write_program(place, program, python, site, f"{_START}; sys.exit(main())", role)
     return made
@@ -75,11 +81,29 @@ def c_compiler_of(cxx: str) -> str:
     return shutil.which("gcc") or shutil.which("cc") or cxx
 
 
+def write_exe(folder: Path, name: str, python: str, site: Path, code: str, *arguments: str) -> None:
+    """A program of Windows that runs Python code; in sys.argv, arguments come before those it
+    gets."""
+    launcher = site / _STARTER
+    if not launcher.is_file():
+        raise ToolchainError(
+            "the environment's setuptools has no launcher for programs",
+            where=str(launcher),
+            hint="the toolchain must pin a setuptools for Windows that has it, such as 80.9.0",
+        )
+    shutil.copyfile(launcher, folder / f"{name}.exe")
+    (folder / f"{name}-script.py").write_text(
+        f'#!"{python}" -I\nimport sys; sys.argv[1:1] = {list(arguments)!r}\n{code}\n',
+        encoding="utf-8",
+    )
+
+
 if sys.platform == "win32":
     import _winapi
+    import subprocess
 
     STEPS: tuple[str, ...] = ()
-    _LAUNCHER = "setuptools/cli-64.exe"
+    REAL_NVCC = "real-nvcc.exe"
 
     def compiler_names(cxx: str) -> dict[str, str]:
         """Names of programs that compile, and which compiler's stand-in each is."""
@@ -103,22 +127,7 @@ if sys.platform == "win32":
             for item in target.iterdir():
                 show_at(path / item.name, item)
 
-    def write_program(
-        folder: Path, name: str, python: str, site: Path, code: str, *arguments: str
-    ) -> None:
-        """A program that runs Python code; in sys.argv, arguments come before those it gets."""
-        launcher = site / _LAUNCHER
-        if not launcher.is_file():
-            raise ToolchainError(
-                "the environment's setuptools has no launcher for programs",
-                where=str(launcher),
-                hint="the toolchain must pin a setuptools for Windows that has it, such as 80.9.0",
-            )
-        shutil.copyfile(launcher, folder / f"{name}.exe")
-        (folder / f"{name}-script.py").write_text(
-            f'#!"{python}" -I\nimport sys; sys.argv[1:1] = {list(arguments)!r}\n{code}\n',
-            encoding="utf-8",
-        )
+    write_program = write_exe
 
     def said_to_be_lost(text: str) -> bool:
         """Whether a program of ours says that its Python was not started: it then ends as if all
@@ -134,6 +143,7 @@ else:
     # What gcc's driver starts to compile, assemble and link ("Environment Variables Affecting GCC":
     # COMPILER_PATH).
     STEPS: tuple[str, ...] = ("cc1", "cc1plus", "lto1", "as", "collect2")
+    REAL_NVCC = "real-nvcc"
     _NAMES = {"gcc": "gcc", "cc": "gcc", "g++": "g++", "c++": "g++"}  # gcc: for C++ too
     _GCC = re.compile(r"(?:[\w.-]+-)?(?:gcc|g\+\+|cc|c\+\+)(?:-[\d.]+)?")
     _CLANG = re.compile(r"clang(?:\+\+)?(?:-[\d.]+)?")

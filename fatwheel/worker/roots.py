@@ -14,9 +14,7 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,14 +23,16 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..model import Environment
-from ..storage.files import patiently
 from ..storage.permissions import gap_of, open_lock, private_folder
 
 # Where Windows' compilers see sources: short, since many programs end at 260 characters of a path.
 SHORT_ROOT = "C:\\b"
 
 if sys.platform == "win32":
+    import subprocess
+
     from ..compilers.msvc import join_words
+    from ..storage.files import patiently
 
     NVCC = "nvcc.exe"
     _LONGEST = 32_000  # characters of a command line
@@ -170,6 +170,8 @@ else:
     @contextlib.contextmanager
     def job_folder(parent: Path, name: str) -> Iterator[Path]:
         """An empty folder for a job, which goes with the block."""
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="job-", dir=parent) as folder:
             yield Path(folder)
 
@@ -316,6 +318,8 @@ else:
 
         Many systems let every user make a namespace. Some do, and then forbid to mount in it.
         """
+        import subprocess
+
         fixed = VIEW_ROOT
         entries = sorted({name for path in needed for name in _entries(path)})
         if fixed.name in entries:

@@ -2,8 +2,8 @@
 
 Protocol, JSON lines. In: first the context (or, in a container, what `worker.inside` wants), then
 jobs as {"id", "job"}. Out, one line per job: {"id", "outcome": "made", "seconds", "cpu", "rss",
-"entries"} with what it put into a branch of the store as [kind, key, sha256] each; {"id",
-"outcome": "killed", "rss"} for a compiler that was killed for memory; or {"id", "outcome":
+"taken", "entries"} with what it put into the store, or a branch of it, as [kind, key, sha256] each;
+{"id", "outcome": "killed", "rss"} for a compiler that was killed for memory; or {"id", "outcome":
 "failed", "what", "where", "hint", "details", "class"}; "id" is null where no job can be done.
 {"said": LINE} in between is for who looks on. When the input ends the worker ends its compilers
 and itself, so nothing outlives a build that was killed. What happens is written to stderr for the
@@ -24,7 +24,6 @@ from typing import Any
 
 from ..errors import FatwheelError, StoreError
 from ..model import Job
-from ..storage.store import Branch
 from .context import Context, context_from_wire, job_from_wire
 from .preprocess import Texts
 from .processes import end_group, lead_group
@@ -71,10 +70,9 @@ def _made(context: Context, texts: Texts, job: Job, answer: Answer) -> dict[str,
     made = run_job(context, store, texts.on(store), job)
     for line in made.output.splitlines():
         log(line, answer)
-    entries = store.written if isinstance(store, Branch) else []
     return {
         "outcome": "made", "seconds": made.seconds, "cpu": made.cpu, "rss": made.rss,
-        "entries": entries,
+        "taken": made.taken, "entries": store.written,
     }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 In mode 'capture' it writes each compile command down and leaves an empty object; in mode
 'assemble' it answers each with an object stitched from the store, and compiles what is missing
 on the spot. Whatever is not one compilation of one source below the project's folder goes to
-the real compiler. It starts once per command, so it imports little. Standard library only.
+the real compiler, but for commands of nvcc that are several such compilations. It starts once
+per command, so it imports little. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,20 +18,18 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, NoReturn
 
-from ..compilers.commands import Compile
-from ..compilers.gcc import read_gcc
-from ..compilers.hosts import Mapped, family_of, is_of_cmake, linker_of, without_rpaths
+from ..compilers.commands import Compile, DeviceLink
+from ..compilers.gcc import CXX_SOURCES, is_of_cmake, read_gcc, without_rpaths
+from ..compilers.hosts import LINKER, Mapped, family_of, linker_of
 from ..compilers.msvc import read_cl
-from ..compilers.nvcc import read_nvcc
+from ..compilers.nvcc import read_device_link, read_nvcc, split_nvcc, with_archs
 from ..errors import FatwheelError, UpstreamError
-from ..model import Unit
+from ..model import Front, Unit
 from . import bypass
-from .context import context_from_wire, digest, fingerprint
-from .linking import LINKER, answer_link
-from .programs import STEPS, become, c_compiler_of
+from .context import context_from_wire, digest, fingerprint, fronts_from_wire
+from .programs import LAUNCHER, STEPS, become, c_compiler_of, compiler_names
 from .roots import OBJECT_FOLDER
 from .view import Marks, abstract
 
@@ -45,18 +44,23 @@ def main() -> int:
     tool, arguments = sys.argv[1], sys.argv[2:]
     try:
         settings = _settings()
+        if tool in ("nvcc", "gcc", "g++", LAUNCHER):
+            arguments += settings["includes"]
+        arguments += _flags(tool, arguments, settings)
         if tool in STEPS:
             _take_step(tool, arguments, settings)
         if tool == LINKER:
             return _link(arguments, settings)
+        if tool == LAUNCHER:
+            _launch(arguments[0], arguments[1:], settings)
+            return 0
+        if link := _device_link(tool, arguments):
+            return _link_device_code(link, arguments, settings)
         command = None if _is_nvccs(tool, settings) else _read(tool, arguments)
-        if command is None or not _is_unit(command, arguments, settings):
+        if command is not None and _is_unit(command, arguments, settings):
+            _make(command, settings)
+        elif tool != "nvcc" or not _make_apart(arguments, settings):
             _hand_on(tool, arguments, command, settings)
-        if settings["mode"] == "capture":
-            _capture(settings, command)
-        else:
-            _answer(settings, command)
-        _write_depfile(command)
     except FatwheelError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -64,6 +68,17 @@ def main() -> int:
         sys.stderr.write(f"{tool}: {error}\n")
         return 1
     return 0
+
+
+def _flags(tool: str, arguments: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """What the recipe adds to a command of the project's own. What follows /link is the linker's,
+    so cl gets none where it links; setuptools compiles C++ by gcc, too."""
+    if _HANDED_ON in os.environ or (tool == "cl" and not {"-c", "/c"} & set(arguments)):
+        return []
+    if tool == "gcc" and any(word.endswith(CXX_SOURCES) for word in arguments):
+        tool = "g++"
+    found: list[str] = settings["flags"].get(tool, [])
+    return found
 
 
 def _settings() -> dict[str, Any]:
@@ -89,6 +104,7 @@ def _read(tool: str, arguments: list[str]) -> Compile | None:
 # CMakeDetermineCompilerId and try_compile; CMakeTmp before 3.25). The answers must be real.
 _TRIAL = re.compile(
     r"(?:^|/)CMakeFiles/(?:CMakeScratch|CMakeTmp|[^/]*/CompilerId\w*|cmTC_\w+\.dir)(?:/|$)"
+    r"|^__cmake_determine_cuda$"
 )
 
 
@@ -99,6 +115,46 @@ def is_trial(words: Sequence[str], cwd: str) -> bool:
 
 def _is_unit(command: Compile, arguments: Sequence[str], settings: Mapping[str, Any]) -> bool:
     return _below(command.source, settings["top"]) and not is_trial(arguments, os.getcwd())
+
+
+def _make(command: Compile, settings: dict[str, Any]) -> None:
+    if settings["mode"] == "capture":
+        _capture(settings, command)
+    else:
+        _answer(settings, command)
+    _write_depfile(command)
+
+
+def _make_apart(arguments: Sequence[str], settings: dict[str, Any]) -> bool:
+    """Make what one nvcc command makes of several sources, or before it links; False where it is
+    no such command, or a source is no unit's."""
+    folder = os.path.join(settings["objects"], digest("apart", os.getcwd(), arguments)[:16])
+    split = split_nvcc(arguments, folder)
+    commands = [_read("nvcc", list(words)) for words in split.compiles] if split else []
+    units = [one for one in commands if one is not None and _is_unit(one, arguments, settings)]
+    if split is None or len(units) < len(split.compiles):
+        return False
+    os.makedirs(folder, exist_ok=True)
+    for command in units:
+        _make(command, settings)
+    if split.links is not None:
+        words = list(split.links)
+        if link := _device_link("nvcc", words):
+            _link_device_code(link, words, settings)
+        else:
+            _hand_on("nvcc", words, None, settings)
+    return True
+
+
+def _launch(program: str, arguments: list[str], settings: dict[str, Any]) -> None:
+    """Do what a compiler should do that CMake calls, wherever that compiler is: units are made
+    here, all else is left to it."""
+    tool = settings["roles"].get(os.path.basename(program), "")
+    arguments = [*arguments, *_flags(tool, arguments, settings)]
+    command = _read(tool, arguments)
+    if command is None or not _is_unit(command, arguments, settings):
+        become([shutil.which(program) or program, *arguments], os.environ)
+    _make(command, settings)
 
 
 # -- what goes to the real compilers ---------------------------------------------------------------
@@ -136,19 +192,24 @@ def _note(
     for path in bypass.unknown_objects(arguments, made, settings["work"]):
         bypass.tell(settings["told"], {"object": shown(path, settings)})
     bypass.note_made(made, bypass.outputs(arguments))
-    # Device code of sources from elsewhere, or in files of its own; and what clang compiles.
+    # Device code of sources from elsewhere, or in files of its own, or by a command that is not
+    # understood; and what clang compiles.
     of_cuda = command is not None and command.kind == "cuda"
-    if of_cuda or tool not in settings or (tool == "nvcc" and bypass.makes_images(arguments)):
+    if of_cuda or tool not in settings or (tool == "nvcc" and bypass.makes_device_code(arguments)):
         _tell_command([tool, *arguments], settings)
 
 
 def _note_link(tool: str, arguments: Sequence[str], settings: dict[str, Any]) -> None:
-    words = [shown(word, settings) for word in (tool, *arguments)]
+    objects = settings["objects"]
+    words = [
+        os.path.basename(word) if word.startswith(objects) else shown(word, settings)
+        for word in (tool, *arguments)
+    ]
     bypass.tell(settings["links"], {"command": words})
 
 
 def _tell_command(words: Sequence[str], settings: dict[str, Any]) -> None:
-    if settings["mode"] == "capture":
+    if settings["mode"] == "capture" and not is_trial(words, os.getcwd()):
         bypass.note_made(settings["made"], bypass.outputs(words))
         bypass.tell(settings["told"], {"command": [shown(word, settings) for word in words]})
 
@@ -174,7 +235,11 @@ def _is_nvccs(tool: str, settings: dict[str, Any]) -> bool:
 
 
 def _passed_on(tool: str, real: str, arguments: list[str], settings: dict[str, Any]) -> list[str]:
-    """A command for the real compiler, less what would tell where it ran."""
+    """A command for the real compiler, for the architectures of the build, and less what would tell
+    where it ran."""
+    if tool == "nvcc" and not is_trial(arguments, os.getcwd()):
+        fronts = fronts_from_wire(settings["fronts"])
+        return with_archs(arguments, [front.gencode for front in fronts])
     if tool in ("nvcc", LINKER) or not arguments:
         return arguments
     if tool == "cl" and not {"-c", "/c"} & set(arguments):
@@ -196,12 +261,58 @@ def _build_id(arguments: Sequence[str]) -> list[str]:
 
 def _link(arguments: list[str], settings: dict[str, Any]) -> int:
     """Do what link should do. A capture's objects are empty, and so are the libraries of them."""
+    from .linking import answer_link
+
     if settings["mode"] == "capture":
         _note_link(LINKER, arguments, settings)
         empty = settings["empty_object"], settings["empty_library"]
         if answer_link(arguments, os.getcwd(), *empty):
             return 0
     _hand_on(LINKER, arguments, None, settings)
+
+
+def _device_link(tool: str, arguments: list[str]) -> DeviceLink | None:
+    """What a command links of device code; None for all other commands."""
+    if tool != "nvcc" or _HANDED_ON in os.environ or is_trial(arguments, os.getcwd()):
+        return None
+    return read_device_link(arguments, os.getcwd(), os.environ)
+
+
+def _link_device_code(link: DeviceLink, arguments: list[str], settings: dict[str, Any]) -> int:
+    """Do what nvcc should link, the device code of it for the architectures of the build."""
+    if settings["mode"] == "capture":
+        if not link.only:
+            _hand_on("nvcc", arguments, None, settings)
+        _note("nvcc", arguments, None, settings)
+        _note_link("nvcc", arguments, settings)
+        shutil.copyfile(settings["empty_object"], link.output)
+        return 0
+    made = _linked(link, settings)
+    if made is None:
+        _hand_on("nvcc", arguments, None, settings)
+    if link.only:
+        _write(link.output, made)
+        return 0
+    # nvcc puts the object with linked device code before all others.
+    linked = os.path.join(settings["linked"], f"{digest('of', link.output)}.o")
+    _write(linked, made)
+    _hand_on("nvcc", [linked, *arguments, "-nodlink"], None, settings)
+
+
+def _linked(link: DeviceLink, settings: dict[str, Any]) -> bytes | None:
+    """The object with linked device code; None where there is nothing to link."""
+    from .devicelink import link_device_code
+
+    context = context_from_wire(settings["context"])
+    name = _object_name(link.output, link.output, settings["root"], settings["top"])
+    made = link_device_code(
+        context, context.store(), link, name, _marks(settings), fronts_from_wire(settings["fronts"])
+    )
+    if made is None:
+        return None
+    record = {"name": name, "slices": dict(made.slices)}
+    _write(os.path.join(settings["linked"], f"{digest(record)}.json"), json.dumps(record).encode())
+    return made.data
 
 
 def _take_step(step: str, arguments: list[str], settings: dict[str, Any]) -> NoReturn:
@@ -237,7 +348,7 @@ def unit_of(command: Compile, settings: Mapping[str, Any]) -> Unit:
     """The unit that a captured command compiles, with placeholders for all folders."""
     marks = _marks(settings)
     return Unit(
-        name=_unit_name(command, settings["root"], settings["top"]),
+        name=_object_name(command.output, command.source, settings["root"], settings["top"]),
         kind=command.kind,
         source=abstract(command.source, marks),
         codegen=tuple(abstract(arg, marks) for arg in command.codegen),
@@ -246,19 +357,19 @@ def unit_of(command: Compile, settings: Mapping[str, Any]) -> Unit:
     )
 
 
-def _unit_name(command: Compile, root: str, top: str) -> str:
-    """The object's path from the project's folder on: no build folder, no suffix.
+def _object_name(output: str, source: str, root: str, top: str) -> str:
+    """An object's path from the project's folder on: no build folder, no suffix.
 
     setuptools puts objects below build/temp.PLATFORM-PYTHON/, and those of sources named by an
     absolute path below that with the whole path repeated. CMake has a build folder, wherever that
     is. Another object outside the source lies in a folder that has another name in each build: its
     source's path is used instead.
     """
-    if home := _cmakes_folder(command.output):
-        name = os.path.relpath(os.path.realpath(command.output), home).replace(os.sep, "/")
+    if home := _cmakes_folder(output):
+        name = os.path.relpath(os.path.realpath(output), home).replace(os.sep, "/")
         return os.path.splitext(os.path.splitext(name)[0])[0]
     # Either may go through links: the folder of the cache, or what upstream made of it.
-    place = command.output if _below(command.output, top) else command.source
+    place = output if _below(output, top) else source
     name = os.path.relpath(os.path.realpath(place), os.path.realpath(root))
     name = OBJECT_FOLDER.sub("", name.replace(os.sep, "/"))
     for repeated in (top, os.path.realpath(top)):
@@ -305,7 +416,7 @@ def _capture(settings: dict[str, Any], command: Compile) -> None:
 def _answer(settings: dict[str, Any], command: Compile) -> None:
     # Imported here: capturing does without, and it runs once per command.
     from .assemble import object_of
-    from .context import fronts_from_wire, unit_from_wire
+    from .context import unit_from_wire
 
     unit = unit_of(command, settings)
     limited = settings["limited"].get(fingerprint(unit))
@@ -313,10 +424,14 @@ def _answer(settings: dict[str, Any], command: Compile) -> None:
         unit = unit_from_wire(limited)
     context = context_from_wire(settings["context"])
     data = object_of(context, context.store(), unit, fronts_from_wire(settings["fronts"]))
-    part = Path(f"{command.output}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(command.output)
+    _write(command.output, data)
     Path(settings["answered"], fingerprint(unit)).touch()
+
+
+def _write(path: str, data: bytes) -> None:
+    part = Path(f"{path}.{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _write_depfile(command: Compile) -> None:
@@ -329,6 +444,7 @@ def _write_depfile(command: Compile) -> None:
 def settings_text(
     *,
     mode: str,
+    fronts: Sequence[Front],
     root: Path,
     top: Path,
     marks: Marks,
@@ -337,21 +453,34 @@ def settings_text(
     cxx: str,
     variables: Mapping[str, str],
     standins: Path,
+    objects: Path,
+    includes: Sequence[Path] = (),
+    flags: Sequence[tuple[str, Sequence[str]]] = (),
     **more: object,
 ) -> str:
     """The settings file's content.
 
-    root: the project's folder; top: the one of the whole source. libraries: folders of libraries
-    that only this machine has, beside those of marks. variables: those that real compilers must see
-    otherwise than upstream's build does. standins: the folder of those that are found in PATH.
+    fronts: those of the build. root: the project's folder; top: the one of the whole source.
+    libraries: folders of libraries that only this machine has, beside those of marks. variables:
+    those that real compilers must see otherwise than upstream's build does. standins: the folder of
+    those that are found in PATH. objects: a folder for those that upstream has in no file, because
+    it links them at once.
+    includes: folders in which headers are looked for last, of packages that the build requires.
+    flags: what the recipe adds to commands, by tool (see `Project`).
     """
+    from tempfile import gettempdir
+
     real = {
         "nvcc": str(nvcc), "cl": cxx, LINKER: linker_of(cxx), "g++": cxx, "gcc": c_compiler_of(cxx)
     }  # fmt: skip
     homes = [*(folder for folder, _ in marks), *libraries, os.path.realpath(gettempdir())]
     return json.dumps(
         {
-            "mode": mode, "root": str(root), "top": str(top), "name": top.name, "marks": marks,
-            "homes": homes, "variables": variables, "standins": str(standins), **real, **more,
+            "mode": mode, "fronts": [dataclasses.asdict(front) for front in fronts],
+            "root": str(root), "top": str(top), "name": top.name, "marks": marks,
+            "homes": homes, "variables": variables, "standins": str(standins),
+            "includes": [word for folder in includes for word in ("-isystem", str(folder))],
+            "flags": dict(flags), "objects": str(objects), **real, **more,
+            "roles": {"nvcc": "nvcc", **compiler_names(cxx)},
         }
     )  # fmt: skip

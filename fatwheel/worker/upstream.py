@@ -11,22 +11,25 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..compilers.hosts import family_of
+from ..compilers.nvcc import is_relocatable, read_device_link
 from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
 from . import bypass
 from .archs import arch_variables, filled, planned
+from .assemble import SliceDigests
 from .context import Context, fingerprint, unit_from_wire
 from .linking import strip_search_paths
 from .processes import bare_variables, real_compilers_variables, run_group, upstreams_variables
 from .programs import said_to_be_lost, write_program, write_programs
-from .roots import NVCC, job_variables, programs_of, remove_tree
+from .roots import job_variables, programs_of, remove_tree
 from .shim import SETTINGS, mapped, settings_text, shown
 from .view import Marks
 
@@ -36,6 +39,10 @@ _PINNED_ALONE = ("cmake", "ninja")
 _NOT_PINNED = (
     "{0}: not among the pinned packages of this build, and that of the machine is not used"
 )
+# CMake's own words, and those of scikit-build-core.
+_OLD_CMAKE = re.compile(r"CMake (\d[\d.]*\d) or higher is required|CMake with version >=(\d[\d.]*)")
+_NO_LIBRARY = re.compile(r"cannot find -l((?:cu|nv)\w+)", re.ASCII)  # of CUDA
+_LINKED = "linked"  # the folder with what was linked, and its digests
 _TAIL = 40  # lines of upstream's output that an error shows
 
 
@@ -51,6 +58,7 @@ class Project:
     and programs in its `bin`; or ''.
     rules: the recipe's [[unit]] tables (see `archs.Rules`). settings: its [config_settings].
     pretend: '' or the compute capability of the GPU that torch shall seem to have, `8.9`.
+    flags: options that compilers get behind those of the project, by the tool: `nvcc`, `g++`, `cl`.
     """
 
     root: Path
@@ -64,6 +72,7 @@ class Project:
     rules: tuple[tuple[str, tuple[str, ...]], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     pretend: str = ""
+    flags: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def top(self) -> Path:
@@ -171,33 +180,57 @@ class Upstream:
         units = tuple(
             sorted((unit_from_wire(record["unit"]) for record in found), key=lambda u: u.name)
         )
-        linked_later = [
+        self._check_supported(found)
+        for command in bypass.clangs_commands(log):
+            bypass.tell(str(told), {"command": [shown(word, self._names) for word in command]})
+        self._check_compiled(units, told)
+        notes = (*bypass.told(told), *self._ignored_settings(wheel.parent))
+        return Captured(
+            planned(units, self.project.rules, fronts), notes, bypass.linked(links), wheel.name
+        )
+
+    def _check_supported(self, records: Iterable[Mapping[str, Any]]) -> None:
+        unsupported = [
             f"{record['unit']['name']}: {record['unsupported']}"
-            for record in found
+            for record in records
             if record["unsupported"]
         ]
-        if linked_later:
+        if unsupported:
             raise UpstreamError(
-                "device code that is linked again later is not supported yet",
+                "the project compiles device code in a way that is not supported",
                 where=self.project.top.name,
-                details=sorted(linked_later),
-                hint="can the project be built without separate compilation?",
+                details=sorted(unsupported),
+                hint="not supported are link-time optimisation (-dlto), -ewp, and, for Windows, "
+                "separate compilation (-rdc=true). Can the project be built without?",
             )
+
+    def _check_compiled(self, units: Sequence[Unit], told: Path) -> None:
+        """Refuse a build whose device code nobody here compiles, or links."""
         if not any(unit.kind == "cuda" for unit in units):
+            past = bypass.told(told)
             raise UpstreamError(
                 "this project's build compiles no CUDA unit",
                 where=self.project.top.name,
-                hint=(
-                    "its setup.py may need an environment variable to build CUDA code: set it "
-                    "under [environment] in the recipe, for example FORCE_CUDA"
-                ),
+                details=past,
+                hint="the project must use CUDA_HOME, CXX and CC: docs/recipes.md"
+                if past
+                else "its setup.py may need an environment variable to build CUDA code: set it "
+                "under [environment] in the recipe, for example FORCE_CUDA",
             )
-        for command in bypass.clangs_commands(log):
-            bypass.tell(str(told), {"command": [shown(word, self._names) for word in command]})
-        return Captured(
-            planned(units, self.project.rules, fronts), bypass.told(told), bypass.linked(links),
-            wheel.name,
-        )  # fmt: skip
+        links = [
+            " ".join(words)
+            for words in bypass.commands_told(told)
+            if os.path.basename(words[0]) == "nvcc" and read_device_link(words[1:], "/")
+        ]
+        if links and any(is_relocatable(unit.codegen) for unit in units):
+            raise UpstreamError(
+                "this project links its device code with an nvcc that went past fatwheel, for the "
+                "project's own architectures",
+                where=self.project.top.name,
+                details=links,
+                hint="the project must call nvcc by its name, or as CUDA_HOME/bin/nvcc: is it told "
+                "of another one, by CMAKE_CUDA_COMPILER or CUDACXX?",
+            )
 
     def assemble(self, context: Context, fronts: Sequence[Front], units: Iterable[Unit]) -> Path:
         """The wheel that upstream's build makes when every compile is answered from the store.
@@ -205,19 +238,31 @@ class Upstream:
         units: those that were captured."""
         units = tuple(units)
         limited = {fingerprint(unit): asdict(unit) for unit in units if unit.images is not None}
-        answered = self.work / "answered"
-        shutil.rmtree(answered, ignore_errors=True)
-        answered.mkdir()
+        answered, linked = self.work / "answered", self.work / _LINKED
+        for folder in (answered, linked):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
         wire = {
             "context": context.to_wire(),
-            "fronts": [asdict(front) for front in fronts],
             "limited": limited,
             "answered": str(answered),
+            "linked": str(linked),
         }
         wheel = self._run("assemble", fronts, wire)
         self._check_answered(units, answered)
         strip_search_paths(wheel, [*(folder for folder, _ in self.marks), str(self.work)])
         return wheel
+
+    def linked(self) -> SliceDigests:
+        """What device code the last `assemble` has linked, as `assemble.slice_digests` tells of
+        units: the name of each object, without suffix, and its images, which are in no other."""
+        links: SliceDigests = []
+        for path in sorted((self.work / _LINKED).glob("*.json")):
+            with suppress(OSError, ValueError):  # the project's own build may write there, too
+                match json.loads(path.read_text(encoding="utf-8")):
+                    case {"name": str(name), "slices": dict(slices)}:
+                        links.append({"name": name, "slices": {**slices}})
+        return sorted(links, key=lambda one: (one["name"], sorted(one["slices"])))
 
     def _check_answered(self, units: Iterable[Unit], answered: Path) -> None:
         """Refuse a wheel of objects that are empty since the capture."""
@@ -247,9 +292,7 @@ class Upstream:
                 else f"the project's own build {_ending(returncode)}",
                 where=f"{self.project.top.name}, {mode}",
                 details=lines or ["it printed nothing"],
-                hint="above are the last lines of its output, without Python's tracebacks"
-                if lines
-                else None,
+                hint=_hint(lines),
             )
         return out / name.read_text()
 
@@ -258,13 +301,17 @@ class Upstream:
     ) -> tuple[int, Path, str]:
         """How the back end ended, the folder for its wheel, and what was printed."""
         settings_file = self.work / f"{mode}.json"
-        nvcc = self.environment.cuda_home / "bin" / NVCC
+        objects = self.work / "objects"
+        shutil.rmtree(objects, ignore_errors=True)
+        objects.mkdir()
         settings_file.write_text(
             settings_text(
-                mode=mode, root=self.project.root, top=self.project.top, marks=self.marks,
-                libraries=self._libraries(), nvcc=nvcc, cxx=self.cxx,
+                mode=mode, fronts=fronts, root=self.project.root, top=self.project.top,
+                marks=self.marks,
+                libraries=self._libraries(), nvcc=self._standins.nvcc, cxx=self.cxx,
                 variables=real_compilers_variables(), standins=self._standins.compilers,
-                **settings,
+                objects=objects, includes=self._headers(),
+                flags=self.project.flags, **settings,
             )
         )  # fmt: skip
         # What an earlier run built must not be taken for up to date.
@@ -318,6 +365,11 @@ class Upstream:
         packages = self.project.requirements
         return [self.project.top / packages / name] if packages else []
 
+    def _headers(self) -> list[Path]:
+        """Where NVIDIA's packages among them have headers: those of CUDA that a toolchain lacks."""
+        folders = (site.glob("nvidia/*/include") for site in self._required("site"))
+        return sorted(folder for found in folders for folder in found)
+
     def _driver_library(self) -> dict[str, str]:
         """Lets gcc find the driver's library (-lcuda), of which CUDA has a stub: what was linked
         with that finds the user's own."""
@@ -325,10 +377,25 @@ class Upstream:
         found = [str(home) for home in homes if home.is_dir()]
         return {"LIBRARY_PATH": os.pathsep.join(found)} if found else {}
 
+    def _ignored_settings(self, out: Path) -> Iterator[str]:
+        """What the user must know of settings that the back end did not ask for. The project's
+        build may have written that file, too."""
+        names = [name for name, _ in self.project.settings]
+        with suppress(OSError, ValueError, TypeError):
+            said = json.loads((out / "ignored").read_text(encoding="utf-8"))
+            names = [name for name in names if name in said]
+            if names:
+                yield (
+                    f"the project's back end, {self.project.backend}, does not know these "
+                    f"[config_settings] of the recipe: {', '.join(names)}"
+                )
+
     def _empty_home(self) -> Path:
-        """A home without settings: setuptools and others read some there."""
+        """A home without settings: setuptools and others read some there; and without what an
+        earlier run left, such as a cache of empty objects (ccache)."""
         folder = self.work / "home"
-        folder.mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         return folder
 
     def _stubs(self) -> Path:
@@ -386,6 +453,21 @@ def _ending(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"
     return f"failed (exit code {returncode})" if returncode else "ended without making a wheel"
+
+
+def _hint(lines: Sequence[str]) -> str | None:
+    """What to do about a build that failed with these lines."""
+    if found := _OLD_CMAKE.search("\n".join(lines)):
+        return (
+            "its CMake is one of the pinned packages of this build: list a newer one in the recipe,"
+            f' requires = ["cmake>={found[1] or found[2]}"], and pin it: `invoke lock --kernel`'
+        )
+    if found := _NO_LIBRARY.search("\n".join(lines)):
+        return (
+            f"does CUDA have lib{found[1]}.so? The project does not say where, so set under "
+            '[environment] in the recipe: LIBRARY_PATH = "{cuda_home}/lib64"'
+        )
+    return "above are the last lines of its output, without Python's tracebacks" if lines else None
 
 
 def _copy_tree(source: Path, target: Path) -> None:

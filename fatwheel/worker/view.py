@@ -31,8 +31,8 @@ from .roots import Cover
 SOURCE_SUFFIXES = frozenset(
     [
         "", ".cu", ".cuh", ".c", ".cc", ".cp", ".cpp", ".cxx", ".c++", ".C",
-        ".h", ".hh", ".hp", ".hpp", ".hxx", ".h++", ".H", ".tcc", ".tpp", ".txx", ".icc", ".ixx",
-        ".ipp", ".inl", ".inc", ".impl", ".imp", ".def", ".x", ".gen", ".jit", ".ptx",
+        ".h", ".hh", ".hp", ".hpp", ".hu", ".hxx", ".h++", ".H", ".tcc", ".tpp", ".txx", ".icc",
+        ".ixx", ".ipp", ".inl", ".inc", ".impl", ".imp", ".def", ".x", ".gen", ".jit", ".ptx",
     ]
 )  # fmt: skip
 _BEGIN = r"(?:^|(?<=[^\w./~+@-])|(?<=-[A-Za-z]))"

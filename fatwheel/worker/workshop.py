@@ -39,6 +39,7 @@ class Order:
     store_scope: of the entries that the build reads and writes.
     store_trunks: folders of stores that may only be read (see `storage.store`).
     work:        a folder of the workshop's own.
+    audit:       see `context.Context`.
     refuge:      a folder of the user's own, made where sources cannot lie at the fixed path.
     """
 
@@ -56,6 +57,7 @@ class Order:
     store_trunks: tuple[str, ...]
     work: str
     refuge: str
+    audit: int = -1
 
 
 def upstream_of(order: Order) -> Upstream:
@@ -123,6 +125,7 @@ def _context(order: Order, places: Places, fronts: Sequence[Front]) -> Context:
         store_limit=order.store_limit,
         store_scope=order.store_scope,
         store_trunks=order.store_trunks,
+        audit=order.audit,
     )
 
 

@@ -24,14 +24,14 @@ from fatwheel.engines.conversation import (
     FailedLine,
     assemble_line,
     capture_line,
-    checked_lookup,
+    checked_capture,
     checked_slices,
     worker_line,
 )
 from fatwheel.engines.incoming import LIMITS, take, take_file, take_folder
 from fatwheel.model import Front, Host, Job, Unit
-from fatwheel.storage.store import Branch, Entry, Store
-from fatwheel.worker.assemble import Lookup
+from fatwheel.storage.store import Branch, Store, StoreEntry
+from fatwheel.worker.assemble import Lookup, Pass, Reason, all_jobs
 
 _FRONT = Front(Arch(80), ("sm_80", "compute_80"))
 _UNIT = Unit("a", "cuda", "@src@/a.cu", ("-O3",), ("-D", "X"))
@@ -47,16 +47,28 @@ def lines() -> Iterator[tuple[str, bytes]]:
     """Sound ones."""
     entries = [["slice", _KEY, "cd" * 32]]
     words = "what a compiler says " * 90  # most changes should be in what may be anything
-    made = {"id": 1, "outcome": "made", "seconds": 2.5, "cpu": 2, "rss": 9, "entries": entries}
+    made = {
+        "id": 1,
+        "outcome": "made",
+        "seconds": 2.5,
+        "cpu": 2,
+        "rss": 9,
+        "entries": entries,
+        "taken": False,
+    }
     failed = {"outcome": "failed", "class": "CompileError", "what": words, "where": None,
               "hint": "so", "details": [words, "y"]}  # fmt: skip
-    lookup = Lookup((_JOB,), 1, 2, 0, ("a", words))
+    known = (("slice", _KEY), ("host", _KEY))
+    makes = (known,) * len(all_jobs((_UNIT,), (_FRONT,)))
+    passes = (Pass("compute_80", (_KEY,), (_KEY,)),)
+    reasons = (Reason(words, ("a", words)),)
+    lookup = Lookup((_JOB,), 1, 2, 0, ("a", words), passes, makes, known, reasons, words)
     host = Host("g++ 12.2.0", "ab" * 32, "3.11.7")
     captured = {"outcome": "made", "units": [asdict(_UNIT)], "notes": [words],
                 "links": [["g++", words]], "wheel": "a-1-cp311-cp311-linux_x86_64.whl",
                 "lookup": asdict(lookup), "host": asdict(host)}  # fmt: skip
     slices = [{"name": "a", "slices": {"sm_80": "ab" * 32, "compute_80": None}}]
-    assembled = {"outcome": "made", "wheel": "a-1-py3-none-any.whl", "slices": slices}
+    assembled = {"outcome": "made", "wheel": "a-1-py3-none-any.whl", "slices": slices, "linked": []}
     for name, who, value in (
         ("made", "w", made), ("failed", "w", {"id": 1, **failed}), ("said", "w", {"said": words}),
         ("killed", "w", {"id": 1, "outcome": "killed", "rss": 3}), ("captured", "c", captured),
@@ -71,9 +83,11 @@ def hear(data: bytes) -> None:
         found = capture_line(line)
         if isinstance(found, CapturedLine):
             assert all(words.isprintable() for words in found.sentences)
-            units, lookup, _ = checked_lookup(found, (_FRONT,))
+            units, lookup, _ = checked_capture(found, (_FRONT,))
             assert {job.unit for job in lookup.pending} <= set(units)
             assert all((job.memory, job.seconds) == (0, 0) for job in lookup.pending)
+            assert not any(set("\n\x1b") & set(one.what) for one in lookup.reasons)
+            assert lookup.state.encode()
     elif who == b"a":
         wheel = assemble_line(line)
         if isinstance(wheel, AssembledLine):
@@ -142,25 +156,27 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _link(source: random.Random, incoming: Path, outside: Path, entries: list[Entry]) -> None:
+def _link(source: random.Random, incoming: Path, outside: Path, entries: list[StoreEntry]) -> None:
     path = _some(source, incoming)
     _clear(path)
     path.symlink_to(source.choice((outside, outside / "secret", incoming, Path("/dev/zero"))))
 
 
-def _replace(source: random.Random, incoming: Path, outside: Path, entries: list[Entry]) -> None:
+def _replace(
+    source: random.Random, incoming: Path, outside: Path, entries: list[StoreEntry]
+) -> None:
     path = _some(source, incoming)
     _clear(path)
     source.choice((os.mkfifo, os.mkdir, Path.touch))(path)
 
 
-def _grow(source: random.Random, incoming: Path, outside: Path, entries: list[Entry]) -> None:
+def _grow(source: random.Random, incoming: Path, outside: Path, entries: list[StoreEntry]) -> None:
     files = [p for p in sorted(incoming.rglob("*")) if p.is_file() and not p.is_symlink()]
     if files:
         os.truncate(source.choice(files), source.choice((0, 1, 1 << 20, 3 << 30)))
 
 
-def _lie(source: random.Random, incoming: Path, outside: Path, entries: list[Entry]) -> None:
+def _lie(source: random.Random, incoming: Path, outside: Path, entries: list[StoreEntry]) -> None:
     kind = source.choice(("wheel", "built", "cost", "slice", "seen", "../x", ""))
     key = source.choice((_KEY, "cd" * 32, "../../x", ""))
     sha256 = source.choice((hashlib.sha256(_SECRET).hexdigest(), entries[0][2], "..", "x"))

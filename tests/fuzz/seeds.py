@@ -22,7 +22,7 @@ import zstandard
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.edit.thin import thin_wheel
 from fatwheel.fatbin.container import Entry, parse_containers, write_container
-from fatwheel.fatbin.select import selection_for
+from fatwheel.fatbin.images import selection_for
 from fatwheel.wheels.pack import plain_file, write_wheel
 
 from .containers import lines, records

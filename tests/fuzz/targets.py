@@ -26,14 +26,21 @@ from fatwheel.containers.contexts import contexts_of
 from fatwheel.decoders import may_have_kernels, payload
 from fatwheel.edit import stitch as postlink_stitch
 from fatwheel.edit import thin as postlink_thin
-from fatwheel.edit.union import Part, unite
+from fatwheel.edit.union import FileContainers, unite
 from fatwheel.errors import ConfigError, FormatError, ToolchainError, UsageError
 from fatwheel.fatbin import cubin, stitch
-from fatwheel.fatbin.asked import asked_of
-from fatwheel.fatbin.binary import HEAD, exports_of, imports_of, read_binary, rewrite_binary
+from fatwheel.fatbin.binary import (
+    HEAD,
+    asked_of,
+    exports_of,
+    imports_of,
+    is_loadable,
+    loading_of,
+    read_binary,
+    rewrite_binary,
+)
 from fatwheel.fatbin.container import Container, Entry, parse_containers
-from fatwheel.fatbin.loading import is_loadable, loading_of
-from fatwheel.fatbin.select import choose, selection_for
+from fatwheel.fatbin.images import choose, selection_for
 from fatwheel.model import Host
 from fatwheel.pipeline.sdist import unpack_sdist
 from fatwheel.pipeline.source import build_system
@@ -93,7 +100,7 @@ def unite_with_itself(data: bytes) -> None:
     """Halves of a file's images, put together, are all of them: each once, in one order."""
     containers = _containers(data)
     halves = [
-        Part(name, tuple(tuple(c.entries[start::2]) for c in containers))
+        FileContainers(name, tuple(tuple(c.entries[start::2]) for c in containers))
         for name, start in (("even", 0), ("odd", 1))
     ]
     united = unite(halves).containers

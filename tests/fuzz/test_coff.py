@@ -10,8 +10,7 @@ import pytest
 
 from fatwheel.decoders import may_have_kernels
 from fatwheel.fatbin.binary import read_binary
-from fatwheel.fatbin.coff import Coff, read_coff
-from fatwheel.fatbin.coff_edit import rewrite_object
+from fatwheel.fatbin.coff import Coff, read_coff, rewrite_object
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.fatbin.stitch import slices_of, stitch_object, without_device_code
 

@@ -42,7 +42,7 @@ REFUSE = {
     "fatbin/row": ("parity",),
     "elf": ("restitch",),
     "elf/object.o": (),
-    "elf/separate.o": ("thin", "unite_with_itself", "restitch"),
+    "elf/separate.o": ("thin", "unite_with_itself"),
     "thin/many": ("thin_wheel",),
     "pyproject/pyproject.toml": ("recipe",),
     "statements/several": ("papers",),  # builds of different inputs, stitched: no lock is theirs

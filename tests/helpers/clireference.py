@@ -82,7 +82,7 @@ def _contents(groups: dict[str, list[Task[Any]]]) -> Iterator[str]:
     yield from ("| command | what it does |", "|---|---|")
     for members in groups.values():
         for task in members:
-            yield f"| [`{task.name}`](#{task.name}) | {_lines(task)[0]} |"
+            yield f"| [`{_typed(task)}`](#{_typed(task)}) | {_lines(task)[0]} |"
     yield ""
 
 
@@ -92,8 +92,9 @@ def _section(task: Task[Any]) -> Iterator[str]:
     words = [_flag(argument) for argument in arguments if argument.positional]
     if isinstance(task, OptionalTask):
         words = [f"[{name.upper()}]" for name in task.positional]
-    yield from (f"### {task.name}", "")
-    yield from ("```", " ".join(["invoke", task.name, *words, "[OPTIONS]"]), "```", "")
+    yield from (f"### {_typed(task)}", "")
+    usage = " ".join(["invoke", _typed(task), *words, "[OPTIONS]"])
+    yield from ("```", usage, "```", "")
     indented = False
     for line in _lines(task):
         # Examples are indented by two more columns. Markdown wants four for text as it stands.
@@ -107,6 +108,11 @@ def _section(task: Task[Any]) -> Iterator[str]:
             flag = argument.names[0].upper() if optional else _flag(argument)
             yield f"| `{flag}` | {meaning} |"
     yield ""
+
+
+def _typed(task: Task[Any]) -> str:
+    """A command as it is typed: `release-notes` is the function release_notes."""
+    return task.name.replace("_", "-")
 
 
 def _lines(task: Task[Any]) -> list[str]:

@@ -25,7 +25,7 @@ TEXTS = {
 @pytest.fixture(autouse=True)
 def without_diffoscope(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is installed, it takes a while."""
-    monkeypatch.setattr("fatwheel.compare.diffoscope.find_diffoscope", lambda: None)
+    monkeypatch.setattr("fatwheel.compare.report.find_diffoscope", lambda: None)
 
 
 def pack(

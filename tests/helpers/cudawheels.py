@@ -72,17 +72,22 @@ class Linker:
         self._made: dict[tuple[object, ...], bytes] = {}
 
     def library(
-        self, device: bytes = b"", exports: Sequence[str] = (), needs: Sequence[str] = ()
-    ) -> bytes:
-        """An ELF library with this device code that exports and needs these names."""
-        key = (device, *exports, None, *needs)
+        self, device: bytes = b"", exports: Sequence[str] = (), needs: Sequence[str] = (),
+        asks: Sequence[str] = (),
+    ) -> bytes:  # fmt: skip
+        """An ELF library with this device code that exports these names, needs the libraries of
+        those names, and asks them for functions of others."""
+        key = (device, *exports, None, *needs, None, *asks)
         if key not in self._made:
-            self._made[key] = self._link(device, exports, needs)
+            self._made[key] = self._link(device, exports, needs, asks)
         return self._made[key]
 
-    def _link(self, device: bytes, exports: Sequence[str], needs: Sequence[str]) -> bytes:
+    def _link(
+        self, device: bytes, exports: Sequence[str], needs: Sequence[str], asks: Sequence[str]
+    ) -> bytes:
         (self._folder / "device").write_bytes(device)
         symbols = "".join(f".globl {name}\n{name}:\n" for name in exports)
+        symbols += "".join(f"call {name}@PLT\n" for name in asks)
         section = '.section .nv_fatbin,"a"\n.incbin "device"\n' if device else ""
         (self._folder / "a.s").write_text(f"{section}.text\n{symbols} ret\n")
         for name in needs:

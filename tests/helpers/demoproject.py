@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.config.model import Recipe, Source, Toolchain, TorchBuild
+from fatwheel.config.model import Recipe, SourcePin, Toolchain, TorchBuild
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.engines.local import Tools
 from fatwheel.model import Environment
-from fatwheel.provision.compilers import HostCompiler
+from fatwheel.provision.tools import HostCompiler
 from fatwheel.toolchain.interpreters import compiler_id
 from fatwheel.worker import roots
 
@@ -79,7 +79,7 @@ class Demo:
         (self.home / "include").mkdir()
         self.recipe = Recipe(
             name="demo", project="demo", version="1.0",
-            source=Source(folder="src", sha256=tree_digest(self.source)),
+            source=SourcePin(folder="src", sha256=tree_digest(self.source)),
             archs=ARCHS[:2], environment={}, imports=("demo",), memory=1 << 20, seconds=1,
             costs=(), epoch=1_700_000_000, folder=self.source.parent, digest="7e" * 32,
         )  # fmt: skip

@@ -14,7 +14,7 @@ import zstandard
 
 from fatwheel.decoders import describe
 from fatwheel.fatbin.container import Entry, parse_containers
-from fatwheel.fatbin.parity import compare, is_readable
+from fatwheel.fatbin.images import compare, is_readable
 from fatwheel.fatbin.stitch import image_name
 
 from .tinywheels import record_hash

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fatwheel.check.environment import Driver, Gpu, Target, Windows
+from fatwheel.check.environment import CheckedPython, FoundDriver, FoundGpu, Windows
 
 from .tinywheels import record_hash
 
-LINUX = Target(
+LINUX = CheckedPython(
     executable=Path("/nowhere/venv/bin/python"),
     base=Path("/nowhere/bin/python3.11"),
     version=(3, 11, 7),
@@ -30,7 +30,7 @@ LINUX = Target(
     libraries=(),
     pip=True,
     windows=None,
-    driver=Driver(trouble="libcuda.so.1: cannot open shared object file"),
+    driver=FoundDriver(trouble="libcuda.so.1: cannot open shared object file"),
 )
 WINDOWS = replace(
     LINUX,
@@ -43,15 +43,15 @@ WINDOWS = replace(
 )
 
 
-def target(*path: Path, **changes: Any) -> Target:
+def target(*path: Path, **changes: Any) -> CheckedPython:
     """A Linux with these folders on Python's path."""
     return replace(LINUX, path=path, **changes)
 
 
 def driver(
     capability: str = "8.9", *, version: str = "", cuda: tuple[int, int] | None = None
-) -> Driver:
-    return Driver(version, cuda, (Gpu("NVIDIA L4", capability),))
+) -> FoundDriver:
+    return FoundDriver(version, cuda, (FoundGpu("NVIDIA L4", capability),))
 
 
 def install(

@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
-        fake.started.wait(10)
+        fake.started.wait(60)
         for message in messages:
             data = json.dumps(message).encode() + b"\n"
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Upgrade", "tcp")
         self.end_headers()
         self.wfile.flush()
-        fake.started.wait(10)
+        fake.started.wait(60)
         self.wfile.write(fake.output)
         self.wfile.flush()
         self.connection.settimeout(0.2)

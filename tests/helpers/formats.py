@@ -24,17 +24,19 @@ PACKAGE = Path(__file__).parents[2] / "fatwheel"
 RECORDED = Path(__file__).parents[1] / "data" / "format.json"
 
 MODULES = (
-    "compilers.commands", "compilers.gcc", "compilers.hosts", "compilers.msvc", "compilers.nvcc",
-    "fatbin.coff", "fatbin.coff_edit", "fatbin.container", "fatbin.cubin", "fatbin.elf",
-    "fatbin.elf_dynamic", "fatbin.elf_layout", "fatbin.elf_linked", "fatbin.linked", "fatbin.pe",
+    "compilers.commands", "compilers.dryrun", "compilers.gcc", "compilers.hosts", "compilers.msvc",
+    "compilers.nvcc",
+    "fatbin.coff", "fatbin.container", "fatbin.cubin", "fatbin.elf",
+    "fatbin.elf_dynamic", "fatbin.elf_layout", "fatbin.elf_linked", "fatbin.pe",
     "fatbin.pe_layout", "fatbin.pe_linked", "fatbin.stitch",
-    "worker.archs", "worker.assemble", "worker.bypass", "worker.context",
-    "worker.linking", "worker.preprocess", "worker.processes", "worker.programs", "worker.roots",
-    "worker.shim", "worker.slices", "worker.view", "worker.workshop",
+    "worker.archs", "worker.assemble", "worker.bypass", "worker.context", "worker.deviceprogram",
+    "worker.devicelink", "worker.linking", "worker.preprocess", "worker.processes",
+    "worker.programs", "worker.roots", "worker.secondkey", "worker.shim", "worker.slices",
+    "worker.stages", "worker.view", "worker.workshop",
 )  # fmt: skip
 # What those import and what decides nothing of the sort.
 ELSE = (
-    "fatbin.parity", "worker.backend", "worker.jobobjects", "worker.upstream",
+    "fatbin.images", "worker.backend", "worker.jobobjects", "worker.reasons", "worker.upstream",
 )  # fmt: skip
 
 # Fields that only some Pythons have, or that say nothing of the meaning.

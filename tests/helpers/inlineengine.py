@@ -46,7 +46,7 @@ class InlineWorker:
             return JobKilled(job, error.rss)
         except FatwheelError as error:
             return JobBroken(job, error)
-        return JobMade(job, made)
+        return JobMade(job, made, tuple(store.written))
 
     def close(self) -> None:
         self._threads.shutdown()

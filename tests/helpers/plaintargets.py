@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fatwheel.config.model import Recipe, Source, Toolchain
+from fatwheel.config.model import Recipe, SourcePin, Toolchain
 
 
 def plain_recipe(place: Path, **changes: Any) -> Recipe:
     """demo 1.0, in a folder that is its source, too."""
     keys: dict[str, Any] = {
-        "name": "demo", "project": "demo", "version": "1.0", "source": Source(folder=str(place)),
+        "name": "demo", "project": "demo", "version": "1.0", "source": SourcePin(folder=str(place)),
         "archs": ("80",), "imports": (), "memory": 0, "seconds": 0, "epoch": 0, "folder": place,
         "digest": "",
     }  # fmt: skip

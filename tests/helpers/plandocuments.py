@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.config.model import Msvc, Recipe, Sdist, Source, Target, Toolchain
+from fatwheel.config.model import LockedMsvc, Recipe, Sdist, SourcePin, Target, Toolchain, UnitArchs
 from fatwheel.engines.base import (
     DEVICE_CODE,
     HOST_CODE,
@@ -51,7 +51,7 @@ def _recipe(kernel: str, project: str, version: str, memory: int, fetched: bool 
     sdist = Sdist(project, version, f"{project}-{version}.tar.gz", 7, "ab" * 32, "source")
     return Recipe(
         name=kernel, project=project, version=version, archs=("80",), environment={}, imports=(),
-        source=Source(package=sdist) if fetched else Source(folder="src"),
+        source=SourcePin(package=sdist) if fetched else SourcePin(folder="src"),
         memory=memory, seconds=1, costs=(), epoch=0, folder=Path(kernel), digest="",
     )  # fmt: skip
 
@@ -90,7 +90,7 @@ _LINUX_TOOLS = Toolchain(
 _WINDOWS_TOOLS = Toolchain(
     name="windows-msvc17.8-cuda12.3", platform="win-amd64", cuda="12.3", nvcc="12.3.107",
     archs=_KNOWN, packages=(), builds=(), digest="", default_torch="2.1.1",
-    msvc=Msvc("17.8.2", "19.38.33130", "14.38", "https://host/terms", ()),
+    msvc=LockedMsvc("17.8.2", "19.38.33130", "14.38", "https://host/terms", ()),
 )  # fmt: skip
 _CP310, _CP311 = (f"{_WINDOWS}:cp{tag}-torch2.1.1-0123456789abcdef" for tag in (310, 311))
 WINDOWS = _plan(
@@ -184,7 +184,11 @@ _SHARED = (
     Front(parse_arch("89"), ("compute_89",)),
 )
 PROCESSES = _plan(
-    _recipe("causal-conv1d", "causal_conv1d", "1.5.2", GIB), _LINUX_TOOLS, "2.11.0", ("3.11",),
+    replace(
+        _recipe("causal-conv1d", "causal_conv1d", "1.5.2", GIB),
+        unit=(UnitArchs("*_bwd", ("86+ptx",)), UnitArchs("*_sm90", ("90a",))),
+    ),
+    _LINUX_TOOLS, "2.11.0", ("3.11",),
     "80,86,89+ptx", "shared", _SHARED, Limits(2, 16 * GIB), Processes(), shards=2,
 )  # fmt: skip
 EVERY = {"windows": WINDOWS, "linux": LINUX, "processes": PROCESSES}

@@ -62,7 +62,7 @@ class Containers:
         self.description = describe(demo.folder, demo)
         self.view = demo.folder / "view"
         self.made: list[ProcessContainer] = []
-        monkeypatch.setattr(docker, "Container", self.make)
+        monkeypatch.setattr(docker, "RunningContainer", self.make)
 
     def make(
         self,

@@ -6,6 +6,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from securesystemslib.signer import SSlibKey
+
+from fatwheel.provenance.signing import check_signed, read_envelope
+
 PASSPHRASE = "open sesame"
 
 GOOD = {
@@ -56,3 +60,10 @@ class Keys:
         done = subprocess.run([self.openssl, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, f"openssl {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
+
+
+def open_envelope(data: bytes, key: SSlibKey, where: str) -> bytes:
+    """What is in an envelope that must be signed with this key."""
+    envelope = read_envelope(data, where)
+    check_signed(envelope, key, where)
+    return envelope.payload

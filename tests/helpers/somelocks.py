@@ -12,15 +12,15 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Installed,
     InstalledFile,
     InstalledMsvc,
-    Interpreter,
-    Msvc,
+    InstalledTools,
+    LockedInterpreter,
+    LockedMsvc,
     Package,
     Recipe,
     Sdist,
-    Source,
+    SourcePin,
     Target,
     Toolchain,
     TorchBuild,
@@ -66,7 +66,7 @@ def full_lock(folder: bool = False) -> BuildLock:
     where = Path("kernels/demo")
     recipe = Recipe(
         name="demo", project="demo", version="1.0", archs=(), memory=1, seconds=1.0, costs=(),
-        source=Source(None if folder else sdist, "src" if folder else "", "5" * 64),
+        source=SourcePin(None if folder else sdist, "src" if folder else "", "5" * 64),
         environment={"FORCE_CUDA": "1"}, imports=("demo.ops",), stub_commands=("git",),
         runtime=(_wheel("einops", "0.8.2", "1"),), epoch=1_700_000_000, folder=where,
         digest="2" * 64, subdirectory="python/demo",
@@ -77,8 +77,8 @@ def full_lock(folder: bool = False) -> BuildLock:
         packages=(_wheel("ninja", "1.0", "4", "build"),),
         builds=(TorchBuild("2.1.0", "3.11", (_wheel("torch", "2.1.0+cu121", "6"),)),),
         cuda_files=(_download("cuda_nvcc", "7"),),
-        interpreters=(Interpreter("3.11", _download("cpython", "8")),),
-        msvc=Msvc(
+        interpreters=(LockedInterpreter("3.11", _download("cpython", "8")),),
+        msvc=LockedMsvc(
             "17.8.2", "19.38.33130", "14.38", "https://host/terms", (_download("headers", "9"),)
         ),
         containers=Containers("windows", 20348, (Base("a/b:c", f"sha256:{'a' * 64}", ("3.11",)),)),
@@ -102,6 +102,16 @@ def installed_msvc_lock() -> BuildLock:
     return replace(lock, toolchain=replace(lock.toolchain, msvc=msvc))
 
 
+def device_from_linux_lock() -> BuildLock:
+    """That of a build in Wine whose device code is made by a compiler for Linux."""
+    lock = some_lock(WINDOWS)
+    package = Package(
+        name="nvidia-nvvm", version="12.3.107", role="compiler", size=1, sha256="1" * 64,
+        filename="nvidia_nvvm-12.3.107-py3-none-manylinux2014_x86_64.whl",
+    )  # fmt: skip
+    return replace(lock, toolchain=replace(lock.toolchain, device_packages=(package,)))
+
+
 def installed_lock() -> BuildLock:
     """That of a build of the sample's kind with a machine's own CUDA 13.0 and torch 2.11.0."""
     lock = some_lock(kernel="selftest")
@@ -110,6 +120,6 @@ def installed_lock() -> BuildLock:
         name="system-cuda13.0", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88",
         digest="3" * 64, archs=lock.toolchain.archs, gcc=(9, 15), packages=(),
         builds=(TorchBuild(lock.torch, lock.python, ()),), default_torch=lock.torch,
-        installed=Installed(torch="2.11.0+cu130", torch_cuda="13.0", files=files),
+        installed=InstalledTools(torch="2.11.0+cu130", torch_cuda="13.0", files=files),
     )  # fmt: skip
     return replace(lock, toolchain=toolchain)

@@ -22,13 +22,14 @@ NVCC = Path(__file__).with_name("standin_nvcc.py")
 
 
 def write_nvcc(folder: Path) -> Path:
-    """A CUDA_HOME below `folder` whose nvcc is the stand-in."""
+    """A CUDA_HOME below `folder` whose nvcc and tools are the stand-in."""
     home = folder / "cuda"
     (home / "bin").mkdir(parents=True)
-    nvcc = home / "bin" / "nvcc"
-    words = [sys.executable, "-I", "-S", str(NVCC), str(home / "calls.jsonl")]
-    nvcc.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    nvcc.chmod(0o755)
+    for name in ("nvcc", "ptxas", "fatbinary", "cudafe++"):
+        program = home / "bin" / name
+        words = [sys.executable, "-I", "-S", str(NVCC), str(home / "calls.jsonl"), name]
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        program.chmod(0o755)
     return home
 
 

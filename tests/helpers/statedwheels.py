@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fatwheel.config.model import Package, Recipe, Sdist, Source, Toolchain, TorchBuild
+from fatwheel.config.model import Package, Recipe, Sdist, SourcePin, Toolchain, TorchBuild
 from fatwheel.model import Host
 from fatwheel.provenance.lock import BuildLock, lock_bytes
 from fatwheel.provenance.sbom import sbom_bytes
@@ -52,9 +52,9 @@ def demo_lock() -> BuildLock:
     digest = hashlib.sha256(b"demo-1.0.tar.gz").hexdigest()
     sdist = Sdist("demo", "1.0", "demo-1.0.tar.gz", 1000, digest, "source")
     recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(sdist, sha256=digest), archs=(),
-        environment={}, imports=("demo",), memory=0, seconds=0, costs=(), epoch=1700000000,
-        folder=Path("kernels/demo"), digest="d" * 64,
+        name="demo", project="demo", version="1.0", source=SourcePin(sdist, sha256=digest),
+        archs=(), environment={}, imports=("demo",), memory=0, seconds=0, costs=(),
+        epoch=1700000000, folder=Path("kernels/demo"), digest="d" * 64,
     )  # fmt: skip
     toolchain = Toolchain(
         name="tiny", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88", archs=(), gcc=(9, 15),

@@ -16,6 +16,8 @@ from fatwheel.config.model import Package, Toolchain, TorchBuild
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 NVCC = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n"
+# When every member was written, so that a wheel of the same files has the same bytes.
+_WRITTEN = (2023, 5, 6, 7, 8, 10)
 CUDA_H = """
 #define cuMemAlloc cuMemAlloc_v2
 typedef int CUresult;
@@ -65,7 +67,7 @@ def write_wheel(
     path = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, text in contents.items():
-            entry = zipfile.ZipInfo(member, (2023, 5, 6, 7, 8, 10))
+            entry = zipfile.ZipInfo(member, _WRITTEN)
             entry.external_attr = (0o100755 if member in programs else 0o100664) << 16
             archive.writestr(entry, text)
     content = path.read_bytes()
@@ -113,7 +115,10 @@ class Draft:
         path = folder / (self.filename or f"{self.project}-{self.version}-{self.tag}.whl")
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in contents.items():
-                archive.writestr(name, data)
+                entry = zipfile.ZipInfo(name, _WRITTEN)
+                entry.compress_type = archive.compression
+                entry.external_attr = 0o600 << 16
+                archive.writestr(entry, data)
         return path
 
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,6 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from unearth import Link
+
+from fatwheel.toolchain.access import Way
+from fatwheel.toolchain.pipconfig import PipConfig
+from fatwheel.toolchain.web import Web
 
 from .webserver import Answer, Server, body
 
@@ -98,6 +103,16 @@ def town(folder: Path, open: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Town
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     return Town(ca, context, open)
+
+
+def got(here: Town, url: str, way: Way, config: PipConfig | None = None) -> bytes:
+    """A file; config: what pip is configured with besides the authority."""
+    web = Web(replace(config or PipConfig(), cert=str(here.ca), timeout=5.0))
+    try:
+        with web.opened(Link(url), way) as chunks:
+            return b"".join(chunks)
+    finally:
+        web.close()
 
 
 def _certificates(folder: Path) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # What stands for a value that is known only when the workflow runs.
 _VALUES = {
     "$KERNEL": "flash-attn", "$ARCH": "80,86", "$ENGINE": "process", "$PLATFORM": "linux-x86_64",
-    "$CUDA": "13.0", "$TORCH": "2.11", "$PYTHONS": "3.11",
+    "$CUDA": "13.0", "$TORCH": "2.11", "$PYTHONS": "3.11", "$SHARE": "2/6",
 }  # fmt: skip
 
 
@@ -46,7 +46,12 @@ class Workflow:
                 found = re.match(r"\s*\(?(?:\S*/)?(fatwheel [^|>&]*)", line)
                 if found:
                     words = shlex.split(found[1].replace(" 2", " ") if "2>&1" in line else found[1])
+                    words = [word for word in words if not _ARRAY.fullmatch(word)]
                     yield [_value(word, {**values, **_VALUES}) for word in words]
+
+
+# What a script may add: it is nothing at first.
+_ARRAY = re.compile(r"\$\{\w+\[@\]\}")
 
 
 def _value(word: str, values: dict[str, str]) -> str:

@@ -10,26 +10,26 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Interpreter,
-    Msvc,
+    LockedInterpreter,
+    LockedMsvc,
     Package,
     Toolchain,
     TorchBuild,
 )
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.facts import (
+    Answer,
     CacheFacts,
     EngineTrouble,
     EngineView,
     Facts,
-    Finding,
+    FileHost,
     Gpu,
     GpuFacts,
-    Host,
     ImageFacts,
     IndexFacts,
     Load,
-    Place,
+    Machine,
     ProxyFacts,
     Stock,
     Trouble,
@@ -81,12 +81,12 @@ WINDOWS_TOOLCHAIN = Toolchain(
     digest=SHA,
     default_torch="2.1.1",
     cuda_files=(download("cuda_nvcc", GB),),
-    interpreters=(Interpreter("3.11", download("python", 30_000_000)),),
-    msvc=Msvc("17.8.2", "19.38.33130", "14.38", "https://t", (download("vs", 4_000_000),)),
+    interpreters=(LockedInterpreter("3.11", download("python", 30_000_000)),),
+    msvc=LockedMsvc("17.8.2", "19.38.33130", "14.38", "https://t", (download("vs", 4_000_000),)),
     containers=Containers("windows", 20348, (Base("servercore:ltsc2022", f"sha256:{SHA}", ()),)),
 )
 
-LINUX_HOST = Host(
+LINUX_HOST = Machine(
     system="Linux",
     name="Debian GNU/Linux 12 (bookworm)",
     machine="x86_64",
@@ -209,7 +209,9 @@ BROKEN = replace(
         10.0,
         None,
     ),
-    places=(Place("files.example", GB, "no connection: refused"), Place("other.example", 9, "")),
+    places=(
+        FileHost("files.example", GB, "no connection: refused"), FileHost("other.example", 9, ""),
+    ),
     gpu=GpuFacts("531.14", (12, 1), (Gpu("NVIDIA GeForce RTX 5090", (12, 0), 32 * GIB),)),
 )  # fmt: skip
 NO_ENGINE = EngineTrouble("absent", Trouble("cannot reach the container engine", "unix:///x"))
@@ -219,5 +221,5 @@ def facts(base: Facts = HEALTHY, **changes: Any) -> Facts:
     return replace(base, **changes)
 
 
-def commands(finding: Finding) -> list[str]:
+def commands(finding: Answer) -> list[str]:
     return [fix.command for fix in finding.fixes]

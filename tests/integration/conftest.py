@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -29,11 +27,12 @@ from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.plan import exact_fronts
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder, users_stores
-from fatwheel.storage.files import locked
 from fatwheel.worker.context import Context
 
 from ..helpers.nuchecker import NuChecker
+from ..helpers.preloaded import run_command
 from .engine import LentEngine, docker_engine
+from .once import once
 from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
 from .slim import Slim, make_slim
 from .windows import cuobjdump_exe, windows_python, wine
@@ -46,23 +45,6 @@ ARCHS = "80,86,89"
 # What builds build where their project does not matter: small units, no torch.
 SAMPLE = "tests/data/sample"
 UNITS, CPP_UNITS = 3, 2  # of CUDA and of C++ in it
-
-Made = TypeVar("Made")
-
-
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> Made:
-    """What `make` makes in a folder: once for all of pytest's workers that run at a time."""
-    base = factory.getbasetemp()
-    top = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = top / f"once-{name}"
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        kept = folder / "made.pickle"
-        if not kept.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
-            folder.mkdir()
-            kept.write_bytes(pickle.dumps(make(folder)))
-        made: Made = pickle.loads(kept.read_bytes())
-    return made
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +110,7 @@ class Workbench:
         if self.slim:
             options[1] = "sample" if kernel == SAMPLE else kernel
             options += ["--toolchain", SLIM_TOOLCHAIN]
-        if "--front" not in options:
+        if not {"--front", "--fast"}.intersection(options):
             options += ["--front", "exact"]
         return self.command("build", *options)
 
@@ -144,10 +126,7 @@ class Workbench:
         return self.run(self.build_command(*arguments, kernel=kernel), **variables)
 
     def run(self, command: list[str], **variables: str) -> Outcome:
-        done = subprocess.run(
-            command, cwd=self.home, env=self.variables(**variables),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run_command(command, self.home, self.variables(**variables))
         return Outcome(done.returncode, done.stdout, done.stderr, self.wheels())
 
     def wheel_in(self, out: Path, *arguments: str) -> Path:
@@ -212,7 +191,8 @@ def build_in_containers(
 
 def _seconds(when: str) -> float:
     """Seconds since 1970 of a time as the engine writes it, cut off to whole microseconds."""
-    return datetime.fromisoformat(f"{when[:26]}+00:00").timestamp()
+    seconds, _, fraction = when.rstrip("Z").partition(".")  # without the zeros at its end
+    return datetime.fromisoformat(f"{seconds}+00:00").timestamp() + float(f"0.{fraction or 0}")
 
 
 @pytest.fixture(scope="session")

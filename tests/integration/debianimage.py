@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatwheel.config.model import Package
+from fatwheel.config.model import DebianPackage, Package
 from fatwheel.events import silent
 from fatwheel.storage.cache import cache_folder
 from fatwheel.storage.files import replacing
@@ -69,14 +71,28 @@ def image_tar(recipe: Recipe) -> Path:
     return path
 
 
+def pinned_packages(packages: Sequence[DebianPackage], suite: str) -> list[Path]:
+    """The files of pinned packages of a suite, which the cache keeps."""
+    kept = cache_folder() / "test-engine" / "packages"
+    wanted = [kept / package.path.rpartition("/")[2] for package in packages]
+    if not all(path.exists() for path in wanted):
+        named = ("=".join(path.name.split("_")[:2]) for path in wanted)
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as name:
+            for path in _packages(Recipe(suite, "main", (), tuple(named), (), ()), Path(name)):
+                shutil.copy(path, kept)
+    return wanted
+
+
 def _packages(recipe: Recipe, folder: Path) -> list[Path]:
     """Fetch the packages' files. The test cannot run where apt cannot."""
     apt = _apt(recipe, folder)
     out = folder / "alone"
     out.mkdir()
+    install = ["install", "--yes", "--download-only", "--no-install-recommends"]
     for words in (
         ["update"],
-        ["install", "--yes", "--download-only", "--no-install-recommends", *recipe.installed],
+        *([[*install, *recipe.installed]] if recipe.installed else []),
         ["download", *recipe.alone],
     ):
         command = ["apt-get", "-qq", *words]

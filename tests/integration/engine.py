@@ -8,6 +8,7 @@ it ends it, if a run of pytest started it.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -53,6 +55,18 @@ class LentEngine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DOCKER_HOST", self.host)
             return connect()
+
+    def build(self, name: str, context: bytes) -> str:
+        """An image of a context, as a tar; its tag."""
+        tag = f"fatwheel-test/{name}:latest"
+        client: Any = self.client()
+        answers = list(
+            client.build(
+                fileobj=io.BytesIO(context), custom_context=True, tag=tag, decode=True, rm=True
+            )
+        )
+        assert not any("error" in answer for answer in answers), answers
+        return tag
 
     def client(self) -> docker.APIClient:
         """The SDK's own client: what tests look at the engine with."""

@@ -15,16 +15,18 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 from fatwheel.arch import Arch
 from fatwheel.compilers.hosts import Family
-from fatwheel.model import Front, Unit
-from fatwheel.worker import preprocess
+from fatwheel.model import Front, Job, Unit
+from fatwheel.worker import preprocess, slices
 from fatwheel.worker.assemble import object_of
 from fatwheel.worker.context import Context
+from fatwheel.worker.slices import further_stages
 from fatwheel.worker.view import Places
 
 from .monolithic import compile_monolithic, cubins
@@ -35,6 +37,7 @@ UNITS = ("templates", "statics", "cub", "lineinfo")
 # All but cub, which takes as long as the others together.
 LINKED = ("templates", "statics", "anonymous", "perarch", "scaled", "scaled_again", "lineinfo")
 LIBRARY = "library.so"
+STAGED = ("templates", "lineinfo")  # compiled once more, as one call and in stages
 UNANCHORED = ("unanchored-1", "unanchored-2")  # folders of two objects of the first unit
 _NVCC = "/usr/lib/nvidia-cuda-toolkit"
 _WORKERS = 2
@@ -88,6 +91,8 @@ def main() -> None:
     with ThreadPoolExecutor(_WORKERS) as pool:
         for done in [pool.submit(task) for task in tasks]:
             done.result()
+    for name in STAGED:
+        _in_stages(name)
     with patch.object(preprocess, "unit_header", _unanchored_header):
         for folder in UNANCHORED:
             _compile_plainly(unit_of(UNITS[0]), folder)
@@ -117,6 +122,25 @@ def _sliced(name: str) -> None:
 
 def _monolithic(name: str) -> None:
     _extract(_compile_plainly(unit_of(name), f"{name}.monolithic"))
+
+
+def _in_stages(name: str) -> None:
+    """A front for all architectures, its images and the host object: as one call and in stages."""
+    shared = Front(Arch(int(ARCHS[0].removeprefix("sm_"))), ARCHS)
+    whole = Job(unit_of(name), shared, True, 0, 0)
+    front = replace(whole, front=Front(shared.virtual, ()), host=False, stage="front")
+    for way, jobs in (
+        ("whole", [whole]),
+        ("stages", [front, *further_stages(whole, ARCHS, host=True)]),
+    ):
+        store = str(Path(OUT, f"{name}.{way}.store"))
+        where = replace(context(), fronts=(shared,), store_root=store)
+        with patch.object(slices, "run_measured", wraps=slices.run_measured) as calls:
+            for job in jobs:
+                slices.run_job(where, where.store(), preprocess.Texts(where, where.store()), job)
+        assert calls.call_count == 1, f"{way}: nvcc ran {calls.call_count} times"
+        made = object_of(where, where.store(), whole.unit, where.fronts)
+        Path(OUT, f"{name}.{way}.o").write_bytes(made)
 
 
 def _compile_plainly(unit: Unit, folder: str) -> Path:

@@ -1,8 +1,8 @@
 """SIGKILL at any moment: what test_kills and test_kills_containers, which may run at the same time,
 kill commands with, and what must hold afterwards.
 
-40 kills in CI, 1,000 with --all. FATWHEEL_TEST_KILLS names another number for both,
-FATWHEEL_TEST_SEED repeats a run.
+20 kills in CI, each time at other moments, 1,000 with --all. FATWHEEL_TEST_KILLS names another
+number for both, FATWHEEL_TEST_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 
 from .conftest import ROOT, Workbench
 
-FEW, MANY = 40, 1000
+FEW, MANY = 20, 1000
 # What a store may say of a build from which another process takes the slices away.
 _TAKEN_AWAY = "run the same command again"
 

@@ -6,14 +6,17 @@ They lie where Microsoft's own are unpacked to, so that they are found as those 
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import subprocess
+import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatwheel.provision.msvc import VCVARS, Msvc, find_msvc
+from fatwheel.provision.msvc import VCVARS, ReadyMsvc, find_msvc
 
 from .windows import Wine, subject
 
@@ -65,7 +68,7 @@ class BuildTools:
     """cl.exe and CUDA, in their folders."""
 
     home: Path
-    msvc: Msvc
+    msvc: ReadyMsvc
     cuda_home: Path
 
     def calls(self, program: str) -> str:
@@ -115,6 +118,41 @@ def install_msvc(home: Path, gcc: str) -> None:
     )  # fmt: skip
     for (name, library), calls in IMPORTS.items():
         _make_import_library(libraries / f"{name}.lib", library, calls.split(), gcc)
+
+
+# What the stand-ins call, for containers: this machine's own programs, with the libraries that are
+# not also a compiler's for Linux.
+_OF_THE_BASE = ("ld-linux", "linux-vdso", "libc.", "libm.", "libgcc_s.", "libstdc++.")
+_BASE = r"""
+FROM {base}
+COPY programs/ /opt/clang/
+RUN for name in clang lld-link; do printf '#!/bin/sh\nLD_LIBRARY_PATH=/opt/clang exec /opt/clang/%s "$@"\n' $name >/usr/bin/$name; chmod 755 /usr/bin/$name; done
+"""  # noqa: E501
+
+
+def base_with_stand_ins(base: str) -> bytes:
+    """A build context for an image on which the stand-ins work; base has a Python and a g++."""
+    found = {name: Path(str(shutil.which(name))).resolve() for name in ("clang", "lld-link")}
+    found |= {path.name: path for program in tuple(found.values()) for path in _libraries(program)}
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        text = _BASE.format(base=base).encode()
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text))
+        for name, path in sorted(found.items()):
+            info = tarfile.TarInfo(f"programs/{name}")
+            info.size, info.mode = path.stat().st_size, 0o755
+            with path.open("rb") as file:
+                tar.addfile(info, file)
+    return stream.getvalue()
+
+
+def _libraries(program: Path) -> Iterator[Path]:
+    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
+    for name, path in re.findall(r"(\S+) => (/\S+)", said):
+        if not name.startswith(_OF_THE_BASE):
+            yield Path(path)
 
 
 def _make_import_library(path: Path, library: str, names: Sequence[str], gcc: str) -> None:

@@ -27,9 +27,10 @@ from ..conftest import missing
 from ..helpers.cudaarchives import NAMES, Archives, make_archives
 from ..helpers.pinned import TOOLCHAINS
 from ..helpers.webserver import Server
-from .conftest import ARCHS, SAMPLE, Outcome, Workbench, once
+from .conftest import ARCHS, SAMPLE, Outcome, Workbench
 from .engine import LentEngine
 from .olderarchives import KEYS, make_older_archives
+from .once import once
 from .slim import REAL, ROOT, make_toolchain
 from .test_reproducible import assert_same, differences
 from .test_reproducible_engines import PYTHON, build_inside, dependencies

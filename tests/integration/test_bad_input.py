@@ -387,7 +387,7 @@ UPSTREAM = [
         "from setuptools import setup; setup(name='fatwheel-tiny', version='1.0')",
         ["no CUDA unit", "[environment]"],
     ),
-    (SETUP.replace('"-fPIC"]', '"-fPIC", "-rdc=true"]'), ["alpha: -rdc=true", "beta", "separate"]),
+    (SETUP.replace('"-fPIC"]', '"-fPIC", "-dlto"]'), ["alpha: -dlto", "beta", "link-time"]),
 ]
 
 
@@ -609,10 +609,9 @@ def test_ctrl_c_while_compiling(
         "the last compiler", lambda: running.said("[2/3]") and running.children("cicc")
     )
     os.killpg(running.process.pid, signal.SIGINT)
-    interrupted = time.monotonic()
     outcome = running.end()
     assert outcome.code == 130, outcome.err
-    assert time.monotonic() - interrupted < 15, "it took long to end"
+    assert "[3/3]" not in outcome.err, "the compiler was waited for"
     assert outcome.err.splitlines()[-1] == "interrupted; what was finished is kept"
     assert processes_of(running.bench) == [], "processes that outlived the build"
     tiny.unit("slow", quick("slow"))
@@ -681,7 +680,7 @@ def test_a_build_that_is_killed_leaves_no_process(
     )
     running.process.kill()
     running.process.wait()
-    end = time.monotonic() + 10
+    end = time.monotonic() + LIMIT
     while processes_of(running.bench) and time.monotonic() < end:
         time.sleep(0.1)
     assert processes_of(running.bench) == [], "processes that outlived the build"

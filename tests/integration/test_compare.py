@@ -96,7 +96,7 @@ class Bench:
 def wheels(
     selftest: tuple[Workbench, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Bench:
-    monkeypatch.setattr("fatwheel.compare.diffoscope.find_diffoscope", lambda: None)  # takes long
+    monkeypatch.setattr("fatwheel.compare.report.find_diffoscope", lambda: None)  # takes long
     built = selftest[1].wheel()
     return Bench(tmp_path, built, read(built).pack(tmp_path / "plain", built.name))
 

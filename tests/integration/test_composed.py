@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -16,10 +17,11 @@ from fatwheel.config.parts import Parts, minor
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.machine import this_platform
+from fatwheel.model import Environment
 from fatwheel.toolchain.interpreters import is_interpreter_here
 
 from ..conftest import TOOLCHAIN, missing
-from .conftest import ROOT, Outcome, Workbench
+from .conftest import ROOT, Workbench
 
 pytestmark = pytest.mark.slow
 
@@ -53,8 +55,6 @@ def test_the_newest_cuda_with_the_newest_torch(tmp_path: Path) -> None:
     again = bench.invoke("rebuild", str(wheel))
     assert again.code == 0, again.out + again.err
     assert "identical" in again.out + again.err
-    locked = bench.build("--locked", str(wheel), "--arch", "80", kernel="selftest")
-    assert locked.wheel().read_bytes() == wheel.read_bytes()
 
 
 # Where scripts/install-test-tools puts a second Python.
@@ -72,31 +72,77 @@ def second_python(monkeypatch: pytest.MonkeyPatch) -> str:
     )
 
 
-def test_two_torches_for_two_pythons(
-    selftest: tuple[Workbench, Outcome], second_python: str, tmp_path: Path
+# Refers to a symbol of C++ in torch's libraries, so that a wheel is for one torch.
+OPS = """
+#include <Python.h>
+#include <c10/core/DeviceType.h>
+#include <cstring>
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr};
+PyMODINIT_FUNC PyInit__C() {
+    module.m_doc = strdup(c10::DeviceTypeName(c10::DeviceType::CUDA, false).c_str());
+    return PyModule_Create(&module);
+}
+"""
+# What setup.py of tests/data/abi3 says for wheels of any Python and torch.
+FOR_ANY = (
+    ', py_limited_api=True', ' "-DPy_LIMITED_API=0x030A0000",',
+    '    "-DTORCH_TARGET_VERSION=0x020a000000000000",\n',
+    '    options={"bdist_wheel": {"py_limited_api": "cp310"}},\n',
+)  # fmt: skip
+
+
+@pytest.fixture
+def with_torch(tmp_path: Path) -> str:
+    """A project with one unit of CUDA, and one of C++ that depends on Python and on torch."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "tests" / "data" / "abi3", folder)
+    (folder / "src" / "csrc" / "ops.cpp").write_text(OPS)
+    setup = folder / "src" / "setup.py"
+    text = setup.read_text()
+    for words in FOR_ANY:
+        assert words in text
+        text = text.replace(words, "")
+    setup.write_text(text.replace('"-ltorch_cpu"', '"-lc10", "-ltorch_cpu"'))
+    return str(folder)
+
+
+def test_two_torches_and_two_pythons(
+    environment: Environment, with_torch: str, second_python: str, tmp_path: Path
 ) -> None:
-    """One call makes four wheels, and what is equal is compiled once. Much of
-    what the first needs was compiled with the named toolchain, which has the same compilers."""
+    """One call makes a wheel for each, and what is equal is compiled once. What the first needs was
+    compiled with the named toolchain, which has the same compilers. (Each torch for each Python
+    would be one more environment of gigabytes.)"""
     cuda, named = "13.0", load_toolchain(TOOLCHAIN, ROOT / "toolchains")
     assert named.cuda == cuda
     newest_torch = newest().torch.version
-    bench = Workbench(tmp_path, selftest[0].store)
-    asked = ("--cuda", cuda, "--torch", f"{named.default_torch},{newest_torch}")
-    outcome = bench.build(
-        *asked, "--python", f"{HERE},{second_python}", "--arch", "80", kernel="selftest"
-    )
+    bench = Workbench(tmp_path / "bench")
+    asked = ("--arch", "80", "--python", HERE)
+    bench.build(*asked, kernel=with_torch).wheel()
+    shutil.rmtree(bench.out)
+    torches = ("--cuda", cuda, "--torch", f"{named.default_torch},{newest_torch}")
+    outcome = bench.build(*asked, *torches, kernel=with_torch)
     assert outcome.code == 0, outcome.err
-    assert len(outcome.wheels) == 4
-    assert outcome.out.count("9 from the store, 0 compiled") >= 2
+    assert len(outcome.wheels) == 2
+    assert "1 from the store, 0 compiled" in outcome.out
     for torch in (named.default_torch, newest_torch):
-        local = f"+cu130torch{minor(torch)}.sm80-"
-        of_torch = [wheel for wheel in outcome.wheels if local in wheel.name]
-        tags = [f"cp{python.replace('.', '')}" for python in (HERE, second_python)]
-        assert sorted(wheel.name.split("-")[2] for wheel in of_torch) == sorted(tags)
-        codes = {device_code(wheel) for wheel in of_torch}
-        assert len(codes) == 1, f"torch {torch}: the Pythons have other code"
-    for wheel in outcome.wheels:
+        [wheel] = bench.out.glob(f"*+cu130torch{minor(torch)}.sm80-{tag(HERE)}-*.whl")
         assert bench.invoke("verify", str(wheel)).code == 0
+
+    before = bench.out.rename(tmp_path / "before")
+    asked = ("--cuda", cuda, "--torch", newest_torch, "--python", f"{HERE},{second_python}")
+    outcome = bench.build("--arch", "80", *asked, kernel=with_torch)
+    assert outcome.code == 0, outcome.err
+    assert "1 from the store, 0 compiled" in outcome.out
+    found = {wheel.name.split("-")[2]: wheel for wheel in outcome.wheels}
+    assert found.keys() == {tag(HERE), tag(second_python)}
+    assert len({device_code(wheel) for wheel in outcome.wheels}) == 1
+    again = found[tag(HERE)]
+    assert again.read_bytes() == (before / again.name).read_bytes()
+    assert bench.invoke("verify", str(found[tag(second_python)])).code == 0
+
+
+def tag(python: str) -> str:
+    return f"cp{python.replace('.', '')}"
 
 
 def device_code(wheel: Path) -> tuple[bytes, ...]:

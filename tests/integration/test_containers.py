@@ -20,9 +20,9 @@ import pytest
 from fatwheel.containers.client import DockerEngine, connect
 from fatwheel.containers.layouts import LINUX, ContainerSpec, Ending, Mount, owner
 from fatwheel.containers.roster import Leftovers, Roster, enrolled, reap
-from fatwheel.containers.running import Container
+from fatwheel.containers.running import RunningContainer
 from fatwheel.errors import EngineError
-from fatwheel.storage.workfolder import work_folder
+from fatwheel.storage.cache import work_folder
 
 from .engine import LentEngine
 
@@ -60,9 +60,9 @@ class Bench:
             os="linux",
         )
 
-    def start(self, spec: ContainerSpec, roster: Roster | None = None) -> Container:
+    def start(self, spec: ContainerSpec, roster: Roster | None = None) -> RunningContainer:
         roster = roster or Roster(self.folder / "roster", {})
-        container = Container(self.engine, spec, roster, self.lines.append, self.log)
+        container = RunningContainer(self.engine, spec, roster, self.lines.append, self.log)
         container.start()
         self.started.append(container.id)
         return container
@@ -280,7 +280,7 @@ def test_what_on_line_raises_ends_the_container(bench: Bench) -> None:
         raise ValueError(line)
 
     spec = bench.spec("print('cause'); import time; time.sleep(600)")
-    container = Container(
+    container = RunningContainer(
         bench.engine, spec, Roster(bench.folder / "roster", {}), refuse, bench.log
     )
     container.start()
@@ -298,14 +298,14 @@ import sys, time
 from pathlib import Path
 from fatwheel.containers.client import connect
 from fatwheel.containers.roster import Roster
-from fatwheel.containers.running import Container
+from fatwheel.containers.running import RunningContainer
 from fatwheel.containers.layouts import ContainerSpec
 waits = "import sys; print('up', flush=True); sys.stdin.read()"
 spec = ContainerSpec("a test", {bench.lent.bases["3.11"]!r}, ("python3", "-c", waits), (), 1,
                      {LIMIT}, "linux")
 up = lambda line: print(container.id, flush=True)
 roster = Roster(Path({str(tmp_path / "roster")!r}), {{}})
-container = Container(connect(), spec, roster, up, Path({str(tmp_path / "log")!r}))
+container = RunningContainer(connect(), spec, roster, up, Path({str(tmp_path / "log")!r}))
 container.start()
 time.sleep(600)
 """
@@ -555,7 +555,7 @@ import sys, time
 from pathlib import Path
 from fatwheel.containers.client import connect
 from fatwheel.containers.roster import enrolled
-from fatwheel.storage.workfolder import work_folder
+from fatwheel.storage.cache import work_folder
 engine = connect()
 with work_folder() as work, enrolled("b", work, engine.endpoint) as roster:
     name = roster.announce()

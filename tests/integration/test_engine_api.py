@@ -21,7 +21,7 @@ from jsonschema import Draft7Validator
 from fatwheel.containers.client import connect
 from fatwheel.containers.layouts import ContainerSpec, Mount
 from fatwheel.containers.roster import Roster
-from fatwheel.containers.running import Container
+from fatwheel.containers.running import RunningContainer
 from fatwheel.storage.cache import cache_folder
 from fatwheel.storage.files import replacing
 
@@ -140,7 +140,7 @@ def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
             _pretend(fake, os_name, info)
             roster = Roster(tmp_path / "roster", {"fatwheel": "id"})
             spec = container_spec(os_name, r"C:\here" if os_name == "windows" else "/here")
-            container = Container(connect(), spec, roster, str, tmp_path / "log")
+            container = RunningContainer(connect(), spec, roster, str, tmp_path / "log")
             container.start()
             container.wait()
             return fake.asked("POST", "/containers/create")[-1]

@@ -74,7 +74,7 @@ def test_units_of_cmake_and_those_for_some_architectures_equal_monolithic_nvcc(
     tmp_path: Path,
 ) -> None:
     tool("cmake")
-    for kernel, expected in (("cmake", 2), ("byunit", 3)):
+    for kernel, expected in (("cmake", 3), ("byunit", 3)):
         captured = capture(bench, f"tests/data/{kernel}", "80,90a")
         units = [unit for unit in captured.ready.units if unit.kind == "cuda"]
         assert len(units) == expected

@@ -13,8 +13,9 @@ import pytest
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.model import Environment
 
-from .conftest import Outcome, Workbench, once
+from .conftest import Outcome, Workbench
 from .guarded import UNITS, guarded_project
+from .once import once
 
 pytestmark = pytest.mark.slow
 

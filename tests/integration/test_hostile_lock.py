@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.provenance.lock import BuildLock, lock_bytes
 
+from ..helpers.preloaded import run_command
 from ..helpers.somelocks import LINUX, WINDOWS, some_lock
 from ..helpers.statedwheels import LOCK, demo_files, state_again, write
 from .conftest import ROOT
@@ -72,11 +72,8 @@ def test_it_is_refused_before_anything(name: str, command: str, tmp_path: Path) 
         beside.write_bytes(files[LOCK])
         words = [command, "--kernel", "selftest", "--locked", str(beside)]
     cache = tmp_path / "cache"
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "FATWHEEL_CACHE": str(cache), "COLUMNS": "400"},
-        timeout=120, check=False,
-    )  # fmt: skip
+    variables = {**os.environ, "FATWHEEL_CACHE": str(cache), "COLUMNS": "400"}
+    done = run_command([sys.executable, "-m", "invoke", *words], ROOT, variables)
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert done.returncode == (FormatError.exit_code if command != "verify" else done.returncode)

@@ -19,7 +19,7 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Interpreter,
+    LockedInterpreter,
     Package,
     Toolchain,
     TorchBuild,
@@ -27,7 +27,7 @@ from fatwheel.config.model import (
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render
 from fatwheel.containers.contexts import VARIABLE
-from fatwheel.containers.imagebuild import Image, ensure_images
+from fatwheel.containers.imagebuild import ContainerImage, ensure_images
 from fatwheel.containers.render import FILES
 from fatwheel.errors import EngineError, FatwheelError, ToolchainError
 from fatwheel.events import Event, Note, Progress, silent
@@ -121,7 +121,7 @@ class Small:
             toolchain,
             packages=tuple(p for p in toolchain.packages if p.role != "compiler"),
             cuda_files=(cuda,),
-            interpreters=(Interpreter("3.11", python),),
+            interpreters=(LockedInterpreter("3.11", python),),
         )
 
     def _archive(self, top: str, filename: str, members: dict[str, str]) -> Download:
@@ -147,7 +147,9 @@ class Small:
         shutil.copyfile(path, self.wheels / pip.filename)
         return pip
 
-    def images(self, toolchain: Toolchain, emit: Callable[[Event], None] = silent) -> list[Image]:
+    def images(
+        self, toolchain: Toolchain, emit: Callable[[Event], None] = silent
+    ) -> list[ContainerImage]:
         engine = self.lent.connect()
         return ensure_images(engine, toolchain, "3.11", "2.11.0", self.cache, emit)
 
@@ -192,12 +194,7 @@ def changed(lent: LentEngine, name: str, command: str) -> str:
         info = tarfile.TarInfo("Dockerfile")
         info.size = len(text)
         tar.addfile(info, io.BytesIO(text))
-    stream.seek(0)
-    tag = f"fatwheel-test/{name}:latest"
-    client: Any = lent.client()
-    answers = list(client.build(fileobj=stream, custom_context=True, tag=tag, decode=True, rm=True))
-    assert not any("error" in answer for answer in answers), answers
-    return tag
+    return lent.build(name, stream.getvalue())
 
 
 # -- small ones ----------------------------------------------------------------------------------

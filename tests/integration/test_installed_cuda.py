@@ -13,7 +13,8 @@ import pytest
 
 from fatwheel.model import Environment
 
-from .conftest import ARCHS, Outcome, Workbench, once
+from .conftest import ARCHS, Outcome, Workbench
+from .once import once
 
 
 def pip_packages(folder: Path, cuda: Path) -> Path:

@@ -389,7 +389,7 @@ def test_tools_that_do_not_suit_all_platforms(world: Releases) -> None:
 
 
 def test_without_uv(world: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fatwheel.pins.resolver.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("fatwheel.pins.session.shutil.which", lambda *_, **__: None)
     with pytest.raises(ToolchainError, match="uv is not installed"):
         lock(world, torch="99.2")
 

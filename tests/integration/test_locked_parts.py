@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fatwheel.config.parts import Parts
 from fatwheel.events import silent
-from fatwheel.pins.context import Session, Work
+from fatwheel.pins.session import Session, Work
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import RefusedError, read_pip_config
 

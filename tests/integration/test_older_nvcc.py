@@ -21,7 +21,7 @@ from fatwheel.config.model import Package
 
 from .debianimage import Recipe, image_tar
 from .engine import LentEngine
-from .insideoldernvcc import ARCHS, CODE, LIBRARY, LINKED, OUT, SOURCES, UNANCHORED, UNITS
+from .insideoldernvcc import ARCHS, CODE, LIBRARY, LINKED, OUT, SOURCES, STAGED, UNANCHORED, UNITS
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +174,12 @@ def test_slices_are_what_one_nvcc_makes(unit: str, objects: Path) -> None:
     for arch in ARCHS:
         cubin, other = (obj.with_suffix(".cubins") / arch for obj in (ours, theirs))
         assert cubin.read_bytes() == other.read_bytes(), f"{unit}: the {arch} cubin differs"
+
+
+@pytest.mark.parametrize("unit", STAGED)
+def test_stages_make_what_one_call_makes(unit: str, objects: Path) -> None:
+    whole, stages = (objects / f"{unit}.{way}.o" for way in ("whole", "stages"))
+    assert whole.read_bytes() == stages.read_bytes()
 
 
 def test_without_the_anchor_no_two_runs_agree(objects: Path) -> None:

@@ -23,7 +23,8 @@ from ..helpers.browsing import CONTRAST, check_it_fits, opened
 from ..helpers.cudawheels import LZ4, MODULE, NONE, Linker, changed, fatbin, images
 from ..helpers.pages import ReadPage
 from ..helpers.tinywheels import Draft
-from .conftest import Outcome, Workbench, once
+from .conftest import Outcome, Workbench
+from .once import once
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 SCREENS = [(375, "light"), (375, "dark"), (1280, "light"), (1280, "dark")]

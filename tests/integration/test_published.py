@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import struct
 import subprocess
 import zipfile
@@ -51,6 +52,18 @@ Images = list[list[Image]]
 @pytest.fixture(scope="module", params=PUBLISHED)
 def wheel(request: pytest.FixtureRequest) -> Path:
     return subject(request.param)
+
+
+@pytest.fixture(scope="module")
+def thinned(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The wheel thinned to two architectures, and to each of them alone."""
+    folder = tmp_path_factory.mktemp("thinned")
+    bench = Workbench(folder / "bench")
+    yield {
+        archs: bench.wheel_in(folder / archs, "thin", str(wheel), "--arch", archs)
+        for archs in ("86,90", "86", "90")
+    }
+    shutil.rmtree(folder)
 
 
 # -- a walk of the loaded library ----------------------------------------------------------------
@@ -133,11 +146,8 @@ def loaded_by(number: int, images: list[Image]) -> list[Image]:
     return [one for one in fit if one.arch == newest]
 
 
-def test_each_wrapper_finds_what_its_gpu_loads(
-    bench: Workbench, wheel: Path, tmp_path: Path
-) -> None:
-    thin = bench.wheel_in(tmp_path, "thin", str(wheel), "--arch", "86")
-    before, after = libraries(wheel), libraries(thin)
+def test_each_wrapper_finds_what_its_gpu_loads(wheel: Path, thinned: dict[str, Path]) -> None:
+    before, after = libraries(wheel), libraries(thinned["86"])
     assert sorted(after) == sorted(before)
     assert before
     for name, data in before.items():
@@ -168,11 +178,10 @@ def others(data: bytes) -> dict[str, object]:
 
 
 def test_cuobjdump_lists_what_is_found(
-    bench: Workbench, wheel: Path, cuda_home: Path, tmp_path: Path
+    wheel: Path, thinned: dict[str, Path], cuda_home: Path, tmp_path: Path
 ) -> None:
     """Of libraries for Linux, which are those that it can read here."""
-    thin = bench.wheel_in(tmp_path, "thin", str(wheel), "--arch", "75,90")
-    for path in (wheel, thin):
+    for path in (wheel, thinned["86,90"]):
         for name, data in libraries(path).items():
             if name.endswith((".dll", ".pyd")):
                 continue
@@ -188,12 +197,9 @@ def test_cuobjdump_lists_what_is_found(
             assert set(listed) == set(walked), f"{path.name}: {name}"
 
 
-def test_parts_give_the_whole(bench: Workbench, wheel: Path, tmp_path: Path) -> None:
-    def thinned(archs: str) -> Path:
-        return bench.wheel_in(tmp_path / archs, "thin", str(wheel), "--arch", archs)
-
-    whole = thinned("80,90")
-    parts = [str(thinned("90")), str(thinned("80"))]
+def test_parts_give_the_whole(bench: Workbench, thinned: dict[str, Path], tmp_path: Path) -> None:
+    whole = thinned["86,90"]
+    parts = [str(thinned[arch]) for arch in ("90", "86")]
     made = bench.wheel_in(tmp_path / "made", "stitch", *parts)
     assert made.name == whole.name
     assert made.read_bytes() == whole.read_bytes()

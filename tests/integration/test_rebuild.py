@@ -31,9 +31,10 @@ from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
 from fatwheel.wheels.archive import open_wheel
 from fatwheel.wheels.name import WheelName, parse_wheel_name
-from fatwheel.wheels.pack import Closing, File, nothing_else, plain_file, rewrite_wheel
+from fatwheel.wheels.pack import Closing, NewFile, nothing_else, plain_file, rewrite_wheel
 
 from ..conftest import TOOLCHAIN, missing
+from ..helpers.preloaded import run_command
 from ..helpers.tinywheels import Draft
 from .conftest import ROOT, Contained, Outcome, Workbench
 from .test_bad_input import RECIPE, Tiny, assert_civil, message_of, named
@@ -64,10 +65,8 @@ class Checkout:
 
     def invoke(self, *arguments: str, **variables: str) -> Outcome:
         """Run invoke in it to its end."""
-        done = subprocess.run(
-            self.bench.command(*arguments), cwd=self.folder,
-            env=self.bench.variables(**variables), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        command, folder = self.bench.command(*arguments), self.folder
+        done = run_command(command, folder, self.bench.variables(**variables), code=folder)
         outcome = Outcome(done.returncode, done.stdout, done.stderr, self.bench.wheels())
         assert "Traceback" not in outcome.err, outcome.err
         return outcome
@@ -165,7 +164,7 @@ def rewritten(
         )
 
 
-def _always(files: list[File], digests: Mapping[str, str]) -> list[File]:
+def _always(files: list[NewFile], digests: Mapping[str, str]) -> list[NewFile]:
     return files
 
 
@@ -195,7 +194,7 @@ def with_lock(wheel: Path, folder: Path, lock: BuildLock) -> Path:
     name, record = parse_wheel_name(wheel.name), document(wheel, RECORD)
     record["lock"] = hashlib.sha256(lock_bytes(lock)).hexdigest()
 
-    def closing(digests: Mapping[str, str]) -> list[File]:
+    def closing(digests: Mapping[str, str]) -> list[NewFile]:
         statement = statement_bytes(list(digests.items()), predicate_of(lock, record))
         return [plain_file(_at(name, f"./{STATEMENT}"), statement)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from fatwheel.config.load import load_recipe
 from fatwheel.wheels.archive import open_wheel
 
 from ..helpers.gitserver import Repositories, served
+from ..helpers.preloaded import run_command
 from ..helpers.tinywheels import write_wheel
 from ..helpers.webserver import Server, body
 from .conftest import ROOT, SAMPLE, Outcome, Workbench
@@ -50,10 +50,8 @@ class Place:
 
     def run(self, bench: Workbench, *words: str) -> Outcome:
         index = {"PIP_EXTRA_INDEX_URL": self.index} if self.index else {}
-        done = subprocess.run(
-            [sys.executable, "-m", "fatwheel", *words], cwd=self.folder,
-            env=bench.variables(**index), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "fatwheel", *words]
+        done = run_command(command, self.folder, bench.variables(**index))
         assert "Traceback" not in done.stderr, done.stderr
         return Outcome(done.returncode, done.stdout, done.stderr, bench.wheels())
 

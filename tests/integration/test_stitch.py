@@ -13,10 +13,16 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.decoders import payload
-from fatwheel.errors import FormatError, StitchError
+from fatwheel.errors import StitchError
 from fatwheel.fatbin.container import Entry
 from fatwheel.fatbin.cubin import kernels_of_cubin
-from fatwheel.fatbin.stitch import nvcc_order, slices_of, stitch_object, without_device_code
+from fatwheel.fatbin.stitch import (
+    image_name,
+    nvcc_order,
+    slices_of,
+    stitch_object,
+    without_device_code,
+)
 
 from ..helpers.deviceimages import check_parity
 
@@ -208,7 +214,8 @@ def test_an_aligned_parameter_has_another_place_on_each_architecture(nvcc: Compi
     check_parity("csrc/sample", entries)
 
 
-def test_relocatable_device_code_is_refused(nvcc: Compiler) -> None:
-    obj = nvcc("-c", "-rdc=true", archs=("80",))
-    with pytest.raises(FormatError, match="relocatable device code"):
-        slices_of(obj)
+def test_relocatable_device_code_has_slices_too(nvcc: Compiler) -> None:
+    plain, relocatable = (nvcc("-c", *how, archs=("80", "86")) for how in ((), ("-rdc=true",)))
+    names = [image_name(entry) for entry in slices_of(relocatable)]
+    assert names == [image_name(entry) for entry in slices_of(plain)]
+    assert {"sm_80", "sm_86"} <= set(names)

@@ -64,6 +64,11 @@ def test_units_for_some_architectures_are_compiled_for_those_alone(bench: Workbe
     with zipfile.ZipFile(wheel) as archive:
         [library] = [name for name in archive.namelist() if name.endswith(".so")]
         assert b"list 800,890\0" in archive.read(library), "that of the unit's own architectures"
+    thin = bench.wheel_in(bench.out / "thin", "thin", str(wheel), "--arch", "89")
+    assert slices_of(thin) == {
+        "csrc/ampere": ["sm_89"], "csrc/base": ["sm_89"], "csrc/hopper": [],
+    }  # fmt: skip
+    verified(bench, thin)
     report = verified(bench, wheel)
     served = {gpu: how for gpu, how in report["coverage"].items() if how != "none"}
     assert served == dict.fromkeys(("8.0", "8.6", "8.9", "9.0"), "native")
@@ -101,6 +106,49 @@ def test_a_capture_shows_what_would_be_compiled(bench: Workbench) -> None:
     shown = bench.invoke("capture", "--kernel", kernel, "--arch", "90a")
     assert "4 units, 3 with device code" in shown.out
     assert re.search(r"csrc/ampere +cuda +sm_80 +none", shown.out)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "units", "of_cuda"),
+    [("torch-cluster", 23, 7), ("gsplat", 29, 20)],
+)
+def test_all_units_of_real_projects_are_found(
+    bench: Workbench, kernel: str, units: int, of_cuda: int
+) -> None:
+    """As many as objects come out of their builds with nvcc and g++ alone."""
+    done = bench.invoke("capture", "--kernel", kernel, "--arch", "80", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["units"]
+    assert (len(found), sum(bool(unit["images"]) for unit in found)) == (units, of_cuda)
+    assert "went past fatwheel" not in done.err
+
+
+def test_a_real_project_is_built_and_imports(bench: Workbench) -> None:
+    """All of its libraries; of one, Python's part is C++ that SWIG writes."""
+    wheel = bench.build("--arch", "80", kernel="tests/data/cuvec").wheel()
+    folder = "CMakeFiles/example"
+    units = [
+        "CMakeFiles/cuvec_cpython.dir/src/cpython", "CMakeFiles/cuvec_pybind11.dir/src/pybind11",
+        f"src/example_cpython/{folder}_cpython.dir/example_mod",
+        f"src/example_pybind11/{folder}_pybind11.dir/example_pybind11",
+        f"src/example_swig/{folder}_swig.dir/example_swig",
+    ]  # fmt: skip
+    assert slices_of(wheel) == {unit: ["sm_80"] for unit in units}
+    done = bench.invoke("verify", str(wheel), "--import")
+    assert done.code == 0, done.out
+
+
+def test_a_real_project_that_calls_nvcc_itself_is_rebuilt_from_nothing(bench: Workbench) -> None:
+    """setup.py has nvcc in the compiler's place, and Cython writes Python's part."""
+    wheel = bench.build("--arch", "80", kernel="tests/data/pycudwt").wheel()
+    names = ("common", "haar", "nonseparable", "separable", "utils", "wt")
+    assert slices_of(wheel) == {f"pdwt/src/{name}": ["sm_80"] for name in names}
+    done = bench.invoke("verify", str(wheel), "--import")
+    assert done.code == 0, done.out
+    shutil.rmtree(bench.store)
+    again = bench.invoke("rebuild", str(wheel), "--yes")
+    assert again.code == 0, again.err
+    assert "6 slices: 6 compiled, 0 from the store\nidentical: sha256" in again.out
 
 
 def test_what_a_failing_build_printed_is_kept_and_named(bench: Workbench, tmp_path: Path) -> None:
@@ -163,6 +211,21 @@ def test_torch_takes_every_architecture_of_the_toolchain(environment: Environmen
             assert options
 
 
+def test_a_recipe_s_flags_come_behind_those_of_the_project(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    """setup.py says -std=c++17, and the sources compile as C++20 alone; one is not for Windows."""
+    kernel = "tests/data/flags"
+    outcome = bench.build(kernel=kernel)
+    assert outcome.code == 0, outcome.err
+    plain = shutil.copytree(ROOT / kernel, tmp_path / "plain")
+    recipe = plain / "recipe.toml"
+    recipe.write_text(recipe.read_text().partition("[[flags]]")[0])
+    failed = bench.build(kernel=str(plain))
+    assert failed.code == 8, failed.err
+    assert "C++20" in failed.err
+
+
 # -- compilers that are called past the stand-ins ----------------------------------------------
 
 
@@ -210,6 +273,26 @@ def library_folder() -> str:
     return build_folder().replace("temp", "lib")
 
 
+def test_compilers_are_answered_however_they_are_called(
+    bench: Workbench, tool: Callable[[str], str]
+) -> None:
+    """By names, variables and the paths of CUDA_HOME, by commands that are several, and by CMake
+    with any paths. Only what links by a path is told."""
+    tool("make")
+    said = subprocess.run([tool("cmake"), "--version"], capture_output=True, text=True, check=True)
+    has_old = tuple(map(int, re.findall(r"\d+", said.stdout)[:2])) < (3, 27)
+    outcome = bench.build("--arch", "80", kernel="tests/data/ways")
+    assert units_of(outcome.wheel()) == [
+        "CMakeFiles/cmake.dir/csrc/target",
+        *["CMakeFiles/cuda_compile_1.dir/csrc/cuda_compile_1_generated_old"] * has_old,
+        "by_cuda_home", "by_make", "by_name", "by_pytorch_nvcc", "by_real_path", "by_variable",
+        "csrc/onestep", "first", "second",
+    ]  # fmt: skip
+    [past] = [line for line in outcome.err.splitlines() if "went past fatwheel" in line]
+    assert re.search(r": /usr/bin/g\+\+ .*-o \S+/libcmake\.so ", past)
+    verified(bench, outcome.wheel())
+
+
 # -- CMake -------------------------------------------------------------------------------------
 
 
@@ -230,6 +313,7 @@ def test_cmake_builds_the_same_wheel_wherever_its_folders_are(
     assert units_of(wheels[0]) == [
         "CMakeFiles/_C.dir/csrc/more",
         "CMakeFiles/kernels.dir/csrc/kernels",
+        "csrc/custom",
     ]
     assert wheels[0].read_bytes() == wheels[1].read_bytes()
     with zipfile.ZipFile(wheels[0]) as archive:
@@ -240,6 +324,17 @@ def test_cmake_builds_the_same_wheel_wherever_its_folders_are(
     )
     assert re.findall(r"Library r\w+path: \[(.*)\]", done.stdout) == ["$ORIGIN"]
     verified(bench, wheels[0])
+
+
+def test_scikit_build_core_and_cmake_come_pinned_from_the_recipe(bench: Workbench) -> None:
+    kernel = "tests/data/scikit"
+    asked = ("--python", f"{sys.version_info.major}.{sys.version_info.minor}")
+    locked = bench.invoke("lock", "--kernel", kernel, *asked, "--check", "--json")
+    assert locked.code == 0, locked.err
+    outcome = bench.build("--arch", "80,90", kernel=kernel)
+    assert units_of(outcome.wheel()) == ["CMakeFiles/scaled.dir/csrc/scaled"]
+    assert "the project" not in outcome.err, "nothing is amiss, and the setting is known"
+    verified(bench, outcome.wheel())
 
 
 # -- sources above the project's folder --------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,16 +22,27 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ..conftest import ROOT
+from fatwheel.config.compose import with_device_from
+from fatwheel.config.parts import Parts
+from fatwheel.config.toolchains import load_toolchain
+from fatwheel.errors import FatwheelError
+from fatwheel.events import silent
+from fatwheel.storage.cache import cache_folder
+from fatwheel.toolchain.unpack import ensure_unpacked, folder_of
+
+from ..conftest import ROOT, missing
 from ..helpers.visualstudio import answer, instance
-from .msvc import CL, SDK, TOOLS, install_msvc
-from .windows import PATIENCE, WindowsPython, windows_path
+from .debianimage import pinned_packages
+from .engine import LentEngine
+from .msvc import CL, SDK, TOOLS, base_with_stand_ins, install_msvc
+from .windows import BEGIN, PATIENCE, WindowsPython, windows_path
 from .windowsbuild import Demo, write_demo
 from .windowshost import Host
 
 pytestmark = pytest.mark.slow
 
 CACHE = "C:\\users\\J\u00f6rg M\u00fcller\\fw cache"  # as users of Windows are called
+LINUX = "linux-cuda13.0"  # which has the nvcc of the demonstration's toolchain
 PLACE = "C:\\b\\windows-demo-1.0"
 # Options and folders that no compiler of a build may see.
 USERS = {
@@ -41,8 +53,8 @@ USERS = {
 
 # Starts the same build twice on a console of its own. When the first one is at work and the second
 # one waits for it, Ctrl-C is pressed there. argv: how each is called.
-PRESSES_CTRL_C = """
-import ctypes, json, queue, subprocess, sys, threading
+PRESSES_CTRL_C = f"""{BEGIN}
+import ctypes, json, queue, sys, threading
 kernel = ctypes.WinDLL("kernel32")
 assert kernel.FreeConsole() and kernel.AllocConsole()
 said = [[], []]
@@ -54,7 +66,7 @@ def listen(number, stream):
         heard.put((number, line))
 
 def start(number):
-    process = subprocess.Popen(
+    process = begin(
         [sys.executable, *sys.argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, encoding="utf-8")
     threading.Thread(target=listen, args=(number, process.stdout), daemon=True).start()
@@ -71,7 +83,7 @@ wait_for("another build is at work")
 kernel.SetConsoleCtrlHandler(None, 1)  # this process itself goes on
 assert kernel.GenerateConsoleCtrlEvent(0, 0)
 codes = [build.wait(100) for build in builds]
-print(json.dumps({"codes": codes, "said": said}))
+print(json.dumps(dict(codes=codes, said=said)))
 """
 
 
@@ -100,20 +112,42 @@ def native(host: Host, demo: Demo) -> Path:
 
 
 @pytest.fixture(scope="module")
-def emulated(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that fatwheel makes on Linux, with a Wine of its own."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of builds on Linux, with the packages that are unpacked here already."""
     cache = tmp_path_factory.mktemp("cache")
+    parts, linux = Parts(ROOT / "toolchains"), load_toolchain(LINUX, ROOT / "toolchains")
+    packages = with_device_from(parts, linux, "3.11", "linux-x86_64").device_packages
+    try:
+        ensure_unpacked(packages, cache_folder(), silent)
+    except FatwheelError as error:
+        missing(f"no CUDA for Linux: {error}")
+    (cache / "packages").mkdir()
+    for package in packages:
+        here = folder_of(package, cache_folder())
+        shutil.copytree(here, folder_of(package, cache), copy_function=os.link)
+    return cache
+
+
+def build(
+    demo: Demo, cache: Path, out: str, *options: str, engine: str = "process", **variables: str
+) -> Path:
+    """The wheel that fatwheel makes on Linux, with a Wine of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "fatwheel", *demo.build("dist-linux")], cwd=demo.folder,
+        [sys.executable, "-m", "fatwheel", *demo.build(out, engine), *options], cwd=demo.folder,
         env={**os.environ, **USERS, "PYTHONHOME": "", "PYTHONPATH": str(ROOT),
-             "FATWHEEL_CACHE": str(cache), "WINEPREFIX": str(cache / "nobody's")},
+             "FATWHEEL_CACHE": str(cache), "WINEPREFIX": str(cache / "nobody's"), **variables},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (cache / "nobody's").exists(), "the user's own Wine was used"
     assert not left_in(cache / "wine"), "something of Wine is still running"
-    [wheel] = demo.folder.glob("dist-linux/*.whl")
+    [wheel] = demo.folder.glob(f"{out}/*.whl")
     return wheel
+
+
+@pytest.fixture(scope="module")
+def emulated(demo: Demo, cache: Path) -> Path:
+    return build(demo, cache, "dist-linux")
 
 
 def left_in(folder: Path) -> list[str]:
@@ -147,6 +181,34 @@ def test_windows_python_imports_what_windows_built(
 def test_linux_makes_the_same_bytes(native: Path, emulated: Path) -> None:
     assert native.name == emulated.name
     assert native.read_bytes() == emulated.read_bytes()
+
+
+def test_a_container_with_wine_makes_the_same_bytes(
+    demo: Demo, cache: Path, emulated: Path, docker_engine: LentEngine
+) -> None:
+    """Stores of engines are kept apart, so all of it is made once more."""
+    wine = load_toolchain("windows-demo", demo.folder / "toolchains").wine
+    assert wine
+    for package in pinned_packages(wine.packages, "bookworm"):
+        shutil.copy(package, demo.folder / "files")
+    base = docker_engine.build("stand-ins", base_with_stand_ins(docker_engine.bases["3.11"]))
+    wheel = build(
+        demo, cache, "dist-contained", engine="docker", DOCKER_HOST=docker_engine.host,
+        FATWHEEL_BASES=f"wine={base}",
+    )  # fmt: skip
+    assert wheel.read_bytes() == emulated.read_bytes()
+
+
+def test_compilers_for_linux_make_the_same_device_code(
+    demo: Demo, cache: Path, emulated: Path
+) -> None:
+    wheel = build(demo, cache, "dist-device", "--device-from", "linux")
+    assert library_in(wheel) == library_in(emulated)
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("fatwheel.lock.json")]
+        lock = json.loads(archive.read(name))
+    named = [one["name"] for one in lock["toolchain"]["device_packages"]]
+    assert {"nvidia-cuda-nvcc", "nvidia-nvvm"} <= set(named)
 
 
 # What stands in for vswhere.exe: it prints the file beside it.

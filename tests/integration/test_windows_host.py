@@ -70,6 +70,22 @@ def test_a_build_ends_where_it_needs_the_engine(host: Host) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_cache_on_a_network_drive(host: Host, tmp_path: Path) -> None:
+    """Junctions lead to none, so all tools would be copied for every build."""
+    wine = host.python.wine
+    Path(wine.environment["WINEPREFIX"], "dosdevices", "y:").symlink_to(tmp_path)
+    drives = r"HKEY_LOCAL_MACHINE\Software\Wine\Drives"
+    wanted = ("add", drives, "/v", "y:", "/d", "network", "/f")
+    assert wine.run(Path("reg"), *wanted).returncode == 0
+    wine.stop()  # it asks for the kinds of drives when it starts
+    wine.start()
+    done = host.run("cache", cache="Y:\\fw")
+    assert done.returncode == 10, done.stdout + done.stderr
+    assert "the cache folder cannot be used: it is on a network drive" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_doctor_knows_windows(host: Host) -> None:
     for _ in range(3):
         done = host.run("doctor", "--engine", "docker", "--json")

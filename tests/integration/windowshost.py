@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import ROOT, missing
+from .once import once
 from .windows import WindowsPython, windows_path
 
 if sys.version_info >= (3, 11):
@@ -72,7 +73,16 @@ def host(
     tmp_path_factory: pytest.TempPathFactory,
     tool: Callable[[str], str],
 ) -> Host:
-    folder = tmp_path_factory.mktemp("windows-site")
+    gcc = tool("x86_64-w64-mingw32-gcc")
+    site = once(tmp_path_factory, "windows-site", lambda folder: _packages(folder / "site", gcc))
+    # Wine is Windows 7 unless told otherwise.
+    version = ("add", r"HKEY_CURRENT_USER\Software\Wine", "/v", "Version", "/d", "win10", "/f")
+    assert windows_python.wine.run(Path("reg"), *version).returncode == 0
+    return Host(windows_python, site)
+
+
+def _packages(folder: Path, gcc: str) -> Path:
+    """What fatwheel depends on, for Windows, in a folder."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
@@ -86,9 +96,5 @@ def host(
     source = folder / "random.c"
     source.write_text(RANDOM, encoding="ascii")
     library = folder / "pydantic_core" / "bcryptprimitives.dll"
-    compiler = tool("x86_64-w64-mingw32-gcc")
-    subprocess.run([compiler, "-shared", "-o", library, source, "-ladvapi32"], check=True)
-    # Wine is Windows 7 unless told otherwise.
-    version = ("add", r"HKEY_CURRENT_USER\Software\Wine", "/v", "Version", "/d", "win10", "/f")
-    assert windows_python.wine.run(Path("reg"), *version).returncode == 0
-    return Host(windows_python, folder)
+    subprocess.run([gcc, "-shared", "-o", library, source, "-ladvapi32"], check=True)
+    return folder

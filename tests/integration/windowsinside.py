@@ -103,6 +103,7 @@ class Container:
         self, message: Message, tasks: list[dict[str, Any]], log: Path
     ) -> list[dict[str, Any]]:
         drive = Path(self.python.wine.environment["WINEPREFIX"], "drive_c", "b")
+        shutil.rmtree(drive, ignore_errors=True)  # other tests build there, too
         drive.mkdir()
         try:
             return self._talk(message, tasks, log)

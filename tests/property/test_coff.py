@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fatwheel.fatbin.coff import read_coff
-from fatwheel.fatbin.coff_edit import replace_section
+from fatwheel.fatbin.coff import read_coff, replace_section
 
 INITIALIZED, UNINITIALIZED = 0x40, 0x80
 FATBIN = ".nv_fatb"

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fatwheel.fatbin.binary import read_binary
-from fatwheel.fatbin.embedded import Bound, Place, find_embedded
+from fatwheel.fatbin.embedded import Bound, EmbeddedCode, find_embedded
 
 from ..helpers.cudawheels import LZ4, NONE
 from ..helpers.datasections import elf_library
@@ -32,7 +32,7 @@ BEGINNINGS = [
 ]
 
 
-def found_in(data: bytes) -> tuple[Place, ...]:
+def found_in(data: bytes) -> tuple[EmbeddedCode, ...]:
     library = memoryview(elf_library({".data": data}))
     return find_embedded(library, read_binary(library).format, Bound())
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 
 from fatwheel.errors import FormatError, VerifyError
-from fatwheel.provenance.signing import PAYLOAD_TYPE, envelope_bytes, open_envelope
+from fatwheel.provenance.signing import PAYLOAD_TYPE, envelope_bytes
+
+from ..helpers.signingkeys import open_envelope
 
 SIGNER = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 STATEMENT = b'{"_type": "https://in-toto.io/Statement/v1"}\n'

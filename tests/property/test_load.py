@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fatwheel.config.load import load_recipe
-from fatwheel.config.mistakes import Key, Places
+from fatwheel.config.mistakes import Key, TomlLines
 from fatwheel.config.model import Recipe, Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError
@@ -192,7 +192,7 @@ def test_each_value_s_line_holds_its_key(data: bytes) -> None:
     except (ValueError, RecursionError):
         return
     lines = text.split("\n")
-    places = Places(text)
+    places = TomlLines(text)
     for key in leaves(values):
         name = key[-1]
         if isinstance(name, str) and name.isascii() and name.isidentifier():

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.thin import thin_wheel
-from fatwheel.edit.union import Part, unite
+from fatwheel.edit.union import FileContainers, unite
 from fatwheel.errors import StitchError
 from fatwheel.fatbin.container import Entry
-from fatwheel.fatbin.select import Selection, choose, selection_for
+from fatwheel.fatbin.images import Selection, choose, selection_for
 from fatwheel.fatbin.stitch import nvcc_order
 
 from ..helpers import elflibraries, peimages
@@ -166,13 +166,16 @@ def test_laws_of_uniting(given_containers: list[list[bytes]], data: st.DataObjec
     """Whatever is split is whole again, in any order and grouping, and once is enough."""
     held = [entries(*raws) for raws in given_containers]
     whole = tuple(map(nvcc_order, held))
-    parts = [Part(str(number), tuple(split)) for number, split in enumerate(split_up(data, held))]
+    parts = [
+        FileContainers(str(number), tuple(split))
+        for number, split in enumerate(split_up(data, held))
+    ]
     for order in itertools.permutations(parts):
         assert unite(order).containers == whole
     first, *others = parts
-    grouped = Part("grouped", unite(others).containers) if others else first
+    grouped = FileContainers("grouped", unite(others).containers) if others else first
     assert unite([first, grouped]).containers == whole
-    assert unite([Part("whole", whole), *parts]).containers == whole
+    assert unite([FileContainers("whole", whole), *parts]).containers == whole
 
 
 def split_up(

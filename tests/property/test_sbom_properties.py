@@ -16,11 +16,11 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Interpreter,
+    LockedInterpreter,
     Package,
     Recipe,
     Sdist,
-    Source,
+    SourcePin,
     Toolchain,
     TorchBuild,
 )
@@ -74,11 +74,11 @@ SEVERAL = {"max_size": 4}
 def locks(draw: st.DrawFn) -> BuildLock:
     sdist = Sdist(**vars(draw(SDISTS)))
     recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(package=sdist), archs=(),
+        name="demo", project="demo", version="1.0", source=SourcePin(package=sdist), archs=(),
         environment={}, imports=(), memory=0, seconds=0, costs=(), epoch=0, folder=Path("/x"),
         digest="", runtime=tuple(draw(st.lists(PACKAGES, **SEVERAL))),
     )  # fmt: skip
-    interpreters = [Interpreter("3.11", one) for one in draw(st.lists(DOWNLOADS, max_size=1))]
+    interpreters = [LockedInterpreter("3.11", one) for one in draw(st.lists(DOWNLOADS, max_size=1))]
     toolchain = Toolchain(
         name="t", platform="linux-x86_64", cuda="13.0", nvcc="13.0.88", archs=(), gcc=(9, 15),
         packages=tuple(draw(st.lists(PACKAGES, **SEVERAL))),

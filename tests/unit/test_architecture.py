@@ -6,12 +6,17 @@ import ast
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from fatwheel.engines.registry import ENGINES
+
+from ..helpers.schemas import schema_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +27,12 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONTRACTS = {one["id"]: one for one in PYPROJECT["tool"]["importlinter"]["contracts"]}
 DECLARED = {
-    canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]
+    canonicalize_name(Requirement(text).name)
+    for text in (
+        *PYPROJECT["project"]["dependencies"],
+        *PYPROJECT["project"]["optional-dependencies"]["remote"],
+        *PYPROJECT["project"]["optional-dependencies"]["dask"],
+    )
 }
 
 
@@ -57,6 +67,12 @@ def test_every_library_in_use_is_declared() -> None:
         if not {canonicalize_name(name) for name in sources.get(top, [top])} & DECLARED
     }
     assert not undeclared, "pyproject.toml does not name what is imported"
+
+
+def test_a_library_that_is_an_extra_is_used_in_one_module() -> None:
+    """Where it is not installed, that module says so, and everything else works."""
+    users = {path for path, tops in imported().items() if "obstore" in tops}
+    assert users == {"fatwheel/sharing/remote.py"}
 
 
 def test_the_contract_of_containers_forbids_every_library() -> None:
@@ -105,3 +121,18 @@ def test_what_runs_in_containers_takes_its_own_paths_as_they_are() -> None:
         for line in resolving(path)
     ]
     assert not places, "these paths are resolved inside of containers: use os.path.abspath"
+
+
+@pytest.mark.parametrize("command", ["plan", "doctor", "setup", "toolchains"])
+def test_schemas_name_the_engines_that_there_are(command: str) -> None:
+    """docs/architecture.md says that these four have to be told of a new engine."""
+
+    def enums(node: Any) -> Iterator[list[Any]]:
+        if isinstance(node, dict):
+            if "enum" in node:
+                yield node["enum"]
+            for value in node.values():
+                yield from enums(value)
+
+    of_engines = [found for found in enums(schema_of(command)) if "docker" in found]
+    assert [sorted(found) for found in of_engines] == [sorted(ENGINES)]

@@ -1,11 +1,13 @@
-"""The toolchain that is used where none is named."""
+"""The toolchain that is used where none is named; the digest of fatwheel's own code."""
 
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import pytest
 
+from fatwheel import shipped
 from fatwheel.config.toolchains import load_toolchain, named
 from fatwheel.shipped import DEFAULT_TOOLCHAINS, TOOLCHAINS, default_toolchain
 
@@ -34,3 +36,15 @@ def test_it_is_for_the_system_and_its_processor(
 def test_all_of_them_are_there() -> None:
     for name in DEFAULT_TOOLCHAINS.values():
         assert named(name, TOOLCHAINS) or load_toolchain(name, TOOLCHAINS)
+
+
+def test_the_codes_digest_changes_with_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fatwheel" / "build").mkdir(parents=True)
+    (tmp_path / "fatwheel" / "build" / "x.py").write_text("x = 1\n")
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "fatwheel")
+    before = shipped.code_digest()
+    assert shipped.code_digest() == before
+    (tmp_path / "fatwheel" / "build" / "x.py").write_text("x = 2\n")
+    assert shipped.code_digest() != before

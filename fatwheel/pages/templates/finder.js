@@ -154,6 +154,8 @@ function showWheel(answer, chosen, asked) {
   const wheel = chosen.best;
   answer.append(make("h3", wheel.filename));
   if (asked.capabilities.length) answer.append(make("p", SAYS[chosen.how], { class: chosen.how }));
+  for (const word of wheel.unproven || [])
+    answer.append(make("p", `Built with ${word === "fast" ? "--fast" : `--front ${word}`}: its machine code may differ from what nvcc by itself makes.`));
   const url = address(wheel), checked = `${url}#sha256=${wheel.sha256}`;
   answer.append(command("pip", `pip install "${checked}"`));
   // uv takes what follows # in the URL of a file for a part of its name.

@@ -1,6 +1,6 @@
 const { wall, cores, budget, wheels, steps, jobs, idle, why, memory } = data;
 const STEP = 100, MOST_ZOOM = 256, FAR = 4;
-const CLASSES = { "front": "front", "shared front": "shared", "C++": "cpp" };
+const CLASSES = { "front": "front", "shared front": "shared", "ptxas": "ptxas", "C++": "cpp" };
 const OUTCOMES = { done: "ended well", failed: "failed", again: "killed; it ran again, alone", unfinished: "was running when the build ended" };
 
 // -- words ---------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ function chart() {
   $("plot").append(times, ...rows.map((row, number) => rowOf(row.label, row.items.map((item, place) => barOf(item, number, place)), row.style)));
   if (memory.length) $("plot").append(memoryRow());
   const kinds = new Set(jobs.map(one => one[3])), swatch = (style, words) => make("li", [make("i", "", { class: `swatch ${style}` }), words]);
-  const names = { "front": "front: one architecture", "shared front": "shared front: several", "C++": "C++ for the host" };
+  const names = { "front": "front: one architecture", "shared front": "shared front: several", "ptxas": "ptxas: from a front's PTX", "C++": "C++ for the host" };
   $("legend").append(...Object.keys(names).filter(kind => kinds.has(kind)).map(kind => swatch(CLASSES[kind], names[kind])));
   if (jobs.some(one => one[4].host_object && one[3] !== "C++")) $("legend").append(swatch("front host", "underlined: makes the host object too"));
   if (jobs.some(one => ["failed", "again"].includes(one[4].outcome))) $("legend").append(swatch("failed", "✖ failed or killed"));

@@ -13,7 +13,7 @@ from bench.measure import Run, Sampled
 from bench.parts import Session
 from bench.workbench import Built, Workbench, read_output
 from fatwheel.config.model import Target
-from fatwheel.containers.imagebuild import Image
+from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
 
@@ -53,10 +53,10 @@ def test_both_engines_build_in_turn_in_containers_first(
 
     monkeypatch.setattr(Workbench, "build", build)
 
-    def ensure(*asked: object) -> list[Image]:
+    def ensure(*asked: object) -> list[ContainerImage]:
         order.append("images")
         made = order.count("images") == 1
-        return [Image(kind, kind, "sha256:1", 1, made) for kind in ("toolchain", "env")]
+        return [ContainerImage(kind, kind, "sha256:1", 1, made) for kind in ("toolchain", "env")]
 
     monkeypatch.setattr(containers, "ensure_images", ensure)
     monkeypatch.setattr(containers, "connect", lambda: None)

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.check import device
-from fatwheel.check.causes import Finding, in_order
-from fatwheel.check.environment import Driver, Gpu
-from fatwheel.check.installed import Packages
+from fatwheel.check.cures import Symptom, in_order
+from fatwheel.check.environment import FoundDriver, FoundGpu, Packages
 from fatwheel.check.subject import read_installed
 
 from ...helpers.cudawheels import NONE
@@ -20,7 +19,7 @@ from ...helpers.environments import driver, install, target
 NEW = "580.65.06"
 
 
-def found_in(site: Path, of: Driver, *containers: bytes, more: bytes = b"") -> list[Finding]:
+def found_in(site: Path, of: FoundDriver, *containers: bytes, more: bytes = b"") -> list[Symptom]:
     files = {"demo/_C.so": elf_library({".nv_fatbin": b"".join(containers)})}
     if more:
         files["demo/_D.so"] = elf_library({".nv_fatbin": more})
@@ -84,7 +83,7 @@ def test_a_library_for_other_gpus_beside_the_right_one(tmp_path: Path) -> None:
         (driver("8.0", version="nonsense"), False),
     ],
 )
-def test_a_driver_for_machine_code(of: Driver, older: bool, tmp_path: Path) -> None:
+def test_a_driver_for_machine_code(of: FoundDriver, older: bool, tmp_path: Path) -> None:
     """NVIDIA's own cubins of CUDA 13 (data/device), which any driver for a CUDA 13 loads."""
     found = found_in(tmp_path, of, NONE)
     assert ("driver" in {finding.cause for finding in found}) == older
@@ -99,19 +98,19 @@ def test_a_driver_for_ptx(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_cannot_be_asked_is_a_note(tmp_path: Path) -> None:
-    [finding] = found_in(tmp_path, Driver(trouble="no such library"), container(sm(80)))
+    [finding] = found_in(tmp_path, FoundDriver(trouble="no such library"), container(sm(80)))
     assert (finding.cause, finding.severity) == ("driver", "note")
     assert "cannot be asked: no such library" in finding.what
 
 
 def test_a_driver_without_gpus(tmp_path: Path) -> None:
-    [finding] = found_in(tmp_path, Driver(NEW), container(sm(80)))
+    [finding] = found_in(tmp_path, FoundDriver(NEW), container(sm(80)))
     assert finding.what == "the driver knows no GPU of this machine"
 
 
 def test_every_gpu_counts_and_equal_ones_once(tmp_path: Path) -> None:
-    gpus = (Gpu("A", "8.0"), Gpu("A", "8.0"), Gpu("B", "7.5"))
-    found = found_in(tmp_path, Driver(NEW, None, gpus), container(sm(80)))
+    gpus = (FoundGpu("A", "8.0"), FoundGpu("A", "8.0"), FoundGpu("B", "7.5"))
+    found = found_in(tmp_path, FoundDriver(NEW, None, gpus), container(sm(80)))
     assert [finding.severity for finding in found] == ["wrong", "note"]
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from fatwheel.check import index
-from fatwheel.check.causes import Finding
-from fatwheel.check.environment import Target
-from fatwheel.check.torch import Torch
+from fatwheel.check.cures import Symptom
+from fatwheel.check.environment import CheckedPython, Torch
 from fatwheel.errors import FatwheelError, FetchError, FormatError, UsageError
 from fatwheel.events import silent
 from fatwheel.publish.site import Request, write_site
@@ -44,8 +43,8 @@ def server() -> Iterator[Server]:
 
 
 def found_at(
-    url: str, of: Target | None = None, torch: Torch | None = TORCH
-) -> tuple[Finding, ...]:
+    url: str, of: CheckedPython | None = None, torch: Torch | None = TORCH
+) -> tuple[Symptom, ...]:
     return index.index_findings(of or target(), torch, url)
 
 

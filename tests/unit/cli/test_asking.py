@@ -45,7 +45,7 @@ def on_a_terminal(typed: bytes, *arguments: str, **more: str) -> str:
             seen += chunk
     except OSError:  # EIO: nobody writes any more
         pass
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     os.close(ours)
     return seen.decode()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.cli.differences import show_comparison
-from fatwheel.compare.differences import Difference, Place
+from fatwheel.cli.reports import show_comparison
+from fatwheel.compare.differences import Difference, Position
 
 from ...helpers.mangled import LONG, needs_library
 from .test_ui import HOSTILE, check_snapshot, narrow
@@ -16,15 +16,15 @@ assert narrow  # a fixture
 
 MODULE = "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so"
 INFO = "flash_attn-2.8.3.dist-info"
-DEVICE = Place(MODULE, ".nv_fatbin")
+DEVICE = Position(MODULE, ".nv_fatbin")
 IMAGE = DEVICE.at(container=17, unit="csrc/flash_attn/src/flash_bwd_hdim128", image="sm_86")
 DIFFERENCES = (
     Difference("pins", "ninja (build): 1.13.2 ninja-1.13.2-py3-none-any.whl (sha256 65a2) became "
                "1.13.1 ninja-1.13.1-py3-none-any.whl (sha256 17f0)",
-               Place(f"{INFO}/fatwheel.lock.json")),
-    Difference("files", "only in the second: 12 bytes", Place("flash_attn/extra.py")),
-    Difference("modes", "permissions", Place("flash_attn/tool.py"), "644", "755"),
-    Difference("binary", "its device code and the host's part differ", Place(MODULE)),
+               Position(f"{INFO}/fatwheel.lock.json")),
+    Difference("files", "only in the second: 12 bytes", Position("flash_attn/extra.py")),
+    Difference("modes", "permissions", Position("flash_attn/tool.py"), "644", "755"),
+    Difference("binary", "its device code and the host's part differ", Position(MODULE)),
     Difference("section", "34448 bytes in both; the first that differs is at 0x1f0", DEVICE),
     Difference("unit", "only in the first: sm_80, sm_86", DEVICE.at(container=3, unit="csrc/x")),
     Difference("image", "only in the second", DEVICE.at(container=4, image="sm_90")),
@@ -35,12 +35,13 @@ DIFFERENCES = (
     Difference("debug", "notes and debug information, which no GPU reads: .note.nv.tkinfo", IMAGE,
                "-arch sm_86 --generate-line-info", "-arch sm_86"),
     Difference("section", "23 bytes in both; the first that differs is at 0x2",
-               Place(MODULE, ".text")),
+               Position(MODULE, ".text")),
     Difference("function", "97 bytes became 99; the first that differs is at 0x8",
-               Place(MODULE, ".text", symbol="PyInit_flash_attn_2_cuda")),
-    Difference("text", "line 3", Place(f"{INFO}/METADATA"), "Version: 2.8.3", "Version: 2.8.4"),
-    Difference("text", "line 9, only in the second", Place(f"{INFO}/METADATA"), None, "Dynamic: x"),
-    Difference("archive", "the time of flash_attn/a.py and 30 more", Place(),
+               Position(MODULE, ".text", symbol="PyInit_flash_attn_2_cuda")),
+    Difference("text", "line 3", Position(f"{INFO}/METADATA"), "Version: 2.8.3", "Version: 2.8.4"),
+    Difference("text", "line 9, only in the second", Position(f"{INFO}/METADATA"), None,
+               "Dynamic: x"),
+    Difference("archive", "the time of flash_attn/a.py and 30 more", Position(),
                "2026-01-01 00:00:00", "2026-01-02 00:00:00"),
 )  # fmt: skip
 
@@ -85,7 +86,7 @@ def test_identical(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_is_a_screen_at_most(capsys: pytest.CaptureFixture[str]) -> None:
     many = [
-        Difference("text", f"line {line}", Place(f"demo/{file}.py"), "a", "b")
+        Difference("text", f"line {line}", Position(f"demo/{file}.py"), "a", "b")
         for file in range(50)
         for line in range(50)
     ]
@@ -97,7 +98,7 @@ def test_it_is_a_screen_at_most(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text_from_a_wheel_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    place = Place(HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, HOSTILE)
+    place = Position(HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, HOSTILE)
     show_comparison(
         report(
             Difference("kernel", HOSTILE, place, HOSTILE, HOSTILE),

@@ -185,7 +185,7 @@ def ended(folder: Path, number: signal.Signals, *again: str) -> tuple[int, str, 
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.3)  # into the sleep, not into the print
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 

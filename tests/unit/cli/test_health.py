@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fatwheel.cli.results import show_health, show_setup
-from fatwheel.doctor.report import report_on
-from fatwheel.doctor.setup import Preparation, Step
+from fatwheel.doctor.report import Preparation, SetupStep, report_on
 
 from ...helpers.workstations import BROKEN, HEALTHY, facts
 from .test_ui import HOSTILE, check_snapshot, narrow
@@ -39,8 +38,8 @@ def test_commands_are_whole_lines_on_a_narrow_terminal(
 
 def test_a_setup_that_leaves_something(capsys: pytest.CaptureFixture[str]) -> None:
     steps = (
-        Step("cache folder", "left", "first: cache folder"),
-        Step("files", "failed", "no file of this name", 3.0),
+        SetupStep("cache folder", "left", "first: cache folder"),
+        SetupStep("files", "failed", "no file of this name", 3.0),
     )
     show_setup(Preparation(steps, SICKNESS).to_json())
     check_snapshot("setup-left", capsys.readouterr().out)
@@ -48,8 +47,8 @@ def test_a_setup_that_leaves_something(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_setup_that_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     steps = (
-        Step("cache folder", "there", "/home/ada/.cache/fatwheel"),
-        Step("environment", "done", "Python 3.11.2, torch 2.11.0: /home/ada/env", 70.0),
+        SetupStep("cache folder", "there", "/home/ada/.cache/fatwheel"),
+        SetupStep("environment", "done", "Python 3.11.2, torch 2.11.0: /home/ada/env", 70.0),
     )
     show_setup(Preparation(steps, HEALTH).to_json())
     check_snapshot("setup-done", capsys.readouterr().out)

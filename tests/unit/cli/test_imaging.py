@@ -11,7 +11,7 @@ from invoke.collection import Collection
 
 from fatwheel.containers import client, imagebuild
 from fatwheel.containers.contexts import VARIABLE
-from fatwheel.containers.imagebuild import Image
+from fatwheel.containers.imagebuild import ContainerImage
 
 from ...helpers.commandline import exit_code_of, load_tasks
 
@@ -31,8 +31,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     def ensure(engine: object, toolchain: Any, python: str, torch: str, *more: object) -> Any:
         asked.append((toolchain.name, python, torch))
-        first = Image("toolchain", "t:toolchain", "sha256:" + "a" * 64, 1 << 30, len(asked) == 1)
-        return [first, Image("env", f"t:cp{python}", "sha256:" + "b" * 64, 8 << 30, True)]
+        first = ContainerImage(
+            "toolchain", "t:toolchain", "sha256:" + "a" * 64, 1 << 30, len(asked) == 1
+        )
+        return [first, ContainerImage("env", f"t:cp{python}", "sha256:" + "b" * 64, 8 << 30, True)]
 
     class Engine:
         os = "linux"

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from fatwheel.cli.results import lock_rows, show_locks
-from fatwheel.pins.compare import Finding
+from fatwheel.pins.compare import PinState
 from fatwheel.pins.lock import LockReport
 
-RIGHT = Finding(("packages", 0), "a.whl", "right", {"size": 1, "sha256": "aa"}, {"sha256": "aa"})
-NOTED = Finding(("packages", 1), "b.whl", "right", {"size": 1}, {"size": 1}, "a remark")
-FILLED = Finding(
+RIGHT = PinState(("packages", 0), "a.whl", "right", {"size": 1, "sha256": "aa"}, {"sha256": "aa"})
+NOTED = PinState(("packages", 1), "b.whl", "right", {"size": 1}, {"size": 1}, "a remark")
+FILLED = PinState(
     ("cuda_files", 0), "c.zip", "filled", {"sha256": "cc"}, {"size": 5, "sha256": "cc"}, "why"
 )
-MOVED = Finding(("cuda_files", 1), "d.zip", "moved", {"size": 1, "sha256": "dd"}, {"size": 2})
+MOVED = PinState(("cuda_files", 1), "d.zip", "moved", {"size": 1, "sha256": "dd"}, {"size": 2})
 
 
 def test_only_what_is_not_as_published_becomes_a_row() -> None:

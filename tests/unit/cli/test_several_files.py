@@ -16,7 +16,7 @@ from fatwheel.arch import parse_gpu_list
 from fatwheel.cli.arguments import files_of
 from fatwheel.edit.thin import thin
 from fatwheel.errors import FormatError, VerifyError
-from fatwheel.fatbin.select import selection_for
+from fatwheel.fatbin.images import selection_for
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.cudawheels import NONE, Linker, sound

@@ -12,13 +12,13 @@ import pytest
 from fatwheel.cli.main import commands
 from fatwheel.errors import UsageError, VerifyError
 from fatwheel.provenance.beside import ENVELOPE, STATEMENT, beside, write_beside
-from fatwheel.provenance.signing import load_key, open_envelope
+from fatwheel.provenance.signing import load_key
 from fatwheel.verify.report import Report, verify_wheel
 
 from ...helpers import statedwheels
 from ...helpers.commandline import exit_code_of
 from ...helpers.provenwheels import proven_wheel
-from ...helpers.signingkeys import KeyPair, Keys
+from ...helpers.signingkeys import KeyPair, Keys, open_envelope
 
 Call = Callable[..., int]
 

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.progress import Standing, picture
-from fatwheel.config.model import Recipe, Source, Target, Toolchain
+from fatwheel.config.model import Recipe, SourcePin, Target, Toolchain
 from fatwheel.events import (
     JobFailed,
     JobFinished,
+    JobsDropped,
     JobStarted,
     MemoryUsed,
     Planned,
@@ -36,7 +37,7 @@ def make_plan(*, pending: int, work: float, jobs: int = 2) -> Planned:
         name="selftest",
         project="selftest",
         version="1.0",
-        source=Source(folder="src"),
+        source=SourcePin(folder="src"),
         archs=("80",),
         environment={},
         imports=(),
@@ -105,6 +106,16 @@ def test_a_machine_that_is_half_as_fast_as_expected_takes_twice_as_long() -> Non
     standing.note(JobStarted(make_job("a"), "s"), 0.0)
     standing.note(JobFinished(make_job("a"), "s", 20.0, 20.0, GIB), 20.0)
     assert standing.remaining(20.0) == pytest.approx(100.0), "five jobs of 20 seconds are left"
+
+
+def test_jobs_that_will_not_run_are_not_waited_for() -> None:
+    standing = Standing()
+    standing.note(make_plan(pending=4, work=40.0, jobs=1), 0.0)
+    standing.note(JobStarted(make_job("a"), "s"), 0.0)
+    standing.note(JobFailed(make_job("a"), "s", "no", retry=False), 1.0)
+    standing.note(JobsDropped((make_job("b"), make_job("c"))), 1.0)
+    assert (standing.total, standing.failed) == (2, 1)
+    assert standing.remaining(1.0) == pytest.approx(20.0)
 
 
 def test_the_longest_running_job_is_the_least_that_is_left() -> None:

@@ -22,7 +22,7 @@ from fatwheel.pipeline.compile import Effort
 from fatwheel.pipeline.plan import BuildPlan, BuildRequest
 from fatwheel.pipeline.prove import ProveRequest
 from fatwheel.pipeline.rebuild import RebuildRequest, Rebuilt
-from fatwheel.trial.verify import Asked
+from fatwheel.trial.verify import Trials
 
 from ...helpers.commandline import ROOT, exit_code_of, load_tasks
 from ...helpers.plandocuments import WINDOWS as PLAN
@@ -92,7 +92,7 @@ def test_build_without_options_leaves_the_choice_to_recipe_and_machine(
             shards=None,
             jobs=None,
             memory=None,
-            front="auto",
+            front=None,
             out=Path("dist"),
         )
     ]
@@ -117,8 +117,8 @@ def test_build_splits_when_asked(
 def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
     line = (
         "build --kernel k --arch 80,86+ptx --python 3.10,3.11 --torch 2.1 --toolchain t "
-        "--engine e --shards 5 --jobs 3 --memory 1.5GiB --front f --out some/where "
-        "--locked W.whl.lock.json --find files --sign me.pem"
+        "--engine e --shards 5 --jobs 3 --memory 1.5GiB --front f --fast --audit a "
+        "--out some/where --locked W.whl.lock.json --find files --sign me.pem"
     )
     assert run(*line.split()) == 0
     assert requests == [
@@ -133,6 +133,8 @@ def test_build_passes_every_option_on(run: Run, requests: list[Any]) -> None:
             jobs=3,
             memory=1_610_612_736,
             front="f",
+            fast=True,
+            audit="a",
             out=Path("some/where"),
             locked=Path("W.whl.lock.json"),
             find=Path("files"),
@@ -181,7 +183,7 @@ def test_what_a_rebuild_found_decides_the_exit_code(
 
 
 def test_verify_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Asked] = []
+    asked: list[Trials] = []
 
     class Report:
         ok = True
@@ -189,7 +191,7 @@ def test_verify_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch
         def to_json(self) -> dict[str, Any]:
             return {}
 
-    def verify(wheel: Path, request: Asked, emit: object) -> Report:
+    def verify(wheel: Path, request: Trials, emit: object) -> Report:
         asked.append(request)
         return Report()
 
@@ -197,7 +199,13 @@ def test_verify_passes_every_option_on(run: Run, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("fatwheel.cli.reports.show_verification", lambda report, everything: None)
     assert run("verify", "W.whl") == 0
     assert run("verify", "W.whl", "--key", "k.pub", "--import", "--gpu") == 0
-    assert asked == [Asked(), Asked(Path("k.pub"), importing=True, gpu=True)]
+    assert run("verify", "W.whl", "--import", "--beside", "A.whl,b/B.whl") == 0
+    assert run("verify", "W.whl", "--beside", "A.whl") == 2
+    assert run("verify", "W.whl", "--beside", "") == 2
+    assert asked == [
+        Trials(), Trials(Path("k.pub"), importing=True, gpu=True),
+        Trials(importing=True, beside=(Path("A.whl"), Path("b/B.whl"))),
+    ]  # fmt: skip
 
 
 def test_a_plan_is_shown_in_place_of_building(
@@ -231,8 +239,8 @@ def test_json_without_a_plan_builds_nothing(
 
 def test_prove_passes_every_option_on(run: Run, requests: list[Any]) -> None:
     line = (
-        "prove --kernel k --arch 80,86 --units *hdim64* --toolchain t --python 3.10 "
-        "--jobs 3 --memory 48GiB"
+        "prove --kernel k --arch 80,86 --units *hdim64* --ways split --toolchain t --python 3.10 "
+        "--torch 2.8 --cuda 13.0 --platform p --engine e --jobs 3 --memory 48GiB"
     )
     assert run(*line.split()) == 0
     assert requests == [
@@ -244,6 +252,11 @@ def test_prove_passes_every_option_on(run: Run, requests: list[Any]) -> None:
             python="3.10",
             jobs=3,
             memory=48 * 2**30,
+            ways="split",
+            engine="e",
+            torch="2.8",
+            cuda="13.0",
+            platform="p",
         )
     ]
 
@@ -298,10 +311,10 @@ def test_relative_paths_are_relative_to_where_the_user_is(tmp_path: Path) -> Non
     """tasks.py is found from a folder below; the file is looked for in that folder."""
     folder = ROOT / "tests" / "unit" / "cli"
     command = [sys.executable, "-m", "invoke", "inspect", "test_tasks.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == errors.FormatError.exit_code, done.stderr
     there = [sys.executable, "-m", "invoke", "-r", str(ROOT), "inspect", "missing.whl"]
-    done = subprocess.run(there, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(there, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == errors.UsageError.exit_code, done.stderr
     assert "missing.whl" in done.stderr
 
@@ -436,7 +449,7 @@ def test_a_closed_pipe_is_no_error_of_ours(tmp_path: Path) -> None:
     os.close(reader)
     environment = {**os.environ, "FATWHEEL_CACHE": str(tmp_path)}
     done = subprocess.run(
-        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=60
+        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=300
     )
     os.close(writer)
     assert done.returncode == 0
@@ -447,7 +460,7 @@ def test_an_output_that_was_closed_from_the_beginning(tmp_path: Path) -> None:
     command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "invoke", "cache"]
     environment = {**os.environ, "FATWHEEL_CACHE": str(tmp_path)}
     done = subprocess.run(
-        command, cwd=ROOT, stderr=subprocess.PIPE, env=environment, timeout=60, check=False
+        command, cwd=ROOT, stderr=subprocess.PIPE, env=environment, timeout=300, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -494,7 +507,7 @@ def test_exit_codes_are_distinct() -> None:
 
 
 def test_the_readme_names_the_gpus_as_inspect_does() -> None:
-    from fatwheel.verify.coverage import gpu_names
+    from fatwheel.verify.contents import gpu_names
 
     listed = dict(re.findall(r"^\| (\d+) \| ([^|]+) \|$", README, re.M))
     assert listed, "the table of GPUs is gone"

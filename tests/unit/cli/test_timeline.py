@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli import timelinefiles
-from fatwheel.cli.timeline import Recording, Timeline, timeline_of
+from fatwheel.cli.timeline import JobSpan, Recording, Timeline, timeline_of
 from fatwheel.cli.timelinefiles import recorded, timeline_page, timeline_trace
-from fatwheel.config.model import Recipe, Source, Target, Toolchain
+from fatwheel.config.model import Recipe, SourcePin, Target, Toolchain
 from fatwheel.errors import CompileError, StoreError, UsageError
 from fatwheel.events import (
     CoresIdle,
@@ -48,7 +49,7 @@ def job(name: str, *codes: str, host: bool = False) -> Job:
 
 def plan(python: str, hits: int = 2) -> Planned:
     recipe = Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder="src"), archs=("80",),
+        name="demo", project="demo", version="1.0", source=SourcePin(folder="src"), archs=("80",),
         environment={}, imports=(), memory=GIB, seconds=10, costs=(), epoch=0, folder=Path("."),
         digest="",
     )  # fmt: skip
@@ -66,6 +67,15 @@ def plan(python: str, hits: int = 2) -> Planned:
 def wheel(python: str) -> WheelMade:
     path = f"/home/someone/dist/demo-1.0-cp{python.replace('.', '')}.whl"
     return WheelMade(path, 10 << 20, "0" * 64, "80,86", 50.0, hits=2, compiled=4)
+
+
+def test_stages_are_told_apart() -> None:
+    front = Front(ARCH, ())
+    stages = [
+        replace(HOST, front=front, host=False, stage="front"), replace(LONG, stage="ptxas"),
+        replace(HOST, front=front, stage="host"),
+    ]  # fmt: skip
+    assert [JobSpan(0, 1, 0, one, "w").kind for one in stages] == ["front", "ptxas", "C++"]
 
 
 LONG, SHARED, HOST = job("csrc/long", "sm_80", host=True), job("csrc/b", "sm_80", "sm_86"), job("c")

@@ -21,11 +21,11 @@ import pytest
 from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.cli.console import show_error, show_note, show_plan
+from fatwheel.cli.console import show_error, show_note, show_planned
 from fatwheel.cli.progress import LiveBoard, PlainBoard, board
 from fatwheel.cli.reports import show_inspection
 from fatwheel.cli.results import show_cache, show_json, show_proof, show_wheels
-from fatwheel.config.model import Recipe, Sdist, Source, Target, Toolchain
+from fatwheel.config.model import Recipe, Sdist, SourcePin, Target, Toolchain
 from fatwheel.errors import CompileError, FatwheelError, UsageError
 from fatwheel.events import (
     Event,
@@ -61,7 +61,9 @@ RECIPE = Recipe(
     name="flash-attn",
     project="flash-attn",
     version="2.3.6",
-    source=Source(Sdist("flash-attn", "2.3.6", "flash_attn-2.3.6.tar.gz", 1, "0" * 64, "source")),
+    source=SourcePin(
+        Sdist("flash-attn", "2.3.6", "flash_attn-2.3.6.tar.gz", 1, "0" * 64, "source")
+    ),
     archs=("80", "86", "89"),
     environment={},
     imports=("flash_attn",),
@@ -192,11 +194,16 @@ def make_proof(*different: str) -> Proof:
     return Proof(
         project="flash-attn",
         version="2.3.6",
+        source="0" * 64,
         toolchain="linux-cuda13.0",
         compiler_id="0" * 64,
         front=ARCHS[0],
         archs=tuple(ARCHS),
-        units=(UnitProof("csrc/fwd", 200, {}, different), UnitProof("csrc/bwd", 42, {}, ())),
+        parts=4,
+        units=(
+            UnitProof("csrc/fwd", 200, {}, {"shared": different, "split": ()}),
+            UnitProof("csrc/bwd", 42, {}, {"shared": (), "split": ("sm_86 kernel",)}),
+        ),
         path=Path("kernels/flash-attn/proofs/linux-cuda13.0-sm80.sm86.sm89.json"),
     )
 
@@ -260,13 +267,13 @@ def play(board: Callable[[Event], None]) -> None:
 
 
 def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    show_plan(PLAN)
+    show_planned(PLAN)
     check_snapshot("plan", capsys.readouterr().err)
 
 
 def test_plan_with_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(TARGET, python="3.12")
-    show_plan(replace(PLAN, targets=(TARGET, other), hits=144, pending=0, archlist_units=()))
+    show_planned(replace(PLAN, targets=(TARGET, other), hits=144, pending=0, archlist_units=()))
     check_snapshot("plan-nothing-to-do", capsys.readouterr().err)
 
 
@@ -423,7 +430,7 @@ def test_inspection_on_a_narrow_terminal(narrow: None, capsys: pytest.CaptureFix
 
 
 def test_plan_on_a_narrow_terminal(narrow: None, capsys: pytest.CaptureFixture[str]) -> None:
-    show_plan(PLAN)
+    show_planned(PLAN)
     shown = capsys.readouterr().err
     check_snapshot("plan-narrow", shown)
     assert max(map(len, shown.splitlines())) <= 80

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 from invoke.collection import Collection
 
-from fatwheel.doctor.report import Report, report_on
-from fatwheel.doctor.setup import Preparation, Step
+from fatwheel.doctor.report import Preparation, SetupStep, Workstation, report_on
 from fatwheel.errors import FetchError, ToolchainError
 from fatwheel.pipeline.resolve import ToolchainRequest
 
@@ -31,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_doctor_passes_its_options_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[ToolchainRequest, str | None]] = []
 
-    def diagnose(request: ToolchainRequest, engine: str | None) -> Report:
+    def diagnose(request: ToolchainRequest, engine: str | None) -> Workstation:
         asked.append((request, engine))
         return report_on(HEALTHY)
 
@@ -63,7 +62,7 @@ def test_doctor_reports_before_it_fails(
 def test_setup_ends_as_its_first_failure_or_as_the_doctor_does(
     run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    steps = (Step("cache folder", "there", "/c"),)
+    steps = (SetupStep("cache folder", "there", "/c"),)
     failure = FetchError("no network")
     cases = [
         (Preparation(steps, report_on(HEALTHY)), 0),
@@ -72,7 +71,7 @@ def test_setup_ends_as_its_first_failure_or_as_the_doctor_does(
     ]
     for prepared, code in cases:
         monkeypatch.setattr(
-            "fatwheel.doctor.setup.prepare_workstation", lambda *_, done=prepared: done
+            "fatwheel.doctor.report.prepare_workstation", lambda *_, done=prepared: done
         )
         assert run("setup", "--json") == code
         assert json.loads(capfd.readouterr().out)["ok"] is (code == 0)

@@ -10,14 +10,14 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.compare.device import differing_cubins
-from fatwheel.compare.differences import Difference, Place
+from fatwheel.compare.differences import Difference, Position
 from fatwheel.errors import FormatError
 
 from ...helpers.deviceimages import cubin
 
 DATA = Path(__file__).parents[2] / "data" / "device"
 CUBINS = sorted(path for path in DATA.glob("cuda*.cubin"))
-PLACE = Place("a.so", image="sm_80")
+PLACE = Position("a.so", image="sm_80")
 
 
 def told(one: bytes, other: bytes) -> list[Difference]:

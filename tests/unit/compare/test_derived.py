@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fatwheel.compare.differences import Difference, Place
+from fatwheel.compare.differences import Difference, Position
 from fatwheel.compare.documents import differing_listings, differing_statements
 
 from ...helpers.statedwheels import BINARY, INFO, STATEMENT, demo_files, edited
 
-PLACE = Place("x")
+PLACE = Position("x")
 ROWS = "demo/a.py,sha256=AAA,3\ndemo/b.py,sha256=BBB,4\ndemo-1.0.dist-info/RECORD,,\n"
 FOLDERS = ("demo-1.0.dist-info", "demo-1.0.dist-info")
 

@@ -9,12 +9,12 @@ import pytest
 import zstandard
 
 from fatwheel.compare.device import Slices, differing_units, read_units, slices_of
-from fatwheel.compare.differences import Difference, Place
+from fatwheel.compare.differences import Difference, Position
 from fatwheel.fatbin.container import parse_containers
 
 from ...helpers.deviceimages import compute, container, cubin, raw, sm
 
-PLACE = Place("a.so", ".nv_fatbin")
+PLACE = Position("a.so", ".nv_fatbin")
 A, B = {"a": [(0, 8)]}, {"b": [(0, 8)]}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.compare.differences import MOST_TEXT, Place, as_text, differing_lines
+from fatwheel.compare.differences import MOST_TEXT, Position, as_text, differing_lines
 
-PLACE = Place("a.py")
+PLACE = Position("a.py")
 
 
 def told(one: str, other: str) -> list[tuple[str, str | None, str | None]]:

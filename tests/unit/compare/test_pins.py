@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fatwheel.compare.device import Slices
-from fatwheel.compare.differences import Difference, Place
+from fatwheel.compare.differences import Difference, Position
 from fatwheel.compare.documents import differing_locks, differing_records, differing_text
 from fatwheel.provenance.lock import lock_bytes
 
@@ -16,7 +16,7 @@ from ...helpers.statedwheels import as_json, demo_lock, demo_record, edited, pac
 
 LOCK = lock_bytes(demo_lock())
 RECORD = as_json(demo_record(demo_lock()))
-PLACE = Place("demo.dist-info/x.json")
+PLACE = Position("demo.dist-info/x.json")
 
 
 def locks(change: Callable[[Any], object]) -> list[Difference]:

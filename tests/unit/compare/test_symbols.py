@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from fatwheel.compare.binaries import differing_symbols
-from fatwheel.compare.differences import Difference, Place
-from fatwheel.compare.sections import read_host
+from fatwheel.compare.binaries import differing_symbols, read_host
+from fatwheel.compare.differences import Difference, Position
 
 Tool = Callable[[str], str]
 SOURCE = """
@@ -33,7 +32,7 @@ def told(one: bytes, other: bytes, section: str = ".text") -> list[Difference]:
         assert host is not None
         assert host.elf is not None
         sides.append((host.elf, host.sections[section]))
-    return list(differing_symbols(Place("a.so", section), *sides))
+    return list(differing_symbols(Position("a.so", section), *sides))
 
 
 def names(found: list[Difference]) -> set[tuple[str, str]]:

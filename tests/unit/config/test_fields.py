@@ -16,14 +16,14 @@ from ...helpers.grammars import without_grammar
 
 @dataclass
 class Inner:
-    good: fields.Part
+    good: fields.PartName
     bad: str | None
 
 
 @dataclass
 class Outer:
     inner: Annotated[list[Inner], fields.Few]
-    endless: list[fields.Part]
+    endless: list[fields.PartName]
     number: int
 
 

@@ -21,7 +21,8 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 def test_what_ships() -> None:
     needed = {"causal-conv1d", "flash-attn", "flash-attn-2.8", "gsplat", "selftest"}
-    needed |= {"torch-cluster", "torch-scatter", "torch-spline-conv"}
+    needed |= {"torch-cluster", "torch-scatter", "torch-sparse", "torch-spline-conv"}
+    needed |= {"lightgbm", "mamba-ssm", "mmcv", "natten", "xformers"}
     assert needed <= set(list_recipes(KERNELS))
     assert "linux-cuda13.0" in list_toolchains(TOOLCHAINS)
 
@@ -58,8 +59,14 @@ def test_every_recipe_has_a_check_for_gpus(name: str) -> None:
 # What the files themselves have: facts of the index, not of our files.
 SDISTS = {
     "flash-attn": "4fc6c08714ee1c88178946465498677c59448429b43bd6244b222feb23ac9d4c",
-    "flash-attn-2.8": "1e71dd64a9e0280e0447b8a0c2541bad4bf6ac65bdeaa2f90e51a9e57de0370d",
+    "flash-attn-2.8": "d0f9f0b08a986cdeadbffcf5ec8b3a8f514366c68ad1853d3ab061bc83cc340b",
     "causal-conv1d": "9b7d8ec8d07e3590a1dfa010e4e87d1442635c3f96d665a3c1ce3025d8cc4b84",
+    "lightgbm": "f8e20f682c9aabd000bcf4a7ed8aa6f473c1adfecccae34ec24e823d156f4af0",
+    "mamba-ssm": "104cc47e9101e5401a675fa2b784f2952b9b037f3b1dd83b5ac544394e95d028",
+    "mmcv": "ac479247e808d8802f89eadf04d4118de86bdfe81361ec5aed0cc1bf731c67c9",
+    "natten": "8417236b74db079b2d23899ec8f77514fb2dc73d4bbd6b346a45b6967fc05ffb",
+    "torch-sparse": "2f14c510a6e93f404c6ea357210615b3c15a71731f9dbd86f25434e34fb5a741",
+    "xformers": "f7fc183a58e4bf0e2ae339a18fb1b1d4a37854c0f2545b4f360fef001646ab76",
 }
 
 

@@ -20,12 +20,14 @@ from fatwheel.config.model import (
     Cost,
     Document,
     Download,
-    Msvc,
+    Flags,
+    LockedMsvc,
     Package,
+    PinnedWheel,
     Sdist,
     TorchBuild,
     UnitArchs,
-    Wheel,
+    WineImage,
 )
 from fatwheel.config.schema import (
     CudaTable,
@@ -218,8 +220,8 @@ MISTAKES = [
     (5, 'memroy = "6GiB"', ["5: memroy: unknown key; did you mean 'memory'?"]),
     (5, 'colour = "red"', [
         "5: colour: unknown key; valid: archs, build, config_settings, cost, environment, epoch, "
-        "imports, memory, pretend, project, requires, runtime, seconds, source, stub_commands, "
-        "subdirectory, unit, verify, version",
+        "flags, imports, memory, pretend, project, requires, runtime, seconds, source, "
+        "stub_commands, subdirectory, unit, verify, version",
     ]),
     (6, "seconds = -1", [
         "6: seconds: -1 is not a duration; valid: a number of seconds above 0",
@@ -286,6 +288,13 @@ MISTAKES = [
     ]),
     (15, 'A = "nul: \\u0000"', [
         "15: environment.A: an environment variable cannot hold a NUL character",
+    ]),
+    (20, '[[flags]]\ntorch = ">>2"\nnvcc = ["a", 3, "@file", ""]\nsystem = "macos"', [
+        "21: flags[0].torch: '>>2' is no range of versions; valid: as in >=2.13",
+        "22: flags[0].nvcc[1]: must be a string, not the number 3; put it in quotes",
+        "22: flags[0].nvcc[2]: '@file' is not a word of a command; valid: as in -std=c++20",
+        "22: flags[0].nvcc[3]: '' is not a word of a command; valid: as in -std=c++20",
+        "23: flags[0].system: must be 'linux' or 'windows', not 'macos'",
     ]),
     (18, "", ["17: cost[0].units: missing: a pattern of unit names, as in '*_bwd_*'"]),
     (23, "secnods = 7", ["23: cost[1].secnods: unknown key; did you mean 'seconds'?"]),
@@ -803,7 +812,7 @@ def test_a_right_toolchain_for_containers(tmp_path: Path) -> None:
     (tmp_path / "demo.toml").write_text(IMAGES)
     toolchain = load_toolchain("demo", tmp_path)
     assert (toolchain.gcc, toolchain.default_torch) == (None, "2.1.1")
-    assert toolchain.msvc == Msvc(
+    assert toolchain.msvc == LockedMsvc(
         "17.8.2",
         "19.38.33130",
         "14.38",
@@ -1012,11 +1021,12 @@ DOCS = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 def test_the_docs_explain_exactly_the_keys_that_there_are() -> None:
     explained = re.findall(r"^\| `([\w.]+)` \|", DOCS, re.MULTILINE)
     tables = {"source", "environment", "cost", "runtime", "build", "unit", "config_settings"}
-    keys = set(keys_of(RecipeFile)) - tables
+    keys = set(keys_of(RecipeFile)) - tables - {"flags"}
+    keys |= {f"flags.{key}" for key in keys_of(Flags)}
     keys |= {f"unit.{key}" for key in keys_of(UnitArchs)}
     keys |= {f"source.{key}" for key in keys_of(SourceTable)}
     keys |= {f"cost.{key}" for key in keys_of(Cost)}
-    keys |= {f"{table}.{key}" for key in keys_of(Wheel) for table in ("runtime", "build")}
+    keys |= {f"{table}.{key}" for key in keys_of(PinnedWheel) for table in ("runtime", "build")}
     assert sorted(explained) == sorted(keys | {"environment.NAME", "config_settings.NAME"})
 
 
@@ -1029,6 +1039,7 @@ def test_the_docs_explain_exactly_the_keys_of_a_toolchain() -> None:
         "msvc.": MsvcTable,
         "containers.": Containers,
         "containers.bases.": Base,
+        "wine.": WineImage,
         "packages.": Package,
         "builds.": TorchBuild,
     }

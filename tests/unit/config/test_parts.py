@@ -26,7 +26,7 @@ from fatwheel.config.parts import (
 )
 from fatwheel.config.toolchains import list_toolchains, load_parts_file
 from fatwheel.errors import ConfigError
-from fatwheel.pins import partfiles
+from fatwheel.pins import lock
 
 from ...helpers.someparts import add_part
 
@@ -197,18 +197,18 @@ def test_no_file_is_pinned_in_vain() -> None:
 @each_cuda
 def test_files_of_cuda_are_written_as_lock_writes_them(cuda: CudaRelease) -> None:
     """So that locking again shows in a diff what is new, and nothing else."""
-    check_written(f"cuda/{cuda.version}", partfiles.cuda_text(cuda))
+    check_written(f"cuda/{cuda.version}", lock.cuda_text(cuda))
 
 
 @each_torch
 def test_files_of_torch_are_written_as_lock_writes_them(torch: TorchRelease) -> None:
-    check_written(f"torch/{torch.version}", partfiles.torch_text(torch))
+    check_written(f"torch/{torch.version}", lock.torch_text(torch))
 
 
 def check_written(name: str, text: str) -> None:
     file = FOLDER / "parts" / f"{name}.toml"
     there = file.read_text(encoding="utf-8")
-    head = partfiles.comments_of(there)
+    head = lock.comments_of(there)
     assert head, "its first line says what it is"
     assert there == f"{head}\n{text}"
 

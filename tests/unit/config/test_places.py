@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.config.mistakes import Places
+from fatwheel.config.mistakes import TomlLines
 
 TEXT = '''\
 # line 1: comments, [not.a.table], key = "no key"
@@ -91,12 +91,12 @@ LINES = {
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_every_key_has_its_line(newline: str) -> None:
-    places = Places(TEXT.replace("\n", newline))
+    places = TomlLines(TEXT.replace("\n", newline))
     assert {key: places.line(key) for key in LINES} == LINES
 
 
 def test_a_missing_key_has_the_line_of_its_table() -> None:
-    places = Places(TEXT)
+    places = TomlLines(TEXT)
     assert places.line(("missing",)) == 1
     assert places.line(("table", "x", "missing")) == 23
     assert places.line(("items", 1, "sub", "missing", 3)) == 32
@@ -104,4 +104,4 @@ def test_a_missing_key_has_the_line_of_its_table() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment", "a=1", "[a]", "a.b={}\n"])
 def test_small_texts(text: str) -> None:
-    assert Places(text).line(("a", "b", "c")) == 1
+    assert TomlLines(text).line(("a", "b", "c")) == 1

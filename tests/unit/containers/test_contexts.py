@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import platform
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ import pytest
 from fatwheel.config.model import Base, Package, Toolchain
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.containers import contexts
-from fatwheel.containers.contexts import BuildContext, contexts_of
+from fatwheel.containers.contexts import BuildContext, contexts_of, contexts_on, wine_context
 from fatwheel.errors import ConfigError, FatwheelError, ToolchainError, UsageError
 
-from ...helpers.dockerfiles import instructions, mistakes, runs
+from ...helpers.dockerfiles import bases, copies, downloads, instructions, mistakes, runs, verbs
 
 ROOT = Path(__file__).resolve().parents[3]
 TOOLCHAINS = ROOT / "toolchains"
@@ -409,3 +411,49 @@ def test_the_rules_find_a_file_without_a_hash() -> None:
 
     context = Silent(early.kind, early.tag, early.base, early.texts, files)
     assert any("has no sha256" in mistake for mistake in mistakes(context, LINUX))
+
+
+# -- the image with Wine ---------------------------------------------------------------------------
+
+
+def test_the_image_with_wine_keeps_our_rules() -> None:
+    context = wine_context(WINDOWS, {})
+    assert [
+        mistake for rule in (bases, verbs, downloads, copies) for mistake in rule(context)
+    ] == []
+    assert context.unlocked == ("debian:bookworm-slim",)
+    for name, text in context.texts:
+        if name.startswith("scripts/"):
+            assert subprocess.run(["sh", "-n"], input=text, check=False).returncode == 0, name
+
+
+def test_toolchains_share_the_image_with_wine_and_what_is_in_it_decides_its_tag() -> None:
+    assert WINDOWS.wine
+    tag = wine_context(WINDOWS, {}).tag
+    assert re.fullmatch(r"fatwheel/wine:8\.0-[0-9a-f]{16}", tag)
+    assert wine_context(dataclasses.replace(WINDOWS, name="other", packages=()), {}).tag == tag
+    first, *rest = WINDOWS.wine.packages
+    other = dataclasses.replace(first, sha256="ab" * 32)
+    wine = dataclasses.replace(WINDOWS.wine, packages=(other, *rest))
+    assert wine_context(dataclasses.replace(WINDOWS, wine=wine), {}).tag != tag
+    own = wine_context(WINDOWS, {"wine": f"sha256:{'cd' * 32}"})
+    assert own.base == f"sha256:{'cd' * 32}"
+    assert own.tag != tag
+
+
+def test_an_engine_with_linux_containers_takes_wine_on_linux(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def kinds(os_name: str, toolchain: Toolchain = WINDOWS) -> list[str]:
+        found = contexts_on(os_name, toolchain, "3.11", toolchain.default_torch, {})
+        return [context.kind for context in found]
+
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert kinds("linux") == ["wine"]
+    assert kinds("windows") == ["toolchain", "env"]
+    assert kinds("") == ["toolchain", "env"]
+    assert kinds("", dataclasses.replace(WINDOWS, containers=None)) == ["wine"]
+    assert kinds("linux", LINUX) == ["toolchain", "env"]
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    assert kinds("linux") == ["toolchain", "env"], "its folders are not where Linux's are"

@@ -8,7 +8,7 @@ import pytest
 from docker import errors as docker_errors
 
 from fatwheel.containers.client import DockerEngine
-from fatwheel.containers.foundation import ready_base
+from fatwheel.containers.imagebuild import ready_base
 from fatwheel.errors import EngineError, ToolchainError
 from fatwheel.events import Event, silent
 

@@ -12,7 +12,7 @@ import pytest
 from fatwheel.containers.client import DockerEngine, connect
 from fatwheel.containers.roster import Leftovers, enrolled, reap, this_host
 from fatwheel.errors import EngineError
-from fatwheel.storage.workfolder import work_folder
+from fatwheel.storage.cache import work_folder
 
 from ...helpers.fakeengine import Fake, fake_engine
 

@@ -14,7 +14,7 @@ import pytest
 
 from fatwheel.containers.roster import Roster, enrolled, read_rosters, this_host
 from fatwheel.errors import StoreError
-from fatwheel.storage.workfolder import work_folder
+from fatwheel.storage.cache import work_folder
 
 ENGINE = "unix:///engine.sock"
 ID, OTHER = "a" * 64, "b" * 64

@@ -16,7 +16,7 @@ from fatwheel.containers import running
 from fatwheel.containers.client import connect
 from fatwheel.containers.layouts import ContainerSpec, Ending, Mount
 from fatwheel.containers.roster import Roster
-from fatwheel.containers.running import Container
+from fatwheel.containers.running import RunningContainer
 from fatwheel.errors import EngineError, StoreError
 
 from ...helpers.fakeengine import (
@@ -43,9 +43,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
         yield engine
 
 
-def container(tmp_path: Path, lines: list[str], spec: ContainerSpec = SPEC) -> Container:
+def container(tmp_path: Path, lines: list[str], spec: ContainerSpec = SPEC) -> RunningContainer:
     roster = Roster(tmp_path / "roster", {"fatwheel": "id"})
-    return Container(connect(), spec, roster, lines.append, tmp_path / "log")
+    return RunningContainer(connect(), spec, roster, lines.append, tmp_path / "log")
 
 
 def run(tmp_path: Path, spec: ContainerSpec = SPEC) -> Ending:
@@ -67,7 +67,7 @@ def test_a_container_that_fills_the_disk_is_ended(
     incoming = Mount(str(tmp_path), "/fatwheel/incoming", writable=True)
     made = container(tmp_path, [], dataclasses.replace(SPEC, mounts=(incoming,)))
     made.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not fake.asked("POST", f"/containers/{CONTAINER}/kill") and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(StoreError) as caught:
@@ -254,7 +254,7 @@ def test_the_engine_is_killed(fake: Fake, tmp_path: Path, monkeypatch: pytest.Mo
     made.memory()
     with pytest.raises(EngineError, match="the connection to the engine was lost"):
         made.wait()
-    made._sampler.join(5)
+    made._sampler.join(60)
     assert not made._sampler.is_alive()
     assert raised == []
 

@@ -13,7 +13,7 @@ import pytest
 
 from fatwheel.config.model import Download
 from fatwheel.containers.contexts import BuildContext
-from fatwheel.containers.imagebuild import size_of, tar_of
+from fatwheel.containers.render import size_of, tar_of
 from fatwheel.errors import FetchError
 
 YEAR_2020 = 1577836800  # date -u -d 2020-01-01 +%s

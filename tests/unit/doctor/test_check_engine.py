@@ -10,11 +10,11 @@ import pytest
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.check_engine import findings
 from fatwheel.doctor.facts import (
+    Answer,
     CacheFacts,
     EngineTrouble,
     EngineView,
     Facts,
-    Finding,
     ImageFacts,
     Silence,
     Trouble,
@@ -36,7 +36,7 @@ from ...helpers.workstations import (
 )
 
 
-def found_in(name: str, about: Facts) -> Finding:
+def found_in(name: str, about: Facts) -> Answer:
     return {finding.name: finding for finding in findings(about)}[name]
 
 

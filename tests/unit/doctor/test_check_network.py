@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fatwheel.doctor.facts import IndexFacts, Place, ProxyFacts, Silence, Trouble
+from fatwheel.doctor.facts import FileHost, IndexFacts, ProxyFacts, Silence, Trouble
 from fatwheel.doctor.network import check_index, check_places, check_proxy
 
 from ...helpers.workstations import (
@@ -109,7 +109,7 @@ def test_a_toolchain_that_needs_no_index() -> None:
 
 def test_other_servers() -> None:
     assert check_places(HEALTHY).status == "not applicable"
-    good = check_places(facts(places=(Place("a.example", 5, ""), Place("b.example", 5, ""))))
+    good = check_places(facts(places=(FileHost("a.example", 5, ""), FileHost("b.example", 5, ""))))
     assert (good.status, good.found) == ("ok", "a.example, b.example answered")
     found = check_places(BROKEN)
     assert found.status == "wrong"
@@ -118,11 +118,11 @@ def test_other_servers() -> None:
 
 
 def test_files_that_are_in_the_images_need_no_server() -> None:
-    places = (Place("a.example", 5, "it says 403"),)
+    places = (FileHost("a.example", 5, "it says 403"),)
     assert check_places(facts(IN_CONTAINERS, places=places)).status == "not applicable"
     assert check_places(facts(places=places)).status == "wrong"
 
 
 def test_the_size_of_files_may_be_unknown() -> None:
-    found = check_places(facts(places=(Place("a.example", 0, "it says 403"),)))
+    found = check_places(facts(places=(FileHost("a.example", 0, "it says 403"),)))
     assert found.why.startswith("some files")

@@ -65,7 +65,7 @@ def test_an_engine_that_answers(connected: SimpleNamespace, tmp_path: Path) -> N
     assert found.local
     assert found.free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)
     moment = 1_767_323_045.0  # 2026-01-02 03:04:05 UTC
-    assert found.clock == pytest.approx(moment - time.time(), abs=5)
+    assert found.clock == pytest.approx(moment - time.time(), abs=300)
 
 
 @pytest.mark.parametrize("said", ["", "soon", "2026-13-45T99:99:99Z", "2026-01-02T03:04:05+02:00"])

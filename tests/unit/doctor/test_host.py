@@ -21,7 +21,7 @@ def test_this_machine() -> None:
     assert found.system == platform.system()
     assert found.cores >= 1
     assert 0 < found.free_memory <= found.memory <= psutil.virtual_memory().total
-    assert abs(found.now - time.time()) < 10
+    assert abs(found.now - time.time()) < 300
     assert found.wheel_platforms
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fatwheel.containers.imagebuild import Image
-from fatwheel.doctor import setup
+from fatwheel.containers.imagebuild import ContainerImage
+from fatwheel.doctor import report
 from fatwheel.doctor.facts import CacheFacts, Facts, ImageFacts, Stock
-from fatwheel.doctor.setup import Preparation, prepare_workstation
+from fatwheel.doctor.report import Preparation, prepare_workstation
 from fatwheel.errors import FetchError
 from fatwheel.events import Event, Progress, StepFinished, StepStarted, silent
 from fatwheel.model import Environment
@@ -36,9 +36,9 @@ class Doings:
         self.done: list[Any] = []
         self.moves = False  # whether the environment had to be made
         self.error: Exception | None = None
-        monkeypatch.setattr(setup, "ensure_environment", self.environment)
-        monkeypatch.setattr(setup, "contexts_of", lambda *_: ("toolchain", "env"))
-        monkeypatch.setattr(setup, "fetched", self.fetch)
+        monkeypatch.setattr(report, "ensure_environment", self.environment)
+        monkeypatch.setattr(report, "contexts_on", lambda *_: ("toolchain", "env"))
+        monkeypatch.setattr(report, "fetched", self.fetch)
         monkeypatch.setattr("fatwheel.containers.client.connect", lambda: "engine")
         monkeypatch.setattr("fatwheel.containers.imagebuild.ensure_images", self.images)
 
@@ -62,9 +62,9 @@ class Doings:
 
     def images(
         self, engine: str, toolchain: Any, python: str, torch: str, cache: Path, emit: Any
-    ) -> list[Image]:
+    ) -> list[ContainerImage]:
         self.done.append(("images", engine, python, torch))
-        return [Image("env", "fatwheel/l:env-1", "sha256:1", 1 << 30, self.moves)]
+        return [ContainerImage("env", "fatwheel/l:env-1", "sha256:1", 1 << 30, self.moves)]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
         before: Facts, later: Facts | None = None, emit: Callable[[Event], None] = silent
     ) -> Preparation:
         answers = [before, *([later] if later else [])]
-        monkeypatch.setattr(setup, "gather", lambda toolchain, engine: answers.pop(0))
+        monkeypatch.setattr(report, "gather", lambda toolchain, engine: answers.pop(0))
         prepared = prepare_workstation(ToolchainRequest(), None, emit)
         assert answers == [], "the doctor should have looked again"
         jsonschema.validate(json.loads(json.dumps(prepared.to_json())), SCHEMA)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Download, Interpreter
+from fatwheel.config.model import Download, LockedInterpreter
 from fatwheel.containers.render import FILES
 from fatwheel.doctor import machine
 from fatwheel.doctor.facts import Stock, Trouble
 from fatwheel.errors import ToolchainError
-from fatwheel.toolchain.cuda import MARKER, MergedCuda
+from fatwheel.toolchain.homes import MergedCuda
 
 from ...helpers.workstations import GB, LINUX_TOOLCHAIN, package
 
@@ -50,7 +50,7 @@ def test_archives_are_there_once_they_are_merged(cache: Path) -> None:
     """And an environment needs none of the Pythons that are for images."""
     cuda = Download("cuda_nvcc", "1", "https://x/n.tar.xz", "n.tar.xz", 5, "c" * 64)
     python = Download("cpython", "1", "https://x/p.tgz", "p.tgz", 7, "d" * 64)
-    own = (Interpreter("3.11", python),)
+    own = (LockedInterpreter("3.11", python),)
     toolchain = replace(LINUX_TOOLCHAIN, cuda_files=(cuda,), interpreters=own)
 
     def missing(engine: str) -> set[str]:
@@ -61,11 +61,11 @@ def test_archives_are_there_once_they_are_merged(cache: Path) -> None:
     assert "cpython" not in missing("process")
     merged = MergedCuda(toolchain.cuda_files, toolchain.nvcc, cache)
     for name in ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"):
-        (merged.home / name).parent.mkdir(parents=True, exist_ok=True)
-        (merged.home / name).touch()
+        (merged.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (merged.root / name).touch()
     assert "cuda_nvcc" in missing("process"), "it has not been finished"
     pins = {"archives": [f"cuda_nvcc 1 {cuda.sha256}"], "layout": 1}
-    (merged.home / MARKER).write_text(json.dumps(pins))
+    (merged.root / "fatwheel-cuda.json").write_text(json.dumps(pins))
     assert "cuda_nvcc" not in missing("process")
     assert "cuda_nvcc" in missing("docker")
 

@@ -14,8 +14,8 @@ import pytest
 
 from fatwheel.edit import survey as edited_module
 from fatwheel.edit.survey import (
-    Change,
     Edited,
+    EditedFile,
     held_images,
     labels_of,
     survey_wheel,
@@ -23,21 +23,21 @@ from fatwheel.edit.survey import (
     write_wheel,
 )
 from fatwheel.errors import StoreError, UsageError
-from fatwheel.fatbin.linked import Rewritten
+from fatwheel.fatbin.container import Rewritten
 from fatwheel.provenance.origin import Origin
 
 from ...helpers import deviceimages
 from ...helpers.deviceimages import compute, container, entries, raw, read_wheel, sm
 
 
-def change(*raws: bytes, notes: tuple[str, ...] = ()) -> Change:
+def change(*raws: bytes, notes: tuple[str, ...] = ()) -> EditedFile:
     """A file that is one container with these images."""
-    return Change([entries(*raws)], Rewritten((container(*raws),), notes))
+    return EditedFile([entries(*raws)], Rewritten((container(*raws),), notes))
 
 
 def write(
     fat: Path,
-    changes: Mapping[str, Change],
+    changes: Mapping[str, EditedFile],
     out: Path,
     *,
     origin: Origin | None = None,
@@ -66,14 +66,14 @@ def write(
         ([], ()),
     ],
 )
-def test_labels_say_what_is_there(changes: list[Change], labels: tuple[str, ...]) -> None:
+def test_labels_say_what_is_there(changes: list[EditedFile], labels: tuple[str, ...]) -> None:
     held = [entry for one in changes for images in one.contents for entry in images]
     assert labels_of(held) == labels
 
 
 def test_images_of_unknown_kinds_have_no_name() -> None:
     one = change(sm(80), compute(90), raw("other", 75, b"what"))
-    two = Change([entries(sm(80)), (), entries(sm(90, suffix="a"))], Rewritten(()))
+    two = EditedFile([entries(sm(80)), (), entries(sm(90, suffix="a"))], Rewritten(()))
     assert held_images([one, two]) == {"sm_80", "compute_90", "sm_90a"}
     assert held_images([]) == frozenset()
 
@@ -163,7 +163,7 @@ def test_a_file_of_many_pieces(tmp_path: Path) -> None:
     source.write_bytes(b"old")
     source.chmod(0o751)
     pieces = (b"new ", memoryview(b"and longer")[4:], b"")
-    edit = Change([entries(sm(80))], Rewritten(pieces, ("lost", "lost")))
+    edit = EditedFile([entries(sm(80))], Rewritten(pieces, ("lost", "lost")))
     made = write_file(source, edit, tmp_path / "a" / "b", ["note", "lost"])
     assert made.path == tmp_path / "a" / "b" / "demo.so"
     assert made.path.read_bytes() == b"new longer"

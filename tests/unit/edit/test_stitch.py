@@ -17,7 +17,7 @@ from fatwheel.arch import parse_gpu_list
 from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.thin import thin_wheel
 from fatwheel.errors import FatwheelError, StoreError, UsageError
-from fatwheel.fatbin.select import selection_for
+from fatwheel.fatbin.images import selection_for
 
 from ...helpers.deviceimages import (
     ONE,

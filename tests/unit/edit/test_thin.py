@@ -23,7 +23,9 @@ from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.survey import Edited
 from fatwheel.edit.thin import thin
 from fatwheel.errors import FatwheelError, FormatError, StitchError, StoreError, UsageError
-from fatwheel.fatbin.select import selection_for
+from fatwheel.fatbin.container import parse_containers
+from fatwheel.fatbin.images import selection_for
+from fatwheel.provenance.record import slices_in
 from fatwheel.verify.report import verify_wheel
 
 from ...helpers import peimages
@@ -455,6 +457,58 @@ def test_a_container_that_would_be_left_with_nothing_is_refused(tmp_path: Path) 
     )
     with pytest.raises(StitchError):  # PTX that none of these GPUs can use does not help
         thin(fat, selection_for(parse_gpu_list("80")).with_every_ptx(), tmp_path / "out")
+
+
+def recorded(unit_of: dict[str, bytes], wrong: str = "") -> dict[str, bytes]:
+    """The files of a wheel with these containers, and a record of them as units."""
+    slices = {
+        name: {**slices_in(parse_containers(code)[0].entries)}
+        | ({"sm_103": SHA} if name == wrong else {})
+        for name, code in unit_of.items() if name
+    }  # fmt: skip
+    fronts = [
+        {"virtual": f"compute_{arch}", "codes": [f"sm_{arch}"]} for arch in ("80", "89", "90")
+    ]
+    units = [{"name": name, "slices": found} for name, found in slices.items()]
+    record = {"schema": 1, "archs": ["80", "89", "90"], "fronts": fronts, "units": units}
+    return {
+        "demo/code.fatbin": b"".join(unit_of.values()),
+        "demo-1.0.dist-info/fatwheel.json": json.dumps(record).encode(),
+    }
+
+
+SHA = "0123456789abcdef" * 4
+OF_UNITS = {
+    "base": container(sm(80, ONE), sm(89, ONE), sm(90, ONE)),
+    "hopper": container(sm(90, TWO)),
+}
+
+
+def test_units_that_were_built_for_other_gpus_alone_are_left_out(tmp_path: Path) -> None:
+    fat = write_wheel(tmp_path, recorded(OF_UNITS))
+    made = thinned(fat, "89", tmp_path / "out")
+    assert (made.archs, made.notes) == (("sm89",), ())
+    assert images(read_wheel(made.path)["demo/code.fatbin"]) == [["elf 89"], []]
+    both = thinned(fat, "80,90", tmp_path / "both")
+    assert both.archs == ("sm80", "sm90")
+    again = thinned(both.path, "80", tmp_path / "again")
+    assert again.path.read_bytes() == thinned(fat, "80", tmp_path / "once").path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arch", "unit_of", "wrong"),
+    [
+        ("120", OF_UNITS, ""),  # nothing was built for that
+        ("89", OF_UNITS, "hopper"),  # the record names a slice that is not there
+        ("89", {**OF_UNITS, "": container(sm(90, {"three": []}))}, ""),  # it is not in the record
+    ],
+)
+def test_what_a_record_does_not_prove_is_refused(
+    tmp_path: Path, arch: str, unit_of: dict[str, bytes], wrong: str
+) -> None:
+    fat = write_wheel(tmp_path, recorded(unit_of, wrong))
+    with pytest.raises(StitchError):
+        thinned(fat, arch, tmp_path / "out")
 
 
 def test_files_without_device_code_are_refused(tmp_path: Path) -> None:

@@ -9,22 +9,22 @@ from dataclasses import replace
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from fatwheel.edit.union import Part, title_of, unite
+from fatwheel.edit.union import FileContainers, title_of, unite
 from fatwheel.errors import FatwheelError, FormatError, StitchError
 from fatwheel.fatbin.cubin import kernels_of_cubin
 
 from ...helpers.deviceimages import ONE, TWO, compute, cubin, entries, raw, sm
 
 
-def part(name: str, *containers: tuple[bytes, ...]) -> Part:
-    return Part(name, tuple(entries(*raws) for raws in containers))
+def part(name: str, *containers: tuple[bytes, ...]) -> FileContainers:
+    return FileContainers(name, tuple(entries(*raws) for raws in containers))
 
 
-def united(*parts: Part) -> list[list[bytes]]:
+def united(*parts: FileContainers) -> list[list[bytes]]:
     return [[bytes(entry.raw) for entry in one] for one in unite(parts).containers]
 
 
-def message(*parts: Part) -> str:
+def message(*parts: FileContainers) -> str:
     with pytest.raises(StitchError) as caught:
         unite(parts)
     return str(caught.value)
@@ -194,7 +194,7 @@ def test_claims_of_too_much_are_refused() -> None:
     [small] = entries(sm(80, compression="lz4"))
     huge = replace(small, uncompressed=2**40)
     with pytest.raises(FormatError, match="too many to read"):
-        unite([Part("a", ((huge,),)), part("b", (sm(90),))])
+        unite([FileContainers("a", ((huge,),)), part("b", (sm(90),))])
 
 
 def test_titles() -> None:

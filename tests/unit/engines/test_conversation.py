@@ -23,13 +23,13 @@ from fatwheel.engines.base import (
 from fatwheel.engines.conversation import Conversation
 from fatwheel.errors import EngineError, FatwheelError, OutOfMemoryError, StoreError
 from fatwheel.model import Job
-from fatwheel.storage.store import Entry
+from fatwheel.storage.store import StoreEntry
 from fatwheel.worker.context import job_from_wire
 
 from ...helpers.standins import cuda_unit, front, job
 
 GIB = 1 << 30
-MADE = {"outcome": "made", "seconds": 2.5, "cpu": 2.0, "rss": GIB, "entries": []}
+MADE = {"outcome": "made", "seconds": 2.5, "cpu": 2.0, "rss": GIB, "taken": False, "entries": []}
 FAILED = {
     "outcome": "failed", "class": "CompileError", "what": "nvcc failed", "where": "a [sm_80]",
     "hint": "cd /x", "details": ["line 1", "line 2"],
@@ -114,9 +114,9 @@ def test_what_a_worker_says_is_no_outcome() -> None:
 
 
 def test_what_was_made_is_collected_before_it_is_reported() -> None:
-    order: list[tuple[Job, Sequence[Entry], int]] = []
+    order: list[tuple[Job, Sequence[StoreEntry], int]] = []
 
-    def collect(job: Job, entries: Sequence[Entry]) -> None:
+    def collect(job: Job, entries: Sequence[StoreEntry]) -> None:
         order.append((job, entries, talk.reports.qsize()))
 
     talk = Talk(collect=collect)
@@ -127,7 +127,7 @@ def test_what_was_made_is_collected_before_it_is_reported() -> None:
 
 
 def test_nothing_is_collected_of_a_job_that_failed() -> None:
-    def collect(job: Job, entries: Sequence[Entry]) -> None:
+    def collect(job: Job, entries: Sequence[StoreEntry]) -> None:
         raise AssertionError(entries)
 
     talk = Talk(collect=collect)
@@ -138,7 +138,7 @@ def test_nothing_is_collected_of_a_job_that_failed() -> None:
 
 
 def test_what_cannot_be_collected_was_not_made() -> None:
-    def collect(job: Job, entries: Sequence[Entry]) -> None:
+    def collect(job: Job, entries: Sequence[StoreEntry]) -> None:
         raise StoreError("the disk is full")
 
     talk = Talk(collect=collect)

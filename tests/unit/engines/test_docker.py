@@ -89,7 +89,7 @@ class Bench:
         )  # fmt: skip
 
     def capture(self) -> ImageCapture:
-        return contained.capture(self.site, self.message(), LIMITS)
+        return contained.capture(self.site, self.message(), LIMITS, silent)
 
     def report(self) -> Report:
         """The next report; what is only said on the way is left out."""
@@ -182,9 +182,9 @@ def test_what_capture_learned_of_texts_is_for_this_build_alone(bench: Bench) -> 
     station = dataclasses.replace(bench.site.station, sources=again)
     (again / CAPTURED).rename(again / "before")
     site = dataclasses.replace(bench.site, station=station)
-    second = contained.capture(site, message, LIMITS)
+    second = contained.capture(site, message, LIMITS, silent)
     assert second.lookup.pending == ()
-    assert (again / LEARNED / "refs" / "text").is_dir()
+    assert (again / f"{LEARNED}0" / "refs" / "text").is_dir()
     assert "text" not in {usage.kind for usage in bench.store.usage()}
     before = len(calls(bench.demo.home))
     _, slices = second.assemble(LIMITS)
@@ -284,7 +284,7 @@ def ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             container._log.write_text("Killed\n")
             return container
 
-        monkeypatch.setattr(docker, "Container", make)
+        monkeypatch.setattr(docker, "RunningContainer", make)
 
     return end
 

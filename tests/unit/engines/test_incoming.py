@@ -17,7 +17,7 @@ import pytest
 from fatwheel.engines import incoming as module
 from fatwheel.engines.incoming import take, take_file, take_folder
 from fatwheel.errors import EngineError, StoreError
-from fatwheel.storage.store import Branch, Entry, Store
+from fatwheel.storage.store import Branch, Store, StoreEntry
 from fatwheel.worker.inside import BRANCH
 
 from ...helpers.standins import cpp_unit, cuda_unit, front, job
@@ -43,16 +43,16 @@ class Bench:
         self.store = Store(folder / "store", 1 << 40, SCOPE)
         self.branch = Branch(self.folder / BRANCH, (), SCOPE)
 
-    def made(self) -> list[Entry]:
+    def made(self) -> list[StoreEntry]:
         return list(self.branch.written)
 
-    def take(self, entries: list[Entry] | None = None) -> None:
+    def take(self, entries: list[StoreEntry] | None = None) -> None:
         take(self.folder, self.made() if entries is None else entries, JOB, self.store)
 
-    def object(self, entry: Entry) -> Path:
+    def object(self, entry: StoreEntry) -> Path:
         return self.folder / BRANCH / "objects" / entry[2][:2] / entry[2]
 
-    def refused(self, entries: list[Entry] | None = None) -> EngineError:
+    def refused(self, entries: list[StoreEntry] | None = None) -> EngineError:
         """How these are refused, and that the store is as it was."""
         before = self.snapshot()
         with pytest.raises(EngineError) as caught:
@@ -107,11 +107,15 @@ def test_what_a_job_made_is_in_the_store(bench: Bench) -> None:
     bench.branch.put("host", KEY, b"object")
     bench.branch.put_json("text", KEY, [variant()])
     bench.branch.put_json("seen", KEY, True)
+    bench.branch.put("ptx", KEY, b"packed")
+    bench.branch.put("stub", KEY, b"registers")
+    bench.branch.put_json("program", KEY, OTHER)
     bench.take()
     store = bench.store
     assert (store.get("slice", KEY), store.get("slice", OTHER)) == (b"one", b"two")
     assert (store.get_json("abi", KEY), store.get("host", KEY)) == ({"names": "n"}, b"object")
     assert (store.get_json("text", KEY), store.get_json("seen", KEY)) == ([variant()], True)
+    assert store.get_json("program", KEY) == OTHER
 
 
 def test_what_is_there_already_is_not_replaced(bench: Bench) -> None:
@@ -119,6 +123,13 @@ def test_what_is_there_already_is_not_replaced(bench: Bench) -> None:
     bench.branch.put("slice", KEY, b"poison")
     bench.take()
     assert bench.store.get("slice", KEY) == b"honest"
+
+
+def test_of_which_text_a_program_is_may_change(bench: Bench) -> None:
+    bench.store.put_json("program", KEY, "ef" * 32)  # of a text whose PTX is gone
+    bench.branch.put_json("program", KEY, OTHER)
+    bench.take()
+    assert bench.store.get_json("program", KEY) == OTHER
 
 
 def test_what_nobody_reported_stays_where_it_is(bench: Bench) -> None:
@@ -145,7 +156,7 @@ def test_no_other_kind_is_taken(bench: Bench, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "kinds",
-    [["slice"] * 3, ["abi"] * 3, ["host"] * 2, ["text"] * 3, ["seen"] * 3],
+    [["slice"] * 3, ["abi"] * 3, ["host"] * 2, ["text"] * 3, ["seen"] * 3, ["program"] * 4],
     ids=lambda kinds: kinds[0],
 )
 def test_no_more_is_taken_than_the_job_can_have_made(bench: Bench, kinds: list[str]) -> None:

@@ -21,6 +21,7 @@ from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import users_stores
+from fatwheel.worker import surroundings
 
 from ...helpers.demoproject import Demo
 from ...helpers.standins import front
@@ -51,6 +52,17 @@ def test_a_workplace_is_the_environment_and_the_machine(
     found = local_workplace(target(), silent)
     assert found.tools is demo.tools
     assert found.capacity == Limits(7, 9 << 30)
+
+
+def test_headers_are_those_of_the_compiler_and_not_of_the_folder_that_a_build_starts_in(
+    tool: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = Path(tool("g++"))
+    (tmp_path / "mine.h").touch()
+    monkeypatch.chdir(tmp_path)
+    found = surroundings.names_of_headers(compiler)
+    assert any(name.endswith("/bits/stdc++.h") for name in found)
+    assert [name for name in found if not name.startswith("/")] == []
 
 
 def test_the_identity_is_of_the_environment_and_the_host_compiler(demo: Demo) -> None:

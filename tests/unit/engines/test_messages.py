@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -17,13 +17,13 @@ from fatwheel.engines.conversation import (
     SaidLine,
     assemble_line,
     capture_line,
-    checked_lookup,
+    checked_capture,
     checked_slices,
     worker_line,
 )
 from fatwheel.errors import CompileError, EngineError
-from fatwheel.model import Host, Job
-from fatwheel.worker.assemble import Lookup
+from fatwheel.model import Front, Host, Job, Stage
+from fatwheel.worker.assemble import Lookup, Pass, Reason, all_jobs
 
 from ...helpers.standins import cpp_unit, cuda_unit, front, job
 
@@ -36,11 +36,12 @@ FAILED = {
 }  # fmt: skip
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = "1" * 5000
+MADE = ((),) * len(all_jobs(UNITS, FRONTS))
 
 
 def captured(**changes: Any) -> dict[str, Any]:
     pending = (job(UNITS[0], FRONTS[0], host=True), job(UNITS[1], None))
-    lookup = Lookup(pending, units=2, slices=3, hits=1, archlist_units=())
+    lookup = Lookup(pending, units=2, slices=3, hits=1, archlist_units=(), made=MADE)
     return {
         "outcome": "made", "units": [asdict(unit) for unit in UNITS],
         "notes": [], "links": [["g++", "a.o"]], "wheel": "demo-1.0-cp311-cp311-linux_x86_64.whl",
@@ -51,14 +52,22 @@ def captured(**changes: Any) -> dict[str, Any]:
 def read(**changes: Any) -> tuple[Any, Lookup, Host]:
     line = capture_line(json.dumps(captured(**changes)))
     assert isinstance(line, CapturedLine)
-    return checked_lookup(line, FRONTS)
+    return checked_capture(line, FRONTS)
 
 
 # -- workers -------------------------------------------------------------------------------------
 
 
 def test_what_workers_say_is_understood() -> None:
-    made = {"id": 3, "outcome": "made", "seconds": 2, "cpu": 1.5, "rss": 7, "entries": []}
+    made = {
+        "id": 3,
+        "outcome": "made",
+        "seconds": 2,
+        "cpu": 1.5,
+        "rss": 7,
+        "taken": True,
+        "entries": [],
+    }
     line = worker_line(json.dumps(made))
     assert isinstance(line, MadeLine)
     assert (line.made.seconds, line.made.cpu, line.made.rss) == (2, 1.5, 7)
@@ -121,9 +130,12 @@ def test_only_errors_that_are_raised_there_are_believed(name: str) -> None:
     [
         "", "null", "{}", DEEP, f'{{"said": {DEEP}}}', HUGE, f'{{"id": {HUGE}, "outcome": "made"}}',
         '{"said": 3}', '{"said": "a", "more": 1}', '{"said": "\\ud800"}', '"' + "x" * (17 << 20),
-        '{"id": 1, "outcome": "made", "seconds": NaN, "cpu": 1, "rss": 1, "entries": []}',
-        '{"id": 1, "outcome": "made", "seconds": 1e400, "cpu": 1, "rss": 1, "entries": []}',
-        '{"id": 1, "outcome": "made", "seconds": -1, "cpu": 1, "rss": 1, "entries": []}',
+        '{"id": 1, "outcome": "made", "seconds": NaN, "cpu": 1, "rss": 1, "taken": false, '
+        '"entries": []}',
+        '{"id": 1, "outcome": "made", "seconds": 1e400, "cpu": 1, "rss": 1, "taken": false, '
+        '"entries": []}',
+        '{"id": 1, "outcome": "made", "seconds": -1, "cpu": 1, "rss": 1, "taken": false, '
+        '"entries": []}',
         '{"id": true, "outcome": "killed", "rss": 1}', '{"id": 1.0, "outcome": "killed", "rss": 1}',
         '{"id": 1, "outcome": "killed", "rss": 1e999}',
     ],
@@ -148,9 +160,50 @@ def test_what_capture_finds_is_understood() -> None:
 
 def test_what_a_job_costs_is_not_for_a_container_to_say() -> None:
     lied = Job(UNITS[0], FRONTS[1], False, memory=1 << 60, seconds=-5)
-    _, lookup, _ = read(lookup=asdict(Lookup((lied,), 2, 10**9, -1, ("nobody",))))
+    _, lookup, _ = read(lookup=asdict(Lookup((lied,), 2, 10**9, -1, ("nobody",), made=MADE)))
     assert [(one.memory, one.seconds) for one in lookup.pending] == [(0, 0)]
     assert (lookup.slices, lookup.hits, lookup.archlist_units) == (3, 2, ())
+
+
+def test_why_units_are_compiled_again_is_words_about_units() -> None:
+    why = Reason("a.h\n\x1b[2J" + "x" * 999, ("nobody", UNITS[0].name))
+    lookup = Lookup((), 2, 3, 0, (), (), MADE, (), (why,) * 999, "é")
+    _, found, _ = read(lookup=asdict(lookup))
+    assert len(found.reasons) == 100
+    assert found.reasons[0].what.startswith("a.h")
+    assert found.reasons[0].what.isprintable()
+    assert found.reasons[0].units == (UNITS[0].name,)
+    assert found.state == ""
+
+
+KEY = "ab" * 32
+
+
+def test_keys_that_are_asked_for_elsewhere_are_read() -> None:
+    passes = (Pass("compute_80", (KEY,), (KEY,)),)
+    absent = (("slice", KEY), ("host", KEY))
+    _, lookup, _ = read(lookup=asdict(Lookup((), 2, 3, 0, (), passes, MADE, absent)))
+    assert (lookup.passes, lookup.made, lookup.absent) == (passes, MADE, absent)
+
+
+@pytest.mark.parametrize(
+    ("passes", "made", "absent"),
+    [
+        ((), MADE, (("slice", "../../etc"),)),
+        ((), MADE, (("slice", KEY.upper()),)),
+        ((), MADE, (("wheel", KEY),)),
+        ((), MADE, (("text", KEY),)),
+        ((), MADE[1:], ()),
+        ((), ((("wheel", KEY),), *MADE[1:]), ()),
+        ((Pass("x", ("no key",), ()),), MADE, ()),
+        ((Pass("x", (), ("no key",)),), MADE, ()),
+        ((Pass("x\n", (), ()),), MADE, ()),
+        ((Pass("x", (), ()), Pass("x", (), ())), MADE, ()),
+    ],
+)
+def test_what_is_no_key_is_refused(passes: Any, made: Any, absent: Any) -> None:
+    with pytest.raises(EngineError):
+        read(lookup=asdict(Lookup((), 2, 3, 0, (), passes, made, absent)))
 
 
 @pytest.mark.parametrize(
@@ -158,18 +211,57 @@ def test_what_a_job_costs_is_not_for_a_container_to_say() -> None:
     [
         job(cuda_unit("other"), FRONTS[0]), job(UNITS[0], front("86")), job(UNITS[0], None),
         job(UNITS[1], FRONTS[0]), job(UNITS[0], front("80", "sm_86")),
+        job(UNITS[0], replace(FRONTS[0], split=4)),
         job(UNITS[0], front("80", "sm_80", "sm_80")), Job(UNITS[1], None, False, 0, 0),
     ],
 )  # fmt: skip
 def test_a_job_that_nobody_asked_for_is_refused(wrong: Job) -> None:
     with pytest.raises(EngineError):
-        read(lookup=asdict(Lookup((wrong,), 2, 3, 0, ())))
+        read(lookup=asdict(Lookup((wrong,), 2, 3, 0, (), made=MADE)))
+
+
+def staged(stage: Stage, *codes: str, host: bool = False) -> Job:
+    return Job(UNITS[0], Front(FRONTS[0].virtual, codes), host, 0, 0, stage)
+
+
+def test_stages_that_need_no_front_may_be_left() -> None:
+    parts = (staged("ptxas", "sm_80"), staged("ptxas", "compute_80"), staged("host", host=True))
+    _, lookup, _ = read(lookup=asdict(Lookup(parts, 2, 3, 0, (), made=MADE)))
+    assert lookup.pending == parts
+    assert (lookup.slices, lookup.hits) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        staged("front"), staged("front", "compute_80"), staged("ptxas"),
+        staged("ptxas", "sm_80", "compute_80"), staged("ptxas", "sm_80", host=True),
+        staged("host"), staged("host", "sm_80", host=True), staged("whole", host=True),
+        staged("ptxas", "sm_86"), Job(UNITS[1], None, True, 0, 0, "host"),
+    ],
+)  # fmt: skip
+def test_other_stages_are_refused(wrong: Job) -> None:
+    with pytest.raises(EngineError):
+        read(lookup=asdict(Lookup((wrong,), 2, 3, 0, (), made=MADE)))
+
+
+def test_what_two_jobs_would_make_is_refused() -> None:
+    twice = (staged("ptxas", "sm_80"), staged("whole", "sm_80", "compute_80"))
+    with pytest.raises(EngineError):
+        read(lookup=asdict(Lookup(twice, 2, 3, 0, (), made=MADE)))
+
+
+def test_no_other_word_is_a_stage() -> None:
+    line = {**asdict(staged("ptxas", "sm_80")), "stage": "cicc"}
+    lookup = asdict(Lookup((), 2, 3, 0, (), made=MADE))
+    with pytest.raises(EngineError):
+        read(lookup={**lookup, "pending": [line]})
 
 
 def test_a_job_that_is_named_twice_is_refused() -> None:
     again = job(UNITS[0], FRONTS[0])
     with pytest.raises(EngineError):
-        read(lookup=asdict(Lookup((again, again), 2, 3, 0, ())))
+        read(lookup=asdict(Lookup((again, again), 2, 3, 0, (), made=MADE)))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +305,7 @@ def test_there_are_only_so_many_units() -> None:
 
 def assembled(**changes: Any) -> AssembledLine:
     slices = {"sm_80": "ab" * 32, "compute_80": None, "sm_90a": "cd" * 32}
-    answer = {"outcome": "made", "wheel": "a-1.0-py3-none-any.whl"}
+    answer = {"outcome": "made", "wheel": "a-1.0-py3-none-any.whl", "linked": []}
     line = assemble_line(
         json.dumps({**answer, "slices": [{"name": "a", "slices": slices}], **changes})
     )
@@ -245,6 +337,22 @@ def test_a_wheel_and_its_slices_are_understood() -> None:
 def test_a_wheel_has_the_name_of_one(name: str) -> None:
     with pytest.raises(EngineError):
         assembled(wheel=name)
+
+
+def test_what_was_linked_is_told_after_the_units() -> None:
+    linked = [{"name": "dlink", "slices": {"sm_80": "ef" * 32}}]
+    _, found = checked_slices(assembled(linked=linked), UNITS, FRONTS)
+    assert found == {"name": "dlink", "slices": {"sm_80": "ef" * 32}}
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("dlink", "sm_91"), ("dlink", "compute_80"), ("\x1b[2J", "sm_80"), ("", "sm_80")],
+)
+def test_what_was_linked_is_for_what_was_asked_for(name: str, image: str) -> None:
+    linked = [{"name": name, "slices": {image: "ef" * 32}}]
+    with pytest.raises(EngineError):
+        checked_slices(assembled(linked=linked), UNITS, FRONTS)
 
 
 @pytest.mark.parametrize(

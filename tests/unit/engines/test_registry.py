@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fatwheel.config.model import Containers, Download, Msvc, Toolchain
-from fatwheel.engines import docker
+from fatwheel.config.model import Base, Containers, Download, LockedMsvc, Toolchain, WineImage
+from fatwheel.engines import docker, windows
 from fatwheel.engines.registry import engine_for, toolchain_for
 from fatwheel.errors import EngineError, UsageError
 
@@ -28,7 +28,7 @@ NO_IMAGES = dataclasses.replace(PACKAGES, containers=None)
 OF_WINDOWS = dataclasses.replace(
     PACKAGES,
     platform="win-amd64",
-    msvc=Msvc("17.8.2", "19.38.1", "14.38", (), CUDA),
+    msvc=LockedMsvc("17.8.2", "19.38.1", "14.38", (), CUDA),
     containers=Containers("windows", 20348, ()),
 )
 WINDOWS = dataclasses.replace(ARCHIVES, platform="win-amd64")
@@ -97,6 +97,30 @@ def test_wine_builds_what_is_for_windows_if_it_is_asked_to_or_nothing_else_can(
     assert engine_for(dataclasses.replace(OF_WINDOWS, containers=None), None).name == "process"
 
 
+def test_an_engine_with_linux_containers_builds_for_windows_on_linux_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wine = WineImage(version="8.0", base=Base("debian:12", "", ()), packages=())
+    both = dataclasses.replace(OF_WINDOWS, wine=wine)
+    no_images = dataclasses.replace(both, containers=None)
+    monkeypatch.setattr(docker, "connect", lambda: SimpleNamespace(os="linux"))
+    monkeypatch.setattr(windows.wine, "obstacle", lambda: "")
+    assert engine_for(both, None).name == "docker"
+    assert engine_for(no_images, None).name == "docker"
+    machine(monkeypatch, "Windows", "AMD64", "10.0.19045")
+    assert engine_for(both, None).name == "process"
+    assert "has no container images" in refusal(no_images, "docker").what
+    machine(monkeypatch, "Linux", "x86_64")
+
+    def refuse() -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(docker, "connect", refuse)
+    assert engine_for(no_images, None).name == "process"
+    monkeypatch.setattr(windows.wine, "obstacle", lambda: "is for Windows")
+    assert engine_for(no_images, None).name == "docker", "there is nothing else"
+
+
 def test_containers_do_not_see_what_is_installed() -> None:
     installed = installed_lock().toolchain
     assert engine_for(installed, None).name == "process"
@@ -145,7 +169,7 @@ def test_what_is_asked_for_is_taken(asked: str) -> None:
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
     error = refusal(PACKAGES, "cloud")
-    assert (error.where, error.hint) == ("--engine", "valid: process, docker")
+    assert (error.where, error.hint) == ("--engine", "valid: process, docker, dask")
 
 
 def test_containers_without_images_are_refused() -> None:
@@ -167,7 +191,7 @@ def test_a_toolchain_that_no_engine_can_use_is_refused_with_the_reasons() -> Non
     error = refusal(neither, None)
     assert error.where == "--toolchain tools"
     assert [detail.partition(":")[0] for detail in error.details] == [
-        "--engine process", "--engine docker",
+        "--engine process", "--engine docker", "--engine dask",
     ]  # fmt: skip
     assert "another toolchain" in (refusal(neither, "docker").hint or "")
 

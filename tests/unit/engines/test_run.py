@@ -22,7 +22,7 @@ from fatwheel.engines.base import (
     Said,
     WorkerLost,
 )
-from fatwheel.engines.run import JobRun
+from fatwheel.engines.run import JobRun, keeping
 from fatwheel.engines.schedule import Scheduler
 from fatwheel.errors import CompileError, EngineError, OutOfMemoryError
 from fatwheel.events import (
@@ -30,11 +30,13 @@ from fatwheel.events import (
     Event,
     JobFailed,
     JobFinished,
+    JobsDropped,
     JobStarted,
     MemoryUsed,
     ShardSaid,
 )
 from fatwheel.model import Job, Shard
+from fatwheel.pipeline.costs import apart
 from fatwheel.storage.store import Store
 from fatwheel.worker.slices import Made, cost_key
 
@@ -117,7 +119,13 @@ class Run:
         scheduler = Scheduler(jobs, slots, whole * GIB, lend=False)
         allotment = Allotment(at_once, Limits(slots, each * GIB), Limits(slots, whole * GIB))
         self.run = JobRun(
-            self.engine, shards, allotment, scheduler, self.store, self.events.append, until
+            self.engine,
+            shards,
+            allotment,
+            scheduler,
+            keeping(self.store),
+            self.events.append,
+            until,
         )
         self.run.run()
 
@@ -157,6 +165,16 @@ def test_what_a_job_cost_is_kept() -> None:
     run = Run(work, answer)
     cost = {"seconds": 2, "cpu": 1.5, "rss": GIB}
     assert run.store.put_ == {("cost", cost_key(work[0])): cost}
+    assert run.run.taken == 0
+
+
+def test_what_taking_over_cost_is_not() -> None:
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        return JobMade(job, Made(seconds=2, cpu=1.5, rss=GIB, taken=True))
+
+    run = Run(jobs("a1", "b1"), answer)
+    assert run.store.put_ == {}
+    assert run.run.taken == 2
 
 
 @pytest.fixture
@@ -252,6 +270,49 @@ def test_one_failure_stops_no_other_job() -> None:
     assert [str(error) for error in run.run.errors] == ["a1: no"]
     assert sorted(run.of(JobFinished)) == ["a2", "a3", "b1"]
     assert run.of(JobFailed) == ["a1"]
+
+
+def in_stages(name: str) -> list[Job]:
+    """A front, two images and a host object of one unit."""
+    return list(apart(job(cuda_unit(name), front("80", "sm_80", "sm_86"), host=True)))
+
+
+def test_stages_start_when_their_front_is_done() -> None:
+    run = Run(in_stages("a"), made)
+    started = [event.job.label for event in run.events if isinstance(event, JobStarted)]
+    assert started[0] == "a [compute_80] front"
+    assert sorted(started[1:]) == ["a [compute_80] host", "a [sm_80] ptxas", "a [sm_86] ptxas"]
+    assert CoresIdle(1, 2, "fronts") in run.events
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_needs_a_failed_front_is_dropped_and_no_failure_of_its_own(killed: bool) -> None:
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        if job.stage == "front" and job.unit.name == "a1":
+            failure = JobBroken(job, CompileError("no", where="a1"))
+            return JobKilled(job, GIB) if killed else failure
+        return made(worker, job)
+
+    jobs = [*in_stages("a1"), *in_stages("b1")]
+    run = Run(jobs, answer)
+    assert len(run.run.errors) == 1
+    [dropped] = [event for event in run.events if isinstance(event, JobsDropped)]
+    assert {one.label for one in dropped.jobs} == {one.label for one in jobs[1:4]}
+    assert run.of(JobFinished) == ["b1"] * 4
+
+
+def test_a_worker_whose_jobs_were_dropped_ends() -> None:
+    waiting = []
+
+    def answer(worker: FakeWorker, job: Job) -> Report:
+        if job.unit.name == "a1":
+            return JobBroken(job, CompileError("no", where="a1"))
+        if job.stage != "front":
+            waiting.extend(one.shard for one in worker.engine.of("a") if not one.closed)
+        return made(worker, job)
+
+    Run([*in_stages("a1"), *in_stages("b1")], answer)
+    assert not waiting, "it has nothing to do any more"
 
 
 def test_all_failures_are_collected() -> None:

@@ -77,6 +77,61 @@ def test_cores_are_idle_when_no_job_is_left() -> None:
     assert scheduler.idle_cores() == (1, "last")
 
 
+def stages(name: str, front: float, *images: float) -> list[Job]:
+    """The stages of a call, of so many seconds."""
+    unit = Unit(name, "cuda", "source.cu", (), ())
+    first = Job(unit, Front(Arch(80), ()), False, 0, front, "front")
+    return [
+        first,
+        *(
+            Job(unit, Front(Arch(80), (f"{name}{number}",)), False, 0, seconds, "ptxas")
+            for number, seconds in enumerate(images)
+        ),
+    ]
+
+
+def test_the_longest_path_goes_first() -> None:
+    """Not the longest job: what follows a front would end late."""
+    first, *later = stages("a", 5, 2, 6)
+    scheduler = Scheduler([job("b", 9), *later, first], slots=1, memory=GB, lend=False)
+    order = []
+    while (one := scheduler.next()) is not None:
+        order.append(one.label)
+        scheduler.finished(one)
+    assert order == ["a [compute_80] front", "b [b]", "a [a1] ptxas", "a [a0] ptxas"]
+    assert scheduler.idle()
+
+
+def test_cores_wait_for_fronts() -> None:
+    first, *later = stages("a", 5, 2, 6)
+    scheduler = Scheduler([first, *later], slots=2, memory=GB, lend=False)
+    assert scheduler.next() == first
+    assert scheduler.next() is None
+    assert scheduler.idle_cores() == (1, "fronts")
+    assert set(scheduler.pending) == set(later)
+    assert scheduler.failed(first) == (later[1], later[0])
+    assert scheduler.idle()
+
+
+def test_stages_without_their_front_in_the_list_need_none() -> None:
+    """It is in the store."""
+    _, *later = stages("a", 5, 2, 6)
+    scheduler = Scheduler(later, slots=2, memory=GB, lend=False)
+    assert started(scheduler) == ["a1", "a0"]
+
+
+def test_a_killed_front_teaches_nothing_of_what_follows() -> None:
+    first, *later = stages("a", 5, 2)
+    scheduler = Scheduler([first, *later, job("b", 9)], slots=2, memory=GB * 2, lend=False)
+    assert {scheduler.next(), scheduler.next()} == {first, *scheduler.running}
+    assert scheduler.killed_for_memory(first, rss=2 * GB)
+    scheduler.finished(named(scheduler, "b"))
+    assert scheduler.next() == first
+    scheduler.finished(first)
+    assert scheduler.next() == later[0]
+    assert scheduler.need(later[0]) == 0
+
+
 def test_a_slot_that_is_lent_is_no_core() -> None:
     jobs = [job(name, 110) for name in "abc"] + [
         job("d", 22),

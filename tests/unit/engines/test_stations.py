@@ -3,12 +3,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fatwheel.containers.layouts import Mount
 from fatwheel.engines.base import Limits
 from fatwheel.engines.dockerplan import Station
+from fatwheel.engines.winestation import WineStation
+from fatwheel.shipped import PACKAGE
 
 LIMITS = Limits(cpus=3, memory=5 << 30)
 ROOT = Path(__file__).parents[3]
@@ -90,3 +93,46 @@ def test_the_command_starts_what_runs_inside(
         input="no message\n", capture_output=True, text=True, cwd=tmp_path, start_new_session=True,
     )  # fmt: skip
     assert "JSONDecodeError" in done.stderr, "it was not asked for a message"
+
+
+# -- with Wine -------------------------------------------------------------------------------------
+
+
+def wine_station() -> WineStation:
+    made = SimpleNamespace(root=Path("/cache/envs/1"), cuda_home=Path("/cache/cuda/2"))
+    tools = SimpleNamespace(
+        root=made.root,
+        environment=lambda root: made,
+        msvc=SimpleNamespace(root=Path("/cache/msvc/3")),
+    )
+    return WineStation(
+        "fatwheel/wine:8.0", "demo-1.0", tools,  # type: ignore[arg-type]
+        PACKAGE, Path("/cache/sources"), Path("/cache/store"),
+    )  # fmt: skip
+
+
+def test_with_wine_compilers_are_mounted_and_only_incoming_can_be_written() -> None:
+    spec = wine_station().container("capture", Path("/cache/in/1"), LIMITS)
+    assert {mount.target: mount.source for mount in spec.mounts} == {
+        "/fatwheel/code/fatwheel": str(PACKAGE),
+        "/fatwheel/sources": "/cache/sources",
+        "/fatwheel/store": "/cache/store",
+        "/fatwheel/incoming": "/cache/in/1",
+        "/fatwheel/tools/env": "/cache/envs/1",
+        "/fatwheel/tools/cuda": "/cache/cuda/2",
+        "/fatwheel/tools/msvc": "/cache/msvc/3",
+    }
+    assert [mount.target for mount in spec.mounts if mount.writable] == ["/fatwheel/incoming"]
+    assert (spec.os, spec.memory, spec.as_caller) == ("linux", 5 << 30, False)
+    script, place, program = spec.command[1:4]
+    assert script == "/opt/fatwheel/scripts/run-in-windows"
+    assert (place, program) == ("b/demo-1.0", "C:\\b\\demo-1.0\\env\\python.exe")
+    assert spec.command[-1] == "Z:\\fatwheel\\code"
+
+
+def test_programs_in_wine_are_told_where_things_are_in_their_container() -> None:
+    station = wine_station()
+    assert station.path(Path("/cache/store")) == "Z:\\fatwheel\\store"
+    inside = station.path(Path("/cache/envs/1/Lib/x.py"))
+    assert inside == "Z:\\fatwheel\\tools\\env\\Lib\\x.py"
+    assert station.show(Path("/cache/cuda/2"), "cuda") == "C:\\b\\demo-1.0\\cuda"

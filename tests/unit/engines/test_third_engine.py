@@ -78,4 +78,4 @@ def test_a_third_engine_is_planned_and_listed(bench: Bench) -> None:
     assert plan.footprint.containers == ()
     with pytest.raises(UsageError) as caught:
         plan_build(bench.request("cloud"))
-    assert caught.value.hint == "valid: process, docker, inline"
+    assert caught.value.hint == "valid: process, docker, dask, inline"

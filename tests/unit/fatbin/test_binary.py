@@ -5,20 +5,32 @@ Files are a few bytes, put together by hand, or NVIDIA's (data/device).
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import lief
 import pytest
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
 
 from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.binary import (
     HEAD,
+    AskedSymbol,
+    Loading,
+    asked_of,
     exports_of,
     imports_of,
     is_binary,
+    is_loadable,
+    loading_of,
     read_binary,
     rewrite_binary,
 )
@@ -29,6 +41,7 @@ from ...helpers.coffobjects import compile_object
 from ...helpers.cudawheels import NONE, Linker
 from ...helpers.deviceimages import TWO, container, entries, images, sm
 from ...helpers.standins import DATA
+from .test_pe import ONE, samples
 
 Section = tuple[str, bytes]
 
@@ -311,7 +324,7 @@ def test_a_cubin_cannot_be_rewritten() -> None:
 def test_others_are_rewritten_by_the_module_for_their_format(
     kind: str, tmp_path: Path, tool: Callable[[str], str]
 ) -> None:
-    """Each takes out one image and leaves a file of its kind. ELF: test_fatbin_elf_linked.py."""
+    """Each takes out one image and leaves a file of its kind. ELF: test_elf_linked.py."""
     if kind == "coff":
         data = compile_object(tool, tmp_path, "mingw", FATBIN)
     else:
@@ -331,3 +344,175 @@ def test_sections_of_device_code_that_share_bytes_are_refused(shift: int) -> Non
     struct.pack_into("<Q", data, table + 2 * 64 + 24, 64 + shift)
     with pytest.raises(FormatError, match=r"sections .nv_fatbin and __nv_relfatbin overlap"):
         read_binary(memoryview(data))
+
+
+FOLDERS = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64")
+MOST = 60
+
+
+def libraries() -> list[Path]:
+    """Some of this machine's, and a program."""
+    found = [Path(folder, name) for folder in FOLDERS if os.path.isdir(folder)
+             for name in sorted(os.listdir(folder)) if ".so" in name]  # fmt: skip
+    real = sorted({path.resolve() for path in found if path.is_file()})[
+        :: max(1, len(found) // MOST)
+    ]
+    program = shutil.which("python3") or "/bin/sh"
+    return [*real, Path(os.path.realpath(program))]
+
+
+def by_pyelftools(path: Path) -> Loading | None:
+    with path.open("rb") as stream:
+        if stream.read(7) != b"\x7fELF\2\1\1":
+            return None
+        elf = ELFFile(stream)
+        said: dict[str, list[str]] = {}
+        dynamic = elf.get_section_by_name(".dynamic")
+        if not isinstance(dynamic, DynamicSection):
+            return None
+        for tag in dynamic.iter_tags():
+            for kind in ("needed", "soname", "rpath", "runpath"):
+                if hasattr(tag, kind):
+                    said.setdefault(kind, []).append(getattr(tag, kind))
+        versions: list[tuple[str, str]] = []
+        offered: set[str] = set()
+        for section in elf.iter_sections():
+            if isinstance(section, GNUVerNeedSection):
+                for need, entries in section.iter_versions():
+                    versions += [
+                        (need.name, one.name) for one in entries if not one["vna_flags"] & 2
+                    ]
+            elif isinstance(section, GNUVerDefSection):
+                offered |= {next(iter(names)).name for _, names in section.iter_versions()}
+
+        def folders(kind: str) -> tuple[str, ...]:
+            return tuple(filter(None, "".join(said.get(kind, [])[-1:]).split(":")))
+
+        return Loading(
+            "elf", {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}[elf["e_machine"]],
+            tuple(said.get("needed", ())), "".join(said.get("soname", [])), folders("rpath"),
+            folders("runpath"), tuple(versions), frozenset(offered),
+        )  # fmt: skip
+
+
+def test_libraries_of_this_machine() -> None:
+    compared = 0
+    for path in libraries():
+        theirs = by_pyelftools(path)
+        if theirs is not None:
+            assert loading_of(memoryview(path.read_bytes())) == theirs, path
+            compared += 1
+    assert compared > 5
+
+
+def test_a_dll_as_lief_reads_it() -> None:
+    data = peimages.importing(["one.dll", "Two.DLL"])
+    theirs = lief.PE.parse(list(data))
+    assert isinstance(theirs, lief.PE.Binary)
+    found = loading_of(memoryview(data))
+    assert found.needed == tuple(str(one.name) for one in theirs.imports)
+    assert (found.format, found.machine, found.signed) == ("pe", "x86_64", False)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"text", b"\x7fELF\1\1\1", b"MZ" + bytes(100), b"\x7fELF\2\2\1"]
+)
+def test_what_no_loader_here_takes(head: bytes) -> None:
+    assert not is_loadable(head)
+
+
+def test_tables_of_versions_that_do_not_end(tmp_path: Path) -> None:
+    """Each entry that leads to itself, or claims millions of others."""
+    path = next(
+        path for path in libraries() if (by_pyelftools(path) or Loading("", "", ())).versions
+    )
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        need = next(s for s in elf.iter_sections() if isinstance(s, GNUVerNeedSection))
+        offset, dynamic = need["sh_offset"], elf.get_section_by_name(".dynamic")["sh_offset"]
+    for place, form, value in ((2, "<H", 0xFFFF), (8, "<I", 0x7FFFFFFF), (12, "<I", 0xFFFFFFF0)):
+        data = bytearray(path.read_bytes())
+        struct.pack_into(form, data, offset + place, value)
+        for at in range(dynamic, dynamic + 16 * 64, 16):
+            if struct.unpack_from("<Q", data, at)[0] == 0x6FFFFFFF:  # DT_VERNEEDNUM
+                struct.pack_into("<Q", data, at + 8, 1 << 40)
+        with pytest.raises(FormatError):
+            loading_of(memoryview(bytes(data)))
+
+
+SOURCE = """
+extern int PyOne_Function(void), _ZN2at3twoEv(void);
+extern int three;
+extern int perhaps(void) __attribute__((weak));
+int own(void) { return PyOne_Function() + _ZN2at3twoEv() + three + (perhaps ? perhaps() : 0); }
+"""
+
+
+@pytest.mark.parametrize(
+    "option", ["-Wl,--hash-style=gnu", "-Wl,--hash-style=sysv", "-s", "-fuse-ld=lld", "-nostdlib"]
+)
+def test_an_elf_library_asks_for_its_undefined_symbols(
+    option: str, tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    (tmp_path / "a.c").write_text(SOURCE)
+    command = [tool("gcc"), "-shared", "-fPIC", option, "a.c", "-o", "a.so"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    found = {one.name: one for one in asked_of(memoryview((tmp_path / "a.so").read_bytes()))}
+    wanted = {name for name in found if not found[name].optional}
+    assert {"PyOne_Function", "_ZN2at3twoEv", "three"} <= wanted
+    assert found["perhaps"].optional
+    assert "own" not in found
+
+
+def test_an_object_and_other_files_ask_for_nothing() -> None:
+    for data in (b"", b"\x7fELF", b"\x7fELF\1\1\1" + bytes(100), b"text"):
+        assert asked_of(memoryview(data)) == ()
+
+
+def test_a_pe_library_asks_each_library_for_names_as_lief_reads_them() -> None:
+    for data in samples():
+        theirs = lief.PE.parse(list(data))
+        assert isinstance(theirs, lief.PE.Binary)
+        wanted = [
+            AskedSymbol(str(entry.name), str(library.name), delayed)
+            for libraries, delayed in ((theirs.imports, False), (theirs.delay_imports, True))
+            for library in libraries
+            for entry in library.entries
+            if not entry.is_ordinal
+        ]
+        assert list(asked_of(memoryview(data))) == wanted
+
+
+def test_a_pe_library_made_by_hand() -> None:
+    found = asked_of(memoryview(peimages.library(ONE).write()))
+    assert found == tuple(
+        AskedSymbol("function", library, library in peimages.DELAYED)
+        for library in (*peimages.IMPORTED, *peimages.DELAYED)
+    )
+
+
+def test_a_name_that_does_not_end_is_refused() -> None:
+    data = bytearray(peimages.library(ONE).write())
+    place = data.index(b"\0\0function\0")
+    thunk = data.index(struct.pack("<Q", peimages_address(data, place)))
+    struct.pack_into("<Q", data, thunk, 0x7FFFFFFF)
+    with pytest.raises(FormatError):
+        asked_of(memoryview(bytes(data)))
+
+
+def test_names_that_share_bytes_are_not_gigabytes() -> None:
+    """17,000 words of 8 bytes, each the address of the same name of 4000."""
+    start, thunks = 0x1000, struct.pack("<Q", 0x1100) * 17_000
+    head = struct.pack("<IIIII", 0x2200, 0, 0, 0x1080, 0x2200).ljust(0x80, b"\0")
+    names = (head + b"one.dll").ljust(0x102, b"\0") + b"n" * 4000
+    content = names.ljust(0x1200, b"\0") + thunks + bytes(8)
+    image = peimages.Image([peimages.Part(".rdata", start, content)], {1: (start, 40)})
+    with pytest.raises(FormatError, match="names are longer than"):
+        asked_of(memoryview(image.write()))
+
+
+def peimages_address(data: bytearray, place: int) -> int:
+    """The address at which the byte at a place of the file is loaded."""
+    image = lief.PE.parse(list(data))
+    assert isinstance(image, lief.PE.Binary)
+    return int(image.offset_to_virtual_address(place)) - peimages.BASE

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.cubin import (
-    Layout,
     Parameter,
+    ParameterLayout,
     arch_of_cubin,
     kernel_names_of_cubin,
     kernel_names_of_ptx,
@@ -24,15 +24,15 @@ DATA = Path(__file__).parents[2] / "data" / "device"
 SCALE_CUBINS = sorted(DATA.glob("cuda*.cubin"))
 
 # scale.ptx: a u64, 12 bytes aligned to 4, a u16.
-SCALE = Layout(22, (Parameter(0, 8, 0), Parameter(1, 12, 8), Parameter(2, 2, 20)))
+SCALE = ParameterLayout(22, (Parameter(0, 8, 0), Parameter(1, 12, 8), Parameter(2, 2, 20)))
 # large.ptx: a u8, 16400 bytes aligned to 8, a u64: too large for the older records.
-LARGE = Layout(16416, (Parameter(0, 1, 0), Parameter(1, 16400, 8), Parameter(2, 8, 16408)))
+LARGE = ParameterLayout(16416, (Parameter(0, 1, 0), Parameter(1, 16400, 8), Parameter(2, 8, 16408)))
 
 
 @pytest.mark.parametrize("path", SCALE_CUBINS, ids=lambda path: path.stem)
 def test_kernels_and_their_parameters(path: Path) -> None:
     found = kernels_of_cubin(path.read_bytes())
-    assert found == {"scale": SCALE, "$empty": Layout(0, ())}
+    assert found == {"scale": SCALE, "$empty": ParameterLayout(0, ())}
     assert _places(found["scale"]) == _places(SCALE)
     assert sorted(kernel_names_of_cubin(path.read_bytes())) == ["$empty", "scale"]
 
@@ -43,18 +43,18 @@ def test_large_parameters() -> None:
     assert _places(found["large"]) == _places(LARGE)
 
 
-def _places(layout: Layout) -> tuple[int, list[int]]:
+def _places(layout: ParameterLayout) -> tuple[int, list[int]]:
     """What does not count when layouts are compared."""
     return layout.size, [parameter.offset for parameter in layout.parameters]
 
 
 def test_places_of_parameters_do_not_count() -> None:
     """A parameter of 128 bytes, aligned to 64, begins elsewhere on each architecture."""
-    one = Layout(256, (Parameter(0, 4, 0), Parameter(1, 128, 32)))
-    other = Layout(272, (Parameter(0, 4, 0), Parameter(1, 128, 48)))
+    one = ParameterLayout(256, (Parameter(0, 4, 0), Parameter(1, 128, 32)))
+    other = ParameterLayout(272, (Parameter(0, 4, 0), Parameter(1, 128, 48)))
     assert one == other
     assert str(one) == str(other)
-    assert one != Layout(256, (Parameter(0, 8, 0), Parameter(1, 128, 32)))
+    assert one != ParameterLayout(256, (Parameter(0, 8, 0), Parameter(1, 128, 32)))
 
 
 @pytest.mark.parametrize("path", SCALE_CUBINS, ids=lambda path: path.stem)
@@ -149,4 +149,4 @@ def test_a_second_symbol_table_is_refused() -> None:
 
 def test_layouts_read_well() -> None:
     assert str(SCALE) == "#0 of 8 bytes, #1 of 12 bytes, #2 of 2 bytes"
-    assert str(Layout(0, ())) == "no parameters"
+    assert str(ParameterLayout(0, ())) == "no parameters"

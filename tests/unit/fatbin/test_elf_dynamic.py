@@ -16,7 +16,7 @@ from elftools.elf.relocation import RelocationSection, RelrRelocationSection
 
 from fatwheel.errors import FormatError
 from fatwheel.fatbin.elf import read_elf
-from fatwheel.fatbin.elf_dynamic import Image, exported, needed, read_segments
+from fatwheel.fatbin.elf_dynamic import LoadedElf, exported, needed, read_segments
 
 from ...helpers.elflibraries import LIBRARIES, LIBRARY, PROGRAMS, UNLOADED, Tool, link_variant
 
@@ -92,11 +92,11 @@ def test_relocations_are_those_that_pyelftools_reads(
                 for r in section.iter_relocations()
             ]
         elif isinstance(section, RelrRelocationSection):
-            image = Image(read_elf(data))
+            image = LoadedElf(read_elf(data))
             for r in section.iter_relocations():
                 (word,) = struct.unpack("<Q", image.read(r["r_offset"], 8))
                 theirs.append((r["r_offset"], 8, 0, word))
-    ours = list(Image(read_elf(data)).relocations())
+    ours = list(LoadedElf(read_elf(data)).relocations())
     assert sorted(r[:4] for r in ours) == sorted(theirs)
     for relocation in ours:
         (addend,) = struct.unpack_from("<Q", data, relocation.at)
@@ -205,20 +205,20 @@ def test_damaged_relocations(
     linked: Callable[[str], bytes], tag: int, value: int, message: str
 ) -> None:
     with pytest.raises(FormatError, match=message):
-        list(Image(read_elf(with_dynamic(linked("rela"), tag, value))).relocations())
+        list(LoadedElf(read_elf(with_dynamic(linked("rela"), tag, value))).relocations())
 
 
 def test_a_table_that_relocates_without_end_is_refused(linked: Callable[[str], bytes]) -> None:
     """A few RELR words can name the same places again and again."""
     data = linked("relr")
     section = ELFFile(io.BytesIO(data)).get_section_by_name(".nv_fatbin")
-    place = next(iter(Image(read_elf(data)).relocations())).place
+    place = next(iter(LoadedElf(read_elf(data)).relocations())).place
     table = struct.pack("<QQ", place, 2**11 - 1) * (section["sh_size"] // 16)
     start = section["sh_offset"]
     data = data[:start] + table + data[start + len(table) :]
     data = with_dynamic(with_dynamic(data, 36, section["sh_addr"]), 35, len(table))
     with pytest.raises(FormatError, match="more relocations than words"):
-        list(Image(read_elf(data)).relocations())
+        list(LoadedElf(read_elf(data)).relocations())
 
 
 def test_one_dynamic_section_that_ends_somewhere(linked: Callable[[str], bytes]) -> None:
@@ -234,11 +234,11 @@ def test_one_dynamic_section_that_ends_somewhere(linked: Callable[[str], bytes])
     struct.pack_into("<Q", data, place + 8, len(data))  # p_offset
     struct.pack_into("<Q", data, place + 32, len(entries))  # p_filesz
     with pytest.raises(FormatError, match="dynamic section of more than 65536 entries"):
-        Image(read_elf(bytes(data) + entries))
+        LoadedElf(read_elf(bytes(data) + entries))
     other = place + 56 if place == table else place - 56
     data[other : other + 56] = data[place : place + 56]
     with pytest.raises(FormatError, match="2 ELF dynamic sections, where one may be"):
-        Image(read_elf(bytes(data) + entries))
+        LoadedElf(read_elf(bytes(data) + entries))
 
 
 def test_a_program_header_table_that_is_cut_off(linked: Callable[[str], bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Where the parts of a linked file go; what the whole file is then, test_fatbin_elf_linked says."""
+"""Where the parts of a linked file go; what the whole file is then, test_elf_linked says."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import struct
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.fatbin.elf import Elf, Section, read_elf
+from fatwheel.fatbin.elf import Elf, ElfSection, read_elf
 from fatwheel.fatbin.elf_dynamic import read_segments
-from fatwheel.fatbin.elf_layout import Layout, host_pieces, plan
+from fatwheel.fatbin.elf_layout import ElfLayout, host_pieces, plan
 
 from ...helpers.elflibraries import LIBRARY, Tool, link
 
@@ -23,11 +23,11 @@ def library(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> bytes:
     return link(tool, tmp_path_factory.mktemp("elf"), LIBRARY)
 
 
-def code_of(elf: Elf) -> Section:
+def code_of(elf: Elf) -> ElfSection:
     return elf.named(".nv_fatbin")[0]
 
 
-def planned(data: bytes) -> Layout:
+def planned(data: bytes) -> ElfLayout:
     elf = read_elf(data)
     return plan(elf, code_of(elf))
 

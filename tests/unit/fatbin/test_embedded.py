@@ -15,7 +15,7 @@ from fatwheel.errors import FormatError
 from fatwheel.fatbin import embedded
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.fatbin.container import parse_containers
-from fatwheel.fatbin.embedded import Bound, Place, find_embedded, place_of, total_size
+from fatwheel.fatbin.embedded import Bound, EmbeddedCode, find_embedded, place_of, total_size
 
 from ...helpers.cudawheels import LZ4, NONE, images
 from ...helpers.datasections import coff_object, elf_library, pe_library
@@ -26,11 +26,11 @@ EVERY = ["sm_80", "compute_80", "sm_90a", "sm_120f"]
 MAGIC = struct.pack("<I", 0xBA55ED50)
 
 
-def found_in(data: bytes) -> tuple[Place, ...]:
+def found_in(data: bytes) -> tuple[EmbeddedCode, ...]:
     return find_embedded(memoryview(data), read_binary(memoryview(data)).format, Bound())
 
 
-def in_data(content: bytes) -> tuple[Place, ...]:
+def in_data(content: bytes) -> tuple[EmbeddedCode, ...]:
     return found_in(elf_library({".data": content}))
 
 
@@ -185,7 +185,7 @@ def test_known_containers_are_counted_in_the_same_way() -> None:
 
 
 def test_large_numbers_are_readable() -> None:
-    assert Place(".data", 18_227, 1, 7, ()).title == "18,227 containers and 1 cubin in .data"
+    assert EmbeddedCode(".data", 18_227, 1, 7, ()).title == "18,227 containers and 1 cubin in .data"
 
 
 # -- made to cost time ---------------------------------------------------------------------------

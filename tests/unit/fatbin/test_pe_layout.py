@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from fatwheel.errors import FormatError
-from fatwheel.fatbin.linked import Rewritten
+from fatwheel.fatbin.container import Rewritten
 from fatwheel.fatbin.pe import Pe, read_pe
 from fatwheel.fatbin.pe_layout import Edits, plan
 from fatwheel.fatbin.pe_layout import rewritten as finished

@@ -10,8 +10,7 @@ import pytest
 
 from fatwheel.decoders import may_have_kernels
 from fatwheel.errors import FormatError
-from fatwheel.fatbin.container import Entry
-from fatwheel.fatbin.linked import Rewritten
+from fatwheel.fatbin.container import Entry, Rewritten
 from fatwheel.fatbin.pe import read_pe
 from fatwheel.fatbin.pe_linked import rewrite_linked
 

@@ -138,13 +138,35 @@ def test_only_objects_can_be_stitched() -> None:
             use(FATBIN.read_bytes())
 
 
-def test_relocatable_device_code_is_refused_by_name(
-    compile_host: Callable[[str], bytes],
+def test_relocatable_device_code_is_stitched_where_it_lies(
+    compile_host: Callable[[str], bytes], tool: Callable[[str], str], tmp_path: Path
 ) -> None:
+    """nvcc -rdc=true puts it into a section of its own."""
     obj = compile_host("__nv_relfatbin")
-    for use in (slices_of, without_device_code, lambda data: stitch_object(data, ())):
-        with pytest.raises(FormatError, match=r"relocatable device code.*is not supported"):
-            use(obj)
+    entries = slices_of(obj)
+    assert [bytes(one.raw) for one in entries] == [
+        bytes(one.raw) for one in slices_of(FATBIN.read_bytes())
+    ]
+    (tmp_path / "stitched.o").write_bytes(stitch_object(without_device_code(obj), entries[:1]))
+    subprocess.run(
+        [tool("objcopy"), "-O", "binary", "-j", "__nv_relfatbin", "stitched.o", "section"],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    raw = bytes(entries[0].raw)
+    container = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(raw)) + raw
+    assert (tmp_path / "section").read_bytes() == container
+
+
+def test_an_object_with_both_kinds_of_device_code_is_refused(
+    tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """As `ld -r` makes it of several."""
+    (tmp_path / "both.s").write_text(
+        '.section .nv_fatbin,"a"\n.quad 0\n.section __nv_relfatbin,"a"\n.quad 0\n'
+    )
+    subprocess.run([tool("as"), "both.s", "-o", "both.o"], cwd=tmp_path, check=True)
+    with pytest.raises(FormatError, match=r"2 \.nv_fatbin sections, not one"):
+        slices_of((tmp_path / "both.o").read_bytes())
 
 
 def test_an_object_without_fatbin_section_is_refused(compile_host: Callable[[str], bytes]) -> None:

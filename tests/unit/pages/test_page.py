@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import StoreError, UsageError
-from fatwheel.pages.page import check_place, make_page, trace_document, write_page
+from fatwheel.pages import check_place, make_page, trace_document, write_page
 
 from ...helpers.pages import ReadPage
 

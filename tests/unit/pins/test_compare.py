@@ -10,7 +10,7 @@ import pytest
 
 from fatwheel.config.model import Base, Package
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
-from fatwheel.pins.compare import Finding
+from fatwheel.pins.compare import PinState
 
 from ...helpers.pinned import TOOLCHAINS, pinned_text
 
@@ -41,13 +41,13 @@ def test_every_pin_is_found_where_it_stands(name: str, tmp_path: Path) -> None:
     lists = ("cuda_files", "interpreters", "portable", "packages")
     pinned = sum(len(raw.get(part, ())) for part in lists)
     pinned += sum(len(build["packages"]) for build in raw["builds"])
-    pinned += len(raw["containers"]["bases"])
+    pinned += len(raw["containers"]["bases"]) + ("wine" in raw)
     pinned += len(raw.get("msvc", {}).get("payloads", ()))
     assert len(keys) == pinned
 
 
 def test_new_is_what_is_found_and_not_pinned() -> None:
-    finding = Finding(("a", 1), "f", "filled", {"size": 1}, {"size": 1, "sha256": "x"}, "why")
+    finding = PinState(("a", 1), "f", "filled", {"size": 1}, {"size": 1, "sha256": "x"}, "why")
     assert finding.new == {"sha256": "x"}
     assert finding.to_json() == {
         "key": "a[1]",

@@ -16,7 +16,7 @@ from fatwheel.errors import FetchError, HashMismatchError, UsageError
 from fatwheel.events import silent
 from fatwheel.pins.lock import LockReport, refusal
 from fatwheel.pins.parts import PartsRequest, lock_parts
-from fatwheel.provision.payloads import unpack
+from fatwheel.provision.msvc import unpack
 from fatwheel.toolchain.fetch import fetch
 
 from ...helpers.msvcpackages import PACKAGES, write_packages

@@ -14,9 +14,9 @@ from fatwheel.arch import Arch
 from fatwheel.config import fields
 from fatwheel.config.parts import Archive, CudaRelease, PackageFiles, PinnedFile
 from fatwheel.errors import ConfigError, UsageError
-from fatwheel.pins import partfiles, parts, resolver
-from fatwheel.pins.context import versions, with_markers
+from fatwheel.pins import lock, parts, session
 from fatwheel.pins.parts import PartsRequest
+from fatwheel.pins.session import versions, with_markers
 from fatwheel.toolchain.pipconfig import PipConfig
 
 if sys.version_info >= (3, 11):
@@ -66,10 +66,10 @@ def test_a_file_is_written_once_and_keeps_its_comments(tmp_path: Path) -> None:
         manifest="https://host.test/redistrib_1.2.3.json",
         archives=(archive,),
     )
-    assert partfiles.write(file, partfiles.cuda_text(cuda), "# New.\n")
+    assert lock.write(file, lock.cuda_text(cuda), "# New.\n")
     file.write_text("# Mine.\n#\n# More.\n" + file.read_text().removeprefix("# New.\n"))
     text = file.read_text()
-    assert not partfiles.write(file, partfiles.cuda_text(cuda), "# New.\n")
+    assert not lock.write(file, lock.cuda_text(cuda), "# New.\n")
     assert file.read_text() == text
     assert max(map(len, text.splitlines())) <= 160
     raw = tomllib.loads(text)
@@ -92,8 +92,8 @@ def test_the_resolver_is_told_what_pip_is_configured_with(
         timeout=7.0,
     )
     settings = {
-        **resolver._without_uv({"UV_INDEX_URL": "x", "HOME": "/home"}),
-        **resolver._settings(config),
+        **session._without_uv({"UV_INDEX_URL": "x", "HOME": "/home"}),
+        **session._settings(config),
     }
     assert settings == {
         "HOME": "/home",
@@ -108,7 +108,7 @@ def test_the_resolver_is_told_what_pip_is_configured_with(
         "HTTP_PROXY": "http://proxy.test:1",
         "HTTPS_PROXY": "http://proxy.test:1",
     }
-    assert resolver._settings(PipConfig())["UV_NO_INDEX"] == "1"
+    assert session._settings(PipConfig())["UV_NO_INDEX"] == "1"
 
 
 def test_words_of_a_request() -> None:
@@ -147,7 +147,7 @@ def test_words_that_cannot_be_looked_up(words: tuple[str | None, ...], told: str
 )
 def test_what_could_not_be_read_again_is_not_written(file: str, url: str, told: str) -> None:
     pinned = PinnedFile(file=file, size=1, sha256="a" * 64, url=url)
-    text = partfiles.package_text(PackageFiles(files=(pinned,)))
+    text = lock.package_text(PackageFiles(files=(pinned,)))
     with pytest.raises(ConfigError) as caught:
         parts._check("packages/a", text)
     assert told in str(caught.value)

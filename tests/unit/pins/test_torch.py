@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from unearth import Link
 
-from fatwheel.pins.torch import Found, Needs, _requirements, found_in, newest, with_cuda
+from fatwheel.pins.torch import ListedTorch, Needs, _requirements, found_in, newest, with_cuda
 from fatwheel.toolchain.pipconfig import RefusedError
 
 BASE = "https://host.test/whl"
@@ -63,8 +63,8 @@ def test_of_several_builds_the_newest_is_taken() -> None:
     assert one.file == third, "as pip does"
 
 
-def found(platform: str, python: str = "3.11", cuda: str = "") -> Found:
-    return Found("torch.whl", python, platform, cuda, (Link(BASE),), "")
+def found(platform: str, python: str = "3.11", cuda: str = "") -> ListedTorch:
+    return ListedTorch("torch.whl", python, platform, cuda, (Link(BASE),), "")
 
 
 METADATA = b"""\

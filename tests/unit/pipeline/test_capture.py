@@ -12,7 +12,7 @@ from fatwheel.arch import Arch, ArchRequest
 from fatwheel.config.model import Target
 from fatwheel.errors import UpstreamError
 from fatwheel.model import Unit
-from fatwheel.pipeline.capture import Report, check_named
+from fatwheel.pipeline.capture import CaptureReport, check_named
 from fatwheel.pipeline.plan import exact_fronts
 
 from ...helpers.plaintargets import plain_recipe, plain_toolchain
@@ -34,7 +34,9 @@ def test_a_report_is_as_its_schema_says(target: Target) -> None:
         Unit("csrc/c", "c++", "@src@/csrc/c.cpp", (), ()),
     )
     fronts = exact_fronts(ARCHS)
-    report = Report(target, fronts, units, (("g++", "a.o"),), "demo-1-cp311-cp311-any.whl", ("x",))
+    report = CaptureReport(
+        target, fronts, units, (("g++", "a.o"),), "demo-1-cp311-cp311-any.whl", ("x",)
+    )
     found = json.loads(json.dumps(report.to_json()))
     jsonschema.Draft202012Validator(schema_of("capture")).validate(found)
     assert [(unit["own"], unit["images"]) for unit in found["units"]] == [

@@ -10,10 +10,11 @@ import pytest
 
 from fatwheel.config.model import Target
 from fatwheel.engines.base import Build, JobBroken, JobMade, Limits, Report, Reports
+from fatwheel.engines.simulation import Cluster, Load, simulated
 from fatwheel.errors import CompileError, FatwheelError, StoppedError, StoreError
 from fatwheel.events import Event, JobFinished, Note, Planned, StepStarted
 from fatwheel.model import Job
-from fatwheel.pipeline.compile import Effort, compile_work
+from fatwheel.pipeline.compile import Effort, compile_work, prepared
 from fatwheel.storage.cache import Stores
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.slices import Made
@@ -26,6 +27,8 @@ GIB = 1 << 30
 
 class FakeCapture:
     """Answers every job at once: broken, if there is an error for its unit."""
+
+    bounded = True
 
     def __init__(self, errors: dict[str, FatwheelError]) -> None:
         self.errors = errors
@@ -165,3 +168,19 @@ def test_several_failures_are_one_error(compile_: Compile) -> None:
 def test_failures_of_one_kind_stay_of_that_kind(compile_: Compile) -> None:
     with pytest.raises(StoreError, match="2 of 2 jobs failed"):
         compile_("a", "b", a=StoreError("full"), b=StoreError("full"))
+
+
+@pytest.mark.parametrize(("bounded", "at_a_time"), [(True, 2), (False, 3)])
+def test_memory_is_divided_only_among_workers_that_have_limits_of_their_own(
+    bounded: bool, at_a_time: int
+) -> None:
+    """Three jobs of 5 GiB fit into 16; three containers, with room for what else they need, do
+    not, and each of two has 8."""
+    jobs = [Job(cuda_unit(name), front("80"), False, 5 * GIB, 10.0) for name in "abcdef"]
+    within = Limits(4, 16 * GIB)
+    ready = prepared(jobs, None, within, 3, lend=False, bounded=bounded)
+    assert len(ready.shards) == 3
+    cluster = Cluster(1, within)
+    outcome = simulated(ready.scheduler, ready.shards, ready.allotment, cluster, Load())
+    assert outcome.memory == at_a_time * 5 * GIB
+    assert outcome.seconds == 60 / at_a_time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 
 from fatwheel.config.model import Containers as Images
 from fatwheel.config.model import Target
-from fatwheel.containers.imagebuild import Image
+from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.containers.roster import Leftovers
 from fatwheel.engines import docker, process
@@ -28,6 +29,8 @@ from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build
 from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.plan import BuildRequest, plan_build
+from fatwheel.sharing.parcel import Piece, Trust, write_parcel
+from fatwheel.sharing.remote import remote_of
 from fatwheel.shipped import PACKAGE
 from fatwheel.storage.cache import open_store, users_stores
 
@@ -83,11 +86,13 @@ class Bench(Demo):
 
     def ensure_images(
         self, engine: object, toolchain: object, python: str, torch: str, cache: Path, emit: object
-    ) -> list[Image]:
+    ) -> list[ContainerImage]:
         self.order.append(f"image {python} {torch}")
         return [
-            Image("toolchain", "fatwheel/tools:toolchain-1", f"sha256:{'7' * 64}", 1, False),
-            Image("env", self.image, f"sha256:{'e' * 64}", 1, False),
+            ContainerImage(
+                "toolchain", "fatwheel/tools:toolchain-1", f"sha256:{'7' * 64}", 1, False
+            ),
+            ContainerImage("env", self.image, f"sha256:{'e' * 64}", 1, False),
         ]
 
     def base_ids(self, engine: object) -> dict[str, str]:
@@ -119,6 +124,18 @@ class Bench(Demo):
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]) -> Bench:
     tool("g++")
     return Bench(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def built(
+    tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
+) -> tuple[Bench, WheelMade]:
+    """A build from nothing that nobody disturbs; not to be built on."""
+    tool("g++")
+    with pytest.MonkeyPatch.context() as patch:
+        bench = Bench(tmp_path_factory.mktemp("built"), patch)
+        made = bench.build()
+    return bench, made
 
 
 # -- a workplace -----------------------------------------------------------------------------------
@@ -191,8 +208,8 @@ def test_a_target_is_captured(bench: Bench) -> None:
     assert steps == ["source", "capture"]
 
 
-def test_the_logs_are_named_and_kept(bench: Bench) -> None:
-    bench.build()
+def test_the_logs_are_named_and_kept(built: tuple[Bench, WheelMade]) -> None:
+    bench, _ = built
     [folder] = (bench.cache / "logs").iterdir()
     assert any(str(folder) in note.text for note in bench.of(Note))
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -200,8 +217,8 @@ def test_the_logs_are_named_and_kept(bench: Bench) -> None:
     ]  # fmt: skip
 
 
-def test_containers_know_which_build_they_are_of(bench: Bench) -> None:
-    bench.build()
+def test_containers_know_which_build_they_are_of(built: tuple[Bench, WheelMade]) -> None:
+    bench, _ = built
     labels = [made.labels for made in bench.containers.made]
     assert len({found["fatwheel"] for found in labels}) == 1
     assert {found["fatwheel.cache"] for found in labels} == {str(bench.cache)}
@@ -228,8 +245,8 @@ def test_containers_that_only_say_they_are_ours_are_told(bench: Bench) -> None:
     assert "docker rm --force --volumes c0ffee" in said
 
 
-def test_what_a_container_sees_is_what_it_needs(bench: Bench) -> None:
-    bench.build()
+def test_what_a_container_sees_is_what_it_needs(built: tuple[Bench, WheelMade]) -> None:
+    bench, _ = built
     for made in bench.containers.made:
         assert made.spec.image == bench.image
         readable = [mount.source for mount in made.spec.mounts if not mount.writable]
@@ -243,8 +260,8 @@ def test_what_a_container_sees_is_what_it_needs(bench: Bench) -> None:
 # -- whole builds --------------------------------------------------------------------------------
 
 
-def test_a_build_in_containers_makes_the_wheel(bench: Bench) -> None:
-    made = bench.build()
+def test_a_build_in_containers_makes_the_wheel(built: tuple[Bench, WheelMade]) -> None:
+    bench, made = built
     assert (made.hits, made.compiled) == (0, 4)
     with zipfile.ZipFile(made.path) as wheel:
         for name in "ab":
@@ -260,8 +277,8 @@ def test_a_build_in_containers_makes_the_wheel(bench: Bench) -> None:
     assert bench.work_folders() == []
 
 
-def test_shards_share_the_memory_and_others_have_it_all(bench: Bench) -> None:
-    bench.build()
+def test_shards_share_the_memory_and_others_have_it_all(built: tuple[Bench, WheelMade]) -> None:
+    bench, _ = built
     limits = {made.spec.purpose: made.spec.memory // GIB for made in bench.containers.made}
     assert limits == {
         "capture": 4, "shard 1:compute_80": 2, "shard 2:compute_86": 2, "assemble": 4,
@@ -360,3 +377,41 @@ def test_one_container_at_a_time_where_memory_is_short(bench: Bench) -> None:
     assert len(shards) >= 2
     assert {m.spec.memory // GIB for m in shards} == {2}
     assert set(open_) == {0}, "another container was open when one was started"
+
+
+# -- a remote --------------------------------------------------------------------------------------
+
+
+def test_another_machine_compiles_nothing_and_looks_again_for_what_came(bench: Bench) -> None:
+    remote = bench.folder / "remote"
+
+    def on_a_new_machine() -> WheelMade:
+        shutil.rmtree(bench.cache / "store", ignore_errors=True)
+        return bench.build(remote=remote_of(str(remote)))
+
+    first = on_a_new_machine()
+    assert len(bench.of(JobFinished)) == 5
+    second = on_a_new_machine()
+    assert [one.step for one in bench.of(StepStarted)] == ["images"], "the finished wheel came"
+    shutil.rmtree(remote / "fatwheel1" / "wheel")
+    third = on_a_new_machine()
+    assert bench.of(JobFinished) == []
+    assert first.sha256 == second.sha256 == third.sha256
+
+
+def test_a_wheel_that_somebody_else_made_of_something_else_is_refused(bench: Bench) -> None:
+    remote = bench.folder / "remote"
+    bench.build(remote=remote_of(str(remote)))
+    [place] = (remote / "fatwheel1" / "wheel").iterdir()
+    wheel = bench.folder / "other.whl"
+    with zipfile.ZipFile(wheel, "w") as other:
+        other.writestr("demo/__init__.py", "import os")
+    with place.open("wb") as out:
+        facts = open_store().get("built", place.name)
+        assert facts
+        pieces = [Piece("built", place.name, facts), Piece("wheel", place.name, wheel)]
+        write_parcel(out, f"wheel/{place.name}", "", pieces, Trust())
+    shutil.rmtree(bench.cache / "store")
+    made = bench.build(remote=remote_of(str(remote)))
+    assert any("is refused, and made here" in note.text for note in bench.of(Note))
+    assert Path(made.path).read_bytes() != wheel.read_bytes()

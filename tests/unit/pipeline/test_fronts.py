@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.arch import Arch, ArchRequest, parse_arch
+from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.model import Front
-from fatwheel.pipeline.plan import exact_fronts, shared_fronts
+from fatwheel.pipeline.plan import exact_fronts, proven_fronts, shared_fronts
 
 from ...helpers.standins import cuda_unit, make_context
 
@@ -22,10 +22,6 @@ def requests(text: str) -> list[ArchRequest]:
 
 def shown(fronts: tuple[Front, ...]) -> list[str]:
     return [f"{front.virtual}: {' '.join(front.codes)}" for front in fronts]
-
-
-def always(front: Arch, archs: frozenset[Arch]) -> bool:
-    return True
 
 
 @pytest.mark.parametrize(
@@ -64,26 +60,30 @@ def test_exact_fronts_are_one_for_each_architecture(archs: str, expected: list[s
     ],
 )
 def test_shared_fronts_are_one_for_each_family(archs: str, expected: list[str]) -> None:
-    assert shown(shared_fronts(requests(archs), always)) == expected
+    assert shown(shared_fronts(requests(archs))) == expected
 
 
 def test_only_what_is_proven_is_shared() -> None:
-    asked: list[tuple[str, list[str]]] = []
+    asked: list[str] = []
 
-    def covers(front: Arch, archs: frozenset[Arch]) -> bool:
-        asked.append((front.name, sorted(arch.name for arch in archs)))
-        return front.major == 8
+    def proven(front: Front) -> bool:
+        asked.append(f"{front.key}: {' '.join(front.codes)}")
+        return front.virtual.major == 8 and not front.split
 
-    fronts = shared_fronts(requests("80,86,100,103,90"), covers)
+    fronts = proven_fronts(requests("80,86,100,103,90"), proven)
     assert shown(fronts) == ["80: sm_80 sm_86", "90: sm_90", "100: sm_100", "103: sm_103"]
-    assert asked == [("80", ["80", "86"]), ("100", ["100", "103"])], "one alone needs no proof"
+    assert asked == [
+        "80 split 4: sm_80 sm_86", "80: sm_80 sm_86", "90 split 4: sm_90",
+        "100 split 4: sm_100 sm_103", "100: sm_100 sm_103",
+        "100 split 4: sm_100", "103 split 4: sm_103",
+    ], "one alone needs no proof"  # fmt: skip
 
 
 @pytest.mark.parametrize("archs", ["80,86,89", "80+ptx,86,90a,120f", "75,80,86+ptx,89,90"])
 def test_every_image_that_was_asked_for_is_made_once(archs: str) -> None:
     wanted = [r.arch.sm for r in requests(archs)]
     wanted += [r.arch.compute for r in requests(archs) if r.ptx]
-    for fronts in (exact_fronts(requests(archs)), shared_fronts(requests(archs), always)):
+    for fronts in (exact_fronts(requests(archs)), shared_fronts(requests(archs))):
         assert sorted(code for front in fronts for code in front.codes) == sorted(wanted)
 
 
@@ -103,4 +103,4 @@ def test_the_list_is_that_of_one_nvcc_call_with_these_fronts(
         return make_context(tmp_path, fronts=fronts).archlist(cuda_unit())
 
     assert archlist(exact_fronts(requests(archs))) == exact
-    assert archlist(shared_fronts(requests(archs), always)) == shared
+    assert archlist(shared_fronts(requests(archs))) == shared

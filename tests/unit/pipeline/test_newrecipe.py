@@ -192,10 +192,16 @@ def test_an_sdist_is_pinned_by_what_the_index_says(
             made("demo-ext==1.4")
 
 
-def test_imports_are_packages_or_else_modules() -> None:
-    info = "d-1.dist-info/METADATA"
-    assert imports_of(["d/__init__.py", "d/_C.so", "d_cuda.cpython-311.so", info]) == ["d"]
-    assert imports_of(["d_cuda.cpython-311.so", "d.py", info]) == ["d_cuda", "d"]
+def test_imports_are_packages_and_libraries_behind_them() -> None:
+    """What a package imports only if it can, `verify --import` must not go without."""
+    members = ["d/__init__.py", "d/_C.abi3.so", "d_cuda.cpython-311-x86_64-linux-gnu.so", "d/x.so"]
+    plain = [("g++", "-shared", "a.o", "-lcudart", "-o", "x.so")]
+    assert imports_of(members, (), plain) == ["d", "d._C", "d_cuda"]
+    for word in ("-ltorch", "-lc10", "site/torch/lib/libc10.so"):
+        found = imports_of(members, (), [*plain, ("g++", "-shared", "b.o", word)])
+        assert found == ["torch", "d", "d._C", "d_cuda"]
+    assert imports_of(["d/__init__.py", "d/x.so"], (), [("g++", "-ltorch")]) == ["d"]
+    assert imports_of(["e.so", "d.py", "d-1.dist-info/METADATA"], (), plain) == ["d"]
 
 
 def test_the_text_is_a_recipe(tmp_path: Path) -> None:

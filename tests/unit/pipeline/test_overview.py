@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from fatwheel.cli.results import show_overview
-from fatwheel.pipeline.overview import Build, Offer, Overview, overview
+from fatwheel.pipeline.overview import Overview, ToolchainOffer, TorchOffer, overview
 
 from ...helpers.someparts import CUDA_99, add_part, write_parts, write_toolchain
 
@@ -31,14 +31,14 @@ def valid(found: Overview) -> Overview:
 
 def test_named_toolchains_come_with_what_they_have(folder: Path) -> None:
     [tools] = valid(overview([folder])).named
-    assert tools == Offer(
+    assert tools == ToolchainOffer(
         name="tools",
         platform="linux-x86_64",
         cuda="13.0",
         nvcc="13.0.88",
-        builds=(Build("2.11.0", ("3.10", "3.11")),),
+        builds=(TorchOffer("2.11.0", ("3.10", "3.11")),),
         archs=("80", "86"),
-        engines=("process",),
+        engines=("process", "dask"),
         unlocked=(),
     )
 
@@ -46,9 +46,9 @@ def test_named_toolchains_come_with_what_they_have(folder: Path) -> None:
 def test_each_cuda_is_listed_with_all_that_goes_with_it(folder: Path) -> None:
     add_part(folder, "cuda/99.1.0", CUDA_99)
     found = valid(overview([folder], "linux-x86_64")).composed
-    older, newer = Build("2.8.0", ("3.10", "3.11")), Build("2.9.1", ("3.11", "3.12"))
+    older, newer = TorchOffer("2.8.0", ("3.10", "3.11")), TorchOffer("2.9.1", ("3.11", "3.12"))
     assert [(one.cuda, one.builds) for one in found] == [
-        ("99.1.0", (Build("99.2.0", ("3.12",)),)),
+        ("99.1.0", (TorchOffer("99.2.0", ("3.12",)),)),
         ("13.0.2", (newer,)),
         ("12.8.1", (older, newer)),
         ("12.6.3", (older, newer)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
+from fatwheel.compilers.nvcc import PARTS
 from fatwheel.config.model import Package, Target
 from fatwheel.engines import process
 from fatwheel.engines.registry import engine_named
@@ -21,6 +23,7 @@ from fatwheel.errors import (
     CompileError,
     HashMismatchError,
     StoreError,
+    ToolchainError,
     UpstreamError,
     UsageError,
     VerifyError,
@@ -38,9 +41,9 @@ from fatwheel.events import (
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import resolve
-from fatwheel.pipeline.build import build, split
-from fatwheel.pipeline.plan import BuildRequest, fronts_for, plan_build
-from fatwheel.pipeline.proof import Proof, UnitProof, write_proof
+from fatwheel.pipeline.build import build, check_replaced, split
+from fatwheel.pipeline.plan import BuildPlan, BuildRequest, fronts_for, plan_build
+from fatwheel.pipeline.proof import Proof, UnitProof, Way, source_id, write_proof
 from fatwheel.provenance.lock import target_of
 from fatwheel.storage.cache import open_store
 from fatwheel.toolchain.interpreters import compiler_id
@@ -61,14 +64,19 @@ class Bench(Demo):
             monkeypatch.setattr(resolve, name, getattr(self, name))
         monkeypatch.setattr(process, "ready_tools", self.ready_tools)
 
-    def build(self, archs: str | None = None, front: str = "exact", **changes: Any) -> WheelMade:
-        self.events.clear()
+    def plan(
+        self, archs: str | None = None, front: str | None = "exact", **changes: Any
+    ) -> BuildPlan:
         wanted: dict[str, Any] = {
             "kernel": "demo", "archs": archs, "pythons": "3.11", "torch": None,
             "toolchain": "tools", "engine": "process", "shards": None, "jobs": 2,
             "memory": 1 << 30, "front": front, "out": self.out,
         }  # fmt: skip
-        [made] = build(plan_build(BuildRequest(**{**wanted, **changes})), self.events.append)
+        return plan_build(BuildRequest(**{**wanted, **changes}))
+
+    def build(self, *words: str | None, **changes: Any) -> WheelMade:
+        self.events.clear()
+        [made] = build(self.plan(*words, **changes), self.events.append)
         return made
 
     def of(self, kind: type[Event]) -> list[Any]:
@@ -248,29 +256,124 @@ def _target(bench: Bench, archs: str) -> Target:
     return Target(bench.recipe, bench.toolchain, "3.11", "2.11.0", requests)
 
 
-def _prove(bench: Bench, *different: str, archs: str = "80,86") -> None:
-    unit = UnitProof("csrc/a", 2, {}, different)
+def _prove(bench: Bench, ways: dict[Way, tuple[str, ...]], archs: str = "80,86") -> None:
+    unit = UnitProof("csrc/a", 2, {}, ways)
     found = tuple(parse_arch(name) for name in archs.split(","))
     path = bench.recipe.folder / "proofs" / f"{archs}.json"
     compilers = compiler_id(bench.toolchain, bench.toolchain.builds[0])
-    write_proof(Proof("demo", "1.0", "tools", compilers, found[0], found, (unit,), path))
+    parts = PARTS if "split" in ways or "both" in ways else 0
+    source = source_id(bench.recipe)
+    write_proof(
+        Proof("demo", "1.0", source, "tools", compilers, found[0], found, parts, (unit,), path)
+    )
+
+
+def _fronts(target: Target, mode: str) -> list[str]:
+    return [f"{front.key}: {' '.join(front.codes)}" for front in fronts_for(target, mode)]
+
+
+OWN, OWN_SPLIT = ["80: sm_80", "86: sm_86"], ["80 split 4: sm_80", "86 split 4: sm_86"]
+SHARED, BOTH = ["80: sm_80 sm_86"], ["80 split 4: sm_80 sm_86"]
+DIFFERS = ("sm_86 k",)
 
 
 @pytest.mark.parametrize(
-    ("archs", "different", "shared"),
-    [("80,86", (), True), ("80,86,89", (), False), ("80,86", ("sm_86 k",), False)],
+    ("archs", "ways", "fronts"),
+    [
+        ("80,86", {"shared": ()}, SHARED),
+        ("80,86", {"shared": DIFFERS}, OWN),
+        ("80,86", {"shared": (), "split": (), "both": ()}, BOTH),
+        ("80,86", {"shared": (), "split": (), "both": DIFFERS}, SHARED),
+        ("80,86", {"shared": DIFFERS, "split": (), "both": DIFFERS}, OWN_SPLIT),
+        ("80,86", {"split": DIFFERS, "both": DIFFERS}, OWN),
+        ("80,86", {}, OWN),
+        ("80,86,89", {"shared": (), "both": ()}, [*OWN, "89: sm_89"]),
+        ("80,86,89", {"split": ()}, [*OWN_SPLIT, "89: sm_89"]),
+        ("86", {"split": ()}, OWN_SPLIT[1:]),
+        ("86", {"both": ()}, OWN[1:]),
+        # PTX of a split front tells drivers to split it: that is not proven.
+        ("80,86+ptx", {"split": ()}, [OWN_SPLIT[0], "86: sm_86 compute_86"]),
+        ("80+ptx,86", {"shared": (), "both": ()}, ["80: sm_80 compute_80 sm_86"]),
+        ("80,86+ptx", {"shared": (), "both": ()}, [*BOTH, "86: compute_86"]),
+    ],
 )
-def test_auto_shares_what_a_proof_covers(
-    bench: Bench, archs: str, different: tuple[str, ...], shared: bool
+def test_auto_goes_the_cheapest_way_that_a_proof_covers(
+    bench: Bench, archs: str, ways: dict[Way, tuple[str, ...]], fronts: list[str]
 ) -> None:
-    _prove(bench, *different)
+    _prove(bench, ways)
     target = _target(bench, archs)
-    assert (len(fronts_for(target, "auto")) == 1) is shared
+    assert _fronts(target, "auto") == fronts
+
+
+def test_a_proof_of_other_compilers_shows_nothing(bench: Bench) -> None:
+    _prove(bench, {"shared": (), "split": (), "both": ()})
+    target = _target(bench, "80,86")
     nvcc = Package("nvcc", "13.1", "nvcc.whl", 7, "ab" * 32, "compiler")
     other = dataclasses.replace(target.toolchain, packages=(nvcc,))
-    assert len(fronts_for(dataclasses.replace(target, toolchain=other), "auto")) > 1
-    assert len(fronts_for(target, "exact")) > 1
-    assert len(fronts_for(target, "shared")) == 1
+    assert _fronts(dataclasses.replace(target, toolchain=other), "auto") == OWN
+
+
+@pytest.mark.parametrize(
+    ("mode", "fronts"),
+    [("exact", OWN), ("shared", SHARED), ("split", OWN_SPLIT), ("fast", BOTH), ("auto", OWN)],
+)
+def test_who_asks_for_a_way_needs_no_proof(bench: Bench, mode: str, fronts: list[str]) -> None:
+    assert _fronts(_target(bench, "80,86"), mode) == fronts
+
+
+def test_a_fast_wheel_takes_no_other_ones_place(bench: Bench) -> None:
+    """They have the same name: known once it is built, or by the plan, where it is as usual."""
+    exact = bench.build()
+    with pytest.raises(UsageError, match="was not built with --fast") as caught:
+        bench.build(front=None, fast=True)
+    plan = bench.plan(front=None, fast=True)
+    check_replaced(plan)
+    shutil.copy(exact.path, bench.out / plan.wheels[0].name.filename)
+    with pytest.raises(UsageError, match="was not built with --fast"):
+        check_replaced(plan)
+    assert "--out FOLDER" in (caught.value.hint or "")
+    known = subprocess.run(["sha256sum", exact.path], capture_output=True, text=True, check=True)
+    assert known.stdout.split()[0] == exact.sha256
+    with zipfile.ZipFile(exact.path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(exact.path, "w") as archive:  # as the project's own builders make it
+        for name, data in members.items():
+            if not name.endswith("/fatwheel.json"):
+                archive.writestr(name, data)
+    with pytest.raises(UsageError, match="was not built with --fast"):
+        bench.build(front=None, fast=True)
+
+
+def test_a_fast_slice_answers_no_exact_build(bench: Bench) -> None:
+    """Nor the other way round: each compiles its own, and the wheels differ by their records."""
+    bench.write("csrc/a.cu", "// stand-in: split code\nint a;\n")
+    fast = bench.build(front=None, fast=True, out=bench.folder / "fast")
+    assert bench.compiled() == ["csrc/a [sm_80,sm_86]", "csrc/b [sm_80,sm_86]", "csrc/c"]
+    exact = bench.build(front="exact")
+    assert bench.compiled() == [
+        "csrc/a [sm_80]", "csrc/a [sm_86]", "csrc/b [sm_80]", "csrc/b [sm_86]",
+    ]  # fmt: skip
+    again = bench.build(front=None, fast=True, out=bench.folder / "fast")
+    assert bench.compiled() == []
+    assert again.sha256 == fast.sha256 != exact.sha256
+    for wheel, front, fronts in (
+        (exact, "exact", [None, None]), (fast, "fast", [PARTS]),
+    ):  # fmt: skip
+        with zipfile.ZipFile(wheel.path) as archive:
+            [name] = [one for one in archive.namelist() if one.endswith("/fatwheel.json")]
+            record = json.loads(archive.read(name))
+        assert (record["front"], [one.get("split") for one in record["fronts"]]) == (front, fronts)
+
+
+def test_an_nvcc_that_cannot_split_says_so_before_it_compiles(bench: Bench) -> None:
+    (bench.home / "old").touch()
+    with pytest.raises(ToolchainError, match="this nvcc has no --split-compile") as caught:
+        bench.build(front="split")
+    assert caught.value.hint == (
+        "a newer CUDA's has it; or use --front shared, and for proofs --ways shared"
+    )
+    assert bench.compiled() == []
+    bench.build(front="shared")
 
 
 # -- failures ----------------------------------------------------------------------------------

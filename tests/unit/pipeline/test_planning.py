@@ -231,6 +231,15 @@ def test_shared_fronts_are_planned_as_they_are_built() -> None:
     }  # fmt: skip
 
 
+def test_a_fast_build_shares_and_splits() -> None:
+    plan = plan_build(request_for(front=None, fast=True))
+    assert plan.front == "fast"
+    assert [(front.key, front.codes) for front in plan.fronts] == [
+        ("80 split 4", ("sm_80", "sm_86", "sm_89")),
+        ("89 split 4", ("compute_89",)),
+    ]
+
+
 def test_a_base_of_ones_own_is_what_the_image_is_built_on(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = request_for(toolchain=LINUX, engine="docker", pythons="3.11")
     monkeypatch.setenv("FATWHEEL_BASES", "3.11=my-bookworm:1,3.13=other")
@@ -245,6 +254,10 @@ def test_a_base_of_ones_own_is_what_the_image_is_built_on(monkeypatch: pytest.Mo
     ("changes", "where"),
     [
         ({"front": "best"}, "--front"),
+        ({"front": "fast"}, "--front"),
+        ({"front": "exact", "fast": True}, "--fast --front exact"),
+        ({"front": "auto", "fast": True}, "--fast --front auto"),
+        ({"audit": "often"}, "--audit"),
         ({"engine": "podman"}, "--engine"),
         ({"archs": "79"}, "--arch 79"),
         ({"pythons": "2.7"}, "--python 2.7"),
@@ -264,10 +277,10 @@ def test_a_plan_leaves_nothing_behind(machine: Path) -> None:
 
 
 @pytest.mark.parametrize("toolchain", [WINDOWS, LINUX, "linux-cuda12.3"])
-@pytest.mark.parametrize("front", ["auto", "exact", "shared"])
-def test_every_plan_is_as_the_schema_says(toolchain: str, front: str) -> None:
+@pytest.mark.parametrize("front", ["auto", "exact", "shared", "split", None])
+def test_every_plan_is_as_the_schema_says(toolchain: str, front: str | None) -> None:
     schema = schema_of("plan")
-    request = request_for(toolchain=toolchain, engine="docker", front=front)
+    request = request_for(toolchain=toolchain, engine="docker", front=front, fast=front is None)
     jsonschema.validate(json.loads(json.dumps(plan_build(request).to_json())), schema)
 
 

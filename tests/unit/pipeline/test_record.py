@@ -10,7 +10,7 @@ import pytest
 
 from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
-from fatwheel.config.model import Sdist, Source, Target
+from fatwheel.config.model import Sdist, SourcePin, Target
 from fatwheel.errors import StoreError
 from fatwheel.pipeline.pack import build_record
 from fatwheel.provenance.record import record_bytes
@@ -22,14 +22,14 @@ from ...helpers.standins import cpp_unit, cuda_unit, front, make_context
 FRONTS = (front("80", "sm_80", "sm_86"), front("90a"))
 
 
-def target(source: Source) -> Target:
+def target(source: SourcePin) -> Target:
     recipe = plain_recipe(Path("/x"), project="demo_project", source=source, digest="recipe digest")
     toolchain = plain_toolchain(name="linux-cuda13.0", digest="tools digest")
     archs = (ArchRequest(Arch(80)), ArchRequest(Arch(86)), ArchRequest(Arch(90, "a")))
     return Target(recipe, toolchain, "3.11", "2.11.0", archs)
 
 
-SDIST = Source(package=Sdist("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source"))
+SDIST = SourcePin(package=Sdist("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source"))
 
 
 class Bench:
@@ -39,7 +39,7 @@ class Bench:
         (folder / "src" / "a.cu").write_text("int a;\n")
         object_of(self.context, self.store, cuda_unit("a"), FRONTS)
 
-    def record(self, source: Source = SDIST) -> dict[str, Any]:
+    def record(self, source: SourcePin = SDIST) -> dict[str, Any]:
         units = (cuda_unit("a"), cpp_unit("b"))
         slices = slice_digests(units, FRONTS, self.context)
         return build_record(target(source), "1c" * 32, slices, FRONTS, "shared")
@@ -96,7 +96,7 @@ def test_a_record_that_cannot_tell_a_slice_is_not_written(bench: Bench) -> None:
 
 
 def test_a_recipe_with_sources_of_its_own_has_no_sdist(bench: Bench) -> None:
-    assert bench.record(Source(folder="/x"))["recipe"]["source"] is None
+    assert bench.record(SourcePin(folder="/x"))["recipe"]["source"] is None
 
 
 def test_nothing_of_the_machine_is_in_a_record(bench: Bench, tmp_path: Path) -> None:

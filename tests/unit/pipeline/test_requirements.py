@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from fatwheel.config.load import load_recipe
 from fatwheel.config.model import Package, Target, TorchBuild
 from fatwheel.config.parts import PinnedFile
-from fatwheel.errors import ConfigError, ToolchainError, UpstreamError
-from fatwheel.events import silent
+from fatwheel.errors import ConfigError, FetchError, ToolchainError, UpstreamError
+from fatwheel.events import Note, silent
 from fatwheel.pipeline.lockrecipe import lock_recipe, with_pins
 from fatwheel.pipeline.requirements import check_requirements, fitting, put_packages
 from fatwheel.pipeline.resolve import ToolchainRequest
@@ -168,8 +169,14 @@ def test_packages_for_a_build_are_copies(index: Server, tmp_path: Path) -> None:
     listed(index, tmp_path / "wheels", made)
     cache = tmp_path / "cache"
     cache.mkdir()
-    put_packages([made], cache, tmp_path / "out", silent)
+    before = os.umask(0o077)
+    try:
+        put_packages([made], cache, tmp_path / "out", silent)
+    finally:
+        os.umask(before)
     module = tmp_path / "out" / "site" / "demotool.py"
+    for path in (tmp_path / "out", module.parent, module):
+        assert path.stat().st_mode & 0o044 == 0o044, "in containers another user reads them"
     assert module.stat().st_nlink == 1, "what a build writes reaches no other"
     done = subprocess.run(
         [tmp_path / "out" / "bin" / "demotool"], capture_output=True, text=True, check=True,
@@ -207,17 +214,63 @@ def test_pins_are_locked(index: Server, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
     asked = ToolchainRequest("linux-cuda13.0")
-    report = lock_recipe("demo", asked, silent, write=False)
+    report = lock_recipe("demo", [asked], silent, write=False)
     assert (report.written, report.count()["open"]) == (False, 1)
-    report = lock_recipe("demo", asked, silent, write=True)
+    report = lock_recipe("demo", [asked], silent, write=True)
     assert report.written
     [pin] = load_recipe("demo", tmp_path / "kernels").build
     assert (pin.version, pin.size, pin.sha256) == ("1.2", wheels[0].size, wheels[0].sha256)
     assert (place / "recipe.toml").read_text().endswith(f'sha256 = "{wheels[0].sha256}"\n')
-    assert not lock_recipe("demo", asked, silent, write=True).written
+    assert not lock_recipe("demo", [asked], silent, write=True).written
     project(place / "src", '["torch==1.0"]')
     with pytest.raises(ToolchainError, match="than the toolchain's torch goes with"):
-        lock_recipe("demo", asked, silent, write=True)
+        lock_recipe("demo", [asked], silent, write=True)
+    # Only the user says which indexes are asked.
+    other = '[[tool.pdm.source]]\nname = "own"\nurl = "https://own.example/simple\\nmade x"\n'
+    project(place / "src", '["demotool>2"]', other + "[tool]\nuv = 7\n")
+    with pytest.raises(FetchError, match="no set of packages") as refused:
+        lock_recipe("demo", [asked], silent, write=True)
+    assert str(refused.value.hint).endswith("_INDEX_URL): https://own.example/simple made x")
+
+
+def table(file: str) -> str:
+    name, version, _ = file.split("-", 2)
+    return (
+        f"\n[[build]]\nname = {name!r}\nversion = {version!r}\nfile = {file!r}\n"
+        f"size = 5\nsha256 = {SHA!r}\n"
+    )
+
+
+def test_locking_leaves_what_other_toolchains_need(
+    index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pins for other Pythons, and of packages that this toolchain has itself; not what nobody
+    requires. Of what is pinned, the version stays."""
+    versions = [write_wheel(tmp_path / "w", "demotool", one, TOOL) for one in ("1.2", "1.3")]
+    ninja = write_wheel(tmp_path / "w", "ninja", "1.11.1", {"ninja.py": ""})
+    listed(index, tmp_path / "w", *versions, ninja)
+    place = tmp_path / "kernels" / "demo"
+    (place / "src").mkdir(parents=True)
+    project(place / "src", '["demotool", "ninja"]')
+    others = (
+        "demotool-1.0-cp39-cp39-win_amd64.whl", "demotool-1.2-py3-none-any.whl",
+        "ninja-1.11.1-py3-none-any.whl", "unused-1.0-cp39-cp39-win_amd64.whl",
+        "unused-1.0-py3-none-any.whl",
+    )  # fmt: skip
+    start, _, end = RECIPE.partition("[[build]]")
+    source = "[source]" + end.partition("[source]")[2]
+    (place / "recipe.toml").write_text(start + source + "".join(map(table, others)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    seen: list[object] = []
+    asked = [ToolchainRequest("linux-cuda13.0", pythons=one) for one in ("3.11", "3.12")]
+    assert lock_recipe("demo", asked, seen.append, write=True).written
+    kept = {one.filename: one for one in load_recipe("demo", tmp_path / "kernels").build}
+    assert set(kept) == set(others) - {"unused-1.0-py3-none-any.whl"}
+    assert kept["demotool-1.2-py3-none-any.whl"].sha256 == versions[0].sha256
+    assert [one.text for one in seen if isinstance(one, Note)] == [
+        "no longer pinned: unused-1.0-py3-none-any.whl"
+    ]
 
 
 def test_what_cannot_be_exchanged_is_left_to_the_user() -> None:

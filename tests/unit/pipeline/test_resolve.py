@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fatwheel.config.model import Toolchain
 from fatwheel.errors import UsageError
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.resolve import ToolchainRequest, choose_cells, resolve
+from fatwheel.toolchain.interpreters import build_of, compiler_id
 
 from ...helpers.somelocks import ROOT, installed_lock
 from ...helpers.someparts import CUDA_99, add_part, write_parts, write_toolchain
@@ -143,3 +145,44 @@ def test_an_architecture_that_this_cuda_does_not_know(
     assert hint in (caught.value.hint or "")
     [target] = resolve("selftest", ToolchainRequest("tools", cudas="99.1"), "990a")
     assert [request.arch for request in target.archs] == [parse_arch("990a")]
+
+
+# -- device code from Linux ------------------------------------------------------------------------
+
+FROM_LINUX = {"device_from": "linux", "platform": "windows-x86_64"}
+
+
+def test_compilers_for_linux_are_of_nvcc_s_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve_module, "toolchain_folders", lambda: (ROOT / "toolchains",))
+    asked = ToolchainRequest("", cudas="13.0", torches="2.11", **FROM_LINUX)
+    [cell] = choose_cells(asked)
+    [own] = choose_cells(replace(asked, device_from=None))
+    packages = {one.name: one for one in cell.toolchain.device_packages}
+    versions = {packages[name].version for name in ("nvidia-nvvm", "nvidia-cuda-nvcc")}
+    assert versions == {own.toolchain.nvcc}
+    assert all("x86_64" in one.filename and "linux" in one.filename for one in packages.values())
+    assert own.toolchain.device_packages == ()
+    assert cell.toolchain.digest != own.toolchain.digest
+    build = build_of(cell.toolchain, cell.python, cell.torch)
+    assert compiler_id(cell.toolchain, build) != compiler_id(own.toolchain, build)
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"device_from": "mac"}, "'mac' is not a valid choice"),
+        (
+            {"device_from": "linux"},
+            "--device-from is for Windows wheels, and toolchain tools is for linux-x86_64",
+        ),
+        (
+            {**FROM_LINUX, "cudas": "12.8"},
+            "there are no packages with nvcc 12.8.1 for linux-x86_64",
+        ),
+    ],
+)
+def test_device_code_that_does_not_come_from_linux(asked: dict[str, str], what: str) -> None:
+    error = refusal(**asked)
+    assert error.what == what
+    assert (error.where or "").startswith("--device-from")
+    assert error.hint

@@ -17,12 +17,12 @@ from fatwheel.config.model import (
     Base,
     Containers,
     Download,
-    Interpreter,
-    Msvc,
+    LockedInterpreter,
+    LockedMsvc,
     Package,
     Recipe,
     Sdist,
-    Source,
+    SourcePin,
     Target,
     Toolchain,
     TorchBuild,
@@ -44,7 +44,7 @@ def download(name: str, sha256: str = "ab" * 32) -> Download:
 
 SDIST = Sdist("demo", "1.0", "demo.tar.gz", 7, "ab" * 32, "source")
 RECIPE = Recipe(
-    name="demo", project="demo", version="1.0", source=Source(package=SDIST), archs=("80",),
+    name="demo", project="demo", version="1.0", source=SourcePin(package=SDIST), archs=("80",),
     environment={"FORCE": "1"}, imports=(), memory=1, seconds=1, costs=(), epoch=7,
     folder=Path("/recipes/demo"), digest="", subdirectory="sub", stub_commands=("git",),
 )  # fmt: skip
@@ -56,8 +56,8 @@ TOOLCHAIN = Toolchain(
         for torch in ("2.10.0", "2.11.0") for python in ("3.11", "3.13")
     ),
     digest="", default_torch="2.11.0", cuda_files=(download("cuda"),),
-    interpreters=(Interpreter("3.11", download("python")),),
-    msvc=Msvc("17.8.2", "19.38", "14.38", "https://terms", (download("headers"),)),
+    interpreters=(LockedInterpreter("3.11", download("python")),),
+    msvc=LockedMsvc("17.8.2", "19.38", "14.38", "https://terms", (download("headers"),)),
     containers=Containers(
         "linux", 0,
         (Base("python:3.11", "sha256:1", ("3.11",)), Base("python:3.13", "sha256:3", ("3.13",))),
@@ -69,6 +69,10 @@ BASES = {"3.11": "sha256:7"}
 
 def contained(target: Target = TARGET, own: Toolchain | None = TOOLCHAIN) -> str:
     return scope_of(target.recipe, dockerplan.scope_of(target, own, BASES))
+
+
+def in_wine(target: Target = TARGET) -> str:
+    return scope_of(target.recipe, dockerplan.wine_scope_of(target, TOOLCHAIN, "fatwheel/wine:8.0"))
 
 
 def in_processes(recipe: Recipe) -> str:
@@ -91,6 +95,7 @@ def in_processes(recipe: Recipe) -> str:
 )  # fmt: skip
 def test_device_code_is_compiled_once_for_all_of_these(target: Target) -> None:
     assert contained(target) == contained()
+    assert in_wine(target) == in_wine()
 
 
 def test_processes_share_by_project_alone() -> None:
@@ -103,8 +108,8 @@ def test_processes_share_by_project_alone() -> None:
 OTHER_RECIPES = {
     "project": {"project": "other"},
     "version": {"version": "2.0"},
-    "sdist": {"source": Source(package=replace(SDIST, sha256="cd" * 32))},
-    "folder": {"source": Source(folder="/recipes/demo/src")},
+    "sdist": {"source": SourcePin(package=replace(SDIST, sha256="cd" * 32))},
+    "folder": {"source": SourcePin(folder="/recipes/demo/src")},
     "subdirectory": {"subdirectory": ""},
     "environment": {"environment": {"FORCE": "0"}},
     "stub commands": {"stub_commands": ("curl",)},
@@ -121,16 +126,32 @@ def test_another_project_has_a_scope_of_its_own(changes: dict[str, Any]) -> None
 def test_folders_beside_two_recipes_are_two_projects() -> None:
     """Whatever they are called."""
     one, other = (
-        replace(RECIPE, source=Source(folder=name)) for name in ("/one/src", "/other/src")
+        replace(RECIPE, source=SourcePin(folder=name)) for name in ("/one/src", "/other/src")
     )
     assert in_processes(one) != in_processes(other)
+
+
+def test_between_machines_a_folder_is_its_project_wherever_it_lies() -> None:
+    one, other = (
+        replace(RECIPE, source=SourcePin(folder=name)) for name in ("/one/src", "/other/src")
+    )
+    place = LocalWorkplace.scope
+    assert scope_of(one, place, anywhere=True) == scope_of(other, place, anywhere=True)
+    renamed = replace(one, version="2.0")
+    assert scope_of(renamed, place, anywhere=True) != scope_of(one, place, anywhere=True)
+    assert scope_of(one, place, anywhere=True) != scope_of(one, place)
+
+
+def test_between_machines_what_is_pinned_is_what_it_is_on_one() -> None:
+    place = LocalWorkplace.scope
+    assert scope_of(RECIPE, place, anywhere=True) == scope_of(RECIPE, place)
 
 
 OTHER_TOOLCHAINS: dict[str, dict[str, Any]] = {
     "role": {"packages": (package("nvcc", "runtime"), package("ninja", "build"))},
     "package": {"packages": (package("nvcc", sha256="cd" * 32), package("ninja", "build"))},
     "cuda": {"cuda_files": (download("cuda", "cd" * 32),)},
-    "interpreter": {"interpreters": (Interpreter("3.11", download("python", "cd" * 32)),)},
+    "interpreter": {"interpreters": (LockedInterpreter("3.11", download("python", "cd" * 32)),)},
     "msvc": {"msvc": None},
     "base": {"containers": Containers("linux", 0, (Base("evil", "sha256:1", ("3.11",)),))},
     "digest": {"containers": Containers("linux", 0, (Base("python:3.11", "", ("3.11",)),))},
@@ -147,6 +168,7 @@ def test_what_a_lock_from_elsewhere_compiles_with_has_a_scope_of_its_own(
     assert contained(other) != contained()
     locked = replace(other, toolchain=other.tools)
     assert contained(locked) != contained()
+    assert in_wine(other) != in_wine()
 
 
 def test_an_image_of_ones_own_has_a_scope_of_its_own() -> None:

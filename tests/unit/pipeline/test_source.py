@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Recipe, Sdist, Source
+from fatwheel.config.model import Recipe, Sdist, SourcePin
 from fatwheel.errors import FormatError, UpstreamError, UsageError
 from fatwheel.events import silent
 from fatwheel.pipeline.source import epoch_of, unpack
@@ -23,7 +23,7 @@ from fatwheel.pipeline.source import epoch_of, unpack
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return Recipe(
-        name="demo", project="demo", version="1.0", source=Source(folder=str(tmp_path / "src")),
+        name="demo", project="demo", version="1.0", source=SourcePin(folder=str(tmp_path / "src")),
         archs=("80",), environment={}, imports=("demo",), stub_commands=(), memory=1, seconds=1.0,
         costs=(), epoch=86400 * 3652, folder=tmp_path, digest="0" * 64,
     )  # fmt: skip
@@ -41,7 +41,7 @@ def sdist(recipe: Recipe, cache: Path, data: bytes) -> Recipe:
     folder = cache / "downloads" / sha256
     folder.mkdir(parents=True)
     (folder / package.filename).write_bytes(data)
-    return dataclasses.replace(recipe, source=Source(package=package))
+    return dataclasses.replace(recipe, source=SourcePin(package=package))
 
 
 def archive(**files: str) -> bytes:

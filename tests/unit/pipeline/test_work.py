@@ -8,7 +8,8 @@ import pytest
 
 from fatwheel.config.model import Cost, Recipe
 from fatwheel.model import Front, Job, Unit
-from fatwheel.pipeline.compile import estimated, make_shards, plan_work
+from fatwheel.pipeline.compile import make_shards
+from fatwheel.pipeline.costs import apart, estimated, in_stages, plan_work
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import Lookup, look_up, object_of
 from fatwheel.worker.slices import cost_key
@@ -50,6 +51,15 @@ def test_before_anything_was_measured_the_recipe_says_it(store: Store, recipe: R
     assert expected(job, store, dataclasses.replace(recipe, costs=())) == (4, 100)
 
 
+def test_a_split_front_is_given_more_memory_than_the_recipe_says(
+    store: Store, recipe: Recipe
+) -> None:
+    split = dataclasses.replace(front("80"), split=4)
+    job = Job(cuda_unit("csrc/bwd_64"), split, False, 0, 0)
+    memory, seconds = expected(job, store, recipe)
+    assert (round(memory, 1), seconds) == (13.2, 300)  # measured: 2.5 GB in place of 1.2
+
+
 def test_the_first_cost_that_fits_counts(store: Store, recipe: Recipe) -> None:
     bwd = Job(cuda_unit("csrc/bwd_64"), front("80"), False, 0, 0)
     fwd = Job(cuda_unit("csrc/fwd_64"), front("80"), False, 0, 0)
@@ -75,6 +85,67 @@ def test_what_was_measured_counts_for_more(store: Store, recipe: Recipe) -> None
     assert seconds == 50, "CPU seconds: wall time depends on what else ran"
     other = dataclasses.replace(job, front=front("86"))
     assert expected(other, store, recipe) == (6, 300), "another job was never measured"
+
+
+def test_stages_are_measured_by_themselves_and_tell_of_the_call(
+    store: Store, recipe: Recipe
+) -> None:
+    call = Job(cuda_unit("csrc/bwd_64"), front("80", "sm_80", "sm_86"), True, 0, 0)
+    parts = apart(call)
+    for number, part in enumerate(parts, 1):
+        assert expected(call, store, recipe) == (6, pytest.approx(300 * 1.15)), "not all are known"
+        cost = {"seconds": 0.0, "cpu": 10.0 * number, "rss": number * GIB}
+        store.put_json("cost", cost_key(part), cost)
+    memory, seconds = expected(call, store, recipe)
+    assert 4 < memory < 4.5, "one after the other"
+    assert seconds == 10 + 20 + 30 + 40
+    store.put_json("cost", cost_key(call), {"seconds": 0.0, "cpu": 95.0, "rss": 5 * GIB})
+    assert expected(call, store, recipe)[1] == 95, "it was measured itself"
+    _, alone = expected(parts[1], store, recipe)
+    assert alone == 20
+
+
+def test_a_stage_that_was_never_measured_is_a_share_of_a_call(store: Store, recipe: Recipe) -> None:
+    [_, ptxas, host] = apart(Job(cuda_unit("csrc/bwd_64"), front("80"), True, 0, 0))
+    assert expected(ptxas, store, recipe) == (1.5, pytest.approx(45))
+    assert expected(host, store, recipe) == (3, pytest.approx(45))
+
+
+def in_words(jobs: tuple[Job, ...]) -> list[str]:
+    return [f"{job.label} {job.seconds:.1f}" for job in jobs]
+
+
+def test_calls_are_taken_apart_where_cores_would_have_nothing_to_do(store: Store) -> None:
+    call = Job(cuda_unit("a"), front("80", "sm_80", "sm_86", "compute_80"), True, GIB, 115)
+    assert in_stages([call], store, cores=1, memory=GIB, lend=False) == (call,)
+    found = in_stages([call], store, cores=2, memory=2 * GIB, lend=False)
+    assert [one.label for one in found] == [
+        "a [compute_80] front", "a [sm_80] ptxas", "a [sm_86] ptxas", "a [compute_80] host",
+    ]  # fmt: skip
+    assert sum(one.seconds for one in found) == pytest.approx(115, rel=0.02)
+    assert [one.memory / GIB for one in found] == [1, 0.25, 0.25, 0.5]
+    assert len(in_stages([call], store, cores=2, memory=GIB, lend=False)) == 4, "all follow it"
+    assert in_stages([call], store, cores=2, memory=GIB // 8, lend=False) == (call,), "no memory"
+    enough = [dataclasses.replace(call, unit=cuda_unit(str(number))) for number in range(16)]
+    assert in_stages(enough, store, cores=2, memory=9 * GIB, lend=False) == tuple(enough)
+
+
+def test_what_takes_seconds_stays_one_call(store: Store) -> None:
+    call = Job(cuda_unit("a"), front("80", "sm_80", "sm_86", "sm_89"), True, 0, 6)
+    assert in_stages([call], store, cores=8, memory=GIB, lend=False) == (call,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Job(cuda_unit("a"), front("80"), False, 0, 100),
+        Job(cuda_unit("a"), front("80", "sm_80", "compute_80"), False, 0, 100),
+        Job(cuda_unit("a"), front("80", "compute_80"), True, 0, 100),
+        Job(cpp_unit("a"), None, True, 0, 100),
+    ],
+)
+def test_what_would_not_run_side_by_side_stays_one_call(call: Job) -> None:
+    assert apart(call) == (call,)
 
 
 # -- shards ------------------------------------------------------------------------------------
@@ -125,6 +196,16 @@ def test_a_shared_front_is_split_by_units() -> None:
     sizes = list(map(len, shown(jobs, 3).values()))
     assert len(sizes) == 3
     assert max(sizes) <= 3, "halved at least once"
+
+
+def test_the_stages_of_a_unit_stay_together() -> None:
+    calls = [Job(cuda_unit(name), front("80", "sm_80", "sm_86"), True, 0, 9) for name in "abcd"]
+    jobs = [part for call in calls for part in apart(call)]
+    for shard in make_shards(jobs, 3):
+        for unit in {job.unit for job in shard.jobs}:
+            assert len([job for job in shard.jobs if job.unit == unit]) == 4
+    assert len(make_shards(jobs, 3)) == 3
+    assert len(make_shards(jobs, 9)) == 4
 
 
 def test_cpp_goes_where_there_is_least_to_do() -> None:

@@ -17,11 +17,11 @@ from fatwheel.errors import FormatError, StoreError, UsageError
 from fatwheel.provenance import beside as beside_module
 from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, sign, write_beside
 from fatwheel.provenance.lock import Material
-from fatwheel.provenance.signing import load_key, load_signer, open_envelope
+from fatwheel.provenance.signing import load_key, load_signer
 
 from ...helpers import provenwheels
 from ...helpers.provenwheels import proven_wheel
-from ...helpers.signingkeys import Keys
+from ...helpers.signingkeys import Keys, open_envelope
 from ...helpers.somelocks import installed_lock
 from ...helpers.tinywheels import Draft
 

@@ -19,6 +19,7 @@ from ...helpers.somelocks import (
     ROOT,
     TOOLCHAINS,
     WINDOWS,
+    device_from_linux_lock,
     installed_lock,
     installed_msvc_lock,
     some_lock,
@@ -70,9 +71,28 @@ def test_so_is_an_installed_msvc(tmp_path: Path) -> None:
     assert "toolchain.msvc.installed: beside it there can be no packages" in caught.value.details
 
 
+def test_so_are_compilers_for_another_system() -> None:
+    lock = device_from_linux_lock()
+    found = read_lock(lock_bytes(lock), WHERE, KERNELS)
+    assert found.toolchain == lock.toolchain
+    assert lock.toolchain.device_packages[0] in found.files
+    assert ("compiler", "nvidia-nvvm") in [(one.role, one.name) for one in materials_of(found)]
+
+
+def test_only_those_of_windows_have_them() -> None:
+    content = json.loads(lock_bytes(some_lock()))
+    theirs = json.loads(lock_bytes(device_from_linux_lock()))["toolchain"]["device_packages"]
+    content["toolchain"]["device_packages"] = theirs
+    with pytest.raises(FormatError) as caught:
+        read_lock(json.dumps(content).encode(), WHERE, KERNELS)
+    said = "toolchain.device_packages: only a toolchain for Windows has them"
+    assert said in caught.value.details
+
+
 def test_other_locks_say_nothing_of_it() -> None:
     """Those that were written before it was known are read as they are."""
     assert "installed" not in json.loads(lock_bytes(some_lock()))["toolchain"]
+    assert "device_packages" not in json.loads(lock_bytes(some_lock(WINDOWS)))["toolchain"]
     assert "installed" not in json.loads(lock_bytes(some_lock(WINDOWS)))["toolchain"]["msvc"]
 
 

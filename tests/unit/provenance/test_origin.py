@@ -16,7 +16,7 @@ from fatwheel.arch import parse_gpu_list
 from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.survey import Edited
 from fatwheel.edit.thin import thin
-from fatwheel.fatbin.select import selection_for
+from fatwheel.fatbin.images import selection_for
 from fatwheel.provenance.origin import Origin, edited_origin
 from fatwheel.provenance.statement import read_statement
 from fatwheel.verify.report import verify_wheel

@@ -61,6 +61,13 @@ def test_all_that_a_build_needs(tmp_path: Path) -> None:
     assert lock_bytes(held.lock) == held.lock_data == lock_bytes(LOCK)
 
 
+def test_a_rebuild_splits_what_was_split(tmp_path: Path) -> None:
+    first, second = RECORD["fronts"]
+    split = changed(front="fast", fronts=[{**first, "split": 4}, second])
+    held = read_held(wheel(tmp_path, split), KERNELS)
+    assert (held.front, [front.split for front in held.fronts]) == ("fast", [4, 0])
+
+
 def test_somebody_else_s_wheel(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         read_held(wheel(tmp_path, fatwheel_json=None), KERNELS)

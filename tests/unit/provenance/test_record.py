@@ -15,6 +15,7 @@ from fatwheel.provenance.record import (
     record_bytes,
     record_of,
     thinned,
+    unproven,
     whole,
 )
 
@@ -83,6 +84,53 @@ def test_where_everything_is_left_the_record_stays_the_same() -> None:
     data = record_bytes(FAT)
     assert thinned(data, set(IMAGES)) == data
     assert merged([data]) == data
+
+
+def split_record(front: str = "fast", **split: int) -> bytes:
+    """Of a build with these fronts, one for each architecture."""
+    fronts = [
+        {
+            "virtual": f"compute_{arch[2:]}",
+            "codes": [f"sm_{arch[2:]}"],
+            **({"split": n} if n else {}),
+        }
+        for arch, n in split.items()
+    ]
+    codes = [one["codes"][0] for one in fronts]
+    units = [{"name": "a.o", "slices": {code: f"{front} {code}" for code in codes}}]
+    return record_bytes(
+        {"schema": 1, "front": front, "archs": [], "fronts": fronts, "units": units}
+    )
+
+
+def test_what_was_split_stays_so_in_edited_wheels() -> None:
+    data = split_record(sm80=4, sm86=4)
+    assert json.loads(thinned(data, {"sm_86"}))["fronts"] == [
+        {"virtual": "compute_86", "codes": ["sm_86"], "split": 4}
+    ]
+    parts = [thinned(data, {code}) for code in ("sm_86", "sm_80")]
+    assert json.loads(merged(parts))["fronts"] == json.loads(data)["fronts"]
+    mixed = [split_record("auto", sm80=4), split_record("auto", sm86=0)]
+    assert json.loads(merged(mixed))["fronts"] == [
+        {"virtual": "compute_80", "codes": ["sm_80"], "split": 4},
+        {"virtual": "compute_86", "codes": ["sm_86"]},
+    ]
+
+
+def test_who_builds_without_proof_is_told_in_every_wheel_that_comes_of_it() -> None:
+    fast, exact = split_record(sm80=4), split_record("exact", sm86=0)
+    assert unproven(fast) == ("fast",)
+    assert unproven(exact) == unproven(record_bytes(FAT)) == unproven(None) == unproven(b"{") == ()
+    assert unproven(thinned(fast, {"sm_80"})) == ("fast",)
+    assert unproven(record_bytes({**json.loads(fast), "front": [["fast"]]})) == (), "damaged"
+    assert unproven(merged([exact, fast, split_record("shared", sm89=0)])) == ("shared", "fast")
+
+
+@pytest.mark.parametrize("split", [-1, 65, "4", 4.0, None, True, [4]])
+def test_a_number_of_parts_that_makes_no_sense(split: object) -> None:
+    front = {"virtual": "compute_80", "codes": ["sm_80"], "split": split}
+    with pytest.raises(FormatError, match="damaged"):
+        record_of(record_bytes({"schema": 1, "fronts": [front], "units": []}))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -15,7 +15,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from fatwheel import __version__
-from fatwheel.config.model import Sdist, Source
+from fatwheel.config.model import Sdist, SourcePin
 from fatwheel.errors import FormatError
 from fatwheel.provenance.lock import BuildLock, materials_of
 from fatwheel.provenance.sbom import FILE, materials_in, sbom_bytes
@@ -228,7 +228,7 @@ def test_a_record_of_several_builds_says_nothing_of_architectures() -> None:
 def test_a_lock_that_no_sbom_can_hold_is_refused(change: dict[str, str]) -> None:
     package = Sdist("demo", "1.0", "demo-1.0.tar.gz", 1, "ab" * 32, "source")
     lock = some_lock()
-    source = Source(package=dataclasses.replace(package, **change))  # type: ignore[arg-type]
+    source = SourcePin(package=dataclasses.replace(package, **change))  # type: ignore[arg-type]
     recipe = dataclasses.replace(lock.recipe, source=source)
     with pytest.raises(FormatError, match="no SBOM can be made of the lock"):
         sbom_bytes(dataclasses.replace(lock, recipe=recipe), RECORD, NAME, VERSION)

@@ -22,11 +22,10 @@ from fatwheel.provenance.signing import (
     envelope_bytes,
     load_key,
     load_signer,
-    open_envelope,
 )
 from fatwheel.storage.documents import MOST
 
-from ...helpers.signingkeys import ENCRYPTED, GOOD, OTHER, PASSPHRASE, Keys
+from ...helpers.signingkeys import ENCRYPTED, GOOD, OTHER, PASSPHRASE, Keys, open_envelope
 
 STATEMENT = b'{\n "_type": "https://in-toto.io/Statement/v1",\n "subject": []\n}\n'
 TYPE = "application/vnd.in-toto+json"  # as in-toto's specification of envelopes has it

@@ -1,18 +1,33 @@
-"""CUDA's archives, merged; made by Python's tarfile and zipfile as NVIDIA makes them."""
+"""CUDA's archives, merged, made by Python's tarfile and zipfile as NVIDIA makes them; what is added
+to CUDA, which the linker and readelf judge; modes and times of installed files.
+"""
 
 from __future__ import annotations
 
 import io
 import lzma
 import os
+import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.provision.archives import check_complete, merge
+from fatwheel.provision.archives import (
+    check_complete,
+    finish,
+    link_names,
+    mend_home,
+    mend_packages,
+    merge,
+    stamp,
+)
+from fatwheel.provision.tools import HostCompiler
+
+from ...helpers.tinywheels import CUDA_H
 
 YEAR_2020 = 1577836800  # date -u -d 2020-01-01 +%s
 
@@ -276,3 +291,131 @@ def test_a_damaged_archive_is_told(tmp_path: Path, kind: str, damage: str) -> No
     with pytest.raises(ToolchainError, match="damaged") as caught:
         merge([path], tmp_path / "cuda")
     assert caught.value.where == path.name
+
+
+@pytest.fixture
+def compiler(tool: Callable[[str], str]) -> HostCompiler:
+    return HostCompiler(Path(tool("g++")), "?", "?")
+
+
+@pytest.fixture
+def cuda_home(tmp_path: Path) -> Path:
+    home = tmp_path / "nvidia" / "cu13"
+    (home / "include").mkdir(parents=True)
+    (home / "lib").mkdir()
+    (home / "include" / "cuda.h").write_text(CUDA_H)
+    return home
+
+
+def test_libraries_get_the_name_that_the_linker_looks_for(tmp_path: Path) -> None:
+    for name in (
+        "libcudart.so.13",
+        "libnvrtc-builtins.so.13.0",
+        "libnvrtc.alt.so.13",
+        "libtwo.so.1",
+        "libtwo.so.2",
+        "libplain.so",
+        "libthere.so",
+        "libthere.so.4",
+        "libcudart_static.a",
+        "notes.so.txt",
+    ):
+        (tmp_path / name).write_text(name)
+    link_names(tmp_path)
+    links = {path.name: path.readlink().name for path in tmp_path.iterdir() if path.is_symlink()}
+    assert links == {
+        "libcudart.so": "libcudart.so.13",
+        "libnvrtc-builtins.so": "libnvrtc-builtins.so.13.0",
+        "libnvrtc.alt.so": "libnvrtc.alt.so.13",
+        "libtwo.so": "libtwo.so.2",
+    }
+    assert (tmp_path / "libcudart.so").lstat().st_mtime == YEAR_2020
+
+
+def test_every_package_is_mended_and_a_second_time_changes_nothing(
+    cuda_home: Path, compiler: HostCompiler
+) -> None:
+    nccl = cuda_home.parent / "nccl" / "lib"
+    nccl.mkdir(parents=True)
+    (nccl / "libnccl.so.2").touch()
+    mend_packages(cuda_home.parent)
+    mend_home(cuda_home, compiler)
+    stub = cuda_home / "lib" / "stubs" / "libcuda.so"
+    before = stub.read_bytes()
+    mend_packages(cuda_home.parent)
+    mend_home(cuda_home, compiler)
+    assert (nccl / "libnccl.so").readlink() == Path("libnccl.so.2")
+    assert (cuda_home / "lib64").readlink() == Path("lib")
+    assert stub.read_bytes() == before
+
+
+def test_programs_link_against_the_driver_stub_and_load_the_real_one(
+    cuda_home: Path, compiler: HostCompiler, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    mend_home(cuda_home, compiler)
+    source = tmp_path / "use.cpp"
+    source.write_text(
+        '#include "cuda.h"\nint use() { void *p; return cuInit(0) + cuMemAlloc(&p, 1); }\n'
+    )
+    # As Ubuntu's g++ links by default; and without leave for undefined names.
+    linking = ["-Wl,--as-needed", "-Wl,-z,defs", f"-L{cuda_home}/lib64/stubs", "-lcuda"]
+    out = tmp_path / "use.so"
+    include = f"-I{cuda_home}/include"
+    command = [compiler.path, "-shared", "-fPIC", include, source, "-o", out, *linking]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    dynamic = subprocess.run(
+        [tool("readelf"), "-d", out], capture_output=True, text=True, check=True
+    )
+    assert "[libcuda.so.1]" in dynamic.stdout
+
+
+def test_a_home_of_archives_is_mended_alike(cuda_home: Path, compiler: HostCompiler) -> None:
+    (cuda_home / "lib" / "libcudart.so.13").touch()
+    mend_home(cuda_home, compiler)
+    assert (cuda_home / "lib" / "libcudart.so").readlink() == Path("libcudart.so.13")
+    stub = cuda_home / "lib" / "stubs" / "libcuda.so"
+    stub.write_text("that of an archive")
+    mend_home(cuda_home, compiler)
+    assert stub.read_text() == "that of an archive"
+
+
+def test_no_driver_header_no_stub(cuda_home: Path, compiler: HostCompiler) -> None:
+    (cuda_home / "include" / "cuda.h").unlink()
+    mend_home(cuda_home, compiler)
+    assert not (cuda_home / "lib" / "stubs").exists()
+
+
+def test_a_compiler_that_fails_is_shown(cuda_home: Path) -> None:
+    with pytest.raises(ToolchainError, match="false fails"):
+        mend_home(cuda_home, HostCompiler(Path("/bin/false"), "?", "?"))
+
+
+def test_a_finished_file_has_one_mode_and_one_time_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        for name in ("tool", "text"):
+            (tmp_path / name).touch()
+    finally:
+        os.umask(before)
+    finish(tmp_path / "tool", executable=True)
+    finish(tmp_path / "text")
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert modes == {"tool": "0o755", "text": "0o644"}
+    assert {path.stat().st_mtime for path in tmp_path.iterdir()} == {YEAR_2020}
+
+
+def test_everything_below_a_folder_is_stamped_and_nothing_that_a_link_leads_to(
+    tmp_path: Path,
+) -> None:
+    outside = tmp_path / "outside"
+    outside.touch()
+    inside = tmp_path / "env" / "include" / "deep.h"
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    link = tmp_path / "env" / "link"
+    link.symlink_to(outside)
+    stamp(tmp_path / "env")
+    times = {path.name: path.lstat().st_mtime for path in (inside, inside.parent, link)}
+    assert times == {"deep.h": YEAR_2020, "include": YEAR_2020, "link": YEAR_2020}
+    assert outside.stat().st_mtime != YEAR_2020

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.provision.compilers import find_host_compiler
+from fatwheel.provision.tools import find_host_compiler
 
 GCC = (9, 15)
 

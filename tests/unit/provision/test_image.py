@@ -15,9 +15,9 @@ import pytest
 
 from fatwheel.containers.contexts import _provision
 from fatwheel.provision import image
-from fatwheel.provision.compilers import HostCompiler
 from fatwheel.provision.image import main
-from fatwheel.provision.msvc import Msvc
+from fatwheel.provision.msvc import ReadyMsvc
+from fatwheel.provision.tools import HostCompiler
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -106,7 +106,7 @@ class Steps:
             monkeypatch.setattr(image, name, self._note(name))
         compiler = HostCompiler(Path("/usr/bin/g++"), "12.2.0", "the id")
         monkeypatch.setattr(image, "find_host_compiler", lambda *asked: compiler)
-        found = Msvc(Path("C:/cl.exe"), "cl's id", {"INCLUDE": "x"})
+        found = ReadyMsvc(Path("C:/cl.exe"), "cl's id", {"INCLUDE": "x"})
         monkeypatch.setattr(image, "find_msvc", self._note("find_msvc", found))
         # The description lies beside the folder that the code is in.
         module = home / "provision" / "fatwheel" / "provision" / "image.py"

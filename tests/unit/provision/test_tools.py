@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.provision.compilers import check_nvcc, check_torch, run, same
+from fatwheel.provision.tools import check_nvcc, check_torch, run, same
 
 BANNER = "Cuda compilation tools, release 13.0, V13.0.88"
 

@@ -14,11 +14,12 @@ from elftools.elf.elffile import ELFFile
 from fatwheel.cli.main import commands
 from fatwheel.errors import FormatError, UsageError
 from fatwheel.events import silent
-from fatwheel.publish.notes import Change, ImageChange, markdown, read_changes
+from fatwheel.publish.notes import ImageChange, Replacement, markdown, read_changes
 
 from ...helpers.commandline import exit_code_of
 from ...helpers.cudawheels import MODULE, NONE, Linker, changed, images, without
 from ...helpers.schemas import schema_of
+from ...helpers.statedwheels import RECORD, demo_files, edited, write
 from ...helpers.tinywheels import Draft
 
 LABEL = "+cu130torch2.11"
@@ -59,7 +60,7 @@ class Releases:
         folder.mkdir(exist_ok=True)
         return Draft("demo", version + LABEL, tag, files).write(folder)
 
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[Replacement, ...]:
         wheels = [sorted((self._folder / name).glob("*.whl")) for name in ("new", "old")]
         return read_changes(*wheels, silent)
 
@@ -143,6 +144,18 @@ def test_other_projects_of_the_release_before_are_no_news(
     other = Draft("other", "1.0", "py3-none-any", {"other.py": b""}).write(tmp_path)
     [change] = read_changes([releases.add("new", "1.0")], [other], silent)
     assert change.old is None
+
+
+def test_a_wheel_that_was_built_without_proof_is_told(tmp_path: Path) -> None:
+    files = demo_files()
+    fast = edited(files[RECORD], lambda record: record.update(front="fast"))
+    wheel = write(tmp_path, {**files, RECORD: fast})
+    changes = read_changes([wheel], [], silent)
+    may = "built with --fast: its machine code may differ from what nvcc by itself makes"
+    assert f"- `{wheel.name}` was {may}" in markdown(changes).splitlines()
+    said = [one.to_json() for one in changes]
+    jsonschema.validate({"wheels": said}, schema_of("notes"))
+    assert said[0]["new"]["unproven"] == ["fast"]
 
 
 def test_wheels_without_gpu_code(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fatwheel.verify.inspect import inspect_units
 
 from ...helpers.cudawheels import MODULE, NONE, Linker
 from ...helpers.schemas import schema_of
+from ...helpers.statedwheels import RECORD, demo_files, edited, write
 from ...helpers.tinywheels import Draft
 
 VERSION = "2.8.3+cu130torch2.11"
@@ -212,6 +213,27 @@ def test_a_wheel_of_the_same_size_replaces_another(tmp_path: Path) -> None:
     made([first], tmp_path / "site")
     made([second], tmp_path / "site", Request(only=True))
     assert (tmp_path / "site" / "files" / second.name).read_bytes() == second.read_bytes()
+
+
+def test_a_wheel_that_was_built_without_proof_is_told(tmp_path: Path) -> None:
+    events: list[Event] = []
+    wheel = write(tmp_path, record_says("fast"))
+    write_site([wheel], tmp_path / "site", Request(), events.append)
+    may = "built with --fast: its machine code may differ from what nvcc by itself makes"
+    assert Note(f"{wheel.name} was {may}") in events
+    assert offer(tmp_path / "site")["unproven"] == ["fast"]
+    write_site([wheel], tmp_path / "site", Request(), silent)
+    assert offer(tmp_path / "site")["unproven"] == ["fast"], "it is remembered"
+    exact = write(tmp_path, record_says("exact"))
+    write_site([exact], tmp_path / "exact", Request(), silent)
+    assert "unproven" not in offer(tmp_path / "exact")
+
+
+def record_says(front: str) -> dict[str, bytes]:
+    """The files of a wheel that was built so."""
+    found = demo_files()
+    found[RECORD] = edited(found[RECORD], lambda record: record.update(front=front))
+    return found
 
 
 def test_a_wheel_that_no_index_can_describe(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fatwheel.errors import FormatError, UsageError
 from fatwheel.events import silent
 from fatwheel.provenance.sbom import sbom_bytes
 from fatwheel.provenance.statement import predicate_of, statement_bytes
-from fatwheel.publish.listing import LIST
+from fatwheel.publish.offers import LIST
 from fatwheel.publish.site import Request, Written, write_site
 from fatwheel.verify.report import verify_wheel
 

@@ -145,3 +145,15 @@ def test_a_branch_and_its_trunk_have_one_scope(tmp_path: Path) -> None:
     Store(tmp_path / "trunk", LIMIT, "one").put("slice", KEY, b"one")
     for scope, found in (("one", b"one"), ("other", None), ("", None)):
         assert Branch(tmp_path / "branch", (tmp_path / "trunk",), scope).get("slice", KEY) == found
+
+
+def test_the_file_of_an_entry_is_that_of_the_store_that_answers(stores: Stores) -> None:
+    stores.trunk.put("slice", KEY, b"trunk's")
+    assert stores.branch.file("slice", KEY) == stores.object("trunk", b"trunk's")
+    stores.branch.put("slice", KEY, b"branch's")
+    assert stores.branch.file("slice", KEY) == stores.object("branch", b"branch's")
+    stores.object("branch", b"branch's").write_bytes(b"damaged")
+    assert stores.branch.file("slice", KEY) == stores.object("trunk", b"trunk's")
+    stores.branch.remove("slice", KEY)
+    assert stores.branch.file("slice", KEY) is None
+    assert stores.trunk.file("slice", OTHER) is None

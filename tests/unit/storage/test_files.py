@@ -195,3 +195,32 @@ def test_a_disk_error_says_where_and_what_to_do(tmp_path: Path, number: int, adv
     text = str(error)
     for expected in (str(where), os.strerror(number), "iB free", advice, "--out FOLDER"):
         assert expected in text, f"{expected!r} is missing from: {text}"
+
+
+class _Held:
+    """A file that a virus scanner has open for so many tries."""
+
+    def __init__(self, tries: int) -> None:
+        self.left = tries
+
+    def replace(self) -> str:
+        if self.left:
+            self.left -= 1
+            error = PermissionError(errno.EACCES, "it is being used by another process")
+            error.winerror = 32  # type: ignore[attr-defined, unused-ignore]
+            raise error
+        return "done"
+
+
+def test_a_file_that_is_held_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_PATIENCE", (0.0, 0.0))
+    assert files.patiently(_Held(2).replace) == "done"
+
+
+def test_a_file_that_is_held_for_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(files, "_PATIENCE", (0.0, 0.0))
+    with pytest.raises(PermissionError) as caught:
+        files.patiently(_Held(3).replace)
+    error = files.disk_error(caught.value, "write the wheel", tmp_path, "--out FOLDER")
+    assert "it is being used by another process" in error.what
+    assert "exclude the folder from the virus scanner" in (error.hint or "")

@@ -14,7 +14,7 @@ import pytest
 
 from fatwheel.storage import permissions
 from fatwheel.storage.files import locked
-from fatwheel.storage.permissions import Gap, gap_of, open_lock, private_folder
+from fatwheel.storage.permissions import PermissionGap, gap_of, open_lock, private_folder
 
 SOMEBODY_ELSE = 12345
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
@@ -92,7 +92,7 @@ def test_a_folder_that_others_can_only_read_has_no_gap(around: Path) -> None:
 def test_a_folder_that_everybody_can_write_into_is_one(mode: int, around: Path) -> None:
     cache = made(around / "cache", mode)
     found = gap_of(cache)
-    assert found == Gap(cache, "every user of this machine", True, f"chmod o-w {cache}")
+    assert found == PermissionGap(cache, "every user of this machine", True, f"chmod o-w {cache}")
     subprocess.run(found.mend.split(), check=True)
     assert gap_of(cache) is None
 
@@ -100,7 +100,9 @@ def test_a_folder_that_everybody_can_write_into_is_one(mode: int, around: Path) 
 def test_who_can_rename_a_folder_around_it_can_put_another_there(around: Path) -> None:
     open_ = made(around / "open", 0o777)
     cache = made(open_ / "cache", 0o700)
-    assert gap_of(cache) == Gap(open_, "every user of this machine", True, f"chmod o-w {open_}")
+    assert gap_of(cache) == PermissionGap(
+        open_, "every user of this machine", True, f"chmod o-w {open_}"
+    )
     open_.chmod(0o1777)
     assert gap_of(cache) is None, "in a sticky folder only the owner can"
 
@@ -127,7 +129,7 @@ def test_what_nobody_can_reach_may_be_open(mode: int, closed: bool, around: Path
 @as_root
 def test_a_group_that_can_write_is_told_from_everybody(around: Path) -> None:
     cache = made(around / "cache", 0o2775, group=SOMEBODY_ELSE)
-    expected = Gap(cache, f"the group {SOMEBODY_ELSE}", False, f"chmod g-w {cache}")
+    expected = PermissionGap(cache, f"the group {SOMEBODY_ELSE}", False, f"chmod g-w {cache}")
     assert gap_of(cache) == expected
 
 
@@ -151,7 +153,7 @@ def test_another_owner_is_a_gap(mode: int, anybody: bool, around: Path) -> None:
     """Where everybody may make folders, anybody may have made this one."""
     around.chmod(mode)
     cache = made(around / "cache", 0o755, SOMEBODY_ELSE)
-    assert gap_of(cache) == Gap(cache, f"the user {SOMEBODY_ELSE}", anybody)
+    assert gap_of(cache) == PermissionGap(cache, f"the user {SOMEBODY_ELSE}", anybody)
 
 
 # -- locks --------------------------------------------------------------------------------------

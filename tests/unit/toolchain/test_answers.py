@@ -12,7 +12,7 @@ from unearth import Link
 
 from fatwheel.config.model import Package
 from fatwheel.toolchain import web
-from fatwheel.toolchain.errands import PINNED
+from fatwheel.toolchain.access import PINNED
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError, TransientError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import pytest
 from unearth import Link
 
 from fatwheel.config.model import Package
-from fatwheel.toolchain import errands
-from fatwheel.toolchain.errands import LISTED, PINNED, Way
+from fatwheel.toolchain import access
+from fatwheel.toolchain.access import LISTED, PINNED, Way
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError, TransientError
 from fatwheel.toolchain.web import Web
 
-from ...helpers.tlsserver import Site, Town, redirect, town
+from ...helpers.tlsserver import Site, Town, got, redirect, town
 from ...helpers.webserver import Answer, body, status
 
 WHEEL = "demo-1.0-py3-none-any.whl"
@@ -45,16 +44,6 @@ def netrc(tmp_path: Path) -> Callable[[str], None]:
 @pytest.fixture
 def publisher(here: Town) -> Site:
     return here.site("publisher.test")
-
-
-def got(here: Town, url: str, way: Way, config: PipConfig | None = None) -> bytes:
-    """A file; config: what pip is configured with besides the authority."""
-    web = Web(replace(config or PipConfig(), cert=str(here.ca), timeout=5.0))
-    try:
-        with web.opened(Link(url), way) as chunks:
-            return b"".join(chunks)
-    finally:
-        web.close()
 
 
 def basic(user: str, password: str) -> str:
@@ -107,7 +96,7 @@ def test_a_host_called_default_is_no_machine(
     here: Town, publisher: Site, netrc: Callable[[str], None]
 ) -> None:
     netrc("default login user password hunter2\n")
-    assert errands._machines() == {}
+    assert access._machines() == {}
     netrc("this is no netrc\n")
     assert got(here, publisher.serve("/a", b"content"), PINNED) == b"content"
 
@@ -191,7 +180,7 @@ def test_a_host_that_wants_a_password_after_a_redirect_gets_none(
     here: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []
-    monkeypatch.setattr(errands, "get_keyring_auth", lambda url, user: asked.append(url))
+    monkeypatch.setattr(access, "get_keyring_auth", lambda url, user: asked.append(url))
     index, cdn = here.site("index.test"), here.site("cdn.test")
     there = cdn.answer("/a", guarded(b"content"))
     with pytest.raises(RefusedError, match="401"):
@@ -212,7 +201,7 @@ def test_the_keyring_is_asked_once_an_index_wants_a_password(
         asked.append((url, user))
         return ("user", "from the keyring") if url.startswith("https://") else None
 
-    monkeypatch.setattr(errands, "get_keyring_auth", keyring)
+    monkeypatch.setattr(access, "get_keyring_auth", keyring)
     index = here.site("index.test")
     url = index.answer("/a", guarded(b"content", "from the keyring"))
     place = f"{index.url.replace('://', '://user@')}/simple"
@@ -238,7 +227,7 @@ def test_a_user_alone_may_be_a_token(here: Town) -> None:
 def test_the_keyring_knows_hosts_that_an_index_lists_and_none_that_pins_name(
     here: Town, publisher: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errands, "get_keyring_auth", lambda url, user: ("user", "hunter2"))
+    monkeypatch.setattr(access, "get_keyring_auth", lambda url, user: ("user", "hunter2"))
     url = publisher.answer("/a", guarded(b"content"))
     for way in (PINNED, foreign(publisher)):
         with pytest.raises(RefusedError, match="401"):

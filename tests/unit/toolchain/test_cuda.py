@@ -19,10 +19,10 @@ from fatwheel.containers.layouts import LINUX
 from fatwheel.errors import FatwheelError, HashMismatchError, StoreError, ToolchainError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.model import Environment
-from fatwheel.toolchain import cuda as cuda_module
+from fatwheel.provision import archives
 from fatwheel.toolchain import environment as environment_module
-from fatwheel.toolchain.cuda import MARKER, MergedCuda
 from fatwheel.toolchain.environment import ensure_environment
+from fatwheel.toolchain.homes import MergedCuda
 from fatwheel.toolchain.pipconfig import PipConfig
 
 from ...helpers.tinywheels import CUDA_H, NVCC, PYTHON, tiny_toolchain, torch_wheel
@@ -104,7 +104,9 @@ def test_the_archives_become_the_cuda_home(world: World) -> None:
     assert (home / "lib" / "libcudart.so").readlink() == Path("libcudart.so.13")
     assert (home / "lib64").readlink() == Path("lib")
     assert (home / "lib" / "stubs" / "libcuda.so").is_file()
-    files = [path for path in home.rglob("*") if path.is_file() and path.name != MARKER]
+    files = [
+        path for path in home.rglob("*") if path.is_file() and path.name != "fatwheel-cuda.json"
+    ]
     assert {path.lstat().st_mtime for path in files} == {YEAR_2020}
     assert not list((world.cache / "downloads").rglob("*.tar.xz")), "archives are not kept"
     assert {event.label for event in events if isinstance(event, Progress)} >= {"download"}
@@ -143,11 +145,13 @@ def test_another_archive_is_another_cuda_and_another_environment(world: World) -
 def test_its_real_path_is_not_shorter_than_the_one_that_compilers_see() -> None:
     """Else g++ -isystem names headers by it: in containers otherwise than in processes."""
     seen = "/proc/self/cwd/cuda/bin/.."
-    for home in (MergedCuda((), "13.0.88", Path("/c")).home, Path(LINUX.cuda)):
+    for home in (MergedCuda((), "13.0.88", Path("/c")).root, Path(LINUX.cuda)):
         assert len(str(home)) >= len(seen), f"{home} is shorter than {seen}"
 
 
-@pytest.mark.parametrize("lost", ["", MARKER, "bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"])
+@pytest.mark.parametrize(
+    "lost", ["", "fatwheel-cuda.json", "bin/nvcc", "bin/ptxas", "nvvm/bin/cicc"]
+)
 def test_what_is_damaged_is_made_again_and_the_environment_is_not(
     world: World, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
@@ -157,7 +161,7 @@ def test_what_is_damaged_is_made_again_and_the_environment_is_not(
     monkeypatch.setattr(environment_module, "_install", pytest.fail)
     second = world.make(toolchain)
     assert second == first
-    assert (second.cuda_home / (lost or MARKER)).is_file()
+    assert (second.cuda_home / (lost or "fatwheel-cuda.json")).is_file()
     assert world.left() == [first.cuda_home.name]
 
 
@@ -170,7 +174,7 @@ def test_what_a_killed_run_left_is_deleted_and_whole_archives_are_used(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_module, "merge", stop)
+        patch.setattr(archives, "merge", stop)
         with pytest.raises(KeyboardInterrupt):
             world.make(toolchain)
     assert world.left() == []
@@ -249,7 +253,7 @@ def test_an_archive_of_unknown_size_is_as_good(world: World) -> None:
     toolchain = world.toolchain()
     unsized = tuple(replace(file, size=0) for file in toolchain.cuda_files)
     made = world.make(replace(toolchain, cuda_files=unsized))
-    assert made.cuda_home == MergedCuda(toolchain.cuda_files, "13.0.88", world.cache).home
+    assert made.cuda_home == MergedCuda(toolchain.cuda_files, "13.0.88", world.cache).root
 
 
 def test_the_disk_must_hold_archives_and_packages_together(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fatwheel.config.model import Download, Interpreter, Toolchain
+from fatwheel.config.model import Download, LockedInterpreter, Toolchain
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.model import Environment
@@ -224,7 +224,7 @@ def test_only_one_makes_it_and_the_others_wait(
 
     def slow(*arguments: object) -> None:
         runs.append(1)
-        assert waiting.wait(20), "the second run did not say that it waits"
+        assert waiting.wait(60), "the second run did not say that it waits"
         real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(environment_module, "_make", slow)
@@ -279,7 +279,7 @@ def test_what_is_not_served_is_refused_with_what_is(
 def test_a_python_for_images_is_not_for_environments(wheels: Path, cache: Path) -> None:
     plain = make(tiny_toolchain(wheels), cache)
     file = Download("cpython", "1", "https://host.invalid/c-1.tgz", "c-1.tgz", 1, "0" * 64)
-    own = (Interpreter(PYTHON, file),)
+    own = (LockedInterpreter(PYTHON, file),)
     assert make(dataclasses.replace(tiny_toolchain(wheels), interpreters=own), cache) == plain
 
 

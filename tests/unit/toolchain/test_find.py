@@ -13,9 +13,8 @@ import pytest
 from fatwheel.config.model import Download, Package
 from fatwheel.errors import StoreError, UsageError
 from fatwheel.events import Event, Note, silent
-from fatwheel.toolchain import find as find_module
-from fatwheel.toolchain.fetch import fetch
-from fatwheel.toolchain.find import seed
+from fatwheel.toolchain import fetch as find_module
+from fatwheel.toolchain.fetch import fetch, seed
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 

@@ -20,7 +20,7 @@ from unearth import Link
 from fatwheel.config.model import Package
 from fatwheel.errors import FetchError
 from fatwheel.toolchain import web as web_module
-from fatwheel.toolchain.errands import LISTED
+from fatwheel.toolchain.access import LISTED
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError, TransientError
 

@@ -13,8 +13,8 @@ from fatwheel.config.model import Toolchain
 from fatwheel.errors import ToolchainError
 from fatwheel.events import Note
 from fatwheel.machine import this_platform
-from fatwheel.provision.compilers import find_host_compiler
-from fatwheel.storage.permissions import Gap
+from fatwheel.provision.tools import find_host_compiler
+from fatwheel.storage.permissions import PermissionGap
 from fatwheel.toolchain.installed import find_installed, ready_installed
 from fatwheel.toolchain.interpreters import compiler_id
 
@@ -207,9 +207,9 @@ def test_it_says_that_the_wheel_cannot_be_rebuilt(home: Path, tmp_path: Path) ->
 def test_others_who_can_change_it_are_named(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gap_of(folder: Path) -> Gap | None:
+    def gap_of(folder: Path) -> PermissionGap | None:
         inside = folder.is_relative_to(home)
-        return Gap(home, "every user of this machine", everybody=True) if inside else None
+        return PermissionGap(home, "every user of this machine", everybody=True) if inside else None
 
     monkeypatch.setattr("fatwheel.toolchain.installed.gap_of", gap_of)
     said = ready(find_installed(home, write_python(tmp_path / "venv")))

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import InstalledFile, Msvc
+from fatwheel.config.model import InstalledFile, LockedMsvc
 from fatwheel.config.parts import CudaRelease, Parts
 from fatwheel.errors import ToolchainError, UsageError
 from fatwheel.events import silent
 from fatwheel.pipeline.resolve import ToolchainRequest, choose_cells
 from fatwheel.provision.msvc import check_complete
 from fatwheel.shipped import toolchain_folders
+from fatwheel.toolchain.homes import UnpackedMsvc, check_accepted
 from fatwheel.toolchain.installedmsvc import find_installed_msvc, use
-from fatwheel.toolchain.msvc import UnpackedMsvc, check_accepted
 from fatwheel.toolchain.unpack import alone
 
 from ...helpers.visualstudio import (
@@ -66,7 +66,7 @@ class Machine:
         script(folder / BIN / "cl.exe", f"echo '{banner}' >&2\necho 'usage: cl [ option... ]'")
         return folder
 
-    def find(self, minor: str, kits: Sequence[Path] = ()) -> Msvc:
+    def find(self, minor: str, kits: Sequence[Path] = ()) -> LockedMsvc:
         pinned = PARTS_OF_CUDA.msvcs[1]
         return find_installed_msvc(cuda(minor), pinned, self.programs, [*kits, self.kits])
 
@@ -194,15 +194,15 @@ def test_its_home_is_made_of_links_and_deleted_without_what_they_lead_to(
     with alone(home.cache, silent):
         home.make(silent)
     assert home.is_made()
-    check_complete(home.home)
-    [library] = home.home.glob("VC/Redist/MSVC/*/x64/*/*.dll")
+    check_complete(home.root)
+    [library] = home.root.glob("VC/Redist/MSVC/*/x64/*/*.dll")
     assert library.name == "msvcp140.dll"
-    assert (home.home / "VC/Tools/MSVC/14.44.35207").is_symlink()
+    assert (home.root / "VC/Tools/MSVC/14.44.35207").is_symlink()
     # Another one, or the same after a repair, has a home of its own.
     (machine.studio / "VC/Tools/MSVC/14.44.35207" / BIN / "c2.dll").write_text("repaired")
     assert UnpackedMsvc(machine.find("13.0"), home.cache).name != home.name
     # One that is damaged is made anew, and what it leads to stays.
-    (home.home / "VC/Auxiliary/Build/vcvarsall.bat").unlink()
+    (home.root / "VC/Auxiliary/Build/vcvarsall.bat").unlink()
     assert not home.is_made()
     with alone(home.cache, silent):
         home.make(silent)

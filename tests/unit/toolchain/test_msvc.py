@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pytest
 
 from fatwheel.config.fields import TOML, adapter
-from fatwheel.config.model import Download, Msvc
+from fatwheel.config.model import Download, LockedMsvc
 from fatwheel.config.schema import PayloadTable
 from fatwheel.errors import HashMismatchError, ToolchainError, UsageError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.provision.payloads import unpack
-from fatwheel.toolchain.msvc import MARKER, OPTION, VARIABLE, UnpackedMsvc, accept, check_accepted
+from fatwheel.provision.msvc import unpack
+from fatwheel.toolchain.homes import OPTION, VARIABLE, UnpackedMsvc, accept, check_accepted
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.toolchain.unpack import alone
 
@@ -42,7 +42,9 @@ class World:
             server.serve(f"/{path.name}", content)
             digest, url = hashlib.sha256(content).hexdigest(), f"{server.url}/{path.name}"
             payloads.append(Download(path.name, "1", url, path.name, len(content), digest))
-        self.msvc = Msvc("17.8.2", "19.38.33130", "14.38", "https://host/terms", tuple(payloads))
+        self.msvc = LockedMsvc(
+            "17.8.2", "19.38.33130", "14.38", "https://host/terms", tuple(payloads)
+        )
 
     @property
     def unpacked(self) -> UnpackedMsvc:
@@ -67,7 +69,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != MARKER
+        if path.is_file() and path.name != "fatwheel-msvc.json"
     }
 
 
@@ -80,9 +82,9 @@ def test_it_is_made_once_of_all_packages(world: World) -> None:
         one.make(events.append)
     assert one.is_made()
     assert one.needed == 0
-    assert one.home.parent == (world.cache / "msvc").resolve()
+    assert one.root.parent == (world.cache / "msvc").resolve()
     unpack(world.files, world.folder / "expected")
-    assert content(one.home) == content(world.folder / "expected")
+    assert content(one.root) == content(world.folder / "expected")
     assert world.left == []
     last = [event for event in events if isinstance(event, Progress) and event.label == "unpack"][
         -1
@@ -105,15 +107,15 @@ def test_its_name_covers_the_pins_and_nothing_else(world: World) -> None:
 def test_a_damaged_one_is_made_again(world: World) -> None:
     one = world.unpacked
     one.make(silent)
-    whole = content(one.home)
-    [cl] = one.home.rglob("cl.exe")
+    whole = content(one.root)
+    [cl] = one.root.rglob("cl.exe")
     cl.unlink()
     assert not one.is_made()
     one.make(silent)
-    assert content(one.home) == whole
-    (one.home / MARKER).write_text("{}")
+    assert content(one.root) == whole
+    (one.root / "fatwheel-msvc.json").write_text("{}")
     assert not one.is_made()
-    shutil.rmtree(one.home)
+    shutil.rmtree(one.root)
     assert not one.is_made()
 
 
@@ -190,6 +192,6 @@ def test_an_sdk_may_come_as_installers(world: World, tool: Callable[[str], str])
     with alone(world.cache, silent):
         unpacked.make(silent)
     assert unpacked.is_made()
-    [header] = unpacked.home.glob("Windows Kits/10/Include/*/ucrt/*")
+    [header] = unpacked.root.glob("Windows Kits/10/Include/*/ucrt/*")
     assert header.read_bytes() == b"ucrt" * 20_000
     assert list((world.cache / "downloads").rglob("*.cab")) == []

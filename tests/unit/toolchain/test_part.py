@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 from unearth import Link
 
-from fatwheel.toolchain.download import Part, TooLongError
-from fatwheel.toolchain.errands import PINNED, Way
+from fatwheel.toolchain.access import PINNED, Way
+from fatwheel.toolchain.download import PartialFile, TooLongError
 from fatwheel.toolchain.pipconfig import RefusedError, TransientError
 from fatwheel.toolchain.web import Arriving, Web
 
@@ -41,13 +41,13 @@ class Pieces:
         yield Arriving(begins, self.whole, chunks())
 
 
-def get(part: Part, pieces: Pieces) -> None:
+def get(part: PartialFile, pieces: Pieces) -> None:
     part.receive(cast(Web, pieces), LINK, PINNED, lambda size: None)
 
 
 def test_tries_go_on_where_the_last_one_broke() -> None:
     stream, pieces = io.BytesIO(), Pieces((0, b"abc", True), (3, b"def", False))
-    part = Part(stream, 6)
+    part = PartialFile(stream, 6)
     with pytest.raises(TransientError):
         get(part, pieces)
     get(part, pieces)
@@ -58,7 +58,7 @@ def test_tries_go_on_where_the_last_one_broke() -> None:
 
 def test_a_server_that_begins_anew_is_followed() -> None:
     stream, pieces = io.BytesIO(), Pieces((0, b"abcd", True), (0, b"xy", False))
-    part = Part(stream, 1000)
+    part = PartialFile(stream, 1000)
     with pytest.raises(TransientError):
         get(part, pieces)
     get(part, pieces)
@@ -67,7 +67,7 @@ def test_a_server_that_begins_anew_is_followed() -> None:
 
 
 def test_a_gap_is_refused() -> None:
-    part = Part(io.BytesIO(), 1000)
+    part = PartialFile(io.BytesIO(), 1000)
     with pytest.raises(RefusedError, match="asked for byte 0 and sends byte 9"):
         get(part, Pieces((9, b"j", False)))
 
@@ -75,13 +75,13 @@ def test_a_gap_is_refused() -> None:
 def test_more_than_there_may_be_is_not_written() -> None:
     stream = io.BytesIO()
     with pytest.raises(TooLongError):
-        get(Part(stream, 2), Pieces((0, b"abc", False)))
+        get(PartialFile(stream, 2), Pieces((0, b"abc", False)))
     assert stream.getvalue() == b""
 
 
 def test_more_than_there_may_be_is_not_even_begun_where_the_server_says_so() -> None:
     pieces = Pieces((0, b"ab", False), whole=3)
-    part = Part(io.BytesIO(), 2)
+    part = PartialFile(io.BytesIO(), 2)
     with pytest.raises(TooLongError):
         get(part, pieces)
     assert part.size == 0, "it was asked for although it cannot be the file"

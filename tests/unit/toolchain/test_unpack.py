@@ -11,7 +11,7 @@ import pytest
 
 from fatwheel.errors import ToolchainError
 from fatwheel.events import Event, Progress, silent
-from fatwheel.toolchain.unpack import is_unpacked, link_into, unpack, unpack_all
+from fatwheel.toolchain.unpack import InstallScheme, is_unpacked, link_into, unpack, unpack_all
 
 from ...helpers.tinywheels import record_hash, write_wheel
 
@@ -29,9 +29,9 @@ def make(tmp_path: Path, **options: object) -> Path:
     return tmp_path / package.filename
 
 
-def schemes(root: Path) -> dict[str, str]:
-    names = ("purelib", "platlib", "headers", "scripts", "data")
-    return {name: str(root / name) for name in names}
+def linked(folder: Path, root: Path, python: Path = Path("/python")) -> None:
+    into = InstallScheme(python, root / "site", root / "headers", root / "scripts", root / "data")
+    link_into(folder, "demo", into, "linux-x86_64")
 
 
 def test_members_are_written_with_fixed_modes_and_times(tmp_path: Path) -> None:
@@ -152,18 +152,18 @@ def test_environments_share_files_but_not_scripts(tmp_path: Path) -> None:
     )
     unpack(tmp_path / package.filename, tmp_path / "p", nothing)
     for name in ("one", "two"):
-        link_into(tmp_path / "p", schemes(tmp_path / name), Path("/env") / name / "bin/python")
+        linked(tmp_path / "p", tmp_path / name, Path("/env") / name / "bin/python")
 
     one, two = tmp_path / "one", tmp_path / "two"
-    assert (one / "purelib/demo/a.py").samefile(two / "purelib/demo/a.py")
+    assert (one / "site/demo/a.py").samefile(two / "site/demo/a.py")
     assert (one / "scripts/native").samefile(two / "scripts/native")
     assert (one / "scripts/run").read_text() == "#!/env/one/bin/python\nprint(1)\n"
     assert (two / "scripts/demo").read_text().startswith("#!/env/two/bin/python\n")
     assert os.access(two / "scripts/demo", os.X_OK)
-    assert (one / "headers/demo.h").is_file()
+    assert (one / "headers/demo/demo.h").is_file()
     assert (one / "data/share/demo.txt").is_file()
-    assert not (one / "purelib/demo/__pycache__").exists()
-    info = one / "purelib/demo-1.0.dist-info"
+    assert not (one / "site/demo/__pycache__").exists()
+    info = one / "site/demo-1.0.dist-info"
     assert (info / "INSTALLER").read_text() == "fatwheel\n"
     rows = dict(row.split(",", 1) for row in (info / "RECORD").read_text().splitlines())
     assert rows["demo/a.py"] == f"{record_hash(b'A' + bytes([10]))},2"
@@ -177,10 +177,10 @@ def test_two_packages_may_share_a_file_but_not_disagree_on_it(tmp_path: Path) ->
     for name, text in (("a", "same"), ("b", "same"), ("c", "other")):
         package = write_wheel(tmp_path / name, name, "1.0", {"shared/__init__.py": text})
         unpack(tmp_path / name / package.filename, tmp_path / f"p{name}", nothing)
-    link_into(tmp_path / "pa", schemes(tmp_path / "env"), Path("/python"))
-    link_into(tmp_path / "pb", schemes(tmp_path / "env"), Path("/python"))
+    linked(tmp_path / "pa", tmp_path / "env")
+    linked(tmp_path / "pb", tmp_path / "env")
     with pytest.raises(ToolchainError, match=r"c 1\.0 cannot be installed.*shared/__init__\.py"):
-        link_into(tmp_path / "pc", schemes(tmp_path / "env"), Path("/python"))
+        linked(tmp_path / "pc", tmp_path / "env")
 
 
 def test_a_file_system_without_hard_links_gets_copies(
@@ -191,8 +191,8 @@ def test_a_file_system_without_hard_links_gets_copies(
 
     unpack(make(tmp_path, programs=("demo/tool",)), tmp_path / "p", nothing)
     monkeypatch.setattr("os.link", refuse)
-    link_into(tmp_path / "p", schemes(tmp_path / "env"), Path("/python"))
-    tool = tmp_path / "env/purelib/demo/tool"
+    linked(tmp_path / "p", tmp_path / "env")
+    tool = tmp_path / "env/site/demo/tool"
     assert tool.read_text() == "#!/bin/sh\n"
     assert tool.stat().st_mtime == YEAR_2020
     assert os.access(tool, os.X_OK)

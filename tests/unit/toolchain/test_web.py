@@ -13,7 +13,7 @@ import pytest
 from unearth import Link
 
 from fatwheel.toolchain import web as web_module
-from fatwheel.toolchain.errands import PINNED
+from fatwheel.toolchain.access import PINNED
 from fatwheel.toolchain.pipconfig import NoConnectionError, PipConfig, RefusedError, TransientError
 from fatwheel.toolchain.web import Web
 
@@ -71,6 +71,18 @@ def test_sizes_of_what_is_not_there(server: Server, web: Web) -> None:
     server.answers["/busy"] = status(503)
     with pytest.raises(TransientError, match="503"):
         web.length(f"{server.url}/busy")
+
+
+@pytest.mark.parametrize("host", [f"{64 * 'a'}.example", "a..example"])
+def test_a_redirect_to_a_name_that_no_host_can_have(server: Server, web: Web, host: str) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", f"https://{host}/")
+        handler.end_headers()
+
+    server.answers["/file"] = answer
+    with pytest.raises(RefusedError, match="idna"):
+        web.read(f"{server.url}/file")
 
 
 def test_the_rest_of_a_file(server: Server, web: Web) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Interpreter
+from fatwheel.config.model import LockedInterpreter
 from fatwheel.errors import StoreError, ToolchainError
 from fatwheel.events import silent
 from fatwheel.toolchain import windows
@@ -94,7 +94,7 @@ def test_more_than_any_python_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_path_in_which_no_python_of_windows_starts(tmp_path: Path) -> None:
     """Before anything is fetched. Wine's own programs take such paths, and CPython does not."""
-    python = Interpreter("3.11", download("python", 1))
+    python = LockedInterpreter("3.11", download("python", 1))
     toolchain = replace(WINDOWS_TOOLCHAIN, portable=(python,))
     cache = tmp_path.joinpath(*("d" * 50 for _ in range(6)))
     cache.mkdir(parents=True)

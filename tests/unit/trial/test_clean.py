@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from fatwheel.errors import ToolchainError, VerifyError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.toolchain.pipconfig import PipConfig
 from fatwheel.trial.environment import Clean, clean_environment
-from fatwheel.trial.subject import Subject
+from fatwheel.trial.subject import Neighbour, TriedWheel
 
 from ...helpers.tinywheels import PYTHON, Draft, write_wheel
 
@@ -40,8 +41,8 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
     return work, cache
 
 
-def subject(wheel: Path, *packages: Package, python: str = PYTHON) -> Subject:
-    return Subject(wheel, python, "2.11.0", packages, (), "a test")
+def subject(wheel: Path, *packages: Package, python: str = PYTHON) -> TriedWheel:
+    return TriedWheel(wheel, python, "2.11.0", packages, (), "a test")
 
 
 def wheel_in(folder: Path, **draft: object) -> Path:
@@ -87,6 +88,16 @@ def test_the_wheel_and_its_packages_are_there_and_nothing_else(
             assert variables[name].startswith(str(places[0])), f"{name} is the user's own"
         assert clean.version.startswith(f"{PYTHON}.")
     assert any(isinstance(event, Progress) and event.done == event.total for event in seen)
+
+
+def test_neighbours_are_there_too(
+    tmp_path: Path, helper: Package, places: tuple[Path, Path]
+) -> None:
+    helping = write_wheel(tmp_path / "others", "other", "1.0", {"helper.py": ""})
+    file = tmp_path / "others" / helping.filename
+    wanted = replace(subject(wheel_in(tmp_path)), neighbours=(Neighbour(file, "other", "1.0"),))
+    with clean_environment(wanted, *places, silent) as clean:
+        assert ask(clean)[0] == 42
 
 
 def test_a_wheel_that_contradicts_its_record(

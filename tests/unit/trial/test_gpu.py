@@ -12,10 +12,10 @@ from fatwheel.doctor.facts import GpuFacts
 from fatwheel.errors import ToolchainError
 from fatwheel.trial.children import Ended, Trial
 from fatwheel.trial.gpu import (
-    Gpu,
-    Loaded,
-    Loading,
-    Place,
+    ContainerPlace,
+    DriverGpu,
+    LoadedContainer,
+    LoadedWheel,
     Time,
     check_machine,
     figures_of,
@@ -29,7 +29,7 @@ from fatwheel.verify.evidence import Finding
 
 from ...helpers.fakecuda import clean_with
 
-GPU = Gpu("NVIDIA H200", "9.0", "13.0")
+GPU = DriverGpu("NVIDIA H200", "9.0", "13.0")
 CARD = Card("NVIDIA H200", (9, 0), 150 << 30)
 GOOD = Trial(Ended(0, 5.0, ()), "2.11.0", {"demo": 1.5}, {}, 0.4, "", ())
 TIMES = (Time("EAGER", 0.25, 0.001), Time("LAZY", 0.02, 0.03))
@@ -56,17 +56,19 @@ def test_a_machine_that_can() -> None:
 def unit(
     how: str, *, cubins: str = "90", ptx: str = "", code: int = 0, linked: bool = False,
     missing: tuple[str, ...] = (), container: int = 0,
-) -> Loaded:  # fmt: skip
+) -> LoadedContainer:  # fmt: skip
     archs = Archs(
         frozenset(map(parse_arch, cubins.split())), frozenset(map(parse_arch, ptx.split()))
     )
-    place = Place("demo/_C.so", container, Path("x"), 0, 1, ("scale", "shift"), archs, linked)
+    place = ContainerPlace(
+        "demo/_C.so", container, Path("x"), 0, 1, ("scale", "shift"), archs, linked
+    )
     versions = {"90/90": 2} if how == "native" else {"90/80": 2} if how == "jit" else {}
-    return Loaded(place, how, code, versions, missing)
+    return LoadedContainer(place, how, code, versions, missing)
 
 
-def found(*units: Loaded, trial: Trial = GOOD) -> list[Finding]:
-    loading = Loading(GPU, units, TIMES)
+def found(*units: LoadedContainer, trial: Trial = GOOD) -> list[Finding]:
+    loading = LoadedWheel(GPU, units, TIMES)
     return list(gpu_findings("580.1", loading, {"EAGER": trial, "LAZY": trial}))
 
 
@@ -124,7 +126,7 @@ def test_a_gpu_that_cannot_be_used() -> None:
 
 
 def test_figures() -> None:
-    loading = Loading(GPU, (unit("native"), unit("jit", cubins="80", ptx="80")), TIMES)
+    loading = LoadedWheel(GPU, (unit("native"), unit("jit", cubins="80", ptx="80")), TIMES)
     figures = figures_of("580.1", loading, {"EAGER": GOOD, "LAZY": GOOD})
     assert figures["binaries"] == [
         {

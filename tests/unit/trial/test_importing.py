@@ -12,15 +12,15 @@ from packaging.requirements import Requirement
 from fatwheel.errors import FormatError
 from fatwheel.trial.children import Trial
 from fatwheel.trial.environment import figures_of, import_findings, try_modules
-from fatwheel.trial.subject import Subject
+from fatwheel.trial.subject import Neighbour, TriedWheel
 from fatwheel.verify.evidence import Finding
 
 from ...helpers.fakecuda import clean_with
 
-SUBJECT = Subject(Path("demo.whl"), "3.11", "2.11.0", (), (), "its own lock")
+SUBJECT = TriedWheel(Path("demo.whl"), "3.11", "2.11.0", (), (), "its own lock")
 
 
-def findings(folder: Path, trial: Trial, subject: Subject = SUBJECT) -> list[Finding]:
+def findings(folder: Path, trial: Trial, subject: TriedWheel = SUBJECT) -> list[Finding]:
     return list(import_findings(subject, clean_with(folder), trial))
 
 
@@ -44,7 +44,9 @@ def test_a_module_that_does_not_import(tmp_path: Path) -> None:
     trial = try_modules(clean_with(tmp_path), ["json", "no_such_module"])
     [wrong] = [one for one in findings(tmp_path, trial) if one.severity == "wrong"]
     assert wrong.what == "import no_such_module fails"
-    assert wrong.details[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
+    error, advice = wrong.details[-2:]
+    assert error == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "--beside FILE.whl" in advice
     assert figures_of(trial)[1] == {"module": "no_such_module", "seconds": None}
 
 
@@ -84,12 +86,22 @@ def test_an_end_that_is_no_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_nothing_pins_is_told(tmp_path: Path) -> None:
-    wanting = Subject(
+    wanting = TriedWheel(
         Path("demo.whl"), "3.11", "2.11.0", (), (Requirement("transformers>=4"),), "a test"
     )
     found = findings(tmp_path, try_modules(clean_with(tmp_path), ["json"]), wanting)
     [warning] = [one for one in found if one.severity == "warning"]
     assert warning.details == ("transformers>=4",)
+
+
+def test_what_a_neighbour_brings_is_not_lacking(tmp_path: Path) -> None:
+    wanting = replace(
+        SUBJECT, requirements=(Requirement("torch_scatter>=2"),),
+        neighbours=(Neighbour(Path("a.whl"), "torch-scatter", "2.1.2"),),
+    )  # fmt: skip
+    found = findings(tmp_path, try_modules(clean_with(tmp_path), ["json"]), wanting)
+    assert texts(found, "warning") == []
+    assert texts(found, "note")[1] == "beside torch-scatter 2.1.2"
 
 
 def test_nothing_to_import(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.errors import ToolchainError
-from fatwheel.trial.gpu import Loading, Place, load_all, take_out
+from fatwheel.trial.gpu import ContainerPlace, LoadedWheel, load_all, take_out
 from fatwheel.verify.evidence import gather
 
 from ...helpers.cudawheels import MODULE, NONE, Linker, fatbin, images, without
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -
     return Draft(files=files).write(folder), fake_driver(folder / "driver", tool)
 
 
-def places_of(wheel: Path, folder: Path) -> tuple[Place, ...]:
+def places_of(wheel: Path, folder: Path) -> tuple[ContainerPlace, ...]:
     return take_out(wheel, gather(wheel), folder)
 
 
@@ -45,7 +45,7 @@ def test_containers_are_taken_out_byte_for_byte(made: tuple[Path, Path], tmp_pat
     assert {one.kernels for one in places} == {("$empty", "scale")}
 
 
-def load(made: tuple[Path, Path], folder: Path, **variables: str) -> Loading:
+def load(made: tuple[Path, Path], folder: Path, **variables: str) -> LoadedWheel:
     clean = clean_with(folder, LD_LIBRARY_PATH=str(made[1]), **variables)
     return load_all(clean, places_of(made[0], folder))
 

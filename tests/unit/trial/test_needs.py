@@ -7,7 +7,7 @@ import pytest
 from fatwheel.config.model import Package
 from fatwheel.errors import FormatError
 from fatwheel.trial.subject import unmet
-from fatwheel.wheels.needs import named, requirements_of
+from fatwheel.wheels.metadata import named, requirements_of
 
 METADATA = b"""\
 Metadata-Version: 2.1

@@ -15,7 +15,7 @@ from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ToolchainError
 from fatwheel.trial import subject as subject_module
 from fatwheel.trial.subject import (
-    Subject,
+    TriedWheel,
     other_subjects,
     subject_of_installed,
     subject_of_lock,
@@ -49,11 +49,11 @@ def evidence_of(folder: Path, requires: str = "", **draft: object) -> Evidence:
     return gather(Draft(metadata=metadata, **draft).write(folder))  # type: ignore[arg-type]
 
 
-def chosen(evidence: Evidence) -> Subject:
+def chosen(evidence: Evidence) -> TriedWheel:
     return subject_of_toolchains(Path(evidence.filename), evidence, TOOLCHAINS)
 
 
-def names(subject: Subject) -> set[str]:
+def names(subject: TriedWheel) -> set[str]:
     return {package.name for package in subject.packages}
 
 
@@ -160,7 +160,7 @@ def others(
     ]
     monkeypatch.setattr(subject_module, "is_interpreter_here", lambda python: python in here)
     every = [replace(toolchain, builds=tuple(builds))]
-    first = Subject(Path("a.whl"), "3.11", "2.11.0", (), (), "its lock")
+    first = TriedWheel(Path("a.whl"), "3.11", "2.11.0", (), (), "its lock")
     found = other_subjects(first, evidence, every, (torch[0],))
     return [(one.python, one.torch) for one in found]
 

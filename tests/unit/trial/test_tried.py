@@ -12,15 +12,15 @@ import jsonschema
 import pytest
 
 from fatwheel.doctor.facts import Gpu, GpuFacts
-from fatwheel.errors import FormatError, ToolchainError
+from fatwheel.errors import FormatError, ToolchainError, UsageError
 from fatwheel.events import silent
 from fatwheel.provenance.checks import publishers
 from fatwheel.provenance.lock import lock_bytes
 from fatwheel.trial import gpu, verify
 from fatwheel.trial.environment import Clean
-from fatwheel.trial.subject import Subject
-from fatwheel.trial.verify import Places, Tried, try_gpu, try_import
-from fatwheel.verify.evidence import gather
+from fatwheel.trial.subject import TriedWheel
+from fatwheel.trial.verify import Folders, Tried, try_gpu, try_import
+from fatwheel.verify.evidence import Evidence, gather
 from fatwheel.verify.report import Report
 
 from ...helpers.cudawheels import NONE, Linker
@@ -45,11 +45,11 @@ def library(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
 
 
 @pytest.fixture
-def places(tmp_path: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(tmp_path: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     """This Python in the place of a clean environment's; a recipe with a script; no torch."""
 
     @contextmanager
-    def clean(subject: Subject, work: Path, *rest: object) -> Iterator[Clean]:
+    def clean(subject: TriedWheel, work: Path, *rest: object) -> Iterator[Clean]:
         yield clean_with(work, LD_LIBRARY_PATH=str(driver))
 
     monkeypatch.setattr(verify, "clean_environment", clean)
@@ -64,7 +64,7 @@ def places(tmp_path: Path, driver: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     (demo / "verify.py").write_text(VERIFY)
     work = tmp_path / "work"
     work.mkdir()
-    return Places((kernels,), (ROOT / "toolchains",), tmp_path, lambda: nullcontext(work))
+    return Folders((kernels,), (ROOT / "toolchains",), tmp_path, lambda: nullcontext(work))
 
 
 def foreign(folder: Path, library: bytes) -> Path:
@@ -80,8 +80,8 @@ def locked(folder: Path, library: bytes, **changes: object) -> Path:
     return Draft(tag="cp310-cp310-linux_x86_64", files=files).write(folder)
 
 
-def on_gpu(wheel: Path, places: Places) -> Tried:
-    return valid(wheel, try_gpu(wheel, gather(wheel), places, FACTS, silent))
+def on_gpu(wheel: Path, places: Folders) -> Tried:
+    return valid(wheel, try_gpu(wheel, gather(wheel), {}, places, FACTS, silent))
 
 
 def valid(wheel: Path, found: Tried) -> Tried:
@@ -96,9 +96,9 @@ def whats(found: Tried, check: str, severity: str) -> list[str]:
     return [finding.what for finding in one.findings if finding.severity == severity]
 
 
-def test_import_alone(tmp_path: Path, library: bytes, places: Places) -> None:
+def test_import_alone(tmp_path: Path, library: bytes, places: Folders) -> None:
     wheel = foreign(tmp_path, library)
-    found = valid(wheel, try_import(wheel, gather(wheel), places, silent))
+    found = valid(wheel, try_import(wheel, gather(wheel), {}, places, silent))
     assert [check.name for check in found.checks] == ["import"]
     assert found.figures["gpu"] is None
     assert [one["module"] for one in found.figures["import"]] == ["decimal"]
@@ -106,19 +106,19 @@ def test_import_alone(tmp_path: Path, library: bytes, places: Places) -> None:
 
 
 def test_a_wheel_for_any_python_is_imported_with_several(
-    tmp_path: Path, library: bytes, places: Places, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, library: bytes, places: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fatwheel.trial.subject.is_interpreter_here", lambda python: True)
     files = {"decimal.py": b"", "demo/_C.so": library}
     wheel = Draft(tag="cp310-abi3-linux_x86_64", files=files).write(tmp_path)
-    found = valid(wheel, try_import(wheel, gather(wheel), places, silent))
+    found = valid(wheel, try_import(wheel, gather(wheel), {}, places, silent))
     assert len(found.figures["others"]) == 2
     [check] = found.checks
     assert [one.what for one in check.findings if "import decimal" in one.what] != []
     assert sum(one.what.startswith("with Python") for one in check.findings) == 3
 
 
-def test_a_foreign_wheel_has_no_recipe(tmp_path: Path, library: bytes, places: Places) -> None:
+def test_a_foreign_wheel_has_no_recipe(tmp_path: Path, library: bytes, places: Folders) -> None:
     found = on_gpu(foreign(tmp_path, library), places)
     assert [check.name for check in found.checks] == ["import", "gpu"]
     assert found.figures["gpu"]["verify"] is None
@@ -127,7 +127,7 @@ def test_a_foreign_wheel_has_no_recipe(tmp_path: Path, library: bytes, places: P
 
 
 def test_a_lock_says_what_to_import_and_which_recipe(
-    tmp_path: Path, library: bytes, places: Places
+    tmp_path: Path, library: bytes, places: Folders
 ) -> None:
     found = on_gpu(locked(tmp_path, library), places)
     assert found.figures["origin"] == "its own lock"
@@ -135,7 +135,7 @@ def test_a_lock_says_what_to_import_and_which_recipe(
     assert found.figures["gpu"]["verify"]["script"] == "causal-conv1d/verify.py"
 
 
-def test_a_recipe_without_a_script(tmp_path: Path, library: bytes, places: Places) -> None:
+def test_a_recipe_without_a_script(tmp_path: Path, library: bytes, places: Folders) -> None:
     (places.kernels[0] / "causal-conv1d" / "verify.py").unlink()
     assert whats(on_gpu(locked(tmp_path, library), places), "gpu", "warning") == [
         "recipe causal-conv1d has no verify.py: its results were not checked"
@@ -144,43 +144,67 @@ def test_a_recipe_without_a_script(tmp_path: Path, library: bytes, places: Place
 
 @pytest.mark.parametrize("changes", [{"name": "other"}, {"project": "other"}])
 def test_a_recipe_that_is_not_here(
-    tmp_path: Path, library: bytes, places: Places, changes: dict[str, str]
+    tmp_path: Path, library: bytes, places: Folders, changes: dict[str, str]
 ) -> None:
     """Nor is one run that only has the same name."""
     [warning] = whats(on_gpu(locked(tmp_path, library, **changes), places), "gpu", "warning")
     assert warning.startswith("there is no recipe ")
 
 
-def test_a_damaged_lock(tmp_path: Path, places: Places) -> None:
+def test_a_damaged_lock(tmp_path: Path, places: Folders) -> None:
     files = {"demo-1.0.dist-info/fatwheel.lock.json": b'{"schema": 1}'}
     wheel = Draft(files=files).write(tmp_path)
     with pytest.raises(FormatError, match=r"fatwheel\.lock\.json"):
-        try_import(wheel, gather(wheel), places, silent)
+        try_import(wheel, gather(wheel), {}, places, silent)
 
 
 def test_no_gpu_is_told_before_anything_is_installed(
-    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, places: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "clean_environment", pytest.fail)
     wheel = Draft().write(tmp_path)
     with pytest.raises(ToolchainError, match="no NVIDIA driver here"):
-        try_gpu(wheel, gather(wheel), places, GpuFacts(), silent)
+        try_gpu(wheel, gather(wheel), {}, places, GpuFacts(), silent)
 
 
 def test_torch_is_imported_before_modules_that_want_it(
-    tmp_path: Path, library: bytes, places: Places, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, library: bytes, places: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metadata = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\nRequires-Dist: torch\n"
     info = "demo-1.0.dist-info/top_level.txt"
     files = {"decimal.py": b"", "json.py": b"", info: b"json\n"}
     wheel = Draft(metadata=metadata, files=files).write(tmp_path)
-    found = valid(wheel, try_import(wheel, gather(wheel), places, silent))
+    found = valid(wheel, try_import(wheel, gather(wheel), {}, places, silent))
     assert [one["module"] for one in found.figures["import"]][-1] == "torch", "it is not here"
     assert {one["module"] for one in found.figures["import"]} == {"torch", "json"}
 
 
+def test_other_wheels_are_there_if_they_go_with_it(
+    tmp_path: Path, library: bytes, places: Folders
+) -> None:
+    wheel = locked(tmp_path, library)
+
+    def beside(name: str, tag: str) -> dict[Path, Evidence]:
+        other = Draft(project=name, tag=tag).write(tmp_path)
+        return {other: gather(other)}
+
+    other = beside("other", "cp310-cp310-linux_x86_64")
+    found = valid(wheel, try_import(wheel, gather(wheel), other, places, silent))
+    assert whats(found, "import", "note")[1] == "beside other 1.0"
+    assert {"name": "other", "version": "1.0"} in found.figures["packages"]
+    for tag, words in [
+        ("cp311-cp311-linux_x86_64", "is not for Python 3.10"),
+        ("py3-none-win_amd64", "the wheel is for win_amd64"),
+    ]:
+        with pytest.raises(ToolchainError, match=words):
+            try_import(wheel, gather(wheel), beside("other", tag), places, silent)
+    own = beside("Demo", "py3-none-any")
+    with pytest.raises(UsageError, match="two wheels of one project"):
+        try_import(wheel, gather(wheel), own, places, silent)
+
+
 def test_what_a_lock_pins_comes_from_known_places(
-    tmp_path: Path, library: bytes, places: Places
+    tmp_path: Path, library: bytes, places: Folders
 ) -> None:
     """The lock may be anybody's; a toolchain's own pins are the user's."""
     other = tmp_path / "other"
@@ -189,6 +213,6 @@ def test_what_a_lock_pins_comes_from_known_places(
         (locked(tmp_path, library), publishers(places.kernels, places.toolchains)),
         (foreign(other, library), None),
     ]:
-        subject = verify._known(wheel, gather(wheel), places).subject
+        subject = verify._known(wheel, gather(wheel), {}, places).subject
         assert subject.packages
         assert {package.hosts for package in subject.packages} == {known}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.errors import UsageError
+from fatwheel.errors import FormatError, UsageError, VerifyError
 from fatwheel.events import silent
 from fatwheel.trial import verify as verify_module
-from fatwheel.trial.verify import Asked, Tried, verify
+from fatwheel.trial.verify import Trials, Tried, verify
 from fatwheel.verify.evidence import Check, Finding, note, wrong
 from fatwheel.verify.report import Report
 
@@ -46,14 +46,14 @@ def names(report: Report) -> list[str]:
 
 
 def test_nothing_more_is_asked(wheel: Path, attempts: list[str]) -> None:
-    report = verify(wheel, Asked(), silent)
+    report = verify(wheel, Trials(), silent)
     assert attempts == []
     assert not {"signature", "import", "gpu"} & set(names(report))
     assert "runtime" not in report.to_json()
 
 
 def test_import(wheel: Path, attempts: list[str]) -> None:
-    report = verify(wheel, Asked(importing=True), silent)
+    report = verify(wheel, Trials(importing=True), silent)
     assert attempts == ["_by_import"]
     assert names(report)[-1] == "import"
     assert report.to_json()["runtime"] == {"gpu": None}
@@ -61,10 +61,25 @@ def test_import(wheel: Path, attempts: list[str]) -> None:
 
 
 def test_gpu_means_import_too(wheel: Path, attempts: list[str]) -> None:
-    report = verify(wheel, Asked(importing=True, gpu=True), silent)
+    report = verify(wheel, Trials(importing=True, gpu=True), silent)
     assert attempts == ["_on_gpu"]
     assert names(report)[-2:] == ["import", "gpu"]
     assert not report.ok
+
+
+def test_other_wheels_must_be_vouched_for_too(
+    wheel: Path, tmp_path: Path, attempts: list[str]
+) -> None:
+    files, rows = {"other.py": b""}, {"other.py": None}
+    other = Draft(project="other", files=files).write(tmp_path)
+    assert verify(wheel, Trials(importing=True, beside=(other,)), silent).ok
+    assert attempts == ["_by_import"]
+    Draft(project="other", files=files, rows=rows).write(tmp_path)
+    with pytest.raises(VerifyError, match="cannot be trusted: these checks failed: record"):
+        verify(wheel, Trials(gpu=True, beside=(other,)), silent)
+    with pytest.raises(FormatError, match="not the name of a wheel"):
+        verify(wheel, Trials(gpu=True, beside=(other.rename(tmp_path / "other.whl"),)), silent)
+    assert attempts == ["_by_import"]
 
 
 def test_a_signature(wheel: Path, attempts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +87,8 @@ def test_a_signature(wheel: Path, attempts: list[str], monkeypatch: pytest.Monke
         return (note(f"{path.name} {key.name}"),)
 
     monkeypatch.setattr("fatwheel.provenance.signing.load_key", lambda path: None)
-    monkeypatch.setattr("fatwheel.verify.signature.signature_findings", sound)
-    report = verify(wheel, Asked(key=Path("a.pub"), importing=True), silent)
+    monkeypatch.setattr("fatwheel.verify.provenance.signature_findings", sound)
+    report = verify(wheel, Trials(key=Path("a.pub"), importing=True), silent)
     assert names(report)[-2:] == ["signature", "import"]
     assert attempts == ["_by_import"]
 
@@ -83,9 +98,9 @@ def test_code_that_nobody_signed_is_not_run(
 ) -> None:
     monkeypatch.setattr("fatwheel.provenance.signing.load_key", lambda path: None)
     monkeypatch.setattr(
-        "fatwheel.verify.signature.signature_findings", lambda *_: (wrong("by another key"),)
+        "fatwheel.verify.provenance.signature_findings", lambda *_: (wrong("by another key"),)
     )
-    report = verify(wheel, Asked(key=Path("a.pub"), gpu=True), silent)
+    report = verify(wheel, Trials(key=Path("a.pub"), gpu=True), silent)
     assert attempts == []
     assert report.result_of("gpu") == "warning"
     assert "these checks failed: signature" in report.checks[-1].findings[0].what
@@ -96,7 +111,7 @@ def test_code_that_record_does_not_vouch_for_is_not_run(
 ) -> None:
     rows: dict[str, str | None] = {"demo.py": None}
     wheel = Draft(files={"demo.py": b""}, rows=rows).write(tmp_path)
-    report = verify(wheel, Asked(importing=True), silent)
+    report = verify(wheel, Trials(importing=True), silent)
     assert attempts == []
     assert "these checks failed: record" in report.checks[-1].findings[0].what
     assert report.runtime is None
@@ -104,4 +119,4 @@ def test_code_that_record_does_not_vouch_for_is_not_run(
 
 def test_a_key_that_is_none_is_told_before_the_wheel_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--key"):
-        verify(tmp_path / "not there.whl", Asked(key=tmp_path / "not there.pub"), silent)
+        verify(tmp_path / "not there.whl", Trials(key=tmp_path / "not there.pub"), silent)

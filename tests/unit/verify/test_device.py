@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.fatbin.embedded import Images, Place
+from fatwheel.fatbin.binary import AskedSymbol
+from fatwheel.fatbin.embedded import EmbeddedCode, Images
 from fatwheel.provenance.record import RecordedUnit
-from fatwheel.verify.contents import Contents, Image, Unit
+from fatwheel.verify.contents import Contents, Image, KernelContainer, archs_of
 from fatwheel.verify.device import coverage_findings, driver_findings, in_part_notes
 from fatwheel.verify.evidence import Evidence, Examined
 from fatwheel.verify.papers import BinarySlices, Papers
-from fatwheel.wheels.recorded import read_record
+from fatwheel.wheels.metadata import read_record
 
 
 def image(name: str, compression: str = "", version: tuple[int, int] | None = None) -> Image:
@@ -33,7 +34,9 @@ def evidence(*binaries: Contents) -> Evidence:
 
 
 def library(*units: tuple[Image, ...]) -> Contents:
-    found = tuple(Unit(number, (f"k{number}",), held) for number, held in enumerate(units))
+    found = tuple(
+        KernelContainer(number, (f"k{number}",), held) for number, held in enumerate(units)
+    )
     held = tuple(one for unit in units for one in unit)
     return Contents("a.so", "elf", "x86_64", len(units), held, found)
 
@@ -81,7 +84,7 @@ def test_code_that_libraries_load_themselves_is_told() -> None:
         Images("elf", parse_arch("80"), False, 2, 2048),
         Images("lto", parse_arch("50"), True, 1000, 5),
     )
-    held = replace(library(), embedded=(Place(".data", 1001, 1, 4096, images),))
+    held = replace(library(), embedded=(EmbeddedCode(".data", 1001, 1, 4096, images),))
     served, finding = coverage_findings(evidence(held))
     assert served.what.startswith("not known on 7.5, 8.0")
     assert (finding.severity, finding.where) == ("note", "a.so")
@@ -195,3 +198,28 @@ def test_a_container_of_no_known_unit_is_called_by_its_place() -> None:
     found, _ = in_part({}, {"new": NEW})
     [sentence] = in_part_notes(found, [], "sm_90")
     assert "a.so, container 1 (1 only in sm_90)" in sentence
+
+
+def test_relocatable_code_that_was_not_linked_is_wrong() -> None:
+    """What asks for such a function does not load: the link would have defined it."""
+    contents = library((image("sm_80"),))
+    asked = (AskedSymbol("malloc"), AskedSymbol("__cudaRegisterLinkedBinary_18da5806_4_a_cu_f"))
+    examined = Examined(contents, True, (), frozenset(), (), asked=asked)
+    found = coverage_findings(replace(evidence(), binaries=(examined,)))
+    [finding] = [one for one in found if one.severity == "wrong"]
+    assert "of 1 source is in it, and was not linked (nvcc -dlink)" in finding.what
+    assert (finding.where, finding.details) == ("a.so", ("18da5806_4_a_cu_f",))
+
+
+def test_ptx_that_linked_code_was_made_from_is_no_partial_coverage() -> None:
+    linked = KernelContainer(
+        0, ("k",), (image("sm_80"),), (archs_of((image("sm_80"), image("compute_80"))),) * 2
+    )
+    plain = KernelContainer(1, ("p",), (image("sm_80"), image("compute_80")))
+    units = (linked, plain)
+    held = tuple(one for unit in units for one in unit.images)
+    contents = Contents("a.so", "elf", "x86_64", 2, held, units)
+    [served] = coverage_findings(evidence(contents))
+    assert served.what.startswith("native on 8.0, 8.6, 8.9; by JIT on 9.0")
+    partial = replace(contents, units=(replace(linked, relocatable=()), plain))
+    assert any("partial coverage" in one.what for one in coverage_findings(evidence(partial)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.verify.contents import Archs, Contents, Image, Unit
+from fatwheel.verify.contents import Archs, Contents, Image, KernelContainer
 from fatwheel.verify.drivers import (
     LINUX,
     WINDOWS,
@@ -26,7 +26,9 @@ def image(name: str, version: Version | None, compression: str = "") -> Image:
 
 
 def library(*units: tuple[Image, ...], format_: str = "elf", **how: tuple[Archs, ...]) -> Contents:
-    found = tuple(Unit(number, ("kernel",), held, **how) for number, held in enumerate(units))
+    found = tuple(
+        KernelContainer(number, ("kernel",), held, **how) for number, held in enumerate(units)
+    )
     held = tuple(one for unit in units for one in unit)
     return Contents("a.so", format_, "x86_64", len(units), held, found)
 

@@ -17,7 +17,7 @@ import pytest
 from fatwheel.arch import parse_capability
 from fatwheel.edit.thin import thin
 from fatwheel.errors import FormatError, UsageError
-from fatwheel.fatbin.select import Selection
+from fatwheel.fatbin.images import Selection
 from fatwheel.verify.inspect import inspect_file, inspect_units
 
 from ...helpers.datasections import elf_library

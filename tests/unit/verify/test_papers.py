@@ -1,4 +1,4 @@
-"""What is read of a wheel so that its provenance can be checked."""
+"""What is read of a wheel so that its provenance can be checked; which images records name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fatwheel.errors import FormatError
 from fatwheel.storage.documents import MOST
 from fatwheel.verify.evidence import gather
-from fatwheel.verify.papers import NO_PAPERS, read_beside, slices_of_binary
+from fatwheel.verify.papers import NO_PAPERS, asked_codes, read_beside, slices_of_binary
 
 from ...helpers.cudawheels import NONE, fatbin, images
 from ...helpers.statedwheels import BINARY, LOCK, RECORD, SBOM, SLICES, STATEMENT, demo_files, write
@@ -70,3 +70,23 @@ def test_too_much_is_not_read(tmp_path: Path, place: str) -> None:
             read_beside(path)
     with pytest.raises(FormatError, match=f"{MOST} are the most"):
         gather(path)
+
+
+@pytest.mark.parametrize(
+    ("archs", "codes"),
+    [
+        ((), set()),
+        (("80",), {"sm_80"}),
+        (("80+ptx", "90a"), {"sm_80", "compute_80", "sm_90a"}),
+        (("ptx89",), {"compute_89"}),
+    ],
+)
+def test_archs_ask_for_images(archs: tuple[str, ...], codes: set[str]) -> None:
+    assert asked_codes(archs) == codes
+
+
+@pytest.mark.parametrize("text", ["", "eighty", "80+sass", "ptx", "ptx80+ptx", "8" * 1000])
+def test_what_is_no_architecture_is_refused(text: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        asked_codes((text,))
+    assert len(str(caught.value)) < 200

@@ -16,11 +16,15 @@ from typing import Any
 import pytest
 
 from fatwheel.errors import FormatError
+from fatwheel.provenance.sbom import sbom_bytes
+from fatwheel.provenance.statement import predicate_of, statement_bytes
+from fatwheel.verify.inspect import inspect_file
 from fatwheel.verify.report import verify_wheel
 
 from ...helpers.cudawheels import NONE, OTHER_LAYOUT, fatbin, images
 from ...helpers.statedwheels import (
     BINARY,
+    CODES,
     INFO,
     LOCK,
     RECORD,
@@ -35,6 +39,7 @@ from ...helpers.statedwheels import (
     results,
     said,
     state_again,
+    subjects_of,
     write,
 )
 
@@ -196,6 +201,15 @@ TAMPERED: list[tuple[str, Tamper, str]] = [
     ("all device code is exchanged", binary(fatbin([OTHER_LAYOUT[16:]])),
      "not in the wheel"),
     # the record
+    ("split code is called exact", document(RECORD, lambda record: record.update(
+        front="exact", fronts=[{**one, "split": 4} for one in record["fronts"]])),
+     "its front is exact, but split are compute_80, compute_90a, compute_120f"),
+    ("split code is called shared", document(RECORD, lambda record: record.update(
+        front="shared", fronts=[{**one, "split": 4} for one in record["fronts"]])),
+     "its front is shared, but split are compute_80"),
+    ("shared fronts are called exact", document(RECORD, lambda record: record.update(
+        front="exact", fronts=[{"virtual": "compute_80", "codes": list(CODES)}])),
+     "its front is exact, but shared are compute_80"),
     ("the record is gone", without(RECORD),
      "fatwheel.json: it is not in the wheel, which has fatwheel.lock.json"),
     ("the record is no JSON", bytes_of(RECORD, b"{"), "fatwheel.json: it cannot be read as JSON"),
@@ -358,6 +372,33 @@ def test_every_tampering_is_refused_by_name(tmp_path: Path, tamper: Tamper, word
     assert "record" not in results(report), "RECORD must not be what finds it"
 
 
+@pytest.mark.parametrize(
+    ("front", "kind", "words"),
+    [
+        ("shared", "note", "built with --front shared"),
+        ("split", "note", "built with --front split"),
+        ("fast", "warning", "built with --fast"),
+    ],
+)
+def test_what_was_built_without_proof_is_told(
+    tmp_path: Path, front: str, kind: str, words: str
+) -> None:
+    lock = demo_lock()
+    files = demo_files(lock)
+    files[RECORD] = edited(files[RECORD], put("front", value=front))
+    record = json.loads(files[RECORD])
+    files[SBOM] = sbom_bytes(lock, record, "demo", VERSION)
+    del files[STATEMENT]
+    files[STATEMENT] = statement_bytes(subjects_of(files), predicate_of(lock, record))
+    path = write(tmp_path, files)
+    report = verify_wheel(path)
+    may = "its machine code may differ from what nvcc by itself makes"
+    assert f"{kind}: fatwheel.json: {words}: {may}" in said(report)
+    assert report.ok
+    for about in (report.to_json(), inspect_file(path)):
+        assert about["wheel"]["unproven"] == [front]
+
+
 # -- wheels that say little ----------------------------------------------------------------------
 
 
@@ -365,6 +406,18 @@ def test_wheels_of_others_are_not_asked(tmp_path: Path) -> None:
     files = {name: data for name, data in demo_files().items() if "fatwheel" not in name}
     report = verify_wheel(write(tmp_path, files))
     assert (results(report), said(report)) == ({}, "")
+
+
+def test_a_part_that_was_built_without_proof_is_told(tmp_path: Path) -> None:
+    """A wheel that was stitched from builds with different fronts has no lock."""
+    files = {name: data for name, data in demo_files().items() if "fatwheel" not in name}
+    record = demo_record(demo_lock())
+    del record["lock"]
+    whole = {"schema": 1, "stitched": [record, {**record, "front": "fast"}]}
+    files[RECORD] = json.dumps(whole).encode()
+    report = verify_wheel(write(tmp_path, files))
+    assert "warning: fatwheel.json: built with --fast" in said(report)
+    assert report.ok
 
 
 @pytest.mark.parametrize("stitched", [False, True])

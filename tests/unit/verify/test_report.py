@@ -94,13 +94,20 @@ def renamed(module: str) -> Spoil:
     return spoil
 
 
-def library(device: bytes = NONE, *, init: str = "PyInit__C", needs: tuple[str, ...] = ()) -> Spoil:
+def library(
+    device: bytes = NONE, *, init: str = "PyInit__C", needs: tuple[str, ...] = (),
+    asks: tuple[str, ...] = (),
+) -> Spoil:  # fmt: skip
     """The module with other contents."""
 
     def spoil(draft: Draft, linker: Linker) -> None:
-        draft.files[MODULE] = linker.library(device, [init], needs)
+        draft.files[MODULE] = linker.library(device, [init], needs, asks)
 
     return spoil
+
+
+# Calls Python, and nothing in it is a module.
+NOTHING_TO_IMPORT = library(init="other", asks=("PyModule_Create2",))
 
 
 def extra(path: str, content: bytes) -> Spoil:
@@ -260,7 +267,7 @@ WRONG: list[tuple[str, str, str, Spoil]] = [
     ("a module for macOS", "modules", "a library for macOS", module(bytes.fromhex("cffaedfe07"))),
     ("text for a module", "modules", "neither an ELF file", module(b"hello")),
     ("device code for a module", "modules", "it is not a library", module(NONE)),
-    ("nothing to import", "modules", "does not export PyInit__C", library(init="other")),
+    ("nothing to import", "modules", "does not export PyInit__C", NOTHING_TO_IMPORT),
     (
         "a module of another Python",
         "modules",
@@ -315,6 +322,12 @@ WARNINGS: list[tuple[str, str, str, Spoil]] = [
             library(init="other", needs=("libtorch_cpu.so",)),
             renamed("demo/_C.cpython-310-x86_64-linux-gnu.so"),
         ),
+    ),
+    (
+        "a library for ctypes that setuptools named as a module",
+        "modules",
+        "it does not export PyInit__C (ctypes can load it)",
+        library(init="other"),
     ),
     ("no device code", "coverage", "no device code in this wheel", plain),
     ("an arch in some units", "coverage", "sm_90a in 1 of 2 units", library(NONE + without(2))),
@@ -414,7 +427,7 @@ def test_all_mistakes_are_found_at_once(tmp_path: Path, linker: Linker) -> None:
     for spoil in (
         row(INIT, f"{INIT},{OTHER_HASH},99"),
         facts(tag="cp310-cp310-win_amd64", version="1.0+cu124.sm86"),
-        library(OTHER_LAYOUT, init="nothing", needs=("libcudart.so.13",)),
+        library(OTHER_LAYOUT, init="no", needs=("libcudart.so.13",), asks=("Py_IncRef",)),
     ):
         spoil(draft, linker)
     report = verify(draft.write(tmp_path))

@@ -19,7 +19,7 @@ from fatwheel.provenance.beside import ENVELOPE, STATEMENT, beside, write_beside
 from fatwheel.provenance.signing import envelope_bytes, load_signer
 from fatwheel.storage.documents import MOST
 from fatwheel.verify.evidence import NOTE, WARNING, WRONG, Finding
-from fatwheel.verify.signature import signature_findings
+from fatwheel.verify.provenance import signature_findings
 
 from ...helpers.provenwheels import proven_wheel
 from ...helpers.signingkeys import GOOD, Keys

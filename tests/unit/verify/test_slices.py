@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.provenance.record import RecordedUnit
+from fatwheel.provenance.record import RecordedUnit, Slices
 from fatwheel.verify.device import slice_findings
-from fatwheel.verify.papers import BinarySlices, Slices
+from fatwheel.verify.papers import BinarySlices
 
 A = RecordedUnit(name="a.o", slices={"sm_80": "1", "sm_90": "2"})
 B = RecordedUnit(name="b.o", slices={"sm_80": "3", "sm_90": "4"})
@@ -85,8 +85,16 @@ def test_where_it_tells_of_nothing_that_is_wrong() -> None:
     ]
 
 
-def test_linked_code_is_told_by_what_it_was_linked_from() -> None:
+def test_linked_code_is_a_unit_beside_those_that_it_was_linked_from() -> None:
     linked = {"sm_80": "made by the linker"}
-    assert told([A], linked, linked=(A.slices,)) == []
-    [line] = told([A, B], linked, linked=(A.slices,))
+    link = RecordedUnit(name="dlink", slices=linked)
+    assert told([A, link], linked, linked=(A.slices,)) == []
+    [line] = told([A, B, link], linked, linked=(A.slices,))
     assert line == "warning: it names units that are not in the wheel: b.o"
+    [line] = told([A], linked, linked=(A.slices,))
+    assert line == "warning: it does not cover all device code: x.so, container 0: sm_80"
+    lines = told([A, link], {"sm_80": "linked by another"}, linked=(A.slices,))
+    assert lines == [
+        "wrong: it names units that are not in the wheel: dlink",
+        "wrong: it does not cover all device code: x.so, container 0: sm_80",
+    ]

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from fatwheel.fatbin.asked import Asked
+from fatwheel.fatbin.binary import AskedSymbol
 from fatwheel.verify.contents import Contents
 from fatwheel.verify.evidence import Evidence, Examined, Finding
+from fatwheel.verify.libraries import TorchUse, lowest_torch, torch_functions, torch_use
 from fatwheel.verify.stable import abi_findings, limited_api
-from fatwheel.verify.torch_use import TorchUse, lowest_torch, torch_functions, torch_use
-from fatwheel.wheels.recorded import read_record
+from fatwheel.wheels.metadata import read_record
 
 OLD = "aoti_torch_get_dtype"  # of 2.9 and before
 NEW = "torch_call_dispatcher"  # under TORCH_FEATURE_VERSION >= TORCH_VERSION_2_10_0
@@ -23,7 +23,7 @@ CPP = "_ZN2at4_ops5empty4callEv"
 def binary(
     *names: str, path: str = "a/_C.abi3.so", imports: tuple[str, ...] = (), library: str = ""
 ) -> Examined:
-    asked = tuple(Asked(name, library) for name in names)
+    asked = tuple(AskedSymbol(name, library) for name in names)
     contents = Contents(path, "elf", "x86_64", 0, (), ())
     return Examined(contents, True, imports, frozenset(), (), asked=asked)
 
@@ -108,7 +108,7 @@ def test_a_library_works_with_the_first_torch_that_has_its_functions() -> None:
         "note", "of torch it uses the stable ABI alone: torch 2.10 or newer", "a/_C.so"
     )
     for names, lowest in (((OLD,), "2.9"), ((OLD, NEW), "2.10"), ((NEWER, NEW), "2.11")):
-        use = torch_use(("libtorch_cpu.so",), [Asked(name) for name in names])
+        use = torch_use(("libtorch_cpu.so",), [AskedSymbol(name) for name in names])
         assert use is not None
         assert use.lowest == lowest
 
@@ -129,7 +129,7 @@ def test_names_in_cpp_bind_a_library_to_one_torch(name: str) -> None:
     assert found.severity == "note"
     assert found.what.startswith("it fits only the torch that it was built with: it uses 1 name")
     assert found.details == (name,)
-    use = torch_use(("libtorch.so",), [Asked(OLD), Asked(name)])
+    use = torch_use(("libtorch.so",), [AskedSymbol(OLD), AskedSymbol(name)])
     assert lowest_torch([use]) is None
 
 
@@ -144,7 +144,7 @@ def test_other_names_in_cpp_do_not(name: str) -> None:
 def test_a_name_of_a_megabyte_is_read_once() -> None:
     for name in ("_Z" + "a2at" * 200_000 + "!", "?" + "@at@@" * 200_000 + "\n"):
         started = time.monotonic()
-        assert torch_use(("libtorch.so",), [Asked(name)]) == TorchUse((), (name,))
+        assert torch_use(("libtorch.so",), [AskedSymbol(name)]) == TorchUse((), (name,))
         assert time.monotonic() - started < 5
 
 
@@ -160,12 +160,14 @@ def test_functions_that_are_not_known_leave_it_open() -> None:
     [found] = findings(of_torch(OLD, "aoti_torch_cuda_mm_out"))
     assert found.severity == "note"
     assert found.details == ("aoti_torch_cuda_mm_out",)
-    assert lowest_torch([torch_use(("libtorch.so",), [Asked("torch_of_tomorrow")])]) is None
+    assert lowest_torch([torch_use(("libtorch.so",), [AskedSymbol("torch_of_tomorrow")])]) is None
 
 
 def test_libraries_that_need_no_torch_do_not_count() -> None:
-    assert torch_use(("libc.so.6",), [Asked(CPP)]) is None
-    use = torch_use(("c10.dll", "other.dll"), [Asked(CPP, "other.dll"), Asked(OLD, "c10.dll")])
+    assert torch_use(("libc.so.6",), [AskedSymbol(CPP)]) is None
+    use = torch_use(
+        ("c10.dll", "other.dll"), [AskedSymbol(CPP, "other.dll"), AskedSymbol(OLD, "c10.dll")]
+    )
     assert use is not None
     assert not use.bound
     assert lowest_torch([None, use]) == "2.9"
@@ -173,9 +175,9 @@ def test_libraries_that_need_no_torch_do_not_count() -> None:
 
 
 def test_all_libraries_of_a_wheel_count() -> None:
-    uses = [torch_use(("libtorch.so",), [Asked(name)]) for name in (OLD, NEWER, NEW)]
+    uses = [torch_use(("libtorch.so",), [AskedSymbol(name)]) for name in (OLD, NEWER, NEW)]
     assert lowest_torch(uses) == "2.11"  # and not the one that comes last as text, 2.9
-    assert lowest_torch([*uses, torch_use(("libtorch.so",), [Asked(CPP)])]) is None
+    assert lowest_torch([*uses, torch_use(("libtorch.so",), [AskedSymbol(CPP)])]) is None
 
 
 def test_a_label_with_an_older_torch_is_wrong() -> None:

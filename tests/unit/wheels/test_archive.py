@@ -17,7 +17,7 @@ from fatwheel.arch import Arch, ArchRequest
 from fatwheel.edit.stitch import stitch_wheels
 from fatwheel.edit.thin import thin_wheel
 from fatwheel.errors import FormatError, ToolchainError
-from fatwheel.fatbin.select import selection_for
+from fatwheel.fatbin.images import selection_for
 from fatwheel.provenance.origin import read_held
 from fatwheel.toolchain.unpack import unpack
 from fatwheel.verify.inspect import inspect_file

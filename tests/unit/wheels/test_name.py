@@ -1,4 +1,4 @@
-"""Wheel file names and versions, against the `packaging` library."""
+"""Wheel file names, versions and their labels, against the `packaging` library."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from hypothesis import strategies as st
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from fatwheel.arch import Arch, ArchRequest
+from fatwheel.arch import Arch, ArchRequest, parse_arch
 from fatwheel.errors import FormatError
 from fatwheel.wheels.name import (
+    Source,
     WheelName,
+    arch_labels,
     canonical_project,
     canonical_version,
     escape_project,
+    library_modules,
     parse_any_name,
     parse_wheel_name,
     version_label,
+    with_archs,
     with_local,
+    without_archs,
 )
 
 REAL = [
@@ -240,3 +245,87 @@ def test_tags_are_all_combinations() -> None:
 def test_a_stable_abi_serves_all_newer_pythons(tags: str, pythons: list[str]) -> None:
     name = parse_wheel_name(f"demo-1.0-{tags}-linux_x86_64.whl")
     assert [one for one in ("3.9", "3.10", "3.11", "3.14") if name.serves(one)] == pythons
+
+
+@pytest.mark.parametrize(
+    ("cubins", "ptx", "labels"),
+    [
+        ("80 86 89", "", "sm80 sm86 sm89"),
+        ("89 80", "89", "sm80 sm89.ptx"),
+        ("90", "80", "ptx80 sm90"),
+        ("90 90a 120f", "90a", "sm90 sm90a.ptx sm120f"),
+        ("", "100", "ptx100"),
+        ("", "", ""),
+    ],
+)
+def test_labels_of_edited_wheels(cubins: str, ptx: str, labels: str) -> None:
+    found = arch_labels(*([parse_arch(arch) for arch in text.split()] for text in (cubins, ptx)))
+    assert " ".join(found) == labels
+
+
+@pytest.mark.parametrize(
+    ("version", "rest"),
+    [
+        ("0.0.23", "0.0.23"),
+        ("2.3.6+cu123torch2.1.sm80.sm86.sm89", "2.3.6+cu123torch2.1"),
+        ("2.3.6+cu123torch2.1", "2.3.6+cu123torch2.1"),
+        ("1.0+sm89.ptx", "1.0"),
+        ("1.0+ptx80.sm90a", "1.0"),
+        ("1.0+cu118.SM80.local", "1.0+cu118.local"),
+        ("1.0+smart.sm8.sm8000.ptxas", "1.0+smart.sm8.sm8000.ptxas"),  # no architectures
+        ("1!2.0rc1.post2.dev3+sm80", "1!2.0rc1.post2.dev3"),
+    ],
+)
+def test_only_architectures_are_dropped_from_a_version(version: str, rest: str) -> None:
+    assert without_archs(version) == rest
+
+
+@pytest.mark.parametrize(
+    ("version", "labels", "labelled"),
+    [
+        ("0.0.23", ["sm80", "sm90"], "0.0.23+sm80.sm90"),
+        ("2.3.6+cu123torch2.1.sm80.sm86", ["sm89.ptx"], "2.3.6+cu123torch2.1.sm89.ptx"),
+        ("1.0+sm80", [], "1.0"),
+    ],
+)
+def test_a_version_names_what_is_in_it(version: str, labels: list[str], labelled: str) -> None:
+    assert with_archs(version, labels) == labelled
+
+
+NAMED = ("TORCH_EXTENSION_NAME=_C",)  # as BuildExtension tells compilers
+OPERATORS = "TORCH_LIBRARY(demo, m) {}"
+# As torch-scatter has it: elsewhere, torch loads the library.
+ON_WINDOWS = """\
+#ifdef _WIN32
+#  ifdef WITH_CUDA
+PyMODINIT_FUNC PyInit__C(void) { return NULL; }
+#  else
+PyMODINIT_FUNC PyInit__C(void) { return NULL; }
+#  endif
+#endif
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "sources", "expected"),
+    [
+        ("d/_C.so", [Source("PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {}", NAMED)], ("d._C",)),
+        ("d/_C.so", [Source("PYBIND11_MODULE(_C, m) {}", ())], ("d._C",)),
+        ("d/_C.so", [Source("NB_MODULE(_D, m) {}", ())], ()),
+        ("d/_C.so", [Source(OPERATORS, NAMED)], ()),
+        ("d/_C.so", [Source(ON_WINDOWS, NAMED)], ()),
+        ("d/_C.so", [Source(f"{ON_WINDOWS}PyMODINIT_FUNC PyInit__C()", ())], ("d._C",)),
+        ("d/_C.so", [Source("#if defined(_MSC_VER)\n#else\nPyInit__C", ())], ("d._C",)),
+        ("d/_C.so", [Source("#ifndef _WIN32\nPyInit__C\n#endif\n#endif", ())], ("d._C",)),
+        ("d/_C.so", [], ()),
+        ("d/_C.abi3.so", [Source(OPERATORS, NAMED)], ()),
+        ("d/_C.abi3.so", [Source("PyMODINIT_FUNC CONCAT(PyInit_, NAME)", NAMED)], ("d._C",)),
+        ("d/_C.cpython-311-x86_64-linux-gnu.so", [], ("d._C",)),
+        ("d_cuda.cp311-win_amd64.pyd", [], ("d_cuda",)),
+        ("d/e/_C.abi3.so", [], ("d.e._C",)),
+        ("d.libs/libx-1.so", [], ()),
+        ("d-1.data/platlib/_C.abi3.so", [], ()),
+    ],
+)
+def test_library_modules(file: str, sources: list[Source], expected: tuple[str, ...]) -> None:
+    assert library_modules([file, "d/__init__.py"], sources) == expected

@@ -21,7 +21,7 @@ from packaging.utils import parse_wheel_filename
 
 from fatwheel.errors import FormatError, StoreError
 from fatwheel.wheels.name import parse_wheel_name
-from fatwheel.wheels.pack import File, digest_of_contents, plain_file, repack
+from fatwheel.wheels.pack import NewFile, digest_of_contents, plain_file, repack
 
 EPOCH = 1_700_000_000
 LABEL = "cu130torch2.11.sm80.sm86"
@@ -284,7 +284,7 @@ def test_extra_files_may_not_be_the_wheels_own(upstream: Path, tmp_path: Path, n
 def test_the_last_files_are_told_of_all_others(upstream: Path, tmp_path: Path) -> None:
     told: list[dict[str, str]] = []
 
-    def closing(digests: Mapping[str, str]) -> list[File]:
+    def closing(digests: Mapping[str, str]) -> list[NewFile]:
         told.append(dict(digests))
         return [plain_file(f"demo_pkg-1.2+{LABEL}.dist-info/a-statement", b"of the others")]
 

@@ -70,6 +70,9 @@ HONEST = {
     "zip64 in the local header alone": [
         Odd("a.py", TEXT, local={"stored": MAX32, "size": MAX32, "extra": wide(len(TEXT), PACKED)})
     ],
+    "sizes in the local header and once more in its zip64": [
+        Odd("a.py", TEXT, local={"extra": wide(len(TEXT), PACKED)})
+    ],
     "zip64 in both": [
         Odd("a.py", TEXT, both={"stored": MAX32, "size": MAX32, "extra": wide(len(TEXT), PACKED)})
     ],
@@ -148,6 +151,7 @@ HOSTILE = {
         "differ",
         [Odd("a.py", TEXT, local={"stored": MAX32, "size": MAX32, "extra": wide(1, PACKED)})],
     ),
+    "other sizes than in zip64": ("sizes", [Odd("a.py", TEXT, local={"extra": wide(1, PACKED)})]),
     # appendix D: names
     "code page 437": ("name", [Odd("a.py", TEXT, both={"name": b"caf\x82"})]),
     "UTF-8 without its flag": ("name", [Odd("a.py", TEXT, both={"name": "café".encode()})]),

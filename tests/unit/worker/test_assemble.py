@@ -13,11 +13,11 @@ from fatwheel.decoders import payload
 from fatwheel.errors import CompileError, OutOfMemoryError, StitchError
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front
-from fatwheel.pipeline.compile import estimated
+from fatwheel.pipeline.costs import estimated
 from fatwheel.storage.store import Store
 from fatwheel.worker.assemble import jobs_of, look_up_text, object_of
 from fatwheel.worker.context import Context
-from fatwheel.worker.preprocess import HOST_PASS, Texts
+from fatwheel.worker.preprocess import HOST_PASS, Texts, pass_of
 from fatwheel.worker.slices import missing, slice_key
 
 from ...helpers.plaintargets import plain_recipe
@@ -114,14 +114,30 @@ def test_texts_are_looked_up_where_the_unit_is_known_in_another_state(
     texts = Texts(bench.context, store)
     assert texts.recorded(unit, HOST_PASS) is None
     for work in jobs_of(unit, FRONTS):
-        look_up_text(texts, bench.context, work)
-        assert missing(texts, bench.context, store, work) is None
+        look_up_text(texts, bench.context, bench.context.store(), work)
+        assert missing(texts, bench.context, store, work) == ()
+
+
+def test_where_the_fronts_text_is_new_the_hosts_is_not_looked_up(bench: Bench) -> None:
+    bench.write("a.cu", "#include <env.h>\nint a;\n")
+    unit = cuda_unit("a", "-isystem", "@site@")
+    (bench.folder / "site" / "env.h").write_text("int env;\n")
+    store = bench.context.store()
+    object_of(bench.context, store, unit, FRONTS)
+    (bench.folder / "site" / "env.h").write_text("int other;\n")
+    texts = Texts(bench.context, store)
+    *_, last = jobs_of(unit, FRONTS)
+    look_up_text(texts, bench.context, store, last)
+    assert texts.recorded(unit, pass_of(last.front)) is not None
+    assert texts.recorded(unit, HOST_PASS) is None
+    assert [work.host for work in missing(texts, bench.context, store, last)] == [True]
 
 
 def test_nothing_is_preprocessed_for_a_unit_that_was_never_compiled(bench: Bench) -> None:
     shutil.rmtree(bench.folder / "cuda")
     work = job(cuda_unit(), FRONTS[0], host=True)
-    look_up_text(Texts(bench.context, bench.context.store()), bench.context, work)
+    store = bench.context.store()
+    look_up_text(Texts(bench.context, store), bench.context, store, work)
 
 
 def test_a_source_that_no_longer_preprocesses_is_reported_by_the_compiler(bench: Bench) -> None:
@@ -268,9 +284,10 @@ def test_a_slice_without_what_is_kept_with_it_is_missing(bench: Bench) -> None:
     store.remove("abi", key)
     texts = Texts(bench.context, store)
     work = job(cuda_unit(), front("90a"))
-    assert missing(texts, bench.context, store, work) == work, "it is made beforehand, like others"
+    [part] = missing(texts, bench.context, store, work)
+    assert part.label == "a [sm_90a] ptxas", "it is made beforehand, like others"
     assert bench.object(front("80"), front("90a")) == first
-    assert bench.calls()[2:] == ["arch=compute_90a,code=[sm_90a]"]
+    assert len(bench.calls()) == 2, "its front is kept"
     assert store.get_json("abi", key) == known
 
 

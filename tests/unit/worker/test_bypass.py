@@ -12,12 +12,14 @@ import pytest
 from fatwheel.worker.bypass import (
     clang_variables,
     clangs_commands,
-    makes_images,
+    is_thin,
+    makes_device_code,
     note_made,
     outputs,
     tell,
     told,
     unknown_objects,
+    whole,
 )
 
 Tool = Callable[[str], str]
@@ -44,13 +46,17 @@ def test_what_a_command_writes(command: str, expected: list[str]) -> None:
     [
         ("-ptx a.cu -o a.ptx", True),
         ("--fatbin a.cu", True),
-        ("-c a.cu -o a.o", False),
-        ("-cubin a.ptx", False),
+        ("-shared a.cu -optf options -o a.so", True),
+        ("-x cu -shared a.cpp -o a.so", True),
+        ("-c a.cu -o /dev/null", False),
+        ("-E a.cu -o a.ii", False),
+        ("-cubin a.ptx", True),
+        ("-dlink a.o a.ptx", False),
         ("--version", False),
     ],
 )
-def test_device_code_in_files_of_its_own_is_noticed(command: str, expected: bool) -> None:
-    assert makes_images(command.split()) is expected
+def test_that_nvcc_compiles_device_code_is_noticed(command: str, expected: bool) -> None:
+    assert makes_device_code(command.split()) is expected
 
 
 def test_an_object_may_have_any_name(tmp_path: Path) -> None:
@@ -215,3 +221,21 @@ def test_what_others_write_there_is_not_told(tmp_path: Path) -> None:
 
 def test_nothing_is_told_where_nothing_was_noticed(tmp_path: Path) -> None:
     assert told(tmp_path) == ()
+
+
+def test_a_thin_library_is_made_whole(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    """GNU ar reads it."""
+    (tmp_path / "in").mkdir()
+    contents = [b"odd", b"even"]
+    names = [str(tmp_path / "in" / f"{number}.o") for number in range(2)]
+    for name, content in zip(names, contents, strict=True):
+        Path(name).write_bytes(content)
+    thin = tmp_path / "libthin.a"
+    subprocess.run([tool("ar"), "rcsT", thin, *names], check=True)
+    (tmp_path / "whole.a").write_bytes(whole(thin))
+    assert (is_thin(thin), is_thin(tmp_path / "whole.a")) == (True, False)
+    for number, content in enumerate(contents):
+        listed = subprocess.run(
+            [tool("ar"), "p", tmp_path / "whole.a", f"{number}.o"], capture_output=True, check=True
+        )
+        assert listed.stdout == content

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fatwheel.config.model import Target
-from fatwheel.engines.conversation import CapturedLine, capture_line, checked_lookup
+from fatwheel.engines.conversation import CapturedLine, capture_line, checked_capture
 from fatwheel.engines.incoming import take
 from fatwheel.engines.local import LocalWorkplace
 from fatwheel.engines.process import ProcessWorker
@@ -25,7 +25,7 @@ from fatwheel.model import Job
 from fatwheel.pipeline import capture, resolve
 from fatwheel.pipeline.capture import captured
 from fatwheel.storage.cache import Stores
-from fatwheel.storage.store import Entry, Store
+from fatwheel.storage.store import Store, StoreEntry
 from fatwheel.worker.assemble import Lookup
 from fatwheel.worker.context import job_from_wire, unit_from_wire
 from fatwheel.worker.inside import (
@@ -53,10 +53,10 @@ def lookup_of(made: dict[str, Any]) -> Lookup:
     """What capture says of the store, as the build takes it."""
     line = capture_line(json.dumps(made))
     assert isinstance(line, CapturedLine)
-    return checked_lookup(line, FRONTS)[1]
+    return checked_capture(line, FRONTS)[1]
 
 
-def entries_of(answer: dict[str, Any]) -> list[Entry]:
+def entries_of(answer: dict[str, Any]) -> list[StoreEntry]:
     """What a job put into its branch, as its worker says."""
     return [(kind, key, sha256) for kind, key, sha256 in answer["entries"]]
 

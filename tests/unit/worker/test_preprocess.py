@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +260,25 @@ def test_records_are_bounded(bench: Bench) -> None:
 def test_line_directives_may_name_what_does_not_exist(bench: Bench) -> None:
     bench.write("src/a.cu", '#line 1 "generator.y"\nint a;\n#line 7 "/no/such/file"\nint b;')
     text = bench.preprocess()
+    assert bench.recorded() == text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("name", ["/dev/zero", "/proc/kmsg", "/proc/kcore", "pipe", "socket"])
+def test_a_record_from_elsewhere_may_name_what_never_ends(
+    bench: Bench, name: str, tmp_path: Path
+) -> None:
+    """Records may have come from a remote. (A failure of this test does not end.)"""
+    text = bench.preprocess()
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif name == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(tmp_path / name))
+    key, store = bench.texts().key(bench.unit, DEVICE_PASS), bench.context.store()
+    [record] = store.get_json("text", key)
+    named = {**record, "text": "ab" * 32, "files": [[str(tmp_path / name), "cd" * 32, False]]}
+    store.put_json("text", key, [named, record])
     assert bench.recorded() == text
 
 

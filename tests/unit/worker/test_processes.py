@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.worker.processes import Usage, run_measured
+from fatwheel.worker.processes import KILLS_VARIABLE, ProcessUsage, run_measured
 
 MIB = 1 << 20
 
 
-def run(folder: Path, script: str, **environment: str) -> Usage:
+def run(folder: Path, script: str, **environment: str) -> ProcessUsage:
     command = [sys.executable, "-I", "-S", "-c", textwrap.dedent(script)]
     return run_measured(command, folder, environment)
 
@@ -127,3 +127,18 @@ def test_ending_the_group_ends_compilers_and_what_they_started(
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, pids)), "a compiler outlived its group"
+
+
+@pytest.mark.parametrize("before", ["low 0\noom 0\noom_kill 0\n", "oom_kill_disable 0\noom_kill 0"])
+def test_what_linux_kills_while_a_compiler_runs_may_have_been_the_compiler(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As control groups of either version count: Wine's exit code says nothing of it."""
+    counter = tmp_path / "counter"
+    counter.write_text(before)
+    monkeypatch.setenv(KILLS_VARIABLE, str(counter))
+    fine = run_measured(["true"], tmp_path, {"PATH": os.defpath})
+    assert fine.returncode == 0
+    command = ["sh", "-c", f"echo 'oom_kill 1' > '{counter}'"]
+    killed = run_measured(command, tmp_path, {"PATH": os.defpath})
+    assert killed.returncode == 0xC0000017

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Unit
 from fatwheel.worker.context import unit_from_wire
-from fatwheel.worker.programs import c_compiler_of, write_programs
+from fatwheel.worker.programs import LAUNCHER, c_compiler_of, write_programs
 from fatwheel.worker.shim import SETTINGS, is_trial, settings_text
 from fatwheel.worker.view import Marks
 
@@ -50,7 +49,7 @@ class Bench:
             folder / "shims", sys.executable, self.home, folder / "site", self.cxx
         )
         self.shadow, self.compilers = self.standins.cuda_home, self.standins.compilers
-        for name in ("records", "made", "told", "links"):
+        for name in ("records", "made", "told", "links", "objects"):
             (folder / name).mkdir()
         (folder / "empty.o").write_bytes(b"empty object")
         self.variables = {**os.environ, SETTINGS: str(folder / "settings.json")}
@@ -73,13 +72,14 @@ class Bench:
                       log_of_clang=str(self.folder / "clang.log"), **changes)  # fmt: skip
 
     def settings(self, mode: str, **more: Any) -> None:
-        root, nvcc = Path(more.pop("root", self.root)), self.home / "bin" / "nvcc"
+        root, nvcc = Path(more.pop("root", self.root)), self.standins.nvcc
         more.setdefault("limited", {})
         more.setdefault("answered", str(self.folder))
+        more.setdefault("fronts", [front("80")])
         text = settings_text(
             mode=mode, root=root, top=Path(more.pop("top", root)), marks=self.marks,
             libraries=["/python/lib"], nvcc=nvcc, cxx=self.cxx, variables={},
-            standins=self.compilers, **more,
+            standins=self.compilers, objects=self.folder / "objects", **more,
         )  # fmt: skip
         (self.folder / "settings.json").write_text(text)
 
@@ -108,6 +108,10 @@ class Bench:
             env={**self.variables, "COMPILER_PATH": str(self.standins.steps)},
         )  # fmt: skip
 
+    def launch(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a compiler as CMake does, with the launcher that it is told to take."""
+        return self.past(str(self.standins.steps / LAUNCHER), *command)
+
     def findings(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in (self.folder / "told").iterdir()]
 
@@ -134,6 +138,8 @@ def test_the_shadow_cuda_home_is_the_real_one_but_for_nvcc(bench: Bench) -> None
     assert (bench.shadow / "include").resolve() == bench.home / "include"
     assert (bench.shadow / "bin" / "cuobjdump").resolve() == bench.home / "bin" / "cuobjdump"
     assert not (bench.shadow / "bin" / "nvcc").is_symlink()
+    assert bench.standins.nvcc.resolve() == bench.home / "bin" / "nvcc"
+    assert bench.standins.nvcc.parent == bench.shadow / "bin"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,39 @@ def test_without_a_c_compiler_beside_it_the_usual_one_is_taken(
 
 
 # -- capturing ---------------------------------------------------------------------------------
+
+
+FLAGS = (("nvcc", ["-std=c++20"]), ("g++", ["-O1"]))
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("nvcc", "-c", "-std=c++17", "a.cu", "-o", "a.o"), ("-std", "c++17", "-std", "c++20")),
+        (("g++", "-c", "-O3", "a.cpp", "-o", "a.o"), ("-O3", "-O1")),
+        (("gcc", "-c", "-O3", "a.cpp", "-o", "a.o"), ("-O3", "-O1")),
+    ],
+)
+def test_flags_of_a_recipe_come_last(
+    bench: Bench, command: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    bench.capturing(flags=FLAGS)
+    for name in ("a.cu", "a.cpp"):
+        bench.write(name)
+    assert bench.run(*command).returncode == 0
+    unit = bench.unit()
+    assert unit.codegen == expected
+
+
+def test_flags_also_go_to_what_cmake_calls_but_not_to_c(bench: Bench) -> None:
+    bench.capturing(flags=FLAGS)
+    bench.write("a.cpp")
+    gcc = bench.launch("g++", "-c", "-O3", "a.cpp", "-o", "a.o")
+    assert gcc.returncode == 0, gcc.stderr
+    assert "-O1" in bench.unit().codegen
+    bench.write("echo.c", "int main(void) {\n#ifdef __OPTIMIZE__\nreturn 1;\n#endif\nreturn 0; }\n")
+    assert bench.run("gcc", "echo.c", "-o", "echo").returncode == 0
+    assert subprocess.run([bench.root / "echo"], check=False).returncode == 0
 
 
 def test_a_captured_command_becomes_a_unit_and_an_empty_object(bench: Bench) -> None:
@@ -248,8 +287,53 @@ def test_one_source_compiled_to_one_object_with_other_flags_is_two_units(bench: 
 
 def test_what_cannot_be_stitched_is_written_down(bench: Bench) -> None:
     bench.write("a.cu")
+    bench.run("nvcc", "-dlto", "-c", "a.cu", "-o", "a.o")
+    assert [record["unsupported"] for record in bench.records()] == ["-dlto"]
+
+
+def test_a_link_of_device_code_is_captured_and_gives_an_empty_object(bench: Bench) -> None:
+    bench.write("a.cu")
     bench.run("nvcc", "-dc", "a.cu", "-o", "a.o")
-    assert [record["unsupported"] for record in bench.records()] == ["-rdc=true"]
+    assert bench.unit().codegen == ("-rdc=true",)
+    done = bench.run("nvcc", "-dlink", "-arch=sm_75", "a.o", "-o", "linked.o")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (bench.root / "linked.o").read_bytes() == b"empty object"
+    links = [json.loads(path.read_text()) for path in (bench.folder / "links").iterdir()]
+    assert links == [{"command": ["nvcc", "-dlink", "-arch=sm_75", "a.o", "-o", "linked.o"]}]
+    assert bench.findings() == []
+
+
+def test_sources_that_a_link_of_device_code_compiles_go_to_nvcc_and_are_told(bench: Bench) -> None:
+    bench.write("a.cu")
+    done = bench.run("nvcc", "-dlink", "a.cu", "-o", "linked.o")
+    assert done.returncode == 7, "the real nvcc was not called"
+    assert bench.told() == [["nvcc", "-dlink", "a.cu", "-o", "linked.o"]]
+
+
+def test_what_has_no_relocatable_device_code_is_linked_by_nvcc_alone(bench: Bench) -> None:
+    """As it was before there were such links: nvcc -shared links nothing of ordinary objects."""
+    context = make_context(bench.folder)
+    (bench.folder / "linked").mkdir()
+    bench.settings(
+        "assemble", context=context.to_wire(), linked=str(bench.folder / "linked"),
+    )  # fmt: skip
+    bench.write("a.o", "no object")
+    for words in (["-dlink", "a.o", "-o", "linked.o"], ["-shared", "a.o", "-o", "lib.so"]):
+        done = bench.run("nvcc", *words)
+        assert done.returncode == 7, done.stderr
+        told = [*words, "-gencode", front("80").gencode]
+        assert done.stdout.splitlines()[1:] == [f"<{word}>" for word in told]
+    assert list((bench.folder / "linked").iterdir()) == []
+
+
+def test_what_nvcc_itself_does_is_for_the_architectures_of_the_build(bench: Bench) -> None:
+    done = bench.run("nvcc", "-arch=sm_60", "-c", "csrc/a.cpp", "-o", "a.o")
+    assert done.stdout.splitlines()[1:] == [
+        "<-c>", "<csrc/a.cpp>", "<-o>", "<a.o>", "<-gencode>", "<arch=compute_80,code=[sm_80]>",
+    ]  # fmt: skip
+    tried = ["-arch=sm_60", "-c", "CMakeFiles/CMakeScratch/a.cpp"]
+    done = bench.run("nvcc", *tried)
+    assert done.stdout.splitlines()[1:] == [f"<{word}>" for word in tried]
 
 
 def test_variables_with_options_count(bench: Bench) -> None:
@@ -330,6 +414,62 @@ def test_sources_above_the_projects_folder_are_units(bench: Bench, output: str, 
     assert (bench.unit().name, bench.unit().source) == (name, "@src@/csrc/a.cu")
 
 
+def test_one_command_for_several_sources_is_a_unit_for_each(bench: Bench) -> None:
+    for name in ("a", "b"):
+        bench.write(f"csrc/{name}.cu")
+    (bench.root / "made").mkdir()
+    done = bench.run("nvcc", "-O2", "-odir", "made", "-c", "csrc/a.cu", "csrc/b.cu")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    units = [record["unit"] for record in bench.records()]
+    assert sorted((unit["name"], unit["codegen"]) for unit in units) == [
+        ("made/a", ["-O2"]), ("made/b", ["-O2"]),
+    ]  # fmt: skip
+    for name in ("a", "b"):
+        assert (bench.root / "made" / f"{name}.o").read_bytes() == b"empty object"
+
+
+def test_a_command_that_compiles_and_links_is_a_unit_and_a_link(bench: Bench) -> None:
+    bench.write("csrc/a.cu")
+    bench.write("b.o")
+    words = ["-O2", "-shared", "b.o", "csrc/a.cu", "-lcudart", "-o", "a.so"]
+    done = bench.run("nvcc", *words)
+    assert done.returncode == 7, "that of the nvcc that links"
+    assert (bench.unit().name, bench.unit().codegen) == ("csrc/a", ("-O2",))
+    [link] = [json.loads(path.read_text()) for path in (bench.folder / "links").iterdir()]
+    expected = ["-nodlink", "-O2", "-shared", "b.o", "0-a.o", "-lcudart", "-o", "a.so"]
+    assert link["command"] == ["nvcc", *expected]
+    [linked] = [Path(line[1:-1]) for line in done.stdout.splitlines() if "0-a.o" in line]
+    assert linked.read_bytes() == b"empty object"
+    assert bench.findings() == [{"object": "project/b.o"}]
+
+
+def test_a_command_with_a_source_that_is_no_units_goes_past_whole(bench: Bench) -> None:
+    bench.write("csrc/a.cu")
+    words = ["-shared", "csrc/a.cu", "/elsewhere/b.cu", "-o", "a.so"]
+    assert bench.run("nvcc", *words).returncode == 7
+    assert bench.records() == []
+    assert bench.told() == [["nvcc", *words]]
+
+
+@pytest.mark.parametrize("compiler", ["/elsewhere/bin/nvcc", "/usr/bin/g++", "gcc"])
+def test_what_cmake_calls_is_a_unit_wherever_the_compiler_is(bench: Bench, compiler: str) -> None:
+    source = "a.cu" if "nvcc" in compiler else "a.cpp"
+    bench.write(source)
+    done = bench.launch(compiler, "-c", source, "-o", "a.o")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bench.unit().source == f"@src@/{source}"
+    assert bench.told() == []
+
+
+def test_what_cmake_calls_that_is_no_unit_is_its_own(bench: Bench) -> None:
+    bench.echo(bench.root / "nvcc")
+    done = bench.launch("./nvcc", "-E", "a.cu")
+    assert done.stdout.splitlines() == ["called as ./nvcc", "<-E>", "<a.cu>"]
+    assert done.returncode == 7
+    assert bench.launch("/no/such/compiler", "-c", "a.cu").returncode == 1
+    assert bench.records() == []
+
+
 # -- leaving alone -----------------------------------------------------------------------------
 
 
@@ -338,10 +478,9 @@ def test_sources_above_the_projects_folder_are_units(bench: Bench, output: str, 
     [
         ("--version",),
         ("-E", "csrc/a.cu"),
-        ("csrc/a.o", "-o", "with space", "-L/x"),
+        ("csrc/a.o", "-o", "with space", "-L/x", "-optf", "file"),
         ("-c", "/elsewhere/a.cu", "-o", "a.o"),
         ("-c", "../other/a.cu"),
-        ("-c", "csrc/a.cpp", "-o", "a.o"),
         ("-c", "csrc/a.cu", "-o", "/dev/null"),
         ("", "-x", "'quoted'", "$HOME", "*"),
     ],
@@ -351,7 +490,7 @@ def test_other_commands_reach_the_real_compiler_whole(
 ) -> None:
     bench.write("csrc/a.cu")
     done = bench.run("nvcc", *arguments, text="from stdin\n")
-    called = [f"called as {bench.home}/bin/nvcc", *(f"<{word}>" for word in arguments)]
+    called = [f"called as {bench.standins.nvcc}", *(f"<{word}>" for word in arguments)]
     assert done.stdout.splitlines() == [*called, "from stdin"]
     assert (done.stderr, done.returncode) == ("to stderr\n", 7)
     assert bench.records() == []
@@ -462,6 +601,8 @@ def test_objects_that_nobody_made_are_told_where_they_are_linked(bench: Bench) -
     [
         (("-c", "/elsewhere/a.cu", "-o", "a.o"), True),
         (("-fatbin", "a.cu", "-o", "a.fatbin"), True),
+        (("-dc", "a.ptx", "-o", "a.o"), True),
+        (("-cuda", "a.cu", "-o", "a.cudafe1.cpp"), True),
         (("--version",), False),
         (("-c", "a.cu", "-o", "/dev/null"), False),
         (("-E", "a.cu"), False),
@@ -521,8 +662,7 @@ class Assembling(Bench):
         super().__init__(folder)
         self.context = make_context(folder / "view")
         self.fronts = (front("80", "sm_80", "sm_86"), front("90a"))
-        wire = [asdict(item) for item in self.fronts]
-        self.settings("assemble", context=self.context.to_wire(), fronts=wire)
+        self.settings("assemble", context=self.context.to_wire(), fronts=self.fronts)
 
     def write_both(self, name: str, text: str) -> None:
         """In the project, where upstream sees it, and in the view, where compilers do."""

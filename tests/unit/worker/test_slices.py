@@ -45,6 +45,16 @@ from ...helpers.standins import (
 )
 
 FRONT = front("80", "sm_80", "sm_86", "compute_80")
+FRONT_STAGE = dataclasses.replace(
+    job(cuda_unit(), Front(FRONT.virtual, ("compute_80",))), stage="front"
+)
+HOST_STAGE = dataclasses.replace(
+    job(cuda_unit(), Front(FRONT.virtual, ()), host=True), stage="host"
+)
+
+
+def ptxas(code: str) -> Job:
+    return dataclasses.replace(job(cuda_unit(), front("80", code)), stage="ptxas")
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +80,7 @@ class Bench:
         context = context or self.context
         return run_job(context, context.store(), self.texts(context), job)
 
-    def missing(self, job: Job, context: Context | None = None) -> Job | None:
+    def missing(self, job: Job, context: Context | None = None) -> tuple[Job, ...]:
         context = context or self.context
         return missing(self.texts(context), context, context.store(), job)
 
@@ -132,6 +142,18 @@ def test_seeds_are_for_nvccs_that_know_them_and_differ_from_unit_to_unit(tmp_pat
     assert again[again.index("-frandom-seed") + 1] == one[one.index("-frandom-seed") + 1]
 
 
+def test_a_front_is_split_by_its_number_or_by_the_units_own(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    split = dataclasses.replace(FRONT, split=4)
+    assert "--split-compile=4" in commands_of(context, job(cuda_unit(), split, host=True))
+    assert not any("--split" in word for word in commands_of(context, job(cuda_unit(), FRONT)))
+    own = cuda_unit(codegen=("-split-compile", "2"))
+    assert "--split-compile=4" not in commands_of(context, job(own, split))
+    # nvcc tells ptxas its number last, and the last one counts.
+    for others in (("-split-compile-extended", "2"), ("-Xptxas", "--split-compile=2")):
+        assert "--split-compile=4" in commands_of(context, job(cuda_unit(codegen=others), split))
+
+
 # -- keys --------------------------------------------------------------------------------------
 
 ONLY = {"fronts": fronts_of_list(800, 900), "scratch": "/x", "seeded": False, "environment": ()}
@@ -158,8 +180,12 @@ def test_what_makes_a_slice_another(tmp_path: Path) -> None:
         slice_key(context, cuda_unit(), front("86"), "sm_80", "text"),
         slice_key(context, cuda_unit(), FRONT, "sm_86", "text"),
         slice_key(context, cuda_unit(), FRONT, "sm_80", "other text"),
+        *(
+            slice_key(context, cuda_unit(), dataclasses.replace(FRONT, split=n), "sm_80", "text")
+            for n in (2, 4)
+        ),
     }
-    assert len(keys) == 6
+    assert len(keys) == 8
 
 
 def test_a_slice_does_not_know_its_name_or_macros_but_through_its_text(tmp_path: Path) -> None:
@@ -288,33 +314,41 @@ def test_at_first_everything_is_missing(bench: Bench) -> None:
         job(cuda_unit(), FRONT),
         job(cpp_unit(), None),
     ):
-        assert bench.missing(work) == work
+        assert bench.missing(work) == (work,)
 
 
 def test_what_was_made_is_not_missing(bench: Bench) -> None:
     for work in (job(cuda_unit(), FRONT, host=True), job(cpp_unit(), None)):
         bench.run(work)
-        assert bench.missing(work) is None
-    assert bench.missing(job(cuda_unit(), FRONT)) is None
+        assert bench.missing(work) == ()
+    assert bench.missing(job(cuda_unit(), FRONT)) == ()
     assert len(calls(bench.folder / "cuda")) == 1
 
 
 def test_only_the_images_that_are_missing_are_asked_for(bench: Bench) -> None:
     bench.run(job(cuda_unit(), front("80", "sm_80")))
-    part = bench.missing(job(cuda_unit(), FRONT))
-    assert part == job(cuda_unit(), front("80", "sm_86", "compute_80"))
+    parts = bench.missing(job(cuda_unit(), FRONT))
+    assert parts == (ptxas("sm_86"), ptxas("compute_80")), "its front is kept"
+    for kind in ("ptx", "stub"):
+        bench.context.store().clear(kind)
+        whole = job(cuda_unit(), front("80", "sm_86", "compute_80"))
+        assert bench.missing(job(cuda_unit(), FRONT)) == (whole,)
 
 
-def test_a_missing_host_object_is_made_with_one_image(bench: Bench) -> None:
+def test_a_missing_host_object_is_made_with_one_image_unless_its_front_is_kept(
+    bench: Bench,
+) -> None:
+    wanted = job(cuda_unit(), FRONT, host=True)
     bench.run(job(cuda_unit(), FRONT))
-    part = bench.missing(job(cuda_unit(), FRONT, host=True))
-    assert part == job(cuda_unit(), front("80", "sm_80"), host=True)
+    assert bench.missing(wanted) == (HOST_STAGE,)
+    bench.context.store().clear("ptx")
+    assert bench.missing(wanted) == (job(cuda_unit(), front("80", "sm_80"), host=True),)
 
 
 def test_fronts_with_one_stub_share_a_host_object(bench: Bench) -> None:
     bench.run(job(cuda_unit(), FRONT, host=True))
     bench.run(job(cuda_unit(), front("90a")))
-    assert bench.missing(job(cuda_unit(), front("90a"), host=True)) is None
+    assert bench.missing(job(cuda_unit(), front("90a"), host=True)) == ()
     assert bench.host(cuda_unit(), front("90a")) == bench.host(cuda_unit(), FRONT)
 
 
@@ -324,9 +358,10 @@ def test_a_front_with_a_stub_of_its_own_needs_a_host_object_of_its_own(bench: Be
     bench.run(job(cuda_unit(), FRONT, host=True))
     bench.run(job(cuda_unit(), front("90a")))
     wanted = job(cuda_unit(), front("90a"), host=True)
-    assert bench.missing(wanted) == wanted
-    bench.run(wanted)
-    assert bench.missing(wanted) is None
+    [stage] = bench.missing(wanted)
+    assert (stage.stage, stage.host) == ("host", True)
+    bench.run(stage)
+    assert bench.missing(wanted) == ()
     for own in (FRONT, front("90a")):
         assert own.virtual.compute.encode() in (bench.host(cuda_unit(), own) or b"")
 
@@ -336,7 +371,7 @@ def test_another_list_of_architectures_changes_nothing_that_does_not_read_it(ben
     bench.run(work)
     assert (
         bench.missing(work, dataclasses.replace(bench.context, fronts=fronts_of_list(800, 900)))
-        is None
+        == ()
     )
 
 
@@ -344,7 +379,7 @@ def test_an_edit_is_missing(bench: Bench) -> None:
     work = job(cuda_unit(), FRONT, host=True)
     bench.run(work)
     bench.write("a.cu", "int host = 2;\n")
-    assert bench.missing(work) == work
+    assert bench.missing(work) == (work,)
 
 
 # -- failures ----------------------------------------------------------------------------------
@@ -470,4 +505,4 @@ def test_a_failed_job_leaves_nothing_that_answers(bench: Bench) -> None:
     bench.write("a.cu", "// stand-in: says no\n")
     with pytest.raises(CompileError):
         bench.run(job(cuda_unit(), FRONT))
-    assert bench.missing(job(cuda_unit(), FRONT)) == job(cuda_unit(), FRONT)
+    assert bench.missing(job(cuda_unit(), FRONT)) == (job(cuda_unit(), FRONT),)

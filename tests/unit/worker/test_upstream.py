@@ -112,6 +112,70 @@ def test_the_units_of_a_build_are_found_without_compiling(bench: Bench) -> None:
     assert not (bench.environment.cuda_home / "calls.jsonl").exists(), "nvcc itself was called"
 
 
+@pytest.mark.parametrize(
+    ("reads", "told"),
+    [
+        ("config_settings.get('known')", "other"),
+        ("'known' in config_settings and config_settings['known']", "other"),
+        ("dict(config_settings)", ""),
+        ("[config_settings[name] for name in config_settings]", ""),
+        ("None", "known, other"),
+        # The project's own code may write anything where this is put down.
+        ("atexit.register(lambda: Path(directory, 'ignored').write_text('[[1], {}, 7]'))", ""),
+        ("atexit.register(lambda: Path(directory, 'ignored').write_text('7'))", ""),
+    ],
+)
+def test_settings_that_the_back_end_does_not_ask_for_are_told(
+    bench: Bench, reads: str, told: str
+) -> None:
+    bench.write(
+        "backend.py", BACKEND.replace("objects = []", f"objects = []; import atexit; {reads}")
+    )
+    notes = bench.upstream(settings=(("known", "1"), ("other", "2"))).capture(FRONTS).notes
+    assert [note.partition("recipe: ")[2] for note in notes] == ([told] if told else [])
+
+
+def test_a_run_finds_nothing_that_an_earlier_one_left_at_home(bench: Bench) -> None:
+    """ccache has a cache there: it would give the empty objects of the capture to the assembly."""
+    leaving = "objects = []; cache = Path(os.environ['HOME'], 'cache'); cache.mkdir()"
+    bench.write("backend.py", BACKEND.replace("objects = []", leaving))
+    upstream = bench.upstream()
+    assert upstream.capture(FRONTS) == upstream.capture(FRONTS)
+
+
+def test_headers_of_cuda_among_the_requirements_are_found_last(bench: Bench) -> None:
+    bench.write("requirements/site/nvidia/cu13/include/cuda_profiler_api.h", "")
+    units = bench.upstream(requirements="requirements").capture(FRONTS).units
+    found = "@src@/requirements/site/nvidia/cu13/include"
+    assert {unit.preprocessor[-2:] for unit in units} == {("-isystem", found)}
+    assert {unit.preprocessor[:2] for unit in units} == {("-I", "@src@/csrc")}
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (
+            "CMake 3.26 or higher is required.  You are running version 3.24.3",
+            'requires = ["cmake>=3.26"]',
+        ),
+        (
+            "CMakeNotFoundError: Could not find CMake with version >=3.26",
+            'requires = ["cmake>=3.26"]',
+        ),
+        (
+            "/usr/bin/ld: cannot find -lcublas: No such file or directory",
+            "does CUDA have libcublas.so? The project does not say where, so set under "
+            '[environment] in the recipe: LIBRARY_PATH = "{cuda_home}/lib64"',
+        ),
+    ],
+)
+def test_what_to_do_is_known_by_what_is_printed(bench: Bench, said: str, hint: str) -> None:
+    bench.write("backend.py", f"raise SystemExit({said!r})")
+    error = bench.refusal()
+    assert said in error.details
+    assert hint in str(error.hint)
+
+
 def test_units_are_the_same_in_another_folder(bench: Bench, tmp_path: Path) -> None:
     units = bench.upstream().capture(FRONTS).units
     shutil.rmtree(bench.root / "build")
@@ -296,10 +360,11 @@ def test_a_project_without_cuda_units_is_refused(bench: Bench) -> None:
     assert "[environment]" in (error.hint or "")
 
 
-def test_relocatable_device_code_is_refused_by_unit(bench: Bench) -> None:
-    bench.write("backend.py", BACKEND.replace('"-arch=sm_80"', '"-rdc=true"'))
+def test_device_code_that_is_compiled_when_it_is_linked_is_refused_by_unit(bench: Bench) -> None:
+    bench.write("backend.py", BACKEND.replace('"-arch=sm_80"', '"-dlto"'))
     error = bench.refusal()
-    assert error.details == ("csrc/a: -rdc=true", "csrc/b: -rdc=true")
+    assert error.details == ("csrc/a: -dlto", "csrc/b: -dlto")
+    assert "link-time optimisation" in (error.hint or "")
 
 
 def test_a_cpp_compiler_that_does_not_work_is_named(bench: Bench, tmp_path: Path) -> None:

@@ -24,9 +24,13 @@ def test_compilers_see_nothing_of_the_user() -> None:
 
 def test_upstreams_build_finds_the_stand_ins_first() -> None:
     tools = [Path("/stubs"), Path("/compilers")]
-    standins = Programs(Path("/cuda"), Path("/compilers"), Path("/steps"))
+    standins = Programs(*map(Path, ("/cuda", "/cuda/bin/nvcc", "/compilers", "/steps")))
     found = upstreams_variables(tools, standins)
     assert found == {
         "PATH": "/stubs:/compilers:/bin", "CC": "/compilers/gcc", "CXX": "/compilers/g++",
         "COMPILER_PATH": "/steps",
+        **{
+            f"CMAKE_{language}_COMPILER_LAUNCHER": "/steps/launch-compiler"
+            for language in ("C", "CXX", "CUDA")
+        },
     }  # fmt: skip

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 LIBRARIES = Path(__file__).parents[3] / "lib" / "x64"
@@ -47,8 +48,8 @@ def main() -> int:
 
 
 def note(program: str, words: list[str]) -> None:
-    """Tests look at what was called."""
-    with Path(f"{program}.calls").open("a") as calls:
+    """Tests look at what was called; in containers nothing can be written there."""
+    with suppress(OSError), Path(f"{program}.calls").open("a") as calls:
         calls.write(repr(words) + "\n")
 
 

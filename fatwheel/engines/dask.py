@@ -1,0 +1,258 @@
+"""The `dask` engine: jobs run on the workers of a Dask cluster, on any number of machines.
+
+Capture and assembling run on this machine, as for the `process` engine; only jobs travel. A worker
+makes the toolchain's environment itself, of the lock, and gets the project's sources once. No disk
+is shared: what a job made comes back as bytes, and enters the store after every digest and every
+key was computed again here (`engines.incoming`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config.model import Download, Package, Target, Toolchain
+from ..errors import EngineError, StoreError
+from ..events import Emit, Note, step
+from ..machine import cores, free_memory, in_words, this_platform
+from ..model import Host, Job, Unit
+from ..provenance.lock import lock_bytes, lock_of
+from ..storage.store import Store
+from ..worker.assemble import all_jobs
+from ..worker.preprocess import Texts, pass_of
+from ..worker.slices import is_native
+from ..worker.stages import front_key
+from . import bundle
+from .base import Build, Capture, Engine, Limits, Reports, Traffic, Worker, Workplace
+from .cluster import VARIABLE, address_of, check_installed, connected, quiet
+from .daskbench import Settlement, identity_of
+from .local import LocalCapture, LocalWorkplace, Tools, environment_files, ready_tools
+from .members import members_of, nobody, too_large
+from .pool import Pool
+from .process import ProcessWorker
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_LOG = "dask.log"
+
+
+class Dask(Engine):
+    """Its scheduler is the one that FATWHEEL_SCHEDULER names; without, this machine is the
+    cluster."""
+
+    name = "dask"
+
+    def obstacle(self, toolchain: Toolchain) -> str:
+        here = this_platform()
+        if toolchain.platform != here:
+            return f"is for {in_words(toolchain.platform)}, and this machine is {in_words(here)}"
+        if toolchain.brings_all:
+            return "is for Windows, for which Dask's workers cannot compile"
+        if toolchain.installed:
+            return "is what this machine has installed, which no other machine can fetch"
+        return ""
+
+    def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        return environment_files(target)
+
+    def traffic(self, capture: Capture) -> Traffic | None:
+        if not isinstance(capture, LocalCapture):
+            return None
+        return _traffic_of(capture, _sources(capture))
+
+    def prepare(self, target: Target, emit: Emit) -> Workplace[Capture]:
+        check_installed()
+        address = os.environ.get(VARIABLE, "")
+        address = address and address_of(address, VARIABLE)
+        capacity = Limits(cores(), free_memory())
+        if address:
+            with step(emit, "workers", address):
+                capacity = _capacity(address, emit)
+        return ClusterWorkplace(ready_tools(target, emit), ProcessWorker, target, address, capacity)
+
+
+def _capacity(address: str, emit: Emit) -> Limits:
+    """What the workers of a cluster have together. Raises EngineError where there are none."""
+    with connected(address, Limits(0, 0)) as client:
+        members = members_of(client.scheduler_info(n_workers=-1))
+        if not members:
+            raise nobody(address)
+        if dashboard := _dashboard(client):
+            emit(Note(f"Dask's dashboard: {dashboard}"))
+        found = [member.limits for member in members]
+        return Limits(sum(one.cpus for one in found), sum(one.memory for one in found))
+
+
+def _dashboard(client: Client) -> str:
+    try:
+        return str(client.dashboard_link or "")
+    except (KeyError, ValueError):  # it has none
+        return ""
+
+
+@dataclass(frozen=True)
+class ClusterWorkplace(LocalWorkplace):
+    """address: the scheduler's; '' for a cluster of this machine's own. has: what all its workers
+    have together."""
+
+    target: Target
+    address: str
+    has: Limits
+
+    @property
+    def capacity(self) -> Limits:
+        return self.has
+
+    @contextmanager
+    def capture(self, build: Build, emit: Emit) -> Iterator[ClusterCapture]:
+        lock = lock_bytes(lock_of(self.target, _host(self.tools))).decode()
+        name = secrets.token_hex(16)
+        with connected(self.address, self.has) as client:
+            quiet(build.logs / _LOG)
+            identity = identity_of(self.tools)
+            # Workers get the toolchain while the project is captured here.
+            with (
+                Pool(client, self.address or "this machine", name, lock, identity) as pool,
+                super().capture(build, emit) as local,
+            ):
+                if self.address:
+                    _check_processor(local.units)
+                settlement = _settlement(name, lock, build, local)
+                pool.settle(settlement, bundle.pack(_sources(local)), local.context)
+                own = {field.name: getattr(local, field.name) for field in fields(local)}
+                yield ClusterCapture(**own, pool=pool)
+
+
+def _check_processor(units: Iterable[Unit]) -> None:
+    """Refuse what would be another on each machine. Raises EngineError."""
+    native = [unit.name for unit in units if is_native(unit)]
+    if native:
+        raise EngineError(
+            "it is compiled for the processor of the machine that compiles it (-march=native), and "
+            "machines of a cluster may have others",
+            where=native[0],
+            details=native[1:],
+            hint="use --engine process, or have the project name a processor",
+        )
+
+
+def _host(tools: Tools) -> Host:
+    compiler = tools.compiler
+    return Host(f"g++ {compiler.version}", compiler.id, tools.environment.python_version)
+
+
+def _settlement(name: str, lock: str, build: Build, local: LocalCapture) -> Settlement:
+    """The captured build, as workers get it."""
+    context, places = local.context, local.context.places
+    variables = dict(context.environment)
+    return Settlement(
+        build=name,
+        lock=lock,
+        name=build.name,
+        epoch=int(variables["SOURCE_DATE_EPOCH"]),
+        subdirectory=build.target.recipe.subdirectory,
+        seeded=context.seeded,
+        fronts=tuple(map(asdict, context.fronts)),
+        scope=build.scope,
+        sources=bundle.identity(dict(places.files or ())),
+        source=places.source,
+        listing=places.listing,
+    )
+
+
+def _sources(local: LocalCapture) -> Mapping[str, bytes]:
+    """The project's files as compilers see them. Raises StoreError."""
+    places = local.context.places
+    top = Path(places.real(places.source))
+    try:
+        return {name: (top / name).read_bytes() for name, _ in places.files or ()}
+    except OSError as error:
+        raise StoreError(f"cannot read the project's sources: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class ClusterCapture(LocalCapture):
+    pool: Pool
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        """A shard's jobs go wherever there is room; this only waits for the first worker."""
+        self.pool.wait(lambda words: self.emit(Note(words)))
+        for words in self.pool.said():
+            self.emit(Note(words))
+        return ClusterWorker(shard, self.pool, reports, self.emit)
+
+
+class ClusterWorker:
+    """A shard's jobs on the workers of a cluster."""
+
+    def __init__(self, shard: str, pool: Pool, reports: Reports, emit: Emit) -> None:
+        self._shard = shard
+        self._pool = pool
+        self._reports = reports
+        self._emit = emit
+
+    def start(self, job: Job) -> None:
+        largest = self._pool.too_large(job)
+        for words in [*self._pool.said(), *([too_large(job, largest)] if largest else [])]:
+            self._emit(Note(words))
+        self._pool.start(job, self._shard, self._reports)
+
+    def close(self) -> None:
+        self._pool.drop(self._shard)
+
+    def memory(self) -> int:
+        # Asked every second, and so the place to pass on what the pool has to say.
+        for words in self._pool.said():
+            self._emit(Note(words))
+        return self._pool.memory(self._shard)
+
+
+# -- what travels ----------------------------------------------------------------------------------
+
+# As far as this machine's store has it. Sizes are bytes, packed as they travel (`engines.bundle`).
+
+
+def _traffic_of(capture: LocalCapture, sources: Mapping[str, bytes]) -> Traffic:
+    """sources: the files that each worker gets."""
+    build, made = capture.build, capture.look_again().made
+    jobs, store = all_jobs(capture.units, build.fronts), build.store
+    texts = Texts(capture.context, store)
+    return Traffic(
+        len(bundle.pack(sources)),
+        tuple(_packed(store, _results(job, keys)) for job, keys in zip(jobs, made, strict=True)),
+        tuple(_left(capture, texts, job) for job in jobs),
+    )
+
+
+def _results(job: Job, keys: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """The names of a job's slices and host object; () where not all are known."""
+    found = [pair for pair in keys if pair[0] in ("slice", "host")]
+    images = len(job.front.codes) if job.front else 0
+    return found if len(found) == images + job.host else ()
+
+
+def _left(capture: LocalCapture, texts: Texts, job: Job) -> int | None:
+    """The size of what a job's front left; None where it has none, or that is not known."""
+    text = texts.recorded(job.unit, pass_of(job.front)) if job.front else None
+    if job.front is None or text is None:
+        return None
+    key = front_key(capture.context, job.unit, job.front, text)
+    return _packed(capture.build.store, [("ptx", key), ("stub", key)])
+
+
+def _packed(store: Store, keys: Sequence[tuple[str, str]]) -> int | None:
+    """The size of entries; None where the store does not have them."""
+    size = 0
+    for kind, key in keys:
+        data = store.get(kind, key)
+        if data is None:
+            return None
+        size += len(zlib.compress(data, 1))
+    return size or None

@@ -1,0 +1,4 @@
+#if __cplusplus < 202002L
+#error C++20
+#endif
+int unused;

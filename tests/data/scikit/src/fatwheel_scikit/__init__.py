@@ -1,0 +1,1 @@
+"""A library beside it, which nothing loads."""

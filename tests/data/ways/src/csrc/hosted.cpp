@@ -1,0 +1,1 @@
+int hosted() { return 1; }

@@ -1,0 +1,3 @@
+"""Imports the extension."""
+
+from . import _C  # noqa: F401
