@@ -17,6 +17,8 @@ WINDOWS_IN_WORDS = "windows-x86_64"  # what users call it; Python's name stands 
 
 _PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
 _CGROUP = Path("/sys/fs/cgroup")
+_GROUPS = Path("/proc/self/cgroup")
+_ALL_KILLS = Path("/proc/vmstat")
 _MARGIN = 1 << 30  # bytes left to everybody else
 _LEAST = 1 << 29  # bytes: with less than that nothing can be compiled anyway
 
@@ -91,6 +93,23 @@ def memory_below(pid: int) -> int:
             with suppress(psutil.Error):
                 total += process.memory_info().rss
     return total
+
+
+def counter_of_kills() -> Path:
+    """The file in which Linux counts the programs that it killed for memory, `oom_kill N`: those of
+    this process's control group where it has one that counts, else those of the whole machine."""
+    with suppress(OSError, ValueError):
+        for line in _GROUPS.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers:
+                file = _CGROUP / group[1:] / "memory.events"
+            elif "memory" in controllers.split(","):
+                file = _CGROUP / "memory" / group[1:] / "memory.oom_control"
+            else:
+                continue
+            if ".." not in file.parts and file.is_file() and "\noom_kill " in file.read_text():
+                return file
+    return _ALL_KILLS
 
 
 def _in_affinity() -> int:

@@ -145,9 +145,7 @@ class ImageCapture:
     def look_again(self) -> Lookup:
         site = self.site
         message = replace(self.message, task=LOOK_UP, units=tuple(map(asdict, self.units)))
-        limits = site.build.limits
-        incoming, answer = _call(site, LOOK_UP, message, limits)
-        line = _made(look_up_line, answer, site, LOOK_UP, limits)
+        incoming, line = _call(site, message, site.build.limits, look_up_line)
         learn(site, incoming)
         return checked_lookup(line.lookup, self.units, message.fronts)
 
@@ -157,10 +155,9 @@ class ImageCapture:
 
     def assemble(self, limits: Limits) -> tuple[Path, SliceDigests]:
         """Upstream's wheel, and the digests of the slices in it."""
-        site, purpose = self.site, ASSEMBLE
-        message = replace(self.message, task=purpose, units=tuple(map(asdict, self.units)))
-        incoming, answer = _call(site, purpose, message, limits)
-        line = _made(assemble_line, answer, site, purpose, limits)
+        site = self.site
+        message = replace(self.message, task=ASSEMBLE, units=tuple(map(asdict, self.units)))
+        incoming, line = _call(site, message, limits, assemble_line)
         slices = checked_slices(line, self.units, message.fronts)
         wheel = site.build.work / WHEEL / line.wheel
         take_file(incoming, (WHEEL, line.wheel), wheel, LARGEST_WHEEL)
@@ -180,8 +177,7 @@ def capture(site: Site, message: Message, limits: Limits, emit: Emit) -> ImageCa
 
 
 def _captured(site: Site, message: Message, limits: Limits) -> ImageCapture:
-    incoming, answer = _call(site, CAPTURE, message, limits)
-    line = _made(capture_line, answer, site, CAPTURE, limits)
+    incoming, line = _call(site, message, limits, capture_line)
     units, lookup, host = checked_capture(line, message.fronts, message.project.rules)
     sources = site.sources
     if not take_folder(incoming, SOURCES, sources / CAPTURED):
@@ -194,8 +190,7 @@ def _captured(site: Site, message: Message, limits: Limits) -> ImageCapture:
 
 def survey(site: Site, message: Message, limits: Limits) -> dict[str, str]:
     """What a container has, each by its name (see `worker.surroundings`). Raises as `capture`."""
-    _, answer = _call(site, SURVEY, replace(message, task=SURVEY), limits)
-    return _made(survey_line, answer, site, SURVEY, limits).found
+    return _call(site, replace(message, task=SURVEY), limits, survey_line)[1].found
 
 
 def learn(site: Site, incoming: Path) -> None:
@@ -204,9 +199,37 @@ def learn(site: Site, incoming: Path) -> None:
     take_folder(incoming, BRANCH, site.sources / f"{LEARNED}{known}")
 
 
-def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[Path, str]:
-    """Run one task in a container; returns the incoming folder and the answer."""
-    incoming = site.incoming()
+def _call(
+    site: Site,
+    message: Message,
+    limits: Limits,
+    parse: Callable[[str], Line | KilledLine | FailedLine],
+) -> tuple[Path, Line]:
+    """Run the one task of a container; returns its incoming folder, and what it made.
+
+    A program that Linux killed for memory meanwhile was perhaps another build's: the task runs once
+    more then. Raises its error if it failed.
+    """
+    for _ in range(2):
+        incoming, line = _answered(site, message, limits, parse)
+        if isinstance(line, FailedLine):
+            raise _failure(line, site, message.task)
+        if not isinstance(line, KilledLine):
+            return incoming, line
+    raise OutOfMemoryError(
+        f"Linux killed a program for lack of memory each time that its {site.kind} ran",
+        where=message.task,
+        hint="give the build more memory (--memory), and this machine less other work",
+    )
+
+
+def _answered(
+    site: Site,
+    message: Message,
+    limits: Limits,
+    parse: Callable[[str], Line | KilledLine | FailedLine],
+) -> tuple[Path, Line | KilledLine | FailedLine]:
+    purpose, incoming = message.task, site.incoming()
     answers: queue.Queue[str | None] = queue.Queue(maxsize=1)  # the first line is the answer
     container = site.container(purpose, incoming, limits, lambda line: _offer(answers, line))
     container.start()
@@ -220,30 +243,21 @@ def _call(site: Site, purpose: str, message: Message, limits: Limits) -> tuple[P
         ending = container.wait()
     if answer is None:
         raise _silent(site, purpose, ending, limits)
-    return incoming, answer
-
-
-def _made(
-    parse: Callable[[str], Line | KilledLine | FailedLine],
-    answer: str,
-    site: Site,
-    purpose: str,
-    limits: Limits,
-) -> Line:
-    """What a container made, by its answer. Raises its error if it failed."""
     try:
-        line = parse(answer)
-        failure = line.error if isinstance(line, FailedLine) else None
+        return incoming, parse(answer)
     except EngineError as error:
         raise error.within(purpose) from error
-    if failure is not None:
-        if isinstance(failure, UpstreamError):
-            raise with_log(failure, log_of(site.build, purpose))
-        raise failure
-    if isinstance(line, KilledLine):
-        raise _short_of_memory(site, purpose, limits)
-    assert not isinstance(line, FailedLine)
-    return line
+
+
+def _failure(line: FailedLine, site: Site, purpose: str) -> FatwheelError:
+    """The error that a container tells of."""
+    try:
+        failure = line.error
+    except EngineError as error:
+        return error.within(purpose)
+    if isinstance(failure, UpstreamError):
+        return with_log(failure, log_of(site.build, purpose))
+    return failure
 
 
 def _next(answers: queue.Queue[str | None]) -> str | None:
@@ -350,18 +364,14 @@ def _silent(
     site: Site, purpose: str, ending: Ending, limits: Limits
 ) -> EngineError | OutOfMemoryError:
     if ending.out_of_memory:
-        return _short_of_memory(site, purpose, limits)
+        return OutOfMemoryError(
+            _too_much(site, limits), where=purpose, hint="give the build more memory: --memory"
+        )
     return EngineError(
         f"the {site.kind} ended without a result (exit code {ending.code})",
         where=purpose,
         details=ending.last_lines,
         hint=f"its log: {log_of(site.build, purpose)}",
-    )
-
-
-def _short_of_memory(site: Site, purpose: str, limits: Limits) -> OutOfMemoryError:
-    return OutOfMemoryError(
-        _too_much(site, limits), where=purpose, hint="give the build more memory: --memory"
     )
 
 

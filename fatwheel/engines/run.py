@@ -202,7 +202,9 @@ class JobRun:
             )
             self._done_with(report.job)
         elif isinstance(report, JobKilled):
-            reason = f"killed for memory at {text.size(report.rss)}"
+            reason = "killed for memory"
+            if report.rss:
+                reason += f" at {text.size(report.rss)}"
             if report.limit:
                 reason += f"; its worker's limit is {text.size(report.limit)}"
             self._retry(report.job, report.rss, report.limit, reason, OutOfMemoryError)

@@ -27,6 +27,7 @@ import psutil
 
 from ..errors import EngineError
 from ..events import Emit, Note
+from ..machine import counter_of_kills
 from ..model import Environment
 from ..shipped import PACKAGE
 from ..storage import files
@@ -71,6 +72,12 @@ class _Installed:
     def files(self) -> Path:
         return self.home / "files"
 
+    @property
+    def kills(self) -> Path:
+        """A link: names of control groups may have backslashes, which Windows' programs read as
+        slashes."""
+        return self.home / "kills"
+
     def real(self, path: PureWindowsPath) -> Path:
         """A path of its drive C: as this machine knows it."""
         return self.prefix.joinpath("drive_c", *path.parts[1:])
@@ -86,7 +93,7 @@ class _Installed:
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
             "WINEDLLOVERRIDES": _OVERRIDES,
-            KILLS_VARIABLE: "Z:/proc/vmstat",
+            KILLS_VARIABLE: f"Z:{self.kills}",
         }
 
     def call(self, *command: str) -> None:
@@ -112,6 +119,8 @@ class _Installed:
         for file in self.registry.iterdir():
             (self.prefix / file.name).unlink(missing_ok=True)
             shutil.copyfile(file, self.prefix / file.name)
+        self.kills.unlink(missing_ok=True)
+        self.kills.symlink_to(counter_of_kills())
         self.call(self.server, "--persistent")
         self.call(self.wine, "wineboot")
 

@@ -88,8 +88,8 @@ _NO_MEMORY = 0xC0000017  # STATUS_NO_MEMORY
 
 
 def kills() -> int:
-    """How many programs Linux has killed for memory so far, where that could be one of Wine's; a
-    number that only grows."""
+    """How many programs Linux has killed for memory so far, Wine's among them; a number that only
+    grows."""
     place = os.environ.get(KILLS_VARIABLE)
     found = _KILLS.search(Path(place).read_text(encoding="ascii")) if place else None
     return int(found[1]) if found else 0

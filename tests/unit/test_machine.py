@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,7 +130,63 @@ def test_version_1_without_a_limit(group: Group) -> None:
     assert free_memory() == 19 * GIB
 
 
+# -- kills ---------------------------------------------------------------------------------------
+
+EVENTS = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0"
+CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill 0"
+
+
+@pytest.mark.parametrize(
+    ("groups", "file", "text"),
+    [
+        ("0::/user.slice/a\\x2db.scope", "user.slice/a\\x2db.scope/memory.events", EVENTS),
+        ("0::/", "memory.events", EVENTS),
+        ("5:cpu:/\n4:hugetlb,memory:/x:y\n0::/", "memory/x:y/memory.oom_control", CONTROL),
+    ],
+)
+def test_kills_are_counted_in_the_group_of_this_process(
+    groups: str, file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text(f"{groups}\n")
+    assert machine.counter_of_kills() == Path("/proc/vmstat"), "there is no file yet"
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(f"{text}\n")
+    assert machine.counter_of_kills() == tmp_path / file
+
+
+@pytest.mark.parametrize("text", ["oom 0\n", "oom_kill_disable 0\nunder_oom 0\n"])
+def test_a_group_that_counts_no_kills(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels before 4.13."""
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text("4:memory:/\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.oom_control").write_text(text)
+    assert machine.counter_of_kills() == Path("/proc/vmstat")
+
+
+@pytest.mark.parametrize("groups", ["0::/../other\n", "nonsense\n", ""])
+def test_groups_that_cannot_be_looked_into(
+    groups: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "here")
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text(groups)
+    for folder in ("here", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "memory.events").write_text(EVENTS)
+    assert machine.counter_of_kills() == Path("/proc/vmstat")
+
+
 # -- here --------------------------------------------------------------------------------------
+
+
+def test_this_machine_counts_kills() -> None:
+    assert re.search(r"^oom_kill \d+$", machine.counter_of_kills().read_text(), re.MULTILINE)
 
 
 def test_this_machine_has_something_to_give() -> None:

@@ -311,6 +311,46 @@ def test_a_container_that_needs_too_much_memory_is_called_so(
     assert "--memory" in (caught.value.hint or "")
 
 
+@pytest.fixture
+def kills(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes so many containers say that Linux killed something for memory meanwhile."""
+
+    def kill(containers: int) -> None:
+        real, answered = bench.containers.make, []
+
+        def make(*arguments: Any) -> Any:
+            container = real(*arguments)
+            if len(answered) < containers:
+                answered.append(container)
+                on_line = arguments[3]
+                container.send = lambda text: on_line('{"outcome": "killed", "rss": 0}')
+            return container
+
+        monkeypatch.setattr(docker, "RunningContainer", make)
+
+    return kill
+
+
+def test_what_linux_killed_may_have_been_another_s(
+    bench: Bench, kills: Callable[[int], None]
+) -> None:
+    kills(1)
+    assert bench.capture().units
+    assert [made.spec.purpose for made in bench.containers.made] == ["capture", "capture"]
+
+
+def test_what_linux_kills_each_time_is_short_of_memory(
+    bench: Bench, kills: Callable[[int], None]
+) -> None:
+    kills(2)
+    with pytest.raises(OutOfMemoryError) as caught:
+        bench.capture()
+    assert "killed a program for lack of memory" in caught.value.what
+    assert caught.value.where == "capture"
+    assert "--memory" in (caught.value.hint or "")
+    assert len(bench.containers.made) == 2
+
+
 # -- workers -------------------------------------------------------------------------------------
 
 

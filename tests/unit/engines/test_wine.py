@@ -11,6 +11,7 @@ import pytest
 from fatwheel.engines import wine
 from fatwheel.errors import EngineError, StoreError
 from fatwheel.events import Event, Note, silent
+from fatwheel.worker.processes import KILLS_VARIABLE
 
 SCRIPT = """#!/bin/sh
 [ "$1" = --version ] && echo "{version}" && exit 0
@@ -77,6 +78,21 @@ def test_paths_on_both_sides(wines: Wines, tmp_path: Path) -> None:
         for _ in range(2):
             assert system.show(tmp_path / "tools", "env") == r"C:\b\demo-1.0\env"
         assert system.real(system.place / "env").resolve() == tmp_path / "tools"
+
+
+def test_its_programs_see_what_linux_kills(
+    wines: Wines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control group's name may have backslashes, and each build may be in another group."""
+    wines.install()
+    for name in (r"app\x2d1.scope", r"app\x2d2.scope"):
+        counter = tmp_path / name
+        counter.write_text(name)
+        monkeypatch.setattr(wine, "counter_of_kills", lambda counter=counter: counter)
+        with wine.held("demo-1.0", tmp_path / "cache", silent) as system:
+            seen = system.installed.variables[KILLS_VARIABLE]
+            assert "\\" not in seen
+            assert Path(seen.removeprefix("Z:")).read_text() == name
 
 
 def test_a_build_finds_nothing_of_the_one_before(wines: Wines, tmp_path: Path) -> None:
