@@ -50,6 +50,7 @@ _VALID = (
 )
 # Without `://`: a URL all the same, or USER:PASSWORD@HOST. No folder is made and shown of that.
 _URL_OR_LOGIN = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:|[^/\\]:[^/\\]*@")
+_SERVER_URL = re.compile(r"https?://(\[[0-9a-f:]+\]|[^\s/:?#@]+)(:[0-9]{1,5})?(/[^\s?#]*)?", re.I)
 # What each cloud's credentials are called in the environment.
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -57,6 +58,14 @@ _CREDENTIALS = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
     **dict.fromkeys(_WEB, f"{VARIABLE}=https://USER:PASSWORD@HOST/PATH"),
 }
+# What names another server than the cloud's own, and what allows it to be one without TLS. obstore
+# reads the former by itself, and ends the process' thread with a panic where one is no URL.
+_SERVERS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+_PLAIN = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 
 # Seconds. A server that is there answers at once; one that is not must not be waited for.
 _CONNECT = timedelta(seconds=5)
@@ -367,11 +376,9 @@ class ObjectPlace:
             found = obstore.get(self._store, name)
             # Each piece as it comes: waiting for larger ones, nobody would see that it is slow.
             return int(found.meta["size"]), self._chunks(iter(found.stream(1)))
-        except FileNotFoundError as error:
-            if _NO_BUCKET.search(str(error)):
-                raise RemoteError("there is no such bucket") from None
-            return None
         except (BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and not _NO_BUCKET.search(str(error)):
+                return None
             raise self._failure(error) from None
 
     def _chunks(self, chunks: Iterator[Any]) -> Iterator[bytes]:
@@ -400,15 +407,21 @@ class ObjectPlace:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
         said = _said(error)
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or (
-            re.search(r"\b40[13]\b|169\.254\.169\.254", said)
-        ):
+        if _NO_BUCKET.search(str(error)):
+            return RemoteError("there is no such bucket", away=True)
+        if _METADATA in str(error):
+            return RemoteError(
+                f"there are no credentials, in the environment ({self._credentials}) or of this "
+                f"machine ({_METADATA}): {said}", away=True,
+            )  # fmt: skip
+        refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        if refused or said.startswith(("401", "403")):
             return RemoteError(
                 f"it takes no such request with these credentials ({self._credentials}): {said}"
             )
-        if "507" in said:
+        if said.startswith("507"):
             return RemoteError(f"it is full: {said}")
-        if "405" in said:
+        if said.startswith("405"):
             return RemoteError(f"it can only be read, which {MODE}={READ} says: {said}")
         return RemoteError(said, away=said.startswith(_AWAY))
 
@@ -416,7 +429,9 @@ class ObjectPlace:
 NO_ANSWER, NO_CONNECTION = "there is no answer in time", "there is no connection"
 BROKEN_OFF = "the connection broke off"
 _UNTRUSTED = "its certificate is not trusted; SSL_CERT_FILE may name a file with another authority"
-_AWAY = (NO_ANSWER, NO_CONNECTION, BROKEN_OFF)
+_NO_TLS = f"it is without TLS, which {' or '.join(_PLAIN.values())}=true allows"
+_AWAY = (NO_ANSWER, NO_CONNECTION, BROKEN_OFF, _NO_TLS)
+_METADATA = "169.254.169.254"  # gives credentials to machines of a cloud; asked where no others are
 _LONGEST = 300  # characters of what a server or the library says
 _ANSWER = re.compile(
     r"(?:performing ([A-Z]{3,8}) (\S+) .*)?status code: ([1-5][0-9]{2}[\w ]*)", re.S
@@ -442,7 +457,11 @@ def _said(error: Exception) -> str:
         return clean(f"{NO_CONNECTION}{f': {why}' if why else ''}")
     if "kind: Interrupted" in debug:
         return BROKEN_OFF
-    return clean(" ".join(words.split()))[:_LONGEST]
+    if "BadScheme" in debug:
+        return _NO_TLS
+    # What is quoted may be of a key that could not be read.
+    words = re.sub(r'"(?:[^"\\]|\\.)*"', '"…"', words)
+    return clean(" ".join(re.sub(r"^Generic \w+ error: ", "", words).split()))[:_LONGEST]
 
 
 def _object_place(address: Address) -> ObjectPlace:
@@ -456,7 +475,8 @@ def _object_place(address: Address) -> ObjectPlace:
         ) from error
     from obstore.exceptions import BaseError
 
-    plain = address.scheme == "http" or os.environ.get("AWS_ALLOW_HTTP") == "true"
+    plain = address.scheme == "http" or os.environ.get(_PLAIN.get(address.scheme, "")) == "true"
+    _check_servers(address.scheme, plain=plain)
     client: Any = {
         "connect_timeout": _CONNECT, "read_timeout": _SILENT, "timeout": _WHOLE,
         "user_agent": "fatwheel",
@@ -489,8 +509,24 @@ def _object_place(address: Address) -> ObjectPlace:
         return ObjectPlace(store, credentials, in_parts=True)
     except (BaseError, ValueError, OSError) as error:
         raise UsageError(
-            f"this remote cannot be used: {_said(error)}", where=address.shown, hint=_valid()
-        ) from None
+            f"this remote cannot be used: {_said(error)}", where=address.shown,
+            hint=f"its credentials, in the environment: {credentials}",
+        ) from None  # fmt: skip
+
+
+def _check_servers(scheme: str, *, plain: bool) -> None:
+    """Raises UsageError where the environment names a server that is not to be spoken to."""
+    for name in _SERVERS.get(scheme, ()):
+        words = os.environ.get(name, "")
+        if words and not _SERVER_URL.fullmatch(words):
+            raise UsageError(
+                "this is not the URL of a server", where=name,
+                hint="such as https://HOST:PORT, or http://HOST:PORT",
+            )  # fmt: skip
+        if words.lower().startswith("http:") and not plain:
+            raise UsageError(
+                "this server is without TLS", where=name, hint=f"{_PLAIN[scheme]}=true allows it"
+            )
 
 
 def _basic(user: str, password: str) -> str:

@@ -1,7 +1,12 @@
-"""Servers that hold a remote for real: nginx with WebDAV, and moto as an S3; and a bad network."""
+"""Servers that hold a remote for real: nginx with WebDAV, moto as an S3 and a GCS, Azurite as an
+Azure; and a bad network."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import os
 import socket
 import subprocess
 import threading
@@ -9,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
 _NGINX = """
@@ -84,14 +89,18 @@ def requests_of(folder: Path) -> list[str]:
 
 BUCKET = "team"
 S3_VARIABLES = {
-    "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": PASSWORD, "AWS_REGION": "us-east-1",
     "AWS_ALLOW_HTTP": "true",
 }  # fmt: skip
+GCS_VARIABLES = {"GOOGLE_BEARER_TOKEN": PASSWORD, "GOOGLE_ALLOW_HTTP": "true"}
 
 
 @contextmanager
 def s3() -> Iterator[str]:
-    """moto, with one bucket; gives its URL."""
+    """moto, with one bucket; gives its URL.
+
+    It is a GCS as well, of which our requests are those of its XML API, which is made like S3's.
+    """
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -103,6 +112,51 @@ def s3() -> Iterator[str]:
         yield url
     finally:
         server.stop()
+
+
+_ACCOUNT, _KEY = "builders", base64.b64encode(PASSWORD.encode()).decode()
+AZURE_VARIABLES = {
+    "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": _KEY,
+    "AZURE_STORAGE_USE_EMULATOR": "true",
+}  # fmt: skip
+
+
+@contextmanager
+def azurite(node: str, packages: Path) -> Iterator[str]:
+    """Azurite's blobs, with one container; gives its URL. packages: node_modules with it."""
+    port = free_port()
+    server = subprocess.Popen(
+        [
+            node, str(packages / "azurite" / "dist" / "src" / "blob" / "main.js"),
+            "--inMemoryPersistence", "--silent", "--blobPort", str(port),
+        ],
+        env={**os.environ, "AZURITE_ACCOUNTS": f"{_ACCOUNT}:{_KEY}"},
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for(port)
+        url = f"http://127.0.0.1:{port}"
+        made = f"{url}/{_ACCOUNT}/{BUCKET}?restype=container&{azure_sas('c')}"
+        urlopen(Request(made, method="PUT", data=b"")).read()
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def azure_sas(permissions: str) -> str:
+    """A shared access signature of the account, as Microsoft describes it: what it signs are these
+    values in this order, of which some are empty."""
+    service, types, ends, version = "b", "sco", "2099-01-01", "2019-12-12"
+    signed = (_ACCOUNT, permissions, service, types, "", ends, "", "", version, "")
+    key = base64.b64decode(_KEY)
+    signature = hmac.new(key, "\n".join(signed).encode(), hashlib.sha256).digest()
+    return urlencode(
+        {
+            "sv": version, "ss": service, "srt": types, "sp": permissions, "se": ends,
+            "sig": base64.b64encode(signature).decode(),
+        }
+    )  # fmt: skip
 
 
 class Network:

@@ -1,4 +1,4 @@
-"""Remotes on servers that are not ours: nginx with WebDAV, and an S3; over networks that break."""
+"""Remotes on servers that are not ours: nginx with WebDAV, and clouds; over networks that break."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
@@ -19,20 +20,26 @@ from fatwheel.sharing import remote as remote_module
 from fatwheel.sharing.remote import Remote, remote_of
 from fatwheel.storage.files import digest_of as file_digest
 
+from ..helpers.npmpackages import install
 from ..helpers.remoteservers import (
+    AZURE_VARIABLES,
     BUCKET,
+    GCS_VARIABLES,
     PASSWORD,
     S3_VARIABLES,
     USER,
     Network,
+    azure_sas,
+    azurite,
     nginx,
     requests_of,
     s3,
 )
 from ..helpers.sharingbench import Bench
 from ..helpers.signingkeys import Keys
-from .conftest import Workbench
+from .conftest import ROOT, Workbench
 from .engine import LentEngine
+from .once import once
 from .slim import Slim
 
 NAME = "slice/" + "ab" * 32
@@ -164,42 +171,123 @@ def test_a_login_is_used_and_never_shown(dav: str, tmp_path: Path) -> None:
     assert USER not in words
 
 
-# -- an S3 -----------------------------------------------------------------------------------------
+# -- clouds ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@dataclass(frozen=True)
+class Cloud:
+    """A cloud's server. bucket: its address. variable: which names the server."""
+
+    bucket: str
+    url: str
+    variable: str
+
+
+CLOUDS = {
+    "s3": (S3_VARIABLES, "AWS_ENDPOINT_URL"),
+    "gs": (GCS_VARIABLES, "GOOGLE_BASE_URL"),
+    "az": (AZURE_VARIABLES, "AZURITE_BLOB_STORAGE_URL"),
+}
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
     with s3() as url:
-        for name, value in {**S3_VARIABLES, "AWS_ENDPOINT_URL": url}.items():
-            monkeypatch.setenv(name, value)
         yield url
 
 
-def test_s3_keeps_what_it_gets_in_parts_too(bucket: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def azure(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    project = ROOT / "tests" / "data" / "azurite"
+    packages = once(tmp_path_factory, "azurite", lambda folder: install(project, folder, tool))
+    with azurite(tool("node"), packages) as url:
+        yield url
+
+
+@pytest.fixture(params=CLOUDS)
+def cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    variables, variable = CLOUDS[request.param]
+    url = request.getfixturevalue("azure" if request.param == "az" else "moto")
+    for name, value in {**variables, variable: url}.items():
+        monkeypatch.setenv(name, value)
+    return Cloud(f"{request.param}://{BUCKET}", url, variable)
+
+
+only_azure = pytest.mark.parametrize("cloud", ["az"], indirect=True)
+
+
+def test_a_cloud_keeps_what_it_gets_in_parts_too(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "_ONE_PUT", 1 << 20)
     said: list[str] = []
-    remote = opened(f"s3://{BUCKET}/a/b", said)
+    remote = opened(f"{cloud.bucket}/parts/{tmp_path.name}", said)
     assert not came(remote, tmp_path)
-    for size in (1000, 70 << 20):
+    for size in (1000, 11 << 20):
         assert sent(remote, tmp_path, size)
         assert came(remote, tmp_path)
     assert said == []
 
 
-def test_a_bucket_that_is_not_there_is_said(bucket: str, tmp_path: Path) -> None:
-    said: list[str] = []
-    remote = opened("s3://nobodys/a", said)
-    assert not sent(remote, tmp_path)
-    assert not came(remote, tmp_path)
-    assert "NoSuchBucket" in said[0]
-    assert "there is no such bucket" in said[1]
-    assert remote.probe() == "there is no such bucket"
+def test_a_bucket_that_is_not_there_is_said_once(cloud: Cloud, tmp_path: Path) -> None:
+    for use in (came, sent):
+        said: list[str] = []
+        remote = opened(cloud.bucket.replace(BUCKET, "nobodys"), said)
+        assert not use(remote, tmp_path)
+        assert not sent(remote, tmp_path)
+        assert said == [f"the build goes on without {remote.shown}: there is no such bucket"]
+        assert remote.probe() == "there is no such bucket"
 
 
-def test_two_machines_share_by_s3(bucket: str, bench: Bench) -> None:
+@pytest.mark.parametrize("cloud", ["s3", "az"], indirect=True)
+def test_two_machines_share_by_a_cloud(cloud: Cloud, bench: Bench, tmp_path: Path) -> None:
     for machine in ("one", "two"):
-        bench.remote = opened(f"s3://{BUCKET}/team", [])
+        bench.remote = opened(f"{cloud.bucket}/{tmp_path.name}", [])
         bench.build(machine)
     assert bench.compiled == []
+
+
+@only_azure
+def test_a_build_goes_on_when_a_cloud_is_cut_off(
+    cloud: Cloud, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = bench.build("alone")
+    network = Network(cloud.url)
+    network.left = 3000  # the first answers
+    monkeypatch.setenv(cloud.variable, network.url)
+    bench.remote = opened(f"{cloud.bucket}/{tmp_path.name}", [])
+    assert bench.build("one").sha256 == expected.sha256
+    assert sum("the build goes on without" in note for note in bench.notes) == 1
+
+
+@only_azure
+def test_a_wrong_key_is_said(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "d3Jvbmc=")
+    said: list[str] = []
+    remote = opened(f"{cloud.bucket}/a", said)
+    assert not came(remote, tmp_path)
+    assert not sent(remote, tmp_path)
+    words = "it takes no such request with these credentials (AZURE_STORAGE_ACCOUNT_NAME and"
+    assert [note for note in said if words in note and "403 Forbidden" in note] == said
+    assert len(said) == 2, "of reading, and of writing"
+
+
+@only_azure
+def test_credentials_that_only_read(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    address = f"{cloud.bucket}/{tmp_path.name}"
+    assert sent(opened(address, said), tmp_path)
+    assert said == []
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", azure_sas("r"))
+    remote = opened(address, said)
+    assert not remote.put(NAME, tmp_path / "sent")
+    assert came(remote, tmp_path)
+    [note] = said
+    assert note.startswith(f"nothing more is written to {address} in this build: it takes no such")
+    assert "sig" not in note
 
 
 # -- networks --------------------------------------------------------------------------------------
