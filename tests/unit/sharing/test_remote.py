@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from fatwheel.errors import FormatError, UsageError
 from fatwheel.sharing import remote as remote_module
@@ -104,6 +105,138 @@ def test_a_folder_needs_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("obstore", "obstore.store"):
         monkeypatch.setitem(sys.modules, name, None)
     assert remote_of(str(tmp_path), {})
+
+
+# -- clouds ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clouds(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of clouds."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "AZURE_", "AZURITE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+ENDPOINTS = [
+    ("s3://bucket/x", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP"),
+    ("s3://bucket/x", "AWS_ENDPOINT_URL_S3", "AWS_ALLOW_HTTP"),
+    ("gs://bucket/x", "GOOGLE_BASE_URL", "GOOGLE_ALLOW_HTTP"),
+    ("az://container/x", "AZURE_STORAGE_ENDPOINT", "AZURE_ALLOW_HTTP"),
+    ("az://container/x", "AZURE_ENDPOINT", "AZURE_ALLOW_HTTP"),
+]
+
+
+@pytest.mark.parametrize(("address", "variable", "_allows"), ENDPOINTS)
+@pytest.mark.parametrize(
+    "url", ["localhost:9000", "http://", "http://a b", "ftp://host", f"https://me:{SECRET}@host"]
+)
+def test_a_server_that_is_no_url_is_refused_at_once(
+    clouds: pytest.MonkeyPatch, address: str, variable: str, _allows: str, url: str
+) -> None:
+    """obstore would panic at the first request, which no `except Exception` sees."""
+    clouds.setenv(variable, url)
+    with pytest.raises(UsageError, match="this is not the URL of a server") as caught:
+        remote_of(address, {})
+    assert caught.value.where == variable
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(("address", "variable", "allows"), ENDPOINTS)
+def test_a_server_without_tls_must_be_allowed_for_its_cloud(
+    clouds: pytest.MonkeyPatch, address: str, variable: str, allows: str
+) -> None:
+    clouds.setenv("AZURE_STORAGE_ACCOUNT_NAME", "builders")
+    for name in {one[2] for one in ENDPOINTS} - {allows}:
+        clouds.setenv(name, "true")
+    clouds.setenv(variable, "https://[::1]:9000/x")
+    assert remote_of(address, {})
+    clouds.setenv(variable, "http://[::1]:9000/x")
+    with pytest.raises(UsageError, match="without TLS") as caught:
+        remote_of(address, {})
+    assert (caught.value.where, caught.value.hint) == (variable, f"{allows}=true allows it")
+    clouds.setenv(allows, "true")
+    assert remote_of(address, {})
+
+
+@pytest.mark.parametrize(
+    ("address", "variables", "named"),
+    [
+        ("az://container/x", {}, "AZURE_STORAGE_ACCOUNT_NAME"),
+        (
+            "az://container/x",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "x", "AZURE_STORAGE_ACCOUNT_KEY": f"{SECRET}!"},
+            "AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+        (
+            "gs://bucket/x",
+            {"GOOGLE_SERVICE_ACCOUNT_KEY": f'"{{\\"private_key\\":\\"{SECRET}\\"}}"'},
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_named_and_not_shown(
+    clouds: pytest.MonkeyPatch, address: str, variables: dict[str, str], named: str
+) -> None:
+    for name, value in variables.items():
+        clouds.setenv(name, value)
+    with pytest.raises(UsageError, match="this remote cannot be used") as caught:
+        remote_of(address, {})
+    assert named in (caught.value.hint or "")
+    assert SECRET not in str(caught.value)
+
+
+# As obstore words them, whatever the cloud.
+_NO_CREDENTIALS = """Generic GCS error: Error performing token request: Error performing GET \
+http://169.254.169.254/computeMetadata/v1/token?audience=x in 2.1s, after 1 retries - HTTP error: \
+error sending request
+
+Debug source:
+Generic { source: TokenRequest { inner: Http(HttpError { kind: Timeout }) } }"""
+_BROKEN = """Generic S3 error: Error performing GET http://host/slice/a507405403f in 2s, after 2 \
+retries - Server returned non-2xx status code: 500 Internal Server Error: """
+_NOT_ALLOWED = """Generic GCS error: Error performing GET http://host/x in 61µs - HTTP error: \
+builder error
+
+Debug source:
+Generic { inner: Http(HttpError { source: reqwest::Error { source: BadScheme } }) }"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            _NO_CREDENTIALS,
+            "the build goes on without gs://bucket/x: there are no credentials, in the environment "
+            "(GOOGLE_APPLICATION_CREDENTIALS) or of this machine (169.254.169.254): "
+            "there is no answer in time",
+        ),
+        (
+            _BROKEN,
+            "nothing more is read from gs://bucket/x in this build: 500 Internal Server Error to "
+            "GET http://host/slice/a507405403f",
+        ),
+        (
+            _NOT_ALLOWED,
+            "the build goes on without gs://bucket/x: it is without TLS, which AWS_ALLOW_HTTP or "
+            "GOOGLE_ALLOW_HTTP or AZURE_ALLOW_HTTP=true allows",
+        ),
+    ],
+)
+def test_what_a_cloud_or_the_library_says_is_told_in_words(
+    clouds: pytest.MonkeyPatch, tmp_path: Path, error: str, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise GenericError(error)
+
+    clouds.setattr("obstore.get", fail)
+    found = remote_of("gs://bucket/x", {})
+    assert found
+    notes: list[str] = []
+    found.tell = notes.append
+    assert not found.get(NAME, tmp_path / "came", 100)
+    assert notes == [said]
 
 
 # -- modes and keys --------------------------------------------------------------------------------
