@@ -392,6 +392,7 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
             what = "it needs 1 library" if len(found) == 1 else f"it needs {len(found)} libraries"
             yield note(what, binary.contents.path, _listing(found))
         yield from _python_findings(binary.contents.path, found, pythons, meant)
+    yield from libstdcxx_findings(evidence)
     runtimes = sorted(cuda_versions(evidence))
     if len(runtimes) > 1:
         yield warning(f"its binaries need CUDA {' and CUDA '.join(runtimes)}")
@@ -402,6 +403,32 @@ def import_findings(evidence: Evidence) -> Iterator[Finding]:
             f"it needs CUDA {runtimes[-1]}'s runtime, and requires nothing known to bring it",
             details=[f"Right would be Requires-Dist: {package}, or torch if it uses that"],
         )
+
+
+# What auditwheel makes of it too: libstdc++-a1b2c3d4.so.6.0.30.
+_LIBSTDCXX = re.compile(r"libstdc\+\+[-.0-9a-f]*\.so(?:\.[0-9.]+)?")
+
+
+def libstdcxx_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Libraries that were linked with libstdc++.a and export what is in it.
+
+    Such a copy is not alone in a process that has loaded libstdc++.so.6 before. The ids of most
+    facets are unique symbols (STB_GNU_UNIQUE), so the copy takes those that are there, with the
+    numbers that they have. The counter that numbers the others (std::locale::id::_S_refcount) is
+    its own, and begins at 0: two facets get one number, and a stream takes one for the other.
+    """
+    for binary in evidence.binaries:
+        path = binary.contents.path
+        if binary.offers_libstdcxx and not _LIBSTDCXX.fullmatch(path.rpartition("/")[2]):
+            yield warning(
+                "it holds libstdc++ and exports it: beside another one (numpy and torch load one) "
+                "its C++ streams write nothing, or crash",
+                path,
+                [
+                    "Right would be to link libstdc++.so, which g++ does where it finds one (g++ "
+                    "-print-file-name=libstdc++.so), or -Wl,--exclude-libs,libstdc++.a"
+                ],
+            )
 
 
 def cuda_versions(evidence: Evidence) -> frozenset[str]:

@@ -177,6 +177,8 @@ def _name(evidence: Evidence, suffix: str) -> str:
 
 
 _MODULE = "PyInit"  # and an underscore, or U_ for names beyond ASCII
+# std::locale::classic(), as g++ names it: a library that defines it holds libstdc++.
+_OF_LIBSTDCXX = "_ZNSt6locale7classicEv"
 _LIBRARY = re.compile(r"\.(?:so(?:\.[0-9.]+)?|pyd|dll)\Z", re.ASCII)
 _HEAD_KEPT = 64  # bytes: enough to say what a file is instead
 
@@ -191,6 +193,7 @@ class Examined:
     disparities:  where images of one container define other kernels or take other parameters.
     asked:        the functions and variables that it asks other libraries for.
     in_part:      by container, the kernels that only some of its images define, with their names.
+    offers_libstdcxx: whether it exports what libstdc++ defines.
     """
 
     contents: Contents
@@ -200,6 +203,7 @@ class Examined:
     disparities: tuple[Finding, ...]
     in_part: Mapping[int | None, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     asked: tuple[AskedSymbol, ...] = ()
+    offers_libstdcxx: bool = False
 
 
 @dataclass(frozen=True)
@@ -327,4 +331,5 @@ def examine(path: str, data: memoryview, bound: Bound) -> Examined:
         tuple(findings),
         in_some,
         asked_of(data),
+        binary.format == "elf" and _OF_LIBSTDCXX in exported,
     )

@@ -21,6 +21,7 @@ from ..provenance.record import plans_of, record_of
 from .claims import (
     import_findings,
     label_findings,
+    libstdcxx_findings,
     module_findings,
     name_findings,
     platform_findings,
@@ -160,7 +161,8 @@ def check_wheel(path: Path, target: Target, fronts: Sequence[Front]) -> tuple[st
         )
     record = report.evidence.papers.inside.get(RECORD_FILE)
     units = record_of(record).units if record else ()
-    return tuple(in_part_notes(report.evidence, units, fronts[-1].codes[0]))
+    told = (line for one in libstdcxx_findings(report.evidence) for line in _lines(one))
+    return (*in_part_notes(report.evidence, units, fronts[-1].codes[0]), *told)
 
 
 def _asked_findings(evidence: Evidence, target: Target, wanted: Sequence[str]) -> Iterator[Finding]:

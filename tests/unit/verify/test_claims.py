@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.machinery
+import subprocess
+import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import packaging.tags
@@ -12,17 +16,18 @@ import pytest
 
 from fatwheel.arch import parse_arch
 from fatwheel.fatbin.binary import AskedSymbol
-from fatwheel.fatbin.embedded import EmbeddedCode, Images
+from fatwheel.fatbin.embedded import Bound, EmbeddedCode, Images
 from fatwheel.verify.claims import (
     Tag,
     import_findings,
     label_findings,
+    libstdcxx_findings,
     module_findings,
     platform_findings,
     tags_of,
 )
 from fatwheel.verify.contents import Contents, Image
-from fatwheel.verify.evidence import Evidence, Examined
+from fatwheel.verify.evidence import Evidence, Examined, examine
 from fatwheel.verify.libraries import runtimes_of
 from fatwheel.wheels.metadata import read_record
 
@@ -337,3 +342,49 @@ def test_a_runtime_in_the_wheel_is_brought() -> None:
     files: Any = {"a/libcudart.so.13": None}
     held = replace(evidence_with(LINUX, binaries=(binary,)), files=files)
     assert not [one for one in import_findings(held) if one.severity == "warning"]
+
+
+# -- libstdc++ in libraries ------------------------------------------------------------------------
+
+STREAMS = """
+#include <sstream>
+extern "C" int digits(int number) {
+  std::ostringstream written;
+  written << number;
+  return written.str().size();
+}
+"""
+DIGITS = "import ctypes, sys; print([ctypes.CDLL(path).digits(12345) for path in sys.argv[1:]])"
+
+
+@pytest.mark.parametrize(
+    ("options", "works"),
+    [
+        ([], True),
+        (["-static-libstdc++"], False),
+        (["-static-libstdc++", "-Wl,--exclude-libs,libstdc++.a"], True),
+    ],
+)
+def test_libraries_whose_streams_another_libstdcxx_breaks(
+    options: list[str], works: bool, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """What is warned of is what happens."""
+    (tmp_path / "a.cpp").write_text(STREAMS)
+    usual, asked = tmp_path / "usual.so", tmp_path / "asked.so"
+    for made, more in ((usual, []), (asked, options)):
+        command = [tool("g++"), "-shared", "-fPIC", tmp_path / "a.cpp", *more, "-o", made]
+        subprocess.run(command, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", DIGITS, usual, asked], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout == "[5, 5]\n") == works, ran
+    examined = examine("a/_C.so", memoryview(asked.read_bytes()), Bound())
+    found = list(libstdcxx_findings(evidence_with(LINUX, binaries=(examined,))))
+    assert [one.severity for one in found] == ([] if works else ["warning"])
+
+
+def test_libstdcxx_itself_is_not_warned_of() -> None:
+    """As auditwheel names it, too."""
+    names = ("libstdc++.so.6", "libstdc++-a1b2c3d4.so.6.0.30", "libstdc++.so")
+    held = [replace(library(f"a.libs/{name}"), offers_libstdcxx=True) for name in names]
+    assert not list(libstdcxx_findings(evidence_with(LINUX, binaries=tuple(held))))

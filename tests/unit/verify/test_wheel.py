@@ -3,6 +3,7 @@ with sm_80, compute_80, sm_90a and sm_120f (data/device/README.md)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from fatwheel.errors import FormatError, VerifyError
 from fatwheel.model import Front
 from fatwheel.verify.report import check_wheel
 
-from ...helpers.cudawheels import LABEL, LZ4, NONE
+from ...helpers.cudawheels import LABEL, LZ4, NONE, Linker
 from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import front
 from ...helpers.tinywheels import Draft
@@ -25,10 +26,10 @@ def wheel(folder: Path, version: str = f"1.0+{LABEL}", **binaries: bytes) -> Pat
     return Draft(version=version, tag="py3-none-any", files=files).write(folder)
 
 
-def check(path: Path, *fronts: Front) -> None:
+def check(path: Path, *fronts: Front) -> tuple[str, ...]:
     recipe = plain_recipe(path.parent)
     tools = plain_toolchain(name="t")
-    check_wheel(path, Target(recipe, tools, "3.11", "2.11", ()), fronts)
+    return check_wheel(path, Target(recipe, tools, "3.11", "2.11", ()), fronts)
 
 
 def refusal(path: Path, *fronts: Front) -> VerifyError:
@@ -39,6 +40,16 @@ def refusal(path: Path, *fronts: Front) -> VerifyError:
 
 def test_a_wheel_with_all_images_in_all_units_passes(tmp_path: Path) -> None:
     check(wheel(tmp_path, one=NONE, two=NONE + NONE), *ALL)
+
+
+def test_what_verify_warns_of_a_second_libstdcxx_is_said_of_a_new_wheel(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    library = Linker(tmp_path, tool).library(NONE, ["_ZNSt6locale7classicEv"])
+    files = {"demo/libdemo.so": library}
+    draft = Draft(version=f"1.0+{LABEL}", tag="py3-none-linux_x86_64", files=files)
+    told, _ = check(draft.write(tmp_path), *ALL)
+    assert told.startswith("demo/libdemo.so: it holds libstdc++")
 
 
 def test_images_need_not_all_be_compressed(tmp_path: Path) -> None:
