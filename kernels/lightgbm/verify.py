@@ -7,7 +7,8 @@ Rows are no multiple of a block, and some features have two values, or one.
 
 Other objectives, categories and bagging have no such reference. There the loss in training must be
 what the learner for CPUs reaches with the same settings, which shares the objectives' formulas but
-none of the CUDA code.
+none of the CUDA code. Quantized training is not checked, because upstream's learner for CUDA
+computes it wrongly in this version (its pull requests 7254, 7374 and 7401).
 
 Tolerances: gradients are float32, and so are leaves' values in part: each round may be off by some
 roundings of the largest value. Losses may differ by 2 %: one split of two that are nearly as good
@@ -178,8 +179,7 @@ def cases() -> dict[str, Case]:
     found |= {f"loss {name}": functools.partial(expect_as_good, name) for name in METRICS}
     categories = functools.partial(expect_as_good, "regression", categorical_feature=[0, 4])
     bagging = functools.partial(expect_as_good, "binary", bagging_fraction=0.7, bagging_freq=1)
-    quantized = functools.partial(expect_as_good, "regression", use_quantized_grad=True)
-    return {**found, "categories": categories, "bagging": bagging, "quantized": quantized}
+    return {**found, "categories": categories, "bagging": bagging}
 
 
 if __name__ == "__main__":
