@@ -1,7 +1,7 @@
-"""This machine: its platform, and its cores and memory, within the limits of its control group.
+"""This machine: its platform, and its cores and memory, within the limits of its control groups.
 
-Control groups as the Linux kernel documents them, version 2 and 1; in a container the files are
-those of its own group.
+Control groups as the Linux kernel documents them, version 2 and 1. A container mostly sees its own
+as the outermost.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 WINDOWS = "win-amd64"  # the platform of every toolchain for Windows
 WINDOWS_IN_WORDS = "windows-x86_64"  # what users call it; Python's name stands in files
@@ -98,17 +98,11 @@ def memory_below(pid: int) -> int:
 def counter_of_kills() -> Path:
     """The file in which Linux counts the programs that it killed for memory, `oom_kill N`: those of
     this process's control group where it has one that counts, else those of the whole machine."""
-    with suppress(OSError, ValueError):
-        for line in _GROUPS.read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            if not controllers:
-                file = _CGROUP / group[1:] / "memory.events"
-            elif "memory" in controllers.split(","):
-                file = _CGROUP / "memory" / group[1:] / "memory.oom_control"
-            else:
-                continue
-            if ".." not in file.parts and file.is_file() and "\noom_kill " in file.read_text():
-                return file
+    for group in _groups("memory", outer=False):
+        for file in (group / "memory.events", group / "memory.oom_control"):
+            with suppress(OSError):
+                if "\noom_kill " in file.read_text():
+                    return file
     return _ALL_KILLS
 
 
@@ -118,33 +112,47 @@ def _in_affinity() -> int:
     return os.cpu_count() or 1  # Windows has no such call
 
 
+def _groups(controller: str, *, outer: bool = True) -> Iterator[Path]:
+    """The folders of this process's control groups that may have a controller: of version 2, and
+    of version 1. outer: also of the groups that they are in, whose limits hold for them, too."""
+    with suppress(OSError, ValueError):
+        for line in _GROUPS.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            inner = PurePosixPath(name.lstrip("/"))
+            if controllers and controller not in controllers.split(","):
+                continue
+            if ".." not in inner.parts:  # else it is outside of what this container is shown
+                top = _CGROUP / controller if controllers else _CGROUP
+                yield from (top / place for place in (inner, *(inner.parents if outer else ())))
+
+
 def _quotas() -> Iterator[tuple[int, int]]:
     """CPU time and the period that it is for, in microseconds; -1 where it is not limited."""
-    with suppress(OSError, ValueError):
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        yield int(quota), int(period)
-    with suppress(OSError, ValueError):
-        folder = _CGROUP / "cpu"
-        yield _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    for group in _groups("cpu"):
+        with suppress(OSError, ValueError):
+            quota, period = (group / "cpu.max").read_text().split()
+            yield int(quota), int(period)
+        with suppress(OSError, ValueError):
+            yield _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
 
 
 def _limits() -> Iterator[int]:
-    """Bytes that the control group may use, where it says so."""
-    with suppress(OSError, ValueError):
-        yield _number(_CGROUP / "memory.max")
-    with suppress(OSError, ValueError):
-        yield _number(_CGROUP / "memory" / "memory.limit_in_bytes")
+    """Bytes that the control groups may use, where they say so."""
+    for group in _groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                yield _number(group / name)
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Bytes that the control group has left. Its use counts cached files, which give way."""
-    with suppress(OSError, ValueError):
-        used = _number(_CGROUP / "memory.current") - _cached(_CGROUP, "")
-        yield _number(_CGROUP / "memory.max") - used
-    with suppress(OSError, ValueError):
-        folder = _CGROUP / "memory"
-        used = _number(folder / "memory.usage_in_bytes") - _cached(folder, "total_")
-        yield _number(folder / "memory.limit_in_bytes") - used
+    """Bytes that the control groups have left. Their use counts cached files, which give way."""
+    for group in _groups("memory"):
+        with suppress(OSError, ValueError):
+            used = _number(group / "memory.current") - _cached(group, "")
+            yield _number(group / "memory.max") - used
+        with suppress(OSError, ValueError):
+            used = _number(group / "memory.usage_in_bytes") - _cached(group, "total_")
+            yield _number(group / "memory.limit_in_bytes") - used
 
 
 def _cached(folder: Path, prefix: str) -> int:

@@ -21,6 +21,8 @@ Group = Callable[..., None]
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
     """Writes the files of a control group, on a machine with 8 cores and 20 GiB free."""
     monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text("4:memory:/not/shown/here\n3:cpu,cpuacct:/\n0::/\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     free = SimpleNamespace(available=20 * GIB, total=32 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
@@ -128,6 +130,33 @@ def test_version_1_without_a_limit(group: Group) -> None:
         memory__memory_dot_stat="cache 1",
     )
     assert free_memory() == 19 * GIB
+
+
+# -- groups in groups -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["", "job/", "job/step/"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_outer_groups_hold_too(
+    place: str, version: int, group: Group, tmp_path: Path
+) -> None:
+    """As Slurm's and systemd's: the process is in the innermost, the limit may be on any."""
+    groups = "0::/job/step\n" if version == 2 else "4:memory:/job/step\n3:cpu:/job/step\n"
+    (tmp_path / "groups").write_text(groups)
+    cpu, memory = ("", "") if version == 2 else ("cpu/", "memory/")
+    for name in (cpu, memory):
+        (tmp_path / name / "job" / "step").mkdir(parents=True, exist_ok=True)
+    files = {
+        2: {"cpu.max": "300000 100000", "memory.max": 8 * GIB, "memory.current": 2 * GIB},
+        1: {
+            "cpu.cfs_quota_us": 300000, "cpu.cfs_period_us": 100000,
+            "memory.limit_in_bytes": 8 * GIB, "memory.usage_in_bytes": 2 * GIB,
+        },
+    }[version]  # fmt: skip
+    for name, content in {**files, "memory.stat": "cache 1"}.items():
+        top = cpu if name.startswith("cpu") else memory
+        (tmp_path / f"{top}{place}{name}").write_text(f"{content}\n")
+    assert (cores(), all_memory(), free_memory()) == (3, 8 * GIB, 5 * GIB)
 
 
 # -- kills ---------------------------------------------------------------------------------------
