@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -32,6 +33,7 @@ from .process import ProcessWorker
 
 _HEX = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _IDLE = 60.0  # seconds without a job after which a build's sources are let go, for other builds
+_DOUBT = 2.0  # seconds for which a job's bad end is kept back
 
 LEFT = ("text", "ptx", "stub")  # the kinds of entries that a job needs of its front
 
@@ -223,7 +225,12 @@ class Bench:
                 self.open()
                 self._answers[job] = answer
                 self._worker.start(job)
-            return self._answered(job, answer.result())
+            report = answer.result()
+            if not isinstance(report, JobMade):
+                # Queues and systemd end all processes of a worker, and its compilers may be the
+                # first: if this one is next, its build hears that a worker is gone, and no more.
+                time.sleep(_DOUBT)
+            return self._answered(job, report)
         finally:
             with self._lock:
                 self._users -= 1

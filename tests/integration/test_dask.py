@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_a_killed_worker_costs_only_its_jobs(
     outcome = ended(bench, build)
     assert sha256(outcome.wheel()) == sha256(sample[1].wheel())
     assert "worker slow was lost" in outcome.err
+
+
+def test_compilers_that_are_ended_before_their_worker_break_no_build(
+    sample: tuple[Workbench, Outcome], bench: Workbench, cluster: Cluster
+) -> None:
+    """As queues and systemd end all processes of a worker, in an order of their own."""
+    slow = cluster.worker("slow", _SLOW)
+    build = begin(bench, cluster)
+    until((slow / "begun").exists, "a job runs")
+    cluster.worker("good")
+    for process in compilers_below(slow):
+        os.kill(int(process), signal.SIGTERM)
+    time.sleep(0.3)
+    cluster.kill("slow", signal.SIGTERM)
+    outcome = ended(bench, build)
+    assert sha256(outcome.wheel()) == sha256(sample[1].wheel())
+    assert "worker slow was lost" in outcome.err
+    assert cluster.started["slow"].wait(SOON) == 0
 
 
 def test_an_interrupted_build_leaves_nothing_running(bench: Workbench, cluster: Cluster) -> None:
