@@ -418,9 +418,17 @@ def with_log(error: UpstreamError, log: Path) -> UpstreamError:
 def new_logs(parent: Path, name: str) -> Path:
     """A folder for the logs of a new build; the oldest ones go. Raises OSError."""
     parent.mkdir(parents=True, exist_ok=True)
-    old = sorted(parent.iterdir(), key=lambda folder: folder.lstat().st_mtime)
+    old = sorted(parent.iterdir(), key=_changed)
     for folder in old[: max(0, len(old) + 1 - _KEPT)]:
         shutil.rmtree(folder, ignore_errors=True)
     folder = parent / f"{name}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)  # compilers quote sources
     return folder
+
+
+def _changed(folder: Path) -> float:
+    """When, in seconds since 1970; 0 where another build has deleted it meanwhile."""
+    try:
+        return folder.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0

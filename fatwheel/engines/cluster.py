@@ -31,9 +31,11 @@ import psutil
 
 from ..errors import EngineError, StoreError, ToolchainError, UsageError
 from ..machine import in_words, this_platform
+from ..storage.cache import VARIABLE as CACHE
 from ..storage.cache import cache_folder
+from ..storage.files import disk_error
 from ..text import clean
-from .base import Limits
+from .base import Limits, new_logs
 from .daskworker import CORES, MEMORY, clear, end, facts, home, memory, use_containers
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ _GREET = 15.0  # seconds until it must have answered
 _SPARE_THREADS = 2  # of a worker, for what is no job
 _GUARDED = 0.5  # seconds between two looks at a worker's memory
 _BIT = 1.1
+_LOGS = Path("logs", "workers")  # in the cache: the last ones
 _LOGGERS = ("distributed", "tornado", "bokeh", "asyncio")
 
 
@@ -311,10 +314,12 @@ def serve(
 
 
 def _log_of_worker() -> Path:
-    """What Dask says goes here; the last worker's of this cache."""
-    folder = cache_folder() / "logs"
-    folder.mkdir(exist_ok=True)
-    return folder / "worker.log"
+    """A new file for what Dask says: workers may share a cache. Raises StoreError."""
+    parent = cache_folder() / _LOGS
+    try:
+        return new_logs(parent, platform.node()) / "worker.log"
+    except OSError as error:
+        raise disk_error(error, "keep logs", parent, f"{CACHE}=FOLDER") from error
 
 
 async def _serve(

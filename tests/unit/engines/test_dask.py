@@ -26,18 +26,27 @@ from distributed.security import Security
 from fatwheel.config.model import Target, Toolchain
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.engines import bundle, cluster, dask, daskbench, daskworker, pool, process
-from fatwheel.engines.base import Limits
+from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.engines.daskbench import Settlement, read_settlement
 from fatwheel.engines.local import Tools
 from fatwheel.engines.members import check_facts, check_identity, members_of, used_by
 from fatwheel.engines.pool import Pool
 from fatwheel.engines.registry import engine_named
-from fatwheel.errors import CompileError, EngineError, OutOfMemoryError, ToolchainError, UsageError
+from fatwheel.errors import (
+    CompileError,
+    EngineError,
+    OutOfMemoryError,
+    StoreError,
+    ToolchainError,
+    UsageError,
+)
 from fatwheel.events import Emit, Event, JobFailed, JobFinished, Note, Planned, ShardSaid
+from fatwheel.model import Job
 from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.worker import surroundings
+from fatwheel.worker.slices import Made
 
 from ...helpers.demoproject import Demo
 from ...helpers.standins import calls
@@ -543,6 +552,62 @@ def test_who_waits_for_a_job_hears_of_an_end_that_goes_wrong(tmp_path: Path) -> 
         bench.close()
         outcome, _ = answer.result(10)
     assert outcome == {"outcome": "lost", "reason": "the build is over"}
+
+
+class AtOnce:
+    """Equipment whose worker answers a job at once."""
+
+    def __init__(self, answer: Callable[[Job], Report]) -> None:
+        self.answer = answer
+
+    @contextmanager
+    def at_work(
+        self, what: object, origin: object, folder: object, reports: Reports
+    ) -> Iterator[tuple[object, None]]:
+        yield SimpleNamespace(start=lambda job: reports.put(self.answer(job))), None
+
+
+def test_a_bad_end_of_a_job_is_kept_back_in_case_that_this_worker_ends_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(daskbench, "time", SimpleNamespace(sleep=waited.append))
+    job: Any = "a job"
+
+    def end(answer: Callable[[Job], Report]) -> None:
+        bench = daskbench.Bench(None, AtOnce(answer), tmp_path, tmp_path / "build")  # type: ignore[arg-type]
+        try:
+            bench.made(job)
+        finally:
+            bench.close()
+
+    end(lambda job: JobMade(job, Made(1.0, 1.0, 1), ()))
+    assert not waited, "what was made is sent at once"
+    with pytest.raises(CompileError, match="exit code -15"):
+        end(lambda job: JobBroken(job, CompileError("nvcc failed with exit code -15")))
+    assert waited == [daskbench._DOUBT]
+
+
+# -- a worker's log --------------------------------------------------------------------------------
+
+
+def test_workers_that_share_a_cache_have_logs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    one, other = cluster._log_of_worker(), cluster._log_of_worker()
+    assert one != other
+    assert one.parent.parent == tmp_path / "cache" / "logs" / "workers"
+    assert one.parent.is_dir()
+
+
+def test_a_worker_that_cannot_keep_a_log_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(StoreError, match="cannot keep logs"):
+        cluster._log_of_worker()
 
 
 # -- the engine ------------------------------------------------------------------------------------

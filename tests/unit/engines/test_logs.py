@@ -67,6 +67,14 @@ def test_a_link_among_them_costs_nothing_outside(tmp_path: Path) -> None:
     assert (outside / "file").exists()
 
 
+def test_what_another_build_deletes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = [tmp_path / f"gone-{number}" for number in range(60)]
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(gone))
+    assert new_logs(tmp_path, "demo").is_dir()
+
+
 def test_a_folder_that_cannot_be_made_is_an_oserror(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
