@@ -212,19 +212,22 @@ def worker(
     with reported():
         from ..doctor.report import diagnose, refusal
         from ..engines.base import Limits
-        from ..engines.cluster import address_of, check_worker, serve
+        from ..engines.cluster import address_of, check_toolchain, check_worker, serve
+        from ..engines.registry import toolchain_for
         from ..machine import cores, free_memory
-        from ..pipeline.resolve import ToolchainRequest
+        from ..pipeline.resolve import ToolchainRequest, choose_cells
         from .console import show_note
         from .results import show_health
 
         scheduler = address_of(address, "ADDRESS")
         check_worker(engine)
+        tools = ToolchainRequest(toolchain_for("dask"), toolchain, cuda, torch, python)
+        check_toolchain(choose_cells(tools)[0].toolchain)
         asked = Limits(
             count_of("--jobs", jobs) or cores(), size_of("--memory", memory) or free_memory()
         )
         if not unchecked:
-            report = diagnose(ToolchainRequest("", toolchain, cuda, torch, python), engine)
+            report = diagnose(tools, engine)
             if not report.ok:
                 show_health(report.to_json())
                 raise refusal(report)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from ..config.model import Toolchain
 from ..errors import EngineError, StoreError, ToolchainError, UsageError
 from ..machine import in_words, this_platform
 from ..storage.cache import VARIABLE as CACHE
@@ -50,6 +51,9 @@ _SPARE_THREADS = 2  # of a worker, for what is no job
 _GUARDED = 0.5  # seconds between two looks at a worker's memory
 _BIT = 1.1
 _LOGS = Path("logs", "workers")  # in the cache: the last ones
+_WINDOWS = (
+    "wheels for Windows are built by one machine, with --engine process or docker: docs/windows.md"
+)
 _LOGGERS = ("distributed", "tornado", "bokeh", "asyncio")
 
 
@@ -276,14 +280,23 @@ def check_worker(engine: str) -> None:
         raise UsageError(
             f"workers of a cluster compile on Linux, and this machine is {in_words(here)}",
             where="worker",
-            hint="wheels for Windows are built by one machine, with --engine process or docker: "
-            "docs/windows.md",
+            hint=_WINDOWS,
         )
     if engine not in WORKERS:
         raise UsageError(
             f"{engine!r} is not a valid choice",
             where="--engine",
             hint=f"valid for a worker: {', '.join(WORKERS)}",
+        )
+
+
+def check_toolchain(toolchain: Toolchain) -> None:
+    """Raise UsageError where no worker compiles with a toolchain."""
+    if toolchain.brings_all:
+        raise UsageError(
+            f"toolchain {toolchain.name} is for Windows, for which no worker compiles",
+            where="--toolchain",
+            hint=_WINDOWS,
         )
 
 

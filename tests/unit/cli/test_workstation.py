@@ -9,8 +9,9 @@ import pytest
 from invoke.collection import Collection
 
 from fatwheel.doctor.report import Preparation, SetupStep, Workstation, report_on
-from fatwheel.errors import FetchError, ToolchainError
+from fatwheel.errors import FetchError, ToolchainError, UsageError
 from fatwheel.pipeline.resolve import ToolchainRequest
+from fatwheel.shipped import DEFAULT_TOOLCHAINS
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.workstations import BROKEN, HEALTHY
@@ -90,3 +91,22 @@ def test_nonsense_is_refused(
     captured = capfd.readouterr()
     assert captured.err.startswith("error: ")
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("more", [(), ("--unchecked",), ("--engine", "docker")])
+def test_a_worker_for_windows_is_refused_before_anything_is_checked(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+) -> None:
+    def reached(*_: object) -> None:
+        pytest.fail("the toolchain was not refused first")
+
+    monkeypatch.setattr("fatwheel.doctor.report.diagnose", reached)
+    monkeypatch.setattr("fatwheel.engines.cluster.serve", reached)
+    toolchain = DEFAULT_TOOLCHAINS["windows"]
+    assert run("worker", "tcp://pool:8786", "--toolchain", toolchain, *more) == UsageError.exit_code
+    said = capfd.readouterr().err
+    assert f"toolchain {toolchain} is for Windows" in said
+    assert "docs/windows.md" in said
