@@ -179,13 +179,13 @@ def sign(c: Context, wheels: list[str], key: str) -> None:
     Sign the statements beside finished wheels, as `build --sign` does.
 
     For keys that a build must not see: on another machine, where no project's code ran. If
-    `verify` finds one of the wheels wrong, none is signed.
+    `verify` finds one of the wheels wrong, or one has no statement, none is signed.
 
       invoke sign dist/*.whl --key team.pem
       invoke verify dist/*.whl --key team.pub
     """
     with reported():
-        from ..provenance.beside import STATEMENT
+        from ..provenance.beside import STATEMENT, signable
         from ..provenance.beside import sign as sign_statement
         from ..provenance.signing import load_signer
         from ..verify.report import refusal, verify_wheel
@@ -195,15 +195,16 @@ def sign(c: Context, wheels: list[str], key: str) -> None:
         paths = files_of(wheels)
         if not paths:
             raise UsageError("which wheels?", hint="name at least one: invoke sign dist/*.whl")
-        verified = []
+        statements = []
         for path in paths:
             report = verify_wheel(path)
             if not report.ok:
                 raise refusal(report)
             papers = report.evidence.papers
-            verified.append((path, papers.beside.get(STATEMENT), papers.sha256))
-        for path, statement, sha256 in verified:
-            write(out(), f"signed: {sign_statement(path, statement, sha256, signer)}")
+            statement = signable(path, papers.beside.get(STATEMENT), papers.sha256)
+            statements.append((path, statement))
+        for path, statement in statements:
+            write(out(), f"signed: {sign_statement(path, statement, signer)}")
 
 
 @task(

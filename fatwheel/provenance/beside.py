@@ -304,17 +304,14 @@ def write_beside(
     return tuple(path for path, data in contents.items() if data is not None)
 
 
-def sign(wheel: Path, statement: bytes | None, sha256: str, signer: Signer) -> Path:
-    """Sign the statement beside a finished wheel; the envelope's path.
+def signable(wheel: Path, statement: bytes | None, sha256: str) -> bytes:
+    """The statement beside a finished wheel, which is about that wheel.
 
     statement, sha256: those that were verified, of the statement and the wheel. Neither is read
     again: others may write to the folder, and would have signed what nobody looked at.
 
-    FormatError where there is no statement or it is about another file, StoreError where the disk
-    does not take the envelope.
+    FormatError where there is no statement or it is about another file.
     """
-    from .signing import envelope_bytes
-
     place = beside(wheel, STATEMENT)
     if statement is None:
         raise FormatError(
@@ -328,6 +325,16 @@ def sign(wheel: Path, statement: bytes | None, sha256: str, signer: Signer) -> P
             where=str(place),
             hint="the wheel was changed or renamed after it was built",
         )
+    return statement
+
+
+def sign(wheel: Path, statement: bytes, signer: Signer) -> Path:
+    """Sign a statement that is `signable`; the envelope's path.
+
+    StoreError where the disk does not take the envelope.
+    """
+    from .signing import envelope_bytes
+
     envelope = beside(wheel, ENVELOPE)
     _write(wheel, {envelope: envelope_bytes(statement, signer)})
     return envelope

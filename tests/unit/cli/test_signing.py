@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.cli.main import commands
-from fatwheel.errors import UsageError, VerifyError
+from fatwheel.errors import FormatError, UsageError, VerifyError
 from fatwheel.provenance.beside import ENVELOPE, STATEMENT, beside, write_beside
 from fatwheel.provenance.signing import load_key
 from fatwheel.verify.report import Report, verify_wheel
@@ -95,6 +95,20 @@ def test_a_statement_with_a_second_digest_is_not_signed(
         del one["sha512"]
     place.write_bytes(statedwheels.as_json(statement))
     assert call("sign", sound, "--key", key.private) == 0, capsys.readouterr().err
+
+
+def test_a_wheel_without_a_statement_stops_all(
+    call: Call, key: KeyPair, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the last of them, and nothing is wrong with the others."""
+    (tmp_path / "other").mkdir()
+    other = statedwheels.write(tmp_path / "other", statedwheels.demo_files())
+    assert call("sign", sound, other, "--key", key.private) == FormatError.exit_code
+    shown = capsys.readouterr()
+    assert "there is no statement beside it" in shown.err
+    assert str(other) in shown.err
+    assert shown.out == ""
+    assert not beside(sound, ENVELOPE).exists()
 
 
 def test_keys_that_are_none(

@@ -15,7 +15,15 @@ from packaging.pylock import Pylock
 
 from fatwheel.errors import FormatError, StoreError, UsageError
 from fatwheel.provenance import beside as beside_module
-from fatwheel.provenance.beside import ENVELOPE, LOCK, STATEMENT, beside, sign, write_beside
+from fatwheel.provenance.beside import (
+    ENVELOPE,
+    LOCK,
+    STATEMENT,
+    beside,
+    sign,
+    signable,
+    write_beside,
+)
 from fatwheel.provenance.lock import Material
 from fatwheel.provenance.signing import load_key, load_signer
 
@@ -141,7 +149,8 @@ def signed_now(wheel: Path, keys: Keys) -> Path:
     statement = beside(wheel, STATEMENT)
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     signer = load_signer(keys.pair("ed25519").private)
-    return sign(wheel, statement.read_bytes() if statement.exists() else None, sha256, signer)
+    found = statement.read_bytes() if statement.exists() else None
+    return sign(wheel, signable(wheel, found, sha256), signer)
 
 
 def test_signing_later_gives_what_signing_at_once_gives(tmp_path: Path, keys: Keys) -> None:
