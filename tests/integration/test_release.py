@@ -29,12 +29,17 @@ releases = pathlib.Path(os.environ["RELEASES"])
 _, verb, *words = sys.argv[1:]
 options = dict(zip(words, words[1:]))
 tag = releases / words[0]
+if os.environ.get("UNREACHABLE") == f"{{verb}} {{words[0]}}":
+    sys.exit("error connecting to api.github.com")
 if verb == "list":
     print(*sorted((path.name for path in releases.iterdir()), reverse=True), sep="\\n")
 elif verb == "view":
     if not tag.exists():
         sys.exit("release not found")
-    print("true" if (tag / "draft").exists() else "false")
+    if options["--json"] == "assets":
+        print(*sorted(path.name for path in tag.iterdir()), sep="\\n")
+    else:
+        print("true" if (tag / "draft").exists() else "false")
 elif verb == "delete":
     shutil.rmtree(tag)
 elif verb == "download":
@@ -67,9 +72,13 @@ class Repository:
         gh.write_text(GH.format(python=sys.executable))
         gh.chmod(0o755)
 
-    def publish(self, tag: str, *wheels: Path, until: int | None = None, fails: str = "") -> Path:
+    def publish(
+        self, tag: str, *wheels: Path, until: int | None = None, fails: str = "",
+        unreachable: str = "",
+    ) -> Path:  # fmt: skip
         """Run the job's scripts on these wheels, or the first of them; the runner's folder. fails:
-        what the script says that ends the job."""
+        what the script says that ends the job. unreachable: a command of `gh`, with its tag, that
+        does not reach the server."""
         runner = self.folder / f"runner-{tag}-{until}{fails and '-failed'}"
         built = runner / "built" / "wheels-one" / "dist"
         for folder in (built, runner / "report", runner / "previous", runner / "temp"):
@@ -77,7 +86,8 @@ class Repository:
         for wheel in wheels:
             (built / wheel.name).write_bytes(wheel.read_bytes())
         for step in SCRIPTS[:until]:
-            variables = {  # of the repository's own secrets, there are none
+            variables = {"UNREACHABLE": unreachable}
+            variables |= {  # of the repository's own secrets, there are none
                 name: TOKEN if value == "${{ github.token }}" else ""
                 for name, value in step.get("env", {}).items()
             }
@@ -186,6 +196,40 @@ def test_a_tag_that_another_release_has(repository: Repository, make: Callable[.
     repository.publish("v1", first)
     repository.publish("v1", second, fails="there is a release v1 with other wheels")
     assert second.name not in repository.site("simple/demo/index.html")
+
+
+@pytest.mark.parametrize("command", ["view v2", "download v2"])
+def test_a_release_that_cannot_be_reached_is_no_older_one(
+    repository: Repository, make: Callable[..., Path], command: str
+) -> None:
+    """Else its notes would say what changed since the one before."""
+    first, second = make("cu130.sm80.ptx.sm90a", without(3)), make("cu130.sm80.ptx.sm90a.sm120f")
+    repository.publish("v1", first)
+    repository.publish("v2", second)
+    repository.publish("v3", second, fails="error connecting", unreachable=command)
+    assert not (repository.releases / "v3").exists()
+
+
+def test_a_release_that_cannot_be_asked_for_is_not_made(
+    repository: Repository, make: Callable[..., Path]
+) -> None:
+    wheel = make("cu130.sm80.ptx.sm90a.sm120f")
+    failing = "whether there is a release v1: error connecting"
+    repository.publish("v1", wheel, fails=failing, unreachable="view v1")
+    assert not list(repository.releases.iterdir())
+
+
+def test_an_index_that_cannot_be_reached_is_not_begun_anew(
+    repository: Repository, make: Callable[..., Path]
+) -> None:
+    """A release would be made before that comes out."""
+    wheel = make("cu130.sm80.ptx.sm90a.sm120f")
+    away = repository.bare.rename(repository.bare.with_name("away"))
+    repository.publish("v1", wheel, fails="does not appear to be a git repository")
+    assert not list(repository.releases.iterdir())
+    away.rename(repository.bare)
+    repository.publish("v1", wheel)
+    assert wheel.name in repository.site("simple/demo/index.html")
 
 
 def test_a_tag_that_is_called_like_the_branch_of_the_index(
