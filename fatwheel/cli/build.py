@@ -378,8 +378,8 @@ def capture(
     help={
         **_HELP,
         "toolchain": "compilers and libraries: a file of toolchains/ (default: as for build)",
-        "units": "only units whose name, or its last part, matches one of these patterns, "
-        "comma-separated: '*fwd_hdim64*,*bwd_hdim128*' (default: all)",
+        "units": "only these units, comma-separated: names, or patterns that a name or its last "
+        "part matches: '*fwd_hdim64*,*bwd_hdim128*' (default: all)",
         "ways": "what to try, comma-separated: shared (one front for all architectures), split (a "
         "front each, of which nvcc's optimisers divide the code), both (default: all three; for "
         "one architecture split)",

@@ -334,12 +334,19 @@ _LISTING = re.compile(r"(\d{1,4})((?:THRUST|CUB)_\d+(?:_SM)?)((?:_\d+)+(?:_NS)?)
 
 
 def select_units(units: tuple[Unit, ...], pattern: str | None) -> tuple[Unit, ...]:
-    """The CUDA units whose name, or its last part, matches one of the comma-separated globs."""
+    """The CUDA units that the comma-separated patterns are for: each the name of a unit, and that
+    unit's alone, or else a glob over names and their last parts."""
     cuda = [unit for unit in units if unit.kind == "cuda"]
     if pattern is None:
         return tuple(cuda)
-    globs = [part.strip() for part in pattern.split(",")]
-    return tuple(unit for unit in cuda if any(_matches(unit.name, glob) for glob in globs))
+    parts = {part.strip() for part in pattern.split(",")}
+    exact = parts & {unit.name for unit in cuda}
+    globs = parts - exact
+    return tuple(
+        unit
+        for unit in cuda
+        if unit.name in exact or any(_matches(unit.name, glob) for glob in globs)
+    )
 
 
 def compare(

@@ -8,6 +8,7 @@ it, with the proof.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from ..arch import ArchRequest
 from ..compilers.nvcc import PARTS
 from ..config.model import Recipe, Target
+from ..containers.commandlines import quoted
 from ..engines.base import Capture
 from ..engines.registry import engine_for, toolchain_for
 from ..errors import ConfigError, EngineError, UpstreamError, UsageError
@@ -163,12 +165,15 @@ def _check_joins(before: Proof, units: Collection[Unit | UnitProof], ways: Itera
     names = [unit.name for unit in before.units]
     every = ",".join(sorted({*names, *(unit.name for unit in units)}))
     tried = ",".join(way for way in WAYS if way in {*before.ways, *ways})
+    all_of_it = quoted(
+        ["--ways", tried, "--units", every], "windows" if os.name == "nt" else "linux"
+    )
     raise UsageError(
         f"an earlier proof compares {count(len(names), 'unit')} ({', '.join(before.ways)}), and "
         "with this one no way would be tried with all units of both",
         where=str(before.path),
         details=names,
-        hint=f"try all of it: --ways {tried} --units '{every}'; or remove the file to begin anew",
+        hint=f"try all of it: {all_of_it}; or remove the file to begin anew",
     )
 
 
@@ -226,7 +231,7 @@ def _units_of(capture: Capture, pattern: str | None) -> tuple[Unit, ...]:
         "no unit matches",
         where=f"--units {pattern}",
         details=known,
-        hint="a glob over the names above, several separated by commas",
+        hint="names of those above, or globs over them, separated by commas",
     )
 
 

@@ -427,3 +427,10 @@ UNITS: tuple[Unit, ...] = (
 def test_units_are_selected_by_globs(pattern: str | None, expected: list[str]) -> None:
     found = [unit.name.rpartition("/")[2] for unit in select_units(UNITS, pattern)]
     assert found == expected
+
+
+def test_the_name_of_a_unit_is_no_glob() -> None:
+    units = tuple(map(cuda_unit, ("fwd", "old/fwd", "fwd[64]", "fwd6")))
+    selected = [unit.name for unit in select_units(units, "fwd,fwd[64]")]
+    assert selected == ["fwd", "fwd[64]"]
+    assert [unit.name for unit in select_units(units, "fwd[6]")] == ["fwd6"]

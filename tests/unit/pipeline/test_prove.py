@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -237,9 +238,25 @@ def test_what_would_only_take_the_place_of_a_proof_is_refused(bench: Bench) -> N
         bench.prove(units="b", ways="split")
     assert calls(bench.folder) == compiled
     assert find_proofs(bench.recipe, bench.compiler_id) == [known]
-    assert "--ways shared,split --units 'a,b'" in (caught.value.hint or "")
+    assert "--ways shared,split --units a,b;" in (caught.value.hint or "")
     both = bench.prove(units="a,b", ways="shared,split")
     assert both.ways == ("shared", "split")
+
+
+def test_the_hint_to_try_all_of_it_names_units_and_no_others(bench: Bench) -> None:
+    """Others are called like the last part of a name, or are what a name says as a glob."""
+    names = ("a", "[a] b")
+    (bench.folder / "src" / "old").mkdir()
+    for name in (*names, "a b", "old/a"):
+        bench.write(f"{name}.cu", "int a;\n")
+    bench.units = tuple(map(cuda_unit, (*names, "a b", "old/a")))
+    bench.prove(units=names[0], ways="shared")
+    with pytest.raises(UsageError) as caught:
+        bench.prove(units=names[1], ways="split")
+    words = shlex.split((caught.value.hint or "").partition(": ")[2].partition(";")[0])
+    assert words[0::2] == ["--ways", "--units"]
+    proof = bench.prove(ways=words[1], units=words[3])
+    assert {unit.name for unit in proof.units} == set(names)
 
 
 def test_what_another_run_proves_meanwhile_is_kept(bench: Bench) -> None:
