@@ -115,16 +115,17 @@ class Store:
     def file(self, kind: str, key: str) -> Path | None:
         """The store's own file with the bytes under a key, checked; None as for `get`. Other bytes
         get another file."""
-        sha256 = self.digest(kind, key)
-        return self._vault.object(sha256) if sha256 else None
+        ref = self._sound(kind, key)
+        if ref is None:
+            return None
+        self._touch(ref)
+        return self._vault.object(ref.sha256)
 
     def digest(self, kind: str, key: str) -> str | None:
-        """The sha256 of the bytes under a key, which are read and checked; None as for `get`."""
-        path = self._ref_path(kind, key)
-        with self._errors("read the store"):
-            ref = self._vault.ref(path)
-            sound = ref and self._vault.measured(ref.sha256) == (ref.sha256, ref.size)
-            return ref.sha256 if ref and sound else None
+        """The sha256 of the bytes under a key, which are read and checked; None as for `get`. That
+        is no use of them."""
+        ref = self._sound(kind, key)
+        return ref.sha256 if ref else None
 
     def has(self, kind: str, key: str) -> bool:
         """Whether there is something sound under a key: what `get` would give now."""
@@ -225,6 +226,14 @@ class Store:
         if self.scope:
             key = hashlib.sha256(f"{self.scope} {key}".encode()).hexdigest()
         return self._kind_folder(kind) / key[:2] / key
+
+    def _sound(self, kind: str, key: str) -> Ref | None:
+        """The ref of a key whose bytes are as they were put."""
+        path = self._ref_path(kind, key)
+        with self._errors("read the store"):
+            ref = self._vault.ref(path)
+            sound = ref and self._vault.measured(ref.sha256) == (ref.sha256, ref.size)
+            return ref if sound else None
 
     def _drop(self, ref_path: Path) -> None:
         """An entry turned out to be damaged, or is not there."""
@@ -358,10 +367,10 @@ class Branch(Store):
         )
 
     def file(self, kind: str, key: str) -> Path | None:
-        if super().digest(kind, key) is not None:
-            return super().file(kind, key)
-        files = (trunk.file(kind, key) for trunk in self._behind(kind, key))
-        return next(filter(None, files), None)
+        found = super().file(kind, key)
+        for trunk in self._behind(kind, key) if found is None else ():
+            found = found or trunk.file(kind, key)
+        return found
 
     def digest(self, kind: str, key: str) -> str | None:
         found = super().digest(kind, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import shutil
 import tracemalloc
@@ -136,6 +137,23 @@ def test_a_machine_that_has_its_share_already_compiles_nothing_and_leaves_the_sa
     assert machines.compiled == []
     assert (again.jobs, again.compiled) == (2, 0)
     assert first.file.read_bytes() == content
+
+
+def test_what_goes_into_a_share_has_been_used(machines: Machines) -> None:
+    """Else the next eviction takes what this machine needs for the rest of its share."""
+    machines.share(1)
+    refs = [
+        path
+        for kind in ("text", "slice", "abi", "cost")
+        for path in (machines.folder / "runner-1" / "store" / "refs" / kind).rglob("*")
+        if path.is_file()
+    ]
+    assert {path.parts[-3] for path in refs} == {"text", "slice", "abi", "cost"}
+    for path in refs:
+        os.utime(path, (1000.0, 1000.0))
+    machines.share(1)
+    assert machines.compiled == []
+    assert [str(path) for path in refs if path.stat().st_mtime == 1000.0] == []
 
 
 def test_shares_go_by_a_remote_too(machines: Machines) -> None:

@@ -451,6 +451,15 @@ def test_a_shared_object_stays_until_its_last_key_goes(store: Store) -> None:
     assert store.get("host", key("b")) == b"s" * MB
 
 
+def test_whoever_asks_for_the_file_uses_the_entry(store: Store) -> None:
+    fill(store, "ab")
+    used_at(store, key("a"), 1000.0)
+    assert store.digest("slice", key("a")) == sha256(b"a" * MB), "that is no use of it"
+    assert store.file("slice", key("a")) == object_path(store, b"a" * MB)
+    assert store.evict(MB) == MB
+    assert held(store, "ab") == "a"
+
+
 def test_objects_without_a_ref_go_first(store: Store) -> None:
     fill(store, "a")
     orphan = object_path(store, b"orphan")
