@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -287,11 +288,12 @@ def checked_lookup(found: Lookup, units: Sequence[Unit], fronts: Sequence[Front]
     cuda = [unit for unit in units if unit.kind == "cuda"]
     slices = sum(len(front.codes) for unit in cuda for front in fronts_of(unit, fronts))
     lacking = sum(len(job.front.codes) for job in jobs if job.front)
-    names = {unit.name for unit in units}
-    again = tuple(name for name in found.archlist_units if name in names)
+    left = {job.unit for job in jobs}
+    names = {unit.name for unit in left}
+    again = tuple(name for name in dict.fromkeys(found.archlist_units) if name in names)
     lookup = Lookup(
         jobs, len(units), slices, max(0, slices - lacking), again, found.passes, found.made,
-        found.absent, _checked_reasons(found.reasons, names),
+        found.absent, _checked_reasons(found.reasons, left),
         found.state if found.state.isascii() else "",
     )  # fmt: skip
     if len(found.made) != len(all_jobs(units, fronts)):
@@ -300,14 +302,20 @@ def checked_lookup(found: Lookup, units: Sequence[Unit], fronts: Sequence[Front]
     return lookup
 
 
-def _checked_reasons(found: Sequence[Reason], names: Set[str]) -> tuple[Reason, ...]:
-    """Why units are compiled again; for people, so that it is cut rather than refused."""
-    return tuple(
-        Reason(
-            _one_line(reason.what[:_SHOWN]), tuple(name for name in reason.units if name in names)
-        )
-        for reason in found[:_MOST_REASONS]
-    )
+def _checked_reasons(found: Sequence[Reason], units: Iterable[Unit]) -> tuple[Reason, ...]:
+    """Why these units are compiled again, each for one reason; for people, so that it is cut rather
+    than refused."""
+    untold = Counter(unit.name for unit in units)
+    reasons = []
+    for reason in found[:_MOST_REASONS]:
+        names = []
+        for name in reason.units:
+            if untold[name] > 0:
+                untold[name] -= 1
+                names.append(name)
+        if names and reason.what:
+            reasons.append(Reason(_one_line(reason.what[:_SHOWN]), tuple(names)))
+    return tuple(reasons)
 
 
 def _check_keys(lookup: Lookup) -> None:

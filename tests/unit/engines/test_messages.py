@@ -18,6 +18,7 @@ from fatwheel.engines.conversation import (
     assemble_line,
     capture_line,
     checked_capture,
+    checked_lookup,
     checked_slices,
     worker_line,
 )
@@ -37,11 +38,11 @@ FAILED = {
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = "1" * 5000
 MADE = ((),) * len(all_jobs(UNITS, FRONTS))
+PENDING = (job(UNITS[0], FRONTS[0], host=True), job(UNITS[1], None))
 
 
 def captured(**changes: Any) -> dict[str, Any]:
-    pending = (job(UNITS[0], FRONTS[0], host=True), job(UNITS[1], None))
-    lookup = Lookup(pending, units=2, slices=3, hits=1, archlist_units=(), made=MADE)
+    lookup = Lookup(PENDING, units=2, slices=3, hits=1, archlist_units=(), made=MADE)
     return {
         "outcome": "made", "units": [asdict(unit) for unit in UNITS],
         "notes": [], "links": [["g++", "a.o"]], "wheel": "demo-1.0-cp311-cp311-linux_x86_64.whl",
@@ -166,14 +167,44 @@ def test_what_a_job_costs_is_not_for_a_container_to_say() -> None:
 
 
 def test_why_units_are_compiled_again_is_words_about_units() -> None:
-    why = Reason("a.h\n\x1b[2J" + "x" * 999, ("nobody", UNITS[0].name))
-    lookup = Lookup((), 2, 3, 0, (), (), MADE, (), (why,) * 999, "é")
+    name = UNITS[0].name
+    why = Reason("a.h\n\x1b[2J" + "x" * 999, ("nobody", name))
+    lookup = Lookup(PENDING, 2, 3, 0, (), (), MADE, (), (why,) * 999, "é")
     _, found, _ = read(lookup=asdict(lookup))
-    assert len(found.reasons) == 100
     assert found.reasons[0].what.startswith("a.h")
     assert found.reasons[0].what.isprintable()
-    assert found.reasons[0].units == (UNITS[0].name,)
+    assert found.reasons[0].units == (name,)
     assert found.state == ""
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        (Reason("it is so", ("nobody",)),),
+        (Reason("it is so", ()),) * 999,
+        (Reason("", (UNITS[0].name,)),),
+        (Reason("it is so", (UNITS[1].name,)),),  # which is not compiled
+    ],
+)
+def test_a_reason_of_no_unit_or_no_words_is_none(reasons: tuple[Reason, ...]) -> None:
+    lookup = Lookup(PENDING[:1], 2, 3, 0, (UNITS[1].name,), (), MADE, (), reasons)
+    _, found, _ = read(lookup=asdict(lookup))
+    assert (found.reasons, found.archlist_units) == ((), ())
+
+
+def test_no_more_units_are_compiled_again_than_there_are() -> None:
+    """One source that is compiled in two ways is two units of one name."""
+    units = (*UNITS, cuda_unit(UNITS[0].name, "-D", "X=2"))
+    name, other = UNITS[0].name, UNITS[1].name
+    pending = (*PENDING, job(units[2], FRONTS[0], host=True))
+    reasons = (
+        Reason("of this", (name, *(name, other) * 999)), Reason("of that", (name, other)),
+    )  # fmt: skip
+    made = ((),) * len(all_jobs(units, FRONTS))
+    lookup = Lookup(pending, 3, 6, 0, (name,) * 999, (), made, (), reasons)
+    found = checked_lookup(lookup, units, FRONTS)
+    assert found.reasons == (Reason("of this", (name, name, other)),)
+    assert found.archlist_units == (name,)
 
 
 KEY = "ab" * 32
