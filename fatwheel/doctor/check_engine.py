@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 from .. import text
-from ..containers.contexts import uses_wine
 from ..containers.layouts import HYPERV, ISOLATION_VARIABLE, LINUX, PROCESS_ISOLATION, isolation
 from ..errors import FatwheelError
 from ..machine import processor_of
@@ -27,6 +26,7 @@ from .facts import (
     WindowsHost,
     base_size,
     image_size,
+    wine_image_size,
 )
 from .network import restart_command
 
@@ -98,7 +98,7 @@ def _allow(facts: Facts) -> tuple[Fix, ...]:
 def check_kind(facts: Facts, engine: EngineView) -> Answer:
     """OSType and processor, against the toolchain's."""
     images = facts.toolchain.containers
-    wanted = LINUX.os if uses_wine(facts.toolchain, engine.facts.os) else images and images.os
+    wanted = LINUX.os if facts.by_wine else images and images.os
     if not wanted:
         return KIND.wrong(
             f"{facts.toolchain.name} has no [containers]",
@@ -116,8 +116,7 @@ def check_kind(facts: Facts, engine: EngineView) -> Answer:
             Fix(f"use an engine on an {processor} machine"),
         )
     if engine.facts.os == wanted:
-        by_wine = facts.toolchain.wine is not None and wanted == LINUX.os
-        return KIND.ok(f"{found}, with Wine" if by_wine else found)
+        return KIND.ok(f"{found}, with Wine" if facts.by_wine else found)
     why = f"{facts.toolchain.name} needs {wanted} containers"
     return KIND.wrong(found, why, *_switch(facts, wanted))
 
@@ -246,6 +245,8 @@ def _image_need(facts: Facts) -> int:
     """Bytes for what is missing: the base is there as soon as one of the images is."""
     if facts.images_made:
         return 0
+    if facts.by_wine:
+        return wine_image_size(facts.toolchain)
     needed = image_size(facts.toolchain, facts.python)
     some = isinstance(facts.images, ImageFacts) and facts.images.present
     return needed - base_size(facts.toolchain) if some else needed

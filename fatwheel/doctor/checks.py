@@ -222,7 +222,8 @@ def check_cache_disk(facts: Facts) -> Answer:
 
 def _cache_need(facts: Facts, stock: Stock) -> int:
     """Bytes of downloads and, unless they go into images, of what they unpack to."""
-    return int(stock.missing * (1 if facts.uses_images else 1 + UNPACKED))
+    in_images = facts.uses_images and not facts.by_wine
+    return int(stock.missing * (1 if in_images else 1 + UNPACKED))
 
 
 def check_long_paths(facts: Facts) -> Answer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.model import Download, Package, Toolchain
+from ..containers.contexts import uses_wine
 from ..containers.layouts import EngineFacts
 from ..engines.registry import engine_named
 
@@ -311,6 +312,13 @@ class Facts:
         return engine_named(self.engine).uses_images
 
     @property
+    def by_wine(self) -> bool:
+        """Whether builds for Windows run in an image of Linux with Wine. Their tools are on this
+        machine then, as those of processes are."""
+        engine = self.container_engine
+        return isinstance(engine, EngineView) and uses_wine(self.toolchain, engine.facts.os)
+
+    @property
     def images_made(self) -> bool:
         """Whether the engine has all images, so that none of their files is needed any more."""
         images = self.images
@@ -330,6 +338,7 @@ IN_IMAGE = 2 + UNPACKED
 
 GB = 10**9
 _BASES = {"linux": GB, "windows": 6 * GB}
+_WINE = 8 * GB // 10  # the image with Wine, nearly all of it what Debian's packages unpack to
 _MSVC = 3 * GB  # with a Windows SDK: its packages unpack to more than other files do
 
 
@@ -351,6 +360,11 @@ def image_size(toolchain: Toolchain, python: str) -> int:
     """Disk that the images for one Python take at most, while they are being built."""
     files = size_of(files_for(toolchain, python))
     return base_size(toolchain) + int(files * IN_IMAGE)
+
+
+def wine_image_size(toolchain: Toolchain) -> int:
+    """The same of the image with Wine, which is copied from one in which packages are unpacked."""
+    return 2 * _WINE + size_of(toolchain.wine.files if toolchain.wine else ())
 
 
 def base_size(toolchain: Toolchain) -> int:

@@ -9,12 +9,14 @@ from fatwheel.arch import parse_arch
 from fatwheel.config.model import (
     Base,
     Containers,
+    DebianPackage,
     Download,
     LockedInterpreter,
     LockedMsvc,
     Package,
     Toolchain,
     TorchBuild,
+    WineImage,
 )
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.facts import (
@@ -173,6 +175,18 @@ IN_CONTAINERS = replace(
     compiler=None,
     pythons=None,
     own_bases=frozenset({"3.11"}),
+)
+# A Linux machine that builds for Windows by Wine, and has made nothing for it yet.
+_WINE = WineImage(
+    version="8.0",
+    base=Base("debian:12", f"sha256:{SHA}", ()),
+    packages=(DebianPackage("pool/main/w/wine/libwine_8.0_amd64.deb", 100_000_000, SHA),),
+)
+IN_WINE = replace(
+    IN_CONTAINERS,
+    toolchain=replace(WINDOWS_TOOLCHAIN, wine=_WINE),
+    images=ImageFacts(("fatwheel/l:wine-1",), ()),
+    own_bases=frozenset(),
 )
 # A Windows Server that has all it needs.
 SERVER = replace(

@@ -26,6 +26,7 @@ from ...helpers.workstations import (
     GIB,
     HEALTHY,
     IN_CONTAINERS,
+    IN_WINE,
     LINUX_ENGINE,
     NO_ENGINE,
     SERVER,
@@ -242,6 +243,17 @@ def test_what_is_there_counts_less() -> None:
     nothing = replace(about, images=ImageFacts(("a", "b"), ()))
     assert found_in("image-disk", nothing).status == "wrong"
     assert found_in("image-disk", replace(about, images=MISSING)).status == "ok"
+
+
+def test_the_image_with_wine_has_nothing_of_the_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's libwine says that it takes 0.7 GB when installed. That is there twice while the
+    image is made, beside the packages; the images for Windows would take 20 GB."""
+    monkeypatch.setattr("fatwheel.containers.contexts.this_platform", lambda: "linux-x86_64")
+    for free, status in ((1.5, "wrong"), (2.5, "ok")):
+        about = with_engine(LINUX_ENGINE, IN_WINE, free=int(free * 10**9))
+        assert found_in("image-disk", about).status == status
+    made = replace(about, images=ImageFacts(("a",), ("a",)))
+    assert found_in("image-disk", made).found.endswith("the images are there")
 
 
 def test_a_disk_that_cannot_be_seen_is_a_warning_while_something_is_needed() -> None:

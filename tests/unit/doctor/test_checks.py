@@ -39,6 +39,7 @@ from ...helpers.workstations import (
     GIB,
     HEALTHY,
     IN_CONTAINERS,
+    IN_WINE,
     LINUX_ENGINE,
     LINUX_HOST,
     LINUX_TOOLCHAIN,
@@ -222,6 +223,13 @@ def test_files_for_images_are_not_unpacked_in_the_cache() -> None:
     stock = Stock(present=0, missing=10 * GB)
     found = check_cache_disk(facts(IN_CONTAINERS, cache=replace(CACHE, free=28 * GB), stock=stock))
     assert found.status == "ok"
+
+
+def test_tools_for_wine_are_unpacked_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image has none of them."""
+    monkeypatch.setattr("fatwheel.containers.contexts.this_platform", lambda: "linux-x86_64")
+    found = check_cache_disk(facts(IN_WINE, stock=Stock(present=0, missing=10 * GB)))
+    assert "27.0 GiB needed" in found.found  # 29 GB
 
 
 def test_long_paths() -> None:
