@@ -24,7 +24,7 @@ from ..containers.running import RunningContainer
 from ..errors import EngineError, ToolchainError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory
-from ..provenance.lock import Material
+from ..provenance.lock import Material, wine_materials
 from ..provision.tools import Run
 from ..shipped import PACKAGE
 from ..storage.cache import remove_tree, work_folder
@@ -60,7 +60,8 @@ def wine_workplace(engine: DockerEngine, target: Target, cache: Path, emit: Emit
                 shop = _Workshop(engine, roster, image, cache, work, trusted)
                 tools.ensure(shop.run, emit)
     _check_readable(tools, engine)
-    return WineWorkplace(engine, image, tools, wine_scope_of(target, own, image.tag))
+    materials = (image.material, *wine_materials(toolchain))
+    return WineWorkplace(engine, image, tools, wine_scope_of(target, own, image.tag), materials)
 
 
 def _check_readable(tools: WindowsTools, engine: DockerEngine) -> None:
@@ -83,6 +84,7 @@ class WineWorkplace:
     image: ContainerImage
     tools: WindowsTools
     scope: tuple[Any, ...]
+    materials: tuple[Material, ...]
 
     @property
     def identity(self) -> str:
@@ -91,10 +93,6 @@ class WineWorkplace:
     @property
     def surroundings(self) -> str:
         return self.identity
-
-    @property
-    def materials(self) -> tuple[Material, ...]:
-        return (self.image.material,)
 
     @property
     def capacity(self) -> Limits:

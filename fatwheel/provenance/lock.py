@@ -30,6 +30,7 @@ from ..config import fields
 from ..config.load import recipe_folder
 from ..config.mistakes import is_extra
 from ..config.model import (
+    DebianPackage,
     Download,
     Package,
     Packages,
@@ -85,7 +86,8 @@ class Material:
     """One thing that went into a build, and its sha256.
 
     role: as a Package's, or 'source-archive', 'patch', 'cuda', 'interpreter', 'msvc', 'image',
-    'host'. filename and url may be '', size 0 where there is none. The url of a commit begins with
+    'host'; 'wine' for what the image with Wine is made of, of which only wheels that were built in
+    it tell. filename and url may be '', size 0 where there is none. The url of a commit begins with
     `git+`, and its sha256 covers its submodules.
     """
 
@@ -130,6 +132,18 @@ def _materials(lock: BuildLock) -> Iterator[Material]:
             yield Material("image", base.reference, "", "", 0, digest, "")
     name, _, version = host.compiler.partition(" ")
     yield Material("host", name, version, "", 0, host.compiler_id, "")
+
+
+def wine_materials(toolchain: Toolchain) -> tuple[Material, ...]:
+    """The packages of Debian that the image with Wine is made of. A lock has them, but it does not
+    say whether the build ran there."""
+    return tuple(_of_debian(one) for one in (toolchain.wine.packages if toolchain.wine else ()))
+
+
+def _of_debian(package: DebianPackage) -> Material:
+    filename = package.path.rpartition("/")[2]
+    name, version, _ = filename.split("_")
+    return Material("wine", name, version, filename, package.size, package.sha256, "")
 
 
 def _of_source(recipe: Recipe) -> Iterator[Material]:

@@ -223,9 +223,13 @@ def _descriptor(material: Material) -> dict[str, Any]:
 
 
 def _uri(material: Material) -> str:
-    """Where a file lies, or what a package index knows it by (a package URL); else ''."""
+    """Where a file lies, or what an index of packages knows it by (a package URL); else ''."""
     if material.url or not material.filename:
         return material.url
+    if material.role == "wine":
+        arch = material.filename.removesuffix(".deb").rpartition("_")[2]
+        debian = PackageURL("deb", "debian", material.name, material.version, {"arch": arch})
+        return debian.to_string()
     try:
         return PackageURL("pypi", None, material.name, material.version).to_string()
     except ValueError as error:

@@ -135,7 +135,7 @@ def _statement_findings(evidence: Evidence, inside: Statement | None) -> Iterato
 
 def _contradictions(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> Iterator[str]:
     """Where the predicate beside the wheel says something else, or more than what the engine
-    adds: its own parameters, and images as materials."""
+    adds: its own parameters, and as materials images and what they are made of."""
     known, definition = inner["buildDefinition"], outer["buildDefinition"]
     parameters = {
         name: value
@@ -154,13 +154,13 @@ def _contradictions(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> Itera
     }
     yield from differing(dict(inner), {**outer, "buildDefinition": in_common})
     for material in added:
-        if not _is_image(material) or material.get("name") in _names(materials):
+        if not _is_of_engine(material) or material.get("name") in _names(materials):
             yield f"resolvedDependencies: {shown(material)} does not belong there"
 
 
-def _is_image(material: Any) -> bool:
+def _is_of_engine(material: Any) -> bool:
     annotations = material.get("annotations") if isinstance(material, dict) else None
-    return isinstance(annotations, dict) and annotations.get("role") == "image"
+    return isinstance(annotations, dict) and annotations.get("role") in ("image", "wine")
 
 
 def _names(materials: Iterable[Any]) -> list[Any]:

@@ -180,7 +180,7 @@ IN_CONTAINERS = replace(
 _WINE = WineImage(
     version="8.0",
     base=Base("debian:12", f"sha256:{SHA}", ()),
-    packages=(DebianPackage("pool/main/w/wine/libwine_8.0_amd64.deb", 100_000_000, SHA),),
+    packages=(DebianPackage("pool/main/w/wine/libwine_8.0~repack-4_amd64.deb", 100_000_000, SHA),),
 )
 IN_WINE = replace(
     IN_CONTAINERS,

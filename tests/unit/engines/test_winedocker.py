@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from fatwheel.config.model import Target
 from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.containers.layouts import ContainerSpec, EngineFacts
 from fatwheel.engines import winedocker
 from fatwheel.engines.winedocker import _Workshop
+from fatwheel.events import silent
+from fatwheel.model import Host
+from fatwheel.provenance.lock import Material, lock_of, materials_of
+
+from ...helpers.plaintargets import plain_recipe
+from ...helpers.workstations import IN_WINE
 
 IMAGE = ContainerImage("wine", "fatwheel/wine:8.0", "sha256:1", 1, False)
 
@@ -63,3 +72,25 @@ def test_cuda_is_not_written_to(bench: Bench) -> None:
     assert str(bench.disk / "c" / ".2.part") == spec.mounts[0].source
     assert not spec.mounts[0].writable
     assert spec.command[3] == "Z:\\fatwheel\\tools\\cuda\\bin\\nvcc.exe"
+
+
+def test_wheels_tell_what_their_image_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside themselves: their own lock and bytes are those of any other place."""
+    tools = SimpleNamespace(is_made=lambda: True)
+    monkeypatch.setattr(winedocker, "ensure_wine", lambda *about: IMAGE)
+    monkeypatch.setattr(winedocker, "windows_tools", lambda *about: tools)
+    monkeypatch.setattr(winedocker, "pinned_here", lambda target: None)
+    monkeypatch.setattr(winedocker, "wine_scope_of", lambda *about: ())
+    monkeypatch.setattr(winedocker, "_check_readable", lambda *about: None)
+    target = Target(plain_recipe(Path()), IN_WINE.toolchain, "3.11", "2.1.1", ())
+    made = winedocker.wine_workplace(Any, target, Path(), silent)  # type: ignore[arg-type]
+    [debian] = IN_WINE.toolchain.wine.packages if IN_WINE.toolchain.wine else ()
+    assert made.materials == (
+        IMAGE.material,
+        Material(
+            "wine", "libwine", "8.0~repack-4", "libwine_8.0~repack-4_amd64.deb", debian.size,
+            debian.sha256, "",
+        ),
+    )  # fmt: skip
+    lock = lock_of(target, Host("cl", "0" * 64, "3.11.9"))
+    assert not {one.role for one in materials_of(lock)} & {"wine"}

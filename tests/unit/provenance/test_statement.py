@@ -156,6 +156,21 @@ def test_what_the_engine_adds_comes_last() -> None:
     assert more == plain
 
 
+def test_packages_of_debian_are_told_by_what_it_calls_them() -> None:
+    """As the purl specification has it for deb: the vendor, and the architecture as a qualifier."""
+    lock = demo_lock()
+    libwine = Material(
+        "wine", "libwine", "8.0~repack-4", "libwine_8.0~repack-4_amd64.deb", 100, "2" * 64, ""
+    )
+    plain = predicate_of(lock, demo_record(lock))
+    assert extended(plain, [libwine], {})["buildDefinition"]["resolvedDependencies"][-1] == {
+        "name": "libwine_8.0~repack-4_amd64.deb",
+        "uri": "pkg:deb/debian/libwine@8.0~repack-4?arch=amd64",
+        "digest": {"sha256": "2" * 64},
+        "annotations": {"role": "wine", "version": "8.0~repack-4", "size": 100},
+    }
+
+
 def test_the_same_wheel_has_the_same_statement() -> None:
     lock = demo_lock()
     predicate = predicate_of(lock, demo_record(lock))

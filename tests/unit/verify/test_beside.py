@@ -66,7 +66,19 @@ def with_an_image(statement: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [lambda statement: None, with_an_image])
+def with_wine(statement: Any) -> None:
+    """As the docker engine adds it for Windows, in Linux containers."""
+    with_an_image(statement)
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"].append(
+        {
+            "name": "libwine_8.0~repack-4_amd64.deb",
+            "digest": {"sha256": "2" * 64},
+            "annotations": {"role": "wine"},
+        }
+    )
+
+
+@pytest.mark.parametrize("change", [lambda statement: None, with_an_image, with_wine])
 def test_a_statement_beside_the_wheel_may_say_more(
     tmp_path: Path, change: Callable[[Any], object]
 ) -> None:
