@@ -54,6 +54,12 @@ def clean(text: str) -> str:
     return "".join(_visible(char) for char in text.replace("\r\n", "\n"))
 
 
+def one_line(text: str) -> str:
+    """The same of what others named, such as a file: on one line, so that nothing in it looks like
+    a line of ours. Its line ends are shown as escapes, too."""
+    return clean(text).replace("\n", "\\n")
+
+
 def _visible(char: str) -> str:
     if char in "\t\n" or char.isprintable():
         return char

@@ -90,11 +90,15 @@ def answer_to(question: str) -> str:
 
 
 def write(console: Console, *parts: Words) -> None:
-    """Lines that the terminal may wrap and nothing cuts; parts with a style, or plain."""
+    """A line that the terminal may wrap and nothing cuts; parts with a style, or plain.
+
+    Names come from anywhere, from projects that are built above all: here, and in what else is
+    drawn of lines, they are made fit for a terminal. JSON has them as they are.
+    """
     line = Text()
     for part in parts:
         words, style = (part, "") if isinstance(part, str) else part
-        line.append(text.clean(words), style)
+        line.append(text.one_line(words), style)
     console.print(line, soft_wrap=True)
 
 
@@ -106,7 +110,7 @@ def write_name(console: Console, line: str) -> None:
 def write_cut(console: Console, line: str) -> None:
     """A line of which a terminal shows as much as its width has room for."""
     if console.is_terminal:
-        console.print(Text(text.clean(line)), no_wrap=True, overflow="ellipsis")
+        console.print(Text(text.one_line(line)), no_wrap=True, overflow="ellipsis")
     else:
         write(console, line)
 
@@ -121,7 +125,7 @@ def write_rows(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
         table.add_column(key, no_wrap=key not in PROSE, justify=justify)
     for row in rows:
         table.add_row(
-            *(Text(text.clean(value), style=STYLES.get(value, "")) for value in row.values())
+            *(Text(text.one_line(value), style=STYLES.get(value, "")) for value in row.values())
         )
     unlimited = console.options.update(max_width=PLAIN_WIDTH)
     if Measurement.get(console, unlimited, table).minimum <= console.width:
@@ -146,7 +150,7 @@ def write_sentences(console: Console, sentences: Iterable[tuple[str, str]]) -> N
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for heading, sentence in sentences:
-        grid.add_row(f"  {heading}", text.clean(sentence))
+        grid.add_row(f"  {heading}", text.one_line(sentence))
     console.print(grid)
 
 
@@ -168,13 +172,15 @@ def show_note(sentence: str) -> None:
 
 def show_error(error: FatwheelError) -> None:
     """What is wrong, where, what would be valid; details as they are but for kernels' names."""
-    parts: list[Words] = [("error: ", "bold red"), (readable(error.what), "bold")]
+    console = err()
+    write(console, ("error: ", "bold red"), (readable(error.what), "bold"))
     if error.where:
-        parts.append(f"\n  where: {readable(error.where)}")
-    parts += [f"\n    {readable(line)}" for detail in error.details for line in detail.splitlines()]
+        write(console, f"  where: {readable(error.where)}")
+    for detail in error.details:
+        for line in detail.splitlines():
+            write(console, f"    {readable(line)}")
     if error.hint:
-        parts += [("\n  hint:  ", "cyan"), error.hint]
-    write(err(), *parts)
+        write(console, ("  hint:  ", "cyan"), error.hint)
 
 
 def show_planned(plan: Planned, console: Console | None = None) -> None:

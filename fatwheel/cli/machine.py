@@ -331,7 +331,8 @@ def _show(report: Diagnosis, *, everything: bool) -> None:
         _show_finding(console, found, everything=everything)
     if len(shown) < len(findings):
         more = text.count(len(findings) - len(shown), "more finding")
-        write(console, f"\n--all shows {more}")
+        write(console, "")
+        write(console, f"--all shows {more}")
 
 
 def _environment(report: Diagnosis) -> list[str]:

@@ -260,7 +260,7 @@ def picture(standing: Standing, now: float, width: int, height: int) -> Renderab
         for step, (detail, started) in standing.steps.items()
     ]
     for progress in standing.downloads.values():
-        parts += [Text(f"  {text.clean(progress.label)}", overflow="fold"), _download(progress)]
+        parts += [Text(f"  {text.one_line(progress.label)}", overflow="fold"), _download(progress)]
     if standing.total:
         parts.append(_counts(standing, now))
         jobs = sorted(standing.running.values(), key=lambda pair: pair[1])
@@ -274,7 +274,7 @@ def picture(standing: Standing, now: float, width: int, height: int) -> Renderab
 
 def _said(standing: Standing, room: int, width: int) -> list[RenderableType]:
     """The last line of the log of each shard, as far as there is room."""
-    lines = [f"  {shard} │ {text.clean(line)}" for shard, line in sorted(standing.said.items())]
+    lines = [f"  {shard} │ {text.one_line(line)}" for shard, line in sorted(standing.said.items())]
     return [Text(line[:width], style="dim", no_wrap=True) for line in lines[: max(0, room)]]
 
 
@@ -283,7 +283,7 @@ def _line(label: str, seconds: float, width: int) -> RenderableType:
 
     A long label loses its beginning: the end names the unit and its architecture.
     """
-    label, elapsed = text.clean(label), text.duration(seconds)
+    label, elapsed = text.one_line(label), text.duration(seconds)
     room = max(10, width - len(elapsed) - 2)
     if len(label) > room:
         label = "  ..." + label[5 - room :]

@@ -76,7 +76,8 @@ def show_inspection(report: Mapping[str, Any], *, everything: bool = False) -> N
 
 
 def _show_summary(console: Console, binaries: Sequence[Mapping[str, Any]]) -> None:
-    write(console, f"\n{title(binaries)}")
+    write(console, "")
+    write(console, title(binaries))
     rows, lines = _image_rows(binaries), binary_lines(binaries)
     write_rows(console, rows[:IMAGES_SHOWN])
     _show_rest(console, "", rows[IMAGES_SHOWN:])
@@ -136,14 +137,16 @@ def _show_coverage(console: Console, report: Mapping[str, Any], shown: int | Non
 
 
 def _show_binary(console: Console, binary: Mapping[str, Any]) -> None:
-    write(console, f"\n{tables.binary_heading(binary)}")
+    write(console, "")
+    write(console, tables.binary_heading(binary))
     write_rows(console, tables.image_rows(binary["images"]))
     for key, what in _ELSEWHERE.items():
         for place in binary.get(key, []):
             write(console, tables.place_heading(place, what))
             write_rows(console, tables.image_rows(place["images"]))
     for unit in binary.get("units", []):
-        write(console, f"\n  {tables.unit_heading(unit)}")
+        write(console, "")
+        write(console, f"  {tables.unit_heading(unit)}")
         for kernel in unit["kernels"]:
             write_name(console, f"    {kernel}")
 
@@ -163,7 +166,8 @@ def _grouped(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _show_data_files(console: Console, files: Sequence[Mapping[str, Any]]) -> None:
     """Files of a wheel that are device code alone: what they hold together."""
-    write(console, f"\n{tables.data_files_heading(files)}")
+    write(console, "")
+    write(console, tables.data_files_heading(files))
     write_rows(console, tables.image_rows(tables.united_images(files)))
 
 
@@ -302,11 +306,13 @@ def _show_blocks(blocks: Sequence[tuple[str, list[DifferenceRow]]]) -> None:
     left = ROWS_SHOWN
     for number, (heading, rows) in enumerate(blocks):
         if left <= 0:
-            write(console, f"\nand {len(blocks) - number} more: see --json")
+            write(console, "")
+            write(console, f"and {len(blocks) - number} more: see --json")
             return
         shown = rows[: min(left, ROWS_OF_FILE)]
         left -= len(shown)
-        write(console, "\n", (heading, "bold"))
+        write(console, "")
+        write(console, (heading, "bold"))
         for row in shown:
             _show_row(console, row)
         if len(rows) > len(shown):
@@ -404,7 +410,8 @@ def _rest(report: Mapping[str, Any]) -> str:
 def _show_tool(said: str) -> None:
     console = out()
     lines = said.splitlines()
-    write(console, "\n", ("diffoscope", "bold"))
+    write(console, "")
+    write(console, ("diffoscope", "bold"))
     for line in lines[:TOOL_LINES_SHOWN]:
         write_cut(console, f"  {line}")
     if len(lines) > TOOL_LINES_SHOWN:

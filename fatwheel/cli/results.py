@@ -163,11 +163,11 @@ def show_capture(report: Mapping[str, Any], *, options: bool) -> None:
     for unit in units if options else ():
         write(console, "")
         write(console, (unit["name"], "bold"))
-        write_verbatim(shlex.join([*unit["preprocessor"], *unit["codegen"], unit["source"]]) + "\n")
+        write(console, shlex.join([*unit["preprocessor"], *unit["codegen"], unit["source"]]))
     for words in report["links"]:
         write(console, "")
         write(console, ("link", "bold"))
-        write_verbatim(shlex.join(words) + "\n")
+        write(console, shlex.join(words))
     if report["shares"]:
         write(console, "")
         write_rows(console, tables.share_rows(report["shares"]))
@@ -402,7 +402,8 @@ def show_rebuild(report: Mapping[str, Any]) -> None:
     write(console, f"built again, {made}")
     show_comparison(report["comparison"])
     if report["causes"]:
-        write(console, "\n", ("what differed this time", "bold"))
+        write(console, "")
+        write(console, ("what differed this time", "bold"))
         for cause in report["causes"]:
             write(console, f"  {cause}")
 

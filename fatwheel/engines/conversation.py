@@ -33,7 +33,7 @@ from ..errors import (
 from ..model import Front, Host, Job, Unit
 from ..storage.documents import read_object
 from ..storage.store import StoreEntry
-from ..text import clean
+from ..text import clean, one_line
 from ..worker.archs import Rules, codes_of, fronts_of, planned
 from ..worker.assemble import Lookup, Reason, SliceDigests, all_jobs
 from ..worker.slices import Made
@@ -116,10 +116,10 @@ class FailedLine(_Line):
         if self.kind not in _ERRORS:
             raise nonsense(f"class {self.kind}")
         return _ERRORS[self.kind](
-            _one_line(self.what),
-            where=self.where and _one_line(self.where),
-            hint=self.hint and _one_line(self.hint),
-            details=[_one_line(line) for line in self.details[:_MOST_DETAILS]],
+            _cut(self.what),
+            where=self.where and _cut(self.where),
+            hint=self.hint and _cut(self.hint),
+            details=[_cut(line) for line in self.details[:_MOST_DETAILS]],
         )
 
 
@@ -137,12 +137,12 @@ class CapturedLine(_Line):
     @property
     def sentences(self) -> tuple[str, ...]:
         """The notes, fit for a terminal."""
-        return tuple(map(_one_line, self.notes))
+        return tuple(map(_cut, self.notes))
 
     @property
     def commands(self) -> tuple[tuple[str, ...], ...]:
         """The links, fit for a terminal."""
-        return tuple(tuple(map(_one_line, words)) for words in self.links)
+        return tuple(tuple(map(_cut, words)) for words in self.links)
 
 
 class LookedUpLine(_Line):
@@ -229,8 +229,8 @@ def _parsed(adapter: TypeAdapter[T], line: str) -> T:
         raise nonsense(line) from error
 
 
-def _one_line(words: str) -> str:
-    return clean(words[:_SAID]).replace("\n", " ")
+def _cut(words: str) -> str:
+    return one_line(words[:_SAID])
 
 
 def _is_slim(found: Any) -> bool:
@@ -314,7 +314,7 @@ def _checked_reasons(found: Sequence[Reason], units: Iterable[Unit]) -> tuple[Re
                 untold[name] -= 1
                 names.append(name)
         if names and reason.what:
-            reasons.append(Reason(_one_line(reason.what[:_SHOWN]), tuple(names)))
+            reasons.append(Reason(_cut(reason.what[:_SHOWN]), tuple(names)))
     return tuple(reasons)
 
 

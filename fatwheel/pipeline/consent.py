@@ -108,5 +108,5 @@ def _files(lock: BuildLock) -> str:
 
 def _shown(words: str) -> str:
     """Text from a foreign lock, on one line."""
-    line = text.clean(words).replace("\n", "\\n").replace("\t", "\\t")
+    line = text.one_line(words).replace("\t", "\\t")
     return line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…"

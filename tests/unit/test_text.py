@@ -67,3 +67,5 @@ def test_nouns_follow_their_number() -> None:
 def test_control_characters_from_outside_are_shown_not_obeyed() -> None:
     hostile = "a\x1b[31mred\x07\r\nnext\tcolumn \u202egnp.exe \udc80 grün"
     assert text.clean(hostile) == "a\\x1b[31mred\\x07\nnext\tcolumn \\u202egnp.exe \\udc80 grün"
+    line = text.one_line(hostile)
+    assert line == "a\\x1b[31mred\\x07\\nnext\tcolumn \\u202egnp.exe \\udc80 grün"

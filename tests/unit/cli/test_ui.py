@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,22 @@ from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.console import show_error, show_note, show_planned
-from fatwheel.cli.progress import LiveBoard, PlainBoard, board
+from fatwheel.cli.progress import LiveBoard, PlainBoard, Standing, board, picture
 from fatwheel.cli.reports import show_inspection
-from fatwheel.cli.results import show_cache, show_json, show_proof, show_wheels
+from fatwheel.cli.results import show_cache, show_capture, show_json, show_proof, show_wheels
 from fatwheel.config.model import Recipe, Sdist, SourcePin, Target, Toolchain
 from fatwheel.errors import CompileError, FatwheelError, UsageError
 from fatwheel.events import (
     Event,
     JobFailed,
     JobFinished,
+    JobsDropped,
     JobStarted,
     MemoryUsed,
     Note,
     Planned,
     Progress,
+    ShardSaid,
     StepFinished,
     StepStarted,
     WheelMade,
@@ -44,6 +47,7 @@ from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.proof import Proof, UnitProof
 from fatwheel.storage.cache import CacheReport
 from fatwheel.storage.store import Damage, Usage
+from fatwheel.worker.assemble import Reason
 
 from ...helpers.mangled import needs_library
 
@@ -364,6 +368,54 @@ def test_plain_text_has_no_control_characters(capsys: pytest.CaptureFixture[str]
     assert strange == set(), "control characters in plain text"
     assert captured.out.count("evil\\x1b[31m\\x07name") == 5
     assert captured.err.count("evil\\x1b[31m\\x07name") == 14
+
+
+FORGED = "evil\x1b[31m\nmade  dist/forged.whl\r\nerror: forged"
+
+
+def test_what_a_project_named_is_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of files may hold line ends; a process tells of them as they are."""
+    unit = replace(JOBS[0].unit, name=FORGED, source=FORGED, codegen=("-D", FORGED))
+    hostile_job = replace(JOBS[0], unit=unit)
+    again = (Reason(f"{FORGED} changed", (FORGED,)),)
+    with board() as shown:
+        shown(replace(PLAN, archlist_units=(FORGED,), reasons=again))
+        shown(StepStarted(FORGED, FORGED))
+        shown(StepFinished(FORGED, 1.0, FORGED))
+        shown(JobFinished(hostile_job, "s", 1.0, 1.0, GIB))
+        shown(JobFailed(hostile_job, "s", FORGED, retry=False))
+        shown(JobsDropped((hostile_job,)))
+        shown(Note(FORGED))
+    show_error(CompileError(FORGED, where=FORGED, hint=FORGED))
+    show_note(FORGED)
+    show_proof(replace(make_proof(FORGED), path=Path(FORGED)))
+    report = {
+        "project": FORGED, "version": "1", "units": [{**asdict(unit), "images": []}],
+        "links": [["g++", FORGED]], "shares": [],
+    }  # fmt: skip
+    show_capture(report, options=True)
+    captured = capsys.readouterr()
+    lines = (captured.out + captured.err).splitlines()
+    assert sum("forged.whl" in line for line in lines) >= 15
+    assert [line for line in lines if re.match(r"\W*(made  dist|error: forged)", line)] == []
+    assert [line for line in lines if "\x1b" in line] == []
+
+
+def test_a_live_board_keeps_each_job_on_its_line() -> None:
+    job = replace(JOBS[0], unit=replace(JOBS[0].unit, name=FORGED))
+    standing = Standing()
+    for event in (PLAN, JobStarted(job, "s"), ShardSaid("s", FORGED), Progress(FORGED, 1, 2)):
+        standing.note(event, 0.0)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(picture(standing, 1.0, 200, 40))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert sum("forged.whl" in line for line in lines) == 3
+    assert [line for line in lines if line.strip().startswith(("made", "error"))] == []
+
+
+def test_json_has_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    show_json({"name": FORGED})
+    assert json.loads(capsys.readouterr().out) == {"name": FORGED}
 
 
 def test_an_ascii_terminal_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:

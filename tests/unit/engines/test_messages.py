@@ -322,7 +322,7 @@ def test_units_and_hosts_that_cannot_be_are_refused(changes: dict[str, Any]) -> 
 def test_what_containers_note_cannot_steer_a_terminal() -> None:
     line = capture_line(json.dumps(captured(notes=["g++ \x1b[2J", "two\nlines", "x" * 9000])))
     assert isinstance(line, CapturedLine)
-    assert line.sentences == ("g++ \\x1b[2J", "two lines", "x" * 2000)
+    assert line.sentences == ("g++ \\x1b[2J", "two\\nlines", "x" * 2000)
 
 
 def test_there_are_only_so_many_units() -> None:
