@@ -142,7 +142,7 @@ def wine_materials(toolchain: Toolchain) -> tuple[Material, ...]:
 
 def _of_debian(package: DebianPackage) -> Material:
     filename = package.path.rpartition("/")[2]
-    name, version, _ = filename.split("_")
+    name, version, _ = filename.rsplit("_", 2)
     return Material("wine", name, version, filename, package.size, package.sha256, "")
 
 
