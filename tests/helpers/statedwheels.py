@@ -28,6 +28,7 @@ VERSION = f"1.0+{LABEL}"
 INFO = f"demo-{VERSION}.dist-info"
 NAME = f"demo-{VERSION}-py3-none-any.whl"
 BINARY = "demo/code.fatbin"
+WRITTEN = (2024, 5, 6, 7, 8, 10)
 
 RECORD, LOCK = f"{INFO}/fatwheel.json", f"{INFO}/fatwheel.lock.json"
 SBOM, STATEMENT = f"{INFO}/sboms/fatwheel.cdx.json", f"{INFO}/fatwheel.provenance.json"
@@ -116,14 +117,14 @@ def subjects_of(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
 
 
 def write(folder: Path, files: Mapping[str, bytes], name: str = NAME) -> Path:
-    """A wheel of these files with a RECORD that is right."""
+    """A wheel of these files with a RECORD that is right; of the same files, the same bytes."""
     lines = [f"{name},{record_hash(data)},{len(data)}\n" for name, data in files.items()]
     record = f"{INFO}/RECORD"
+    members = {**files, record: "".join([*lines, f"{record},,\n"]).encode()}
     path = folder / name
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member, data in files.items():
-            archive.writestr(member, data)
-        archive.writestr(record, "".join([*lines, f"{record},,\n"]))
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in members.items():  # what is edited keeps the newest time of all
+            archive.writestr(zipfile.ZipInfo(member, WRITTEN), data, zipfile.ZIP_DEFLATED)
     return path
 
 

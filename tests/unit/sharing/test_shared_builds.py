@@ -300,10 +300,11 @@ def test_a_signed_entry_that_was_changed_is_refused_by_name(bench: Bench, keys: 
     bench.trust = _trust(keys, 0, 0)
     bench.shared()
     expected = bench.build("one")
-    poisoned = bench.parcels("slice")[0]
-    lines = poisoned.read_bytes().split(b"\n", 2)
-    other = bench.parcels("slice")[1].read_bytes().split(b"\n", 2)
-    poisoned.write_bytes(b"\n".join([lines[0], lines[1], other[2]]))
+    poisoned, *others = bench.parcels("slice")
+    first, head, body = poisoned.read_bytes().split(b"\n", 2)
+    bodies = [one.read_bytes().split(b"\n", 2)[2] for one in others]
+    other = next(one for one in bodies if one != body)  # two units have the same slices
+    poisoned.write_bytes(b"\n".join([first, head, other]))
     bench.shared()
     made = bench.build("two")
     assert (made.compiled, made.sha256) == (1, expected.sha256)
