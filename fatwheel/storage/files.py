@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_PATH = 259  # characters of Windows' paths, unless longer ones are allowed
+_NAMELESS = (errno.ENOENT, errno.ENOTEMPTY)  # which say nothing without the file's name
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _HELD = (32, 33)  # of Windows: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION
 OF_THE_DISK = (*_FULL, *_FORBIDDEN, errno.EIO)  # errno: nothing that a program does wrong
@@ -398,7 +399,10 @@ def disk_error(error: OSError, doing: str, where: Path, option: str) -> StoreErr
     elif number in (errno.ENOTDIR, errno.EEXIST):
         hint = f"use a folder, not a file: {option}"
     reason = error.strerror or str(error)
-    longest = max((len(name) for name in (error.filename, error.filename2) if name), default=0)
+    names = [str(name) for name in (error.filename, error.filename2) if name]
+    if number in _NAMELESS and names:
+        reason = f"{reason}: {' -> '.join(names)}"
+    longest = max(map(len, names), default=0)
     if os.name == "nt" and longest > _LONGEST_PATH:  # Windows says that there is no such file
         reason = f"its path has {longest} characters, and Windows takes {_LONGEST_PATH}"
         hint = f"use a folder with a shorter path: {option}; or allow longer ones: `invoke doctor`"

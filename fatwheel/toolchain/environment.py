@@ -4,7 +4,7 @@
     <cache>/packages/<sha256>/      wheels, unpacked (see `unpack`)
     <cache>/cuda/<digest>/          CUDA, where it comes as archives (see `homes`)
     <cache>/envs/<digest>/          environments, mostly hard links into packages
-    <cache>/envs/lock               held while anything of this is made
+    <cache>/*/lock                  held while anything of this is made (see `unpack.alone`)
 
 An environment is made under another name and renamed when it has passed its checks, so a folder
 of the final name is complete. The digest in the name covers the pinned packages, the interpreter

@@ -12,7 +12,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
@@ -305,6 +305,8 @@ def link_into(folder: Path, name: str, into: InstallScheme, platform: str) -> No
 # Everything here may be deleted at any time; it is made again when it is needed.
 
 
+# The folders of what is made, and of what is deleted once it is unpacked; locked in this order.
+_FOLDERS = ("envs", "packages", "downloads", "cuda", "msvc", "systems")
 _UNPACKED = 1.9  # bytes on disk per byte of wheel, with some to spare (measured: 1.7)
 
 
@@ -341,16 +343,21 @@ def missing(packages: Sequence[Package], cache: Path) -> list[Package]:
 
 @contextmanager
 def alone(cache: Path, emit: Emit) -> Iterator[None]:
-    """Hold the lock on environments and packages; say so when that takes waiting.
+    """Hold the locks on environments, packages and homes; say so when that takes waiting.
+
+    Each folder has its own, because a cache may be made of links to folders of other caches. Those
+    that are not there yet are nobody else's.
 
     What killed runs left half-made is gone then. What goes wrong with the disk inside of the block
     ends in StoreError.
     """
-    folder = cache / "envs"
     try:
-        folder.mkdir(exist_ok=True)
-        with one_at_a_time(folder, "making a toolchain's environment", emit):
-            _sweep(cache)
+        for name in ("envs", "packages"):
+            (cache / name).mkdir(exist_ok=True)
+        with ExitStack() as locks:
+            for folder in filter(Path.is_dir, (cache / name for name in _FOLDERS)):
+                locks.enter_context(one_at_a_time(folder, "making a toolchain's environment", emit))
+                _sweep(folder)
             yield
     except OSError as error:
         raise files.disk_error(
@@ -365,7 +372,6 @@ def unpack_missing(
 
     toolchain: the one that they belong to, for what an error says.
     """
-    (cache / "packages").mkdir(exist_ok=True)
     absent = missing(packages, cache)
     check_space(needed_for(absent), cache)
     for package in absent:
@@ -375,11 +381,10 @@ def unpack_missing(
     unpack_all({place(package, downloads): folder_of(package, cache) for package in absent}, emit)
 
 
-def _sweep(cache: Path) -> None:
-    """Delete what killed runs left half-made. Only under the lock: else it may be in use."""
-    for folder in ("cuda", "envs", "msvc", "packages", "systems"):
-        for part in (cache / folder).glob(".*.part"):
-            shutil.rmtree(part)
+def _sweep(folder: Path) -> None:
+    """Delete what killed runs left half-made. Only under its lock: else it may be in use."""
+    for part in folder.glob(".*.part"):
+        shutil.rmtree(part)
 
 
 def needed_for(absent: Sequence[Package]) -> int:

@@ -197,6 +197,15 @@ def test_a_disk_error_says_where_and_what_to_do(tmp_path: Path, number: int, adv
         assert expected in text, f"{expected!r} is missing from: {text}"
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
+def test_a_disk_error_names_what_is_not_there_or_in_the_way(tmp_path: Path, number: int) -> None:
+    there, new = str(tmp_path / "there"), str(tmp_path / "new")
+    one = files.disk_error(OSError(number, "words", there), "write", tmp_path, "--out FOLDER")
+    assert one.what.startswith(f"cannot write: words: {there} (")
+    two = OSError(number, "words", there, None, new)
+    assert f"words: {there} -> {new} (" in files.disk_error(two, "write", tmp_path, "").what
+
+
 class _Held:
     """A file that a virus scanner has open for so many tries."""
 

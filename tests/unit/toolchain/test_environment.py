@@ -24,6 +24,7 @@ from fatwheel.model import Environment
 from fatwheel.toolchain import environment as environment_module
 from fatwheel.toolchain.environment import MARKER, ensure_environment
 from fatwheel.toolchain.pipconfig import PipConfig
+from fatwheel.toolchain.unpack import alone
 
 from ...helpers.tinywheels import PYTHON, nvcc_wheel, tiny_toolchain, torch_wheel, write_wheel
 
@@ -258,6 +259,32 @@ def test_a_cache_made_of_links(wheels: Path, cache: Path, tmp_path: Path) -> Non
         (linked / name).symlink_to(cache / name)
     toolchain = tiny_toolchain(wheels)
     assert make(toolchain, linked) == make(toolchain, cache)
+
+
+@pytest.mark.parametrize("shared", ["envs", "packages", "downloads", "cuda", "msvc", "systems"])
+def test_caches_with_a_folder_in_common_wait_for_each_other(
+    cache: Path, tmp_path: Path, shared: str
+) -> None:
+    """Also where all else is their own: nobody deletes what somebody is still writing."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (cache / shared).mkdir()
+    (other / shared).symlink_to(cache / shared)
+    half = cache / shared / ".0123456789abcdef.part"
+    waits = threading.Event()
+
+    def make_too() -> None:
+        with alone(other, lambda event: waits.set()):
+            pass
+
+    second = threading.Thread(target=make_too)
+    with alone(cache, silent):
+        half.mkdir()
+        second.start()
+        assert waits.wait(60), "the second did not say that it waits"
+        assert half.exists()
+    second.join(60)
+    assert not half.exists(), "nobody writes it now"
 
 
 class Wrong(NamedTuple):
