@@ -91,6 +91,18 @@ class Workbench:
         if store is not None:
             shutil.copytree(store, self.cache / "store")
 
+    def keep_apart(self) -> None:
+        """From now on its environments and new files are its own; of packages and sdists, it has
+        links to those that are there already."""
+        for name in ("envs", "downloads", "packages"):
+            shared = (self.cache / name).resolve()
+            (self.cache / name).unlink()
+            (self.cache / name).mkdir()
+            for path in shared.iterdir() if name != "envs" else ():
+                # A wheel among the downloads is just being unpacked by somebody, and then deleted.
+                if len(path.name) == 64 and not list(path.glob("*.whl")):  # a sha256
+                    (self.cache / name / path.name).symlink_to(path)
+
     @property
     def store(self) -> Path:
         return self.cache / "store"

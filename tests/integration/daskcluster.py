@@ -18,10 +18,15 @@ from .slim import Slim
 SOON = 120.0  # seconds, on a machine that does much else
 
 
-def until(there: Callable[[], object], what: str) -> None:
-    """Wait until something is so."""
+def until(
+    there: Callable[[], object], what: str, build: subprocess.Popen[str] | None = None
+) -> None:
+    """Wait until something is so; not for a build that has ended."""
     end = time.monotonic() + SOON
     while not there():
+        if build and build.poll() is not None:
+            out, err = build.communicate()
+            raise AssertionError(f"the build ended before {what}:\n{out}{err}")
         assert time.monotonic() < end, f"not within {SOON} s: {what}"
         time.sleep(0.1)
 

@@ -103,7 +103,7 @@ def test_a_killed_worker_costs_only_its_jobs(
 ) -> None:
     slow = cluster.worker("slow", _SLOW)
     build = begin(bench, cluster)
-    until((slow / "begun").exists, "a job runs")
+    until((slow / "begun").exists, "a job runs", build)
     cluster.worker("good")
     cluster.kill("slow")
     outcome = ended(bench, build)
@@ -132,7 +132,7 @@ def test_compilers_that_are_ended_before_their_worker_break_no_build(
 def test_an_interrupted_build_leaves_nothing_running(bench: Workbench, cluster: Cluster) -> None:
     slow = cluster.worker("slow", _SLOW)
     build = begin(bench, cluster)
-    until((slow / "begun").exists, "a job runs")
+    until((slow / "begun").exists, "a job runs", build)
     assert compilers_below(slow)
     build.send_signal(signal.SIGINT)
     assert ended(bench, build).code == 130
@@ -145,7 +145,7 @@ def test_a_scheduler_that_goes_away_ends_build_and_workers(
 ) -> None:
     slow = cluster.worker("slow", _SLOW)
     build = begin(bench, cluster)
-    until((slow / "begun").exists, "a job runs")
+    until((slow / "begun").exists, "a job runs", build)
     cluster.kill("scheduler")
     outcome = ended(bench, build)
     assert outcome.code == 14
@@ -219,7 +219,7 @@ def test_a_worker_that_is_cut_off_costs_only_its_jobs(
         try:
             far = cluster.worker("far", _SLOW, ["ip", "netns", "exec", name])
             build = begin(bench, cluster)
-            until((far / "begun").exists, "a job runs")
+            until((far / "begun").exists, "a job runs", build)
             cluster.worker("near")
             subprocess.run(["ip", "link", "set", cable, "down"], check=True)
             outcome = ended(bench, build)

@@ -33,7 +33,7 @@ def begin_in_base(
     """Begin to build the sample on a machine that is a container of the base image; it has the
     network of this machine."""
     assert bench.slim is not None
-    (bench.cache / "envs").unlink()  # those of this machine's Python
+    bench.keep_apart()  # environments are those of this machine's Python
     folders = {ROOT, Path(sys.prefix), bench.slim.folder, bench.cache.parent, cache_folder()}
     shared = [word for folder in sorted(folders) for word in ("--volume", f"{folder}:{folder}")]
     path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
@@ -71,7 +71,7 @@ def test_containers_make_the_wheel_of_a_build_in_containers(
     try:
         first = cluster.worker("first", **boxed)
         build = begin_in_base(bench, docker_engine, docker, "--scheduler", cluster.address)
-        until(lambda: "shard dask" in purposes(docker_engine, first), "its container runs")
+        until(lambda: "shard dask" in purposes(docker_engine, first), "its container runs", build)
         second = cluster.worker("second", **boxed)
         cluster.kill("first")
         until(lambda: not purposes(docker_engine, first), "its container ends with it")

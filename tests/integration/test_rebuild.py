@@ -423,7 +423,9 @@ def test_a_file_that_its_user_has(
     attic = tmp_path / "attic" / "of 2019"
     attic.mkdir(parents=True)
     shutil.copy(file, attic / "no idea what this is")
-    apart = Checkout(checkout.folder, bench_apart(tmp_path, checkout.bench))
+    bench = Workbench(tmp_path / "apart", checkout.bench.store)
+    bench.keep_apart()
+    apart = Checkout(checkout.folder, bench)
     without = apart.rebuild(changed, tmp_path / "out", **OFFLINE)
     assert without.code == 4, without.err
     assert ninja.filename in message_of(without)
@@ -434,20 +436,6 @@ def test_a_file_that_its_user_has(
     [environment] = [path for path in (apart.bench.cache / "envs").iterdir() if path.is_dir()]
     said = subprocess.run([environment / "bin" / "ninja", "--version"], capture_output=True)
     assert said.stdout.decode().startswith("1.11.1"), "another ninja was installed"
-
-
-def bench_apart(folder: Path, bench: Workbench) -> Workbench:
-    """A bench whose environments and new files are its own; its packages are links to those that
-    are unpacked already."""
-    apart = Workbench(folder / "apart", bench.store)
-    for name in ("envs", "downloads", "packages"):
-        shared = (apart.cache / name).resolve()
-        (apart.cache / name).unlink()
-        (apart.cache / name).mkdir()
-        for path in shared.iterdir() if name != "envs" else ():
-            if len(path.name) == 64:  # a sha256
-                (apart.cache / name / path.name).symlink_to(path)
-    return apart
 
 
 def test_an_sdist_that_is_gone_from_the_index(small: tuple[Checkout, Path], tmp_path: Path) -> None:
