@@ -19,7 +19,6 @@ import re
 import signal
 import socket
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -318,9 +317,9 @@ def serve(
     quiet(_log_of_worker())
     greet(address, "worker")
     facts()  # it is this program from now on
-    threading.Thread(target=guard, args=(limits.memory,), daemon=True).start()
     try:
-        asyncio.run(_serve(address, name, limits, tell))
+        with guarded(limits.memory):
+            asyncio.run(_serve(address, name, limits, tell))
     finally:
         end()
         clear()
@@ -376,12 +375,23 @@ async def _serve(
     await worker.close(executor_wait=False, reason="asked to end")
 
 
-def guard(limit: int) -> None:
-    """Kill the largest compiler whenever all that this process started use more than `limit` bytes,
-    and a bit: this is somebody's machine, whatever builds expect of their jobs. Containers have a
-    limit of their own."""
-    while True:
-        time.sleep(_GUARDED)
+@contextmanager
+def guarded(limit: int) -> Iterator[None]:
+    """In the block, kill the largest compiler whenever all that this process started use more than
+    `limit` bytes, and a bit: this is somebody's machine, whatever builds expect of their jobs.
+    Containers have a limit of their own."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_guard, args=(limit, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _guard(limit: int, ended: threading.Event) -> None:
+    while not ended.wait(_GUARDED):
         sizes = _sizes_below(os.getpid())
         if sum(size for size, _ in sizes) > limit * _BIT:
             with suppress(psutil.Error):

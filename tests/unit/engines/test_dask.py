@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ from fatwheel.worker import surroundings
 from fatwheel.worker.slices import Made
 
 from ...helpers.demoproject import Demo
+from ...helpers.processcontainers import ROOT
 from ...helpers.standins import calls
 
 
@@ -656,17 +658,27 @@ def test_it_builds_for_this_system_from_what_all_can_fetch(bench: Bench) -> None
 # -- a worker --------------------------------------------------------------------------------------
 
 
-def test_a_worker_kills_the_largest_compiler_beyond_its_limit() -> None:
+# A process of its own, because other children of this one are none of the guard's business.
+GUARDED = """
+    import subprocess, sys, time
+    sys.path.insert(0, sys.argv[1])
+    from fatwheel.engines import cluster
     hog = "import time; x = b'x' * (200 << 20); time.sleep(60)"
-    large = subprocess.Popen([sys.executable, "-c", hog])
-    small = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        threading.Thread(target=cluster.guard, args=(100 << 20,), daemon=True).start()
-        assert large.wait(30) == -9
-        time.sleep(1.5)
-        assert small.poll() is None
-    finally:
-        large.kill()
-        small.kill()
+    with cluster.guarded(100 << 20):
+        large = subprocess.Popen([sys.executable, "-c", hog])
+        small = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         large.wait()
-        small.wait()
+        time.sleep(1.5)
+    later = subprocess.Popen([sys.executable, "-c", hog])
+    time.sleep(1.5)
+    print(large.returncode, small.poll(), later.poll())
+    small.kill()
+    later.kill()
+"""
+
+
+def test_a_worker_kills_the_largest_compiler_beyond_its_limit() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(GUARDED), str(ROOT)], capture_output=True, text=True
+    )
+    assert done.stdout == "-9 None None\n", done.stderr
