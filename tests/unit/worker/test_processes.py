@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -52,18 +52,31 @@ def test_a_program_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
         run_measured(["/no/such/compiler"], tmp_path, {})
 
 
+# A small process that measures, because its own peak is the least that it can measure.
+MEASURES = """
+    import json, sys
+    from dataclasses import asdict
+    from pathlib import Path
+    from fatwheel.worker.processes import run_measured
+    usage = run_measured([sys.executable, "-ISc", sys.argv[1]], Path.cwd(), {})
+    print(json.dumps(asdict(usage)))
+"""
+
+
 def test_the_peak_is_that_of_the_largest_descendant(tmp_path: Path) -> None:
     script = """
         import subprocess, sys
-        steps = [10, LARGEST, 20]
-        for step in steps:
-            subprocess.run([sys.executable, "-ISc", f"b = bytearray({step} << 20)"], check=True)
+        for size in (10, 200, 20):
+            holds = f"held = b'x' * ({size} << 20)"
+            subprocess.run([sys.executable, "-ISc", holds], check=True)
         """
-    # This process's own peak is the least that can be measured.
-    largest = 200 + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    usage = run(tmp_path, script.replace("LARGEST", str(largest)))
-    measured = usage.rss / MIB
-    assert largest < measured < largest + 100, f"measured {measured:.0f} MiB, not {largest}"
+    measured = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MEASURES), textwrap.dedent(script)],
+        cwd=tmp_path, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    usage = ProcessUsage(**json.loads(measured.stdout))
+    assert (usage.returncode, usage.output) == (0, "")
+    assert 200 < usage.rss / MIB < 300
 
 
 def test_cpu_seconds_are_those_of_all_descendants(tmp_path: Path) -> None:
