@@ -217,17 +217,15 @@ def test_large_wheels_cost_no_memory(tmp_path: Path) -> None:
     system maps around each table; of both together it would be twice that."""
     code = (os.urandom(1024) + bytes(3072)) * 512
 
-    def containers(*numbers: int) -> bytes:
-        kernels = [{f"kernel_{place}": [(0, 8)]} for place in range(24)]
-        return b"".join(container(*(sm(n, one, code) for n in numbers)) for one in kernels)
+    def large(version: str, *numbers: int) -> Path:
+        data = bytearray()
+        for place in range(24):
+            kernel = {f"kernel_{place}": [(0, 8)]}
+            data += container(*(sm(number, kernel, code) for number in numbers))
+        assert len(data) > 96 << 20
+        return write_wheel(tmp_path / version, {"demo/code.fatbin": data}, version=version)
 
-    data = {version: containers(*numbers) for version, numbers in
-            (("1.0+sm80.sm86", (80, 86)), ("1.0+sm86.sm90", (86, 90)))}  # fmt: skip
-    assert min(map(len, data.values())) > 96 << 20
-    wheels = [
-        write_wheel(tmp_path / version, {"demo/code.fatbin": content}, version=version)
-        for version, content in data.items()
-    ]
+    wheels = [large("1.0+sm80.sm86", 80, 86), large("1.0+sm86.sm90", 86, 90)]
     done = subprocess.run(
         [sys.executable, "-c", STITCHES, str(tmp_path / "out"), *map(str, wheels)],
         capture_output=True, text=True, check=False,

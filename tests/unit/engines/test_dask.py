@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -93,10 +94,13 @@ class Bench(Demo):
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]) -> Bench:
+def bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]
+) -> Iterator[Bench]:
     tool("g++")
     monkeypatch.delenv("FATWHEEL_SCHEDULER", raising=False)
-    return Bench(tmp_path, monkeypatch)
+    yield Bench(tmp_path, monkeypatch)
+    gc.collect()  # what Dask leaves is some ten megabytes a cluster, and all in circles
 
 
 def test_a_cluster_of_this_machine_gives_the_same_bytes(bench: Bench) -> None:

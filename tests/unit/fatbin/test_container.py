@@ -31,7 +31,12 @@ NAMES = ("none", "lz4", "zstd")
 
 def packed(*entries: bytes, magic: int = 0xBA55ED50, version: int = 1, header: int = 16) -> bytes:
     body = b"".join(entries)
-    return struct.pack("<IHHQ", magic, version, header, len(body)) + body
+    return head(len(body), magic, version, header) + body
+
+
+def head(size: int, magic: int = 0xBA55ED50, version: int = 1, header: int = 16) -> bytes:
+    """What comes before entries that have so many bytes."""
+    return struct.pack("<IHHQ", magic, version, header, size)
 
 
 def entry(
@@ -177,8 +182,9 @@ def test_a_mapped_file_does_not_stay_in_memory(alone: bool, tmp_path: Path) -> N
     than they are asked for, and count it as this process's. alone: all are in one container."""
     image = entry(bytes(100_000))
     count = 1000
-    rows = packed(image * count) if alone else packed(image) * count
-    (tmp_path / "file").write_bytes(rows + bytes(100_000_000) + packed(image))
+    rows = [head(count * len(image)), *[image] * count] if alone else [packed(image)] * count
+    with (tmp_path / "file").open("wb") as file:
+        file.writelines([*rows, *[bytes(1_000_000)] * 100, packed(image)])
     data = map_path(tmp_path / "file", "")
     before = in_memory()
     assert sum(len(one.entries) for one in parse_containers(data)) == count + 1
