@@ -305,7 +305,7 @@ def link_into(folder: Path, name: str, into: InstallScheme, platform: str) -> No
 # Everything here may be deleted at any time; it is made again when it is needed.
 
 
-# The folders of what is made, and of what is deleted once it is unpacked; locked in this order.
+# The folders of what is made, and of what is deleted once it is unpacked.
 _FOLDERS = ("envs", "packages", "downloads", "cuda", "msvc", "systems")
 _UNPACKED = 1.9  # bytes on disk per byte of wheel, with some to spare (measured: 1.7)
 
@@ -354,8 +354,9 @@ def alone(cache: Path, emit: Emit) -> Iterator[None]:
     try:
         for name in ("envs", "packages"):
             (cache / name).mkdir(exist_ok=True)
+        folders = {(cache / name).resolve() for name in _FOLDERS if (cache / name).is_dir()}
         with ExitStack() as locks:
-            for folder in filter(Path.is_dir, (cache / name for name in _FOLDERS)):
+            for folder in sorted(folders):  # whoever shares some of them locks in the same order
                 locks.enter_context(one_at_a_time(folder, "making a toolchain's environment", emit))
                 _sweep(folder)
             yield

@@ -287,6 +287,14 @@ def test_caches_with_a_folder_in_common_wait_for_each_other(
     assert not half.exists(), "nobody writes it now"
 
 
+def test_folders_that_are_one_are_locked_once(cache: Path) -> None:
+    (cache / "homes").mkdir()
+    for name in ("cuda", "systems"):
+        (cache / name).symlink_to(cache / "homes")
+    with alone(cache, lambda event: pytest.fail(f"it waits for itself: {event}")):
+        assert (cache / "homes" / "lock").exists()
+
+
 class Wrong(NamedTuple):
     python: str = PYTHON
     torch: str = TORCH
