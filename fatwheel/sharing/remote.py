@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -50,7 +51,11 @@ _VALID = (
 )
 # Without `://`: a URL all the same, or USER:PASSWORD@HOST. No folder is made and shown of that.
 _URL_OR_LOGIN = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:|[^/\\]:[^/\\]*@")
-_SERVER_URL = re.compile(r"https?://(\[[0-9a-f:]+\]|[^\s/:?#@]+)(:[0-9]{1,5})?(/[^\s?#]*)?", re.I)
+_SERVER_URL = re.compile(
+    r"https?://(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?(?:/[^\s?#<>\"\\^`{|}]*)?",
+    re.I,
+)
+_IPV4 = re.compile(r"(?:.*\.)?[0-9]+")  # a host whose last part is a number can be no other
 # What each cloud's credentials are called in the environment.
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -370,24 +375,21 @@ class ObjectPlace:
 
     def read(self, name: str) -> tuple[int, Iterator[bytes]] | None:
         import obstore
-        from obstore.exceptions import BaseError
 
         try:
             found = obstore.get(self._store, name)
             # Each piece as it comes: waiting for larger ones, nobody would see that it is slow.
             return int(found.meta["size"]), self._chunks(iter(found.stream(1)))
-        except (BaseError, OSError) as error:
+        except BaseException as error:
             if isinstance(error, FileNotFoundError) and not _NO_BUCKET.search(str(error)):
                 return None
             raise self._failure(error) from None
 
     def _chunks(self, chunks: Iterator[Any]) -> Iterator[bytes]:
-        from obstore.exceptions import BaseError
-
         while True:
             try:
                 chunk = next(chunks, None)
-            except (BaseError, OSError) as error:
+            except BaseException as error:
                 raise self._failure(error) from None
             if chunk is None:
                 return
@@ -395,17 +397,21 @@ class ObjectPlace:
 
     def write(self, name: str, file: Path) -> None:
         import obstore
-        from obstore.exceptions import BaseError
 
         parts = self._in_parts and file.stat().st_size > _ONE_PUT
         try:
             obstore.put(self._store, name, file, use_multipart=parts)
-        except (BaseError, OSError) as error:
+        except BaseException as error:
             raise self._failure(error) from None
 
-    def _failure(self, error: Exception) -> RemoteError:
-        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+    def _failure(self, error: BaseException) -> BaseException:
+        """A RemoteError for what the library raised; else the same error."""
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
+        if type(error).__name__ == _PANIC:
+            return RemoteError(_UNUSABLE, away=True)
+        if not isinstance(error, (BaseError, OSError)):
+            return error
         said = _said(error)
         if _NO_BUCKET.search(str(error)):
             return RemoteError("there is no such bucket", away=True)
@@ -430,6 +436,9 @@ NO_ANSWER, NO_CONNECTION = "there is no answer in time", "there is no connection
 BROKEN_OFF = "the connection broke off"
 _UNTRUSTED = "its certificate is not trusted; SSL_CERT_FILE may name a file with another authority"
 _NO_TLS = f"it is without TLS, which {' or '.join(_PLAIN.values())}=true allows"
+# Rust's, which is no Exception and which no module offers. The library has shown what it says.
+_PANIC = "PanicException"
+_UNUSABLE = "it cannot be used: what its address and the environment say of it make no URL"
 _AWAY = (NO_ANSWER, NO_CONNECTION, BROKEN_OFF, _NO_TLS)
 _METADATA = "169.254.169.254"  # gives credentials to machines of a cloud; asked where no others are
 _LONGEST = 300  # characters of what a server or the library says
@@ -518,7 +527,7 @@ def _check_servers(scheme: str, *, plain: bool) -> None:
     """Raises UsageError where the environment names a server that is not to be spoken to."""
     for name in _SERVERS.get(scheme, ()):
         words = os.environ.get(name, "")
-        if words and not _SERVER_URL.fullmatch(words):
+        if words and not _is_server(words):
             raise UsageError(
                 "this is not the URL of a server", where=name,
                 hint="such as https://HOST:PORT, or http://HOST:PORT",
@@ -527,6 +536,22 @@ def _check_servers(scheme: str, *, plain: bool) -> None:
             raise UsageError(
                 "this server is without TLS", where=name, hint=f"{_PLAIN[scheme]}=true allows it"
             )
+
+
+def _is_server(words: str) -> bool:
+    """Whether this is the URL of a server, of which obstore makes requests."""
+    found = _SERVER_URL.fullmatch(words)
+    if found is None:
+        return False
+    ipv6, host, port = found.groups()
+    try:
+        if ipv6:
+            IPv6Address(ipv6)
+        elif _IPV4.fullmatch(host):
+            IPv4Address(host)
+    except ValueError:
+        return False
+    return int(port or 0) < 1 << 16
 
 
 def _basic(user: str, password: str) -> str:

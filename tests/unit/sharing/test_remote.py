@@ -130,8 +130,13 @@ ENDPOINTS = [
 
 @pytest.mark.parametrize(("address", "variable", "_allows"), ENDPOINTS)
 @pytest.mark.parametrize(
-    "url", ["localhost:9000", "http://", "http://a b", "ftp://host", f"https://me:{SECRET}@host"]
-)
+    "url",
+    [
+        "localhost:9000", "http://", "http://a b", "ftp://host", f"https://me:{SECRET}@host",
+        "https://host:90000", "https://host<1>", "https://host/<1>", "https://h\u00f6st",
+        "https://1.2.3.400", "https://[::::]",
+    ],
+)  # fmt: skip
 def test_a_server_that_is_no_url_is_refused_at_once(
     clouds: pytest.MonkeyPatch, address: str, variable: str, _allows: str, url: str
 ) -> None:
@@ -141,6 +146,15 @@ def test_a_server_that_is_no_url_is_refused_at_once(
         remote_of(address, {})
     assert caught.value.where == variable
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["HTTPS://my_host.example:65535/a%20b/~c", "https://192.0.2.1", "https://[::ffff:192.0.2.1]"],
+)
+def test_a_server_may_have_any_name_that_is_one(clouds: pytest.MonkeyPatch, url: str) -> None:
+    clouds.setenv("AWS_ENDPOINT_URL", url)
+    assert remote_of("s3://bucket/x", {})
 
 
 @pytest.mark.parametrize(("address", "variable", "allows"), ENDPOINTS)
@@ -237,6 +251,23 @@ def test_what_a_cloud_or_the_library_says_is_told_in_words(
     found.tell = notes.append
     assert not found.get(NAME, tmp_path / "came", 100)
     assert notes == [said]
+
+
+def test_a_panic_of_the_library_ends_no_build(clouds: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is no `Exception`, and what brings obstore to it is not all known: here a region of which
+    there is no host."""
+    variables = {"REGION": "eu west", "ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": SECRET}
+    for name, value in variables.items():
+        clouds.setenv(f"AWS_{name}", value)
+    found = remote_of("s3://bucket/x", {"FATWHEEL_REMOTE_MODE": "write"})
+    assert found
+    notes: list[str] = []
+    found.tell = notes.append
+    assert "cannot be used" in found.probe()
+    assert not found.get(NAME, tmp_path / "came", 100)
+    assert not found.put(NAME, Path(__file__))
+    [note] = notes
+    assert note.startswith("the build goes on without s3://bucket/x: it cannot be used")
 
 
 # -- modes and keys --------------------------------------------------------------------------------
