@@ -397,6 +397,7 @@ class Footprint:
 
 _LONGEST = 100  # characters: a shard is called after all its fronts, and by a number first
 _KEPT = 50  # builds whose logs are kept
+_OF_LOGS = re.compile(r".*-[0-9a-f]{8}", re.DOTALL)  # the name of such a folder
 
 
 def shard_purpose(name: str) -> str:
@@ -415,11 +416,13 @@ def with_log(error: UpstreamError, log: Path) -> UpstreamError:
     return UpstreamError(error.what, where=error.where, details=error.details, hint=hint)
 
 
-def new_logs(parent: Path, name: str) -> Path:
-    """A folder for the logs of a new build; the oldest ones go. Raises OSError."""
+def new_logs(parent: Path, name: str, kept: int = _KEPT) -> Path:
+    """A folder for the logs of a new build; the oldest ones go, so that there are as many as are to
+    be `kept`. Raises OSError."""
     parent.mkdir(parents=True, exist_ok=True)
-    old = sorted(parent.iterdir(), key=_changed)
-    for folder in old[: max(0, len(old) + 1 - _KEPT)]:
+    found = (folder for folder in parent.iterdir() if _OF_LOGS.fullmatch(folder.name))
+    old = sorted(found, key=_changed)
+    for folder in old[: max(0, len(old) + 1 - kept)]:
         shutil.rmtree(folder, ignore_errors=True)
     folder = parent / f"{name}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)  # compilers quote sources

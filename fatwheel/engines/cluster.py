@@ -50,6 +50,7 @@ _SPARE_THREADS = 2  # of a worker, for what is no job
 _GUARDED = 0.5  # seconds between two looks at a worker's memory
 _BIT = 1.1
 _LOGS = Path("logs", "workers")  # in the cache: the last ones
+_KEPT = 1000  # of them; more workers than may share a cache at a time
 _WINDOWS = (
     "wheels for Windows are built by one machine, with --engine process or docker: docs/windows.md"
 )
@@ -329,7 +330,7 @@ def _log_of_worker() -> Path:
     """A new file for what Dask says: workers may share a cache. Raises StoreError."""
     parent = cache_folder() / _LOGS
     try:
-        return new_logs(parent, platform.node()) / "worker.log"
+        return new_logs(parent, platform.node(), _KEPT) / "worker.log"
     except OSError as error:
         raise disk_error(error, "keep logs", parent, f"{CACHE}=FOLDER") from error
 

@@ -607,6 +607,15 @@ def test_workers_that_share_a_cache_have_logs_of_their_own(
     assert one.parent.is_dir()
 
 
+def test_a_worker_deletes_no_log_of_one_that_may_still_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They open it only when `distributed` is loaded, and all of a cluster may start at once."""
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    logs = [cluster._log_of_worker() for _ in range(200)]
+    assert [log for log in logs if not log.parent.is_dir()] == []
+
+
 def test_a_worker_that_cannot_keep_a_log_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def test_every_build_has_a_folder_of_its_own(tmp_path: Path) -> None:
 def test_the_oldest_go(tmp_path: Path) -> None:
     old = []
     for age in range(60):
-        folder = tmp_path / f"build-{age:02}"
+        folder = tmp_path / f"build-{age:08x}"
         folder.mkdir()
         (folder / "capture.log").write_text("x")
         os.utime(folder, (1_700_000_000 - age, 1_700_000_000 - age))
@@ -55,6 +55,16 @@ def test_the_oldest_go(tmp_path: Path) -> None:
     assert left == [*old[:49], new]
 
 
+def test_what_else_is_there_stays(tmp_path: Path) -> None:
+    """Logs of workers lie below those of builds, and a worker may outlive any number of builds."""
+    of_worker = new_logs(tmp_path / "workers", "node")
+    os.utime(tmp_path / "workers", (1_700_000_000, 1_700_000_000))
+    for _ in range(51):
+        new_logs(tmp_path, "demo")
+    assert of_worker.is_dir()
+    assert len(list(tmp_path.iterdir())) == 51
+
+
 def test_a_link_among_them_costs_nothing_outside(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -62,7 +72,7 @@ def test_a_link_among_them_costs_nothing_outside(tmp_path: Path) -> None:
     parent = tmp_path / "logs"
     parent.mkdir()
     for number in range(60):
-        (parent / f"{number}").symlink_to(outside)
+        (parent / f"link-{number:08x}").symlink_to(outside)
     new_logs(parent, "demo")
     assert (outside / "file").exists()
 
@@ -70,7 +80,7 @@ def test_a_link_among_them_costs_nothing_outside(tmp_path: Path) -> None:
 def test_what_another_build_deletes_meanwhile_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = [tmp_path / f"gone-{number}" for number in range(60)]
+    gone = [tmp_path / f"gone-{number:08x}" for number in range(60)]
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter(gone))
     assert new_logs(tmp_path, "demo").is_dir()
 
