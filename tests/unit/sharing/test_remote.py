@@ -253,12 +253,15 @@ def test_what_a_cloud_or_the_library_says_is_told_in_words(
     assert notes == [said]
 
 
-def test_a_panic_of_the_library_ends_no_build(clouds: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [{"AWS_REGION": "eu west"}, {"AWS_SESSION_TOKEN": f"{SECRET}\n"}])
+def test_a_panic_of_the_library_ends_no_build(
+    clouds: pytest.MonkeyPatch, tmp_path: Path, wrong: dict[str, str]
+) -> None:
     """It is no `Exception`, and what brings obstore to it is not all known: here a region of which
-    there is no host."""
-    variables = {"REGION": "eu west", "ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": SECRET}
+    there is no host, and a token that ends with its line."""
+    variables = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": SECRET, **wrong}
     for name, value in variables.items():
-        clouds.setenv(f"AWS_{name}", value)
+        clouds.setenv(name, value)
     found = remote_of("s3://bucket/x", {"FATWHEEL_REMOTE_MODE": "write"})
     assert found
     notes: list[str] = []
@@ -268,6 +271,7 @@ def test_a_panic_of_the_library_ends_no_build(clouds: pytest.MonkeyPatch, tmp_pa
     assert not found.put(NAME, Path(__file__))
     [note] = notes
     assert note.startswith("the build goes on without s3://bucket/x: it cannot be used")
+    assert SECRET not in note
 
 
 # -- modes and keys --------------------------------------------------------------------------------
