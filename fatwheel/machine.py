@@ -124,6 +124,8 @@ def _groups(controller: str, *, outer: bool = True) -> Iterator[Path]:
             if ".." not in inner.parts:  # else it is outside of what this container is shown
                 top = _CGROUP / controller if controllers else _CGROUP
                 yield from (top / place for place in (inner, *(inner.parents if outer else ())))
+    if outer:
+        yield from (_CGROUP, _CGROUP / controller)  # a container's own, whatever it is called
 
 
 def _quotas() -> Iterator[tuple[int, int]]:

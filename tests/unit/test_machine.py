@@ -159,6 +159,15 @@ def test_limits_of_outer_groups_hold_too(
     assert (cores(), all_memory(), free_memory()) == (3, 8 * GIB, 5 * GIB)
 
 
+@pytest.mark.parametrize("groups", ["0::/../outside\n", ""])
+def test_a_container_s_own_limits_hold_whatever_its_group_is_called(
+    groups: str, group: Group, tmp_path: Path
+) -> None:
+    (tmp_path / "groups").write_text(groups)
+    group(cpu_dot_max="200000 100000", memory_dot_max=8 * GIB)
+    assert (cores(), all_memory()) == (2, 8 * GIB)
+
+
 # -- kills ---------------------------------------------------------------------------------------
 
 EVENTS = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0"
