@@ -33,6 +33,7 @@ from ..helpers.nuchecker import NuChecker
 from ..helpers.preloaded import run_command
 from .engine import LentEngine, docker_engine
 from .once import once
+from .shortened import shortened_selftest
 from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
 from .slim import Slim, make_slim
 from .windows import cuobjdump_exe, windows_python, wine
@@ -230,13 +231,13 @@ def contained(
 def contained_selftest(
     docker_engine: LentEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Contained:
-    """selftest, built once from nothing in containers of the real toolchain, for one architecture
-    and one Python; not to be built on."""
+    """The shortened selftest, built once from nothing in containers of the real toolchain, for one
+    architecture and one Python; not to be built on."""
     asked = ("--arch", "80", "--python", "3.11")
 
     def make(folder: Path) -> Contained:
-        bench = Workbench(folder / "bench")
-        return build_in_containers(bench, docker_engine, *asked, kernel="selftest")
+        bench, kernel = Workbench(folder / "bench"), shortened_selftest(folder / "selftest")
+        return build_in_containers(bench, docker_engine, *asked, kernel=str(kernel))
 
     return once(tmp_path_factory, "contained-selftest", make)
 

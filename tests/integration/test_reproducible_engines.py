@@ -1,8 +1,9 @@
 """One wheel from both engines, where both have the same programs: the process engine runs inside a
 container of the image on which the docker engine's own images are built.
 
-It is selftest's, whole and with torch, and the process engine builds it on another host, in another
-time zone, in three shards, and with variables that compilers and torch's build would follow.
+It is that of the shortened selftest, with torch, and the process engine builds it on another host,
+in another time zone, in three shards, and with variables that compilers and torch's build would
+follow.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .elsewhere import (
     three_shards,
     variables_for_compilers,
 )
+from .shortened import shortened_selftest
 from .test_reproducible import assert_same, foreign_strings
 
 pytestmark = pytest.mark.slow
@@ -104,7 +106,8 @@ def test_processes_and_containers_make_one_wheel(
     ways = (another_hash_seed, another_time_zone, three_shards, variables_for_compilers)
     varied = Varied(folder).together(way(folder) for way in ways)
     client = contained.lent.connect().api
-    build_inside(client, image, bench, packages, "selftest", varied)
+    kernel = str(shortened_selftest(folder / "selftest"))
+    build_inside(client, image, bench, packages, kernel, varied)
     [of_processes] = bench.wheels()
     assert_same(of_processes, of_containers)
     assert foreign_strings(of_containers, contained.bench.cache) == []
