@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,11 @@ def make_slim(folder: Path) -> Slim:
 
 
 def make_toolchain(
-    folder: Path, name: str, without: Collection[str] = (), more: str = ""
+    folder: Path,
+    name: str,
+    without: Collection[str] = (),
+    more: str = "",
+    pythons: Sequence[str] = PYTHONS,
 ) -> list[Package]:
     """Write toolchains/NAME.toml, and the sample into kernels/; gives the wheels that stand for
     torch, which lie in wheels/.
@@ -75,7 +79,7 @@ def make_toolchain(
     ]
     content["builds"] = [
         {"python": python, "torch": "2.11.0", "packages": [_table(one) for one in torch]}
-        for python in PYTHONS
+        for python in pythons
     ]
     (folder / "toolchains").mkdir()
     (folder / "toolchains" / f"{name}.toml").write_text(tomli_w.dumps(content) + more)

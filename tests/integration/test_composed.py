@@ -18,10 +18,13 @@ from fatwheel.config.toolchains import load_toolchain
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.machine import this_platform
 from fatwheel.model import Environment
+from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.interpreters import is_interpreter_here
 
 from ..conftest import TOOLCHAIN, missing
-from .conftest import ROOT, Workbench
+from .conftest import ROOT, UNITS, Workbench
+from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
+from .slim import Slim, make_toolchain
 
 pytestmark = pytest.mark.slow
 
@@ -106,12 +109,9 @@ def with_torch(tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_two_torches_and_two_pythons(
-    environment: Environment, with_torch: str, second_python: str, tmp_path: Path
-) -> None:
+def test_two_torches(environment: Environment, with_torch: str, tmp_path: Path) -> None:
     """One call makes a wheel for each, and what is equal is compiled once. What the first needs was
-    compiled with the named toolchain, which has the same compilers. (Each torch for each Python
-    would be one more environment of gigabytes.)"""
+    compiled with the named toolchain, which has the same compilers."""
     cuda, named = "13.0", load_toolchain(TOOLCHAIN, ROOT / "toolchains")
     assert named.cuda == cuda
     newest_torch = newest().torch.version
@@ -128,11 +128,20 @@ def test_two_torches_and_two_pythons(
         [wheel] = bench.out.glob(f"*+cu130torch{minor(torch)}.sm80-{tag(HERE)}-*.whl")
         assert bench.invoke("verify", str(wheel)).code == 0
 
+
+def test_two_pythons(environment: Environment, second_python: str, tmp_path: Path) -> None:
+    """One call makes a wheel for each, and no device code for the second. (Without torch, of which
+    there would be gigabytes more for another Python.)"""
+    files = tmp_path / "slim"
+    files.mkdir()
+    make_toolchain(files, SLIM_TOOLCHAIN, pythons=(HERE, second_python))
+    bench = Workbench(tmp_path / "bench", slim=Slim(files, cache_folder() / "image-files"))
+    asked = ("--arch", "80", "--find", str(files / "wheels"), "--python")
+    bench.build(*asked, HERE).wheel()
     before = bench.out.rename(tmp_path / "before")
-    asked = ("--cuda", cuda, "--torch", newest_torch, "--python", f"{HERE},{second_python}")
-    outcome = bench.build("--arch", "80", *asked, kernel=with_torch)
+    outcome = bench.build(*asked, f"{HERE},{second_python}")
     assert outcome.code == 0, outcome.err
-    assert "1 from the store, 0 compiled" in outcome.out
+    assert f"{UNITS} from the store, 0 compiled" in outcome.out
     found = {wheel.name.split("-")[2]: wheel for wheel in outcome.wheels}
     assert found.keys() == {tag(HERE), tag(second_python)}
     assert len({device_code(wheel) for wheel in outcome.wheels}) == 1
