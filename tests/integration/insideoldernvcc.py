@@ -3,8 +3,8 @@
 Each of selftest's units below is compiled as slices, each by an nvcc process of its own, and
 stitched; and once more by one nvcc call for all architectures. Both objects and their cubins,
 which cuobjdump of the same toolkit extracts, are left in a folder for the test. Besides the units
-there are two objects of one plain call each, without the anchor of the module id. And the units of
-selftest's first library are made and linked: that can be done anywhere, with any number of workers.
+there are two objects of one plain call each, without the anchor of the module id. And some units of
+selftest are made and linked: that can be done anywhere, with any number of workers.
 
 Standard library only: it runs on the container's own Python.
 """
@@ -34,8 +34,9 @@ from .monolithic import compile_monolithic, cubins
 CODE, SOURCES, OUT = "/fatwheel/code", "/fatwheel/sources", "/fatwheel/out"
 ARCHS = ("sm_80", "sm_89")
 UNITS = ("templates", "statics", "cub", "lineinfo")
-# All but cub, which takes as long as the others together.
-LINKED = ("templates", "statics", "anonymous", "perarch", "scaled", "scaled_again", "lineinfo")
+# Those whose names nvcc makes of the module id, and what is told of lines. Not cub, which takes as
+# long as the others together.
+LINKED = ("templates", "statics", "anonymous", "lineinfo")
 LIBRARY = "library.so"
 STAGED = ("templates", "lineinfo")  # compiled once more, as one call and in stages
 UNANCHORED = ("unanchored-1", "unanchored-2")  # folders of two objects of the first unit
