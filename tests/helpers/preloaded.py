@@ -132,9 +132,19 @@ def _watched(request: int, out: int, err: int, told: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     import fatwheel.cli.main
+    import fatwheel.cli.progress
+    import fatwheel.cli.results
     import fatwheel.engines.process
     import fatwheel.pipeline.build
+    import fatwheel.pipeline.rebuild
+    import fatwheel.provenance.cyclonedx
     import fatwheel.trial.verify  # noqa: F401
+    from fatwheel.config.fields import adapter
+    from fatwheel.config.schema import RecipeFile, ToolchainFile
+    from fatwheel.provenance.lock import LockFile
+
+    for kind in (RecipeFile, ToolchainFile, LockFile):
+        adapter(kind)  # pydantic takes as long for them as for all files of a build
 
     gc.collect()
     gc.freeze()
