@@ -14,14 +14,17 @@ from fatwheel.errors import FatwheelError, FetchError, FormatError, HashMismatch
 from fatwheel.events import Event, Note, silent
 from fatwheel.pipeline import git as module
 from fatwheel.pipeline.git import write_repository
+from fatwheel.toolchain.pipconfig import PipConfig
 from tests.helpers.gitserver import Repositories, git, served
 
 FILES = {"setup.py": "print()\n", "csrc/a.cu": "int a;\n", "tool": "#!/bin/sh\n"}
 
 
 @pytest.fixture(autouse=True)
-def _git(tool: Callable[[str], str]) -> None:
+def _git(tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     tool("git")
+    # pip would take as long to say what it is configured with as git takes to fetch.
+    monkeypatch.setattr(module, "read_pip_config", PipConfig)
 
 
 @pytest.fixture
