@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from fatwheel.config.model import Commit
 
+SUBMODULE = "160000"  # its mode in a tree
 WHO = {"NAME": "A", "EMAIL": "a@example.org", "DATE": "2024-05-06T00:00:00Z"}
 
 
@@ -58,18 +60,15 @@ class Repositories:
             git(self.folder, "init", "--quiet", "--bare", name)
             git(bare, "config", "http.getanyfile", "true")
             git(bare, "config", "uploadpack.allowAnySHA1InWant", "true")
-        index = bare / "index"
-        index.unlink(missing_ok=True)
-        for path, content in files.items():
-            data = content.encode() if isinstance(content, str) else content
-            mode = "100755" if data.startswith(b"#!") else "100644"
-            if data.startswith(b"-> "):
-                mode, data = "120000", data[3:]
-            if data.startswith(b"=> "):
-                mode, id_ = "160000", data[3:].decode()
-            else:
-                id_ = git(bare, "hash-object", "-w", "--stdin", data=data)
-            git(bare, "update-index", "--add", "--cacheinfo", f"{mode},{id_},{path}")
+        (bare / "index").unlink(missing_ok=True)
+        entries = [_entry(content) for content in files.values()]
+        blobs = [data for mode, data in entries if mode != SUBMODULE]
+        ids = iter(_written(bare, blobs))
+        lines = [
+            f"{mode} {data.decode() if mode == SUBMODULE else next(ids)}\t{path}\n"
+            for path, (mode, data) in zip(files, entries, strict=True)
+        ]
+        git(bare, "update-index", "--index-info", data="".join(lines).encode())
         return self.commit_tree(name, git(bare, "write-tree"), branch)
 
     def commit_tree(self, name: str, tree: str, branch: str = "main") -> Commit:
@@ -78,6 +77,26 @@ class Repositories:
         git(bare, "update-ref", f"refs/heads/{branch}", commit)
         git(bare, "update-server-info")
         return Commit(url=f"{self.url}/{name}", commit=commit, tree=tree)
+
+
+def _entry(content: str | bytes) -> tuple[str, bytes]:
+    """The mode of a file, and what is in it; of a submodule its id."""
+    data = content.encode() if isinstance(content, str) else content
+    if data.startswith(b"-> "):
+        return "120000", data[3:]
+    if data.startswith(b"=> "):
+        return SUBMODULE, data[3:]
+    return "100755" if data.startswith(b"#!") else "100644", data
+
+
+def _written(bare: Path, blobs: Sequence[bytes]) -> list[str]:
+    """The ids of all of them, which one process writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, str(number)) for number in range(len(blobs))]
+        for path, data in zip(paths, blobs, strict=True):
+            path.write_bytes(data)
+        words = ["hash-object", "-w", "--no-filters", "--stdin-paths"]
+        return git(bare, *words, data="".join(f"{path}\n" for path in paths).encode()).split()
 
 
 @contextmanager
