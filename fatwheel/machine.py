@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -112,9 +112,11 @@ def _in_affinity() -> int:
     return os.cpu_count() or 1  # Windows has no such call
 
 
-def _groups(controller: str, *, outer: bool = True) -> Iterator[Path]:
-    """The folders of this process's control groups that may have a controller: of version 2, and
-    of version 1. outer: also of the groups that they are in, whose limits hold for them, too."""
+def _groups(controller: str, *, outer: bool = True) -> Iterable[Path]:
+    """The folders of this process's control groups that may have a controller, each once: of
+    version 2, and of version 1. outer: also of the groups that they are in, whose limits hold for
+    them, too."""
+    found: list[Path] = []
     with suppress(OSError, ValueError):
         for line in _GROUPS.read_text().splitlines():
             _, controllers, name = line.split(":", 2)
@@ -123,9 +125,10 @@ def _groups(controller: str, *, outer: bool = True) -> Iterator[Path]:
                 continue
             if ".." not in inner.parts:  # else it is outside of what this container is shown
                 top = _CGROUP / controller if controllers else _CGROUP
-                yield from (top / place for place in (inner, *(inner.parents if outer else ())))
+                found += [top / place for place in (inner, *(inner.parents if outer else ()))]
     if outer:
-        yield from (_CGROUP, _CGROUP / controller)  # a container's own, whatever it is called
+        found += [_CGROUP, _CGROUP / controller]  # a container's own, whatever it is called
+    return dict.fromkeys(found)
 
 
 def _quotas() -> Iterator[tuple[int, int]]:

@@ -217,7 +217,7 @@ def _call(
         if not isinstance(line, KilledLine):
             return incoming, line
     raise OutOfMemoryError(
-        f"Linux killed a program for lack of memory each time that its {site.kind} ran",
+        "Linux killed a program for lack of memory, both times that this ran",
         where=message.task,
         hint="give the build more memory (--memory), and this machine less other work",
     )

@@ -438,7 +438,7 @@ _UNTRUSTED = "its certificate is not trusted; SSL_CERT_FILE may name a file with
 _NO_TLS = f"it is without TLS, which {' or '.join(_PLAIN.values())}=true allows"
 # Rust's, which is no Exception and which no module offers. The library has shown what it says.
 _PANIC = "PanicException"
-_UNUSABLE = "it cannot be used: of what its address and the environment say, no request can be made"
+_UNUSABLE = "it cannot be used: its address and the environment make no valid request"
 _AWAY = (NO_ANSWER, NO_CONNECTION, BROKEN_OFF, _NO_TLS)
 _METADATA = "169.254.169.254"  # gives credentials to machines of a cloud; asked where no others are
 _LONGEST = 300  # characters of what a server or the library says
