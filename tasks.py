@@ -38,6 +38,7 @@ BENCH_ARCHS = "80,86,89"  # for which bench builds whole wheels
         "torch-from": "measure with the torch of this Python, or of this environment",
         "find": "a folder with pinned files, under any names, for machines without a network",
         "keep": "also write what the part machine found to this file: bench/results/NAME.json",
+        "front": "how fatwheel chooses fronts in the part machine, as for build (default: auto)",
         "json": "print one JSON document instead of tables",
         "markdown": "print the tables as Markdown, as in docs/performance.md",
     },
@@ -54,6 +55,7 @@ def bench(
     torch_from: str | None = None,
     find: str | None = None,
     keep: str | None = None,
+    front: str = "auto",
     json: bool = False,
     markdown: bool = False,
 ) -> None:
@@ -85,6 +87,7 @@ def bench(
             torch_from=None if torch_from is None else file_of(torch_from),
             find=None if find is None else folder_of("--find", find),
             keep=None if keep is None else Path(keep),
+            front=front,
         )
         with board() as emit:
             report = run.bench(request, emit)

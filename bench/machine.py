@@ -22,10 +22,11 @@ from .workbench import Workbench
 PART = "machine"
 
 
-def measure_machine(session: Session, find: Path | None) -> Findings:
+def measure_machine(session: Session, find: Path | None, front: str) -> Findings:
     """A wheel from nothing, both ways in turn, with the compilers' memory sampled.
 
-    find: a folder with pinned files. The part has no targets of its own.
+    find: a folder with pinned files. front: as `build --front` takes it. The part has no targets of
+    its own.
     """
     more = [] if find is None else ["--find", str(find.absolute())]
 
@@ -37,7 +38,7 @@ def measure_machine(session: Session, find: Path | None) -> Findings:
 
     def own() -> Run:
         bench = Workbench(session.new_folder())
-        return bench.build(session.target, "auto", more, sample=True).run
+        return bench.build(session.target, front, more, sample=True).run
 
     # fatwheel comes first: it fetches the source for both, and the disk's first reads count
     # against it.
@@ -54,13 +55,13 @@ def measure_machine(session: Session, find: Path | None) -> Findings:
     return Findings((medians[UPSTREAM], medians[OWN]), tuple(figures))
 
 
-def result_of(report: BenchReport, target: Target, when: date) -> MachineResult:
+def result_of(report: BenchReport, target: Target, front: str, when: date) -> MachineResult:
     """What is kept of a run of this part."""
     found = {item.what: item for item in report.measurements if item.part == PART}
     return MachineResult(
         when=when.isoformat(),
         subject=Subject(
-            target.recipe.project, target.recipe.version, tuple(map(str, target.archs))
+            target.recipe.project, target.recipe.version, tuple(map(str, target.archs)), front
         ),
         machine=report.machine,
         rounds=report.rounds,

@@ -23,7 +23,7 @@ from fatwheel.storage.documents import json_bytes
 from .report import Machine
 from .show import markdown
 
-UPSTREAM, OWN = "upstream's own build", "build --front auto"
+UPSTREAM, OWN = "upstream's own build", "fatwheel build"
 FOLDER = Path(__file__).with_name("results")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 PICTURE = DOCUMENT.with_name("machines.svg")
@@ -33,11 +33,12 @@ _END = "<!-- End of what was made of bench/results. -->\n"
 
 @dataclass(frozen=True)
 class Subject:
-    """What was built. archs: as `--arch` takes them."""
+    """What was built. archs, front: as `--arch` and `--front` take them."""
 
     project: str
     version: str
     archs: tuple[str, ...]
+    front: str
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ _SHOWN: dict[str, Callable[[Way], str]] = {
 
 def _title(result: MachineResult) -> str:
     subject = result.subject
-    return f"{subject.project} {subject.version} for {', '.join(subject.archs)}"
+    words = f"{subject.project} {subject.version} for {', '.join(subject.archs)}"
+    return words if subject.front == "auto" else f"{words}, --front {subject.front}"
 
 
 def _machine(result: MachineResult) -> str:

@@ -19,6 +19,7 @@ from fatwheel.engines.local import Tools, ready_tools
 from fatwheel.errors import UsageError
 from fatwheel.events import Emit
 from fatwheel.machine import cores
+from fatwheel.pipeline.plan import mode_of
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder
 
@@ -62,12 +63,14 @@ class BenchRequest:
     torch_from: Path | None = None
     find: Path | None = None
     keep: Path | None = None
+    front: str = "auto"
 
 
 def bench(request: BenchRequest, emit: Emit) -> BenchReport:
     """Measure. Raises a FatwheelError; whatever was started is ended however this returns."""
     parts = _chosen(request.parts)
     builds = [part for part in parts if part != WHEELS]
+    mode_of(request.front, fast=False)
     if request.keep:
         check_place(request.keep, parts)
     load = os.getloadavg()[0]
@@ -90,7 +93,7 @@ def bench(request: BenchRequest, emit: Emit) -> BenchReport:
         figures=tuple(item for found in findings for item in found.figures),
     )
     if request.keep:
-        keep(request.keep, result_of(report, target, date.today()))
+        keep(request.keep, result_of(report, target, request.front, date.today()))
     return report
 
 
@@ -106,7 +109,7 @@ def _measure_builds(
             unit_target, session.tools, request.units, session.new_folder(), session.emit
         ),
         "containers": partial(measure_containers, session),
-        MACHINE: partial(measure_machine, session, request.find),
+        MACHINE: partial(measure_machine, session, request.find, request.front),
     }
     return [measures[part]() for part in parts]
 

@@ -28,7 +28,7 @@ from fatwheel.errors import FormatError
 GIB = 1 << 30
 RESULT = MachineResult(
     "2026-11-30",
-    Subject("demo", "1.0", ("80", "90a")),
+    Subject("demo", "1.0", ("80", "90a"), "shared"),
     Machine("Some CPU <x>", 16, 128 * GIB, "Linux 6.1", 0.5, {"nvcc": "13.0.88"}),
     3,
     Way(100.0, 200.0, 4 * GIB),
@@ -60,7 +60,7 @@ def test_a_number_is_no_text(tmp_path: Path) -> None:
 
 def test_the_table_has_both_ways_and_their_ratio() -> None:
     text = section([RESULT])
-    assert "| demo 1.0 for 80, 90a | 16 | 50.0 s of 1 min 40 s, 0.50× |" in text
+    assert "| demo 1.0 for 80, 90a, --front shared | 16 | 50.0 s of 1 min 40 s, 0.50× |" in text
     assert "2 min 30 s of 3 min 20 s, 0.75×" in text
     assert "5.0 GiB of 4.0 GiB, 1.25×" in text
     assert (
@@ -69,7 +69,7 @@ def test_the_table_has_both_ways_and_their_ratio() -> None:
 
 
 def test_bars_are_as_long_as_their_ratios() -> None:
-    result = replace(RESULT, subject=Subject("a<b", "1", ("80",)))
+    result = replace(RESULT, subject=Subject("a<b", "1", ("80",), "auto"))
     tree = ElementTree.fromstring(picture([result, replace(RESULT, upstream=Way(50.0, 150.0, 0))]))
     bars = tree.findall("{*}rect")
     widths = [float(bar.get("width", "")) for bar in bars]
