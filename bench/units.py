@@ -24,7 +24,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.capture import captured
 from fatwheel.pipeline.costs import estimated
-from fatwheel.pipeline.plan import fronts_for
+from fatwheel.pipeline.plan import planned_wheel
 from fatwheel.pipeline.proof import UnitProof, Way, compare, select_units
 from fatwheel.storage.cache import users_stores
 from fatwheel.worker.assemble import jobs_of, object_of
@@ -79,10 +79,10 @@ def measure_units(
 
     folder: for a store of its own. Raises UsageError where no unit matches.
     """
-    fronts = fronts_for(target, "auto")
+    wheel = planned_wheel(target, "auto")
     workplace = LocalWorkplace(tools, ProcessWorker)
     limits = workplace.capacity
-    with captured(target, fronts, workplace, limits, users_stores(), emit) as (_, capture):
+    with captured(wheel, workplace, limits, users_stores(), emit) as (_, capture):
         units = select_units(capture.units, patterns)
         if not units:
             raise UsageError("no unit has such a name", where=f"--units {patterns}")
@@ -91,12 +91,12 @@ def measure_units(
         tasks = [
             task
             for number, pair in enumerate(pairs)
-            for task in _tasks(pair, context, fronts, target, plain_first=number % 2 == 0)
+            for task in _tasks(pair, context, wheel.fronts, target, plain_first=number % 2 == 0)
         ]
         with step(emit, "units both ways", f"{len(units)} units"):
             run_in_order(tasks, limits.cpus, limits.memory)
         with step(emit, "compare"):
-            proofs = [_compare(pair, context, fronts) for pair in pairs]
+            proofs = [_compare(pair, context, wheel.fronts) for pair in pairs]
     return _findings(pairs, proofs)
 
 

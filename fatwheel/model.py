@@ -56,8 +56,9 @@ class Unit:
     codegen: arguments that decide what code is made; no paths, no architectures.
     preprocessor: -D, -U, -I, -isystem, -include, paths as in the view.
     own:     images that the project's own command asks for; () where it names none.
-    images:  of those asked of the build, the ones that it is compiled for: None for all, () for
-             none, so that only its host object is used (see `worker.archs`).
+    images:  None where it is compiled for all that is asked of the build, with the build's fronts;
+             else those of them that it is compiled for, each architecture with an exact front: ()
+             for none, so that only its host object is used (see `worker.archs`).
     """
 
     name: str

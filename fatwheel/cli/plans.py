@@ -17,7 +17,7 @@ from ..containers.layouts import (
 )
 from ..machine import in_words
 from .console import out, write, write_rows, write_sentences
-from .tables import Row
+from .tables import Row, some_of
 
 if TYPE_CHECKING:
     from ..engines.base import PlannedContainer
@@ -71,7 +71,7 @@ def _sentences(plan: BuildPlan) -> Iterator[tuple[str, str]]:
     yield "torch", ", ".join(dict.fromkeys(wheel["torch"] for wheel in about["wheels"]))
     yield "archs", ", ".join(about["archs"])
     yield from _drivers(about)
-    yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}"
+    yield "front", f"{about['front']}: {_parts(about['fronts'], 'front')}{_front_units(about)}"
     if about["units"]:
         yield "units", _ruled(about)
     yield "engine", f"{about['engine']}: {_shares(about)}"
@@ -121,6 +121,12 @@ def _parts(parts: list[dict[str, Any]], name: str) -> str:
         f"{part[name]}{' split' if part.get('split') else ''} → {', '.join(part['codes'])}"
         for part in parts
     )
+
+
+def _front_units(about: dict[str, Any]) -> str:
+    """For which units the fronts are, where not for all."""
+    units = about.get("front_units", [])
+    return f"; by the recipe's proof, for {some_of(units)}; exact for others" if units else ""
 
 
 def _ruled(about: dict[str, Any]) -> str:

@@ -60,10 +60,14 @@ def plan_lines(plan: Planned) -> Iterator[tuple[str, str]]:
 
 
 def _compiled_again(units: Sequence[str], what: str) -> str:
+    return f"{text.count(len(units), 'unit')}{what}: {some_of(units)}"
+
+
+def some_of(units: Sequence[str]) -> str:
+    """Names of units in a sentence: `a, b, c and 4 more`."""
     names = ", ".join(units[:NAMES_SHOWN])
-    if len(units) > NAMES_SHOWN:
-        names += f" and {len(units) - NAMES_SHOWN} more"
-    return f"{text.count(len(units), 'unit')}{what}: {names}"
+    more = len(units) - NAMES_SHOWN
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def wheel_rows(wheels: Sequence[WheelMade]) -> list[Row]:

@@ -178,7 +178,9 @@ def capture(site: Site, message: Message, limits: Limits, emit: Emit) -> ImageCa
 
 def _captured(site: Site, message: Message, limits: Limits) -> ImageCapture:
     incoming, line = _call(site, message, limits, capture_line)
-    units, lookup, host = checked_capture(line, message.fronts, message.project.rules)
+    units, lookup, host = checked_capture(
+        line, message.fronts, message.project.rules, message.project.front_units
+    )
     sources = site.sources
     if not take_folder(incoming, SOURCES, sources / CAPTURED):
         raise nonsense("there are sources").within(CAPTURE)

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -263,14 +263,18 @@ def nonsense(line: str) -> EngineError:
 
 
 def checked_capture(
-    line: CapturedLine, fronts: Sequence[Front], rules: Rules = ()
+    line: CapturedLine,
+    fronts: Sequence[Front],
+    rules: Rules = (),
+    front_units: Collection[str] = (),
 ) -> tuple[tuple[Unit, ...], Lookup, Host]:
     """The units, what is left to do of them for these fronts, and the host. Raises EngineError, and
     UpstreamError where units are not for what was asked for."""
     units = tuple(line.units)
     for unit in units:
         _check_unit(unit)
-    if planned([replace(unit, images=None) for unit in units], rules, fronts) != units:
+    found = [replace(unit, images=None) for unit in units]
+    if planned(found, rules, fronts, front_units) != units:
         raise nonsense("units for other architectures than planned")
     host = line.host
     if not all(_is_plain(word, 200) for word in (host.compiler, host.compiler_id, host.python)):

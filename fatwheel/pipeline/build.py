@@ -62,6 +62,7 @@ from .consent import Agree, check_consent, refuse, remember
 from .costs import plan_work
 from .pack import folder_notes, pack
 from .plan import BuildPlan, PlannedWheel
+from .proof import check_names
 from .scope import scope_of
 from .share import ShareMade, ShareOrder, check_order, division, leave_share, taken
 
@@ -122,7 +123,7 @@ def build_share(plan: BuildPlan, order: ShareOrder, emit: Emit, agree: Agree = r
     meet = partial(check_host, plan.lock.host) if plan.lock else _any_host
     with (
         _shared(wheel, plan, workplace, emit) as shared,
-        captured(target, wheel.fronts, workplace, limits, stores, emit, audit) as (build, capture),
+        captured(wheel, workplace, limits, stores, emit, audit) as (build, capture),
     ):
         check_named(capture.wheel, target)
         meet(capture.host)
@@ -368,9 +369,9 @@ def make(
     limits = plan.effort.limits(workplace.capacity)
     key = _wheel_key(wheel, plan.front, workplace)
     audit = plan.effort.audit
-    with captured(target, fronts, workplace, limits, stores, emit, audit) as (build, capture):
+    with captured(wheel, workplace, limits, stores, emit, audit) as (build, capture):
         check_named(capture.wheel, target)
-        for words in told(capture.units):
+        for words in told(capture.units, fronts):
             emit(Note(words))
         found = shared.look_up(capture) if shared else capture.look_up()
         if plan.shares:
@@ -385,6 +386,8 @@ def make(
             upstream, slices = capture.assemble(limits)
         with step(emit, "pack"):
             packed = pack(upstream, build.work, wheel, lock, slices, plan.front)
+            if wheel.front_units:
+                check_names(packed)
         with step(emit, "check"):
             notes = (*check_wheel(packed, target, fronts), *folder_notes(packed, build.work))
             _check_replaced(plan.out / packed.name, plan.front)  # it may be called otherwise
@@ -465,7 +468,7 @@ def _wheel_key(wheel: PlannedWheel, front: str, workplace: Workplace[Capture]) -
     return digest(
         "wheel", lock_bytes(lock_of(target, _NO_HOST)).decode(),
         [str(request) for request in target.archs], front,
-        [(one.key, one.codes) for one in wheel.fronts],
+        [(one.key, one.codes) for one in wheel.fronts], wheel.front_units,
         workplace.identity, code_digest(),
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from ..wheels.name import canonical_project, canonical_version, parse_wheel_name
 from ..worker.archs import codes_of, told
 from ..worker.secondkey import OFF
 from ..worker.upstream import Project
-from .plan import BuildPlan
+from .plan import BuildPlan, PlannedWheel
 from .requirements import check_requirements
 from .scope import scope_of
 from .share import division
@@ -100,9 +100,9 @@ def capture(plan: BuildPlan, emit: Emit, shares: int = 0) -> CaptureReport:
     check_accepted(wheel.target.toolchain.msvc, cache_folder())
     workplace = plan.engine.prepare(wheel.target, emit)
     limits, stores = plan.effort.limits(workplace.capacity), users_stores()
-    with captured(wheel.target, wheel.fronts, workplace, limits, stores, emit) as (build, found):
+    with captured(wheel, workplace, limits, stores, emit) as (build, found):
         check_named(found.wheel, wheel.target)
-        planned = tuple(told(found.units))
+        planned = tuple(told(found.units, wheel.fronts))
         for words in planned:  # engines tell the others
             emit(Note(words))
         notes = (*found.notes, *planned)
@@ -115,24 +115,24 @@ def capture(plan: BuildPlan, emit: Emit, shares: int = 0) -> CaptureReport:
 
 @contextmanager
 def captured(
-    target: Target,
-    fronts: tuple[Front, ...],
+    wheel: PlannedWheel,
     workplace: Workplace[C],
     limits: Limits,
     stores: Stores,
     emit: Emit,
     audit: int = OFF,
 ) -> Iterator[tuple[Build, C]]:
-    """A captured target; its work folder goes when the block ends.
+    """The captured target of a wheel; its work folder goes when the block ends.
 
     Raises what capturing does.
     """
+    target = wheel.target
     logs = _log_folder(target)
     with work_folder() as work:
         build = Build(
             target=target,
-            fronts=fronts,
-            unpack=lambda folder: unpacked(target, folder, emit),
+            fronts=wheel.fronts,
+            unpack=lambda folder: unpacked(wheel, folder, emit),
             stores=stores,
             scope=scope_of(target.recipe, workplace.scope),
             limits=limits,
@@ -144,14 +144,14 @@ def captured(
             yield build, capture
 
 
-def unpacked(target: Target, folder: Path, emit: Emit) -> Project:
-    """A target's source in a folder, with what its build needs. Raises ToolchainError where that
-    is pinned nowhere, and what `unpack` raises."""
-    recipe = target.recipe
+def unpacked(wheel: PlannedWheel, folder: Path, emit: Emit) -> Project:
+    """A wheel's source in a folder, with what its build needs. Raises ToolchainError where that is
+    pinned nowhere, and what `unpack` raises."""
+    target, recipe = wheel.target, wheel.target.recipe
     with step(emit, "source", f"{recipe.project} {recipe.version}"):
         project = unpack(recipe, cache_folder(), folder, emit)
         check_requirements(project.root, target)
-        return replace(project, flags=target.flags)
+        return replace(project, flags=target.flags, front_units=wheel.front_units)
 
 
 def _log_folder(target: Target) -> Path:

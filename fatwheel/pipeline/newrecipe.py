@@ -48,7 +48,7 @@ from .capture import captured
 from .compile import Effort
 from .git import DamagedError, Objects, fetch_commit, opened, resolve_revision
 from .lockrecipe import lock_recipe
-from .plan import exact_fronts
+from .plan import PlannedWheel, exact_fronts
 from .requirements import packages_of
 from .resolve import ToolchainRequest, resolve
 from .sdist import MAX_DEPTH, MAX_MEMBERS
@@ -378,8 +378,8 @@ def _capture(target: Target, found: Findings, emit: Emit) -> None:
     """What the build compiles, and what is in the wheel that it makes without compiling."""
     workplace = local_workplace(target, emit)
     limits = Effort().limits(workplace.capacity)
-    fronts = exact_fronts(target.archs)
-    with captured(target, fronts, workplace, limits, users_stores(), emit) as (_, capture):
+    planned = PlannedWheel(target, exact_fronts(target.archs))
+    with captured(planned, workplace, limits, users_stores(), emit) as (_, capture):
         found.units = capture.units
         [wheel] = (capture.upstream.work / "capture-wheel").glob("*.whl")
         name = parse_wheel_name(wheel.name)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config.model import Target
 from ..errors import StoreError
 from ..fatbin.images import shorten
-from ..model import Front
 from ..provenance.lock import FILE as LOCK_FILE
 from ..provenance.lock import BuildLock, lock_bytes
 from ..provenance.record import FILE as RECORD_FILE
@@ -40,17 +38,14 @@ from .plan import PlannedWheel
 
 
 def build_record(
-    target: Target,
-    lock_digest: str,
-    slices: SliceDigests,
-    fronts: Sequence[Front],
-    front_mode: str,
+    wheel: PlannedWheel, lock_digest: str, slices: SliceDigests, front_mode: str
 ) -> dict[str, Any]:
     """The record of one wheel, ready for JSON. lock_digest: sha256 of its lock's bytes.
 
     Raises StoreError where a slice is not known: the wheel has it, but the record could not tell.
     """
     _check_known(slices)
+    target = wheel.target
     return BuildRecord(
         fatwheel=__version__,
         lock=lock_digest,
@@ -62,8 +57,9 @@ def build_record(
         front=front_mode,
         fronts=tuple(
             RecordedFront(virtual=front.virtual.compute, codes=front.codes, split=front.split)
-            for front in fronts
+            for front in wheel.fronts
         ),
+        front_units=wheel.front_units,
         units=tuple(RecordedUnit(**unit) for unit in slices),
     ).content()
 
@@ -109,7 +105,7 @@ def pack(
     """
     lock_data = lock_bytes(lock)
     digest = hashlib.sha256(lock_data).hexdigest()
-    record = build_record(wheel.target, digest, slices, wheel.fronts, front_mode)
+    record = build_record(wheel, digest, slices, front_mode)
     name = wheel.named(parse_wheel_name(upstream.name), lowest_torch_of(upstream))
     return repack(
         upstream,

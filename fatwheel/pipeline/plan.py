@@ -94,10 +94,15 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class PlannedWheel:
-    """One wheel to make, and the runs of nvcc's front end that make its images."""
+    """One wheel to make, and the runs of nvcc's front end that make its images.
+
+    front_units: the names of the units that the fronts are for, where a proof speaks of them alone:
+    others have an exact front for each architecture. () where the fronts are for all units.
+    """
 
     target: Target
     fronts: tuple[Front, ...]
+    front_units: tuple[str, ...] = ()
 
     @property
     def name(self) -> WheelName:
@@ -225,6 +230,7 @@ class BuildPlan:
                 }
                 for front in self.fronts
             ],
+            **({"front_units": list(units)} if (units := self.wheels[0].front_units) else {}),
             "units": [
                 {"units": pattern, "codes": list(codes)}
                 for pattern, codes in ruled(recipe.rules, self.fronts)
@@ -304,7 +310,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     audit = audit_of(request.audit)
     effort = Effort(request.shards, request.jobs, request.memory, until, audit)
     return BuildPlan(
-        wheels=tuple(PlannedWheel(one, fronts_for(one, mode)) for one in targets),
+        wheels=tuple(planned_wheel(one, mode) for one in targets),
         front=mode,
         engine=_engine_for(targets, request.engine),
         effort=effort,
@@ -387,8 +393,11 @@ def audit_of(mode: str) -> int:
 # major number and without an a or f suffix. Its PTX is then that of the lowest of them. That
 # halves the work. And a front may be split: nvcc's optimisers, its own and those of ptxas, then
 # divide the code of a unit among threads. Either gives the same machine code for some projects and
-# not for others: `auto` does only what a proof covers (see `pipeline.proof`). FAST does both,
-# whatever that gives.
+# not for others: `auto` does only what a proof shows (see `pipeline.proof`); what one shows of some
+# units, it does with these alone. FAST does both, whatever that gives.
+
+# Units by name of which something was shown; None: all of the project.
+Shown = frozenset[str] | None
 
 
 def mode_of(front: str | None, *, fast: bool) -> str:
@@ -406,40 +415,78 @@ def mode_of(front: str | None, *, fast: bool) -> str:
     return FAST if fast else front or "auto"
 
 
-def fronts_for(target: Target, mode: str) -> tuple[Front, ...]:
-    """The fronts of a target; mode: one of FRONTS, or FAST."""
+def planned_wheel(target: Target, mode: str) -> PlannedWheel:
+    """A target with its fronts; mode: one of FRONTS, or FAST."""
     archs = target.archs
     if mode == "exact":
-        return exact_fronts(archs)
+        return PlannedWheel(target, exact_fronts(archs))
     if mode == "shared":
-        return shared_fronts(archs)
+        return PlannedWheel(target, shared_fronts(archs))
     if mode == "split":
-        return split_fronts(exact_fronts(archs))
+        return PlannedWheel(target, split_fronts(exact_fronts(archs)))
     if mode == FAST:
-        return split_fronts(shared_fronts(archs))
+        return PlannedWheel(target, split_fronts(shared_fronts(archs)))
     build = build_of(target.toolchain, target.python, target.torch)
     proofs = find_proofs(target.recipe, compiler_id(target.toolchain, build))
-    return proven_fronts(archs, lambda front: any(proof.covers(front) for proof in proofs))
+
+    def shown(front: Front) -> Shown:
+        found = [proof.shown(front) for proof in proofs]
+        return None if None in found else frozenset().union(*(one for one in found if one))
+
+    return PlannedWheel(target, *proven_fronts(archs, shown))
 
 
 def proven_fronts(
-    archs: Iterable[ArchRequest], proven: Callable[[Front], bool]
-) -> tuple[Front, ...]:
-    """The fronts that cost least of those that make what exact ones make.
+    archs: Iterable[ArchRequest], shown: Callable[[Front], Shown]
+) -> tuple[tuple[Front, ...], tuple[str, ...]]:
+    """The fronts that cost least of those that make what exact ones make, and the names of the
+    units that they are for, () for all (see `PlannedWheel`).
 
-    proven: whether that was shown of a front that is shared, or split.
+    shown: for which units a front that is shared, or split, was shown to do so.
     """
     fronts: list[Front] = []
+    units: Shown = None
     for family in _families(archs):
-        own, shared = exact_fronts(family), _share(family)
-        for tried in (_split_cubins(shared), shared):
-            if all(_is_exact(front) or proven(front) for front in tried):
-                fronts += tried
-                break
-        else:
-            pairs = zip(own, _split_cubins(own), strict=True)
-            fronts += [split if proven(split) else front for front, split in pairs]
-    return tuple(sorted(fronts, key=lambda front: front.virtual))
+        chosen, of_it = _cheapest(family, shown)
+        if of_it is not None and units is not None and not units & of_it:
+            chosen, of_it = exact_fronts(family), None  # nothing is for these units and those
+        fronts += chosen
+        units = _both(units, of_it)
+    return tuple(sorted(fronts, key=lambda front: front.virtual)), tuple(sorted(units or ()))
+
+
+def _cheapest(
+    family: list[ArchRequest], shown: Callable[[Front], Shown]
+) -> tuple[Iterable[Front], Shown]:
+    """The fronts of a family, and for which units: what is shown of all comes first."""
+    own, shared = exact_fronts(family), _share(family)
+    ways = (_split_cubins(shared), shared)
+    known = [(fronts, _shown_of_all(fronts, shown)) for fronts in ways]
+    for fronts, units in known:
+        if units is None:
+            return fronts, units
+    fronts, most = max(known, key=lambda way: len(way[1] or ()))
+    if most:
+        return fronts, most
+    pairs = zip(own, _split_cubins(own), strict=True)
+    return [
+        split if _shown_of_all([split], shown) is None else front for front, split in pairs
+    ], None
+
+
+def _shown_of_all(fronts: Iterable[Front], shown: Callable[[Front], Shown]) -> Shown:
+    """The units for which each of these makes what exact ones make."""
+    units: Shown = None
+    for front in fronts:
+        if not _is_exact(front):
+            units = _both(units, shown(front))
+    return units
+
+
+def _both(units: Shown, others: Shown) -> Shown:
+    if units is None or others is None:
+        return others if units is None else units
+    return units & others
 
 
 def _split_cubins(fronts: Iterable[Front]) -> tuple[Front, ...]:

@@ -10,8 +10,9 @@ a cubin does is compared, too: functions, initial values, registers. The ways ar
     both:   one front for several, split.
 
 `--front auto` goes a way only where a proof of this project's version and sources, these compilers,
-these architectures and, of split code, this number of parts says that all code is the same. No
-proof covers PTX of a split front: drivers are told to split it, too.
+these architectures and, of split code, this number of parts says that all code is the same; if that
+is so of some of its units, it goes that way with these alone. No proof covers PTX of a split front:
+drivers are told to split it, too.
 """
 
 from __future__ import annotations
@@ -32,14 +33,17 @@ from ..arch import Arch, parse_arch
 from ..config.model import Recipe, Toolchain
 from ..config.sourcetree import digest_over
 from ..decoders import payload
-from ..errors import ConfigError, FatwheelError, FormatError
+from ..errors import ConfigError, FatwheelError, FormatError, UpstreamError
+from ..fatbin.binary import HEAD, asked_of, exports_of, is_binary
 from ..fatbin.container import Entry
 from ..fatbin.cubin import kernel_names_of_cubin, read_cubin
 from ..fatbin.elf import SHT_SYMTAB, SYMBOL, Elf, ElfSection, Names
+from ..fatbin.images import shorten
 from ..model import Front, Unit
 from ..provenance.record import MOST_PARTS
 from ..storage.documents import MOST, read_object
 from ..storage.files import disk_error, read_plain, replacing
+from ..wheels.archive import open_wheel
 from .checkout import read_checkout
 
 SCHEMA: Literal[2] = 2
@@ -100,18 +104,31 @@ class Proof:
     def different(self, way: Way) -> list[str]:
         return [f"{unit.name}: {one}" for unit in self.units for one in unit.different.get(way, ())]
 
-    def covers(self, front: Front) -> bool:
-        """Whether this shows that a front, which is shared or split, makes the same machine code as
-        exact ones of its architectures."""
+    def shown(self, front: Front) -> frozenset[str] | None:
+        """For which units this shows that a front, which is shared or split, makes the same machine
+        code as exact ones of its architectures: their names; None for all, the sample being one of
+        the whole project."""
+        way = self._way_of(front)
+        if way is None:
+            return frozenset()
+        if way in self.same:
+            return None
+        # Two units may have one name: what is shown of it is shown of both.
+        units = {unit.name for unit in self.units if unit.kernels}
+        return frozenset(
+            units - {unit.name for unit in self.units if unit.different.get(way) != ()}
+        )
+
+    def _way_of(self, front: Front) -> Way | None:
+        """The way that a front goes, if this is about such ones."""
         cubins = {code for code in front.codes if code.startswith("sm_")}
         known = {arch.sm for arch in self.archs}
         shared = cubins != {front.virtual.sm}
         if front.split and (len(cubins) < len(front.codes) or front.split != self.parts):
-            return False
+            return None
         if not cubins or not cubins <= known or (shared and front.virtual != self.front):
-            return False
-        way: Way = "both" if shared and front.split else "shared" if shared else "split"
-        return way in self.same
+            return None
+        return "both" if shared and front.split else "shared" if shared else "split"
 
 
 def find_proofs(recipe: Recipe, compiler_id: str) -> list[Proof]:
@@ -403,6 +420,31 @@ def _without_list(space: re.Match[str]) -> str:
     """A namespace without its list; what follows may be a digit of the next one's length."""
     length, whole = int(space[1]), space[2] + space[3]
     return space[2] + whole[length:] if len(space[2]) < length <= len(whole) else space[0]
+
+
+def check_names(path: Path) -> None:
+    """Refuse a wheel in which units with a shared front and others look for each other's functions
+    by names with lists of architectures, which differ. No linker of Linux says so; others do.
+
+    Raises UpstreamError.
+    """
+    asked: set[str] = set()
+    offered: set[str] = set()
+    with open_wheel(path) as wheel:
+        for member in wheel.members:
+            if is_binary(wheel.start(member.name, HEAD)):
+                with wheel.mapped(member.name) as data:
+                    asked.update(one.name for one in asked_of(data) if not one.optional)
+                    offered.update(exports_of(data))
+    lost = sorted(name for name in asked - offered if _LISTING.search(name))
+    if lost:
+        raise UpstreamError(
+            "units of which a proof shows that they can share a front, and others, need each "
+            "other's functions by names that are not the same in both",
+            where=path.name,
+            details=shorten(lost),
+            hint="build it with --front exact",
+        )
 
 
 def _total(kernels: Mapping[str, bytes]) -> str:

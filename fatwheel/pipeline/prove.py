@@ -37,7 +37,7 @@ from ..worker.slices import load_slice
 from .capture import captured
 from .compile import Effort, compile_work
 from .costs import plan_work
-from .plan import exact_fronts, shared_fronts, split_fronts
+from .plan import PlannedWheel, exact_fronts, shared_fronts, split_fronts
 from .proof import (
     ELSEWHERE,
     FOLDER,
@@ -128,7 +128,8 @@ def prove(request: ProveRequest, emit: Emit) -> Proof:
 
     def made(fronts: tuple[Front, ...], label: str) -> _Slices:
         limits = effort.limits(workplace.capacity)
-        with captured(target, fronts, workplace, limits, users_stores(), emit) as (build, capture):
+        wheel = PlannedWheel(target, fronts)
+        with captured(wheel, workplace, limits, users_stores(), emit) as (build, capture):
             units = _units_of(capture, request.units)
             if before:
                 _check_joins(before, units, ways)

@@ -112,7 +112,7 @@ def rebuild(request: RebuildRequest, emit: Emit, agree: Agree = refuse) -> Rebui
         check_hosts(needed_files(target, engine))
     with work_folder() as work:
         workplace = engine.prepare(target, emit)
-        wheel = PlannedWheel(target, held.fronts)
+        wheel = PlannedWheel(target, held.fronts, held.front_units)
         limits = request.effort.limits(workplace.capacity)
         plan = BuildPlan((wheel,), held.front, engine, request.effort, limits, out=work)
         stores, meet = _stores(request.from_store, work), partial(_tell_host, held, emit)

@@ -207,7 +207,7 @@ def workload_of(plan: BuildPlan, emit: Emit) -> Workload:
     check_accepted(target.toolchain.msvc, cache_folder())
     workplace = plan.engine.prepare(target, emit)
     limits, stores = plan.effort.limits(workplace.capacity), users_stores()
-    with captured(target, wheel.fronts, workplace, limits, stores, emit) as (build, capture):
+    with captured(wheel, workplace, limits, stores, emit) as (build, capture):
         check_named(capture.wheel, target)
         traffic = cluster.traffic(capture)
         calls = tuple(_calls(capture, build, traffic))

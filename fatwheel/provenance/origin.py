@@ -34,7 +34,8 @@ from .statement import FILE as STATEMENT_FILE
 class Held:
     """A wheel's own provenance: what it was made of, and how.
 
-    name: the wheel's file name. archs, front, fronts: as the build was asked for.
+    name: the wheel's file name. archs, front, fronts, front_units: as the build was asked
+    for.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Held:
     archs: tuple[ArchRequest, ...]
     front: str
     fronts: tuple[Front, ...]
+    front_units: tuple[str, ...]
 
 
 def read_held(path: Path, *kernels: Path) -> Held:
@@ -68,7 +70,9 @@ def read_held(path: Path, *kernels: Path) -> Held:
     lock = read_lock(lock_data, f"{path.name}, {LOCK_FILE}", *kernels)
     written = whole(record, f"{path.name}, {RECORD_FILE}")
     archs, fronts = _architectures(written, lock, path)
-    return Held(path.name, written, lock, lock_data, archs, written.front, fronts)
+    return Held(
+        path.name, written, lock, lock_data, archs, written.front, fronts, written.front_units
+    )
 
 
 def _read(wheel: Wheel, name: str) -> bytes | None:
@@ -127,6 +131,8 @@ def _architectures(
         asked = [code for front in fronts for code in front.codes]
         if not codes.issuperset(asked) or len(set(asked)) != len(asked):
             raise ValueError("its fronts list images that nvcc cannot make, or list one twice")
+        if not {unit.name for unit in record.units}.issuperset(record.front_units):
+            raise ValueError("its fronts are for units that it does not have")
         if record.front not in (*FRONTS, FAST):
             raise ValueError(f"front {record.front!r:.40}")
         for name in ("python", "torch"):

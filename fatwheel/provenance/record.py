@@ -150,7 +150,9 @@ class Record(RecordTable):
 
 
 class BuildRecord(Record):
-    """All that a build writes. lock: the sha256 of fatwheel.lock.json, in hex."""
+    """All that a build writes. lock: the sha256 of fatwheel.lock.json, in hex. front_units: the
+    names of the units that fronts are for, others having exact ones; (), which is not written,
+    where they are for all."""
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     fatwheel: str
@@ -161,6 +163,7 @@ class BuildRecord(Record):
     torch: str
     archs: Annotated[tuple[str, ...], FailFast()]
     front: str
+    front_units: Annotated[tuple[str, ...], FailFast(), Field(exclude_if=operator.not_)] = ()
 
 
 def whole(record: Record, where: str = FILE) -> BuildRecord:

@@ -184,6 +184,7 @@ def _internal(lock: BuildLock, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "epoch": lock.recipe.epoch,
         "fronts": _part(record, "fronts"),
+        **({"front_units": record["front_units"]} if "front_units" in record else {}),
         "host": {"compiler": lock.host.compiler, "python": lock.host.python},
         "recipe": lock.recipe.digest,
         "toolchain": {

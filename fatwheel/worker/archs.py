@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,7 +129,7 @@ _SHOWN = 5  # names of units in a line
 
 
 def fronts_of(unit: Unit, fronts: Sequence[Front]) -> tuple[Front, ...]:
-    """The fronts of a unit, of those of the build; a unit that is not for all has its own.
+    """The fronts of a unit: those of the build, or where it has images of its own, exact ones.
 
     One that is for none has the newest of the project's: without a front there is no host object.
     """
@@ -147,8 +147,13 @@ def codes_of(unit: Unit, fronts: Sequence[Front]) -> tuple[str, ...]:
     return unit.images
 
 
-def planned(units: Sequence[Unit], rules: Rules, fronts: Sequence[Front]) -> tuple[Unit, ...]:
+def planned(
+    units: Sequence[Unit], rules: Rules, fronts: Sequence[Front], front_units: Collection[str] = ()
+) -> tuple[Unit, ...]:
     """Captured units, each with the images that it is to be compiled for.
+
+    front_units: the names of the units that the fronts are for, where they are not for all: others
+    get exact ones.
 
     Raises UpstreamError where an architecture is asked for that no unit is for, or in whose place a
     unit needs a variant of it.
@@ -160,7 +165,15 @@ def planned(units: Sequence[Unit], rules: Rules, fronts: Sequence[Front]) -> tup
     found = {unit: _limited(unit, meant[unit], asked) for unit in cuda}
     _check_variants(found, meant, asked)
     _check_served(found, meant, asked)
+    if front_units:
+        found = {unit: _with_exact_fronts(one, front_units, asked) for unit, one in found.items()}
     return tuple(found.get(unit, unit) for unit in units)
+
+
+def _with_exact_fronts(unit: Unit, front_units: Collection[str], asked: Sequence[str]) -> Unit:
+    if unit.images is not None or unit.name in front_units:
+        return unit
+    return replace(unit, images=tuple(asked))
 
 
 def ruled(rules: Rules, fronts: Sequence[Front]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -271,9 +284,10 @@ def _more(number: int) -> list[str]:
     return [f"and {number} more"] if number > 0 else []
 
 
-def told(units: Iterable[Unit]) -> Iterator[str]:
+def told(units: Iterable[Unit], fronts: Sequence[Front]) -> Iterator[str]:
     """What the user must know of units that are not for all architectures, in sentences."""
-    limited = [unit for unit in units if unit.images is not None]
+    asked = {code for front in fronts for code in front.codes}
+    limited = [unit for unit in units if not asked.issubset(codes_of(unit, fronts))]
     of = {unit: _listed(unit.images or ()) if unit.images else "none" for unit in limited}
     if limited:
         groups = "; ".join(summary(limited, of))

@@ -94,6 +94,7 @@ def message_from_line(line: str) -> Message:
                 pretend=project["pretend"],
                 flags=tuple((tool, tuple(words)) for tool, words in project["flags"]),
                 rules=tuple((pattern, tuple(archs)) for pattern, archs in project["rules"]),
+                front_units=tuple(project["front_units"]),
             ),
             "fronts": fronts_from_wire(data["fronts"]),
             "units": tuple(data["units"]),

@@ -59,6 +59,7 @@ class Project:
     rules: the recipe's [[unit]] tables (see `archs.Rules`). settings: its [config_settings].
     pretend: '' or the compute capability of the GPU that torch shall seem to have, `8.9`.
     flags: options that compilers get behind those of the project, by the tool: `nvcc`, `g++`, `cl`.
+    front_units: those that the build's fronts are for (see `archs.planned`).
     """
 
     root: Path
@@ -73,6 +74,7 @@ class Project:
     settings: tuple[tuple[str, str], ...] = ()
     pretend: str = ""
     flags: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    front_units: tuple[str, ...] = ()
 
     @property
     def top(self) -> Path:
@@ -186,8 +188,9 @@ class Upstream:
         self._check_compiled(units, told)
         notes = (*bypass.told(told), *self._ignored_settings(wheel.parent))
         return Captured(
-            planned(units, self.project.rules, fronts), notes, bypass.linked(links), wheel.name
-        )
+            planned(units, self.project.rules, fronts, self.project.front_units), notes,
+            bypass.linked(links), wheel.name,
+        )  # fmt: skip
 
     def _check_supported(self, records: Iterable[Mapping[str, Any]]) -> None:
         unsupported = [

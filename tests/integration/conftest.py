@@ -24,7 +24,7 @@ from fatwheel.engines.process import local_workplace
 from fatwheel.events import silent
 from fatwheel.model import Environment, Front
 from fatwheel.pipeline.capture import captured
-from fatwheel.pipeline.plan import exact_fronts
+from fatwheel.pipeline.plan import PlannedWheel, exact_fronts
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import cache_folder, users_stores
 from fatwheel.worker.context import Context
@@ -297,7 +297,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Captured]
         fronts = exact_fronts(parse_arch_list(archs, target.toolchain.archs))
         workplace = local_workplace(target, silent)
         limits, stores = workplace.capacity, users_stores()
-        block = captured(target, fronts, workplace, limits, stores, silent)
+        block = captured(PlannedWheel(target, fronts), workplace, limits, stores, silent)
         opened.append(block)
         _, ready = block.__enter__()
         return Captured(ready, fronts, ready.context)

@@ -21,6 +21,7 @@ from fatwheel.events import silent
 from fatwheel.model import Front, Job, Stage
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import users_stores
 from fatwheel.storage.store import Branch, Store, StoreEntry
@@ -109,7 +110,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivery]:
             patch.setattr(resolve_module, name, getattr(demo, name))
         [target] = resolve("demo", ToolchainRequest("tools", "tools", pythons="3.11"), "80+ptx")
         place = LocalWorkplace(demo.tools, ProcessWorker)
-        with captured(target, FRONTS, place, place.capacity, users_stores(), silent) as (_, found):
+        with captured(
+            PlannedWheel(target, FRONTS), place, place.capacity, users_stores(), silent
+        ) as (_, found):
             job = next(job for job in found.look_up().pending if job.host and job.front)
             yield Delivery(found.context, job, folder)
 

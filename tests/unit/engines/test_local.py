@@ -19,6 +19,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Host
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import users_stores
 from fatwheel.worker import surroundings
@@ -84,7 +85,8 @@ def test_a_target_is_captured(demo: Demo) -> None:
     events: list[Event] = []
     workplace = local_workplace(target(), silent)
     stores = users_stores()
-    with captured(target(), FRONTS, workplace, LIMITS, stores, events.append) as (build, found):
+    wheel = PlannedWheel(target(), FRONTS)
+    with captured(wheel, workplace, LIMITS, stores, events.append) as (build, found):
         lookup = found.look_up()
         assert (lookup.units, len(lookup.pending)) == (3, 5)
         assert [unit.name for unit in found.units] == ["csrc/a", "csrc/b", "csrc/c"]
@@ -101,7 +103,8 @@ def test_a_target_is_captured(demo: Demo) -> None:
 
 def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
     workplace = local_workplace(target(), silent)
-    with captured(target(), FRONTS, workplace, LIMITS, users_stores(), silent) as (_, found):
+    wheel = PlannedWheel(target(), FRONTS)
+    with captured(wheel, workplace, LIMITS, users_stores(), silent) as (_, found):
         wheel, slices = found.assemble(LIMITS)
         with zipfile.ZipFile(wheel) as archive:
             images = [image_name(entry) for entry in slices_of(archive.read("demo/a.o"))]
@@ -114,7 +117,8 @@ def test_assembling_gives_the_wheel_and_its_slices(demo: Demo) -> None:
 
 def test_workers_keep_logs_among_those_of_the_cache(demo: Demo) -> None:
     workplace = local_workplace(target(), silent)
-    with captured(target(), FRONTS, workplace, LIMITS, users_stores(), silent) as (_, found):
+    wheel = PlannedWheel(target(), FRONTS)
+    with captured(wheel, workplace, LIMITS, users_stores(), silent) as (_, found):
         [folder] = (demo.cache / "logs").iterdir()
         assert folder.name.startswith("demo-1.0-3.11-")
         found.open("1:compute_80", LIMITS, Queue()).close()

@@ -28,7 +28,7 @@ from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build
 from fatwheel.pipeline.capture import captured
-from fatwheel.pipeline.plan import BuildRequest, plan_build
+from fatwheel.pipeline.plan import BuildRequest, PlannedWheel, plan_build
 from fatwheel.sharing.parcel import Piece, Trust, write_parcel
 from fatwheel.sharing.remote import remote_of
 from fatwheel.shipped import PACKAGE
@@ -197,7 +197,8 @@ def test_a_target_is_captured(bench: Bench) -> None:
     events: list[Event] = []
     workplace, target = Docker().prepare(bench.target(), silent), bench.target()
     stores = users_stores()
-    with captured(target, FRONTS, workplace, LIMITS, stores, events.append) as (build, found):
+    wheel = PlannedWheel(target, FRONTS)
+    with captured(wheel, workplace, LIMITS, stores, events.append) as (build, found):
         lookup = found.look_up()
         assert (lookup.units, len(lookup.pending)) == (3, 5)
         assert found.host == Host("g++ 12.2.0", "c0" * 32, "3.11"), "as the image says of itself"

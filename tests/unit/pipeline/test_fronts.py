@@ -8,7 +8,7 @@ import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.model import Front
-from fatwheel.pipeline.plan import exact_fronts, proven_fronts, shared_fronts
+from fatwheel.pipeline.plan import Shown, exact_fronts, proven_fronts, shared_fronts
 
 from ...helpers.standins import cuda_unit, make_context
 
@@ -20,7 +20,7 @@ def requests(text: str) -> list[ArchRequest]:
     ]
 
 
-def shown(fronts: tuple[Front, ...]) -> list[str]:
+def show(fronts: tuple[Front, ...]) -> list[str]:
     return [f"{front.virtual}: {' '.join(front.codes)}" for front in fronts]
 
 
@@ -35,7 +35,7 @@ def shown(fronts: tuple[Front, ...]) -> list[str]:
     ],
 )
 def test_exact_fronts_are_one_for_each_architecture(archs: str, expected: list[str]) -> None:
-    assert shown(exact_fronts(requests(archs))) == expected
+    assert show(exact_fronts(requests(archs))) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,53 @@ def test_exact_fronts_are_one_for_each_architecture(archs: str, expected: list[s
     ],
 )
 def test_shared_fronts_are_one_for_each_family(archs: str, expected: list[str]) -> None:
-    assert shown(shared_fronts(requests(archs))) == expected
+    assert show(shared_fronts(requests(archs))) == expected
 
 
 def test_only_what_is_proven_is_shared() -> None:
     asked: list[str] = []
 
-    def proven(front: Front) -> bool:
+    def proven(front: Front) -> Shown:
         asked.append(f"{front.key}: {' '.join(front.codes)}")
-        return front.virtual.major == 8 and not front.split
+        return None if front.virtual.major == 8 and not front.split else frozenset()
 
-    fronts = proven_fronts(requests("80,86,100,103,90"), proven)
-    assert shown(fronts) == ["80: sm_80 sm_86", "90: sm_90", "100: sm_100", "103: sm_103"]
+    fronts, units = proven_fronts(requests("80,86,100,103,90"), proven)
+    assert not units, "all of them"
+    assert show(fronts) == ["80: sm_80 sm_86", "90: sm_90", "100: sm_100", "103: sm_103"]
     assert asked == [
         "80 split 4: sm_80 sm_86", "80: sm_80 sm_86", "90 split 4: sm_90",
         "100 split 4: sm_100 sm_103", "100: sm_100 sm_103",
         "100 split 4: sm_100", "103 split 4: sm_103",
     ], "one alone needs no proof"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shown", "fronts", "units"),
+    [
+        ({"80": {"a", "b"}}, ["80: sm_80 sm_86", "100: sm_100", "103: sm_103"], ("a", "b")),
+        # One front for units of one family, another for the same units of the other one.
+        ({"80": {"a", "b"}, "100": {"b", "c"}}, ["80: sm_80 sm_86", "100: sm_100 sm_103"], ("b",)),
+        ({"80": None, "100": {"b"}}, ["80: sm_80 sm_86", "100: sm_100 sm_103"], ("b",)),
+        ({"80": {"a"}, "100": {"b"}}, ["80: sm_80 sm_86", "100: sm_100", "103: sm_103"], ("a",)),
+        # What is shown of all units comes before what is of some, though it may cost more.
+        ({"80 split 4": {"a"}, "80": None},
+         ["80: sm_80 sm_86", "100: sm_100", "103: sm_103"], ()),
+        ({"80 split 4": {"a"}, "80": {"a", "b"}},
+         ["80: sm_80 sm_86", "100: sm_100", "103: sm_103"], ("a", "b")),
+        ({"80 split 4": {"a"}, "80": {"a"}},
+         ["80 split 4: sm_80 sm_86", "100: sm_100", "103: sm_103"], ("a",)),
+    ],
+)  # fmt: skip
+def test_what_is_proven_of_some_units_is_for_them_alone(
+    shown: dict[str, set[str] | None], fronts: list[str], units: tuple[str, ...]
+) -> None:
+    def proven(front: Front) -> Shown:
+        found = shown.get(front.key, set()) if len(front.codes) > 1 else set()
+        return None if found is None else frozenset(found)
+
+    found, of = proven_fronts(requests("80,86,100,103"), proven)
+    keys = [f"{front.key}: {' '.join(front.codes)}" for front in found]
+    assert (keys, of) == (fronts, units)
 
 
 @pytest.mark.parametrize("archs", ["80,86,89", "80+ptx,86,90a,120f", "75,80,86+ptx,89,90"])

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build, check_replaced, split
-from fatwheel.pipeline.plan import BuildPlan, BuildRequest, fronts_for, plan_build
+from fatwheel.pipeline.plan import BuildPlan, BuildRequest, plan_build, planned_wheel
 from fatwheel.pipeline.proof import Proof, UnitProof, Way, source_id, write_proof
 from fatwheel.provenance.lock import target_of
 from fatwheel.storage.cache import open_store
@@ -256,20 +256,28 @@ def _target(bench: Bench, archs: str) -> Target:
     return Target(bench.recipe, bench.toolchain, "3.11", "2.11.0", requests)
 
 
-def _prove(bench: Bench, ways: dict[Way, tuple[str, ...]], archs: str = "80,86") -> None:
-    unit = UnitProof("csrc/a", 2, {}, ways)
+def _prove(
+    bench: Bench,
+    ways: dict[Way, tuple[str, ...]],
+    archs: str = "80,86",
+    others: Mapping[str, dict[Way, tuple[str, ...]]] | None = None,
+) -> None:
+    """ways: of the unit csrc/a; others: of further ones."""
+    units = [
+        UnitProof(name, 2, {}, found) for name, found in {"csrc/a": ways, **(others or {})}.items()
+    ]
     found = tuple(parse_arch(name) for name in archs.split(","))
     path = bench.recipe.folder / "proofs" / f"{archs}.json"
     compilers = compiler_id(bench.toolchain, bench.toolchain.builds[0])
     parts = PARTS if "split" in ways or "both" in ways else 0
     source = source_id(bench.recipe)
     write_proof(
-        Proof("demo", "1.0", source, "tools", compilers, found[0], found, parts, (unit,), path)
+        Proof("demo", "1.0", source, "tools", compilers, found[0], found, parts, tuple(units), path)
     )
 
 
 def _fronts(target: Target, mode: str) -> list[str]:
-    return [f"{front.key}: {' '.join(front.codes)}" for front in fronts_for(target, mode)]
+    return [f"{front.key}: {' '.join(front.codes)}" for front in planned_wheel(target, mode).fronts]
 
 
 OWN, OWN_SPLIT = ["80: sm_80", "86: sm_86"], ["80 split 4: sm_80", "86 split 4: sm_86"]
@@ -303,6 +311,12 @@ def test_auto_goes_the_cheapest_way_that_a_proof_covers(
     _prove(bench, ways)
     target = _target(bench, archs)
     assert _fronts(target, "auto") == fronts
+
+
+def test_a_unit_that_differs_is_built_as_nvcc_does_and_others_share(bench: Bench) -> None:
+    _prove(bench, {"shared": DIFFERS}, others={"csrc/b": {"shared": ()}})
+    wheel = planned_wheel(_target(bench, "80,86"), "auto")
+    assert ([front.key for front in wheel.fronts], wheel.front_units) == (["80"], ("csrc/b",))
 
 
 def test_a_proof_of_other_compilers_shows_nothing(bench: Bench) -> None:

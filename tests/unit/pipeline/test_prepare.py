@@ -20,6 +20,7 @@ from fatwheel.events import Emit, Event, Note, StepFinished, StepStarted, silent
 from fatwheel.model import Front
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.pipeline.resolve import ToolchainRequest, resolve
 from fatwheel.storage.cache import users_stores
 
@@ -168,7 +169,8 @@ def test_a_step_that_fails_never_finished() -> None:
 def prepared(demo: Demo, emit: Emit, fronts: tuple[Front, ...] = FRONTS) -> Iterator[LocalCapture]:
     workplace = LocalWorkplace(demo.tools, ProcessWorker)
     target, limits = ask()[0], workplace.capacity
-    with captured(target, fronts, workplace, limits, users_stores(), emit) as (_, capture):
+    wheel = PlannedWheel(target, fronts), workplace, limits, users_stores()
+    with captured(wheel, emit) as (_, capture):
         yield capture
 
 

@@ -17,13 +17,14 @@ from elftools.elf.elffile import ELFFile
 
 from fatwheel.arch import Arch, parse_arch
 from fatwheel.config.model import Patch, Recipe, SourcePin, UnitArchs
-from fatwheel.errors import ConfigError, StoreError
+from fatwheel.errors import ConfigError, StoreError, UpstreamError
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.model import Front, Unit
 from fatwheel.pipeline.proof import (
     Proof,
     UnitProof,
     Way,
+    check_names,
     compare,
     find_proofs,
     proof_path,
@@ -35,6 +36,7 @@ from fatwheel.pipeline.proof import (
 
 from ...helpers.plaintargets import plain_recipe, plain_toolchain
 from ...helpers.standins import DATA, cpp_unit, cuda_unit
+from ...helpers.tinywheels import Draft
 
 
 def cubin(name: str) -> bytes:
@@ -199,6 +201,8 @@ def proof(path: Path, *units: UnitProof, archs: str = "80,86,89", parts: int = 4
 
 
 SASS = {"sm_80": "00" * 32}
+NONE: frozenset[str] = frozenset()
+EVERY = None
 SAME = UnitProof("csrc/a", 3, SASS, {"shared": (), "split": (), "both": ()})
 OTHER = UnitProof("csrc/b", 2, SASS, {"shared": ("sm_86 kernel",), "split": (), "both": ()})
 
@@ -212,32 +216,40 @@ def front(text: str, split: int = 0) -> Front:
 def test_a_proof_covers_its_fronts_and_architectures(tmp_path: Path) -> None:
     found = proof(tmp_path, SAME)
     assert (found.same, found.kernels) == (("shared", "split", "both"), 3)
-    assert found.covers(front("80: sm_80 sm_86 sm_89"))
-    assert found.covers(front("80: sm_80 compute_80 sm_89"))
-    assert found.covers(front("80: sm_86")), "shared all the same"
-    assert not found.covers(front("80: sm_80 sm_86 sm_87")), "87 was not compared"
-    assert not found.covers(front("86: sm_86 sm_89")), "another front"
-    assert found.covers(front("80: sm_80 sm_86", split=4))
-    assert found.covers(front("86: sm_86", split=4)), "a front of its own"
-    assert not found.covers(front("87: sm_87", split=4))
-    assert not found.covers(front("86: sm_86", split=8)), "another number, other code"
-    assert not found.covers(front("86: sm_86 compute_86", split=4)), "PTX of a split front"
-    assert not found.covers(front("86: compute_86", split=4))
+    assert found.shown(front("80: sm_80 sm_86 sm_89")) is EVERY
+    assert found.shown(front("80: sm_80 compute_80 sm_89")) is EVERY
+    assert found.shown(front("80: sm_86")) is EVERY, "shared all the same"
+    assert found.shown(front("80: sm_80 sm_86 sm_87")) == NONE, "87 was not compared"
+    assert found.shown(front("86: sm_86 sm_89")) == NONE, "another front"
+    assert found.shown(front("80: sm_80 sm_86", split=4)) is EVERY
+    assert found.shown(front("86: sm_86", split=4)) is EVERY, "a front of its own"
+    assert found.shown(front("87: sm_87", split=4)) == NONE
+    assert found.shown(front("86: sm_86", split=8)) == NONE, "another number, other code"
+    assert found.shown(front("86: sm_86 compute_86", split=4)) == NONE, "PTX of a split front"
+    assert found.shown(front("86: compute_86", split=4)) == NONE
 
 
-def test_one_kernel_that_differs_forbids_a_way(tmp_path: Path) -> None:
+def test_one_kernel_that_differs_forbids_a_way_for_its_unit(tmp_path: Path) -> None:
     found = proof(tmp_path, SAME, OTHER)
     assert (found.same, found.kernels) == (("split", "both"), 5)
     assert found.different("shared") == ["csrc/b: sm_86 kernel"]
-    assert not found.covers(front("80: sm_80 sm_86"))
-    assert found.covers(front("80: sm_80 sm_86", split=4))
+    assert found.shown(front("80: sm_80 sm_86")) == {"csrc/a"}, "of the other one alone it is shown"
+    assert found.shown(front("80: sm_80 sm_86", split=4)) is EVERY
 
 
-def test_a_way_that_was_not_tried_with_all_units_is_not_shown(tmp_path: Path) -> None:
+def test_a_way_that_was_not_tried_with_all_units_is_shown_of_those_alone(tmp_path: Path) -> None:
     half = UnitProof("csrc/b", 2, SASS, {"shared": ()})
     found = proof(tmp_path, SAME, half)
     assert (found.ways, found.same) == (("shared",), ("shared",))
-    assert not found.covers(front("86: sm_86", split=4))
+    assert found.shown(front("86: sm_86", split=4)) == {"csrc/a"}
+
+
+def test_units_of_one_name_are_shown_together(tmp_path: Path) -> None:
+    """A source that is compiled in two ways is two units of one name."""
+    twin = UnitProof("csrc/a", 2, SASS, {"shared": ("sm_86 kernel",)})
+    empty = UnitProof("csrc/c", 0, SASS, {"shared": ()})
+    found = proof(tmp_path, SAME, twin, UnitProof("csrc/b", 1, SASS, {"shared": ()}), empty)
+    assert found.shown(front("80: sm_80 sm_86")) == {"csrc/b"}
 
 
 NOTHING: dict[Way, tuple[str, ...]] = {"shared": (), "split": (), "both": ()}
@@ -246,8 +258,56 @@ NOTHING: dict[Way, tuple[str, ...]] = {"shared": (), "split": (), "both": ()}
 @pytest.mark.parametrize("units", [(), (UnitProof("a", 0, {}, NOTHING),)])
 def test_a_proof_over_nothing_allows_nothing(tmp_path: Path, units: tuple[UnitProof, ...]) -> None:
     found = proof(tmp_path, *units)
-    assert not found.covers(front("80: sm_80 sm_86"))
-    assert not found.covers(front("80: sm_80", split=4))
+    assert found.shown(front("80: sm_80 sm_86")) == NONE
+    assert found.shown(front("80: sm_80", split=4)) == NONE
+
+
+# -- names -------------------------------------------------------------------------------------
+
+_CALLEE = "namespace cub {{ inline namespace {} {{ struct A {{}}; }} }} void run(cub::A) {{}}\n"
+_CALLER = (
+    "namespace cub {{ inline namespace {} {{ struct A {{}}; }} }} void run(cub::A);\n"
+    "void all() {{ run(cub::A()); }}\n"
+)
+SHARED_LIST, EXACT_LIST = "CUB_300001_SM_800", "CUB_300001_SM_800_860"
+
+
+def linked(tool: Callable[[str], str], folder: Path, name: str, *sources: str) -> Path:
+    """A library of sources of which each is a unit."""
+    paths = [folder / f"{name}{number}.cpp" for number in range(len(sources))]
+    for path, source in zip(paths, sources, strict=True):
+        path.write_text(source)
+    library = folder / name
+    subprocess.run(
+        [tool("g++"), "-shared", "-fPIC", "-g0", "-o", library, *map(str, paths)], check=True
+    )
+    return library
+
+
+def wheel_of(folder: Path, *libraries: Path) -> Path:
+    return Draft(files={one.name: one.read_bytes() for one in libraries}).write(folder)
+
+
+def test_units_that_do_not_find_each_other_are_refused(
+    tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    callee, caller = _CALLEE.format(SHARED_LIST), _CALLER.format(EXACT_LIST)
+    wheel = wheel_of(tmp_path, linked(tool, tmp_path, "demo.so", callee, caller))
+    with pytest.raises(UpstreamError, match="by names that are not the same") as caught:
+        check_names(wheel)
+    [name] = caught.value.details
+    shown = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout
+    assert shown == f"run(cub::{EXACT_LIST}::A)\n"
+    assert "--front exact" in (caught.value.hint or "")
+
+
+def test_units_may_find_each_other_in_any_library_of_the_wheel(
+    tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Each name with its own list: none of them is lost."""
+    one = linked(tool, tmp_path, "one.so", _CALLEE.format(SHARED_LIST), _CALLEE.format(EXACT_LIST))
+    two = linked(tool, tmp_path, "two.so", _CALLER.format(EXACT_LIST), "void unknown_to_all();")
+    check_names(wheel_of(tmp_path, one, two))
 
 
 # -- files -------------------------------------------------------------------------------------

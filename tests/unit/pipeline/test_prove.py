@@ -19,8 +19,9 @@ from fatwheel.engines.local import LocalCapture, LocalWorkplace
 from fatwheel.engines.process import ProcessWorker
 from fatwheel.errors import CompileError, ConfigError, StoreError, ToolchainError, UsageError
 from fatwheel.events import Emit, Event, Note, Planned
-from fatwheel.model import Front, Unit
+from fatwheel.model import Unit
 from fatwheel.pipeline import prove as prove_module
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.pipeline.proof import Proof, find_proofs, joined
 from fatwheel.pipeline.prove import ProveRequest, prove
 from fatwheel.pipeline.resolve import ToolchainRequest
@@ -76,8 +77,7 @@ class Bench:
     @contextmanager
     def captured(
         self,
-        target: Target,
-        fronts: tuple[Front, ...],
+        wheel: PlannedWheel,
         workplace: LocalWorkplace,
         limits: Limits,
         stores: Stores,
@@ -86,10 +86,10 @@ class Bench:
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
         build = Build(
-            target, fronts, unpack=Any, stores=Stores(self.folder / "store"), scope="",
+            wheel.target, wheel.fronts, unpack=Any, stores=Stores(self.folder / "store"), scope="",
             limits=limits, work=self.folder, logs=logs,
         )  # type: ignore[arg-type] # fmt: skip
-        context = make_context(self.folder, fronts=tuple(fronts))
+        context = make_context(self.folder, fronts=wheel.fronts)
         found = Captured(self.units, (), (), "demo-1.0-cp311-cp311-linux_x86_64.whl")
         yield build, LocalCapture(build, workplace, Any, found, context, emit)  # type: ignore[arg-type]
 

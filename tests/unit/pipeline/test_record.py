@@ -13,6 +13,7 @@ from fatwheel.arch import Arch, ArchRequest
 from fatwheel.config.model import Sdist, SourcePin, Target
 from fatwheel.errors import StoreError
 from fatwheel.pipeline.pack import build_record
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.provenance.record import record_bytes
 from fatwheel.worker.assemble import object_of, slice_digests
 
@@ -42,7 +43,7 @@ class Bench:
     def record(self, source: SourcePin = SDIST) -> dict[str, Any]:
         units = (cuda_unit("a"), cpp_unit("b"))
         slices = slice_digests(units, FRONTS, self.context)
-        return build_record(target(source), "1c" * 32, slices, FRONTS, "shared")
+        return build_record(PlannedWheel(target(source), FRONTS), "1c" * 32, slices, "shared")
 
 
 @pytest.fixture

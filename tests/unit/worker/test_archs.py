@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.arch import parse_arch
+from fatwheel.arch import Arch, parse_arch
 from fatwheel.errors import UpstreamError
 from fatwheel.model import Front, Unit
 from fatwheel.worker.archs import Rules, arch_variables, codes_of, filled, fronts_of, planned, told
@@ -199,12 +199,36 @@ def test_a_recipe_knows_better() -> None:
     }  # fmt: skip
 
 
+def test_units_of_which_a_proof_says_nothing_have_exact_fronts() -> None:
+    asked = (Front(Arch(80), ("sm_80", "sm_86", "compute_80")),)
+    a, b, cpp = unit("a", *AMPERE), unit("b", *AMPERE), Unit("c", "c++", "@src@/c.cpp", (), ())
+    found = planned([a, b, cpp], (), asked, ["a"])
+    assert found[0] == a
+    assert found[2] == cpp
+    assert fronts_of(found[0], asked) == asked
+    assert fronts_of(found[1], asked) == (
+        Front(Arch(80), ("sm_80", "compute_80")), Front(Arch(86), ("sm_86",)),
+    )  # fmt: skip
+    assert sorted(codes_of(found[1], asked)) == sorted(codes_of(a, asked)), "the same images"
+    assert not list(told(found, asked)), "both are for all of them"
+    assert planned(found, (), asked, ["a"]) == found, "planning twice changes it"
+
+
+def test_a_unit_that_is_not_for_all_stays_so_whatever_a_proof_says() -> None:
+    asked = fronts("80,sm_80,sm_86", "90a,sm_90a")
+    units = [unit("a", *AMPERE), unit("h", *HOPPER), unit("x", *BOTH)]
+    found = planned(units, (), asked, ["h", "x"])
+    assert [one.images for one in found] == [("sm_80", "sm_86"), ("sm_90a",), None]
+
+
 def test_the_user_is_told_of_units_that_are_not_for_all() -> None:
     units = [unit(f"u{number}", *AMPERE) for number in range(7)]
-    found = planned([*units, unit("h", *HOPPER), unit("x", *BOTH)], (), fronts("80,sm_80"))
-    [sentence] = told(found)
+    asked = fronts("80,sm_80")
+    found = planned([*units, unit("h", *HOPPER), unit("x", *BOTH)], (), asked)
+    [sentence] = told(found, asked)
     assert sentence.endswith(": none: h")
-    found = planned([*units, unit("h", *HOPPER)], (), fronts("80,sm_80", "90a,sm_90a"))
-    [sentence] = told(found)
+    asked = fronts("80,sm_80", "90a,sm_90a")
+    found = planned([*units, unit("h", *HOPPER)], (), asked)
+    [sentence] = told(found, asked)
     assert sentence.endswith(": 80: u0, u1, u2, u3, u4, and 2 more; 90a: h")
-    assert not list(told([unit("a"), unit("b")]))
+    assert not list(told([unit("a"), unit("b")], asked))
