@@ -301,6 +301,8 @@ def _needed_versions(image: LoadedElf, names: elf.Names) -> Iterator[tuple[str, 
             _, flags, _, name, step = _VERSION.unpack(image.read(at, _VERSION.size))
             if not flags & _WEAK_VERSION:
                 yield names.at(library), names.at(name)
+            if not step:  # the last one, whatever the count: so loaders read it
+                break
             at, budget = at + step, budget - 1
             if budget < 0:
                 raise FormatError(f"the ELF file needs more than {_MOST} versions of symbols")
