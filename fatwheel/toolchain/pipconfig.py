@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 
 from ..errors import FetchError
@@ -50,6 +51,8 @@ def redacted(text: object) -> str:
 
 
 _SECTIONS = ("global", "download", ":env:")  # later ones override
+# Variables by which pip finds its configuration, or which are part of it.
+_HEEDED = re.compile(r"PIP_|XDG_|HOME$|APPDATA$|USERPROFILE$|VIRTUAL_ENV$|PATH$")
 _NO = ("", "0", "n", "no", "f", "false", "off")  # as pip's strtobool reads a switch
 
 
@@ -79,6 +82,14 @@ def read_pip_config() -> PipConfig:
     command = _pip()
     if command is None:
         return interpret({})
+    heeded = {name: os.environ[name] for name in os.environ if _HEEDED.match(name)}
+    return _configured(tuple(command), tuple(sorted(heeded.items())))
+
+
+@lru_cache(maxsize=4)
+def _configured(command: tuple[str, ...], heeded: tuple[tuple[str, str], ...]) -> PipConfig:
+    """What pip says in an environment with these variables. It is asked once: that takes a third of
+    a second."""
     answer = subprocess.run([*command, "config", "list"], capture_output=True, text=True)
     if answer.returncode:
         raise FetchError(

@@ -26,6 +26,8 @@ PyMODINIT_FUNC PyInit__cases() {
     return PyModule_Create(&module);
 }
 """
+# The same with torch's own headers for extensions without pybind11.
+TORCH_BINDING = f"#include <torch/library.h>\n{_BINDING}"
 _PINS = re.compile(r"sdist = .*\nsize = .*\nsha256 = .*\n")
 
 
@@ -50,12 +52,12 @@ def shortened_causal_conv1d(folder: Path) -> Path:
     return folder
 
 
-def shortened_selftest(folder: Path) -> Path:
+def shortened_selftest(folder: Path, binding: str = _BINDING) -> Path:
     """A recipe, in a new folder, for selftest without CUB, and with a binding that needs little of
     torch: the two take three quarters of the time of all eleven units."""
     shutil.copytree(KERNELS / "selftest", folder)
     (folder / "src" / "csrc" / "cub.cu").unlink()
-    (folder / "src" / "csrc" / "binding.cpp").write_text(_BINDING)
+    (folder / "src" / "csrc" / "binding.cpp").write_text(binding)
     for name, pattern in (
         ("src/setup.py", r' *"cub\.cu",\n'),
         ("recipe.toml", r'\n\[\[cost\]\]\nunits = "csrc/(?:cub|binding)"\n.*\n.*\n'),

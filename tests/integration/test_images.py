@@ -391,6 +391,7 @@ def test_a_base_with_usual_settings(small: Small) -> None:
 # -- the real one --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_real_toolchain(contained_selftest: Contained) -> None:
     lent = contained_selftest.lent

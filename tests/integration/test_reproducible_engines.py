@@ -1,9 +1,9 @@
 """One wheel from both engines, where both have the same programs: the process engine runs inside a
 container of the image on which the docker engine's own images are built.
 
-It is that of the shortened selftest, with torch, and the process engine builds it on another host,
-in another time zone, in three shards, and with variables that compilers and torch's build would
-follow.
+The process engine builds it on another host, in another time zone, in three shards, and with
+variables that compilers and torch's build would follow. It is that of the sample; where there is
+more time also that of the shortened selftest, with torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 from fatwheel.storage.cache import cache_folder
 
-from .conftest import ROOT, Contained, Workbench
+from .conftest import CONTAINED_ARCHS, ROOT, SAMPLE, Contained, Workbench
 from .elsewhere import (
     Varied,
     another_hash_seed,
@@ -34,7 +34,7 @@ from .test_reproducible import assert_same, foreign_strings
 
 pytestmark = pytest.mark.slow
 
-PYTHON = "3.11"  # that of `contained_selftest`
+PYTHON = "3.11"
 
 
 def dependencies(folder: Path) -> Path:
@@ -55,18 +55,18 @@ def build_inside(
     bench: Workbench,
     packages: Path,
     kernel: str,
-    varied: Varied | None = None,
+    archs: str,
+    varied: Varied,
 ) -> None:
     """`invoke build --engine process` in a container without network, at the same paths as here."""
     folder = bench.cache.parent
-    seen = {ROOT: True, packages: True, cache_folder(): False, folder: False}
-    other = varied or Varied(folder)
+    seen = {ROOT: True, packages: True, bench.home: True, cache_folder(): False, folder: False}
     container = client.create_container(
         image,
         [
             f"python{PYTHON}", "-B",
             *bench.build_command(
-                "--engine", "process", "--arch", "80", "--python", PYTHON, *other.arguments,
+                "--engine", "process", "--arch", archs, "--python", PYTHON, *varied.arguments,
                 kernel=kernel,
             )[1:],
         ],
@@ -74,7 +74,7 @@ def build_inside(
         hostname="somewhere.example",
         environment={
             "PYTHONPATH": str(packages), "FATWHEEL_CACHE": str(bench.cache), "CI": "true",
-            "PIP_FIND_LINKS": str(bench.home / "wheels"), **other.variables,
+            "PIP_FIND_LINKS": str(bench.home / "wheels"), **varied.variables,
         },
         host_config=client.create_host_config(
             network_mode="none",
@@ -94,20 +94,30 @@ def build_inside(
     assert "process: " in said, f"it was built by another engine:\n{said}"
 
 
-def test_processes_and_containers_make_one_wheel(
-    contained_selftest: Contained, tmp_path: Path
-) -> None:
-    contained = contained_selftest
-    of_containers = contained.outcome.wheel()
-    bench = Workbench(tmp_path / "inside")
-    image = contained.lent.bases[PYTHON]
-    packages = dependencies(tmp_path / "packages")
-    folder = tmp_path / "inside"
+def other_ways(folder: Path) -> Varied:
     ways = (another_hash_seed, another_time_zone, three_shards, variables_for_compilers)
-    varied = Varied(folder).together(way(folder) for way in ways)
+    return Varied(folder).together(way(folder) for way in ways)
+
+
+def check_one_wheel(contained: Contained, bench: Workbench, kernel: str, archs: str) -> None:
+    """bench: for the process engine, with nothing in it."""
+    folder = bench.cache.parent
     client = contained.lent.connect().api
-    kernel = str(shortened_selftest(folder / "selftest"))
-    build_inside(client, image, bench, packages, kernel, varied)
+    image = contained.lent.bases[PYTHON]
+    packages = dependencies(folder / "packages")
+    build_inside(client, image, bench, packages, kernel, archs, other_ways(folder))
     [of_processes] = bench.wheels()
+    [of_containers] = [path for path in contained.outcome.wheels if path.name == of_processes.name]
     assert_same(of_processes, of_containers)
     assert foreign_strings(of_containers, contained.bench.cache) == []
+
+
+def test_processes_and_containers_make_one_wheel(contained: Contained, tmp_path: Path) -> None:
+    bench = Workbench(tmp_path / "inside", slim=contained.bench.slim)
+    check_one_wheel(contained, bench, SAMPLE, CONTAINED_ARCHS)
+
+
+@pytest.mark.long
+def test_with_torch_too(contained_selftest: Contained, tmp_path: Path) -> None:
+    kernel = str(shortened_selftest(tmp_path / "selftest"))
+    check_one_wheel(contained_selftest, Workbench(tmp_path / "inside"), kernel, "80")

@@ -262,17 +262,23 @@ def test_an_installed_visual_studio_makes_the_same_library(
     assert done.returncode == 0, done.stdout + done.stderr
     [wheel] = demo.folder.glob("dist-installed/*.whl")
     assert library_in(wheel) == library_in(native)
-    done = host.run("verify", windows_path(wheel), folder=demo.folder, cache=CACHE)
+    done = fatwheel("verify", wheel)
     assert done.returncode == 0, done.stdout + done.stderr
     own = f"MSVC of Visual Studio 17.8.2, Windows SDK {SDK}"
     assert f"built with compilers that one machine had installed ({own})" in done.stdout
-    done = host.run("rebuild", windows_path(wheel), folder=demo.folder, cache=CACHE)
+    done = fatwheel("rebuild", wheel)
     assert done.returncode == 6, done.stdout + done.stderr
     assert "it cannot be rebuilt elsewhere" in done.stderr
     asked = ("doctor", "--toolchain", "windows-demo", "--msvc", "installed", "--json")
     done = host.run(*asked, folder=demo.folder, cache=CACHE)
     found = {one["name"]: one["found"] for one in json.loads(done.stdout)["checks"]}
     assert found["compiler"].startswith(f"cl {CL}, Windows SDK {SDK} (C:\\Program Files"), found
+
+
+def fatwheel(verb: str, wheel: Path) -> subprocess.CompletedProcess[str]:
+    """On Linux, which reads wheels ten times as fast as Wine."""
+    command = [sys.executable, "-m", "fatwheel", verb, str(wheel)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=wheel.parent)
 
 
 def library_in(wheel: Path) -> bytes:
