@@ -29,7 +29,7 @@ from .console import (
     write_verbatim,
 )
 from .reports import show_comparison
-from .tables import Row
+from .tables import Row, some_of
 
 if TYPE_CHECKING:
     from ..containers.imagebuild import ContainerImage
@@ -143,6 +143,8 @@ def show_proof(proof: Proof) -> None:
             write_name(console, f"  {name}")
         if len(different) > NAMES_SHOWN:
             write(console, f"  and {len(different) - NAMES_SHOWN} more")
+        if same := sorted(proof.same_units(way)):
+            write(console, f"  the same in {some_of(same)}: builds go this way with these alone")
     write(console, f"written to {proof.path}")
 
 

@@ -270,20 +270,29 @@ def scope_of(target: Target, own: Toolchain | None, bases: Mapping[str, str]) ->
     """
     if own and is_pinned(target, own):
         return "containers", _compiling(own), dict(bases)
-    return "containers", asdict(target.toolchain), dict(bases)
+    return "containers", _all_of(target.toolchain), dict(bases)
 
 
 def wine_scope_of(target: Target, own: Toolchain | None, image: str) -> tuple[Any, ...]:
     """The same for containers with Wine. image: its tag. Keys say which compilers made an entry;
     a lock from elsewhere could have those of this checkout run by a Python of its own."""
     scope = "containers", "wine", image
-    return scope if is_pinned(target, own) else (*scope, asdict(target.toolchain))
+    return scope if is_pinned(target, own) else (*scope, _all_of(target.toolchain))
 
 
 def is_pinned(target: Target, own: Toolchain | None) -> bool:
     """Whether a target's tools are what this checkout pins (see `pinned_here`), and so no worse
     than that."""
     return own is not None and target.tools == replace(target, toolchain=own).tools
+
+
+def _all_of(toolchain: Toolchain) -> dict[str, Any]:
+    """A toolchain, but for the hosts from which a lock's files may come: they decide nothing."""
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in pairs if name != "hosts"}
+
+    return asdict(toolchain, dict_factory=table)
 
 
 def _compiling(toolchain: Toolchain) -> dict[str, Any]:

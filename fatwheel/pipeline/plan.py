@@ -468,10 +468,12 @@ def _cheapest(
     fronts, most = max(known, key=lambda way: len(way[1] or ()))
     if most:
         return fronts, most
-    pairs = zip(own, _split_cubins(own), strict=True)
-    return [
-        split if _shown_of_all([split], shown) is None else front for front, split in pairs
-    ], None
+    splits = _split_cubins(own)
+    if some := _shown_of_all(splits, shown):
+        return splits, some
+    pairs = zip(own, splits, strict=True)
+    alone = (split if _shown_of_all([split], shown) is None else front for front, split in pairs)
+    return list(alone), None
 
 
 def _shown_of_all(fronts: Iterable[Front], shown: Callable[[Front], Shown]) -> Shown:

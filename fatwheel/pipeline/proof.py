@@ -111,13 +111,13 @@ class Proof:
         way = self._way_of(front)
         if way is None:
             return frozenset()
-        if way in self.same:
-            return None
+        return None if way in self.same else self.same_units(way)
+
+    def same_units(self, way: Way) -> frozenset[str]:
+        """The names of those of the sample for which a way makes the same code."""
         # Two units may have one name: what is shown of it is shown of both.
-        units = {unit.name for unit in self.units if unit.kernels}
-        return frozenset(
-            units - {unit.name for unit in self.units if unit.different.get(way) != ()}
-        )
+        differ = {unit.name for unit in self.units if unit.different.get(way) != ()}
+        return frozenset({unit.name for unit in self.units if unit.kernels} - differ)
 
     def _way_of(self, front: Front) -> Way | None:
         """The way that a front goes, if this is about such ones."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from fatwheel.pipeline.proof import compare
 from fatwheel.worker.preprocess import Texts, pass_of
 from fatwheel.worker.slices import known_host_key, load_slice, run_job, slice_key
 
+from ..helpers.preloaded import run_command
 from .conftest import ROOT, SAMPLE, Captured, Workbench, record_of
 from .engine import LentEngine
 from .slim import TOOLCHAIN, Slim
@@ -112,7 +114,7 @@ def test_what_is_proven_is_split_and_what_is_fast_says_so(
 def test_containers_prove_what_processes_prove(
     docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:
-    kernel = tmp_path / "kernel"
+    kernel = tmp_path / "kernels" / "kernel"
     shutil.copytree(ROOT / SAMPLE, kernel)
     bench = Workbench(tmp_path / "bench", slim=slim)
     proven = bench.invoke(
@@ -124,10 +126,26 @@ def test_containers_prove_what_processes_prove(
     found = json.loads(proof.read_text())
     assert (found["same"], found["parts"]) == (["split"], PARTS), proven.out
     assert "different code with a shared front for 80, 86" in proven.out, "a unit reads the list"
-    plan = bench.invoke(
-        "build", "--kernel", str(kernel), "--toolchain", TOOLCHAIN, "--engine", "docker",
-        "--arch", "80,86", "--python", "3.11", "--plan", "--json", **docker_engine.variables,
+    built = bench.invoke(
+        "build", "--kernel", str(kernel), "--toolchain", TOOLCHAIN, "--engine", "docker", "--arch",
+        "80,86", "--python", "3.11", "--out", str(bench.out), **docker_engine.variables,
     )  # fmt: skip
-    assert json.loads(plan.out)["fronts"] == [
-        {"front": f"compute_{arch}", "codes": [f"sm_{arch}"], "split": PARTS} for arch in (80, 86)
-    ]
+    assert built.code == 0, built.err
+    [wheel] = bench.wheels()
+    record: dict[str, Any] = record_of(wheel)
+    [front] = record["fronts"]
+    assert (front["virtual"], front["codes"]) == ("compute_80", ["sm_80", "sm_86"])
+    every = {unit["name"] for unit in record["units"]}
+    assert 0 < len(record["front_units"]) < len(every)
+    assert every > set(record["front_units"])
+    assert {tuple(unit["slices"]) for unit in record["units"]} == {("sm_80", "sm_86")}
+    verified = bench.invoke("verify", str(wheel))
+    assert verified.code == 0, verified.out
+    rebuild = [sys.executable, "-m", "fatwheel", "rebuild", str(wheel), "--yes"]
+    again = run_command(  # where its recipe is found
+        [*rebuild, "--engine", "docker", "--from-store", "never"],
+        tmp_path,
+        bench.variables(**docker_engine.variables),
+    )
+    assert again.returncode == 0, again.stderr
+    assert "identical" in again.stdout
