@@ -125,7 +125,7 @@ def _parts(parts: list[dict[str, Any]], name: str) -> str:
 
 def _front_units(about: dict[str, Any]) -> str:
     """For which units the fronts are, where not for all."""
-    units = about.get("front_units", [])
+    units = about["front_units"]
     return f"; by the recipe's proof, for {some_of(units)}; exact for others" if units else ""
 
 

@@ -230,7 +230,7 @@ class BuildPlan:
                 }
                 for front in self.fronts
             ],
-            **({"front_units": list(units)} if (units := self.wheels[0].front_units) else {}),
+            "front_units": list(self.wheels[0].front_units),
             "units": [
                 {"units": pattern, "codes": list(codes)}
                 for pattern, codes in ruled(recipe.rules, self.fronts)

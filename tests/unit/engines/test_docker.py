@@ -35,6 +35,7 @@ from fatwheel.events import silent
 from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
 from fatwheel.pipeline.capture import unpacked
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.shipped import PACKAGE
 from fatwheel.storage.cache import Stores
 from fatwheel.storage.store import Store
@@ -70,9 +71,10 @@ class Bench:
         )
         engine: Any = EngineFacts(os="linux")
         target = Target(demo.recipe, demo.toolchain, "3.11", "2.11.0", ())
+        wheel = PlannedWheel(target, FRONTS)
         roster = Roster(self.folder / "roster", {"fatwheel": "build"})
         build = Build(
-            target, FRONTS, lambda folder: unpacked(target, folder, silent),
+            target, FRONTS, lambda folder: unpacked(wheel, folder, silent),
             Stores(self.store.root), SCOPE, LIMITS, self.folder, self.folder / "logs",
         )  # fmt: skip
         self.site = DockerSite(engine, station, build, roster)

@@ -169,8 +169,8 @@ def test_a_step_that_fails_never_finished() -> None:
 def prepared(demo: Demo, emit: Emit, fronts: tuple[Front, ...] = FRONTS) -> Iterator[LocalCapture]:
     workplace = LocalWorkplace(demo.tools, ProcessWorker)
     target, limits = ask()[0], workplace.capacity
-    wheel = PlannedWheel(target, fronts), workplace, limits, users_stores()
-    with captured(wheel, emit) as (_, capture):
+    wheel = PlannedWheel(target, fronts)
+    with captured(wheel, workplace, limits, users_stores(), emit) as (_, capture):
         yield capture
 
 

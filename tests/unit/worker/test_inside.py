@@ -24,6 +24,7 @@ from fatwheel.fatbin.stitch import image_name, slices_of
 from fatwheel.model import Job
 from fatwheel.pipeline import capture, resolve
 from fatwheel.pipeline.capture import captured
+from fatwheel.pipeline.plan import PlannedWheel
 from fatwheel.storage.cache import Stores
 from fatwheel.storage.store import Store, StoreEntry
 from fatwheel.worker.assemble import Lookup
@@ -119,7 +120,7 @@ class Host:
 
     def unpack(self) -> Project:
         target = Target(self.demo.recipe, self.demo.toolchain, "3.11", "2.11.0", ())
-        project = capture.unpacked(target, self.sources / PROJECT, silent)
+        project = capture.unpacked(PlannedWheel(target, FRONTS), self.sources / PROJECT, silent)
         return project.at(project.root.relative_to(self.sources / PROJECT))
 
     def start(self, task: str, project: Project, **changes: Any) -> Inside:
@@ -361,7 +362,8 @@ def test_a_container_and_a_process_make_the_same(
     monkeypatch.setattr(capture, "scope_of", lambda recipe, place: SCOPE)
     workplace, stores = LocalWorkplace(host.demo.tools, ProcessWorker), Stores(host.store.root)
     limits = workplace.capacity
-    with captured(host.target, FRONTS, workplace, limits, stores, silent) as (_, ready):
+    wheel = PlannedWheel(host.target, FRONTS)
+    with captured(wheel, workplace, limits, stores, silent) as (_, ready):
         assert [asdict(unit) for unit in ready.units] == [
             asdict(unit_from_wire(unit)) for unit in made["units"]
         ]
