@@ -151,8 +151,9 @@ class Record(RecordTable):
 
 class BuildRecord(Record):
     """All that a build writes. lock: the sha256 of fatwheel.lock.json, in hex. front_units: the
-    names of the units that fronts are for, others having exact ones; (), which is not written,
-    where they are for all."""
+    names of the units that fronts are for, as a proof has them, others having exact ones; (), which
+    is not written, where they are for all. A proof may name units that this build does not have:
+    projects choose their sources by architectures, Python and torch."""
 
     schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
     fatwheel: str

@@ -68,6 +68,20 @@ def test_a_rebuild_splits_what_was_split(tmp_path: Path) -> None:
     assert (held.front, [front.split for front in held.fronts]) == ("fast", [4, 0])
 
 
+def test_a_rebuild_shares_fronts_among_the_same_units(tmp_path: Path) -> None:
+    """A proof may name units that a project does not compile for all architectures or torches."""
+    some = changed(front="auto", front_units=["csrc/a", "csrc/hopper"])
+    assert read_held(wheel(tmp_path, some), KERNELS).front_units == ("csrc/a", "csrc/hopper")
+    assert read_held(wheel(tmp_path), KERNELS).front_units == (), "as older wheels have it"
+
+
+@pytest.mark.parametrize("value", [None, "csrc/a", {"csrc/a": 1}, [1], [["csrc/a"]]])
+def test_units_of_fronts_that_are_no_names(tmp_path: Path, value: object) -> None:
+    with pytest.raises(FormatError) as caught:
+        read_held(wheel(tmp_path, changed(front="auto", front_units=value)), KERNELS)
+    assert "front_units" in str(caught.value.details)
+
+
 def test_somebody_else_s_wheel(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         read_held(wheel(tmp_path, fatwheel_json=None), KERNELS)
