@@ -389,7 +389,10 @@ def make(
             if wheel.front_units:
                 check_names(packed)
         with step(emit, "check"):
-            notes = (*check_wheel(packed, target, fronts), *folder_notes(packed, build.work))
+            notes = (
+                *check_wheel(packed, target, fronts, wheel.front_units),
+                *folder_notes(packed, build.work),
+            )
             _check_replaced(plan.out / packed.name, plan.front)  # it may be called otherwise
             path = publish(packed, plan.out, "write the wheel")
         # Of the wheel in the build's own folder: others may be able to write to `out`.

@@ -247,14 +247,22 @@ _KERNELS_SHOWN = 3
 
 
 def in_part_notes(
-    evidence: Evidence, units: Sequence[RecordedUnit], launched: str
+    evidence: Evidence,
+    units: Sequence[RecordedUnit],
+    launched: str,
+    front_units: Collection[str] = (),
 ) -> Iterator[str]:
     """One sentence on kernels that not all images have, and one on those that are never launched.
 
     launched: the image whose kernels the host's code knows, as the build compiled it; in a unit
-    that has no such image it is the newest.
+    that has no such image it is the newest. front_units: the names of the units that this is so of,
+    where others have a front for each architecture: then theirs is the newest.
     """
-    launched_of = {unit.name: _newest(unit) for unit in units if launched not in unit.slices}
+    launched_of = {
+        unit.name: _newest(unit)
+        for unit in units
+        if launched not in unit.slices or (front_units and unit.name not in front_units)
+    }
     found = _units_in_part(evidence, units)
     shown = [f"{name} ({_summary(kernels)})" for name, kernels in found.items()]
     if shown:

@@ -7,7 +7,7 @@ by `schemas/verify.schema.json`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,12 @@ def _report_examined(binary: Examined, evidence: Evidence) -> dict[str, Any]:
 # Reads a finished wheel back: it must pass all checks, and hold what was asked for.
 
 
-def check_wheel(path: Path, target: Target, fronts: Sequence[Front]) -> tuple[str, ...]:
+def check_wheel(
+    path: Path, target: Target, fronts: Sequence[Front], front_units: Collection[str] = ()
+) -> tuple[str, ...]:
     """What the user should know of a wheel that was built with these fronts, in sentences.
+
+    front_units: the names of the units that the fronts are for, where they are not for all.
 
     Raises VerifyError, with all that is wrong, where the wheel is not what was built. FormatError
     where the archive itself is not sound.
@@ -162,7 +166,7 @@ def check_wheel(path: Path, target: Target, fronts: Sequence[Front]) -> tuple[st
     record = report.evidence.papers.inside.get(RECORD_FILE)
     units = record_of(record).units if record else ()
     told = (line for one in libstdcxx_findings(report.evidence) for line in _lines(one))
-    return (*in_part_notes(report.evidence, units, fronts[-1].codes[0]), *told)
+    return (*in_part_notes(report.evidence, units, fronts[-1].codes[0], front_units), *told)
 
 
 def _asked_findings(evidence: Evidence, target: Target, wanted: Sequence[str]) -> Iterator[Finding]:

@@ -187,6 +187,16 @@ def test_kernels_that_the_host_does_not_know_are_named() -> None:
     assert second.endswith(": old of u0")
 
 
+def test_host_code_knows_the_last_of_a_unit_s_own_fronts() -> None:
+    """A shared front is the last one of some units; others have one for each architecture."""
+    found, units = in_part({"new": NEW, "old": OLD}, {"new": NEW, "old": OLD})
+    _, shared, exact = in_part_notes(found, units, "sm_80", ["u0"])
+    assert "kernels that sm_80 does not have" in shared
+    assert shared.endswith(": new of u0")
+    assert "kernels that sm_90 does not have" in exact
+    assert exact.endswith(": old of u1")
+
+
 def test_of_many_units_some_are_named() -> None:
     kernels = {f"k{number}": OLD for number in range(5)}
     sentences = list(in_part_notes(*in_part(*[kernels] * 7), "sm_90"))
