@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from ..wheels.name import WheelName, version_label
 from ..worker.archs import ruled
 from ..worker.secondkey import OFF
 from .compile import Effort, divide
-from .proof import find_proofs
+from .proof import find_proofs, shown_by
 from .resolve import LINUX, ToolchainRequest, check_nothing_beside, resolve
 from .share import ShareOrder
 
@@ -428,12 +428,7 @@ def planned_wheel(target: Target, mode: str) -> PlannedWheel:
         return PlannedWheel(target, split_fronts(shared_fronts(archs)))
     build = build_of(target.toolchain, target.python, target.torch)
     proofs = find_proofs(target.recipe, compiler_id(target.toolchain, build))
-
-    def shown(front: Front) -> Shown:
-        found = [proof.shown(front) for proof in proofs]
-        return None if None in found else frozenset().union(*(one for one in found if one))
-
-    return PlannedWheel(target, *proven_fronts(archs, shown))
+    return PlannedWheel(target, *proven_fronts(archs, partial(shown_by, proofs)))
 
 
 def proven_fronts(

@@ -109,15 +109,28 @@ class Proof:
         code as exact ones of its architectures: their names; None for all, the sample being one of
         the whole project."""
         way = self._way_of(front)
-        if way is None:
-            return frozenset()
-        return None if way in self.same else self.same_units(way)
+        return None if way and way in self.same else self.alike(front)
+
+    def alike(self, front: Front) -> frozenset[str]:
+        """The names of the units for which it was compared, and is so."""
+        way = self._way_of(front)
+        return self.same_units(way) if way else frozenset()
 
     def same_units(self, way: Way) -> frozenset[str]:
         """The names of those of the sample for which a way makes the same code."""
         # Two units may have one name: what is shown of it is shown of both.
         differ = {unit.name for unit in self.units if unit.different.get(way) != ()}
         return frozenset({unit.name for unit in self.units if unit.kernels} - differ)
+
+    def unlike(self, front: Front) -> frozenset[str]:
+        """The names of the units for which it was compared, and is not so."""
+        way = self._way_of(front)
+        return frozenset(
+            unit.name
+            for unit in self.units
+            for one in (unit.different.get(way, ()) if way else ())
+            if one.partition(" ")[0] in front.codes
+        )
 
     def _way_of(self, front: Front) -> Way | None:
         """The way that a front goes, if this is about such ones."""
@@ -129,6 +142,15 @@ class Proof:
         if not cubins or not cubins <= known or (shared and front.virtual != self.front):
             return None
         return "both" if shared and front.split else "shared" if shared else "split"
+
+
+def shown_by(proofs: Sequence[Proof], front: Front) -> frozenset[str] | None:
+    """What several proofs show together (see `Proof.shown`). A unit that differs in one of them may
+    be none of another's sample, or be compiled otherwise with another torch: it is not shown."""
+    unlike = frozenset().union(*(proof.unlike(front) for proof in proofs))
+    if not unlike and any(proof.shown(front) is None for proof in proofs):
+        return None
+    return frozenset().union(*(proof.alike(front) for proof in proofs)) - unlike
 
 
 def find_proofs(recipe: Recipe, compiler_id: str) -> list[Proof]:

@@ -17,7 +17,7 @@ from ..containers.commandlines import quoted
 from ..engines.base import Build, Capture
 from ..errors import FatwheelError, UsageError
 from ..events import Emit, Note, step
-from ..model import Front, Job
+from ..model import Front, Job, Unit
 from ..provenance.lock import lock_bytes, lock_of
 from ..sharing.parcel import Trust
 from ..sharing.shares import (
@@ -34,6 +34,7 @@ from ..sharing.shares import (
 from ..storage.files import check_writable, disk_error
 from ..text import count, size
 from ..worker.assemble import Lookup, all_jobs
+from ..worker.context import digest
 from ..worker.slices import is_native
 from .costs import with_recipe_cost
 from .scope import FORMAT
@@ -78,7 +79,7 @@ def facts_of(build: Build, capture: Capture, front: str) -> dict[str, str]:
         "python": host.python,
         "torch": target.torch,
         "archs": ",".join(map(str, target.archs)),
-        "front": f"{front}: {' '.join(map(_shown, build.fronts))}",
+        "front": f"{front}: {' '.join(map(_shown, build.fronts))}{_for_units(capture.units)}",
         "compiler": f"{host.compiler} {host.compiler_id[:16]}",
         "lock": lock,
         "fatwheel": f"{__version__}, format {FORMAT}",
@@ -88,6 +89,15 @@ def facts_of(build: Build, capture: Capture, front: str) -> dict[str, str]:
 def _shown(front: Front) -> str:
     codes = "+".join(front.codes)
     return f"{codes} (split in {front.split})" if front.split else codes
+
+
+def _for_units(units: Sequence[Unit]) -> str:
+    """Which units the fronts are for, where not for all: machines may have different proofs."""
+    cuda = [unit for unit in units if unit.kind == "cuda"]
+    having = [unit.name for unit in cuda if unit.images is None]
+    if len(having) == len(cuda):
+        return ""
+    return f" for {len(having)} of {count(len(cuda), 'unit')} ({digest(having)[:16]})"
 
 
 def check_order(order: ShareOrder) -> None:

@@ -8,16 +8,19 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fatwheel.arch import parse_arch
+from fatwheel.compilers.nvcc import PARTS
 from fatwheel.config.model import Recipe, SourcePin, Toolchain, TorchBuild
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.engines.local import Tools
 from fatwheel.model import Environment
+from fatwheel.pipeline.proof import Proof, UnitProof, Way, source_id, write_proof
 from fatwheel.provision.tools import HostCompiler
 from fatwheel.toolchain.interpreters import compiler_id
 from fatwheel.worker import roots
@@ -106,6 +109,25 @@ class Demo:
         if hasattr(self, "recipe"):
             digest = hashlib.sha256(f"{self.recipe.digest} {name} {text}".encode())
             self.recipe = dataclasses.replace(self.recipe, digest=digest.hexdigest())
+
+    def prove(
+        self,
+        ways: Mapping[Way, tuple[str, ...]],
+        archs: str = "80,86",
+        others: Mapping[str, Mapping[Way, tuple[str, ...]]] | None = None,
+    ) -> None:
+        """A proof beside the recipe. ways: of the unit csrc/a, what differs; others: of further
+        ones."""
+        units = [
+            UnitProof(name, 2, {}, found)
+            for name, found in {"csrc/a": ways, **(others or {})}.items()
+        ]
+        found = tuple(parse_arch(name) for name in archs.split(","))
+        path = self.recipe.folder / "proofs" / f"{archs}.json"
+        compilers = compiler_id(self.toolchain, self.toolchain.builds[0])
+        parts = PARTS if "split" in ways or "both" in ways else 0
+        about = "demo", "1.0", source_id(self.recipe), "tools", compilers
+        write_proof(Proof(*about, found[0], found, parts, tuple(units), path))
 
     def load_recipe(self, kernel: str, *folders: Path) -> Recipe:
         return self.recipe

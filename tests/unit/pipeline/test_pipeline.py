@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,9 @@ from fatwheel.pipeline import build as build_module
 from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build, check_replaced, split
 from fatwheel.pipeline.plan import BuildPlan, BuildRequest, plan_build, planned_wheel
-from fatwheel.pipeline.proof import Proof, UnitProof, Way, source_id, write_proof
+from fatwheel.pipeline.proof import Way
 from fatwheel.provenance.lock import target_of
 from fatwheel.storage.cache import open_store
-from fatwheel.toolchain.interpreters import compiler_id
 
 from ...helpers.demoproject import Demo
 from ...helpers.somelocks import some_lock
@@ -256,26 +255,6 @@ def _target(bench: Bench, archs: str) -> Target:
     return Target(bench.recipe, bench.toolchain, "3.11", "2.11.0", requests)
 
 
-def _prove(
-    bench: Bench,
-    ways: dict[Way, tuple[str, ...]],
-    archs: str = "80,86",
-    others: Mapping[str, dict[Way, tuple[str, ...]]] | None = None,
-) -> None:
-    """ways: of the unit csrc/a; others: of further ones."""
-    units = [
-        UnitProof(name, 2, {}, found) for name, found in {"csrc/a": ways, **(others or {})}.items()
-    ]
-    found = tuple(parse_arch(name) for name in archs.split(","))
-    path = bench.recipe.folder / "proofs" / f"{archs}.json"
-    compilers = compiler_id(bench.toolchain, bench.toolchain.builds[0])
-    parts = PARTS if "split" in ways or "both" in ways else 0
-    source = source_id(bench.recipe)
-    write_proof(
-        Proof("demo", "1.0", source, "tools", compilers, found[0], found, parts, tuple(units), path)
-    )
-
-
 def _fronts(target: Target, mode: str) -> list[str]:
     return [f"{front.key}: {' '.join(front.codes)}" for front in planned_wheel(target, mode).fronts]
 
@@ -308,19 +287,30 @@ DIFFERS = ("sm_86 k",)
 def test_auto_goes_the_cheapest_way_that_a_proof_covers(
     bench: Bench, archs: str, ways: dict[Way, tuple[str, ...]], fronts: list[str]
 ) -> None:
-    _prove(bench, ways)
+    bench.prove(ways)
     target = _target(bench, archs)
     assert _fronts(target, "auto") == fronts
 
 
 def test_a_unit_that_differs_is_built_as_nvcc_does_and_others_share(bench: Bench) -> None:
-    _prove(bench, {"shared": DIFFERS}, others={"csrc/b": {"shared": ()}})
+    bench.prove({"shared": DIFFERS}, others={"csrc/b": {"shared": ()}})
     wheel = planned_wheel(_target(bench, "80,86"), "auto")
     assert ([front.key for front in wheel.fronts], wheel.front_units) == (["80"], ("csrc/b",))
 
 
+def test_a_sample_does_not_speak_for_a_unit_that_differs_by_another_proof(bench: Bench) -> None:
+    bench.prove({"shared": ()})
+    target = _target(bench, "80,86")
+    assert planned_wheel(target, "auto").front_units == (), "for all"
+    bench.prove({"shared": ()}, "80,86,89", {"csrc/b": {"shared": ("sm_89 k",)}})
+    assert planned_wheel(target, "auto").front_units == (), "89 is not asked for"
+    bench.prove({"shared": ()}, "80,86,89", {"csrc/b": {"shared": DIFFERS}})
+    wheel = planned_wheel(target, "auto")
+    assert ([front.key for front in wheel.fronts], wheel.front_units) == (["80"], ("csrc/a",))
+
+
 def test_a_proof_of_other_compilers_shows_nothing(bench: Bench) -> None:
-    _prove(bench, {"shared": (), "split": (), "both": ()})
+    bench.prove({"shared": (), "split": (), "both": ()})
     target = _target(bench, "80,86")
     nvcc = Package("nvcc", "13.1", "nvcc.whl", 7, "ab" * 32, "compiler")
     other = dataclasses.replace(target.toolchain, packages=(nvcc,))
@@ -419,7 +409,7 @@ def test_a_single_failure_is_shown_as_it_is(bench: Bench) -> None:
 def test_a_wheel_that_is_not_what_it_should_be_never_looks_finished(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, target: object, fronts: object) -> None:
+    def refuse(path: Path, *about: object) -> None:
         assert path.exists()
         raise VerifyError("not what was asked for")
 

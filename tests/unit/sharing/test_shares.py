@@ -390,6 +390,17 @@ def test_shares_of_other_builds_are_refused_by_what_differs(machines: Machines) 
     assert "--locked" in (caught.value.hint or "")
 
 
+def test_shares_by_another_proof_are_refused(machines: Machines) -> None:
+    """Both share a front, for other units."""
+    machines.prove({"shared": ("sm_86 k",)}, others={"csrc/b": {"shared": ()}})
+    machines.share(1, front="auto")
+    machines.prove({"shared": ()}, others={"csrc/b": {"shared": ("sm_86 k",)}})
+    with pytest.raises(UsageError) as caught:
+        machines.assembled(front="auto")
+    [line] = caught.value.details
+    assert line.startswith("front: auto: sm_80+sm_86 for 1 of 2 units (")
+
+
 def test_shares_of_two_divisions_are_refused(machines: Machines) -> None:
     machines.share(1)
     machines.share(2, count=2)
