@@ -135,7 +135,17 @@ def fronts_of(unit: Unit, fronts: Sequence[Front]) -> tuple[Front, ...]:
     """
     if unit.images is None:
         return tuple(fronts)
-    codes = unit.images or unit.own[-1:]
+    return _exact(unit.images or unit.own[-1:])
+
+
+def other_fronts(fronts: Sequence[Front], front_units: Collection[str]) -> tuple[Front, ...]:
+    """The fronts of what is no unit, such as host code that nvcc compiles: those of the build, or
+    exact ones where those are for some units alone (see `planned`)."""
+    codes = [code for front in fronts for code in front.codes]
+    return _exact(codes) if front_units else tuple(fronts)
+
+
+def _exact(codes: Collection[str]) -> tuple[Front, ...]:
     archs = sorted({parse_arch(code) for code in codes})
     return tuple(Front(a, tuple(c for c in (a.sm, a.compute) if c in codes)) for a in archs)
 

@@ -238,8 +238,7 @@ def _passed_on(tool: str, real: str, arguments: list[str], settings: dict[str, A
     """A command for the real compiler, for the architectures of the build, and less what would tell
     where it ran."""
     if tool == "nvcc" and not is_trial(arguments, os.getcwd()):
-        fronts = fronts_from_wire(settings["fronts"])
-        return with_archs(arguments, [front.gencode for front in fronts])
+        return with_archs(arguments, settings["gencodes"])
     if tool in ("nvcc", LINKER) or not arguments:
         return arguments
     if tool == "cl" and not {"-c", "/c"} & set(arguments):
@@ -445,6 +444,7 @@ def settings_text(
     *,
     mode: str,
     fronts: Sequence[Front],
+    gencodes: Sequence[str],
     root: Path,
     top: Path,
     marks: Marks,
@@ -460,7 +460,8 @@ def settings_text(
 ) -> str:
     """The settings file's content.
 
-    fronts: those of the build. root: the project's folder; top: the one of the whole source.
+    fronts: those of the build. gencodes: nvcc's options for what is no unit. root: the project's
+    folder; top: the one of the whole source.
     libraries: folders of libraries that only this machine has, beside those of marks. variables:
     those that real compilers must see otherwise than upstream's build does. standins: the folder of
     those that are found in PATH. objects: a folder for those that upstream has in no file, because
@@ -477,7 +478,8 @@ def settings_text(
     return json.dumps(
         {
             "mode": mode, "fronts": [dataclasses.asdict(front) for front in fronts],
-            "root": str(root), "top": str(top), "name": top.name, "marks": marks,
+            "gencodes": list(gencodes), "root": str(root), "top": str(top), "name": top.name,
+            "marks": marks,
             "homes": homes, "variables": variables, "standins": str(standins),
             "includes": [word for folder in includes for word in ("-isystem", str(folder))],
             "flags": dict(flags), "objects": str(objects), **real, **more,

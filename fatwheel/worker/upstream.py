@@ -23,7 +23,7 @@ from ..errors import StoreError, ToolchainError, UpstreamError
 from ..model import Environment, Front, Unit
 from . import backend as backend_script
 from . import bypass
-from .archs import arch_variables, filled, planned
+from .archs import arch_variables, filled, other_fronts, planned
 from .assemble import SliceDigests
 from .context import Context, fingerprint, unit_from_wire
 from .linking import strip_search_paths
@@ -309,8 +309,11 @@ class Upstream:
         objects.mkdir()
         settings_file.write_text(
             settings_text(
-                mode=mode, fronts=fronts, root=self.project.root, top=self.project.top,
-                marks=self.marks,
+                mode=mode, fronts=fronts,
+                gencodes=[
+                    front.gencode for front in other_fronts(fronts, self.project.front_units)
+                ],
+                root=self.project.root, top=self.project.top, marks=self.marks,
                 libraries=self._libraries(), nvcc=self._standins.nvcc, cxx=self.cxx,
                 variables=real_compilers_variables(), standins=self._standins.compilers,
                 objects=objects, includes=self._headers(),

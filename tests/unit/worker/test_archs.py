@@ -10,7 +10,16 @@ import pytest
 from fatwheel.arch import Arch, parse_arch
 from fatwheel.errors import UpstreamError
 from fatwheel.model import Front, Unit
-from fatwheel.worker.archs import Rules, arch_variables, codes_of, filled, fronts_of, planned, told
+from fatwheel.worker.archs import (
+    Rules,
+    arch_variables,
+    codes_of,
+    filled,
+    fronts_of,
+    other_fronts,
+    planned,
+    told,
+)
 
 # As torch 2.11.0 has it; 2.1.1 has the first line and 9.0.
 SUPPORTED = """
@@ -212,6 +221,14 @@ def test_units_of_which_a_proof_says_nothing_have_exact_fronts() -> None:
     assert sorted(codes_of(found[1], asked)) == sorted(codes_of(a, asked)), "the same images"
     assert not list(told(found, asked)), "both are for all of them"
     assert planned(found, (), asked, ["a"]) == found, "planning twice changes it"
+
+
+def test_what_is_no_unit_has_exact_fronts_where_a_proof_speaks_of_some_units() -> None:
+    asked = (Front(Arch(80), ("sm_80", "compute_80", "sm_86"), 4),)
+    assert other_fronts(asked, []) == asked
+    assert other_fronts(asked, ["a"]) == (
+        Front(Arch(80), ("sm_80", "compute_80")), Front(Arch(86), ("sm_86",)),
+    )  # fmt: skip
 
 
 def test_a_unit_that_is_not_for_all_stays_so_whatever_a_proof_says() -> None:

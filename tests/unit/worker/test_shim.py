@@ -76,6 +76,7 @@ class Bench:
         more.setdefault("limited", {})
         more.setdefault("answered", str(self.folder))
         more.setdefault("fronts", [front("80")])
+        more.setdefault("gencodes", [front("80").gencode])
         text = settings_text(
             mode=mode, root=root, top=Path(more.pop("top", root)), marks=self.marks,
             libraries=["/python/lib"], nvcc=nvcc, cxx=self.cxx, variables={},
