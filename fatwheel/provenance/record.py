@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -93,6 +93,11 @@ class RecordedFront(RecordTable):
     codes: Annotated[tuple[ImageName, ...], FailFast()]
     split: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTS, exclude_if=operator.not_)] = 0
 
+    @property
+    def own(self) -> frozenset[str]:
+        """The images of its own architecture."""
+        return frozenset((self.virtual, self.virtual.replace("compute_", "sm_")))
+
 
 class RecordedUnit(RecordTable):
     """slices: sha256 in hex by image; None, which is wrong, where none is named."""
@@ -147,6 +152,11 @@ class Record(RecordTable):
     def codes(self) -> frozenset[str]:
         """The images that all units were made for: `sm_80`, `compute_80`."""
         return frozenset(code for front in self.fronts for code in front.codes)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each front is that of one architecture alone, and not split."""
+        return not any(front.split or set(front.codes) - front.own for front in self.fronts)
 
 
 class BuildRecord(Record):
@@ -283,18 +293,38 @@ def _only_held(record: Record, held: Collection[str]) -> Record:
 def _joined(records: Iterable[Record]) -> bytes:
     """One record per build, in an order that does not depend on how they came."""
     builds: dict[str, list[Record]] = {}
-    for record in records:
-        if record.codes:
-            builds.setdefault(_identity(record), []).append(record)
+    for record in _with_units_of_fronts([record for record in records if record.codes]):
+        builds.setdefault(_identity(record), []).append(record)
     joined = [_union(builds[identity]) for identity in sorted(builds)]
     if len(joined) == 1:
         return record_bytes({**joined[0], "schema": SCHEMA})
     return record_bytes({"schema": SCHEMA, "stitched": joined})
 
 
-def _identity(record: Record) -> str:
-    """Everything that does not depend on the architectures."""
-    apart = ("archs", "fronts", "schema")
+_UNITS_OF_FRONTS = "front_units"
+
+
+def _with_units_of_fronts(records: Sequence[Record]) -> Iterator[Record]:
+    """Records whose fronts are all exact, as those of all others of their build have it: such
+    fronts are the same for all units, whichever share one."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if not record.is_exact:
+            units = record.content().get(_UNITS_OF_FRONTS)
+            known = found.setdefault(_identity(record, _UNITS_OF_FRONTS), {})
+            known[json.dumps(units, sort_keys=True)] = units
+    for record in records:
+        known = found.get(_identity(record, _UNITS_OF_FRONTS), {"null": None})
+        if record.is_exact and len(known) == 1:
+            [units] = known.values()
+            content = {key: value for key, value in record if key != _UNITS_OF_FRONTS}
+            record = Record.model_validate(content | ({_UNITS_OF_FRONTS: units} if units else {}))
+        yield record
+
+
+def _identity(record: Record, *more: str) -> str:
+    """Everything that does not depend on the architectures, nor is one of these fields."""
+    apart = ("archs", "fronts", "schema", *more)
     same = {key: value for key, value in record.content().items() if key not in apart}
     return json.dumps({**same, "units": [unit.name for unit in record.units]}, sort_keys=True)
 

@@ -61,6 +61,26 @@ FAT: dict[str, Any] = {
 IMAGES = ("sm_80", "sm_86", "sm_89", "compute_89")
 
 
+SOME: dict[str, Any] = {**FAT, "front_units": ["a.o"]}
+
+
+def test_exact_fronts_are_of_one_build_with_one_that_some_units_share() -> None:
+    """`--arch 80,86` by a proof of some units, and `--arch 89`: in any order."""
+    fat = record_bytes(SOME)
+    shared, exact = thinned(fat, {"sm_80", "sm_86"}), thinned(fat, {"sm_89", "compute_89"})
+    assert json.loads(shared)["front_units"] == ["a.o"]
+    assert "front_units" not in json.loads(exact), "one front of its own, for all units"
+    whole_again = merged([exact, shared])
+    assert whole_again == merged([shared, exact]) == thinned(fat, IMAGES)
+    assert json.loads(whole_again)["front_units"] == ["a.o"]
+
+
+def test_fronts_that_other_units_share_are_of_another_build() -> None:
+    fat = [record_bytes({**FAT, "front_units": units}) for units in (["a.o"], ["b.o"])]
+    parts = [thinned(one, {"sm_80", "sm_86"}) for one in (record_bytes(FAT), *fat)]
+    assert len(json.loads(merged(parts))["stitched"]) == 3
+
+
 def test_a_record_says_only_what_is_left() -> None:
     found = json.loads(thinned(record_bytes(FAT), {"sm_86", "compute_89"}))
     assert found == {
