@@ -181,7 +181,8 @@ def cache(
         "engine": "where compilers run: process, or docker (each build's in a container) (default: "
         "process)",
         "unchecked": "start without doctor's checks, as for a service that was checked once",
-        **{key: _HELP[key] for key in ("toolchain", "cuda", "torch", "python")},
+        **{key: _HELP[key] for key in ("toolchain", "cuda", "torch", "python", "platform")},
+        "accept-msvc-license": LICENSE,
     },
 )
 def worker(
@@ -196,18 +197,21 @@ def worker(
     cuda: str | None = None,
     torch: str | None = None,
     python: str | None = None,
+    platform: str | None = None,
+    accept_msvc_license: bool = False,
 ) -> None:
     """
     Lend this machine to builds that use a Dask scheduler: `invoke build --scheduler ADDRESS`.
 
-    First checks, as `doctor` does, whether this machine can build. Then it compiles what builds
-    send until Ctrl-C, or until the scheduler goes away (exit code 14). It fetches toolchains into
-    its own cache. Whoever can connect to the scheduler can run programs here as you: see
-    docs/cluster.md.
+    First checks, as `doctor` does, whether this machine can build with the toolchain named, or
+    with its usual one. Then it compiles what builds send, whatever their toolchain, until Ctrl-C,
+    or until the scheduler goes away (exit code 14). It fetches toolchains into its own cache.
+    Whoever can connect to the scheduler can run programs here as you: see docs/cluster.md.
 
       invoke worker tcp://pool:8786
       invoke worker tls://pool:8786 --jobs 8 --memory 24GiB --name anna
       invoke worker tcp://pool:8786 --engine docker
+      invoke worker tcp://pool:8786 --platform windows-x86_64 --accept-msvc-license
     """
     with reported():
         from ..doctor.report import diagnose, refusal
@@ -221,8 +225,9 @@ def worker(
 
         scheduler = address_of(address, "ADDRESS")
         check_worker(engine)
-        tools = ToolchainRequest(toolchain_for("dask"), toolchain, cuda, torch, python)
-        check_toolchain(choose_cells(tools)[0].toolchain)
+        accept_license(accept_msvc_license)
+        tools = ToolchainRequest(toolchain_for("dask"), toolchain, cuda, torch, python, platform)
+        check_toolchain(choose_cells(tools)[0].toolchain, engine)
         asked = Limits(
             count_of("--jobs", jobs) or cores(), size_of("--memory", memory) or free_memory()
         )

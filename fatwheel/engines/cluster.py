@@ -18,6 +18,7 @@ import platform
 import re
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,13 +31,13 @@ import psutil
 
 from ..config.model import Toolchain
 from ..errors import EngineError, StoreError, ToolchainError, UsageError
-from ..machine import in_words, this_platform
+from ..machine import WINDOWS, in_words, this_platform
 from ..storage.cache import VARIABLE as CACHE
 from ..storage.cache import cache_folder
 from ..storage.files import disk_error
 from ..text import clean
 from .base import Limits, new_logs
-from .daskworker import CORES, MEMORY, clear, end, facts, home, memory, use_containers
+from .daskworker import CORES, MEMORY, clear, count_kill, end, facts, home, lend, memory
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
@@ -51,9 +52,6 @@ _GUARDED = 0.5  # seconds between two looks at a worker's memory
 _BIT = 1.1
 _LOGS = Path("logs", "workers")  # in the cache: the last ones
 _KEPT = 1000  # of them; more workers than may share a cache at a time
-_WINDOWS = (
-    "wheels for Windows are built by one machine, with --engine process or docker: docs/windows.md"
-)
 _LOGGERS = ("distributed", "tornado", "bokeh", "asyncio")
 
 
@@ -276,11 +274,10 @@ def quiet(log: Path | None = None) -> None:
 def check_worker(engine: str) -> None:
     """Raise UsageError where no worker runs compilers in that way, or none does on this system."""
     here = this_platform()
-    if not here.startswith("linux-"):
+    if not (here.startswith("linux-") or here == WINDOWS):
         raise UsageError(
-            f"workers of a cluster compile on Linux, and this machine is {in_words(here)}",
+            f"workers compile on Linux and Windows, and this machine is {in_words(here)}",
             where="worker",
-            hint=_WINDOWS,
         )
     if engine not in WORKERS:
         raise UsageError(
@@ -290,13 +287,13 @@ def check_worker(engine: str) -> None:
         )
 
 
-def check_toolchain(toolchain: Toolchain) -> None:
-    """Raise UsageError where no worker compiles with a toolchain."""
-    if toolchain.brings_all:
+def check_toolchain(toolchain: Toolchain, engine: str) -> None:
+    """Raise UsageError where no worker compiles with a toolchain in that way."""
+    if toolchain.brings_all and engine == CONTAINERS:
         raise UsageError(
-            f"toolchain {toolchain.name} is for Windows, for which no worker compiles",
-            where="--toolchain",
-            hint=_WINDOWS,
+            f"toolchain {toolchain.name} is for Windows, for which workers compile in processes",
+            where="--engine docker",
+            hint="leave --engine out",
         )
 
 
@@ -314,12 +311,12 @@ def serve(
         from .dockerplan import within
 
         limits = within(limits, connect())
-        use_containers(limits)
+    lend(limits, containers=engine == CONTAINERS)
     quiet(_log_of_worker())
     greet(address, "worker")
     facts()  # it is this program from now on
     try:
-        with guarded(limits.memory):
+        with guarded(limits.memory, count_kill):
             asyncio.run(_serve(address, name, limits, tell))
     finally:
         end()
@@ -363,9 +360,7 @@ async def _serve(
         raise _no_answer(address, cause) from error
     tell(f"worker {worker.name} at {worker.address}")
     asked = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # on Windows
-            asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    _tell_of_signals(asked)
     ends = [asyncio.ensure_future(one) for one in (worker.finished(), asked.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if not asked.is_set():
@@ -376,13 +371,23 @@ async def _serve(
     await worker.close(executor_wait=False, reason="asked to end")
 
 
+def _tell_of_signals(asked: asyncio.Event) -> None:
+    """Set an event of the running loop when this process is asked to end."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, asked.set)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked.set))
+
+
 @contextmanager
-def guarded(limit: int) -> Iterator[None]:
+def guarded(limit: int, count: Callable[[], None]) -> Iterator[None]:
     """In the block, kill the largest compiler whenever all that this process started use more than
     `limit` bytes, and a bit: this is somebody's machine, whatever builds expect of their jobs.
-    Containers have a limit of their own."""
+    Containers have a limit of their own. count: is called before each."""
     ended = threading.Event()
-    thread = threading.Thread(target=_guard, args=(limit, ended), daemon=True)
+    thread = threading.Thread(target=_guard, args=(limit, ended, count), daemon=True)
     thread.start()
     try:
         yield
@@ -391,21 +396,36 @@ def guarded(limit: int) -> Iterator[None]:
         thread.join()
 
 
-def _guard(limit: int, ended: threading.Event) -> None:
+def _guard(limit: int, ended: threading.Event, count: Callable[[], None]) -> None:
     while not ended.wait(_GUARDED):
         sizes = _sizes_below(os.getpid())
         if sum(size for size, _ in sizes) > limit * _BIT:
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, OSError):
+                count()
                 max(sizes, key=lambda one: one[0])[1].kill()
 
 
 def _sizes_below(pid: int) -> list[tuple[int, psutil.Process]]:
     """The processes that one has started, with the bytes that they use."""
     found = []
-    for process in psutil.Process(pid).children(recursive=True):
+    for process in _below(pid):
         with suppress(psutil.Error):
             found.append((process.memory_info().rss, process))
     return found
+
+
+def _below(pid: int) -> Iterator[psutil.Process]:
+    """The processes that one has started, also those of Wine: they have no parent, but are of the
+    session of the program by which they were started."""
+    children = psutil.Process(pid).children(recursive=True)
+    yield from children
+    if sys.platform == "win32":
+        return
+    known = {child.pid for child in children}
+    for other in psutil.pids():
+        with suppress(psutil.Error, OSError):
+            if other not in known and os.getsid(other) in known:
+                yield psutil.Process(other)
 
 
 async def _compilers(worker: Worker) -> dict[str, int]:

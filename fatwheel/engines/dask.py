@@ -1,9 +1,9 @@
 """The `dask` engine: jobs run on the workers of a Dask cluster, on any number of machines.
 
-Capture and assembling run on this machine, as for the `process` engine; only jobs travel. A worker
-makes the toolchain's environment itself, of the lock, and gets the project's sources once. No disk
-is shared: what a job made comes back as bytes, and enters the store after every digest and every
-key was computed again here (`engines.incoming`).
+Capture and assembling run on this machine, as for the `process` engine, also for Windows; only jobs
+travel. A worker makes the toolchain's environment itself, of the lock, and gets the project's
+sources once. No disk is shared: what a job made comes back as bytes, and enters the store after
+every digest and every key was computed again here (`engines.incoming`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config.model import Download, Package, Target, Toolchain
 from ..errors import EngineError, StoreError
@@ -25,17 +25,21 @@ from ..model import Host, Job, Unit
 from ..provenance.lock import lock_bytes, lock_of
 from ..storage.store import Store
 from ..worker.assemble import all_jobs
+from ..worker.context import Context
 from ..worker.preprocess import Texts, pass_of
 from ..worker.slices import is_native
 from ..worker.stages import front_key
-from . import bundle
+from . import bundle, daskwindows, windows
 from .base import Build, Capture, Engine, Limits, Reports, Traffic, Worker, Workplace
 from .cluster import VARIABLE, address_of, check_installed, connected, quiet
+from .contained import ImageCapture, capture
 from .daskbench import Settlement, identity_of
 from .local import LocalCapture, LocalWorkplace, Tools, environment_files, ready_tools
 from .members import members_of, nobody, too_large
 from .pool import Pool
 from .process import ProcessWorker
+from .windows import ProcessSite, WindowsWorkplace
+from .windowscontext import context_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -51,21 +55,26 @@ class Dask(Engine):
 
     def obstacle(self, toolchain: Toolchain) -> str:
         here = this_platform()
+        if toolchain.of_a_machine:
+            return "is what this machine has installed, which no other machine can fetch"
+        if toolchain.brings_all:
+            return windows.obstacle(toolchain)
         if toolchain.platform != here:
             return f"is for {in_words(toolchain.platform)}, and this machine is {in_words(here)}"
-        if toolchain.brings_all:
-            return "is for Windows, for which Dask's workers cannot compile"
-        if toolchain.installed:
-            return "is what this machine has installed, which no other machine can fetch"
         return ""
 
+    def emulates(self, toolchain: Toolchain) -> bool:
+        return toolchain.platform != this_platform()
+
     def files(self, target: Target) -> list[tuple[Package | Download, Path]]:
+        if target.toolchain.brings_all:
+            return windows.tools_files(target)
         return environment_files(target)
 
     def traffic(self, capture: Capture) -> Traffic | None:
         if not isinstance(capture, LocalCapture):
             return None
-        return _traffic_of(capture, _sources(capture))
+        return _traffic_of(capture, _sources(capture.context))
 
     def prepare(self, target: Target, emit: Emit) -> Workplace[Capture]:
         check_installed()
@@ -75,6 +84,9 @@ class Dask(Engine):
         if address:
             with step(emit, "workers", address):
                 capacity = _capacity(address, emit)
+        if target.toolchain.brings_all:
+            made = windows.ready_tools(target, emit)
+            return WindowsClusterWorkplace(made, target, address, capacity)
         return ClusterWorkplace(ready_tools(target, emit), ProcessWorker, target, address, capacity)
 
 
@@ -124,10 +136,46 @@ class ClusterWorkplace(LocalWorkplace):
             ):
                 if self.address:
                     _check_processor(local.units)
-                settlement = _settlement(name, lock, build, local)
-                pool.settle(settlement, bundle.pack(_sources(local)), local.context)
-                own = {field.name: getattr(local, field.name) for field in fields(local)}
-                yield ClusterCapture(**own, pool=pool)
+                _settle(pool, name, lock, build, local.context)
+                yield ClusterCapture(**_fields(local), pool=pool)
+
+
+@dataclass(frozen=True)
+class WindowsClusterWorkplace(WindowsWorkplace):
+    """The same for Windows: capture and assembling are programs of this machine's own, or of its
+    Wine."""
+
+    target: Target
+    address: str
+    has: Limits
+
+    @property
+    def capacity(self) -> Limits:
+        return self.has
+
+    @contextmanager
+    def capture(self, build: Build, emit: Emit) -> Iterator[WindowsClusterCapture]:
+        emit(Note(f"logs of the processes: {build.logs}"))
+        name, here = secrets.token_hex(16), Limits(cores(), free_memory())
+        with (
+            connected(self.address, self.has) as client,
+            windows.held(build.name, emit) as system,
+        ):
+            quiet(build.logs / _LOG)
+            site = ProcessSite(system, replace(build, limits=here), self.tools)
+            message = site.prepare()
+            lock = lock_bytes(lock_of(self.target, site.host)).decode()
+            identity = daskwindows.identity_of(self.tools)
+            with Pool(client, self.address or "this machine", name, lock, identity) as pool:
+                captured = capture(site, message, here, emit)
+                if self.address:
+                    _check_processor(captured.units)
+                _settle(pool, name, lock, build, context_of(site, message))
+                yield WindowsClusterCapture(**_fields(captured), pool=pool, emit=emit)
+
+
+def _fields(found: LocalCapture | ImageCapture) -> dict[str, Any]:
+    return {field.name: getattr(found, field.name) for field in fields(found)}
 
 
 def _check_processor(units: Iterable[Unit]) -> None:
@@ -148,10 +196,15 @@ def _host(tools: Tools) -> Host:
     return Host(f"g++ {compiler.version}", compiler.id, tools.environment.python_version)
 
 
-def _settlement(name: str, lock: str, build: Build, local: LocalCapture) -> Settlement:
+def _settle(pool: Pool, name: str, lock: str, build: Build, context: Context) -> None:
+    """Tell workers of a build that is captured."""
+    settlement = _settlement(name, lock, build, context)
+    pool.settle(settlement, bundle.pack(_sources(context)), context)
+
+
+def _settlement(name: str, lock: str, build: Build, context: Context) -> Settlement:
     """The captured build, as workers get it."""
-    context, places = local.context, local.context.places
-    variables = dict(context.environment)
+    places, variables = context.places, dict(context.environment)
     return Settlement(
         build=name,
         lock=lock,
@@ -167,9 +220,9 @@ def _settlement(name: str, lock: str, build: Build, local: LocalCapture) -> Sett
     )
 
 
-def _sources(local: LocalCapture) -> Mapping[str, bytes]:
+def _sources(context: Context) -> Mapping[str, bytes]:
     """The project's files as compilers see them. Raises StoreError."""
-    places = local.context.places
+    places = context.places
     top = Path(places.real(places.source))
     try:
         return {name: (top / name).read_bytes() for name, _ in places.files or ()}
@@ -182,11 +235,25 @@ class ClusterCapture(LocalCapture):
     pool: Pool
 
     def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
-        """A shard's jobs go wherever there is room; this only waits for the first worker."""
-        self.pool.wait(lambda words: self.emit(Note(words)))
-        for words in self.pool.said():
-            self.emit(Note(words))
-        return ClusterWorker(shard, self.pool, reports, self.emit)
+        return _opened(self.pool, shard, reports, self.emit)
+
+
+@dataclass(frozen=True)
+class WindowsClusterCapture(ImageCapture):
+    bounded: ClassVar[bool] = False
+    pool: Pool
+    emit: Emit
+
+    def open(self, shard: str, limits: Limits, reports: Reports) -> Worker:
+        return _opened(self.pool, shard, reports, self.emit)
+
+
+def _opened(pool: Pool, shard: str, reports: Reports, emit: Emit) -> Worker:
+    """A shard's jobs go wherever there is room; this only waits for the first worker."""
+    pool.wait(lambda words: emit(Note(words)))
+    for words in pool.said():
+        emit(Note(words))
+    return ClusterWorker(shard, pool, reports, emit)
 
 
 class ClusterWorker:

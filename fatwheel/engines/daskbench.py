@@ -1,5 +1,6 @@
 """One build on a Dask worker: its sources, laid out where compilers see them, and what runs its
-compilers: a process, or a container (`engines.daskcontainer`)."""
+compilers: a process, a container (`engines.daskcontainer`) or a program of Windows
+(`engines.daskwindows`)."""
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from ..config.model import Target
 from ..errors import EngineError, ToolchainError
-from ..model import Job
-from ..storage.cache import cache_folder, remove_tree
+from ..model import Front, Job
+from ..storage.cache import Stores, cache_folder, remove_tree
 from ..storage.store import Store
 from ..worker.context import fronts_from_wire
 from ..worker.secondkey import OFF
@@ -27,13 +29,27 @@ from ..worker.surroundings import surroundings_of
 from ..worker.upstream import Project
 from ..worker.workshop import Order, laid_out
 from . import bundle
-from .base import JobBroken, JobKilled, JobMade, Report, Reports, Worker, WorkerLost
+from .base import (
+    Build,
+    JobBroken,
+    JobKilled,
+    JobMade,
+    Limits,
+    Report,
+    Reports,
+    Worker,
+    WorkerLost,
+    name_of,
+    new_logs,
+)
 from .local import Tools
 from .process import ProcessWorker
 
 _HEX = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _IDLE = 60.0  # seconds without a job after which a build's sources are let go, for other builds
-_DOUBT = 2.0  # seconds for which a job's bad end is kept back
+_DOUBT = 2.0  # seconds for which an end of a job that may be none is kept back
+
+_LOGS = Path("logs", "lent")  # in the cache: of programs, for who lends this machine
 
 LEFT = ("text", "ptx", "stub")  # the kinds of entries that a job needs of its front
 
@@ -82,7 +98,13 @@ def read_settlement(text: str) -> Settlement:
 
 
 class Equipment(Protocol):
-    """A toolchain on this worker, ready to run."""
+    """A toolchain on this worker, ready to run.
+
+    tells_ends: whether a compiler that was ended by somebody is known to have been.
+    """
+
+    @property
+    def tells_ends(self) -> bool: ...
 
     def identity(self) -> dict[str, str]:
         """What of it decides the text of a source and the code that is made of it."""
@@ -100,6 +122,7 @@ class ProcessEquipment:
     """Compilers are processes of this user's."""
 
     tools: Tools
+    tells_ends: ClassVar[bool] = True
 
     def identity(self) -> dict[str, str]:
         return identity_of(self.tools)
@@ -146,6 +169,19 @@ def identity_of(tools: Tools) -> dict[str, str]:
         "CUDA compiler": environment.compiler_id,
         **surroundings_of(words, compiler.path, python, include),
     }
+
+
+def lent_build(
+    target: Target, fronts: tuple[Front, ...], scope: str, limits: Limits, folder: Path
+) -> Build:
+    """What a site must know of a build of which only jobs run here. Raises OSError."""
+    logs = new_logs(cache_folder() / _LOGS, name_of(target.recipe))
+    return Build(target, fronts, _never, Stores(folder / "store"), scope, limits, folder, logs)
+
+
+def _never(folder: Path) -> Project:
+    """The sources came from elsewhere."""
+    raise AssertionError(folder)
 
 
 def project_of(what: Settlement, origin: Path) -> Project:
@@ -226,7 +262,7 @@ class Bench:
                 self._answers[job] = answer
                 self._worker.start(job)
             report = answer.result()
-            if not isinstance(report, JobMade):
+            if not (isinstance(report, JobMade) and self._equipment.tells_ends):
                 # Queues and systemd end all processes of a worker, and its compilers may be the
                 # first: if this one is next, its build hears that a worker is gone, and no more.
                 time.sleep(_DOUBT)

@@ -12,27 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..config.model import Target
 from ..containers.roster import enrolled
 from ..errors import EngineError, FatwheelError
 from ..events import silent
-from ..model import Front
-from ..storage.cache import Stores, cache_folder
 from ..storage.store import Store
 from ..toolchain.interpreters import build_of, compiler_id
 from ..worker.context import digest, fronts_from_wire
 from ..worker.inside import PROJECT, SURVEY
 from ..worker.roots import VIEW_ROOT
-from ..worker.secondkey import OFF
 from ..worker.upstream import Project
 from ..worker.view import compiler_files
-from .base import Build, Limits, Reports, Worker, new_logs
+from .base import Build, Limits, Reports, Worker
 from .contained import ContainerWorker, survey
-from .daskbench import Settlement, check_places, project_of
+from .daskbench import Settlement, check_places, lent_build, project_of
 from .docker import Docker, DockerSite, ImageWorkplace
-
-_LOGS = Path("logs", "lent")  # in the cache: of containers, for who lends this machine
 
 
 @dataclass(frozen=True)
@@ -47,22 +43,24 @@ class ContainerEquipment:
     target: Target
     home: Path
     limits: Limits
+    tells_ends: ClassVar[bool] = True
 
     @classmethod
     def ready(cls, target: Target, home: Path, limits: Limits) -> ContainerEquipment:
         """Make the image, if the engine does not have it. Raises what that does."""
+        if target.toolchain.brings_all:
+            raise EngineError("for Windows, workers compile in processes, and not in containers")
         engine = Docker()
         if obstacle := engine.obstacle(target.toolchain):
             raise EngineError(f"toolchain {target.toolchain.name} {obstacle}")
         workplace = engine.prepare(target, silent)
-        if not isinstance(workplace, ImageWorkplace):
-            raise EngineError("a cluster's workers compile for Linux only")
+        assert isinstance(workplace, ImageWorkplace)  # only Wine's is another
         return cls(workplace, target, home, limits)
 
     def identity(self) -> dict[str, str]:
         toolchain, target = self.target.toolchain, self.target
         folder = self.home / SURVEY
-        build = self._build((), "", folder)
+        build = lent_build(target, (), "", self.limits, folder)
         with self._site(build, folder / "sources") as site:
             nothing = Project(Path(PROJECT), "", (), (), 0)
             found = survey(site, self.workplace.message(build, nothing), self.limits)
@@ -75,7 +73,8 @@ class ContainerEquipment:
     ) -> Iterator[tuple[Worker, Store]]:
         listing = digest(sorted(compiler_files(origin, what.subdirectory)))
         check_places(str(VIEW_ROOT / what.name / "src"), listing, what)
-        build = self._build(fronts_from_wire(list(what.fronts)), what.scope, folder)
+        fronts = fronts_from_wire(list(what.fronts))
+        build = lent_build(self.target, fronts, what.scope, self.limits, folder)
         with self._site(build, origin.parent) as site:
             message = self.workplace.message(build, project_of(what, Path(PROJECT)))
             worker = ContainerWorker("dask", site, message, self.limits, reports)
@@ -85,21 +84,8 @@ class ContainerEquipment:
                 with suppress(FatwheelError):  # the engine went away
                     worker.close()
 
-    def _build(self, fronts: tuple[Front, ...], scope: str, folder: Path) -> Build:
-        """What a site must know of a build of which only jobs run here."""
-        name = f"{self.target.recipe.project}-{self.target.recipe.version}"
-        return Build(
-            self.target, fronts, _never, Stores(folder / "store"), scope, self.limits, folder,
-            new_logs(cache_folder() / _LOGS, name), OFF,
-        )  # fmt: skip
-
     @contextmanager
     def _site(self, build: Build, sources: Path) -> Iterator[DockerSite]:
         sources.mkdir(parents=True, exist_ok=True)
         with enrolled(build.logs.name, self.home, self.workplace.engine.endpoint) as roster:
             yield self.workplace.site(build, roster, sources)
-
-
-def _never(folder: Path) -> Project:
-    """The sources came from elsewhere."""
-    raise AssertionError(folder)

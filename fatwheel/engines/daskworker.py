@@ -9,8 +9,9 @@ the same back:
               index, and says what decides what it makes: the build's machine compares that;
 3. `settle`:  takes a build's sources and lays them out where compilers see them on every machine;
 4. `bring`:   takes what a front left on another machine, for the stages that follow it;
-5. `compile_job`: runs one job in a process like those of the `process` engine, or in a container
-              like those of `docker`, and sends back what that put into a store of the build's own;
+5. `compile_job`: runs one job in a process like those of the `process` engine (for Windows in a
+              program of Wine or of Windows, like theirs), or in a container like those of `docker`,
+              and sends back what that put into a store of the build's own;
 6. `leave`:   the build is over: ends its compilers, and forgets it.
 
 All state is this process's: a worker that is started again knows nothing, and is told all anew.
@@ -31,15 +32,18 @@ from pathlib import Path
 from .. import __version__
 from ..errors import EngineError
 from ..events import silent
+from ..machine import cores, free_memory
 from ..provenance.lock import read_lock, target_of
 from ..shipped import code_digest, recipe_folders
 from ..storage.cache import work_folder
+from ..storage.files import replacing
 from ..worker.context import digest, job_from_wire
 from ..worker.inside import CAPTURED
 from ..worker.shard import outcome_of
 from . import bundle
 from .base import Limits
 from .daskbench import LEFT, Bench, Equipment, Outcome, ProcessEquipment, read_settlement
+from .daskwindows import WindowsEquipment
 from .incoming import LIMITS
 from .local import ready_tools
 
@@ -48,6 +52,7 @@ CORES, MEMORY = "fatwheel-cores", "fatwheel-memory"  # what Dask calls a worker'
 MOST_SOURCES = 4 << 30  # bytes of a project's sources
 MOST_LEFT = sum(LIMITS[kind] for kind in LEFT)  # bytes of what a front left
 _KEPT = 4  # builds without a job that are remembered
+_KILLS = "oom_kill"
 
 
 # As it is when it is first asked for: a worker may run on while its files are replaced.
@@ -73,12 +78,32 @@ def facts() -> str:
 
 
 _EQUIPMENT: dict[str, Equipment] = {}  # by the digest of their lock
-_LENT: list[Limits] = []  # what a build's container may have; without any, there are none
+# What the compilers of a build may have here, and whether they run in containers.
+_LENT: list[tuple[Limits, bool]] = []
 
 
-def use_containers(limits: Limits) -> None:
-    """From now on, have the compilers of each build run in a container, which may have as much."""
-    _LENT[:] = [limits]
+def lend(limits: Limits, *, containers: bool) -> None:
+    """From now on, the compilers of each build may have as much, in a container or not."""
+    _LENT[:] = [(limits, containers)]
+
+
+def killed() -> Path:
+    """The file in which is counted what was killed here for using too much memory, as Linux counts
+    it (see `processes.KILLS_VARIABLE`)."""
+    with _LOCK:
+        counted = home() / "killed"
+        if not counted.exists():
+            counted.write_text(f"{_KILLS} 0\n", encoding="ascii")
+    return counted
+
+
+def count_kill() -> None:
+    """Tell compilers here that one of them is killed, before it is. Raises OSError."""
+    with _LOCK:
+        counted = killed()
+        number = int(counted.read_text(encoding="ascii").split()[1])
+        with replacing(counted) as out:  # who reads it meanwhile reads all of it
+            out.write(f"{_KILLS} {number + 1}\n".encode())
 
 
 def ready(lock: str) -> str:
@@ -87,11 +112,14 @@ def ready(lock: str) -> str:
     def task() -> Outcome:
         read = read_lock(lock.encode(), "the build's lock", *recipe_folders())
         target = target_of(read, ())
+        limits, containers = _LENT[0] if _LENT else (Limits(cores(), free_memory()), False)
         equipment: Equipment
-        if _LENT:
+        if containers:
             from .daskcontainer import ContainerEquipment  # only here Docker is needed
 
-            equipment = ContainerEquipment.ready(target, home(), *_LENT)
+            equipment = ContainerEquipment.ready(target, home(), limits)
+        elif target.toolchain.brings_all:
+            equipment = WindowsEquipment.ready(target, limits, killed())
         else:
             equipment = ProcessEquipment(ready_tools(target, silent))
         identity = equipment.identity()

@@ -35,8 +35,9 @@ if sys.platform == "win32":
     )
 
     @contextmanager
-    def held(name: str, cache: Path, emit: Emit) -> Iterator[OwnWindows]:
-        """This machine's Windows, with a folder for one build. Raises StoreError."""
+    def held(name: str, emit: Emit) -> Iterator[OwnWindows]:
+        """This machine's Windows, with a folder for one build. Raises StoreError, and what emit
+        does where another build is there."""
         place = VIEW_ROOT / name
         note = Note(f"another build is at work in {place}: waiting for it")
         with ExitStack() as stack:

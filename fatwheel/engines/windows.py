@@ -7,6 +7,8 @@ needs is shown below a short path that is the same for everybody who builds the 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,10 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..config.model import Download, Package, Target, Toolchain
-from ..errors import ToolchainError
-from ..events import Emit, Note, step
+from ..errors import EngineError, ToolchainError
+from ..events import Emit, Event, Note, silent, step
 from ..machine import WINDOWS, cores, free_memory, in_words, this_platform, windows_build
-from ..model import Environment
+from ..model import Environment, Host
 from ..provenance.lock import Material
 from ..provision.tools import Run
 from ..shipped import PACKAGE
@@ -28,7 +30,8 @@ from ..storage.files import disk_error
 from ..text import clean
 from ..toolchain.windows import WindowsTools, windows_tools
 from ..worker.context import digest
-from ..worker.inside import ASSEMBLE, CAPTURE, PROJECT, Message
+from ..worker.inside import ASSEMBLE, CAPTURE, CAPTURED, PROJECT, Message
+from ..worker.upstream import Project
 from ..worker.workshop import UPSTREAM
 from . import wine
 from .base import Build, Limits
@@ -63,8 +66,29 @@ def held(name: str, emit: Emit) -> AbstractContextManager[System]:
     if sys.platform == "win32":
         from . import ownwindows
 
-        return ownwindows.held(name, cache_folder(), emit)
+        return ownwindows.held(name, emit)
     return wine.held(name, cache_folder(), emit)
+
+
+def lent(name: str, place: Path, counted: Path) -> AbstractContextManager[System]:
+    """A Windows for a build elsewhere, whose jobs run here: Wine's is that build's own, in a folder
+    `place`. Raises EngineError or StoreError where there is none.
+
+    counted: the file in which is counted what was killed here (see `processes.KILLS_VARIABLE`).
+    """
+    if sys.platform == "win32":
+        from . import ownwindows
+
+        return ownwindows.held(name, _not_twice)
+    return wine.held(name, place, silent, counted)
+
+
+def _not_twice(event: Event) -> None:
+    """A build that waits for its workers may be the one that is waited for."""
+    raise EngineError(
+        "another build of this project is at work on this machine",
+        hint="on Windows, one at a time: it may be the one that this worker is to help",
+    )
 
 
 def ready_tools(target: Target, emit: Emit) -> WindowsTools:
@@ -146,29 +170,63 @@ class WindowsSite(ABC):
     def sources(self) -> Path:
         return self.build.work / "sources"
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What programs are told of the tools, once they are shown. Raises OSError."""
+        found: dict[str, Any] = json.loads(self._description.read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def host(self) -> Host:
+        """The same as a lock has it. Raises OSError."""
+        found = self.described
+        python = found["environment"]["python_version"]
+        return Host(found["compiler"], found["host_id"], python)
+
     def prepare(self) -> Message:
         """Show the tools, unpack the project; what programs are told of both. Raises StoreError
         where the disk does not do."""
+        with self._on_disk():
+            place = self.sources / PROJECT
+            place.parent.mkdir(parents=True, exist_ok=True)
+            project = self.build.unpack(place)
+            return self._message(project.at(project.root.relative_to(place)))
+
+    def prepare_for(self, project: Project, captured: Path) -> Message:
+        """The same for a project that was captured elsewhere, of whose sources a folder has a copy.
+
+        Raises StoreError.
+        """
+        with self._on_disk():
+            place = self.sources / CAPTURED
+            remove_tree(place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(captured, place, copy_function=os.link)
+            return self._message(project)
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
         try:
-            return self._prepared()
+            yield
         except OSError as error:
             option = f"{VARIABLE}=FOLDER"
             raise disk_error(error, "get the tools ready", self.build.work, option) from error
 
-    def _prepared(self) -> Message:
+    @property
+    def _description(self) -> Path:
+        return self.sources / "environment.json"
+
+    def _message(self, project: Project) -> Message:
+        """project: root is its folder's name among the sources."""
         build, system = self.build, self.system
         for folder in (self.sources, build.stores.own, *build.stores.trunks):
             folder.mkdir(parents=True, exist_ok=True)
-        description = self.sources / "environment.json"
-        description.write_text(json.dumps(self._described()), encoding="utf-8")
-        place = self.sources / PROJECT
-        project = build.unpack(place)
+        self._description.write_text(json.dumps(self._described()), encoding="utf-8")
         return Message(
-            task=CAPTURE, name=build.name, project=project.at(project.root.relative_to(place)),
-            fronts=build.fronts, units=(),
+            task=CAPTURE, name=build.name, project=project, fronts=build.fronts, units=(),
             compiler_id=self.tools.environment(self.tools.root).compiler_id,
             scope=build.scope, seeded=build.seeded, threads=build.limits.cpus, audit=build.audit,
-            description=system.path(description), sources=system.path(self.sources),
+            description=system.path(self._description), sources=system.path(self.sources),
             store=system.path(build.stores.own), incoming="", work=str(system.place),
             trunk=system.path(build.stores.trunk) if build.stores.trunk else "",
         )  # fmt: skip

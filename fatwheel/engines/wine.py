@@ -29,6 +29,7 @@ from ..errors import EngineError
 from ..events import Emit, Note
 from ..machine import counter_of_kills
 from ..model import Environment
+from ..provision.msvc import inside
 from ..shipped import PACKAGE
 from ..storage import files
 from ..storage.cache import VARIABLE, remove_tree
@@ -54,11 +55,13 @@ def obstacle() -> str:
 
 @dataclass(frozen=True)
 class _Installed:
-    """A Wine of this machine, and the folder of its Windows."""
+    """A Wine of this machine, and the folder of its Windows. counted: None, or where a worker of a
+    cluster counts what it has killed for memory."""
 
     wine: str
     server: str
     home: Path
+    counted: Path | None
 
     @property
     def prefix(self) -> Path:
@@ -79,8 +82,16 @@ class _Installed:
         return self.home / "kills"
 
     def real(self, path: PureWindowsPath) -> Path:
-        """A path of its drive C: as this machine knows it."""
-        return self.prefix.joinpath("drive_c", *path.parts[1:])
+        """A path of its drive C:, or of Z:, as this machine knows it: whatever letters are capital
+        there."""
+        top = Path("/") if path.drive.upper() == "Z:" else self.prefix / "drive_c"
+        return inside(top, *path.parts[1:])
+
+    @property
+    def _persistent(self) -> str:
+        """How a server is told to wait for programs. Nobody comes back to that of a worker that was
+        killed, so it ends by itself, after 10 minutes without any."""
+        return "--persistent=600" if self.counted else "--persistent"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -93,7 +104,7 @@ class _Installed:
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
             "WINEDLLOVERRIDES": _OVERRIDES,
-            KILLS_VARIABLE: f"Z:{self.kills}",
+            KILLS_VARIABLE: ";".join(f"Z:{file}" for file in (self.kills, self.counted) if file),
         }
 
     def call(self, *command: str) -> None:
@@ -121,13 +132,13 @@ class _Installed:
             shutil.copyfile(file, self.prefix / file.name)
         self.kills.unlink(missing_ok=True)
         self.kills.symlink_to(counter_of_kills())
-        self.call(self.server, "--persistent")
+        self.call(self.server, self._persistent)
         self.call(self.wine, "wineboot")
 
     def _make(self) -> None:
         remove_tree(self.prefix)
         self.prefix.mkdir(parents=True)
-        self.call(self.server, "--persistent")
+        self.call(self.server, self._persistent)
         self.call(self.wine, "wineboot", "--init")
         key = r"HKEY_CURRENT_USER\Software\Wine"
         self.call(self.wine, "reg", "add", key, "/v", "Version", "/d", "win10", "/f")
@@ -176,11 +187,15 @@ def _below(folder: Path, known: Container[str] | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def held(name: str, cache: Path, emit: Emit) -> Iterator[Wine]:
-    """Wine's Windows, for one build. Raises EngineError where there is none that works."""
+def held(name: str, place: Path, emit: Emit, counted: Path | None = None) -> Iterator[Wine]:
+    """Wine's Windows, for one build. Raises EngineError where there is none that works.
+
+    place: a folder in which it is kept: the cache, or one of a build's own on a worker of a
+    cluster, with the file in which that counts what it has killed.
+    """
     wine, version = _found()
-    home = cache / "wine" / version
-    installed = _Installed(wine, str(shutil.which("wineserver")), home)
+    home = place / "wine" / version
+    installed = _Installed(wine, str(shutil.which("wineserver")), home, counted)
     note = Note("another build uses Wine: waiting for it")
     with ExitStack() as stack:
         try:

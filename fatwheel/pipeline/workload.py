@@ -199,6 +199,11 @@ def workload_of(plan: BuildPlan, emit: Emit) -> Workload:
     [wheel] = plan.wheels
     target = wheel.target
     cluster = engine_named("dask")
+    if target.toolchain.brings_all:  # what is simulated takes calls apart, and such builds do not
+        raise UsageError(
+            f"toolchain {target.toolchain.name} is for Windows, for which no build is simulated",
+            hint="simulate one for Linux",
+        )
     if obstacle := cluster.obstacle(target.toolchain):
         raise UsageError(
             f"toolchain {target.toolchain.name} {obstacle}",

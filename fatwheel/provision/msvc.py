@@ -79,14 +79,32 @@ def find_msvc(home: Path, version: str, runner: Sequence[str] = ()) -> ReadyMsvc
     run or is another.
     """
     check_complete(home)
-    path = _inside(_programs(home), "cl.exe")
+    path = inside(_programs(home), "cl.exe")
     banner = ask_version([*runner, str(path)])
     same("cl", version, banner[1])
     digest = hashlib.sha256(banner[0].strip().encode())
-    for name in _PARTS:
-        content = hashlib.sha256(_inside(path.parent, name).read_bytes()).hexdigest()
+    for name, content in parts_of(home).items():
         digest.update(f"\n{name} {content}".encode())
     return ReadyMsvc(path, digest.hexdigest(), _variables(home))
+
+
+def parts_of(home: Path) -> dict[str, str]:
+    """The sha256 of each program whose bytes decide what code is made, by its name. Raises
+    ToolchainError, OSError."""
+    programs = _programs(home)
+    return {
+        name: hashlib.sha256(inside(programs, name).read_bytes()).hexdigest() for name in _PARTS
+    }
+
+
+def headers_of(home: Path) -> list[str]:
+    """The files that cl finds by itself, by their paths from `home` on. Raises ToolchainError."""
+    return sorted(
+        path.relative_to(home).as_posix()
+        for folder in _folders(home)["INCLUDE"]
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def check_complete(home: Path) -> None:
@@ -97,8 +115,8 @@ def check_complete(home: Path) -> None:
     programs, libraries = _programs(home), _folders(home)["LIB"][0]
     for part in (
         home / VCVARS,
-        *(_inside(programs, name) for name in MADE_OF),
-        *(_inside(libraries, name) for name in LIBRARIES),
+        *(inside(programs, name) for name in MADE_OF),
+        *(inside(libraries, name) for name in LIBRARIES),
     ):
         if not part.is_file():
             raise ToolchainError("the unpacked MSVC lacks a file", where=str(part))
@@ -134,20 +152,20 @@ def windows_path(path: Path) -> str:
 def _folders(home: Path) -> dict[str, list[Path]]:
     """What the variables of vcvars64.bat name, by their names."""
     tools, kit = _only(home / TOOLSETS), home / KIT
-    include = _only(_inside(kit, "Include"))
-    library = _inside(kit, "Lib", include.name)
+    include = _only(inside(kit, "Include"))
+    library = inside(kit, "Lib", include.name)
     return {
         "INCLUDE": [
-            _inside(tools, "include"),
-            *(_inside(include, name) for name in ("ucrt", "shared", "um", "winrt")),
+            inside(tools, "include"),
+            *(inside(include, name) for name in ("ucrt", "shared", "um", "winrt")),
         ],
         "LIB": [
-            _inside(tools, "lib", "x64"),
-            _inside(library, "ucrt", "x64"),
-            _inside(library, "um", "x64"),
+            inside(tools, "lib", "x64"),
+            inside(library, "ucrt", "x64"),
+            inside(library, "um", "x64"),
         ],
         # link.exe calls rc.exe and mt.exe.
-        "PATH": [_programs(home), _inside(kit, "bin", include.name, "x64")],
+        "PATH": [_programs(home), inside(kit, "bin", include.name, "x64")],
     }
 
 
@@ -163,23 +181,25 @@ def _variables(home: Path) -> dict[str, str]:
 
 
 def _programs(home: Path) -> Path:
-    return _inside(_only(home / TOOLSETS), *PROGRAMS.split("/"))
+    return inside(_only(home / TOOLSETS), *PROGRAMS.split("/"))
 
 
 def _run_time(home: Path) -> list[Path]:
-    libraries = sorted(_inside(_only(home / REDIST), "x64").glob("*/*.dll"))
+    libraries = sorted(inside(_only(home / REDIST), "x64").glob("*/*.dll"))
     if not libraries:
         raise ToolchainError("the unpacked MSVC has no run-time libraries", where=str(home))
     return libraries
 
 
-def _inside(folder: Path, *names: str) -> Path:
+def inside(folder: Path, *names: str) -> Path:
     """What lies there under these names, however they are spelled: Windows does not tell capitals,
     and Microsoft's packages do not agree on them."""
     for name in names:
-        there = folder.iterdir() if folder.is_dir() else ()
-        same = (one for one in there if one.name.lower() == name.lower())
-        folder = next(same, folder / name)
+        found = folder / name
+        if not found.exists() and folder.is_dir():
+            same = (one for one in folder.iterdir() if one.name.lower() == name.lower())
+            found = next(same, found)
+        folder = found
     return folder
 
 

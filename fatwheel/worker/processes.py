@@ -80,19 +80,20 @@ else:
 if sys.platform == "win32":
     from . import jobobjects
 
-# Names the file in which Linux counts what it killed for memory. Wine tells nobody: the exit code
-# of such a program is 0, whatever it has written by then.
+# Names the files in which is counted what was killed for memory: by Linux, and by who guards a
+# worker of a cluster. Wine tells nobody: the exit code of such a program is 0, whatever it has
+# written by then.
 KILLS_VARIABLE = "FATWHEEL_KILLS"
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)  # as cgroups of both versions and vmstat say
 _NO_MEMORY = 0xC0000017  # STATUS_NO_MEMORY
 
 
 def kills() -> int:
-    """How many programs Linux has killed for memory so far, Wine's among them; a number that only
+    """How many programs were killed for memory so far, Wine's among them; a number that only
     grows."""
-    place = os.environ.get(KILLS_VARIABLE)
-    found = _KILLS.search(Path(place).read_text(encoding="ascii")) if place else None
-    return int(found[1]) if found else 0
+    places = filter(None, os.environ.get(KILLS_VARIABLE, "").split(os.pathsep))
+    found = (_KILLS.search(Path(place).read_text(encoding="ascii")) for place in places)
+    return sum(int(one[1]) for one in found if one)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,14 @@ def surroundings_of(compiler: str, cxx: Path, python: str, include: Path) -> dic
     return {
         "C++ compiler": compiler,
         "Python": python,
-        "headers of Python": _headers_below(include),
+        "headers of Python": headers_below(include),
         "headers of the system": headers_of(cxx),
         "names of the system's headers": digest(names_of_headers(cxx)),
     }
 
 
-def _headers_below(folder: Path) -> str:
+def headers_below(folder: Path) -> str:
+    """A digest of all headers below a folder. Raises OSError."""
     found = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*.h")

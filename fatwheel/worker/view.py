@@ -91,12 +91,16 @@ class Places:
         """Folders as compilers see them, and what finished files call them instead: `site`,
         `flash_attn-2.3.6`. An inner folder comes after the one around it."""
         seen = [(roots.seen(name, folder), name) for name, folder in self.links]
-        outer_first = sorted(seen, key=lambda pair: (len(pair[0]), pair))
-        return (*roots.OWN, *outer_first, (self.source, Path(self.source).parent.name))
+        return (*roots.OWN, *outer_first(seen), (self.source, Path(self.source).parent.name))
 
     def link_into(self, folder: Path) -> None:
         """Make a job's folder: what is needed in it to see the environment."""
         roots.show(self.links, folder)
+
+
+def outer_first(seen: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Folders as compilers see them, with their names; an inner one after the one around it."""
+    return sorted(seen, key=lambda pair: (len(pair[0]), pair))
 
 
 def _begins(path: str, folder: str) -> bool:

@@ -75,18 +75,20 @@ class Outcome:
 class Workbench:
     """A cache of its own that shares environments and downloads with the user's.
 
-    slim: a toolchain for containers, which its builds use.
+    slim: a toolchain for containers, which its builds use. tools: another cache with which it
+    shares them.
     """
 
     def __init__(
-        self, folder: Path, store: Path | None = None, *, slim: Slim | None = None
-    ) -> None:
+        self, folder: Path, store: Path | None = None, *, slim: Slim | None = None,
+        tools: Path | None = None,
+    ) -> None:  # fmt: skip
         self.cache = folder / "cache"
         self.out = folder / "dist"
         self.slim = slim
         self.cache.mkdir(parents=True)
-        shared = cache_folder()
-        for name in ("envs", "downloads", "packages", "image-files"):
+        shared = tools or cache_folder()
+        for name in ("envs", "downloads", "packages", "image-files", *(["msvc"] if tools else [])):
             (shared / name).mkdir(exist_ok=True)
             lent = slim.files if slim and name == "image-files" else shared / name
             (self.cache / name).symlink_to(lent)

@@ -94,11 +94,13 @@ class Cluster:
 
     def worker(
         self, name: str, compiler: str = "", prefix: Sequence[str] = (), jobs: int = 1,
-        engine: str = "process", slim: Slim | None = None, **variables: str,
+        engine: str = "process", slim: Slim | None = None, tools: Path | None = None,
+        **variables: str,
     ) -> Path:  # fmt: skip
         """Start `fatwheel worker` with a cache of its own; its folder. compiler: a script for its
-        g++. prefix: of its command, where it runs elsewhere. slim: as for `Workbench`."""
-        folder = Workbench(self.folder / name, slim=slim).cache.parent
+        g++. prefix: of its command, where it runs elsewhere. slim: as for `Workbench`. tools: a
+        cache whose toolchains it has, in the place of the user's."""
+        folder = Workbench(self.folder / name, slim=slim, tools=tools).cache.parent
         if compiler:
             script = folder / "g++"
             script.write_text(compiler.format(folder=folder))

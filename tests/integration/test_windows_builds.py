@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from fatwheel.toolchain.unpack import ensure_unpacked, folder_of
 
 from ..conftest import ROOT, missing
 from ..helpers.visualstudio import answer, instance
+from .conftest import Workbench
+from .daskcluster import SOON, Cluster, until
 from .debianimage import pinned_packages
 from .engine import LentEngine
 from .msvc import CL, SDK, TOOLS, base_with_stand_ins, install_msvc
@@ -128,17 +130,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
+def begun(demo: Demo, cache: Path, words: Sequence[str], **variables: str) -> subprocess.Popen[str]:
+    """A command of fatwheel on Linux, which has a Wine of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fatwheel", *words], cwd=demo.folder, text=True,
+        env={**os.environ, **USERS, "PYTHONHOME": "", "PYTHONPATH": str(ROOT),
+             "FATWHEEL_CACHE": str(cache), "WINEPREFIX": str(cache / "nobody's"), **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
 def build(
     demo: Demo, cache: Path, out: str, *options: str, engine: str = "process", **variables: str
 ) -> Path:
     """The wheel that fatwheel makes on Linux, with a Wine of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fatwheel", *demo.build(out, engine), *options], cwd=demo.folder,
-        env={**os.environ, **USERS, "PYTHONHOME": "", "PYTHONPATH": str(ROOT),
-             "FATWHEEL_CACHE": str(cache), "WINEPREFIX": str(cache / "nobody's"), **variables},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = begun(demo, cache, [*demo.build(out, engine), *options], **variables)
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, said + errors
     assert not (cache / "nobody's").exists(), "the user's own Wine was used"
     assert not left_in(cache / "wine"), "something of Wine is still running"
     [wheel] = demo.folder.glob(f"{out}/*.whl")
@@ -181,6 +189,38 @@ def test_windows_python_imports_what_windows_built(
 def test_linux_makes_the_same_bytes(native: Path, emulated: Path) -> None:
     assert native.name == emulated.name
     assert native.read_bytes() == emulated.read_bytes()
+
+
+def test_windows_workers_of_a_cluster_make_the_same_bytes_and_one_may_be_killed(
+    demo: Demo, cache: Path, emulated: Path, tmp_path: Path
+) -> None:
+    """Each has a Windows of its own. The machine that builds has an empty store."""
+    builder = Workbench(tmp_path / "builder", tools=cache).cache
+    (builder / "wine").symlink_to(cache / "wine")
+    cluster = Cluster(tmp_path / "cluster")
+    words = [*demo.build("dist-cluster", "dask"), "--scheduler", cluster.address]
+    try:
+        lost = cluster.worker("lost", tools=cache)
+        process = begun(demo, builder, words)
+        until(lambda: jobs_in(lost), "a job runs", process)
+        cluster.worker("good", tools=cache)
+        cluster.kill("lost")
+        out, err = process.communicate(timeout=SOON)
+        assert process.returncode == 0, out + err
+        assert "worker lost was lost" in err
+        cluster.kill("good", signal.SIGTERM)
+        assert cluster.started["good"].wait(SOON) == 0, cluster.said("good")
+        assert not left_in(cluster.folder / "good")
+    finally:
+        cluster.close()
+    [wheel] = demo.folder.glob("dist-cluster/*.whl")
+    assert wheel.read_bytes() == emulated.read_bytes()
+
+
+def jobs_in(worker: Path) -> list[Path]:
+    """The folders of jobs that run on a worker."""
+    windows = "cache/work/build-*/builds/*/wine/*/windows"
+    return list(worker.glob(f"{windows}/drive_c/b/windows-demo-1.0/scratch/*"))
 
 
 def test_a_container_with_wine_makes_the_same_bytes(

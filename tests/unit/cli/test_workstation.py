@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from invoke.collection import Collection
 
 from fatwheel.doctor.report import Preparation, SetupStep, Workstation, report_on
 from fatwheel.errors import FetchError, ToolchainError, UsageError
-from fatwheel.pipeline.resolve import ToolchainRequest
+from fatwheel.pipeline.resolve import ToolchainRequest, choose_cells
 from fatwheel.shipped import DEFAULT_TOOLCHAINS
+from fatwheel.toolchain.homes import is_accepted
 
 from ...helpers.commandline import exit_code_of, load_tasks
 from ...helpers.workstations import BROKEN, HEALTHY
@@ -93,12 +96,8 @@ def test_nonsense_is_refused(
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("more", [(), ("--unchecked",), ("--engine", "docker")])
-def test_a_worker_for_windows_is_refused_before_anything_is_checked(
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    more: tuple[str, ...],
+def test_a_worker_in_containers_for_windows_is_refused_before_anything_is_checked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def reached(*_: object) -> None:
         pytest.fail("the toolchain was not refused first")
@@ -106,7 +105,25 @@ def test_a_worker_for_windows_is_refused_before_anything_is_checked(
     monkeypatch.setattr("fatwheel.doctor.report.diagnose", reached)
     monkeypatch.setattr("fatwheel.engines.cluster.serve", reached)
     toolchain = DEFAULT_TOOLCHAINS["windows"]
-    assert run("worker", "tcp://pool:8786", "--toolchain", toolchain, *more) == UsageError.exit_code
-    said = capfd.readouterr().err
-    assert f"toolchain {toolchain} is for Windows" in said
-    assert "docs/windows.md" in said
+    words = ("worker", "tcp://pool:8786", "--toolchain", toolchain, "--engine", "docker")
+    assert run(*words) == UsageError.exit_code
+    assert f"toolchain {toolchain} is for Windows" in capfd.readouterr().err
+
+
+def test_a_worker_for_windows_is_checked_for_what_it_needs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On Linux that is Wine. Microsoft's terms can be accepted for what builds send."""
+    asked: list[object] = []
+
+    def diagnose(tools: ToolchainRequest, engine: str) -> object:
+        asked.extend([choose_cells(tools)[0].toolchain.platform, engine])
+        return SimpleNamespace(ok=True)
+
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
+    monkeypatch.setattr("fatwheel.doctor.report.diagnose", diagnose)
+    monkeypatch.setattr("fatwheel.engines.cluster.serve", lambda *_: asked.append("serves"))
+    words = ("worker", "tcp://pool:8786", "--platform", "windows-x86_64", "--accept-msvc-license")
+    assert run(*words) == 0
+    assert asked == ["win-amd64", "process", "serves"]
+    assert is_accepted(tmp_path)

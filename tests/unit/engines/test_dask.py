@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,14 +21,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from dask import config as dask_config
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from fatwheel.config.model import Target, Toolchain
+from fatwheel.config.model import InstalledMsvc, Target, Toolchain
 from fatwheel.config.sourcetree import tree_digest
-from fatwheel.engines import bundle, cluster, dask, daskbench, daskworker, pool, process
+from fatwheel.engines import bundle, cluster, dask, daskbench, daskworker, pool, process, windows
 from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.engines.daskbench import Settlement, read_settlement
 from fatwheel.engines.local import Tools
@@ -48,11 +50,13 @@ from fatwheel.pipeline import resolve
 from fatwheel.pipeline.build import build
 from fatwheel.pipeline.plan import BuildRequest, plan_build
 from fatwheel.worker import surroundings
+from fatwheel.worker.processes import KILLS_VARIABLE, kills
 from fatwheel.worker.slices import Made
 
 from ...helpers.demoproject import Demo
 from ...helpers.processcontainers import ROOT
 from ...helpers.standins import calls
+from ...helpers.workstations import WINDOWS_TOOLCHAIN
 
 
 class Bench(Demo):
@@ -527,20 +531,21 @@ def test_what_is_no_address(text: str) -> None:
         cluster.address_of(text, "--scheduler")
 
 
-@pytest.mark.parametrize("system", ["win-amd64", "darwin-arm64"])
-def test_a_machine_that_compiles_for_no_build_is_no_worker(
-    system: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_compiles_for_no_build_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.check_worker("docker")
     with pytest.raises(UsageError, match="is not a valid choice"):
         cluster.check_worker("dask")
-    monkeypatch.setattr(cluster, "this_platform", lambda: system)
-    with pytest.raises(UsageError, match="workers of a cluster compile on Linux"):
+    monkeypatch.setattr(cluster, "this_platform", lambda: "win-amd64")
+    cluster.check_worker("process")
+    monkeypatch.setattr(cluster, "this_platform", lambda: "darwin-arm64")
+    with pytest.raises(UsageError, match="workers compile on Linux and Windows"):
         cluster.check_worker("process")
 
 
 def test_who_waits_for_a_job_hears_of_an_end_that_goes_wrong(tmp_path: Path) -> None:
     class Equipment:
+        tells_ends = True
+
         @contextmanager
         def at_work(self, *asked: object) -> Iterator[tuple[object, None]]:
             yield SimpleNamespace(start=started.set), None
@@ -563,8 +568,8 @@ def test_who_waits_for_a_job_hears_of_an_end_that_goes_wrong(tmp_path: Path) -> 
 class AtOnce:
     """Equipment whose worker answers a job at once."""
 
-    def __init__(self, answer: Callable[[Job], Report]) -> None:
-        self.answer = answer
+    def __init__(self, answer: Callable[[Job], Report], tells_ends: bool) -> None:
+        self.answer, self.tells_ends = answer, tells_ends
 
     @contextmanager
     def at_work(
@@ -580,8 +585,9 @@ def test_a_bad_end_of_a_job_is_kept_back_in_case_that_this_worker_ends_too(
     monkeypatch.setattr(daskbench, "time", SimpleNamespace(sleep=waited.append))
     job: Any = "a job"
 
-    def end(answer: Callable[[Job], Report]) -> None:
-        bench = daskbench.Bench(None, AtOnce(answer), tmp_path, tmp_path / "build")  # type: ignore[arg-type]
+    def end(answer: Callable[[Job], Report], tells_ends: bool = True) -> None:
+        equipment: Any = AtOnce(answer, tells_ends)
+        bench = daskbench.Bench(None, equipment, tmp_path, tmp_path / "build")  # type: ignore[arg-type]
         try:
             bench.made(job)
         finally:
@@ -592,6 +598,9 @@ def test_a_bad_end_of_a_job_is_kept_back_in_case_that_this_worker_ends_too(
     with pytest.raises(CompileError, match="exit code -15"):
         end(lambda job: JobBroken(job, CompileError("nvcc failed with exit code -15")))
     assert waited == [daskbench._DOUBT]
+    # In Wine, a compiler that was killed looks like one that has done all that it should.
+    end(lambda job: JobMade(job, Made(1.0, 1.0, 1), ()), tells_ends=False)
+    assert waited == [daskbench._DOUBT] * 2
 
 
 # -- a worker's log --------------------------------------------------------------------------------
@@ -666,6 +675,12 @@ def test_it_builds_for_this_system_from_what_all_can_fetch(bench: Bench) -> None
 
     assert obstacle(bench.toolchain) == ""
     assert "is for windows-x86_64" in obstacle(replace(bench.toolchain, platform="win-amd64"))
+    bench.patch.setattr(windows, "this_platform", lambda: "win-amd64")
+    bench.patch.setattr(windows, "windows_build", lambda: 20348)
+    assert obstacle(WINDOWS_TOOLCHAIN) == ""
+    assert WINDOWS_TOOLCHAIN.msvc
+    own = replace(WINDOWS_TOOLCHAIN.msvc, installed=InstalledMsvc(sdk="10.0", files=()))
+    assert "no other machine can fetch" in obstacle(replace(WINDOWS_TOOLCHAIN, msvc=own))
 
 
 # -- a worker --------------------------------------------------------------------------------------
@@ -677,7 +692,7 @@ GUARDED = """
     sys.path.insert(0, sys.argv[1])
     from fatwheel.engines import cluster
     hog = "import time; x = b'x' * (200 << 20); time.sleep(60)"
-    with cluster.guarded(100 << 20):
+    with cluster.guarded(100 << 20, lambda: print("one")):
         large = subprocess.Popen([sys.executable, "-c", hog])
         small = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         large.wait()
@@ -694,4 +709,38 @@ def test_a_worker_kills_the_largest_compiler_beyond_its_limit() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(GUARDED), str(ROOT)], capture_output=True, text=True
     )
-    assert done.stdout == "-9 None None\n", done.stderr
+    assert done.stdout == "one\n-9 None None\n", done.stderr
+
+
+def test_compilers_are_also_those_that_have_no_parent_as_in_wine(tmp_path: Path) -> None:
+    told = tmp_path / "orphan"
+    script = f"(sleep 60 & echo $! > {told}.part; mv {told}.part {told}); sleep 60"
+    leader = subprocess.Popen(["sh", "-c", script], start_new_session=True)
+    try:
+        end = time.monotonic() + 60
+        while not told.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        orphan = int(told.read_text())
+        assert psutil.Process(orphan).ppid() != leader.pid
+        found = [one.pid for one in cluster._below(os.getpid())]
+        assert found.count(orphan) == 1
+        assert os.getpid() not in found
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.wait()
+
+
+def test_what_a_worker_kills_is_counted_as_linux_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "linux").write_text("low 0\noom_kill 4\n")
+    counted = daskworker.killed()
+    monkeypatch.setenv(KILLS_VARIABLE, os.pathsep.join([str(tmp_path / "linux"), str(counted)]))
+    try:
+        assert kills() == 4
+        daskworker.count_kill()
+        daskworker.count_kill()
+        assert kills() == 6
+    finally:
+        daskworker.clear()

@@ -80,6 +80,32 @@ def test_paths_on_both_sides(wines: Wines, tmp_path: Path) -> None:
         assert system.real(system.place / "env").resolve() == tmp_path / "tools"
 
 
+def test_files_are_found_however_a_compiler_spells_them(wines: Wines, tmp_path: Path) -> None:
+    wines.install()
+    with wine.held("demo-1.0", tmp_path / "cache", silent) as system:
+        header = system.real(system.place / "src") / "Include" / "A.h"
+        header.parent.mkdir(parents=True)
+        header.touch()
+        other = header.with_name("a.H")
+        for spelled in (r"c:\B\demo-1.0\SRC\include\a.h", str(system.place / "src/Include/A.h")):
+            assert system.real(PureWindowsPath(spelled)) == header
+        other.touch()
+        assert system.real(system.place / "src" / "Include" / "a.H") == other
+        assert system.real(PureWindowsPath("z:" + str(header))) == header
+        absent = system.real(system.place / "src" / "include" / "none.h")
+        assert absent == header.with_name("none.h")
+
+
+def test_a_worker_of_a_cluster_tells_what_it_kills_and_its_windows_ends_with_it(
+    wines: Wines, tmp_path: Path
+) -> None:
+    wines.install()
+    with wine.held("demo-1.0", tmp_path / "build", silent, tmp_path / "killed") as system:
+        seen = system.installed.variables[KILLS_VARIABLE].split(";")
+        assert seen[1:] == [f"Z:{tmp_path / 'killed'}"]
+    assert "wineserver --persistent=600" in wines.called()
+
+
 def test_its_programs_see_what_linux_kills(
     wines: Wines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

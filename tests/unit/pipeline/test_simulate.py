@@ -31,6 +31,7 @@ from fatwheel.pipeline.workload import (
 
 from ...helpers.schemas import schema_of
 from ...helpers.sharingbench import Bench
+from ...helpers.workstations import WINDOWS_TOOLCHAIN
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -249,6 +250,15 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Callable[[str], str]) -> Bench:
     tool("g++")
     return Bench(tmp_path, monkeypatch)
+
+
+def test_no_build_for_windows_is_simulated(bench: Bench) -> None:
+    """nvcc.exe's calls are never taken apart, as simulated ones are."""
+    plan = plan_build(bench.request("here"))
+    [wheel] = plan.wheels
+    target = replace(wheel.target, toolchain=WINDOWS_TOOLCHAIN)
+    with pytest.raises(UsageError, match="is for Windows, for which no build is simulated"):
+        workload_of(replace(plan, wheels=(replace(wheel, target=target),)), bench.events.append)
 
 
 def test_costs_of_a_project_are_the_recipes_until_it_was_built(bench: Bench) -> None:

@@ -25,6 +25,7 @@ CLANG = [
 NOT_LLDS = ("/LTCG", "/MANIFEST", "/MANIFESTUAC", "/LTCGOUT")
 PATH = re.compile(r"([-/](?:Fo|FI|I|Tp|Tc|OUT:|IMPLIB:|LIBPATH:)|(?![-/]))(.+)")
 DRIVE = re.compile(r"([A-Za-z]):(?=[\\/])")
+DOSDEVICE = re.compile(re.escape(PREFIX.encode()) + rb"/dosdevices/([a-z]:)")
 
 
 def main() -> int:
@@ -67,7 +68,9 @@ def preprocess(words: list[str]) -> int:
 def marker(found: re.Match[bytes]) -> bytes:
     name = found[2]
     if name.startswith(b"/"):
-        name = b"Z:" + name.replace(b"/", rb"\\")
+        own = DOSDEVICE.match(name)
+        name = own[1].upper() + name[own.end() :] if own else b"Z:" + name
+        name = name.replace(b"/", rb"\\")
     return b"#line " + found[1] + b'"' + name + b'"'
 
 

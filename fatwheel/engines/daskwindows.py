@@ -1,0 +1,86 @@
+"""Toolchains for Windows on a Dask worker: on Windows itself, or on Linux by Wine. A build's
+compilers run there as those of a shard do with the `process` engine (`engines.windows`).
+
+On Linux each build has a Wine of its own while it has jobs here: builds do not wait for each other,
+nor for one that is made on the same machine, which may be the one that this worker helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import ClassVar
+
+from ..config.model import Target
+from ..errors import EngineError
+from ..events import silent
+from ..provision.msvc import headers_of, parts_of
+from ..storage.store import Store
+from ..toolchain.windows import WindowsTools
+from ..worker.context import digest, fronts_from_wire
+from ..worker.inside import PROJECT
+from ..worker.roots import SHORT_ROOT
+from ..worker.surroundings import headers_below
+from ..worker.view import compiler_files
+from . import windows
+from .base import Limits, Reports, Worker
+from .contained import ContainerWorker
+from .daskbench import Settlement, check_places, lent_build, project_of
+from .windows import ProcessSite
+
+
+def identity_of(tools: WindowsTools) -> dict[str, str]:
+    """See `daskbench.Equipment`. All of it is pinned: this says whether it is as it was unpacked.
+    Raises ToolchainError, OSError."""
+    made, msvc = tools.environment(tools.root), tools.msvc.root
+    return {
+        "CUDA compiler": made.compiler_id,
+        "C++ compiler": f"cl {tools.cl} {digest(parts_of(msvc))}",
+        "Python": made.python_version,
+        "headers of Python": headers_below(made.include),
+        "names of the system's headers": digest(headers_of(msvc)),
+    }
+
+
+@dataclass(frozen=True)
+class WindowsEquipment:
+    """A target's tools on this machine.
+
+    limits: of each build's programs together, as far as this Windows can limit them. counted: the
+    file in which is counted what a guard of this worker has killed.
+    """
+
+    tools: WindowsTools
+    target: Target
+    limits: Limits
+    counted: Path
+    tells_ends: ClassVar[bool] = False  # see `processes.KILLS_VARIABLE`
+
+    @classmethod
+    def ready(cls, target: Target, limits: Limits, counted: Path) -> WindowsEquipment:
+        """Make the tools, if they are not here. Raises what that does."""
+        if obstacle := windows.obstacle(target.toolchain):
+            raise EngineError(f"toolchain {target.toolchain.name} {obstacle}")
+        return cls(windows.ready_tools(target, silent), target, limits, counted)
+
+    def identity(self) -> dict[str, str]:
+        return identity_of(self.tools)
+
+    @contextmanager
+    def at_work(
+        self, what: Settlement, origin: Path, folder: Path, reports: Reports
+    ) -> Iterator[tuple[Worker, Store]]:
+        fronts = fronts_from_wire(list(what.fronts))
+        build = lent_build(self.target, fronts, what.scope, self.limits, folder)
+        listing = digest(sorted(compiler_files(origin, what.subdirectory)))
+        check_places(str(PureWindowsPath(SHORT_ROOT, build.name, "src")), listing, what)
+        with windows.lent(build.name, folder, self.counted) as system:
+            site = ProcessSite(system, build, self.tools)
+            message = site.prepare_for(project_of(what, Path(PROJECT)), origin)
+            worker = ContainerWorker("dask", site, message, self.limits, reports)
+            try:
+                yield worker, build.store
+            finally:
+                worker.close()
