@@ -46,6 +46,7 @@ pytestmark = pytest.mark.slow
 CACHE = "C:\\users\\J\u00f6rg M\u00fcller\\fw cache"  # as users of Windows are called
 LINUX = "linux-cuda13.0"  # which has the nvcc of the demonstration's toolchain
 PLACE = "C:\\b\\windows-demo-1.0"
+WINDOWS_OF_WORKERS = "*/cache/work/build-*/builds/*/wine/*/windows"
 # Options and folders that no compiler of a build may see.
 USERS = {
     "CL": "/nonsense", "_CL_": "/nonsense", "LINK": "/nonsense", "_LINK_": "/nonsense",
@@ -213,14 +214,17 @@ def test_windows_workers_of_a_cluster_make_the_same_bytes_and_one_may_be_killed(
         assert not left_in(cluster.folder / "good")
     finally:
         cluster.close()
+        for windows in cluster.folder.glob(WINDOWS_OF_WORKERS):  # that of the lost one waits
+            own = {**os.environ, "WINEPREFIX": str(windows)}
+            subprocess.run(["wineserver", "--kill"], env=own, check=False)
     [wheel] = demo.folder.glob("dist-cluster/*.whl")
     assert wheel.read_bytes() == emulated.read_bytes()
 
 
 def jobs_in(worker: Path) -> list[Path]:
     """The folders of jobs that run on a worker."""
-    windows = "cache/work/build-*/builds/*/wine/*/windows"
-    return list(worker.glob(f"{windows}/drive_c/b/windows-demo-1.0/scratch/*"))
+    inside = "drive_c/b/windows-demo-1.0/scratch/*"
+    return list(worker.parent.glob(f"{WINDOWS_OF_WORKERS}/{inside}"))
 
 
 def test_a_container_with_wine_makes_the_same_bytes(
