@@ -17,7 +17,9 @@ from ..config.model import Target
 from ..errors import EngineError
 from ..events import silent
 from ..provision.msvc import headers_of, parts_of
+from ..storage.cache import cache_folder
 from ..storage.store import Store
+from ..toolchain.homes import check_accepted
 from ..toolchain.windows import WindowsTools
 from ..worker.context import digest, fronts_from_wire
 from ..worker.inside import PROJECT
@@ -60,9 +62,11 @@ class WindowsEquipment:
 
     @classmethod
     def ready(cls, target: Target, limits: Limits, counted: Path) -> WindowsEquipment:
-        """Make the tools, if they are not here. Raises what that does."""
+        """Make the tools, if they are not here. Raises what that does, and UsageError where this
+        machine's user has not accepted Microsoft's terms."""
         if obstacle := windows.obstacle(target.toolchain):
             raise EngineError(f"toolchain {target.toolchain.name} {obstacle}")
+        check_accepted(target.toolchain.msvc, cache_folder())
         return cls(windows.ready_tools(target, silent), target, limits, counted)
 
     def identity(self) -> dict[str, str]:

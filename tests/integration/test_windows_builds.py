@@ -201,10 +201,11 @@ def test_windows_workers_of_a_cluster_make_the_same_bytes_and_one_may_be_killed(
     cluster = Cluster(tmp_path / "cluster")
     words = [*demo.build("dist-cluster", "dask"), "--scheduler", cluster.address]
     try:
-        lost = cluster.worker("lost", tools=cache)
+        accepted = {"FATWHEEL_ACCEPT_MSVC_LICENSE": "1"}
+        lost = cluster.worker("lost", tools=cache, **accepted)
         process = begun(demo, builder, words)
         until(lambda: jobs_in(lost), "a job runs", process)
-        cluster.worker("good", tools=cache)
+        cluster.worker("good", tools=cache, **accepted)
         cluster.kill("lost")
         out, err = process.communicate(timeout=SOON)
         assert process.returncode == 0, out + err

@@ -14,17 +14,20 @@ from typing import Any
 import pytest
 
 from fatwheel.engines import windows
-from fatwheel.engines.daskwindows import identity_of
+from fatwheel.engines.base import Limits
+from fatwheel.engines.daskwindows import WindowsEquipment, identity_of
 from fatwheel.engines.windowscontext import context_of
-from fatwheel.errors import EngineError
+from fatwheel.errors import EngineError, UsageError
 from fatwheel.events import Note
 from fatwheel.model import Unit
 from fatwheel.provision.msvc import unpack
+from fatwheel.toolchain.homes import accept
 from fatwheel.worker.context import Context
 from fatwheel.worker.preprocess import Texts
 from fatwheel.worker.slices import steady
 
 from ...helpers.msvcpackages import SDK, VC, write_packages
+from ...helpers.workstations import WINDOWS_TOOLCHAIN
 
 PLACE = PureWindowsPath("C:/b/demo-1.0")
 UNIT = Unit("csrc/a", "cuda", "@src@/csrc/a.cu", (), (), (), None)
@@ -77,6 +80,21 @@ def test_a_worker_shows_that_its_tools_are_as_they_were_unpacked(
     (there.folder / change).write_text("another")
     after = identity_of(there)  # type: ignore[arg-type]
     assert {name for name in before if before[name] != after[name]} == {what}
+
+
+def test_msvc_comes_only_to_a_machine_whose_user_has_accepted_the_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATWHEEL_CACHE", str(tmp_path))
+    monkeypatch.delenv("FATWHEEL_ACCEPT_MSVC_LICENSE", raising=False)
+    monkeypatch.setattr(windows, "obstacle", lambda toolchain: "")
+    monkeypatch.setattr(windows, "ready_tools", lambda target, emit: "the tools")
+    target: Any = SimpleNamespace(toolchain=WINDOWS_TOOLCHAIN)
+    with pytest.raises(UsageError, match="only once you have accepted Microsoft's terms"):
+        WindowsEquipment.ready(target, Limits(1, 1), tmp_path / "killed")
+    accept(tmp_path)
+    made: Any = WindowsEquipment.ready(target, Limits(1, 1), tmp_path / "killed")
+    assert made.tools == "the tools"
 
 
 # -- the machine that builds -----------------------------------------------------------------------
