@@ -144,7 +144,9 @@ def show_proof(proof: Proof) -> None:
         if len(different) > NAMES_SHOWN:
             write(console, f"  and {len(different) - NAMES_SHOWN} more")
         if same := sorted(proof.same_units(way)):
-            write(console, f"  the same in {some_of(same)}: builds go this way with these alone")
+            write(
+                console, f"  the same in {some_of(same)}: builds may go this way with these alone"
+            )
     write(console, f"written to {proof.path}")
 
 

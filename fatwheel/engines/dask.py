@@ -39,7 +39,6 @@ from .members import members_of, nobody, too_large
 from .pool import Pool
 from .process import ProcessWorker
 from .windows import ProcessSite, WindowsWorkplace
-from .windowscontext import context_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -110,7 +109,7 @@ def _dashboard(client: Client) -> str:
 
 
 @dataclass(frozen=True)
-class ClusterWorkplace(LocalWorkplace):
+class _OnCluster:
     """address: the scheduler's; '' for a cluster of this machine's own. has: what all its workers
     have together."""
 
@@ -122,6 +121,28 @@ class ClusterWorkplace(LocalWorkplace):
     def capacity(self) -> Limits:
         return self.has
 
+    @property
+    def place(self) -> str:
+        """The cluster, for people."""
+        return self.address or "this machine"
+
+    def check(self, units: Iterable[Unit]) -> None:
+        """Refuse units that would be others on each machine. Raises EngineError."""
+        native = [unit.name for unit in units if is_native(unit)]
+        if self.address and native:
+            raise EngineError(
+                "it is compiled for the processor of the machine that compiles it (-march=native), "
+                "and machines of a cluster may have others",
+                where=native[0],
+                details=native[1:],
+                hint="use --engine process, or have the project name a processor",
+            )
+
+
+@dataclass(frozen=True)
+class ClusterWorkplace(_OnCluster, LocalWorkplace):
+    """Capture and assembling are processes of this machine's."""
+
     @contextmanager
     def capture(self, build: Build, emit: Emit) -> Iterator[ClusterCapture]:
         lock = lock_bytes(lock_of(self.target, _host(self.tools))).decode()
@@ -131,27 +152,17 @@ class ClusterWorkplace(LocalWorkplace):
             identity = identity_of(self.tools)
             # Workers get the toolchain while the project is captured here.
             with (
-                Pool(client, self.address or "this machine", name, lock, identity) as pool,
+                Pool(client, self.place, name, lock, identity) as pool,
                 super().capture(build, emit) as local,
             ):
-                if self.address:
-                    _check_processor(local.units)
+                self.check(local.units)
                 _settle(pool, name, lock, build, local.context)
                 yield ClusterCapture(**_fields(local), pool=pool)
 
 
 @dataclass(frozen=True)
-class WindowsClusterWorkplace(WindowsWorkplace):
-    """The same for Windows: capture and assembling are programs of this machine's own, or of its
-    Wine."""
-
-    target: Target
-    address: str
-    has: Limits
-
-    @property
-    def capacity(self) -> Limits:
-        return self.has
+class WindowsClusterWorkplace(_OnCluster, WindowsWorkplace):
+    """Capture and assembling are programs of this machine's own Windows, or of its Wine."""
 
     @contextmanager
     def capture(self, build: Build, emit: Emit) -> Iterator[WindowsClusterCapture]:
@@ -166,29 +177,15 @@ class WindowsClusterWorkplace(WindowsWorkplace):
             message = site.prepare()
             lock = lock_bytes(lock_of(self.target, site.host)).decode()
             identity = daskwindows.identity_of(self.tools)
-            with Pool(client, self.address or "this machine", name, lock, identity) as pool:
+            with Pool(client, self.place, name, lock, identity) as pool:
                 captured = capture(site, message, here, emit)
-                if self.address:
-                    _check_processor(captured.units)
-                _settle(pool, name, lock, build, context_of(site, message))
+                self.check(captured.units)
+                _settle(pool, name, lock, build, daskwindows.context_of(site, message))
                 yield WindowsClusterCapture(**_fields(captured), pool=pool, emit=emit)
 
 
 def _fields(found: LocalCapture | ImageCapture) -> dict[str, Any]:
     return {field.name: getattr(found, field.name) for field in fields(found)}
-
-
-def _check_processor(units: Iterable[Unit]) -> None:
-    """Refuse what would be another on each machine. Raises EngineError."""
-    native = [unit.name for unit in units if is_native(unit)]
-    if native:
-        raise EngineError(
-            "it is compiled for the processor of the machine that compiles it (-march=native), and "
-            "machines of a cluster may have others",
-            where=native[0],
-            details=native[1:],
-            hint="use --engine process, or have the project name a processor",
-        )
 
 
 def _host(tools: Tools) -> Host:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
@@ -134,11 +134,8 @@ class ProcessEquipment:
         order = self._order(what, origin, folder)
         with laid_out(order, origin, fronts_from_wire(list(what.fronts))) as context:
             check_places(context.places.source, context.places.listing, what)
-            worker = ProcessWorker("dask", context, folder / "log", reports)
-            try:
+            with closing(ProcessWorker("dask", context, folder / "log", reports)) as worker:
                 yield worker, context.store()
-            finally:
-                worker.close()
 
     def _order(self, what: Settlement, origin: Path, folder: Path) -> Order:
         return Order(

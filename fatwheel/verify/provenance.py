@@ -145,11 +145,7 @@ def _unproven_findings(record: bytes) -> Iterator[Finding]:
 def _front_findings(record: BuildRecord) -> Iterator[Finding]:
     """How fronts were chosen, against the fronts."""
     split = [front.virtual for front in record.fronts if front.split]
-    shared = [
-        front.virtual
-        for front in record.fronts
-        if not {front.virtual, front.virtual.replace("compute_", "sm_")}.issuperset(front.codes)
-    ]
+    shared = [front.virtual for front in record.fronts if set(front.codes) - front.own]
     for what, found, others in (
         ("split", split, ("exact", "shared")),
         ("shared", shared, ("exact", "split")),

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
 CACHE = "C:\\users\\J\u00f6rg M\u00fcller\\fw cache"  # as users of Windows are called
 LINUX = "linux-cuda13.0"  # which has the nvcc of the demonstration's toolchain
 PLACE = "C:\\b\\windows-demo-1.0"
-WINDOWS_OF_WORKERS = "*/cache/work/build-*/builds/*/wine/*/windows"
+WINDOWS_OF_WORKERS = str(Path("*/cache", "work", "build-*/builds/*/wine/*/windows"))
 # Options and folders that no compiler of a build may see.
 USERS = {
     "CL": "/nonsense", "_CL_": "/nonsense", "LINK": "/nonsense", "_LINK_": "/nonsense",

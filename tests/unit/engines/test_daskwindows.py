@@ -15,8 +15,7 @@ import pytest
 
 from fatwheel.engines import windows
 from fatwheel.engines.base import Limits
-from fatwheel.engines.daskwindows import WindowsEquipment, identity_of
-from fatwheel.engines.windowscontext import context_of
+from fatwheel.engines.daskwindows import WindowsEquipment, context_of, identity_of
 from fatwheel.errors import EngineError, UsageError
 from fatwheel.events import Note
 from fatwheel.model import Unit
