@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -80,5 +81,5 @@ def let_go(view: memoryview) -> None:
     It can be read again, which takes the system a moment. Views of anything else, and systems that
     cannot do this, are left alone.
     """
-    if isinstance(view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if sys.platform != "win32" and isinstance(view.obj, mmap.mmap):
         view.obj.madvise(mmap.MADV_DONTNEED)

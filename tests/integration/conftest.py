@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,14 +96,18 @@ class Workbench:
         if store is not None:
             shutil.copytree(store, self.cache / "store")
 
-    def keep_apart(self) -> None:
+    def keep_apart(self, envs: Path) -> None:
         """From now on its environments and new files are its own; of packages and sdists, it has
-        links to those that are there already."""
-        for name in ("envs", "downloads", "packages"):
+        links to those that are there already. envs: a new folder for the former; large ones belong
+        on the disk of the cache."""
+        envs.mkdir()
+        (self.cache / "envs").unlink()
+        (self.cache / "envs").symlink_to(envs)
+        for name in ("downloads", "packages"):
             shared = (self.cache / name).resolve()
             (self.cache / name).unlink()
             (self.cache / name).mkdir()
-            for path in shared.iterdir() if name != "envs" else ():
+            for path in shared.iterdir():
                 # A wheel among the downloads is just being unpacked by somebody, and then deleted.
                 if len(path.name) == 64 and not list(path.glob("*.whl")):  # a sha256
                     (self.cache / name / path.name).symlink_to(path)
@@ -161,6 +166,14 @@ class Workbench:
         for kind in ("wheel", "built"):
             shutil.rmtree(self.store / "refs" / kind, ignore_errors=True)
         shutil.rmtree(self.out, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def on_disk() -> Iterator[Path]:
+    """A folder on the disk of the user's cache, where the cache's files, which are gigabytes, can
+    have other names. Folders that pytest makes may be in memory."""
+    with tempfile.TemporaryDirectory(prefix="fatwheel-tests-", dir=cache_folder().parent) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

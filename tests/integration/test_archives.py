@@ -134,11 +134,11 @@ def test_the_same_compilers_from_archives_make_the_same(
 
 @pytest.mark.long
 def test_processes_and_containers_make_one_wheel_of_archives(
-    docker_engine: LentEngine, archives: Archives, server: Server, tmp_path: Path
+    docker_engine: LentEngine, archives: Archives, server: Server, tmp_path: Path, on_disk: Path
 ) -> None:
     """Both with the programs of one image, as in test_reproducible_engines."""
     contained = Archived(tmp_path / "contained", archives, server)
-    images = tmp_path / "image-files"
+    images = on_disk / "image-files"
     shutil.copytree(cache_folder() / "image-files", images, copy_function=os.link)
     (contained.cache / "image-files").unlink()
     (contained.cache / "image-files").symlink_to(images)

@@ -154,9 +154,9 @@ def test_a_wheel_says_the_same_before_it_is_installed(
     assert any(what.startswith("it was built for CUDA 12 (libcudart.so.12)") for what in said)
 
 
-def test_a_library_that_was_deleted(environment: Environment, tmp_path: Path) -> None:
+def test_a_library_that_was_deleted(environment: Environment, on_disk: Path) -> None:
     """Of a copy of torch whose files are links to the environment's."""
-    folder = tmp_path / "venv"
+    folder = on_disk / "venv"
     subprocess.run(
         [str(environment.python), "-m", "venv", "--without-pip", str(folder)], check=True
     )

@@ -42,6 +42,7 @@ def newest() -> Combination:
     )
 
 
+@pytest.mark.long  # an environment of gigabytes; what it tells changes with the pins
 def test_the_newest_cuda_with_the_newest_torch(tmp_path: Path) -> None:
     """Their packages fit together, also where torch was built for an older CUDA: torch imports, its
     headers compile, and the wheel is right and can be built again."""

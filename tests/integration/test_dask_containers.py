@@ -33,7 +33,7 @@ def begin_in_base(
     """Begin to build the sample on a machine that is a container of the base image; it has the
     network of this machine."""
     assert bench.slim is not None
-    bench.keep_apart()  # environments are those of this machine's Python
+    bench.keep_apart(bench.cache.parent / "envs")  # those of the base image's Python
     folders = {ROOT, Path(sys.prefix), bench.slim.folder, bench.cache.parent, cache_folder()}
     shared = [word for folder in sorted(folders) for word in ("--volume", f"{folder}:{folder}")]
     path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])

@@ -53,6 +53,7 @@ def device_code(wheel: Path, folder: Path) -> dict[str, list[bytes]]:
 # -- what a project requires ----------------------------------------------------------------------
 
 
+@pytest.mark.long  # test_upstreams_compilers has it without containers
 def test_pinned_packages_of_a_project_are_there_in_containers(
     docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:

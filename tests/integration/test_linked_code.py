@@ -123,7 +123,7 @@ class Reference:
             assert len(sections[name]) - sizes[name] < 8 * len(parts), name
 
 
-@pytest.mark.parametrize("form", ["setuptools", "cmake"])
+@pytest.mark.parametrize("form", ["setuptools", pytest.param("cmake", marks=pytest.mark.long)])
 def test_linked_libraries_equal_what_one_nvcc_links(
     form: str,
     environment: Environment,

@@ -411,7 +411,7 @@ def ninja(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 def test_a_file_that_its_user_has(
-    small: tuple[Checkout, Path], ninja: Package, tmp_path: Path
+    small: tuple[Checkout, Path], ninja: Package, tmp_path: Path, on_disk: Path
 ) -> None:
     checkout, wheel = small
     file = Path(ninja.url)
@@ -424,7 +424,7 @@ def test_a_file_that_its_user_has(
     attic.mkdir(parents=True)
     shutil.copy(file, attic / "no idea what this is")
     bench = Workbench(tmp_path / "apart", checkout.bench.store)
-    bench.keep_apart()
+    bench.keep_apart(on_disk / "envs")
     apart = Checkout(checkout.folder, bench)
     without = apart.rebuild(changed, tmp_path / "out", **OFFLINE)
     assert without.code == 4, without.err

@@ -111,6 +111,7 @@ def test_what_is_proven_is_split_and_what_is_fast_says_so(
     assert again.code == 0, again.err
 
 
+@pytest.mark.long  # proofs are made of what jobs answer, which containers are tested for
 def test_containers_prove_what_processes_prove(
     docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_all_units_of_real_projects_are_found(
     assert "went past fatwheel" not in done.err
 
 
+@pytest.mark.long  # of two real projects, the next one is in every run
 def test_a_real_project_is_built_and_imports(bench: Workbench) -> None:
     """All libraries that it was asked for; of one, Python's part is C++ that SWIG writes."""
     wheel = bench.build("--arch", "80", kernel="tests/data/cuvec").wheel()

@@ -115,7 +115,7 @@ def native(host: Host, demo: Demo) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory, on_disk: Path) -> Path:
     """That of builds on Linux, with the packages that are unpacked here already."""
     cache = tmp_path_factory.mktemp("cache")
     parts, linux = Parts(ROOT / "toolchains"), load_toolchain(LINUX, ROOT / "toolchains")
@@ -124,7 +124,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ensure_unpacked(packages, cache_folder(), silent)
     except FatwheelError as error:
         missing(f"no CUDA for Linux: {error}")
-    (cache / "packages").mkdir()
+    (on_disk / "packages").mkdir()
+    (cache / "packages").symlink_to(on_disk / "packages")
     for package in packages:
         here = folder_of(package, cache_folder())
         shutil.copytree(here, folder_of(package, cache), copy_function=os.link)
@@ -298,6 +299,7 @@ def visual_studio(host: Host, tool: Callable[[str], str], tmp_path: Path) -> Non
     subprocess.run([gcc, "-o", str(installer / "vswhere.exe"), str(source)], check=True)
 
 
+@pytest.mark.long  # Wine takes minutes; finding a Visual Studio is tested by itself
 @pytest.mark.usefixtures("visual_studio")
 def test_an_installed_visual_studio_makes_the_same_library(
     native: Path, host: Host, demo: Demo

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # Stands for every tool: `python -m` finds it in the folder that it is started in. It does what
 # plan.json says for its name.
 TOOL = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 
 name = pathlib.Path(sys.argv[0]).stem
 plan = json.loads(pathlib.Path("plan.json").read_text()).get(name, {})
@@ -45,6 +45,10 @@ if "tidying" in plan:
     signal.signal(signal.SIGINT, tidy_up)
 with open("calls.jsonl", "a") as calls:
     print(json.dumps([name, *sys.argv[1:]]), file=calls)
+if name == "pytest" and "--collect-only" not in sys.argv:
+    pathlib.Path("temporary").write_text(os.environ.get("TMPDIR", "none"))
+    if "leaves" in plan:
+        pathlib.Path(os.environ["TMPDIR"], "pytest-of-me", "pytest-0").mkdir(parents=True)
 time.sleep(plan.get("takes", 0))
 sys.exit(plan.get("code", 0))
 """
@@ -84,6 +88,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in ("ruff", "mypy", "pytest"):
         (tmp_path / f"{name}.py").write_text(TOOL)
     monkeypatch.setattr(checks, "cores", lambda: 2)
+    monkeypatch.setattr(checks, "MEMORY", tmp_path / "memory")
     made = Project(tmp_path, [])
     made.plan()
     return made
@@ -142,9 +147,54 @@ def test_the_first_failure_decides_and_each_is_named(
         assert line.startswith(f"failed, exit code {code}: {name} ")
 
 
+@pytest.fixture
+def memory(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a system keeps files in memory, with enough of it."""
+    folder = project.folder / "memory"
+    folder.mkdir()
+    monkeypatch.setattr(checks, "FILES", 1)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    return folder
+
+
+def test_files_of_tests_are_in_memory_as_long_as_somebody_may_want_them(
+    project: Project, memory: Path
+) -> None:
+    project.check()
+    where = Path((project.folder / "temporary").read_text())
+    assert where.parent == memory
+    assert not where.exists(), "nobody wants files of tests that passed"
+    project.plan(pytest={"leaves": 1, "code": 1})
+    project.check()
+    assert where.stat().st_mode & 0o777 == 0o700
+    assert (
+        f"files of tests that failed are in memory until the next run, in {where}" in project.said
+    )
+
+
+@pytest.mark.parametrize("why", ["no such folder", "no room", "somebody else's", "a link"])
+def test_files_of_tests_are_on_disk_where_memory_is_not_for_them(
+    why: str, project: Project, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = memory / f"fatwheel-tests-{os.getuid()}"
+    if why == "no such folder":
+        memory.rmdir()
+    elif why == "no room":
+        monkeypatch.setattr(checks, "FILES", 1 << 60)
+    elif why == "somebody else's":
+        mine.mkdir()
+        mine.chmod(0o777)
+    else:
+        (project.folder / "elsewhere").mkdir(mode=0o700)
+        mine.symlink_to(project.folder / "elsewhere")
+    project.check()
+    assert (project.folder / "temporary").read_text() == "none"
+
+
 STARTED = """
 import sys, pathlib
 from tests import checks
+checks.MEMORY = pathlib.Path(sys.argv[1], "memory")
 try:
     checks.run_checks(pathlib.Path(sys.argv[1]), False, None, print)
 except KeyboardInterrupt:

@@ -46,19 +46,13 @@ def _bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
-LEAVES = {place: PACKAGED for place, _ in _leaves(PACKAGED)} | {
-    ("recipe", "source", "folder"): BESIDE
-}
-TEXTS = [
-    (content, place)
-    for place, content in LEAVES.items()
-    if isinstance(dict(_leaves(content))[place], str)
+FOLDER = ("recipe", "source", "folder")
+LEAVES = [
+    *((PACKAGED, place, value) for place, value in _leaves(PACKAGED)),
+    *((BESIDE, place, value) for place, value in _leaves(BESIDE) if place == FOLDER),
 ]
-NUMBERS = [
-    (content, place)
-    for place, content in LEAVES.items()
-    if isinstance(dict(_leaves(content))[place], int)
-]
+TEXTS = [(content, place) for content, place, value in LEAVES if isinstance(value, str)]
+NUMBERS = [(content, place) for content, place, value in LEAVES if isinstance(value, int)]
 PLANTS = {
     "a line end": "\n", "a line": "\nADD http://nowhere.invalid/x /", "a return": "\r",
     "NUL": "\0", "a quotation mark": '"', "an apostrophe": "'", "a command": "$(x)",
