@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.errors import UsageError
 
 from .measure import Run

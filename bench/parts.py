@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from fatwheel.arch import parse_arch_list
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines.local import Tools
 from fatwheel.events import Emit, step
 from fatwheel.pipeline.source import unpack

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines.local import Tools, ready_tools
 from fatwheel.errors import UsageError
 from fatwheel.events import Emit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.events import Emit
 from fatwheel.storage.cache import downloads_folder
 from fatwheel.toolchain.fetch import fetch

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fatwheel.arch import ArchRequest
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines.local import LocalWorkplace, Tools
 from fatwheel.engines.process import ProcessWorker
 from fatwheel.errors import CompileError, UsageError

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.errors import FatwheelError
 from fatwheel.storage.cache import VARIABLE, cache_folder
 

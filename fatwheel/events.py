@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .config.model import Target
+    from .config.recipe import Target
     from .model import Job
     from .worker.assemble import Reason
 

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..machine import system_of
 from ..provision.msvc import KINDS
 from .mistakes import Key, keys_of
-from .model import Package
+from .pinned import Package
 from .schema import SourceTable, filename_of
 
 Raw = dict[str, Any]

@@ -19,7 +19,6 @@ from itertools import product
 from ..arch import parse_gpu_list
 from ..errors import ConfigError, UsageError
 from ..machine import WINDOWS, WINDOWS_IN_WORDS, in_words
-from .model import Containers, Package, Toolchain, TorchBuild
 from .parts import (
     NVIDIA_PLATFORMS,
     Archive,
@@ -32,7 +31,9 @@ from .parts import (
     TorchWheel,
     release,
 )
+from .pinned import Package
 from .schema import CudaTable, InterpreterTable, MsvcTable, ToolchainFile
+from .toolchain import Containers, Toolchain, TorchBuild
 
 # What users call the platforms, besides Python's names for them.
 PLATFORMS = {**{name: name for name in NVIDIA_PLATFORMS}, WINDOWS_IN_WORDS: WINDOWS}

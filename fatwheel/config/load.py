@@ -20,7 +20,7 @@ from ..storage.documents import TomlError, read_toml
 from . import fields
 from .checks import recipe_mistakes
 from .mistakes import Key, TomlLines, read_table, suggestion
-from .model import Recipe
+from .recipe import Recipe
 from .schema import RecipeFile
 
 RECIPE_FILE = "recipe.toml"

@@ -31,8 +31,9 @@ from . import fields
 from .checks import payload_mistakes, tables
 from .load import Mistake, load_table
 from .mistakes import Key
-from .model import Base, MsvcTools, Package, Sha256, Size, Table, Url, WineImage
+from .pinned import Package, Sha256, Size, Table, Url
 from .schema import InterpreterTable, MsvcTable
+from .toolchain import Base, MsvcTools, WineImage
 
 FOLDER = "parts"
 HINT = "docs/toolchains.md explains every key; `invoke lock` writes these files"

@@ -19,34 +19,28 @@ from pydantic import Field
 
 from ..provision.msvc import VISUAL_STUDIO
 from . import fields
-from .model import (
+from .pinned import Download, Folder, Package, PinnedWheel, Sdist, Sha256, Size, Table, Url
+from .recipe import (
     USUAL_MEMORY,
     USUAL_SECONDS,
     Cost,
-    Document,
-    Download,
-    Folder,
-    LockedInterpreter,
-    LockedMsvc,
-    MsvcTools,
-    Package,
     Patch,
-    PinnedWheel,
     Recipe,
     RecipeKeys,
     Repository,
-    Sdist,
-    Sha256,
-    Size,
     SourcePin,
     Submodule,
-    Table,
+)
+from .sourcetree import patch_digest, tree_digest
+from .toolchain import (
+    Document,
+    LockedInterpreter,
+    LockedMsvc,
+    MsvcTools,
     Toolchain,
     ToolchainKeys,
     TorchBuild,
-    Url,
 )
-from .sourcetree import patch_digest, tree_digest
 
 VERIFY_FILE = "verify.py"  # where the recipe names no other
 

@@ -32,9 +32,10 @@ from .compose import (
 )
 from .load import Mistake, load_table, read_table_of, unknown
 from .mistakes import Key
-from .model import Package, Table, Toolchain, TorchBuild
 from .parts import NVIDIA_PLATFORMS, Archive, CudaRelease, Parts, Pins, TorchRelease
+from .pinned import Package, Table
 from .schema import ToolchainFile
+from .toolchain import Toolchain, TorchBuild
 
 _HINT = "docs/toolchains.md explains every key"
 

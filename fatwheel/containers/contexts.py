@@ -14,7 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
 from .. import provision
-from ..config.model import Base, Containers, Download, Package, Toolchain, TorchBuild
+from ..config.pinned import Download, Package
+from ..config.toolchain import Base, Containers, Toolchain, TorchBuild
 from ..errors import ConfigError, ToolchainError, UsageError
 from ..machine import this_platform
 from ..shipped import TEMPLATES

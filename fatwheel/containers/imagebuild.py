@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 from docker import errors as docker_errors
 
-from ..config.model import Toolchain
+from ..config.toolchain import Toolchain
 from ..errors import EngineError, ToolchainError
 from ..events import Emit, Note, Progress
 from ..provenance.lock import Material

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..config.model import Cell, Toolchain
+from ..config.toolchain import Cell, Toolchain
 from ..config.toolchains import lock_command
 from ..errors import FetchError, ToolchainError, UsageError
 from ..events import Emit

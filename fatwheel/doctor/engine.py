@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from ..config.model import Toolchain
+from ..config.toolchain import Toolchain
 from ..containers.client import DockerEngine, connect
 from ..containers.contexts import VARIABLE, WINE, contexts_on, named_bases, uses_wine
 from ..containers.imagebuild import inspect

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.model import Download, Package, Toolchain
+from ..config.pinned import Download, Package
+from ..config.toolchain import Toolchain
 from ..containers.contexts import uses_wine
 from ..containers.layouts import EngineFacts
 from ..engines.registry import engine_named

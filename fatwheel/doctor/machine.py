@@ -18,7 +18,8 @@ from packaging.tags import platform_tags
 
 from .. import machine
 from ..config.load import list_recipes, load_recipe
-from ..config.model import Download, Package, Toolchain
+from ..config.pinned import Download, Package
+from ..config.toolchain import Toolchain
 from ..containers.render import FILES
 from ..engines.registry import engine_named
 from ..errors import FatwheelError

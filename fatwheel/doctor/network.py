@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx2
 
 from .. import text
-from ..config.model import Download, Package
+from ..config.pinned import Download, Package
 from ..containers.render import FILES as IMAGE_FILES
 from ..errors import FatwheelError
 from ..toolchain.index import Index

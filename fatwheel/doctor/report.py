@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from .. import text
-from ..config.model import Download, Package, Toolchain
+from ..config.pinned import Download, Package
+from ..config.toolchain import Toolchain
 from ..containers.contexts import contexts_on
 from ..containers.render import alone, fetched
 from ..engines.base import Engine

@@ -24,7 +24,9 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from ..config.model import Download, Package, Recipe, Target, Toolchain
+from ..config.pinned import Download, Package
+from ..config.recipe import Recipe, Target
+from ..config.toolchain import Toolchain
 from ..errors import FatwheelError, OutOfMemoryError, UpstreamError
 from ..events import Emit
 from ..model import Front, Host, Job, Shard, Unit

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ..config.model import Toolchain
+from ..config.toolchain import Toolchain
 from ..errors import EngineError, StoreError, ToolchainError, UsageError
 from ..machine import WINDOWS, in_words, this_platform
 from ..storage.cache import VARIABLE as CACHE

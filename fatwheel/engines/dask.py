@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..config.model import Download, Package, Target, Toolchain
+from ..config.pinned import Download, Package
+from ..config.recipe import Target
+from ..config.toolchain import Toolchain
 from ..errors import EngineError, StoreError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory, in_words, this_platform

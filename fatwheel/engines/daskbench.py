@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, ClassVar, Protocol
 
-from ..config.model import Target
+from ..config.recipe import Target
 from ..errors import EngineError, ToolchainError
 from ..model import Front, Job
 from ..storage.cache import Stores, cache_folder, remove_tree

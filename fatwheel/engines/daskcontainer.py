@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..config.model import Target
+from ..config.recipe import Target
 from ..containers.roster import enrolled
 from ..errors import EngineError, FatwheelError
 from ..events import silent

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar
 
-from ..config.model import Target
+from ..config.recipe import Target
 from ..errors import EngineError
 from ..events import silent
 from ..provision.msvc import headers_of, parts_of

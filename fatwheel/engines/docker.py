@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..config.model import Download, Package, Target, Toolchain
+from ..config.pinned import Download, Package
+from ..config.recipe import Target
+from ..config.toolchain import Toolchain
 from ..containers.client import DockerEngine, connect
 from ..containers.contexts import uses_wine
 from ..containers.imagebuild import ContainerImage, base_ids, ensure_images

@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ..config.model import Containers, Target, Toolchain
+from ..config.recipe import Target
+from ..config.toolchain import Containers, Toolchain
 from ..config.toolchains import find_toolchain
 from ..containers.commandlines import build_line, run_line
 from ..containers.contexts import WINE, BuildContext, contexts_on, named_bases

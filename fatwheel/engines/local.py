@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from ..config.model import Download, Package, Target
+from ..config.pinned import Download, Package
+from ..config.recipe import Target
 from ..errors import UpstreamError
 from ..events import Emit, Note, step
 from ..machine import cores, free_memory

@@ -13,7 +13,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from ..config.model import Download, Package, Target, Toolchain
+from ..config.pinned import Download, Package
+from ..config.recipe import Target
+from ..config.toolchain import Toolchain
 from ..events import Emit
 from ..machine import in_words, memory_below, this_platform
 from ..model import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 
-from ..config.model import Toolchain
+from ..config.toolchain import Toolchain
 from ..errors import UsageError
 from ..shipped import default_toolchain
 from .base import Engine

@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..config.model import Download, Package, Target, Toolchain
+from ..config.pinned import Download, Package
+from ..config.recipe import Target
+from ..config.toolchain import Toolchain
 from ..errors import EngineError, ToolchainError
 from ..events import Emit, Event, Note, silent, step
 from ..machine import WINDOWS, cores, free_memory, in_words, this_platform, windows_build

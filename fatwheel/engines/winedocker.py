@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar
 
-from ..config.model import Target
+from ..config.recipe import Target
 from ..containers.client import DockerEngine
 from ..containers.imagebuild import LOGS, ContainerImage, ensure_wine
 from ..containers.layouts import LINUX, TOOLS, ContainerSpec, Mount, owner, seen_in_wine

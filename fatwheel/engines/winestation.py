@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from ..config.model import Containers
+from ..config.toolchain import Containers
 from ..containers.layouts import (
     LINUX,
     RUN_IN_WINDOWS,

@@ -16,8 +16,9 @@ from unearth import Link
 
 from ..config.load import dotted
 from ..config.mistakes import Key
-from ..config.model import Base, Document, Download, Package, Toolchain
+from ..config.pinned import Download, Package
 from ..config.schema import filename_of
+from ..config.toolchain import Base, Document, Toolchain
 from ..events import Emit, Progress
 from ..provision.msvc import VISUAL_STUDIO
 from ..storage import cache, files

@@ -13,8 +13,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from ..config.fields import Pin
-from ..config.model import Download, Package
 from ..config.parts import NVIDIA_PLATFORMS, Archive, CudaRelease, release
+from ..config.pinned import Download, Package
 from ..config.schema import filename_of
 from ..errors import FetchError, UsageError
 from ..toolchain.access import LISTED

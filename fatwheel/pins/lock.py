@@ -28,7 +28,6 @@ from packaging.utils import parse_wheel_filename
 
 from ..config.load import dotted
 from ..config.mistakes import Key, TomlLines
-from ..config.model import Toolchain
 from ..config.parts import (
     CudaRelease,
     PackageFiles,
@@ -36,6 +35,7 @@ from ..config.parts import (
     TorchVariant,
     release,
 )
+from ..config.toolchain import Toolchain
 from ..config.toolchains import load_toolchain, toolchain_file
 from ..errors import ConfigError, FatwheelError, FetchError, HashMismatchError, UsageError
 from ..events import Emit, Note, StepFinished, StepStarted

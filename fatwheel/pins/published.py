@@ -21,8 +21,9 @@ from unearth import Link
 
 from ..config import fields
 from ..config.fields import LOOPBACK
-from ..config.model import Document, Package
+from ..config.pinned import Package
 from ..config.schema import PayloadTable, filename_of
+from ..config.toolchain import Document
 from ..errors import FormatError
 from ..storage.documents import read_object
 from ..toolchain.access import origin_of

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..arch import parse_gpu_list
-from ..config.model import Download, Package, Target
+from ..config.pinned import Download, Package
+from ..config.recipe import Target
 from ..edit.survey import Edited
 from ..edit.thin import thin_wheel
 from ..engines.base import Capture, Engine, Workplace

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..config.model import Target
+from ..config.recipe import Target
 from ..engines.base import Build, Capture, Limits, Workplace, new_logs
 from ..errors import FormatError, UpstreamError, UsageError
 from ..events import Emit, Note, step

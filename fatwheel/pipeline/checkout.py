@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from ..config.model import Recipe
+from ..config.recipe import Recipe
 from ..config.sourcetree import MAX_BYTES, MAX_DEPTH, MAX_FILES, digest_over, is_leftover
 from ..errors import ConfigError, FormatError
 from ..text import clean

@@ -15,7 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from .. import text
-from ..config.model import Recipe
+from ..config.recipe import Recipe
 from ..engines.base import Engine
 from ..errors import UsageError
 from ..provenance.lock import BuildLock, lock_bytes

@@ -15,7 +15,7 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..config.model import Recipe
+from ..config.recipe import Recipe
 from ..engines.schedule import Scheduler, simulate
 from ..model import Job, Stage
 from ..worker.assemble import Lookup

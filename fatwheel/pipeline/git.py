@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import IO
 from urllib.parse import urlsplit
 
-from ..config.model import Commit, Repository, Submodule
+from ..config.recipe import Commit, Repository, Submodule
 from ..errors import (
     FatwheelError,
     FetchError,

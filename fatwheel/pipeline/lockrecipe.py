@@ -20,8 +20,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ..config.load import RECIPE_FILE, load_recipe
-from ..config.model import Cell, Package, Recipe, Target
 from ..config.parts import Parts, PinnedFile, fits
+from ..config.pinned import Package
+from ..config.recipe import Recipe, Target
+from ..config.toolchain import Cell
 from ..errors import ConfigError, FetchError, ToolchainError
 from ..events import Emit, Note, StepFinished, StepStarted
 from ..pins.compare import FILLED, OPEN, RIGHT, PinState

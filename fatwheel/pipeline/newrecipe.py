@@ -25,7 +25,8 @@ from unearth import Link
 
 from ..config import fields
 from ..config.load import RECIPE_FILE, load_recipe
-from ..config.model import Commit, Repository, Sdist, SourcePin, Submodule, Target
+from ..config.pinned import Sdist
+from ..config.recipe import Commit, Repository, SourcePin, Submodule, Target
 from ..engines.process import local_workplace
 from ..errors import FatwheelError, FetchError, FormatError, UsageError
 from ..events import Emit

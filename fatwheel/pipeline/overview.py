@@ -10,8 +10,8 @@ from typing import Any
 
 from ..arch import Arch
 from ..config.compose import combinations, compose
-from ..config.model import Toolchain
 from ..config.parts import NVIDIA_PLATFORMS, Parts, release
+from ..config.toolchain import Toolchain
 from ..config.toolchains import list_toolchains, load_toolchain
 from ..engines.registry import ENGINES, engine_named
 

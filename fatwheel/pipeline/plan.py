@@ -16,7 +16,8 @@ from typing import Any
 
 from ..arch import ArchRequest
 from ..compilers.nvcc import PARTS
-from ..config.model import Recipe, Target, Toolchain
+from ..config.recipe import Recipe, Target
+from ..config.toolchain import Toolchain
 from ..engines.base import DEVICE_CODE, Allotment, Engine, Footprint, Limits
 from ..engines.registry import engine_for, toolchain_for
 from ..errors import UsageError

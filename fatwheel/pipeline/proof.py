@@ -30,8 +30,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..arch import Arch, parse_arch
-from ..config.model import Recipe, Toolchain
+from ..config.recipe import Recipe
 from ..config.sourcetree import digest_over
+from ..config.toolchain import Toolchain
 from ..decoders import payload
 from ..errors import ConfigError, FatwheelError, FormatError, UpstreamError
 from ..fatbin.binary import HEAD, asked_of, exports_of, is_binary

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..arch import ArchRequest
 from ..compilers.nvcc import PARTS
-from ..config.model import Recipe, Target
+from ..config.recipe import Recipe, Target
 from ..containers.commandlines import quoted
 from ..engines.base import Capture
 from ..engines.registry import engine_for, toolchain_for

@@ -17,7 +17,7 @@ from typing import Any
 from ..compare import compare_wheels
 from ..compare.differences import Comparison
 from ..config.load import load_recipe
-from ..config.model import Patch, Recipe, Target
+from ..config.recipe import Patch, Recipe, Target
 from ..config.sourcetree import patch_digest, tree_digest
 from ..engines.registry import engine_for
 from ..errors import FatwheelError, HashMismatchError, RebuildError, UsageError

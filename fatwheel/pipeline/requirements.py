@@ -25,8 +25,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ..config.model import Package, Recipe, Target, Toolchain
 from ..config.parts import fits
+from ..config.pinned import Package
+from ..config.recipe import Recipe, Target
+from ..config.toolchain import Toolchain
 from ..errors import ConfigError, ToolchainError, UpstreamError
 from ..events import Emit
 from ..machine import this_platform

@@ -18,8 +18,9 @@ from ..config.compose import (
     with_device_from,
 )
 from ..config.load import load_recipe
-from ..config.model import Cell, Recipe, Target, Toolchain
 from ..config.parts import Parts, release
+from ..config.recipe import Recipe, Target
+from ..config.toolchain import Cell, Toolchain
 from ..config.toolchains import check_msvc, load_toolchain, named
 from ..errors import ConfigError, UsageError
 from ..machine import in_words

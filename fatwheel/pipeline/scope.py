@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..config.model import Recipe
+from ..config.recipe import Recipe
 from ..worker.context import digest
 
 # Raised when slices, host objects, records of texts, or keys come out differently than before:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..config.model import Recipe
+from ..config.recipe import Recipe
 from ..containers.commandlines import quoted
 from ..engines.base import Build, Capture
 from ..errors import FatwheelError, UsageError

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from ..config.model import Patch, Recipe
+from ..config.recipe import Patch, Recipe
 from ..config.sourcetree import digest_over, opened, read_patch, tree_files
 from ..errors import HashMismatchError, UpstreamError, UsageError
 from ..events import Emit, Note

@@ -27,7 +27,7 @@ import tomli_w
 from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..config.model import Package
+from ..config.pinned import Package
 from ..errors import FormatError, HashMismatchError
 from ..storage.documents import MOST
 from ..storage.files import disk_error, readable, remove, replacing

@@ -15,8 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..config.load import list_recipes, load_recipe
-from ..config.model import Base, Commit, Download, Package, Recipe, Toolchain
 from ..config.parts import Parts
+from ..config.pinned import Download, Package
+from ..config.recipe import Commit, Recipe
+from ..config.toolchain import Base, Toolchain
 from ..config.toolchains import list_toolchains, load_toolchain
 from ..errors import FatwheelError, FetchError, LockError, ToolchainError, UsageError
 from ..model import Host

@@ -4,8 +4,9 @@ A lock is for one recipe, Python and torch; it does not depend on the architectu
 the build runs: processes and containers with the same tools have the same lock.
 
 In a wheel it is fatwheel.lock.json, and every value that is read is validated by its type. It says
-of recipe and toolchain what `config.model` has, so that a lock from anywhere can say
-nothing that no TOML file could. Lists are bounded, too. What lies between values comes last.
+of recipe and toolchain what `config.recipe` and `config.toolchain` have, so that a lock from
+anywhere can say nothing that no TOML file could. Lists are bounded, too. What lies between values
+comes last.
 
     {"schema": 1, "fatwheel": "0.1.0", "python": "3.11", "torch": "2.11.0",
      "recipe": {"name": ..., "source": {"package": {...}, "folder": "", "sha256": ...}, ...},
@@ -29,19 +30,9 @@ from ..arch import ArchRequest
 from ..config import fields
 from ..config.load import recipe_folder
 from ..config.mistakes import is_extra
-from ..config.model import (
-    DebianPackage,
-    Download,
-    Package,
-    Packages,
-    Recipe,
-    Sdist,
-    SourcePin,
-    Table,
-    Target,
-    Toolchain,
-    TorchBuild,
-)
+from ..config.pinned import Download, Package, Packages, Sdist, Table
+from ..config.recipe import Recipe, SourcePin, Target
+from ..config.toolchain import DebianPackage, Toolchain, TorchBuild
 from ..errors import FormatError
 from ..model import Host
 from ..storage.documents import json_bytes, read_object

@@ -34,7 +34,8 @@ from pydantic import (
 )
 
 from ..arch import NONE, Arch, coverage, parse_arch
-from ..config.model import Recipe, Toolchain
+from ..config.recipe import Recipe
+from ..config.toolchain import Toolchain
 from ..errors import FatwheelError, FormatError, StitchError
 from ..fatbin.container import Entry, container_pieces
 from ..fatbin.stitch import image_name

@@ -26,7 +26,7 @@ from unearth.auth import get_keyring_auth
 from unearth.utils import commonprefix, parse_netloc, split_auth_from_url
 
 from ..config.fields import LOOPBACK
-from ..config.model import DebianFile, Download, Package
+from ..config.pinned import DebianFile, Download, Package
 from .pipconfig import PipConfig, RefusedError
 
 _PORTS = {"http": 80, "https": 443}

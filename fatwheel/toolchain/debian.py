@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..config.model import DebianFile, Download, Package
+from ..config.pinned import DebianFile, Download, Package
 from ..errors import FetchError, UsageError
 from .fetch import is_fetched
 

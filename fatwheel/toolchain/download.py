@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import httpx2
 from unearth import Link
 
-from ..config.model import DebianFile, Package
+from ..config.pinned import DebianFile, Package
 from ..errors import FetchError, HashMismatchError
 from ..events import Emit, Progress
 from ..storage import cache, files

@@ -21,8 +21,9 @@ from pathlib import Path
 from packaging.tags import platform_tags
 from packaging.utils import parse_wheel_filename
 
-from ..config.model import Package, Toolchain, TorchBuild
 from ..config.parts import Parts
+from ..config.pinned import Package
+from ..config.toolchain import Toolchain, TorchBuild
 from ..errors import ToolchainError
 from ..events import Emit
 from ..machine import this_platform

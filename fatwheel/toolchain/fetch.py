@@ -24,7 +24,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..config.model import Download, Package
+from ..config.pinned import Download, Package
 from ..errors import ToolchainError, UsageError
 from ..events import Emit, Note
 from ..storage import cache, files

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..config.model import Download, LockedMsvc
+from ..config.pinned import Download
+from ..config.toolchain import LockedMsvc
 from ..errors import ToolchainError, UsageError
 from ..events import Emit, Progress
 from ..provision import archives, msvc

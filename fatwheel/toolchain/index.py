@@ -18,7 +18,7 @@ from unearth import Link, PackageFinder
 from unearth.collector import is_secure_origin
 from unearth.fetchers import Fetcher
 
-from ..config.model import Package
+from ..config.pinned import Package
 from ..errors import FetchError
 from .pipconfig import (
     NoConnectionError,

@@ -22,7 +22,7 @@ from packaging.version import Version
 from pydantic import ValidationError
 
 from ..config import fields
-from ..config.model import InstalledTools, Toolchain, TorchBuild
+from ..config.toolchain import InstalledTools, Toolchain, TorchBuild
 from ..errors import ToolchainError
 from ..events import Emit, Note
 from ..machine import this_platform

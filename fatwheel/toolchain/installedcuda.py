@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from threading import Event, Timer
 
 from ..arch import Arch, parse_arch
-from ..config.model import InstalledFile
+from ..config.toolchain import InstalledFile
 from ..errors import ToolchainError, UsageError
 from ..provision.tools import find_host_compiler
 from ..storage.cache import mistake_in

@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.model import InstalledFile, InstalledMsvc, LockedMsvc, MsvcTools, Toolchain
 from ..config.parts import CudaRelease, MsvcRelease, release
+from ..config.toolchain import InstalledFile, InstalledMsvc, LockedMsvc, MsvcTools, Toolchain
 from ..errors import FormatError, ToolchainError, UsageError
 from ..provision.msvc import (
     KIT,

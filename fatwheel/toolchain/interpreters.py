@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.model import Download, Package, Toolchain, TorchBuild
+from ..config.pinned import Download, Package
+from ..config.toolchain import Toolchain, TorchBuild
 from ..errors import ToolchainError, UsageError
 
 _TIMEOUT = 30.0  # seconds for an interpreter to say who it is

@@ -24,7 +24,7 @@ from installer.records import RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelFile, WheelSource
 from installer.utils import Scheme
 
-from ..config.model import Package
+from ..config.pinned import Package
 from ..errors import FormatError, StoreError, ToolchainError
 from ..events import Emit, Note, Progress
 from ..machine import WINDOWS

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from ..config.model import Download, Package, Toolchain
+from ..config.pinned import Download, Package
+from ..config.toolchain import Toolchain
 from ..errors import StoreError, ToolchainError
 from ..events import Emit
 from ..model import Environment

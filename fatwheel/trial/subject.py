@@ -13,7 +13,8 @@ from packaging.tags import Tag, compatible_tags, cpython_tags, platform_tags
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ..config.model import Package, Toolchain, TorchBuild
+from ..config.pinned import Package
+from ..config.toolchain import Toolchain, TorchBuild
 from ..errors import ToolchainError, UsageError
 from ..machine import this_platform
 from ..provenance.lock import BuildLock

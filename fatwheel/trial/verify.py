@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.load import list_recipes, load_recipe
-from ..config.model import Recipe
+from ..config.recipe import Recipe
 from ..config.toolchains import list_toolchains, load_toolchain
 from ..doctor.facts import GpuFacts
 from ..doctor.machine import ask_gpu

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.model import Target
+from ..config.recipe import Target
 from ..errors import VerifyError
 from ..fatbin.images import shorten
 from ..model import Front

@@ -19,8 +19,8 @@ from pathlib import Path
 from fatwheel.arch import Arch, ArchRequest
 from fatwheel.compare import compare_wheels
 from fatwheel.config.load import load_recipe
-from fatwheel.config.model import Target as BuildTarget
-from fatwheel.config.model import Toolchain
+from fatwheel.config.recipe import Target as BuildTarget
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.decoders import may_have_kernels, payload

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatwheel.config.model import Download, Package
+from fatwheel.config.pinned import Download, Package
 
 # What the archives are called that have what is in the wheels of a package.
 NAMES = {

@@ -16,8 +16,9 @@ import pytest
 
 from fatwheel.arch import parse_arch
 from fatwheel.compilers.nvcc import PARTS
-from fatwheel.config.model import Recipe, SourcePin, Toolchain, TorchBuild
+from fatwheel.config.recipe import Recipe, SourcePin
 from fatwheel.config.sourcetree import tree_digest
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 from fatwheel.engines.local import Tools
 from fatwheel.model import Environment
 from fatwheel.pipeline.proof import Proof, UnitProof, Way, source_id, write_proof

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dockerfile_parse import DockerfileParser
 
-from fatwheel.config.model import Toolchain
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.containers.contexts import BuildContext
 
 DIGEST = re.compile(r"^\S+@sha256:[0-9a-f]{64}$")

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
-from fatwheel.config.model import Commit
+from fatwheel.config.recipe import Commit
 
 SUBMODULE = "160000"  # its mode in a tree
 WHO = {"NAME": "A", "EMAIL": "a@example.org", "DATE": "2024-05-06T00:00:00Z"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fatwheel.config.model import Target, Toolchain
+from fatwheel.config.recipe import Target
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.engines.base import Engine, JobBroken, JobKilled, JobMade, Report, Reports
 from fatwheel.engines.local import LocalWorkplace, Tools
 from fatwheel.errors import FatwheelError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fatwheel.config.model import Recipe, SourcePin, Toolchain
+from fatwheel.config.recipe import Recipe, SourcePin
+from fatwheel.config.toolchain import Toolchain
 
 
 def plain_recipe(place: Path, **changes: Any) -> Recipe:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fatwheel.arch import parse_arch, parse_arch_list
-from fatwheel.config.model import LockedMsvc, Recipe, Sdist, SourcePin, Target, Toolchain, UnitArchs
+from fatwheel.config.pinned import Sdist
+from fatwheel.config.recipe import Recipe, SourcePin, Target, UnitArchs
+from fatwheel.config.toolchain import LockedMsvc, Toolchain
 from fatwheel.engines.base import (
     DEVICE_CODE,
     HOST_CODE,

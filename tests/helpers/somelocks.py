@@ -8,20 +8,16 @@ from pathlib import Path
 
 from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.config.load import load_recipe
-from fatwheel.config.model import (
+from fatwheel.config.pinned import Download, Package, Sdist
+from fatwheel.config.recipe import Recipe, SourcePin, Target
+from fatwheel.config.toolchain import (
     Base,
     Containers,
-    Download,
     InstalledFile,
     InstalledMsvc,
     InstalledTools,
     LockedInterpreter,
     LockedMsvc,
-    Package,
-    Recipe,
-    Sdist,
-    SourcePin,
-    Target,
     Toolchain,
     TorchBuild,
 )

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fatwheel.config.model import Package, Recipe, Sdist, SourcePin, Toolchain, TorchBuild
+from fatwheel.config.pinned import Package, Sdist
+from fatwheel.config.recipe import Recipe, SourcePin
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 from fatwheel.model import Host
 from fatwheel.provenance.lock import BuildLock, lock_bytes
 from fatwheel.provenance.sbom import sbom_bytes

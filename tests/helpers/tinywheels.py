@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fatwheel.arch import Arch
-from fatwheel.config.model import Package, Toolchain, TorchBuild
+from fatwheel.config.pinned import Package
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 NVCC = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n"

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from fatwheel.arch import parse_arch
-from fatwheel.config.model import (
+from fatwheel.config.pinned import Download, Package
+from fatwheel.config.toolchain import (
     Base,
     Containers,
     DebianPackage,
-    Download,
     LockedInterpreter,
     LockedMsvc,
-    Package,
     Toolchain,
     TorchBuild,
     WineImage,

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fatwheel.config.model import DebianPackage, Package
+from fatwheel.config.pinned import Package
+from fatwheel.config.toolchain import DebianPackage
 from fatwheel.events import silent
 from fatwheel.storage.cache import cache_folder
 from fatwheel.storage.files import replacing

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.render import FILES
 from fatwheel.events import silent

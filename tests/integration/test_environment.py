@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Toolchain
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.events import Event, silent
 from fatwheel.model import Environment

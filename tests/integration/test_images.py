@@ -15,15 +15,8 @@ from typing import Any
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.config.model import (
-    Base,
-    Containers,
-    Download,
-    LockedInterpreter,
-    Package,
-    Toolchain,
-    TorchBuild,
-)
+from fatwheel.config.pinned import Download, Package
+from fatwheel.config.toolchain import Base, Containers, LockedInterpreter, Toolchain, TorchBuild
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render
 from fatwheel.containers.contexts import VARIABLE

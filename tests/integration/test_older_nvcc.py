@@ -17,7 +17,7 @@ from docker.types import Mount
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 
 from .debianimage import Recipe, image_tar
 from .engine import LentEngine

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.model import Environment
 from fatwheel.provenance.lock import BuildLock, lock_bytes, read_lock
 from fatwheel.provenance.sbom import sbom_bytes

@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 import pytest
 
-from fatwheel.config.model import Download, Toolchain, TorchBuild
+from fatwheel.config.pinned import Download
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.contexts import BuildContext, contexts_of
 from fatwheel.containers.render import FILES

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fatwheel.config.load import load_recipe
 from fatwheel.config.mistakes import Key, TomlLines
-from fatwheel.config.model import Recipe, Toolchain
+from fatwheel.config.recipe import Recipe
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError
 

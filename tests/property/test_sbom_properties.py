@@ -12,18 +12,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fatwheel.config.model import (
-    Base,
-    Containers,
-    Download,
-    LockedInterpreter,
-    Package,
-    Recipe,
-    Sdist,
-    SourcePin,
-    Toolchain,
-    TorchBuild,
-)
+from fatwheel.config.pinned import Download, Package, Sdist
+from fatwheel.config.recipe import Recipe, SourcePin
+from fatwheel.config.toolchain import Base, Containers, LockedInterpreter, Toolchain, TorchBuild
 from fatwheel.model import Host
 from fatwheel.provenance.lock import BuildLock, materials_of
 from fatwheel.provenance.sbom import materials_in, sbom_bytes

@@ -12,7 +12,7 @@ from bench import containers
 from bench.measure import Run, Sampled
 from bench.parts import Session
 from bench.workbench import Built, Workbench, read_output
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent

@@ -42,7 +42,7 @@ from fatwheel.cli import tables
 from fatwheel.cli.console import PLAIN_WIDTH
 from fatwheel.cli.progress import PlainBoard
 from fatwheel.config.load import load_recipe
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import UsageError
 from fatwheel.events import JobFinished, Planned, silent

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli.progress import Standing, picture
-from fatwheel.config.model import Recipe, SourcePin, Target, Toolchain
+from fatwheel.config.recipe import Recipe, SourcePin, Target
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.events import (
     JobFailed,
     JobFinished,

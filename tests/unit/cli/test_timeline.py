@@ -16,7 +16,8 @@ from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.cli import timelinefiles
 from fatwheel.cli.timeline import JobSpan, Recording, Timeline, timeline_of
 from fatwheel.cli.timelinefiles import recorded, timeline_page, timeline_trace
-from fatwheel.config.model import Recipe, SourcePin, Target, Toolchain
+from fatwheel.config.recipe import Recipe, SourcePin, Target
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.errors import CompileError, StoreError, UsageError
 from fatwheel.events import (
     CoresIdle,

@@ -26,7 +26,9 @@ from fatwheel.cli.console import show_error, show_note, show_planned
 from fatwheel.cli.progress import LiveBoard, PlainBoard, Standing, board, picture
 from fatwheel.cli.reports import show_inspection
 from fatwheel.cli.results import show_cache, show_capture, show_json, show_proof, show_wheels
-from fatwheel.config.model import Recipe, Sdist, SourcePin, Target, Toolchain
+from fatwheel.config.pinned import Sdist
+from fatwheel.config.recipe import Recipe, SourcePin, Target
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.errors import CompileError, FatwheelError, UsageError
 from fatwheel.events import (
     Event,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.compose import choose, compose, cudas_with, platform_of
-from fatwheel.config.model import Toolchain
 from fatwheel.config.parts import Parts, fits
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import check_msvc, find_toolchain
 from fatwheel.errors import ConfigError, UsageError
 

@@ -14,21 +14,8 @@ import pytest
 from fatwheel.arch import Arch
 from fatwheel.config.load import list_recipes, load_recipe
 from fatwheel.config.mistakes import keys_of
-from fatwheel.config.model import (
-    Base,
-    Containers,
-    Cost,
-    Document,
-    Download,
-    Flags,
-    LockedMsvc,
-    Package,
-    PinnedWheel,
-    Sdist,
-    TorchBuild,
-    UnitArchs,
-    WineImage,
-)
+from fatwheel.config.pinned import Download, Package, PinnedWheel, Sdist
+from fatwheel.config.recipe import Cost, Flags, UnitArchs
 from fatwheel.config.schema import (
     CudaTable,
     InterpreterTable,
@@ -38,6 +25,7 @@ from fatwheel.config.schema import (
     ToolchainFile,
 )
 from fatwheel.config.sourcetree import tree_digest
+from fatwheel.config.toolchain import Base, Containers, Document, LockedMsvc, TorchBuild, WineImage
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.errors import ConfigError, UsageError
 

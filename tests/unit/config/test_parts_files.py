@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.compose import choose, compose
-from fatwheel.config.model import Toolchain
 from fatwheel.config.parts import Parts
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError
 

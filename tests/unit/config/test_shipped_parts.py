@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.compose import Combination, combinations, compose
-from fatwheel.config.model import Toolchain
 from fatwheel.config.parts import NVIDIA_PLATFORMS, Parts, release
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import find_toolchain
 from fatwheel.engines.registry import engine_for
 from fatwheel.toolchain.interpreters import compiler_id

@@ -14,8 +14,9 @@ import pytest
 from packaging.tags import cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from fatwheel.config.model import Package, Toolchain, TorchBuild
 from fatwheel.config.parts import Parts, release
+from fatwheel.config.pinned import Package
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
 
 from ...helpers.pinned import pinned

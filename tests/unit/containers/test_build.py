@@ -16,7 +16,8 @@ import pytest
 import requests
 from docker import errors as docker_errors
 
-from fatwheel.config.model import Download, LockedInterpreter, LockedMsvc, Toolchain
+from fatwheel.config.pinned import Download
+from fatwheel.config.toolchain import LockedInterpreter, LockedMsvc, Toolchain
 from fatwheel.containers import render
 from fatwheel.containers.client import DockerEngine
 from fatwheel.containers.contexts import VARIABLE, contexts_of

@@ -14,7 +14,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from fatwheel.config.model import Base, Package, Toolchain
+from fatwheel.config.pinned import Package
+from fatwheel.config.toolchain import Base, Toolchain
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.containers import contexts
 from fatwheel.containers.contexts import BuildContext, contexts_of, contexts_on, wine_context

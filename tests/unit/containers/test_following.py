@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Download
+from fatwheel.config.pinned import Download
 from fatwheel.containers.contexts import BuildContext
 from fatwheel.containers.imagebuild import Following
 from fatwheel.errors import EngineError

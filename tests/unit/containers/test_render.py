@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Base, Cell, Package, Toolchain
+from fatwheel.config.pinned import Package
+from fatwheel.config.toolchain import Base, Cell, Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render as render_module
 from fatwheel.containers import render as rendering

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Download
+from fatwheel.config.pinned import Download
 from fatwheel.containers.contexts import BuildContext
 from fatwheel.containers.render import size_of, tar_of
 from fatwheel.errors import FetchError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fatwheel.config.model import TorchBuild
+from fatwheel.config.toolchain import TorchBuild
 from fatwheel.doctor.checks import (
     check_cache,
     check_cache_disk,

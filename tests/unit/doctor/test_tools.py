@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Download, LockedInterpreter
+from fatwheel.config.pinned import Download
+from fatwheel.config.toolchain import LockedInterpreter
 from fatwheel.containers.render import FILES
 from fatwheel.doctor import machine
 from fatwheel.doctor.facts import Stock, Trouble

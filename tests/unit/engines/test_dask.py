@@ -27,8 +27,9 @@ from dask import config as dask_config
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from fatwheel.config.model import InstalledMsvc, Target, Toolchain
+from fatwheel.config.recipe import Target
 from fatwheel.config.sourcetree import tree_digest
+from fatwheel.config.toolchain import InstalledMsvc, Toolchain
 from fatwheel.engines import bundle, cluster, dask, daskbench, daskworker, pool, process, windows
 from fatwheel.engines.base import JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.engines.daskbench import Settlement, read_settlement

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.containers.layouts import LINUX, EngineFacts
 from fatwheel.containers.roster import Roster
 from fatwheel.engines import contained, docker

@@ -10,7 +10,7 @@ from queue import Queue
 
 import pytest
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines import local, process
 from fatwheel.engines.base import Limits
 from fatwheel.engines.process import ProcessWorker, local_workplace

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fatwheel.config.model import Base, Containers, Download, LockedMsvc, Toolchain, WineImage
+from fatwheel.config.pinned import Download
+from fatwheel.config.toolchain import Base, Containers, LockedMsvc, Toolchain, WineImage
 from fatwheel.engines import docker, windows
 from fatwheel.engines.registry import engine_for, toolchain_for
 from fatwheel.errors import EngineError, UsageError

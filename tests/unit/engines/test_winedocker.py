@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.containers.layouts import ContainerSpec, EngineFacts
 from fatwheel.engines import winedocker

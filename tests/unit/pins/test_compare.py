@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Base, Package
+from fatwheel.config.pinned import Package
+from fatwheel.config.toolchain import Base
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.pins.compare import PinState
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from fatwheel.config.model import Base
+from fatwheel.config.toolchain import Base
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ConfigError, FetchError, HashMismatchError, UsageError
 from fatwheel.events import Event, silent

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.pins.published import index_values, manifest_values, page_values
 from fatwheel.toolchain.index import Index
 from fatwheel.toolchain.pipconfig import PipConfig, RefusedError

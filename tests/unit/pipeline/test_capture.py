@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from fatwheel.arch import Arch, ArchRequest
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.errors import UpstreamError
 from fatwheel.model import Unit
 from fatwheel.pipeline.capture import CaptureReport, check_named

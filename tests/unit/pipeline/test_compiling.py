@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines.base import Build, JobBroken, JobMade, Limits, Report, Reports
 from fatwheel.engines.simulation import Cluster, Load, simulated
 from fatwheel.errors import CompileError, FatwheelError, StoppedError, StoreError

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Containers as Images
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
+from fatwheel.config.toolchain import Containers as Images
 from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.containers.roster import Leftovers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Commit, Repository, Submodule
+from fatwheel.config.recipe import Commit, Repository, Submodule
 from fatwheel.errors import FatwheelError, FetchError, FormatError, HashMismatchError
 from fatwheel.events import Event, Note, silent
 from fatwheel.pipeline import git as module

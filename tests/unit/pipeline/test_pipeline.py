@@ -16,7 +16,8 @@ import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.compilers.nvcc import PARTS
-from fatwheel.config.model import Package, Target
+from fatwheel.config.pinned import Package
+from fatwheel.config.recipe import Target
 from fatwheel.engines import process
 from fatwheel.engines.registry import engine_named
 from fatwheel.errors import (

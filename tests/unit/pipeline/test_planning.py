@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import jsonschema
 import pytest
 
-from fatwheel.config.model import Cell, Toolchain
+from fatwheel.config.toolchain import Cell, Toolchain
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.render import render
 from fatwheel.engines.base import Limits

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Target, TorchBuild
+from fatwheel.config.recipe import Target
+from fatwheel.config.toolchain import TorchBuild
 from fatwheel.engines import local
 from fatwheel.engines.local import LocalCapture, LocalWorkplace, ready_tools
 from fatwheel.engines.process import ProcessWorker

@@ -16,7 +16,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from fatwheel.arch import Arch, parse_arch
-from fatwheel.config.model import Patch, Recipe, SourcePin, UnitArchs
+from fatwheel.config.recipe import Patch, Recipe, SourcePin, UnitArchs
 from fatwheel.errors import ConfigError, StoreError, UpstreamError
 from fatwheel.fatbin.container import Entry, parse_containers
 from fatwheel.model import Front, Unit

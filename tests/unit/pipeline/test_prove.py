@@ -13,7 +13,7 @@ import pytest
 
 from fatwheel.arch import parse_arch, parse_arch_list
 from fatwheel.compilers.nvcc import PARTS
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines.base import Build, Limits
 from fatwheel.engines.local import LocalCapture, LocalWorkplace
 from fatwheel.engines.process import ProcessWorker

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import referencing
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.engines import process
 from fatwheel.engines.base import Engine

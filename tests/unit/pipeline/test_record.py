@@ -10,7 +10,8 @@ import pytest
 
 from fatwheel import __version__
 from fatwheel.arch import Arch, ArchRequest
-from fatwheel.config.model import Sdist, SourcePin, Target
+from fatwheel.config.pinned import Sdist
+from fatwheel.config.recipe import SourcePin, Target
 from fatwheel.errors import StoreError
 from fatwheel.pipeline.pack import build_record
 from fatwheel.pipeline.plan import PlannedWheel

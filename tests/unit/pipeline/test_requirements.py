@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_recipe
-from fatwheel.config.model import Package, Target, TorchBuild
 from fatwheel.config.parts import PinnedFile
+from fatwheel.config.pinned import Package
+from fatwheel.config.recipe import Target
+from fatwheel.config.toolchain import TorchBuild
 from fatwheel.errors import ConfigError, FetchError, ToolchainError, UpstreamError
 from fatwheel.events import Note, silent
 from fatwheel.pipeline.lockrecipe import lock_recipe, with_pins

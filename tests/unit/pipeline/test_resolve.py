@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fatwheel.arch import parse_arch
-from fatwheel.config.model import Toolchain
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.errors import UsageError
 from fatwheel.pipeline import resolve as resolve_module
 from fatwheel.pipeline.resolve import ToolchainRequest, choose_cells, resolve

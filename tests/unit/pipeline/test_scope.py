@@ -13,17 +13,13 @@ import grimp
 import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
-from fatwheel.config.model import (
+from fatwheel.config.pinned import Download, Package, Sdist
+from fatwheel.config.recipe import Recipe, SourcePin, Target
+from fatwheel.config.toolchain import (
     Base,
     Containers,
-    Download,
     LockedInterpreter,
     LockedMsvc,
-    Package,
-    Recipe,
-    Sdist,
-    SourcePin,
-    Target,
     Toolchain,
     TorchBuild,
 )

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fatwheel.config.model import Cost
+from fatwheel.config.recipe import Cost
 from fatwheel.engines.base import Limits
 from fatwheel.engines.simulation import Cluster, Losses, Network
 from fatwheel.errors import EngineError, FatwheelError, FormatError, UsageError

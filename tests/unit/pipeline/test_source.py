@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Recipe, Sdist, SourcePin
+from fatwheel.config.pinned import Sdist
+from fatwheel.config.recipe import Recipe, SourcePin
 from fatwheel.errors import FormatError, UpstreamError, UsageError
 from fatwheel.events import silent
 from fatwheel.pipeline.source import epoch_of, unpack

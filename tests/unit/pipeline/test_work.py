@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Cost, Recipe
+from fatwheel.config.recipe import Cost, Recipe
 from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.compile import make_shards
 from fatwheel.pipeline.costs import apart, estimated, in_stages, plan_work

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.load import load_recipe
-from fatwheel.config.model import Base, Containers, Target
+from fatwheel.config.recipe import Target
+from fatwheel.config.toolchain import Base, Containers
 from fatwheel.config.toolchains import list_toolchains, load_toolchain
 from fatwheel.errors import FetchError, FormatError
 from fatwheel.model import Host

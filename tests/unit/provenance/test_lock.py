@@ -9,7 +9,8 @@ import pytest
 
 from fatwheel.arch import ArchRequest, parse_arch
 from fatwheel.config.load import load_recipe
-from fatwheel.config.model import Package, Target
+from fatwheel.config.pinned import Package
+from fatwheel.config.recipe import Target
 from fatwheel.config.sourcetree import tree_digest
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.provenance.lock import lock_of, materials_of, target_of

@@ -14,7 +14,7 @@ from packaging.pylock import Pylock, PylockSelectError, is_valid_pylock_path
 from packaging.tags import Tag, cpython_tags
 from packaging.utils import canonicalize_name
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.errors import FormatError
 from fatwheel.provenance.beside import (
     pylock_bytes,

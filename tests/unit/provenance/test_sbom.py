@@ -15,7 +15,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from fatwheel import __version__
-from fatwheel.config.model import Sdist, SourcePin
+from fatwheel.config.pinned import Sdist
+from fatwheel.config.recipe import SourcePin
 from fatwheel.errors import FormatError
 from fatwheel.provenance.lock import BuildLock, materials_of
 from fatwheel.provenance.sbom import FILE, materials_in, sbom_bytes

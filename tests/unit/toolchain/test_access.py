@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.toolchain.access import (
     LISTED,
     PINNED,

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from unearth import Link
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.toolchain import web
 from fatwheel.toolchain.access import PINNED
 from fatwheel.toolchain.index import Index

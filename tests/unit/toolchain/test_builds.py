@@ -5,7 +5,8 @@ import hashlib
 
 import pytest
 
-from fatwheel.config.model import Download, Package, Toolchain, TorchBuild
+from fatwheel.config.pinned import Download, Package
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 from fatwheel.toolchain.interpreters import compiler_id, pins
 
 NVCC = Package("nvidia-cuda-nvcc", "13.0.88", "nvcc.whl", 1, "aa" * 32, "compiler")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from unearth import Link
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.toolchain import access
 from fatwheel.toolchain.access import LISTED, PINNED, Way
 from fatwheel.toolchain.index import Index

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Download, Toolchain, TorchBuild
+from fatwheel.config.pinned import Download
+from fatwheel.config.toolchain import Toolchain, TorchBuild
 from fatwheel.containers.layouts import LINUX
 from fatwheel.errors import FatwheelError, HashMismatchError, StoreError, ToolchainError
 from fatwheel.events import Event, Progress, silent

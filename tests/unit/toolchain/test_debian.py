@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import DebianPackage
+from fatwheel.config.toolchain import DebianPackage
 from fatwheel.errors import FetchError, UsageError
 from fatwheel.events import silent
 from fatwheel.toolchain import debian

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fatwheel.config.model import Download, LockedInterpreter, Toolchain
+from fatwheel.config.pinned import Download
+from fatwheel.config.toolchain import LockedInterpreter, Toolchain
 from fatwheel.errors import StoreError, ToolchainError, UsageError
 from fatwheel.events import Event, Note, Progress, silent
 from fatwheel.model import Environment

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Download, Package
+from fatwheel.config.pinned import Download, Package
 from fatwheel.errors import FetchError, HashMismatchError, StoreError, ToolchainError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.toolchain import fetch as fetch_module

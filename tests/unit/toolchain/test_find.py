@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Download, Package
+from fatwheel.config.pinned import Download, Package
 from fatwheel.errors import StoreError, UsageError
 from fatwheel.events import Event, Note, silent
 from fatwheel.toolchain import fetch as find_module

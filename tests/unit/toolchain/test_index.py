@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from unearth import Link
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.errors import FetchError
 from fatwheel.toolchain import web as web_module
 from fatwheel.toolchain.access import LISTED

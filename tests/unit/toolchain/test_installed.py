@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Toolchain
+from fatwheel.config.toolchain import Toolchain
 from fatwheel.errors import ToolchainError
 from fatwheel.events import Note
 from fatwheel.machine import this_platform

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import InstalledFile, LockedMsvc
 from fatwheel.config.parts import CudaRelease, Parts
+from fatwheel.config.toolchain import InstalledFile, LockedMsvc
 from fatwheel.errors import ToolchainError, UsageError
 from fatwheel.events import silent
 from fatwheel.pipeline.resolve import ToolchainRequest, choose_cells

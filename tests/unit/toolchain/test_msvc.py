@@ -13,8 +13,9 @@ from urllib.parse import quote
 import pytest
 
 from fatwheel.config.fields import TOML, adapter
-from fatwheel.config.model import Download, LockedMsvc
+from fatwheel.config.pinned import Download
 from fatwheel.config.schema import PayloadTable
+from fatwheel.config.toolchain import LockedMsvc
 from fatwheel.errors import HashMismatchError, ToolchainError, UsageError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.provision.msvc import unpack

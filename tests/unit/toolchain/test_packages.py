@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.errors import StoreError
 from fatwheel.events import silent
 from fatwheel.toolchain import unpack

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import LockedInterpreter
+from fatwheel.config.toolchain import LockedInterpreter
 from fatwheel.errors import StoreError, ToolchainError
 from fatwheel.events import silent
 from fatwheel.toolchain import windows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.errors import ToolchainError, VerifyError
 from fatwheel.events import Event, Progress, silent
 from fatwheel.toolchain.pipconfig import PipConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fatwheel.config.model import Package
+from fatwheel.config.pinned import Package
 from fatwheel.errors import FormatError
 from fatwheel.trial.subject import unmet
 from fatwheel.wheels.metadata import named, requirements_of

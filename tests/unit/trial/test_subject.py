@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fatwheel.config.model import TorchBuild
+from fatwheel.config.toolchain import TorchBuild
 from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ToolchainError
 from fatwheel.trial import subject as subject_module

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.errors import FormatError, VerifyError
 from fatwheel.model import Front
 from fatwheel.verify.report import check_wheel

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fatwheel.config.model import Target
+from fatwheel.config.recipe import Target
 from fatwheel.engines.conversation import CapturedLine, capture_line, checked_capture
 from fatwheel.engines.incoming import take
 from fatwheel.engines.local import LocalWorkplace
