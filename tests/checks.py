@@ -9,9 +9,11 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from fatwheel.errors import ToolchainError
 from fatwheel.machine import cores, free_memory
@@ -30,7 +32,7 @@ PATIENCE = 60  # seconds: after a Ctrl-C, containers and their engine take some 
 # Tests make and delete hundreds of thousands of files. ext4 looks for a place for each new one past
 # all that were just deleted: on a disk that is a tenth of the CPU time of all tests.
 MEMORY = Path("/dev/shm")
-FILES = 8 << 30  # bytes that the tests' files need at most, at a time; no one else may need these
+FILES, COMPILERS = 8 << 30, 8 << 30  # bytes that the tests' files and programs need at a time
 
 
 def run_checks(folder: Path, everything: bool, expression: str | None, say: Say) -> int:
@@ -42,9 +44,8 @@ def run_checks(folder: Path, everything: bool, expression: str | None, say: Say)
     """
     commands = [*STYLE, _pytest(everything, expression)]
     with _tests_compiled(folder):
-        codes = [_run(folder, command, say, {}) for command in STYLE]
-    with _files_in_memory(say) as variables:
-        codes.append(_run(folder, commands[-1], say, variables))
+        codes = [_run(folder, command, say) for command in STYLE]
+    codes.append(_run_tests(folder, commands[-1], say))
     for command, code in zip(commands, codes, strict=True):
         if code:
             say(f"failed, exit code {code}: {' '.join(command)}")
@@ -98,56 +99,55 @@ def _tests_compiled(folder: Path) -> Iterator[None]:
         beside.wait()
 
 
-@contextmanager
-def _files_in_memory(say: Say) -> Iterator[dict[str, str]]:
-    """The variables with which programs keep their temporary files in memory, if there is room for
-    those of the tests. After the block, there are only those that pytest keeps until its next run:
-    of tests that failed."""
-    folder = MEMORY / f"fatwheel-tests-{os.getuid()}" if _has_room(MEMORY) else None
-    if folder is None or not _is_mine(folder):
-        yield {}
-        return
+def _run_tests(folder: Path, command: Sequence[str], say: Say) -> int:
+    """Run pytest to its end, with the tests' files in memory if there is room; its exit code.
+
+    Files of tests that failed stay there until the next run.
+    """
+    files = _place_in_memory()
+    if files is None:
+        return _run(folder, command, say)
+    code = 0
     try:
-        yield {"TMPDIR": str(folder)}
+        code = _run(folder, [*command, "--basetemp", str(files)], say)
     finally:
-        kept = [path for path in folder.glob("pytest-of-*/pytest-*") if not path.is_symlink()]
-        if kept:
-            say(f"files of tests that failed are in memory until the next run, in {folder}")
+        if code:
+            say(f"files of tests that failed are in memory until the next run, in {files}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(files, ignore_errors=True)
+    return code
 
 
-def _is_mine(folder: Path) -> bool:
-    """Whether a folder among those of other users is there, or made now, for nobody else."""
+def _place_in_memory() -> Path | None:
+    """Where tests can keep their files, programs among them, so that there is still memory for
+    compilers; what is there of earlier runs is deleted."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o77
+        found = os.statvfs(MEMORY)
+        place = MEMORY / f"fatwheel-tests-{os.getuid()}"
+        if found.f_flag & os.ST_NOEXEC or found.f_bavail * found.f_frsize < FILES:
+            return None
+        place.mkdir(mode=0o700, exist_ok=True)
+        status = place.lstat()
+    except (OSError, AttributeError):  # there is no such folder; Windows has no such calls
+        return None
+    mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    if not mine or status.st_mode & 0o77 or free_memory() < FILES + COMPILERS:
+        return None
+    for earlier in place.iterdir():
+        if not (earlier.name.isdigit() and psutil.pid_exists(int(earlier.name))):
+            shutil.rmtree(earlier, ignore_errors=True)
+    return place / str(os.getpid())
 
 
-def _has_room(folder: Path) -> bool:
-    """Whether tests can keep their files there, programs among them, and compilers have memory."""
-    try:
-        found = os.statvfs(folder)
-    except (OSError, AttributeError):  # none there; Windows has no such call
-        return False
-    runs = not found.f_flag & os.ST_NOEXEC
-    return runs and found.f_bavail * found.f_frsize >= FILES and free_memory() >= 2 * FILES
-
-
-def _run(folder: Path, command: Sequence[str], say: Say, variables: Mapping[str, str]) -> int:
-    """Run one check to its end, with these variables besides all others; its exit code.
+def _run(folder: Path, command: Sequence[str], say: Say) -> int:
+    """Run one check to its end; its exit code.
 
     A terminal's Ctrl-C reaches it, too. It then has time to tidy up, into which a signal from here
     would break; a second Ctrl-C ends it at once.
     """
     _need(command[0])
     say(" ".join(command))
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=folder, env={**os.environ, **variables}
-    )
+    process = subprocess.Popen([sys.executable, "-m", *command], cwd=folder)
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -170,8 +170,8 @@ class Workbench:
 
 @pytest.fixture(scope="session")
 def on_disk() -> Iterator[Path]:
-    """A folder on the disk of the user's cache, where the cache's files, which are gigabytes, can
-    have other names. Folders that pytest makes may be in memory."""
+    """A folder on the disk of the user's cache, for what is large, such as other names of the
+    cache's files. Folders that pytest makes may be in memory."""
     with tempfile.TemporaryDirectory(prefix="fatwheel-tests-", dir=cache_folder().parent) as folder:
         yield Path(folder)
 

@@ -21,7 +21,7 @@ import pytest
 
 from .conftest import ROOT, Workbench
 
-FEW, MANY = 20, 1000
+FEW, MANY = 12, 1000
 # What a store may say of a build from which another process takes the slices away.
 _TAKEN_AWAY = "run the same command again"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fatwheel.provision.msvc import VCVARS, ReadyMsvc, find_msvc
 
-from .windows import Wine, subject
+from .windows import Wine, on_one_core, subject
 
 DATA = Path(__file__).parent.parent / "data" / "windows" / "msvc"
 CL = "19.38.33130"
@@ -80,7 +80,8 @@ def install_build_tools(folder: Path, gcc: str, wine: Wine) -> BuildTools:
     """Stand-ins and CUDA in a new folder, whose name has spaces as `Program Files` has."""
     home = folder / "Build Tools"
     install_msvc(home, gcc)
-    msvc = find_msvc(home, CL, wine.runner)
+    with on_one_core():
+        msvc = find_msvc(home, CL, wine.runner)
     return BuildTools(home, msvc, install_cuda(folder / "cuda home"))
 
 
@@ -174,10 +175,11 @@ def run_tool(wine: Wine, tools: BuildTools, program: str, *arguments: str, cwd: 
     """Run one of CUDA's programs in a folder; what it says. A failure fails the test."""
     own = dict(tools.msvc.variables)
     environment = {**wine.environment, "WINEPATH": own.pop("PATH"), **own}
-    done = subprocess.run(
-        [wine.wine, str(tools.cuda_home / "bin" / program), *arguments], cwd=cwd,
-        env=environment, input="", capture_output=True, encoding="utf-8", errors="replace",
-        timeout=300, check=False,
-    )  # fmt: skip
+    with on_one_core():
+        done = subprocess.run(
+            [wine.wine, str(tools.cuda_home / "bin" / program), *arguments], cwd=cwd,
+            env=environment, input="", capture_output=True, encoding="utf-8", errors="replace",
+            timeout=300, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, f"{program} {arguments}:\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr

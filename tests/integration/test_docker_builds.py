@@ -70,6 +70,7 @@ def test_pinned_packages_of_a_project_are_there_in_containers(
     assert bench.invoke("verify", str(made.outcome.wheel())).code == 0
 
 
+@pytest.mark.long  # test_linked_code has more of it, without containers
 def test_device_code_is_linked_in_containers(
     docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:

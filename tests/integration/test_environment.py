@@ -152,17 +152,17 @@ def test_a_torch_extension_builds_with_it(
 
 
 def test_another_environment_is_links_to_the_same_files(
-    environment: Environment, toolchain: Toolchain, tmp_path: Path
+    environment: Environment, toolchain: Toolchain, on_disk: Path
 ) -> None:
-    shared = cache_folder() / "packages"
-    (tmp_path / "packages").mkdir()
+    shared, cache = cache_folder() / "packages", on_disk / "other"
+    (cache / "packages").mkdir(parents=True)
     for package in shared.iterdir():
         if len(package.name) == 64:  # a sha256, and not what is just being unpacked
-            (tmp_path / "packages" / package.name).symlink_to(package)
+            (cache / "packages" / package.name).symlink_to(package)
     python = ".".join(environment.python_version.split(".")[:2])
-    other = ensure_environment(toolchain, python, environment.torch, tmp_path, silent)
+    other = ensure_environment(toolchain, python, environment.torch, cache, silent)
     assert other.root != environment.root
     assert other.compiler_id == environment.compiler_id
-    if shared.stat().st_dev == tmp_path.stat().st_dev:
+    if shared.stat().st_dev == cache.stat().st_dev:
         library = Path("lib", "libcublasLt.so.13")
         assert (other.cuda_home / library).samefile(environment.cuda_home / library)

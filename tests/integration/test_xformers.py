@@ -181,12 +181,11 @@ def expected(stage: str, module: str) -> Counter[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module", params=SUFFIX)
-def sample(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Sample]:
-    folder = tmp_path_factory.mktemp(f"xformers-{request.param}")
+def sample(request: pytest.FixtureRequest, on_disk: Path) -> Iterator[Sample]:
+    folder = on_disk / f"xformers-{request.param}"
+    folder.mkdir()
     yield Sample(request.param, folder)
-    shutil.rmtree(folder)  # pytest would keep these gigabytes for its next runs
+    shutil.rmtree(folder)  # gigabytes
 
 
 each_module = pytest.mark.parametrize("module", [FLASH, GENERAL])

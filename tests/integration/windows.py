@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tarfile
 import warnings
@@ -167,16 +166,16 @@ class WindowsPython:
 
 
 @pytest.fixture(scope="session")
-def wine(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
+def wine(tool: Callable[[str], str], on_disk: Path) -> Iterator[Wine]:
     """A Windows with nothing in it."""
-    prefix = tmp_path_factory.mktemp("wine")
+    prefix = on_disk / "wine"  # 0.7 GB
+    prefix.mkdir()
     windows = Wine(tool("wine"), tool("wineserver"), prefix)
     try:
         windows.start()
         yield windows
     finally:
         windows.stop()
-        shutil.rmtree(prefix)  # 0.7 GB, which pytest would keep for its next runs
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from fatwheel.worker.inside import ASSEMBLE, CAPTURE, SHARD, Message
 from fatwheel.worker.upstream import Project
 
 from .msvc import CL, BuildTools
-from .windows import TRIES, WindowsPython, subject, windows_path
+from .windows import TRIES, WindowsPython, on_one_core, subject, windows_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path(__file__).parent.parent / "data" / "windowsproject"
@@ -113,12 +113,13 @@ class Container:
     def _talk(
         self, message: Message, tasks: list[dict[str, Any]], log: Path
     ) -> list[dict[str, Any]]:
-        process = subprocess.Popen(
-            [self.python.wine.wine, str(self.python.folder / "python.exe"), "-I", "-B", "-c",
-             START, windows_path(ROOT)],
-            env=self.python.wine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+        with on_one_core():
+            process = subprocess.Popen(
+                [self.python.wine.wine, str(self.python.folder / "python.exe"), "-I", "-B", "-c",
+                 START, windows_path(ROOT)],
+                env=self.python.wine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+            )  # fmt: skip
         assert process.stdin
         assert process.stdout
         # Python does not start in Wine with streams that are files.
@@ -166,10 +167,13 @@ class Container:
 
 def _lost(answer: dict[str, Any]) -> bool:
     """Whether a program was lost before it began, as `windows.STILLBORN` tells: Python, or one of
-    nvcc's, which then ends with 255 and has said no more than what it compiles."""
+    nvcc's, which then ends with 255 and has said no more than what it compiles, or finds nothing
+    that it could start."""
     if answer["outcome"] == ENDED:
         return True
     said = [line for line in answer.get("details", ()) if line.strip()]
+    if said and said[0].startswith("Can't recognize 'cl.exe "):
+        return True
     silent = said[1:] == ["to repeat it:"]
     return silent and str(answer.get("what")).endswith("failed with exit code 255")
 

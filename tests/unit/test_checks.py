@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # Stands for every tool: `python -m` finds it in the folder that it is started in. It does what
 # plan.json says for its name.
 TOOL = """
-import json, os, pathlib, signal, sys, time
+import json, pathlib, signal, sys, time
 
 name = pathlib.Path(sys.argv[0]).stem
 plan = json.loads(pathlib.Path("plan.json").read_text()).get(name, {})
@@ -45,10 +45,8 @@ if "tidying" in plan:
     signal.signal(signal.SIGINT, tidy_up)
 with open("calls.jsonl", "a") as calls:
     print(json.dumps([name, *sys.argv[1:]]), file=calls)
-if name == "pytest" and "--collect-only" not in sys.argv:
-    pathlib.Path("temporary").write_text(os.environ.get("TMPDIR", "none"))
-    if "leaves" in plan:
-        pathlib.Path(os.environ["TMPDIR"], "pytest-of-me", "pytest-0").mkdir(parents=True)
+if "--basetemp" in sys.argv:
+    pathlib.Path(sys.argv[-1], "file of a test").mkdir(parents=True)
 time.sleep(plan.get("takes", 0))
 sys.exit(plan.get("code", 0))
 """
@@ -153,26 +151,37 @@ def memory(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = project.folder / "memory"
     folder.mkdir()
     monkeypatch.setattr(checks, "FILES", 1)
-    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(checks, "COMPILERS", 1)
     return folder
 
 
 def test_files_of_tests_are_in_memory_as_long_as_somebody_may_want_them(
     project: Project, memory: Path
 ) -> None:
+    mine = memory / f"fatwheel-tests-{os.getuid()}"
     project.check()
-    where = Path((project.folder / "temporary").read_text())
-    assert where.parent == memory
-    assert not where.exists(), "nobody wants files of tests that passed"
-    project.plan(pytest={"leaves": 1, "code": 1})
+    [*_, option, place] = project.calls[-1]
+    assert (option, place) == ("--basetemp", str(mine / str(os.getpid())))
+    assert mine.stat().st_mode & 0o777 == 0o700
+    assert not list(mine.iterdir()), "nobody wants files of tests that passed"
+    project.plan(pytest={"code": 1})
     project.check()
-    assert where.stat().st_mode & 0o777 == 0o700
-    assert (
-        f"files of tests that failed are in memory until the next run, in {where}" in project.said
-    )
+    said = f"files of tests that failed are in memory until the next run, in {place}"
+    assert said in project.said
+    assert (Path(place) / "file of a test").exists()
 
 
-@pytest.mark.parametrize("why", ["no such folder", "no room", "somebody else's", "a link"])
+def test_files_of_runs_that_go_on_stay(project: Project, memory: Path) -> None:
+    mine = memory / f"fatwheel-tests-{os.getuid()}"
+    running, ended = mine / str(os.getppid()), mine / str(2**31 - 2)
+    for folder in (running, ended):
+        folder.mkdir(mode=0o700, parents=True)
+    mine.chmod(0o700)
+    project.check()
+    assert list(mine.iterdir()) == [running]
+
+
+@pytest.mark.parametrize("why", ["no such folder", "no room", "no memory", "everybody's", "a link"])
 def test_files_of_tests_are_on_disk_where_memory_is_not_for_them(
     why: str, project: Project, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,14 +190,16 @@ def test_files_of_tests_are_on_disk_where_memory_is_not_for_them(
         memory.rmdir()
     elif why == "no room":
         monkeypatch.setattr(checks, "FILES", 1 << 60)
-    elif why == "somebody else's":
+    elif why == "no memory":
+        monkeypatch.setattr(checks, "COMPILERS", 1 << 60)
+    elif why == "everybody's":
         mine.mkdir()
         mine.chmod(0o777)
     else:
         (project.folder / "elsewhere").mkdir(mode=0o700)
         mine.symlink_to(project.folder / "elsewhere")
-    project.check()
-    assert (project.folder / "temporary").read_text() == "none"
+    assert project.check() == 0
+    assert "--basetemp" not in project.calls[-1]
 
 
 STARTED = """
