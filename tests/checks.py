@@ -32,7 +32,7 @@ PATIENCE = 60  # seconds: after a Ctrl-C, containers and their engine take some 
 # Tests make and delete hundreds of thousands of files. ext4 looks for a place for each new one past
 # all that were just deleted: on a disk that is a tenth of the CPU time of all tests.
 MEMORY = Path("/dev/shm")
-FILES, COMPILERS = 8 << 30, 8 << 30  # bytes that the tests' files and programs need at a time
+FILES, COMPILERS = 4 << 30, 8 << 30  # bytes that the tests' files and programs need at a time
 
 
 def run_checks(folder: Path, everything: bool, expression: str | None, say: Say) -> int:

@@ -176,6 +176,12 @@ def on_disk() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def trier(environment: Environment, on_disk: Path) -> Workbench:
+    """For `verify --import`, which makes an environment of links to the cache's files."""
+    return Workbench(Path(tempfile.mkdtemp(dir=on_disk)))
+
+
 @pytest.fixture(scope="module")
 def browser(tool: Callable[[str], str]) -> Iterator[Any]:
     """Chromium."""

@@ -124,7 +124,7 @@ def test_all_units_of_real_projects_are_found(
 
 
 @pytest.mark.long  # of two real projects, the next one is in every run
-def test_a_real_project_is_built_and_imports(bench: Workbench) -> None:
+def test_a_real_project_is_built_and_imports(bench: Workbench, trier: Workbench) -> None:
     """All libraries that it was asked for; of one, Python's part is C++ that SWIG writes."""
     wheel = bench.build("--arch", "80", kernel="tests/data/cuvec").wheel()
     folder = "CMakeFiles/example"
@@ -134,19 +134,19 @@ def test_a_real_project_is_built_and_imports(bench: Workbench) -> None:
         f"src/example_swig/{folder}_swig.dir/example_swig",
     ]  # fmt: skip
     assert slices_of(wheel) == {unit: ["sm_80"] for unit in units}
-    done = bench.invoke("verify", str(wheel), "--import")
+    done = trier.invoke("verify", str(wheel), "--import")
     assert done.code == 0, done.out
 
 
 @pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_real_project_that_calls_nvcc_itself_is_built_and_rebuilt(
-    again: bool, bench: Workbench
+    again: bool, bench: Workbench, trier: Workbench
 ) -> None:
     """setup.py has nvcc in the compiler's place, and Cython writes Python's part."""
     wheel = bench.build("--arch", "80", kernel="tests/data/pycudwt").wheel()
     names = ("common", "haar", "nonseparable", "separable", "utils", "wt")
     assert slices_of(wheel) == {f"pdwt/src/{name}": ["sm_80"] for name in names}
-    done = bench.invoke("verify", str(wheel), "--import")
+    done = trier.invoke("verify", str(wheel), "--import")
     assert done.code == 0, done.out
     if again:
         shutil.rmtree(bench.store)
