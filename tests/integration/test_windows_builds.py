@@ -195,10 +195,11 @@ def test_linux_makes_the_same_bytes(native: Path, emulated: Path) -> None:
 
 @pytest.mark.long  # workers of clusters, and builds in Wine, have tests of their own
 def test_windows_workers_of_a_cluster_make_the_same_bytes_and_one_may_be_killed(
-    demo: Demo, cache: Path, emulated: Path, tmp_path: Path
+    demo: Demo, cache: Path, emulated: Path, tmp_path: Path, on_disk: Path
 ) -> None:
-    """Each has a Windows of its own. The machine that builds has an empty store."""
-    builder = Workbench(tmp_path / "builder", tools=cache).cache
+    """Each has a Windows of its own. The machine that builds has an empty store; its cache comes
+    after the other one, because what stands in for the linker orders imports by their paths."""
+    builder = Workbench(on_disk / "machine", tools=cache).cache
     (builder / "wine").symlink_to(cache / "wine")
     cluster = Cluster(tmp_path / "cluster")
     words = [*demo.build("dist-cluster", "dask"), "--scheduler", cluster.address]
@@ -284,9 +285,9 @@ def visual_studio(host: Host, tool: Callable[[str], str], tmp_path: Path) -> Non
     install_msvc(tmp_path / "msvc", gcc)
     studio = drive / "Program Files" / "Microsoft Visual Studio" / "2022" / "Build Tools"
     studio.mkdir(parents=True)
-    (tmp_path / "msvc" / "VC").rename(studio / "VC")
+    shutil.move(tmp_path / "msvc" / "VC", studio / "VC")
     (studio / TOOLS / "include" / "yvals_core.h").write_text("// no word of CUDA")
-    (tmp_path / "msvc" / "Windows Kits").rename(drive / "kits")
+    shutil.move(tmp_path / "msvc" / "Windows Kits", drive / "kits")
     key = r"HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows Kits\Installed Roots"
     wanted = ("add", key, "/v", "KitsRoot10", "/d", "C:\\kits\\10\\", "/f")
     assert host.python.wine.run(Path("reg"), *wanted).returncode == 0
