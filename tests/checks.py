@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import psutil
 
 from fatwheel.errors import ToolchainError
 from fatwheel.machine import cores, free_memory
+from fatwheel.storage.permissions import private_folder
 
 Say = Callable[[str], None]
 
@@ -45,7 +45,9 @@ def run_checks(folder: Path, everything: bool, expression: str | None, say: Say)
     commands = [*STYLE, _pytest(everything, expression)]
     with _tests_compiled(folder):
         codes = [_run(folder, command, say) for command in STYLE]
-    codes.append(_run_tests(folder, commands[-1], say))
+    # How much memory the files of the longest tests would take is not known.
+    run_tests = _run if everything else _run_in_memory
+    codes.append(run_tests(folder, commands[-1], say))
     for command, code in zip(commands, codes, strict=True):
         if code:
             say(f"failed, exit code {code}: {' '.join(command)}")
@@ -99,7 +101,7 @@ def _tests_compiled(folder: Path) -> Iterator[None]:
         beside.wait()
 
 
-def _run_tests(folder: Path, command: Sequence[str], say: Say) -> int:
+def _run_in_memory(folder: Path, command: Sequence[str], say: Say) -> int:
     """Run pytest to its end, with the tests' files in memory if there is room; its exit code.
 
     Files of tests that failed stay there until the next run.
@@ -107,7 +109,7 @@ def _run_tests(folder: Path, command: Sequence[str], say: Say) -> int:
     files = _place_in_memory()
     if files is None:
         return _run(folder, command, say)
-    code = 0
+    code = 0  # after a Ctrl-C nobody wants them
     try:
         code = _run(folder, [*command, "--basetemp", str(files)], say)
     finally:
@@ -123,15 +125,12 @@ def _place_in_memory() -> Path | None:
     compilers; what is there of earlier runs is deleted."""
     try:
         found = os.statvfs(MEMORY)
+        runs_programs = not found.f_flag & os.ST_NOEXEC
+        room = found.f_bavail * found.f_frsize >= FILES and free_memory() >= FILES + COMPILERS
         place = MEMORY / f"fatwheel-tests-{os.getuid()}"
-        if found.f_flag & os.ST_NOEXEC or found.f_bavail * found.f_frsize < FILES:
+        if not (runs_programs and room and private_folder(place)):
             return None
-        place.mkdir(mode=0o700, exist_ok=True)
-        status = place.lstat()
     except (OSError, AttributeError):  # there is no such folder; Windows has no such calls
-        return None
-    mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    if not mine or status.st_mode & 0o77 or free_memory() < FILES + COMPILERS:
         return None
     for earlier in place.iterdir():
         if not (earlier.name.isdigit() and psutil.pid_exists(int(earlier.name))):

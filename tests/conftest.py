@@ -78,8 +78,7 @@ LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _mark_long(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("long_for"):
             assert isinstance(item, pytest.Function), f"{item}: long_for is for functions"
@@ -87,6 +86,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if all(params.get(name) in values for name, values in mark.kwargs.items()):
                 item.add_marker("long")
 
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _mark_long(items)
     places = {name: place for place, name in enumerate(LONGEST)}
 
     def place(item: pytest.Item) -> tuple[int, bool]:

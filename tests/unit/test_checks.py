@@ -181,7 +181,9 @@ def test_files_of_runs_that_go_on_stay(project: Project, memory: Path) -> None:
     assert list(mine.iterdir()) == [running]
 
 
-@pytest.mark.parametrize("why", ["no such folder", "no room", "no memory", "everybody's", "a link"])
+@pytest.mark.parametrize(
+    "why", ["no such folder", "no room", "no memory", "everybody's", "a link", "all tests"]
+)
 def test_files_of_tests_are_on_disk_where_memory_is_not_for_them(
     why: str, project: Project, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,10 +197,10 @@ def test_files_of_tests_are_on_disk_where_memory_is_not_for_them(
     elif why == "everybody's":
         mine.mkdir()
         mine.chmod(0o777)
-    else:
+    elif why == "a link":
         (project.folder / "elsewhere").mkdir(mode=0o700)
         mine.symlink_to(project.folder / "elsewhere")
-    assert project.check() == 0
+    assert project.check(everything=why == "all tests") == 0
     assert "--basetemp" not in project.calls[-1]
 
 
