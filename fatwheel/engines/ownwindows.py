@@ -7,7 +7,6 @@ import sys
 if sys.platform == "win32":
     import os
     import subprocess
-    import time
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import ExitStack, contextmanager, suppress
     from dataclasses import dataclass
@@ -17,7 +16,7 @@ if sys.platform == "win32":
     from ..events import Emit, Note
     from ..machine import memory_below
     from ..storage import files
-    from ..worker import jobobjects
+    from ..worker import jobobjects, wine
     from ..worker.programs import show_at
     from ..worker.roots import VIEW_ROOT, remove_tree, view_root
 
@@ -26,8 +25,6 @@ if sys.platform == "win32":
         "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "OS", "NUMBER_OF_PROCESSORS",
         "PROCESSOR_ARCHITECTURE",
     )  # fmt: skip
-    _INTERNAL_ERROR = 1359  # ERROR_INTERNAL_ERROR
-    _MORE_TRIES = 3
     _FLAGS = (
         subprocess.CREATE_NO_WINDOW
         | subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C reaches the build, which ends it
@@ -38,6 +35,7 @@ if sys.platform == "win32":
     def held(name: str, emit: Emit) -> Iterator[OwnWindows]:
         """This machine's Windows, with a folder for one build. Raises StoreError, and what emit
         does where another build is there."""
+        wine.start_again_what_is_lost()
         place = VIEW_ROOT / name
         note = Note(f"another build is at work in {place}: waiting for it")
         with ExitStack() as stack:
@@ -75,7 +73,7 @@ if sys.platform == "win32":
         def start(self, command: Sequence[str], memory: int) -> Started:
             group = jobobjects.Group(memory)
             try:
-                process = _begun(command, self._variables())
+                process = _suspended(command, self._variables())
                 handle = int(process._handle)  # type: ignore[attr-defined]
                 group.add(handle)
                 jobobjects.resume(handle)
@@ -106,17 +104,6 @@ if sys.platform == "win32":
 
         def close(self) -> None:
             self.group.close()
-
-    def _begun(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A busy Wine fails to start a program now and then; a little later it does."""
-        for _ in range(_MORE_TRIES):
-            try:
-                return _suspended(command, variables)
-            except OSError as error:
-                if error.winerror != _INTERNAL_ERROR or not jobobjects.in_wine():
-                    raise
-                time.sleep(1)
-        return _suspended(command, variables)
 
     def _suspended(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

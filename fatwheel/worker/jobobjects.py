@@ -131,10 +131,6 @@ if sys.platform == "win32":
                 )
             )
 
-    def in_wine() -> bool:
-        """Whether this is Wine's Windows."""
-        return hasattr(_native, "wine_get_version")
-
     def resume(process: int) -> None:
         """Let a process run that was started suspended, by its handle."""
         _native.NtResumeProcess(process)

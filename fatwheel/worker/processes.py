@@ -78,7 +78,7 @@ else:
 
 
 if sys.platform == "win32":
-    from . import jobobjects
+    from . import jobobjects, wine
 
 # Names the files in which is counted what was killed for memory: by Linux, and by who guards a
 # worker of a cluster. Wine tells nobody: the exit code of such a program is 0, whatever it has
@@ -158,11 +158,12 @@ if sys.platform == "win32":
         return returncode, cpu, rss
 
     def _is_lost(usage: ProcessUsage) -> bool:
-        return usage.returncode == _LOST and not usage.output.strip() and jobobjects.in_wine()
+        return usage.returncode == _LOST and not usage.output.strip() and wine.in_wine()
 
     def lead_group() -> None:
         """Begin a group of processes with this one; it ends when this process does."""
         if not _group:
+            wine.start_again_what_is_lost()
             _group.append(jobobjects.Group())
             _group[0].add_this()
 

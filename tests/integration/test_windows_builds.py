@@ -37,7 +37,7 @@ from .daskcluster import SOON, Cluster, until
 from .debianimage import pinned_packages
 from .engine import LentEngine
 from .msvc import CL, SDK, TOOLS, base_with_stand_ins, install_msvc
-from .windows import BEGIN, PATIENCE, WindowsPython, on_one_core, windows_path
+from .windows import PATIENCE, WindowsPython, on_one_core, windows_path
 from .windowsbuild import Demo, write_demo
 from .windowshost import Host
 
@@ -56,8 +56,8 @@ USERS = {
 
 # Starts the same build twice on a console of its own. When the first one is at work and the second
 # one waits for it, Ctrl-C is pressed there. argv: how each is called.
-PRESSES_CTRL_C = f"""{BEGIN}
-import ctypes, json, queue, sys, threading
+PRESSES_CTRL_C = """
+import ctypes, json, queue, subprocess, sys, threading
 kernel = ctypes.WinDLL("kernel32")
 assert kernel.FreeConsole() and kernel.AllocConsole()
 said = [[], []]
@@ -69,7 +69,7 @@ def listen(number, stream):
         heard.put((number, line))
 
 def start(number):
-    process = begin(
+    process = subprocess.Popen(
         [sys.executable, *sys.argv[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, encoding="utf-8")
     threading.Thread(target=listen, args=(number, process.stdout), daemon=True).start()

@@ -14,7 +14,7 @@ import pytest
 
 from fatwheel.compilers.msvc import join_words, split_words
 
-from .windows import BEGIN, PATIENCE, WindowsPython, windows_path
+from .windows import PATIENCE, WindowsPython, windows_path
 from .windowsinside import ROOT
 
 pytestmark = pytest.mark.slow
@@ -27,14 +27,15 @@ print(dict(code=usage.returncode, output=usage.output, cpu=usage.cpu))
 """
 # A program that goes on for a while after the one that started it has ended.
 LEAVES_ONE = """
-import sys
-begin([sys.executable, "-Ic", "import time; time.sleep(5); open(r'{}', 'w')"])
+import subprocess, sys
+subprocess.Popen([sys.executable, "-Ic", "import time; time.sleep(5); open(r'{}', 'w')"])
 """
-ENDS_ALL = f"""{BEGIN}
+ENDS_ALL = """
+import subprocess
 from fatwheel.worker.processes import end_group, lead_group
 lead_group()
 lead_group()
-begin([sys.executable, "-Ic", sys.argv[3]])
+subprocess.Popen([sys.executable, "-Ic", sys.argv[3]])
 print("begun", flush=True)
 end_group()
 """
@@ -59,7 +60,7 @@ def test_what_a_compiler_leaves_running_ends_with_it(
     run: Callable[..., str], tmp_path: Path
 ) -> None:
     late = tmp_path / "late"
-    found = ast.literal_eval(run(MEASURED, BEGIN + LEAVES_ONE.format(windows_path(late))))
+    found = ast.literal_eval(run(MEASURED, LEAVES_ONE.format(windows_path(late))))
     assert found["code"] == 0, found
     time.sleep(7)
     assert not late.exists(), "a compiler's child outlived it"
@@ -76,6 +77,29 @@ def test_what_wine_lost_is_run_once_more(run: Callable[..., str], tmp_path: Path
     assert "Wine lost a program at its start" in found["output"]
     found = ast.literal_eval(run(MEASURED, "import sys; print('why'); sys.exit(255)"))
     assert (found["code"], found["output"].split()) == (255, ["why"])
+
+
+def test_what_wine_does_not_start_is_started_again(run: Callable[..., str]) -> None:
+    code = """
+import _winapi, subprocess
+real, lost = _winapi.CreateProcess, []
+def lose_two(*arguments):
+    if len(lost) == int(sys.argv[3]):
+        return real(*arguments)
+    lost.append(arguments)
+    raise OSError(0, "Internal error", None, 1359)
+_winapi.CreateProcess = lose_two
+from fatwheel.worker.wine import start_again_what_is_lost
+start_again_what_is_lost()
+start_again_what_is_lost()
+try:
+    said = subprocess.run([sys.executable, "-Ic", "print('begun')"], capture_output=True).stdout
+except OSError as error:
+    said = error.winerror
+print([len(lost), said])
+"""
+    assert ast.literal_eval(run(code, "2")) == [2, b"begun\r\n"]
+    assert ast.literal_eval(run(code, "9")) == [4, 1359], "one that never starts is an error"
 
 
 def test_all_of_a_worker_s_group_ends(

