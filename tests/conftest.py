@@ -14,12 +14,13 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import FatwheelError
 from fatwheel.events import silent
 from fatwheel.model import Environment
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.environment import ensure_environment
+
+from .helpers.toolchains import shipped_toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLCHAIN = "linux-cuda13.0"
@@ -38,11 +39,16 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection() -> None:
+    gc.disable()  # nothing of what is collected goes away
+
+
 def pytest_collection_finish() -> None:
     # Ten thousand tests and their modules last until the end: without this, each full run of the
     # garbage collector would go through them again, an eighth of the time of tests in memory.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -122,7 +128,7 @@ def tool() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def environment() -> Environment:
     """The environment that builds use, for this Python if the toolchain serves it."""
-    toolchain = load_toolchain(TOOLCHAIN, ROOT / "toolchains")
+    toolchain = shipped_toolchain(TOOLCHAIN)
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = running if running in toolchain.pythons else "3.11"
     try:

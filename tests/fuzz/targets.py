@@ -56,6 +56,7 @@ from fatwheel.wheels.zipreader import pieces, read_entries
 
 from ..helpers.deviceimages import COMPRESSIONS, check_parity
 from ..helpers.dockerfiles import REQUIREMENT, instructions
+from ..helpers.toolchains import shipped_toolchain
 from .containers import hear, take_from
 from .mutators import split_pair
 from .worker import Target
@@ -67,7 +68,7 @@ _HOLDER = tempfile.TemporaryDirectory(
 _FOLDER = Path(_HOLDER.name)
 _ROOT = Path(__file__).parents[2]
 _RECIPE = load_recipe("causal-conv1d", _ROOT / "kernels")
-_TOOLCHAIN = load_toolchain("linux-cuda13.0", _ROOT / "toolchains")
+_TOOLCHAIN = shipped_toolchain("linux-cuda13.0")
 _ONE, _OTHER = Arch(80), Arch(90)
 _BOTH = selection_for([ArchRequest(_ONE), ArchRequest(_OTHER)])
 _CHOSEN = selection_for([ArchRequest(_ONE), ArchRequest(_OTHER, ptx=True)])

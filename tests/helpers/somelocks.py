@@ -21,9 +21,11 @@ from fatwheel.config.toolchain import (
     Toolchain,
     TorchBuild,
 )
-from fatwheel.config.toolchains import list_toolchains, load_toolchain
+from fatwheel.config.toolchains import list_toolchains
 from fatwheel.model import Host
 from fatwheel.provenance.lock import BuildLock, lock_of
+
+from .toolchains import shipped_toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLCHAINS = list_toolchains(ROOT / "toolchains")
@@ -35,7 +37,7 @@ CL = Host("cl 19.38.33130", "c1" * 32, "3.11.9")
 @lru_cache
 def some_lock(toolchain: str = LINUX, kernel: str = "causal-conv1d") -> BuildLock:
     """That of a build of this recipe for the toolchain's default torch and its first Python."""
-    chain = load_toolchain(toolchain, ROOT / "toolchains")
+    chain = shipped_toolchain(toolchain)
     build = next(one for one in chain.builds if one.torch == chain.default_torch)
     recipe = load_recipe(kernel, ROOT / "kernels")
     archs = (ArchRequest(parse_arch("80")),)

@@ -14,7 +14,6 @@ import pytest
 
 from fatwheel.config.compose import Combination, combinations
 from fatwheel.config.parts import Parts, minor
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.fatbin.binary import read_binary
 from fatwheel.machine import this_platform
 from fatwheel.model import Environment
@@ -23,6 +22,7 @@ from fatwheel.toolchain.interpreters import is_interpreter_here
 
 from ..conftest import TOOLCHAIN, missing
 from ..helpers.preloaded import run_command
+from ..helpers.toolchains import shipped_toolchain
 from .conftest import ROOT, UNITS, Workbench
 from .shortened import TORCH_BINDING, shortened_selftest
 from .slim import TOOLCHAIN as SLIM_TOOLCHAIN
@@ -117,7 +117,7 @@ def with_torch(tmp_path: Path) -> str:
 def test_two_torches(environment: Environment, with_torch: str, tmp_path: Path) -> None:
     """One call makes a wheel for each, and what is equal is compiled once. What the first needs was
     compiled with the named toolchain, which has the same compilers."""
-    cuda, named = "13.0", load_toolchain(TOOLCHAIN, ROOT / "toolchains")
+    cuda, named = "13.0", shipped_toolchain(TOOLCHAIN)
     assert named.cuda == cuda
     newest_torch = newest().torch.version
     bench = Workbench(tmp_path / "bench")

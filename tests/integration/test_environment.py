@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 from fatwheel.config.toolchain import Toolchain
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.events import Event, silent
 from fatwheel.model import Environment
 from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.environment import ensure_environment
 
-pytestmark = pytest.mark.slow
+from ..helpers.toolchains import shipped_toolchain
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 # Without <torch/extension.h>, which takes g++ and nvcc a minute and more.
 EXTENSION = """
@@ -59,7 +58,7 @@ setup(
 
 @pytest.fixture(scope="module")
 def toolchain() -> Toolchain:
-    return load_toolchain("linux-cuda13.0", ROOT / "toolchains")
+    return shipped_toolchain("linux-cuda13.0")
 
 
 def run(*command: object, **options: object) -> str:

@@ -17,7 +17,6 @@ import pytest
 from fatwheel.arch import Arch
 from fatwheel.config.pinned import Download, Package
 from fatwheel.config.toolchain import Base, Containers, LockedInterpreter, Toolchain, TorchBuild
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render
 from fatwheel.containers.contexts import VARIABLE
 from fatwheel.containers.imagebuild import ContainerImage, ensure_images
@@ -29,10 +28,11 @@ from fatwheel.toolchain.fetch import fetch, place
 
 from ..conftest import missing
 from ..helpers.tinywheels import NVCC, nvcc_wheel, torch_wheel, write_wheel
-from .conftest import ROOT, Contained
+from ..helpers.toolchains import shipped_toolchain
+from .conftest import Contained
 from .engine import LentEngine
 
-LINUX = load_toolchain("linux-cuda13.0", ROOT / "toolchains")
+LINUX = shipped_toolchain("linux-cuda13.0")
 TORCH = "__version__ = '2.11.0+cu130'\n"
 
 

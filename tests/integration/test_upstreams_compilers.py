@@ -17,12 +17,12 @@ import jsonschema
 import pytest
 
 from fatwheel.arch import Arch
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import UpstreamError
 from fatwheel.model import Environment, Front
 from fatwheel.worker.archs import arch_variables
 
 from ..helpers.schemas import schema_of
+from ..helpers.toolchains import shipped_toolchain
 from .conftest import ROOT, Workbench, record_of
 
 pytestmark = pytest.mark.slow
@@ -198,7 +198,7 @@ for line in sys.stdin:
 
 def test_torch_takes_every_architecture_of_the_toolchain(environment: Environment) -> None:
     """Those that it knows exactly so, with and without PTX; all others too."""
-    known = load_toolchain("linux-cuda13.0", ROOT / "toolchains").archs
+    known = shipped_toolchain("linux-cuda13.0").archs
     asked = [(arch, codes) for arch in known for codes in ((arch.sm,), (arch.sm, arch.compute))]
     told = [arch_variables([Front(arch, codes)], environment.site) for arch, codes in asked]
     lines = [f"{one['TORCH_CUDA_ARCH_LIST']}\n" for one in told]

@@ -31,6 +31,7 @@ from fatwheel.storage.cache import cache_folder
 from fatwheel.toolchain.unpack import ensure_unpacked, folder_of
 
 from ..conftest import ROOT, missing
+from ..helpers.toolchains import shipped_toolchain
 from ..helpers.visualstudio import answer, instance
 from .conftest import Workbench
 from .daskcluster import SOON, Cluster, until
@@ -118,7 +119,7 @@ def native(host: Host, demo: Demo) -> Path:
 def cache(on_disk: Path) -> Path:
     """That of builds on Linux, with the packages that are unpacked here already."""
     cache = on_disk / "cache"
-    parts, linux = Parts(ROOT / "toolchains"), load_toolchain(LINUX, ROOT / "toolchains")
+    parts, linux = Parts(ROOT / "toolchains"), shipped_toolchain(LINUX)
     packages = with_device_from(parts, linux, "3.11", "linux-x86_64").device_packages
     try:
         ensure_unpacked(packages, cache_folder(), silent)

@@ -18,7 +18,6 @@ import pytest
 
 from fatwheel.config.pinned import Download
 from fatwheel.config.toolchain import Toolchain, TorchBuild
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.contexts import BuildContext, contexts_of
 from fatwheel.containers.render import FILES
 from fatwheel.errors import FatwheelError
@@ -31,11 +30,11 @@ from ..conftest import missing
 from ..helpers.dockerfiles import instructions
 from ..helpers.msvcpackages import write_packages
 from ..helpers.tinywheels import write_wheel
-from .conftest import ROOT
+from ..helpers.toolchains import shipped_toolchain
 from .msvc import KIT, SDK, install_msvc
 from .windows import STILLBORN, TRIES, WindowsPython, Wine, windows_path
 
-WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", ROOT / "toolchains")
+WINDOWS = shipped_toolchain("windows-msvc17.8-cuda12.3")
 # A program with a window of its own, as installers are: cmd does not wait for those by itself.
 # It ends with FW_CODE, after it has put FW_FILES, pairs of source>target, where they belong.
 INSTALLER = r"""

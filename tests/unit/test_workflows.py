@@ -17,11 +17,11 @@ from bench.windowsreport import PARTS
 from fatwheel.arch import parse_arch_list
 from fatwheel.cli.main import commands
 from fatwheel.config.load import load_recipe
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.engines.registry import ENGINES, engine_named
-from fatwheel.shipped import DEFAULT_TOOLCHAINS, KERNELS, TOOLCHAINS
+from fatwheel.shipped import DEFAULT_TOOLCHAINS, KERNELS
 
 from ..helpers.commandline import exit_code_of
+from ..helpers.toolchains import shipped_toolchain
 from ..helpers.workflows import Workflow, workflows
 
 EVERY = workflows()
@@ -158,7 +158,7 @@ def test_commands_are_fatwheel_s_own(words: list[str], monkeypatch: pytest.Monke
         if context.name is not None
     ]
     values = {name: argument.value for name, argument in found.args.items()}
-    toolchain = load_toolchain(values.get("toolchain") or DEFAULT_TOOLCHAINS["linux"], TOOLCHAINS)
+    toolchain = shipped_toolchain(values.get("toolchain") or DEFAULT_TOOLCHAINS["linux"])
     if values.get("kernel"):
         load_recipe(values["kernel"], KERNELS)
     if values.get("arch"):
@@ -180,7 +180,7 @@ def test_builds_can_be_planned(
         words = [*words[:place], str(tmp_path), *words[place + 1 :]]
     where = {name: value for name, value in pairwise(words) if name.startswith("--")}
     if "--toolchain" in where:
-        toolchain = load_toolchain(where["--toolchain"], TOOLCHAINS)
+        toolchain = shipped_toolchain(where["--toolchain"])
         if obstacle := engine_named(where["--engine"]).obstacle(toolchain):
             pytest.skip(f"{toolchain.name} {obstacle}")
     assert exit_code_of(commands(), (*words[1:], "--plan"), monkeypatch) == 0

@@ -43,12 +43,13 @@ from fatwheel.cli.console import PLAIN_WIDTH
 from fatwheel.cli.progress import PlainBoard
 from fatwheel.config.load import load_recipe
 from fatwheel.config.recipe import Target
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import UsageError
 from fatwheel.events import JobFinished, Planned, silent
 from fatwheel.model import Front, Job, Unit
 from fatwheel.pipeline.costs import apart
-from fatwheel.shipped import KERNELS, TOOLCHAINS
+from fatwheel.shipped import KERNELS
+
+from ...helpers.toolchains import shipped_toolchain
 
 ARCHS = [parse_arch(name) for name in ("80", "86", "89")]
 GIB = 2**30
@@ -209,7 +210,7 @@ def test_the_lines_of_builds_are_understood() -> None:
 
 def plan(units: tuple[str, ...]) -> Planned:
     recipe = load_recipe("selftest", KERNELS)
-    toolchain = load_toolchain("linux-cuda13.0", TOOLCHAINS)
+    toolchain = shipped_toolchain("linux-cuda13.0")
     target = Target(recipe, toolchain, "3.11", "2.11.0", parse_arch_list("80", ARCHS))
     return Planned(
         (target,), "process", "exact", shards=1, jobs=1, memory=GIB, units=9, slices=9, hits=0,

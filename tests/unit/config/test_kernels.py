@@ -10,7 +10,9 @@ import pytest
 
 from fatwheel.arch import parse_arch_list
 from fatwheel.config.load import list_recipes, load_recipe
-from fatwheel.config.toolchains import list_toolchains, load_toolchain
+from fatwheel.config.toolchains import list_toolchains
+
+from ...helpers.toolchains import shipped_toolchain
 
 ROOT = Path(__file__).parents[3]
 KERNELS = ROOT / "kernels"
@@ -79,7 +81,7 @@ def test_the_pins_are_those_that_were_measured(name: str, sha256: str) -> None:
 
 @pytest.mark.parametrize("name", list_toolchains(TOOLCHAINS))
 def test_every_toolchain_loads(name: str) -> None:
-    toolchain = load_toolchain(name, TOOLCHAINS)
+    toolchain = shipped_toolchain(name)
     assert SHA256.fullmatch(toolchain.digest)
     packages = [*toolchain.packages, *(p for build in toolchain.builds for p in build.packages)]
     # Only what has a URL may wait for `invoke lock`.
@@ -92,7 +94,7 @@ def test_every_toolchain_loads(name: str) -> None:
 @pytest.mark.parametrize("name", list_recipes(KERNELS))
 def test_every_default_arch_can_be_built(name: str, toolchain: str) -> None:
     archs = load_recipe(name, KERNELS).archs
-    parse_arch_list(",".join(archs), load_toolchain(toolchain, TOOLCHAINS).archs)
+    parse_arch_list(",".join(archs), shipped_toolchain(toolchain).archs)
 
 
 def test_selftest_compiles_every_unit_and_some_source_twice() -> None:

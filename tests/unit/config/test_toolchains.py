@@ -17,12 +17,13 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from fatwheel.config.parts import Parts, release
 from fatwheel.config.pinned import Package
 from fatwheel.config.toolchain import Toolchain, TorchBuild
-from fatwheel.config.toolchains import list_toolchains, load_toolchain
+from fatwheel.config.toolchains import list_toolchains
 
 from ...helpers.pinned import pinned
+from ...helpers.toolchains import shipped_toolchain
 
 FOLDER = Path(__file__).resolve().parents[3] / "toolchains"
-TOOLCHAINS = [load_toolchain(name, FOLDER) for name in list_toolchains(FOLDER)]
+TOOLCHAINS = [shipped_toolchain(name) for name in list_toolchains(FOLDER)]
 BUILDS = [(toolchain, build) for toolchain in TOOLCHAINS for build in toolchain.builds]
 WINDOWS, LINUX = "windows-msvc17.8-cuda12.3", "linux-cuda12.3"
 # The oldest glibc that a toolchain's environments are made for, 2.X: Debian 10's; manylinux2014's.
@@ -138,7 +139,7 @@ def test_every_python_has_an_image(toolchain: Toolchain) -> None:
 
 
 def test_the_toolchain_of_wheels_names_no_place() -> None:
-    toolchain = load_toolchain("linux-cuda13.0", FOLDER)
+    toolchain = shipped_toolchain("linux-cuda13.0")
     places = [file.url for file in toolchain.files if file.url]
     assert places == [], "where files come from is the user's pip configuration's"
 

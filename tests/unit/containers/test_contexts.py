@@ -16,23 +16,24 @@ import pytest
 
 from fatwheel.config.pinned import Package
 from fatwheel.config.toolchain import Base, Toolchain
-from fatwheel.config.toolchains import list_toolchains, load_toolchain
+from fatwheel.config.toolchains import list_toolchains
 from fatwheel.containers import contexts
 from fatwheel.containers.contexts import BuildContext, contexts_of, contexts_on, wine_context
 from fatwheel.errors import ConfigError, FatwheelError, ToolchainError, UsageError
 
 from ...helpers.dockerfiles import bases, copies, downloads, instructions, mistakes, runs, verbs
+from ...helpers.toolchains import shipped_toolchain
 
 ROOT = Path(__file__).resolve().parents[3]
 TOOLCHAINS = ROOT / "toolchains"
-LINUX = load_toolchain("linux-cuda13.0", TOOLCHAINS)
-ARCHIVES = load_toolchain("linux-cuda12.3", TOOLCHAINS)
-WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
+LINUX = shipped_toolchain("linux-cuda13.0")
+ARCHIVES = shipped_toolchain("linux-cuda12.3")
+WINDOWS = shipped_toolchain("windows-msvc17.8-cuda12.3")
 
 EVERY = [
     pytest.param(toolchain, build.python, build.torch, id=f"{name}-{build.python}-{build.torch}")
     for name in list_toolchains(TOOLCHAINS)
-    for toolchain in [load_toolchain(name, TOOLCHAINS)]
+    for toolchain in [shipped_toolchain(name)]
     for build in toolchain.builds
 ]
 

@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.containers.render import alone, check_locked
 from fatwheel.containers.render import fetched as fetch_files
 from fatwheel.errors import StoreError, ToolchainError
 from fatwheel.events import silent
 
+from ...helpers.toolchains import shipped_toolchain
 from .test_render import fetched, small
 
 __all__ = ["fetched"]  # a fixture
-
-TOOLCHAINS = Path(__file__).resolve().parents[3] / "toolchains"
 
 
 def test_every_file_of_a_context_has_its_path(tmp_path: Path, fetched: list[str]) -> None:
@@ -30,7 +28,7 @@ def test_every_file_of_a_context_has_its_path(tmp_path: Path, fetched: list[str]
 
 
 def test_what_is_not_locked_is_named_once() -> None:
-    toolchain = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
+    toolchain = shipped_toolchain("windows-msvc17.8-cuda12.3")
     contexts = contexts_of(toolchain, "3.11", "2.1.1", {})
     unlocked = [
         dataclasses.replace(context, base="x@sha256:" + "0" * 64, files=()) for context in contexts

@@ -12,7 +12,6 @@ import pytest
 
 from fatwheel.config.pinned import Package
 from fatwheel.config.toolchain import Base, Cell, Toolchain
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers import render as render_module
 from fatwheel.containers import render as rendering
 from fatwheel.containers.contexts import contexts_of
@@ -20,13 +19,14 @@ from fatwheel.containers.render import Rendered, render
 from fatwheel.errors import FatwheelError, StoreError, ToolchainError
 from fatwheel.events import silent
 
-TOOLCHAINS = Path(__file__).resolve().parents[3] / "toolchains"
-WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
+from ...helpers.toolchains import shipped_toolchain
+
+WINDOWS = shipped_toolchain("windows-msvc17.8-cuda12.3")
 
 
 def small() -> Toolchain:
     """linux-cuda13.0 with every file three bytes, and a base whose digest is known."""
-    real = load_toolchain("linux-cuda13.0", TOOLCHAINS)
+    real = shipped_toolchain("linux-cuda13.0")
     digest = hashlib.sha256(b"abc").hexdigest()
 
     def shrunk(packages: tuple[Package, ...]) -> tuple[Package, ...]:

@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 from docker import errors as docker_errors
 
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.client import DockerEngine
 from fatwheel.containers.contexts import contexts_of
 from fatwheel.containers.layouts import EngineFacts
 from fatwheel.doctor.engine import ask_images, own_bases
 from fatwheel.doctor.facts import ImageFacts, Trouble
-from fatwheel.shipped import TOOLCHAINS
 
+from ...helpers.toolchains import shipped_toolchain
 from ...helpers.workstations import LINUX_ENGINE, SHA, WINDOWS_ENGINE
 
-TOOLCHAIN = load_toolchain("linux-cuda13.0", TOOLCHAINS)
+TOOLCHAIN = shipped_toolchain("linux-cuda13.0")
 TAGS = [context.tag for context in contexts_of(TOOLCHAIN, "3.11", TOOLCHAIN.default_torch, {})]
 
 
@@ -59,7 +58,7 @@ def test_a_variable_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None
 
 # -- the Windows in an image ---------------------------------------------------------------------
 
-WINDOWS = load_toolchain("windows-msvc17.8-cuda12.3", TOOLCHAINS)
+WINDOWS = shipped_toolchain("windows-msvc17.8-cuda12.3")
 TOOLS, _ = contexts_of(WINDOWS, "3.11", "2.1.1", {})
 
 

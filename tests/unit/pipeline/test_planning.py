@@ -12,17 +12,16 @@ import jsonschema
 import pytest
 
 from fatwheel.config.toolchain import Cell, Toolchain
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.containers.render import render
 from fatwheel.engines.base import Limits
 from fatwheel.errors import UsageError
 from fatwheel.events import silent
 from fatwheel.pipeline import plan as plan_module
 from fatwheel.pipeline.plan import BuildPlan, BuildRequest, codes_of, plan_build
-from fatwheel.shipped import TOOLCHAINS
 from fatwheel.wheels.name import parse_wheel_name
 
 from ...helpers.schemas import schema_of
+from ...helpers.toolchains import shipped_toolchain
 
 GIB = 2**30
 WINDOWS = "windows-msvc17.8-cuda12.3"
@@ -121,7 +120,7 @@ def test_images_are_planned_once_each_in_an_order_in_which_they_can_be_made() ->
 
 def test_what_is_not_locked_is_said() -> None:
     """As the file stands, or will stand when `invoke lock` has run: then there is nothing."""
-    toolchain = load_toolchain(WINDOWS, TOOLCHAINS)
+    toolchain = shipped_toolchain(WINDOWS)
     plan = plan_build(request_for())
     unlocked = unlocked_files(toolchain, "2.1.1")
     assert set(plan.footprint.unlocked) >= unlocked
@@ -143,7 +142,7 @@ def unlocked_files(toolchain: Toolchain, torch: str) -> set[str]:
 
 def test_commands_build_the_folders_that_render_makes(tmp_path: Path) -> None:
     plan = plan_build(request_for())
-    toolchain = load_toolchain(WINDOWS, TOOLCHAINS)
+    toolchain = shipped_toolchain(WINDOWS)
     cells = [Cell(toolchain, python, "2.1.1") for python in ("3.10", "3.11")]
     rendered = render(cells, {}, tmp_path, None, silent)
     folders = ["contexts\\" + "\\".join(one.folder.relative_to(tmp_path).parts) for one in rendered]

@@ -11,13 +11,14 @@ import pytest
 from fatwheel.config.load import load_recipe
 from fatwheel.config.recipe import Target
 from fatwheel.config.toolchain import Base, Containers
-from fatwheel.config.toolchains import list_toolchains, load_toolchain
+from fatwheel.config.toolchains import list_toolchains
 from fatwheel.errors import FetchError, FormatError
 from fatwheel.model import Host
 from fatwheel.provenance.checks import check_registries, foreign, publishers, registry_of
 from fatwheel.provenance.lock import lock_bytes, lock_of, read_lock
 
 from ...helpers.somelocks import some_lock
+from ...helpers.toolchains import shipped_toolchain
 
 ROOT = Path(__file__).parents[3]
 KERNELS, TOOLCHAINS = ROOT / "kernels", ROOT / "toolchains"
@@ -27,7 +28,7 @@ HOSTS = frozenset({"host.test"})
 def test_all_pins_of_every_toolchain_are_marked() -> None:
     recipe = load_recipe("flash-attn", KERNELS)
     for name in list_toolchains(TOOLCHAINS):
-        toolchain = load_toolchain(name, TOOLCHAINS)
+        toolchain = shipped_toolchain(name)
         build = toolchain.builds[0]
         target = Target(recipe, toolchain, build.python, build.torch, ())
         lock = lock_of(target, Host("", "", ""))
@@ -53,7 +54,7 @@ def test_every_host_of_this_checkout_s_files_is_known_and_no_other() -> None:
     named = {
         pin.url.split("/")[2]
         for name in list_toolchains(TOOLCHAINS)
-        for pin in load_toolchain(name, TOOLCHAINS).files
+        for pin in shipped_toolchain(name).files
         if pin.url
     }
     assert named

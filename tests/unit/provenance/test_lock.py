@@ -12,16 +12,16 @@ from fatwheel.config.load import load_recipe
 from fatwheel.config.pinned import Package
 from fatwheel.config.recipe import Target
 from fatwheel.config.sourcetree import tree_digest
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.provenance.lock import lock_of, materials_of, target_of
 
 from ...helpers.somelocks import CL, GXX, LINUX, ROOT, WINDOWS, some_lock
+from ...helpers.toolchains import shipped_toolchain
 
 ARCHS = (ArchRequest(parse_arch("80")), ArchRequest(parse_arch("86"), ptx=True))
 
 
 def target(kernel: str, toolchain: str = LINUX, python: str = "3.11") -> Target:
-    tools = load_toolchain(toolchain, ROOT / "toolchains")
+    tools = shipped_toolchain(toolchain)
     recipe = load_recipe(kernel, ROOT / "kernels")
     return Target(recipe, tools, python, tools.default_torch, ARCHS)
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 
 from fatwheel.config.toolchain import TorchBuild
-from fatwheel.config.toolchains import load_toolchain
 from fatwheel.errors import ToolchainError
 from fatwheel.trial import subject as subject_module
 from fatwheel.trial.subject import (
@@ -24,12 +23,11 @@ from fatwheel.trial.subject import (
 from fatwheel.verify.evidence import Evidence, gather
 
 from ...helpers.cudawheels import Linker
-from ...helpers.somelocks import LINUX, ROOT, WINDOWS, installed_lock, some_lock
+from ...helpers.somelocks import LINUX, WINDOWS, installed_lock, some_lock
 from ...helpers.tinywheels import PYTHON, Draft
+from ...helpers.toolchains import shipped_toolchain
 
-TOOLCHAINS = [
-    load_toolchain(name, ROOT / "toolchains") for name in (LINUX, "linux-cuda12.3", WINDOWS)
-]
+TOOLCHAINS = [shipped_toolchain(name) for name in (LINUX, "linux-cuda12.3", WINDOWS)]
 
 
 @pytest.fixture(autouse=True)
