@@ -142,9 +142,11 @@ if __name__ == "__main__":
     from fatwheel.config.fields import adapter
     from fatwheel.config.schema import RecipeFile, ToolchainFile
     from fatwheel.provenance.lock import LockFile
+    from fatwheel.toolchain.pipconfig import read_pip_config
 
     for kind in (RecipeFile, ToolchainFile, LockFile):
         adapter(kind)  # pydantic takes as long for them as for all files of a build
+    read_pip_config()  # which starts pip; copies remember it for as long as pip would read the same
 
     gc.collect()
     gc.freeze()

@@ -187,7 +187,8 @@ def browser(tool: Callable[[str], str]) -> Iterator[Any]:
     """Chromium."""
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(
-            executable_path=tool("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=tool("chromium"),
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--in-process-gpu"],
         )
 
 

@@ -111,6 +111,7 @@ def test_a_killed_worker_costs_only_its_jobs(
     assert "worker slow was lost" in outcome.err
 
 
+@pytest.mark.long  # a killed worker, and compilers that a machine kills, have tests of their own
 def test_compilers_that_are_ended_before_their_worker_break_no_build(
     sample: tuple[Workbench, Outcome], bench: Workbench, cluster: Cluster
 ) -> None:
@@ -162,6 +163,7 @@ exec g++ "$@"
 """
 
 
+@pytest.mark.long  # a unit test has the same of the demo, and test_stages the real compilers
 def test_stages_run_on_any_worker_and_no_front_runs_twice(
     bench: Workbench, cluster: Cluster, tmp_path: Path
 ) -> None:

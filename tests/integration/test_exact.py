@@ -112,7 +112,12 @@ _IN_ALL, _FRESH, _OLD = (
 @pytest.mark.parametrize(
     ("archs", "more", "registered"),
     [
-        ("80,90", _PLAIN, {_IN_ALL, _FRESH, "_Z5plainPi", "counted", "fixed"}),
+        pytest.param(
+            "80,90",
+            _PLAIN,
+            {_IN_ALL, _FRESH, "_Z5plainPi", "counted", "fixed"},
+            marks=pytest.mark.long,
+        ),
         ("80+ptx,86,90a", _PLAIN, {_IN_ALL, _FRESH, "_Z5plainPi", "counted", "fixed"}),
         ("80,86", "", {_IN_ALL, _OLD}),
     ],

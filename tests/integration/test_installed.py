@@ -36,9 +36,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "build", "--outdir", folder, folder / "source")
     [wheel] = folder.glob("*.whl")
     assert [path.name for path in folder.glob("*.tar.gz")] == [f"fatwheel-{__version__}.tar.gz"]
-    run(sys.executable, "-m", "venv", folder / "venv")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
     scripts = folder / "venv" / "bin"
-    run(scripts / "python", "-m", "pip", "install", "--quiet", wheel)
+    pip = (sys.executable, "-m", "pip", "--python", scripts / "python")
+    run(*pip, "install", "--quiet", "--no-compile", wheel)
     return scripts / "fatwheel"
 
 

@@ -86,6 +86,7 @@ def test_a_build_in_stages_makes_the_same_wheel_and_runs_no_front_twice(
     assert more.wheel().read_bytes() == once.wheel().read_bytes()
 
 
+@pytest.mark.long  # stages without containers, and containers without stages, are in every run
 def test_stages_in_containers_make_the_same_wheel(
     docker_engine: LentEngine, slim: Slim, tmp_path: Path
 ) -> None:

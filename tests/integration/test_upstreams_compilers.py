@@ -110,7 +110,7 @@ def test_a_capture_shows_what_would_be_compiled(bench: Workbench) -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "units", "of_cuda"),
-    [("torch-cluster", 23, 7), ("gsplat", 29, 20)],
+    [("torch-cluster", 23, 7), pytest.param("gsplat", 29, 20, marks=pytest.mark.long)],
 )
 def test_all_units_of_real_projects_are_found(
     bench: Workbench, kernel: str, units: int, of_cuda: int

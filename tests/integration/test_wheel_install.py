@@ -49,10 +49,10 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 def test_pip_installs_runs_and_removes_it(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path)
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     folder = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
     python = folder / "python"
-    pip = (python, "-m", "pip", "--disable-pip-version-check")
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
     run(*pip, "install", "--no-index", "--no-deps", wheel)
     assert f"=={VERSION}" in run(*pip, "list", "--format", "freeze")
     where = "import demo_pkg; print(demo_pkg.hello, demo_pkg.__file__)"

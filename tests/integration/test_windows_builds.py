@@ -248,6 +248,7 @@ def test_a_container_with_wine_makes_the_same_bytes(
     assert wheel.read_bytes() == emulated.read_bytes()
 
 
+@pytest.mark.long  # test_windows_inside compares what both make, and test_divided their programs
 def test_compilers_for_linux_make_the_same_device_code(
     demo: Demo, cache: Path, emulated: Path
 ) -> None:

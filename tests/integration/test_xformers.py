@@ -38,6 +38,8 @@ from .windows import subject
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.long_for(sample=["windows"], stage=["for 90", "stitched"]),
+    # Of what they would show, the wheel that is stitched of them shows nearly all.
+    pytest.mark.long_for(sample=["linux"], stage=["for 80", "for 90"]),
 ]
 
 FLASH, GENERAL = "xformers/_C_flashattention", "xformers/_C"
