@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -58,15 +59,15 @@ def pytest_sessionfinish() -> None:
 
 
 # The files whose tests take longest, in about this order: they come first, so that no worker of
-# pytest's begins one when the others have ended. The first three do not wait for each other: one
-# needs the environment, one images, one neither. What needs both comes when both are there.
+# pytest's begins one when the others have ended. The first four do not wait for each other: one
+# needs the environment, one images, one Wine. What needs both comes when both are there.
 LONGEST = (
     "test_exact.py",
     "test_docker_builds.py",
+    "test_windows_builds.py",
     "test_fuzz.py",
     "test_rebuild.py",
     "test_bad_input.py",
-    "test_windows_builds.py",
     "test_kills.py",
     "test_xformers.py",
     "test_images.py",
@@ -103,6 +104,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return places.get(item.path.name, len(places)) if real else len(places), not real
 
     items.sort(key=place)
+
+
+# Files whose tests share a Windows: one worker runs them, and makes it once.
+WITH_WINE = re.compile(r"test_(?:windows_\w+|check|coff|divided|pe_wine)\.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        """By files, as --dist loadfile."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "with Wine" if WITH_WINE.fullmatch(file.rpartition("/")[2]) else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def missing(what: str) -> NoReturn:

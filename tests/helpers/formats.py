@@ -37,6 +37,7 @@ MODULES = (
 # What those import and what decides nothing of the sort.
 ELSE = (
     "fatbin.images", "worker.backend", "worker.jobobjects", "worker.reasons", "worker.upstream",
+    "worker.wine",
 )  # fmt: skip
 
 # Fields that only some Pythons have, or that say nothing of the meaning.

@@ -154,6 +154,7 @@ def test_processes_and_containers_make_one_wheel_of_archives(
     assert server.requests == [], "what was handed over was fetched"
 
 
+@pytest.mark.long  # an older nvcc, and archives of the usual one, are in every run
 def test_cuda_12_from_archives(
     server: Server, tmp_path: Path, environment: Environment, tool: Callable[[str], str]
 ) -> None:

@@ -57,6 +57,7 @@ def purposes(lent: LentEngine, worker: Path) -> list[str]:
     return [one["Labels"]["fatwheel.purpose"] for one in found]
 
 
+@pytest.mark.long  # Dask without containers, and containers without Dask, are in every run
 def test_containers_make_the_wheel_of_a_build_in_containers(
     docker_engine: LentEngine, slim: Slim, contained: Contained, tmp_path: Path,
     tool: Callable[[str], str],

@@ -71,7 +71,9 @@ def test_selftest_equals_monolithic_nvcc(
         _assert_equal(unit, captured, names, environment, tool("objcopy"), folder)
 
 
+@pytest.mark.parametrize("kernel", ["byunit", pytest.param("cmake", marks=pytest.mark.long)])
 def test_units_of_cmake_and_those_for_some_architectures_equal_monolithic_nvcc(
+    kernel: str,
     bench: Workbench,
     capture: Callable[..., Captured],
     environment: Environment,
@@ -79,15 +81,14 @@ def test_units_of_cmake_and_those_for_some_architectures_equal_monolithic_nvcc(
     tmp_path: Path,
 ) -> None:
     tool("cmake")
-    for kernel, expected in (("cmake", 3), ("byunit", 3)):
-        captured = capture(bench, f"tests/data/{kernel}", "80,90a")
-        units = [unit for unit in captured.ready.units if unit.kind == "cuda"]
-        assert len(units) == expected
-        for index, unit in enumerate(units):
-            own = replace(captured, fronts=fronts_of(unit, captured.fronts))
-            names = [front.virtual.sm for front in own.fronts]
-            folder = tmp_path / kernel / str(index)
-            _assert_equal(unit, own, names, environment, tool("objcopy"), folder)
+    captured = capture(bench, f"tests/data/{kernel}", "80,90a")
+    units = [unit for unit in captured.ready.units if unit.kind == "cuda"]
+    assert len(units) == 3
+    for index, unit in enumerate(units):
+        own = replace(captured, fronts=fronts_of(unit, captured.fronts))
+        names = [front.virtual.sm for front in own.fronts]
+        folder = tmp_path / str(index)
+        _assert_equal(unit, own, names, environment, tool("objcopy"), folder)
 
 
 _PLAIN = """

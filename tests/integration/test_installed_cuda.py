@@ -76,6 +76,7 @@ def test_the_lock_says_what_was_installed(
     assert str(environment.root) not in text
 
 
+@pytest.mark.long  # with the pinned CUDA, that is in every run
 def test_another_place_and_an_empty_store_give_the_same_bytes(
     built: tuple[Workbench, Outcome], environment: Environment, tmp_path: Path
 ) -> None:

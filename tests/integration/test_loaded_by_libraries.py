@@ -112,6 +112,7 @@ def test_what_a_project_keeps_in_its_data(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # what it loads by itself; smaller libraries that do are in every run
 def test_cufft(cuda_home: Path, tmp_path: Path) -> None:
     wheel, name = subject("cufft-linux"), "nvidia/cufft/lib/libcufft.so.11"
     report = inspected(Workbench(tmp_path / "bench"), wheel)

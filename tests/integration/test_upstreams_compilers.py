@@ -146,9 +146,9 @@ def test_a_real_project_that_calls_nvcc_itself_is_built_and_rebuilt(
     wheel = bench.build("--arch", "80", kernel="tests/data/pycudwt").wheel()
     names = ("common", "haar", "nonseparable", "separable", "utils", "wt")
     assert slices_of(wheel) == {f"pdwt/src/{name}": ["sm_80"] for name in names}
-    done = trier.invoke("verify", str(wheel), "--import")
-    assert done.code == 0, done.out
     if again:
+        done = trier.invoke("verify", str(wheel), "--import")
+        assert done.code == 0, done.out
         shutil.rmtree(bench.store)
         done = bench.invoke("rebuild", str(wheel), "--yes")
         assert done.code == 0, done.err

@@ -37,7 +37,8 @@ from .windows import subject
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.long_for(sample=["windows"], stage=["for 90", "stitched"]),
+    # Smaller wheels for Windows are thinned and stitched in every run.
+    pytest.mark.long_for(sample=["windows"], stage=["for 80", "for 90", "stitched"]),
     # Of what they would show, the wheel that is stitched of them shows nearly all.
     pytest.mark.long_for(sample=["linux"], stage=["for 80", "for 90"]),
 ]
@@ -340,6 +341,7 @@ def counted(listing: str) -> Counter[tuple[str, str]]:
     return Counter(({"cubin": "elf", "ptx": "ptx"}[kind], arch) for arch, kind in found)
 
 
+@pytest.mark.long  # test_windows_wheel has it of smaller wheels
 @pytest.mark.parametrize("sample", ["windows"], indirect=True)
 @pytest.mark.parametrize("stage", ["original", "for 80", "stitched"])
 def test_cuobjdump_for_windows_counts_the_same(
