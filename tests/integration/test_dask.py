@@ -98,6 +98,7 @@ def test_workers_make_the_same_wheel_and_others_are_refused_by_name(
     assert not list((good / "cache" / "work").glob("build-*"))
 
 
+@pytest.mark.long  # as one that is cut off
 def test_a_killed_worker_costs_only_its_jobs(
     sample: tuple[Workbench, Outcome], bench: Workbench, cluster: Cluster
 ) -> None:

@@ -120,7 +120,7 @@ _IN_ALL, _FRESH, _OLD = (
             marks=pytest.mark.long,
         ),
         ("80+ptx,86,90a", _PLAIN, {_IN_ALL, _FRESH, "_Z5plainPi", "counted", "fixed"}),
-        ("80,86", "", {_IN_ALL, _OLD}),
+        pytest.param("80,86", "", {_IN_ALL, _OLD}, marks=pytest.mark.long),
     ],
 )
 def test_kernels_of_some_architectures_are_registered_as_by_monolithic_nvcc(

@@ -198,7 +198,9 @@ def test_a_tag_that_another_release_has(repository: Repository, make: Callable[.
     assert second.name not in repository.site("simple/demo/index.html")
 
 
-@pytest.mark.parametrize("command", ["view v2", "download v2"])
+@pytest.mark.parametrize(
+    "command", [pytest.param("view v2", marks=pytest.mark.long), "download v2"]
+)
 def test_a_release_that_cannot_be_reached_is_no_older_one(
     repository: Repository, make: Callable[..., Path], command: str
 ) -> None:

@@ -88,7 +88,7 @@ def slices(nvcc: Compiler, *options: str) -> tuple[bytes, list[Entry]]:
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--compress-mode=size", "-lineinfo")],
+    [pytest.param((), marks=pytest.mark.long), ("--compress-mode=size", "-lineinfo")],
     ids=["default", "compressed"],
 )
 def test_the_fatbin_section_equals_one_call_for_all(

@@ -232,6 +232,7 @@ def jobs_in(worker: Path) -> list[Path]:
     return list(worker.parent.glob(f"{WINDOWS_OF_WORKERS}/{inside}"))
 
 
+@pytest.mark.long  # builds in Wine, and builds in containers, are in every run
 def test_a_container_with_wine_makes_the_same_bytes(
     demo: Demo, cache: Path, emulated: Path, docker_engine: LentEngine
 ) -> None:
