@@ -11,6 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+# If it were first imported where `connect` is patched, it would keep that one for all other tests.
+import fatwheel.engines.docker  # noqa: F401
 from fatwheel.containers.imagebuild import ContainerImage
 from fatwheel.doctor import report
 from fatwheel.doctor.facts import CacheFacts, Facts, ImageFacts, Stock
