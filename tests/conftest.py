@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,8 +40,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     gc.disable()  # nothing of what is collected goes away
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
@@ -49,7 +54,6 @@ def pytest_collection_finish() -> None:
     # garbage collector would go through them again, an eighth of the time of tests in memory.
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -107,7 +111,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Files whose tests share a Windows: one worker runs them, and makes it once.
-WITH_WINE = re.compile(r"test_(?:windows_\w+|check|coff|divided|pe_wine)\.py")
+WITH_WINE = re.compile(r"tests/integration/test_(?:windows_\w+|check|coff|divided|pe_wine)\.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -119,7 +123,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "with Wine" if WITH_WINE.fullmatch(file.rpartition("/")[2]) else file
+            return "with Wine" if WITH_WINE.fullmatch(file) else file
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from fatwheel.config.toolchain import Toolchain
 from fatwheel.config.toolchains import load_toolchain
-
-TOOLCHAINS = Path(__file__).resolve().parents[2] / "toolchains"
+from fatwheel.shipped import TOOLCHAINS
 
 
 @cache

@@ -27,7 +27,11 @@ from .conftest import Outcome, Workbench
 from .once import once
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
-SCREENS = [(375, "light"), (1280, "dark")]
+SCREENS = [
+    (375, "light"),
+    (1280, "dark"),
+    *(pytest.param(*screen, marks=pytest.mark.long) for screen in ((375, "dark"), (1280, "light"))),
+]
 READABLE = 4.5  # the least contrast of text (WCAG 2, level AA)
 
 

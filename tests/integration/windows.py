@@ -33,10 +33,8 @@ OVERRIDES = "winemenubuilder.exe=d;mscoree=;mshtml="
 FOREIGN = ("DISPLAY", "WAYLAND_DISPLAY", "PIP_", "PYTHON", "VIRTUAL_ENV", "WINE")
 START = 180  # seconds for a new prefix; 5 on an idle machine
 PATIENCE = 300  # seconds for a program, unless its test says otherwise
-# What `start` says in Wine 8 of a program whose process was gone before it had told Wine's server
-# that it is there: Wine looks neither at whether its fork and exec succeed nor at what ended the
-# process. Nothing of the program has run then, and Wine has this code (STATUS_INTERNAL_ERROR) for
-# nothing else that a script can meet. It was seen once in thousands of starts, on a busy machine.
+# What `start` says in Wine 8 of a program that Wine lost; fatwheel.worker.wine says how. Nothing of
+# it has run then, and nothing else that a script can meet has this code (STATUS_INTERNAL_ERROR).
 STILLBORN = "ShellExecuteEx failed: Internal error."
 TRIES = 3
 
